@@ -1,0 +1,67 @@
+# Everything here needs only make and Python >= 3.11. The rest goes to .venv, from the hash-locked lists.
+# Another Python: make install PYTHON=python3.13
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+              --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+              --custom-compile-command 'make lock' $(UPGRADE)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check lock
+
+help:
+	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
+	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
+	@echo 'make check    lint, format, types, import rules'
+	@echo 'make install  only the setting up: $(VENV), with $(BIN)/leadloop'
+	@echo 'make lock     pin the requirements anew   (make lock UPGRADE=--upgrade)'
+
+install: $(VENV)/installed
+
+demo: $(VENV)/installed
+	@$(BIN)/leadloop demo $(ARGS)
+
+test: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# A virtual environment stops working when its folder is moved or its Python removed: then it is made
+# anew, and what was installed in it no longer counts.
+$(shell test "$$(cat $(VENV)/made-in 2>&1)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>&1 || \
+        rm -f $(VENV)/made-in $(VENV)/installed $(VENV)/installed-dev)
+
+$(VENV)/made-in:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "leadloop needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1)." \
+	    'Name another: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@echo 'Making the virtual environment $(VENV) ...'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@pwd -P > $@
+
+# The build backend is in the lock too, so that pip fetches nothing unpinned for leadloop itself.
+$(VENV)/installed: requirements.lock pyproject.toml leadloop/__init__.py $(VENV)/made-in
+	@echo 'Installing what requirements.lock pins into $(VENV) (a minute or two the first time) ...'
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	@echo 'Installing what requirements-dev.lock pins into $(VENV) ...'
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# The second list repeats the first one's pins, so that tests run on what users get.
+lock: $(VENV)/installed-dev
+	@$(UV_COMPILE) pyproject.toml --extra embedded --group build -o requirements.lock
+	@$(UV_COMPILE) pyproject.toml --extra embedded --group build --group dev \
+	  --constraints requirements.lock -o requirements-dev.lock
+	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock
+	@echo 'Pinned anew: requirements.lock, requirements-dev.lock'

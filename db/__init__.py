@@ -1,0 +1,1 @@
+"""Postgres: tables, migrations, queries, views; functions that take a Connection."""

@@ -1,0 +1,1 @@
+"""What runs: one small file a Prefect flow."""

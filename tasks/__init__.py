@@ -1,0 +1,1 @@
+"""The steps of the flows: where the database and the API meet."""
