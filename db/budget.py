@@ -1,0 +1,82 @@
+"""The vendor's budget as a ring of slots: one row for each request that a period allows.
+
+A request takes the slot that is free soonest and makes it busy for a whole period from the moment
+it will be used. So no more than the allowed number can fall into any stretch of that length, over
+all processes; the margin covers the way to the vendor, which is not equally long each time.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+MARGIN_S = 0.5
+
+_GROW = text("""
+INSERT INTO leadloop.rate_slots (slot, free_at)
+SELECT slot, '-infinity' FROM generate_series(1, :slots) AS slot
+ON CONFLICT DO NOTHING
+""")
+_COUNT = text("SELECT count(*) FROM leadloop.rate_slots")
+_SHRINK = text("DELETE FROM leadloop.rate_slots WHERE slot > :slots")
+
+_TAKE = text("""
+UPDATE leadloop.rate_slots AS ring
+   SET free_at = greatest(ring.free_at, clock_timestamp()) + make_interval(secs => :busy_s)
+  FROM (SELECT slot FROM leadloop.rate_slots ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+       AS soonest
+ WHERE ring.slot = soonest.slot
+RETURNING ring.slot,
+          extract(epoch FROM ring.free_at - clock_timestamp()) - :busy_s AS wait_s
+""")
+_GIVE_BACK = text("""
+UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => :busy_s) WHERE slot = :slot
+""")
+_PUSH_BACK = text("""
+UPDATE leadloop.rate_slots
+   SET free_at = greatest(free_at, clock_timestamp() + make_interval(secs => :pause_s))
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """So many requests in any stretch of so many seconds."""
+
+    requests: int
+    period_s: float
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that a slot stays taken."""
+        return self.period_s + MARGIN_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A slot of ours; the request may leave after `wait_s` seconds."""
+
+    number: int
+    wait_s: float
+
+
+def lay_out(connection: Connection, limit: RateLimit) -> None:
+    """Make the ring as large as the limit says."""
+    if connection.scalar(_COUNT) == limit.requests:
+        return
+    connection.execute(_GROW, {"slots": limit.requests})
+    connection.execute(_SHRINK, {"slots": limit.requests})
+
+
+def take(connection: Connection, limit: RateLimit) -> Slot | None:
+    """Take the slot that is free soonest; None where others hold them all at this very moment."""
+    row = connection.execute(_TAKE, {"busy_s": limit.busy_s}).first()
+    return None if row is None else Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)))
+
+
+def give_back(connection: Connection, slot: Slot, limit: RateLimit) -> None:
+    """Return a slot for which no request was sent."""
+    connection.execute(_GIVE_BACK, {"slot": slot.number, "busy_s": limit.busy_s})
+
+
+def push_back(connection: Connection, pause_s: float) -> None:
+    """Let the whole business send nothing for so many seconds."""
+    connection.execute(_PUSH_BACK, {"pause_s": pause_s})

@@ -1,0 +1,88 @@
+"""Queries on `leadloop.campaigns`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Connection, Row, text
+
+from leadloop.core.campaigns import Campaign, CampaignRules
+from leadloop.core.errors import UsageError
+
+_COMPLETE = """
+SELECT campaign_id,
+       least(coalesce(batch_size, :batch_size), batch_limit) AS batch_size,
+       coalesce(page_size, :page_size)           AS page_size,
+       coalesce(lookback_s, :lookback_s)         AS lookback_s,
+       coalesce(settle_s, :settle_s)             AS settle_s,
+       coalesce(window_s, :window_s)             AS window_s,
+       coalesce(epoch_unit, :epoch_unit)         AS epoch_unit,
+       coalesce(default_region, :default_region) AS default_region,
+       coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields
+  FROM leadloop.campaigns
+"""
+_NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")
+_ENABLED = text(_COMPLETE + " WHERE enabled ORDER BY campaign_id")
+_ADD = text(
+    "INSERT INTO leadloop.campaigns (campaign_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING 1"
+)
+_LEARN_VISIBILITY = text(
+    "UPDATE leadloop.campaigns SET shows_unprocessed = :shows WHERE campaign_id = :id"
+)
+_VISIBILITY = text("SELECT shows_unprocessed FROM leadloop.campaigns WHERE campaign_id = :id")
+_LEARN_LIMIT = text(
+    "UPDATE leadloop.campaigns SET batch_limit = least(batch_limit, :most) WHERE campaign_id = :id"
+)
+
+
+def chosen(
+    connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
+) -> list[Campaign]:
+    """The campaigns named, or every enabled one where none is; a row's values win over `defaults`.
+
+    Raises:
+        UsageError: a name that is not in the table, or a table without an enabled campaign.
+    """
+    wanted = dict.fromkeys(ids or ())
+    values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
+    rows = connection.execute(
+        _NAMED if wanted else _ENABLED, {**values, "ids": list(wanted)}
+    ).all()
+    found = [_campaign(row) for row in rows]
+    unknown = wanted.keys() - {campaign.campaign_id for campaign in found}
+    if unknown:
+        raise UsageError(
+            f"unknown campaign {', '.join(sorted(unknown))}: add it to leadloop.campaigns"
+            " (campaign_id is the vendor's id of the campaign)"
+        )
+    if not found:
+        raise UsageError(
+            "no campaign is enabled: add one to leadloop.campaigns (campaign_id is the vendor's"
+            " id), or load leads with `leadloop load FILE.csv --campaign C`"
+        )
+    return found
+
+
+def add(connection: Connection, campaign_id: str) -> bool:
+    """Add a campaign with nothing but its id; False where it is there already."""
+    return connection.scalar(_ADD, {"id": campaign_id}) is not None
+
+
+def shows_unprocessed(connection: Connection, campaign_id: str) -> bool | None:
+    """What has been learned about lookups of unprocessed leads; None: nothing yet."""
+    shows: bool | None = connection.scalar(_VISIBILITY, {"id": campaign_id})
+    return shows
+
+
+def learn_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:
+    """Remember whether a lookup shows a lead that is created and not yet processed."""
+    connection.execute(_LEARN_VISIBILITY, {"id": campaign_id, "shows": shows})
+
+
+def learn_batch_limit(connection: Connection, campaign_id: str, most: int) -> None:
+    """Remember that the vendor takes at most this many leads a request."""
+    connection.execute(_LEARN_LIMIT, {"id": campaign_id, "most": most})
+
+
+def _campaign(row: Row) -> Campaign:
+    values = row._asdict()
+    return Campaign(**{**values, "required_fields": tuple(values["required_fields"])})

@@ -1,0 +1,8 @@
+"""Alembic's entry: migrates over the connection that `db.schema` hands it."""
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, version_table_schema="leadloop")
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,233 @@
+"""The loop: campaigns, leads, opt-outs, outcomes, attempts, watermarks, runs, the budget."""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+CAMPAIGNS = """
+CREATE TABLE leadloop.campaigns (
+    campaign_id     text PRIMARY KEY CHECK (campaign_id <> ''),
+    name            text,
+    enabled         boolean NOT NULL DEFAULT true,
+    batch_size      integer CHECK (batch_size > 0),
+    page_size       integer CHECK (page_size > 0),
+    lookback_s      integer CHECK (lookback_s >= 0),
+    settle_s        integer CHECK (settle_s >= 0),
+    window_s        integer CHECK (window_s > 0),
+    epoch_unit      text CHECK (epoch_unit IN ('ms', 's')),
+    default_region  text CHECK (default_region ~ '^[A-Z]{2}$'),
+    required_fields text[],
+    shows_unprocessed boolean,
+    batch_limit     integer CHECK (batch_limit > 0)
+);
+COMMENT ON TABLE leadloop.campaigns IS
+    'One row a campaign of the vendor''s. A null override means: the setting.';
+COMMENT ON COLUMN leadloop.campaigns.enabled IS
+    'Runs that name no campaign take every enabled one.';
+COMMENT ON COLUMN leadloop.campaigns.required_fields IS
+    'Fields that a lead must have to be sent, custom fields too; null: those that the vendor''s US
+document requires (lead_id, phone_number, contact_name, state_code).';
+COMMENT ON COLUMN leadloop.campaigns.shows_unprocessed IS
+    'Learned: whether a lookup shows a lead that is created and not yet processed. Only where it
+does is the absence of a lead in doubt a proof that it was not created.';
+COMMENT ON COLUMN leadloop.campaigns.batch_limit IS
+    'Learned: the batch size after the vendor called a batch too large (413).';
+"""
+
+RUNS = """
+CREATE TABLE leadloop.sync_runs (
+    run_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    flow        text NOT NULL,
+    campaign_id text NOT NULL,
+    flow_run_id text,
+    state       text NOT NULL DEFAULT 'running'
+                CHECK (state IN ('running', 'completed', 'failed', 'crashed')),
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    ended_at    timestamptz,
+    counts      jsonb NOT NULL DEFAULT '{}',
+    error       text
+);
+CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'running';
+CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
+COMMENT ON TABLE leadloop.sync_runs IS
+    'One row a flow run and campaign, written before anything else. While the run lives it holds
+the advisory lock (hashtext(''leadloop.run''), run_id); one without it is dead.';
+"""
+
+LEADS = """
+CREATE TABLE leadloop.leads (
+    campaign_id   text NOT NULL,
+    lead_id       text NOT NULL CHECK (lead_id <> ''),
+    phone_number  text,
+    contact_name  text,
+    state_code    text,
+    ebr_datetime  timestamptz,
+    custom_fields jsonb NOT NULL DEFAULT '{}',
+    status        text NOT NULL DEFAULT 'new' CHECK (status IN
+                  ('new', 'sending', 'created', 'rejected', 'in_doubt', 'cancelled')),
+    opted_out     boolean NOT NULL DEFAULT false,
+    last_error    text,
+    inserted_at   timestamptz NOT NULL DEFAULT now(),
+    sent_at       timestamptz,
+    confirmed_at  timestamptz,
+    run_id        bigint,
+    seq           bigint GENERATED ALWAYS AS IDENTITY,
+    PRIMARY KEY (campaign_id, lead_id)
+);
+CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
+CREATE INDEX leads_unsettled ON leadloop.leads (campaign_id, sent_at)
+    WHERE status IN ('sending', 'in_doubt');
+COMMENT ON TABLE leadloop.leads IS
+    'Upstream inserts the first seven columns; the rest is ours.';
+COMMENT ON COLUMN leadloop.leads.status IS
+    'new: to be sent; sending: a request that holds it may be on its way; created: the vendor has
+it; rejected: refused by our checks or by the vendor, see last_error; in_doubt: the vendor may have
+it; cancelled: opted out before it was sent.';
+COMMENT ON COLUMN leadloop.leads.opted_out IS
+    'A row of disable_requests names this lead. Set by that table''s trigger, under the row''s lock,
+so that no claim can miss it.';
+COMMENT ON COLUMN leadloop.leads.last_error IS
+    'Why it is rejected or in doubt; phone numbers and names are blotted out of vendor''s words.';
+COMMENT ON COLUMN leadloop.leads.sent_at IS
+    'When the request that holds it was about to leave (the database''s clock).';
+COMMENT ON COLUMN leadloop.leads.confirmed_at IS 'When the vendor was known to have it.';
+COMMENT ON COLUMN leadloop.leads.run_id IS 'The run that claimed it last.';
+COMMENT ON COLUMN leadloop.leads.seq IS 'The order in which leads are sent.';
+"""
+
+OPT_OUTS = """
+CREATE TABLE leadloop.disable_requests (
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL CHECK (lead_id <> ''),
+    reason       text,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    status       text NOT NULL DEFAULT 'requested' CHECK (status IN
+                 ('requested', 'disabled', 'cancelled', 'failed')),
+    tries        integer NOT NULL DEFAULT 0,
+    sent_at      timestamptz,
+    confirmed_at timestamptz,
+    last_error   text,
+    PRIMARY KEY (campaign_id, lead_id)
+);
+CREATE INDEX disable_requests_open ON leadloop.disable_requests (campaign_id, requested_at)
+    WHERE status = 'requested';
+COMMENT ON TABLE leadloop.disable_requests IS
+    'People who opted out. Upstream inserts the first four columns; the rest is ours.';
+COMMENT ON COLUMN leadloop.disable_requests.status IS
+    'requested: not yet confirmed; disabled: the vendor confirmed; cancelled: the lead had not been
+sent and never will be; failed: the vendor refused, see last_error.';
+COMMENT ON COLUMN leadloop.disable_requests.tries IS 'How often the vendor refused it.';
+
+CREATE FUNCTION leadloop.note_opt_out() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    UPDATE leadloop.leads SET opted_out = true
+     WHERE campaign_id = NEW.campaign_id AND lead_id = NEW.lead_id AND NOT opted_out;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION leadloop.note_opt_out() IS
+    'Writes the opt-out on the lead itself: a claim that runs at the same moment waits for the row
+or skips it, and then sees the opt-out. Security definer: upstream needs no right on leads.';
+CREATE TRIGGER note_opt_out AFTER INSERT ON leadloop.disable_requests
+    FOR EACH ROW EXECUTE FUNCTION leadloop.note_opt_out();
+"""
+
+OUTCOMES = """
+CREATE TABLE leadloop.lead_outcomes (
+    campaign_id   text NOT NULL,
+    lead_id       text NOT NULL,
+    processed_at  timestamptz NOT NULL,
+    outcome_id    text,
+    outcome_name  text,
+    total_cost    numeric,
+    raw           jsonb NOT NULL,
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, lead_id)
+);
+COMMENT ON TABLE leadloop.lead_outcomes IS
+    'What became of a lead, as the vendor told it last; raw is its whole answer.';
+
+CREATE TABLE leadloop.outreach_attempts (
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL,
+    channel      text NOT NULL CHECK (channel IN ('call', 'gmail', 'sms', 'ivr')),
+    block        text NOT NULL,
+    attempt_key  text NOT NULL,
+    reference_id text,
+    outcome_id   text,
+    outcome_name text,
+    occurred_at  timestamptz,
+    duration_s   numeric,
+    cost         numeric,
+    answers      jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (campaign_id, lead_id, block, attempt_key)
+);
+COMMENT ON TABLE leadloop.outreach_attempts IS
+    'One row a call attempt, email, SMS or IVR; block is the key of the vendor''s answer.';
+COMMENT ON COLUMN leadloop.outreach_attempts.attempt_key IS
+    'The vendor''s reference_id; where it gives none, the time, or the position.';
+
+CREATE TABLE leadloop.unreadable_results (
+    campaign_id text NOT NULL,
+    digest      text NOT NULL,
+    reason      text NOT NULL,
+    raw         jsonb NOT NULL,
+    seen_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, digest)
+);
+COMMENT ON TABLE leadloop.unreadable_results IS
+    'Results that cannot be outcomes (no lead_id, no time): kept, so that nothing is lost.';
+"""
+
+POLLING = """
+CREATE TABLE leadloop.watermarks (
+    campaign_id       text NOT NULL,
+    stream            text NOT NULL,
+    processed_through timestamptz NOT NULL,
+    updated_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, stream)
+);
+COMMENT ON COLUMN leadloop.watermarks.processed_through IS
+    'Everything that the vendor processed up to here is stored. It only moves forward.';
+
+CREATE TABLE leadloop.poll_windows (
+    window_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    campaign_id   text NOT NULL,
+    run_id        bigint NOT NULL,
+    window_after  timestamptz NOT NULL,
+    window_before timestamptz NOT NULL,
+    status        text NOT NULL CHECK (status IN ('closed', 'open', 'incomplete')),
+    claimed_count integer NOT NULL,
+    stored_count  integer NOT NULL,
+    pages         integer NOT NULL,
+    closed_through timestamptz,
+    polled_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX poll_windows_recent ON leadloop.poll_windows (campaign_id, polled_at);
+COMMENT ON TABLE leadloop.poll_windows IS 'Every range of processed_at that was read.';
+COMMENT ON COLUMN leadloop.poll_windows.status IS
+    'closed: complete and settled; open: complete, its end not settled yet; incomplete: the rows
+read do not add up to the count claimed, so the watermark stays.';
+COMMENT ON COLUMN leadloop.poll_windows.claimed_count IS 'What the API said the range holds.';
+COMMENT ON COLUMN leadloop.poll_windows.stored_count IS 'The distinct results read and stored.';
+"""
+
+BUDGET = """
+CREATE TABLE leadloop.rate_slots (
+    slot    integer PRIMARY KEY,
+    free_at timestamptz NOT NULL
+) WITH (fillfactor = 20);
+COMMENT ON TABLE leadloop.rate_slots IS
+    'The vendor''s requests a minute, one row each: when it may be used again. Every request of
+every process takes one.';
+"""
+
+
+def upgrade() -> None:
+    """Build everything; `db.schema` has made the schema itself, for Alembic's own table."""
+    for statements in (CAMPAIGNS, RUNS, LEADS, OPT_OUTS, OUTCOMES, POLLING, BUDGET):
+        op.get_bind().exec_driver_sql(statements)

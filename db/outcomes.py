@@ -1,0 +1,144 @@
+"""Outcomes and attempts: copied to a staging table, then merged in one statement each."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+from sqlalchemy import Connection, text
+
+from db.copying import copy, line
+from leadloop.core.results import Attempt, Outcome
+from leadloop.core.storable import dumps
+
+# Made once a connection and emptied by each commit: no catalogue churn, no cleaning up.
+_STAGES = (
+    text("""
+CREATE TEMPORARY TABLE IF NOT EXISTS stage_outcomes (
+    lead_id text, processed_at timestamptz, outcome_id text, outcome_name text,
+    total_cost numeric, raw jsonb
+) ON COMMIT DELETE ROWS
+"""),
+    text("""
+CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
+    lead_id text, channel text, block text, attempt_key text, reference_id text, outcome_id text,
+    outcome_name text, occurred_at timestamptz, duration_s numeric, cost numeric, answers jsonb
+) ON COMMIT DELETE ROWS
+"""),
+)
+
+# A lead can come twice in one reading, processed again meanwhile: the newest wins. An older one
+# never replaces a newer one. Sorted, so that two polls lock rows in the same order.
+_MERGE_OUTCOMES = text("""
+WITH newest AS (
+    SELECT DISTINCT ON (lead_id) * FROM stage_outcomes ORDER BY lead_id, processed_at DESC
+), merged AS (
+    INSERT INTO leadloop.lead_outcomes AS stored
+           (campaign_id, lead_id, processed_at, outcome_id, outcome_name, total_cost, raw)
+    SELECT :campaign, lead_id, processed_at, outcome_id, outcome_name, total_cost, raw FROM newest
+    ON CONFLICT (campaign_id, lead_id) DO UPDATE
+       SET processed_at = excluded.processed_at, outcome_id = excluded.outcome_id,
+           outcome_name = excluded.outcome_name, total_cost = excluded.total_cost,
+           raw = excluded.raw, updated_at = now()
+     WHERE stored.processed_at <= excluded.processed_at
+       AND (stored.processed_at, stored.raw)
+           IS DISTINCT FROM (excluded.processed_at, excluded.raw)
+    RETURNING xmax = 0 AS inserted
+)
+SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
+       (SELECT count(*) FROM merged WHERE inserted)        AS inserted,
+       (SELECT count(*) FROM merged WHERE NOT inserted)    AS updated
+""")
+
+_MERGE_ATTEMPTS = text("""
+INSERT INTO leadloop.outreach_attempts AS stored
+       (campaign_id, lead_id, channel, block, attempt_key, reference_id, outcome_id, outcome_name,
+        occurred_at, duration_s, cost, answers)
+SELECT DISTINCT ON (lead_id, block, attempt_key)
+       :campaign, lead_id, channel, block, attempt_key, reference_id, outcome_id, outcome_name,
+       occurred_at, duration_s, cost, answers
+  FROM stage_attempts ORDER BY lead_id, block, attempt_key
+ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
+   SET channel = excluded.channel, reference_id = excluded.reference_id,
+       outcome_id = excluded.outcome_id, outcome_name = excluded.outcome_name,
+       occurred_at = excluded.occurred_at, duration_s = excluded.duration_s,
+       cost = excluded.cost, answers = excluded.answers
+ WHERE (stored.channel, stored.reference_id, stored.outcome_id, stored.outcome_name,
+        stored.occurred_at, stored.duration_s, stored.cost, stored.answers)
+       IS DISTINCT FROM
+       (excluded.channel, excluded.reference_id, excluded.outcome_id, excluded.outcome_name,
+        excluded.occurred_at, excluded.duration_s, excluded.cost, excluded.answers)
+""")
+
+# Whatever we thought of a lead that has an outcome: the vendor has it.
+_SETTLE_LEADS = text("""
+UPDATE leadloop.leads AS lead
+   SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
+  FROM stage_outcomes AS stage
+ WHERE lead.campaign_id = :campaign AND lead.lead_id = stage.lead_id
+   AND lead.status IN ('new', 'in_doubt')
+""")
+
+_KEEP_UNREADABLE = text("""
+INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
+VALUES (:campaign, :digest, :reason, CAST(:raw AS jsonb)) ON CONFLICT DO NOTHING
+""")
+
+_OUTCOME_COLUMNS = tuple(field.name for field in fields(Outcome))
+_ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What storing outcomes changed, in leads."""
+
+    inserted: int
+    updated: int
+    unchanged: int
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """An outcome as a line for COPY: a quarter of the memory of the object."""
+    return line([getattr(outcome, name) for name in _OUTCOME_COLUMNS])
+
+
+def attempt_line(attempt: Attempt) -> str:
+    """An attempt as a line for COPY."""
+    return line([getattr(attempt, name) for name in _ATTEMPT_COLUMNS])
+
+
+def merge(
+    connection: Connection,
+    campaign_id: str,
+    *,
+    outcomes: Iterable[str],
+    attempts: Iterable[str],
+) -> Merged:
+    """Store outcomes and attempts, given as lines; rows are touched only where something changed.
+
+    A lead in doubt whose outcome has come is `created`.
+    """
+    for stage in _STAGES:
+        connection.execute(stage)
+    copy(connection, "stage_outcomes", _OUTCOME_COLUMNS, outcomes)
+    copy(connection, "stage_attempts", _ATTEMPT_COLUMNS, attempts)
+    row = connection.execute(_MERGE_OUTCOMES, {"campaign": campaign_id}).one()
+    connection.execute(_MERGE_ATTEMPTS, {"campaign": campaign_id})
+    connection.execute(_SETTLE_LEADS, {"campaign": campaign_id})
+    return Merged(
+        inserted=row.inserted,
+        updated=row.updated,
+        unchanged=row.distinct_leads - row.inserted - row.updated,
+    )
+
+
+def keep_unreadable(
+    connection: Connection, campaign_id: str, results: Sequence[tuple[str, object]]
+) -> None:
+    """Keep results that could not be read, each with the reason; the same one only once."""
+    for reason, result in results:
+        raw = dumps(result)
+        digest = hashlib.sha256(raw.encode()).hexdigest()
+        connection.execute(
+            _KEEP_UNREADABLE,
+            {"campaign": campaign_id, "digest": digest, "reason": reason, "raw": raw},
+        )

@@ -1,0 +1,78 @@
+"""The schema's version: migrate, and refuse to work on one that is not ours."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from leadloop.core.errors import UsageError
+
+
+def migrate(connection: Connection) -> str:
+    """Bring the schema up to this version of leadloop; safe to run from several places at once.
+
+    Returns:
+        The version that it has now.
+
+    Raises:
+        UsageError: the schema is of a newer leadloop.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
+    config = _config()
+    current = version(connection)
+    if current is not None and current not in _known(config):
+        raise UsageError(_too_new(current))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return _head(config)
+
+
+def require_current(connection: Connection) -> None:
+    """Make sure that the schema is the one that this version of leadloop works on.
+
+    Raises:
+        UsageError: it is missing, older or newer; the message says what to do.
+    """
+    config = _config()
+    current = version(connection)
+    if current == _head(config):
+        return
+    if current is None:
+        raise UsageError("the database has no leadloop schema yet: run `leadloop init`")
+    if current in _known(config):
+        raise UsageError(f"the leadloop schema is at version {current}: run `leadloop init`")
+    raise UsageError(_too_new(current))
+
+
+def version(connection: Connection) -> str | None:
+    """The version of the schema in the database; None where there is none."""
+    exists = connection.scalar(text("SELECT to_regclass('leadloop.alembic_version')"))
+    if exists is None:
+        return None
+    return connection.scalar(text("SELECT version_num FROM leadloop.alembic_version"))
+
+
+def _too_new(current: str) -> str:
+    return (
+        f"the leadloop schema is at version {current}, which this leadloop does not know:"
+        " install the leadloop that made it, or a newer one"
+    )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _head(config: Config) -> str:
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert head is not None, "the package ships its migrations"
+    return head
+
+
+def _known(config: Config) -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}

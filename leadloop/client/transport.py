@@ -1,0 +1,148 @@
+"""HTTP by `requests`: sends one request, turns whatever happens into an Answer."""
+
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
+
+from leadloop.core import storable
+from leadloop.core.verdicts import UNREADABLE, Answer, Failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """Seconds to wait for a connection, and between the bytes of an answer."""
+
+    connect_s: float = 5.0
+    read_s: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """An answer, and the vendor's clock when it gave it (None: not told)."""
+
+    answer: Answer
+    vendor_now: datetime | None
+
+
+class BearerAuth(requests.auth.AuthBase):
+    """Puts the token on a request; as an auth object, so that no ~/.netrc replaces it."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign the request, or leave it as it is where there is no token."""
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Transport:
+    """A connection pool to one address. It follows no redirect: a token goes nowhere else."""
+
+    def __init__(self, base_url: str, timeouts: Timeouts, *, connections: int) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._timeouts = (timeouts.connect_s, timeouts.read_s)
+        self._session = requests.Session()
+        adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._counting = threading.Lock()
+        self.requests_sent = 0
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> Received:
+        """Send one request, once. Whatever goes wrong becomes the answer's `failure`."""
+        with self._counting:
+            self.requests_sent += 1
+        headers = {"Accept": "application/json"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            response = self._session.request(
+                method,
+                self._base_url + path,
+                params=params,
+                data=content if form is None else form,
+                headers=headers,
+                auth=BearerAuth(token),
+                timeout=self._timeouts,
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.RequestException as error:
+            return Received(answer=_absence(error), vendor_now=None)
+        with response:
+            return _received(response)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._session.close()
+
+
+def _absence(error: requests.RequestException) -> Answer:
+    """The failure that stands for an exception: may a byte of the request have left?"""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    not_sent = (
+        isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError)
+        or isinstance(reason, NewConnectionError)
+        or isinstance(_root(error), ssl.SSLCertVerificationError)
+    )
+    return Answer(
+        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(_root(error)).__name__
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The exception at the bottom; its type tells a refused connection from an unknown host."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _received(response: requests.Response) -> Received:
+    answer = Answer(
+        status=response.status_code,
+        body=_body(response),
+        retry_after_s=_retry_after(response.headers.get("Retry-After")),
+    )
+    return Received(answer=answer, vendor_now=_http_date(response.headers.get("Date")))
+
+
+def _body(response: requests.Response) -> Any:
+    try:
+        content = response.content
+        return storable.loads(content.decode()) if content.strip() else None
+    except (requests.RequestException, ValueError):
+        return UNREADABLE
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text) if text else None
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment and moment.tzinfo else None
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds; the header may also hold a date, which is taken as one pause of a minute."""
+    if text is None:
+        return None
+    return float(text) if text.strip().isdecimal() else 60.0

@@ -1,0 +1,159 @@
+"""From a row of `leadloop.leads` to what the vendor is sent, or to the reason why not."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import phonenumbers
+
+from leadloop.core.campaigns import CampaignRules
+
+#: Keys of a create request that are not custom fields (seed, "Body Parameters").
+LEAD_FIELDS = frozenset({"lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime"})
+
+#: Keys that the vendor's answers use for its own facts (seed, "Response Structure"): a custom
+#: field of that name would come back indistinguishable from them.
+ANSWER_FIELDS = frozenset(
+    {
+        "contact_number",
+        "created_at",
+        "campaign_id",
+        "campaign_name",
+        "country_code",
+        "call_attempt_keys",
+        "last_call_attempt_keys",
+        "total_cost",
+        "processed_at",
+        "outcome_name",
+        "outcome_id",
+    }
+)
+
+_ATTEMPT_PREFIXES = ("call_attempt_", "last_call_attempt_")
+
+#: The states of the US, the District of Columbia and the territories (USPS two-letter codes).
+US_STATES = frozenset(
+    "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM"
+    " NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI".split()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lead:
+    """A lead as it stands in Postgres. `custom_fields` is the text of a JSON value."""
+
+    lead_id: str
+    phone_number: str | None = None
+    contact_name: str | None = None
+    state_code: str | None = None
+    ebr_datetime: datetime | None = None
+    custom_fields: str = "{}"
+
+    def __repr__(self) -> str:
+        """The id alone: a lead must be safe in a traceback."""
+        return f"Lead({self.lead_id!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sendable:
+    """A lead that may be sent: its id, its number in E.164, and its JSON object."""
+
+    lead_id: str
+    e164: str | None
+    body: bytes
+
+    def __repr__(self) -> str:
+        """The id alone: a lead must be safe in a traceback."""
+        return f"Sendable({self.lead_id!r})"
+
+
+class InvalidLead(ValueError):
+    """A lead that must not be sent. The message names the field and never repeats its value."""
+
+
+def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
+    """Check a lead and write its JSON object.
+
+    Phone numbers are checked by libphonenumber with the campaign's default region and sent as
+    E.164; a state is one of the US or its territories (two letters for any other region); custom
+    fields keep the very digits that Postgres holds.
+
+    Raises:
+        InvalidLead: a field is missing or wrong.
+    """
+    for field in rules.required_fields:
+        if _missing(lead, field):
+            raise InvalidLead(f"{field}: missing")
+    number = e164(lead.phone_number, rules.default_region) if lead.phone_number else None
+    fixed = {
+        "lead_id": lead.lead_id,
+        "phone_number": number,
+        "contact_name": lead.contact_name.strip() if lead.contact_name else None,
+        "state_code": _state(lead.state_code, rules.default_region),
+        "ebr_datetime": lead.ebr_datetime.astimezone(UTC).isoformat()
+        if lead.ebr_datetime
+        else None,
+    }
+    present = {key: value for key, value in fixed.items() if value is not None}
+    return Sendable(
+        lead_id=lead.lead_id, e164=number, body=_spliced(present, _custom(lead.custom_fields))
+    )
+
+
+def e164(text: str, region: str) -> str:
+    """A phone number in E.164 (`+14155550123`).
+
+    Raises:
+        InvalidLead: libphonenumber does not take it for a valid number.
+    """
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        raise InvalidLead(f"phone_number: not a phone number (default region {region})") from None
+    if not phonenumbers.is_valid_number(number):
+        raise InvalidLead(f"phone_number: not a valid number (default region {region})")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _missing(lead: Lead, field: str) -> bool:
+    if field in LEAD_FIELDS:
+        value = getattr(lead, field)
+        return value is None or (isinstance(value, str) and not value.strip())
+    custom = _custom_fields(lead.custom_fields)
+    return custom.get(field) in (None, "")
+
+
+def _state(text: str | None, region: str) -> str | None:
+    if text is None or not text.strip():
+        return None
+    state = text.strip().upper()
+    if region == "US" and state not in US_STATES:
+        raise InvalidLead("state_code: not a state of the US or its territories (two letters)")
+    if not (len(state) == 2 and state.isascii() and state.isalpha()):
+        raise InvalidLead("state_code: not two letters")
+    return state
+
+
+def _custom(text: str) -> str:
+    for key in _custom_fields(text):
+        if key in LEAD_FIELDS or key in ANSWER_FIELDS or key.startswith(_ATTEMPT_PREFIXES):
+            # A fixed name, not personal data: it is safe to repeat.
+            raise InvalidLead(f"custom_fields: {key[:64]!r} is a name of the vendor's own")
+    return text
+
+
+def _custom_fields(text: str) -> Mapping[str, object]:
+    if text == "{}":
+        return {}
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise InvalidLead("custom_fields: not a JSON object")
+    return fields
+
+
+def _spliced(fixed: Mapping[str, object], custom: str) -> bytes:
+    """One JSON object of both; the custom fields' text as it is, since parsing rounds numbers."""
+    own = json.dumps(fixed, ensure_ascii=False, separators=(",", ":"))
+    whole = own if custom.strip() == "{}" else f"{own[:-1]},{custom.strip()[1:]}"
+    return whole.encode()

@@ -1,0 +1,287 @@
+"""One result of the vendor's `responses` call, taken apart into an outcome and its attempts.
+
+Sources: the seed ("Response Structure") for the fixed keys, the vendor's "Response formats"
+chapter (VENDOR_API.md, the facts marked with a dagger) for the outreach blocks.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from leadloop.core.leads import ANSWER_FIELDS, LEAD_FIELDS
+from leadloop.core.storable import dumps
+from leadloop.core.timestamps import epoch_ms, read_time
+
+_FIXED = LEAD_FIELDS | ANSWER_FIELDS
+_LISTS = "call_attempt_"
+_LAST = "last_call_attempt_"
+_CALL_FACTS = frozenset(
+    {
+        "reference_id",
+        "outcome_id",
+        "outcome_name",
+        "call_duration",
+        "called_at",
+        "report_keys_order",
+        "status",
+    }
+)
+
+#: By channel, the keys of which at least one shows that a block is outreach, not a custom field.
+_BLOCK_FACTS = {
+    "gmail": frozenset({"google_email", "subject", "sent_at", "cost"}),
+    "sms": frozenset({"sent_at", "cost", "status", "body"}),
+    "ivr": frozenset({"text_to_speak", "multi_text_to_speak", "dtmf_response", "sent_at", "cost"}),
+}
+_BLOCK_FIXED = frozenset({"cost", "status", "sent_at", "duration"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A row of `leadloop.lead_outcomes`; `raw` is the whole result as JSON text."""
+
+    lead_id: str
+    processed_at: datetime
+    outcome_id: str | None
+    outcome_name: str | None
+    total_cost: Decimal | None
+    raw: str
+
+    def __repr__(self) -> str:
+        """The id alone: the rest is a person's data."""
+        return f"Outcome({self.lead_id!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A row of `leadloop.outreach_attempts`; `answers` is JSON text, `duration_s` seconds.
+
+    `attempt_key` tells the attempts of one block apart, also when the vendor gives them no id.
+    """
+
+    lead_id: str
+    channel: str
+    block: str
+    attempt_key: str
+    reference_id: str | None
+    outcome_id: str | None
+    outcome_name: str | None
+    occurred_at: datetime | None
+    duration_s: Decimal | None
+    cost: Decimal | None
+    answers: str
+
+    def __repr__(self) -> str:
+        """The ids alone: the rest is a person's data."""
+        return f"Attempt({self.lead_id!r}, {self.block!r}, {self.attempt_key!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One result: `outcome` is None for a lead that the vendor has not processed yet."""
+
+    lead_id: str
+    outcome: Outcome | None
+    attempts: tuple[Attempt, ...]
+
+
+class UnreadableResult(ValueError):
+    """A result that lacks what makes it one. The message repeats none of its values."""
+
+
+def read_result(result: Any) -> Result:
+    """Take one result apart. Its values must be storable (`leadloop.core.storable.loads`).
+
+    Raises:
+        UnreadableResult: not an object, no `lead_id`, or a `processed_at` that is no time.
+    """
+    if not isinstance(result, dict):
+        raise UnreadableResult("the result is not an object")
+    lead_id = lead_id_of(result)
+    if lead_id is None:
+        raise UnreadableResult("lead_id: missing or neither text nor a number")
+    return Result(
+        lead_id=lead_id,
+        outcome=_outcome(lead_id, result),
+        attempts=tuple(_attempts(lead_id, result)),
+    )
+
+
+def lead_id_of(result: Mapping[str, Any]) -> str | None:
+    """The id as text, whichever way the vendor writes it."""
+    value = result.get("lead_id")
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    return str(value)
+
+
+def _outcome(lead_id: str, result: Mapping[str, Any]) -> Outcome | None:
+    if result.get("processed_at") in (None, ""):
+        return None
+    try:
+        processed_at = read_time(result["processed_at"])
+    except ValueError as error:
+        raise UnreadableResult(f"processed_at: {error}") from None
+    return Outcome(
+        lead_id=lead_id,
+        processed_at=processed_at,
+        outcome_id=_text(result.get("outcome_id")),
+        outcome_name=_text(result.get("outcome_name")),
+        total_cost=_number(result.get("total_cost")),
+        raw=dumps(result),
+    )
+
+
+def _attempts(lead_id: str, result: Mapping[str, Any]) -> Iterator[Attempt]:
+    for block, items in _call_blocks(result).items():
+        keys = _KeySpace()
+        for item in items:
+            yield _call(lead_id, block, item, keys)
+    for key, value in result.items():
+        channel = _channel(key, value)
+        if channel is None:
+            continue
+        keys = _KeySpace()
+        for item in value if isinstance(value, list) else [value]:
+            yield _message(lead_id, channel, key, item, keys)
+
+
+def _call_blocks(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Call attempts by block; the last one is added where the list does not hold it."""
+    blocks: dict[str, list[Mapping[str, Any]]] = {}
+    for key in _named(result, "call_attempt_keys", _LISTS):
+        _add_new(blocks.setdefault(key, []), _objects(result.get(key)))
+    for key in _named(result, "last_call_attempt_keys", _LAST):
+        _add_new(blocks.setdefault(key.removeprefix("last_"), []), _objects(result.get(key)))
+    return blocks
+
+
+def _add_new(items: list[Mapping[str, Any]], more: list[Mapping[str, Any]]) -> None:
+    for item in more:
+        if not _holds(items, item):
+            items.append(item)
+
+
+def _named(result: Mapping[str, Any], names: str, prefix: str) -> list[str]:
+    """The keys that `names` lists, and those that look like one where it lists too few."""
+    listed = result.get(names)
+    keys = [key for key in listed if isinstance(key, str)] if isinstance(listed, list) else []
+    seen = [
+        key
+        for key, value in result.items()
+        if key.startswith(prefix) and key not in _FIXED and _objects(value)
+    ]
+    return list(dict.fromkeys(keys + seen))
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict) and item]
+
+
+def _holds(items: list[Mapping[str, Any]], last: Mapping[str, Any]) -> bool:
+    reference = last.get("reference_id")
+    return any(
+        item == last or (reference is not None and item.get("reference_id") == reference)
+        for item in items
+    )
+
+
+def _call(lead_id: str, block: str, item: Mapping[str, Any], keys: "_KeySpace") -> Attempt:
+    reference = _text(item.get("reference_id"))
+    occurred_at = _time(item.get("called_at"))
+    return Attempt(
+        lead_id=lead_id,
+        channel="call",
+        block=block,
+        attempt_key=keys.give(reference, occurred_at),
+        reference_id=reference,
+        outcome_id=_text(item.get("outcome_id")),
+        outcome_name=_text(item.get("outcome_name")),
+        occurred_at=occurred_at,
+        duration_s=_number(item.get("call_duration")),
+        cost=_number(item.get("cost")),
+        answers=dumps(_answers(item)),
+    )
+
+
+def _answers(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The script's answers: what `report_keys_order` lists, or all that is not a fixed key."""
+    order = item.get("report_keys_order")
+    if isinstance(order, list):
+        return {key: item[key] for key in order if isinstance(key, str) and key in item}
+    return {key: value for key, value in item.items() if key not in _CALL_FACTS}
+
+
+def _channel(key: str, value: Any) -> str | None:
+    channel, separator, block = key.partition("_")
+    facts = _BLOCK_FACTS.get(channel)
+    if not (facts and separator and block):
+        return None
+    items = value if isinstance(value, list) else [value]
+    looks_right = bool(items) and all(
+        isinstance(item, dict) and not facts.isdisjoint(item) for item in items
+    )
+    return channel if looks_right else None
+
+
+def _message(
+    lead_id: str, channel: str, block: str, item: Mapping[str, Any], keys: "_KeySpace"
+) -> Attempt:
+    occurred_at = _time(item.get("sent_at"))
+    reference = _text(item.get("reference_id"))
+    return Attempt(
+        lead_id=lead_id,
+        channel=channel,
+        block=block,
+        attempt_key=keys.give(reference, occurred_at),
+        reference_id=reference,
+        outcome_id=None,
+        outcome_name=_text(item.get("status")),
+        occurred_at=occurred_at,
+        duration_s=_number(item.get("duration")),
+        cost=_number(item.get("cost")),
+        answers=dumps({key: value for key, value in item.items() if key not in _BLOCK_FIXED}),
+    )
+
+
+class _KeySpace:
+    """Keys of the attempts of one block: the vendor's id, else the time, else the position."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def give(self, reference: str | None, occurred_at: datetime | None) -> str:
+        wanted = reference or (str(epoch_ms(occurred_at)) if occurred_at else "")
+        key, twin = wanted or "#1", 1
+        while key in self._given:
+            twin += 1
+            key = f"{wanted}#{twin}"
+        self._given.add(key)
+        return key
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, str) else dumps(value)
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        return read_time(value)
+    except ValueError:
+        return None
+
+
+def _number(value: Any) -> Decimal | None:
+    """A number, also as text; None for 'PENDING OR NOT AVAILABLE' and the like."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < 1000 else None

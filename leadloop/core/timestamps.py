@@ -1,0 +1,83 @@
+"""The vendor's times: epoch milliseconds in v1, ISO 8601 in v4, seconds here and there."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+EpochUnit = Literal["ms", "s"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# 1e11 seconds are in the year 5138, 1e11 milliseconds in March 1973: no call was made in either.
+_MILLISECONDS_FROM = 100_000_000_000
+
+
+def read_time(value: object) -> datetime:
+    """Read a time as the vendor may write it.
+
+    Args:
+        value: epoch milliseconds or seconds (number or digits), or ISO 8601 text; text without an
+            offset is taken as UTC.
+
+    Returns:
+        The time in UTC.
+
+    Raises:
+        ValueError: `value` is none of these. The message does not repeat the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"not a time: {type(value).__name__}")
+    if isinstance(value, str):
+        text = value.strip()
+        number = _number(text)
+        return _from_iso(text) if number is None else _from_epoch(number)
+    return _from_epoch(value)
+
+
+def read_time_argument(text: str) -> datetime:
+    """Read a time that a person typed: ISO 8601 with an offset, or epoch milliseconds.
+
+    Raises:
+        ValueError: no such time; the message says what to write instead.
+    """
+    advice = "write ISO 8601 with an offset (2026-01-31T09:00:00+00:00) or epoch milliseconds"
+    try:
+        if text.strip().lstrip("-").isdecimal():
+            return EPOCH + timedelta(milliseconds=int(text))
+        moment = datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a time: {advice}") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset from UTC: {advice}")
+    return moment.astimezone(UTC)
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Whole milliseconds since the epoch, rounded down."""
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def _number(text: str) -> float | int | None:
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        return None
+
+
+def _from_epoch(value: float) -> datetime:
+    try:
+        scale = 1000 if abs(value) >= _MILLISECONDS_FROM else 1
+        # Whole milliseconds by integer arithmetic: a float of seconds would be off by some µs.
+        return EPOCH + (
+            timedelta(milliseconds=value) if scale == 1000 else timedelta(seconds=value)
+        )
+    except (OverflowError, ValueError):
+        raise ValueError("not a time: the number is out of range") from None
+
+
+def _from_iso(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return aware.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise ValueError("not a time: the text is not ISO 8601") from None
