@@ -4,8 +4,11 @@ It shares no code with the rest of the project, so that a misreading of the docu
 side is not repeated by the other.
 """
 
+from leadloop.sandbox.books import Books
 from leadloop.sandbox.faults import Fault
 from leadloop.sandbox.rules import Rules
 from leadloop.sandbox.server import Handle, running, serve
+from leadloop.sandbox.shelf import Lead
+from leadloop.sandbox.traffic import Entry
 
-__all__ = ["Fault", "Handle", "Rules", "running", "serve"]
+__all__ = ["Books", "Entry", "Fault", "Handle", "Lead", "Rules", "running", "serve"]

@@ -128,15 +128,27 @@ class Books:
                 if shelf is None or lead is None:
                     unknown.append(key)
                     continue
-                _put(shelf, lead, item, now)
+                self._put(shelf, lead, item, now)
                 stored += 1
             return {"stored": stored, "unknown": unknown}
+
+    def _put(self, shelf: Shelf, lead: Lead, item: Mapping[str, Any], now: int) -> None:
+        processed_at = int(item.get("processed_at", now))
+        visible_at = int(item.get("visible_at", now))
+        if "outcome_id" in item or "attempts" in item:
+            outcome = by_hand(item, processed_at)
+        else:
+            outcome = self._drawn(shelf, lead, processed_at)
+        if visible_at <= now:
+            shelf.settle(lead, processed_at, outcome)
+        else:
+            shelf.schedule(lead, processed_at=processed_at, visible_at=visible_at, outcome=outcome)
 
     def process_late(self, campaign_id: str, back_ms: int, luck: Random) -> str | None:
         """Process some unprocessed lead as if `back_ms` ago; its id, None where there is none."""
         with self._lock:
             shelf = self.shelf(campaign_id)
-            waiting = [lead for lead in shelf.leads if lead.processed_at is None] if shelf else []
+            waiting = [lead for lead in shelf.leads if lead.waits] if shelf else []
             if shelf is None or not waiting:
                 return None
             lead = luck.choice(waiting)
@@ -147,9 +159,10 @@ class Books:
         """Process some processed lead once more, now; its id, None where there is none."""
         with self._lock:
             shelf = self.shelf(campaign_id)
-            if shelf is None or not shelf.processed:
+            done = [lead for lead in shelf.processed if lead.disabled_at is None] if shelf else []
+            if shelf is None or not done:
                 return None
-            lead, now = luck.choice(shelf.processed), self._now()
+            lead, now = luck.choice(done), self._now()
             outcome = again(
                 self.outcome(shelf, lead),
                 now=now,
@@ -169,11 +182,12 @@ class Books:
 
     def outcome(self, shelf: Shelf, lead: Lead) -> Outcome:
         """The outcome of a processed lead, drawn anew where it was not put in by hand."""
-        if lead.outcome is not None:
-            return lead.outcome
+        return lead.outcome or self._drawn(shelf, lead, lead.due())
+
+    def _drawn(self, shelf: Shelf, lead: Lead, processed_at: int) -> Outcome:
         return drawn(
             created_at=lead.created_at,
-            processed_at=lead.due(),
+            processed_at=processed_at,
             stamp=stamp_for(self._rules()),
             key=self._key(shelf, lead),
         )
@@ -251,14 +265,3 @@ def _schedule(shelf: Shelf, lead: Lead, rules: Rules, pace: float) -> None:
     late = rules.late_by if share("late", *key) < rules.late_share else 0.0
     visible_at = processed_at + int((rules.outcome_visible_after + late) * 1000)
     shelf.schedule(lead, processed_at=processed_at, visible_at=visible_at)
-
-
-def _put(shelf: Shelf, lead: Lead, item: Mapping[str, Any], now: int) -> None:
-    processed_at = int(item.get("processed_at", now))
-    stated = "outcome_id" in item or "attempts" in item
-    outcome = by_hand(item, processed_at) if stated else None
-    visible_at = int(item.get("visible_at", now))
-    if visible_at <= now:
-        shelf.settle(lead, processed_at, outcome)
-    else:
-        shelf.schedule(lead, processed_at=processed_at, visible_at=visible_at, outcome=outcome)

@@ -98,14 +98,14 @@ class Rules:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> Self:
-        """Rules from `key=value` texts, e.g. `max_batch=10`, `rate_limit=100/60`, `pace=none`.
+        """The command line's rules (100 requests a minute, outcomes after a minute) with changes.
 
-        Lists are comma-separated; `campaigns` is `ID:name,ID:name` or a JSON object.
+        Texts are `key=value`, e.g. `max_batch=10`, `rate_limit=100/60`, `pace=none`. Lists are comma-separated; `campaigns` is `ID:name,ID:name` or a JSON object.
 
         Raises:
             ValueError: one clear line: no `=`, an unknown key, or a value that does not fit.
         """
-        return cls().changed_by_texts(texts)
+        return cls(rate_limit=(100, 60.0), pace=60.0).changed_by_texts(texts)
 
     @classmethod
     def from_json(cls, changes: Mapping[str, Any], base: Self) -> Self:

@@ -106,6 +106,7 @@ class _Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        await asyncio.sleep(0)
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=0.5)
 

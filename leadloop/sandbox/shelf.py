@@ -62,6 +62,11 @@ class Lead:
         self.state_code = draft.state_code
         self.custom = draft.custom
 
+    @property
+    def waits(self) -> bool:
+        """Whether outreach on it goes on: neither processed nor disabled."""
+        return self.processed_at is None and self.disabled_at is None
+
     def due(self) -> int:
         """When it was processed (epoch ms); -1 where it was not."""
         return -1 if self.processed_at is None else self.processed_at
@@ -187,7 +192,8 @@ class Shelf:
 
 
 def _may_be_processed(lead: Lead, processed_at: int) -> bool:
-    return lead.disabled_at is None or processed_at < lead.disabled_at
+    stopped = lead.disabled_at is not None and processed_at >= lead.disabled_at
+    return lead.processed_at is None and not stopped
 
 
 def _shown(lead: Lead, rules: Rules, horizon: int) -> bool:
