@@ -98,9 +98,10 @@ class Rules:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> Self:
-        """The command line's rules (100 requests a minute, outcomes after a minute) with changes.
+        """The command line's rules (100 requests a minute, a pace of a minute) with changes.
 
-        Texts are `key=value`, e.g. `max_batch=10`, `rate_limit=100/60`, `pace=none`. Lists are comma-separated; `campaigns` is `ID:name,ID:name` or a JSON object.
+        Texts are `key=value`, e.g. `max_batch=10`, `rate_limit=100/60`, `pace=none`. Lists are
+        comma-separated; `campaigns` is `ID:name,ID:name` or a JSON object.
 
         Raises:
             ValueError: one clear line: no `=`, an unknown key, or a value that does not fit.
