@@ -408,8 +408,17 @@ def test_the_busiest_window_counts_every_window() -> None:
 def test_rules_come_from_texts() -> None:
     """The command line's key=value texts, of each type."""
     rules = Rules.from_texts(
-        ["max_batch=10", "rate_limit=5/2.5", "pace=none", "shows_unprocessed=no", "order=lead_id"]
-        + ["campaigns=C1:One,C2", "tokens=a,b", "late_share=0.5", "links=correct"]
+        [
+            "max_batch=10",
+            "rate_limit=5/2.5",
+            "pace=none",
+            "shows_unprocessed=no",
+            "order=lead_id",
+            "campaigns=C1:One,C2",
+            "tokens=a,b",
+            "late_share=0.5",
+            "links=correct",
+        ]
     )
     assert (rules.max_batch, rules.rate_limit, rules.pace) == (10, (5, 2.5), None)
     assert (rules.shows_unprocessed, rules.order, rules.late_share) == (False, "lead_id", 0.5)
@@ -420,8 +429,19 @@ def test_rules_come_from_texts() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["max_batch", "nonsense=1", "max_batch=x", "max_batch=0", "order=up", "rate_limit=5"]
-    + ["shows_unprocessed=perhaps", "pace=-1", "late_share=2", "campaigns={x", "rate_limit=0/5"],
+    [
+        "max_batch",
+        "nonsense=1",
+        "max_batch=x",
+        "max_batch=0",
+        "order=up",
+        "rate_limit=5",
+        "rate_limit=0/5",
+        "shows_unprocessed=perhaps",
+        "pace=-1",
+        "late_share=2",
+        "campaigns={x",
+    ],
 )
 def test_a_wrong_text_is_told_in_one_line(text: str) -> None:
     """One clear line, which the command line can print."""

@@ -1,0 +1,72 @@
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from leadloop.sandbox import Rules, running, serve
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+from leadloop.sandbox import Rules, serve
+serve(Rules.from_texts(sys.argv[1:]), "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True))
+print("ended", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def process(*texts: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The sandbox as a command runs it, and its base URL."""
+    command = [sys.executable, "-c", PROGRAM, *texts]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            assert child.stdout is not None
+            yield child, child.stdout.readline().strip()
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_quietly_and_at_once(number: signal.Signals) -> None:
+    """An open keep-alive connection and a hanging request do not hold it up."""
+    with process("pace=none") as (child, url), requests.Session() as session:
+        fault = {"kind": "hang", "seconds": 60, "route": "token"}
+        assert session.post(f"{url}/_sandbox/faults", json=fault, timeout=5).status_code == 200
+        with pytest.raises(requests.ReadTimeout):
+            session.post(f"{url}/oauth/token/", timeout=0.2)
+        start = time.monotonic()
+        child.send_signal(number)
+        out, err = child.communicate(timeout=5)
+        assert time.monotonic() - start < 1.5
+        assert (out, err, child.returncode) == ("ended\n", "", 0)
+
+
+def test_a_taken_port_is_an_os_error() -> None:
+    """The caller can say in one line that the port is taken."""
+    with running() as handle, pytest.raises(OSError, match="in use"):
+        serve(Rules(), "127.0.0.1", int(handle.url.rpartition(":")[2]))
+
+
+def test_two_sandboxes_know_nothing_of_each_other() -> None:
+    """Each has its own books and port, and its end closes the port."""
+    headers = {"Authorization": "Bearer sandbox-token"}
+    with running() as one:
+        with running() as two:
+            lead = {"lead_id": 1, "phone_number": "+12125550123", "contact_name": "A"}
+            requests.post(
+                f"{one.url}/api/v1/leads/create/C1/",
+                json={**lead, "state_code": "NY"},
+                headers=headers,
+                timeout=5,
+            )
+            assert one.books.creations("C1") == {"1": 1}
+            assert two.books.creations("C1") == {}
+        with pytest.raises(requests.ConnectionError):
+            requests.get(two.url, timeout=5)
