@@ -12,10 +12,11 @@ from starlette.routing import Route
 
 from leadloop.sandbox import desk
 from leadloop.sandbox.controls import control_routes
-from leadloop.sandbox.desk import Answer, Call, Refused, Sandbox, told
+from leadloop.sandbox.exchange import Answer, Call, Refused, told
 from leadloop.sandbox.faults import Fault
 from leadloop.sandbox.openapi import document
 from leadloop.sandbox.stage import spoken, staged
+from leadloop.sandbox.state import Sandbox
 from leadloop.sandbox.traffic import Entry, Kind, monotonic
 
 Work = Callable[[Sandbox, Call], Answer]

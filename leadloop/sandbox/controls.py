@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from leadloop.sandbox.desk import Answer, Sandbox, told
+from leadloop.sandbox.exchange import Answer, told
 from leadloop.sandbox.faults import Fault
 from leadloop.sandbox.rules import Rules
 from leadloop.sandbox.shelf import Lead
 from leadloop.sandbox.stage import spoken
+from leadloop.sandbox.state import Sandbox
 
 Control = Callable[[Sandbox, Request, bytes], Answer]
 

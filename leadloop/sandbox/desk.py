@@ -1,83 +1,14 @@
 """The vendor's desk: a call in, an answer out. Knows no sockets and plays no faults."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl
 
-import orjson
-
-from leadloop.sandbox.access import Access
-from leadloop.sandbox.books import Books, Clock
-from leadloop.sandbox.faults import Faults
+from leadloop.sandbox.exchange import FORM, JSON, Answer, Call, Refused, told
 from leadloop.sandbox.intake import EXISTS, Refusal, entries, identity, read
 from leadloop.sandbox.results import link, result
 from leadloop.sandbox.rules import Rules
 from leadloop.sandbox.shelf import Draft, Lead, Query, Shelf
-from leadloop.sandbox.traffic import Traffic
-
-JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
-    """One request as the desk sees it; header names in lower case."""
-
-    headers: Mapping[str, str]
-    body: bytes
-    params: Mapping[str, str]
-    path: str
-    base: str
-    campaign_id: str = ""
-    shift: int = 0
-
-    def shifted(self, rows: int) -> Self:
-        """The same call for a page that starts so many rows later."""
-        return replace(self, shift=self.shift + rows)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What goes back."""
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class Refused(Exception):
-    """The request is turned away with this answer."""
-
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.answer = told(status, {"detail": detail}, headers)
-
-
-def told(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer in JSON."""
-    return Answer(status=status, body=orjson.dumps(content), headers=headers or {})
-
-
-class Sandbox:
-    """Everything that the stand-in holds."""
-
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self.clock = Clock(lambda: self.rules)
-        self.books = Books(lambda: self.rules, self.clock.now)
-        self.access = Access()
-        self.traffic = Traffic()
-        self.faults = Faults()
-
-    def reset(self) -> None:
-        """Forget leads, requests, tokens and faults; the rules stay."""
-        self.books.reset()
-        self.access.reset()
-        self.traffic.reset()
-        self.faults.clear()
-
+from leadloop.sandbox.state import Sandbox
 
 # Creating.
 

@@ -22,6 +22,7 @@ _CHOICES = {
     "when": get_args(Moment),
     "body": ("json", "html", "empty"),
 }
+_NUMBERS = ("nth", "every", "times", "status", "rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Fault:
         dripping over `seconds`. foreign: 200 with a page of HTML. redirect: 307 to `url`.
         shift: the page starts `rows` later (rows left before it; below 0: rows came, so some
         are shown twice). late: a waiting lead is processed as if `seconds` ago. repeat: a
-        processed lead is processed again now.
+        processed lead is processed again now. These three happen on `responses` alone.
 
     Raises:
         ValueError: a value that is not one of the choices, or does not go with the kind.
@@ -63,6 +64,12 @@ class Fault:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in (*choices, None):
                 raise ValueError(f"a fault's {name} must be one of {', '.join(choices)}")
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise ValueError(f"a fault's {name} must be a whole number")
+        if self.every == 0:
+            raise ValueError("a fault's every must be 1 or more")
         if self.kind in _SPOILING and self.when == "before":
             raise ValueError(f"a fault of kind {self.kind} can only come after the effect")
         if self.kind in _DRIFTING and self.when == "after":
@@ -158,4 +165,4 @@ class Faults:
 
 
 def _meets(fault: Fault, route: str) -> bool:
-    return fault.route in ("any", route)
+    return fault.route in ("any", route) and (route == "responses" or not fault.drifts)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from leadloop.sandbox.packing import packed
 from leadloop.sandbox.rules import REQUIRED, Rules
 from leadloop.sandbox.shelf import Draft
 
@@ -75,7 +76,7 @@ def read(index: int, entry: Any, rules: Rules) -> Draft | Refusal:
         phone_number=str(entry.get("phone_number") or ""),
         contact_name=entry.get("contact_name") or "",
         state_code=entry.get("state_code") or "",
-        custom=orjson.dumps(custom) if custom else None,
+        custom=packed(custom) if custom else None,
     )
 
 

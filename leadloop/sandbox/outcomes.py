@@ -7,7 +7,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
-import orjson
+from leadloop.sandbox.packing import packed
 
 PENDING = "PENDING OR NOT AVAILABLE"
 
@@ -73,7 +73,7 @@ def drawn(*, created_at: int, processed_at: int, stamp: Stamp, key: tuple[object
         outcome_id=final[0],
         outcome_name=final[1],
         total_cost=round(0.35 * len(attempts) + luck.randrange(40) / 100, 2),
-        attempts=tuple(map(orjson.dumps, attempts)),
+        attempts=tuple(map(packed, attempts)),
         extra=_blocks(luck, stamp(processed_at)),
     )
 
@@ -118,10 +118,10 @@ def _blocks(luck: Random, sent_at: Any) -> bytes | None:
         return None
     cost: Any = PENDING if luck.random() < 0.2 else round(0.01 + luck.randrange(5) / 100, 2)
     if chance < 0.85:
-        return orjson.dumps({"sms_follow_up": _sms(cost, sent_at)})
+        return packed({"sms_follow_up": _sms(cost, sent_at)})
     if chance < 0.93:
-        return orjson.dumps({"gmail_summary": _gmail(cost, sent_at)})
-    return orjson.dumps({"ivr_reminder": _ivr(luck, cost, sent_at)})
+        return packed({"gmail_summary": _gmail(cost, sent_at)})
+    return packed({"ivr_reminder": _ivr(luck, cost, sent_at)})
 
 
 def _sms(cost: Any, sent_at: Any) -> dict[str, Any]:
@@ -178,19 +178,19 @@ def by_hand(item: Mapping[str, Any], processed_at: int) -> Outcome:
         outcome_name=item.get("outcome_name"),
         total_cost=item.get("total_cost", 0),
         attempts=_dumped(item.get("attempts") or ()),
-        extra=orjson.dumps(extra) if extra else None,
+        extra=packed(extra) if extra else None,
     )
 
 
 def _dumped(attempts: Iterable[Mapping[str, Any]]) -> tuple[bytes, ...]:
-    return tuple(map(orjson.dumps, attempts))
+    return tuple(map(packed, attempts))
 
 
 def again(before: Outcome, *, now: int, stamp: Stamp, key: tuple[object, ...]) -> Outcome:
     """The outcome after the vendor has processed the lead once more: one attempt added."""
     luck = Random(die("again", now, *key))
     outcome_id, name, _ = luck.choices(_FINAL, _FINAL_WEIGHTS)[0]
-    attempt = orjson.dumps(_last(luck, stamp(now), outcome_id, name))
+    attempt = packed(_last(luck, stamp(now), outcome_id, name))
     return Outcome(
         processed_at=now,
         outcome_id=outcome_id,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -90,5 +90,5 @@ def link(
     """The link to another page: whole, or as the document's sample has it (filters lost)."""
     if rules.links == "correct":
         query = {**params, "page": str(page), "page_size": str(size)}
-        return f"{base}{path}?{urlencode(query)}"
-    return f"{rules.link_base}{path}?{urlencode({'page': page, 'page_size': size})}"
+        return f"{base}{quote(path)}?{urlencode(query)}"
+    return f"{rules.link_base}{quote(path)}?{urlencode({'page': page, 'page_size': size})}"

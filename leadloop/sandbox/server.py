@@ -13,10 +13,10 @@ import uvicorn
 
 from leadloop.sandbox.app import application
 from leadloop.sandbox.books import Books
-from leadloop.sandbox.desk import Sandbox
 from leadloop.sandbox.faults import Fault
 from leadloop.sandbox.rules import Rules
 from leadloop.sandbox.stage import ReachableProtocol
+from leadloop.sandbox.state import Sandbox
 from leadloop.sandbox.traffic import Entry, Kind
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

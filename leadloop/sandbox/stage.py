@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from leadloop.sandbox.desk import Answer, told
+from leadloop.sandbox.exchange import Answer, told
 from leadloop.sandbox.faults import Fault
 
 _HTML = b"<!DOCTYPE html><html><body><h1>We will be back shortly</h1></body></html>"
@@ -69,6 +69,14 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+async def _gone_within(seconds: float, receive: Receive) -> bool:
+    try:
+        await asyncio.wait_for(_gone(receive), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 class _Unanswered(Response):
     def __init__(self) -> None:
         super().__init__(status_code=0)
@@ -91,9 +99,7 @@ class _Hang(_Unanswered):
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await asyncio.wait_for(_gone(receive), self._seconds)
-        except TimeoutError:
+        if not await _gone_within(self._seconds, receive):
             _transport(scope).close()
             await _gone(receive)
 
@@ -123,7 +129,8 @@ class _Slow(_Cut):
         for at in range(0, len(self.body), step):
             piece = bytes(self.body)[at : at + step]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(self._seconds / _PIECES)
+            if await _gone_within(self._seconds / _PIECES, receive):
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

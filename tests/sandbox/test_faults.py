@@ -245,6 +245,8 @@ def test_a_fault_keeps_to_its_route(visit: Visit) -> None:
         {"kind": "redirect"},
         {"kind": "reset", "route": "nowhere"},
         {"kind": "reset", "sometimes": True},
+        {"kind": "reset", "nth": "2"},
+        {"kind": "reset", "every": 0},
         {},
     ],
 )

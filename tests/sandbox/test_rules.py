@@ -407,19 +407,9 @@ def test_the_busiest_window_counts_every_window() -> None:
 
 def test_rules_come_from_texts() -> None:
     """The command line's key=value texts, of each type."""
-    rules = Rules.from_texts(
-        [
-            "max_batch=10",
-            "rate_limit=5/2.5",
-            "pace=none",
-            "shows_unprocessed=no",
-            "order=lead_id",
-            "campaigns=C1:One,C2",
-            "tokens=a,b",
-            "late_share=0.5",
-            "links=correct",
-        ]
-    )
+    reading = ["shows_unprocessed=no", "order=lead_id", "links=correct", "late_share=0.5"]
+    lists = ["campaigns=C1:One,C2", "tokens=a,b"]
+    rules = Rules.from_texts(["max_batch=10", "rate_limit=5/2.5", "pace=none", *reading, *lists])
     assert (rules.max_batch, rules.rate_limit, rules.pace) == (10, (5, 2.5), None)
     assert (rules.shows_unprocessed, rules.order, rules.late_share) == (False, "lead_id", 0.5)
     assert (rules.campaigns, rules.tokens) == ({"C1": "One", "C2": "C2"}, ("a", "b"))
@@ -431,9 +421,9 @@ def test_rules_come_from_texts() -> None:
     "text",
     [
         "max_batch",
-        "nonsense=1",
         "max_batch=x",
         "max_batch=0",
+        "nonsense=1",
         "order=up",
         "rate_limit=5",
         "rate_limit=0/5",

@@ -1,5 +1,6 @@
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,18 +34,21 @@ def process(*texts: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             child.kill()
 
 
+@pytest.mark.parametrize("kind", ["hang", "slow"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_quietly_and_at_once(number: signal.Signals) -> None:
-    """An open keep-alive connection and a hanging request do not hold it up."""
+def test_a_signal_ends_it_quietly_and_at_once(number: signal.Signals, kind: str) -> None:
+    """An open keep-alive connection and a request in the middle of a fault do not hold it up."""
     with process("pace=none") as (child, url), requests.Session() as session:
-        fault = {"kind": "hang", "seconds": 60, "route": "token"}
+        fault = {"kind": kind, "seconds": 60, "route": "token"}
         assert session.post(f"{url}/_sandbox/faults", json=fault, timeout=5).status_code == 200
-        with pytest.raises(requests.ReadTimeout):
-            session.post(f"{url}/oauth/token/", timeout=0.2)
-        start = time.monotonic()
-        child.send_signal(number)
-        out, err = child.communicate(timeout=5)
-        assert time.monotonic() - start < 1.5
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 5) as waiting:
+            waiting.sendall(b"POST /oauth/token/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            while not session.get(f"{url}/_sandbox/faults", timeout=5).json()[0]["fired"]:
+                time.sleep(0.01)
+            start = time.monotonic()
+            child.send_signal(number)
+            out, err = child.communicate(timeout=5)
+            assert time.monotonic() - start < 1.5
         assert (out, err, child.returncode) == ("ended\n", "", 0)
 
 
