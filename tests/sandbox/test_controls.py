@@ -68,6 +68,17 @@ def test_a_lead_put_in_again_is_processed_again(visit: Visit) -> None:
     api.process("a", processed_at=7)
     assert api.ids(processed_after=0) == ["b", "a"]
     assert api.ids(processed_before=5) == []
+    assert api.ids(processed_after=7) == ["a"]
+
+
+def test_outcomes_need_not_be_put_in_in_the_order_of_time(visit: Visit) -> None:
+    """A window finds what was processed in it, whenever the books learnt of it."""
+    api = visit()
+    api.create([lead("a"), lead("b")])
+    api.process("a", processed_at=5)
+    api.process("b", processed_at=3)
+    assert api.ids(processed_before=4) == ["b"]
+    assert api.ids(processed_after=4) == ["a"]
 
 
 def test_five_thousand_outcomes_a_call(visit: Visit) -> None:
