@@ -22,8 +22,8 @@ _SHRINK = text("DELETE FROM leadloop.rate_slots WHERE slot > :slots")
 _TAKE = text("""
 UPDATE leadloop.rate_slots AS ring
    SET free_at = greatest(ring.free_at, clock_timestamp()) + make_interval(secs => :busy_s)
-  FROM (SELECT slot FROM leadloop.rate_slots ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-       AS soonest
+  FROM (SELECT slot FROM leadloop.rate_slots WHERE slot > :kept
+         ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS soonest
  WHERE ring.slot = soonest.slot
 RETURNING ring.slot,
           extract(epoch FROM ring.free_at - clock_timestamp()) - :busy_s AS wait_s
@@ -49,6 +49,11 @@ class RateLimit:
         """Seconds that a slot stays taken."""
         return self.period_s + MARGIN_S
 
+    @property
+    def kept_for_disables(self) -> int:
+        """Slots that only a disable may take: an opt-out does not wait behind a backlog."""
+        return self.requests // 50
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
@@ -66,9 +71,16 @@ def lay_out(connection: Connection, limit: RateLimit) -> None:
     connection.execute(_SHRINK, {"slots": limit.requests})
 
 
-def take(connection: Connection, limit: RateLimit) -> Slot | None:
-    """Take the slot that is free soonest; None where others hold them all at this very moment."""
-    row = connection.execute(_TAKE, {"busy_s": limit.busy_s}).first()
+def take(connection: Connection, limit: RateLimit, *, urgent: bool) -> Slot | None:
+    """Take the slot that is free soonest; None where others hold them all at this very moment.
+
+    Args:
+        connection: in a transaction of its own, committed before the wait.
+        limit: what the vendor allows.
+        urgent: a disable, which may use the slots kept for it.
+    """
+    kept = 0 if urgent else limit.kept_for_disables
+    row = connection.execute(_TAKE, {"busy_s": limit.busy_s, "kept": kept}).first()
     return None if row is None else Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
@@ -44,9 +45,7 @@ def chosen(
     """
     wanted = dict.fromkeys(ids or ())
     values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
-    rows = connection.execute(
-        _NAMED if wanted else _ENABLED, {**values, "ids": list(wanted)}
-    ).all()
+    rows = connection.execute(_NAMED if wanted else _ENABLED, {**values, "ids": list(wanted)}).all()
     found = [_campaign(row) for row in rows]
     unknown = wanted.keys() - {campaign.campaign_id for campaign in found}
     if unknown:
@@ -83,6 +82,6 @@ def learn_batch_limit(connection: Connection, campaign_id: str, most: int) -> No
     connection.execute(_LEARN_LIMIT, {"id": campaign_id, "most": most})
 
 
-def _campaign(row: Row) -> Campaign:
+def _campaign(row: Row[Any]) -> Campaign:
     values = row._asdict()
     return Campaign(**{**values, "required_fields": tuple(values["required_fields"])})

@@ -17,9 +17,7 @@ def line(values: Sequence[Value]) -> str:
     return "\t".join(map(_cell, values)) + "\n"
 
 
-def copy(
-    connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]
-) -> None:
+def copy(connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]) -> None:
     """Write lines (see `line`) to a table. Names are ours, never a user's."""
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     cursor = connection.connection.cursor()

@@ -12,6 +12,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from leadloop.core.errors import LeadloopError, RunError
 
+__all__ = ["Connection", "Database", "DatabaseError", "InvalidUrl", "normalised"]
+
 T = TypeVar("T")
 
 _RECONNECT_AFTER_S = (0.2, 1.0, 3.0)

@@ -49,6 +49,29 @@ SELECT lead_id, status, phone_number, contact_name, state_code, ebr_datetime,
   FROM claimed ORDER BY seq
 """)
 
+# The same decisions once more, for leads of ours that are about to be sent in another batch.
+_CLAIM_AGAIN = text("""
+WITH alive AS (
+    SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'running' FOR SHARE
+), mine AS (
+    SELECT campaign_id, lead_id FROM leadloop.leads
+     WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
+       AND status = 'sending' AND EXISTS (SELECT FROM alive)
+       FOR NO KEY UPDATE
+), claimed AS (
+    UPDATE leadloop.leads AS lead
+       SET status = CASE WHEN lead.opted_out OR EXISTS (
+                             SELECT FROM leadloop.disable_requests AS d
+                              WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id)
+                         THEN 'cancelled' ELSE 'sending' END,
+           sent_at = clock_timestamp()
+      FROM mine
+     WHERE lead.campaign_id = mine.campaign_id AND lead.lead_id = mine.lead_id
+    RETURNING lead.lead_id, lead.status
+)
+SELECT lead_id, status FROM claimed
+""")
+
 # A cancelled lead was never sent.
 _FORGET_SENDING = text("""
 UPDATE leadloop.leads SET sent_at = NULL
@@ -80,6 +103,9 @@ SELECT lead_id, sent_at, sent_at + make_interval(secs => :settle_s) < clock_time
   FROM leadloop.leads
  WHERE campaign_id = :campaign AND status = 'in_doubt' AND (sent_at, lead_id) > (:sent_at, :lead_id)
  ORDER BY sent_at, lead_id LIMIT :most
+""")
+_COUNT_IN_DOUBT = text("""
+SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
 _FOUND = text("""
 UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
@@ -117,6 +143,11 @@ class Claim:
     leads: Sequence[Lead]
     cancelled: int
 
+    @property
+    def taken(self) -> int:
+        """How many rows it moved."""
+        return len(self.leads) + self.cancelled
+
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
@@ -138,9 +169,7 @@ def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -
     Those that opted out become `cancelled` in the same statement. Gets nothing for a run that is
     no longer `running`.
     """
-    rows = connection.execute(
-        _CLAIM, {"campaign": campaign_id, "run": run_id, "most": most}
-    ).all()
+    rows = connection.execute(_CLAIM, {"campaign": campaign_id, "run": run_id, "most": most}).all()
     cancelled = [row.lead_id for row in rows if row.status == "cancelled"]
     if cancelled:
         connection.execute(_FORGET_SENDING, {"campaign": campaign_id, "ids": cancelled})
@@ -159,6 +188,15 @@ def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -
         ],
         cancelled=len(cancelled),
     )
+
+
+def claim_again(connection: Connection, batch: "Batch") -> tuple[list[str], int]:
+    """Which leads of a refused batch may be sent once more, and how many have opted out since."""
+    rows = connection.execute(_CLAIM_AGAIN, batch.key()).all()
+    cancelled = [row.lead_id for row in rows if row.status == "cancelled"]
+    if cancelled:
+        connection.execute(_FORGET_SENDING, {"campaign": batch.campaign_id, "ids": cancelled})
+    return [row.lead_id for row in rows if row.status == "sending"], len(cancelled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +265,12 @@ def in_doubt(
     return [Doubt(lead_id=row.lead_id, sent_at=row.sent_at, settled=row.settled) for row in rows]
 
 
+def count_in_doubt(connection: Connection, campaign_id: str) -> int:
+    """How many leads the vendor may or may not have."""
+    count: int = connection.execute(_COUNT_IN_DOUBT, {"campaign": campaign_id}).scalar_one()
+    return count
+
+
 def settle_found(connection: Connection, campaign_id: str, lead_id: str) -> int:
     """A lookup showed it: the vendor has it."""
     return connection.execute(_FOUND, {"campaign": campaign_id, "lead": lead_id}).rowcount
@@ -244,7 +288,8 @@ def an_unprocessed(
     connection: Connection, *, campaign_id: str, settle_s: int
 ) -> tuple[str, bool] | None:
     """A lead that the vendor is known to have and has told no outcome of, and whether it had time
-    to show."""
+    to show.
+    """
     row = connection.execute(_UNPROCESSED, {"campaign": campaign_id, "settle_s": settle_s}).first()
     return None if row is None else (row.lead_id, bool(row.settled))
 

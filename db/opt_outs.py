@@ -4,6 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
+from db.leads import Doubt
+
+_REQUEST = text("""
+INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
+SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
+""")
+
 # A lead that was never sent is cancelled, under the lock that a claim would need.
 _CANCEL = text("""
 WITH unsent AS (
@@ -42,24 +49,49 @@ UPDATE leadloop.disable_requests AS d
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
 RETURNING d.lead_id
 """)
+_IN_DOUBT = text("""
+SELECT lead.lead_id, lead.sent_at,
+       lead.sent_at + make_interval(secs => :settle_s) < clock_timestamp() AS settled
+  FROM leadloop.disable_requests AS d JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
+ WHERE d.campaign_id = :campaign AND d.status = 'requested' AND lead.status = 'in_doubt'
+ ORDER BY d.requested_at
+""")
 _CONFIRM = text("""
 UPDATE leadloop.disable_requests
    SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'requested'
 """)
+# A refusal of a lead that may yet turn up at the vendor is never the last word.
 _REFUSE = text("""
 UPDATE leadloop.disable_requests AS d
    SET tries = d.tries + 1, last_error = refused.reason,
-       status = CASE WHEN d.tries + 1 >= :most_tries THEN 'failed' ELSE d.status END
+       status = CASE WHEN d.tries + 1 >= :most_tries AND NOT EXISTS (
+                         SELECT FROM leadloop.leads AS lead
+                          WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id
+                            AND lead.status = 'in_doubt')
+                     THEN 'failed' ELSE d.status END
   FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
  WHERE d.campaign_id = :campaign AND d.lead_id = refused.lead_id AND d.status = 'requested'
 RETURNING d.status
+""")
+# Those in doubt wait for the next run: another try now would tell nothing new.
+_STILL_REQUESTED = text("""
+SELECT count(*) FROM leadloop.disable_requests AS d
+ WHERE d.campaign_id = :campaign AND d.lead_id = ANY(:ids) AND d.status = 'requested'
+   AND NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                    WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id
+                      AND lead.status = 'in_doubt')
 """)
 _REQUEUE = text("""
 UPDATE leadloop.disable_requests SET status = 'requested', tries = 0, last_error = NULL
  WHERE campaign_id = ANY(:campaigns) AND status = 'failed'
    AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
 """)
+
+
+def request(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+    """Opt leads out, as upstream does. Returns how many had not yet."""
+    return connection.execute(_REQUEST, {"campaign": campaign_id, "ids": list(lead_ids)}).rowcount
 
 
 def cancel_unsent(connection: Connection, campaign_id: str) -> int:
@@ -73,6 +105,12 @@ def next_due(
     """Ids of the leads to disable next, oldest opt-out first, without those `tried` already."""
     parameters = {"campaign": campaign_id, "most": most, "tried": list(tried)}
     return list(connection.scalars(_NEXT, parameters))
+
+
+def in_doubt(connection: Connection, *, campaign_id: str, settle_s: int) -> list[Doubt]:
+    """Leads in doubt whose opt-out waits."""
+    rows = connection.execute(_IN_DOUBT, {"campaign": campaign_id, "settle_s": settle_s})
+    return [Doubt(lead_id=row.lead_id, sent_at=row.sent_at, settled=row.settled) for row in rows]
 
 
 def confirm(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
@@ -96,9 +134,14 @@ def refuse(
     return sum(state == "failed" for state in states)
 
 
-def requeue(
-    connection: Connection, *, campaign_ids: Sequence[str], lead_ids: Sequence[str]
-) -> int:
+def still_requested(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+    """How many of these are to be tried again within the same run."""
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
+    count: int = connection.execute(_STILL_REQUESTED, parameters).scalar_one()
+    return count
+
+
+def requeue(connection: Connection, *, campaign_ids: Sequence[str], lead_ids: Sequence[str]) -> int:
     """Ask again for opt-outs that failed; all of them where no ids are given."""
     return connection.execute(
         _REQUEUE, {"campaigns": list(campaign_ids), "ids": list(lead_ids) or None}

@@ -1,12 +1,10 @@
 """Runs: written first, alive while they hold their lock, and buried by the next run if they die."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from db.database import Database
 from leadloop.core.storable import dumps
 
 _OPEN = text("""
@@ -33,32 +31,35 @@ RETURNING run_id
 """)
 _DOUBT_THEIRS = text("""
 UPDATE leadloop.leads
-   SET status = 'in_doubt', last_error = 'the run that sent it died before the answer'
+   SET status = 'in_doubt', last_error = 'the run that sent it ended before the answer'
  WHERE status = 'sending' AND run_id = ANY(:runs)
    AND campaign_id IN (SELECT campaign_id FROM leadloop.sync_runs WHERE run_id = ANY(:runs))
 """)
 
 
-@contextmanager
-def alive(
-    database: Database, *, flow: str, campaign_id: str, flow_run_id: str | None
-) -> Iterator[int]:
-    """Write a run's row and hold its lock for the length of the block.
+class Lifeline:
+    """One connection whose locks tell other processes that this one's runs are alive.
 
-    The row and its lock come in this order on one connection, and `bury_dead` needs both the row
-    and the lock: between the two a run could be taken for dead, so it is opened in one transaction.
-
-    Yields:
-        The run's id.
+    The server drops the locks the moment the connection ends, however the process died. Behind a
+    proxy that pools transactions it has to bypass the proxy.
     """
-    with database.session() as connection:
-        connection.execute(text("BEGIN"))
-        run_id: int = connection.execute(
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def open(self, *, flow: str, campaign_id: str, flow_run_id: str | None) -> int:
+        """Write a run's row and take its lock, in one transaction: no one sees it without.
+
+        Returns:
+            The run's id.
+        """
+        self._connection.execute(text("BEGIN"))
+        run_id: int = self._connection.execute(
             _OPEN, {"flow": flow, "campaign": campaign_id, "flow_run": flow_run_id}
         ).scalar_one()
-        connection.execute(_LOCK, {"run": run_id})
-        connection.execute(text("COMMIT"))
-        yield run_id
+        self._connection.execute(_LOCK, {"run": run_id})
+        self._connection.execute(text("COMMIT"))
+        return run_id
 
 
 def close(
@@ -75,9 +76,14 @@ def close(
     )
 
 
+def doubt_unanswered(connection: Connection, run_id: int) -> int:
+    """Put in doubt what a run that ends has sent and heard nothing of. Returns how many leads."""
+    return connection.execute(_DOUBT_THEIRS, {"runs": [run_id]}).rowcount
+
+
 def is_running(connection: Connection, run_id: int) -> bool:
     """Whether nobody has declared the run dead."""
-    return connection.scalar(_STATE, {"run": run_id}) == "running"
+    return bool(connection.scalar(_STATE, {"run": run_id}) == "running")
 
 
 def bury_dead(connection: Connection, *, run_id: int) -> tuple[int, int]:

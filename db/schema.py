@@ -30,6 +30,11 @@ def migrate(connection: Connection) -> str:
     return _head(config)
 
 
+def remove(connection: Connection) -> None:
+    """Drop the schema with all that is in it."""
+    connection.execute(text("DROP SCHEMA IF EXISTS leadloop CASCADE"))
+
+
 def require_current(connection: Connection) -> None:
     """Make sure that the schema is the one that this version of leadloop works on.
 
@@ -52,7 +57,10 @@ def version(connection: Connection) -> str | None:
     exists = connection.scalar(text("SELECT to_regclass('leadloop.alembic_version')"))
     if exists is None:
         return None
-    return connection.scalar(text("SELECT version_num FROM leadloop.alembic_version"))
+    current: str | None = connection.scalar(
+        text("SELECT version_num FROM leadloop.alembic_version")
+    )
+    return current
 
 
 def _too_new(current: str) -> str:

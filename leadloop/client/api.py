@@ -4,13 +4,14 @@ It knows no database: it is given a transport, a login, and `permit`, which bloc
 request may leave and is asked once for each.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from leadloop.client.errors import ApiError, Stopped, error_for
+from leadloop.client.errors import Stopped, error_for
 from leadloop.client.login import Login
 from leadloop.client.transport import Received, Transport
 from leadloop.core.leads import Sendable
@@ -112,7 +113,11 @@ class LeadsApi:
             raise
         # A server that does not know the parameter would answer with everybody.
         return next(
-            (item for item in page.results if isinstance(item, dict) and lead_id_of(item) == lead_id),
+            (
+                item
+                for item in page.results
+                if isinstance(item, dict) and lead_id_of(item) == lead_id
+            ),
             None,
         )
 
@@ -143,7 +148,7 @@ class LeadsApi:
         content: bytes | None = None,
     ) -> Received:
         """Send, and once more with a new token where the first one was no longer good."""
-        for attempt in range(2):
+        for attempt in itertools.count():
             token = self._login.token()
             if attempt >= permitted:
                 self._permit(call)
@@ -153,7 +158,7 @@ class LeadsApi:
             verdict = judge(call, received.answer)
             if verdict is Verdict.ACCEPTED:
                 return received
-            error: ApiError = error_for(verdict, call, received.answer)
-            if verdict is not Verdict.LOGIN or not self._login.renew(token):
-                break
-        raise error
+            stale = verdict is Verdict.LOGIN and attempt == 0
+            if not (stale and self._login.renew(token)):
+                raise error_for(verdict, call, received.answer)
+        raise AssertionError("the loop ends by itself")

@@ -70,7 +70,7 @@ _ERRORS: dict[Verdict, type[ApiError]] = {
 }
 
 _ADVICE: dict[int, str] = {
-    401: "the vendor does not accept the login: check LEADLOOP_API_TOKEN or the four login settings",
+    401: "the login is not accepted: check LEADLOOP_API_TOKEN or the four login settings",
     403: "the login may not do this: ask the vendor for access to the campaign",
     404: "the vendor does not know this campaign or address: check the campaign id and"
     " LEADLOOP_API_URL",

@@ -14,7 +14,7 @@ from leadloop.client.errors import Stopped, error_for
 from leadloop.client.transport import Transport
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Verdict, judge
 
-TOKEN_PATH = "/oauth/token/"  # noqa: S105 - an address, not a secret
+TOKEN_PATH = "/oauth/token/"
 _RENEW_BEFORE_S = 60.0
 
 

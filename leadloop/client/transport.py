@@ -105,7 +105,8 @@ def _absence(error: requests.RequestException) -> Answer:
         or isinstance(_root(error), ssl.SSLCertVerificationError)
     )
     return Answer(
-        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(_root(error)).__name__
+        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER,
+        cause=type(_root(error)).__name__,
     )
 
 

@@ -1,9 +1,9 @@
 """What can go wrong, named by who has to act.
 
     LeadloopError            one line that says what is wrong and what to do
-    ├── UsageError           the caller: wrong settings, arguments or set-up; nothing was begun (exit 2)
+    ├── UsageError           wrong settings, arguments or set-up; nothing was begun (exit 2)
     └── RunError             the run had begun and had to end (exit 1)
-        ├── TryLater         nothing is wrong that time does not mend; the work left is safe to repeat
+        ├── TryLater         time will mend it; the work that is left may be repeated
         └── Fenced           another run has declared this one dead; it must send nothing more
 
 Messages carry ids and counts only: they end up in Prefect's states and in logs.

@@ -1,6 +1,7 @@
 """From a row of `leadloop.leads` to what the vendor is sent, or to the reason why not."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,8 +35,11 @@ _ATTEMPT_PREFIXES = ("call_attempt_", "last_call_attempt_")
 
 #: The states of the US, the District of Columbia and the territories (USPS two-letter codes).
 US_STATES = frozenset(
-    "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM"
-    " NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI".split()
+    re.findall(
+        "[A-Z]{2}",
+        "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH"
+        " NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI",
+    )
 )
 
 

@@ -1,7 +1,7 @@
-"""JSON from elsewhere, made fit for Postgres without losing what it said.
+r"""JSON from elsewhere, made fit for Postgres without losing what it said.
 
 Postgres can store neither U+0000 nor half of a surrogate pair, in text or in jsonb, and jsonb has
-no NaN or infinity. Such characters are kept as their JSON escape, spelt out (`\\u0000` as six
+no NaN or infinity. Such characters are kept as their JSON escape, spelt out (`\u0000` as six
 characters); such numbers as text.
 """
 

@@ -1,0 +1,168 @@
+"""What every flow does: one run a campaign, turns between them, one sum at the end."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from db import campaigns
+from leadloop.core.campaigns import Campaign
+from leadloop.core.errors import LeadloopError, RunError
+from leadloop.settings import Settings
+from tasks import workplace
+from tasks.workplace import Run, Workplace, in_one_line
+
+# A task is many batches or windows, and the more there is to do, the more each of them takes on: a
+# run stays at a few hundred tasks, however long the backlog.
+_FIRST_SHARE = 20
+_SHARES = 50
+
+
+class Work(Protocol):
+    """What a flow does for one campaign."""
+
+    run: Run
+
+    def counts(self) -> dict[str, int]:
+        """What has been done, under the contract's names."""
+
+
+Summary = dict[str, Any]
+Start = Callable[[Run], Work | None]
+Step = Callable[[Any, int], bool]
+
+
+class CampaignsFailed(RunError):
+    """Some campaigns could not be done; `summary` says what was done all the same."""
+
+    def __init__(self, message: str, summary: Summary) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+def run_campaigns(
+    flow: str,
+    ids: Sequence[str] | None,
+    *,
+    counts: Sequence[str],
+    start: Start,
+    step: Step,
+    finish: Callable[[Any], None] = lambda _: None,
+) -> Summary:
+    """Do a flow's work for its campaigns, taking turns, so that a huge one starves no other.
+
+    Args:
+        flow: the flow's name.
+        ids: campaigns; none: every enabled one.
+        counts: the names that the summary has.
+        start: makes a campaign's work, or None where there is nothing to do.
+        step: does a share of it; True while there is more.
+        finish: looks at finished work; raises RunError where it is not as it must be.
+
+    Returns:
+        The counts, and under `campaigns` each one's own.
+
+    Raises:
+        UsageError: settings are wrong, a campaign is unknown, the schema is not ours.
+        CampaignsFailed: not all of it could be done; the rest was.
+    """
+    settings = Settings.load()
+    with workplace.opened(settings) as place:
+        chosen = _chosen(place, ids)
+        parts = [_Part(place, flow, campaign, start, finish, counts) for campaign in chosen]
+        try:
+            _take_turns(parts, step)
+        finally:
+            for part in parts:
+                part.end_if_open()
+    return _summary(parts, counts)
+
+
+class _Part:
+    """One campaign in a flow run."""
+
+    def __init__(
+        self,
+        place: Workplace,
+        flow: str,
+        campaign: Campaign,
+        start: Start,
+        finish: Callable[[Any], None],
+        counts: Sequence[str],
+    ) -> None:
+        self.campaign_id = campaign.campaign_id
+        self.error: LeadloopError | None = None
+        self.counted: dict[str, int] = dict.fromkeys([*counts, "requests"], 0)
+        self._place = place
+        self._finish = finish
+        self._requests = 0
+        self._open = True
+        self._run = workplace.begin(place, flow, campaign)
+        self._work: Work | None = None
+        self._share = 0
+        with self._counting():
+            self._work = start(self._run)
+
+    def turn(self, step: Step) -> bool:
+        """Do one share; True while there is more."""
+        more = False
+        with self._counting():
+            if self._work is not None:
+                more = step(self._work, max(_FIRST_SHARE, self._share // _SHARES))
+                self._share += max(_FIRST_SHARE, self._share // _SHARES)
+                if not more:
+                    self._finish(self._work)
+        if not more or self.error:
+            self.end()
+        return more and self.error is None
+
+    def end(self) -> None:
+        """Write how it ended."""
+        if self._work is not None:
+            self.counted |= self._work.counts()
+        self.counted["requests"] = self._requests
+        workplace.end(self._run, self.counted, self.error)
+        self._open = False
+
+    def end_if_open(self) -> None:
+        """Write that it was broken off."""
+        if self._open:
+            self.error = self.error or RunError("the run was stopped before it was done")
+            self.end()
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Count the requests of a share; an error ends this campaign and no other."""
+        before = self._place.transport.requests_sent
+        try:
+            yield
+        except LeadloopError as error:
+            self.error = error
+            self._place.log.error("campaign %s: %s", self.campaign_id, in_one_line(error))
+        finally:
+            self._requests += self._place.transport.requests_sent - before
+
+
+def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+    with place.database.begin() as connection:
+        return campaigns.chosen(connection, ids, place.settings.campaign_rules())
+
+
+def _take_turns(parts: list[_Part], step: Step) -> None:
+    waiting = list(parts)
+    while waiting:
+        waiting = [part for part in waiting if part.turn(step)]
+
+
+def _summary(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
+    each = {part.campaign_id: part.counted for part in parts}
+    summary: Summary = {**added_up(list(each.values()), [*counts, "requests"]), "campaigns": each}
+    failed = {part.campaign_id: part.error for part in parts if part.error}
+    if failed:
+        lines = [f"campaign {name}: {in_one_line(error)}" for name, error in failed.items()]
+        raise CampaignsFailed("; ".join(lines), summary)
+    return summary
+
+
+def added_up(counted: Sequence[Mapping[str, int]], names: Sequence[str]) -> dict[str, int]:
+    """Sums by name."""
+    return {name: sum(counts.get(name, 0) for counts in counted) for name in names}

@@ -1,0 +1,21 @@
+"""`push-leads`: new leads in Postgres are created at the vendor."""
+
+from prefect import flow
+
+from flows.campaigns import Summary, run_campaigns
+from tasks.push import Push, push_batches
+
+COUNTS = ("created", "rejected", "in_doubt", "cancelled")
+
+
+@flow(name="push-leads", persist_result=False)
+def push_leads(campaigns: list[str] | None = None) -> Summary:
+    """Create new leads at the vendor, in batches, and settle those in doubt.
+
+    Args:
+        campaigns: ids of the campaigns; none: every enabled one.
+
+    Returns:
+        `created, rejected, in_doubt, cancelled, requests`, and under `campaigns` each one's own.
+    """
+    return run_campaigns("push-leads", campaigns, counts=COUNTS, start=Push, step=push_batches)

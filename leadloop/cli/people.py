@@ -1,0 +1,32 @@
+"""Made-up leads for the demo: believable, and some of them wrong in the ways that leads are."""
+
+import json
+import random
+from collections.abc import Sequence
+
+from db.copying import Value
+
+_FIRST = "Ava Ben Carla Dmitri Elena Farid Grace Hiro Ines Jamal Kim Lena Marco Nadia Omar".split()
+_LAST = "Adams Baker Costa Diaz Evans Fischer Gupta Hughes Ito Jones Khan Lopez Moore Nowak".split()
+_AREAS = {"CA": 415, "NY": 212, "TX": 512, "WA": 206, "IL": 312, "MA": 617, "CO": 303, "GA": 404}
+_PLANS = ("basic", "plus", "premium")
+# Of a hundred leads, how many are wrong: enough to see, few enough to believe.
+_WRONG_PERCENT = 4
+
+
+def leads(amount: int, seed: int) -> list[Sequence[Value]]:
+    """Rows in the order of `db.loading.COLUMNS`; the same ones for the same seed."""
+    draw = random.Random(seed)  # noqa: S311 - nothing here is a secret
+    return [_lead(draw, number) for number in range(1, amount + 1)]
+
+
+def _lead(draw: random.Random, number: int) -> list[Value]:
+    state, area = draw.choice(list(_AREAS.items()))
+    phone = f"+1{area}{draw.randint(2, 9)}{draw.randint(0, 999_999):06d}"
+    name = f"{draw.choice(_FIRST)} {draw.choice(_LAST)}"
+    custom = {"plan": draw.choice(_PLANS), "score": draw.randint(1, 100)}
+    lead: list[Value] = [f"D{number:05d}", phone, name, state, None, json.dumps(custom)]
+    if draw.randrange(100) < _WRONG_PERCENT:
+        column, value = draw.choice([(1, "555-CALL-ME"), (1, None), (2, " "), (3, "XX")])
+        lead[column] = value
+    return lead

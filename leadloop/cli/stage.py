@@ -1,0 +1,113 @@
+"""What a command needs around it: a database, and for flows a Prefect server."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from db.campaigns import chosen
+from db.database import Database, DatabaseError, InvalidUrl
+from db.schema import require_current
+from leadloop.core.errors import UsageError
+from leadloop.settings import Settings
+
+if TYPE_CHECKING:
+    from leadloop.prefect_server import Borrowed
+
+#: Where embedded servers keep their data, in the working directory.
+HOME = Path(".leadloop")
+
+_URL = "LEADLOOP_DATABASE_URL"
+
+
+@contextmanager
+def settings_with_database() -> Iterator[Settings]:
+    """The settings; where they name no database, the embedded one runs for the block.
+
+    Its URL is put in the environment too: there the flows of this process find it.
+
+    Raises:
+        UsageError: a setting is wrong, or the embedded Postgres cannot run.
+    """
+    settings = Settings.load()
+    if settings.database_url is not None:
+        yield settings
+        return
+    from leadloop import embedded
+
+    with embedded.running(HOME / "pg") as url:
+        os.environ[_URL] = url
+        try:
+            yield Settings.load()
+        finally:
+            del os.environ[_URL]
+
+
+@contextmanager
+def database(settings: Settings, *, ready: bool = True) -> Iterator[Database]:
+    """The database, seen to be there.
+
+    Args:
+        settings: they name it.
+        ready: also make sure that its schema is this version's.
+
+    Raises:
+        UsageError: it is not there, or not as it must be.
+    """
+    try:
+        with Database(settings.require_database_url(), connections=2) as opened:
+            with opened.begin() as connection:
+                if ready:
+                    require_current(connection)
+            yield opened
+    except InvalidUrl as error:
+        raise UsageError(f"{_URL} is wrong: {error}") from None
+    except DatabaseError as error:
+        raise UsageError(str(error)) from None
+
+
+def check(settings: Settings, campaigns: Sequence[str]) -> list[str]:
+    """See that a flow could begin. Returns the ids of its campaigns.
+
+    Raises:
+        UsageError: it could not; one line says why and what to do.
+    """
+    settings.require_login()
+    with database(settings) as opened, opened.begin() as connection:
+        found = chosen(connection, campaigns, settings.campaign_rules())
+        return [campaign.campaign_id for campaign in found]
+
+
+class PrefectServer:
+    """The server that runs by hand report to; `wait` returns when it can be used."""
+
+    def __init__(self, borrowed: "Borrowed | None") -> None:
+        self._borrowed = borrowed
+
+    def wait(self) -> None:
+        """Import Prefect, which takes as long as most of the server's start, then wait for it.
+
+        Raises:
+            UsageError: it does not come up.
+        """
+        import flows.by_hand  # noqa: F401 - for the time it takes
+
+        if self._borrowed is not None:
+            self._borrowed.wait()
+
+
+@contextmanager
+def prefect_server() -> Iterator[PrefectServer]:
+    """The server that PREFECT_API_URL names; where none is named, one of our own for the block.
+
+    Ours begins to start at once: what the caller does before `wait` costs no time.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        yield PrefectServer(None)
+        return
+    from leadloop import prefect_server as server
+
+    with server.borrow(HOME / "prefect") as borrowed:
+        os.environ.update(server.client_environment(borrowed.api_url))
+        yield PrefectServer(borrowed)

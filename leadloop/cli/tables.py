@@ -1,0 +1,113 @@
+"""What commands print for people: tables of counts, no personal data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+_FUNNEL = (
+    ("new", "new"),
+    ("sending", "sending"),
+    ("in doubt", "in_doubt"),
+    ("created at the vendor", "created"),
+    ("with an outcome", "processed"),
+    ("rejected", "rejected"),
+    ("cancelled by an opt-out", "cancelled"),
+    ("disabled by an opt-out", "disabled"),
+    ("opt-outs waiting", "disable_pending"),
+    ("opt-outs failed", "disable_failed"),
+)
+_CLOCKS = (("stored up to", "watermark"), ("which is behind by", "watermark_lag_s"))
+
+
+def status(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Where every campaign stands: a column each, so that it fits a terminal."""
+    table = Table(title="campaigns")
+    table.add_column("")
+    for row in rows:
+        table.add_column(row["campaign_id"], justify="right")
+    for heading, key in (*_FUNNEL, *_CLOCKS):
+        table.add_row(heading, *(cell(key, row[key]) for row in rows))
+    return table
+
+
+def funnel(row: Mapping[str, Any]) -> Table:
+    """Where the leads of one campaign are."""
+    table = Table(title=f"leads of {row['campaign_id']}")
+    table.add_column("")
+    table.add_column("leads", justify="right")
+    for heading, key in _FUNNEL:
+        table.add_row(heading, cell(key, row[key]))
+    return table
+
+
+def in_words(summary: Mapping[str, Any]) -> str:
+    """A run's counts in one line, without the noughts."""
+    counts = _sums(summary)
+    return (
+        ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+        or "nothing to do"
+    )
+
+
+def cell(key: str, value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "–"
+    if key == "watermark":
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    if key.endswith("_s"):
+        return duration(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two greatest units."""
+    whole = max(0, int(seconds))
+    for unit, size, smaller, least in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // least} {smaller}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def counted(title: str, counts: Mapping[str, int]) -> Table:
+    """What a run did."""
+    table = Table(title=title)
+    for name in counts:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*(f"{value:,}" for value in counts.values()))
+    return table
+
+
+def listed(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of a query with their own headings."""
+    table = Table(title=title)
+    for name in rows[0] if rows else ():
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(_any(value) for value in row.values()))
+    return table
+
+
+def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
+    """A flow's summary: the sums, and each campaign's where there are several."""
+    if "push" in summary or "poll" in summary or "disable" in summary:
+        console.print(Group(*(counted(name, _sums(part)) for name, part in summary.items())))
+        return
+    console.print(counted(flow, _sums(summary)))
+    each = summary.get("campaigns", {})
+    if len(each) > 1:
+        console.print(
+            listed("by campaign", [{"campaign": name, **part} for name, part in each.items()])
+        )
+
+
+def _sums(summary: Mapping[str, Any]) -> dict[str, int]:
+    return {key: value for key, value in summary.items() if isinstance(value, int)}
+
+
+def _any(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else ("–" if value is None else str(value))

@@ -1,0 +1,59 @@
+"""Progress on stderr: a bar for each thing that a run does."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from leadloop.core.progress import Watcher
+
+
+class Bars:
+    """A bar a label, made when something is first said about it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._bars: dict[str, TaskID] = {}
+        self._totals: dict[str, int] = {}
+
+    def planned(self, label: str, total: int) -> None:
+        """So much more is to be done under this label."""
+        with self._lock:
+            self._totals[label] = self._totals.get(label, 0) + total
+            self._progress.update(self._bar(label), total=self._totals[label])
+
+    def done(self, label: str, amount: int) -> None:
+        """So much more is done."""
+        if amount:
+            with self._lock:
+                self._progress.advance(self._bar(label), amount)
+
+    def _bar(self, label: str) -> TaskID:
+        if label not in self._bars:
+            self._bars[label] = self._progress.add_task(label, total=self._totals.get(label))
+        return self._bars[label]
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Watcher]:
+    """Bars that live for the block; on something that is no terminal, their last state alone."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        yield Bars(progress)

@@ -1,0 +1,68 @@
+"""Prefect task retries: with back-off and jitter, and only where the work may be repeated."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from leadloop.client.errors import ApiError, Paused
+from leadloop.core.errors import TryLater
+from tasks.workplace import Run
+
+#: Seconds before each retry (Prefect repeats the last); with jitter they spread by half as much.
+_PAUSES_S = [1.0, 2.0, 4.0, 8.0, 16.0]
+
+# For a 429 that does not say how long.
+_DEFAULT_PAUSE_S = 5.0
+
+#: Tries in a row that got nothing done, after which the vendor is taken to be out of order.
+PATIENCE = 6
+
+# Only tries without any progress count against PATIENCE, so this one must never be what ends a run.
+_NO_LIMIT = 100_000
+
+
+def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed try is repeated. A plain function: Prefect never calls anything else."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TryLater) and error.fruitless < PATIENCE
+
+
+def step(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
+    """A task with effects: retried while it gets something done, never cached, never persisted."""
+    return task(
+        name=name,
+        retries=_NO_LIMIT,
+        retry_delay_seconds=_PAUSES_S,
+        retry_jitter_factor=0.5,
+        retry_condition_fn=worth_another_try,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+class Patience:
+    """Counts tries in a row without progress."""
+
+    def __init__(self) -> None:
+        self._fruitless = 0
+
+    def progress(self) -> None:
+        """Something was done."""
+        self._fruitless = 0
+
+    def lost(self, reason: str) -> TryLater:
+        """A try failed: the error to raise, so that Prefect tries again or gives up."""
+        self._fruitless += 1
+        return TryLater(reason, fruitless=self._fruitless)
+
+
+def try_later(run: Run, patience: Patience, error: ApiError) -> TryLater:
+    """The error that has Prefect try again; a 429 holds the whole business back first."""
+    if isinstance(error, Paused):
+        run.place.budget.push_back(error.retry_after_s or _DEFAULT_PAUSE_S)
+    later = patience.lost(str(error))
+    run.place.log.warning("campaign %s: %s; trying again", run.campaign.campaign_id, later)
+    return later

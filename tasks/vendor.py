@@ -1,0 +1,66 @@
+"""The vendor, ready to be asked: connection, login and budget as the settings say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from db.budget import RateLimit
+from db.database import Database
+from leadloop.client.api import LeadsApi
+from leadloop.client.login import Credentials, FixedToken, Login, PasswordGrant
+from leadloop.client.transport import Timeouts, Transport
+from leadloop.settings import Settings
+from tasks.budget import Budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vendor:
+    """The API, the transport under it, and the budget that it draws on."""
+
+    api: LeadsApi
+    transport: Transport
+    budget: Budget
+
+
+@contextmanager
+def reached(settings: Settings, database: Database) -> Iterator[Vendor]:
+    """Everything that a request needs; nothing is sent yet.
+
+    Raises:
+        UsageError: there is no whole login.
+    """
+    settings.require_login()
+    requests, period_s = settings.rate()
+    budget = Budget(database, RateLimit(requests=requests, period_s=period_s))
+    budget.lay_out()
+    connect_s, read_s = settings.timeouts()
+    transport = Transport(
+        settings.api_url,
+        Timeouts(connect_s=connect_s, read_s=read_s),
+        connections=settings.concurrency,
+    )
+    try:
+        api = LeadsApi(transport, _login(settings, transport, budget), budget.permit)
+        yield Vendor(api=api, transport=transport, budget=budget)
+    finally:
+        transport.close()
+
+
+def _login(settings: Settings, transport: Transport, budget: Budget) -> Login:
+    if settings.api_token is not None:
+        return FixedToken(settings.api_token.get_secret_value())
+    secret, password = settings.client_secret, settings.password
+    assert settings.client_id is not None, "require_login"
+    assert secret is not None, "require_login"
+    assert settings.username is not None, "require_login"
+    assert password is not None, "require_login"
+    return PasswordGrant(
+        transport,
+        Credentials(
+            client_id=settings.client_id,
+            client_secret=secret.get_secret_value(),
+            username=settings.username,
+            password=password.get_secret_value(),
+        ),
+        budget.permit,
+    )

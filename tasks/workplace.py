@@ -1,0 +1,128 @@
+"""What a flow run works with: database, API and budget, and a row of its own a campaign."""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from db import runs
+from db.database import Connection, Database
+from db.runs import Lifeline
+from db.schema import require_current
+from leadloop.client.api import LeadsApi
+from leadloop.client.transport import Transport
+from leadloop.core.campaigns import Campaign
+from leadloop.core.errors import LeadloopError
+from leadloop.settings import Settings
+from tasks.budget import Budget
+from tasks.vendor import reached
+
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+# Beside the requests in flight: the lifeline, the claimer, and a record that is written meanwhile.
+_OTHER_CONNECTIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """The tools of one flow run, shared by its campaigns and threads."""
+
+    settings: Settings
+    database: Database
+    transport: Transport
+    api: LeadsApi
+    budget: Budget
+    lifeline: Lifeline
+    log: Logger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One campaign's part of a flow run: a row of `leadloop.sync_runs`."""
+
+    run_id: int
+    campaign: Campaign
+    place: Workplace
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Workplace]:
+    """Connect to everything, and bury the runs that have died since.
+
+    Raises:
+        UsageError: settings are missing, or the schema is not the one we work on.
+        DatabaseError: Postgres is not there.
+    """
+    url = settings.require_database_url()
+    with Database(url, connections=settings.concurrency + _OTHER_CONNECTIONS) as database:
+        with database.begin() as connection:
+            require_current(connection)
+        with reached(settings, database) as vendor, database.session() as connection:
+            yield Workplace(
+                settings=settings,
+                database=database,
+                transport=vendor.transport,
+                api=vendor.api,
+                budget=vendor.budget,
+                lifeline=Lifeline(connection),
+                log=get_run_logger(),
+            )
+
+
+def begin(place: Workplace, flow: str, campaign: Campaign) -> Run:
+    """Write the run's row, then bury the runs that died: what they had sent becomes in doubt."""
+    run_id = place.lifeline.open(
+        flow=flow, campaign_id=campaign.campaign_id, flow_run_id=flow_run.get_id()
+    )
+    with place.database.begin() as connection:
+        dead, doubted = runs.bury_dead(connection, run_id=run_id)
+    if dead:
+        place.log.warning("%d dead runs found; %d leads they had sent are in doubt", dead, doubted)
+    return Run(run_id=run_id, campaign=campaign, place=place)
+
+
+def end(run: Run, counted: Mapping[str, int], error: BaseException | None) -> None:
+    """Write how the run ended; what it sent and heard nothing of becomes in doubt."""
+    state = "completed" if error is None else "failed"
+
+    def write(connection: Connection) -> None:
+        runs.doubt_unanswered(connection, run.run_id)
+        runs.close(
+            connection,
+            run_id=run.run_id,
+            state=state,
+            counts=counted,
+            error=None if error is None else in_one_line(error),
+        )
+
+    run.place.database.insist(write)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What to say of an error: our own words, or no more than the type of a foreign one."""
+    if isinstance(error, LeadloopError):
+        return str(error)
+    return f"unexpected {type(error).__name__}"
+
+
+class Tally:
+    """Counts that several threads add to."""
+
+    def __init__(self, *names: str) -> None:
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(names, 0)
+
+    def add(self, **amounts: int) -> None:
+        """Add to some of the counts."""
+        with self._lock:
+            for name, amount in amounts.items():
+                self._counts[name] += amount
+
+    def counts(self) -> dict[str, int]:
+        """All counts as they stand."""
+        with self._lock:
+            return dict(self._counts)
