@@ -13,6 +13,10 @@ _ANY_NEW = text("""
 SELECT EXISTS (SELECT FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new')
 """)
 
+_COUNT_NEW = text("""
+SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new'
+""")
+
 # The claim. One statement decides, under each row's lock, that a lead is ours and that nobody has
 # opted it out. `opted_out` is on the row itself, so an opt-out that commits while this statement
 # runs is seen when the row is locked; the EXISTS covers an opt-out that came before its lead.
@@ -163,6 +167,12 @@ def any_new(connection: Connection, campaign_id: str) -> bool:
     return bool(connection.scalar(_ANY_NEW, {"campaign": campaign_id}))
 
 
+def count_new(connection: Connection, campaign_id: str) -> int:
+    """How many leads the campaign has to send."""
+    count: int = connection.execute(_COUNT_NEW, {"campaign": campaign_id}).scalar_one()
+    return count
+
+
 def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -> Claim:
     """Take up to `most` new leads, oldest first: from the commit on they may be on their way.
 
@@ -287,9 +297,7 @@ def settle_absent(connection: Connection, campaign_id: str, doubt: Doubt) -> int
 def an_unprocessed(
     connection: Connection, *, campaign_id: str, settle_s: int
 ) -> tuple[str, bool] | None:
-    """A lead that the vendor is known to have and has told no outcome of, and whether it had time
-    to show.
-    """
+    """A lead that the vendor has without an outcome so far; and whether it had time to show."""
     row = connection.execute(_UNPROCESSED, {"campaign": campaign_id, "settle_s": settle_s}).first()
     return None if row is None else (row.lead_id, bool(row.settled))
 

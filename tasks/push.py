@@ -39,6 +39,10 @@ class Push:
         self._doubts = Doubts(run)
         self._patience = Patience()
         self._watcher = watcher.get()
+        self._label = f"push {run.campaign.campaign_id}"
+        with run.place.database.begin() as connection:
+            new = leads.count_new(connection, run.campaign.campaign_id)
+        self._watcher.planned(self._label, new)
 
     def some(self, most: int) -> bool:
         """Look up what is in doubt, then send up to `most` batches; True while there may be more.
@@ -285,7 +289,7 @@ class Push:
 
     def _count(self, **amounts: int) -> None:
         self.tally.add(**amounts)
-        self._watcher.done(f"push {self.run.campaign.campaign_id}", sum(amounts.values()))
+        self._watcher.done(self._label, sum(amounts.values()))
 
 
 def _raise_worst(flown: set[Future[None]]) -> None:

@@ -44,11 +44,10 @@ def funnel(row: Mapping[str, Any]) -> Table:
 
 def in_words(summary: Mapping[str, Any]) -> str:
     """A run's counts in one line, without the noughts."""
-    counts = _sums(summary)
-    return (
-        ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if value)
-        or "nothing to do"
-    )
+    said = [
+        f"{name.replace('_', ' ')} {value:,}" for name, value in _sums(summary).items() if value
+    ]
+    return ", ".join(said) or "nothing to do"
 
 
 def cell(key: str, value: Any) -> str:
