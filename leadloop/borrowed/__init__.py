@@ -37,8 +37,8 @@ class Launch:
     """How to start a server that nobody runs yet.
 
     `facts` is handed to every user (text only). `inherited` are file descriptors for the server,
-    `scratch` is a folder to remove when it has ended, `user` the (uid, gid) that it runs as where
-    that is not our own.
+    closed here once it has them; `scratch` is a folder to remove when it has ended; `user` is the
+    (uid, gid) that it runs as where that is not our own.
     """
 
     command: tuple[str, ...]
@@ -101,6 +101,8 @@ def _start(directory: Path, launch: Launch) -> Mapping[str, str]:
             pass_fds=(alive.fileno(), *launch.inherited),
             start_new_session=True,
         )
+        for descriptor in launch.inherited:
+            os.close(descriptor)
         alive.truncate(0)
         alive.write(str(process.pid))
     # It may end long before we do, or long after: nothing here waits for it, so no zombie either.

@@ -1,0 +1,88 @@
+"""Users of shared servers, as processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_USER = Path(__file__).with_name("user.py")
+
+
+@dataclass(kw_only=True)
+class User:
+    """A process that uses a server, in a session of its own like a person's terminal."""
+
+    process: subprocess.Popen[str]
+
+    def address(self) -> str:
+        """Which server it has; waits until it has one."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the user ended without a server"
+        address: str = json.loads(line)
+        return address
+
+    def leave(self) -> None:
+        """Let it give the server back; return when it has ended."""
+        assert self.process.communicate(timeout=60)[0] == "left\n"
+
+    def interrupt(self) -> None:
+        """Ctrl-C in its terminal; return when it has ended."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.communicate(timeout=60)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str, Path], User]]:
+    """Start a user of a kind of server in a directory."""
+    users: list[User] = []
+
+    def start(kind: str, directory: Path) -> User:
+        process = subprocess.Popen(
+            [sys.executable, _USER, kind, directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        users.append(User(process=process))
+        return users[-1]
+
+    yield start
+    for user in users:
+        if user.process.poll() is None:
+            user.kill()
+
+
+def processes_of(directory: Path) -> list[str]:
+    """The command lines of all living processes that name `directory`."""
+    lines = (_command_line(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    return [line for line in lines if str(directory) in line]
+
+
+def _command_line(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def wait_until_gone(directory: Path) -> None:
+    """Fail unless every process that names `directory` ends within half a minute."""
+    deadline = time.monotonic() + 30
+    while left := processes_of(directory):
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.05)

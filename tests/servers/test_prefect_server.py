@@ -1,0 +1,77 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leadloop import prefect_server
+from leadloop.core.errors import UsageError
+from tests.servers.conftest import processes_of
+
+pytestmark = pytest.mark.servers
+
+_FLOW = """
+import prefect
+from prefect.artifacts import create_markdown_artifact
+
+tries = []
+
+@prefect.task(retries=2)
+def step():
+    tries.append(1)
+    if len(tries) < 3:
+        raise ValueError("not yet")
+    return len(tries)
+
+@prefect.flow
+def flow():
+    create_markdown_artifact("done", key="note")
+    return step.submit().result()
+
+print(prefect.settings.PREFECT_API_URL.value(), flow())
+"""
+
+
+def test_flows_with_retries_and_artifacts_run_on_it(tmp_path: Path) -> None:
+    """A run by hand does all that a run on a full server does, quietly."""
+    with prefect_server.borrow(tmp_path) as server:
+        # Not waited for: Prefect's own requests wait for the server, too.
+        environment = {**os.environ, **prefect_server.client_environment(server.api_url)}
+        result = subprocess.run(
+            [sys.executable, "-c", _FLOW],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+    assert result.stdout == f"{server.api_url} 3\n", result.stderr
+
+
+def test_a_server_that_ended(tmp_path: Path) -> None:
+    """One line names the log, instead of a wait for what never comes."""
+    with prefect_server.borrow(tmp_path) as server:
+        # The supervisor leads the server's process group.
+        os.killpg(int((tmp_path / "alive.lock").read_text()), signal.SIGKILL)
+        with pytest.raises(UsageError, match=r"has ended \(its log: .*PREFECT_API_URL"):
+            server.wait()
+    assert processes_of(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    """One line names the folder and what is the matter with it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file: .*PREFECT_API_URL"):
+        prefect_server.borrow(tmp_path / "file").__enter__()
+
+
+def test_proxies_and_profiles_do_not_come_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy, or a Prefect profile for another server, does not disturb a run by hand."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://nowhere/x")
+    with prefect_server.borrow(tmp_path) as server:
+        server.wait()

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.servers.conftest import User, processes_of, wait_until_gone
+
+Start = Callable[[str, Path], User]
+
+pytestmark = pytest.mark.servers
+
+KINDS = pytest.mark.parametrize("kind", ["sleeper", "postgres", "prefect"])
+
+
+@pytest.mark.parametrize("kind", ["sleeper", "postgres"])
+def test_eight_users_at_the_same_instant_get_one_server(
+    kind: str, start: Start, tmp_path: Path
+) -> None:
+    """Commands started together share one server, whichever of them came first."""
+    users = [start(kind, tmp_path) for _ in range(8)]
+    assert len({user.address() for user in users}) == 1
+    for user in users:
+        user.leave()
+    assert processes_of(tmp_path) == []
+
+
+@KINDS
+def test_the_last_one_out_stops_it(kind: str, start: Start, tmp_path: Path) -> None:
+    """The server stays while anyone uses it; after the last command nothing is left running."""
+    first = start(kind, tmp_path)
+    address = first.address()
+    second = start(kind, tmp_path)
+    assert second.address() == address
+    first.leave()
+    third = start(kind, tmp_path)
+    assert third.address() == address
+    second.leave()
+    third.leave()
+    assert processes_of(tmp_path) == []
+
+
+@KINDS
+def test_killed_users_leave_nothing(kind: str, start: Start, tmp_path: Path) -> None:
+    """A server whose users were all killed with SIGKILL ends by itself."""
+    users = [start(kind, tmp_path) for _ in range(3)]
+    assert len({user.address() for user in users}) == 1
+    for user in users:
+        user.kill()
+    wait_until_gone(tmp_path)
+
+
+@KINDS
+def test_ctrl_c_leaves_nothing(kind: str, start: Start, tmp_path: Path) -> None:
+    """After a Ctrl-C the shell's prompt comes back to a machine with nothing left running."""
+    user = start(kind, tmp_path)
+    user.address()
+    user.interrupt()
+    assert processes_of(tmp_path) == []
+
+
+def test_ctrl_c_of_one_user_does_not_stop_the_others_server(start: Start, tmp_path: Path) -> None:
+    """A Ctrl-C at one terminal does not reach the server that another one uses."""
+    first, second = start("postgres", tmp_path), start("postgres", tmp_path)
+    address = first.address()
+    assert second.address() == address
+    first.interrupt()
+    third = start("postgres", tmp_path)
+    assert third.address() == address
+    second.leave()
+    third.leave()
+
+
+def test_users_come_and_go_while_others_are_killed(start: Start, tmp_path: Path) -> None:
+    """Whatever the order of coming, going and dying, a new command gets a server."""
+    for _ in range(10):
+        doomed, leaving = start("sleeper", tmp_path), start("sleeper", tmp_path)
+        leaving.address()
+        doomed.kill()
+        leaving.leave()
+    wait_until_gone(tmp_path)
+    last = start("sleeper", tmp_path)
+    last.address()
+    last.leave()
