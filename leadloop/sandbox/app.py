@@ -6,7 +6,7 @@ from random import Random
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -15,7 +15,7 @@ from leadloop.sandbox.controls import control_routes
 from leadloop.sandbox.exchange import Answer, Call, Refused, told
 from leadloop.sandbox.faults import Fault
 from leadloop.sandbox.openapi import document
-from leadloop.sandbox.stage import spoken, staged
+from leadloop.sandbox.stage import Unanswered, spoken, staged
 from leadloop.sandbox.state import Sandbox
 from leadloop.sandbox.traffic import Entry, Kind, monotonic
 
@@ -51,11 +51,15 @@ def _endpoint(sandbox: Sandbox, kind: Kind, work: Work) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         entry = _noted(sandbox, request, kind)
         wait = sandbox.traffic.wait_s(sandbox.rules, entry.arrived)
-        body = await request.body()
+        try:
+            call = _call(request, await request.body())
+        except ClientDisconnect:
+            # A caller that dies in the middle of its request has asked for nothing.
+            return Unanswered()
         if wait > 0:
             response = spoken(_too_many(sandbox, wait))
         else:
-            response = _served(sandbox, _call(request, body), entry, work)
+            response = _served(sandbox, call, entry, work)
         return _dated(sandbox, entry, response)
 
     return endpoint
@@ -131,8 +135,8 @@ def _dated(sandbox: Sandbox, entry: Entry, response: Response) -> Response:
     return response
 
 
-def _stray(sandbox: Sandbox) -> Callable[[Request, Exception], Response]:
-    def handler(request: Request, error: Exception) -> Response:
+def _stray(sandbox: Sandbox) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         headers: Mapping[str, str] = getattr(error, "headers", None) or {}
         detail = {404: "Not found.", 405: "Method not allowed."}.get(status, "Refused.")

@@ -77,12 +77,17 @@ async def _gone_within(seconds: float, receive: Receive) -> bool:
     return True
 
 
-class _Unanswered(Response):
+class Unanswered(Response):
+    """Nothing is sent; the log shows status 0."""
+
     def __init__(self) -> None:
         super().__init__(status_code=0)
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave the connection as it is."""
 
-class _Reset(_Unanswered):
+
+class _Reset(Unanswered):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = _transport(scope)
         # Closing with a linger time of 0 makes the kernel send RST instead of FIN.
@@ -93,7 +98,7 @@ class _Reset(_Unanswered):
         await _gone(receive)
 
 
-class _Hang(_Unanswered):
+class _Hang(Unanswered):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self._seconds = seconds

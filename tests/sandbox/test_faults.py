@@ -271,6 +271,21 @@ def test_a_hanging_request_does_not_hold_up_others(visit: Visit) -> None:
         assert time.monotonic() - start < 0.5
 
 
+def test_a_caller_that_dies_in_the_middle_of_its_request_creates_nothing(
+    visit: Visit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a body and the end of the connection: nothing happens, nothing is complained of."""
+    api = visit()
+    with connected(api) as sock:
+        head = b"POST /api/v1/leads/create/C1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 999"
+        sock.sendall(head + b'\r\n\r\n[{"lead_id": 1')
+        while not api.handle.requests:
+            time.sleep(0.01)
+    assert api.ids() == []
+    assert [entry.status for entry in api.handle.requests] == [0, 200]
+    assert caplog.records == []
+
+
 def test_many_callers_at_once(visit: Visit) -> None:
     """Threads that create at the same time lose nothing."""
     api = visit()
