@@ -23,6 +23,7 @@ from leadloop import borrowed
 from leadloop.core.errors import UsageError
 
 _LOG = "log"
+_EVENTS_PATIENCE_S = 5.0
 _APPLICATION = "prefect.server.api.server:create_app"
 # Prefect gives SQLite a single connection where the address contains this word. With several,
 # transactions run into each other's locks: every second flow waited 2 s for its retry, and of four
@@ -93,7 +94,18 @@ def borrow(directory: Path) -> Iterator[Borrowed]:
                 f"No Prefect server for this run: {error.filename or directory}: {error.strerror}. "
                 f"Make {directory} writable, or set PREFECT_API_URL to a server of your own."
             ) from None
+        stack.callback(_let_prefect_finish)
         yield Borrowed(api_url=server.facts["api_url"], log=directory / _LOG, server=server)
+
+
+def _let_prefect_finish() -> None:
+    """Have the events that Prefect still holds sent, where this process has imported it.
+
+    At the exit of the process, with the server gone, it would try for 7 s and log an error.
+    """
+    events = sys.modules.get("prefect.events.worker")
+    if events is not None:
+        events.EventsWorker.drain_all(timeout=_EVENTS_PATIENCE_S)
 
 
 def client_environment(api_url: str) -> Mapping[str, str]:
