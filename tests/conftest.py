@@ -1,0 +1,206 @@
+"""What the tests stand on: a real Postgres, the sandbox over real HTTP, a real Prefect server.
+
+Whatever the person at this machine has set for Postgres, Prefect or leadloop is put aside first.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, make_url, text
+
+from db.database import Database
+from db.schema import migrate
+from leadloop import embedded, prefect_server
+from leadloop.sandbox import Handle, Rules, running
+
+_TEMPLATE = "leadloop_template"
+_FOREIGN = ("LEADLOOP_", "PREFECT_", "PG")
+_NUMBERS = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is imported that reads them: no settings but those of the tests."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    home = tempfile.TemporaryDirectory(prefix="leadloop-tests-")
+    config.add_cleanup(home.cleanup)
+    os.environ["PREFECT_HOME"] = home.name
+    os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
+    os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
+    os.environ["DO_NOT_TRACK"] = "1"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of one embedded Postgres for the whole session; it holds a migrated template."""
+    with (
+        tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
+        embedded.running(Path(directory) / "pg") as url,
+    ):
+        # No test pulls the plug, and a new database a test is a lot to write through.
+        _as_superuser(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        _as_superuser(url, f"CREATE DATABASE {_TEMPLATE}")
+        _migrate(_at(url, _TEMPLATE))
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres: str) -> Iterator[str]:
+    """The URL of a database of this test's own with nothing in it."""
+    with ExitStack() as stack:
+        yield _new_database(stack, postgres, "template0")
+
+
+@pytest.fixture
+def database_url(postgres: str) -> Iterator[str]:
+    """The URL of a database of this test's own, migrated."""
+    with ExitStack() as stack:
+        yield _new_database(stack, postgres, _TEMPLATE)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """That database, opened, with connections for a dozen threads."""
+    with Database(database_url, connections=12) as opened:
+        yield opened
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    """One transaction on that database, committed at the end of the test."""
+    with database.begin() as opened:
+        yield opened
+
+
+@pytest.fixture
+def vendor() -> Iterator[Handle]:
+    """A sandbox of this test's own: no rate limit, and only the outcomes that are put in."""
+    with running(Rules(rate_limit=None, pace=None)) as handle:
+        yield handle
+
+
+@pytest.fixture
+def environment(
+    database_url: str, vendor: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Settings for flows and commands: this test's database and sandbox, no limit worth a wait.
+
+    Change them with `monkeypatch.setenv`. The working directory is empty, and is returned.
+    """
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", database_url)
+    monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", vendor.rules.tokens[0])
+    # As many slots as no test uses up within the half second that each stays taken, and no more:
+    # every test's database gets its own ring of them.
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "1000/0.01")
+    monkeypatch.setenv("LEADLOOP_SETTLE", "0")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[str]:
+    """The URL of a Prefect API, which flows called in this process use; once a session.
+
+    A command uses it too where it is told: `leadloop("push", PREFECT_API_URL=prefect)`.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
+        prefect_server.borrow(Path(directory)) as server,
+    ):
+        # Imported while the server starts; the tests that need no flow do without either.
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+            PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+            temporary_settings,
+        )
+
+        settings = {
+            PREFECT_API_URL: server.api_url,
+            PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False,
+            # With it every run ends a second late.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        with temporary_settings(settings):
+            server.wait()
+            yield server.api_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a command came to; `last` is the last line on stdout as JSON, None if it is none."""
+
+    code: int
+    out: str
+    err: str
+    last: Any
+
+
+@pytest.fixture
+def leadloop(environment: Path) -> Callable[..., Ran]:
+    """Runs the command line as a process of its own, with the settings of `environment`.
+
+    `leadloop("push", "--json", PREFECT_API_URL=prefect)`: arguments, then more of the environment.
+    """
+
+    def run(*arguments: str, **more: str) -> Ran:
+        result = subprocess.run(
+            [Path(sys.executable).with_name("leadloop"), *arguments],
+            cwd=environment,
+            env={**os.environ, "COLUMNS": "200", **more},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Ran(
+            code=result.returncode, out=result.stdout, err=result.stderr, last=_last(result.stdout)
+        )
+
+    return run
+
+
+def _last(out: str) -> Any:
+    lines = out.splitlines()
+    try:
+        return json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+
+
+def _new_database(stack: ExitStack, server: str, template: str) -> str:
+    name = f"test_{next(_NUMBERS)}"
+    _as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    stack.callback(_as_superuser, server, f"DROP DATABASE {name} WITH (FORCE)")
+    return _at(server, name)
+
+
+def _migrate(url: str) -> None:
+    with Database(url, connections=1) as database, database.begin() as connection:
+        migrate(connection)
+
+
+def _at(server: str, name: str) -> str:
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def _as_superuser(server: str, *statements: str) -> None:
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+    finally:
+        engine.dispose()
