@@ -10,12 +10,13 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lock
+.PHONY: help install demo test check docs lock
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
 	@echo 'make check    lint, format, types, import rules'
+	@echo 'make docs     write docs/reference from the code'
 	@echo 'make install  only the setting up: $(VENV), with $(BIN)/leadloop'
 	@echo 'make lock     pin the requirements anew   (make lock UPGRADE=--upgrade)'
 
@@ -32,6 +33,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed
+	@$(BIN)/python docs/generate.py
 
 # A virtual environment stops working when its folder is moved or its Python removed: then it is made
 # anew, and what was installed in it no longer counts.

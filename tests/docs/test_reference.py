@@ -1,0 +1,131 @@
+"""The reference says what the program is: a page that differs, or a gap in it, fails here."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote
+
+import pytest
+import typer
+from pydantic import SecretStr
+
+from docs import generate
+from leadloop.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_CODE = re.compile(r"```.*?```", re.DOTALL)
+
+
+@pytest.fixture
+def pages(database_url: str) -> dict[str, str]:
+    """What the code says now."""
+    return generate.pages(database_url)
+
+
+def test_each_page_is_what_the_code_says_now(pages: dict[str, str]) -> None:
+    """Nobody reads of an option, a setting or a column that is not there, or is different."""
+    stale = [
+        name
+        for name, page in pages.items()
+        if not (file := generate.REFERENCE / name).exists()
+        or file.read_text(encoding="utf-8") != page
+    ]
+    assert stale == [], "run `make docs`"
+
+
+def test_no_page_is_left_over(pages: dict[str, str]) -> None:
+    """A page that nothing makes any more is not kept."""
+    assert {file.name for file in generate.REFERENCE.iterdir()} == set(pages)
+
+
+def test_every_command_is_in_the_reference(pages: dict[str, str]) -> None:
+    """Whatever `leadloop --help` lists has a section with its options."""
+    for name in typer.main.get_command(generate.app).commands:  # type: ignore[attr-defined]
+        assert f"## leadloop {name}\n" in pages["command-line.md"]
+
+
+def test_every_setting_is_in_the_reference(pages: dict[str, str]) -> None:
+    """Whatever the program reads from the environment has a row."""
+    for name in Settings.model_fields:
+        assert f"| `LEADLOOP_{name.upper()}` |" in pages["settings.md"]
+
+
+def test_a_setting_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that nobody has described does not get into a release."""
+
+    class More(Settings):
+        mystery: SecretStr | None = None
+
+    monkeypatch.setattr(generate, "Settings", More)
+    with pytest.raises(LookupError, match="LEADLOOP_MYSTERY"):
+        generate.settings_page()
+
+
+def test_a_command_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that nobody has described does not get into a release."""
+    app = typer.Typer(help="An app.")
+
+    @app.command()
+    def known() -> None:
+        """Do something."""
+
+    @app.command()
+    def mystery() -> None: ...
+
+    monkeypatch.setattr(generate, "app", app)
+    with pytest.raises(LookupError, match="mystery"):
+        generate.command_line_page()
+
+
+def test_an_option_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that nobody has described does not get into a release."""
+    app = typer.Typer(help="An app.")
+
+    @app.command()
+    def known(mystery: Annotated[int, typer.Option()] = 1) -> None:
+        """Do something."""
+
+    @app.command()
+    def other() -> None:
+        """Do something else."""
+
+    monkeypatch.setattr(generate, "app", app)
+    with pytest.raises(LookupError, match="--mystery of the command known"):
+        generate.command_line_page()
+
+
+def _documents() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("document", _documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    """A link to a file of the repository opens, and its anchor is a heading there."""
+    prose = _CODE.sub("", document.read_text(encoding="utf-8"))
+    for link in _LINK.findall(prose):
+        if "://" in link:
+            continue
+        path, _, anchor = unquote(link).partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_documented_commands_and_options_exist(pages: dict[str, str]) -> None:
+    """Whoever copies a `leadloop ...` line from the documents gets no usage error."""
+    reference = pages["command-line.md"]
+    sections = dict(re.findall(r"^## leadloop (\S+)$(.*?)(?=^## |\Z)", reference, re.M | re.S))
+    for document in _documents():
+        for line in re.findall(r"^(?:\$ )?leadloop (.+)$", document.read_text("utf-8"), re.M):
+            command, *rest = line.split("#")[0].split()
+            assert command in sections, f"{document.name}: leadloop {line}"
+            for word in rest:
+                if word.startswith("--"):
+                    assert f"`{word}`" in sections[command], f"{document.name}: leadloop {line}"
