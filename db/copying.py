@@ -1,6 +1,7 @@
 """COPY into a temporary table: the quickest way in for many rows."""
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -9,12 +10,13 @@ from sqlalchemy import Connection
 
 Value = str | int | bool | Decimal | datetime | None
 
+_SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def line(values: Sequence[Value]) -> str:
     """One row in COPY's text format."""
-    return "\t".join(map(_cell, values)) + "\n"
+    return "\t".join([_cell(value) for value in values]) + "\n"
 
 
 def copy(connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]) -> None:
@@ -31,5 +33,5 @@ def _cell(value: Value) -> str:
     if value is None:
         return r"\N"
     if isinstance(value, str):
-        return value.translate(_ESCAPES)
+        return value.translate(_ESCAPES) if _SPECIAL.search(value) else value
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -54,7 +54,7 @@ class Budget:
 
     def _take(self, call: Call) -> Slot:
         while True:
-            with self._database.begin() as connection:
+            with self._database.session() as connection:
                 slot = budget.take(connection, self._limit, urgent=call is Call.DISABLE)
             if slot is not None:
                 return slot

@@ -5,7 +5,9 @@ transaction, so the watermark is never ahead of what is stored.
 """
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -92,6 +94,7 @@ class Poll:
         self._end = before
         self._follow = follow
         self._patience = Patience()
+        self._stored: Future[None] | None = None
         self._watcher = watcher.get()
         self._label = f"poll {run.campaign.campaign_id}"
         self._watcher.planned(self._label, len(self._windows))
@@ -109,10 +112,13 @@ class Poll:
             RunError: the vendor refuses us.
         """
         try:
-            with ThreadPoolExecutor(self.run.place.settings.concurrency) as pool:
+            with (
+                ThreadPoolExecutor(self.run.place.settings.concurrency) as pool,
+                self._storing(),
+            ):
                 for _ in range(most):
                     if not self._windows:
-                        return False
+                        break
                     self._next(pool)
         except Resend as error:
             raise try_later(self.run, self._patience, error) from None
@@ -125,7 +131,7 @@ class Poll:
         return self.tally.counts()
 
     def _next(self, pool: ThreadPoolExecutor) -> None:
-        """Read the first window that is planned; it stays planned until it is stored or split."""
+        """Read the first window that is planned, and have it stored while the next one is read."""
         window = self._windows[0]
         first = self._page(window, 1)
         parts = self._parts(window, first)
@@ -135,12 +141,27 @@ class Poll:
             self._watcher.planned(self._label, len(parts) - 1)
             return
         reading = self._read(pool, window, first)
-        self._store(window, reading)
+        self._await_stored()
+        self._stored = self._keeper.submit(self._store, window, reading)
         self._windows.popleft()
         self._patience.progress()
-        self._watcher.done(self._label, 1)
         if self._follow and not self._windows:
             self._plan_up_to(reading.vendor_now)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """One thread that stores one window after the other; all are stored when the block ends."""
+        with ThreadPoolExecutor(1) as self._keeper:
+            try:
+                yield
+            finally:
+                self._await_stored()
+
+    def _await_stored(self) -> None:
+        """Wait for the window that is being stored: no more than two are in memory."""
+        if self._stored is not None:
+            stored, self._stored = self._stored, None
+            stored.result()
 
     def _parts(self, window: Window, first: Page) -> list[Window]:
         """Shorter windows in place of one that holds too many pages; none if it may stay."""
@@ -212,6 +233,7 @@ class Poll:
             return merged
 
         merged = self.run.place.database.insist(write)
+        self._watcher.done(self._label, 1)
         self.incomplete += not reading.complete
         self.tally.add(
             windows=1,
