@@ -61,11 +61,10 @@ class Database:
             self._url,
             pool_size=connections,
             max_overflow=0,
-            pool_pre_ping=True,
             hide_parameters=True,
             connect_args=_CONNECT,
         )
-        # For single statements: no ping, no BEGIN and no COMMIT, a fifth of the way there and back.
+        # For single statements: no BEGIN and no COMMIT, a third of the ways there and back.
         self._single = create_engine(
             self._url,
             pool_size=connections,

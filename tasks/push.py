@@ -101,7 +101,7 @@ class Push:
 
     def _next_batch(self) -> list[Sendable] | None:
         """Wait for a turn, then claim and check leads until the batch is full; None: no leads."""
-        with self.run.place.database.begin() as connection:
+        with self.run.place.database.session() as connection:
             if not leads.any_new(connection, self.run.campaign.campaign_id):
                 return None
         slot = self.run.place.budget.wait_turn(Call.CREATE)
