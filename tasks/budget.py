@@ -1,11 +1,11 @@
 """The business's budget of requests, as this process sees it."""
 
-import time
-from collections.abc import Callable
+from threading import Event
 
 from db import budget
 from db.budget import RateLimit, Slot
 from db.database import Database
+from leadloop.core.errors import RunError
 from leadloop.core.verdicts import Call
 
 _ALL_TAKEN_PAUSE_S = 0.02
@@ -17,30 +17,43 @@ class Budget:
     Args:
         database: where the ring is.
         limit: what the vendor allows.
-        sleep: seconds to it; a run that is told to stop replaces it.
     """
 
-    def __init__(
-        self, database: Database, limit: RateLimit, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, database: Database, limit: RateLimit) -> None:
         self._database = database
         self._limit = limit
-        self._sleep = sleep
+        self._stopped = Event()
 
     def lay_out(self) -> None:
         """Make the ring as large as the limit says."""
         with self._database.begin() as connection:
             budget.lay_out(connection, self._limit)
 
+    def stop(self) -> None:
+        """Let nobody wait any longer, and nothing more be sent: the run is being stopped."""
+        self._stopped.set()
+
     def permit(self, call: Call) -> None:
-        """Return when one request may leave."""
+        """Return when one request may leave.
+
+        Raises:
+            RunError: the run is being stopped.
+        """
         self.wait_turn(call)
 
     def wait_turn(self, call: Call) -> Slot:
-        """Take a slot and wait until it may be used."""
+        """Take a slot and wait until it may be used.
+
+        Raises:
+            RunError: the run is being stopped.
+        """
         slot = self._take(call)
         self._sleep(slot.wait_s)
         return slot
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise RunError("the run was stopped")
 
     def give_back(self, slot: Slot) -> None:
         """Return a slot for which nothing was sent."""

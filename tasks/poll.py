@@ -113,7 +113,7 @@ class Poll:
         """
         try:
             with (
-                ThreadPoolExecutor(self.run.place.settings.concurrency) as pool,
+                self.run.place.threads() as pool,
                 self._storing(),
             ):
                 for _ in range(most):

@@ -6,9 +6,12 @@ request is really on its way, and whoever opts out meanwhile is not in it.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from threading import Lock
 
 from db import campaigns, leads, runs
+from db.budget import Slot
 from db.leads import Batch, Claim
 from leadloop.client.errors import ApiError, InDoubt, Refused, Resend, TooLarge
 from leadloop.core.errors import Fenced, RunError, TryLater
@@ -77,38 +80,41 @@ class Push:
         Raises:
             ApiError: the worst of what the batches met; the others are recorded first.
         """
-        flying: set[Future[None]] = set()
-        drained = False
-        with ThreadPoolExecutor(self.run.place.settings.concurrency) as pool:
-            for _ in range(most):
-                self._await_room(flying)
-                if any(future.done() and future.exception() for future in flying):
-                    break
-                batch = self._next_batch()
-                if batch is None:
-                    drained = True
-                    break
-                flying.add(pool.submit(self._send, batch))
-        _raise_worst(flying)
-        return drained
+        share = _Share(most)
+        with self.run.place.threads() as pool:
+            senders = [pool.submit(self._send_on, share) for _ in range(pool.size)]
+            wait(senders)
+        _raise_worst(senders)
+        return share.drained
 
-    def _await_room(self, flying: set[Future[None]]) -> None:
-        """Wait until a sender is free; forget what went well."""
-        running = {future for future in flying if not future.done()}
-        if len(running) >= self.run.place.settings.concurrency:
-            wait(running, return_when=FIRST_COMPLETED)
-        flying -= {future for future in flying if future.done() and not future.exception()}
+    def _send_on(self, share: "_Share") -> None:
+        """What each sender does: batch after batch, until the share is done or one has failed."""
+        try:
+            while (slot := self._next_turn(share)) is not None:
+                batch, share.drained = self._fill()
+                if batch:
+                    self._send(batch)
+                else:
+                    self.run.place.budget.give_back(slot)
+        except BaseException:
+            share.left = 0
+            raise
 
-    def _next_batch(self) -> list[Sendable] | None:
-        """Wait for a turn, then claim and check leads until the batch is full; None: no leads."""
-        with self.run.place.database.session() as connection:
-            if not leads.any_new(connection, self.run.campaign.campaign_id):
+    def _next_turn(self, share: "_Share") -> Slot | None:
+        """Wait for a turn in the budget, one sender at a time; None where there is no more to do.
+
+        If each sender waited by itself, the last leads would keep them all waiting for turns that
+        only one of them can use.
+        """
+        with share.lock:
+            if share.left <= 0 or share.drained:
                 return None
-        slot = self.run.place.budget.wait_turn(Call.CREATE)
-        batch, drained = self._fill()
-        if not batch:
-            self.run.place.budget.give_back(slot)
-        return batch if batch or not drained else None
+            with self.run.place.database.session() as connection:
+                share.drained = not leads.any_new(connection, self.run.campaign.campaign_id)
+            if share.drained:
+                return None
+            share.left -= 1
+            return self.run.place.budget.wait_turn(Call.CREATE)
 
     def _fill(self) -> tuple[list[Sendable], bool]:
         """A batch as full as it gets, and whether there was nothing left to claim.
@@ -292,8 +298,17 @@ class Push:
         self._watcher.done(self._label, sum(amounts.values()))
 
 
-def _raise_worst(flown: set[Future[None]]) -> None:
+@dataclass
+class _Share:
+    """What the senders of one step share: how many batches are left to it."""
+
+    left: int
+    drained: bool = False
+    lock: Lock = field(default_factory=Lock)
+
+
+def _raise_worst(senders: Sequence[Future[None]]) -> None:
     """Raise what ends the run before what only delays it."""
-    errors = [error for future in flown if (error := future.exception())]
+    errors = [error for sender in senders if (error := sender.exception())]
     if errors:
         raise max(errors, key=lambda error: not isinstance(error, Resend | InDoubt))

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,6 +39,28 @@ class Workplace:
     budget: Budget
     lifeline: Lifeline
     log: Logger
+
+    @contextmanager
+    def threads(self) -> Iterator["Threads"]:
+        """Threads for requests; where the run is stopped, they end instead of waiting for turns."""
+        pool = Threads(self.settings.concurrency)
+        try:
+            yield pool
+        except Exception:
+            raise
+        except BaseException:
+            self.budget.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool that tells how many threads it has."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 @dataclass(frozen=True, kw_only=True)
