@@ -48,7 +48,11 @@ WITH alive AS (
      WHERE claimed.status = 'cancelled' AND d.status = 'requested'
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
-SELECT lead_id, status, phone_number, contact_name, state_code, ebr_datetime,
+SELECT lead_id, status, phone_number, contact_name, state_code,
+       -- Python's years end at 9999, and begin at 1 even where the time zone makes it the year 0.
+       CASE WHEN ebr_datetime IS NOT NULL
+            THEN least(greatest(ebr_datetime, '0002-01-01 UTC'), '9999-01-01 UTC')
+       END AS ebr_datetime,
        CAST(custom_fields AS text) AS custom_fields
   FROM claimed ORDER BY seq
 """)

@@ -89,6 +89,8 @@ def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
     for field in rules.required_fields:
         if _missing(lead, field):
             raise InvalidLead(f"{field}: missing")
+    if lead.ebr_datetime is not None and not 1900 <= lead.ebr_datetime.year < 9999:
+        raise InvalidLead("ebr_datetime: not a time that can be meant")
     number = e164(lead.phone_number, rules.default_region) if lead.phone_number else None
     fixed = {
         "lead_id": lead.lead_id,
@@ -150,7 +152,11 @@ def _custom(text: str) -> str:
 def _custom_fields(text: str) -> Mapping[str, object]:
     if text == "{}":
         return {}
-    fields = json.loads(text)
+    try:
+        # Only the keys matter, and whether a value is there; Python refuses to parse long numbers.
+        fields = json.loads(text, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise InvalidLead("custom_fields: nested too deeply") from None
     if not isinstance(fields, dict):
         raise InvalidLead("custom_fields: not a JSON object")
     return fields

@@ -12,7 +12,8 @@ _FAILED_LISTS = ("errors", "failed", "failures", "rejected", "invalid", "invalid
 _FAILED_STATES = frozenset({"error", "failed", "failure", "rejected", "invalid", "not_found"})
 _DUPLICATE = re.compile(r"already|exists|duplicate", re.IGNORECASE)
 _LONG_DIGITS = re.compile(r"\+?\d[\d\s().-]{5,}\d")
-_EMAIL = re.compile(r"\S+@\S+")
+# Bounded, or a long text without a blank would take minutes.
+_EMAIL = re.compile(r"\S{1,64}@\S+")
 _LONGEST_REASON = 300
 
 

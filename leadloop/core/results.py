@@ -37,6 +37,9 @@ _BLOCK_FACTS = {
 }
 _BLOCK_FIXED = frozenset({"cost", "status", "sent_at", "duration"})
 
+# Postgres refuses numbers of many thousand digits, and with one of them a whole window.
+_LONGEST_NUMBER = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -280,8 +283,11 @@ def _number(value: Any) -> Decimal | None:
     """A number, also as text; None for 'PENDING OR NOT AVAILABLE' and the like."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
+    text = str(value)
+    if len(text) > _LONGEST_NUMBER:
+        return None
     try:
-        number = Decimal(str(value))
+        number = Decimal(text)
     except InvalidOperation:
         return None
     return number if number.is_finite() and abs(number.adjusted()) < 1000 else None

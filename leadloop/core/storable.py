@@ -25,9 +25,9 @@ def loads(text: str) -> Any:
     """
     try:
         value = json.loads(text, parse_float=_finite, parse_constant=str)
+        return storable(value) if _SUSPECT.search(text) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return storable(value) if _SUSPECT.search(text) else value
 
 
 def dumps(value: object) -> str:

@@ -1,0 +1,246 @@
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadloop.core.results import Attempt, Result, UnreadableResult, read_result
+
+#: The seed's sample, as it stands there.
+UNPROCESSED: dict[str, Any] = {
+    "lead_id": 10,
+    "phone_number": "919899550412",
+    "contact_number": "919899550412",
+    "created_at": 1531409739413,
+    "campaign_id": "0PT711",
+    "country_code": "IN",
+    "campaign_name": "{Name of the Campaign}",
+    "contact_name": "John Doe",
+    "call_attempt_keys": [],
+    "last_call_attempt_keys": [],
+}
+PROCESSED = UNPROCESSED | {
+    "processed_at": 1531409839413,
+    "outcome_name": "Interested",
+    "outcome_id": 31,
+    "total_cost": 1.25,
+}
+FIRST = {
+    "reference_id": "r1",
+    "outcome_id": 4,
+    "outcome_name": "No Answer",
+    "call_duration": 0,
+    "called_at": 1531409800000,
+    "report_keys_order": [],
+    "status": "Not Connected",
+}
+SECOND = {
+    "reference_id": "r2",
+    "outcome_id": 31,
+    "outcome_name": "Interested",
+    "call_duration": 62,
+    "called_at": 1531409839000,
+    "report_keys_order": ["Which plan?", "When?"],
+    "status": "Completed",
+    "When?": "Noon",
+    "Which plan?": ["Basic", "Plus"],
+}
+CALLED = PROCESSED | {
+    "call_attempt_keys": ["call_attempt_Spring_1"],
+    "last_call_attempt_keys": ["last_call_attempt_Spring_1"],
+    "call_attempt_Spring_1": [FIRST, SECOND],
+    "last_call_attempt_Spring_1": SECOND,
+}
+_AT = datetime(2018, 7, 12, 15, 37, 19, tzinfo=UTC)
+
+
+def attempts(**blocks: Any) -> tuple[Attempt, ...]:
+    """The attempts of a processed result with these keys."""
+    return read_result(PROCESSED | blocks).attempts
+
+
+def test_the_documented_sample_of_a_lead_not_yet_processed() -> None:
+    """It is read, and has no outcome."""
+    assert read_result(UNPROCESSED) == Result(lead_id="10", outcome=None, attempts=())
+
+
+def test_a_processed_lead() -> None:
+    """The outcome's facts, typed; the whole answer kept."""
+    outcome = read_result(PROCESSED).outcome
+    assert outcome is not None
+    assert outcome.processed_at == datetime(2018, 7, 12, 15, 37, 19, 413000, tzinfo=UTC)
+    assert (outcome.outcome_id, outcome.outcome_name) == ("31", "Interested")
+    assert outcome.total_cost == Decimal("1.25")
+    assert json.loads(outcome.raw) == PROCESSED
+
+
+def test_every_call_attempt_once() -> None:
+    """The last one comes twice, in the list and by itself, and was one call."""
+    first, second = read_result(CALLED).attempts
+    assert (first.reference_id, first.duration_s, first.answers) == ("r1", Decimal(0), "{}")
+    assert (second.channel, second.block) == ("call", "call_attempt_Spring_1")
+    assert (second.occurred_at, second.duration_s) == (_AT, Decimal(62))
+    assert (second.outcome_id, second.outcome_name) == ("31", "Interested")
+    assert list(json.loads(second.answers)) == ["Which plan?", "When?"]
+
+
+@pytest.mark.parametrize("lost", ["call_attempt_Spring_1", "call_attempt_keys"])
+def test_a_missing_list_loses_no_call(lost: str) -> None:
+    """The last attempt is then known by itself; keys that nobody lists are found."""
+    result = {key: value for key, value in CALLED.items() if key != lost}
+    found = read_result(result).attempts
+    assert found[-1].reference_id == "r2"
+    assert {attempt.block for attempt in found} == {"call_attempt_Spring_1"}
+    assert len(found) == (1 if lost == "call_attempt_Spring_1" else 2)
+
+
+def test_attempts_without_an_id_are_told_apart_the_same_way_each_time() -> None:
+    """By their time, by their place where they have none: read again they are the same rows."""
+    bare = [{"called_at": 1531409839000}, {"called_at": "1531409839000"}, {"status": "Busy"}]
+    keys = [attempt.attempt_key for attempt in attempts(call_attempt_x_1=bare)]
+    assert keys == ["1531409839000", "1531409839000#2", "#1"]
+    assert len(set(keys)) == 3
+    assert attempts(call_attempt_x_1=bare) == attempts(call_attempt_x_1=bare)
+
+
+def test_two_scripts_of_a_campaign_are_two_blocks() -> None:
+    """The same reference under two keys is not one attempt."""
+    found = attempts(call_attempt_x_1=[FIRST], call_attempt_x_2=[FIRST])
+    assert [attempt.block for attempt in found] == ["call_attempt_x_1", "call_attempt_x_2"]
+
+
+def test_an_email_a_text_and_a_recording() -> None:
+    """Each documented block becomes an attempt of its channel."""
+    gmail, sms, ivr = attempts(
+        gmail_summary={
+            "cost": 0.02,
+            "google_email": "us@example.com",
+            "subject": "Hello",
+            "to": "ann@example.com",
+            "from": "us@example.com",
+            "sent_at": 1531409839000,
+        },
+        sms_follow_up={"status": "delivered", "cost": "0.01", "body": "Hi", "sent_at": 1531409839},
+        ivr_reminder={
+            "status": "completed",
+            "cost": 0,
+            "text_to_speak": "Hi",
+            "multi_text_to_speak": [],
+            "dtmf_response": "1",
+            "duration": None,
+            "sent_at": "2018-07-12T15:37:19Z",
+        },
+    )
+    assert [gmail.channel, sms.channel, ivr.channel] == ["gmail", "sms", "ivr"]
+    assert [gmail.cost, sms.cost, ivr.cost] == [Decimal("0.02"), Decimal("0.01"), Decimal(0)]
+    assert {gmail.occurred_at, sms.occurred_at, ivr.occurred_at} == {_AT}
+    assert (sms.outcome_name, ivr.duration_s) == ("delivered", None)
+    assert json.loads(ivr.answers)["dtmf_response"] == "1"
+
+
+def test_what_is_pending_has_no_cost_yet() -> None:
+    """The words that stand for a cost are not one, and the attempt is there all the same."""
+    pending = "PENDING OR NOT AVAILABLE"
+    (sms,) = attempts(sms_x={"status": pending, "cost": pending, "body": "", "sent_at": None})
+    assert (sms.cost, sms.occurred_at, sms.outcome_name) == (None, None, pending)
+    outcome = read_result(PROCESSED | {"total_cost": pending}).outcome
+    assert outcome is not None
+    assert outcome.total_cost is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sms_consent", "yes"),
+        ("sms_consent", True),
+        ("sms_consent", []),
+        ("sms_consent", {"given": True}),
+        ("gmail_address", "ann@example.com"),
+        ("ivr_language", {"code": "en"}),
+        ("sms_", {"cost": 1}),
+        ("sms", {"cost": 1}),
+        ("call_attempt_limit", 3),
+        ("call_attempt_note", "later"),
+        ("last_call_attempt_note", None),
+    ],
+)
+def test_a_custom_field_that_looks_like_outreach_is_none(key: str, value: Any) -> None:
+    """Nobody was called because a field is called sms_consent."""
+    assert attempts(**{key: value}) == ()
+
+
+@pytest.mark.parametrize(("written", "read"), [(10, "10"), ("010", "010"), ("é", "é"), (0, "0")])
+def test_ids_are_read_as_text(written: Any, read: str) -> None:
+    """Number or text, and no zero is lost."""
+    assert read_result(PROCESSED | {"lead_id": written}).lead_id == read
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (None, "not an object"),
+        ("+14155552671", "not an object"),
+        ({}, "lead_id"),
+        (PROCESSED | {"lead_id": ""}, "lead_id"),
+        (PROCESSED | {"lead_id": None}, "lead_id"),
+        (PROCESSED | {"lead_id": True}, "lead_id"),
+        (PROCESSED | {"lead_id": ["+14155552671"]}, "lead_id"),
+        (PROCESSED | {"processed_at": "+14155552671x"}, "processed_at"),
+        (PROCESSED | {"processed_at": [1]}, "processed_at"),
+        (PROCESSED | {"processed_at": 10**40}, "processed_at"),
+    ],
+)
+def test_what_cannot_be_read_is_said_without_its_values(result: Any, reason: str) -> None:
+    """It is kept apart with that reason, which must be safe to show."""
+    with pytest.raises(UnreadableResult, match=reason) as caught:
+        read_result(result)
+    assert "4155552671" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cost", ["nan", "Infinity", "", [], True, None, "1" * 2000, "1e-9999999", "0." + "1" * 20_000]
+)
+def test_a_cost_that_is_no_number_is_none(cost: Any) -> None:
+    """Nor does a number that Postgres cannot hold fail the whole window."""
+    outcome = read_result(PROCESSED | {"total_cost": cost}).outcome
+    assert outcome is not None
+    assert outcome.total_cost is None
+
+
+_KEYS = st.sampled_from(
+    [
+        *("lead_id", "processed_at", "outcome_id", "total_cost", "call_attempt_keys", "sms_x"),
+        *("last_call_attempt_keys", "call_attempt_x_1", "last_call_attempt_x_1", "gmail_y"),
+        *("reference_id", "called_at", "report_keys_order", "sent_at", "cost", "status", "ivr_z"),
+    ]
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(_KEYS, _JSON, max_size=10))
+def test_every_result_is_read_or_said_to_be_unreadable(result: dict[str, Any]) -> None:
+    """Whatever the vendor sends: keys tell the attempts apart, and the answer is kept whole."""
+    try:
+        read = read_result(result)
+    except UnreadableResult:
+        return
+    assert read.outcome is None or json.loads(read.outcome.raw) == result
+    keys = [(attempt.block, attempt.attempt_key) for attempt in read.attempts]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_result_is_safe_in_a_traceback() -> None:
+    """The reprs of its parts hold ids alone."""
+    read = read_result(CALLED)
+    for text in (repr(read.outcome), repr(read.attempts)):
+        assert "10" in text
+        assert "9899550412" not in text
+        assert "John" not in text
+        assert "Noon" not in text

@@ -1,0 +1,83 @@
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadloop.core.timestamps import EPOCH, epoch_ms, read_time, read_time_argument
+
+# Where ms and seconds cannot be mistaken for each other: from March 1973 on.
+_MS = st.integers(100_000_000_000, 4_102_444_800_000)
+_REASONS = ("number is out of range", "text is not ISO 8601")
+_OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
+
+
+@given(_MS)
+def test_milliseconds_come_back_as_they_were(ms: int) -> None:
+    """As a number, as text and as a float, to the very millisecond."""
+    for written in (ms, str(ms), f" {ms} ", float(ms)):
+        assert epoch_ms(read_time(written)) == ms
+
+
+@given(st.integers(0, 4_102_444_800))
+def test_seconds_are_told_from_milliseconds(seconds: int) -> None:
+    """A call of our time is meant, whichever unit the vendor writes."""
+    for written in (seconds, str(seconds)):
+        assert read_time(written) == EPOCH + timedelta(seconds=seconds)
+
+
+@given(_MS, _OFFSETS)
+def test_iso_with_any_offset_is_the_same_moment(ms: int, offset: timezone) -> None:
+    """An offset changes how a time is written, not when it was; the answer is in UTC."""
+    moment = EPOCH + timedelta(milliseconds=ms)
+    read = read_time(moment.astimezone(offset).isoformat())
+    assert read == moment
+    assert read.utcoffset() == timedelta(0)
+
+
+def test_iso_as_the_newer_api_writes_it() -> None:
+    """With Z, with fractions, and without an offset, which then means UTC."""
+    expected = datetime(2021, 1, 5, 9, 30, tzinfo=UTC)
+    for written in ("2021-01-05T09:30:00Z", "2021-01-05T15:00:00.000+05:30", "2021-01-05T09:30"):
+        assert read_time(written) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, True, [], {}, "", " ", "soon", "+14155550123x", "nan", "inf", "1e999", "9" * 5000),
+        *(10**30, -(10**30), float("nan"), float("inf"), "2021-13-01", "0001-01-01T00:00+14:00"),
+        *("--5", "-", "9999-12-31T23:59:59-14:00"),
+    ],
+)
+def test_what_is_no_time_is_refused(value: Any) -> None:
+    """As a ValueError and no other, whatever the vendor wrote."""
+    with pytest.raises(ValueError, match="not a time"):
+        read_time(value)
+
+
+@given(st.text())
+def test_an_error_does_not_repeat_the_value(text: str) -> None:
+    """It may be anything, a person's number too, and the message goes to logs."""
+    said = ""
+    try:
+        read_time(text)
+    except ValueError as error:
+        said = str(error)
+    assert said in ("", *(f"not a time: the {why}" for why in _REASONS))
+
+
+@given(_MS, _OFFSETS)
+def test_a_typed_time_is_iso_with_an_offset_or_milliseconds(ms: int, offset: timezone) -> None:
+    """Both mean the same."""
+    moment = EPOCH + timedelta(milliseconds=ms)
+    assert read_time_argument(str(ms)) == moment
+    assert read_time_argument(moment.astimezone(offset).isoformat()) == moment
+
+
+@pytest.mark.parametrize("text", ["2026-01-31", "2026-01-31T09:00", "now", "", "--5", "9" * 30])
+def test_a_typed_time_that_is_unclear_is_refused(text: str) -> None:
+    """With what to write instead; a time without an offset could mean another hour."""
+    with pytest.raises(ValueError, match="write ISO 8601 with an offset"):
+        read_time_argument(text)
