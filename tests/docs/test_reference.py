@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated
 from urllib.parse import unquote
 
 import pytest
 import typer
 from pydantic import SecretStr
+from sqlalchemy import Connection, text
 
 from docs import generate
 from leadloop.settings import Settings
@@ -99,6 +101,12 @@ def _documents() -> list[Path]:
     return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
+def _blocks(language: str) -> list[str]:
+    fenced = re.compile(rf"^ *```{language}\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+    prose = (document.read_text(encoding="utf-8") for document in _documents())
+    return [dedent(block) for page in prose for block in fenced.findall(page)]
+
+
 @pytest.mark.parametrize("document", _documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     """A link to a file of the repository opens, and its anchor is a heading there."""
@@ -122,10 +130,29 @@ def test_documented_commands_and_options_exist(pages: dict[str, str]) -> None:
     """Whoever copies a `leadloop ...` line from the documents gets no usage error."""
     reference = pages["command-line.md"]
     sections = dict(re.findall(r"^## leadloop (\S+)$(.*?)(?=^## |\Z)", reference, re.M | re.S))
-    for document in _documents():
-        for line in re.findall(r"^(?:\$ )?leadloop (.+)$", document.read_text("utf-8"), re.M):
+    for block in _blocks("sh"):
+        for line in re.findall(r"^(?:\w+=\S+ )*leadloop (.+)$", block, re.M):
             command, *rest = line.split("#")[0].split()
-            assert command in sections, f"{document.name}: leadloop {line}"
-            for word in rest:
-                if word.startswith("--"):
-                    assert f"`{word}`" in sections[command], f"{document.name}: leadloop {line}"
+            assert command in sections, line
+            for option in (word for word in rest if word.startswith("--")):
+                assert f"`{option}`" in sections[command], line
+
+
+def test_documented_settings_exist() -> None:
+    """Whoever sets a variable that a document names, sets something."""
+    known = {f"LEADLOOP_{name.upper()}" for name in Settings.model_fields}
+    named = {
+        name
+        for document in _documents()
+        for name in re.findall(r"LEADLOOP_[A-Z_]+", document.read_text(encoding="utf-8"))
+    }
+    assert named <= known
+
+
+@pytest.mark.parametrize("block", _blocks("sql"))
+def test_documented_sql_runs(connection: Connection, block: str) -> None:
+    """Whoever copies SQL from the documents gets no error."""
+    with connection.begin_nested() as savepoint:
+        connection.execute(text("CREATE ROLE crm"))
+        connection.exec_driver_sql(block)
+        savepoint.rollback()
