@@ -19,7 +19,16 @@ SELECT slot, '-infinity' FROM generate_series(1, :slots) AS slot
 ON CONFLICT DO NOTHING
 """)
 _COUNT = text("SELECT count(*) FROM leadloop.rate_slots")
+# The turns that were taken last are the ones that still count. They go to the highest numbers: the
+# lowest are kept for disables.
+_KEEP_LATEST = text("""
+UPDATE leadloop.rate_slots AS ring SET free_at = latest.free_at
+  FROM (SELECT :slots + 1 - row_number() OVER (ORDER BY free_at DESC) AS slot, free_at
+          FROM leadloop.rate_slots) AS latest
+ WHERE ring.slot = latest.slot
+""")
 _SHRINK = text("DELETE FROM leadloop.rate_slots WHERE slot > :slots")
+_LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
 # Not worth a wait for the disk: a server that crashes forgets some 0.2 s of turns at most.
 _TAKE = text("""
@@ -77,7 +86,9 @@ def lay_out(connection: Connection, limit: RateLimit) -> None:
     """Make the ring as large as the limit says."""
     if connection.scalar(_COUNT) == limit.slots:
         return
+    connection.execute(_LOCK)
     connection.execute(_GROW, {"slots": limit.slots})
+    connection.execute(_KEEP_LATEST, {"slots": limit.slots})
     connection.execute(_SHRINK, {"slots": limit.slots})
 
 

@@ -1,6 +1,7 @@
 """Postgres as upstream writes it and as people read it: plain SQL, none of it ours."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,3 +99,13 @@ def _insert(database: Database, table: str, rows: list[dict[str, Any]]) -> None:
 
 def _plain(item: Any) -> Any:
     return json.dumps(item) if isinstance(item, dict) else item
+
+
+def wait_until_blocked(database: Database, backends: int = 1) -> None:
+    """Return when so many connections to this database wait for a lock."""
+    query = """SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    deadline = time.monotonic() + 30
+    while value(database, query) < backends:
+        assert time.monotonic() < deadline, "nothing waits for a lock"
+        time.sleep(0.01)

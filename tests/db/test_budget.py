@@ -1,0 +1,144 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, text
+
+from db import budget
+from db.budget import RateLimit, Slot
+from db.database import Database
+from tests import books
+
+LIMIT = RateLimit(requests=100, period_s=60.0)
+
+
+def laid_out(database: Database, limit: RateLimit = LIMIT) -> RateLimit:
+    """The limit, its ring being there."""
+    with database.begin() as connection:
+        budget.lay_out(connection, limit)
+    return limit
+
+
+def take(database: Database, limit: RateLimit = LIMIT, *, urgent: bool = False) -> Slot:
+    """A turn."""
+    with database.session() as connection:
+        slot = budget.take(connection, limit, urgent=urgent)
+    assert slot is not None
+    return slot
+
+
+def turn(connection: Connection, limit: RateLimit) -> datetime | None:
+    """Take a slot; by Postgres's clock, the moment at which its request may leave."""
+    slot = budget.take(connection, limit, urgent=False)
+    if slot is None:
+        return None
+    query = text("SELECT free_at FROM leadloop.rate_slots WHERE slot = :slot")
+    free_at: datetime = connection.execute(query, {"slot": slot.number}).scalar_one()
+    return free_at - timedelta(seconds=limit.busy_s)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        RateLimit(requests=20, period_s=60.0),
+        RateLimit(requests=7, period_s=0.2),
+        RateLimit(requests=1, period_s=5.0),
+    ],
+)
+def test_no_stretch_of_a_period_holds_more_than_is_allowed(
+    database: Database, limit: RateLimit
+) -> None:
+    """Whichever stretch, and however many take turns at once."""
+    laid_out(database, limit)
+
+    def take_some(_: int) -> list[datetime]:
+        turns: list[datetime] = []
+        while len(turns) < 25:
+            with database.begin() as connection:
+                moment = turn(connection, limit)
+            turns += [moment] if moment else []
+        return turns
+
+    with ThreadPoolExecutor(6) as pool:
+        moments = sorted(moment for turns in pool.map(take_some, range(6)) for moment in turns)
+    period = timedelta(seconds=limit.period_s)
+    for first, beyond in zip(moments, moments[limit.requests :], strict=False):
+        assert beyond - first > period
+
+
+def test_the_whole_budget_can_be_used_but_for_the_share_of_disables(database: Database) -> None:
+    """98 of 100 leave at once; then a create waits a period, and a disable does not."""
+    laid_out(database)
+    assert [take(database).wait_s for _ in range(98)] == [0.0] * 98
+    assert take(database).wait_s > 59
+    assert [take(database, urgent=True).wait_s for _ in range(2)] == [0.0] * 2
+    assert take(database, urgent=True).wait_s > 59
+
+
+def test_a_small_budget_keeps_nothing_back(database: Database) -> None:
+    """Or else with a limit of one request nothing could ever be sent."""
+    limit = laid_out(database, RateLimit(requests=1, period_s=60.0))
+    assert take(database, limit).wait_s == 0
+
+
+def test_a_turn_that_was_not_used_is_given_back(database: Database) -> None:
+    """It is there for the next one, and no more than once."""
+    limit = laid_out(database, RateLimit(requests=1, period_s=60.0))
+    slot = take(database, limit)
+    with database.begin() as connection:
+        budget.give_back(connection, slot, limit)
+    assert take(database, limit).wait_s == 0
+    assert take(database, limit).wait_s > 59
+
+
+def test_a_pause_holds_everybody_back(database: Database) -> None:
+    """Creates and disables alike; a shorter pause does not cut a longer one."""
+    laid_out(database)
+    with database.begin() as connection:
+        budget.push_back(connection, 500.0)
+        budget.push_back(connection, 5.0)
+    assert take(database).wait_s > 490
+    assert take(database, urgent=True).wait_s > 490
+
+
+def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
+    """The next free one is taken; where all are held, the caller is told."""
+    limit = laid_out(database, RateLimit(requests=2, period_s=60.0))
+    with database.begin() as first, database.begin() as second, database.begin() as third:
+        numbers = {turn_of(first, limit), turn_of(second, limit)}
+        assert numbers == {1, 2}
+        assert turn_of(third, limit) is None
+
+
+def turn_of(connection: Connection, limit: RateLimit) -> int | None:
+    """The number of the slot that is taken."""
+    slot = budget.take(connection, limit, urgent=False)
+    return slot and slot.number
+
+
+@pytest.mark.parametrize(("before", "after"), [(100, 30), (30, 100)])
+def test_a_changed_limit_changes_the_ring(database: Database, before: int, after: int) -> None:
+    """Up or down, at the next run, and turns that were taken stay taken."""
+    old = laid_out(database, RateLimit(requests=before, period_s=60.0))
+    for _ in range(10):
+        take(database, old)
+    laid_out(database, RateLimit(requests=after, period_s=60.0))
+    assert books.value(database, "SELECT count(*) FROM leadloop.rate_slots") == after
+    busy = "SELECT count(*) FROM leadloop.rate_slots WHERE free_at > clock_timestamp()"
+    assert books.value(database, busy) == 10
+
+
+def test_two_runs_lay_the_same_ring(database: Database) -> None:
+    """At the same moment, too."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: laid_out(database), range(4)))
+    assert books.value(database, "SELECT count(*) FROM leadloop.rate_slots") == 100
+
+
+@pytest.mark.parametrize("requests", [1, 100, 999, 1000, 1001, 10_000, 1_000_000])
+def test_a_generous_limit_is_kept_in_shares(requests: int) -> None:
+    """As many requests a second, never more, by a ring that stays small."""
+    limit = RateLimit(requests=requests, period_s=60.0)
+    assert limit.slots <= 1000
+    assert limit.slots / limit.busy_s <= requests / 60.0
+    assert limit.slots / limit.busy_s >= 0.97 * requests / 60.0 or requests > 1000

@@ -1,0 +1,134 @@
+from sqlalchemy import Connection, text
+
+from db import leads, runs
+from db.database import Database
+from db.leads import Batch
+from db.runs import Lifeline
+from tests import books
+from tests.books import CAMPAIGN
+
+
+def opened(connection: Connection) -> int:
+    """A run whose life hangs on this connection."""
+    return Lifeline(connection).open(flow="push-leads", campaign_id=CAMPAIGN, flow_run_id="f-1")
+
+
+def states(database: Database) -> dict[int, str]:
+    """The state of each run."""
+    found = books.rows(database, "SELECT run_id, state FROM leadloop.sync_runs")
+    return {row["run_id"]: row["state"] for row in found}
+
+
+def cut(database: Database, connection: Connection) -> None:
+    """End a connection from outside, as a crash or an operator does; return when it is gone."""
+    pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    assert books.value(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+    connection.invalidate()
+
+
+def bury(database: Database, run_id: int) -> tuple[int, int]:
+    """What a run does first."""
+    with database.begin() as connection:
+        return runs.bury_dead(connection, run_id=run_id)
+
+
+def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Database) -> None:
+    """What it had sent the vendor may have; what it had not claimed is still new."""
+    books.add_leads(database, "a", "b", "c")
+    with database.session() as dying, database.session() as living:
+        dead, alive = opened(dying), opened(living)
+        with database.begin() as connection:
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, most=2)
+            done = Batch(campaign_id=CAMPAIGN, run_id=dead, lead_ids=["a"])
+            leads.record_created(connection, done)
+        assert bury(database, alive) == (0, 0), "it lives"
+        cut(database, dying)
+        assert bury(database, alive) == (1, 1)
+        assert bury(database, alive) == (0, 0), "once is enough"
+        assert states(database) == {dead: "crashed", alive: "running"}
+    assert books.statuses(database) == {"a": "created", "b": "in_doubt", "c": "new"}
+    assert books.errors(database) == {"b": "the run that sent it ended before the answer"}
+
+
+def test_a_fenced_run_can_claim_nothing_and_stays_dead(database: Database) -> None:
+    """Its process may go on after its connection was cut: it must send nothing more."""
+    books.add_leads(database, "a")
+    with database.session() as dying, database.session() as living:
+        dead, alive = opened(dying), opened(living)
+        cut(database, dying)
+        bury(database, alive)
+        with database.begin() as connection:
+            assert not runs.is_running(connection, dead)
+            assert leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, most=1).taken == 0
+            runs.close(connection, run_id=dead, state="completed", counts={}, error=None)
+    assert states(database)[dead] == "crashed"
+
+
+def test_an_answer_that_comes_after_the_burial_still_counts(database: Database) -> None:
+    """The process lived, only its connection was cut: what it heard is known, not doubted."""
+    books.add_leads(database, "a")
+    with database.session() as dying, database.session() as living:
+        dead, alive = opened(dying), opened(living)
+        with database.begin() as connection:
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, most=1)
+        cut(database, dying)
+        bury(database, alive)
+        with database.begin() as connection:
+            heard = Batch(campaign_id=CAMPAIGN, run_id=dead, lead_ids=["a"])
+            assert leads.record_created(connection, heard) == 1
+    assert books.statuses(database) == {"a": "created"}
+
+
+def test_a_run_is_never_seen_without_its_lock(database: Database) -> None:
+    """A run that is just beginning is not taken for dead by one that looks at that moment."""
+    with database.session() as one, database.session() as other:
+        first = opened(one)
+        second = opened(other)
+        assert bury(database, second) == (0, 0)
+        assert bury(database, first) == (0, 0)
+
+
+def test_runs_of_one_process_live_on_one_connection(database: Database) -> None:
+    """Each campaign of a flow run has its own row; they die together."""
+    with database.session() as dying, database.session() as living:
+        mine = {opened(dying) for _ in range(3)}
+        alive = opened(living)
+        cut(database, dying)
+        assert bury(database, alive)[0] == 3
+        assert {key for key, state in states(database).items() if state == "crashed"} == mine
+
+
+def test_a_run_that_ends_leaves_a_word(database: Database) -> None:
+    """State, counts and error are in its row; nothing of it is buried later."""
+    with database.session() as one, database.session() as other:
+        run_id, later = opened(one), opened(other)
+        with database.begin() as connection:
+            runs.close(
+                connection, run_id=run_id, state="failed", counts={"created": 3}, error="no answer"
+            )
+        assert bury(database, later) == (0, 0)
+    (row,) = books.rows(
+        database,
+        "SELECT state, counts, error, flow_run_id, ended_at > started_at AS ended"
+        "  FROM leadloop.sync_runs WHERE run_id = :run",
+        run=run_id,
+    )
+    assert row == {
+        "state": "failed",
+        "counts": {"created": 3},
+        "error": "no answer",
+        "flow_run_id": "f-1",
+        "ended": True,
+    }
+
+
+def test_what_a_run_heard_nothing_of_is_in_doubt_at_its_end(database: Database) -> None:
+    """Its own leads alone."""
+    books.add_leads(database, "a", "b")
+    with database.session() as one, database.session() as other:
+        mine, theirs = opened(one), opened(other)
+        with database.begin() as connection:
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=mine, most=1)
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=theirs, most=1)
+            assert runs.doubt_unanswered(connection, mine) == 1
+    assert books.statuses(database) == {"a": "in_doubt", "b": "sending"}
