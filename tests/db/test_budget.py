@@ -113,7 +113,7 @@ def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
 def turn_of(connection: Connection, limit: RateLimit) -> int | None:
     """The number of the slot that is taken."""
     slot = budget.take(connection, limit, urgent=False)
-    return slot and slot.number
+    return None if slot is None else slot.number
 
 
 @pytest.mark.parametrize(("before", "after"), [(100, 30), (30, 100)])

@@ -1,0 +1,72 @@
+from typing import Any
+
+import pytest
+
+from db import campaigns
+from db.database import Database
+from leadloop.core.campaigns import Campaign
+from leadloop.core.errors import UsageError
+from leadloop.settings import Settings
+from tests import books
+
+
+def chosen(database: Database, *ids: str) -> list[Campaign]:
+    """The campaigns that a run would take."""
+    with database.begin() as connection:
+        return campaigns.chosen(connection, ids, Settings().campaign_rules())
+
+
+def test_a_campaign_without_overrides_follows_the_settings(database: Database) -> None:
+    """Null means: the setting."""
+    books.add_campaign(database)
+    (campaign,) = chosen(database)
+    assert campaign == Campaign(**Settings().campaign_rules().__dict__, campaign_id="C1")
+
+
+def test_a_row_s_own_values_win(database: Database) -> None:
+    """Each by itself."""
+    own: dict[str, Any] = {
+        "batch_size": 7,
+        "page_size": 8,
+        "lookback_s": 0,
+        "settle_s": 0,
+        "window_s": 9,
+        "epoch_unit": "s",
+        "default_region": "IN",
+        "required_fields": ["lead_id"],
+    }
+    books.add_campaign(database, **own)
+    (campaign,) = chosen(database)
+    own["required_fields"] = ("lead_id",)
+    assert {name: getattr(campaign, name) for name in own} == own
+
+
+def test_none_named_means_every_enabled_one(database: Database) -> None:
+    """One that is not enabled runs only by name; a name twice is one."""
+    books.add_campaign(database, "B")
+    books.add_campaign(database, "A")
+    books.add_campaign(database, "off", enabled=False)
+    assert [each.campaign_id for each in chosen(database)] == ["A", "B"]
+    assert [each.campaign_id for each in chosen(database, "off", "B", "off")] == ["B", "off"]
+
+
+def test_an_unknown_campaign_is_named(database: Database) -> None:
+    """A typing error does not run something else."""
+    books.add_campaign(database)
+    with pytest.raises(UsageError, match="unknown campaign X, Y: add it"):
+        chosen(database, "C1", "Y", "X")
+
+
+def test_no_campaign_at_all(database: Database) -> None:
+    """One line says how to get one."""
+    with pytest.raises(UsageError, match="no campaign is enabled"):
+        chosen(database)
+
+
+def test_a_batch_limit_is_remembered_and_only_shrinks(database: Database) -> None:
+    """What the vendor once called too large is not tried again, whatever the setting."""
+    books.add_campaign(database, batch_size=80)
+    with database.begin() as connection:
+        campaigns.learn_batch_limit(connection, "C1", 50)
+        campaigns.learn_batch_limit(connection, "C1", 60)
+    assert chosen(database)[0].batch_size == 50

@@ -1,0 +1,172 @@
+import traceback
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, text
+
+from db.copying import copy
+from db.database import Database, DatabaseError, InvalidUrl, normalised
+from tests import books
+
+SECRET = "+14155552671"
+
+
+def _twice(connection: Connection) -> None:
+    for _ in range(2):
+        connection.execute(
+            text("INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('C1', :secret)"),
+            {"secret": SECRET},
+        )
+
+
+def _no_such_status(connection: Connection) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO leadloop.leads (campaign_id, lead_id, phone_number, status)"
+            " VALUES ('C1', 'a', :secret, 'sent')"
+        ),
+        {"secret": SECRET},
+    )
+
+
+def _no_json(connection: Connection) -> None:
+    connection.execute(text("SELECT CAST(:secret AS jsonb)"), {"secret": SECRET + "{"})
+
+
+def _no_sql(connection: Connection) -> None:
+    connection.execute(text(f"SELECT {SECRET} 'x' FROM nowhere"))
+
+
+def _no_row(connection: Connection) -> None:
+    connection.execute(text("CREATE TEMPORARY TABLE t (a int) ON COMMIT DROP"))
+    copy(connection, "t", ("a",), [SECRET + "\t\n"])
+
+
+def _raised(connection: Connection) -> None:
+    connection.execute(text(f"DO $$ BEGIN RAISE 'about {SECRET}'; END $$"))
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        (_twice, "UniqueViolation (SQLSTATE 23505, constraint leads_pkey)"),
+        (_no_such_status, "CheckViolation (SQLSTATE 23514, constraint leads_status_check)"),
+        (_no_json, "InvalidTextRepresentation (SQLSTATE 22P02)"),
+        (_no_sql, "SyntaxError (SQLSTATE 42601)"),
+        (_no_row, "BadCopyFileFormat (SQLSTATE 22P04)"),
+        (_raised, "RaiseException (SQLSTATE P0001)"),
+    ],
+)
+def test_an_error_repeats_no_row(
+    database: Database, work: Callable[[Connection], None], said: str
+) -> None:
+    """Postgres's own words hold whole rows; ours hold the code and the constraint."""
+    with pytest.raises(DatabaseError) as caught, database.begin() as connection:
+        work(connection)
+    assert str(caught.value) == f"Postgres refused: {said}"
+    assert not caught.value.disconnected
+    assert "4155552671" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_error_rolls_back(database: Database) -> None:
+    """All or nothing."""
+    with pytest.raises(DatabaseError), database.begin() as connection:
+        _twice(connection)
+    assert books.statuses(database) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://ann:s3cret@127.0.0.1:1/db", "127.0.0.1:1/db: connection refused"),
+        ("postgresql://ann:s3cret@/db?host=/nowhere", "/nowhere/db: no such socket"),
+        ("postgresql://ann:s3cret@no.such.host.invalid/db", "no.such.host.invalid/db: "),
+    ],
+)
+def test_a_database_that_is_not_there(url: str, said: str) -> None:
+    """One line says where it was looked for and what to check, and holds no password."""
+    with (
+        Database(url, connections=1) as database,
+        pytest.raises(DatabaseError, match="LEADLOOP_DATABASE_URL") as caught,
+        database.begin(),
+    ):
+        pass
+    assert said in str(caught.value)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_database_by_a_wrong_name(database_url: str) -> None:
+    """It is told from a server that is down."""
+    wrong = normalised(database_url).set(database="no_such")
+    with (
+        Database(wrong.render_as_string(hide_password=False), connections=1) as database,
+        pytest.raises(DatabaseError, match="no such database or user"),
+        database.begin(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("start", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_every_spelling_of_a_url(start: str) -> None:
+    """All that people use mean the same driver."""
+    assert normalised(f"{start}://a@h:5/d").drivername == "postgresql+psycopg2"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "s3cret", "mysql://a:s3cret@h/d", "postgresql+asyncpg://a:s3cret@h/d", "//s3cret@h"]
+)
+def test_a_url_that_is_none_is_not_repeated(url: str) -> None:
+    """It may hold a password."""
+    with pytest.raises(InvalidUrl) as caught:
+        normalised(url)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_work_is_repeated_on_a_new_connection_when_this_one_is_cut(database: Database) -> None:
+    """An answer of the vendor's is written down even where Postgres was restarted meanwhile."""
+    pids: list[int] = []
+
+    def work(connection: Connection) -> str:
+        pids.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        if len(pids) == 1:
+            with database.begin() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pids[0]})
+        connection.execute(text("INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')"))
+        return "done"
+
+    assert database.insist(work) == "done"
+    assert len(set(pids)) == 2
+    assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1
+
+
+def test_a_refusal_is_not_repeated(database: Database) -> None:
+    """It would be refused again."""
+    tries: list[int] = []
+
+    def work(connection: Connection) -> None:
+        tries.append(1)
+        _no_such_status(connection)
+
+    with pytest.raises(DatabaseError, match="leads_status_check"):
+        database.insist(work)
+    assert len(tries) == 1
+
+
+def test_a_cut_connection_is_told_as_such(database: Database) -> None:
+    """Not as a refusal: the caller may try again."""
+
+    def work(connection: Connection) -> None:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        books.run(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+        connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseError) as caught, database.begin() as connection:
+        work(connection)
+    assert caught.value.disconnected
+
+
+def test_a_session_commits_each_statement(database: Database) -> None:
+    """Nobody waits for the rest of it."""
+    with database.session() as connection:
+        connection.execute(text("INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')"))
+        assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1

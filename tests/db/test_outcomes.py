@@ -1,0 +1,252 @@
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from db import outcomes, watermarks
+from db.copying import copy, line
+from db.database import Database
+from db.outcomes import Merged
+from leadloop.core.results import read_result
+from leadloop.core.storable import loads, storable
+from leadloop.core.timestamps import EPOCH
+from tests import books
+from tests.books import CAMPAIGN
+
+_TEXT = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
+    [
+        "\\N",
+        "\\.",
+        "\\",
+        "\\\\N",
+        "a\tb",
+        "\t",
+        "\n",
+        "\r\n",
+        "\x00",
+        "\ud800",
+        "",
+        "\x7f\x85\u2028",
+    ]
+)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+#: One database for all the examples of a test: each cleans up or works under its own campaign.
+_SHARED = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def result(lead_id: str = "a", at: int = 5000, **more: Any) -> dict[str, Any]:
+    """A processed result; `at` is seconds."""
+    return {"lead_id": lead_id, "processed_at": at, "outcome_name": "Yes", **more}
+
+
+def merge(database: Database, *results: dict[str, Any], campaign: str = CAMPAIGN) -> Merged:
+    """Store results, in one reading."""
+    read = [read_result(each) for each in results]
+    with database.begin() as connection:
+        return outcomes.merge(
+            connection,
+            campaign,
+            outcomes=[outcomes.outcome_line(each.outcome) for each in read if each.outcome],
+            attempts=[outcomes.attempt_line(item) for each in read for item in each.attempts],
+        )
+
+
+def counts(inserted: int, updated: int, unchanged: int) -> Merged:
+    """What a merge should come to."""
+    return Merged(inserted=inserted, updated=updated, unchanged=unchanged)
+
+
+def test_what_is_new_changed_and_the_same_is_counted(database: Database) -> None:
+    """The counts that a poll reports; a second poll of the same range changes nothing."""
+    first = [result("a"), result("b"), result("c")]
+    assert merge(database, *first) == counts(3, 0, 0)
+    assert merge(database, *first) == counts(0, 0, 3)
+    changed = [result("a"), result("b", outcome_name="No"), result("c", at=6000), result("d")]
+    assert merge(database, *changed) == counts(1, 2, 1)
+    assert books.outcomes(database) == {"a": "Yes", "b": "No", "c": "Yes", "d": "Yes"}
+
+
+def test_what_is_the_same_is_not_written(database: Database) -> None:
+    """Rows stay where they are on disk, and `updated_at` stays."""
+    called = result(call_attempt_x_1=[{"reference_id": "r1", "called_at": 5000}])
+    merge(database, called)
+    rows = """SELECT CAST(o.ctid AS text) AS outcome, o.updated_at, CAST(a.ctid AS text) AS attempt
+                FROM leadloop.lead_outcomes AS o, leadloop.outreach_attempts AS a"""
+    before = books.rows(database, rows)
+    merge(database, called)
+    assert books.rows(database, rows) == before
+
+
+def test_an_older_outcome_never_replaces_a_newer_one(database: Database) -> None:
+    """A backfill that was read before, and is stored after, a poll does no harm."""
+    merge(database, result(at=6000, outcome_name="newer"))
+    assert merge(database, result(at=5000, outcome_name="older")) == counts(0, 0, 1)
+    assert books.outcomes(database) == {"a": "newer"}
+
+
+@pytest.mark.parametrize("order", [(5000, 6000), (6000, 5000)])
+def test_of_two_in_one_reading_the_newer_counts(database: Database, order: tuple[int, int]) -> None:
+    """A lead that was processed again while it was read."""
+    both = [result(at=at, outcome_name=f"at {at}") for at in order]
+    assert merge(database, *both) == counts(1, 0, 0)
+    assert books.outcomes(database) == {"a": "at 6000"}
+
+
+def test_when_it_was_first_seen_stays(database: Database) -> None:
+    """Lateness is measured from it."""
+    query = "SELECT first_seen_at FROM leadloop.lead_outcomes"
+    merge(database, result())
+    first = books.value(database, query)
+    merge(database, result(outcome_name="No"))
+    assert books.value(database, query) == first
+    assert books.value(database, "SELECT updated_at > first_seen_at FROM leadloop.lead_outcomes")
+
+
+def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
+    """A cost that was pending is filled in; an attempt is never there twice."""
+    pending = {"sent_at": 5000, "cost": "PENDING OR NOT AVAILABLE", "status": "queued"}
+    call = {"reference_id": "r1", "called_at": 4000, "call_duration": 7}
+    merge(database, result(sms_x=pending, call_attempt_x_1=[call]))
+    done = {"sent_at": 5000, "cost": 0.01, "status": "delivered"}
+    both = [call, {**call, "reference_id": "r2"}]
+    merge(database, result(sms_x=done, call_attempt_x_1=both))
+    found = books.rows(
+        database,
+        """SELECT channel, attempt_key, CAST(cost AS text) AS cost, outcome_name
+             FROM leadloop.outreach_attempts ORDER BY channel, attempt_key""",
+    )
+    assert [tuple(row.values()) for row in found] == [
+        ("call", "r1", None, None),
+        ("call", "r2", None, None),
+        ("sms", "5000000", "0.01", "delivered"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "then"),
+    [
+        ("in_doubt", "created"),
+        ("new", "created"),
+        ("created", "created"),
+        ("sending", "sending"),
+        ("rejected", "rejected"),
+        ("cancelled", "cancelled"),
+    ],
+)
+def test_an_outcome_settles_a_doubt(database: Database, status: str, then: str) -> None:
+    """Whom the vendor has called, it has; a lead on its way is left to its run."""
+    books.add_leads(database, books.lead("a", status=status, last_error="no answer"))
+    books.add_leads(database, books.lead("b", status="in_doubt"))
+    merge(database, result("a"))
+    assert books.statuses(database) == {"a": then, "b": "in_doubt"}
+
+
+def test_campaigns_do_not_meet(database: Database) -> None:
+    """The same id in two campaigns is two leads."""
+    books.add_leads(database, books.lead("a", status="in_doubt"), campaign="C2")
+    merge(database, result("a"))
+    merge(database, result("a", outcome_name="No"), campaign="C2")
+    assert books.outcomes(database) == {"a": "Yes"}
+    assert books.outcomes(database, "C2") == {"a": "No"}
+
+
+def test_an_outcome_of_a_lead_that_is_not_ours_is_kept(database: Database) -> None:
+    """Somebody created it at the vendor by hand: the books show it all the same."""
+    assert merge(database, result("stranger")) == counts(1, 0, 0)
+
+
+@_SHARED
+@given(name=_TEXT, question=_TEXT, answer=_VALUES, custom=_VALUES, reference=_TEXT)
+def test_any_text_comes_through_as_it_was(
+    database: Database, name: str, question: str, answer: Any, custom: Any, reference: str
+) -> None:
+    r"""Tabs, line ends, backslashes, `\N`, U+0000, halves of emojis: the poll stores them all."""
+    call = {"reference_id": reference, "report_keys_order": [question], question: answer}
+    given_ = result(outcome_name=name, custom=custom, call_attempt_x_1=[call])
+    read = loads(json.dumps(given_))
+    books.run(database, "TRUNCATE leadloop.lead_outcomes, leadloop.outreach_attempts")
+    merge(database, read)
+    (row,) = books.rows(
+        database,
+        """SELECT outcome_name, raw, reference_id, answers
+             FROM (SELECT lead_id, outcome_name, raw FROM leadloop.lead_outcomes) AS outcome
+             JOIN (SELECT lead_id, reference_id, answers FROM leadloop.outreach_attempts) AS attempt
+            USING (lead_id)""",
+    )
+    assert row["outcome_name"] == (storable(name) or None)
+    assert row["raw"] == storable(given_)
+    stored = read["call_attempt_x_1"][0]
+    assert row["reference_id"] == (stored["reference_id"] or None)
+    assert row["answers"] == {key: stored[key] for key in stored["report_keys_order"]}
+    assert merge(database, read) == counts(0, 0, 1)
+
+
+@_SHARED
+@given(rows=st.lists(st.tuples(_TEXT.map(storable), st.none() | _TEXT.map(storable)), max_size=5))
+def test_copy_keeps_rows_and_cells_apart(
+    database: Database, rows: list[tuple[str, str | None]]
+) -> None:
+    """As many rows come out as went in, in the same order; a null is told from its own sign."""
+    with database.begin() as connection:
+        connection.execute(
+            text("CREATE TEMPORARY TABLE t (n serial, a text, b text) ON COMMIT DROP")
+        )
+        copy(connection, "t", ("a", "b"), map(line, rows))
+        assert [
+            tuple(row) for row in connection.execute(text("SELECT a, b FROM t ORDER BY n"))
+        ] == rows
+
+
+@pytest.mark.parametrize("cost", ["1e999", "1" * 900, "-1e-900", "NaN", "0." + "1" * 20_000])
+def test_no_number_fails_a_window(database: Database, cost: str) -> None:
+    """What Postgres cannot hold as a number is kept in `raw`."""
+    bare = loads(f'{{"lead_id": "a", "processed_at": 5, "total_cost": {cost}}}')
+    assert merge(database, bare, result("b", total_cost=cost)) == counts(2, 0, 0)
+
+
+def test_what_cannot_be_read_is_kept_once(database: Database) -> None:
+    """With its reason, whatever it holds."""
+    odd = loads('{"phone_number": "+14155552671\\u0000", "n": NaN}')
+    for _ in range(2):
+        with database.begin() as connection:
+            outcomes.keep_unreadable(connection, CAMPAIGN, [("lead_id: missing", odd), ("x", [1])])
+    kept = books.rows(database, "SELECT reason, raw FROM leadloop.unreadable_results ORDER BY 1")
+    assert kept == [{"reason": "lead_id: missing", "raw": odd}, {"reason": "x", "raw": [1]}]
+
+
+def _at(second: int) -> Any:
+    return EPOCH + timedelta(seconds=second)
+
+
+@_SHARED
+@given(
+    start=st.integers(0, 50),
+    moves=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=12),
+)
+def test_a_watermark_only_moves_forward_over_what_adjoins(
+    database: Database, start: int, moves: list[tuple[int, int]]
+) -> None:
+    """A stretch that begins beyond it leaves a gap, one that ends before it is old news."""
+    books.run(database, "TRUNCATE leadloop.watermarks")
+    mark = start
+    with database.begin() as connection:
+        assert watermarks.read(connection, CAMPAIGN) is None
+        assert not watermarks.advance(connection, CAMPAIGN, after=_at(0), through=_at(99))
+        watermarks.start(connection, CAMPAIGN, _at(start))
+        watermarks.start(connection, CAMPAIGN, _at(start + 7))
+        for after, length in moves:
+            through = after + length
+            moved = watermarks.advance(connection, CAMPAIGN, after=_at(after), through=_at(through))
+            assert moved == (after <= mark < through)
+            mark = through if moved else mark
+            assert watermarks.read(connection, CAMPAIGN) == _at(mark)

@@ -1,0 +1,154 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from db.database import Database, DatabaseError
+from db.schema import migrate, require_current, version
+from leadloop.core.errors import UsageError
+from tests import books
+
+#: What others rely on (CONTRACT.md); columns may be added.
+CONTRACT = {
+    "campaigns": "campaign_id name enabled",
+    "leads": "campaign_id lead_id phone_number contact_name state_code ebr_datetime custom_fields"
+    " status last_error inserted_at sent_at confirmed_at",
+    "disable_requests": "campaign_id lead_id reason requested_at status sent_at confirmed_at"
+    " last_error",
+    "lead_outcomes": "campaign_id lead_id processed_at outcome_id outcome_name total_cost raw"
+    " first_seen_at updated_at",
+    "outreach_attempts": "campaign_id lead_id channel block reference_id outcome_id outcome_name"
+    " occurred_at duration_s cost answers",
+    "watermarks": "campaign_id stream processed_through",
+    "poll_windows": "campaign_id status polled_at",
+    "sync_runs": "flow campaign_id flow_run_id started_at ended_at state counts error",
+}
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Database:
+    """A database with nothing in it."""
+    return Database(empty_database_url, connections=4)
+
+
+def upgraded(database: Database) -> str:
+    """What `leadloop init` does."""
+    with database.begin() as connection:
+        return migrate(connection)
+
+
+@pytest.mark.parametrize("table", CONTRACT)
+def test_the_tables_are_those_of_the_contract(database: Database, table: str) -> None:
+    """People's scripts name these columns."""
+    found = books.rows(
+        database,
+        """SELECT column_name FROM information_schema.columns
+            WHERE table_schema = 'leadloop' AND table_name = :table""",
+        table=table,
+    )
+    assert set(CONTRACT[table].split()) <= {row["column_name"] for row in found}
+
+
+def test_upstream_inserts_no_more_than_it_must(database: Database) -> None:
+    """Everything else has its default."""
+    books.run(database, "INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('C1', 'a')")
+    books.run(database, "INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')")
+    books.opt_out(database, "a")
+    lead = "SELECT status, custom_fields FROM leadloop.leads"
+    assert books.rows(database, lead) == [{"status": "new", "custom_fields": {}}]
+    assert books.opt_outs(database) == {"a": "requested"}
+    assert books.value(database, "SELECT enabled FROM leadloop.campaigns") is True
+
+
+def test_upstream_needs_no_right_on_leads_to_opt_out(database: Database) -> None:
+    """A role that may insert opt-outs and nothing else still has the lead kept back."""
+    books.add_leads(database, "a")
+    books.run(
+        database,
+        """CREATE ROLE upstream; GRANT USAGE ON SCHEMA leadloop TO upstream;
+           GRANT INSERT ON leadloop.disable_requests TO upstream""",
+    )
+    try:
+        books.run(
+            database,
+            """SET LOCAL ROLE upstream;
+               INSERT INTO leadloop.disable_requests (campaign_id, lead_id) VALUES ('C1', 'a')""",
+        )
+        assert books.value(database, "SELECT opted_out FROM leadloop.leads") is True
+    finally:
+        books.run(database, "DROP OWNED BY upstream; DROP ROLE upstream")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("leads", "status", "sent"),
+        ("leads", "lead_id", ""),
+        ("disable_requests", "status", "done"),
+        ("campaigns", "batch_size", "0"),
+        ("campaigns", "epoch_unit", "us"),
+        ("campaigns", "default_region", "usa"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_table(
+    database: Database, table: str, column: str, value: str
+) -> None:
+    """A typing error in a script is told at once."""
+    key = {"lead_id": "a"} if table != "campaigns" else {}
+    row = {"campaign_id": "C1", **key, column: value}
+    names, places = ", ".join(row), ", ".join(f"'{text}'" for text in row.values())
+    with pytest.raises(DatabaseError, match=r"CheckViolation .*23514, constraint "):
+        books.run(database, f"INSERT INTO leadloop.{table} ({names}) VALUES ({places})")
+
+
+def test_up_from_empty_and_once_more(empty: Database) -> None:
+    """The second time changes nothing and keeps what is there."""
+    with empty:
+        first = upgraded(empty)
+        books.add_leads(empty, "a")
+        assert upgraded(empty) == first
+        assert books.statuses(empty) == {"a": "new"}
+        with empty.begin() as connection:
+            assert version(connection) == first
+            require_current(connection)
+
+
+def test_from_several_places_at_once(empty: Database) -> None:
+    """Four workers of a deployment start together: all of them find the schema ready."""
+    barrier = Barrier(4)
+
+    def init(_: int) -> str:
+        barrier.wait(timeout=30)
+        return upgraded(empty)
+
+    with empty, ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(init, range(4)))) == 1
+        books.add_leads(empty, "a")
+
+
+def test_a_database_without_the_schema(empty: Database) -> None:
+    """One line says what to run."""
+    with empty, empty.begin() as connection, pytest.raises(UsageError, match="`leadloop init`"):
+        require_current(connection)
+
+
+def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
+    """An older program neither works on it nor changes it; one line says what to do."""
+    books.run(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
+    for work in (migrate, require_current):
+        with (
+            database.begin() as connection,
+            pytest.raises(UsageError, match=r"9999.*install the leadloop that made it"),
+        ):
+            work(connection)
+    assert books.value(database, "SELECT version_num FROM leadloop.alembic_version") == "9999"
+
+
+def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
+    """Killed in the middle, it can simply be run again."""
+    with empty:
+        with empty.begin() as connection:
+            migrate(connection)
+            connection.rollback()
+        assert books.value(empty, "SELECT to_regnamespace('leadloop') IS NULL")
+        upgraded(empty)
