@@ -1,5 +1,6 @@
 """The settings: `LEADLOOP_…` in the environment, or in `.env` of the working directory."""
 
+import re
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -29,6 +30,12 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _sound_token(token: SecretStr | None) -> SecretStr | None:
+    if token is not None and not re.fullmatch("[!-~]+", token.get_secret_value()):
+        raise ValueError("it holds a blank, a line end or a character that no token has")
+    return token
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. A campaign's row overrides those that it has columns for."""
 
@@ -42,7 +49,9 @@ class Settings(BaseSettings):
     api_url: Annotated[str, AfterValidator(_sound_address)] = Field(
         "https://app.squadrun.co", description="base URL of the API; plain http only to loopback"
     )
-    api_token: SecretStr | None = Field(None, description="a fixed bearer token; or the four below")
+    api_token: Annotated[SecretStr | None, AfterValidator(_sound_token)] = Field(
+        None, description="a fixed bearer token; or the four below"
+    )
     client_id: str | None = Field(None, description="OAuth password grant, refreshed by itself")
     client_secret: SecretStr | None = Field(None, description="OAuth password grant")
     username: str | None = Field(None, description="OAuth password grant")

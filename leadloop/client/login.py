@@ -4,6 +4,7 @@ Written here rather than taken from requests-oauthlib because each login counts 
 of the business, several threads share one token, and an answer gets its verdict like any other.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -130,7 +131,7 @@ def _read_grant(answer: Answer) -> _Grant:
     if verdict is not Verdict.ACCEPTED:
         raise error_for(verdict, Call.LOGIN, answer)
     body: Any = answer.body
-    if not isinstance(body, dict) or not isinstance(body.get("access_token"), str):
+    if not isinstance(body, dict) or not _is_token(body.get("access_token")):
         raise error_for(Verdict.RESEND, Call.LOGIN, Answer(status=answer.status, body=UNREADABLE))
     refresh = body.get("refresh_token")
     return _Grant(
@@ -138,6 +139,11 @@ def _read_grant(answer: Answer) -> _Grant:
         refresh_token=refresh if isinstance(refresh, str) else None,
         good_until=time.monotonic() + max(0.0, _seconds(body.get("expires_in")) - _RENEW_BEFORE_S),
     )
+
+
+def _is_token(value: object) -> bool:
+    """Text that a header can carry: of any other, http.client raises an error that repeats it."""
+    return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None
 
 
 def _seconds(value: object) -> float:

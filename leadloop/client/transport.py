@@ -129,9 +129,14 @@ def _received(response: requests.Response) -> Received:
 def _body(response: requests.Response) -> Any:
     try:
         content = response.content
-        return storable.loads(content.decode()) if content.strip() else None
+        if content.strip():
+            return storable.loads(content.decode())
     except (requests.RequestException, ValueError):
         return UNREADABLE
+    # Without a length, an answer that breaks off in its headers looks like one without a body.
+    headers = response.headers
+    ends_as_told = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return None if ends_as_told or response.status_code == 204 else UNREADABLE
 
 
 def _http_date(text: str | None) -> datetime | None:

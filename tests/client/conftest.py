@@ -1,0 +1,48 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from leadloop.client.api import LeadsApi
+from leadloop.client.login import FixedToken, Login
+from leadloop.client.transport import Timeouts, Transport
+from leadloop.core.verdicts import Call
+from leadloop.sandbox import Handle
+
+TOKEN = "sandbox-token"
+
+Reach = Callable[..., "Client"]
+
+
+class Client(LeadsApi):
+    """The API as a run has it, with its transport and a list of the turns that it took."""
+
+    def __init__(self, transport: Transport, login: Login | None, turns: list[Call]) -> None:
+        super().__init__(transport, login or FixedToken(TOKEN), turns.append)
+        self.transport = transport
+        self.turns = turns
+
+
+@pytest.fixture
+def reach() -> Iterator[Reach]:
+    """Makes a client of the API at a URL: `reach(url, read_s=0.3)`."""
+    with ExitStack() as stack:
+
+        def start(
+            url: str,
+            *,
+            read_s: float = 10.0,
+            login: Callable[[Transport, Callable[[Call], None]], Login] | None = None,
+        ) -> Client:
+            transport = Transport(url, Timeouts(connect_s=5.0, read_s=read_s), connections=4)
+            stack.callback(transport.close)
+            turns: list[Call] = []
+            return Client(transport, login(transport, turns.append) if login else None, turns)
+
+        yield start
+
+
+@pytest.fixture
+def client(reach: Reach, vendor: Handle) -> Client:
+    """A client of the test's sandbox."""
+    return reach(vendor.url)

@@ -1,0 +1,266 @@
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from leadloop.client.errors import ApiError, InDoubt, Paused, Refused, Resend, Stopped
+from leadloop.sandbox import Handle
+from tests.client.conftest import Client, Reach
+from tests.client.listening import RESET, listening, response
+from tests.client.test_calls import HOUR, create, sendable
+
+SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")
+
+
+def a_create(client: Client) -> None:
+    """The call that must not be repeated."""
+    client.create("C1", [sendable("a")])
+
+
+def a_disable(client: Client) -> None:
+    """A call that may be."""
+    client.disable("C1", ["a"])
+
+
+def a_read(client: Client) -> None:
+    """Another one."""
+    client.processed("C1", HOUR, unit="ms", page=1, page_size=10)
+
+
+CALLS = pytest.mark.parametrize(
+    ("call", "error"), [(a_create, InDoubt), (a_disable, Resend), (a_read, Resend)]
+)
+
+
+@contextmanager
+def fails(error: type[ApiError], said: str = "") -> Iterator[None]:
+    """The block fails with that very error, whose text tells nothing secret."""
+    with pytest.raises(ApiError, match=said or None) as caught:
+        yield
+    assert type(caught.value) is error
+    for secret in SECRETS:
+        assert secret not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("call", [a_create, a_disable, a_read])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
+def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, url: str) -> None:
+    """Refused, or no such host: send it again later, a create as well."""
+    with fails(Resend, "no connection"):
+        call(reach(url))
+
+
+def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
+    """The token is not sent."""
+    with listening(response("200 OK")) as listener:
+        with fails(Resend):
+            a_read(reach(listener.url.replace("http:", "https:")))
+        assert b"sandbox-token" not in b"".join(listener.requests)
+
+
+def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) -> None:
+    """Nothing is sent to whoever shows it, so nothing is in doubt."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_self_signed(tmp_path))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        context.wrap_socket(server, server_side=True) as secure,
+    ):
+        answering = threading.Thread(target=_try_to_accept, args=(secure,), daemon=True)
+        answering.start()
+        with fails(Resend, "no connection"):
+            a_create(reach(f"https://127.0.0.1:{secure.getsockname()[1]}"))
+        answering.join(timeout=10)
+
+
+def _try_to_accept(server: ssl.SSLSocket) -> None:
+    with suppress(ssl.SSLError, OSError):
+        server.accept()[0].close()
+
+
+def _self_signed(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "certificate.pem"
+    encoding = serialization.Encoding.PEM
+    file.write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(encoding)
+    )
+    return file
+
+
+@CALLS
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["reset", "hang"])
+def test_no_answer_puts_a_create_in_doubt(
+    reach: Reach, vendor: Handle, kind: str, when: Any, call: Any, error: type[ApiError]
+) -> None:
+    """Whether the effect had happened or not: the client cannot know."""
+    client = reach(vendor.url, read_s=0.2)
+    if call is not a_create:
+        create(client, "a")
+    vendor.fault(kind=kind, when=when, seconds=1.0)
+    with fails(error, "no answer"):
+        call(client)
+    vendor.clear_faults()
+    created = vendor.books.creations("C1").get("a", 0)
+    assert created == (1 if when == "after" or call is not a_create else 0)
+
+
+@CALLS
+@pytest.mark.parametrize("kind", ["cut", "foreign"])
+def test_a_success_that_cannot_be_read_puts_a_create_in_doubt(
+    client: Client, vendor: Handle, kind: str, call: Any, error: type[ApiError]
+) -> None:
+    """Half an answer, or the page of a captive portal under status 200."""
+    if call is not a_create:
+        create(client, "a")
+    vendor.fault(kind=kind)
+    with fails(error):
+        call(client)
+
+
+@CALLS
+@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize("body", ["json", "html", "empty"])
+def test_a_server_error_puts_a_create_in_doubt(
+    client: Client, vendor: Handle, status: int, body: Any, call: Any, error: type[ApiError]
+) -> None:
+    """The vendor's own or a proxy's, with whatever body."""
+    vendor.fault(kind="status", status=status, body=body)
+    with fails(error, f"HTTP {status}"):
+        call(client)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", InDoubt),
+        (b"HTTP/1.1 ", InDoubt),
+        (b"HTTP/1.1 201 Created\r\nContent-Le", InDoubt),
+        (b"HTTP/1.1 201 Created\r\nContent-Length: 50\r\n\r\n{}", InDoubt),
+        (b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", InDoubt),
+        (response("201 Created", b"not gzip", "Content-Encoding: gzip"), InDoubt),
+        (response("201 Created", b"\xff\xfe"), InDoubt),
+        (response("201 Created", "[" * 5000), InDoubt),
+        (response("201 Created", '{"error": "later"}'), InDoubt),
+        (b"220 smtp.example.com ESMTP\r\n", InDoubt),
+        (RESET, InDoubt),
+        (response("303 See Other", b"", "Location: /done"), InDoubt),
+        (response("503 Service Unavailable"), InDoubt),
+        (response("503 Service Unavailable", b"", "Retry-After: 7"), Paused),
+        (response("429 Too Many Requests", b"", "Retry-After: 7"), Paused),
+        (response("408 Request Timeout"), Resend),
+        (response("403 Forbidden"), Stopped),
+        (response("405 Method Not Allowed"), Stopped),
+        (response("422 Unprocessable Content", "[]"), Refused),
+    ],
+)
+def test_what_a_create_is_told_by_each_answer(
+    reach: Reach, answer: bytes, error: type[ApiError]
+) -> None:
+    """Bytes that are no HTTP, answers that break off anywhere, and every kind of status."""
+    with listening(answer) as listener, fails(error):
+        a_create(reach(listener.url))
+    assert len(listener.requests) == 1, "never sent again by the client itself"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content"])
+def test_every_success_is_one(reach: Reach, status: str) -> None:
+    """With no body at all, too."""
+    with listening(response(status)) as listener:
+        a_create(reach(listener.url))
+        assert len(listener.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("Retry-After: 7", 7.0),
+        ("Retry-After:  120 ", 120.0),
+        ("Retry-After: Sat, 31 Jan 2026 14:00:00 GMT", 60.0),
+        ("Retry-After: soon", 60.0),
+        ("X-Nothing: 1", None),
+    ],
+)
+def test_how_long_the_vendor_asks_us_to_wait(
+    reach: Reach, header: str, seconds: float | None
+) -> None:
+    """In seconds; a date or nonsense is taken as a minute."""
+    with listening(response("429 Too Many Requests", b"", header)) as listener:
+        with pytest.raises(Paused) as caught:
+            a_read(reach(listener.url))
+        assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("call", [a_create, a_disable, a_read])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_never_followed(reach: Reach, call: Any, status: int) -> None:
+    """The token and the leads go to the address that a person has set, and nowhere else."""
+    with listening(response("200 OK", '{"count": 0, "results": []}')) as elsewhere:
+        moved = response(f"{status} Moved", b"", f"Location: {elsewhere.url}/x")
+        with listening(moved) as listener:
+            with pytest.raises(ApiError, match="LEADLOOP_API_URL"):
+                call(reach(listener.url))
+            assert len(listener.requests) == 1
+        assert elsewhere.requests == []
+
+
+def test_the_vendor_s_next_is_never_followed(reach: Reach) -> None:
+    """It names plain http and another host in the vendor's own sample."""
+    with listening(response("200 OK")) as elsewhere:
+        page = f'{{"count": 9, "next": "{elsewhere.url}/x", "results": [{{"lead_id": 1}}]}}'
+        with listening(response("200 OK", page)) as listener:
+            client = reach(listener.url)
+            for number in (1, 2):
+                client.processed("C1", HOUR, unit="ms", page=number, page_size=1)
+            assert [b"page=2&" in request for request in listener.requests] == [False, True]
+        assert elsewhere.requests == []
+
+
+def test_a_netrc_file_does_not_replace_the_token(
+    reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A developer's ~/.netrc for the same host belongs to some other program."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ann password s3cret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with listening(response("201 Created")) as listener:
+        a_create(reach(listener.url))
+    assert b"Authorization: Bearer sandbox-token\r\n" in listener.requests[0]
+    assert b"Basic" not in listener.requests[0]
+
+
+def test_every_request_is_counted(client: Client) -> None:
+    """Answered or not: the contract's `requests`."""
+    create(client, "a")
+    a_disable(client)
+    with pytest.raises(Refused):
+        client.disable("C1", ["stranger"])
+    assert client.transport.requests_sent == 3
+
+
+def test_a_port_that_answers_nothing_at_all(reach: Reach) -> None:
+    """It accepts and then is silent: the time-out ends it, and a create is in doubt."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with fails(InDoubt, "no answer"):
+            a_create(reach(url, read_s=0.2))

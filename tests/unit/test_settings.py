@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from leadloop.core.errors import UsageError
+from leadloop.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No .env of a checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    """People rely on them."""
+    settings = Settings.load()
+    assert settings.api_url == "https://app.squadrun.co"
+    assert settings.rate() == (100, 60.0)
+    assert (settings.batch_size, settings.page_size, settings.concurrency) == (100, 100, 4)
+    assert settings.timeouts() == (5.0, 60.0)
+    assert (settings.lookback, settings.settle, settings.window) == (900, 60, 3600)
+    assert (settings.epoch_unit, settings.default_region) == ("ms", "US")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_URL", "http://example.com/s3cret"),
+        ("API_URL", "https://ann:s3cret@example.com"),
+        ("API_URL", "s3cret"),
+        ("API_URL", "ftp://s3cret"),
+        ("API_TOKEN", "s3cret\n"),
+        ("API_TOKEN", "s3cret\N{HORIZONTAL ELLIPSIS}"),
+        ("API_TOKEN", "Bearer s3cret"),
+        ("RATE_LIMIT", "100"),
+        ("RATE_LIMIT", "0/60"),
+        ("RATE_LIMIT", "100/0"),
+        ("RATE_LIMIT", "100/0.0"),
+        ("BATCH_SIZE", "0"),
+        ("BATCH_SIZE", "many"),
+        ("CONCURRENCY", "0"),
+        ("TIMEOUT", "5"),
+        ("LOOKBACK", "-1"),
+        ("WINDOW", "0"),
+        ("EPOCH_UNIT", "us"),
+        ("DEFAULT_REGION", "usa"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """And is not repeated, for it may be a secret."""
+    monkeypatch.setenv(f"LEADLOOP_{name}", value)
+    with pytest.raises(UsageError, match=f"^LEADLOOP_{name} is wrong: ") as caught:
+        Settings.load()
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:8080", "http://localhost:1/", "http://[::1]:5", "https://example.com/x/"],
+)
+def test_plain_http_goes_to_loopback_alone(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A slash at the end does not matter."""
+    monkeypatch.setenv("LEADLOOP_API_URL", url)
+    assert Settings.load().api_url == url.rstrip("/")
+
+
+def test_a_login_is_a_token_or_all_four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named."""
+    with pytest.raises(UsageError, match=r"LEADLOOP_API_TOKEN, or LEADLOOP_CLIENT_ID"):
+        Settings.load().require_login()
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME"):
+        monkeypatch.setenv(f"LEADLOOP_{name}", "x")
+    with pytest.raises(UsageError, match=r"incomplete: set LEADLOOP_PASSWORD$"):
+        Settings.load().require_login()
+    monkeypatch.setenv("LEADLOOP_PASSWORD", "x")
+    Settings.load().require_login()
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings may land in a traceback."""
+    for name in ("API_TOKEN", "CLIENT_SECRET", "PASSWORD", "DATABASE_URL"):
+        monkeypatch.setenv(f"LEADLOOP_{name}", "s3cret")
+    assert "s3cret" not in repr(Settings.load())
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files set every variable."""
+    monkeypatch.setenv("LEADLOOP_BATCH_SIZE", "")
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "")
+    assert Settings.load().batch_size == 100
+    assert Settings.load().api_token is None
