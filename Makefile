@@ -51,15 +51,16 @@ $(VENV)/made-in:
 	@pwd -P > $@
 
 # The build backend is in the lock too, so that pip fetches nothing unpinned for leadloop itself.
+# The lists are complete: pip has nothing to resolve, only to fetch and to compare.
 $(VENV)/installed: requirements.lock pyproject.toml leadloop/__init__.py $(VENV)/made-in
 	@echo 'Installing what requirements.lock pins into $(VENV) (a minute or two the first time) ...'
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	@echo 'Installing what requirements-dev.lock pins into $(VENV) ...'
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # The second list repeats the first one's pins, so that tests run on what users get.

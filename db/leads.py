@@ -131,7 +131,7 @@ SELECT lead_id, confirmed_at + make_interval(secs => :settle_s) < clock_timestam
    AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
                     WHERE outcome.campaign_id = lead.campaign_id
                       AND outcome.lead_id = lead.lead_id)
- LIMIT 1
+ ORDER BY confirmed_at LIMIT 1
 """)
 # Asked once in a campaign's life, before it has a watermark: not worth an index on every lead.
 _FIRST_SENT = text("""

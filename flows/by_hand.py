@@ -34,8 +34,8 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
         LeadloopError: what the flow raised.
     """
     token = watcher.set(watching)
-    for logger in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(logger).addFilter(_without_traceback)
+    for noisy in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker"):
+        logging.getLogger(noisy).addFilter(_in_our_words)
     try:
         # The heartbeat tells a server that a worker's process lives; here it would make every run
         # end a second late.
@@ -46,6 +46,7 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
         watcher.reset(token)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Drop Prefect's own account of an error of ours: the caller says it in one line."""
-    return record.exc_info is None
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Drop Prefect's own account of an error of ours, which the caller says in one line."""
+    told_twice = str(record.msg).startswith(("Finished in state", "Still processing items"))
+    return record.exc_info is None and not told_twice

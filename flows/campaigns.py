@@ -67,8 +67,9 @@ def run_campaigns(
     """
     settings = Settings.load()
     with workplace.opened(settings) as place:
-        chosen = _chosen(place, ids)
-        parts = [_Part(place, flow, campaign, start, finish, counts) for campaign in chosen]
+        parts = [
+            _Part(place, flow, campaign, start, finish, counts) for campaign in chosen(place, ids)
+        ]
         try:
             _take_turns(parts, step)
         finally:
@@ -142,7 +143,12 @@ class _Part:
             self._requests += self._place.transport.requests_sent - before
 
 
-def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+def chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+    """The campaigns of a flow run; none named: every enabled one.
+
+    Raises:
+        UsageError: a campaign is unknown, or none is enabled.
+    """
     with place.database.begin() as connection:
         return campaigns.chosen(connection, ids, place.settings.campaign_rules())
 

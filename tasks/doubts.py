@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from db import campaigns, leads
 from db.leads import Doubt
+from leadloop.client.errors import Stopped
 from tasks.workplace import Run
 
 
@@ -60,7 +61,13 @@ class Doubts:
     def _resolve(self, doubt: Doubt) -> bool:
         """Look up one lead. Returns whether the vendor has it."""
         campaign_id = self._run.campaign.campaign_id
-        found = self._run.place.api.find(campaign_id, doubt.lead_id)
+        try:
+            found = self._run.place.api.find(campaign_id, doubt.lead_id)
+        except Stopped as error:
+            if error.answer.status != 404:
+                raise
+            # The vendor may answer so for a lead that it lacks; it proves nothing either way.
+            return False
         if found is None and not (doubt.settled and self._absence_counts()):
             return False
         with self._run.place.database.begin() as connection:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -108,7 +109,7 @@ def begin(place: Workplace, flow: str, campaign: Campaign) -> Run:
     return Run(run_id=run_id, campaign=campaign, place=place)
 
 
-def end(run: Run, counted: Mapping[str, int], error: BaseException | None) -> None:
+def end(run: Run, counted: Mapping[str, Any], error: BaseException | None) -> None:
     """Write how the run ended; what it sent and heard nothing of becomes in doubt."""
     state = "completed" if error is None else "failed"
 

@@ -58,6 +58,9 @@ def load(
     """Load leads from a CSV file; columns that are no field of a lead become custom fields."""
     from leadloop.cli.load import load_file
 
+    if not campaign.strip():
+        raise UsageError("--campaign is empty: write the vendor's id of the campaign")
+
     with stage.settings_with_database() as settings, stage.database(settings) as database:
         loaded = load_file(database, file, campaign, err)
     if as_json:
@@ -228,6 +231,8 @@ def _run(flow: str, campaigns: list[str] | None, more: dict[str, Any], as_json: 
         summary = run_flow(flow, campaigns or [], more, err)
     except RunError as error:
         failure, summary = error, getattr(error, "summary", {})
+    except KeyboardInterrupt:
+        failure, summary = RunError("stopped; run it again to go on where it was"), {}
     if as_json:
         _print_json(summary | ({"error": str(failure)} if failure else {}))
     elif summary:

@@ -100,17 +100,14 @@ class LeadsApi:
             raise
 
     def find(self, campaign_id: str, lead_id: str) -> Mapping[str, Any] | None:
-        """The vendor's result for one lead, processed or not; None where it shows none.
+        """The vendor's result for one lead, processed or not; None where its page lacks it.
+
+        Only a page of the vendor's own is taken for an answer: a 404 may come from anybody.
 
         Raises:
             Resend, Paused, Stopped: see leadloop.client.errors.
         """
-        try:
-            page = self._page(campaign_id, {"lead_id": lead_id})
-        except Stopped as error:
-            if error.answer.status == 404:
-                return None
-            raise
+        page = self._page(campaign_id, {"lead_id": lead_id})
         # A server that does not know the parameter would answer with everybody.
         return next(
             (

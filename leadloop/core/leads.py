@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import orjson
 import phonenumbers
 
 from leadloop.core.campaigns import CampaignRules
@@ -45,7 +46,7 @@ US_STATES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lead:
-    """A lead as it stands in Postgres. `custom_fields` is the text of a JSON value."""
+    """A lead as it stands in Postgres. `custom_fields` is JSON text as jsonb prints it."""
 
     lead_id: str
     phone_number: str | None = None
@@ -164,6 +165,5 @@ def _custom_fields(text: str) -> Mapping[str, object]:
 
 def _spliced(fixed: Mapping[str, object], custom: str) -> bytes:
     """One JSON object of both; the custom fields' text as it is, since parsing rounds numbers."""
-    own = json.dumps(fixed, ensure_ascii=False, separators=(",", ":"))
-    whole = own if custom.strip() == "{}" else f"{own[:-1]},{custom.strip()[1:]}"
-    return whole.encode()
+    own = orjson.dumps(fixed)
+    return own if custom == "{}" else own[:-1] + b"," + custom[1:].encode()

@@ -85,6 +85,7 @@ _STATUSES: Final[dict[int, Verdict]] = {
     400: Verdict.REFUSED,
     401: Verdict.LOGIN,
     408: Verdict.RESEND,
+    409: Verdict.REFUSED,
     413: Verdict.TOO_LARGE,
     422: Verdict.REFUSED,
     425: Verdict.RESEND,

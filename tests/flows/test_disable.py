@@ -1,0 +1,106 @@
+"""`disable-leads` and `sync-leads`, against the sandbox over real HTTP."""
+
+import pytest
+
+from db.database import Database
+from flows.disable import disable_leads
+from flows.push import push_leads
+from flows.sync import sync_leads
+from leadloop.sandbox import Handle
+from tests import books
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+
+def push(database: Database, *ids: str) -> None:
+    """A campaign whose leads the vendor has."""
+    books.add_campaign(database)
+    books.add_leads(database, *ids)
+    push_leads()
+
+
+def test_people_who_opted_out_are_disabled(database: Database, vendor: Handle) -> None:
+    """The vendor disables them, and both times are kept."""
+    push(database, "a", "b", "c")
+    books.opt_out(database, "a", "b")
+    summary = disable_leads()
+    assert (summary["disabled"], summary["requests"]) == (2, 1)
+    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a", "b"}
+    times = "SELECT bool_and(requested_at <= sent_at AND sent_at <= confirmed_at)"
+    assert books.value(database, f"{times} FROM leadloop.disable_requests")
+
+
+def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: Handle) -> None:
+    """It costs no request, and no later push sends it."""
+    books.add_campaign(database)
+    books.add_leads(database, "a")
+    books.opt_out(database, "a")
+    summary = disable_leads()
+    assert (summary["cancelled"], summary["requests"]) == (1, 0)
+    push_leads()
+    assert books.statuses(database) == {"a": "cancelled"}
+    assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
+
+
+@pytest.mark.parametrize("policy", ["404", "400", "lead"])
+def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, policy: str) -> None:
+    """It is tried again, then reported; the others are disabled at the first try."""
+    vendor.change(unknown_disable=policy)
+    push(database, "a", "b", "c")
+    books.opt_out(database, "a", "nobody", "c")
+    summary = disable_leads()
+    assert (summary["disabled"], summary["failed"]) == (2, 1)
+    assert books.opt_outs(database) == {"a": "disabled", "c": "disabled", "nobody": "failed"}
+    tries = "SELECT tries FROM leadloop.disable_requests WHERE lead_id = 'nobody'"
+    assert books.value(database, tries) == 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["reset", "status", "foreign"])
+def test_a_disable_is_sent_until_it_is_confirmed(
+    database: Database, vendor: Handle, kind: str, when: str
+) -> None:
+    """A disable that may not have been carried out is repeated."""
+    push(database, "a")
+    books.opt_out(database, "a")
+    vendor.fault(route="disable", kind=kind, when=when, nth=1)
+    assert disable_leads()["disabled"] == 1
+    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a"}
+
+
+def test_nothing_to_disable_sends_nothing(database: Database, vendor: Handle) -> None:
+    """A run without an opt-out costs no request."""
+    books.add_campaign(database)
+    assert disable_leads()["requests"] == 0
+
+
+def test_a_lead_in_doubt_is_settled_before_it_is_disabled(
+    database: Database, vendor: Handle
+) -> None:
+    """Its lookup shows that the vendor has it, and it is disabled in the same run."""
+    push(database, "a")
+    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
+    books.opt_out(database, "a")
+    assert disable_leads()["disabled"] == 1
+    assert books.statuses(database) == {"a": "created"}
+    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a"}
+
+
+def test_sync_disables_first_and_does_all_three(database: Database, vendor: Handle) -> None:
+    """Who opted out before the sync is not in its push; outcomes come back by its poll."""
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b")
+    books.opt_out(database, "a")
+    summary = sync_leads()
+    assert summary["disable"]["cancelled"] == 1
+    assert summary["push"]["created"] == 1
+    assert set(summary["poll"]) >= {"windows", "pages", "seen", "inserted", "requests"}
+    flows = "SELECT flow FROM leadloop.sync_runs ORDER BY run_id"
+    assert [row["flow"] for row in books.rows(database, flows)] == [
+        "sync-leads",
+        "disable-leads",
+        "push-leads",
+        "poll-outcomes",
+    ]
+    states = "SELECT DISTINCT state FROM leadloop.sync_runs"
+    assert books.rows(database, states) == [{"state": "completed"}]

@@ -1,0 +1,265 @@
+"""`poll-outcomes` and `backfill-outcomes`, against the sandbox over real HTTP."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from flows.campaigns import CampaignsFailed
+from flows.poll import backfill_outcomes, poll_outcomes
+from flows.push import push_leads
+from leadloop.sandbox import Handle
+from tests import books
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+
+def push(database: Database, amount: int, **columns: Any) -> list[str]:
+    """A campaign whose leads the vendor has."""
+    ids = [f"L{number:04d}" for number in range(amount)]
+    books.add_campaign(database, **columns)
+    books.add_leads(database, *ids)
+    push_leads()
+    return ids
+
+
+def process(vendor: Handle, lead_id: str, at: datetime, **more: Any) -> None:
+    """The vendor is done with a lead."""
+    fixed = {"outcome_id": "1", "outcome_name": "Interested", "attempts": []}
+    item = {"campaign_id": books.CAMPAIGN, "lead_id": lead_id, **fixed, **more}
+    vendor.put([{**item, "processed_at": int(at.timestamp() * 1000)}])
+
+
+def now() -> datetime:
+    """Our clock, which the sandbox and Postgres share."""
+    return datetime.now(UTC)
+
+
+def watermark(database: Database) -> datetime:
+    """Up to where everything is stored."""
+    mark: datetime = books.value(database, "SELECT processed_through FROM leadloop.watermarks")
+    return mark
+
+
+def test_every_outcome_and_attempt_comes_back_once(database: Database, vendor: Handle) -> None:
+    """All of them are stored, and a second poll of the same range changes nothing."""
+    ids = push(database, 230)
+    for number, lead_id in enumerate(ids):
+        calls = [
+            {"reference_id": f"{lead_id}-{turn}", "called_at": 1531409739413, "outcome_name": "No"}
+            for turn in range(number % 4)
+        ]
+        process(vendor, lead_id, now(), attempts=calls)
+    first = poll_outcomes()
+    assert (first["seen"], first["inserted"]) == (230, 230)
+    stamp = "SELECT max(updated_at) FROM leadloop.lead_outcomes"
+    updated = books.value(database, stamp)
+    second = poll_outcomes()
+    assert (second["inserted"], second["updated"], second["unchanged"]) == (0, 0, 230)
+    assert books.value(database, stamp) == updated
+    attempts = books.value(database, "SELECT count(*) FROM leadloop.outreach_attempts")
+    assert attempts == sum(number % 4 for number in range(230))
+
+
+def test_an_idle_poll_is_one_request(database: Database, vendor: Handle) -> None:
+    """With nothing new to read, a poll asks once."""
+    push(database, 1)
+    poll_outcomes()
+    assert poll_outcomes()["requests"] == 1
+
+
+def test_nothing_sent_means_nothing_to_ask(database: Database, vendor: Handle) -> None:
+    """A campaign that never sent a lead costs no request and gets no watermark."""
+    books.add_campaign(database)
+    assert poll_outcomes()["requests"] == 0
+    assert books.rows(database, "SELECT * FROM leadloop.watermarks") == []
+
+
+def test_the_watermark_stays_behind_what_may_still_show(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never nearer to the vendor's now than SETTLE."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "60")
+    push(database, 1)
+    poll_outcomes()
+    assert watermark(database) <= now() - timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("after_inclusive", [True, False])
+@pytest.mark.parametrize("before_inclusive", [True, False])
+@pytest.mark.parametrize("unit", ["ms", "s"])
+def test_bounds_may_be_inclusive_or_not(
+    database: Database, vendor: Handle, after_inclusive: bool, before_inclusive: bool, unit: str
+) -> None:
+    """An outcome on the very border of windows is read whichever way the vendor counts."""
+    vendor.change(
+        after_inclusive=after_inclusive, before_inclusive=before_inclusive, window_unit=unit
+    )
+    ids = push(database, 3, epoch_unit=unit, window_s=60)
+    start = now().replace(microsecond=0) - timedelta(minutes=2)
+    for lead_id, minutes in zip(ids, (0, 1, 2), strict=True):
+        process(vendor, lead_id, start + timedelta(minutes=minutes))
+    backfill_outcomes(after=start, before=start + timedelta(minutes=2))
+    assert set(books.outcomes(database)) == set(ids)
+
+
+@pytest.mark.parametrize("order", ["processed-desc", "random", "lead_id"])
+@pytest.mark.parametrize("beyond", ["404", "empty"])
+def test_pages_are_read_in_any_order(
+    database: Database, vendor: Handle, order: str, beyond: str
+) -> None:
+    """Neither the order of results nor what comes after the last page matters."""
+    vendor.change(order=order, page_beyond_last=beyond, max_page_size=7)
+    ids = push(database, 40)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    assert poll_outcomes()["seen"] == 40
+    assert set(books.outcomes(database)) == set(ids)
+
+
+@pytest.mark.parametrize("form", ["ms", "s", "iso"])
+def test_times_are_read_as_the_vendor_writes_them(
+    database: Database, vendor: Handle, form: str
+) -> None:
+    """Epoch milliseconds, seconds and ISO 8601 all arrive as the same moment."""
+    vendor.change(time_format=form)
+    push(database, 1)
+    moment = now().replace(microsecond=0)
+    process(vendor, "L0000", moment)
+    poll_outcomes()
+    assert books.value(database, "SELECT processed_at FROM leadloop.lead_outcomes") == moment
+
+
+def test_a_window_whose_rows_shift_is_read_again(database: Database, vendor: Handle) -> None:
+    """Pages that overlap and leave rows out do not pass for the whole window."""
+    ids = push(database, 30, page_size=10)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    vendor.fault(route="responses", kind="shift", nth=2, rows=-3)
+    poll_outcomes()
+    assert set(books.outcomes(database)) == set(ids)
+    assert books.value(
+        database, "SELECT bool_and(status <> 'incomplete') FROM leadloop.poll_windows"
+    )
+
+
+def test_an_incomplete_window_holds_the_watermark(database: Database, vendor: Handle) -> None:
+    """What was read is stored, the watermark waits, the run fails; the next poll makes up."""
+    ids = push(database, 30, page_size=10)
+    poll_outcomes()
+    before = watermark(database)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    vendor.fault(route="responses", kind="shift", every=2, rows=-3)
+    with pytest.raises(CampaignsFailed, match="the next poll reads them again"):
+        poll_outcomes()
+    assert watermark(database) == before
+    assert 0 < len(books.outcomes(database)) < 30
+    vendor.clear_faults()
+    poll_outcomes()
+    assert set(books.outcomes(database)) == set(ids)
+    assert watermark(database) >= before
+
+
+def test_too_many_pages_are_split(database: Database, vendor: Handle) -> None:
+    """A window that holds more than its pages may be is read in shorter ones, and all of it."""
+    ids = push(database, 120, page_size=1)
+    start = now() - timedelta(minutes=10)
+    for number, lead_id in enumerate(ids):
+        process(vendor, lead_id, start + timedelta(seconds=number))
+    summary = backfill_outcomes(after=start, before=now())
+    assert summary["windows"] > 1
+    assert set(books.outcomes(database)) == set(ids)
+
+
+def test_a_backfill_never_moves_the_watermark_back(database: Database, vendor: Handle) -> None:
+    """Reading an old range again leaves the watermark where it is."""
+    push(database, 1)
+    poll_outcomes()
+    before = watermark(database)
+    backfill_outcomes(after=now() - timedelta(days=1), before=now() - timedelta(hours=20))
+    assert watermark(database) == before
+
+
+def test_a_changed_outcome_is_updated(database: Database, vendor: Handle) -> None:
+    """A lead that is processed again has its newer outcome; an older one never comes back."""
+    push(database, 1)
+    process(vendor, "L0000", now() - timedelta(seconds=5))
+    poll_outcomes()
+    process(vendor, "L0000", now(), outcome_name="Callback")
+    assert poll_outcomes()["updated"] == 1
+    assert books.outcomes(database) == {"L0000": "Callback"}
+
+
+def test_a_late_outcome_is_found_by_the_lookback(database: Database, vendor: Handle) -> None:
+    """An outcome that shows after its time was read is still stored."""
+    push(database, 2)
+    poll_outcomes()
+    process(vendor, "L0001", now() - timedelta(minutes=5))
+    assert poll_outcomes()["inserted"] == 1
+
+
+def test_what_postgres_cannot_store_is_kept_escaped(database: Database, vendor: Handle) -> None:
+    """A NUL, half a surrogate pair and a NaN neither fail the run nor vanish."""
+    push(database, 1)
+    odd = {"note": "a\x00b", "deep": [{"k\x00": "x"}]}
+    process(vendor, "L0000", now(), outcome_name="x\x00y", **odd)
+    poll_outcomes()
+    assert books.outcomes(database) == {"L0000": "x\\u0000y"}
+    raw = books.value(database, "SELECT raw FROM leadloop.lead_outcomes")
+    assert raw["note"] == "a\\u0000b"
+    assert raw["deep"] == [{"k\\u0000": "x"}]
+
+
+def test_integer_ids_match_text_ids(database: Database, vendor: Handle) -> None:
+    """A vendor that answers numbers for numeric ids does not lose the lead."""
+    vendor.change(lead_id_answer="integer")
+    books.add_campaign(database)
+    books.add_leads(database, "42")
+    push_leads()
+    process(vendor, "42", now())
+    poll_outcomes()
+    assert set(books.outcomes(database)) == {"42"}
+
+
+def test_an_outcome_settles_a_doubt(database: Database, vendor: Handle) -> None:
+    """A lead in doubt whose outcome comes was created."""
+    push(database, 1)
+    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
+    process(vendor, "L0000", now())
+    poll_outcomes()
+    assert books.statuses(database) == {"L0000": "created"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 429, "headers": {"Retry-After": "0"}},
+        {"kind": "reset"},
+        {"kind": "cut"},
+        {"kind": "foreign"},
+    ],
+    ids=lambda fault: str(fault.get("status", fault["kind"])),
+)
+def test_a_read_that_fails_is_tried_again(
+    database: Database, vendor: Handle, fault: dict[str, Any]
+) -> None:
+    """Reads are safe to repeat, so one failure costs a retry and nothing else."""
+    ids = push(database, 30, page_size=10)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    when = "after" if fault["kind"] == "cut" else "before"
+    vendor.fault(route="responses", when=when, nth=2, **fault)
+    poll_outcomes()
+    assert set(books.outcomes(database)) == set(ids)
+
+
+def test_since_counts_where_there_is_no_watermark(database: Database, vendor: Handle) -> None:
+    """`since` begins a campaign's first poll, and is no more than that."""
+    push(database, 1)
+    process(vendor, "L0000", now() - timedelta(days=2))
+    assert poll_outcomes()["inserted"] == 0
+    books.run(database, "DELETE FROM leadloop.watermarks")
+    assert poll_outcomes(since=now() - timedelta(days=3))["inserted"] == 1

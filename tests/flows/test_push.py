@@ -1,0 +1,257 @@
+"""`push-leads` as a deployment runs it, against the sandbox over real HTTP."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from flows.campaigns import CampaignsFailed
+from flows.push import push_leads
+from leadloop.core.errors import UsageError
+from leadloop.sandbox import Handle
+from tests import books
+from tests.conftest import Ran
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+REFUSE_ALL = {"phone_number": "+1 415 not a number"}
+
+
+def created(vendor: Handle) -> dict[str, int]:
+    """How often the vendor has created each lead."""
+    return dict(vendor.books.creations(books.CAMPAIGN))
+
+
+def ids(amount: int) -> list[str]:
+    """So many lead ids."""
+    return [f"L{number:04d}" for number in range(amount)]
+
+
+def test_leads_are_created_in_batches(database: Database, vendor: Handle) -> None:
+    """Pushing n leads takes ceil(n / batch) requests, and each is created once."""
+    books.add_campaign(database)
+    books.add_leads(database, *ids(250))
+    summary = push_leads()
+    assert summary["created"] == 250
+    assert summary["requests"] == 3
+    assert set(created(vendor).values()) == {1}
+    assert set(books.statuses(database).values()) == {"created"}
+
+
+def test_nothing_to_push_sends_nothing(database: Database, vendor: Handle) -> None:
+    """A run with no new lead costs no request."""
+    books.add_campaign(database)
+    assert push_leads()["requests"] == 0
+    assert vendor.requests == []
+
+
+def test_a_bad_lead_never_holds_up_a_good_one(database: Database, vendor: Handle) -> None:
+    """Bad leads are rejected with a reason that repeats no value; the others are created."""
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("bad", **REFUSE_ALL), "good")
+    summary = push_leads()
+    assert (summary["created"], summary["rejected"]) == (1, 1)
+    assert books.statuses(database) == {"bad": "rejected", "good": "created"}
+    assert books.errors(database)["bad"].startswith("phone_number")
+    assert "415" not in books.errors(database)["bad"]
+    assert set(created(vendor)) == {"good"}
+
+
+def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: Handle) -> None:
+    """The place of a bad lead in a batch is filled with the next good one."""
+    books.add_campaign(database, batch_size=10)
+    bad = [books.lead(f"B{number}", **REFUSE_ALL) for number in range(20)]
+    good = ids(40)
+    mixed = [item for pair in zip(bad, good[:20], strict=True) for item in pair]
+    books.add_leads(database, *mixed, *good[20:])
+    summary = push_leads()
+    assert summary["created"] == 40
+    assert summary["requests"] <= 4 + 3
+
+
+@pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
+def test_a_refused_batch_is_narrowed_down(database: Database, vendor: Handle, policy: str) -> None:
+    """Whichever way the vendor refuses, the culprits alone are rejected, in its own words."""
+    vendor.change(bad_lead=policy, newer_limits=True)
+    books.add_campaign(database)
+    books.add_leads(database, *ids(60), books.lead("long", contact_name="x" * 60))
+    summary = push_leads()
+    assert (summary["created"], summary["rejected"]) == (60, 1)
+    assert books.statuses(database)["long"] == "rejected"
+    assert books.errors(database)["long"].startswith("vendor: ")
+    assert set(created(vendor).values()) == {1}
+    # The batch, and two requests a halving for one culprit.
+    assert summary["requests"] <= 1 + 2 * 6
+
+
+def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
+    """After a 413 smaller batches go out, in later runs from the start."""
+    vendor.change(max_body_bytes=4000)
+    books.add_campaign(database)
+    books.add_leads(database, *ids(100))
+    assert push_leads()["created"] == 100
+    books.add_leads(database, *[f"M{number}" for number in range(50)])
+    push_leads()
+    assert [entry.status for entry in vendor.requests].count(413) <= 6
+    assert set(created(vendor).values()) == {1}
+    limit = books.value(database, "SELECT batch_limit FROM leadloop.campaigns")
+    assert 0 < limit < 100
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 429, "headers": {"Retry-After": "0"}},
+        {"kind": "status", "status": 503, "headers": {"Retry-After": "0"}},
+    ],
+)
+def test_what_was_certainly_not_done_is_sent_again(
+    database: Database, vendor: Handle, fault: dict[str, Any]
+) -> None:
+    """A refusal that says when to come back costs a retry and no lead."""
+    books.add_campaign(database)
+    books.add_leads(database, *ids(150))
+    vendor.fault(route="create", when="before", nth=1, **fault)
+    assert push_leads()["created"] == 150
+    assert set(created(vendor).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("when", "fault"),
+    [
+        (when, fault)
+        for when in ("before", "after")
+        for fault in (
+            {"kind": "status", "status": 500},
+            {"kind": "status", "status": 503},
+            {"kind": "reset"},
+            {"kind": "foreign"},
+        )
+    ]
+    + [("after", {"kind": "cut"})],
+)
+def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
+    database: Database, vendor: Handle, fault: dict[str, Any], when: str
+) -> None:
+    """Whether the vendor carried the request out or not, each lead is created exactly once."""
+    books.add_campaign(database)
+    books.add_leads(database, *ids(30))
+    vendor.fault(route="create", when=when, nth=2, **fault)
+    books.run(database, "UPDATE leadloop.campaigns SET batch_size = 10")
+    push_leads()
+    push_leads()
+    assert created(vendor) == dict.fromkeys(ids(30), 1)
+    assert set(books.statuses(database).values()) == {"created"}
+
+
+def test_doubt_stays_where_the_vendor_hides_unprocessed_leads(
+    database: Database, vendor: Handle
+) -> None:
+    """Absence proves nothing there: the leads stay in doubt, until their outcome or a person."""
+    vendor.change(shows_unprocessed=False)
+    books.add_campaign(database, batch_size=10)
+    books.add_leads(database, *ids(20))
+    vendor.fault(route="create", when="before", nth=2, kind="status", status=500)
+    push_leads()
+    summary = push_leads()
+    assert summary["in_doubt"] == 10
+    assert sorted(books.statuses(database).values()) == ["created"] * 10 + ["in_doubt"] * 10
+    assert set(created(vendor).values()) == {1}
+
+
+def test_a_duplicate_counts_as_created(database: Database, vendor: Handle) -> None:
+    """A lead that the vendor says it has already is created, not rejected."""
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b")
+    push_leads()
+    books.run(database, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
+    assert push_leads()["created"] == 1
+    assert created(vendor) == {"a": 1, "b": 1}
+
+
+def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: Handle) -> None:
+    """It is cancelled inside the claim, without a disable having run."""
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b")
+    books.opt_out(database, "a")
+    assert push_leads()["cancelled"] == 1
+    assert books.statuses(database) == {"a": "cancelled", "b": "created"}
+    assert books.opt_outs(database) == {"a": "cancelled"}
+    assert set(created(vendor)) == {"b"}
+
+
+def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handle) -> None:
+    """The others are done; the run fails and says which campaign it was, with what was done."""
+    vendor.change(campaigns={"good": "Good"})
+    for campaign in ("gone", "good"):
+        books.add_campaign(database, campaign)
+        books.add_leads(database, *ids(3), campaign=campaign)
+    with pytest.raises(CampaignsFailed, match=r"campaign gone.*404") as caught:
+        push_leads()
+    assert caught.value.summary["created"] == 3
+    assert set(books.statuses(database, "gone").values()) == {"new"}
+    states = books.rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
+    assert {row["campaign_id"]: row["state"] for row in states} == {
+        "gone": "failed",
+        "good": "completed",
+    }
+
+
+def test_a_refused_login_stops_the_run(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leads stay new, and the message says what to check, without the token."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "wrong-token")
+    books.add_campaign(database)
+    books.add_leads(database, *ids(5))
+    with pytest.raises(CampaignsFailed, match="LEADLOOP_API_TOKEN") as caught:
+        push_leads()
+    assert "wrong-token" not in str(caught.value)
+    assert set(books.statuses(database).values()) == {"new"}
+
+
+def test_an_unknown_campaign_is_told(database: Database) -> None:
+    """The message names it and says where to add it."""
+    books.add_campaign(database)
+    with pytest.raises(UsageError, match="unknown campaign nope"):
+        push_leads(campaigns=["nope"])
+
+
+def test_runs_at_the_same_time_create_each_lead_once(
+    database: Database, vendor: Handle, prefect: str, leadloop: Callable[..., Ran]
+) -> None:
+    """Several processes share the leads of one campaign without a double."""
+    books.add_campaign(database, batch_size=10)
+    books.add_leads(database, *ids(300))
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(leadloop, "push", "--json", PREFECT_API_URL=prefect) for _ in range(3)]
+    assert sum(run.result().last["created"] for run in runs) == 300
+    assert created(vendor) == dict.fromkeys(ids(300), 1)
+
+
+def test_what_a_dead_run_was_sending_is_settled_at_once(
+    database: Database, vendor: Handle, environment: Path
+) -> None:
+    """The next run looks up what a killed one had sent, without waiting for a lease."""
+    books.add_campaign(database)
+    books.add_leads(database, "sent", "unsent")
+    push_leads()
+    books.run(
+        database,
+        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')",
+    )
+    books.run(
+        database,
+        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
+        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = 'sent'",
+    )
+    push_leads()
+    assert books.statuses(database) == {"sent": "created", "unsent": "created"}
+    assert created(vendor) == {"sent": 1, "unsent": 1}
+    crashed = books.value(
+        database, "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
+    )
+    assert crashed == 1
