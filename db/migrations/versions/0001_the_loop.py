@@ -226,8 +226,71 @@ COMMENT ON TABLE leadloop.rate_slots IS
 every process takes one.';
 """
 
+COMMENTS = """
+COMMENT ON COLUMN leadloop.campaigns.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.campaigns.name IS 'For people.';
+COMMENT ON COLUMN leadloop.campaigns.batch_size IS 'Overrides LEADLOOP_BATCH_SIZE.';
+COMMENT ON COLUMN leadloop.campaigns.page_size IS 'Overrides LEADLOOP_PAGE_SIZE.';
+COMMENT ON COLUMN leadloop.campaigns.lookback_s IS 'Overrides LEADLOOP_LOOKBACK, seconds.';
+COMMENT ON COLUMN leadloop.campaigns.settle_s IS 'Overrides LEADLOOP_SETTLE, seconds.';
+COMMENT ON COLUMN leadloop.campaigns.window_s IS 'Overrides LEADLOOP_WINDOW, seconds.';
+COMMENT ON COLUMN leadloop.campaigns.epoch_unit IS 'Overrides LEADLOOP_EPOCH_UNIT.';
+COMMENT ON COLUMN leadloop.campaigns.default_region IS 'Overrides LEADLOOP_DEFAULT_REGION.';
+COMMENT ON COLUMN leadloop.sync_runs.flow IS 'The flow''s name, as deployments know it.';
+COMMENT ON COLUMN leadloop.sync_runs.flow_run_id IS 'Prefect''s id of the flow run.';
+COMMENT ON COLUMN leadloop.sync_runs.state IS
+    'crashed: its process died without a word; a later run found that out.';
+COMMENT ON COLUMN leadloop.sync_runs.counts IS
+    'What it did, under the names that the command line prints.';
+COMMENT ON COLUMN leadloop.sync_runs.error IS 'Why it failed, in one line without personal data.';
+COMMENT ON COLUMN leadloop.leads.lead_id IS
+    'Unique in the campaign, sent as text; leading zeros stay.';
+COMMENT ON COLUMN leadloop.leads.phone_number IS 'As people write it; sent in E.164.';
+COMMENT ON COLUMN leadloop.leads.state_code IS 'Two letters; calling hours differ by state.';
+COMMENT ON COLUMN leadloop.leads.ebr_datetime IS
+    'Since when there is an established business relationship.';
+COMMENT ON COLUMN leadloop.leads.custom_fields IS
+    'Any other fields of the campaign, one JSON object.';
+COMMENT ON COLUMN leadloop.leads.inserted_at IS 'When upstream inserted it.';
+COMMENT ON COLUMN leadloop.disable_requests.reason IS 'For people; it is not sent.';
+COMMENT ON COLUMN leadloop.disable_requests.requested_at IS 'When the person opted out.';
+COMMENT ON COLUMN leadloop.disable_requests.sent_at IS
+    'When the vendor was first asked to disable the lead.';
+COMMENT ON COLUMN leadloop.disable_requests.confirmed_at IS
+    'When the vendor confirmed, or the lead was cancelled.';
+COMMENT ON COLUMN leadloop.disable_requests.last_error IS
+    'Why the vendor refused, without personal data.';
+COMMENT ON COLUMN leadloop.lead_outcomes.processed_at IS 'When the vendor was done with the lead.';
+COMMENT ON COLUMN leadloop.lead_outcomes.total_cost IS 'What the vendor charged for the lead.';
+COMMENT ON COLUMN leadloop.lead_outcomes.raw IS
+    'The vendor''s whole result; what jsonb cannot hold is kept as its JSON escape.';
+COMMENT ON COLUMN leadloop.lead_outcomes.first_seen_at IS 'When it was first stored.';
+COMMENT ON COLUMN leadloop.lead_outcomes.updated_at IS 'When it last changed.';
+COMMENT ON COLUMN leadloop.outreach_attempts.channel IS 'call, gmail, sms or ivr.';
+COMMENT ON COLUMN leadloop.outreach_attempts.block IS
+    'The key of the vendor''s result that holds it.';
+COMMENT ON COLUMN leadloop.outreach_attempts.outcome_name IS 'Of a message, its status.';
+COMMENT ON COLUMN leadloop.outreach_attempts.occurred_at IS 'When it was made or sent.';
+COMMENT ON COLUMN leadloop.outreach_attempts.duration_s IS
+    'Seconds; null where the vendor does not say.';
+COMMENT ON COLUMN leadloop.outreach_attempts.cost IS 'Null while it is pending.';
+COMMENT ON COLUMN leadloop.outreach_attempts.answers IS
+    'The script''s answers of a call; the content of a message.';
+COMMENT ON COLUMN leadloop.watermarks.stream IS 'outcomes is the only one.';
+COMMENT ON COLUMN leadloop.poll_windows.window_after IS 'Where the range begins.';
+COMMENT ON COLUMN leadloop.poll_windows.window_before IS 'Where it ends.';
+COMMENT ON COLUMN leadloop.poll_windows.closed_through IS
+    'Up to where it was proven stored; null if nothing was.';
+COMMENT ON COLUMN leadloop.poll_windows.pages IS 'Pages of the last reading.';
+COMMENT ON COLUMN leadloop.poll_windows.polled_at IS 'When it was stored.';
+COMMENT ON COLUMN leadloop.unreadable_results.digest IS
+    'SHA-256 of raw: the same result is kept once.';
+COMMENT ON COLUMN leadloop.unreadable_results.reason IS 'What it lacks.';
+COMMENT ON COLUMN leadloop.rate_slots.free_at IS 'From when a request may use it.';
+"""
+
 
 def upgrade() -> None:
     """Build everything; `db.schema` has made the schema itself, for Alembic's own table."""
-    for statements in (CAMPAIGNS, RUNS, LEADS, OPT_OUTS, OUTCOMES, POLLING, BUDGET):
+    for statements in (CAMPAIGNS, RUNS, LEADS, OPT_OUTS, OUTCOMES, POLLING, BUDGET, COMMENTS):
         op.get_bind().exec_driver_sql(statements)
