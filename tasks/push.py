@@ -70,8 +70,6 @@ class Push:
     def _look_up(self, most: int) -> int:
         settled = self._doubts.resolve_some(most)
         self._count(created=settled.found)
-        if settled.looked_up:
-            self._patience.progress()
         return settled.looked_up
 
     def _send_up_to(self, most: int) -> bool:
@@ -82,7 +80,10 @@ class Push:
         """
         share = _Share(most)
         with self.run.place.threads() as pool:
-            senders = [pool.submit(self._send_on, share) for _ in range(pool.size)]
+            # After a failure one batch goes ahead alone: a vendor that takes creates and never
+            # answers must not put the whole backlog in doubt.
+            at_once = 1 if self._patience.tried else pool.size
+            senders = [pool.submit(self._send_on, share) for _ in range(at_once)]
             wait(senders)
         _raise_worst(senders)
         return share.drained

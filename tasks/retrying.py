@@ -49,6 +49,11 @@ class Patience:
     def __init__(self) -> None:
         self._fruitless = 0
 
+    @property
+    def tried(self) -> bool:
+        """Whether the last try failed."""
+        return self._fruitless > 0
+
     def progress(self) -> None:
         """Something was done."""
         self._fruitless = 0

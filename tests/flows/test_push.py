@@ -147,6 +147,23 @@ def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
     assert set(books.statuses(database).values()) == {"created"}
 
 
+def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run gives up after a few batches; they are in doubt, and the rest is still new."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "60")
+    monkeypatch.setattr("tasks.retrying.PATIENCE", 3)
+    books.add_campaign(database, batch_size=1)
+    books.add_leads(database, *ids(100))
+    vendor.fault(route="create", when="after", kind="status", status=500, every=1)
+    vendor.change(shows_unprocessed=False)
+    with pytest.raises(CampaignsFailed):
+        push_leads()
+    doubts = list(books.statuses(database).values()).count("in_doubt")
+    assert 1 <= doubts <= 4 + 2
+    assert set(created(vendor).values()) == {1}
+
+
 def test_doubt_stays_where_the_vendor_hides_unprocessed_leads(
     database: Database, vendor: Handle
 ) -> None:
