@@ -49,7 +49,9 @@ def postgres() -> Iterator[str]:
         embedded.running(Path(directory) / "pg") as url,
     ):
         # No test pulls the plug, and a new database a test is a lot to write through.
-        _as_superuser(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        _as_superuser(url, "ALTER SYSTEM SET fsync = off")
+        # Whoever waits for a lock that nobody gives up fails its test instead of hanging it.
+        _as_superuser(url, "ALTER SYSTEM SET lock_timeout = '30s'", "SELECT pg_reload_conf()")
         _as_superuser(url, f"CREATE DATABASE {_TEMPLATE}")
         _migrate(_at(url, _TEMPLATE))
         yield url
