@@ -34,7 +34,7 @@ class Window:
 def cut(after: datetime, before: datetime, longest: timedelta) -> Iterator[Window]:
     """Windows, none longer than `longest`, that leave no gap from `after` to `before`."""
     start = after
-    while start + longest < before:
+    while before - start > longest:
         yield Window(after=start, before=start + longest)
         start += longest
     if start < before:

@@ -1,4 +1,4 @@
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -40,6 +40,13 @@ def test_nothing_is_cut_into_nothing() -> None:
     """A range that is empty, or runs backwards, has no window."""
     assert list(cut(EPOCH, EPOCH, timedelta(hours=1))) == []
     assert list(cut(EPOCH, EPOCH - timedelta(1), timedelta(hours=1))) == []
+
+
+def test_a_range_may_end_where_python_s_years_do() -> None:
+    """A person who types the year 9999 means "all there is", and gets no traceback."""
+    end = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    windows = list(cut(end - timedelta(minutes=90), end, timedelta(hours=1)))
+    _assert_covers(windows, end - timedelta(minutes=90), end)
 
 
 @given(_windows(), st.integers(2, 20))
