@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from db import campaigns, leads
 from db.leads import Doubt
-from leadloop.client.errors import Stopped
 from tasks.workplace import Run
 
 
@@ -61,23 +60,17 @@ class Doubts:
     def _resolve(self, doubt: Doubt) -> bool:
         """Look up one lead. Returns whether the vendor has it."""
         campaign_id = self._run.campaign.campaign_id
-        try:
-            found = self._run.place.api.find(campaign_id, doubt.lead_id)
-        except Stopped as error:
-            if error.answer.status != 404:
-                raise
-            # The vendor may answer so for a lead that it lacks; it proves nothing either way.
-            return False
-        if found is None and not (doubt.settled and self._absence_counts()):
-            return False
-        with self._run.place.database.begin() as connection:
-            if found is None:
+        seen = self._run.place.api.find(campaign_id, doubt.lead_id)
+        if seen.result is not None:
+            with self._run.place.database.begin() as connection:
+                leads.settle_found(connection, campaign_id, doubt.lead_id)
+                if not seen.result.get("processed_at"):
+                    campaigns.learn_visibility(connection, campaign_id, shows=True)
+            return True
+        if seen.absent and doubt.settled and self._absence_counts():
+            with self._run.place.database.begin() as connection:
                 leads.settle_absent(connection, campaign_id, doubt)
-                return False
-            leads.settle_found(connection, campaign_id, doubt.lead_id)
-            if not found.get("processed_at"):
-                campaigns.learn_visibility(connection, campaign_id, shows=True)
-        return True
+        return False
 
     def _absence_counts(self) -> bool:
         """Whether the vendor shows created, unprocessed leads: tried on one, and remembered."""
@@ -92,8 +85,9 @@ class Doubts:
         if specimen is None:
             return False
         lead_id, settled = specimen
-        shows = place.api.find(campaign.campaign_id, lead_id) is not None
-        if shows or settled:
+        seen = place.api.find(campaign.campaign_id, lead_id)
+        shows = seen.result is not None
+        if shows or (seen.absent and settled):
             with place.database.begin() as connection:
                 campaigns.learn_visibility(connection, campaign.campaign_id, shows=shows)
         return shows

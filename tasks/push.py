@@ -191,7 +191,11 @@ class Push:
             self.run.place.database.insist(lambda c: leads.record_created(c, ours))
         self._count(created=len(created))
         self._reject(
-            {key: f"vendor: {without_personal_data(text)}" for key, text in reasons.items()},
+            {
+                lead.lead_id: _vendors_words(reasons[lead.lead_id], lead)
+                for lead in batch
+                if lead.lead_id in reasons
+            },
             was_sent=True,
         )
         self._patience.progress()
@@ -297,6 +301,13 @@ class Push:
     def _count(self, **amounts: int) -> None:
         self.tally.add(**amounts)
         self._watcher.done(self._label, sum(amounts.values()))
+
+
+def _vendors_words(reason: str, lead: Sendable) -> str:
+    """The vendor's reason, without what it repeats of the lead."""
+    parts = lead.contact_name.split() if lead.contact_name else []
+    private = (lead.contact_name, lead.e164, *(part for part in parts if len(part) > 1))
+    return f"vendor: {without_personal_data(reason, *private)}"
 
 
 @dataclass

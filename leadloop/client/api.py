@@ -33,6 +33,14 @@ class Receipt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """What a lookup of one lead showed: its `result`, or that it is `absent`, or neither."""
+
+    result: Mapping[str, Any] | None
+    absent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """One page of results; `count` is what the vendor says the whole query holds."""
 
@@ -99,24 +107,25 @@ class LeadsApi:
                 return Page(count=0, results=(), vendor_now=None)
             raise
 
-    def find(self, campaign_id: str, lead_id: str) -> Mapping[str, Any] | None:
-        """The vendor's result for one lead, processed or not; None where its page lacks it.
+    def find(self, campaign_id: str, lead_id: str) -> Sighting:
+        """Look up one lead, processed or not.
 
-        Only a page of the vendor's own is taken for an answer: a 404 may come from anybody.
+        Only an empty page counts as absence: a 404 may come from anybody, and a page of other
+        leads from a server that does not know the parameter.
 
         Raises:
             Resend, Paused, Stopped: see leadloop.client.errors.
         """
-        page = self._page(campaign_id, {"lead_id": lead_id})
-        # A server that does not know the parameter would answer with everybody.
-        return next(
-            (
-                item
-                for item in page.results
-                if isinstance(item, dict) and lead_id_of(item) == lead_id
-            ),
-            None,
-        )
+        try:
+            page = self._page(campaign_id, {"lead_id": lead_id})
+        except Stopped as error:
+            if error.answer.status == 404:
+                return Sighting(result=None, absent=False)
+            raise
+        for item in page.results:
+            if isinstance(item, dict) and lead_id_of(item) == lead_id:
+                return Sighting(result=item, absent=False)
+        return Sighting(result=None, absent=not page.results)
 
     def _page(self, campaign_id: str, params: Mapping[str, str]) -> Page:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"

@@ -62,10 +62,11 @@ class Lead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sendable:
-    """A lead that may be sent: its id, its number in E.164, and its JSON object."""
+    """A lead that may be sent: its id, its number in E.164, its name, and its JSON object."""
 
     lead_id: str
     e164: str | None
+    contact_name: str | None
     body: bytes
 
     def __repr__(self) -> str:
@@ -104,7 +105,10 @@ def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
     }
     present = {key: value for key, value in fixed.items() if value is not None}
     return Sendable(
-        lead_id=lead.lead_id, e164=number, body=_spliced(present, _custom(lead.custom_fields))
+        lead_id=lead.lead_id,
+        e164=number,
+        contact_name=lead.contact_name,
+        body=_spliced(present, _custom(lead.custom_fields)),
     )
 
 

@@ -11,6 +11,10 @@ _REASON_KEYS = ("error", "errors", "reason", "message", "detail", "details")
 _FAILED_LISTS = ("errors", "failed", "failures", "rejected", "invalid", "invalid_leads", "unknown")
 _FAILED_STATES = frozenset({"error", "failed", "failure", "rejected", "invalid", "not_found"})
 _DUPLICATE = re.compile(r"already|exists|duplicate", re.IGNORECASE)
+#: A duplicate of something else than the id, a person on some list, a thing that does *not* exist.
+_OF_SOMETHING_ELSE = re.compile(
+    r"phone|number|contact|\blist\b|campaign|field|state|\bnot?\b|n't", re.IGNORECASE
+)
 _LONG_DIGITS = re.compile(r"\+?\d[\d\s().-]{5,}\d")
 # Bounded, or a long text without a blank would take minutes.
 _EMAIL = re.compile(r"\S{1,64}@\S+")
@@ -27,8 +31,8 @@ def refused_leads(body: Any, sent: Collection[str]) -> dict[str, str]:
 
 
 def says_duplicate(reason: str) -> bool:
-    """Whether the vendor's words mean that it has this lead already."""
-    return bool(_DUPLICATE.search(reason))
+    """Whether the vendor's words mean that it has the lead of this id already."""
+    return bool(_DUPLICATE.search(reason)) and not _OF_SOMETHING_ELSE.search(reason)
 
 
 def words(body: Any) -> str:

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from leadloop.client.api import Sighting
 from leadloop.client.errors import Refused, Resend, Stopped, TooLarge
 from leadloop.core.leads import Sendable
 from leadloop.core.timestamps import EPOCH
@@ -22,7 +23,10 @@ _DATE = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
 def sendable(lead_id: str, **more: Any) -> Sendable:
     """A lead as it is sent."""
     row = books.lead(lead_id, **more)
-    return Sendable(lead_id=lead_id, e164=row["phone_number"], body=json.dumps(row).encode())
+    body = json.dumps(row).encode()
+    return Sendable(
+        lead_id=lead_id, e164=row["phone_number"], contact_name=row["contact_name"], body=body
+    )
 
 
 def create(client: Client, *lead_ids: str) -> None:
@@ -37,7 +41,7 @@ def test_a_batch_is_created_in_one_request(client: Client, vendor: Handle) -> No
     assert vendor.books.creations("C1") == {"a": 1, "007": 1}
     assert [entry.kind for entry in vendor.requests] == ["create"]
     assert client.turns == []
-    found = client.find("C1", "a")
+    found = client.find("C1", "a").result
     assert found is not None
     assert found["plan"] == "x\N{SNOWMAN}"
     assert found["contact_name"] == "Ann a"
@@ -138,7 +142,12 @@ def test_every_documented_parameter_is_sent(reach: Reach, unit: Any) -> None:
 
 def test_a_create_and_a_disable_on_the_wire(reach: Reach) -> None:
     """JSON lists, said to be JSON; ids as text and custom digits as they are."""
-    lead = Sendable(lead_id="007", e164=None, body=b'{"lead_id":"007","n":0.12345678901234567890}')
+    lead = Sendable(
+        lead_id="007",
+        e164=None,
+        contact_name=None,
+        body=b'{"lead_id":"007","n":0.12345678901234567890}',
+    )
     with listening(response("201 Created")) as listener:
         client = reach(listener.url)
         client.create("C1", [lead, lead])
@@ -181,16 +190,16 @@ def test_a_lead_is_found_however_its_id_comes_back(
     """As text or as a number; one with a leading zero is another lead."""
     vendor.change(lead_id_answer=written)
     create(client, "7")
-    assert client.find("C1", "7") is not None
-    assert client.find("C1", "07") is None
-    assert client.find("C1", "8") is None
+    assert client.find("C1", "7").result is not None
+    assert client.find("C1", "07") == Sighting(result=None, absent=True)
+    assert client.find("C1", "8") == Sighting(result=None, absent=True)
 
 
-def test_a_server_that_does_not_know_the_filter_finds_nobody(reach: Reach) -> None:
-    """It answers with everybody: the first of them is not the one that was asked for."""
+def test_a_server_that_does_not_know_the_filter_tells_nothing(reach: Reach) -> None:
+    """It answers with everybody: that a lead is not on this page does not make it absent."""
     everybody = '{"count": 2, "results": [{"lead_id": 1}, "odd"]}'
     with listening(response("200 OK", everybody)) as listener:
-        assert reach(listener.url).find("C1", "2") is None
+        assert reach(listener.url).find("C1", "2") == Sighting(result=None, absent=False)
 
 
 @pytest.mark.parametrize(

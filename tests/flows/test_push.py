@@ -147,6 +147,34 @@ def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
     assert set(books.statuses(database).values()) == {"created"}
 
 
+@pytest.mark.parametrize(
+    "answer", [{"status": 404, "body": "html"}, {"status": 404}], ids=["proxy", "vendor"]
+)
+def test_a_lookup_that_is_answered_404_proves_nothing(
+    database: Database, vendor: Handle, answer: dict[str, Any]
+) -> None:
+    """A lead that was created and cannot be looked up stays in doubt; it is not sent again."""
+    vendor.change(repeat="second")
+    books.add_campaign(database, shows_unprocessed=True)
+    books.add_leads(database, *ids(5))
+    vendor.fault(route="create", kind="reset", when="after", nth=1)
+    vendor.fault(route="responses", kind="status", every=1, **answer)
+    push_leads()
+    assert created(vendor) == dict.fromkeys(ids(5), 1)
+    assert set(books.statuses(database).values()) == {"in_doubt"}
+
+
+def test_the_vendors_words_are_kept_without_the_name(database: Database, vendor: Handle) -> None:
+    """What the vendor repeats of a person does not get into `last_error`."""
+    vendor.change(newer_limits=True)
+    books.add_campaign(database)
+    name = "Zebulon " + "Quirk" * 12
+    books.add_leads(database, books.lead("long", contact_name=name))
+    push_leads()
+    assert "Quirk" not in books.errors(database)["long"]
+    assert "Zebulon" not in books.errors(database)["long"]
+
+
 def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
     database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,20 @@ def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
     assert not says_duplicate("Invalid phone")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "A lead with this phone number already exists",
+        "this person is already on the do-not-call list",
+        "no such state exists",
+        "duplicate phone_number",
+    ],
+)
+def test_a_refusal_is_not_taken_for_a_duplicate(said: str) -> None:
+    """A lead that the vendor refused must not count as one that it has."""
+    assert not says_duplicate(said)
+
+
 @given(
     st.integers(2_000_000, 9_999_999),
     st.sampled_from(
