@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from db import leads, outcomes, watermarks
 from db.database import Connection
@@ -28,6 +28,8 @@ MOST_PAGES = 50
 #: How often a window whose rows shift while it is read is read before it is left for later.
 MOST_READINGS = 4
 _SHORTEST_MS = 2
+#: A vendor's clock that is ahead by more is followed, at the price of one request more.
+_CLOCKS_AGREE = timedelta(seconds=5)
 
 
 @step("read-windows")
@@ -244,12 +246,13 @@ class Poll:
         )
 
     def _plan_up_to(self, vendor_now: datetime) -> None:
-        """Plan what lies between our clock and the vendor's, where that is far ahead."""
-        if vendor_now - self._end > self.run.campaign.settle:
-            more = list(cut(self._end, vendor_now, self.run.campaign.longest_window))
-            self._windows.extend(more)
-            self._watcher.planned(self._label, len(more))
-            self._end = vendor_now
+        """Plan what lies between our clock and the vendor's, once: the rest is the next poll's."""
+        self._follow = False
+        if vendor_now - self._end > _CLOCKS_AGREE:
+            # Its header is in whole seconds, rounded down.
+            end = vendor_now + timedelta(seconds=1)
+            self._windows.extend(cut(self._end, end, self.run.campaign.longest_window))
+            self._watcher.planned(self._label, len(self._windows))
 
     def _database_now(self) -> datetime:
         with self.run.place.database.begin() as connection:

@@ -256,6 +256,21 @@ def test_a_read_that_fails_is_tried_again(
     assert set(books.outcomes(database)) == set(ids)
 
 
+@pytest.mark.parametrize("ahead", [30, 3600, -3600])
+def test_the_vendors_clock_says_what_now_is(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """What it has just processed is read, and nothing beyond its own now is taken for closed."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "10")
+    vendor.change(clock_offset=ahead)
+    push(database, 1)
+    vendor_now = now() + timedelta(seconds=ahead)
+    process(vendor, "L0000", vendor_now)
+    books.run(database, "UPDATE leadloop.leads SET sent_at = sent_at - interval '2 hours'")
+    assert poll_outcomes()["inserted"] == 1
+    assert watermark(database) <= now() + timedelta(seconds=ahead - 10)
+
+
 def test_since_counts_where_there_is_no_watermark(database: Database, vendor: Handle) -> None:
     """`since` begins a campaign's first poll, and is no more than that."""
     push(database, 1)
