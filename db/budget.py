@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 _MARGIN_S = 0.5
 _MARGIN_SHARE = 1 / 40
-_MOST_SLOTS = 1000
+_MOST_SLOTS = 256
 
 _GROW = text("""
 INSERT INTO leadloop.rate_slots (slot, free_at)
@@ -59,14 +59,23 @@ class RateLimit:
 
     @property
     def slots(self) -> int:
-        """Rows of the ring. A generous limit is kept in shares: 10,000/60 as 1,000 in 6 seconds."""
-        return min(self.requests, _MOST_SLOTS)
+        """Rows of the ring. Of a generous limit each row serves several requests a period."""
+        return self.requests // -(-self.requests // _MOST_SLOTS)
+
+    @property
+    def uses(self) -> int:
+        """How often a slot may be used in a period: all of them together, at most `requests`."""
+        return self.requests // self.slots
+
+    @property
+    def margin_s(self) -> float:
+        """Seconds by which the way to the vendor may be longer for one request than for another."""
+        return min(_MARGIN_S, self.period_s * _MARGIN_SHARE)
 
     @property
     def busy_s(self) -> float:
-        """Seconds that a slot stays taken: the period, and a margin for the way to the vendor."""
-        margin_s = min(_MARGIN_S, self.period_s * _MARGIN_SHARE)
-        return self.period_s * self.slots / self.requests + margin_s
+        """Seconds that a slot stays taken: its share of the period with the margin."""
+        return (self.period_s + self.margin_s) / self.uses
 
     @property
     def kept_for_disables(self) -> int:

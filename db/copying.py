@@ -1,7 +1,6 @@
 """COPY into a temporary table: the quickest way in for many rows."""
 
 import io
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +9,6 @@ from sqlalchemy import Connection
 
 Value = str | int | bool | Decimal | datetime | None
 
-_SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -33,5 +31,7 @@ def _cell(value: Value) -> str:
     if value is None:
         return r"\N"
     if isinstance(value, str):
-        return value.translate(_ESCAPES) if _SPECIAL.search(value) else value
+        # What is printable and has no backslash needs no escape: most, and found out at once.
+        plain = value.isprintable() and "\\" not in value
+        return value if plain else value.translate(_ESCAPES)
     return value.isoformat() if isinstance(value, datetime) else str(value)

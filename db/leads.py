@@ -21,25 +21,28 @@ SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = '
 # opted it out. `opted_out` is on the row itself, so an opt-out that commits while this statement
 # runs is seen when the row is locked; the EXISTS covers an opt-out that came before its lead.
 # `alive` locks the run's own row: a run that another one has declared dead gets nothing.
-_CLAIM = text("""
-WITH alive AS (
-    SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'running' FOR SHARE
+_ALIVE = "SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'running' FOR SHARE"
+_OPTED_OUT = """lead.opted_out OR EXISTS (
+           SELECT FROM leadloop.disable_requests AS d
+            WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id) AS opted_out"""
+_DECIDE = """
+UPDATE leadloop.leads AS lead
+   SET status = CASE WHEN picked.opted_out THEN 'cancelled' ELSE 'sending' END,
+       sent_at = CASE WHEN NOT picked.opted_out THEN clock_timestamp() END,
+       run_id = :run, last_error = NULL
+  FROM picked
+ WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
+"""
+_CLAIM = text(f"""
+WITH alive AS ({_ALIVE}
 ), picked AS (
-    SELECT campaign_id, lead_id
-      FROM leadloop.leads
-     WHERE campaign_id = :campaign AND status = 'new' AND EXISTS (SELECT FROM alive)
-     ORDER BY seq
+    SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
+      FROM leadloop.leads AS lead
+     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND EXISTS (SELECT FROM alive)
+     ORDER BY lead.seq
      LIMIT :most
-       FOR NO KEY UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE leadloop.leads AS lead
-       SET status = CASE WHEN lead.opted_out OR EXISTS (
-                             SELECT FROM leadloop.disable_requests AS d
-                              WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id)
-                         THEN 'cancelled' ELSE 'sending' END,
-           sent_at = clock_timestamp(), run_id = :run, last_error = NULL
-      FROM picked
-     WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
+       FOR NO KEY UPDATE OF lead SKIP LOCKED
+), claimed AS ({_DECIDE}
     RETURNING lead.*
 ), cancelled AS (
     UPDATE leadloop.disable_requests AS d
@@ -58,32 +61,17 @@ SELECT lead_id, status, phone_number, contact_name, state_code,
 """)
 
 # The same decisions once more, for leads of ours that are about to be sent in another batch.
-_CLAIM_AGAIN = text("""
-WITH alive AS (
-    SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'running' FOR SHARE
-), mine AS (
-    SELECT campaign_id, lead_id FROM leadloop.leads
-     WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
-       AND status = 'sending' AND EXISTS (SELECT FROM alive)
-       FOR NO KEY UPDATE
-), claimed AS (
-    UPDATE leadloop.leads AS lead
-       SET status = CASE WHEN lead.opted_out OR EXISTS (
-                             SELECT FROM leadloop.disable_requests AS d
-                              WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id)
-                         THEN 'cancelled' ELSE 'sending' END,
-           sent_at = clock_timestamp()
-      FROM mine
-     WHERE lead.campaign_id = mine.campaign_id AND lead.lead_id = mine.lead_id
-    RETURNING lead.lead_id, lead.status
+_CLAIM_AGAIN = text(f"""
+WITH alive AS ({_ALIVE}
+), picked AS (
+    SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
+      FROM leadloop.leads AS lead
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids) AND lead.run_id = :run
+       AND lead.status = 'sending' AND EXISTS (SELECT FROM alive)
+       FOR NO KEY UPDATE OF lead
 )
-SELECT lead_id, status FROM claimed
-""")
-
-# A cancelled lead was never sent.
-_FORGET_SENDING = text("""
-UPDATE leadloop.leads SET sent_at = NULL
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'cancelled'
+{_DECIDE}
+RETURNING lead.lead_id, lead.status
 """)
 
 # The run's own answers also settle a lead that another run has put in doubt meanwhile.
@@ -184,9 +172,6 @@ def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -
     no longer `running`.
     """
     rows = connection.execute(_CLAIM, {"campaign": campaign_id, "run": run_id, "most": most}).all()
-    cancelled = [row.lead_id for row in rows if row.status == "cancelled"]
-    if cancelled:
-        connection.execute(_FORGET_SENDING, {"campaign": campaign_id, "ids": cancelled})
     return Claim(
         leads=[
             Lead(
@@ -200,17 +185,15 @@ def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -
             for row in rows
             if row.status == "sending"
         ],
-        cancelled=len(cancelled),
+        cancelled=sum(row.status == "cancelled" for row in rows),
     )
 
 
 def claim_again(connection: Connection, batch: "Batch") -> tuple[list[str], int]:
     """Which leads of a refused batch may be sent once more, and how many have opted out since."""
     rows = connection.execute(_CLAIM_AGAIN, batch.key()).all()
-    cancelled = [row.lead_id for row in rows if row.status == "cancelled"]
-    if cancelled:
-        connection.execute(_FORGET_SENDING, {"campaign": batch.campaign_id, "ids": cancelled})
-    return [row.lead_id for row in rows if row.status == "sending"], len(cancelled)
+    wanted = [row.lead_id for row in rows if row.status == "sending"]
+    return wanted, len(rows) - len(wanted)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,9 +47,30 @@ class Budget:
         Raises:
             RunError: the run is being stopped.
         """
-        slot = self._take(call)
-        self._sleep(slot.wait_s)
+        slot = self.take(call)
+        self.wait_for(slot)
         return slot
+
+    def take(self, call: Call) -> Slot:
+        """Take a slot, whose turn may be yet to come.
+
+        Raises:
+            RunError: the run is being stopped.
+        """
+        while True:
+            with self._database.session() as connection:
+                slot = budget.take(connection, self._limit, urgent=call is Call.DISABLE)
+            if slot is not None:
+                return slot
+            self._sleep(_ALL_TAKEN_PAUSE_S)
+
+    def wait_for(self, slot: Slot) -> None:
+        """Return when a slot may be used.
+
+        Raises:
+            RunError: the run is being stopped.
+        """
+        self._sleep(slot.wait_s)
 
     def _sleep(self, seconds: float) -> None:
         if self._stopped.wait(seconds):
@@ -64,11 +85,3 @@ class Budget:
         """The vendor asked for a pause: nobody sends anything for so long."""
         with self._database.begin() as connection:
             budget.push_back(connection, pause_s)
-
-    def _take(self, call: Call) -> Slot:
-        while True:
-            with self._database.session() as connection:
-                slot = budget.take(connection, self._limit, urgent=call is Call.DISABLE)
-            if slot is not None:
-                return slot
-            self._sleep(_ALL_TAKEN_PAUSE_S)

@@ -5,7 +5,7 @@ transaction, so the watermark is never ahead of what is stored.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +38,29 @@ def read_windows(poll: "Poll", most: int) -> bool:
     return poll.some(most)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One result as lines for COPY; `key` tells it from the other results of a window."""
+
+    key: tuple[str, str]
+    outcome: str | None = None
+    attempts: Sequence[str] = ()
+    unreadable: tuple[str, object] | None = None
+
+
+def row(result: object) -> Row:
+    """Take a result apart; one that cannot be read is kept as it is, with the reason."""
+    try:
+        read = read_result(result)
+    except UnreadableResult as error:
+        return Row(key=("", dumps(result)), unreadable=(str(error), result))
+    return Row(
+        key=(read.lead_id, read.outcome.processed_at.isoformat() if read.outcome else ""),
+        outcome=outcomes.outcome_line(read.outcome) if read.outcome else None,
+        attempts=[outcomes.attempt_line(attempt) for attempt in read.attempts],
+    )
+
+
 @dataclass(kw_only=True)
 class Reading:
     """What the pages of one window held, as lines for COPY."""
@@ -56,26 +79,19 @@ class Reading:
         """Whether every result that the API counts was read, while the count stood still."""
         return self.steady and len(self.seen) == self.claimed
 
-    def add(self, page: Page) -> None:
+    def add(self, count: int, rows: Iterable[Row]) -> None:
         """Take in a page. A result that came before, word for word, counts once."""
         self.pages += 1
-        for result in page.results:
-            self._add(result)
-
-    def _add(self, result: object) -> None:
-        try:
-            read = read_result(result)
-        except UnreadableResult as error:
-            self.seen.add(("", dumps(result)))
-            self.unreadable.append((str(error), result))
-            return
-        key = (read.lead_id, read.outcome.processed_at.isoformat() if read.outcome else "")
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        if read.outcome:
-            self.outcomes.append(outcomes.outcome_line(read.outcome))
-        self.attempts += map(outcomes.attempt_line, read.attempts)
+        self.steady = self.steady and count == self.claimed
+        for row in rows:
+            if row.key in self.seen:
+                continue
+            self.seen.add(row.key)
+            self.attempts += row.attempts
+            if row.outcome is not None:
+                self.outcomes.append(row.outcome)
+            if row.unreadable is not None:
+                self.unreadable.append(row.unreadable)
 
 
 class Poll:
@@ -186,14 +202,18 @@ class Poll:
 
     def _read_once(self, pool: ThreadPoolExecutor, window: Window, first: Page) -> Reading:
         reading = Reading(claimed=first.count, vendor_now=first.vendor_now or self._database_now())
-        reading.add(first)
+        reading.add(first.count, map(row, first.results))
         # The vendor may give fewer results a page than asked for: its first page tells.
         size = len(first.results)
         numbers = range(2, -(-first.count // size) + 1) if size else range(0)
-        for page in pool.map(lambda number: self._page(window, number), numbers):
-            reading.add(page)
-            reading.steady = reading.steady and page.count == first.count
+        for count, rows in pool.map(lambda number: self._rows(window, number), numbers):
+            reading.add(count, rows)
         return reading
+
+    def _rows(self, window: Window, number: int) -> tuple[int, list[Row]]:
+        """A page's count and rows: taken apart by the thread that read it, while others wait."""
+        page = self._page(window, number)
+        return page.count, [row(result) for result in page.results]
 
     def _page(self, window: Window, number: int) -> Page:
         campaign = self.run.campaign

@@ -110,12 +110,18 @@ class Push:
         with share.lock:
             if share.left <= 0 or share.drained:
                 return None
-            with self.run.place.database.session() as connection:
-                share.drained = not leads.any_new(connection, self.run.campaign.campaign_id)
-            if share.drained:
-                return None
             share.left -= 1
-            return self.run.place.budget.wait_turn(Call.CREATE)
+            slot = self.run.place.budget.take(Call.CREATE)
+            if slot.wait_s > 0 and not self._any_new():
+                share.drained = True
+                self.run.place.budget.give_back(slot)
+                return None
+            self.run.place.budget.wait_for(slot)
+            return slot
+
+    def _any_new(self) -> bool:
+        with self.run.place.database.session() as connection:
+            return leads.any_new(connection, self.run.campaign.campaign_id)
 
     def _fill(self) -> tuple[list[Sendable], bool]:
         """A batch as full as it gets, and whether there was nothing left to claim.
@@ -133,7 +139,7 @@ class Push:
         return batch, False
 
     def _claim(self, most: int) -> Claim:
-        with self.run.place.database.begin() as connection:
+        with self.run.place.database.session() as connection:
             claim = leads.claim(
                 connection,
                 campaign_id=self.run.campaign.campaign_id,

@@ -4,7 +4,7 @@ Sources: the seed ("Response Structure") for the fixed keys, the vendor's "Respo
 chapter (VENDOR_API.md, the facts marked with a dagger) for the outreach blocks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -16,7 +16,8 @@ from leadloop.core.timestamps import epoch_ms, read_time
 
 _FIXED = LEAD_FIELDS | ANSWER_FIELDS
 _LISTS = "call_attempt_"
-_LAST = "last_call_attempt_"
+_LAST_MARK = "last_"
+_LAST = _LAST_MARK + _LISTS
 _CALL_FACTS = frozenset(
     {
         "reference_id",
@@ -36,6 +37,7 @@ _BLOCK_FACTS = {
     "ivr": frozenset({"text_to_speak", "multi_text_to_speak", "dtmf_response", "sent_at", "cost"}),
 }
 _BLOCK_FIXED = frozenset({"cost", "status", "sent_at", "duration"})
+_OUTREACH = (_LISTS, _LAST, *(f"{channel}_" for channel in _BLOCK_FACTS))
 
 # Postgres refuses numbers of many thousand digits, and with one of them a whole window.
 _LONGEST_NUMBER = 1000
@@ -138,11 +140,13 @@ def _outcome(lead_id: str, result: Mapping[str, Any]) -> Outcome | None:
 
 
 def _attempts(lead_id: str, result: Mapping[str, Any]) -> Iterator[Attempt]:
-    for block, items in _call_blocks(result).items():
+    # Most keys are no outreach: sorted out once, quickly.
+    outreach = {key: value for key, value in result.items() if key.startswith(_OUTREACH)}
+    for block, items in _call_blocks(result, outreach).items():
         keys = _KeySpace()
         for item in items:
             yield _call(lead_id, block, item, keys)
-    for key, value in result.items():
+    for key, value in outreach.items():
         channel = _channel(key, value)
         if channel is None:
             continue
@@ -151,13 +155,15 @@ def _attempts(lead_id: str, result: Mapping[str, Any]) -> Iterator[Attempt]:
             yield _message(lead_id, channel, key, item, keys)
 
 
-def _call_blocks(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def _call_blocks(
+    result: Mapping[str, Any], outreach: Mapping[str, Any]
+) -> dict[str, list[Mapping[str, Any]]]:
     """Call attempts by block; the last one is added where the list does not hold it."""
     blocks: dict[str, list[Mapping[str, Any]]] = {}
-    for key in _named(result, "call_attempt_keys", _LISTS):
+    for key in _named(result, "call_attempt_keys", outreach, _LISTS):
         _add_new(blocks.setdefault(key, []), _objects(result.get(key)))
-    for key in _named(result, "last_call_attempt_keys", _LAST):
-        _add_new(blocks.setdefault(key.removeprefix("last_"), []), _objects(result.get(key)))
+    for key in _named(result, "last_call_attempt_keys", outreach, _LAST):
+        _add_new(blocks.setdefault(key.removeprefix(_LAST_MARK), []), _objects(result.get(key)))
     return blocks
 
 
@@ -167,16 +173,18 @@ def _add_new(items: list[Mapping[str, Any]], more: list[Mapping[str, Any]]) -> N
             items.append(item)
 
 
-def _named(result: Mapping[str, Any], names: str, prefix: str) -> list[str]:
+def _named(
+    result: Mapping[str, Any], names: str, outreach: Mapping[str, Any], prefix: str
+) -> Iterable[str]:
     """The keys that `names` lists, and those that look like one where it lists too few."""
     listed = result.get(names)
     keys = [key for key in listed if isinstance(key, str)] if isinstance(listed, list) else []
     seen = [
         key
-        for key, value in result.items()
+        for key, value in outreach.items()
         if key.startswith(prefix) and key not in _FIXED and _objects(value)
     ]
-    return list(dict.fromkeys(keys + seen))
+    return dict.fromkeys(keys + seen)
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:
@@ -219,9 +227,9 @@ def _answers(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _channel(key: str, value: Any) -> str | None:
-    channel, separator, block = key.partition("_")
+    channel, _, block = key.partition("_")
     facts = _BLOCK_FACTS.get(channel)
-    if not (facts and separator and block):
+    if not (facts and block):
         return None
     items = value if isinstance(value, list) else [value]
     looks_right = bool(items) and all(

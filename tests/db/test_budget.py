@@ -2,6 +2,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from db import budget
@@ -64,6 +66,15 @@ def test_no_stretch_of_a_period_holds_more_than_is_allowed(
     period = timedelta(seconds=limit.period_s)
     for first, beyond in zip(moments, moments[limit.requests :], strict=False):
         assert beyond - first > period
+
+
+@given(requests=st.integers(1, 100_000), period_s=st.floats(0.001, 86_400))
+def test_a_ring_allows_what_the_limit_does_and_hardly_less(requests: int, period_s: float) -> None:
+    """All slots together serve no more than `requests` a period, and 99 % of them at least."""
+    limit = RateLimit(requests=requests, period_s=period_s)
+    assert limit.slots * limit.uses <= requests
+    assert limit.slots * limit.uses >= 0.98 * requests
+    assert limit.uses * limit.busy_s >= limit.period_s + 0.99 * limit.margin_s
 
 
 def test_the_whole_budget_can_be_used_but_for_the_share_of_disables(database: Database) -> None:
