@@ -126,8 +126,11 @@ class Push:
         budget = self.run.place.budget
         with share.lock:
             while share.left > 0 and not share.drained:
-                if not self._any_new(share):
+                # Nothing to send needs no login, and no wait; whether that is so is worth a look
+                # at the start and before a wait, else the claim finds out.
+                if not share.begun and not self._any_new(share):
                     return None
+                share.begun = True
                 self.run.place.api.log_in()
                 slot = budget.take(Call.CREATE)
                 if slot.wait_s > 0 and not self._any_new(share):
@@ -292,6 +295,7 @@ class _Share:
     """What the senders of one step share: how many batches are left to it."""
 
     left: int
+    begun: bool = False
     drained: bool = False
     lock: Lock = field(default_factory=Lock)
 
