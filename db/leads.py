@@ -82,10 +82,13 @@ _OURS = """
    AND status IN ('sending', 'in_doubt')
 """
 _CERTAIN = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
-_CREATED = text(
-    f"UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}"
-    + _OURS
-)
+# Not worth a wait for the disk: a server that crashes at that moment forgets that they are created,
+# never that they were sent, so that they are in doubt and looked up.
+_CREATED = text(f"""
+WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
+UPDATE leadloop.leads
+   SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN} FROM hurry {_OURS}
+""")
 _RELEASED = text(f"UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}" + _OURS)
 _DOUBTED = text(
     "UPDATE leadloop.leads SET status = 'in_doubt', last_error = :reason,"

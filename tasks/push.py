@@ -46,6 +46,7 @@ class Push:
         self._patience = Patience()
         self._refusals = _Refusals()
         self._lookups_failed = False
+        self._specimen_kept = False
         self._watcher = watcher.get()
         self._label = f"push {run.campaign.campaign_id}"
         with run.place.database.begin() as connection:
@@ -61,6 +62,7 @@ class Push:
             TryLater: nothing is wrong that time does not mend; what is left is `new` or in doubt.
             RunError: the vendor refuses us, or this run has been declared dead.
         """
+        self._specimen_kept = False
         try:
             looked_up = self._look_up(most)
             drained = self._send_up_to(most)
@@ -195,7 +197,13 @@ class Push:
         self._patience.progress()
 
     def _keep_specimen(self, lead: Sendable) -> None:
-        """Have a lead on which to try, should others be in doubt, whether the vendor shows it."""
+        """Have a lead on which to try, should others be in doubt, whether the vendor shows it.
+
+        One a step is enough: recent, and no row that all senders wait for.
+        """
+        if self._specimen_kept:
+            return
+        self._specimen_kept = True
         campaign_id = self.run.campaign.campaign_id
         self.run.place.database.insist(
             lambda c: campaigns.keep_specimen(c, campaign_id, lead.lead_id)

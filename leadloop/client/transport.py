@@ -15,7 +15,6 @@ from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from leadloop.core import storable
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
-
 _BEFORE_SENDING = (
     requests.ConnectTimeout,
     requests.exceptions.ProxyError,
