@@ -91,7 +91,7 @@ class Batches:
 
     def in_another_turn(self, batch: Batch) -> Batch:
         """The same leads for one more request."""
-        spent = replace(batch.turn, began=float("-inf"))
+        spent = replace(batch.turn, good_until=float("-inf"))
         return self.fill_again(replace(batch, turn=spent))
 
     def key(self, batch: Batch, wanted: Sequence[str] | None = None) -> leads.Batch:

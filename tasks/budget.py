@@ -12,9 +12,8 @@ from leadloop.core.errors import RunError
 from leadloop.core.verdicts import Call
 
 _ALL_TAKEN_PAUSE_S = 0.02
-# What a process may lose between its turn and its request before it needs another turn. Less than
-# the ring's margin for a limit of minutes.
-_GOOD_FOR_S = 0.25
+# What a process may always lose between its turn and its request before it needs another turn.
+_LEAST_GOOD_FOR_S = 0.1
 # A shorter wait is over before the vendor can have asked for a pause.
 _WORTH_A_LOOK_S = 0.5
 # For a 429 that does not say how long.
@@ -36,12 +35,12 @@ class Turn:
     """The right to send one request, now."""
 
     slot: Slot
-    began: float
+    good_until: float
 
     @property
     def is_over(self) -> bool:
         """Whether so much time has passed that the request would fall into others' time."""
-        return boot_time() - self.began > _GOOD_FOR_S
+        return boot_time() > self.good_until
 
 
 class Budget:
@@ -57,6 +56,8 @@ class Budget:
         self._database = database
         self._limit = limit
         self._warn = warn
+        # The other half of the ring's margin is for the way to the vendor.
+        self._good_for_s = max(_LEAST_GOOD_FOR_S, limit.margin_s / 2)
         self._stopped = Event()
 
     def lay_out(self) -> None:
@@ -112,7 +113,7 @@ class Budget:
             with self._database.session() as connection:
                 if budget.is_paused(connection):
                     return None
-        return Turn(slot=slot, began=boot_time())
+        return Turn(slot=slot, good_until=boot_time() + self._good_for_s)
 
     def give_back(self, slot: Slot) -> None:
         """Return a slot for which nothing was sent."""

@@ -228,7 +228,7 @@ class Push:
             RunError: it refuses one after the other with the same words: it means the campaign.
         """
         self._record(batch, {batch.leads[0].lead_id: reason})
-        if self._refusals.add(reason) == _MOST_REFUSALS_ALIKE:
+        if self._refusals.add(reason) >= _MOST_REFUSALS_ALIKE:
             said = _in_the_vendors_words(reason, batch.leads[0])
             raise RunError(
                 f"{_MOST_REFUSALS_ALIKE} leads in a row were refused with the same words ({said}):"

@@ -311,7 +311,8 @@ def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
     with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*Nothing was created"):
         push_leads()
     found = list(books.statuses(database).values())
-    assert (found.count("rejected"), found.count("new")) == (100, 50)
+    assert 100 <= found.count("rejected") <= 104, "one more each of the senders at work"
+    assert found.count("new") == 150 - found.count("rejected")
 
 
 def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
