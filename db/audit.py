@@ -130,11 +130,15 @@ WITH held AS (
     UPDATE leadloop.leads AS lead
        SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
       FROM held WHERE lead.campaign_id = held.campaign_id AND lead.lead_id = held.lead_id
+    RETURNING 1
+), opt_outs AS (
+    UPDATE leadloop.disable_requests AS d
+       SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
+     WHERE d.campaign_id = :campaign AND d.status = 'cancelled'
+       AND EXISTS (SELECT FROM audit_there AS there WHERE there.lead_id = d.lead_id)
+    RETURNING 1
 )
-UPDATE leadloop.disable_requests AS d
-   SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
- WHERE d.campaign_id = :campaign AND d.status = 'cancelled'
-   AND EXISTS (SELECT FROM audit_there AS there WHERE there.lead_id = d.lead_id)
+SELECT (SELECT count(*) FROM opt_outs) AS opt_outs, (SELECT count(*) FROM leads) AS leads
 """)
 _MEND_LEADS = text("""
 WITH held AS (
@@ -258,9 +262,14 @@ def unalike(connection: Connection, campaign_id: str, calling_code: str) -> Iter
         after = rows[-1].lead_id
 
 
-def mend_opt_outs(connection: Connection, campaign_id: str) -> int:
-    """Have opt-outs sent that were called cancelled though the vendor has the lead."""
-    return connection.execute(_MEND_OPT_OUTS, {"campaign": campaign_id}).rowcount
+def mend_opt_outs(connection: Connection, campaign_id: str) -> tuple[int, int]:
+    """Have opt-outs sent that were called cancelled though the vendor has the lead.
+
+    Returns:
+        How many opt-outs are requested again, and how many leads became created for it.
+    """
+    row = connection.execute(_MEND_OPT_OUTS, {"campaign": campaign_id}).one()
+    return row.opt_outs, row.leads
 
 
 def mend_leads(connection: Connection, campaign_id: str) -> int:

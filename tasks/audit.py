@@ -104,8 +104,9 @@ class Audit:
         """Mend what is safe: opt-outs to be sent, leads that are there, outcomes not stored."""
         campaign_id = self.run.campaign.campaign_id
         with self._stage() as connection:
-            self._tally.add(repaired_opt_outs=audit.mend_opt_outs(connection, campaign_id))
-            self._tally.add(repaired_leads=audit.mend_leads(connection, campaign_id))
+            opt_outs, held = audit.mend_opt_outs(connection, campaign_id)
+            leads = held + audit.mend_leads(connection, campaign_id)
+            self._tally.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
             for results in audit.better_outcomes(connection, campaign_id):
                 self._store(results)
 

@@ -22,6 +22,8 @@ from flows.poll import poll_outcomes
 from flows.push import push_leads
 from leadloop.core.audit import DIFFERENCES
 from leadloop.sandbox import Handle
+from tasks.listing import in_order
+from tasks.workplace import Threads
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
@@ -384,7 +386,7 @@ def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None
 
     summary = audit_leads(repair=True)
     repaired = {name: summary[name] for name in summary if name.startswith("repaired")}
-    assert repaired == {"repaired_leads": 2, "repaired_outcomes": 2, "repaired_opt_outs": 2}
+    assert repaired == {"repaired_leads": 4, "repaired_outcomes": 2, "repaired_opt_outs": 2}
     assert summary["new_but_there"] == summary["in_doubt_there"] == 1
     assert summary["opt_out_not_sent"] == 2
     assert set(books.statuses(database).values()) == {"created"}
@@ -459,6 +461,45 @@ def test_each_campaign_is_told_by_itself(database: Database, vendor: Handle) -> 
         "C2": 1,
     }
     assert audit_leads(campaigns=["C2"])["seen"] == 1
+
+
+def test_pages_wait_for_each_other() -> None:
+    """However long a listing is, only a few of its pages are in memory; they come in order."""
+    begun: list[int] = []
+    taken = 0
+    pool = Threads(3)
+    for _ in in_order(pool, begun.append, range(1000)):
+        assert len(begun) - taken <= 6
+        taken += 1
+    pool.shutdown()
+    assert taken == len(begun) == 1000
+    assert list(in_order(Threads(3), str, range(20))) == [str(number) for number in range(20)]
+
+
+def test_an_audit_that_is_broken_off_leaves_nothing(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut connection fails the run in one line; the next audit is whole."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    push(database, *[f"L{number:02d}" for number in range(20)], page_size=5)
+    before = len(vendor.requests)
+    vendor.fault(route="responses", kind="slow", seconds=2, nth=3)
+
+    def cut() -> None:
+        while len(vendor.requests) < before + 3:
+            time.sleep(0.01)
+        # Its last words, before the page that drips: the page before it.
+        ends = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE 'COPY audit_listing%'"""
+        while not books.rows(database, ends):
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(cut)
+        with pytest.raises(CampaignsFailed, match="the connection was cut"):
+            audit_leads()
+        done.result()
+    assert audit_leads()["seen"] == 20
 
 
 def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefect: str) -> None:
