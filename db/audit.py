@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from leadloop.core.audit import Facts
 
@@ -100,19 +100,19 @@ _SUSPECT = text(f"""{_LEADS_NOT_THERE}
 
 # SQL passes over what is surely the same; libphonenumber looks at the rest. A number without a plus
 # that begins with the region's code is such a rest: it may be one of another country.
-_UNALIKE = text(r"""
+_UNALIKE = r"""
 SELECT lead.lead_id,
        lead.phone_number AS our_phone, lead.contact_name AS our_name, lead.state_code AS our_state,
        there.phone_number, there.contact_name, there.state_code
   FROM leadloop.leads AS lead JOIN audit_there AS there USING (lead_id)
- WHERE lead.campaign_id = :campaign AND lead.status = 'created' AND lead.lead_id > :after
+ WHERE lead.campaign_id = :campaign AND lead.status = 'created'
    AND (regexp_replace(there.phone_number, '\D', '', 'g')
            <> CASE WHEN lead.phone_number LIKE '+%' THEN '' ELSE :calling_code END
               || regexp_replace(coalesce(lead.phone_number, ''), '\D', '', 'g')
         OR there.contact_name <> coalesce(lead.contact_name, '')
         OR there.state_code <> coalesce(lead.state_code, ''))
- ORDER BY lead.lead_id LIMIT :most
-""")
+ ORDER BY lead.lead_id
+"""
 
 # Mending. Whoever the vendor has is `created`, which is never sent. Where a person has opted out,
 # that holds for a lead that we called cancelled or rejected too: else the next disable would only
@@ -154,16 +154,19 @@ UPDATE leadloop.leads AS lead
    AND lead.status IN ('new', 'in_doubt')
 """)
 # Also what no poll has had to read yet: it does no harm, and the next audit is clean.
-_BETTER = text(f"""
-WITH wanted AS ({_OUTCOMES_THERE}
-    AND there.lead_id > :after AND {_DIFFERENT}
-    AND (stored.lead_id IS NULL OR stored.processed_at <= there.processed_at)
-  ORDER BY there.lead_id LIMIT :most)
-SELECT DISTINCT ON (lead_id, copy) lead_id, result
+_BETTER = f"""
+WITH wanted AS ({_OUTCOMES_THERE} AND {_DIFFERENT}
+    AND (stored.lead_id IS NULL OR stored.processed_at <= there.processed_at))
+SELECT DISTINCT ON (lead_id, copy) result
   FROM wanted JOIN audit_listing USING (lead_id)
  WHERE processed_at IS NOT NULL
  ORDER BY lead_id, copy, processed_at DESC, reading DESC
-""")
+"""
+
+# Found once and kept by Postgres, however long we take over the rows and whatever changes.
+_DECLARE = "DECLARE audit_rows NO SCROLL CURSOR WITH HOLD FOR "
+_FETCH = text(f"FETCH {_BATCH} FROM audit_rows")
+_CLOSE = text("CLOSE audit_rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,17 +237,8 @@ def compare(connection: Connection, assumptions: Assumptions) -> dict[str, Findi
 
 def unalike(connection: Connection, campaign_id: str, calling_code: str) -> Iterator[Unalike]:
     """Created leads whose phone, name or state may differ, in the order of their ids."""
-    after = ""
-    while True:
-        rows = connection.execute(
-            _UNALIKE,
-            {
-                "campaign": campaign_id,
-                "calling_code": calling_code,
-                "after": after,
-                "most": _BATCH,
-            },
-        ).all()
+    parameters = {"campaign": campaign_id, "calling_code": calling_code}
+    for rows in _in_batches(connection, _UNALIKE, parameters):
         for row in rows:
             yield Unalike(
                 lead_id=row.lead_id,
@@ -257,9 +251,6 @@ def unalike(connection: Connection, campaign_id: str, calling_code: str) -> Iter
                     state_code=row.state_code,
                 ),
             )
-        if len(rows) < _BATCH:
-            return
-        after = rows[-1].lead_id
 
 
 def mend_opt_outs(connection: Connection, campaign_id: str) -> tuple[int, int]:
@@ -279,12 +270,14 @@ def mend_leads(connection: Connection, campaign_id: str) -> int:
 
 def better_outcomes(connection: Connection, campaign_id: str) -> Iterator[list[str]]:
     """Results, as JSON text, whose outcome is missing here or no newer than there; in batches."""
-    after = ""
-    while True:
-        rows = connection.execute(
-            _BETTER, {"campaign": campaign_id, "after": after, "most": _BATCH}
-        ).all()
-        if not rows:
-            return
+    for rows in _in_batches(connection, _BETTER, {"campaign": campaign_id}):
         yield [row.result for row in rows]
-        after = rows[-1].lead_id
+
+
+def _in_batches(
+    connection: Connection, query: str, parameters: Mapping[str, Any]
+) -> Iterator[Sequence[Row[Any]]]:
+    connection.execute(text(_DECLARE + query), parameters)
+    while rows := connection.execute(_FETCH).all():
+        yield rows
+    connection.execute(_CLOSE)

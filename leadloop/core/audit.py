@@ -46,8 +46,8 @@ REMARKS: Mapping[str, str] = {
     "absence_unproven": "created or in doubt here and not shown, where that proves nothing: too"
     " new, not processed at a vendor that shows processed leads only, or the listing shifted",
     "outcome_not_polled": "processed at the vendor after the watermark: the next poll stores it",
-    "repaired_leads": "that were in doubt or `new` here, or opted out and not sent, and are `created`"
-    " now",
+    "repaired_leads": "that were in doubt or `new` here, or opted out as if they were not there,"
+    " and are `created` now",
     "repaired_outcomes": "whose outcome was stored or brought up to date",
     "repaired_opt_outs": "whose opt-out is `requested` again, so that the next disable sends it",
 }
