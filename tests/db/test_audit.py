@@ -189,12 +189,3 @@ def test_better_outcomes_come_in_batches(database: Database, stage: Connection) 
     batches = [len(batch) for batch in audit.better_outcomes(stage, books.CAMPAIGN)]
     assert sum(batches) == 2499
     assert max(batches) <= 1000
-
-
-def test_the_stage_ends_with_its_connection(database: Database, stage: Connection) -> None:
-    """Nothing personal is left in the database, not even for the next user of the pool."""
-    put(stage, shown("a"))
-    listing.close_listing(stage)
-    stage.invalidate()
-    tables = "SELECT count(*) FROM pg_class WHERE relname IN ('audit_listing', 'audit_there')"
-    assert books.value(database, tables) == 0

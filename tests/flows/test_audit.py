@@ -476,6 +476,18 @@ def test_pages_wait_for_each_other() -> None:
     assert list(in_order(Threads(3), str, range(20))) == [str(number) for number in range(20)]
 
 
+def test_what_was_staged_is_gone_afterwards(database: Database, vendor: Handle) -> None:
+    """No copy of anybody's data stays in the database."""
+    push(database, "a")
+    staged = "SELECT count(*) FROM pg_class WHERE relname IN ('audit_listing', 'audit_there')"
+    audit_leads()
+    # Postgres drops it when it notices that the connection has ended.
+    deadline = time.monotonic() + 30
+    while books.value(database, staged):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_an_audit_that_is_broken_off_leaves_nothing(
     database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
