@@ -126,12 +126,21 @@ class LeadsApi:
             "page": str(page),
             "page_size": str(page_size),
         }
-        try:
-            return self._page(campaign_id, params)
-        except Stopped as error:
-            if page > 1 and error.answer.status == 404:
-                return Page(count=0, results=(), vendor_now=None)
-            raise
+        return self._page_or_end(campaign_id, params)
+
+    def everything(
+        self, campaign_id: str, *, page: int, page_size: int, lead_id: str | None = None
+    ) -> Page:
+        """One page of all that the vendor holds of a campaign, by number, or of one lead's rows.
+
+        Whether that includes leads not yet processed is for the vendor to say. A page beyond the
+        last may be answered 404; it is returned as an empty one.
+
+        Raises:
+            Resend, Paused, Stopped: see leadloop.client.errors.
+        """
+        params = {"page": str(page), "page_size": str(page_size)}
+        return self._page_or_end(campaign_id, params | ({"lead_id": lead_id} if lead_id else {}))
 
     def find(self, campaign_id: str, lead_id: str) -> Sighting:
         """Look up one lead, processed or not.
@@ -152,6 +161,14 @@ class LeadsApi:
             if isinstance(item, dict) and lead_id_of(item) == lead_id:
                 return Sighting(result=item, absent=False)
         return Sighting(result=None, absent=not page.results)
+
+    def _page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> Page:
+        try:
+            return self._page(campaign_id, params)
+        except Stopped as error:
+            if params["page"] != "1" and error.answer.status == 404:
+                return Page(count=0, results=(), vendor_now=None)
+            raise
 
     def _page(self, campaign_id: str, params: Mapping[str, str]) -> Page:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
