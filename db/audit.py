@@ -31,7 +31,7 @@ _MISSING = f"""(:complete AND lead.status = 'created'
    AND coalesce(lead.confirmed_at, '-infinity') < :settled_by
    AND (:shows_unprocessed OR {_PROCESSED_HERE}))"""
 _DOUBTED = """(:complete AND lead.status = 'in_doubt'
-   AND coalesce(lead.sent_at, '-infinity') < :settled_by)"""
+   AND coalesce(lead.doubted_at, lead.sent_at, '-infinity') < :settled_by)"""
 _OUTCOMES_THERE = """
 SELECT there.lead_id
   FROM audit_there AS there
@@ -128,7 +128,8 @@ WITH held AS (
      ORDER BY lead.lead_id FOR NO KEY UPDATE OF lead
 ), leads AS (
     UPDATE leadloop.leads AS lead
-       SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
+       SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL,
+           sent_at = coalesce(lead.sent_at, clock_timestamp())
       FROM held WHERE lead.campaign_id = held.campaign_id AND lead.lead_id = held.lead_id
     RETURNING 1
 ), opt_outs AS (
@@ -148,7 +149,8 @@ WITH held AS (
      ORDER BY lead.lead_id FOR NO KEY UPDATE OF lead
 )
 UPDATE leadloop.leads AS lead
-   SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
+   SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL, doubted_at = NULL,
+       looked_up_at = NULL, sent_at = coalesce(lead.sent_at, clock_timestamp())
   FROM held
  WHERE lead.campaign_id = held.campaign_id AND lead.lead_id = held.lead_id
    AND lead.status IN ('new', 'in_doubt')

@@ -108,15 +108,16 @@ UPDATE leadloop.leads AS lead
 
 # The vendor has its time to show a lead from the moment at which we gave up on the answer: until
 # then it may have been at work on the request.
-_SETTLED = "doubted_at + make_interval(secs => :settle_s) < clock_timestamp()"
+_SINCE = "coalesce(doubted_at, sent_at, inserted_at)"
+_SETTLED = f"{_SINCE} + make_interval(secs => :settle_s) < clock_timestamp()"
 # Each is looked up at once, and again when the vendor has had its time; those that then stay in
 # doubt, once a run. Whoever waits longest for a look comes first.
 _IN_DOUBT = text(f"""
-SELECT lead_id, doubted_at, {_SETTLED} AS settled
+SELECT lead_id, {_SINCE} AS doubted_at, {_SETTLED} AS settled
   FROM leadloop.leads AS lead
  WHERE campaign_id = :campaign AND status = 'in_doubt'
    AND (looked_up_at IS NULL
-        OR {_SETTLED} AND (looked_up_at < doubted_at + make_interval(secs => :settle_s)
+        OR {_SETTLED} AND (looked_up_at < {_SINCE} + make_interval(secs => :settle_s)
                            OR looked_up_at < (SELECT started_at FROM leadloop.sync_runs
                                                WHERE run_id = :run)))
    AND (NOT :opted_out OR EXISTS (
@@ -139,7 +140,7 @@ UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), 
 _ABSENT = text(f"""
 UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
-   AND doubted_at = :doubted_at
+   AND {_SINCE} = :doubted_at
 """)
 # Asked once in a campaign's life, before it has a watermark: not worth an index on every lead.
 _FIRST_SENT = text("""

@@ -11,20 +11,22 @@ SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 
 # A lead that was never sent is cancelled, under the lock that a claim would need. What the vendor
 # has refused it may hold all the same: it has to be told.
-_CANCEL = text("""
+_UNSENT = """(lead.status IN ('new', 'cancelled')
+        OR lead.status = 'rejected' AND lead.sent_at IS NULL)"""
+_CANCEL = text(f"""
 WITH unsent AS (
     SELECT lead.campaign_id, lead.lead_id
       FROM leadloop.leads AS lead
       JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
      WHERE d.campaign_id = :campaign AND d.status IN ('requested', 'failed')
-       AND lead.status IN ('new', 'rejected', 'cancelled') AND lead.sent_at IS NULL
+       AND {_UNSENT}
      ORDER BY lead.lead_id
        FOR NO KEY UPDATE OF lead
 ), lead_cancelled AS (
     UPDATE leadloop.leads AS lead SET status = 'cancelled'
       FROM unsent
      WHERE lead.campaign_id = unsent.campaign_id AND lead.lead_id = unsent.lead_id
-       AND lead.status IN ('new', 'rejected', 'cancelled') AND lead.sent_at IS NULL
+       AND {_UNSENT}
     RETURNING lead.campaign_id, lead.lead_id
 )
 UPDATE leadloop.disable_requests AS d

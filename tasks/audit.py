@@ -125,7 +125,10 @@ class Audit:
         with self._stage() as connection:
             if listing.any_unprocessed(connection):
                 return True
-            if not campaigns.shows_unprocessed(connection, campaign.campaign_id):
+            known = campaigns.visibility(
+                connection, campaign.campaign_id, settle_s=campaign.settle_s
+            )
+            if not known.shows:
                 return False
             lead_id = audit.suspect(
                 connection, campaign.campaign_id, settled_by=self._began - campaign.settle

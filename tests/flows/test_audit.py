@@ -378,7 +378,7 @@ def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None
                   processed_at = processed_at - interval '1 hour' WHERE lead_id = 'd'""",
     )
     set_status(database, "e", "new")
-    set_status(database, "f", "rejected")
+    set_status(database, "f", "new")
     books.opt_out(database, "e", "f")
     disable_leads()
     assert books.opt_outs(database) == {"e": "cancelled", "f": "cancelled"}
