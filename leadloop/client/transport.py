@@ -130,7 +130,7 @@ def _body(response: requests.Response) -> Any:
     try:
         content = response.content
         if content.strip():
-            return storable.loads(content.decode())
+            return storable.loads(storable.decode(content))
     except (requests.RequestException, ValueError):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.
@@ -142,9 +142,9 @@ def _body(response: requests.Response) -> Any:
 def _http_date(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text) if text else None
-    except ValueError:
+        return moment.astimezone(UTC) if moment and moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment and moment.tzinfo else None
 
 
 def _retry_after(text: str | None) -> float | None:
