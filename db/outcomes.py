@@ -21,8 +21,9 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_outcomes (
 """),
     text("""
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
-    lead_id text, processed_at timestamptz, channel text, block text, attempt_key text, reference_id text, outcome_id text,
-    outcome_name text, occurred_at timestamptz, duration_s numeric, cost numeric, answers jsonb
+    lead_id text, processed_at timestamptz, channel text, block text, attempt_key text,
+    reference_id text, outcome_id text, outcome_name text, occurred_at timestamptz,
+    duration_s numeric, cost numeric, answers jsonb
 ) ON COMMIT DELETE ROWS
 """),
 )

@@ -15,6 +15,9 @@ from urllib3.exceptions import NewConnectionError
 from leadloop.core import storable
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
+# A clock that says anything else is none, and no time may be added to the last years there are.
+_YEARS = range(1970, 9000)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
@@ -142,9 +145,10 @@ def _body(response: requests.Response) -> Any:
 def _http_date(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text) if text else None
-        return moment.astimezone(UTC) if moment and moment.tzinfo else None
+        told = moment.astimezone(UTC) if moment and moment.tzinfo else None
     except (ValueError, OverflowError):
         return None
+    return told if told and told.year in _YEARS else None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -159,8 +159,8 @@ def test_a_key_as_long_as_may_be_is_stored(database: Database) -> None:
     """Of characters that do not compress, so that the index has to hold every byte of them."""
     noise = "".join(random.Random(1).choices(ascii_letters + digits, k=9000))
     call = {"reference_id": noise, "called_at": 4000}
-    block = f"call_attempt_{noise}"
-    assert merge(database, result(noise[:1500], **{block: [call]})) == counts(1, 0, 0)
+    long = result(noise[:1500]) | {f"call_attempt_{noise}": [call]}
+    assert merge(database, long) == counts(1, 0, 0)
     assert books.value(database, "SELECT reference_id FROM leadloop.outreach_attempts") == noise
 
 
