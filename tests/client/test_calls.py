@@ -223,7 +223,7 @@ def test_a_page_that_is_none_is_read_again(reach: Reach, body: str) -> None:
     "date",
     [
         *("", "Date: nonsense", "Date: Sat, 31 Jan 2026 14:00:00 -0000", "Date: 0"),
-        *("Date: Fri, 31 Dec 9998 23:59:59 GMT", "Date: Mon, 01 Jan 0001 00:00:00 GMT"),
+        "Date: Fri, 31 Dec 9998 23:59:59 GMT",
         *("Date: Fri, 31 Dec 9999 23:59:59 -0100", "Date: Mon, 99999999999 Jan 2020 00:00:00 GMT"),
     ],
 )
