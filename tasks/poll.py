@@ -23,6 +23,7 @@ from leadloop.core.progress import watcher
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.verdicts import Failure
 from leadloop.core.windows import (
+    MOST_PARTS,
     Window,
     earlier,
     gaps,
@@ -151,6 +152,9 @@ class Poll:
             self._put_in_place(parts, claim=first.count)
             return
         reading = self._reader.whole(pool, window, first)
+        if reading.may_be_split:
+            self._put_in_place(split(window, min(len(reading.first.more) + 1, MOST_PARTS)))
+            return
         self._await_stored()
         self._stored = self._keeper.submit(self._store, window, reading)
         self._windows.popleft()

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from db import outcomes
 from leadloop.client.api import LeadsApi
+from leadloop.client.errors import Refused
 from leadloop.core import clocks
 from leadloop.core.campaigns import Campaign
 from leadloop.core.results import UnreadableResult, read_result
@@ -24,8 +25,11 @@ from tasks.workplace import Tally
 
 #: How often a window whose rows shift while it is read is read before it is left for later.
 MOST_READINGS = 4
-# What was processed since a reading began is looked for from a little before to far ahead.
-_BEFORE, _AHEAD = timedelta(seconds=2), timedelta(days=1)
+# Rather than read a third time what moves, it is read in parts, each of which takes less time.
+_READINGS_OF_WHOLE = 2
+_SHORTEST_MOVING = timedelta(seconds=1)
+# The vendor's clock comes in whole seconds.
+_MARGIN = timedelta(seconds=2)
 
 #: What tells a result from the others of a window: its lead, and when it was processed.
 Key = tuple[str, str]
@@ -102,6 +106,7 @@ class Leaf:
 class Reading:
     """What the pages of one window held, as lines for COPY."""
 
+    window: Window
     first: Leaf
     steady: bool = True
     pages: int = 0
@@ -119,6 +124,12 @@ class Reading:
     def complete(self) -> bool:
         """Whether every result that the API counts was read, while they all stood still."""
         return self.steady and len(self.seen) == self.claimed
+
+    @property
+    def may_be_split(self) -> bool:
+        """Whether rows moved between its pages, and shorter windows would have fewer of them."""
+        moved = not self.steady and bool(self.first.more)
+        return moved and self.window.length > _SHORTEST_MOVING
 
     def add(self, leaf: Leaf) -> None:
         """Take in a page. A result that came before counts once; what it says now, it says last."""
@@ -179,19 +190,27 @@ class Reader:
 
     def heeds_bounds(self) -> bool:
         """Whether `count` is that of the range asked for: nothing was processed in 1970."""
-        return self.page(Window(after=EPOCH, before=EPOCH)).count == 0
+        try:
+            return self.page(Window(after=EPOCH, before=EPOCH)).count == 0
+        except Refused:
+            # It has read them.
+            return True
 
     def whole(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
-        """Read all pages after the first, all again while rows shift; at last, what there is."""
+        """Read all pages after the first, all again while rows shift; at last, what there is.
+
+        Returns:
+            The last reading; it `may_be_split` where parts of the window are worth a try.
+        """
         reading = self._once(pool, window, first)
-        for _ in range(MOST_READINGS - 1):
-            if reading.complete:
+        for readings in range(1, MOST_READINGS):
+            if reading.complete or (readings >= _READINGS_OF_WHOLE and reading.may_be_split):
                 break
             reading = self._once(pool, window, self.page(window))
         return reading
 
     def _once(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
-        reading = Reading(first=first)
+        reading = Reading(window=window, first=first)
         reading.add(first)
         for leaf in self._more(pool, window, first):
             reading.add(leaf)
@@ -214,8 +233,8 @@ class Reader:
             return False
         if len(first.more) == 1:
             return True
-        began = first.vendor_now or first.ours
-        since = Window(after=began - _BEFORE, before=began + _AHEAD)
+        began, ended = first.vendor_now or first.ours, again.vendor_now or again.ours
+        since = Window(after=began - _MARGIN, before=max(began, ended) + _MARGIN)
         latest = self.page(since)
         leaves = [latest, *self._more(pool, since, latest)]
         return not any(reading.left(leaf.rows) for leaf in leaves)

@@ -12,8 +12,8 @@ _TICK = {"ms": 1, "s": 1000}
 MOST_PAGES = 50
 # How full the parts are meant to be: they never are equally full, and one too full is split again.
 _FULL = 0.75
-# No more at a time: a range of fifty years has half a million hours.
-_MOST_PARTS = 64
+#: Into how many parts a window is split at a time: fifty years have half a million hours.
+MOST_PARTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -70,7 +70,7 @@ def parts_needed(
         wanted = -(-pages // int(MOST_PAGES * _FULL))
     else:
         return 1
-    return max(2, min(wanted, _MOST_PARTS))
+    return max(2, min(wanted, MOST_PARTS))
 
 
 def merged(windows: Iterable[Window]) -> list[Window]:

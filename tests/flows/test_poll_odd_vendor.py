@@ -197,6 +197,31 @@ def test_a_row_that_leaves_a_page_in_the_middle_is_noticed(
     assert set("ABDEFGHY") <= set(books.outcomes(database))
 
 
+def test_a_window_whose_leads_are_processed_again_all_the_time(
+    database: Database, odd: OddVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read in parts, each of one page, it is proven all the same; no outcome is lost."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "3")
+    odd.rows += [result(f"L{n:02}", now() - (10 + n) * MINUTE) for n in range(30)]
+
+    def answer(query: Query) -> dict[str, Any]:
+        page = paged(odd.rows, query)
+        if query.page > 1 and len(odd.queries) % 3 == 0:
+            again = min(odd.rows, key=lambda row: row["processed_at"])
+            odd.rows.remove(again)
+            odd.rows.append({**again, "processed_at": epoch_ms(now()), "outcome_name": "Again"})
+        return page
+
+    odd.answer = answer
+    poll_outcomes()
+    odd.answer = lambda query: paged(odd.rows, query)
+    poll_outcomes()
+    assert books.outcomes(database) == {row["lead_id"]: row["outcome_name"] for row in odd.rows}
+    assert "Again" in books.outcomes(database).values()
+    query = "SELECT count(*) FROM leadloop.poll_windows WHERE status = 'incomplete'"
+    assert books.value(database, query) == 0
+
+
 @pytest.mark.parametrize(("results", "requests"), [(0, 1), (10, 1), (20, 3), (100, 12)])
 def test_what_the_proof_costs(
     database: Database,
@@ -323,7 +348,9 @@ def test_a_backfill_that_was_broken_off_goes_on_where_it_was(
 
     def answer(query: Query) -> dict[str, Any] | int:
         whole = query.before - query.after > 7 * 3_600_000
-        return paged(odd.rows, query) if whole or query.before <= middle + 1 else 403
+        just_now = query.after > epoch_ms(before)
+        known = whole or just_now or query.before <= middle + 1
+        return paged(odd.rows, query) if known else 403
 
     odd.answer = answer
     with pytest.raises(CampaignsFailed):
