@@ -1,10 +1,12 @@
 """Watermarks, and the windows that move them."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.windows import Window
+from leadloop.core.windows import Window, merged
 
 #: The one stream that is read incrementally.
 OUTCOMES = "outcomes"
@@ -25,9 +27,38 @@ UPDATE leadloop.watermarks SET processed_through = :through, updated_at = now()
 """)
 _WINDOW = text("""
 INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before, status,
-                                   claimed_count, stored_count, pages, closed_through)
-VALUES (:campaign, :run, :after, :before, :status, :claimed, :stored, :pages, :through)
+                                   claimed_count, stored_count, pages, closed_through,
+                                   range_after, range_before)
+VALUES (:campaign, :run, :after, :before, :status, :claimed, :stored, :pages, :through,
+        :range_after, :range_before)
 """)
+_MAKE_GOOD = text("""
+UPDATE leadloop.poll_windows AS owed SET made_good_at = now()
+ WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
+   AND tstzrange(window_after, window_before, '[]') <@ (
+       SELECT range_agg(tstzrange(later.window_after, later.closed_through, '[]'))
+         FROM leadloop.poll_windows AS later
+        WHERE later.campaign_id = :campaign AND later.window_id > owed.window_id
+          AND later.closed_through >= owed.window_after
+          AND later.window_after <= owed.window_before)
+""")
+_OWED = text("""
+SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
+ WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
+""")
+# Since the last backfill of this very range that was completed; of runs long ago much may be late.
+_CLOSED_BEFORE = text("""
+SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
+ WHERE campaign_id = :campaign AND range_after = :after AND range_before = :before
+   AND status = 'closed' AND polled_at > now() - make_interval(days => :days)
+   AND run_id > coalesce((
+       SELECT max(run.run_id)
+         FROM leadloop.poll_windows AS done JOIN leadloop.sync_runs AS run USING (run_id)
+        WHERE done.campaign_id = :campaign AND done.range_after = :after
+          AND done.range_before = :before AND run.state = 'completed'), 0)
+""")
+#: Days for which a backfill that was broken off can be taken up where it was.
+RESUMABLE_DAYS = 7
 _NOW = text("SELECT clock_timestamp()")
 
 
@@ -69,8 +100,9 @@ def record_window(
     stored: int,
     pages: int,
     closed_through: datetime | None,
+    backfill: Window | None = None,
 ) -> None:
-    """Write down that a window was read, and what came of it."""
+    """Write down that a window was read, and what came of it; `backfill` is the range asked for."""
     connection.execute(
         _WINDOW,
         {
@@ -83,8 +115,31 @@ def record_window(
             "stored": stored,
             "pages": pages,
             "through": closed_through,
+            "range_after": backfill.after if backfill else None,
+            "range_before": backfill.before if backfill else None,
         },
     )
+
+
+def owed(connection: Connection, campaign_id: str) -> list[Window]:
+    """Windows that were left incomplete and that no later reading has made good."""
+    connection.execute(_MAKE_GOOD, {"campaign": campaign_id})
+    return _windows(connection.execute(_OWED, {"campaign": campaign_id}))
+
+
+def closed_before(connection: Connection, campaign_id: str, backfill: Window) -> list[Window]:
+    """What a backfill of this very range has closed already, if it was not completed."""
+    parameters = {
+        "campaign": campaign_id,
+        "after": backfill.after,
+        "before": backfill.before,
+        "days": RESUMABLE_DAYS,
+    }
+    return _windows(connection.execute(_CLOSED_BEFORE, parameters))
+
+
+def _windows(rows: Iterable[Any]) -> list[Window]:
+    return merged(Window(after=row.window_after, before=row.window_before) for row in rows)
 
 
 def now(connection: Connection) -> datetime:

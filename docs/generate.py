@@ -341,6 +341,7 @@ _COUNTS = {
     "inserted": "outcomes stored that were not there",
     "updated": "outcomes that had changed",
     "unchanged": "outcomes that were there already, word for word",
+    "late": "outcomes that were not there yet when their `processed_at` was polled before",
     "requests": "HTTP requests sent, logins and retries included",
 }
 _AUDIT = {
@@ -386,7 +387,10 @@ def results_page(connection: Connection) -> str:
         " to stderr. Where a run failed (exit 1) the object also has `error`, and its counts say"
         " what was done all the same. With exit 2 there is no object. Times are ISO 8601 in UTC.",
         "## push, disable, poll, backfill",
-        "The sums over the campaigns, and under `campaigns` the same keys for each campaign id.",
+        "The sums over the campaigns, and under `campaigns` the same keys for each campaign id."
+        " After a poll or backfill each campaign also has `lookback_needed_s`: the"
+        " `LEADLOOP_LOOKBACK` that would have found its late outcomes, seconds; 0 where none was"
+        " late.",
         _table(["command", "keys"], _summaries()),
         _table(["key", "counts"], _meanings(_COUNTS, [*PUSH, *DISABLE, *POLL, "requests"])),
         "## sync",

@@ -24,6 +24,9 @@ from leadloop.core.windows import Window, query_bounds
 
 Permit = Callable[[Call], None]
 
+#: A count beyond this is none: it is more than a column of Postgres's type integer holds.
+_MOST_RESULTS = 2**31 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
@@ -178,6 +181,7 @@ class LeadsApi:
             isinstance(body, dict)
             and isinstance(body.get("results"), list)
             and type(body.get("count")) is int
+            and 0 <= body["count"] <= _MOST_RESULTS
         ):
             raise error_for(Verdict.RESEND, Call.READ, received.answer)
         return Page(count=body["count"], results=body["results"], vendor_now=received.vendor_now)

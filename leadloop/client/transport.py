@@ -29,6 +29,8 @@ _NO_HANDSHAKE = {
     "UNSUPPORTED_PROTOCOL",
     "WRONG_VERSION_NUMBER",
 }
+# A clock that says anything else is none, and no time may be added to the last years there are.
+_YEARS = range(1970, 9000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ def _body(response: requests.Response) -> Any:
     try:
         content = response.content
         if content.strip():
-            return storable.loads(content.decode())
+            return storable.loads(storable.decode(content))
     except (requests.RequestException, ValueError):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.
@@ -158,9 +160,10 @@ def _body(response: requests.Response) -> Any:
 def _http_date(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text) if text else None
-    except ValueError:
+        told = moment.astimezone(UTC) if moment and moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment and moment.tzinfo else None
+    return told if told and told.year in _YEARS else None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -218,8 +218,12 @@ CREATE TABLE leadloop.lead_outcomes (
     raw           jsonb NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     updated_at    timestamptz NOT NULL DEFAULT now(),
+    seen_at       timestamptz NOT NULL DEFAULT now(),
+    lookback_needed_s double precision,
     PRIMARY KEY (campaign_id, lead_id)
 );
+CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id)
+    WHERE lookback_needed_s IS NOT NULL;
 COMMENT ON TABLE leadloop.lead_outcomes IS
     'What became of a lead, as the vendor told it last; raw is its whole answer.';
 
@@ -241,7 +245,8 @@ CREATE TABLE leadloop.outreach_attempts (
 COMMENT ON TABLE leadloop.outreach_attempts IS
     'One row a call attempt, email, SMS or IVR; block is the key of the vendor''s answer.';
 COMMENT ON COLUMN leadloop.outreach_attempts.attempt_key IS
-    'The vendor''s reference_id; where it gives none, the time, or the position.';
+    'Of a call the vendor''s reference_id, where it gives none the time; else the position. What
+is too long for an index is its head and a digest, as in block.';
 
 CREATE TABLE leadloop.unreadable_results (
     campaign_id text NOT NULL,
@@ -277,13 +282,21 @@ CREATE TABLE leadloop.poll_windows (
     stored_count  integer NOT NULL,
     pages         integer NOT NULL,
     closed_through timestamptz,
+    range_after   timestamptz,
+    range_before  timestamptz,
+    made_good_at  timestamptz,
     polled_at     timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX poll_windows_recent ON leadloop.poll_windows (campaign_id, polled_at);
+CREATE INDEX poll_windows_proven ON leadloop.poll_windows (campaign_id, closed_through);
+CREATE INDEX poll_windows_backfilled ON leadloop.poll_windows
+    (campaign_id, range_after, range_before) WHERE range_after IS NOT NULL;
+CREATE INDEX poll_windows_owed ON leadloop.poll_windows (campaign_id)
+    WHERE status = 'incomplete' AND made_good_at IS NULL;
 COMMENT ON TABLE leadloop.poll_windows IS 'Every range of processed_at that was read.';
 COMMENT ON COLUMN leadloop.poll_windows.status IS
     'closed: complete and settled; open: complete, its end not settled yet; incomplete: the rows
-read do not add up to the count claimed, so the watermark stays.';
+read do not add up to the count claimed, or moved while they were read, so the watermark stays.';
 COMMENT ON COLUMN leadloop.poll_windows.claimed_count IS 'What the API said the range holds.';
 COMMENT ON COLUMN leadloop.poll_windows.stored_count IS 'The distinct results read and stored.';
 """
@@ -338,6 +351,12 @@ COMMENT ON COLUMN leadloop.lead_outcomes.raw IS
     'The vendor''s whole result; what jsonb cannot hold is kept as its JSON escape.';
 COMMENT ON COLUMN leadloop.lead_outcomes.first_seen_at IS 'When it was first stored.';
 COMMENT ON COLUMN leadloop.lead_outcomes.updated_at IS 'When it last changed.';
+COMMENT ON COLUMN leadloop.lead_outcomes.seen_at IS
+    'When its processed_at was first stored: later than first_seen_at for a lead that was processed
+again.';
+COMMENT ON COLUMN leadloop.lead_outcomes.lookback_needed_s IS
+    'Of an outcome that was not there when its processed_at was polled: the LEADLOOP_LOOKBACK that
+would have sufficed to find it when it was found, seconds. Null: it was in time.';
 COMMENT ON COLUMN leadloop.outreach_attempts.channel IS 'call, gmail, sms or ivr.';
 COMMENT ON COLUMN leadloop.outreach_attempts.block IS
     'The key of the vendor''s result that holds it.';
@@ -354,6 +373,12 @@ COMMENT ON COLUMN leadloop.poll_windows.window_before IS 'Where it ends.';
 COMMENT ON COLUMN leadloop.poll_windows.closed_through IS
     'Up to where it was proven stored; null if nothing was.';
 COMMENT ON COLUMN leadloop.poll_windows.pages IS 'Pages of the last reading.';
+COMMENT ON COLUMN leadloop.poll_windows.range_after IS
+    'Where the range begins that the backfill was asked for; null for a poll.';
+COMMENT ON COLUMN leadloop.poll_windows.range_before IS 'Where that range ends.';
+COMMENT ON COLUMN leadloop.poll_windows.made_good_at IS
+    'Of an incomplete window: when later ones were found to prove all of it. Until then every poll
+reads it again.';
 COMMENT ON COLUMN leadloop.poll_windows.polled_at IS 'When it was stored.';
 COMMENT ON COLUMN leadloop.unreadable_results.digest IS
     'SHA-256 of raw: the same result is kept once.';
