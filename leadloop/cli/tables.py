@@ -108,7 +108,7 @@ def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> Non
 
 def audited(campaign_id: str, counts: Mapping[str, Any]) -> Table:
     """What an audit found in one campaign, without the noughts, and ids of a few of the leads."""
-    table = Table(title=f"audit of {campaign_id}")
+    table = Table(title=f"audit of {escape(campaign_id)}")
     table.add_column("")
     table.add_column("leads", justify="right")
     table.add_column("such as")

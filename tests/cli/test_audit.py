@@ -22,8 +22,9 @@ def test_differences_are_findings_not_failure(
     books.add_leads(database, "a", "b[red]", "c")
     leadloop("push", PREFECT_API_URL=prefect)
     books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id < 'c'")
-    ran = leadloop("audit", "--campaign", "C1", PREFECT_API_URL=prefect)
-    assert ran.code == 0
+    books.add_campaign(database, "C[red]")
+    ran = leadloop("audit", PREFECT_API_URL=prefect)
+    assert (ran.code, "audit of C[red]" in ran.out) == (0, True)
     (line,) = [line for line in ran.out.splitlines() if "in doubt there" in line]
     assert "a, b[red]" in line
     assert "missing there" not in ran.out
