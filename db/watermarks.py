@@ -1,12 +1,13 @@
 """Watermarks, and the windows that move them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.windows import Window, merged
+from leadloop.core.windows import Proof, Window, merged
 
 #: The one stream that is read incrementally.
 OUTCOMES = "outcomes"
@@ -89,32 +90,38 @@ def advance(
     return moved.rowcount == 1
 
 
-def record_window(
-    connection: Connection,
-    campaign_id: str,
-    window: Window,
-    *,
-    run_id: int,
-    status: str,
-    claimed: int,
-    stored: int,
-    pages: int,
-    closed_through: datetime | None,
-    backfill: Window | None = None,
-) -> None:
-    """Write down that a window was read, and what came of it; `backfill` is the range asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """A row of `leadloop.poll_windows`.
+
+    `claimed` is the API's count, `stored` the distinct results read, `proof` what that proves, and
+    `backfill` the range that was asked for, None for a poll.
+    """
+
+    run_id: int
+    window: Window
+    proof: Proof
+    claimed: int
+    stored: int
+    pages: int
+    backfill: Window | None
+
+
+def record_window(connection: Connection, campaign_id: str, polled: Polled) -> None:
+    """Write down that a window was read, and what came of it."""
+    proven, backfill = polled.proof.proven, polled.backfill
     connection.execute(
         _WINDOW,
         {
             "campaign": campaign_id,
-            "run": run_id,
-            "after": window.after,
-            "before": window.before,
-            "status": status,
-            "claimed": claimed,
-            "stored": stored,
-            "pages": pages,
-            "through": closed_through,
+            "run": polled.run_id,
+            "after": polled.window.after,
+            "before": polled.window.before,
+            "status": polled.proof.status,
+            "claimed": polled.claimed,
+            "stored": polled.stored,
+            "pages": polled.pages,
+            "through": proven.before if proven else None,
             "range_after": backfill.after if backfill else None,
             "range_before": backfill.before if backfill else None,
         },

@@ -15,6 +15,7 @@ from itertools import islice
 
 from db import lateness, leads, outcomes, watermarks
 from db.database import Connection
+from db.watermarks import Polled
 from leadloop.client.errors import ApiError, Paused, Refused, Resend
 from leadloop.core import clocks
 from leadloop.core.errors import RunError
@@ -29,7 +30,7 @@ from leadloop.core.windows import (
     gaps,
     merged,
     parts_needed,
-    proven_through,
+    prove,
     reach,
     split,
 )
@@ -139,29 +140,35 @@ class Poll:
     def _next(self, pool: Threads, left: int) -> None:
         """Read the first window that is planned, and have it stored while the next one is read."""
         window = self._windows[0]
+        reading = self._read(pool, window, left)
+        if reading is None:
+            return
+        self._await_stored()
+        self._stored = self._keeper.submit(self._store, window, reading)
+        self._claims.pop(self._windows.popleft(), None)
+        self._patience.progress()
+        if self._follow and not self._windows:
+            self._read_on(window, reading)
+
+    def _read(self, pool: Threads, window: Window, left: int) -> Reading | None:
+        """Read the first window; None where shorter ones had to be planned in its place."""
         try:
             first = self._first(pool, left)
         except (Refused, Resend) as error:
             if not self._is_too_long(window, error):
                 raise
             self._put_in_place(split(window, _PARTS_OF_REFUSED))
-            return
+            return None
         self._compare_clocks(first)
         parts = self._parts(window, first)
         if len(parts) > 1:
             self._put_in_place(parts, claim=first.count)
-            return
+            return None
         reading = self._reader.whole(pool, window, first)
         if reading.may_be_split:
             self._put_in_place(split(window, min(len(reading.first.more) + 1, MOST_PARTS)))
-            return
-        self._await_stored()
-        self._stored = self._keeper.submit(self._store, window, reading)
-        self._windows.popleft()
-        self._claims.pop(window, None)
-        self._patience.progress()
-        if self._follow and not self._windows:
-            self._read_on(window, reading)
+            return None
+        return reading
 
     def _first(self, pool: Threads, left: int) -> Leaf:
         """The first page of the first window; those of the next windows are asked for meanwhile."""
@@ -172,7 +179,7 @@ class Poll:
 
     def _put_in_place(self, parts: Sequence[Window], claim: int | None = None) -> None:
         """Plan shorter windows in place of the first one, of which the API claimed so much."""
-        self._windows.popleft()
+        self._claims.pop(self._windows.popleft(), None)
         self._windows.extendleft(reversed(parts))
         if claim is not None:
             self._claims |= dict.fromkeys(parts, claim)
@@ -235,45 +242,48 @@ class Poll:
             stored.result()
 
     def _store(self, window: Window, reading: Reading) -> None:
-        through = proven_through(window, now=reading.first.now, settle=self.run.campaign.settle)
-        is_proven = reading.complete and through > window.after
-        proven = self._proven
-        if is_proven:
-            proven = merged([*proven, Window(after=window.after, before=through)])
-        ended = "closed" if through >= window.before else "open"
-        status = ended if reading.complete else "incomplete"
-        campaign_id, plan = self.run.campaign.campaign_id, self._plan
+        proof = prove(
+            window,
+            complete=reading.complete,
+            now=reading.first.now,
+            settle=self.run.campaign.settle,
+        )
+        proven = merged([*self._proven, proof.proven]) if proof.proven else self._proven
+        polled = Polled(
+            run_id=self.run.run_id,
+            window=window,
+            proof=proof,
+            claimed=reading.claimed,
+            stored=len(reading.seen),
+            pages=reading.pages,
+            backfill=self._plan.backfill,
+        )
 
         def write(connection: Connection) -> tuple[outcomes.Merged, Lateness]:
-            stored = outcomes.merge(
-                connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
-            )
-            late = Lateness()
-            if plan.mark is not None:
-                late = lateness.measure(
-                    connection, campaign_id, window, run_id=self.run.run_id, mark=plan.mark
-                )
-            outcomes.keep_unreadable(connection, campaign_id, reading.unreadable)
-            watermarks.advance(
-                connection, campaign_id, after=plan.start, through=reach(plan.start, proven)
-            )
-            watermarks.record_window(
-                connection,
-                campaign_id,
-                window,
-                run_id=self.run.run_id,
-                status=status,
-                claimed=reading.claimed,
-                stored=len(reading.seen),
-                pages=reading.pages,
-                closed_through=through if is_proven else None,
-                backfill=plan.backfill,
-            )
-            return stored, late
+            stored = self._write_results(connection, window, reading)
+            through = reach(self._plan.start, proven)
+            campaign_id = self.run.campaign.campaign_id
+            watermarks.advance(connection, campaign_id, after=self._plan.start, through=through)
+            watermarks.record_window(connection, campaign_id, polled)
+            return stored
 
         stored, late = self.run.place.database.insist(write)
         self._proven = proven
         self._count(reading, stored, late)
+
+    def _write_results(
+        self, connection: Connection, window: Window, reading: Reading
+    ) -> tuple[outcomes.Merged, Lateness]:
+        campaign_id, mark = self.run.campaign.campaign_id, self._plan.mark
+        outcomes.keep_unreadable(connection, campaign_id, reading.unreadable)
+        stored = outcomes.merge(
+            connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
+        )
+        if mark is None:
+            return stored, Lateness()
+        return stored, lateness.measure(
+            connection, campaign_id, window, run_id=self.run.run_id, mark=mark
+        )
 
     def _count(self, reading: Reading, stored: outcomes.Merged, late: Lateness) -> None:
         self._watcher.done(self._label, 1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from leadloop.core.timestamps import EPOCH, EpochUnit, epoch_ms
 
@@ -118,12 +119,26 @@ def query_bounds(window: Window, unit: EpochUnit) -> tuple[int, int]:
     return max(first, 0), max(last, 1)
 
 
-def proven_through(window: Window, *, now: datetime, settle: timedelta) -> datetime:
-    """Up to where a window that was read completely is closed.
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What a reading of a window proves: the status it is recorded with, and the proven part."""
 
-    What the vendor processed within the last `settle` may not show yet.
+    status: Literal["closed", "open", "incomplete"]
+    proven: Window | None
+
+
+def prove(window: Window, *, complete: bool, now: datetime, settle: timedelta) -> Proof:
+    """What may be said of a window once it has been read.
+
+    What the vendor processed within the last `settle` before `now` may not show yet.
     """
-    return min(window.before, earlier(now, settle))
+    through = min(window.before, earlier(now, settle))
+    if not complete:
+        return Proof(status="incomplete", proven=None)
+    return Proof(
+        status="closed" if through == window.before else "open",
+        proven=Window(after=window.after, before=through) if through > window.after else None,
+    )
 
 
 def earlier(moment: datetime, by: timedelta) -> datetime:

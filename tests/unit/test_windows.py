@@ -16,7 +16,7 @@ from leadloop.core.windows import (
     gaps,
     merged,
     parts_needed,
-    proven_through,
+    prove,
     query_bounds,
     reach,
     split,
@@ -100,13 +100,19 @@ def test_bounds_ask_for_hardly_more(window: Window, unit: EpochUnit) -> None:
     assert EPOCH + before * tick <= window.before + 2 * tick
 
 
-@given(_windows(), _MOMENTS, st.integers(0, 10_000))
-def test_nothing_unsettled_is_proven(window: Window, now: datetime, settle_s: int) -> None:
-    """Never beyond the window, nor beyond the vendor's now less the time it needs."""
+@given(_windows(), st.booleans(), _MOMENTS, st.integers(0, 10_000))
+def test_nothing_unsettled_is_proven(
+    window: Window, complete: bool, now: datetime, settle_s: int
+) -> None:
+    """Never beyond the window, nor beyond now less the time that the vendor needs."""
     settle = timedelta(seconds=settle_s)
-    through = proven_through(window, now=now, settle=settle)
-    assert through <= window.before
-    assert through <= max(EPOCH, now - settle)
+    proof = prove(window, complete=complete, now=now, settle=settle)
+    assert (proof.status == "incomplete") == (not complete)
+    assert (proof.status == "closed") == (proof.proven == window)
+    if proof.proven:
+        assert complete
+        assert proof.proven.after == window.after
+        assert proof.proven.before <= min(window.before, max(EPOCH, now - settle))
 
 
 _SMALL = st.tuples(st.integers(0, 30), st.integers(1, 10)).map(
