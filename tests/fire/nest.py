@@ -1,8 +1,8 @@
 """Hatches `leadloop` processes: imports everything once, then forks one for each line on stdin.
 
-A line is a JSON object: `arguments`, `environment`, `directory`, `out` and `err` (files). The answer
-is the child's process id, a line on stdout. Forked before any thread began, a child is what
-`leadloop` is after its imports, two seconds sooner.
+A line is a JSON object: `arguments`, `environment`, `directory`, `out` and `err` (files). The
+answer is the process id of the child, a line on stdout. Forked before any thread began, a child is
+what `leadloop` is after its imports, two seconds sooner.
 """
 
 import json
