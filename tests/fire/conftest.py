@@ -55,19 +55,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def quick_retries(prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without their pauses of seconds: what is tested is what is tried again, not when.
+    """Retries in this process without their pauses; see tests/fire/quick.py."""
+    from tests.fire.quick import hurry
 
-    There is no setting for them, and the machine meets hundreds. Prefect reads the pauses off the
-    tasks at each run.
-    """
-    from prefect import Task
-
-    from tasks import disable, poll, push, retrying
-
-    monkeypatch.setattr(retrying, "_DEFAULT_PAUSE_S", 0.01)
-    for module in (disable, poll, push):
-        for task in [item for item in vars(module).values() if isinstance(item, Task)]:
-            monkeypatch.setattr(task, "retry_delay_seconds", [0.01])
+    hurry(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

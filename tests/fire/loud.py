@@ -8,12 +8,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect import Task
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.by_hand import FLOWS
-from tasks import disable, poll, push, retrying
+from tests.fire.quick import hurry
 
 _LINE = "%(name)s %(levelname)s %(message)s"
 
@@ -32,14 +31,6 @@ def listen_to_everybody() -> None:
     for logger in list(logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
             logger.setLevel(logging.DEBUG)
-
-
-def hurry() -> None:
-    """Retries without their pauses, as in `quick_retries`."""
-    retrying._DEFAULT_PAUSE_S = 0.01
-    for module in (disable, poll, push):
-        for task in [item for item in vars(module).values() if isinstance(item, Task)]:
-            task.retry_delay_seconds = [0.01]
 
 
 def run(name: str) -> None:

@@ -75,7 +75,8 @@ class Loop(RuleBasedStateMachine):
     def inserts_a_twin(self, which: int) -> None:
         """The same person under another id: two leads, unless the number has opted out."""
         phone = self._known(which, list(self.world.leads.values())).phone
-        self._insert("plain", f"T{next(self.numbers)}", phone)
+        if phone.startswith("+1"):
+            self._insert("plain", f"T{next(self.numbers)}", phone)
 
     @precondition(lambda self: self.promised)
     @rule()
