@@ -14,7 +14,7 @@ from tests.fire.conftest import Soak
 from tests.fire.machine import Loop
 
 _STEPS = 25
-_EXAMPLES = 14
+_EXAMPLES = 10
 # Shrinking takes minutes: worth it only to whoever looks for the cause (FIRE_SHRINK=1).
 _PHASES = [Phase.generate, *([Phase.shrink] if os.environ.get("FIRE_SHRINK") else [])]
 
