@@ -7,6 +7,7 @@ from typing import Any
 from prefect import Flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
@@ -15,7 +16,14 @@ from leadloop.core.progress import Watcher, watcher
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
     flow.name: flow
-    for flow in (push_leads, poll_outcomes, disable_leads, sync_leads, backfill_outcomes)
+    for flow in (
+        push_leads,
+        poll_outcomes,
+        disable_leads,
+        sync_leads,
+        backfill_outcomes,
+        audit_leads,
+    )
 }
 
 

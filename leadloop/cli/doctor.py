@@ -1,5 +1,6 @@
 """`leadloop doctor`: is everything there that a run needs?"""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def _ask_vendor(
     """One read of an empty stretch of time: it changes nothing and shows that the login is good."""
     with database.begin() as connection:
         now = watermarks.now(connection)
-    with reached(settings, database) as vendor:
+    with reached(settings, database, logging.getLogger(__name__).warning) as vendor:
         page = vendor.api.processed(
             campaign.campaign_id,
             Window(after=now, before=now),

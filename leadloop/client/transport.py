@@ -10,11 +10,25 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from leadloop.core import storable
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
+_BEFORE_SENDING = (
+    requests.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidHeader,
+)
+# What OpenSSL says where both sides never came to speak.
+_NO_HANDSHAKE = {
+    "NO_PROTOCOLS_AVAILABLE",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "UNSUPPORTED_PROTOCOL",
+    "WRONG_VERSION_NUMBER",
+}
 # A clock that says anything else is none, and no time may be added to the last years there are.
 _YEARS = range(1970, 9000)
 
@@ -89,7 +103,7 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             return Received(answer=_absence(error), vendor_now=None)
         with response:
             return _received(response)
@@ -99,17 +113,18 @@ class Transport:
         self._session.close()
 
 
-def _absence(error: requests.RequestException) -> Answer:
+def _absence(error: Exception) -> Answer:
     """The failure that stands for an exception: may a byte of the request have left?"""
+    root = _root(error)
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     not_sent = (
-        isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError)
+        isinstance(error, _BEFORE_SENDING)
         or isinstance(reason, NewConnectionError)
-        or isinstance(_root(error), ssl.SSLCertVerificationError)
+        or isinstance(root, ssl.SSLCertVerificationError | LocationParseError)
+        or (isinstance(root, ssl.SSLError) and root.reason in _NO_HANDSHAKE)
     )
     return Answer(
-        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER,
-        cause=type(_root(error)).__name__,
+        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(root).__name__
     )
 
 
