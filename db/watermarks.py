@@ -107,8 +107,13 @@ class Polled:
     backfill: Window | None
 
 
-def record_window(connection: Connection, campaign_id: str, polled: Polled) -> None:
-    """Write down that a window was read, and what came of it."""
+def record_windows(connection: Connection, campaign_id: str, polled: Iterable[Polled]) -> None:
+    """Write down that windows were read, and what came of it."""
+    for window in polled:
+        _record_window(connection, campaign_id, window)
+
+
+def _record_window(connection: Connection, campaign_id: str, polled: Polled) -> None:
     proven, backfill = polled.proof.proven, polled.backfill
     connection.execute(
         _WINDOW,

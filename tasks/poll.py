@@ -249,27 +249,42 @@ class Poll:
             settle=self.run.campaign.settle,
         )
         proven = merged([*self._proven, proof.proven]) if proof.proven else self._proven
-        polled = Polled(
-            run_id=self.run.run_id,
-            window=window,
-            proof=proof,
-            claimed=reading.claimed,
-            stored=len(reading.seen),
-            pages=reading.pages,
-            backfill=self._plan.backfill,
-        )
+        polled = self._polled(window, reading)
 
         def write(connection: Connection) -> tuple[outcomes.Merged, Lateness]:
             stored = self._write_results(connection, window, reading)
             through = reach(self._plan.start, proven)
             campaign_id = self.run.campaign.campaign_id
             watermarks.advance(connection, campaign_id, after=self._plan.start, through=through)
-            watermarks.record_window(connection, campaign_id, polled)
+            watermarks.record_windows(connection, campaign_id, polled)
             return stored
 
         stored, late = self.run.place.database.insist(write)
         self._proven = proven
+        self.tally.add(windows=len(polled))
         self._count(reading, stored, late)
+
+    def _polled(self, window: Window, reading: Reading) -> list[Polled]:
+        """The windows to write down: one, or of a long stretch with little in it several."""
+        campaign = self.run.campaign
+        windows = reading.windows(campaign.longest_window)
+        return [
+            Polled(
+                run_id=self.run.run_id,
+                window=part,
+                proof=prove(
+                    part,
+                    complete=reading.complete,
+                    now=reading.first.now,
+                    settle=campaign.settle,
+                ),
+                claimed=reading.claimed if part == window else inside,
+                stored=inside,
+                pages=reading.pages if part.after == window.after else 0,
+                backfill=self._plan.backfill,
+            )
+            for part, inside in windows
+        ]
 
     def _write_results(
         self, connection: Connection, window: Window, reading: Reading
@@ -290,7 +305,6 @@ class Poll:
         self.incomplete += not reading.complete
         self.lateness += late
         self.tally.add(
-            windows=1,
             seen=len(reading.seen),
             inserted=stored.inserted,
             updated=stored.updated,

@@ -20,7 +20,7 @@ from leadloop.core.campaigns import Campaign
 from leadloop.core.results import UnreadableResult, read_result
 from leadloop.core.storable import dumps
 from leadloop.core.timestamps import EPOCH
-from leadloop.core.windows import Window
+from leadloop.core.windows import Window, pieces
 from tasks.workplace import Tally
 
 #: How often a window whose rows shift while it is read is read before it is left for later.
@@ -130,6 +130,19 @@ class Reading:
         """Whether rows moved between its pages, and shorter windows would have fewer of them."""
         moved = not self.steady and bool(self.first.more)
         return moved and self.window.length > _SHORTEST_MOVING
+
+    def windows(self, longest: timedelta) -> list[tuple[Window, int]]:
+        """What to write down as read, with the number of results in each window."""
+        if self.window.length <= longest:
+            return [(self.window, len(self.seen))]
+        return pieces(self.window, map(self._moment, self.seen), longest)
+
+    def _moment(self, key: Key) -> datetime:
+        lead_id, processed_at = key
+        # One that has no such time is somewhere in the window.
+        return (
+            datetime.fromisoformat(processed_at) if lead_id and processed_at else self.window.after
+        )
 
     def add(self, leaf: Leaf) -> None:
         """Take in a page. A result that came before counts once; what it says now, it says last."""

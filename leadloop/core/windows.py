@@ -1,5 +1,6 @@
 """Ranges of `processed_at`, and what may be said once one has been read."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -72,6 +73,38 @@ def parts_needed(
     else:
         return 1
     return max(2, min(wanted, MOST_PARTS))
+
+
+def pieces(
+    window: Window, moments: Iterable[datetime], longest: timedelta
+) -> list[tuple[Window, int]]:
+    """A stretch that one answer holds whole, as windows with the number of results in each.
+
+    None that holds a result is longer than `longest`; the empty ones between are as long as they
+    are, or else a year with little in it would be thousands of windows.
+
+    Args:
+        window: the stretch.
+        moments: when each result was processed; one outside counts at the nearer end.
+        longest: the longest window that is to hold any.
+    """
+    found: list[tuple[Window, int]] = []
+    left = deque(sorted(min(max(moment, window.after), window.before) for moment in moments))
+    start = window.after
+    while left:
+        if start < left[0]:
+            found.append((Window(after=start, before=left[0]), 0))
+            start = left[0]
+        end = min(start + longest, window.before)
+        inside = 0
+        while left and left[0] <= end:
+            left.popleft()
+            inside += 1
+        found.append((Window(after=start, before=end), inside))
+        start = end
+    if start < window.before or not found:
+        found.append((Window(after=start, before=window.before), 0))
+    return found
 
 
 def merged(windows: Iterable[Window]) -> list[Window]:

@@ -306,6 +306,11 @@ def test_a_backfill_of_years_with_a_little_in_them(database: Database, odd: OddV
     summary = backfill_outcomes(after=now() - timedelta(days=1826), before=now())
     assert summary["inserted"] == 300
     assert summary["requests"] < 20
+    longest = """SELECT max(window_before - window_after) FROM leadloop.poll_windows
+                  WHERE stored_count > 0"""
+    assert books.value(database, longest) <= timedelta(hours=1), "LEADLOOP_WINDOW"
+    total = books.value(database, "SELECT sum(stored_count) FROM leadloop.poll_windows")
+    assert total >= 300, "one on a border is in both windows"
 
 
 def test_a_long_range_that_the_vendor_refuses_is_asked_for_in_parts(

@@ -16,6 +16,7 @@ from leadloop.core.windows import (
     gaps,
     merged,
     parts_needed,
+    pieces,
     prove,
     query_bounds,
     reach,
@@ -186,6 +187,18 @@ def test_a_long_window_has_no_more_parts_than_pages(window: Window, count: int) 
     """Or else years with little in them would cost a request an hour."""
     parts = parts_needed(window, count=count, page_size=100, longest=_HOUR, unit="ms")
     assert parts <= max(2, -(-count // 100))
+
+
+@given(_windows(), st.lists(_MOMENTS, max_size=30))
+def test_a_long_stretch_is_written_down_in_pieces(window: Window, moments: list[datetime]) -> None:
+    """They leave no gap, hold each result once, and are only as long as is allowed or empty."""
+    found = pieces(window, moments, _HOUR)
+    windows = [piece for piece, _ in found]
+    assert (windows[0].after, windows[-1].before) == (window.after, window.before)
+    assert all(one.before == next_.after for one, next_ in pairwise(windows))
+    assert sum(inside for _, inside in found) == len(moments)
+    assert all(piece.length <= _HOUR for piece, inside in found if inside)
+    assert len(found) <= 2 * len(moments) + 1
 
 
 @given(_MOMENTS, st.integers(0, 10**13))
