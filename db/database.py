@@ -1,5 +1,6 @@
 """Connections to Postgres, and errors from it that repeat no row."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ from leadloop.core.errors import LeadloopError, RunError
 __all__ = ["Connection", "Database", "DatabaseError", "InvalidUrl", "normalised"]
 
 T = TypeVar("T")
+
+# At DEBUG SQLAlchemy logs every row that it reads; `hide_parameters` does not keep it from that.
+logging.getLogger("sqlalchemy.engine.Engine").addFilter(
+    lambda record: record.levelno > logging.DEBUG
+)
 
 _CONNECT = {"connect_timeout": 10, "application_name": "leadloop"}
 _RECONNECT_AFTER_S = (0.2, 1.0, 3.0)

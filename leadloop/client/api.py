@@ -148,8 +148,9 @@ class LeadsApi:
     def find(self, campaign_id: str, lead_id: str) -> Sighting:
         """Look up one lead, processed or not.
 
-        Only an empty page counts as absence: a 404 may come from anybody, and a page of other
-        leads from a server that does not know the parameter.
+        Only an empty page that counts nothing is absence: a 404 may come from anybody, a page of
+        other leads from a server that does not know the parameter, and an empty page of one result
+        from rows that have just moved.
 
         Raises:
             Resend, Paused, Stopped: see leadloop.client.errors.
@@ -163,7 +164,7 @@ class LeadsApi:
         for item in page.results:
             if isinstance(item, dict) and lead_id_of(item) == lead_id:
                 return Sighting(result=item, absent=False)
-        return Sighting(result=None, absent=not page.results)
+        return Sighting(result=None, absent=page.count == 0 and not page.results)
 
     def _page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> Page:
         try:

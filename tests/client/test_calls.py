@@ -195,6 +195,13 @@ def test_a_lead_is_found_however_its_id_comes_back(
     assert client.find("C1", "8") == Sighting(result=None, absent=True)
 
 
+def test_a_row_that_moves_is_not_absent(client: Client, vendor: Handle) -> None:
+    """An empty page that counts one result is no proof that there is none."""
+    create(client, "a")
+    vendor.fault(route="responses", kind="shift", rows=1)
+    assert client.find("C1", "a") == Sighting(result=None, absent=False)
+
+
 def test_a_server_that_does_not_know_the_filter_tells_nothing(reach: Reach) -> None:
     """It answers with everybody: that a lead is not on this page does not make it absent."""
     everybody = '{"count": 2, "results": [{"lead_id": 1}, "odd"]}'
