@@ -18,7 +18,6 @@ from pydantic_settings import (
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
 
-
 _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
 _A_DAY_S = 86_400
