@@ -9,7 +9,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError
 
 from leadloop.core.errors import LeadloopError, RunError
 
@@ -148,7 +148,7 @@ class Database:
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self._plain_errors(), self._engine.begin() as connection:
+        with self.plain_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -158,7 +158,7 @@ class Database:
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self._plain_errors(), self._single.connect() as connection:
+        with self.plain_errors(), self._single.connect() as connection:
             yield connection
 
     def insist(self, work: Callable[[Connection], T]) -> T:
@@ -181,15 +181,24 @@ class Database:
             return work(connection)
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def plain_errors(self) -> Iterator[None]:
+        """The driver's errors in the block become DatabaseError; `begin` and `session` do so too.
+
+        For the use of a session's connection whose trouble is caught inside of the session.
+        """
         try:
             yield
+        except PendingRollbackError as error:
+            # An earlier statement on it has met the end of this connection.
+            raise self._plain(error, disconnected=True) from None
         except DBAPIError as error:
-            raise self._plain(error.orig, error.connection_invalidated) from None
+            raise self._plain(error.orig, disconnected=error.connection_invalidated) from None
         except psycopg2.Error as error:
-            raise self._plain(error, isinstance(error, psycopg2.InterfaceError)) from None
+            raise self._plain(
+                error, disconnected=isinstance(error, psycopg2.InterfaceError)
+            ) from None
 
-    def _plain(self, error: BaseException | None, disconnected: bool) -> DatabaseError:
+    def _plain(self, error: BaseException | None, *, disconnected: bool) -> DatabaseError:
         sqlstate = getattr(error, "pgcode", None)
         diagnosis = getattr(error, "diag", None)
         constraint = getattr(diagnosis, "constraint_name", None)
@@ -233,6 +242,7 @@ _TROUBLES = (
     ("starting up", "it is starting up"),
     ("terminating connection", "the connection was cut"),
     ("closed the connection", "the connection was cut"),
+    ("invalid transaction", "the connection was cut"),
     ("invalid", "an option in the URL has a value that Postgres does not take"),
 )
 

@@ -47,6 +47,5 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
 
 
 def _in_our_words(record: logging.LogRecord) -> bool:
-    """Drop Prefect's own account of an error of ours, which the caller says in one line."""
-    told_twice = str(record.msg).startswith(("Finished in state", "Still processing items"))
-    return record.exc_info is None and not told_twice
+    """Drop what the caller says in one line at the end: errors, in Prefect's words or ours."""
+    return record.levelno < logging.ERROR and not str(record.msg).startswith("Still processing")
