@@ -80,7 +80,7 @@ def normalised(text: str) -> URL:
     except ValueError:
         raise InvalidUrl(f"its port is not a number; {_ENCODE}") from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg2"):
-        raise InvalidUrl("it is not of Postgres; write postgresql://user@host:5432/database")
+        raise InvalidUrl("it is not Postgres; write postgresql://user@host:5432/database")
     if text.count("@") > 1 or "@" in f"{url.host}{url.database}":
         raise InvalidUrl(f"it is not clear where its login ends; {_ENCODE}")
     if not 1 <= (url.port or 5432) <= 65535:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 _FUNNEL = (
     ("new", "new"),
@@ -26,7 +27,7 @@ def status(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="campaigns")
     table.add_column("")
     for row in rows:
-        table.add_column(row["campaign_id"], justify="right")
+        table.add_column(Text(row["campaign_id"]), justify="right")
     for heading, key in (*_FUNNEL, *_CLOCKS):
         table.add_row(heading, *(cell(key, row[key]) for row in rows))
     return table
@@ -34,7 +35,7 @@ def status(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def funnel(row: Mapping[str, Any]) -> Table:
     """Where the leads of one campaign are."""
-    table = Table(title=f"leads of {row['campaign_id']}")
+    table = _titled(f"leads of {row['campaign_id']}")
     table.add_column("")
     table.add_column("leads", justify="right")
     for heading, key in _FUNNEL:
@@ -72,7 +73,7 @@ def duration(seconds: float) -> str:
 
 def counted(title: str, counts: Mapping[str, int]) -> Table:
     """What a run did."""
-    table = Table(title=title)
+    table = _titled(title)
     for name in counts:
         table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{value:,}" for value in counts.values()))
@@ -81,11 +82,11 @@ def counted(title: str, counts: Mapping[str, int]) -> Table:
 
 def listed(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of a query with their own headings."""
-    table = Table(title=title)
+    table = _titled(title)
     for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "))
+        table.add_column(Text(name.replace("_", " ")))
     for row in rows:
-        table.add_row(*(_any(value) for value in row.values()))
+        table.add_row(*(Text(_any(value)) for value in row.values()))
     return table
 
 
@@ -100,6 +101,11 @@ def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> Non
         console.print(
             listed("by campaign", [{"campaign": name, **part} for name, part in each.items()])
         )
+
+
+def _titled(title: str) -> Table:
+    """A table under words that may hold a campaign's id, which is no markup."""
+    return Table(title=Text(title, style="table.title"))
 
 
 def _sums(summary: Mapping[str, Any]) -> dict[str, int]:
