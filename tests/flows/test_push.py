@@ -319,7 +319,8 @@ def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
         f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE 'no'; END $$;
             CREATE TRIGGER refuse BEFORE {event} ON leadloop.sync_runs FOR EACH ROW
-            WHEN (NEW.campaign_id = '{broken}' AND NEW.state <> 'crashed') EXECUTE FUNCTION refuse();""",
+            WHEN (NEW.campaign_id = '{broken}' AND NEW.state <> 'crashed')
+            EXECUTE FUNCTION refuse();""",
     )
     with pytest.raises(CampaignsFailed, match=f"campaign {broken}: Postgres refused"):
         flow()
