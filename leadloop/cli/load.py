@@ -82,53 +82,73 @@ def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> 
         UsageError: the file cannot be read, or its header does not fit; nothing was loaded.
         LoadFailed: several lines were lost to a quote, or none could be loaded.
     """
-    counts = {"loaded": 0, "existing": 0, "bad": 0}
-    swallowed: list[BadLine] = []
+    loading = _Loading(database, campaign_id, err)
     with _opened(file) as text:
         header = _read_header(text, file)
         _tell_header(header.names, err)
-        with database.begin() as connection:
-            if campaigns.add(connection, campaign_id):
-                print(f"Campaign {campaign_id} is new here and was added.", file=err)
+        loading.add_campaign()
         try:
-            for chunk in _chunks(_rows(text, header)):
-                bad = [row for row in chunk if isinstance(row, BadLine)]
-                good = [row for row in chunk if not isinstance(row, BadLine)]
-                _tell_bad(bad, err)
-                swallowed += [row for row in bad if row.amount > 1][:1]
-                with database.begin() as connection:
-                    loaded = insert_new(connection, campaign_id, good)
-                counts["loaded"] += loaded
-                counts["existing"] += len(good) - loaded
-                counts["bad"] += sum(row.amount for row in bad)
+            rows = _rows(text, header)
+            while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+                loading.load(chunk)
         except BaseException as error:
             # Ctrl-C, or a database that went away: what is loaded stays loaded.
-            vars(error)["summary"] = counts
+            vars(error)["summary"] = loading.counts
             raise
-    _require_loaded(counts, swallowed)
-    return counts
+    loading.require_success()
+    return loading.counts
 
 
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
-        yield chunk
+class _Loading:
+    """A load on its way: what it has done, and the first lines that a quote has cost it."""
 
+    def __init__(self, database: Database, campaign_id: str, err: TextIO) -> None:
+        self.counts = {"loaded": 0, "existing": 0, "bad": 0}
+        self._database = database
+        self._campaign_id = campaign_id
+        self._err = err
+        self._swallowed: BadLine | None = None
 
-def _require_loaded(counts: dict[str, int], swallowed: Sequence[BadLine]) -> None:
-    if swallowed:
-        lost = swallowed[0]
-        raise LoadFailed(
-            f"{lost.lines} were not loaded: a quote that is opened in line {lost.first} holds them"
-            " together; mend it and load the file again",
-            counts,
+    def add_campaign(self) -> None:
+        """Add the campaign where it is not there yet."""
+        with self._database.begin() as connection:
+            added = campaigns.add(connection, self._campaign_id)
+        if added:
+            print(f"Campaign {self._campaign_id} is new here and was added.", file=self._err)
+
+    def load(self, chunk: Sequence[Row]) -> None:
+        """Insert the leads, and tell the others."""
+        bad = [row for row in chunk if isinstance(row, BadLine)]
+        good = [row for row in chunk if not isinstance(row, BadLine)]
+        self._tell(bad)
+        loaded = self._database.insist(
+            lambda connection: insert_new(connection, self._campaign_id, good)
         )
-    if counts["bad"] and not counts["loaded"] + counts["existing"]:
-        raise LoadFailed("no line of the file could be loaded; see the lines above", counts)
+        self.counts["loaded"] += loaded
+        self.counts["existing"] += len(good) - loaded
 
+    def _tell(self, bad: Sequence[BadLine]) -> None:
+        if bad:
+            print("\n".join(f"{row.lines}: {row.reason}" for row in bad), file=self._err)
+        self.counts["bad"] += sum(row.amount for row in bad)
+        self._swallowed = self._swallowed or next((row for row in bad if row.amount > 1), None)
 
-def _tell_bad(bad: Sequence[BadLine], err: TextIO) -> None:
-    if bad:
-        print("\n".join(f"{row.lines}: {row.reason}" for row in bad), file=err)
+    def require_success(self) -> None:
+        """Make sure that no lines were lost to a quote, and that there was a lead at all.
+
+        Raises:
+            LoadFailed: it is not so.
+        """
+        if lost := self._swallowed:
+            raise LoadFailed(
+                f"{lost.lines} were not loaded: a quote that is opened in line {lost.first} holds"
+                " them together; mend it and load the file again",
+                self.counts,
+            )
+        if self.counts["bad"] and not self.counts["loaded"] + self.counts["existing"]:
+            raise LoadFailed(
+                "no line of the file could be loaded; see the lines above", self.counts
+            )
 
 
 @contextmanager
