@@ -10,11 +10,12 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs lock
+.PHONY: help install demo test soak check docs lock
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
+	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference from the code'
 	@echo 'make install  only the setting up: $(VENV), with $(BIN)/leadloop'
@@ -27,6 +28,15 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+# The state machine, kills and races share the time; each boundary at which a run can die comes once.
+SECONDS ?= 600
+SEED    ?= $(shell date +%s)
+
+soak: $(VENV)/installed-dev
+	@echo 'seed $(SEED), $(SECONDS) seconds and what the boundaries take'
+	@FIRE_SECONDS=$(SECONDS) FIRE_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
+	  tests/fire/test_crash.py tests/fire/test_race.py tests/fire/test_state_machine.py $(ARGS)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

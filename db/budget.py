@@ -6,26 +6,29 @@ all processes; the margin covers the way to the vendor, which is not equally lon
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
 _MARGIN_S = 0.5
 _MARGIN_SHARE = 1 / 40
 _MOST_SLOTS = 256
+_LEAST_TO_SHARE = 10
 
+# Slot 0 is none: it holds the time up to which the vendor wants nothing at all.
 _GROW = text("""
 INSERT INTO leadloop.rate_slots (slot, free_at)
-SELECT slot, '-infinity' FROM generate_series(1, :slots) AS slot
+SELECT slot, '-infinity' FROM generate_series(0, :slots) AS slot
 ON CONFLICT DO NOTHING
 """)
-_COUNT = text("SELECT count(*) FROM leadloop.rate_slots")
+_COUNT = text("SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0")
 # The turns that were taken last are the ones that still count. They go to the highest numbers: the
 # lowest are kept for disables.
 _KEEP_LATEST = text("""
 UPDATE leadloop.rate_slots AS ring SET free_at = latest.free_at
   FROM (SELECT :slots + 1 - row_number() OVER (ORDER BY free_at DESC) AS slot, free_at
-          FROM leadloop.rate_slots) AS latest
- WHERE ring.slot = latest.slot
+          FROM leadloop.rate_slots WHERE slot > 0) AS latest
+ WHERE ring.slot = latest.slot AND ring.slot > 0
 """)
 _SHRINK = text("DELETE FROM leadloop.rate_slots WHERE slot > :slots")
 _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
@@ -34,19 +37,27 @@ _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 _TAKE = text("""
 WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
 UPDATE leadloop.rate_slots AS ring
-   SET free_at = greatest(ring.free_at, clock_timestamp()) + make_interval(secs => :busy_s)
-  FROM hurry, (SELECT slot FROM leadloop.rate_slots WHERE slot > :kept
+   SET free_at = greatest(ring.free_at, pause.free_at, clock_timestamp())
+                 + make_interval(secs => :busy_s)
+  FROM hurry, (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0) AS pause,
+       (SELECT slot FROM leadloop.rate_slots WHERE slot > :kept
          ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS soonest
  WHERE ring.slot = soonest.slot
-RETURNING ring.slot,
+RETURNING ring.slot, ring.free_at,
           extract(epoch FROM ring.free_at - clock_timestamp()) - :busy_s AS wait_s
 """)
+# Only a slot that is as we left it: somebody may have taken the turn after ours.
 _GIVE_BACK = text("""
-UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => :busy_s) WHERE slot = :slot
+UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => :busy_s)
+ WHERE slot = :slot AND free_at = :free_at
 """)
-_PUSH_BACK = text("""
+_PAUSE = text("""
 UPDATE leadloop.rate_slots
    SET free_at = greatest(free_at, clock_timestamp() + make_interval(secs => :pause_s))
+ WHERE slot = 0
+""")
+_PAUSED = text("""
+SELECT free_at > clock_timestamp() FROM leadloop.rate_slots WHERE slot = 0
 """)
 
 
@@ -80,7 +91,7 @@ class RateLimit:
     @property
     def kept_for_disables(self) -> int:
         """Slots that only a disable may take: an opt-out does not wait behind a backlog."""
-        return self.slots // 50
+        return max(self.slots // 50, int(self.slots >= _LEAST_TO_SHARE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +100,7 @@ class Slot:
 
     number: int
     wait_s: float
+    free_at: datetime
 
 
 def lay_out(connection: Connection, limit: RateLimit) -> None:
@@ -111,14 +123,22 @@ def take(connection: Connection, limit: RateLimit, *, urgent: bool) -> Slot | No
     """
     kept = 0 if urgent else limit.kept_for_disables
     row = connection.execute(_TAKE, {"busy_s": limit.busy_s, "kept": kept}).first()
-    return None if row is None else Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)))
+    if row is None:
+        return None
+    return Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)), free_at=row.free_at)
 
 
 def give_back(connection: Connection, slot: Slot, limit: RateLimit) -> None:
     """Return a slot for which no request was sent."""
-    connection.execute(_GIVE_BACK, {"slot": slot.number, "busy_s": limit.busy_s})
+    parameters = {"slot": slot.number, "free_at": slot.free_at, "busy_s": limit.busy_s}
+    connection.execute(_GIVE_BACK, parameters)
 
 
-def push_back(connection: Connection, pause_s: float) -> None:
+def pause(connection: Connection, pause_s: float) -> None:
     """Let the whole business send nothing for so many seconds."""
-    connection.execute(_PUSH_BACK, {"pause_s": pause_s})
+    connection.execute(_PAUSE, {"pause_s": pause_s})
+
+
+def is_paused(connection: Connection) -> bool:
+    """Whether the whole business is to send nothing at this moment."""
+    return bool(connection.scalar(_PAUSED))

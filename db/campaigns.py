@@ -1,7 +1,7 @@
 """Queries on `leadloop.campaigns`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -18,7 +18,8 @@ SELECT campaign_id,
        coalesce(window_s, :window_s)             AS window_s,
        coalesce(epoch_unit, :epoch_unit)         AS epoch_unit,
        coalesce(default_region, :default_region) AS default_region,
-       coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields
+       coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields,
+       sends_opted_out_numbers
   FROM leadloop.campaigns
 """
 _NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")
@@ -26,10 +27,23 @@ _ENABLED = text(_COMPLETE + " WHERE enabled ORDER BY campaign_id")
 _ADD = text(
     "INSERT INTO leadloop.campaigns (campaign_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING 1"
 )
-_LEARN_VISIBILITY = text(
-    "UPDATE leadloop.campaigns SET shows_unprocessed = :shows WHERE campaign_id = :id"
-)
-_VISIBILITY = text("SELECT shows_unprocessed FROM leadloop.campaigns WHERE campaign_id = :id")
+_LEARN_VISIBILITY = text("""
+UPDATE leadloop.campaigns
+   SET shows_unprocessed = :shows, visibility_tried_at = clock_timestamp()
+ WHERE campaign_id = :id
+""")
+# A no is tried again after a day: the vendor may only have been slow that once.
+_VISIBILITY = text("""
+SELECT CASE WHEN shows_unprocessed OR visibility_tried_at > clock_timestamp() - interval '1 day'
+            THEN shows_unprocessed END AS shows,
+       specimen_lead_id AS specimen,
+       specimen_at + make_interval(secs => :settle_s) < clock_timestamp() AS specimen_settled
+  FROM leadloop.campaigns WHERE campaign_id = :id
+""")
+_KEEP_SPECIMEN = text("""
+UPDATE leadloop.campaigns SET specimen_lead_id = :lead, specimen_at = clock_timestamp()
+ WHERE campaign_id = :id
+""")
 _LEARN_LIMIT = text(
     "UPDATE leadloop.campaigns SET batch_limit = least(batch_limit, :most) WHERE campaign_id = :id"
 )
@@ -66,10 +80,30 @@ def add(connection: Connection, campaign_id: str) -> bool:
     return connection.scalar(_ADD, {"id": campaign_id}) is not None
 
 
-def shows_unprocessed(connection: Connection, campaign_id: str) -> bool | None:
-    """What has been learned about lookups of unprocessed leads; None: nothing yet."""
-    shows: bool | None = connection.scalar(_VISIBILITY, {"id": campaign_id})
-    return shows
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """What is known of lookups of leads that are created and not yet processed.
+
+    `shows`: whether they show (None: not known). `specimen`: a lead on which that can be tried,
+    which the vendor has taken; `specimen_settled`: it has had its time to show it.
+    """
+
+    shows: bool | None
+    specimen: str | None
+    specimen_settled: bool
+
+
+def visibility(connection: Connection, campaign_id: str, *, settle_s: int) -> Visibility:
+    """What has been learned about lookups of unprocessed leads."""
+    row = connection.execute(_VISIBILITY, {"id": campaign_id, "settle_s": settle_s}).one()
+    return Visibility(
+        shows=row.shows, specimen=row.specimen, specimen_settled=bool(row.specimen_settled)
+    )
+
+
+def keep_specimen(connection: Connection, campaign_id: str, lead_id: str) -> None:
+    """Remember a lead that the vendor has just taken."""
+    connection.execute(_KEEP_SPECIMEN, {"id": campaign_id, "lead": lead_id})
 
 
 def learn_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:

@@ -161,6 +161,16 @@ class Database:
         with self.plain_errors(), self._single.connect() as connection:
             yield connection
 
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """For work on a `session` that outlives the block: its errors as those of `session`.
+
+        Raises:
+            DatabaseError: Postgres refused, or was not there.
+        """
+        with self.plain_errors():
+            yield
+
     def insist(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, again where it was cut or another one was in the way.
 

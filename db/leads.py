@@ -1,7 +1,7 @@
 """Queries on `leadloop.leads`: each move of a lead from one status to another is one of these."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ _DECIDE = """
 UPDATE leadloop.leads AS lead
    SET status = CASE WHEN picked.opted_out THEN 'cancelled' ELSE 'sending' END,
        sent_at = CASE WHEN NOT picked.opted_out THEN clock_timestamp() END,
-       run_id = :run, last_error = NULL
+       opted_out = picked.opted_out, run_id = :run, claim_no = :claim, last_error = NULL
   FROM picked
  WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
 """
@@ -74,59 +74,84 @@ WITH alive AS ({_ALIVE}
 RETURNING lead.lead_id, lead.status
 """)
 
-# The run's own answers also settle a lead that another run has put in doubt meanwhile.
+# An answer settles the leads of its own claim alone, whatever has become of the others: work that
+# is repeated because its commit's answer was lost must not touch leads that were claimed again
+# since. It also settles a lead that another run has put in doubt meanwhile.
 _OURS = """
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run AND claim_no = :claim
    AND status IN ('sending', 'in_doubt')
 """
-_CREATED = text(
-    "UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(),"
-    " last_error = NULL" + _OURS
+_CERTAIN = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
+# Not worth a wait for the disk: a server that crashes at that moment forgets that they are created,
+# never that they were sent, so that they are in doubt and looked up.
+_CREATED = text(f"""
+WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
+UPDATE leadloop.leads
+   SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN} FROM hurry {_OURS}
+""")
+_RELEASED = text(f"UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}" + _OURS)
+_DOUBTED = text(
+    "UPDATE leadloop.leads SET status = 'in_doubt', last_error = :reason,"
+    " doubted_at = clock_timestamp(), looked_up_at = NULL" + _OURS
 )
-_RELEASED = text("UPDATE leadloop.leads SET status = 'new', sent_at = NULL" + _OURS)
-_DOUBTED = text("UPDATE leadloop.leads SET status = 'in_doubt', last_error = :reason" + _OURS)
+_CANCELLED = text(
+    "UPDATE leadloop.leads SET status = 'cancelled', sent_at = NULL, last_error = :reason" + _OURS
+)
 _REJECTED = text("""
 UPDATE leadloop.leads AS lead
-   SET status = 'rejected', last_error = refused.reason,
+   SET status = 'rejected', last_error = refused.reason, doubted_at = NULL, looked_up_at = NULL,
        sent_at = CASE WHEN :was_sent THEN lead.sent_at END
   FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
  WHERE lead.campaign_id = :campaign AND lead.lead_id = refused.lead_id AND lead.run_id = :run
-   AND lead.status IN ('sending', 'in_doubt')
+   AND lead.claim_no = :claim AND lead.status IN ('sending', 'in_doubt')
 """)
 
-_IN_DOUBT = text("""
-SELECT lead_id, sent_at, sent_at + make_interval(secs => :settle_s) < clock_timestamp() AS settled
-  FROM leadloop.leads
- WHERE campaign_id = :campaign AND status = 'in_doubt' AND (sent_at, lead_id) > (:sent_at, :lead_id)
- ORDER BY sent_at, lead_id LIMIT :most
+# The vendor has its time to show a lead from the moment at which we gave up on the answer: until
+# then it may have been at work on the request.
+_SINCE = "coalesce(doubted_at, sent_at, inserted_at)"
+_SETTLED = f"{_SINCE} + make_interval(secs => :settle_s) < clock_timestamp()"
+# Each is looked up at once, and again when the vendor has had its time; those that then stay in
+# doubt, once a run. Whoever waits longest for a look comes first.
+_IN_DOUBT = text(f"""
+SELECT lead_id, {_SINCE} AS doubted_at, {_SETTLED} AS settled
+  FROM leadloop.leads AS lead
+ WHERE campaign_id = :campaign AND status = 'in_doubt'
+   AND (looked_up_at IS NULL
+        OR {_SETTLED} AND (looked_up_at < {_SINCE} + make_interval(secs => :settle_s)
+                           OR looked_up_at < (SELECT started_at FROM leadloop.sync_runs
+                                               WHERE run_id = :run)))
+   AND (NOT :opted_out OR EXISTS (
+        SELECT FROM leadloop.disable_requests AS d
+         WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id
+           AND d.status IN ('requested', 'failed')))
+ ORDER BY looked_up_at NULLS FIRST, lead_id LIMIT :most
+""")
+_LOOKED_UP = text("""
+UPDATE leadloop.leads SET looked_up_at = clock_timestamp()
+ WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
 """)
 _COUNT_IN_DOUBT = text("""
 SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
-_FOUND = text("""
-UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
+_FOUND = text(f"""
+UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
 """)
-_ABSENT = text("""
-UPDATE leadloop.leads SET status = 'new', sent_at = NULL
- WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt' AND sent_at = :sent_at
-""")
-# The oldest: the likelier to show.
-_UNPROCESSED = text("""
-SELECT lead_id, confirmed_at + make_interval(secs => :settle_s) < clock_timestamp() AS settled
-  FROM leadloop.leads AS lead
- WHERE campaign_id = :campaign AND status = 'created'
-   AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
-                    WHERE outcome.campaign_id = lead.campaign_id
-                      AND outcome.lead_id = lead.lead_id)
- ORDER BY confirmed_at LIMIT 1
+_ABSENT = text(f"""
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
+ WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
+   AND {_SINCE} = :doubted_at
 """)
 # Asked once in a campaign's life, before it has a watermark: not worth an index on every lead.
 _FIRST_SENT = text("""
 SELECT min(sent_at) FROM leadloop.leads WHERE campaign_id = :campaign
 """)
-_REQUEUE = text("""
-UPDATE leadloop.leads SET status = 'new', last_error = NULL, sent_at = NULL
+_PEOPLE = text("""
+SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custom_fields
+  FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+""")
+_REQUEUE = text(f"""
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
  WHERE campaign_id = ANY(:campaigns) AND status = :status
    AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
 """)
@@ -150,8 +175,17 @@ class Doubt:
     """A lead in doubt; `settled`: the vendor has had its time to show it."""
 
     lead_id: str
-    sent_at: datetime
+    doubted_at: datetime
     settled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubter:
+    """A run that looks leads of a campaign up, which the vendor has `settle_s` seconds to show."""
+
+    campaign: str
+    run: int
+    settle_s: int
 
 
 def any_new(connection: Connection, campaign_id: str) -> bool:
@@ -165,13 +199,16 @@ def count_new(connection: Connection, campaign_id: str) -> int:
     return count
 
 
-def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -> Claim:
+def claim(
+    connection: Connection, *, campaign_id: str, run_id: int, claim_no: int, most: int
+) -> Claim:
     """Take up to `most` new leads, oldest first: from the commit on they may be on their way.
 
     Those that opted out become `cancelled` in the same statement. Gets nothing for a run that is
     no longer `running`.
     """
-    rows = connection.execute(_CLAIM, {"campaign": campaign_id, "run": run_id, "most": most}).all()
+    parameters = {"campaign": campaign_id, "run": run_id, "claim": claim_no, "most": most}
+    rows = connection.execute(_CLAIM, parameters).all()
     return Claim(
         leads=[
             Lead(
@@ -190,7 +227,7 @@ def claim(connection: Connection, *, campaign_id: str, run_id: int, most: int) -
 
 
 def claim_again(connection: Connection, batch: "Batch") -> tuple[list[str], int]:
-    """Which leads of a refused batch may be sent once more, and how many have opted out since."""
+    """Which leads of ours may still be sent, and how many have opted out since."""
     rows = connection.execute(_CLAIM_AGAIN, batch.key()).all()
     wanted = [row.lead_id for row in rows if row.status == "sending"]
     return wanted, len(rows) - len(wanted)
@@ -198,15 +235,21 @@ def claim_again(connection: Connection, batch: "Batch") -> tuple[list[str], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Leads of one campaign that one run has claimed."""
+    """Leads of one campaign under one claim of one run."""
 
     campaign_id: str
     run_id: int
+    claim_no: int
     lead_ids: Sequence[str]
 
     def key(self) -> dict[str, Any]:
         """The parameters that name them in a statement."""
-        return {"campaign": self.campaign_id, "run": self.run_id, "ids": list(self.lead_ids)}
+        return {
+            "campaign": self.campaign_id,
+            "run": self.run_id,
+            "claim": self.claim_no,
+            "ids": list(self.lead_ids),
+        }
 
 
 def record_created(connection: Connection, batch: Batch) -> int:
@@ -224,42 +267,43 @@ def record_doubt(connection: Connection, batch: Batch, reason: str) -> int:
     return connection.execute(_DOUBTED, {**batch.key(), "reason": reason}).rowcount
 
 
+def cancel(connection: Connection, batch: Batch, reason: str) -> int:
+    """They must not be sent after all."""
+    return connection.execute(_CANCELLED, {**batch.key(), "reason": reason}).rowcount
+
+
 def record_rejected(
-    connection: Connection,
-    *,
-    campaign_id: str,
-    run_id: int,
-    reasons: Mapping[str, str],
-    was_sent: bool,
+    connection: Connection, batch: Batch, reasons: Mapping[str, str], *, was_sent: bool
 ) -> int:
-    """They will not be sent again as they are; `reasons` by lead id."""
-    return connection.execute(
-        _REJECTED,
-        {
-            "campaign": campaign_id,
-            "run": run_id,
-            "ids": list(reasons),
-            "reasons": list(reasons.values()),
-            "was_sent": was_sent,
-        },
-    ).rowcount
+    """They will not be sent again as they are; `reasons` by lead id, one for each of the batch."""
+    parameters = {
+        **batch.key(),
+        "ids": list(reasons),
+        "reasons": list(reasons.values()),
+        "was_sent": was_sent,
+    }
+    return connection.execute(_REJECTED, parameters).rowcount
 
 
-def in_doubt(
-    connection: Connection, *, campaign_id: str, settle_s: int, after: Doubt | None, most: int
-) -> list[Doubt]:
-    """Leads in doubt, oldest first, that come after the one given."""
-    rows = connection.execute(
-        _IN_DOUBT,
-        {
-            "campaign": campaign_id,
-            "settle_s": settle_s,
-            "sent_at": after.sent_at if after else "-infinity",
-            "lead_id": after.lead_id if after else "",
-            "most": most,
-        },
-    )
-    return [Doubt(lead_id=row.lead_id, sent_at=row.sent_at, settled=row.settled) for row in rows]
+def in_doubt(connection: Connection, *, run: Doubter, opted_out: bool, most: int) -> list[Doubt]:
+    """Leads in doubt that are due to be looked up, those that wait longest first.
+
+    Args:
+        connection: a transaction.
+        run: who looks them up.
+        opted_out: only those whose opt-out waits.
+        most: how many at the most.
+    """
+    parameters = {**asdict(run), "opted_out": opted_out, "most": most}
+    return [
+        Doubt(lead_id=row.lead_id, doubted_at=row.doubted_at, settled=row.settled)
+        for row in connection.execute(_IN_DOUBT, parameters)
+    ]
+
+
+def looked_up(connection: Connection, campaign_id: str, lead_id: str) -> None:
+    """Note that a lead is being looked up: if that fails, others are looked up first."""
+    connection.execute(_LOOKED_UP, {"campaign": campaign_id, "lead": lead_id})
 
 
 def count_in_doubt(connection: Connection, campaign_id: str) -> int:
@@ -274,25 +318,23 @@ def settle_found(connection: Connection, campaign_id: str, lead_id: str) -> int:
 
 
 def settle_absent(connection: Connection, campaign_id: str, doubt: Doubt) -> int:
-    """It is proven not to have been created: `new` again, unless it was sent once more."""
+    """It is proven not to have been created: `new` again, unless it was doubted anew."""
     return connection.execute(
         _ABSENT,
-        {"campaign": campaign_id, "lead": doubt.lead_id, "sent_at": doubt.sent_at},
+        {"campaign": campaign_id, "lead": doubt.lead_id, "doubted_at": doubt.doubted_at},
     ).rowcount
-
-
-def an_unprocessed(
-    connection: Connection, *, campaign_id: str, settle_s: int
-) -> tuple[str, bool] | None:
-    """A lead that the vendor has without an outcome so far; and whether it had time to show."""
-    row = connection.execute(_UNPROCESSED, {"campaign": campaign_id, "settle_s": settle_s}).first()
-    return None if row is None else (row.lead_id, bool(row.settled))
 
 
 def first_sent_at(connection: Connection, campaign_id: str) -> datetime | None:
     """When the campaign's first lead was sent."""
     moment: datetime | None = connection.scalar(_FIRST_SENT, {"campaign": campaign_id})
     return moment
+
+
+def people(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> list[Lead]:
+    """What must not be repeated of these leads: numbers, names and custom fields."""
+    rows = connection.execute(_PEOPLE, {"campaign": campaign_id, "ids": list(lead_ids)})
+    return [Lead(**row._mapping) for row in rows]
 
 
 def requeue(

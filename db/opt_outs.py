@@ -4,83 +4,95 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
-from db.leads import Doubt
-
 _REQUEST = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
 SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 """)
 
-# A lead that was never sent is cancelled, under the lock that a claim would need.
-_CANCEL = text("""
+# A lead that was never sent is cancelled, under the lock that a claim would need. What the vendor
+# has refused it may hold all the same: it has to be told.
+_UNSENT = """(lead.status IN ('new', 'cancelled')
+        OR lead.status = 'rejected' AND lead.sent_at IS NULL)"""
+_CANCEL = text(f"""
 WITH unsent AS (
     SELECT lead.campaign_id, lead.lead_id
       FROM leadloop.leads AS lead
       JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
-     WHERE d.campaign_id = :campaign AND d.status = 'requested'
-       AND lead.status IN ('new', 'rejected', 'cancelled')
+     WHERE d.campaign_id = :campaign AND d.status IN ('requested', 'failed')
+       AND {_UNSENT}
+     ORDER BY lead.lead_id
        FOR NO KEY UPDATE OF lead
 ), lead_cancelled AS (
     UPDATE leadloop.leads AS lead SET status = 'cancelled'
       FROM unsent
      WHERE lead.campaign_id = unsent.campaign_id AND lead.lead_id = unsent.lead_id
-       AND lead.status IN ('new', 'rejected', 'cancelled')
+       AND {_UNSENT}
     RETURNING lead.campaign_id, lead.lead_id
 )
 UPDATE leadloop.disable_requests AS d
    SET status = 'cancelled', confirmed_at = clock_timestamp()
   FROM lead_cancelled AS lead
- WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id AND d.status = 'requested'
+ WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id
+   AND d.status IN ('requested', 'failed')
 """)
 
 # Oldest first. What another run is sending at this moment is left for later: the vendor may not
-# know it yet.
+# know it yet. What has failed is tried again after a minute, then ever more seldom, at least once a
+# day.
 _NEXT = text("""
 UPDATE leadloop.disable_requests AS d
    SET sent_at = coalesce(d.sent_at, clock_timestamp())
   FROM (SELECT r.campaign_id, r.lead_id
           FROM leadloop.disable_requests AS r
           LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
-         WHERE r.campaign_id = :campaign AND r.status = 'requested'
+         WHERE r.campaign_id = :campaign
+           AND r.status IN ('requested', 'failed') AND r.status = :status
            AND r.lead_id <> ALL(:tried)
            AND lead.status IS DISTINCT FROM 'sending' AND lead.status IS DISTINCT FROM 'new'
+           AND (r.status = 'requested' OR r.tried_at < clock_timestamp() - least(
+                interval '1 day', interval '30 seconds' * power(2, least(r.tries, 20) - 2)))
          ORDER BY r.requested_at, r.lead_id
          LIMIT :most) AS due
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
 RETURNING d.lead_id
 """)
-_IN_DOUBT = text("""
-SELECT lead.lead_id, lead.sent_at,
-       lead.sent_at + make_interval(secs => :settle_s) < clock_timestamp() AS settled
-  FROM leadloop.disable_requests AS d JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
- WHERE d.campaign_id = :campaign AND d.status = 'requested' AND lead.status = 'in_doubt'
- ORDER BY d.requested_at
-""")
-_CONFIRM = text("""
-UPDATE leadloop.disable_requests
-   SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'requested'
-""")
-# A refusal of a lead that may yet turn up at the vendor is never the last word.
-_REFUSE = text("""
+# Of a lead in doubt no confirmation counts: its create may be carried out after the disable. It is
+# disabled again until the doubt is settled.
+_LEAD_IN_DOUBT = """
+SELECT FROM leadloop.leads AS lead
+ WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id AND lead.status = 'in_doubt'
+"""
+_CONFIRM = text(f"""
 UPDATE leadloop.disable_requests AS d
-   SET tries = d.tries + 1, last_error = refused.reason,
-       status = CASE WHEN d.tries + 1 >= :most_tries AND NOT EXISTS (
-                         SELECT FROM leadloop.leads AS lead
-                          WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id
-                            AND lead.status = 'in_doubt')
-                     THEN 'failed' ELSE d.status END
-  FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
- WHERE d.campaign_id = :campaign AND d.lead_id = refused.lead_id AND d.status = 'requested'
-RETURNING d.status
+   SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status IN ('requested', 'failed')
+   AND NOT EXISTS ({_LEAD_IN_DOUBT})
+""")
+# A refusal of a lead that may yet turn up at the vendor is never the last word. A lead that the
+# vendor refused when it was sent, and does not know now, was never created.
+_REFUSE = text(f"""
+UPDATE leadloop.disable_requests AS d
+   SET tries = d.tries + 1, tried_at = clock_timestamp(), last_error = refused.reason,
+       confirmed_at = CASE WHEN d.tries + 1 >= :most_tries AND refused.was_rejected
+                           THEN clock_timestamp() END,
+       status = CASE WHEN d.tries + 1 < :most_tries OR EXISTS ({_LEAD_IN_DOUBT}) THEN d.status
+                     WHEN refused.was_rejected THEN 'cancelled'
+                     ELSE 'failed' END
+  FROM (SELECT given.lead_id, given.reason,
+               EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = :campaign AND lead.lead_id = given.lead_id
+                          AND lead.status = 'rejected') AS was_rejected
+          FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS given (lead_id, reason)
+       ) AS refused
+ WHERE d.campaign_id = :campaign AND d.lead_id = refused.lead_id
+   AND d.status IN ('requested', 'failed')
+RETURNING d.status, d.tries
 """)
 # Those in doubt wait for the next run: another try now would tell nothing new.
-_STILL_REQUESTED = text("""
+_STILL_REQUESTED = text(f"""
 SELECT count(*) FROM leadloop.disable_requests AS d
  WHERE d.campaign_id = :campaign AND d.lead_id = ANY(:ids) AND d.status = 'requested'
-   AND NOT EXISTS (SELECT FROM leadloop.leads AS lead
-                    WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id
-                      AND lead.status = 'in_doubt')
+   AND NOT EXISTS ({_LEAD_IN_DOUBT})
 """)
 _REQUEUE = text("""
 UPDATE leadloop.disable_requests SET status = 'requested', tries = 0, last_error = NULL
@@ -100,17 +112,14 @@ def cancel_unsent(connection: Connection, campaign_id: str) -> int:
 
 
 def next_due(
-    connection: Connection, *, campaign_id: str, most: int, tried: Sequence[str]
+    connection: Connection, *, campaign_id: str, status: str, most: int, tried: Sequence[str]
 ) -> list[str]:
-    """Ids of the leads to disable next, oldest opt-out first, without those `tried` already."""
-    parameters = {"campaign": campaign_id, "most": most, "tried": list(tried)}
+    """Ids of the leads to disable next, oldest opt-out first, without those `tried` already.
+
+    `status`: those `requested`, or those that have `failed` and are due to be tried again.
+    """
+    parameters = {"campaign": campaign_id, "status": status, "most": most, "tried": list(tried)}
     return list(connection.scalars(_NEXT, parameters))
-
-
-def in_doubt(connection: Connection, *, campaign_id: str, settle_s: int) -> list[Doubt]:
-    """Leads in doubt whose opt-out waits."""
-    rows = connection.execute(_IN_DOUBT, {"campaign": campaign_id, "settle_s": settle_s})
-    return [Doubt(lead_id=row.lead_id, sent_at=row.sent_at, settled=row.settled) for row in rows]
 
 
 def confirm(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
@@ -122,7 +131,7 @@ def refuse(
     connection: Connection, *, campaign_id: str, reasons: Mapping[str, str], most_tries: int
 ) -> int:
     """The vendor refused them. Returns how many are given up, after `most_tries`."""
-    states = connection.scalars(
+    rows = connection.execute(
         _REFUSE,
         {
             "campaign": campaign_id,
@@ -131,7 +140,7 @@ def refuse(
             "most_tries": most_tries,
         },
     )
-    return sum(state == "failed" for state in states)
+    return sum(row.status == "failed" and row.tries == most_tries for row in rows)
 
 
 def still_requested(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:

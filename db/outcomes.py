@@ -21,17 +21,20 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_outcomes (
 """),
     text("""
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
-    lead_id text, channel text, block text, attempt_key text, reference_id text, outcome_id text,
-    outcome_name text, occurred_at timestamptz, duration_s numeric, cost numeric, answers jsonb
+    lead_id text, processed_at timestamptz, channel text, block text, attempt_key text,
+    reference_id text, outcome_id text, outcome_name text, occurred_at timestamptz,
+    duration_s numeric, cost numeric, answers jsonb
 ) ON COMMIT DELETE ROWS
 """),
 )
 
-# A lead can come twice in one reading, processed again meanwhile: the newest wins. An older one
-# never replaces a newer one. Sorted, so that two polls lock rows in the same order.
+# A lead can come twice in one reading, processed again meanwhile: the newest wins, of two that are
+# equally new the one read last (COPY fills an empty table in order, so the ctid tells). An older
+# one never replaces a newer one. Sorted, so that two polls lock rows in the same order.
 _MERGE_OUTCOMES = text("""
 WITH newest AS (
-    SELECT DISTINCT ON (lead_id) * FROM stage_outcomes ORDER BY lead_id, processed_at DESC
+    SELECT DISTINCT ON (lead_id) * FROM stage_outcomes
+     ORDER BY lead_id, processed_at DESC, ctid DESC
 ), merged AS (
     INSERT INTO leadloop.lead_outcomes AS stored
            (campaign_id, lead_id, processed_at, outcome_id, outcome_name, total_cost, raw)
@@ -39,7 +42,11 @@ WITH newest AS (
     ON CONFLICT (campaign_id, lead_id) DO UPDATE
        SET processed_at = excluded.processed_at, outcome_id = excluded.outcome_id,
            outcome_name = excluded.outcome_name, total_cost = excluded.total_cost,
-           raw = excluded.raw, updated_at = now()
+           raw = excluded.raw, updated_at = now(),
+           seen_at = CASE stored.processed_at
+                     WHEN excluded.processed_at THEN stored.seen_at ELSE now() END,
+           lookback_needed_s = CASE stored.processed_at
+                               WHEN excluded.processed_at THEN stored.lookback_needed_s END
      WHERE stored.processed_at <= excluded.processed_at
        AND (stored.processed_at, stored.raw)
            IS DISTINCT FROM (excluded.processed_at, excluded.raw)
@@ -50,14 +57,32 @@ SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
        (SELECT count(*) FROM merged WHERE NOT inserted)    AS updated
 """)
 
+# What an older version of a result says of an attempt counts only where nothing else is known.
 _MERGE_ATTEMPTS = text("""
+WITH told AS (
+    SELECT DISTINCT ON (stage.lead_id, stage.block, stage.attempt_key) stage.*,
+           coalesce(stage.processed_at, '-infinity')
+           < coalesce(newest.processed_at, '-infinity') AS is_old
+      FROM stage_attempts AS stage
+      LEFT JOIN leadloop.lead_outcomes AS newest
+             ON newest.campaign_id = :campaign AND newest.lead_id = stage.lead_id
+     ORDER BY stage.lead_id, stage.block, stage.attempt_key,
+              stage.processed_at DESC NULLS LAST, stage.ctid DESC
+), added AS (
+    INSERT INTO leadloop.outreach_attempts
+           (campaign_id, lead_id, channel, block, attempt_key, reference_id, outcome_id,
+            outcome_name, occurred_at, duration_s, cost, answers)
+    SELECT :campaign, lead_id, channel, block, attempt_key, reference_id, outcome_id,
+           outcome_name, occurred_at, duration_s, cost, answers
+      FROM told WHERE is_old
+    ON CONFLICT DO NOTHING
+)
 INSERT INTO leadloop.outreach_attempts AS stored
        (campaign_id, lead_id, channel, block, attempt_key, reference_id, outcome_id, outcome_name,
         occurred_at, duration_s, cost, answers)
-SELECT DISTINCT ON (lead_id, block, attempt_key)
-       :campaign, lead_id, channel, block, attempt_key, reference_id, outcome_id, outcome_name,
+SELECT :campaign, lead_id, channel, block, attempt_key, reference_id, outcome_id, outcome_name,
        occurred_at, duration_s, cost, answers
-  FROM stage_attempts ORDER BY lead_id, block, attempt_key
+  FROM told WHERE NOT is_old
 ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
    SET channel = excluded.channel, reference_id = excluded.reference_id,
        outcome_id = excluded.outcome_id, outcome_name = excluded.outcome_name,

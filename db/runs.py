@@ -31,7 +31,8 @@ RETURNING run_id
 """)
 _DOUBT_THEIRS = text("""
 UPDATE leadloop.leads
-   SET status = 'in_doubt', last_error = 'the run that sent it ended before the answer'
+   SET status = 'in_doubt', last_error = 'the run that sent it ended before the answer',
+       doubted_at = clock_timestamp(), looked_up_at = NULL
  WHERE status = 'sending' AND run_id = ANY(:runs)
    AND campaign_id IN (SELECT campaign_id FROM leadloop.sync_runs WHERE run_id = ANY(:runs))
 """)

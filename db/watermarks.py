@@ -1,10 +1,13 @@
 """Watermarks, and the windows that move them."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.windows import Window
+from leadloop.core.windows import Proof, Window, merged
 
 #: The one stream that is read incrementally.
 OUTCOMES = "outcomes"
@@ -25,9 +28,38 @@ UPDATE leadloop.watermarks SET processed_through = :through, updated_at = now()
 """)
 _WINDOW = text("""
 INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before, status,
-                                   claimed_count, stored_count, pages, closed_through)
-VALUES (:campaign, :run, :after, :before, :status, :claimed, :stored, :pages, :through)
+                                   claimed_count, stored_count, pages, closed_through,
+                                   range_after, range_before)
+VALUES (:campaign, :run, :after, :before, :status, :claimed, :stored, :pages, :through,
+        :range_after, :range_before)
 """)
+_MAKE_GOOD = text("""
+UPDATE leadloop.poll_windows AS owed SET made_good_at = now()
+ WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
+   AND tstzrange(window_after, window_before, '[]') <@ (
+       SELECT range_agg(tstzrange(later.window_after, later.closed_through, '[]'))
+         FROM leadloop.poll_windows AS later
+        WHERE later.campaign_id = :campaign AND later.window_id > owed.window_id
+          AND later.closed_through >= owed.window_after
+          AND later.window_after <= owed.window_before)
+""")
+_OWED = text("""
+SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
+ WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
+""")
+# Since the last backfill of this very range that was completed; of runs long ago much may be late.
+_CLOSED_BEFORE = text("""
+SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
+ WHERE campaign_id = :campaign AND range_after = :after AND range_before = :before
+   AND status = 'closed' AND polled_at > now() - make_interval(days => :days)
+   AND run_id > coalesce((
+       SELECT max(run.run_id)
+         FROM leadloop.poll_windows AS done JOIN leadloop.sync_runs AS run USING (run_id)
+        WHERE done.campaign_id = :campaign AND done.range_after = :after
+          AND done.range_before = :before AND run.state = 'completed'), 0)
+""")
+#: Days for which a backfill that was broken off can be taken up where it was.
+RESUMABLE_DAYS = 7
 _NOW = text("SELECT clock_timestamp()")
 
 
@@ -58,33 +90,68 @@ def advance(
     return moved.rowcount == 1
 
 
-def record_window(
-    connection: Connection,
-    campaign_id: str,
-    window: Window,
-    *,
-    run_id: int,
-    status: str,
-    claimed: int,
-    stored: int,
-    pages: int,
-    closed_through: datetime | None,
-) -> None:
-    """Write down that a window was read, and what came of it."""
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """A row of `leadloop.poll_windows`.
+
+    `claimed` is the API's count, `stored` the distinct results read, `proof` what that proves, and
+    `backfill` the range that was asked for, None for a poll.
+    """
+
+    run_id: int
+    window: Window
+    proof: Proof
+    claimed: int
+    stored: int
+    pages: int
+    backfill: Window | None
+
+
+def record_windows(connection: Connection, campaign_id: str, polled: Iterable[Polled]) -> None:
+    """Write down that windows were read, and what came of it."""
+    for window in polled:
+        _record_window(connection, campaign_id, window)
+
+
+def _record_window(connection: Connection, campaign_id: str, polled: Polled) -> None:
+    proven, backfill = polled.proof.proven, polled.backfill
     connection.execute(
         _WINDOW,
         {
             "campaign": campaign_id,
-            "run": run_id,
-            "after": window.after,
-            "before": window.before,
-            "status": status,
-            "claimed": claimed,
-            "stored": stored,
-            "pages": pages,
-            "through": closed_through,
+            "run": polled.run_id,
+            "after": polled.window.after,
+            "before": polled.window.before,
+            "status": polled.proof.status,
+            "claimed": polled.claimed,
+            "stored": polled.stored,
+            "pages": polled.pages,
+            "through": proven.before if proven else None,
+            "range_after": backfill.after if backfill else None,
+            "range_before": backfill.before if backfill else None,
         },
     )
+
+
+def owed(connection: Connection, campaign_id: str) -> list[Window]:
+    """Windows that were left incomplete and that no later reading has made good."""
+    connection.execute(_MAKE_GOOD, {"campaign": campaign_id})
+    return _windows(connection.execute(_OWED, {"campaign": campaign_id}))
+
+
+def closed_before(connection: Connection, campaign_id: str, backfill: Window) -> list[Window]:
+    """What a backfill of this very range has closed already, if it was not completed."""
+    parameters = {
+        "campaign": campaign_id,
+        "after": backfill.after,
+        "before": backfill.before,
+        "days": RESUMABLE_DAYS,
+    }
+    return _windows(connection.execute(_CLOSED_BEFORE, parameters))
+
+
+def _windows(rows: Iterable[Any]) -> list[Window]:
+    return merged(Window(after=row.window_after, before=row.window_before) for row in rows)
 
 
 def now(connection: Connection) -> datetime:

@@ -15,11 +15,13 @@ from sqlalchemy import text
 from db import campaigns, status
 from db.database import Connection, Database
 from db.schema import migrate
+from flows.audit import COUNTS as AUDIT
 from flows.disable import COUNTS as DISABLE
 from flows.poll import COUNTS as POLL
 from flows.push import COUNTS as PUSH
 from leadloop import embedded
 from leadloop.cli.app import app
+from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Failure, Verdict, judge
 from leadloop.settings import Settings
@@ -339,7 +341,15 @@ _COUNTS = {
     "inserted": "outcomes stored that were not there",
     "updated": "outcomes that had changed",
     "unchanged": "outcomes that were there already, word for word",
+    "late": "outcomes that were not there yet when their `processed_at` was polled before",
     "requests": "HTTP requests sent, logins and retries included",
+}
+_AUDIT = {
+    "pages": "pages read, repeated readings and lookups included",
+    "seen": "rows of the vendor's listing, each counted once",
+    **DIFFERENCES,
+    **REMARKS,
+    "requests": _COUNTS["requests"],
 }
 _STATUS = {
     "campaign_id": "the campaign",
@@ -384,11 +394,20 @@ def results_page(connection: Connection) -> str:
         " its counts say what was done all the same; where it had not begun, `error` is all. With"
         " exit 2 there is no object. Times are ISO 8601 in UTC.",
         "## push, disable, poll, backfill",
-        "The sums over the campaigns, and under `campaigns` the same keys for each campaign id.",
+        "The sums over the campaigns, and under `campaigns` the same keys for each campaign id."
+        " After a poll or backfill each campaign also has `lookback_needed_s`: the"
+        " `LEADLOOP_LOOKBACK` that would have found its late outcomes, seconds; 0 where none was"
+        " late.",
         _table(["command", "keys"], _summaries()),
         _table(["key", "counts"], _meanings(_COUNTS, [*PUSH, *DISABLE, *POLL, "requests"])),
         "## sync",
         "An object with `disable`, `push` and `poll`, each as above.",
+        "## audit",
+        "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
+        " with `samples`: up to three lead ids by the name of the count. Counts from"
+        f" `{next(iter(DIFFERENCES))}` to `{list(DIFFERENCES)[-1]}` are differences: with none,"
+        " the books agree. A lead may be in several of them. They do not change the exit.",
+        _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT, "requests"])),
         "## status",
         '`{"campaigns": [...]}`, one object a campaign:',
         _table(["key", "holds"], _meanings(_STATUS, _status_keys(connection))),

@@ -14,6 +14,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
@@ -23,7 +24,14 @@ from leadloop.core.progress import Watcher, watcher
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
     flow.name: flow
-    for flow in (push_leads, poll_outcomes, disable_leads, sync_leads, backfill_outcomes)
+    for flow in (
+        push_leads,
+        poll_outcomes,
+        disable_leads,
+        sync_leads,
+        backfill_outcomes,
+        audit_leads,
+    )
 }
 
 

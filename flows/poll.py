@@ -1,16 +1,16 @@
 """`poll-outcomes` and `backfill-outcomes`: what became of the leads comes back."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from prefect import flow
 
 from flows.campaigns import Summary, run_campaigns
-from leadloop.core.errors import RunError, UsageError
-from tasks.poll import Poll, plan, read_windows
-from tasks.workplace import Run
+from leadloop.core.errors import UsageError
+from leadloop.core.windows import Window
+from tasks.poll import Poll, backfill, poll_due, read_windows
 
-COUNTS = ("windows", "pages", "seen", "inserted", "updated", "unchanged")
+COUNTS = ("windows", "pages", "seen", "inserted", "updated", "unchanged", "late")
 
 
 @flow(name="poll-outcomes", persist_result=False)
@@ -22,16 +22,23 @@ def poll_outcomes(campaigns: list[str] | None = None, since: datetime | None = N
         since: where to begin in a campaign that has no watermark yet.
 
     Returns:
-        `windows, pages, seen, inserted, updated, unchanged, requests`, and under `campaigns` each
-        one's own.
+        `windows, pages, seen, inserted, updated, unchanged, late, requests`, and under `campaigns`
+        each one's own, with `lookback_needed_s`.
+
+    Raises:
+        UsageError: `since` has no offset from UTC, or is still to come.
     """
+    if since is not None:
+        since = _in_utc("since", since)
+        if since > datetime.now(UTC):
+            raise UsageError("`since` is still to come: nothing was processed after it yet")
     return run_campaigns(
         "poll-outcomes",
         campaigns,
         counts=COUNTS,
-        start=partial(plan, since=since),
+        start=partial(poll_due, since=since),
         step=read_windows,
-        finish=_require_complete,
+        finish=Poll.finish,
     )
 
 
@@ -41,6 +48,8 @@ def backfill_outcomes(
 ) -> Summary:
     """Read a range of `processed_at` again. The watermark never moves back.
 
+    Where the last backfill of this very range was not completed, it goes on where that one ended.
+
     Args:
         after: where the range begins.
         before: where it ends.
@@ -48,26 +57,27 @@ def backfill_outcomes(
 
     Returns:
         The same as `poll-outcomes`.
+
+    Raises:
+        UsageError: a bound has no offset from UTC, or the range ends before it begins.
     """
+    after, before = _in_utc("after", after), _in_utc("before", before)
     if before <= after:
         raise UsageError("the range ends before it begins: `before` must be later than `after`")
-
-    def start(run: Run) -> Poll:
-        return Poll(run, after=after, before=before, follow=False)
-
     return run_campaigns(
         "backfill-outcomes",
         campaigns,
         counts=COUNTS,
-        start=start,
+        start=partial(backfill, wanted=Window(after=after, before=before)),
         step=read_windows,
-        finish=_require_complete,
+        finish=Poll.finish,
     )
 
 
-def _require_complete(poll: Poll) -> None:
-    if poll.incomplete:
-        raise RunError(
-            f"{poll.incomplete} windows did not hold what the API counted in them; what was read"
-            " is stored, the watermark waits, and the next poll reads them again"
-        )
+def _in_utc(name: str, moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise UsageError(f"`{name}` has no offset from UTC: write it as 2026-01-31T09:00:00+00:00")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"`{name}` is beyond the years that there are") from None

@@ -5,17 +5,21 @@ A disable may be repeated without harm, so it is simply sent until it is confirm
 
 from collections.abc import Mapping, Sequence
 
-from db import opt_outs
+from db import leads, opt_outs
 from leadloop.client.errors import ApiError, Refused, Resend
 from leadloop.core.errors import RunError, TryLater
+from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
-from leadloop.core.receipts import refused_leads, without_personal_data, words
+from leadloop.core.receipts import read_receipt, vendors_words, words
 from tasks.doubts import Doubts
 from tasks.retrying import Patience, step, try_later
 from tasks.workplace import Run, Tally
 
 #: How often a lead that the vendor refuses is tried before it is reported as failed.
 MOST_TRIES = 3
+
+# A share for each step: opt-outs of leads whose fate is known do not wait for lookups.
+_LOOKUPS_AT_ONCE = 20
 
 
 @step("disable-batches")
@@ -33,6 +37,7 @@ class Disable:
         self._doubts = Doubts(run)
         self._patience = Patience()
         self._tried: list[str] = []
+        self._unsure: list[str] = []
         self._watcher = watcher.get()
 
     def some(self, most: int) -> bool:
@@ -43,9 +48,9 @@ class Disable:
             RunError: the vendor refuses us.
         """
         try:
-            self._look_up_doubts()
             self._cancel_unsent()
             more = self._send_up_to(most)
+            self._resolve_doubts()
         except Resend as error:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
@@ -58,46 +63,57 @@ class Disable:
         """The contract's counts."""
         return self.tally.counts()
 
-    def _look_up_doubts(self) -> None:
-        """A lead in doubt that turns out not to exist is cancelled rather than disabled."""
-        with self.run.place.database.begin() as connection:
-            waiting = opt_outs.in_doubt(
-                connection,
-                campaign_id=self.run.campaign.campaign_id,
-                settle_s=self.run.campaign.settle_s,
-            )
-        self._doubts.resolve([doubt for doubt in waiting if doubt.lead_id not in self._tried])
+    def _resolve_doubts(self) -> None:
+        """Settle leads in doubt that opted out: who was not created is cancelled, who was, told.
+
+        They are disabled before that too, but no confirmation counts while they are in doubt.
+        """
+        try:
+            looked_up = self._doubts.resolve_some(_LOOKUPS_AT_ONCE, opted_out=True)
+        except Resend as error:
+            name = self.run.campaign.campaign_id
+            self.run.place.log.warning("campaign %s: lookups put off: %s", name, error)
+            return
+        if looked_up.settled:
+            self._cancel_unsent()
+            self._unsure.clear()
+            self._send_up_to(1)
 
     def _cancel_unsent(self) -> None:
-        with self.run.place.database.begin() as connection:
-            cancelled = opt_outs.cancel_unsent(connection, self.run.campaign.campaign_id)
+        campaign_id = self.run.campaign.campaign_id
+        cancelled = self.run.place.database.insist(lambda c: opt_outs.cancel_unsent(c, campaign_id))
         self._count(cancelled=cancelled)
 
     def _send_up_to(self, most: int) -> bool:
+        """Those that wait, then those that have failed and are due again."""
         for _ in range(most):
-            with self.run.place.database.begin() as connection:
-                due = opt_outs.next_due(
-                    connection,
-                    campaign_id=self.run.campaign.campaign_id,
-                    most=self.run.campaign.batch_size,
-                    tried=self._tried,
-                )
+            due = self._due("requested") or self._due("failed")
             if not due:
                 return False
             self._send(due)
         return True
 
+    def _due(self, status: str) -> list[str]:
+        with self.run.place.database.begin() as connection:
+            return opt_outs.next_due(
+                connection,
+                campaign_id=self.run.campaign.campaign_id,
+                status=status,
+                most=self.run.campaign.batch_size,
+                tried=[*self._tried, *self._unsure],
+            )
+
     def _send(self, lead_ids: Sequence[str]) -> None:
         """Disable these; where the vendor refuses a list, find out whom it means."""
         try:
-            receipt = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
+            reading = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
         except Refused as error:
             self._narrow_down(lead_ids, error)
         else:
-            self._record(lead_ids, receipt.refused)
+            self._record(lead_ids, reading.refused)
 
     def _narrow_down(self, lead_ids: Sequence[str], error: Refused) -> None:
-        named = refused_leads(error.body, set(lead_ids))
+        named = read_receipt(error.body, set(lead_ids)).refused
         if len(lead_ids) == 1:
             self._record(lead_ids, {lead_ids[0]: words(error.body) or str(error.answer)})
         elif named:
@@ -113,17 +129,32 @@ class Disable:
     def _record(self, lead_ids: Sequence[str], refused: Mapping[str, str]) -> None:
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in refused]
-        reasons = {key: f"vendor: {without_personal_data(text)}" for key, text in refused.items()}
         database = self.run.place.database
         disabled = database.insist(lambda c: opt_outs.confirm(c, campaign_id, confirmed))
+        reasons = self._in_the_vendors_words(refused)
         with database.begin() as connection:
             failed = opt_outs.refuse(
                 connection, campaign_id=campaign_id, reasons=reasons, most_tries=MOST_TRIES
             )
         self._tried += reasons
+        if disabled < len(confirmed):
+            self._unsure += confirmed
         self._count(disabled=disabled, failed=failed)
         if confirmed or failed:
             self._patience.progress()
+
+    def _in_the_vendors_words(self, refused: Mapping[str, str]) -> dict[str, str]:
+        """Why the vendor refused them, without what it repeats of them."""
+        if not refused:
+            return {}
+        campaign = self.run.campaign
+        with self.run.place.database.begin() as connection:
+            people = leads.people(connection, campaign.campaign_id, list(refused))
+        known = {lead.lead_id: _private(lead, campaign.default_region) for lead in people}
+        return {
+            lead_id: vendors_words(reason, *known.get(lead_id, (None, None, [])))
+            for lead_id, reason in refused.items()
+        }
 
     def _require_no_refusals(self) -> None:
         """Have those that were refused and are not given up tried once more, after a pause.
@@ -143,3 +174,12 @@ class Disable:
     def _count(self, **amounts: int) -> None:
         self.tally.add(**amounts)
         self._watcher.done(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
+
+
+def _private(lead: Lead, region: str) -> tuple[str | None, str | None, list[str]]:
+    """What must not be repeated of a lead: number, name, what its custom fields hold."""
+    try:
+        number: str | None = e164(lead.phone_number or "", region)
+    except InvalidLead:
+        number = lead.phone_number
+    return number, lead.contact_name, custom_texts(lead.custom_fields)

@@ -4,16 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from db import campaigns, leads
-from db.leads import Doubt
+from db.leads import Doubt, Doubter
+from leadloop.client.api import Sighting
+from leadloop.client.errors import ApiError, Resend
 from tasks.workplace import Run
+
+_UNTOLD = Sighting(result=None, absent=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LookedUp:
-    """What a round of lookups came to."""
+    """What a round of lookups came to: how many were found, and how many are to be sent again."""
 
-    looked_up: int
     found: int
+    absent: int
+
+    @property
+    def settled(self) -> int:
+        """How many are in doubt no longer."""
+        return self.found + self.absent
 
 
 class Doubts:
@@ -21,73 +30,96 @@ class Doubts:
 
     `GET ?lead_id=` is the only way to find out. Found means created. Absent means not created only
     once the vendor has had `SETTLE` to show it, and only where the vendor has been seen to show a
-    lead that is created and not yet processed.
+    lead that is created and not yet processed. Where it is known not to, lookups tell nothing: the
+    outcomes that the poll brings settle those leads.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._last: Doubt | None = None
+        self._campaign_id = run.campaign.campaign_id
 
-    def resolve_some(self, most: int) -> LookedUp:
-        """Look up the next leads in doubt, each once a run.
+    def resolve_some(self, most: int, *, opted_out: bool = False) -> LookedUp:
+        """Look up the next leads in doubt; those that stay in doubt, once a run.
+
+        A lookup that the vendor refuses tells nothing, and holds up neither the others nor anything
+        else.
+
+        Args:
+            most: how many at the most.
+            opted_out: only those whose opt-out waits.
 
         Raises:
-            ApiError: a lookup failed; those before it are settled, it and the rest come next time.
+            Resend: the vendor did not answer; those before it are settled.
         """
+        if not opted_out and self._visibility().shows is False:
+            return LookedUp(found=0, absent=0)
+        return self._resolve(self._due(most, opted_out))
+
+    def _due(self, most: int, opted_out: bool) -> Sequence[Doubt]:
+        campaign = self._run.campaign
         with self._run.place.database.begin() as connection:
-            waiting = leads.in_doubt(
+            return leads.in_doubt(
                 connection,
-                campaign_id=self._run.campaign.campaign_id,
-                settle_s=self._run.campaign.settle_s,
-                after=self._last,
+                run=Doubter(
+                    campaign=self._campaign_id, run=self._run.run_id, settle_s=campaign.settle_s
+                ),
+                opted_out=opted_out,
                 most=most,
             )
-        found = 0
-        for doubt in waiting:
-            found += self._resolve(doubt)
-            self._last = doubt
-        return LookedUp(looked_up=len(waiting), found=found)
 
-    def resolve(self, doubts: Sequence[Doubt]) -> None:
-        """Look up these.
-
-        Raises:
-            ApiError: a lookup failed.
-        """
+    def _resolve(self, doubts: Sequence[Doubt]) -> LookedUp:
+        found = absent = 0
         for doubt in doubts:
-            self._resolve(doubt)
+            with self._run.place.database.begin() as connection:
+                leads.looked_up(connection, self._campaign_id, doubt.lead_id)
+            seen = self._find(doubt.lead_id)
+            if seen.result is not None:
+                found += self._settle_found(doubt, processed=_is_processed(seen))
+            elif seen.absent and doubt.settled and self._absence_counts():
+                absent += self._settle_absent(doubt)
+        return LookedUp(found=found, absent=absent)
 
-    def _resolve(self, doubt: Doubt) -> bool:
-        """Look up one lead. Returns whether the vendor has it."""
-        campaign_id = self._run.campaign.campaign_id
-        seen = self._run.place.api.find(campaign_id, doubt.lead_id)
-        if seen.result is not None:
-            with self._run.place.database.begin() as connection:
-                leads.settle_found(connection, campaign_id, doubt.lead_id)
-                if not seen.result.get("processed_at"):
-                    campaigns.learn_visibility(connection, campaign_id, shows=True)
-            return True
-        if seen.absent and doubt.settled and self._absence_counts():
-            with self._run.place.database.begin() as connection:
-                leads.settle_absent(connection, campaign_id, doubt)
-        return False
+    def _find(self, lead_id: str) -> Sighting:
+        try:
+            return self._run.place.api.find(self._campaign_id, lead_id)
+        except Resend:
+            raise
+        except ApiError as error:
+            log = self._run.place.log
+            log.warning("campaign %s: a lookup failed: %s", self._campaign_id, error)
+            return _UNTOLD
+
+    def _settle_found(self, doubt: Doubt, *, processed: bool) -> int:
+        with self._run.place.database.begin() as connection:
+            if not processed:
+                campaigns.learn_visibility(connection, self._campaign_id, shows=True)
+            return leads.settle_found(connection, self._campaign_id, doubt.lead_id)
+
+    def _settle_absent(self, doubt: Doubt) -> int:
+        with self._run.place.database.begin() as connection:
+            return leads.settle_absent(connection, self._campaign_id, doubt)
 
     def _absence_counts(self) -> bool:
         """Whether the vendor shows created, unprocessed leads: tried on one, and remembered."""
-        place, campaign = self._run.place, self._run.campaign
-        with place.database.begin() as connection:
-            known = campaigns.shows_unprocessed(connection, campaign.campaign_id)
-            specimen = leads.an_unprocessed(
-                connection, campaign_id=campaign.campaign_id, settle_s=campaign.settle_s
-            )
-        if known is not None:
-            return known
-        if specimen is None:
+        known = self._visibility()
+        if known.shows is not None or known.specimen is None:
+            return known.shows is True
+        seen = self._find(known.specimen)
+        if _is_processed(seen):
+            # That one shows says nothing of those that are not processed.
             return False
-        lead_id, settled = specimen
-        seen = place.api.find(campaign.campaign_id, lead_id)
         shows = seen.result is not None
-        if shows or (seen.absent and settled):
-            with place.database.begin() as connection:
-                campaigns.learn_visibility(connection, campaign.campaign_id, shows=shows)
+        if shows or (seen.absent and known.specimen_settled):
+            with self._run.place.database.begin() as connection:
+                campaigns.learn_visibility(connection, self._campaign_id, shows=shows)
         return shows
+
+    def _visibility(self) -> campaigns.Visibility:
+        with self._run.place.database.begin() as connection:
+            return campaigns.visibility(
+                connection, self._campaign_id, settle_s=self._run.campaign.settle_s
+            )
+
+
+def _is_processed(seen: Sighting) -> bool:
+    return seen.result is not None and bool(seen.result.get("processed_at"))

@@ -1,35 +1,46 @@
-"""The steps of a poll: read a window, prove it complete, store it with its watermark.
+"""The steps of a poll: windows are read, proven complete, and stored with the watermark.
 
 No transaction spans a request. Outcomes, attempts, the window and the watermark are written in one
 transaction, so the watermark is never ahead of what is stored.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 
-from db import leads, outcomes, watermarks
+from db import lateness, leads, outcomes, watermarks
 from db.database import Connection
-from leadloop.client.api import Page
-from leadloop.client.errors import ApiError, Resend
+from db.watermarks import Polled
+from leadloop.client.errors import ApiError, Paused, Refused, Resend
+from leadloop.core import clocks
 from leadloop.core.errors import RunError
+from leadloop.core.lateness import Lateness, warning
 from leadloop.core.progress import watcher
-from leadloop.core.results import UnreadableResult, read_result
-from leadloop.core.storable import dumps
-from leadloop.core.windows import Window, cut, proven_through, split
+from leadloop.core.timestamps import EPOCH
+from leadloop.core.verdicts import Failure
+from leadloop.core.windows import (
+    MOST_PARTS,
+    Window,
+    earlier,
+    gaps,
+    merged,
+    parts_needed,
+    prove,
+    reach,
+    split,
+)
+from tasks.reading import Clock, Leaf, Reader, Reading
 from tasks.retrying import Patience, step, try_later
-from tasks.workplace import Run, Tally
+from tasks.workplace import Run, Tally, Threads
 
-#: A window with more pages than this is split: it bounds the memory of a run.
-MOST_PAGES = 50
-#: How often a window whose rows shift while it is read is read before it is left for later.
-MOST_READINGS = 4
-_SHORTEST_MS = 2
-#: A vendor's clock that is ahead by more is followed, at the price of one request more.
-_CLOCKS_AGREE = timedelta(seconds=5)
+_SHORTEST = timedelta(milliseconds=1)
+# Of a window that the vendor refuses, or breaks down over.
+_PARTS_OF_REFUSED = 16
 
 
 @step("read-windows")
@@ -38,89 +49,52 @@ def read_windows(poll: "Poll", most: int) -> bool:
     return poll.some(most)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One result as lines for COPY; `key` tells it from the other results of a window."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a poll reads.
 
-    key: tuple[str, str]
-    outcome: str | None = None
-    attempts: Sequence[str] = ()
-    unreadable: tuple[str, object] | None = None
+    Attributes:
+        windows: what to read, in order.
+        start: where the range begins that may move the watermark.
+        proven: what is proven from there on already.
+        mark: the watermark, None if there is none.
+        now: the database's clock.
+        backfill: the range that was asked for; None for a poll, which goes on up to the vendor's
+            clock where that is ahead of the database's.
+    """
 
-
-def row(result: object) -> Row:
-    """Take a result apart; one that cannot be read is kept as it is, with the reason."""
-    try:
-        read = read_result(result)
-    except UnreadableResult as error:
-        return Row(key=("", dumps(result)), unreadable=(str(error), result))
-    return Row(
-        key=(read.lead_id, read.outcome.processed_at.isoformat() if read.outcome else ""),
-        outcome=outcomes.outcome_line(read.outcome) if read.outcome else None,
-        attempts=[outcomes.attempt_line(attempt) for attempt in read.attempts],
-    )
-
-
-@dataclass(kw_only=True)
-class Reading:
-    """What the pages of one window held, as lines for COPY."""
-
-    claimed: int
-    vendor_now: datetime
-    steady: bool = True
-    pages: int = 0
-    seen: set[tuple[str, str]] = field(default_factory=set)
-    outcomes: list[str] = field(default_factory=list)
-    attempts: list[str] = field(default_factory=list)
-    unreadable: list[tuple[str, object]] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every result that the API counts was read, while the count stood still."""
-        return self.steady and len(self.seen) == self.claimed
-
-    def add(self, count: int, rows: Iterable[Row]) -> None:
-        """Take in a page. A result that came before, word for word, counts once."""
-        self.pages += 1
-        self.steady = self.steady and count == self.claimed
-        for row in rows:
-            if row.key in self.seen:
-                continue
-            self.seen.add(row.key)
-            self.attempts += row.attempts
-            if row.outcome is not None:
-                self.outcomes.append(row.outcome)
-            if row.unreadable is not None:
-                self.unreadable.append(row.unreadable)
+    windows: Sequence[Window]
+    start: datetime
+    mark: datetime | None
+    now: datetime
+    proven: Sequence[Window] = ()
+    backfill: Window | None = None
 
 
 class Poll:
-    """One campaign's range of `processed_at`, window by window.
+    """One campaign's ranges of `processed_at`, window by window."""
 
-    Args:
-        run: the campaign's run.
-        after: where the range begins.
-        before: where it ends.
-        follow: go on up to the vendor's clock where that is ahead of ours.
-    """
-
-    def __init__(self, run: Run, *, after: datetime, before: datetime, follow: bool) -> None:
+    def __init__(self, run: Run, plan: Plan) -> None:
         self.run = run
-        self.tally = Tally("windows", "pages", "seen", "inserted", "updated", "unchanged")
+        self.tally = Tally("windows", "pages", "seen", "inserted", "updated", "unchanged", "late")
         self.incomplete = 0
-        self._windows = deque(cut(after, before, run.campaign.longest_window))
-        self._end = before
-        self._follow = follow
+        self.lateness = Lateness()
+        self.mark_ahead: str | None = None
+        self._plan = plan
+        self._windows = deque(plan.windows)
+        self._follow = plan.backfill is None
+        self._proven = list(plan.proven)
+        self._reader = Reader(run.place.api, run.campaign, Clock(plan.now), self.tally)
+        self._firsts: dict[Window, Future[Leaf]] = {}
+        self._claims: dict[Window, int] = {}
+        self._heeds_bounds = False
+        self._stumbled: Window | None = None
+        self._clocks_seen = False
         self._patience = Patience()
         self._stored: Future[None] | None = None
         self._watcher = watcher.get()
         self._label = f"poll {run.campaign.campaign_id}"
         self._watcher.planned(self._label, len(self._windows))
-
-    @property
-    def windows_left(self) -> int:
-        """How many windows are planned and not read yet."""
-        return len(self._windows)
 
     def some(self, most: int) -> bool:
         """Read and store up to `most` windows; True while there are more.
@@ -130,14 +104,12 @@ class Poll:
             RunError: the vendor refuses us.
         """
         try:
-            with (
-                self.run.place.threads() as pool,
-                self._storing(),
-            ):
-                for _ in range(most):
+            with self.run.place.threads() as pool, self._storing():
+                self._firsts.clear()
+                for left in range(most, 0, -1):
                     if not self._windows:
                         break
-                    self._next(pool)
+                    self._next(pool, left)
         except Resend as error:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
@@ -145,26 +117,114 @@ class Poll:
         return bool(self._windows)
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts."""
-        return self.tally.counts()
+        """The contract's counts, and the lookback that late outcomes needed, seconds."""
+        return {**self.tally.counts(), "lookback_needed_s": math.ceil(self.lateness.needed_s)}
 
-    def _next(self, pool: ThreadPoolExecutor) -> None:
+    def finish(self) -> None:
+        """Say what came late.
+
+        Raises:
+            RunError: not every window was proven, or the watermark lies in the future.
+        """
+        late = warning(self.lateness, lookback_s=self.run.campaign.lookback_s)
+        if late:
+            self._warn(late)
+        if self.incomplete:
+            raise RunError(
+                f"{self.incomplete} windows did not hold what the API counted in them; what was"
+                " read is stored, the watermark waits, and the next poll reads them again"
+            )
+        if self.mark_ahead:
+            raise RunError(self.mark_ahead)
+
+    def _next(self, pool: Threads, left: int) -> None:
         """Read the first window that is planned, and have it stored while the next one is read."""
         window = self._windows[0]
-        first = self._page(window, 1)
-        parts = self._parts(window, first)
-        if parts:
-            self._windows.popleft()
-            self._windows.extendleft(reversed(parts))
-            self._watcher.planned(self._label, len(parts) - 1)
+        reading = self._read(pool, window, left)
+        if reading is None:
             return
-        reading = self._read(pool, window, first)
         self._await_stored()
         self._stored = self._keeper.submit(self._store, window, reading)
-        self._windows.popleft()
+        self._claims.pop(self._windows.popleft(), None)
         self._patience.progress()
         if self._follow and not self._windows:
-            self._plan_up_to(reading.vendor_now)
+            self._read_on(window, reading)
+
+    def _read(self, pool: Threads, window: Window, left: int) -> Reading | None:
+        """Read the first window; None where shorter ones had to be planned in its place."""
+        try:
+            first = self._first(pool, left)
+        except (Refused, Resend) as error:
+            if not self._is_too_long(window, error):
+                raise
+            self._put_in_place(split(window, _PARTS_OF_REFUSED))
+            return None
+        self._compare_clocks(first)
+        parts = self._parts(window, first)
+        if len(parts) > 1:
+            self._put_in_place(parts, claim=first.count)
+            return None
+        reading = self._reader.whole(pool, window, first)
+        if reading.may_be_split:
+            self._put_in_place(split(window, min(len(reading.first.more) + 1, MOST_PARTS)))
+            return None
+        return reading
+
+    def _first(self, pool: Threads, left: int) -> Leaf:
+        """The first page of the first window; those of the next windows are asked for meanwhile."""
+        for window in islice(self._windows, min(left, pool.size)):
+            if window not in self._firsts:
+                self._firsts[window] = pool.submit(self._reader.page, window)
+        return self._firsts.pop(self._windows[0]).result()
+
+    def _put_in_place(self, parts: Sequence[Window], claim: int | None = None) -> None:
+        """Plan shorter windows in place of the first one, of which the API claimed so much."""
+        self._claims.pop(self._windows.popleft(), None)
+        self._windows.extendleft(reversed(parts))
+        if claim is not None:
+            self._claims |= dict.fromkeys(parts, claim)
+        self._watcher.planned(self._label, len(parts) - 1)
+
+    def _parts(self, window: Window, first: Leaf) -> list[Window]:
+        """Shorter windows in place of one that holds too much; that one alone if it may stay."""
+        campaign = self.run.campaign
+        needed = parts_needed(
+            window,
+            count=first.count,
+            page_size=campaign.page_size,
+            longest=campaign.longest_window,
+            unit=campaign.epoch_unit,
+        )
+        if needed == 1 or first.is_all:
+            return [window]
+        if first.count >= self._claims.get(window, first.count + 1):
+            self._require_bounds(first.count)
+        return split(window, needed)
+
+    def _require_bounds(self, count: int) -> None:
+        """Find out, once, why a part claims as much as the whole did.
+
+        Raises:
+            RunError: because the count is not that of the range asked for.
+        """
+        self._heeds_bounds = self._heeds_bounds or self._reader.heeds_bounds()
+        if not self._heeds_bounds:
+            raise RunError(
+                f"the API's count ({count}) takes no notice of processed_after and"
+                " processed_before, so no window can be proven: ask the vendor"
+            )
+
+    def _is_too_long(self, window: Window, error: ApiError) -> bool:
+        """Whether a failure may be due to the length of a window that needs not be so long.
+
+        One that is refused for good is too long; of a server that breaks down over it we believe
+        it the second time.
+        """
+        answered = not isinstance(error, Paused) and error.answer.failure is not Failure.NOT_SENT
+        if window.length <= self.run.campaign.longest_window or not answered:
+            return False
+        again, self._stumbled = self._stumbled == window, window
+        return isinstance(error, Refused) or again
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -181,127 +241,154 @@ class Poll:
             stored, self._stored = self._stored, None
             stored.result()
 
-    def _parts(self, window: Window, first: Page) -> list[Window]:
-        """Shorter windows in place of one that holds too many pages; none if it may stay."""
-        most = MOST_PAGES * self.run.campaign.page_size
-        if first.count <= most or window.length.total_seconds() * 1000 < _SHORTEST_MS:
-            return []
-        self.tally.add(pages=1)
-        return split(window, -(-first.count // most))
-
-    def _read(self, pool: ThreadPoolExecutor, window: Window, first: Page) -> Reading:
-        """Read all pages, again while rows shift; after some readings, what there is."""
-        reading = self._read_once(pool, window, first)
-        for _ in range(MOST_READINGS - 1):
-            if reading.complete:
-                break
-            self.tally.add(pages=reading.pages)
-            reading = self._read_once(pool, window, self._page(window, 1))
-        self.tally.add(pages=reading.pages)
-        return reading
-
-    def _read_once(self, pool: ThreadPoolExecutor, window: Window, first: Page) -> Reading:
-        reading = Reading(claimed=first.count, vendor_now=first.vendor_now or self._database_now())
-        reading.add(first.count, map(row, first.results))
-        # The vendor may give fewer results a page than asked for: its first page tells.
-        size = len(first.results)
-        numbers = range(2, -(-first.count // size) + 1) if size else range(0)
-        for count, rows in pool.map(lambda number: self._rows(window, number), numbers):
-            reading.add(count, rows)
-        return reading
-
-    def _rows(self, window: Window, number: int) -> tuple[int, list[Row]]:
-        """A page's count and rows: taken apart by the thread that read it, while others wait."""
-        page = self._page(window, number)
-        return page.count, [row(result) for result in page.results]
-
-    def _page(self, window: Window, number: int) -> Page:
-        campaign = self.run.campaign
-        return self.run.place.api.processed(
-            campaign.campaign_id,
-            window,
-            unit=campaign.epoch_unit,
-            page=number,
-            page_size=campaign.page_size,
-        )
-
     def _store(self, window: Window, reading: Reading) -> None:
-        through = proven_through(
-            window, vendor_now=reading.vendor_now, settle=self.run.campaign.settle
+        proof = prove(
+            window,
+            complete=reading.complete,
+            now=reading.first.now,
+            settle=self.run.campaign.settle,
         )
-        settled = through >= window.before
-        status = ("closed" if settled else "open") if reading.complete else "incomplete"
+        proven = merged([*self._proven, proof.proven]) if proof.proven else self._proven
+        polled = self._polled(window, reading)
 
-        def write(connection: Connection) -> outcomes.Merged:
+        def write(connection: Connection) -> tuple[outcomes.Merged, Lateness]:
+            stored = self._write_results(connection, window, reading)
+            through = reach(self._plan.start, proven)
             campaign_id = self.run.campaign.campaign_id
-            merged = outcomes.merge(
-                connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
-            )
-            outcomes.keep_unreadable(connection, campaign_id, reading.unreadable)
-            proven = reading.complete and through > window.after
-            if proven:
-                watermarks.advance(connection, campaign_id, after=window.after, through=through)
-            watermarks.record_window(
-                connection,
-                campaign_id,
-                window,
-                run_id=self.run.run_id,
-                status=status,
-                claimed=reading.claimed,
-                stored=len(reading.seen),
-                pages=reading.pages,
-                closed_through=through if proven else None,
-            )
-            return merged
+            watermarks.advance(connection, campaign_id, after=self._plan.start, through=through)
+            watermarks.record_windows(connection, campaign_id, polled)
+            return stored
 
-        merged = self.run.place.database.insist(write)
+        stored, late = self.run.place.database.insist(write)
+        self._proven = proven
+        self.tally.add(windows=len(polled))
+        self._count(reading, stored, late)
+
+    def _polled(self, window: Window, reading: Reading) -> list[Polled]:
+        """The windows to write down: one, or of a long stretch with little in it several."""
+        campaign = self.run.campaign
+        windows = reading.windows(campaign.longest_window)
+        return [
+            Polled(
+                run_id=self.run.run_id,
+                window=part,
+                proof=prove(
+                    part,
+                    complete=reading.complete,
+                    now=reading.first.now,
+                    settle=campaign.settle,
+                ),
+                claimed=reading.claimed if part == window else inside,
+                stored=inside,
+                pages=reading.pages if part.after == window.after else 0,
+                backfill=self._plan.backfill,
+            )
+            for part, inside in windows
+        ]
+
+    def _write_results(
+        self, connection: Connection, window: Window, reading: Reading
+    ) -> tuple[outcomes.Merged, Lateness]:
+        campaign_id, mark = self.run.campaign.campaign_id, self._plan.mark
+        outcomes.keep_unreadable(connection, campaign_id, reading.unreadable)
+        stored = outcomes.merge(
+            connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
+        )
+        if mark is None:
+            return stored, Lateness()
+        return stored, lateness.measure(
+            connection, campaign_id, window, run_id=self.run.run_id, mark=mark
+        )
+
+    def _count(self, reading: Reading, stored: outcomes.Merged, late: Lateness) -> None:
         self._watcher.done(self._label, 1)
         self.incomplete += not reading.complete
+        self.lateness += late
         self.tally.add(
-            windows=1,
             seen=len(reading.seen),
-            inserted=merged.inserted,
-            updated=merged.updated,
-            unchanged=merged.unchanged,
+            inserted=stored.inserted,
+            updated=stored.updated,
+            unchanged=stored.unchanged,
+            late=late.late,
         )
 
-    def _plan_up_to(self, vendor_now: datetime) -> None:
+    def _read_on(self, window: Window, reading: Reading) -> None:
         """Plan what lies between our clock and the vendor's, once: the rest is the next poll's."""
         self._follow = False
-        if vendor_now - self._end > _CLOCKS_AGREE:
-            # Its header is in whole seconds, rounded down.
-            end = vendor_now + timedelta(seconds=1)
-            self._windows.extend(cut(self._end, end, self.run.campaign.longest_window))
-            self._watcher.planned(self._label, len(self._windows))
+        end = clocks.still_to_read(window.before, reading.first.vendor_now)
+        if end is not None:
+            self._windows.append(Window(after=window.before, before=end))
+            self._watcher.planned(self._label, 1)
 
-    def _database_now(self) -> datetime:
-        with self.run.place.database.begin() as connection:
-            return watermarks.now(connection)
+    def _compare_clocks(self, first: Leaf) -> None:
+        """Once a poll, say what is wrong with the clocks and the watermark."""
+        if self._clocks_seen:
+            return
+        self._clocks_seen = True
+        apart = clocks.disagreement(first.vendor_now, first.ours)
+        if apart:
+            self._warn(apart)
+        if self._plan.mark is not None:
+            self.mark_ahead = clocks.mark_ahead(self._plan.mark, first.vendor_now, first.ours)
+
+    def _warn(self, words: str) -> None:
+        self.run.place.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
 
 
-def plan(run: Run, *, since: datetime | None) -> Poll | None:
+def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     """The poll that is due: from the watermark less the lookback up to now.
 
-    Without a watermark it begins at `since`, or else at the first lead sent less the lookback.
+    Without a watermark it begins at `since`, or else at the first lead sent less the lookback. What
+    was left incomplete before is read again first.
 
     Returns:
         None where nothing was ever sent, so that nothing can have been processed.
     """
-    campaign_id = run.campaign.campaign_id
+    campaign = run.campaign
     with run.place.database.begin() as connection:
-        mark = watermarks.read(connection, campaign_id)
+        now = watermarks.now(connection)
+        mark = watermarks.read(connection, campaign.campaign_id)
         if mark is not None:
-            after = mark - run.campaign.lookback
+            start = earlier(min(mark, now), campaign.lookback)
         else:
             first = since or _first_sent(connection, run)
             if first is None:
                 return None
-            watermarks.start(connection, campaign_id, first)
-            after = first
-        before = watermarks.now(connection)
-    return Poll(run, after=after, before=max(before, after), follow=True)
+            mark = start = max(EPOCH, min(first, now))
+            watermarks.start(connection, campaign.campaign_id, start)
+        owed = watermarks.owed(connection, campaign.campaign_id)
+    # A poll asks at least once, whatever the clocks say.
+    due = Window(after=start, before=max(now, start + _SHORTEST))
+    windows = [*_outside(due, owed), due]
+    return Poll(run, Plan(windows=windows, start=start, mark=mark, now=now))
+
+
+def backfill(run: Run, wanted: Window) -> Poll:
+    """A range read again. One that was broken off is taken up where it was."""
+    campaign_id = run.campaign.campaign_id
+    with run.place.database.begin() as connection:
+        now = watermarks.now(connection)
+        mark = watermarks.read(connection, campaign_id)
+        closed = watermarks.closed_before(connection, campaign_id, wanted)
+    if closed:
+        run.place.log.info("campaign %s: goes on where the last backfill ended", campaign_id)
+    return Poll(
+        run,
+        Plan(
+            windows=gaps(wanted, closed),
+            start=wanted.after,
+            mark=mark,
+            now=now,
+            proven=closed,
+            backfill=wanted,
+        ),
+    )
+
+
+def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
+    return [part for window in owed for part in gaps(window, [due])]
 
 
 def _first_sent(connection: Connection, run: Run) -> datetime | None:
     sent_at = leads.first_sent_at(connection, run.campaign.campaign_id)
-    return None if sent_at is None else sent_at - run.campaign.lookback
+    return None if sent_at is None else earlier(sent_at, run.campaign.lookback)

@@ -1,8 +1,8 @@
-"""The steps of a push: turn in the budget, claim, check, send, record.
+"""The steps of a push: log in, wait for a turn, claim, check, send, record.
 
 No transaction spans a request. A lead is `sending` in a committed row before the request that
-holds it leaves, and the turn is waited for before the claim: so leads are `sending` only while a
-request is really on its way, and whoever opts out meanwhile is not in it.
+holds it leaves, and whatever makes us wait comes before the claim: so leads are `sending` only
+while a request is really on its way, and whoever opts out meanwhile is not in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,22 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from threading import Lock
 
-from db import campaigns, leads, runs
-from db.budget import Slot
-from db.leads import Batch, Claim
+from db import campaigns, leads
 from leadloop.client.errors import ApiError, InDoubt, Refused, Resend, TooLarge
-from leadloop.core.errors import Fenced, RunError, TryLater
-from leadloop.core.leads import InvalidLead, Lead, Sendable, prepare
+from leadloop.core.errors import RunError
+from leadloop.core.leads import Sendable, custom_texts
 from leadloop.core.progress import watcher
-from leadloop.core.receipts import refused_leads, says_duplicate, without_personal_data, words
+from leadloop.core.receipts import Reading, read_receipt, says_duplicate, vendors_words, words
 from leadloop.core.verdicts import Call
-from tasks.doubts import Doubts
+from tasks.batches import Batch, Batches
+from tasks.budget import Turn
+from tasks.doubts import Doubts, LookedUp
 from tasks.retrying import Patience, step, try_later
 from tasks.workplace import Run, Tally
 
-_MOST_CLAIMS = 20
+#: So many leads in a row that the vendor refuses with the very same words, and none that it takes,
+#: are taken for a refusal of the campaign.
+_MOST_REFUSALS_ALIKE = 100
 
 
 @step("push-batches")
@@ -39,8 +41,12 @@ class Push:
         self.run = run
         self.tally = Tally("created", "rejected", "cancelled")
         self._batch_size = run.campaign.batch_size
+        self._batches = Batches(run, self._count)
         self._doubts = Doubts(run)
         self._patience = Patience()
+        self._refusals = _Refusals()
+        self._lookups_failed = False
+        self._specimen_kept = False
         self._watcher = watcher.get()
         self._label = f"push {run.campaign.campaign_id}"
         with run.place.database.begin() as connection:
@@ -56,21 +62,33 @@ class Push:
             TryLater: nothing is wrong that time does not mend; what is left is `new` or in doubt.
             RunError: the vendor refuses us, or this run has been declared dead.
         """
+        self._specimen_kept = False
         try:
             looked_up = self._look_up(most)
             drained = self._send_up_to(most)
-        except Resend as error:
-            raise self._later(error) from None
-        except InDoubt as error:
-            raise self._later(error) from None
+        except (Resend, InDoubt) as error:
+            raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
-        return not drained or looked_up == most
+        return not drained or looked_up.settled > 0
 
-    def _look_up(self, most: int) -> int:
-        settled = self._doubts.resolve_some(most)
-        self._count(created=settled.found)
-        return settled.looked_up
+    def counts(self) -> dict[str, int]:
+        """The contract's counts; `in_doubt`: how many the campaign has now."""
+        campaign_id = self.run.campaign.campaign_id
+        in_doubt = self.run.place.database.insist(lambda c: leads.count_in_doubt(c, campaign_id))
+        return self.tally.counts() | {"in_doubt": in_doubt}
+
+    def _look_up(self, most: int) -> LookedUp:
+        """Lookups that get no answer put the run off once; after that they hold up nothing."""
+        try:
+            looked_up = self._doubts.resolve_some(most)
+        except Resend:
+            if not self._lookups_failed:
+                self._lookups_failed = True
+                raise
+            return LookedUp(found=0, absent=0)
+        self._count(created=looked_up.found)
+        return looked_up
 
     def _send_up_to(self, most: int) -> bool:
         """Send batches, several at once; True when no lead is left to claim.
@@ -91,88 +109,57 @@ class Push:
     def _send_on(self, share: "_Share") -> None:
         """What each sender does: batch after batch, until the share is done or one has failed."""
         try:
-            while (slot := self._next_turn(share)) is not None:
-                batch, share.drained = self._fill()
-                if batch:
+            while (turn := self._next_turn(share)) is not None:
+                batch, share.drained = self._batches.fill(turn, self._batch_size)
+                if batch.leads:
                     self._send(batch)
                 else:
-                    self.run.place.budget.give_back(slot)
+                    self.run.place.budget.give_back(turn.slot)
         except BaseException:
             share.left = 0
             raise
 
-    def _next_turn(self, share: "_Share") -> Slot | None:
+    def _next_turn(self, share: "_Share") -> Turn | None:
         """Wait for a turn in the budget, one sender at a time; None where there is no more to do.
 
         If each sender waited by itself, the last leads would keep them all waiting for turns that
         only one of them can use.
         """
+        budget = self.run.place.budget
         with share.lock:
-            if share.left <= 0 or share.drained:
-                return None
-            share.left -= 1
-            slot = self.run.place.budget.take(Call.CREATE)
-            if slot.wait_s > 0 and not self._any_new():
-                share.drained = True
-                self.run.place.budget.give_back(slot)
-                return None
-            self.run.place.budget.wait_for(slot)
-            return slot
+            while share.left > 0 and not share.drained:
+                # Nothing to send needs no login, and no wait; whether that is so is worth a look
+                # at the start and before a wait, else the claim finds out.
+                if not share.begun and not self._any_new(share):
+                    return None
+                share.begun = True
+                self.run.place.api.log_in()
+                slot = budget.take(Call.CREATE)
+                if slot.wait_s > 0 and not self._any_new(share):
+                    budget.give_back(slot)
+                    return None
+                turn = budget.wait_for(slot)
+                if turn is not None:
+                    share.left -= 1
+                    return turn
+        return None
 
-    def _any_new(self) -> bool:
+    def _any_new(self, share: "_Share") -> bool:
         with self.run.place.database.session() as connection:
-            return leads.any_new(connection, self.run.campaign.campaign_id)
+            share.drained = not leads.any_new(connection, self.run.campaign.campaign_id)
+        return not share.drained
 
-    def _fill(self) -> tuple[list[Sendable], bool]:
-        """A batch as full as it gets, and whether there was nothing left to claim.
-
-        A turn must be used soon after it has come, so bad leads may not keep us here for long.
-        """
-        batch: list[Sendable] = []
-        for _ in range(_MOST_CLAIMS):
-            claimed = self._claim(self._batch_size - len(batch))
-            if not claimed.taken:
-                return batch, True
-            batch += self._checked(claimed.leads)
-            if len(batch) == self._batch_size:
-                break
-        return batch, False
-
-    def _claim(self, most: int) -> Claim:
-        with self.run.place.database.session() as connection:
-            claim = leads.claim(
-                connection,
-                campaign_id=self.run.campaign.campaign_id,
-                run_id=self.run.run_id,
-                most=most,
-            )
-        self._count(cancelled=claim.cancelled)
-        if not claim.taken:
-            self._require_alive()
-        return claim
-
-    def _checked(self, claimed: Sequence[Lead]) -> list[Sendable]:
-        """Those that may be sent; the others are rejected with their reasons."""
-        good: list[Sendable] = []
-        reasons: dict[str, str] = {}
-        for lead in claimed:
-            try:
-                good.append(prepare(lead, self.run.campaign))
-            except InvalidLead as error:
-                reasons[lead.lead_id] = str(error)
-        self._reject(reasons, was_sent=False)
-        return good
-
-    def _send(self, batch: Sequence[Sendable]) -> None:
-        """Send a batch for which a turn was waited for, and record what came of it.
+    def _send(self, batch: Batch) -> None:
+        """Send a batch, and record what came of it.
 
         Raises:
             ApiError: the leads are in doubt (InDoubt) or `new` again (any other).
         """
-        if not batch:
+        batch = self._batches.fill_again(batch)
+        if not batch.leads:
             return
         try:
-            receipt = self.run.place.api.create(self.run.campaign.campaign_id, batch)
+            reading = self.run.place.api.create(self.run.campaign.campaign_id, batch.leads)
         except TooLarge as error:
             self._smaller(batch, error)
         except Refused as error:
@@ -181,139 +168,134 @@ class Push:
             self._doubt(batch, error)
             raise
         except ApiError:
-            self._release(batch)
+            self._batches.release(self._batches.key(batch))
             raise
         else:
-            self._record(batch, receipt.refused)
+            self._record(batch, reading.refused)
 
-    def _record(self, batch: Sequence[Sendable], refused: Mapping[str, str]) -> None:
+    def _record(self, batch: Batch, refused: Mapping[str, str]) -> None:
         """The vendor took the batch, all but the refused; a duplicate is one it has already."""
         reasons = {
             lead_id: reason for lead_id, reason in refused.items() if not says_duplicate(reason)
         }
-        created = [lead for lead in batch if lead.lead_id not in reasons]
-        ours = self._batch(created)
-        if created:
+        created = batch.without(reasons)
+        if created.leads:
+            ours = self._batches.key(created)
             self.run.place.database.insist(lambda c: leads.record_created(c, ours))
-        self._count(created=len(created))
-        self._reject(
+            self._keep_specimen(created.leads[-1])
+            self._refusals.forget()
+        self._count(created=len(created.leads))
+        self._batches.reject(
+            batch,
             {
-                lead.lead_id: _vendors_words(reasons[lead.lead_id], lead)
-                for lead in batch
+                lead.lead_id: _in_the_vendors_words(reasons[lead.lead_id], lead)
+                for lead in batch.leads
                 if lead.lead_id in reasons
             },
             was_sent=True,
         )
         self._patience.progress()
 
-    def _narrow_down(self, batch: Sequence[Sendable], error: Refused) -> None:
-        """Reject the culprits: those that the vendor names, or who stands alone in the end."""
-        if len(batch) == 1:
-            reason = words(error.body) or str(error.answer)
-            self._record(batch, {batch[0].lead_id: reason})
+    def _keep_specimen(self, lead: Sendable) -> None:
+        """Have a lead on which to try, should others be in doubt, whether the vendor shows it.
+
+        One a step is enough: recent, and no row that all senders wait for.
+        """
+        if self._specimen_kept:
             return
-        named = refused_leads(error.body, {lead.lead_id for lead in batch})
-        if named:
-            culprits = [lead for lead in batch if lead.lead_id in named]
-            self._record(culprits, named)
-            self._send_again([lead for lead in batch if lead.lead_id not in named])
+        self._specimen_kept = True
+        campaign_id = self.run.campaign.campaign_id
+        self.run.place.database.insist(
+            lambda c: campaigns.keep_specimen(c, campaign_id, lead.lead_id)
+        )
+
+    def _narrow_down(self, batch: Batch, error: Refused) -> None:
+        """Reject the culprits: those that the vendor names, or who stands alone in the end."""
+        if len(batch.leads) == 1:
+            self._refuse(batch, words(error.body) or str(error.answer))
+            return
+        reading = read_receipt(error.body, {lead.lead_id for lead in batch.leads})
+        if reading.refused or reading.taken:
+            self._record(_told_of(batch, reading), reading.refused)
+            self._send_again(batch.without(reading.taken | reading.refused.keys()))
         else:
             self._halves(batch)
 
-    def _smaller(self, batch: Sequence[Sendable], error: TooLarge) -> None:
-        """Halve the batch size, and remember it."""
-        if len(batch) == 1:
-            self._record(batch, {batch[0].lead_id: str(error.answer)})
-            return
-        most = len(batch) // 2
-        self._batch_size = min(self._batch_size, most)
-        with self.run.place.database.begin() as connection:
-            campaigns.learn_batch_limit(connection, self.run.campaign.campaign_id, most)
-        self._halves(batch)
-
-    def _halves(self, batch: Sequence[Sendable]) -> None:
-        middle = len(batch) // 2
-        try:
-            self._send_again(batch[:middle])
-        except ApiError:
-            # What will not be sent now must not be taken for sent.
-            self._release(batch[middle:])
-            raise
-        self._send_again(batch[middle:])
-
-    def _send_again(self, batch: Sequence[Sendable]) -> None:
-        """Send leads of ours in another batch, without those that have opted out since."""
-        if not batch:
-            return
-        slot = self.run.place.budget.wait_turn(Call.CREATE)
-        with self.run.place.database.begin() as connection:
-            wanted, cancelled = leads.claim_again(connection, self._batch(batch))
-        self._count(cancelled=cancelled)
-        still = set(wanted)
-        if still:
-            self._send([lead for lead in batch if lead.lead_id in still])
-        else:
-            self.run.place.budget.give_back(slot)
-            self._require_alive()
-
-    def counts(self) -> dict[str, int]:
-        """The contract's counts; `in_doubt`: how many the campaign has now."""
-        with self.run.place.database.begin() as connection:
-            in_doubt = leads.count_in_doubt(connection, self.run.campaign.campaign_id)
-        return self.tally.counts() | {"in_doubt": in_doubt}
-
-    def _doubt(self, batch: Sequence[Sendable], error: ApiError) -> None:
-        self.run.place.database.insist(
-            lambda c: leads.record_doubt(c, self._batch(batch), str(error))
-        )
-
-    def _release(self, batch: Sequence[Sendable]) -> None:
-        self.run.place.database.insist(lambda c: leads.release(c, self._batch(batch)))
-
-    def _reject(self, reasons: dict[str, str], *, was_sent: bool) -> None:
-        if not reasons:
-            return
-        self.run.place.database.insist(
-            lambda c: leads.record_rejected(
-                c,
-                campaign_id=self.run.campaign.campaign_id,
-                run_id=self.run.run_id,
-                reasons=reasons,
-                was_sent=was_sent,
-            )
-        )
-        self._count(rejected=len(reasons))
-
-    def _later(self, error: ApiError) -> TryLater:
-        return try_later(self.run, self._patience, error)
-
-    def _require_alive(self) -> None:
-        """Tell a table without new leads from a run that is given none.
+    def _refuse(self, batch: Batch, reason: str) -> None:
+        """One lead that the vendor refuses by itself.
 
         Raises:
-            Fenced: another run has declared this one dead.
+            RunError: it refuses one after the other with the same words: it means the campaign.
         """
-        with self.run.place.database.begin() as connection:
-            if not runs.is_running(connection, self.run.run_id):
-                raise Fenced("this run was taken for dead and has stopped: its connection was cut")
+        self._record(batch, {batch.leads[0].lead_id: reason})
+        if self._refusals.add(reason) >= _MOST_REFUSALS_ALIKE:
+            said = _in_the_vendors_words(reason, batch.leads[0])
+            raise RunError(
+                f"{_MOST_REFUSALS_ALIKE} leads in a row were refused with the same words ({said}):"
+                " is the campaign open? Then `leadloop requeue --rejected`"
+            )
 
-    def _batch(self, batch: Sequence[Sendable]) -> Batch:
-        return Batch(
-            campaign_id=self.run.campaign.campaign_id,
-            run_id=self.run.run_id,
-            lead_ids=[lead.lead_id for lead in batch],
-        )
+    def _smaller(self, batch: Batch, error: TooLarge) -> None:
+        """Halve the batch size, and remember it."""
+        if len(batch.leads) == 1:
+            self._record(batch, {batch.leads[0].lead_id: str(error.answer)})
+            return
+        most = len(batch.leads) // 2
+        self._batch_size = min(self._batch_size, most)
+        with self._batches.released_unless_sent(batch), self.run.place.database.begin() as c:
+            campaigns.learn_batch_limit(c, self.run.campaign.campaign_id, most)
+        self._halves(batch)
+
+    def _halves(self, batch: Batch) -> None:
+        first, second = batch.halves()
+        with self._batches.released_unless_sent(second):
+            self._send_again(first)
+        self._send_again(second)
+
+    def _send_again(self, batch: Batch) -> None:
+        """Send leads of ours in another request, without those that have opted out since."""
+        if batch.leads:
+            self._send(self._batches.in_another_turn(batch))
+
+    def _doubt(self, batch: Batch, error: ApiError) -> None:
+        ours = self._batches.key(batch)
+        self.run.place.database.insist(lambda c: leads.record_doubt(c, ours, str(error)))
 
     def _count(self, **amounts: int) -> None:
         self.tally.add(**amounts)
         self._watcher.done(self._label, sum(amounts.values()))
 
 
-def _vendors_words(reason: str, lead: Sendable) -> str:
+def _told_of(batch: Batch, reading: Reading) -> Batch:
+    """The leads of which the answer says what became of them."""
+    told = reading.taken | reading.refused.keys()
+    return batch.only([lead for lead in batch.leads if lead.lead_id in told])
+
+
+def _in_the_vendors_words(reason: str, lead: Sendable) -> str:
     """The vendor's reason, without what it repeats of the lead."""
-    parts = lead.contact_name.split() if lead.contact_name else []
-    private = (lead.contact_name, lead.e164, *(part for part in parts if len(part) > 1))
-    return f"vendor: {without_personal_data(reason, *private)}"
+    return vendors_words(reason, lead.e164, lead.contact_name, custom_texts(lead.body.decode()))
+
+
+class _Refusals:
+    """How many leads in a row were refused with the same words."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._reason = ""
+        self._alike = 0
+
+    def add(self, reason: str) -> int:
+        """One more; how many alike there are."""
+        with self._lock:
+            self._alike = self._alike + 1 if reason == self._reason else 1
+            self._reason = reason
+            return self._alike
+
+    def forget(self) -> None:
+        """The vendor took a lead."""
+        with self._lock:
+            self._alike = 0
 
 
 @dataclass
@@ -321,6 +303,7 @@ class _Share:
     """What the senders of one step share: how many batches are left to it."""
 
     left: int
+    begun: bool = False
     drained: bool = False
     lock: Lock = field(default_factory=Lock)
 

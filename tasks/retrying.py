@@ -7,15 +7,12 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from leadloop.client.errors import ApiError, Paused
+from leadloop.client.errors import ApiError
 from leadloop.core.errors import TryLater
 from tasks.workplace import Run
 
 #: Seconds before each retry (Prefect repeats the last); with jitter they spread by half as much.
 _PAUSES_S = [1.0, 2.0, 4.0, 8.0, 16.0]
-
-# For a 429 that does not say how long.
-_DEFAULT_PAUSE_S = 5.0
 
 #: Tries in a row that got nothing done, after which the vendor is taken to be out of order.
 PATIENCE = 6
@@ -65,9 +62,7 @@ class Patience:
 
 
 def try_later(run: Run, patience: Patience, error: ApiError) -> TryLater:
-    """The error that has Prefect try again; a 429 holds the whole business back first."""
-    if isinstance(error, Paused):
-        run.place.budget.push_back(error.retry_after_s or _DEFAULT_PAUSE_S)
+    """The error that has Prefect try again."""
     later = patience.lost(str(error))
     run.place.log.warning("campaign %s: %s; trying again", run.campaign.campaign_id, later)
     return later

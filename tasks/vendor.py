@@ -1,6 +1,6 @@
 """The vendor, ready to be asked: connection, login and budget as the settings say."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,15 +23,17 @@ class Vendor:
 
 
 @contextmanager
-def reached(settings: Settings, database: Database) -> Iterator[Vendor]:
-    """Everything that a request needs; nothing is sent yet.
+def reached(
+    settings: Settings, database: Database, warn: Callable[[str], None]
+) -> Iterator[Vendor]:
+    """Everything that a request needs; nothing is sent yet. `warn` is told of pauses.
 
     Raises:
         UsageError: there is no whole login.
     """
     settings.require_login()
     requests, period_s = settings.rate()
-    budget = Budget(database, RateLimit(requests=requests, period_s=period_s))
+    budget = Budget(database, RateLimit(requests=requests, period_s=period_s), warn)
     budget.lay_out()
     connect_s, read_s = settings.timeouts()
     transport = Transport(
@@ -40,7 +42,8 @@ def reached(settings: Settings, database: Database) -> Iterator[Vendor]:
         connections=settings.concurrency,
     )
     try:
-        api = LeadsApi(transport, _login(settings, transport, budget), budget.permit)
+        login = _login(settings, transport, budget)
+        api = LeadsApi(transport, login, budget.permit, budget.pause)
         yield Vendor(api=api, transport=transport, budget=budget)
     finally:
         transport.close()

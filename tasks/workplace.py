@@ -85,7 +85,11 @@ def opened(settings: Settings) -> Iterator[Workplace]:
     with Database(url, connections=settings.concurrency + _OTHER_CONNECTIONS) as database:
         with database.begin() as connection:
             require_current(connection)
-        with reached(settings, database) as vendor, database.session() as connection:
+        log = get_run_logger()
+        with (
+            reached(settings, database, log.warning) as vendor,
+            database.session() as connection,
+        ):
             yield Workplace(
                 settings=settings,
                 database=database,
@@ -93,7 +97,7 @@ def opened(settings: Settings) -> Iterator[Workplace]:
                 api=vendor.api,
                 budget=vendor.budget,
                 lifeline=Lifeline(connection),
-                log=get_run_logger(),
+                log=log,
             )
 
 

@@ -145,6 +145,18 @@ def backfill(
 
 
 @app.command()
+def audit(
+    campaigns: Campaigns = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend in Postgres what is safe; resend nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare all that the vendor holds with Postgres, both ways."""
+    _run("audit-leads", campaigns, {"repair": repair}, as_json)
+
+
+@app.command()
 def status(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
     """Show where every campaign stands."""
     from db import status as query

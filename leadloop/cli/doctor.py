@@ -1,5 +1,6 @@
 """`leadloop doctor`: is everything there that a run needs?"""
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -102,7 +103,7 @@ def _campaigns(settings: Settings, database: Database) -> tuple[str, Campaign]:
 def _ask_vendor(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, Page]:
     """One read of an empty stretch of time: it changes nothing and shows that the login is good."""
     now = _now(database)
-    with reached(settings, database) as vendor:
+    with reached(settings, database, logging.getLogger(__name__).warning) as vendor:
         page = vendor.api.processed(
             campaign.campaign_id,
             Window(after=now, before=now),

@@ -95,6 +95,9 @@ def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> Non
     if "push" in summary or "poll" in summary or "disable" in summary:
         console.print(Group(*(counted(name, _sums(part)) for name, part in summary.items())))
         return
+    if flow == "audit-leads":
+        console.print(Group(*(audited(name, part) for name, part in summary["campaigns"].items())))
+        return
     console.print(counted(flow, _sums(summary)))
     each = summary.get("campaigns", {})
     if len(each) > 1:
@@ -106,6 +109,21 @@ def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> Non
 def _titled(title: str) -> Table:
     """A table under words that may hold a campaign's id, which is no markup."""
     return Table(title=Text(title, style="table.title"))
+
+
+def audited(campaign_id: str, counts: Mapping[str, Any]) -> Table:
+    """What an audit found in one campaign, without the noughts, and ids of a few of the leads."""
+    table = _titled(f"audit of {campaign_id}")
+    table.add_column("")
+    table.add_column("leads", justify="right")
+    table.add_column("such as")
+    samples = counts.get("samples", {})
+    for name, value in _sums(counts).items():
+        if value or name == "seen":
+            table.add_row(
+                name.replace("_", " "), f"{value:,}", Text(", ".join(samples.get(name, ())))
+            )
+    return table
 
 
 def _sums(summary: Mapping[str, Any]) -> dict[str, int]:

@@ -1,21 +1,21 @@
 """The three calls of the vendor's v1 Leads API.
 
-It knows no database: it is given a transport, a login, and `permit`, which blocks until one more
-request may leave and is asked once for each.
+It knows no database: it is given a transport, a login, `permit`, which blocks until one more
+request may leave and is asked once for each, and `paused`, which is told when it wants none.
 """
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from leadloop.client.errors import Stopped, error_for
+from leadloop.client.errors import Paused, Stopped, error_for
 from leadloop.client.login import Login
 from leadloop.client.transport import Received, Transport
 from leadloop.core.leads import Sendable
-from leadloop.core.receipts import refused_leads
+from leadloop.core.receipts import Reading, read_receipt
 from leadloop.core.results import lead_id_of
 from leadloop.core.storable import dumps
 from leadloop.core.timestamps import EpochUnit
@@ -24,12 +24,8 @@ from leadloop.core.windows import Window, query_bounds
 
 Permit = Callable[[Call], None]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """An accepted create or disable: the leads in `refused` were not taken, with the reasons."""
-
-    refused: Mapping[str, str]
+#: A count beyond this is none: it is more than a column of Postgres's type integer holds.
+_MOST_RESULTS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,35 +48,68 @@ class Page:
 class LeadsApi:
     """Typed calls; each raises an `ApiError` that says what to do (leadloop.client.errors)."""
 
-    def __init__(self, transport: Transport, login: Login, permit: Permit) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        login: Login,
+        permit: Permit,
+        paused: Callable[[float | None], None],
+    ) -> None:
         self._transport = transport
         self._login = login
         self._permit = permit
+        self._paused = paused
 
-    def create(self, campaign_id: str, leads: Sequence[Sendable]) -> Receipt:
+    def log_in(self) -> None:
+        """Have a token that is good for the next minute: a create must not have to wait for one.
+
+        Raises:
+            Resend, Paused, Stopped: see leadloop.client.errors.
+        """
+        with self._pauses_heeded():
+            self._login.token()
+
+    def create(self, campaign_id: str, leads: Sequence[Sendable]) -> Reading:
         """`POST /api/v1/leads/create/{campaign_id}/` with a list of leads.
 
-        The caller asks for the permit itself, before it decides which leads to send: a lead that
-        opts out while the budget makes us wait must not be in the list any more.
+        The caller logs in and asks for the permit itself, before it decides which leads to send: a
+        lead that opts out while either makes us wait must not be in the list any more. For the
+        same reason it is not sent a second time here where the token was no longer good.
 
         Raises:
             InDoubt, Refused, TooLarge, Resend, Paused, Stopped: see leadloop.client.errors.
         """
         content = b"[" + b",".join(lead.body for lead in leads) + b"]"
-        received = self._post(Call.CREATE, campaign_id, content, permitted=1)
-        return Receipt(
-            refused=refused_leads(received.answer.body, {lead.lead_id for lead in leads})
+        path = f"/api/v1/leads/create/{quote(campaign_id, safe='')}/"
+        with self._pauses_heeded():
+            token = self._login.token()
+            received = self._transport.send("POST", path, token=token, content=content)
+            verdict = judge(Call.CREATE, received.answer)
+            if verdict is Verdict.LOGIN and self._login.renew(token):
+                verdict = Verdict.RESEND
+            if verdict is not Verdict.ACCEPTED:
+                raise error_for(verdict, Call.CREATE, received.answer)
+        by_id = {lead.lead_id: lead for lead in leads}
+        reading = read_receipt(
+            received.answer.body, by_id.keys(), lambda lead_id: by_id[lead_id].own_keys()
         )
+        if reading.unclear:
+            raise error_for(Verdict.IN_DOUBT, Call.CREATE, received.answer)
+        return reading
 
-    def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> Receipt:
+    def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> Reading:
         """`POST /api/v1/leads/disable/{campaign_id}/` with a list of `{"lead_id"}`.
 
         Raises:
             Refused, TooLarge, Resend, Paused, Stopped: see leadloop.client.errors.
         """
         content = dumps([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
-        received = self._post(Call.DISABLE, campaign_id, content, permitted=0)
-        return Receipt(refused=refused_leads(received.answer.body, set(lead_ids)))
+        path = f"/api/v1/leads/disable/{quote(campaign_id, safe='')}/"
+        received = self._call(Call.DISABLE, "POST", path, content=content)
+        reading = read_receipt(received.answer.body, set(lead_ids))
+        if reading.unclear:
+            raise error_for(Verdict.REFUSED, Call.DISABLE, received.answer)
+        return reading
 
     def processed(
         self, campaign_id: str, window: Window, *, unit: EpochUnit, page: int, page_size: int
@@ -100,12 +129,21 @@ class LeadsApi:
             "page": str(page),
             "page_size": str(page_size),
         }
-        try:
-            return self._page(campaign_id, params)
-        except Stopped as error:
-            if page > 1 and error.answer.status == 404:
-                return Page(count=0, results=(), vendor_now=None)
-            raise
+        return self._page_or_end(campaign_id, params)
+
+    def everything(
+        self, campaign_id: str, *, page: int, page_size: int, lead_id: str | None = None
+    ) -> Page:
+        """One page of all that the vendor holds of a campaign, by number, or of one lead's rows.
+
+        Whether that includes leads not yet processed is for the vendor to say. A page beyond the
+        last may be answered 404; it is returned as an empty one.
+
+        Raises:
+            Resend, Paused, Stopped: see leadloop.client.errors.
+        """
+        params = {"page": str(page), "page_size": str(page_size)}
+        return self._page_or_end(campaign_id, params | ({"lead_id": lead_id} if lead_id else {}))
 
     def find(self, campaign_id: str, lead_id: str) -> Sighting:
         """Look up one lead, processed or not.
@@ -127,21 +165,26 @@ class LeadsApi:
                 return Sighting(result=item, absent=False)
         return Sighting(result=None, absent=not page.results)
 
+    def _page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> Page:
+        try:
+            return self._page(campaign_id, params)
+        except Stopped as error:
+            if params["page"] != "1" and error.answer.status == 404:
+                return Page(count=0, results=(), vendor_now=None)
+            raise
+
     def _page(self, campaign_id: str, params: Mapping[str, str]) -> Page:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
-        received = self._call(Call.READ, "GET", path, permitted=0, params=params)
+        received = self._call(Call.READ, "GET", path, params=params)
         body = received.answer.body
         if not (
             isinstance(body, dict)
             and isinstance(body.get("results"), list)
             and type(body.get("count")) is int
+            and 0 <= body["count"] <= _MOST_RESULTS
         ):
             raise error_for(Verdict.RESEND, Call.READ, received.answer)
         return Page(count=body["count"], results=body["results"], vendor_now=received.vendor_now)
-
-    def _post(self, call: Call, campaign_id: str, content: bytes, *, permitted: int) -> Received:
-        path = f"/api/v1/leads/{call}/{quote(campaign_id, safe='')}/"
-        return self._call(call, "POST", path, permitted=permitted, content=content)
 
     def _call(
         self,
@@ -149,22 +192,38 @@ class LeadsApi:
         method: str,
         path: str,
         *,
-        permitted: int,
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> Received:
-        """Send, and once more with a new token where the first one was no longer good."""
-        for attempt in itertools.count():
+        """Send what may be repeated, once more with a new token where the first was not good."""
+        with self._pauses_heeded():
             token = self._login.token()
-            if attempt >= permitted:
-                self._permit(call)
-            received = self._transport.send(
-                method, path, token=token, params=params, content=content
-            )
-            verdict = judge(call, received.answer)
-            if verdict is Verdict.ACCEPTED:
-                return received
-            stale = verdict is Verdict.LOGIN and attempt == 0
-            if not (stale and self._login.renew(token)):
+            received, verdict = self._permitted(call, method, path, token, params, content)
+            if verdict is Verdict.LOGIN and self._login.renew(token):
+                token = self._login.token()
+                received, verdict = self._permitted(call, method, path, token, params, content)
+            if verdict is not Verdict.ACCEPTED:
                 raise error_for(verdict, call, received.answer)
-        raise AssertionError("the loop ends by itself")
+            return received
+
+    def _permitted(
+        self,
+        call: Call,
+        method: str,
+        path: str,
+        token: str,
+        params: Mapping[str, str] | None,
+        content: bytes | None,
+    ) -> tuple[Received, Verdict]:
+        self._permit(call)
+        received = self._transport.send(method, path, token=token, params=params, content=content)
+        return received, judge(call, received.answer)
+
+    @contextmanager
+    def _pauses_heeded(self) -> Iterator[None]:
+        """Whoever hears of a pause tells the whole business at once."""
+        try:
+            yield
+        except Paused as error:
+            self._paused(error.retry_after_s)
+            raise

@@ -10,10 +10,27 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from leadloop.core import storable
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
+
+_BEFORE_SENDING = (
+    requests.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidHeader,
+)
+# What OpenSSL says where both sides never came to speak.
+_NO_HANDSHAKE = {
+    "NO_PROTOCOLS_AVAILABLE",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "UNSUPPORTED_PROTOCOL",
+    "WRONG_VERSION_NUMBER",
+}
+# A clock that says anything else is none, and no time may be added to the last years there are.
+_YEARS = range(1970, 9000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +103,7 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             return Received(answer=_absence(error), vendor_now=None)
         with response:
             return _received(response)
@@ -96,17 +113,18 @@ class Transport:
         self._session.close()
 
 
-def _absence(error: requests.RequestException) -> Answer:
+def _absence(error: Exception) -> Answer:
     """The failure that stands for an exception: may a byte of the request have left?"""
+    root = _root(error)
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     not_sent = (
-        isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError)
+        isinstance(error, _BEFORE_SENDING)
         or isinstance(reason, NewConnectionError)
-        or isinstance(_root(error), ssl.SSLCertVerificationError)
+        or isinstance(root, ssl.SSLCertVerificationError | LocationParseError)
+        or (isinstance(root, ssl.SSLError) and root.reason in _NO_HANDSHAKE)
     )
     return Answer(
-        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER,
-        cause=type(_root(error)).__name__,
+        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(root).__name__
     )
 
 
@@ -130,7 +148,7 @@ def _body(response: requests.Response) -> Any:
     try:
         content = response.content
         if content.strip():
-            return storable.loads(content.decode())
+            return storable.loads(storable.decode(content))
     except (requests.RequestException, ValueError):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.
@@ -142,9 +160,10 @@ def _body(response: requests.Response) -> Any:
 def _http_date(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text) if text else None
-    except ValueError:
+        told = moment.astimezone(UTC) if moment and moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment and moment.tzinfo else None
+    return told if told and told.year in _YEARS else None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -28,6 +28,7 @@ class Campaign(CampaignRules):
     """One row of `leadloop.campaigns`, complete."""
 
     campaign_id: str
+    sends_opted_out_numbers: bool = False
 
     @property
     def lookback(self) -> timedelta:

@@ -69,6 +69,10 @@ class Sendable:
     contact_name: str | None
     body: bytes
 
+    def own_keys(self) -> frozenset[str]:
+        """The names of its custom fields."""
+        return frozenset(_custom_fields(self.body.decode())) - LEAD_FIELDS
+
     def __repr__(self) -> str:
         """The id alone: a lead must be safe in a traceback."""
         return f"Sendable({self.lead_id!r})"
@@ -125,6 +129,17 @@ def e164(text: str, region: str) -> str:
     if not phonenumbers.is_valid_number(number):
         raise InvalidLead(f"phone_number: not a valid number (default region {region})")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def custom_texts(lead: str) -> list[str]:
+    """What the custom fields in a JSON object hold, as far as it is text."""
+    try:
+        fields = _custom_fields(lead)
+    except InvalidLead:
+        return []
+    return [
+        value for key, value in fields.items() if isinstance(value, str) and key not in LEAD_FIELDS
+    ]
 
 
 def _missing(lead: Lead, field: str) -> bool:

@@ -4,11 +4,12 @@ Sources: the seed ("Response Structure") for the fixed keys, the vendor's "Respo
 chapter (VENDOR_API.md, the facts marked with a dagger) for the outreach blocks.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 from leadloop.core.leads import ANSWER_FIELDS, LEAD_FIELDS
 from leadloop.core.storable import dumps
@@ -42,6 +43,11 @@ _OUTREACH = (_LISTS, _LAST, *(f"{channel}_" for channel in _BLOCK_FACTS))
 # Postgres refuses numbers of many thousand digits, and with one of them a whole window.
 _LONGEST_NUMBER = 1000
 
+# Postgres takes some 2,700 bytes for all the columns of a key together.
+_LONGEST_ID = 1500
+_LONGEST_KEY = 300
+_HEAD_OF_KEY = 40
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -63,10 +69,12 @@ class Outcome:
 class Attempt:
     """A row of `leadloop.outreach_attempts`; `answers` is JSON text, `duration_s` seconds.
 
-    `attempt_key` tells the attempts of one block apart, also when the vendor gives them no id.
+    `attempt_key` tells the attempts of one block apart, also when the vendor gives them no id;
+    `processed_at` is that of the result which told of it: of two versions the later one counts.
     """
 
     lead_id: str
+    processed_at: datetime | None
     channel: str
     block: str
     attempt_key: str
@@ -100,18 +108,19 @@ def read_result(result: Any) -> Result:
     """Take one result apart. Its values must be storable (`leadloop.core.storable.loads`).
 
     Raises:
-        UnreadableResult: not an object, no `lead_id`, or a `processed_at` that is no time.
+        UnreadableResult: not an object, no `lead_id` or one beyond all bounds, or a
+            `processed_at` that is no time.
     """
     if not isinstance(result, dict):
         raise UnreadableResult("the result is not an object")
     lead_id = lead_id_of(result)
     if lead_id is None:
         raise UnreadableResult("lead_id: missing or neither text nor a number")
-    return Result(
-        lead_id=lead_id,
-        outcome=_outcome(lead_id, result),
-        attempts=tuple(_attempts(lead_id, result)),
-    )
+    if len(lead_id.encode()) > _LONGEST_ID:
+        raise UnreadableResult(f"lead_id: longer than {_LONGEST_ID} bytes")
+    outcome = _outcome(lead_id, result)
+    lead = _Lead(lead_id, outcome.processed_at if outcome else None)
+    return Result(lead_id=lead_id, outcome=outcome, attempts=tuple(_attempts(lead, result)))
 
 
 def lead_id_of(result: Mapping[str, Any]) -> str | None:
@@ -139,20 +148,27 @@ def _outcome(lead_id: str, result: Mapping[str, Any]) -> Outcome | None:
     )
 
 
-def _attempts(lead_id: str, result: Mapping[str, Any]) -> Iterator[Attempt]:
+class _Lead(NamedTuple):
+    """What every attempt of a result has in common."""
+
+    lead_id: str
+    processed_at: datetime | None
+
+
+def _attempts(lead: _Lead, result: Mapping[str, Any]) -> Iterator[Attempt]:
     # Most keys are no outreach: sorted out once, quickly.
     outreach = {key: value for key, value in result.items() if key.startswith(_OUTREACH)}
     for block, items in _call_blocks(result, outreach).items():
         keys = _KeySpace()
         for item in items:
-            yield _call(lead_id, block, item, keys)
+            yield _call(lead, block, item, keys)
     for key, value in outreach.items():
         channel = _channel(key, value)
         if channel is None:
             continue
         keys = _KeySpace()
         for item in value if isinstance(value, list) else [value]:
-            yield _message(lead_id, channel, key, item, keys)
+            yield _message(lead, channel, key, item, keys)
 
 
 def _call_blocks(
@@ -200,13 +216,14 @@ def _holds(items: list[Mapping[str, Any]], last: Mapping[str, Any]) -> bool:
     )
 
 
-def _call(lead_id: str, block: str, item: Mapping[str, Any], keys: "_KeySpace") -> Attempt:
+def _call(lead: _Lead, block: str, item: Mapping[str, Any], keys: "_KeySpace") -> Attempt:
     reference = _text(item.get("reference_id"))
     occurred_at = _time(item.get("called_at"))
     return Attempt(
-        lead_id=lead_id,
+        lead_id=lead.lead_id,
+        processed_at=lead.processed_at,
         channel="call",
-        block=block,
+        block=fitting(block),
         attempt_key=keys.give(reference, occurred_at),
         reference_id=reference,
         outcome_id=_text(item.get("outcome_id")),
@@ -239,19 +256,19 @@ def _channel(key: str, value: Any) -> str | None:
 
 
 def _message(
-    lead_id: str, channel: str, block: str, item: Mapping[str, Any], keys: "_KeySpace"
+    lead: _Lead, channel: str, block: str, item: Mapping[str, Any], keys: "_KeySpace"
 ) -> Attempt:
-    occurred_at = _time(item.get("sent_at"))
-    reference = _text(item.get("reference_id"))
     return Attempt(
-        lead_id=lead_id,
+        lead_id=lead.lead_id,
+        processed_at=lead.processed_at,
         channel=channel,
-        block=block,
-        attempt_key=keys.give(reference, occurred_at),
-        reference_id=reference,
+        block=fitting(block),
+        # Its time is not there while it is pending, so that it cannot be its name.
+        attempt_key=keys.give(None, None),
+        reference_id=_text(item.get("reference_id")),
         outcome_id=None,
         outcome_name=_text(item.get("status")),
-        occurred_at=occurred_at,
+        occurred_at=_time(item.get("sent_at")),
         duration_s=_number(item.get("duration")),
         cost=_number(item.get("cost")),
         answers=dumps({key: value for key, value in item.items() if key not in _BLOCK_FIXED}),
@@ -265,13 +282,21 @@ class _KeySpace:
         self._given: set[str] = set()
 
     def give(self, reference: str | None, occurred_at: datetime | None) -> str:
-        wanted = reference or (str(epoch_ms(occurred_at)) if occurred_at else "")
+        wanted = fitting(reference or (str(epoch_ms(occurred_at)) if occurred_at else ""))
         key, twin = wanted or "#1", 1
         while key in self._given:
             twin += 1
             key = f"{wanted}#{twin}"
         self._given.add(key)
         return key
+
+
+def fitting(key: str) -> str:
+    """A key that Postgres can index: its head and a digest of it where it is too long."""
+    content = key.encode()
+    if len(content) <= _LONGEST_KEY:
+        return key
+    return f"{key[:_HEAD_OF_KEY]}…{hashlib.sha256(content).hexdigest()}"
 
 
 def _text(value: Any) -> str | None:

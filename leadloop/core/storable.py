@@ -2,7 +2,8 @@ r"""JSON from elsewhere, made fit for Postgres without losing what it said.
 
 Postgres can store neither U+0000 nor half of a surrogate pair, in text or in jsonb, and jsonb has
 no NaN or infinity. Such characters are kept as their JSON escape, spelt out (`\u0000` as six
-characters); such numbers as text.
+characters); such numbers as text. What is nested too deeply to be worked with, and numbers of
+thousands of digits, are kept as the text that stood there.
 """
 
 import json
@@ -12,22 +13,36 @@ from typing import Any
 
 import orjson
 
-# Where none of these is in the text of a document, nothing in it needs escaping.
-_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NUL = "\\u0000"
+_LONGEST_INTEGER = 1000
+
+# Python's JSON and our own functions take a frame a level, and a thread may have used up most of
+# its frames by the time it writes what another one read. orjson draws the line at 254 levels.
+_DEEPEST = 100
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
+def decode(content: bytes) -> str:
+    """Bytes as text for `loads`: a byte that is no UTF-8 becomes half of a surrogate pair."""
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def loads(text: str) -> Any:
-    """Parse JSON into values that Postgres can store.
+    """Parse JSON into values that Postgres can store, nested no deeper than 254 levels.
+
+    Characters below U+0020 are taken as they stand in a text, though JSON wants them escaped.
 
     Raises:
         ValueError: the text is not JSON (or nested beyond reason).
     """
     try:
         value = json.loads(text, parse_float=_finite, parse_constant=str)
-        return storable(value) if _SUSPECT.search(text) else value
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+        # Far quicker than a look at each value: it refuses what is too deep and half surrogates.
+        orjson.dumps(value)
+    except (ValueError, TypeError, RecursionError):
+        return _careful(text)
+    return _careful(text) if _NUL in text else value
 
 
 def dumps(value: object) -> str:
@@ -51,6 +66,41 @@ def storable(value: Any) -> Any:
     return value
 
 
+def _careful(text: str) -> Any:
+    """Parse what is odd somewhere, so that the rest of it is not lost."""
+    try:
+        value = json.loads(
+            _shallow(text),
+            strict=False,
+            parse_int=_whole,
+            parse_float=_finite,
+            parse_constant=str,
+        )
+        return storable(value)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _shallow(text: str) -> str:
+    """The same JSON with what lies too deep in it as a string that holds its JSON."""
+    kept: list[str] = []
+    depth, end, start = 0, 0, 0
+    for token in _TOKENS.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            start = token.start() if depth == _DEEPEST else start
+        elif token[0] in "]}":
+            if depth == _DEEPEST and start > end:
+                kept += text[end:start], json.dumps(text[start : token.end()])
+                end = token.end()
+            depth -= 1
+    return "".join([*kept, text[end:]])
+
+
 def _finite(text: str) -> float | str:
     number = float(text)
     return number if math.isfinite(number) else text
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if len(text) <= _LONGEST_INTEGER else text

@@ -5,6 +5,7 @@ vendor have carried the request out? Where it may, a create is *in doubt* and is
 of sent again; reads and disables change nothing when repeated, so they simply are.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -108,6 +109,9 @@ def judge(call: Call, answer: Answer) -> Verdict:
     if answer.status == 404 and call is Call.DISABLE:
         # It may be one lead of the list that is unknown: splitting finds out.
         return Verdict.REFUSED
+    if answer.status == 413 and call is Call.LOGIN:
+        # There is nothing to send less of.
+        return Verdict.STOP
     if answer.status in _STATUSES:
         return _STATUSES[answer.status]
     if 400 <= answer.status < 500:
@@ -134,8 +138,22 @@ def _success(call: Call, answer: Answer) -> Verdict:
     return Verdict.ACCEPTED
 
 
+_BAD_WORDS = re.compile(
+    r"\b(?:invalid|errors?|fail\w*|unable|denied|refused|rejected|not|cannot|unauthori[sz]ed"
+    r"|forbidden)\b",
+    re.IGNORECASE,
+)
+
+
 def _says_failed(body: Any) -> bool:
-    """A success that speaks of an error without saying whose."""
-    return isinstance(body, dict) and any(
-        isinstance(body.get(key), str) and body[key] for key in ("error", "detail")
-    )
+    """A success that speaks of an error without saying whose, or says nothing that we know."""
+    if isinstance(body, dict):
+        return (
+            any(isinstance(body.get(key), str) and body[key] for key in ("error", "detail"))
+            or any(body.get(key) is False for key in ("success", "ok"))
+            or str(body.get("status")).lower() in ("error", "failed", "failure")
+            or bool(_BAD_WORDS.search(str(body.get("message", ""))))
+        )
+    if isinstance(body, str):
+        return bool(_BAD_WORDS.search(body))
+    return body is False

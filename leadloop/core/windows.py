@@ -1,12 +1,21 @@
 """Ranges of `processed_at`, and what may be said once one has been read."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from leadloop.core.timestamps import EPOCH, EpochUnit, epoch_ms
 
 _TICK = {"ms": 1, "s": 1000}
+
+#: A window with more pages than this is split: it bounds the memory of a run.
+MOST_PAGES = 50
+# How full the parts are meant to be: they never are equally full, and one too full is split again.
+_FULL = 0.75
+#: Into how many parts a window is split at a time: fifty years have half a million hours.
+MOST_PARTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -48,6 +57,89 @@ def split(window: Window, parts: int) -> list[Window]:
     return list(cut(window.after, window.before, whole)) or [window]
 
 
+def parts_needed(
+    window: Window, *, count: int, page_size: int, longest: timedelta, unit: EpochUnit
+) -> int:
+    """In how many parts to read a window that holds more than one answer can; 1: as it is.
+
+    A window beyond `longest` has no more parts than it has pages, so that a long stretch with
+    little in it costs few requests.
+    """
+    pages = -(-count // page_size)
+    if window.length > longest:
+        wanted = min(pages, -(-window.length // longest))
+    elif pages > MOST_PAGES and window.length > timedelta(milliseconds=2 * _TICK[unit]):
+        wanted = -(-pages // int(MOST_PAGES * _FULL))
+    else:
+        return 1
+    return max(2, min(wanted, MOST_PARTS))
+
+
+def pieces(
+    window: Window, moments: Iterable[datetime], longest: timedelta
+) -> list[tuple[Window, int]]:
+    """A stretch that one answer holds whole, as windows with the number of results in each.
+
+    None that holds a result is longer than `longest`; the empty ones between are as long as they
+    are, or else a year with little in it would be thousands of windows.
+
+    Args:
+        window: the stretch.
+        moments: when each result was processed; one outside counts at the nearer end.
+        longest: the longest window that is to hold any.
+    """
+    found: list[tuple[Window, int]] = []
+    left = deque(sorted(min(max(moment, window.after), window.before) for moment in moments))
+    start = window.after
+    while left:
+        if start < left[0]:
+            found.append((Window(after=start, before=left[0]), 0))
+            start = left[0]
+        end = min(start + longest, window.before)
+        inside = 0
+        while left and left[0] <= end:
+            left.popleft()
+            inside += 1
+        found.append((Window(after=start, before=end), inside))
+        start = end
+    if start < window.before or not found:
+        found.append((Window(after=start, before=window.before), 0))
+    return found
+
+
+def merged(windows: Iterable[Window]) -> list[Window]:
+    """The same moments in as few windows as will do, in order."""
+    found: list[Window] = []
+    for window in sorted(windows):
+        if found and window.after <= found[-1].before:
+            last = found.pop()
+            window = Window(after=last.after, before=max(last.before, window.before))
+        found.append(window)
+    return found
+
+
+def gaps(window: Window, covered: Iterable[Window]) -> list[Window]:
+    """What none of `covered` holds of a window, in order."""
+    found = []
+    start = window.after
+    for other in merged(covered):
+        end = min(other.after, window.before)
+        if start < end:
+            found.append(Window(after=start, before=end))
+        start = max(start, other.before)
+    if start < window.before:
+        found.append(Window(after=start, before=window.before))
+    return found
+
+
+def reach(start: datetime, proven: Iterable[Window]) -> datetime:
+    """Up to where there is no gap from `start` on; `start` itself where it begins with one."""
+    for window in merged(proven):
+        if window.after <= start < window.before:
+            return window.before
+    return start
+
+
 def query_bounds(window: Window, unit: EpochUnit) -> tuple[int, int]:
     """`processed_after` and `processed_before` for a window, in the unit that is sent.
 
@@ -57,15 +149,34 @@ def query_bounds(window: Window, unit: EpochUnit) -> tuple[int, int]:
     tick = _TICK[unit]
     first = epoch_ms(window.after) // tick - 1
     last = -(-(_ceil_ms(window.before)) // tick) + 1
-    return max(first, 0), last
+    return max(first, 0), max(last, 1)
 
 
-def proven_through(window: Window, *, vendor_now: datetime, settle: timedelta) -> datetime:
-    """Up to where a window that was read completely is closed.
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What a reading of a window proves: the status it is recorded with, and the proven part."""
 
-    What the vendor processed within the last `settle` may not show yet.
+    status: Literal["closed", "open", "incomplete"]
+    proven: Window | None
+
+
+def prove(window: Window, *, complete: bool, now: datetime, settle: timedelta) -> Proof:
+    """What may be said of a window once it has been read.
+
+    What the vendor processed within the last `settle` before `now` may not show yet.
     """
-    return min(window.before, vendor_now - settle)
+    through = min(window.before, earlier(now, settle))
+    if not complete:
+        return Proof(status="incomplete", proven=None)
+    return Proof(
+        status="closed" if through == window.before else "open",
+        proven=Window(after=window.after, before=through) if through > window.after else None,
+    )
+
+
+def earlier(moment: datetime, by: timedelta) -> datetime:
+    """So much earlier, and never before 1970, when no vendor had processed anything."""
+    return max(EPOCH, moment - min(by, moment - EPOCH))
 
 
 def _ceil_ms(moment: datetime) -> int:

@@ -34,7 +34,7 @@ class Fault:
     `times` times. `when` tells whether the request's effect happens first.
 
     Kinds:
-        status: answer `status` with a `body` and extra `headers`.
+        status: answer `status` with a `body`, in JSON with this `detail`, and extra `headers`.
         reset: a TCP reset. hang: no answer for `seconds`, then the connection is closed.
         cut: half of the true answer, then the connection is closed. slow: the true answer,
         dripping over `seconds`. foreign: 200 with a page of HTML. redirect: 307 to `url`.
@@ -55,6 +55,7 @@ class Fault:
     times: int | None = None
     status: int = 500
     body: Literal["json", "html", "empty"] = "json"
+    detail: str = "A fault of the sandbox."
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 1.0
     url: str | None = None

@@ -56,7 +56,7 @@ def _instead(fault: Fault) -> Answer:
         )
     if fault.body == "empty":
         return Answer(status=fault.status, body=b"", headers=fault.headers)
-    return told(fault.status, {"detail": "A fault of the sandbox."}, fault.headers)
+    return told(fault.status, {"detail": fault.detail}, fault.headers)
 
 
 def _transport(scope: Scope) -> asyncio.Transport:

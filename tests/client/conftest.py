@@ -18,7 +18,8 @@ class Client(LeadsApi):
     """The API as a run has it, with its transport and a list of the turns that it took."""
 
     def __init__(self, transport: Transport, login: Login | None, turns: list[Call]) -> None:
-        super().__init__(transport, login or FixedToken(TOKEN), turns.append)
+        self.pauses: list[float | None] = []
+        super().__init__(transport, login or FixedToken(TOKEN), turns.append, self.pauses.append)
         self.transport = transport
         self.turns = turns
 

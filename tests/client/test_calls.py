@@ -207,6 +207,7 @@ def test_a_server_that_does_not_know_the_filter_tells_nothing(reach: Reach) -> N
     [
         *("", "[]", "{}", "null", "5", '{"count": 1}', '{"results": []}'),
         *('{"count": "1", "results": []}', '{"count": true, "results": []}'),
+        *('{"count": -1, "results": []}', '{"count": 3000000000, "results": []}'),
         *('{"count": 1, "results": {}}', '{"count": 1, "res', "<!DOCTYPE html>", "\xff"),
     ],
 )
@@ -219,7 +220,12 @@ def test_a_page_that_is_none_is_read_again(reach: Reach, body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "date", ["", "Date: nonsense", "Date: Sat, 31 Jan 2026 14:00:00 -0000", "Date: 0"]
+    "date",
+    [
+        *("", "Date: nonsense", "Date: Sat, 31 Jan 2026 14:00:00 -0000", "Date: 0"),
+        "Date: Fri, 31 Dec 9998 23:59:59 GMT",
+        *("Date: Fri, 31 Dec 9999 23:59:59 -0100", "Date: Mon, 99999999999 Jan 2020 00:00:00 GMT"),
+    ],
 )
 def test_a_clock_that_cannot_be_read_is_no_clock(reach: Reach, date: str) -> None:
     """The page is good all the same."""
@@ -228,3 +234,13 @@ def test_a_clock_that_cannot_be_read_is_no_clock(reach: Reach, date: str) -> Non
     with listening(page) as listener:
         read = reach(listener.url).processed("C1", HOUR, unit="ms", page=1, page_size=10)
     assert read.vendor_now is None
+
+
+def test_an_odd_byte_spoils_no_page(reach: Reach) -> None:
+    """A name in Latin-1, a line end in a text, a byte order mark: the rows beside it are read."""
+    body = (
+        b'\xef\xbb\xbf{"count": 2, "results": [{"lead_id": "a"}, {"lead_id": "b", "n": "\xe9\n"}]}'
+    )
+    with listening(response("200 OK", body)) as listener:
+        read = reach(listener.url).processed("C1", HOUR, unit="ms", page=1, page_size=10)
+    assert read.results == [{"lead_id": "a"}, {"lead_id": "b", "n": "\\udce9\n"}]

@@ -52,7 +52,9 @@ def fails(error: type[ApiError], said: str = "") -> Iterator[None]:
 
 
 @pytest.mark.parametrize("call", [a_create, a_disable, a_read])
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://no-such-host.invalid", "http://127.0.0.1:99999"]
+)
 def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, url: str) -> None:
     """Refused, or no such host: send it again later, a create as well."""
     with fails(Resend, "no connection"):
@@ -65,6 +67,12 @@ def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
         with fails(Resend):
             a_read(reach(listener.url.replace("http:", "https:")))
         assert b"sandbox-token" not in b"".join(listener.requests)
+
+
+def test_a_server_that_speaks_no_tls(reach: Reach, vendor: Handle) -> None:
+    """Nothing can have been carried out where both sides never came to speak."""
+    with fails(Resend, "no connection"):
+        a_create(reach(vendor.url.replace("http:", "https:")))
 
 
 def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) -> None:

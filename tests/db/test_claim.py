@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from db import leads, opt_outs
 from db.database import Database
-from db.leads import Batch, Claim
+from db.leads import Batch, Claim, Doubter
 from tests import books
 from tests.books import CAMPAIGN
 
@@ -21,7 +21,7 @@ def a_run(database: Database) -> int:
 
 def claim(connection: Connection, run_id: int, most: int = 100) -> Claim:
     """A claim on the tests' campaign."""
-    return leads.claim(connection, campaign_id=CAMPAIGN, run_id=run_id, most=most)
+    return leads.claim(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, most=most)
 
 
 def ids(claimed: Claim) -> list[str]:
@@ -233,7 +233,7 @@ def test_a_run_that_was_declared_dead_gets_nothing(database: Database, state: st
     books.run(
         database, "UPDATE leadloop.sync_runs SET state = :s WHERE run_id = :r", s=state, r=run_id
     )
-    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, lead_ids=["a"])
+    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
     with database.begin() as connection:
         assert claim(connection, run_id).taken == 0
         assert leads.claim_again(connection, batch) == ([], 0)
@@ -247,11 +247,38 @@ def test_before_a_second_batch_opt_outs_are_seen_again(database: Database) -> No
     with database.begin() as connection:
         claim(connection, run_id)
     books.opt_out(database, "b")
-    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, lead_ids=["a", "b"])
+    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a", "b"])
     with database.begin() as connection:
         again, cancelled = leads.claim_again(connection, batch)
     assert (again, cancelled) == (["a"], 1)
     assert books.statuses(database) == {"a": "sending", "b": "cancelled", "c": "sending"}
+
+
+def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) -> None:
+    """The commit's answer was lost, and another sender of the run has claimed the lead since."""
+    books.add_leads(database, "a")
+    run_id = a_run(database)
+    with database.begin() as connection:
+        claim(connection, run_id)
+        first = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
+        leads.release(connection, first)
+        leads.claim(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=2, most=1)
+        assert leads.release(connection, first) == 0
+    assert books.statuses(database) == {"a": "sending"}
+
+
+def test_the_vendor_has_its_time_from_the_moment_of_the_doubt(database: Database) -> None:
+    """Not from the claim: a request that timed out may be at work for as long again."""
+    books.add_leads(database, "a")
+    run_id = a_run(database)
+    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
+    with database.begin() as connection:
+        claim(connection, run_id)
+        connection.execute(text("UPDATE leadloop.leads SET sent_at = now() - interval '1 hour'"))
+        leads.record_doubt(connection, batch, "no answer")
+        run = Doubter(campaign=CAMPAIGN, run=run_id, settle_s=60)
+        (doubt,) = leads.in_doubt(connection, run=run, opted_out=False, most=10)
+    assert not doubt.settled
 
 
 def test_a_run_settles_its_own_leads_alone(database: Database) -> None:
@@ -261,7 +288,7 @@ def test_a_run_settles_its_own_leads_alone(database: Database) -> None:
     with database.begin() as connection:
         claim(connection, mine, most=1)
         claim(connection, other, most=1)
-        both = Batch(campaign_id=CAMPAIGN, run_id=mine, lead_ids=["a", "b"])
+        both = Batch(campaign_id=CAMPAIGN, run_id=mine, claim_no=1, lead_ids=["a", "b"])
         assert leads.record_created(connection, both) == 1
     assert books.statuses(database) == {"a": "created", "b": "sending"}
 
@@ -281,7 +308,7 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
         plan = "\n".join(
             connection.scalars(
                 text(f"EXPLAIN {leads._CLAIM.text}"),
-                {"campaign": CAMPAIGN, "run": run_id, "most": 50},
+                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 50},
             )
         )
     assert "Index Scan using leads_new on leads" in plan

@@ -10,10 +10,12 @@ from tests.books import CAMPAIGN
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def due(database: Database, *tried: str, most: int = 10) -> list[str]:
+def due(database: Database, *tried: str, status: str = "requested", most: int = 10) -> list[str]:
     """Whom to disable next."""
     with database.begin() as connection:
-        return opt_outs.next_due(connection, campaign_id=CAMPAIGN, most=most, tried=tried)
+        return opt_outs.next_due(
+            connection, campaign_id=CAMPAIGN, status=status, most=most, tried=tried
+        )
 
 
 def refuse(database: Database, lead_id: str) -> int:

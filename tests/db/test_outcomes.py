@@ -1,5 +1,7 @@
 import json
+import random
 from datetime import timedelta
+from string import ascii_letters, digits
 from typing import Any
 
 import pytest
@@ -102,6 +104,43 @@ def test_of_two_in_one_reading_the_newer_counts(database: Database, order: tuple
     assert books.outcomes(database) == {"a": "at 6000"}
 
 
+def test_of_two_equally_new_ones_the_one_read_last_counts(database: Database) -> None:
+    """A cost that was filled in while the pages were read, without a new processed_at."""
+    call = {"reference_id": "r1", "called_at": 4000}
+    versions = [
+        result(outcome_name=str(turn), call_attempt_x_1=[{**call, "cost": turn}])
+        for turn in range(9)
+    ]
+    assert merge(database, *versions) == counts(1, 0, 0)
+    assert books.outcomes(database) == {"a": "8"}
+    assert costs(database) == {"r1": 8}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_older_version_of_an_attempt_never_replaces_a_newer_one(
+    database: Database, at_once: bool
+) -> None:
+    """What it knows of attempts that nobody else knows is added all the same."""
+    newer = {"reference_id": "r", "called_at": 4000, "cost": 2}
+    older = [{**newer, "cost": 1}, {**newer, "reference_id": "only here", "cost": 3}]
+    readings = [
+        result(at=6000, call_attempt_x_1=[newer]),
+        result(at=5000, call_attempt_x_1=older),
+    ]
+    if at_once:
+        merge(database, *readings)
+    else:
+        for reading in readings:
+            merge(database, reading)
+    assert costs(database) == {"r": 2, "only here": 3}
+
+
+def costs(database: Database) -> dict[str, int]:
+    """What each attempt cost, by its key."""
+    rows = books.rows(database, "SELECT attempt_key, cost FROM leadloop.outreach_attempts")
+    return {row["attempt_key"]: int(row["cost"]) for row in rows}
+
+
 def test_when_it_was_first_seen_stays(database: Database) -> None:
     """Lateness is measured from it."""
     query = "SELECT first_seen_at FROM leadloop.lead_outcomes"
@@ -110,6 +149,19 @@ def test_when_it_was_first_seen_stays(database: Database) -> None:
     merge(database, result(outcome_name="No"))
     assert books.value(database, query) == first
     assert books.value(database, "SELECT updated_at > first_seen_at FROM leadloop.lead_outcomes")
+    seen = "SELECT seen_at = first_seen_at FROM leadloop.lead_outcomes"
+    assert books.value(database, seen)
+    merge(database, result(at=6000))
+    assert not books.value(database, seen)
+
+
+def test_a_key_as_long_as_may_be_is_stored(database: Database) -> None:
+    """Of characters that do not compress, so that the index has to hold every byte of them."""
+    noise = "".join(random.Random(1).choices(ascii_letters + digits, k=9000))
+    call = {"reference_id": noise, "called_at": 4000}
+    long = result(noise[:1500]) | {f"call_attempt_{noise}": [call]}
+    assert merge(database, long) == counts(1, 0, 0)
+    assert books.value(database, "SELECT reference_id FROM leadloop.outreach_attempts") == noise
 
 
 def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
@@ -128,7 +180,7 @@ def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
     assert [tuple(row.values()) for row in found] == [
         ("call", "r1", None, None),
         ("call", "r2", None, None),
-        ("sms", "5000000", "0.01", "delivered"),
+        ("sms", "#1", "0.01", "delivered"),
     ]
 
 

@@ -38,8 +38,8 @@ def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Databa
     with database.session() as dying, database.session() as living:
         dead, alive = opened(dying), opened(living)
         with database.begin() as connection:
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, most=2)
-            done = Batch(campaign_id=CAMPAIGN, run_id=dead, lead_ids=["a"])
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, most=2)
+            done = Batch(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
             leads.record_created(connection, done)
         assert bury(database, alive) == (0, 0), "it lives"
         cut(database, dying)
@@ -59,7 +59,10 @@ def test_a_fenced_run_can_claim_nothing_and_stays_dead(database: Database) -> No
         bury(database, alive)
         with database.begin() as connection:
             assert not runs.is_running(connection, dead)
-            assert leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, most=1).taken == 0
+            assert (
+                leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, most=1).taken
+                == 0
+            )
             runs.close(connection, run_id=dead, state="completed", counts={}, error=None)
     assert states(database)[dead] == "crashed"
 
@@ -70,11 +73,11 @@ def test_an_answer_that_comes_after_the_burial_still_counts(database: Database) 
     with database.session() as dying, database.session() as living:
         dead, alive = opened(dying), opened(living)
         with database.begin() as connection:
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, most=1)
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, most=1)
         cut(database, dying)
         bury(database, alive)
         with database.begin() as connection:
-            heard = Batch(campaign_id=CAMPAIGN, run_id=dead, lead_ids=["a"])
+            heard = Batch(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
             assert leads.record_created(connection, heard) == 1
     assert books.statuses(database) == {"a": "created"}
 
@@ -128,7 +131,7 @@ def test_what_a_run_heard_nothing_of_is_in_doubt_at_its_end(database: Database) 
     with database.session() as one, database.session() as other:
         mine, theirs = opened(one), opened(other)
         with database.begin() as connection:
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=mine, most=1)
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=theirs, most=1)
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=mine, claim_no=1, most=1)
+            leads.claim(connection, campaign_id=CAMPAIGN, run_id=theirs, claim_no=1, most=1)
             assert runs.doubt_unanswered(connection, mine) == 1
     assert books.statuses(database) == {"a": "in_doubt", "b": "sending"}

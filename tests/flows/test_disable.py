@@ -55,6 +55,36 @@ def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, pol
     assert books.value(database, tries) == 3
 
 
+def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
+    """What has failed is tried again by itself, a minute later and then ever more seldom."""
+    push(database, "a", "b")
+    books.opt_out(database, "a", "b")
+    vendor.fault(route="disable", kind="status", status=404)
+    assert disable_leads()["failed"] == 2
+    vendor.clear_faults()
+    assert disable_leads()["requests"] == 0
+    books.run(
+        database,
+        "UPDATE leadloop.disable_requests SET tried_at = tried_at - interval '61 seconds'",
+    )
+    assert disable_leads()["disabled"] == 2
+    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a", "b"}
+
+
+def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: Handle) -> None:
+    """What the vendor repeats of a person who opted out does not get into `last_error`."""
+    vendor.fault(route="disable", kind="status", status=404)
+    books.add_campaign(database)
+    # The sandbox's words for a 404 are "Not found."
+    books.add_leads(database, books.lead("a", contact_name="Found Example"))
+    push_leads()
+    books.opt_out(database, "a")
+    disable_leads()
+    said = books.value(database, "SELECT last_error FROM leadloop.disable_requests")
+    assert said.startswith("vendor: ")
+    assert "found" not in said.lower()
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["reset", "status", "foreign"])
 def test_a_disable_is_sent_until_it_is_confirmed(

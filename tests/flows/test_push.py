@@ -1,5 +1,6 @@
 """`push-leads` as a deployment runs it, against the sandbox over real HTTP."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from db.database import Database
 from flows.campaigns import CampaignsFailed
+from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
@@ -257,6 +259,75 @@ def test_a_refused_login_stops_the_run(
         push_leads()
     assert "wrong-token" not in str(caught.value)
     assert set(books.statuses(database).values()) == {"new"}
+
+
+@pytest.fixture
+def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login by password instead of the fixed token."""
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    for name in ("client_id", "client_secret", "username", "password"):
+        monkeypatch.setenv(f"LEADLOOP_{name.upper()}", getattr(vendor.rules, name))
+
+
+@pytest.mark.usefixtures("oauth")
+def test_nobody_is_claimed_while_the_run_logs_in(database: Database, vendor: Handle) -> None:
+    """Who opts out while the login takes its time is not sent."""
+    vendor.fault(route="token", kind="slow", seconds=2)
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b")
+
+    def opt_out_at_the_login() -> None:
+        while not vendor.requests:
+            time.sleep(0.01)
+        books.opt_out(database, "a")
+
+    with ThreadPoolExecutor(1) as pool:
+        opting_out = pool.submit(opt_out_at_the_login)
+        push_leads()
+        opting_out.result()
+    assert books.statuses(database) == {"a": "cancelled", "b": "created"}
+    assert set(created(vendor)) == {"b"}
+
+
+@pytest.mark.usefixtures("oauth")
+def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
+    database: Database, vendor: Handle
+) -> None:
+    """The leads are claimed anew once there is another token; each is created once."""
+    books.add_campaign(database, batch_size=10)
+    books.add_leads(database, *ids(40))
+    vendor.fault(route="create", kind="status", status=401, when="before", nth=2)
+    assert push_leads()["created"] == 40
+    assert created(vendor) == dict.fromkeys(ids(40), 1)
+    assert [entry.kind for entry in vendor.requests].count("token") == 2
+
+
+def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
+    database: Database, vendor: Handle
+) -> None:
+    """After a hundred refusals with the same words the run stops and repeats them."""
+    vendor.change(newer_limits=True, bad_lead="batch-anonymous")
+    books.add_campaign(database)
+    books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(150)])
+    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*Nothing was created"):
+        push_leads()
+    found = list(books.statuses(database).values())
+    assert 100 <= found.count("rejected") <= 104, "one more each of the senders at work"
+    assert found.count("new") == 150 - found.count("rejected")
+
+
+def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
+    database: Database, vendor: Handle
+) -> None:
+    """It may have the lead all the same; where it knows nothing of it, the opt-out is settled."""
+    vendor.change(newer_limits=True)
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("long", contact_name="x" * 60))
+    push_leads()
+    books.opt_out(database, "long")
+    disable_leads()
+    assert [entry.kind for entry in vendor.requests].count("disable") == 3
+    assert books.opt_outs(database) == {"long": "cancelled"}
 
 
 def test_an_unknown_campaign_is_told(database: Database) -> None:

@@ -55,6 +55,13 @@ def test_any_status_before_or_after_the_effect(
     assert api.handle.requests[-1].fault == f"status {status} {when}"
 
 
+def test_a_fault_says_what_it_is_told_to(visit: Visit) -> None:
+    """So a test can have the vendor repeat what nobody should."""
+    api = visit()
+    api.handle.fault(kind="status", status=400, detail="Ann is not valid")
+    assert api.create([lead("a")]).json() == {"detail": "Ann is not valid"}
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "text"),
     [("json", "application/json", "{"), ("html", "text/html", "<!DOCTYPE"), ("empty", "", "")],

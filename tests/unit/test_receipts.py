@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.receipts import refused_leads, says_duplicate, without_personal_data, words
+from leadloop.core.receipts import read_receipt, says_duplicate, without_personal_data, words
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -43,7 +43,7 @@ _JSON = st.recursive(
 )
 def test_every_shape_that_names_leads_is_read(body: Any, refused: dict[str, str]) -> None:
     """The document shows none, so all the usual ones must do; ids may be numbers."""
-    assert refused_leads(body, {"a", "b", "7"}) == refused
+    assert read_receipt(body, {"a", "b", "7"}).refused == refused
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,62 @@ def test_every_shape_that_names_leads_is_read(body: Any, refused: dict[str, str]
 )
 def test_an_answer_that_accuses_nobody_of_ours(body: Any) -> None:
     """Successes, lists that are empty, and leads that were not in the request."""
-    assert refused_leads(body, {"a", "b"}) == {}
+    assert read_receipt(body, {"a", "b"}).refused == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ([{"lead_id": "a", "status": 404}], {"a": "404"}),
+        ([{"lead_id": "a", "status": "not found"}], {"a": "not found"}),
+        ([{"lead_id": "a", "code": 409, "message": "full"}], {"a": "full"}),
+        ([{"lead_id": "a", "status": "processed", "success": False}], {"a": "False"}),
+        ({"not_found": ["a"]}, {"a": "not_found"}),
+        ({"unknown_leads": ["a"]}, {"a": "unknown_leads"}),
+        ({"failed": [{"id": "a", "reason": "full"}]}, {"a": "full"}),
+        ({"a": "unknown lead", "b": "created"}, {"a": "unknown lead"}),
+        ({"a": {"error": "full"}}, {"a": "full"}),
+        ({"errors": [{"lead_id": 7, "error": "full"}]}, {"007": "full"}),
+    ],
+)
+def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
+    """A 207's statuses, objects keyed by id, ids that lost their leading zeros."""
+    assert read_receipt(body, {"a", "b", "007"}).refused == refused
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": ["campaign paused"]},
+        {"failed": [{"lead_id": "somebody else"}]},
+        {"errors": {"phone_number": ["not valid"]}},
+        {"errors": [{"message": "one of them is wrong"}]},
+    ],
+)
+def test_a_failure_of_nobody_in_particular_is_unclear(body: Any) -> None:
+    """It must be taken neither for a success nor for a refusal of all."""
+    assert read_receipt(body, {"a"}).unclear
+    assert not read_receipt(body, {"a"}).refused
+
+
+def test_an_echo_of_a_users_own_field_accuses_nobody() -> None:
+    """A custom field called `status` says nothing of the create, and what is in one even less."""
+    echo = {"lead_id": "a", "status": "failed", "notes": {"lead_id": "b", "error": "x"}}
+    own = {"a": {"status", "notes"}}
+    assert not read_receipt([echo], {"a", "b"}, own.__getitem__).refused
+
+
+def test_leads_that_are_listed_as_created_are_taken() -> None:
+    """A refusal may say whom it took all the same: they must not be sent again."""
+    reading = read_receipt({"created": ["a", 7], "errors": {"b": "full"}}, {"a", "b", "007"})
+    assert (reading.taken, reading.refused) == ({"a", "007"}, {"b": "full"})
 
 
 @given(_JSON)
 def test_no_answer_is_too_strange(body: Any) -> None:
     """Whatever it holds, only leads that were sent are named, each with some words."""
     sent = {"", "0", "1", "a"}
-    refused = refused_leads(body, sent)
+    refused = read_receipt(body, sent).refused
     assert refused.keys() <= sent
     assert all(isinstance(reason, str) for reason in refused.values())
     assert isinstance(words(body), str)
@@ -92,7 +140,17 @@ def test_the_vendor_s_own_words(body: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["Lead already exists", "duplicate lead_id", "lead_id: ALREADY created", "It exists."]
+    "said",
+    [
+        "Lead already exists",
+        "duplicate lead_id",
+        "lead_id: ALREADY created",
+        "It exists.",
+        "Lead with this lead_id already exists in this campaign",
+        "A contact with this lead_id already exists",
+        "Lead already exists (state: processed)",
+        "lead_id field: already exists",
+    ],
 )
 def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
     """For a lead that we sent that is a success."""
@@ -107,6 +165,9 @@ def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
         "this person is already on the do-not-call list",
         "no such state exists",
         "duplicate phone_number",
+        "Lead already opted out",
+        "Lead already disabled",
+        "was already unsubscribed",
     ],
 )
 def test_a_refusal_is_not_taken_for_a_duplicate(said: str) -> None:

@@ -106,6 +106,37 @@ def test_attempts_without_an_id_are_told_apart_the_same_way_each_time() -> None:
     assert attempts(call_attempt_x_1=bare) == attempts(call_attempt_x_1=bare)
 
 
+@pytest.mark.parametrize("channel", ["sms_x", "gmail_x", "ivr_x"])
+def test_a_message_is_the_same_one_before_and_after_it_was_sent(channel: str) -> None:
+    """Its time is not there while it is pending; one message must not count twice."""
+    pending = {"cost": "PENDING OR NOT AVAILABLE", "sent_at": None}
+    sent = {"cost": 0.01, "sent_at": 1531409839000}
+    keys = [[item.attempt_key for item in attempts(**{channel: each})] for each in (pending, sent)]
+    assert keys == [["#1"], ["#1"]]
+    assert [item.attempt_key for item in attempts(**{channel: [sent, pending]})] == ["#1", "#2"]
+
+
+def test_keys_without_measure_are_shortened_and_still_told_apart() -> None:
+    """Postgres indexes some 2,700 bytes; what is longer must not fail a whole window."""
+    long = "\N{SNOWMAN}" * 2000
+    calls = [{"reference_id": long + end, "called_at": 1} for end in ("a", "b")]
+    found = attempts(**{"call_attempt_" + long: calls})
+    assert [attempt.reference_id for attempt in found] == [long + "a", long + "b"]
+    assert len({attempt.attempt_key for attempt in found}) == 2
+    assert found == attempts(**{"call_attempt_" + long: calls})
+    for attempt in found:
+        assert len((attempt.block + attempt.attempt_key).encode()) <= 600
+
+
+def test_an_attempt_tells_which_version_of_the_result_it_is_from() -> None:
+    """So that an older one does not overwrite what a newer one said."""
+    assert {attempt.processed_at for attempt in read_result(CALLED).attempts} == {
+        datetime(2018, 7, 12, 15, 37, 19, 413000, tzinfo=UTC)
+    }
+    bare = UNPROCESSED | {"sms_x": {"cost": 1}}
+    assert [attempt.processed_at for attempt in read_result(bare).attempts] == [None]
+
+
 def test_two_scripts_of_a_campaign_are_two_blocks() -> None:
     """The same reference under two keys is not one attempt."""
     found = attempts(call_attempt_x_1=[FIRST], call_attempt_x_2=[FIRST])
@@ -188,6 +219,7 @@ def test_ids_are_read_as_text(written: Any, read: str) -> None:
         (PROCESSED | {"lead_id": None}, "lead_id"),
         (PROCESSED | {"lead_id": True}, "lead_id"),
         (PROCESSED | {"lead_id": ["+14155552671"]}, "lead_id"),
+        (PROCESSED | {"lead_id": "+14155552671" * 200}, "longer than 1500 bytes"),
         (PROCESSED | {"processed_at": "+14155552671x"}, "processed_at"),
         (PROCESSED | {"processed_at": [1]}, "processed_at"),
         (PROCESSED | {"processed_at": 10**40}, "processed_at"),

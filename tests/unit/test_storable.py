@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.storable import dumps, loads, storable
+from leadloop.core.storable import decode, dumps, loads, storable
 
 # Any text at all, halves of surrogate pairs too.
 _TEXT = st.text(st.characters(exclude_categories=()))
@@ -88,15 +88,42 @@ def test_what_jsonb_does_not_know_is_kept_as_text(text: str, kept: str) -> None:
     assert loads(text) == kept
 
 
-@pytest.mark.parametrize("text", ["", "{", "<html>", "[" * 100_000, '{"a": "\x00"}'])
+@pytest.mark.parametrize("text", ["", "{", "<html>", "[" * 100_000, '{"a": "\x00', "\udcff"])
 def test_what_is_no_json_is_a_value_error(text: str) -> None:
     """Cut off, foreign, or nested without end."""
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
         loads(text)
 
 
-@pytest.mark.parametrize("depth", [600, 900])
-def test_deeply_nested_and_with_a_character_to_mend(depth: int) -> None:
-    """Refused as no JSON: it does not end the run with an error that nobody expects."""
-    with pytest.raises(ValueError, match="nested too deeply"):
-        loads("[" * depth + '"\\u0000"' + "]" * depth)
+def _depth(value: Any) -> int:
+    """How many containers deep; without recursion, for it is asked of what is too deep."""
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        level = [
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        depth += 1
+    return depth
+
+
+@pytest.mark.parametrize("depth", [200, 260, 600, 900, 960, 50_000])
+@pytest.mark.parametrize("inner", ["1", '"\\u0000"', '"]]\\""', "\x01"], ids=ascii)
+@pytest.mark.parametrize(("left", "right"), [("[", "]"), ('{"k":', "}")])
+def test_what_is_nested_too_deeply_is_kept_as_text(
+    depth: int, inner: str, left: str, right: str
+) -> None:
+    """It takes nothing of what stands beside it along, and never ends a run."""
+    deep = left * depth + (inner if inner != "\x01" else '"\x01"') + right * depth
+    read = loads(f'{{"before": 1, "deep": [{deep}, {deep}], "after": [{{}}]}}')
+    assert (read["before"], read["after"]) == (1, [{}])
+    assert _depth(read) < 254
+    assert loads(dumps(read)) == read
+    assert dumps(read).count(left[0]) >= 2 * depth
+
+
+def test_an_odd_byte_is_kept_as_its_escape() -> None:
+    """A name in Latin-1, a byte order mark, a line end in a text: the rest is read as ever."""
+    odd = b'\xef\xbb\xbf{"name": "Jos\xe9", "note": "a\tb\x00", "n": ' + b"9" * 5000 + b"}"
+    read = loads(decode(odd))
+    assert read == {"name": "Jos\\udce9", "note": "a\tb\\u0000", "n": "9" * 5000}
+    assert loads(decode(b'"Jos\xc3\xa9"')) == "Jos\N{LATIN SMALL LETTER E WITH ACUTE}"

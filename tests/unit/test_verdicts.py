@@ -94,13 +94,29 @@ def test_every_documented_status(
     assert judge(Call.READ, answer) is read
 
 
+def test_a_login_that_is_too_large_is_the_end() -> None:
+    """There is nothing to send less of, and no lead to blame."""
+    assert judge(Call.LOGIN, Answer(status=413)) is Verdict.STOP
+
+
 @pytest.mark.parametrize("call", Call)
 def test_maintenance_that_says_when_to_come_back_is_a_pause(call: Call) -> None:
     """503 with Retry-After has refused the request by design."""
     assert judge(call, Answer(status=503, retry_after_s=9.0)) is Verdict.PAUSE
 
 
-@pytest.mark.parametrize("body", [{"error": "database"}, {"detail": "failed"}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "database"},
+        {"detail": "failed"},
+        {"success": False, "message": "closed"},
+        {"status": "error"},
+        {"message": "Invalid campaign"},
+        "Error: not authorised",
+        False,
+    ],
+)
 def test_a_success_that_speaks_of_an_error_is_not_counted_as_one(body: Any) -> None:
     """A create becomes in doubt; a disable is tried again."""
     assert judge(Call.CREATE, Answer(status=201, body=body)) is Verdict.IN_DOUBT

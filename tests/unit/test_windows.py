@@ -1,12 +1,27 @@
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leadloop.core.timestamps import EPOCH, EpochUnit
-from leadloop.core.windows import Window, cut, proven_through, query_bounds, split
+from leadloop.core.windows import (
+    MOST_PAGES,
+    Window,
+    cut,
+    earlier,
+    gaps,
+    merged,
+    parts_needed,
+    pieces,
+    prove,
+    query_bounds,
+    reach,
+    split,
+)
 
 _MOMENTS = st.integers(0, 4 * 10**15).map(lambda us: EPOCH + timedelta(microseconds=us))
 _LENGTHS = st.integers(1, 10**11).map(lambda us: timedelta(microseconds=us))
@@ -86,13 +101,111 @@ def test_bounds_ask_for_hardly_more(window: Window, unit: EpochUnit) -> None:
     assert EPOCH + before * tick <= window.before + 2 * tick
 
 
-@given(_windows(), _MOMENTS, st.integers(0, 10_000))
-def test_nothing_unsettled_is_proven(window: Window, now: datetime, settle_s: int) -> None:
-    """Never beyond the window, nor beyond the vendor's now less the time it needs."""
+@given(_windows(), st.booleans(), _MOMENTS, st.integers(0, 10_000))
+def test_nothing_unsettled_is_proven(
+    window: Window, complete: bool, now: datetime, settle_s: int
+) -> None:
+    """Never beyond the window, nor beyond now less the time that the vendor needs."""
     settle = timedelta(seconds=settle_s)
-    through = proven_through(window, vendor_now=now, settle=settle)
-    assert through <= window.before
-    assert through <= now - settle
+    proof = prove(window, complete=complete, now=now, settle=settle)
+    assert (proof.status == "incomplete") == (not complete)
+    assert (proof.status == "closed") == (proof.proven == window)
+    if proof.proven:
+        assert complete
+        assert proof.proven.after == window.after
+        assert proof.proven.before <= min(window.before, max(EPOCH, now - settle))
+
+
+_SMALL = st.tuples(st.integers(0, 30), st.integers(1, 10)).map(
+    lambda pair: Window(after=_second(pair[0]), before=_second(pair[0] + pair[1]))
+)
+
+
+def _second(number: int) -> datetime:
+    return EPOCH + timedelta(seconds=number)
+
+
+def _seconds(windows: Iterable[Window]) -> set[int]:
+    """The whole seconds that windows hold, each from its beginning to the next."""
+    return {
+        second
+        for window in windows
+        for second in range(int((window.after - EPOCH).total_seconds()), 60)
+        if _second(second) < window.before
+    }
+
+
+@given(st.lists(_SMALL, max_size=8))
+def test_merged_windows_hold_the_same_and_do_not_touch(windows: list[Window]) -> None:
+    """In order, with a gap between any two."""
+    found = merged(windows)
+    assert _seconds(found) == _seconds(windows)
+    assert all(one.before < other.after for one, other in pairwise(found))
+
+
+@given(_SMALL, st.lists(_SMALL, max_size=8))
+def test_gaps_are_what_is_left(window: Window, covered: list[Window]) -> None:
+    """What is missing and what is there make up the whole, and nothing is read twice."""
+    found = gaps(window, covered)
+    assert _seconds(found) == _seconds([window]) - _seconds(covered)
+    assert merged(found) == found
+
+
+@given(st.integers(0, 40), st.lists(_SMALL, max_size=8), st.permutations(range(8)))
+def test_the_watermark_reaches_as_far_as_there_is_no_gap(
+    start: int, proven: list[Window], order: list[int]
+) -> None:
+    """Every second before it is proven, the next one is not; the order of reading is no matter."""
+    end = reach(_second(start), proven)
+    held = _seconds(proven)
+    last = int((end - EPOCH).total_seconds())
+    assert set(range(start, last)) <= held
+    assert last not in held
+    assert reach(_second(start), [proven[i] for i in order if i < len(proven)]) == end
+
+
+_HOUR = timedelta(hours=1)
+
+
+@given(_windows(), st.integers(0, 10**7), st.integers(1, 500), st.sampled_from(["ms", "s"]))
+def test_a_window_that_is_split_gets_shorter_until_it_may_stay(
+    window: Window, count: int, page_size: int, unit: EpochUnit
+) -> None:
+    """Whatever it claims to hold, splitting ends, and what stays is bounded where it can be."""
+    rules: Any = {"count": count, "page_size": page_size, "longest": _HOUR, "unit": unit}
+    while (parts := parts_needed(window, **rules)) > 1:
+        (shorter, *_) = split(window, parts)
+        assert shorter.length < window.length
+        window = shorter
+    assert window.length <= _HOUR
+    ticks = {"ms": 2, "s": 2000}[unit]
+    assert count <= MOST_PAGES * page_size or window.length <= ticks * _ONE_MS
+
+
+@given(_windows(), st.integers(0, 10**7))
+def test_a_long_window_has_no_more_parts_than_pages(window: Window, count: int) -> None:
+    """Or else years with little in them would cost a request an hour."""
+    parts = parts_needed(window, count=count, page_size=100, longest=_HOUR, unit="ms")
+    assert parts <= max(2, -(-count // 100))
+
+
+@given(_windows(), st.lists(_MOMENTS, max_size=30))
+def test_a_long_stretch_is_written_down_in_pieces(window: Window, moments: list[datetime]) -> None:
+    """They leave no gap, hold each result once, and are only as long as is allowed or empty."""
+    found = pieces(window, moments, _HOUR)
+    windows = [piece for piece, _ in found]
+    assert (windows[0].after, windows[-1].before) == (window.after, window.before)
+    assert all(one.before == next_.after for one, next_ in pairwise(windows))
+    assert sum(inside for _, inside in found) == len(moments)
+    assert all(piece.length <= _HOUR for piece, inside in found if inside)
+    assert len(found) <= 2 * len(moments) + 1
+
+
+@given(_MOMENTS, st.integers(0, 10**13))
+def test_earlier_ends_where_time_begins(moment: datetime, seconds: int) -> None:
+    """A lookback of thousands of years means all there is."""
+    by = timedelta(seconds=seconds)
+    assert earlier(moment, by) == max(timedelta(0), moment - EPOCH - by) + EPOCH
 
 
 def test_a_window_runs_forward() -> None:

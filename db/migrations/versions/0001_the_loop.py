@@ -20,7 +20,11 @@ CREATE TABLE leadloop.campaigns (
     epoch_unit      text CHECK (epoch_unit IN ('ms', 's')),
     default_region  text CHECK (default_region ~ '^[A-Z]{2}$'),
     required_fields text[],
+    sends_opted_out_numbers boolean NOT NULL DEFAULT false,
     shows_unprocessed boolean,
+    visibility_tried_at timestamptz,
+    specimen_lead_id text,
+    specimen_at     timestamptz,
     batch_limit     integer CHECK (batch_limit > 0)
 );
 COMMENT ON TABLE leadloop.campaigns IS
@@ -30,9 +34,16 @@ COMMENT ON COLUMN leadloop.campaigns.enabled IS
 COMMENT ON COLUMN leadloop.campaigns.required_fields IS
     'Fields that a lead must have to be sent, custom fields too; null: those that the vendor''s US
 document requires (lead_id, phone_number, contact_name, state_code).';
+COMMENT ON COLUMN leadloop.campaigns.sends_opted_out_numbers IS
+    'True: a phone number that opted out under another lead or campaign is sent all the same.';
 COMMENT ON COLUMN leadloop.campaigns.shows_unprocessed IS
     'Learned: whether a lookup shows a lead that is created and not yet processed. Only where it
-does is the absence of a lead in doubt a proof that it was not created.';
+does is the absence of a lead in doubt a proof that it was not created. Null: not known.';
+COMMENT ON COLUMN leadloop.campaigns.visibility_tried_at IS
+    'When that was last tried; a no is tried again after a day.';
+COMMENT ON COLUMN leadloop.campaigns.specimen_lead_id IS
+    'The lead on which it is tried: one of those that the vendor took last.';
+COMMENT ON COLUMN leadloop.campaigns.specimen_at IS 'When the vendor took it.';
 COMMENT ON COLUMN leadloop.campaigns.batch_limit IS
     'Learned: the batch size after the vendor called a batch too large (413).';
 """
@@ -69,11 +80,15 @@ CREATE TABLE leadloop.leads (
     status        text NOT NULL DEFAULT 'new' CHECK (status IN
                   ('new', 'sending', 'created', 'rejected', 'in_doubt', 'cancelled')),
     opted_out     boolean NOT NULL DEFAULT false,
+    number_noted  boolean NOT NULL DEFAULT false,
     last_error    text,
     inserted_at   timestamptz NOT NULL DEFAULT now(),
     sent_at       timestamptz,
     confirmed_at  timestamptz,
+    doubted_at    timestamptz,
+    looked_up_at  timestamptz,
     run_id        bigint,
+    claim_no      integer,
     seq           bigint GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (campaign_id, lead_id)
 );
@@ -82,6 +97,8 @@ CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new'
 -- answer must find its hundred leads without wading through them.
 CREATE INDEX leads_unsettled ON leadloop.leads (campaign_id, lead_id)
     WHERE status IN ('sending', 'in_doubt');
+CREATE INDEX leads_number_to_note ON leadloop.leads (campaign_id, lead_id)
+    WHERE opted_out AND NOT number_noted;
 COMMENT ON TABLE leadloop.leads IS
     'Upstream inserts the first seven columns; the rest is ours.';
 COMMENT ON COLUMN leadloop.leads.status IS
@@ -89,14 +106,21 @@ COMMENT ON COLUMN leadloop.leads.status IS
 it; rejected: refused by our checks or by the vendor, see last_error; in_doubt: the vendor may have
 it; cancelled: opted out before it was sent.';
 COMMENT ON COLUMN leadloop.leads.opted_out IS
-    'A row of disable_requests names this lead. Set by that table''s trigger, under the row''s lock,
-so that no claim can miss it.';
+    'A row of disable_requests names this lead. Set by triggers, under the row''s lock, so that no
+claim can miss it.';
+COMMENT ON COLUMN leadloop.leads.number_noted IS
+    'Its number is among the suppressed_numbers, or is none; of leads that opted out.';
 COMMENT ON COLUMN leadloop.leads.last_error IS
     'Why it is rejected or in doubt; phone numbers and names are blotted out of vendor''s words.';
 COMMENT ON COLUMN leadloop.leads.sent_at IS
     'When the request that holds it was about to leave (the database''s clock).';
 COMMENT ON COLUMN leadloop.leads.confirmed_at IS 'When the vendor was known to have it.';
+COMMENT ON COLUMN leadloop.leads.doubted_at IS
+    'Since when it has been in doubt: the vendor has `settle` seconds from then to show it.';
+COMMENT ON COLUMN leadloop.leads.looked_up_at IS 'When it was last looked up in this doubt.';
 COMMENT ON COLUMN leadloop.leads.run_id IS 'The run that claimed it last.';
+COMMENT ON COLUMN leadloop.leads.claim_no IS
+    'By which of the run''s claims: an answer settles the leads of its own claim alone.';
 COMMENT ON COLUMN leadloop.leads.seq IS 'The order in which leads are sent.';
 """
 
@@ -109,32 +133,78 @@ CREATE TABLE leadloop.disable_requests (
     status       text NOT NULL DEFAULT 'requested' CHECK (status IN
                  ('requested', 'disabled', 'cancelled', 'failed')),
     tries        integer NOT NULL DEFAULT 0,
+    tried_at     timestamptz,
     sent_at      timestamptz,
     confirmed_at timestamptz,
     last_error   text,
     PRIMARY KEY (campaign_id, lead_id)
 );
 CREATE INDEX disable_requests_open ON leadloop.disable_requests (campaign_id, requested_at)
-    WHERE status = 'requested';
+    WHERE status IN ('requested', 'failed');
 COMMENT ON TABLE leadloop.disable_requests IS
     'People who opted out. Upstream inserts the first four columns; the rest is ours.';
 COMMENT ON COLUMN leadloop.disable_requests.status IS
     'requested: not yet confirmed; disabled: the vendor confirmed; cancelled: the lead had not been
-sent and never will be; failed: the vendor refused, see last_error.';
+sent and never will be; failed: the vendor refused, see last_error (it is tried again, ever more
+seldom).';
 COMMENT ON COLUMN leadloop.disable_requests.tries IS 'How often the vendor refused it.';
+COMMENT ON COLUMN leadloop.disable_requests.tried_at IS 'When it refused it last.';
 
 CREATE FUNCTION leadloop.note_opt_out() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
-    UPDATE leadloop.leads SET opted_out = true
-     WHERE campaign_id = NEW.campaign_id AND lead_id = NEW.lead_id AND NOT opted_out;
+    -- Locked in one order, so that two statements that opt out the same leads do not deadlock.
+    PERFORM FROM leadloop.leads AS lead JOIN opt_outs USING (campaign_id, lead_id)
+      WHERE NOT lead.opted_out ORDER BY lead.campaign_id, lead.lead_id
+        FOR NO KEY UPDATE OF lead;
+    UPDATE leadloop.leads AS lead SET opted_out = true FROM opt_outs
+     WHERE lead.campaign_id = opt_outs.campaign_id AND lead.lead_id = opt_outs.lead_id
+       AND NOT lead.opted_out;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION leadloop.note_opt_out() IS
-    'Writes the opt-out on the lead itself: a claim that runs at the same moment waits for the row
+    'Writes opt-outs on the leads themselves: a claim that runs at the same moment waits for the row
 or skips it, and then sees the opt-out. Security definer: upstream needs no right on leads.';
 CREATE TRIGGER note_opt_out AFTER INSERT ON leadloop.disable_requests
-    FOR EACH ROW EXECUTE FUNCTION leadloop.note_opt_out();
+    REFERENCING NEW TABLE AS opt_outs
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opt_out();
+
+CREATE FUNCTION leadloop.note_opted_out_leads() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    UPDATE leadloop.leads AS lead SET opted_out = true
+      FROM inserted JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
+    'Writes an opt-out that came before its lead on the lead.';
+CREATE TRIGGER note_opted_out_leads AFTER INSERT ON leadloop.leads
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opted_out_leads();
+
+CREATE TABLE leadloop.suppressed_numbers (
+    number_key  bytea PRIMARY KEY,
+    campaign_id text NOT NULL,
+    lead_id     text NOT NULL,
+    noted_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE leadloop.suppressed_numbers IS
+    'Phone numbers that opted out: none of them is sent under another lead or campaign, unless the
+campaign says so (sends_opted_out_numbers).';
+COMMENT ON COLUMN leadloop.suppressed_numbers.number_key IS
+    'HMAC-SHA256 of the number in E.164, under the key of leadloop.number_key.';
+COMMENT ON COLUMN leadloop.suppressed_numbers.campaign_id IS 'Where it opted out first.';
+COMMENT ON COLUMN leadloop.suppressed_numbers.lead_id IS 'The lead that opted out first.';
+COMMENT ON COLUMN leadloop.suppressed_numbers.noted_at IS 'When that was noted.';
+
+CREATE TABLE leadloop.number_key (key bytea NOT NULL);
+CREATE UNIQUE INDEX number_key_one ON leadloop.number_key ((true));
+INSERT INTO leadloop.number_key
+SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
+COMMENT ON TABLE leadloop.number_key IS
+    'The secret under which numbers are hashed. Lost, the suppressed numbers are lost with it.';
+COMMENT ON COLUMN leadloop.number_key.key IS 'Made once, at random.';
 """
 
 OUTCOMES = """
@@ -148,8 +218,12 @@ CREATE TABLE leadloop.lead_outcomes (
     raw           jsonb NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     updated_at    timestamptz NOT NULL DEFAULT now(),
+    seen_at       timestamptz NOT NULL DEFAULT now(),
+    lookback_needed_s double precision,
     PRIMARY KEY (campaign_id, lead_id)
 );
+CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id)
+    WHERE lookback_needed_s IS NOT NULL;
 COMMENT ON TABLE leadloop.lead_outcomes IS
     'What became of a lead, as the vendor told it last; raw is its whole answer.';
 
@@ -171,7 +245,8 @@ CREATE TABLE leadloop.outreach_attempts (
 COMMENT ON TABLE leadloop.outreach_attempts IS
     'One row a call attempt, email, SMS or IVR; block is the key of the vendor''s answer.';
 COMMENT ON COLUMN leadloop.outreach_attempts.attempt_key IS
-    'The vendor''s reference_id; where it gives none, the time, or the position.';
+    'Of a call the vendor''s reference_id, where it gives none the time; else the position. What
+is too long for an index is its head and a digest, as in block.';
 
 CREATE TABLE leadloop.unreadable_results (
     campaign_id text NOT NULL,
@@ -207,13 +282,21 @@ CREATE TABLE leadloop.poll_windows (
     stored_count  integer NOT NULL,
     pages         integer NOT NULL,
     closed_through timestamptz,
+    range_after   timestamptz,
+    range_before  timestamptz,
+    made_good_at  timestamptz,
     polled_at     timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX poll_windows_recent ON leadloop.poll_windows (campaign_id, polled_at);
+CREATE INDEX poll_windows_proven ON leadloop.poll_windows (campaign_id, closed_through);
+CREATE INDEX poll_windows_backfilled ON leadloop.poll_windows
+    (campaign_id, range_after, range_before) WHERE range_after IS NOT NULL;
+CREATE INDEX poll_windows_owed ON leadloop.poll_windows (campaign_id)
+    WHERE status = 'incomplete' AND made_good_at IS NULL;
 COMMENT ON TABLE leadloop.poll_windows IS 'Every range of processed_at that was read.';
 COMMENT ON COLUMN leadloop.poll_windows.status IS
     'closed: complete and settled; open: complete, its end not settled yet; incomplete: the rows
-read do not add up to the count claimed, so the watermark stays.';
+read do not add up to the count claimed, or moved while they were read, so the watermark stays.';
 COMMENT ON COLUMN leadloop.poll_windows.claimed_count IS 'What the API said the range holds.';
 COMMENT ON COLUMN leadloop.poll_windows.stored_count IS 'The distinct results read and stored.';
 """
@@ -225,7 +308,7 @@ CREATE TABLE leadloop.rate_slots (
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE leadloop.rate_slots IS
     'The vendor''s requests a minute, one row each: when it may be used again. Every request of
-every process takes one.';
+every process takes one. Slot 0 is no slot: until then the vendor wants nothing at all.';
 """
 
 COMMENTS = """
@@ -268,6 +351,12 @@ COMMENT ON COLUMN leadloop.lead_outcomes.raw IS
     'The vendor''s whole result; what jsonb cannot hold is kept as its JSON escape.';
 COMMENT ON COLUMN leadloop.lead_outcomes.first_seen_at IS 'When it was first stored.';
 COMMENT ON COLUMN leadloop.lead_outcomes.updated_at IS 'When it last changed.';
+COMMENT ON COLUMN leadloop.lead_outcomes.seen_at IS
+    'When its processed_at was first stored: later than first_seen_at for a lead that was processed
+again.';
+COMMENT ON COLUMN leadloop.lead_outcomes.lookback_needed_s IS
+    'Of an outcome that was not there when its processed_at was polled: the LEADLOOP_LOOKBACK that
+would have sufficed to find it when it was found, seconds. Null: it was in time.';
 COMMENT ON COLUMN leadloop.outreach_attempts.channel IS 'call, gmail, sms or ivr.';
 COMMENT ON COLUMN leadloop.outreach_attempts.block IS
     'The key of the vendor''s result that holds it.';
@@ -284,6 +373,12 @@ COMMENT ON COLUMN leadloop.poll_windows.window_before IS 'Where it ends.';
 COMMENT ON COLUMN leadloop.poll_windows.closed_through IS
     'Up to where it was proven stored; null if nothing was.';
 COMMENT ON COLUMN leadloop.poll_windows.pages IS 'Pages of the last reading.';
+COMMENT ON COLUMN leadloop.poll_windows.range_after IS
+    'Where the range begins that the backfill was asked for; null for a poll.';
+COMMENT ON COLUMN leadloop.poll_windows.range_before IS 'Where that range ends.';
+COMMENT ON COLUMN leadloop.poll_windows.made_good_at IS
+    'Of an incomplete window: when later ones were found to prove all of it. Until then every poll
+reads it again.';
 COMMENT ON COLUMN leadloop.poll_windows.polled_at IS 'When it was stored.';
 COMMENT ON COLUMN leadloop.unreadable_results.digest IS
     'SHA-256 of raw: the same result is kept once.';

@@ -1,0 +1,83 @@
+"""How late outcomes appear: measured as they are stored, and told by campaign."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from leadloop.core.lateness import Lateness
+from leadloop.core.windows import Window
+
+# Of what this transaction has stored first (`seen_at` is its time), that which an earlier run
+# should have found: it had proven the time of it.
+_MEASURE = text("""
+WITH proven AS (
+    SELECT range_agg(tstzrange(window_after, closed_through, '[]')) AS ranges
+      FROM leadloop.poll_windows
+     WHERE campaign_id = :campaign AND run_id <> :run
+       AND closed_through >= :after AND window_after <= :before
+), missed AS (
+    SELECT DISTINCT lead_id FROM stage_outcomes, proven WHERE processed_at <@ proven.ranges
+), late AS (
+    UPDATE leadloop.lead_outcomes AS stored
+       SET lookback_needed_s = greatest(
+               0, CAST(extract(epoch FROM :mark - stored.processed_at) AS float8))
+      FROM missed, proven
+     WHERE stored.campaign_id = :campaign AND stored.lead_id = missed.lead_id
+       AND stored.seen_at = now() AND stored.processed_at <@ proven.ranges
+    RETURNING lookback_needed_s
+)
+SELECT count(*) AS late, coalesce(max(lookback_needed_s), 0) AS needed_s FROM late
+""")
+
+_BY_CAMPAIGN = text("""
+SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s,
+       CAST(max(extract(epoch FROM seen_at - processed_at)) AS float8) AS worst_s
+  FROM leadloop.lead_outcomes
+ WHERE lookback_needed_s IS NOT NULL
+   AND (CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))
+ GROUP BY campaign_id ORDER BY campaign_id
+""")
+
+
+def measure(
+    connection: Connection, campaign_id: str, window: Window, *, run_id: int, mark: datetime
+) -> Lateness:
+    """Mark which of the outcomes just merged were late. For the transaction of the merge.
+
+    Args:
+        connection: the transaction of `outcomes.merge`.
+        campaign_id: the campaign.
+        window: what was read.
+        run_id: the run, whose own windows do not count as earlier ones.
+        mark: the watermark when the run began: behind it everything should have been stored.
+    """
+    row = connection.execute(
+        _MEASURE,
+        {
+            "campaign": campaign_id,
+            "run": run_id,
+            "after": window.after,
+            "before": window.before,
+            "mark": mark,
+        },
+    ).one()
+    return Lateness(late=row.late, needed_s=row.needed_s)
+
+
+def by_campaign(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Campaigns with late outcomes; all such where no ids are given.
+
+    Returns:
+        `campaign_id`; `late`, how many; `worst_s`, the longest time from `processed_at` to when an
+        outcome was first seen; `needed_s`, the lookback that would have sufficed for all of them;
+        `suggested_lookback_s`, the same with a margin.
+    """
+    rows = connection.execute(_BY_CAMPAIGN, {"ids": list(ids) or None})
+    return [_told(dict(row._mapping)) for row in rows]
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    lateness = Lateness(late=row["late"], needed_s=row["needed_s"])
+    return {**row, "suggested_lookback_s": lateness.suggested_s}

@@ -1,0 +1,78 @@
+"""Phone numbers that opted out: noted from the leads that did, and looked up before a send.
+
+Only Python can tell how a number is written in E.164, so the triggers that write an opt-out on its
+lead cannot note the number too: whoever is about to send does, first of all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+_KEY = text("SELECT key FROM leadloop.number_key")
+_LOOK = text("""
+SELECT ARRAY(SELECT number_key FROM leadloop.suppressed_numbers WHERE number_key = ANY(:keys))
+           AS suppressed,
+       EXISTS (SELECT FROM leadloop.leads WHERE opted_out AND NOT number_noted) AS some_to_note
+""")
+_TO_NOTE = text("""
+SELECT lead.campaign_id, lead.lead_id, lead.phone_number,
+       coalesce(campaign.default_region, :region) AS region
+  FROM leadloop.leads AS lead LEFT JOIN leadloop.campaigns AS campaign USING (campaign_id)
+ WHERE lead.opted_out AND NOT lead.number_noted
+ ORDER BY lead.campaign_id, lead.lead_id LIMIT :most
+""")
+_NOTE = text("""
+WITH noted (campaign_id, lead_id, number_key) AS (
+    SELECT * FROM unnest(CAST(:campaigns AS text[]), CAST(:ids AS text[]), CAST(:keys AS bytea[]))
+), suppressed AS (
+    INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id)
+    SELECT DISTINCT ON (number_key) number_key, campaign_id, lead_id
+      FROM noted WHERE number_key IS NOT NULL ORDER BY number_key, campaign_id, lead_id
+    ON CONFLICT DO NOTHING
+)
+UPDATE leadloop.leads AS lead SET number_noted = true FROM noted
+ WHERE lead.campaign_id = noted.campaign_id AND lead.lead_id = noted.lead_id
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptedOut:
+    """A lead that opted out, whose number is yet to be noted; `region` reads it."""
+
+    campaign_id: str
+    lead_id: str
+    phone_number: str | None
+    region: str
+
+    def __repr__(self) -> str:
+        """The ids alone: a number must not get into a traceback."""
+        return f"OptedOut({self.campaign_id!r}, {self.lead_id!r})"
+
+
+def key(connection: Connection) -> bytes:
+    """The secret under which numbers are hashed."""
+    return bytes(connection.execute(_KEY).scalar_one())
+
+
+def look(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], bool]:
+    """Which of these numbers have opted out, and whether there are opt-outs yet to be noted."""
+    row = connection.execute(_LOOK, {"keys": list(keys)}).one()
+    return {bytes(number_key) for number_key in row.suppressed}, row.some_to_note
+
+
+def to_note(connection: Connection, *, region: str, most: int) -> list[OptedOut]:
+    """Leads that opted out and whose numbers are yet to be noted; `region` is the default."""
+    rows = connection.execute(_TO_NOTE, {"region": region, "most": most})
+    return [OptedOut(**row._mapping) for row in rows]
+
+
+def note(connection: Connection, keys: Mapping[tuple[str, str], bytes | None]) -> None:
+    """Suppress numbers, by campaign and lead; None for a lead that has no number to call."""
+    parameters: dict[str, Any] = {
+        "campaigns": [campaign_id for campaign_id, _ in keys],
+        "ids": [lead_id for _, lead_id in keys],
+        "keys": list(keys.values()),
+    }
+    connection.execute(_NOTE, parameters)

@@ -1,0 +1,224 @@
+"""Batches of leads that may be sent: claimed, checked, and as full as they get."""
+
+import hashlib
+import hmac
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from db import leads, runs, suppression
+from db.leads import Claim
+from leadloop.core.errors import Fenced
+from leadloop.core.leads import InvalidLead, Lead, Sendable, e164, prepare
+from leadloop.core.verdicts import Call
+from tasks.budget import Turn
+from tasks.workplace import Run
+
+# A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
+_MOST_CLAIMS = 20
+_NOTED_AT_ONCE = 1000
+_NUMBER_OPTED_OUT = "its phone number has opted out under another lead"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Leads of ours, `sending` on record, and the turn in which their request may leave."""
+
+    claim_no: int
+    turn: Turn
+    leads: Sequence[Sendable]
+
+    def only(self, wanted: Sequence[Sendable]) -> "Batch":
+        """A part of it."""
+        return replace(self, leads=wanted)
+
+    def without(self, lead_ids: Mapping[str, object] | set[str]) -> "Batch":
+        """The rest of it."""
+        return self.only([lead for lead in self.leads if lead.lead_id not in lead_ids])
+
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Its two halves."""
+        middle = len(self.leads) // 2
+        return self.only(self.leads[:middle]), self.only(self.leads[middle:])
+
+
+class Batches:
+    """Makes the batches of one campaign's run; used by several senders.
+
+    Args:
+        run: whose.
+        count: is told how many were `rejected` and `cancelled`.
+    """
+
+    def __init__(self, run: Run, count: Callable[..., None]) -> None:
+        self._run = run
+        self._count = count
+        self._numbers = itertools.count(1)
+        self._claiming = Lock()
+        with run.place.database.begin() as connection:
+            self._key = suppression.key(connection)
+
+    def fill(self, turn: Turn, most: int) -> tuple[Batch, bool]:
+        """A batch as full as it gets, and whether there was nothing left to claim.
+
+        Raises:
+            Fenced: another run has declared this one dead.
+        """
+        batch = Batch(claim_no=next(self._numbers), turn=turn, leads=())
+        for _ in range(_MOST_CLAIMS):
+            with self.released_unless_sent(batch):
+                claimed = self._claim(batch.claim_no, most - len(batch.leads))
+                if not claimed.taken:
+                    return batch, True
+                batch = batch.only([*batch.leads, *self._checked(batch, claimed.leads)])
+            if len(batch.leads) == most:
+                break
+        return batch, False
+
+    def fill_again(self, batch: Batch) -> Batch:
+        """The same leads with a turn that is not over, less those that have opted out since.
+
+        Empty where this run has been declared dead.
+        """
+        turn = batch.turn
+        if turn.is_over:
+            with self.released_unless_sent(batch):
+                turn = self._run.place.budget.wait_turn(Call.CREATE)
+                batch = self._claimed_again(batch)
+        return replace(batch, turn=turn)
+
+    def in_another_turn(self, batch: Batch) -> Batch:
+        """The same leads for one more request."""
+        spent = replace(batch.turn, good_until=float("-inf"))
+        return self.fill_again(replace(batch, turn=spent))
+
+    def key(self, batch: Batch, wanted: Sequence[str] | None = None) -> leads.Batch:
+        """How Postgres knows these leads."""
+        ids = [lead.lead_id for lead in batch.leads] if wanted is None else wanted
+        return leads.Batch(
+            campaign_id=self._run.campaign.campaign_id,
+            run_id=self._run.run_id,
+            claim_no=batch.claim_no,
+            lead_ids=ids,
+        )
+
+    def release(self, ours: leads.Batch) -> None:
+        """They were certainly not carried out: `new` again."""
+        if ours.lead_ids:
+            self._run.place.database.insist(lambda c: leads.release(c, ours))
+
+    def reject(self, batch: Batch, reasons: Mapping[str, str], *, was_sent: bool) -> None:
+        """They will not be sent as they are; `reasons` by lead id."""
+        if reasons:
+            ours = self.key(batch, list(reasons))
+            self._run.place.database.insist(
+                lambda c: leads.record_rejected(c, ours, reasons, was_sent=was_sent)
+            )
+            self._count(rejected=len(reasons))
+
+    @contextmanager
+    def released_unless_sent(self, batch: Batch) -> Iterator[None]:
+        """Whatever ends the block, the leads have not been sent: they must not be in doubt."""
+        with self._released_on_error(self.key(batch)):
+            yield
+
+    @contextmanager
+    def _released_on_error(self, ours: leads.Batch) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.release(ours)
+            raise
+
+    def _claim(self, claim_no: int, most: int) -> Claim:
+        # Side by side, two claims would share out the same leads: half a batch each.
+        with self._claiming, self._run.place.database.session() as connection:
+            claim = leads.claim(
+                connection,
+                campaign_id=self._run.campaign.campaign_id,
+                run_id=self._run.run_id,
+                claim_no=claim_no,
+                most=most,
+            )
+        self._count(cancelled=claim.cancelled)
+        if not claim.taken:
+            self._require_alive()
+        return claim
+
+    def _claimed_again(self, batch: Batch) -> Batch:
+        if not batch.leads:
+            return batch
+        with self._run.place.database.session() as connection:
+            wanted, cancelled = leads.claim_again(connection, self.key(batch))
+        self._count(cancelled=cancelled)
+        still = set(wanted)
+        left = batch.only([lead for lead in batch.leads if lead.lead_id in still])
+        if not left.leads:
+            self._require_alive()
+        return left.only(self._with_open_numbers(left))
+
+    def _require_alive(self) -> None:
+        """Tell a table without new leads from a run that is given none.
+
+        Raises:
+            Fenced: another run has declared this one dead.
+        """
+        with self._run.place.database.begin() as connection:
+            if not runs.is_running(connection, self._run.run_id):
+                raise Fenced("this run was taken for dead and has stopped: its connection was cut")
+
+    def _checked(self, batch: Batch, claimed: Sequence[Lead]) -> Sequence[Sendable]:
+        """Those that may be sent; the others are rejected with their reasons, or cancelled."""
+        with self._released_on_error(self.key(batch, [lead.lead_id for lead in claimed])):
+            good: list[Sendable] = []
+            reasons: dict[str, str] = {}
+            for lead in claimed:
+                try:
+                    good.append(prepare(lead, self._run.campaign))
+                except InvalidLead as error:
+                    reasons[lead.lead_id] = str(error)
+            self.reject(batch, reasons, was_sent=False)
+            return self._with_open_numbers(batch.only(good))
+
+    def _with_open_numbers(self, batch: Batch) -> Sequence[Sendable]:
+        """Those whose numbers have not opted out under another lead; the others are cancelled."""
+        if self._run.campaign.sends_opted_out_numbers or not batch.leads:
+            return batch.leads
+        keys = {lead.lead_id: self._number_key(lead.e164) for lead in batch.leads if lead.e164}
+        suppressed = self._suppressed(list(keys.values()))
+        stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
+        if stopped:
+            ours = self.key(batch, sorted(stopped))
+            self._run.place.database.insist(lambda c: leads.cancel(c, ours, _NUMBER_OPTED_OUT))
+            self._count(cancelled=len(stopped))
+        return batch.without(stopped).leads
+
+    def _suppressed(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Which numbers have opted out, by anybody's word up to this moment."""
+        while True:
+            with self._run.place.database.session() as connection:
+                suppressed, some_to_note = suppression.look(connection, keys)
+            if not some_to_note:
+                return suppressed
+            self._note_numbers()
+
+    def _note_numbers(self) -> None:
+        """Note the numbers of leads that have opted out since this was last done."""
+        region = self._run.place.settings.default_region
+        with self._run.place.database.begin() as connection:
+            waiting = suppression.to_note(connection, region=region, most=_NOTED_AT_ONCE)
+            suppression.note(
+                connection,
+                {(lead.campaign_id, lead.lead_id): self._key_of(lead) for lead in waiting},
+            )
+
+    def _key_of(self, lead: suppression.OptedOut) -> bytes | None:
+        try:
+            return self._number_key(e164(lead.phone_number or "", lead.region))
+        except InvalidLead:
+            return None
+
+    def _number_key(self, number: str) -> bytes:
+        return hmac.digest(self._key, number.encode(), hashlib.sha256)

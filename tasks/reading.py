@@ -1,0 +1,253 @@
+"""Windows, read page by page until what was read is proven to be all of it.
+
+Pages are taken apart by the threads that read them. A window that one page holds is proven by that
+page alone: it is one answer, of one moment. Of several pages each shows another moment, so there it
+must also be shown that no row left the window meanwhile; a row that leaves draws those behind it
+forward, over the border of a page that was read before.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from db import outcomes
+from leadloop.client.api import LeadsApi
+from leadloop.client.errors import Refused
+from leadloop.core import clocks
+from leadloop.core.campaigns import Campaign
+from leadloop.core.results import UnreadableResult, read_result
+from leadloop.core.storable import dumps
+from leadloop.core.timestamps import EPOCH
+from leadloop.core.windows import Window, pieces
+from tasks.workplace import Tally
+
+#: How often a window whose rows shift while it is read is read before it is left for later.
+MOST_READINGS = 4
+# Rather than read a third time what moves, it is read in parts, each of which takes less time.
+_READINGS_OF_WHOLE = 2
+_SHORTEST_MOVING = timedelta(seconds=1)
+# The vendor's clock comes in whole seconds.
+_MARGIN = timedelta(seconds=2)
+
+#: What tells a result from the others of a window: its lead, and when it was processed.
+Key = tuple[str, str]
+
+
+class Clock:
+    """The database's clock without asking it each time."""
+
+    def __init__(self, now: datetime) -> None:
+        self._began, self._monotonic = now, time.monotonic()
+
+    def now(self) -> datetime:
+        """What the database's clock says, if both run alike."""
+        return self._began + timedelta(seconds=time.monotonic() - self._monotonic)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One result as lines for COPY."""
+
+    key: Key
+    outcome: str | None = None
+    attempts: Sequence[str] = ()
+    unreadable: tuple[str, object] | None = None
+
+
+def row(result: object) -> Row:
+    """Take a result apart; one that cannot be read is kept as it is, with the reason."""
+    try:
+        read = read_result(result)
+    except UnreadableResult as error:
+        return Row(key=("", dumps(result)), unreadable=(str(error), result))
+    return Row(
+        key=(read.lead_id, read.outcome.processed_at.isoformat() if read.outcome else ""),
+        outcome=outcomes.outcome_line(read.outcome) if read.outcome else None,
+        attempts=[outcomes.attempt_line(attempt) for attempt in read.attempts],
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leaf:
+    """One page taken apart; `ours` is the database's clock when it was asked for."""
+
+    count: int
+    rows: Sequence[Row]
+    vendor_now: datetime | None
+    ours: datetime
+
+    @property
+    def now(self) -> datetime:
+        """What is surely past for the vendor."""
+        return clocks.believed(self.vendor_now, self.ours)
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """The results on it."""
+        return frozenset(row.key for row in self.rows)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether this one answer holds the whole window."""
+        return len(self.keys) == self.count
+
+    @property
+    def more(self) -> range:
+        """The numbers of the pages after the first one, which this is.
+
+        The vendor may give fewer results a page than asked for: the first page tells.
+        """
+        return range(2, -(-self.count // len(self.rows)) + 1) if self.rows else range(0)
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """What the pages of one window held, as lines for COPY."""
+
+    window: Window
+    first: Leaf
+    steady: bool = True
+    pages: int = 0
+    seen: dict[Key, int] = field(default_factory=dict)
+    outcomes: list[str] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, object]] = field(default_factory=list)
+
+    @property
+    def claimed(self) -> int:
+        """How many results the API said that the window holds."""
+        return self.first.count
+
+    @property
+    def complete(self) -> bool:
+        """Whether every result that the API counts was read, while they all stood still."""
+        return self.steady and len(self.seen) == self.claimed
+
+    @property
+    def may_be_split(self) -> bool:
+        """Whether rows moved between its pages, and shorter windows would have fewer of them."""
+        moved = not self.steady and bool(self.first.more)
+        return moved and self.window.length > _SHORTEST_MOVING
+
+    def windows(self, longest: timedelta) -> list[tuple[Window, int]]:
+        """What to write down as read, with the number of results in each window."""
+        if self.window.length <= longest:
+            return [(self.window, len(self.seen))]
+        return pieces(self.window, map(self._moment, self.seen), longest)
+
+    def _moment(self, key: Key) -> datetime:
+        lead_id, processed_at = key
+        # One that has no such time is somewhere in the window.
+        return (
+            datetime.fromisoformat(processed_at) if lead_id and processed_at else self.window.after
+        )
+
+    def add(self, leaf: Leaf) -> None:
+        """Take in a page. A result that came before counts once; what it says now, it says last."""
+        self.pages += 1
+        self.steady = self.steady and leaf.count == self.claimed
+        for row in leaf.rows:
+            content = hash((row.outcome, *row.attempts))
+            if self.seen.get(row.key) != content:
+                self.seen[row.key] = content
+                self._take(row)
+
+    def _take(self, row: Row) -> None:
+        self.attempts += row.attempts
+        if row.outcome is not None:
+            self.outcomes.append(row.outcome)
+        if row.unreadable is not None:
+            self.unreadable.append(row.unreadable)
+
+    def left(self, since: Iterable[Row]) -> bool:
+        """Whether one of the leads read here was processed again meanwhile, and so has left."""
+        leads = {lead_id for lead_id, _ in self.seen}
+        return any(row.key not in self.seen and row.key[0] in leads for row in since)
+
+
+class Reader:
+    """Reads windows of one campaign.
+
+    Args:
+        api: the vendor.
+        campaign: the campaign.
+        clock: the database's clock.
+        tally: counts `pages`, each one that was read.
+    """
+
+    def __init__(self, api: LeadsApi, campaign: Campaign, clock: Clock, tally: Tally) -> None:
+        self._api = api
+        self._campaign = campaign
+        self._clock = clock
+        self._tally = tally
+
+    def page(self, window: Window, number: int = 1) -> Leaf:
+        """One page of a window.
+
+        Raises:
+            Resend, Paused, Refused, Stopped: see leadloop.client.errors.
+        """
+        ours = self._clock.now()
+        page = self._api.processed(
+            self._campaign.campaign_id,
+            window,
+            unit=self._campaign.epoch_unit,
+            page=number,
+            page_size=self._campaign.page_size,
+        )
+        rows = [row(result) for result in page.results]
+        self._tally.add(pages=1)
+        return Leaf(count=page.count, rows=rows, vendor_now=page.vendor_now, ours=ours)
+
+    def heeds_bounds(self) -> bool:
+        """Whether `count` is that of the range asked for: nothing was processed in 1970."""
+        try:
+            return self.page(Window(after=EPOCH, before=EPOCH)).count == 0
+        except Refused:
+            # It has read them.
+            return True
+
+    def whole(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
+        """Read all pages after the first, all again while rows shift; at last, what there is.
+
+        Returns:
+            The last reading; it `may_be_split` where parts of the window are worth a try.
+        """
+        reading = self._once(pool, window, first)
+        for readings in range(1, MOST_READINGS):
+            if reading.complete or (readings >= _READINGS_OF_WHOLE and reading.may_be_split):
+                break
+            reading = self._once(pool, window, self.page(window))
+        return reading
+
+    def _once(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
+        reading = Reading(window=window, first=first)
+        reading.add(first)
+        for leaf in self._more(pool, window, first):
+            reading.add(leaf)
+        if reading.complete and first.more:
+            reading.steady = self._stood_still(pool, window, reading)
+        return reading
+
+    def _more(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Iterator[Leaf]:
+        return pool.map(lambda number: self.page(window, number), first.more)
+
+    def _stood_still(self, pool: ThreadPoolExecutor, window: Window, reading: Reading) -> bool:
+        """Whether no row left a window of several pages while it was read.
+
+        A first page that is the same at the end proves that the border behind it did not shift.
+        Beyond that, a row leaves when its lead is processed again, and then shows up as just now.
+        """
+        first = reading.first
+        again = self.page(window)
+        if (again.count, again.keys) != (first.count, first.keys):
+            return False
+        if len(first.more) == 1:
+            return True
+        began, ended = first.vendor_now or first.ours, again.vendor_now or again.ours
+        since = Window(after=began - _MARGIN, before=max(began, ended) + _MARGIN)
+        latest = self.page(since)
+        leaves = [latest, *self._more(pool, since, latest)]
+        return not any(reading.left(leaf.rows) for leaf in leaves)

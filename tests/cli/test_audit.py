@@ -1,0 +1,87 @@
+"""`leadloop audit` as a person or a script meets it: real processes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from db.database import Database
+from leadloop.core.audit import DIFFERENCES, REMARKS
+from leadloop.sandbox import Handle
+from tests import books
+from tests.conftest import Ran
+
+Leadloop = Callable[..., Ran]
+
+
+def test_differences_are_findings_not_failure(
+    leadloop: Leadloop, database: Database, prefect: str
+) -> None:
+    """Exit 0 with a table of what differs and some ids; `--repair` mends it, and says so."""
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b[red]", "c")
+    leadloop("push", PREFECT_API_URL=prefect)
+    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id < 'c'")
+    books.add_campaign(database, "C[red]")
+    ran = leadloop("audit", PREFECT_API_URL=prefect)
+    assert (ran.code, "audit of C[red]" in ran.out) == (0, True)
+    (line,) = [line for line in ran.out.splitlines() if "in doubt there" in line]
+    assert "a, b[red]" in line
+    assert "missing there" not in ran.out
+
+    repaired = leadloop("audit", "--repair", "--json", PREFECT_API_URL=prefect)
+    assert (repaired.code, repaired.last["repaired_leads"]) == (0, 2)
+    assert repaired.last["campaigns"]["C1"]["samples"] == {"in_doubt_there": ["a", "b[red]"]}
+    again = leadloop("audit", "--json", PREFECT_API_URL=prefect).last
+    assert set(again) == {"pages", "seen", *DIFFERENCES, *REMARKS, "requests", "campaigns"}
+    assert [name for name in (*DIFFERENCES, *REMARKS) if again[name]] == []
+
+
+def test_an_audit_that_could_not_be_completed_is_a_failure(
+    leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
+) -> None:
+    """Exit 1, with what was found all the same, and one line that says why."""
+    books.add_campaign(database, page_size=1)
+    books.add_leads(database, "a", "b")
+    leadloop("push", PREFECT_API_URL=prefect)
+    vendor.fault(route="responses", kind="shift", every=1, rows=1)
+    ran = leadloop("audit", "--json", PREFECT_API_URL=prefect)
+    assert (ran.code, ran.last["seen"], ran.last["missing_there"]) == (1, 1, 0)
+    assert "never stood still" in ran.last["error"]
+    assert "Traceback" not in ran.err
+
+
+def test_an_audit_explains_itself(leadloop: Leadloop) -> None:
+    """`--help` names its options."""
+    said = leadloop("audit", "--help").out
+    assert all(option in said for option in ("--campaign", "--repair", "--json"))
+
+
+def test_nothing_personal_is_told(
+    leadloop: Leadloop, database: Database, vendor: Handle, environment: Path
+) -> None:
+    """No phone number or name on the screen (DEBUG too), in Prefect's database or in the run's row.
+
+    Not even where they are what differs.
+    """
+    secret = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk", "state_code": "CA"}
+    response = requests.post(
+        f"{vendor.url}/api/v1/leads/create/C1/",
+        json=[{"lead_id": lead_id, **secret} for lead_id in ("a", "stranger", "doubt")],
+        headers={"Authorization": f"Bearer {vendor.rules.tokens[0]}"},
+        timeout=30,
+    )
+    assert response.status_code == 201
+    vendor.put([{"campaign_id": "C1", "lead_id": "doubt", "outcome_id": 1, "note": "Zebulon"}])
+    books.add_campaign(database)
+    books.add_leads(database, "a", "doubt")
+    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id = 'doubt'")
+    books.run(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'a'")
+    ran = leadloop("audit", "--json", "--repair", PREFECT_LOGGING_LEVEL="DEBUG")
+    found = {name for name in DIFFERENCES if ran.last[name]}
+    assert found >= {"phone_differs", "name_differs", "missing_here", "in_doubt_there"}
+    kept = b"".join(path.read_bytes() for path in environment.rglob("*") if path.is_file())
+    runs = str(books.rows(database, "SELECT * FROM leadloop.sync_runs"))
+    for private in ("4155550177", "Zebulon", "Ann a", vendor.rules.tokens[0]):
+        assert private not in ran.out + ran.err + runs
+        assert private.encode() not in kept

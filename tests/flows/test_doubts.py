@@ -1,0 +1,117 @@
+"""What the vendor may or may not have: looked up, and never sent twice."""
+
+import pytest
+
+from db.database import Database
+from flows.disable import disable_leads
+from flows.push import push_leads
+from leadloop.sandbox import Handle
+from tests import books
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+
+def doubt(database: Database, *lead_ids: str) -> None:
+    """Leads whose request broke off before its answer."""
+    books.add_leads(database, *lead_ids)
+    books.run(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', sent_at = now(), doubted_at = now()"
+        " WHERE lead_id = ANY(:ids)",
+        ids=list(lead_ids),
+    )
+
+
+def created(vendor: Handle) -> dict[str, int]:
+    """How often the vendor has created each lead."""
+    return dict(vendor.books.creations(books.CAMPAIGN))
+
+
+def test_that_a_processed_lead_shows_proves_nothing(database: Database, vendor: Handle) -> None:
+    """A vendor that shows processed leads alone is not believed that an absent one is not there."""
+    vendor.change(shows_unprocessed=False, repeat="second")
+    books.add_campaign(database, batch_size=1)
+    books.add_leads(database, "specimen")
+    push_leads()
+    vendor.put([{"campaign_id": books.CAMPAIGN, "lead_id": "specimen"}])
+    books.add_leads(database, "lost")
+    vendor.fault(route="create", kind="reset", when="after", nth=1)
+    push_leads()
+    push_leads()
+    assert created(vendor) == {"specimen": 1, "lost": 1}
+    assert books.statuses(database)["lost"] == "in_doubt"
+
+
+def test_no_lookups_where_they_can_tell_nothing(database: Database, vendor: Handle) -> None:
+    """Where unprocessed leads are known not to show, a backlog of doubts costs no budget."""
+    books.add_campaign(database, shows_unprocessed=False, visibility_tried_at="now")
+    doubt(database, "a", "b")
+    assert push_leads()["requests"] == 0
+    assert set(books.statuses(database).values()) == {"in_doubt"}
+
+
+def test_a_no_is_tried_again_after_a_day(database: Database, vendor: Handle) -> None:
+    """The vendor may only have been slow on that one occasion."""
+    books.add_campaign(database)
+    books.add_leads(database, "specimen")
+    push_leads()
+    books.run(
+        database,
+        "UPDATE leadloop.campaigns SET shows_unprocessed = false,"
+        " visibility_tried_at = now() - interval '25 hours'",
+    )
+    doubt(database, "lost")
+    push_leads()
+    assert books.statuses(database)["lost"] == "created"
+    assert created(vendor) == {"specimen": 1, "lost": 1}
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_a_lookup_that_fails_holds_up_nothing(
+    database: Database, vendor: Handle, status: int
+) -> None:
+    """Neither fresh leads nor opt-outs wait for a lead that cannot be looked up."""
+    books.add_campaign(database, shows_unprocessed=True)
+    books.add_leads(database, "gone")
+    push_leads()
+    doubt(database, "bad")
+    books.add_leads(database, "good")
+    books.opt_out(database, "bad", "gone")
+    vendor.fault(route="responses", kind="status", status=status, every=1)
+    disable_leads()
+    push_leads()
+    assert books.statuses(database) == {"gone": "created", "bad": "in_doubt", "good": "created"}
+    assert books.opt_outs(database)["gone"] == "disabled"
+
+
+def test_a_vendor_that_answers_no_lookup_still_gets_leads(
+    database: Database, vendor: Handle
+) -> None:
+    """After one pause: the lookups are put off, not the leads."""
+    books.add_campaign(database, shows_unprocessed=True)
+    doubt(database, *(f"D{n}" for n in range(10)))
+    books.add_leads(database, "good")
+    vendor.fault(route="responses", kind="status", status=500, every=1)
+    assert push_leads()["created"] == 1
+    assert books.statuses(database)["good"] == "created"
+
+
+def test_no_confirmation_counts_while_the_lead_is_in_doubt(
+    database: Database, vendor: Handle
+) -> None:
+    """Its create may be carried out after the disable: then it is disabled once more."""
+    vendor.change(unknown_disable="ignore")
+    books.add_campaign(database)
+    doubt(database, "a")
+    books.opt_out(database, "a")
+    disable_leads()
+    assert books.opt_outs(database) == {"a": "requested"}
+    # Now the request that had been on its way arrives.
+    books.run(database, "UPDATE leadloop.leads SET status = 'new', doubted_at = NULL")
+    books.run(database, "UPDATE leadloop.leads SET opted_out = false")
+    books.run(database, "DELETE FROM leadloop.disable_requests")
+    push_leads()
+    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now()")
+    books.opt_out(database, "a")
+    assert disable_leads()["disabled"] == 1
+    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a"}
