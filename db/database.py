@@ -148,7 +148,7 @@ class Database:
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self.plain_errors(), self._engine.begin() as connection:
+        with self._plain_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -158,7 +158,7 @@ class Database:
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self.plain_errors(), self._single.connect() as connection:
+        with self._plain_errors(), self._single.connect() as connection:
             yield connection
 
     @contextmanager
@@ -168,7 +168,7 @@ class Database:
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self.plain_errors():
+        with self._plain_errors():
             yield
 
     def insist(self, work: Callable[[Connection], T]) -> T:
@@ -191,11 +191,7 @@ class Database:
             return work(connection)
 
     @contextmanager
-    def plain_errors(self) -> Iterator[None]:
-        """The driver's errors in the block become DatabaseError; `begin` and `session` do so too.
-
-        For the use of a session's connection whose trouble is caught inside of the session.
-        """
+    def _plain_errors(self) -> Iterator[None]:
         try:
             yield
         except PendingRollbackError as error:

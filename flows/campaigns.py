@@ -149,7 +149,7 @@ class _Part:
         """Count the requests of a share; an error ends this campaign and no other."""
         before = self._place.transport.requests_sent
         try:
-            with self._place.database.plain_errors():
+            with self._place.database.plainly():
                 yield
         except LeadloopError as error:
             self.error = self.error or error

@@ -57,7 +57,7 @@ def sync_leads(campaigns: list[str] | None = None) -> Summary:
 
 
 def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> Run | None:
-    with _its_own_trouble(campaign, failures), place.database.plain_errors():
+    with _its_own_trouble(campaign, failures), place.database.plainly():
         return workplace.begin(place, "sync-leads", campaign)
     return None
 
