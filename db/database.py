@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg2
-from sqlalchemy import Connection, create_engine
+from psycopg2.extensions import make_dsn
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError
 
 from leadloop.core.errors import LeadloopError, RunError
 
@@ -22,8 +23,32 @@ logging.getLogger("sqlalchemy.engine.Engine").addFilter(
     lambda record: record.levelno > logging.DEBUG
 )
 
-_CONNECT = {"connect_timeout": 10, "application_name": "leadloop"}
-_RECONNECT_AFTER_S = (0.2, 1.0, 3.0)
+_CONNECT = {
+    "connect_timeout": 10,
+    "application_name": "leadloop",
+    # A server that vanished without a word is noticed within a minute, not within hours.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+# A statement of its own: poolers refuse what they do not know among a connection's first options.
+_ON_CONNECT = "SET lock_timeout = '30s'"
+_AGAIN_AFTER_S = (0.2, 1.0, 3.0)
+#: Serialization failure, deadlock, lock timeout: another transaction was in the way.
+_IN_THE_WAY = ("40001", "40P01", "55P03")
+_NOT_WHOLE = "the leadloop schema lacks a part: restore it from a backup"
+_WHAT_TO_DO = {
+    "55P03": "another connection has held a lock for too long: end it (pg_locks shows which) and"
+    " run this again",
+    "40P01": "another connection locks the same rows in another order: run this again",
+    "42501": "this role lacks a right: docs/how-to/connect-behind-a-pooler.md lists what it needs",
+    "42P01": _NOT_WHOLE,
+    "42703": _NOT_WHOLE,
+    "25006": "the server is read-only, perhaps a standby: name the primary in"
+    " LEADLOOP_DATABASE_URL",
+    "53100": "the server's disk is full: free some space",
+}
 
 
 class DatabaseError(RunError):
@@ -37,6 +62,11 @@ class DatabaseError(RunError):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.disconnected = disconnected
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same transaction may succeed the next time."""
+        return self.disconnected or self.sqlstate in _IN_THE_WAY
 
 
 class InvalidUrl(LeadloopError):
@@ -53,9 +83,30 @@ def normalised(text: str) -> URL:
         url = make_url(text)
     except ArgumentError:
         raise InvalidUrl("not a URL; write postgresql://user@host:5432/database") from None
+    except ValueError:
+        raise InvalidUrl(f"its port is not a number; {_ENCODE}") from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg2"):
-        raise InvalidUrl(f"{url.drivername}:// is not Postgres; write postgresql://…")
+        raise InvalidUrl("it is not Postgres; write postgresql://user@host:5432/database")
+    if text.count("@") > 1 or "@" in f"{url.host}{url.database}":
+        raise InvalidUrl(f"it is not clear where its login ends; {_ENCODE}")
+    if not 1 <= (url.port or 5432) <= 65535:
+        raise InvalidUrl("its port is not between 1 and 65535")
+    for option in url.query:
+        _require_known(option)
     return url.set(drivername="postgresql+psycopg2")
+
+
+_ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
+
+
+def _require_known(option: str) -> None:
+    try:
+        make_dsn(**{option: "1"})
+    except psycopg2.Error:
+        known = "such as sslmode=require"
+        raise InvalidUrl(
+            f"Postgres knows no option {option!r}; remove it or write one {known}"
+        ) from None
 
 
 class Database:
@@ -63,22 +114,22 @@ class Database:
 
     def __init__(self, url: str, *, connections: int) -> None:
         self._url = normalised(url)
-        self._engine = create_engine(
-            self._url,
-            pool_size=connections,
-            max_overflow=0,
-            hide_parameters=True,
-            connect_args=_CONNECT,
-        )
+        self._engine = self._pool(connections)
         # For single statements: no BEGIN and no COMMIT, a third of the ways there and back.
-        self._single = create_engine(
+        self._single = self._pool(connections, isolation_level="AUTOCOMMIT")
+
+    def _pool(self, connections: int, **more: str) -> Engine:
+        engine = create_engine(
             self._url,
             pool_size=connections,
             max_overflow=0,
-            isolation_level="AUTOCOMMIT",
             hide_parameters=True,
-            connect_args=_CONNECT,
+            # What the URL says wins.
+            connect_args={k: v for k, v in _CONNECT.items() if k not in self._url.query},
+            **more,
         )
+        event.listen(engine, "connect", _on_connect)
+        return engine
 
     def __enter__(self) -> Self:
         """The database; the pool is closed at the end of the block."""
@@ -127,19 +178,19 @@ class Database:
             yield
 
     def insist(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction, again on a new connection if this one was cut.
+        """Run `work` in a transaction, again where it was cut or another one was in the way.
 
         For work that may be repeated: the commit of a cut connection may have happened.
 
         Raises:
-            DatabaseError: Postgres refused, or stayed away for some seconds.
+            DatabaseError: Postgres refused, or did so or stayed away several times.
         """
-        for pause_s in _RECONNECT_AFTER_S:
+        for pause_s in _AGAIN_AFTER_S:
             try:
                 with self.begin() as connection:
                     return work(connection)
             except DatabaseError as error:
-                if not error.disconnected:
+                if not error.passes:
                     raise
             time.sleep(pause_s)
         with self.begin() as connection:
@@ -149,12 +200,17 @@ class Database:
     def _plain_errors(self) -> Iterator[None]:
         try:
             yield
+        except PendingRollbackError as error:
+            # An earlier statement on it has met the end of this connection.
+            raise self._plain(error, disconnected=True) from None
         except DBAPIError as error:
-            raise self._plain(error.orig, error.connection_invalidated) from None
+            raise self._plain(error.orig, disconnected=error.connection_invalidated) from None
         except psycopg2.Error as error:
-            raise self._plain(error, isinstance(error, psycopg2.InterfaceError)) from None
+            raise self._plain(
+                error, disconnected=isinstance(error, psycopg2.InterfaceError)
+            ) from None
 
-    def _plain(self, error: BaseException | None, disconnected: bool) -> DatabaseError:
+    def _plain(self, error: BaseException | None, *, disconnected: bool) -> DatabaseError:
         sqlstate = getattr(error, "pgcode", None)
         diagnosis = getattr(error, "diag", None)
         constraint = getattr(diagnosis, "constraint_name", None)
@@ -167,15 +223,26 @@ class Database:
                 disconnected=True,
             )
         about = f", constraint {constraint}" if constraint else ""
+        advice = f": {_WHAT_TO_DO[sqlstate]}" if sqlstate in _WHAT_TO_DO else ""
         return DatabaseError(
-            f"Postgres refused: {type(error).__name__} (SQLSTATE {sqlstate}{about})",
+            f"Postgres refused: {type(error).__name__} (SQLSTATE {sqlstate}{about}){advice}",
             sqlstate=sqlstate,
             # Class 08 is a broken connection, 57P a server or a session that was shut down.
             disconnected=disconnected or sqlstate.startswith(("08", "57P")),
         )
 
 
+def _on_connect(connection: Any, _: object) -> None:
+    before = connection.autocommit
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(_ON_CONNECT)
+    connection.autocommit = before
+
+
 _TROUBLES = (
+    ("does not support SSL", "it speaks no TLS, which sslmode in the URL asks for"),
+    ("certificate", "its certificate, or the file of one that the URL names, is no good"),
     ("password authentication failed", "wrong user or password"),
     ("no password supplied", "it asks for a password"),
     ("Connection refused", "connection refused"),
@@ -187,6 +254,8 @@ _TROUBLES = (
     ("starting up", "it is starting up"),
     ("terminating connection", "the connection was cut"),
     ("closed the connection", "the connection was cut"),
+    ("invalid transaction", "the connection was cut"),
+    ("invalid", "an option in the URL has a value that Postgres does not take"),
 )
 
 

@@ -9,6 +9,13 @@ from sqlalchemy import Connection, text
 
 from leadloop.core.errors import UsageError
 
+# A version table without a version counts as nothing: an init that was broken off leaves none.
+_ANYTHING = text("""
+SELECT EXISTS (SELECT FROM pg_class
+                WHERE relnamespace = to_regnamespace('leadloop') AND relkind IN ('r', 'p', 'v', 'm')
+                  AND relname <> 'alembic_version')
+""")
+
 
 def migrate(connection: Connection) -> str:
     """Bring the schema up to this version of leadloop; safe to run from several places at once.
@@ -17,13 +24,15 @@ def migrate(connection: Connection) -> str:
         The version that it has now.
 
     Raises:
-        UsageError: the schema is of a newer leadloop.
+        UsageError: the schema is of a newer leadloop, or not one of leadloop's.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
     config = _config()
     current = version(connection)
-    if current is not None and current not in _known(config):
+    if current is None:
+        _require_empty(connection)
+    elif current not in _known(config):
         raise UsageError(_too_new(current))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
@@ -46,6 +55,7 @@ def require_current(connection: Connection) -> None:
     if current == _head(config):
         return
     if current is None:
+        _require_empty(connection)
         raise UsageError("the database has no leadloop schema yet: run `leadloop init`")
     if current in _known(config):
         raise UsageError(f"the leadloop schema is at version {current}: run `leadloop init`")
@@ -61,6 +71,20 @@ def version(connection: Connection) -> str | None:
         text("SELECT version_num FROM leadloop.alembic_version")
     )
     return current
+
+
+def _require_empty(connection: Connection) -> None:
+    """Make sure that a schema without a version has nothing in it.
+
+    Raises:
+        UsageError: it has: somebody else's tables, or what was left of ours.
+    """
+    if connection.scalar(_ANYTHING):
+        raise UsageError(
+            "the database has a schema leadloop that `leadloop init` did not make, or that has lost"
+            " its version: move it away (ALTER SCHEMA leadloop RENAME TO leadloop_old), then run"
+            " `leadloop init`"
+        )
 
 
 def _too_new(current: str) -> str:

@@ -62,6 +62,18 @@ SELECT channel, count(*) AS attempts FROM leadloop.outreach_attempts
  WHERE campaign_id = ANY(:ids) GROUP BY channel ORDER BY channel
 """)
 
+_OPEN_OPT_OUTS = text("""
+SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
+       count(*) FILTER (WHERE status = 'failed') AS failed
+  FROM leadloop.disable_requests
+ WHERE status IN ('requested', 'failed') AND campaign_id = ANY(:ids)
+""")
+
+
+def open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """How many opt-outs are `requested`, and how many have `failed`."""
+    return dict(connection.execute(_OPEN_OPT_OUTS, {"ids": list(ids)}).one()._mapping)
+
 
 def campaigns(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """A row a campaign; all of them where no ids are given. Times in UTC, lags in seconds."""

@@ -379,13 +379,20 @@ def results_page(connection: Connection) -> str:
             ["exit", "means"],
             [
                 ["0", "The run did its work. Rejected leads are recorded, not a failure."],
-                ["1", "The run failed in part or whole, or had to stop; `doctor` found a fault."],
+                [
+                    "1",
+                    "The run failed in part or whole, or was stopped (Ctrl-C, SIGTERM); a file was"
+                    " not loaded whole; `doctor` found something that does not answer.",
+                ],
                 ["2", "Wrong usage or settings: nothing was begun. The line on stderr says what."],
             ],
         ),
+        "`sandbox` ends with 0 on Ctrl-C and SIGTERM: that is how it is told to stop. A reader that"
+        " goes away, or a full disk under the output, does not change the exit.",
         "With `--json`, the last line on stdout is one JSON object; progress, logs and errors go"
-        " to stderr. Where a run failed (exit 1) the object also has `error`, and its counts say"
-        " what was done all the same. With exit 2 there is no object. Times are ISO 8601 in UTC.",
+        " to stderr. Where a run failed or was stopped (exit 1) the object also has `error`, and"
+        " its counts say what was done all the same; where it had not begun, `error` is all. With"
+        " exit 2 there is no object. Times are ISO 8601 in UTC.",
         "## push, disable, poll, backfill",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id."
         " After a poll or backfill each campaign also has `lookback_needed_s`: the"
@@ -412,7 +419,8 @@ def results_page(connection: Connection) -> str:
                 [
                     "`load`",
                     "`loaded`: leads inserted; `existing`: leads that were there already and stay"
-                    " as they are; `bad`: lines passed over, each told on stderr",
+                    " as they are; `bad`: lines passed over, each told on stderr (exit 1 where an"
+                    " open quote lost several, or none could be loaded)",
                 ],
                 [
                     "`requeue`",
@@ -420,7 +428,7 @@ def results_page(connection: Connection) -> str:
                 ],
                 [
                     "`doctor`",
-                    "`checks`: a list of `check`, `ok`, `detail`, up to the first failure",
+                    "`checks`: a list of `check`, `ok`, `detail`, without what rests on a fault",
                 ],
             ],
         ),

@@ -4,14 +4,22 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from httpx import TransportError
 from prefect import Flow
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 
 from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
+from leadloop.core.errors import UsageError
 from leadloop.core.progress import Watcher, watcher
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
@@ -54,7 +62,35 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
         watcher.reset(token)
 
 
+def require_server() -> None:
+    """See that the Prefect server of PREFECT_API_URL answers, and lets us in.
+
+    Raises:
+        UsageError: it does not; one line says why and what to do.
+    """
+    # One short try: a person waits, and a run would meet the same.
+    impatient = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+    try:
+        with temporary_settings(impatient), get_client(sync_client=True) as client:
+            client.read_flows(limit=1)
+    except Exception as error:
+        # Whatever it raises about an address that is none, or that is somebody else's.
+        raise UsageError(
+            f"PREFECT_API_URL: {_trouble(error)}; correct it, or unset it to have a small server"
+            " of our own"
+        ) from None
+
+
+def _trouble(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+    if isinstance(error, TransportError):
+        return f"no server answers there ({type(error).__name__})"
+    answer = "" if status is None else f" (HTTP {status})"
+    return f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"
+
+
 def _in_our_words(record: logging.LogRecord) -> bool:
-    """Drop Prefect's own account of an error of ours, which the caller says in one line."""
-    told_twice = str(record.msg).startswith(("Finished in state", "Still processing items"))
-    return record.exc_info is None and not told_twice
+    """Drop what the caller says in one line at the end: errors, in Prefect's words or ours."""
+    return record.levelno < logging.ERROR and not str(record.msg).startswith("Still processing")

@@ -64,6 +64,7 @@ def run_campaigns(
     Raises:
         UsageError: settings are wrong, a campaign is unknown, the schema is not ours.
         CampaignsFailed: not all of it could be done; the rest was.
+        BaseException: the run was stopped (Ctrl-C, SIGTERM); see `with_summary`.
     """
     settings = Settings.load()
     with workplace.opened(settings) as place:
@@ -72,10 +73,20 @@ def run_campaigns(
         ]
         try:
             _take_turns(parts, step)
-        finally:
+        except BaseException as error:
             for part in parts:
                 part.end_if_open()
+            raise with_summary(error, _sums(parts, counts)) from None
     return _summary(parts, counts)
+
+
+def with_summary(error: BaseException, summary: Summary) -> BaseException:
+    """The error that stops a run, with a `summary` of what was done for whoever catches it.
+
+    It stays the error that it is: Prefect tells a cancelled run from a failed one by its type.
+    """
+    vars(error)["summary"] = summary
+    return error
 
 
 class _Part:
@@ -96,11 +107,11 @@ class _Part:
         self._place = place
         self._finish = finish
         self._requests = 0
-        self._open = True
-        self._run = workplace.begin(place, flow, campaign)
+        self._run: Run | None = None
         self._work: Work | None = None
         self._share = 0
         with self._counting():
+            self._run = workplace.begin(place, flow, campaign)
             self._work = start(self._run)
 
     def turn(self, step: Step) -> bool:
@@ -117,16 +128,19 @@ class _Part:
         return more and self.error is None
 
     def end(self) -> None:
-        """Write how it ended."""
-        if self._work is not None:
-            self.counted |= self._work.counts()
+        """Write how it ended; where even that fails, it is no other campaign's trouble."""
+        run, self._run = self._run, None
+        with self._counting():
+            if self._work is not None:
+                self.counted |= self._work.counts()
         self.counted["requests"] = self._requests
-        workplace.end(self._run, self.counted, self.error)
-        self._open = False
+        with self._counting():
+            if run is not None:
+                workplace.end(run, self.counted, self.error)
 
     def end_if_open(self) -> None:
         """Write that it was broken off."""
-        if self._open:
+        if self._run is not None:
             self.error = self.error or RunError("the run was stopped before it was done")
             self.end()
 
@@ -135,9 +149,10 @@ class _Part:
         """Count the requests of a share; an error ends this campaign and no other."""
         before = self._place.transport.requests_sent
         try:
-            yield
+            with self._place.database.plainly():
+                yield
         except LeadloopError as error:
-            self.error = error
+            self.error = self.error or error
             self._place.log.error("campaign %s: %s", self.campaign_id, in_one_line(error))
         finally:
             self._requests += self._place.transport.requests_sent - before
@@ -160,13 +175,17 @@ def _take_turns(parts: list[_Part], step: Step) -> None:
 
 
 def _summary(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
-    each = {part.campaign_id: part.counted for part in parts}
-    summary: Summary = {**added_up(list(each.values()), [*counts, "requests"]), "campaigns": each}
+    summary = _sums(parts, counts)
     failed = {part.campaign_id: part.error for part in parts if part.error}
     if failed:
         lines = [f"campaign {name}: {in_one_line(error)}" for name, error in failed.items()]
         raise CampaignsFailed("; ".join(lines), summary)
     return summary
+
+
+def _sums(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
+    each = {part.campaign_id: part.counted for part in parts}
+    return {**added_up(list(each.values()), [*counts, "requests"]), "campaigns": each}
 
 
 def added_up(counted: Sequence[Mapping[str, int]], names: Sequence[str]) -> dict[str, int]:

@@ -1,17 +1,20 @@
 """`sync-leads`: the whole loop once, opt-outs first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
 
-from flows.campaigns import CampaignsFailed, Summary, chosen
+from flows.campaigns import CampaignsFailed, Summary, chosen, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
+from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError, UsageError
 from leadloop.settings import Settings
 from tasks import workplace
+from tasks.workplace import Run, Workplace
 
 _STAGES: dict[str, Callable[..., Summary]] = {
     "disable": disable_leads,
@@ -31,35 +34,62 @@ def sync_leads(campaigns: list[str] | None = None) -> Summary:
         The three summaries under `disable`, `push` and `poll`.
     """
     with workplace.opened(Settings.load()) as place:
-        found = chosen(place, campaigns)
-        ids = [campaign.campaign_id for campaign in found]
-        runs = [workplace.begin(place, "sync-leads", campaign) for campaign in found]
-        summary: dict[str, Any] = {}
+        failures: list[str] = []
+        runs = [
+            run
+            for campaign in chosen(place, campaigns)
+            if (run := _begin(place, campaign, failures))
+        ]
+        summary: Summary = {}
         error: BaseException | None = RunError("the run was stopped before it was done")
         try:
-            error = _do_stages(ids, summary)
+            _do_stages([run.campaign.campaign_id for run in runs], summary, failures)
+            error = CampaignsFailed("; ".join(failures), summary) if failures else None
+        except BaseException as stop:
+            raise with_summary(stop, summary) from None
         finally:
             for run in runs:
-                workplace.end(run, _counts_of(summary, run.campaign.campaign_id), error)
-    if error is not None:
-        raise error
+                with _its_own_trouble(run.campaign, failures):
+                    workplace.end(run, _counts_of(summary, run.campaign.campaign_id), error)
+    if failures:
+        raise CampaignsFailed("; ".join(failures), summary)
     return summary
 
 
-def _do_stages(ids: Sequence[str], summary: dict[str, Any]) -> CampaignsFailed | None:
+def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> Run | None:
+    with _its_own_trouble(campaign, failures), place.database.plainly():
+        return workplace.begin(place, "sync-leads", campaign)
+    return None
+
+
+@contextmanager
+def _its_own_trouble(campaign: Campaign, failures: list[str]) -> Iterator[None]:
+    """An error in the block is told, and is no other campaign's."""
+    try:
+        yield
+    except RunError as error:
+        failures.append(f"campaign {campaign.campaign_id}: {error}")
+
+
+def _do_stages(ids: Sequence[str], summary: Summary, failures: list[str]) -> None:
     """Run the stages as flows of their own; what they did goes into `summary`."""
-    failures: list[str] = []
-    for name, stage in _STAGES.items():
+    for name, stage in _STAGES.items() if ids else ():
         try:
             summary[name] = stage(campaigns=list(ids))
         except UsageError:
             raise
-        except CampaignsFailed as error:
-            summary[name] = error.summary
-            failures.append(f"{name}: {error}")
         except RunError as error:
             failures.append(f"{name}: {error}")
-    return CampaignsFailed("; ".join(failures), summary) if failures else None
+            _keep(summary, name, error)
+        except BaseException as error:
+            _keep(summary, name, error)
+            raise
+
+
+def _keep(summary: Summary, stage: str, error: BaseException) -> None:
+    done = getattr(error, "summary", None)
+    if done is not None:
+        summary[stage] = done
 
 
 def _counts_of(summary: Summary, campaign_id: str) -> dict[str, Any]:

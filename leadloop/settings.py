@@ -1,21 +1,43 @@
 """The settings: `LEADLOOP_…` in the environment, or in `.env` of the working directory."""
 
 import re
+from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+)
 
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
 
+_DOTENV = ".env"
+_PREFIX = "LEADLOOP_"
+_A_DAY_S = 86_400
+_A_MONTH_S = 30 * _A_DAY_S
+# How alike an unknown name and a setting must be to be told: more than `PORT` and `PASSWORD`.
+_ALIKE = 0.65
+
 
 def _sound_address(text: str) -> str:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "write it as https://host, or https://host:port, port 1 to 65535"
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("write it as https://host")
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValueError("write it as https://host, or https://host:port, port 1 to 65535")
     if parts.username or parts.query or parts.fragment:
         raise ValueError("write it as https://host, with no login, query or fragment")
     if parts.scheme == "http" and not _loopback(parts.hostname):
@@ -36,11 +58,34 @@ def _sound_token(token: SecretStr | None) -> SecretStr | None:
     return token
 
 
+def _sound_rate(text: str) -> str:
+    """Requests/seconds; in plain digits, so that no exponent makes a ring of slots absurd."""
+    form = re.fullmatch(r"(\d{1,7})/(\d{1,5}(?:\.\d{1,6})?)", text)
+    if not form or not 1 <= int(form[1]) <= 1_000_000 or not 0 < float(form[2]) <= _A_DAY_S:
+        raise ValueError(
+            "write requests/seconds, as in 100/60: 1 to 1000000 requests, up to 86400 seconds"
+        )
+    return text
+
+
+def _sound_timeout(text: str) -> str:
+    form = re.fullmatch(r"(\d{1,4}(?:\.\d{1,6})?),(\d{1,4}(?:\.\d{1,6})?)", text)
+    if not form or not all(0 < float(seconds) <= 3600 for seconds in form.groups()):
+        raise ValueError("write connect,read, as in 5,60: each above 0 and up to 3600 seconds")
+    return text
+
+
+def _sound_region(text: str) -> str:
+    if text not in SUPPORTED_REGIONS:
+        raise ValueError("write a country's two capital letters, as in US or GB")
+    return text
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. A campaign's row overrides those that it has columns for."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LEADLOOP_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_file=_DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     database_url: SecretStr | None = Field(
@@ -56,23 +101,29 @@ class Settings(BaseSettings):
     client_secret: SecretStr | None = Field(None, description="OAuth password grant")
     username: str | None = Field(None, description="OAuth password grant")
     password: SecretStr | None = Field(None, description="OAuth password grant")
-    rate_limit: str = Field(
+    rate_limit: Annotated[str, AfterValidator(_sound_rate)] = Field(
         "100/60",
-        pattern=r"^[1-9]\d*/(0*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)$",
-        description="requests/seconds for the whole business, over all processes",
+        description="requests/seconds for the whole business, over all processes: up to 1000000"
+        " requests, up to 86400 seconds",
     )
-    batch_size: int = Field(100, gt=0, description="leads a create or disable request")
-    page_size: int = Field(100, gt=0, description="results a page")
-    concurrency: int = Field(4, gt=0, le=64, description="API requests in flight in one run")
-    timeout: str = Field(
-        "5,60", pattern=r"^\d+(\.\d+)?,\d+(\.\d+)?$", description="connect,read in seconds"
+    batch_size: int = Field(100, ge=1, le=10_000, description="leads a create or disable request")
+    page_size: int = Field(100, ge=1, le=10_000, description="results a page")
+    concurrency: int = Field(4, ge=1, le=64, description="API requests in flight in one run")
+    timeout: Annotated[str, AfterValidator(_sound_timeout)] = Field(
+        "5,60", description="connect,read in seconds, each above 0 and up to 3600"
     )
-    lookback: int = Field(900, ge=0, description="seconds read again behind the watermark")
-    settle: int = Field(60, ge=0, description="seconds that the vendor may take to show something")
-    window: int = Field(3600, gt=0, description="the longest window of one reading, in seconds")
+    lookback: int = Field(
+        900, ge=0, le=_A_MONTH_S, description="seconds read again behind the watermark"
+    )
+    settle: int = Field(
+        60, ge=0, le=_A_DAY_S, description="seconds that the vendor may take to show something"
+    )
+    window: int = Field(
+        3600, ge=1, le=_A_MONTH_S, description="the longest window of one reading, in seconds"
+    )
     epoch_unit: Literal["ms", "s"] = Field("ms", description="unit of the window bounds sent")
-    default_region: str = Field(
-        "US", pattern="^[A-Z]{2}$", description="for phone numbers without a country code"
+    default_region: Annotated[str, AfterValidator(_sound_region)] = Field(
+        "US", description="for phone numbers without a country code, two capital letters"
     )
 
     @classmethod
@@ -86,10 +137,27 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            name = "LEADLOOP_" + "_".join(map(str, first["loc"])).upper()
+            field = str(first["loc"][0])
             raise UsageError(
-                f"{name} is wrong: {_plain(first['msg'], str(first['loc'][0]))}"
+                f"{_variable(field)} is wrong: {_in_our_words(field, first['msg'])}"
             ) from None
+        except UnicodeDecodeError:
+            raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
+        except OSError as error:
+            raise UsageError(f"{_DOTENV} cannot be read: {error.strerror}") from None
+
+    @classmethod
+    def misspelt(cls) -> dict[str, str]:
+        """Variables that are no setting and look like one, each with that one's name."""
+        known = {_bare(_variable(field)): _variable(field) for field in cls.model_fields}
+        present = {*EnvSettingsSource(cls).env_vars, *DotEnvSettingsSource(cls).env_vars}
+        return {
+            name: known[near[0]]
+            for name in sorted(map(str.upper, present))
+            if name.startswith(_PREFIX)
+            and name not in known.values()
+            and (near := get_close_matches(_bare(name), known, n=1, cutoff=_ALIKE))
+        }
 
     def campaign_rules(self) -> CampaignRules:
         """What holds for a campaign whose row overrides nothing."""
@@ -144,12 +212,21 @@ class Settings(BaseSettings):
             raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
 
 
-_FORMS = {
-    "rate_limit": "write requests/seconds, as in 100/60",
-    "timeout": "write connect,read in seconds, as in 5,60",
-    "default_region": "write two capital letters, as in US",
-}
+def _variable(field: str) -> str:
+    return _PREFIX + field.upper()
 
 
-def _plain(message: str, field: str) -> str:
-    return _FORMS.get(field, message.removeprefix("Value error, "))
+def _bare(variable: str) -> str:
+    """What a name comes down to for one who types it wrong."""
+    return variable.removeprefix(_PREFIX).replace("_", "")
+
+
+def _in_our_words(field: str, message: str) -> str:
+    if message.startswith("Value error, "):
+        return message.removeprefix("Value error, ")
+    form = Settings.model_json_schema()["properties"][field]
+    if "enum" in form:
+        return f"write {' or '.join(form['enum'])}"
+    if "minimum" in form:
+        return f"write a whole number from {form['minimum']} to {form['maximum']}"
+    return "it is not text"

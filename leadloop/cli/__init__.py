@@ -1,9 +1,17 @@
 """The command line: `leadloop …`."""
 
+import signal
 import sys
-from typing import cast
+from types import FrameType
+from typing import NoReturn, cast
 
+from leadloop.cli.streams import make_patient
 from leadloop.core.errors import LeadloopError, UsageError
+
+#: What is said of work that was broken off by Ctrl-C or SIGTERM.
+STOPPED = "stopped; run it again to go on where it was"
+# What typer makes of a KeyboardInterrupt, in its standalone mode and out of it.
+_TYPER_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -12,23 +20,38 @@ def main() -> None:
     Exits with 0 where the work was done, 1 where a run failed or had to stop, 2 for wrong usage or
     settings; errors are one line on stderr.
     """
-    import typer
+    why_lost = make_patient()
+    signal.signal(signal.SIGTERM, _stop)
+    code, message = _run()
+    if message:
+        print(f"leadloop: {message}", file=sys.stderr)
+    if lost := why_lost():
+        print(f"leadloop: not all of the output could be written: {lost}", file=sys.stderr)
+    sys.exit(code)
 
-    from leadloop.cli.app import app
+
+def _run() -> tuple[int, str]:
+    """The exit code, and a line about what went wrong."""
+    try:
+        import typer
+
+        from leadloop.cli.app import app
+    except KeyboardInterrupt:
+        return 1, STOPPED
 
     # The class that typer raises for every wrong command line has no public name of its own.
     wrong_usage = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False) or 0
+        return (1, STOPPED) if code == _TYPER_INTERRUPTED else (code, "")
     except wrong_usage as error:
-        _end(error.format_message(), 2)
+        return 2, error.format_message()
     except LeadloopError as error:
-        _end(str(error), 2 if isinstance(error, UsageError) else 1)
+        return (2 if isinstance(error, UsageError) else 1), str(error)
     except (KeyboardInterrupt, typer.Abort):
-        _end("stopped", 1)
+        return 1, STOPPED
 
 
-def _end(message: str, code: int) -> None:
-    if message:
-        print(f"leadloop: {message}", file=sys.stderr)
-    sys.exit(code)
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends a command as Ctrl-C does: it writes down what it has done."""
+    raise KeyboardInterrupt

@@ -1,21 +1,24 @@
 """The commands. Each translates its arguments, delegates, and shows what came of it."""
 
 import json
+import shlex
 import sys
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
-from leadloop.cli import stage, tables
+from leadloop import __version__
+from leadloop.cli import STOPPED, hints, stage, tables
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.timestamps import read_time_argument
 
 app = typer.Typer(
     name="leadloop",
-    help="Close the loop between your Postgres and SquadVoice's Leads API.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -29,6 +32,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the las
 
 err = Console(stderr=True)
 out = Console()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"leadloop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say which it is.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Close the loop between your Postgres and SquadVoice's Leads API."""
 
 
 @app.command()
@@ -49,24 +68,34 @@ def init(as_json: AsJson = False) -> None:
         out.print(f"The leadloop schema is at version {version} ({place}).", soft_wrap=True)
 
 
-@app.command()
+class _PlainUsage(TyperCommand):
+    """`load FILE` as everybody writes it, and not typer's `load {FILE}`."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+@app.command(cls=_PlainUsage)
 def load(
-    file: Annotated[Path, typer.Argument(help="A CSV file with a header.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A CSV file with a header; -: standard input.")
+    ],
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
     as_json: AsJson = False,
 ) -> None:
     """Load leads from a CSV file; columns that are no field of a lead become custom fields."""
     from leadloop.cli.load import load_file
 
-    if not campaign.strip():
-        raise UsageError("--campaign is empty: write the vendor's id of the campaign")
+    _require_named([campaign])
 
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
-        loaded = load_file(database, file, campaign, err)
-    if as_json:
-        _print_json(loaded)
-    else:
-        out.print(tables.counted(f"loaded into {campaign}", loaded))
+    def work() -> Mapping[str, Any]:
+        with stage.settings_with_database() as settings, stage.database(settings) as database:
+            return load_file(database, file, campaign, sys.stderr)
+
+    _carry_out(
+        work, lambda loaded: out.print(tables.counted(f"loaded into {campaign}", loaded)), as_json
+    )
 
 
 @app.command()
@@ -111,7 +140,7 @@ def backfill(
     """Read a range of outcomes again. The watermark never moves back."""
     bounds = {"after": _time("--after", after), "before": _time("--before", before)}
     if bounds["before"] <= bounds["after"]:
-        raise UsageError("the range ends before it begins: --before must be later than --after")
+        raise UsageError("the range is empty: --before must be later than --after")
     _run("backfill-outcomes", campaigns, bounds, as_json)
 
 
@@ -132,6 +161,7 @@ def status(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
     """Show where every campaign stands."""
     from db import status as query
 
+    _require_named(campaigns)
     with (
         stage.settings_with_database() as settings,
         stage.database(settings) as database,
@@ -168,6 +198,7 @@ def requeue(
     """Have leads sent again once what was wrong with them is mended."""
     from leadloop.cli.requeue import requeue_leads
 
+    _require_named(campaigns)
     chosen = {"rejected": rejected, "in_doubt": in_doubt, "disables": disables}
     kinds = [name for name, wanted in chosen.items() if wanted]
     if not kinds:
@@ -182,7 +213,7 @@ def requeue(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check the settings, the database, the API and the login, one line each."""
+    """Check the settings, the database, the API, the login and Prefect, one line each."""
     from leadloop.cli.doctor import examine
 
     findings = examine()
@@ -192,9 +223,9 @@ def doctor(as_json: AsJson = False) -> None:
         for finding in findings:
             mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
             out.print(f"{mark} {finding.name}: ", end="")
-            out.print(finding.said, markup=False, highlight=False, soft_wrap=True)
+            out.print(finding.said, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(2 if any(finding.wrong_settings for finding in findings) else 1)
 
 
 @app.command()
@@ -205,26 +236,38 @@ def demo() -> None:
     play(err, out)
 
 
-@app.command()
+class _WithRules(TyperCommand):
+    """The help lists the rules, which are looked up only then: their package is slow to import."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The usual help, and each rule with its default."""
+        super().format_help(ctx, formatter)
+        from leadloop.sandbox.rules import Rules
+
+        print("Rules, with their defaults here:\n\n  " + "\n  ".join(Rules.described()))
+
+
+@app.command(cls=_WithRules)
 def sandbox(
     port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8080,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rule", help="key=value, repeatable: max_batch=10, pace=5, rate_limit=10/1"),
+        typer.Option("--rule", help="key=value, as in pace=5; `sandbox --help` lists them."),
     ] = None,
 ) -> None:
-    """Serve a stand-in of the vendor's API on loopback. Ctrl-C ends it."""
+    """Serve a stand-in of the vendor's API on loopback, until Ctrl-C ends it, with exit 0."""
     from leadloop.sandbox.rules import Rules
     from leadloop.sandbox.server import serve
 
     try:
         settled = Rules.from_texts(rules or [])
     except ValueError as error:
-        raise UsageError(f"--rule: {error}") from None
+        raise UsageError(str(error)) from None
 
     def ready(url: str) -> None:
         print(f"The sandbox listens on {url}", flush=True)
-        print(f"LEADLOOP_API_URL={url} LEADLOOP_API_TOKEN={settled.tokens[0]}", flush=True)
+        token = shlex.quote(settled.tokens[0])
+        print(f"export LEADLOOP_API_URL={url} LEADLOOP_API_TOKEN={token}", flush=True)
 
     try:
         serve(settled, "127.0.0.1", port, on_ready=ready)
@@ -238,19 +281,51 @@ def _run(flow: str, campaigns: list[str] | None, more: dict[str, Any], as_json: 
     """Run a flow by hand: check first, then wait for Prefect, then show what was done."""
     from leadloop.cli.running import run_flow
 
+    _require_named(campaigns)
+
+    def show(summary: Mapping[str, Any]) -> None:
+        tables.show_summary(out, flow, summary)
+
+    def work() -> Mapping[str, Any]:
+        return run_flow(flow, campaigns or [], more, err)
+
+    _carry_out(work, show, as_json)
+
+
+def _carry_out(
+    work: Callable[[], Mapping[str, Any]],
+    show: Callable[[Mapping[str, Any]], None],
+    as_json: bool,
+) -> None:
+    """Show what was done, also where it failed or was stopped half-way."""
     failure: RunError | None = None
     try:
-        summary = run_flow(flow, campaigns or [], more, err)
+        summary = work()
     except RunError as error:
-        failure, summary = error, getattr(error, "summary", {})
-    except KeyboardInterrupt:
-        failure, summary = RunError("stopped; run it again to go on where it was"), {}
+        failure, summary = error, _done(error)
+    except KeyboardInterrupt as error:
+        failure, summary = RunError(STOPPED), _done(error)
     if as_json:
-        _print_json(summary | ({"error": str(failure)} if failure else {}))
+        _print_json({**summary, **({"error": str(failure)} if failure else {})})
     elif summary:
-        tables.show_summary(out, flow, summary)
+        show(summary)
+    for hint in hints.left_over(summary) + ([] if failure else hints.nothing_to_poll(summary)):
+        print(hint, file=sys.stderr)
     if failure:
         raise failure
+
+
+def _done(error: BaseException | None) -> Mapping[str, Any]:
+    """The summary of an error, or of the one that it replaced (Prefect's for SIGTERM, by ours)."""
+    while error is not None and not hasattr(error, "summary"):
+        error = error.__context__
+    summary: Mapping[str, Any] = getattr(error, "summary", {})
+    return summary
+
+
+def _require_named(campaigns: list[str] | None) -> None:
+    if not all(campaign.strip() for campaign in campaigns or []):
+        raise UsageError("--campaign is empty: write the vendor's id of the campaign")
 
 
 def _time(option: str, text: str) -> datetime:

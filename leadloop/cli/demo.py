@@ -3,9 +3,14 @@
 Everything it makes is under `.leadloop/demo/`, which it begins anew each time.
 """
 
+import fcntl
 import os
+import shlex
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,23 +19,36 @@ from db import campaigns, loading, opt_outs, schema, status
 from db.database import Database
 from leadloop.cli import people, stage, tables
 from leadloop.cli.watching import bars
-from leadloop.sandbox import server as sandbox
-from leadloop.sandbox.rules import Rules
+from leadloop.core.errors import UsageError
+from leadloop.sandbox import Handle, Rules, running
 
 CAMPAIGN = "DEMO01"
 LEADS = 2000
-# Half of the outcomes are there after some four seconds; the polls below see most of them.
-_PACE_S = 6.0
-_POLLS = 3
-_BETWEEN_POLLS_S = 4.0
+_LEADS_FILE = "leads.csv"
+# Half of the outcomes are there after some two seconds, the last of 2,000 after some 24.
+_PACE_S = 3.0
+_FIRST_POLLS_AFTER_S = (3.0, 6.0)
+# What is not there by then is left: the demo takes no more than a minute.
+_OUTCOMES_WITHIN_S = 50.0
 _SEED = 7
 
 _NEXT = """
-What next?
-  look at what is left       cd .leadloop/demo && leadloop status
-  play it by hand            leadloop sandbox --port 8080      (prints the two settings to export)
-                             leadloop init; leadloop load FILE.csv --campaign C; leadloop sync
-  point it at your own       set LEADLOOP_DATABASE_URL, LEADLOOP_API_TOKEN; then leadloop doctor
+What next? From this folder:
+{path}
+  # look at what is left
+  (cd {home}/demo && leadloop status)
+
+  # play it by hand: in one terminal
+  leadloop sandbox --port 8080 --rule pace=5
+  # in another one, with the line that the sandbox prints
+  export LEADLOOP_API_URL=http://127.0.0.1:8080 LEADLOOP_API_TOKEN=sandbox-token
+  leadloop init
+  leadloop load {home}/demo/{leads} --campaign TRY
+  leadloop sync
+  leadloop status
+
+  # point it at your own: set LEADLOOP_DATABASE_URL and LEADLOOP_API_TOKEN instead, then
+  leadloop doctor
 """
 
 
@@ -38,15 +56,14 @@ def play(err: Console, out: Console) -> None:
     """Run disable, push and poll as real Prefect flows while outcomes trickle in.
 
     Raises:
-        UsageError: a server that it needs does not start.
+        UsageError: a server that it needs does not start, the directory cannot be used, or another
+            demo runs in it.
         RunError: a flow failed.
     """
     started = time.monotonic()
-    directory = stage.HOME / "demo"
-    directory.mkdir(parents=True, exist_ok=True)
-    os.chdir(directory)
     with ExitStack() as stack:
-        _surround(stack)
+        stack.enter_context(_in_a_directory_of_its_own())
+        handle = _surround(stack)
         server = stack.enter_context(stage.prefect_server())
         settings = stack.enter_context(stage.settings_with_database())
         database = stack.enter_context(stage.database(settings, ready=False))
@@ -54,20 +71,59 @@ def play(err: Console, out: Console) -> None:
         out.print(f"{LEADS:,} leads in Postgres, the sandbox API at {settings.api_url}.")
         with err.status("waiting for Prefect"):
             server.wait()
-        requests = _loop(database, err, out)
+        requests = _first_loop(database, err, out)
+        left = _wait_for_outcomes(handle, started + _OUTCOMES_WITHIN_S, err)
+        requests += _run("poll-outcomes", err, out)
         _show(database, out, requests)
+    if left:
+        out.print(f"{left} outcomes were still to come when the demo's minute was over.")
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
-    out.print(_NEXT, markup=False, highlight=False, soft_wrap=True)
+    print(_what_next())
 
 
-def _surround(stack: ExitStack) -> None:
+@contextmanager
+def _in_a_directory_of_its_own() -> Iterator[None]:
+    """Work in `.leadloop/demo`, where no other demo may be at work."""
+    directory = stage.HOME / "demo"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        people.write_csv(directory / _LEADS_FILE, 100)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {error.filename or directory}: {error.strerror}; run the demo where"
+            " you may write"
+        ) from None
+    with lock, chdir(directory):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                "another demo runs in this directory: wait until it is done, or run this one in"
+                " another directory"
+            ) from None
+        yield
+
+
+def _what_next() -> str:
+    """Commands that work as they stand, from where the user stands."""
+    programs = Path(sys.argv[0]).absolute().parent
+    on_path = str(programs) in os.environ.get("PATH", "").split(os.pathsep)
+    path = "" if on_path else f'\n  export PATH={shlex.quote(str(programs))}:"$PATH"\n'
+    return _NEXT.format(path=path, home=stage.HOME, leads=_LEADS_FILE)
+
+
+def _surround(stack: ExitStack) -> Handle:
     """The sandbox as the API, and nothing from the environment that would mean another one."""
     rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
-    handle = stack.enter_context(sandbox.running(rules))
+    handle = stack.enter_context(running(rules))
     for name in [name for name in os.environ if name.startswith(("LEADLOOP_", "PREFECT_API_"))]:
         del os.environ[name]
     os.environ["LEADLOOP_API_URL"] = handle.url
     os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
+    # While outcomes come in a window is read several times: pages of 100 would use the budget up.
+    os.environ["LEADLOOP_PAGE_SIZE"] = "500"
+    return handle
 
 
 def _begin_anew(database: Database) -> None:
@@ -80,7 +136,7 @@ def _begin_anew(database: Database) -> None:
         loading.insert_new(connection, CAMPAIGN, people.leads(LEADS, _SEED))
 
 
-def _loop(database: Database, err: Console, out: Console) -> int:
+def _first_loop(database: Database, err: Console, out: Console) -> int:
     """Opt-outs before and after the push, and polls while outcomes come. Returns requests sent."""
     _opt_out(database, range(100, 1100, 100))
     requests = 0
@@ -88,11 +144,21 @@ def _loop(database: Database, err: Console, out: Console) -> int:
         requests += _run(flow, err, out)
     _opt_out(database, range(150, 1150, 100))
     requests += _run("disable-leads", err, out)
-    for _ in range(_POLLS):
+    for pause_s in _FIRST_POLLS_AFTER_S:
         with err.status("outcomes are coming in at the vendor"):
-            time.sleep(_BETWEEN_POLLS_S)
+            time.sleep(pause_s)
         requests += _run("poll-outcomes", err, out)
     return requests
+
+
+def _wait_for_outcomes(handle: Handle, until: float, err: Console) -> int:
+    """Return when every lead has its outcome at the vendor, or it is late. How many have none."""
+    with err.status("the last outcomes are coming in at the vendor"):
+        while (left := sum(lead.waits for lead in handle.books.leads(CAMPAIGN))) > 0:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.2)
+    return left
 
 
 def _opt_out(database: Database, numbers: range) -> None:

@@ -2,19 +2,24 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 
 from db import campaigns, watermarks
 from db.database import Database
 from leadloop.cli import stage
+from leadloop.client.api import Page
 from leadloop.client.errors import ApiError
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
 from leadloop.settings import Settings
 from tasks.vendor import reached
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,54 +30,79 @@ class Finding:
     ok: bool
     said: str
 
+    @property
+    def wrong_settings(self) -> bool:
+        """Whether it is for the settings to be mended: nothing else was found to be at fault."""
+        return not self.ok and self.name in ("settings", "login")
+
     def as_json(self) -> dict[str, Any]:
         """The finding for `--json`."""
         return {"check": self.name, "ok": self.ok, "detail": self.said}
 
 
-def examine() -> list[Finding]:
-    """Look at one thing after another; the first that fails ends it, since the rest rests on it."""
-    findings: list[Finding] = []
-    looks = _looks()
-    while True:
+class _Findings(list[Finding]):
+    """What was found so far."""
+
+    def look(self, name: str, see: Callable[[], tuple[str, T]]) -> T | None:
+        """Note what `see` says; what else it returns, or None where it finds a fault."""
         try:
-            name, said = next(looks)
-        except StopIteration:
-            return findings
+            said, seen = see()
         except (LeadloopError, ApiError) as error:
-            return [*findings, Finding(name=_NAMES[len(findings)], ok=False, said=str(error))]
-        findings.append(Finding(name=name, ok=True, said=said))
+            self.append(Finding(name=name, ok=False, said=str(error)))
+            return None
+        self.append(Finding(name=name, ok=True, said=said))
+        return seen
 
 
-_NAMES = ("settings", "login", "database", "campaigns", "API", "clock", "Prefect")
+def examine() -> list[Finding]:
+    """Look at one thing after another; a fault keeps from those alone that rest on it."""
+    findings = _Findings()
+    with ExitStack() as stack:
+        settings = findings.look("settings", lambda: _read(stack))
+        if settings is not None:
+            _examine_with(settings, findings, stack)
+    findings.look("Prefect", _ask_prefect)
+    return findings
 
 
-def _looks() -> Iterator[tuple[str, str]]:
-    """What is found, in the order of _NAMES."""
-    with stage.settings_with_database() as settings:
-        yield "settings", f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
-        settings.require_login()
-        yield "login", _login_kind(settings)
-        with stage.database(settings) as database:
-            yield "database", f"{database.place}, with this version's schema"
-            with database.begin() as connection:
-                chosen = campaigns.chosen(connection, None, settings.campaign_rules())
-            yield "campaigns", ", ".join(campaign.campaign_id for campaign in chosen)
-            yield from _ask_vendor(settings, database, chosen[0])
-    server = os.environ.get("PREFECT_API_URL")
-    yield "Prefect", server or "none set: a run by hand brings its own server"
+def _examine_with(settings: Settings, findings: _Findings, stack: ExitStack) -> None:
+    login = findings.look("login", lambda: _login(settings))
+    database = findings.look("database", lambda: _connect(settings, stack))
+    if database is None:
+        return
+    chosen = findings.look("campaigns", lambda: _campaigns(settings, database))
+    if login is None or chosen is None:
+        return
+    page = findings.look("API", lambda: _ask_vendor(settings, database, chosen))
+    if page is not None:
+        findings.look("clock", lambda: _compare_clocks(database, page))
 
 
-def _login_kind(settings: Settings) -> str:
-    return "a fixed token" if settings.api_token else "OAuth password grant"
+def _read(stack: ExitStack) -> tuple[str, Settings]:
+    settings = stack.enter_context(stage.settings_with_database())
+    stage.require_url(settings)
+    return f"read; the API is {settings.api_url}, {settings.rate_limit} requests", settings
 
 
-def _ask_vendor(
-    settings: Settings, database: Database, campaign: Campaign
-) -> Iterator[tuple[str, str]]:
-    """One read of an empty stretch of time: it changes nothing and shows that the login is good."""
+def _login(settings: Settings) -> tuple[str, bool]:
+    settings.require_login()
+    return ("a fixed token" if settings.api_token else "OAuth password grant"), True
+
+
+def _connect(settings: Settings, stack: ExitStack) -> tuple[str, Database]:
+    database = stack.enter_context(stage.database(settings))
+    return f"{database.place}, with this version's schema", database
+
+
+def _campaigns(settings: Settings, database: Database) -> tuple[str, Campaign]:
     with database.begin() as connection:
-        now = watermarks.now(connection)
+        chosen = campaigns.chosen(connection, None, settings.campaign_rules())
+    return ", ".join(campaign.campaign_id for campaign in chosen), chosen[0]
+
+
+def _ask_vendor(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, Page]:
+    """One read of an empty stretch of time: it changes nothing and shows that the login is good."""
+    now = _now(database)
     with reached(settings, database, logging.getLogger(__name__).warning) as vendor:
         page = vendor.api.processed(
             campaign.campaign_id,
@@ -81,9 +111,26 @@ def _ask_vendor(
             page=1,
             page_size=1,
         )
-    yield "API", f"answers for campaign {campaign.campaign_id}"
+    return f"answers for campaign {campaign.campaign_id}", page
+
+
+def _compare_clocks(database: Database, page: Page) -> tuple[str, None]:
     if page.vendor_now is None:
-        yield "clock", "the vendor does not tell its time: the database's clock is used"
-    else:
-        ahead = (page.vendor_now - now).total_seconds()
-        yield "clock", f"the vendor's is {ahead:+.0f} s against the database's"
+        return "the vendor does not tell its time: the database's clock is used", None
+    ahead = (page.vendor_now - _now(database)).total_seconds()
+    return f"the vendor's is {ahead:+.0f} s against the database's", None
+
+
+def _now(database: Database) -> datetime:
+    with database.begin() as connection:
+        return watermarks.now(connection)
+
+
+def _ask_prefect() -> tuple[str, None]:
+    if not os.environ.get("PREFECT_API_URL"):
+        return "none set: a run by hand brings its own server", None
+    stage.require_prefect_url()
+    from flows.by_hand import require_server
+
+    require_server()
+    return "the server of PREFECT_API_URL answers", None

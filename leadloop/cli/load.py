@@ -1,110 +1,211 @@
 """`leadloop load`: a CSV file with a header becomes leads."""
 
 import csv
+import io
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
-
-from rich.console import Console
+from typing import BinaryIO, TextIO
 
 from db import campaigns
 from db.copying import Value
 from db.database import Database
 from db.loading import insert_new
-from leadloop.core.errors import UsageError
+from leadloop.core.campaigns import DOCUMENTED_REQUIRED
+from leadloop.core.errors import RunError, UsageError
 from leadloop.core.leads import ANSWER_FIELDS, LEAD_FIELDS
 from leadloop.core.timestamps import read_time_argument
 
 _ROWS_AT_ONCE = 5000
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_LONGEST_ID = 255
+# Order as in the documents.
+_OWN = ("lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime")
+_ANOTHER_ENCODING = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadLine:
-    """A line that is no lead. `reason` repeats none of its values."""
+    """A line that is no lead, or several that a quote holds together.
 
-    number: int
+    `reason` repeats none of its values.
+    """
+
+    first: int
+    last: int
     reason: str
 
+    @property
+    def lines(self) -> str:
+        """Which, in words."""
+        return f"line {self.first}" if self.amount == 1 else f"lines {self.first} to {self.last}"
 
-def load_file(database: Database, file: Path, campaign_id: str, err: Console) -> dict[str, int]:
+    @property
+    def amount(self) -> int:
+        """How many lines of the file."""
+        return self.last - self.first + 1
+
+
+Row = list[Value] | BadLine
+
+
+class LoadFailed(RunError):
+    """Not all of the file could be loaded; `summary` says what was."""
+
+    def __init__(self, message: str, summary: dict[str, int]) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> dict[str, int]:
     """Stream a file into `leadloop.leads`; each bad line is told by number and passed over.
 
     Leads that are there already stay as they are, so a load that was broken off can be repeated.
-    A campaign that is not there yet is added.
+    A campaign that is not there yet is added, once the header is seen to be good.
+
+    Args:
+        database: where the leads go.
+        file: the CSV file; `-`: standard input.
+        campaign_id: the vendor's id of the campaign.
+        err: is told of bad lines and of what the header leaves out.
 
     Returns:
         `loaded`, `existing` and `bad` lines.
 
     Raises:
-        UsageError: the file cannot be read, or its header does not fit.
+        UsageError: the file cannot be read, or its header does not fit; nothing was loaded.
+        LoadFailed: several lines were lost to a quote, or none could be loaded.
     """
-    counts = {"loaded": 0, "existing": 0, "bad": 0}
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            rows = _rows(text)
-            with database.begin() as connection:
-                if campaigns.add(connection, campaign_id):
-                    err.print(f"Campaign {campaign_id} is new here and was added.", markup=False)
+    loading = _Loading(database, campaign_id, err)
+    with _opened(file) as text:
+        header = _read_header(text, file)
+        _tell_header(header.names, err)
+        loading.add_campaign()
+        try:
+            rows = _rows(text, header)
             while chunk := list(islice(rows, _ROWS_AT_ONCE)):
-                good = _tell_bad(chunk, counts, err)
-                with database.begin() as connection:
-                    loaded = insert_new(connection, campaign_id, good)
-                counts["loaded"] += loaded
-                counts["existing"] += len(good) - loaded
+                loading.load(chunk)
+        except BaseException as error:
+            # Ctrl-C, or a database that went away: what is loaded stays loaded.
+            vars(error)["summary"] = loading.counts
+            raise
+    loading.require_success()
+    return loading.counts
+
+
+class _Loading:
+    """A load on its way: what it has done, and the first lines that a quote has cost it."""
+
+    def __init__(self, database: Database, campaign_id: str, err: TextIO) -> None:
+        self.counts = {"loaded": 0, "existing": 0, "bad": 0}
+        self._database = database
+        self._campaign_id = campaign_id
+        self._err = err
+        self._swallowed: BadLine | None = None
+
+    def add_campaign(self) -> None:
+        """Add the campaign where it is not there yet."""
+        with self._database.begin() as connection:
+            added = campaigns.add(connection, self._campaign_id)
+        if added:
+            print(f"Campaign {self._campaign_id} is new here and was added.", file=self._err)
+
+    def load(self, chunk: Sequence[Row]) -> None:
+        """Insert the leads, and tell the others."""
+        bad = [row for row in chunk if isinstance(row, BadLine)]
+        good = [row for row in chunk if not isinstance(row, BadLine)]
+        self._tell(bad)
+        loaded = self._database.insist(
+            lambda connection: insert_new(connection, self._campaign_id, good)
+        )
+        self.counts["loaded"] += loaded
+        self.counts["existing"] += len(good) - loaded
+
+    def _tell(self, bad: Sequence[BadLine]) -> None:
+        if bad:
+            print("\n".join(f"{row.lines}: {row.reason}" for row in bad), file=self._err)
+        self.counts["bad"] += sum(row.amount for row in bad)
+        self._swallowed = self._swallowed or next((row for row in bad if row.amount > 1), None)
+
+    def require_success(self) -> None:
+        """Make sure that no lines were lost to a quote, and that there was a lead at all.
+
+        Raises:
+            LoadFailed: it is not so.
+        """
+        if lost := self._swallowed:
+            raise LoadFailed(
+                f"{lost.lines} were not loaded: a quote that is opened in line {lost.first} holds"
+                " them together; mend it and load the file again",
+                self.counts,
+            )
+        if self.counts["bad"] and not self.counts["loaded"] + self.counts["existing"]:
+            raise LoadFailed(
+                "no line of the file could be loaded; see the lines above", self.counts
+            )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[TextIO]:
+    try:
+        with _stream(file) as text:
+            yield text
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    return counts
 
 
-def _tell_bad(
-    chunk: Sequence[list[Value] | BadLine], counts: dict[str, int], err: Console
-) -> list[list[Value]]:
-    for row in chunk:
-        if isinstance(row, BadLine):
-            counts["bad"] += 1
-            err.print(f"line {row.number}: {row.reason}", markup=False, highlight=False)
-    return [row for row in chunk if not isinstance(row, BadLine)]
+def _stream(file: Path) -> TextIO:
+    if str(file) == "-":
+        binary: BinaryIO = os.fdopen(0, "rb", closefd=False)
+    else:
+        binary = file.open("rb")
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _rows(text: TextIO) -> Iterator[list[Value] | BadLine]:
-    """Leads in the order of db.loading.COLUMNS, and bad lines.
+# The header
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The columns' names, a lead's own in their right spelling, and what stands between cells."""
+
+    names: Sequence[str]
+    delimiter: str
+
+
+def _read_header(text: TextIO, file: Path) -> _Header:
+    """The first line.
 
     Raises:
-        UsageError: the header does not fit.
+        UsageError: it does not fit.
     """
     first = text.readline()
-    reader = csv.reader(text, delimiter=_delimiter(first), strict=True)
-    header = _header(first, reader.dialect.delimiter)
-    while True:
-        number = reader.line_num + 2
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield BadLine(number=number, reason=f"not CSV: {error}")
-            continue
-        if cells:
-            yield _row(header, cells, number)
+    if not first.strip():
+        raise UsageError(f"{file} is empty, or its first line is: that must name the columns")
+    if "\x00" in first or first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+        raise UsageError(f"{file} is UTF-16, or no text at all: {_ANOTHER_ENCODING}")
+    if _UNSTORABLE.search(first):
+        raise UsageError(f"{file} is not UTF-8 (Latin-1?): {_ANOTHER_ENCODING}")
+    delimiter = max(",;\t|", key=first.count)
+    cells = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
+    names = [name.lower() if name.lower() in LEAD_FIELDS else name for name in cells]
+    _require_good(names)
+    return _Header(names=names, delimiter=delimiter)
 
 
-def _delimiter(first: str) -> str:
-    return max(",;\t|", key=first.count)
-
-
-def _header(first: str, delimiter: str) -> list[str]:
-    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+def _require_good(names: Sequence[str]) -> None:
     if "lead_id" not in names:
         raise UsageError(
             "the header has no column lead_id: the first line must name the columns, of which"
-            " lead_id, phone_number, contact_name, state_code, ebr_datetime are a lead's own"
+            f" {', '.join(_OWN)} are a lead's own"
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise UsageError(f"the header names a column twice: {', '.join(twice)}")
     reserved = sorted(ANSWER_FIELDS.intersection(names))
@@ -113,29 +214,72 @@ def _header(first: str, delimiter: str) -> list[str]:
             f"the vendor's answers use these names themselves: {', '.join(reserved)};"
             " rename the columns"
         )
-    return names
 
 
-def _row(header: Sequence[str], cells: Sequence[str], number: int) -> list[Value] | BadLine:
+def _tell_header(names: Sequence[str], err: TextIO) -> None:
+    """Say in one line what may not be meant: near misses become custom fields."""
+    missing = [name for name in DOCUMENTED_REQUIRED if name not in names]
+    custom = [name for name in names if name and name not in LEAD_FIELDS]
+    unnamed = names.count("")
+    said = [
+        f"the header lacks {', '.join(missing)}" if missing else "",
+        f"custom fields: {', '.join(custom)}" if custom else "",
+        f"{unnamed} columns without a name are left out" if unnamed else "",
+    ]
+    if any(said):
+        print(f"note: {'; '.join(filter(None, said))}", file=err)
+
+
+# The lines
+
+
+def _rows(text: TextIO, header: _Header) -> Iterator[Row]:
+    """Leads in the order of db.loading.COLUMNS, and bad lines."""
+    reader = csv.reader(text, delimiter=header.delimiter, strict=True)
+    while True:
+        first = reader.line_num + 2
+        try:
+            cells = next(reader)
+            if cells:
+                yield _lead(header.names, cells)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadLine(first=first, last=reader.line_num + 1, reason=f"not CSV: {error}")
+        except ValueError as error:
+            yield BadLine(first=first, last=reader.line_num + 1, reason=str(error))
+
+
+def _lead(header: Sequence[str], cells: Sequence[str]) -> list[Value]:
+    """A row for the database.
+
+    Raises:
+        ValueError: it is no lead; the message repeats none of its values.
+    """
     if len(cells) != len(header):
-        reason = f"{len(cells)} columns where the header has {len(header)}"
-        return BadLine(number=number, reason=reason)
+        raise ValueError(f"{len(cells)} columns where the header has {len(header)}")
     if any(map(_UNSTORABLE.search, cells)):
-        return BadLine(number=number, reason="not UTF-8 text, or a NUL character in it")
+        raise ValueError("not UTF-8 (Latin-1?), or a NUL character in it")
     lead = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     if "lead_id" not in lead:
-        return BadLine(number=number, reason="lead_id is empty")
-    try:
-        ebr = read_time_argument(lead["ebr_datetime"]) if "ebr_datetime" in lead else None
-    except ValueError:
-        reason = "ebr_datetime is neither ISO 8601 with an offset nor epoch milliseconds"
-        return BadLine(number=number, reason=reason)
+        raise ValueError("lead_id is empty")
+    if len(lead["lead_id"]) > _LONGEST_ID:
+        raise ValueError(f"lead_id is longer than {_LONGEST_ID} characters")
     custom = {name: cell for name, cell in lead.items() if name and name not in LEAD_FIELDS}
     return [
         lead["lead_id"],
         lead.get("phone_number"),
         lead.get("contact_name"),
         lead.get("state_code"),
-        ebr,
+        _ebr_datetime(lead.get("ebr_datetime")),
         json.dumps(custom, ensure_ascii=False),
     ]
+
+
+def _ebr_datetime(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else read_time_argument(text)
+    except ValueError:
+        raise ValueError(
+            "ebr_datetime is not a time: write ISO 8601 with an offset, or epoch milliseconds"
+        ) from None

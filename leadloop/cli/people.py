@@ -1,10 +1,13 @@
 """Made-up leads for the demo: believable, and some of them wrong in the ways that leads are."""
 
+import csv
 import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from db.copying import Value
+from db.loading import COLUMNS
 
 _FIRST = ("Ava", "Ben", "Carla", "Dmitri", "Elena", "Farid", "Grace", "Hiro", "Ines", "Jamal")
 _LAST = ("Adams", "Baker", "Costa", "Diaz", "Evans", "Fischer", "Gupta", "Hughes", "Ito", "Jones")
@@ -18,6 +21,16 @@ def leads(amount: int, seed: int) -> list[Sequence[Value]]:
     """Rows in the order of `db.loading.COLUMNS`; the same ones for the same seed."""
     draw = random.Random(seed)
     return [_lead(draw, number) for number in range(1, amount + 1)]
+
+
+def write_csv(file: Path, amount: int) -> None:
+    """A file for `leadloop load`, of other people than the demo's own."""
+    with file.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow([*COLUMNS[:4], "plan", "score"])
+        for row in leads(amount, seed=amount):
+            custom = json.loads(str(row[5]))
+            writer.writerow([*row[:4], custom["plan"], custom["score"]])
 
 
 def _lead(draw: random.Random, number: int) -> list[Value]:

@@ -1,12 +1,15 @@
 """A flow run by hand, from the checks to the summary."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from leadloop.cli import stage
+from db import status, watermarks
+from leadloop.cli import hints, stage
 from leadloop.cli.watching import bars
+from leadloop.settings import Settings
 
 
 def run_flow(
@@ -19,11 +22,32 @@ def run_flow(
         RunError: it did not do all of its work; where it has a `summary`, that is what it did.
     """
     with stage.settings_with_database() as settings, stage.prefect_server() as server:
-        stage.check(settings, campaigns)
+        ids = stage.check(settings, campaigns)
+        if more.get("since") is not None:
+            _say(_since_ignored(settings, ids))
         with err.status("waiting for Prefect"):
             server.wait()
         from flows.by_hand import run_by_hand
 
         with bars(err) as watching:
             parameters = {**more, "campaigns": list(campaigns) or None}
-            return run_by_hand(name, parameters, watching)
+            summary = run_by_hand(name, parameters, watching)
+        if name == "push-leads":
+            _say(_opt_outs(settings, ids))
+        return summary
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def _since_ignored(settings: Settings, ids: Sequence[str]) -> list[str]:
+    with stage.database(settings) as database, database.begin() as connection:
+        polled = [name for name in ids if watermarks.read(connection, name) is not None]
+    return [hints.since_ignored(name) for name in polled]
+
+
+def _opt_outs(settings: Settings, ids: Sequence[str]) -> list[str]:
+    with stage.database(settings) as database, database.begin() as connection:
+        return hints.opt_outs(**status.open_opt_outs(connection, ids))

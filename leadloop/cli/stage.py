@@ -1,13 +1,15 @@
 """What a command needs around it: a database, and for flows a Prefect server."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from db.campaigns import chosen
-from db.database import Database, DatabaseError, InvalidUrl
+from db.database import Database, DatabaseError, InvalidUrl, normalised
 from db.schema import require_current
 from leadloop.core.errors import UsageError
 from leadloop.settings import Settings
@@ -31,6 +33,8 @@ def settings_with_database() -> Iterator[Settings]:
         UsageError: a setting is wrong, or the embedded Postgres cannot run.
     """
     settings = Settings.load()
+    for name, meant in Settings.misspelt().items():
+        print(f"leadloop: {name} is no setting; is {meant} meant?", file=sys.stderr)
     if settings.database_url is not None:
         yield settings
         return
@@ -54,17 +58,30 @@ def database(settings: Settings, *, ready: bool = True) -> Iterator[Database]:
 
     Raises:
         UsageError: it is not there, or not as it must be.
+        DatabaseError: trouble in the block.
     """
-    try:
-        with Database(settings.require_database_url(), connections=2) as opened:
+    require_url(settings)
+    opened = Database(settings.require_database_url(), connections=2)
+    with opened:
+        try:
             with opened.begin() as connection:
                 if ready:
                     require_current(connection)
-            yield opened
+        except DatabaseError as error:
+            raise UsageError(str(error)) from None
+        yield opened
+
+
+def require_url(settings: Settings) -> None:
+    """See that the database's URL is one.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        normalised(settings.require_database_url())
     except InvalidUrl as error:
         raise UsageError(f"{_URL} is wrong: {error}") from None
-    except DatabaseError as error:
-        raise UsageError(str(error)) from None
 
 
 def check(settings: Settings, campaigns: Sequence[str]) -> list[str]:
@@ -89,12 +106,32 @@ class PrefectServer:
         """Import Prefect, which takes as long as most of the server's start, then wait for it.
 
         Raises:
-            UsageError: it does not come up.
+            UsageError: it does not come up; or the one that PREFECT_API_URL names is of no use.
         """
-        import flows.by_hand  # noqa: F401 - for the time it takes
+        from flows.by_hand import require_server
 
         if self._borrowed is not None:
             self._borrowed.wait()
+        else:
+            require_server()
+
+
+def require_prefect_url() -> None:
+    """See that PREFECT_API_URL is a URL: of some that are not, Prefect cannot even be imported.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        parts = urlsplit(os.environ["PREFECT_API_URL"])
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise UsageError(
+            "PREFECT_API_URL is not a URL: write http://host:4200/api, or unset it to have a small"
+            " server of our own"
+        )
 
 
 @contextmanager
@@ -102,8 +139,12 @@ def prefect_server() -> Iterator[PrefectServer]:
     """The server that PREFECT_API_URL names; where none is named, one of our own for the block.
 
     Ours begins to start at once: what the caller does before `wait` costs no time.
+
+    Raises:
+        UsageError: there can be none.
     """
     if os.environ.get("PREFECT_API_URL"):
+        require_prefect_url()
         yield PrefectServer(None)
         return
     from leadloop import prefect_server as server

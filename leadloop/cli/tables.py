@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _FUNNEL = (
     ("new", "new"),
@@ -27,7 +27,7 @@ def status(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="campaigns")
     table.add_column("")
     for row in rows:
-        table.add_column(row["campaign_id"], justify="right")
+        table.add_column(Text(row["campaign_id"]), justify="right")
     for heading, key in (*_FUNNEL, *_CLOCKS):
         table.add_row(heading, *(cell(key, row[key]) for row in rows))
     return table
@@ -35,7 +35,7 @@ def status(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def funnel(row: Mapping[str, Any]) -> Table:
     """Where the leads of one campaign are."""
-    table = Table(title=f"leads of {row['campaign_id']}")
+    table = _titled(f"leads of {row['campaign_id']}")
     table.add_column("")
     table.add_column("leads", justify="right")
     for heading, key in _FUNNEL:
@@ -73,7 +73,7 @@ def duration(seconds: float) -> str:
 
 def counted(title: str, counts: Mapping[str, int]) -> Table:
     """What a run did."""
-    table = Table(title=title)
+    table = _titled(title)
     for name in counts:
         table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{value:,}" for value in counts.values()))
@@ -82,11 +82,11 @@ def counted(title: str, counts: Mapping[str, int]) -> Table:
 
 def listed(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of a query with their own headings."""
-    table = Table(title=title)
+    table = _titled(title)
     for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "))
+        table.add_column(Text(name.replace("_", " ")))
     for row in rows:
-        table.add_row(*(_any(value) for value in row.values()))
+        table.add_row(*(Text(_any(value)) for value in row.values()))
     return table
 
 
@@ -106,9 +106,14 @@ def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> Non
         )
 
 
+def _titled(title: str) -> Table:
+    """A table under words that may hold a campaign's id, which is no markup."""
+    return Table(title=Text(title, style="table.title"))
+
+
 def audited(campaign_id: str, counts: Mapping[str, Any]) -> Table:
     """What an audit found in one campaign, without the noughts, and ids of a few of the leads."""
-    table = Table(title=f"audit of {escape(campaign_id)}")
+    table = _titled(f"audit of {campaign_id}")
     table.add_column("")
     table.add_column("leads", justify="right")
     table.add_column("such as")
@@ -116,7 +121,7 @@ def audited(campaign_id: str, counts: Mapping[str, Any]) -> Table:
     for name, value in _sums(counts).items():
         if value or name == "seen":
             table.add_row(
-                name.replace("_", " "), f"{value:,}", escape(", ".join(samples.get(name, ())))
+                name.replace("_", " "), f"{value:,}", Text(", ".join(samples.get(name, ())))
             )
     return table
 

@@ -39,6 +39,12 @@ class Bars:
             with self._lock:
                 self._progress.advance(self._bar(label), amount)
 
+    def finish(self) -> None:
+        """Nothing more comes: what had no plan is done, as far as it got."""
+        for task in self._progress.tasks:
+            if task.total is None:
+                self._progress.update(task.id, total=task.completed)
+
     def _bar(self, label: str) -> TaskID:
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=self._totals.get(label))
@@ -50,10 +56,12 @@ def bars(console: Console) -> Iterator[Watcher]:
     """Bars that live for the block; on something that is no terminal, their last state alone."""
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
     ) as progress:
-        yield Bars(progress)
+        shown = Bars(progress)
+        yield shown
+        shown.finish()

@@ -13,7 +13,7 @@ No message repeats a body, a token or a phone number.
 
 from typing import Any
 
-from leadloop.core.verdicts import Answer, Call, Verdict
+from leadloop.core.verdicts import UNREADABLE, Answer, Call, Verdict
 
 
 class ApiError(Exception):
@@ -69,6 +69,10 @@ _ERRORS: dict[Verdict, type[ApiError]] = {
     Verdict.STOP: Stopped,
 }
 
+_FOUR = (
+    "the login is not accepted: check LEADLOOP_CLIENT_ID, LEADLOOP_CLIENT_SECRET,"
+    " LEADLOOP_USERNAME and LEADLOOP_PASSWORD"
+)
 _ADVICE: dict[int, str] = {
     401: "the login is not accepted: check LEADLOOP_API_TOKEN or the four login settings",
     403: "the login may not do this: ask the vendor for access to the campaign",
@@ -80,8 +84,19 @@ _ADVICE: dict[int, str] = {
 
 def error_for(verdict: Verdict, call: Call, answer: Answer) -> ApiError:
     """The exception that stands for a verdict other than ACCEPTED."""
+    return _ERRORS[verdict](call, answer, _advice(verdict, call, answer))
+
+
+def _advice(verdict: Verdict, call: Call, answer: Answer) -> str:
     status = answer.status or 0
-    advice = _ADVICE.get(status, "")
+    if call is Call.LOGIN and status in (400, 401):
+        return _FOUR
     if 300 <= status < 400:
-        advice = "the API answers from another address: check LEADLOOP_API_URL"
-    return _ERRORS[verdict](call, answer, advice)
+        return "the API answers from another address: check LEADLOOP_API_URL"
+    no_page = call is Call.READ and verdict is Verdict.RESEND
+    if 200 <= status < 300 and (no_page or answer.body is UNREADABLE):
+        return (
+            "the answer is not the vendor's JSON, or broke off (a proxy or a login page?): check"
+            " LEADLOOP_API_URL"
+        )
+    return _ADVICE.get(status, "")

@@ -44,11 +44,12 @@ def read_time_argument(text: str) -> datetime:
         if text.strip().lstrip("-").isdecimal():
             return EPOCH + timedelta(milliseconds=int(text))
         moment = datetime.fromisoformat(text.strip())
+        aware = moment if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a time: {advice}") from None
-    if moment.tzinfo is None:
+    if aware.tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC: {advice}")
-    return moment.astimezone(UTC)
+    return aware
 
 
 def epoch_ms(moment: datetime) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,10 @@ class Rules:
             _check_positive(name, getattr(self, name))
         for name in ("lead_visible_after", "outcome_visible_after", "late_by", "pace"):
             _check_duration(name, getattr(self, name))
+        for name, value in vars(self).items():
+            _check_finite(name, value)
+        if not any(self.tokens):
+            raise ValueError("tokens must name at least one token")
         if not 0 <= self.late_share <= 1:
             raise ValueError("late_share must be between 0 and 1")
         if self.rate_limit is not None and min(self.rate_limit) <= 0:
@@ -109,6 +114,12 @@ class Rules:
         return cls(rate_limit=(100, 60.0), pace=60.0).changed_by_texts(texts)
 
     @classmethod
+    def described(cls) -> list[str]:
+        """Every rule as `key=value` with the command line's default, and other choices."""
+        shown = cls.from_texts([])
+        return [_described(name, kind, getattr(shown, name)) for name, kind in _KINDS.items()]
+
+    @classmethod
     def from_json(cls, changes: Mapping[str, Any], base: Self) -> Self:
         """`base` with the fields of a JSON object replaced (lists become tuples).
 
@@ -132,6 +143,22 @@ def _known(name: str) -> Any:
     return _KINDS[name]
 
 
+def _described(name: str, kind: Any, value: Any) -> str:
+    others = [choice for choice in get_args(kind) if choice != value]
+    or_these = f"  (or {', '.join(others)})" if get_origin(kind) is Literal else ""
+    return f"{name}={_written(name, value)}{or_these}"
+
+
+def _written(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        return ("/" if name == "rate_limit" else ",").join(
+            f"{part:g}" if isinstance(part, float) else str(part) for part in value
+        )
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _check_choice(name: str, kind: Any, value: Any) -> None:
     if get_origin(kind) is Literal and value not in get_args(kind):
         choices = ", ".join(get_args(kind))
@@ -146,6 +173,12 @@ def _check_positive(name: str, value: int | None) -> None:
 def _check_duration(name: str, value: float | None) -> None:
     if value is not None and value < 0:
         raise ValueError(f"{name} must be 0 seconds or more")
+
+
+def _check_finite(name: str, value: Any) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} must be a finite number")
 
 
 def _parsed(text: str) -> tuple[str, Any]:

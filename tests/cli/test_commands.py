@@ -1,5 +1,6 @@
 """The command line as a person or a script meets it: real processes."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
+from leadloop import __version__
 from leadloop.cli.app import app
 from leadloop.sandbox import Handle
 from tests import books
@@ -57,32 +59,87 @@ def test_a_run_brings_its_own_prefect_server_and_leaves_nothing(
     assert _processes_in(environment) == []
 
 
-def test_ctrl_c_stops_a_run_and_leaves_nothing_undecided(
-    environment: Path, database: Database, vendor: Handle, leadloop: Leadloop, prefect: str
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("push", signal.SIGINT),
+        ("push", signal.SIGTERM),
+        ("sync", signal.SIGINT),
+        ("sync", signal.SIGTERM),
+    ],
+)
+def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
+    environment: Path,
+    database: Database,
+    vendor: Handle,
+    leadloop: Leadloop,
+    prefect: str,
+    command: str,
+    number: signal.Signals,
 ) -> None:
-    """An interrupted push ends by itself; the next one goes on, and no lead is created twice."""
+    """Exit 1, one line and the counts; the next one goes on, and no lead is created twice."""
     books.add_campaign(database, batch_size=1)
     books.add_leads(database, *[f"L{number}" for number in range(300)])
     vendor.fault(route="create", kind="slow", seconds=0.2, every=1)
-    command = [LEADLOOP, "push"]
-    process = subprocess.Popen(
-        command,
+    with subprocess.Popen(
+        [LEADLOOP, command, "--json"],
         cwd=environment,
         env={**os.environ, "PREFECT_API_URL": prefect},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    while len(vendor.requests) < 5:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    ) as process:
+        while len(vendor.requests) < 12:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 1
+    assert err.strip().splitlines()[-1].startswith("leadloop: stopped; ")
     assert "Traceback" not in err
-    assert "sending" not in books.statuses(database).values()
+    assert "Crash" not in err
+    summary = json.loads(out.splitlines()[-1])
+    pushed = summary["push"] if command == "sync" else summary
+    done = list(books.statuses(database).values())
+    assert pushed["created"] == pushed["campaigns"]["C1"]["created"] == done.count("created") > 0
+    assert summary["error"].startswith("stopped; ")
+    assert "sending" not in done
+    rows = books.rows(
+        database,
+        "SELECT state, counts->>'created' AS created FROM leadloop.sync_runs"
+        " WHERE flow = 'push-leads'",
+    )
+    assert rows == [{"state": "failed", "created": str(pushed["created"])}]
     vendor.clear_faults()
     leadloop("push", PREFECT_API_URL=prefect)
     assert set(vendor.books.creations("C1").values()) == {1}
     assert set(books.statuses(database).values()) == {"created"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_load_that_is_stopped_says_so(
+    environment: Path, database: Database, number: signal.Signals
+) -> None:
+    """As a run does: one line, the counts, exit 1."""
+    with subprocess.Popen(
+        [LEADLOOP, "load", "-", "--campaign", "C1", "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        lines = (f"{number},+14155550123,Ann,CA,gold\n" for number in range(5500))
+        process.stdin.write(HEADER + "".join(lines))
+        process.stdin.flush()
+        while not books.value(database, "SELECT count(*) FROM leadloop.leads"):
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(0.2)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("leadloop: stopped; ")
+    assert json.loads(out)["loaded"] == books.value(database, "SELECT count(*) FROM leadloop.leads")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +151,11 @@ def test_ctrl_c_stops_a_run_and_leaves_nothing_undecided(
         ({"LEADLOOP_API_TOKEN": ""}, ["push"], "LEADLOOP_API_TOKEN"),
         ({"LEADLOOP_DATABASE_URL": "mysql://x/y"}, ["push"], "not Postgres"),
         ({"LEADLOOP_DATABASE_URL": "postgres://u:pw@127.0.0.1:1/x"}, ["push"], "refused"),
+        ({"LEADLOOP_DATABASE_URL": "postgres://u:x@pw/y@h/x"}, ["push"], "%40"),
+        ({"PREFECT_API_URL": "http://[::1"}, ["push"], "PREFECT_API_URL is not a URL"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, ["push"], "no server answers there"),
+        ({}, ["push", "--campaign", ""], "--campaign is empty"),
+        ({}, ["backfill", "--after", "5", "--before", "5"], "the range is empty"),
         ({}, ["push", "--campaign", "NOPE"], "unknown campaign NOPE"),
         ({}, ["poll", "--since", "yesterday"], "ISO 8601"),
         ({}, ["backfill", "--after", "2026-01-02T00:00:00Z", "--before", "0"], "before"),
@@ -153,6 +215,7 @@ def test_each_bad_line_of_a_file_is_told_by_number(
     ran = leadloop("load", "leads.csv", "--campaign", "C1", "--json")
     assert ran.last == {"loaded": 1, "existing": 1, "bad": 2}
     assert "line 3: 2 columns where the header has 5" in ran.err
+    assert "note: custom fields: plan" in ran.err
     assert "line 4: lead_id is empty" in ran.err
     assert "Secret" not in ran.err
     custom = books.value(database, "SELECT custom_fields FROM leadloop.leads")
@@ -171,6 +234,7 @@ def test_a_failed_run_says_why_and_what_it_did(
     assert "HTTP 403" in ran.last["error"]
     assert ran.last["created"] == 0
     assert "Traceback" not in ran.err
+    assert ran.err.count("HTTP 403") == 1
 
 
 def test_requeue_sends_mended_leads_again(
@@ -186,15 +250,30 @@ def test_requeue_sends_mended_leads_again(
     assert leadloop("push", "--json", PREFECT_API_URL=prefect).last["created"] == 1
 
 
-def test_doctor_finds_what_is_wrong(leadloop: Leadloop, database: Database) -> None:
-    """Exit 0 when all is well; else 1, with the one check that failed and what to do."""
+@pytest.mark.parametrize(
+    ("changes", "code", "failing"),
+    [
+        ({}, 0, []),
+        ({"LEADLOOP_API_TOKEN": "wrong-token"}, 1, ["API"]),
+        (
+            {"LEADLOOP_API_TOKEN": "", "PREFECT_API_URL": "http://127.0.0.1:1/api"},
+            2,
+            ["login", "Prefect"],
+        ),
+        ({"LEADLOOP_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, 1, ["database"]),
+        ({"LEADLOOP_DATABASE_URL": "mysql://127.0.0.1:1/x"}, 2, ["settings"]),
+    ],
+)
+def test_doctor_finds_what_is_wrong(
+    leadloop: Leadloop, database: Database, changes: dict[str, str], code: int, failing: list[str]
+) -> None:
+    """Exit 2 for settings, 1 for what does not answer; what rests on neither is looked at still."""
     books.add_campaign(database)
-    well = leadloop("doctor", "--json")
-    assert (well.code, {check["ok"] for check in well.last["checks"]}) == (0, {True})
-    ill = leadloop("doctor", "--json", LEADLOOP_API_TOKEN="wrong-token")
-    assert ill.code == 1
-    assert ill.last["checks"][-1]["check"] == "API"
-    assert "wrong-token" not in ill.out + ill.err
+    ran = leadloop("doctor", "--json", **changes)
+    assert ran.code == code
+    assert [check["check"] for check in ran.last["checks"] if not check["ok"]] == failing
+    assert ran.last["checks"][-1]["check"] == "Prefect"
+    assert "wrong-token" not in ran.out + ran.err
 
 
 def test_nothing_personal_is_printed_or_kept_by_prefect(
@@ -226,7 +305,7 @@ def test_sandbox_serves_until_it_is_told_to_stop(environment: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "listens on http://127.0.0.1:" in process.stdout.readline()
-        assert "LEADLOOP_API_URL=http" in process.stdout.readline()
+        assert process.stdout.readline().startswith("export LEADLOOP_API_URL=http")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
 
@@ -249,3 +328,77 @@ def test_json_output_is_json(leadloop: Leadloop, database: Database) -> None:
     books.add_campaign(database)
     out = leadloop("status", "--json").out
     assert list(json.loads(out.splitlines()[-1])) == ["campaigns"]
+
+
+def test_a_misspelt_setting_and_idle_options_are_told(
+    leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
+) -> None:
+    """A run does its work, and says on stderr what was probably not meant, or is left to do."""
+    books.add_campaign(database)
+    where = {"PREFECT_API_URL": prefect}
+    idle = leadloop("poll", "--json", LEADLOOP_BATCHSIZE="5", **where)
+    assert (idle.code, idle.last["requests"]) == (0, 0)
+    assert "LEADLOOP_BATCHSIZE is no setting; is LEADLOOP_BATCH_SIZE meant?" in idle.err
+    assert "campaign C1: nothing was sent yet" in idle.err
+    books.add_leads(database, "a", "b")
+    vendor.fault(route="create", kind="reset", when="after", nth=1)
+    vendor.change(lead_visible_after=3600)
+    pushed = leadloop("push", "--json", **where)
+    assert pushed.last["in_doubt"] == 2
+    assert "leads in doubt: 2; " in pushed.err
+    books.opt_out(database, "a")
+    assert "opt-outs waiting: 1; leadloop disable" in leadloop("push", **where).err
+    leadloop("poll", **where)
+    assert "--since does not count" in leadloop("poll", "--since", "0", **where).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "code"),
+    [
+        ("status --json", "> /dev/full", 0),
+        ("status", ">&-", 0),
+        ("status", "| true", 0),
+        ("status --nonsense", "2>&-", 2),
+        ("status --nonsense", "2> /dev/full", 2),
+    ],
+)
+def test_output_that_nobody_takes_ends_no_command(
+    leadloop: Leadloop, environment: Path, arguments: str, redirection: str, code: int
+) -> None:
+    """The exit code is the command's own, and no `Exception ignored` is seen."""
+    script = f'{{ "{LEADLOOP}" {arguments}; echo $? > code; }} {redirection}'
+    ran = subprocess.run(["bash", "-c", script], cwd=environment, capture_output=True, text=True)
+    assert (environment / "code").read_text() == f"{code}\n"
+    assert "Exception" not in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_campaign_s_id_is_no_markup(leadloop: Leadloop, database: Database, prefect: str) -> None:
+    """Ids are the vendor's: brackets in them end no command."""
+    for campaign in ("[/x]", "[red]y"):
+        books.add_campaign(database, campaign)
+        books.add_leads(database, books.lead("a", state_code="XX"), campaign=campaign)
+    ran = leadloop("push", PREFECT_API_URL=prefect)
+    assert (ran.code, "[/x]" in ran.out, "[red]y" in ran.out) == (0, True, True)
+    assert "[red]y" in leadloop("status").out
+
+
+def test_two_demos_or_none(environment: Path, leadloop: Leadloop) -> None:
+    """Where another demo runs, or nothing may be written, one line says so."""
+    demo = environment / ".leadloop" / "demo"
+    demo.mkdir(parents=True)
+    with (demo / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = leadloop("demo")
+    assert (second.code, len(second.err.splitlines())) == (2, 1)
+    assert "another demo runs" in second.err
+    (demo / "leads.csv").unlink()
+    (demo / "leads.csv").mkdir()
+    refused = leadloop("demo")
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert "cannot write to" in refused.err
+
+
+def test_the_version_is_told(leadloop: Leadloop) -> None:
+    """As every program does."""
+    assert leadloop("--version").out == f"leadloop {__version__}\n"

@@ -107,6 +107,7 @@ def test_a_wrong_login_stops(reach: Reach, vendor: Handle, wrong: str) -> None:
     with pytest.raises(Stopped) as caught:
         client.find("C1", "a")
     assert [entry.kind for entry in vendor.requests] == ["token"]
+    assert "check LEADLOOP_CLIENT_ID" in str(caught.value)
     for secret in ("s3cret", *RIGHT.values()):
         assert secret not in repr(caught.value) + str(caught.value)
 

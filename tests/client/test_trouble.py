@@ -272,3 +272,11 @@ def test_a_port_that_answers_nothing_at_all(reach: Reach) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with fails(InDoubt, "no answer"):
             a_create(reach(url, read_s=0.2))
+
+
+@pytest.mark.parametrize("call", [a_create, a_disable, a_read])
+def test_a_login_page_in_the_vendor_s_place_is_told(reach: Reach, call: Any) -> None:
+    """A status of success alone would send nobody looking for the proxy."""
+    page = response("200 OK", "<html>Sign in</html>", "Content-Type: text/html")
+    with listening(page) as server, pytest.raises(ApiError, match="not the vendor's JSON"):
+        call(reach(server.url))

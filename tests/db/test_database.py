@@ -1,5 +1,9 @@
+import threading
+import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -81,6 +85,7 @@ def test_an_error_rolls_back(database: Database) -> None:
         ("postgresql://ann:s3cret@127.0.0.1:1/db", "127.0.0.1:1/db: connection refused"),
         ("postgresql://ann:s3cret@/db?host=/nowhere", "/nowhere/db: no such socket"),
         ("postgresql://ann:s3cret@no.such.host.invalid/db", "no.such.host.invalid/db: "),
+        ("postgresql://ann:s3cret@127.0.0.1:1/db?sslmode=s3cret", "has a value that Postgres does"),
     ],
 )
 def test_a_database_that_is_not_there(url: str, said: str) -> None:
@@ -113,12 +118,27 @@ def test_every_spelling_of_a_url(start: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "s3cret", "mysql://a:s3cret@h/d", "postgresql+asyncpg://a:s3cret@h/d", "//s3cret@h"]
+    ("url", "said"),
+    [
+        ("", "not a URL"),
+        ("s3cret", "not a URL"),
+        ("//s3cret@h", "not a URL"),
+        ("mysql://a:s3cret@h/d", "not Postgres"),
+        ("postgresql+asyncpg://a:s3cret@h/d", "not Postgres"),
+        ("postgresql://a:p@s3cret/x@h/d", "%40"),
+        ("postgresql://a:p@s3cret@h/d", "%40"),
+        ("postgresql://a/b:s3cret@h/d", "%40"),
+        ("postgresql://a:s3cret/d", "%40"),
+        ("postgresql://a:s3cret@h:port/d", "port"),
+        ("postgresql://a:s3cret@h:99999/d", "65535"),
+        ("postgresql://a:s3cret@h/d?foo=bar", "no option 'foo'"),
+    ],
 )
-def test_a_url_that_is_none_is_not_repeated(url: str) -> None:
-    """It may hold a password."""
+def test_a_url_that_is_none_is_not_repeated(url: str, said: str) -> None:
+    """It may hold a password; what is wrong with it is told all the same."""
     with pytest.raises(InvalidUrl) as caught:
         normalised(url)
+    assert said in str(caught.value)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -137,6 +157,68 @@ def test_work_is_repeated_on_a_new_connection_when_this_one_is_cut(database: Dat
     assert database.insist(work) == "done"
     assert len(set(pids)) == 2
     assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1
+
+
+def test_work_is_repeated_when_upstream_deadlocks_with_us(database: Database) -> None:
+    """Upstream updates the same leads in another order; what the vendor said is still recorded."""
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b")
+    update = text("UPDATE leadloop.leads SET contact_name = :name WHERE lead_id = :lead")
+    tries: list[int] = []
+
+    def work(connection: Connection) -> None:
+        # The one that waits for longer finds the deadlock: us, in the first try.
+        connection.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
+        connection.execute(update, {"name": "ours", "lead": "b"})
+        tries.append(1)
+        if len(tries) == 1:
+            their_turn.set()
+            books.wait_until_blocked(database)
+        connection.execute(update, {"name": "ours", "lead": "a"})
+
+    def upstream() -> None:
+        with database.begin() as other:
+            other.execute(update, {"name": "theirs", "lead": "a"})
+            they_began.set()
+            their_turn.wait(30)
+            other.execute(update, {"name": "theirs", "lead": "b"})
+
+    they_began, their_turn = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(upstream)
+        assert they_began.wait(30)
+        database.insist(work)
+        theirs.result()
+    assert len(tries) == 2
+    names = books.rows(database, "SELECT DISTINCT contact_name FROM leadloop.leads")
+    assert names == [{"contact_name": "ours"}]
+
+
+def test_a_lock_that_is_held_is_not_waited_for_for_ever(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work is repeated once it is let go; a plain transaction ends with what to do."""
+    books.add_campaign(database)
+    monkeypatch.setattr("db.database._ON_CONNECT", "SET lock_timeout = '100ms'")
+    update = text("UPDATE leadloop.campaigns SET name = 'x'")
+    with Database(database_url, connections=1) as ours, database.begin() as upstream:
+        upstream.execute(update)
+        with pytest.raises(DatabaseError, match="held a lock"), ours.begin() as connection:
+            connection.execute(update)
+        with ThreadPoolExecutor(1) as pool:
+            insisting = pool.submit(ours.insist, lambda c: c.execute(update).rowcount)
+            time.sleep(0.2)
+            upstream.commit()
+            assert insisting.result() == 1
+
+
+def test_a_vanished_server_is_noticed(database: Database) -> None:
+    """Keepalives, and no lock is waited for longer than half a minute."""
+    assert books.value(database, "SHOW lock_timeout") == "30s"
+    with database.session() as connection:
+        driver: Any = connection.connection.driver_connection
+        options = driver.get_dsn_parameters()
+    assert {"keepalives_idle", "tcp_user_timeout"} <= set(options)
 
 
 def test_a_refusal_is_not_repeated(database: Database) -> None:

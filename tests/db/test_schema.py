@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from sqlalchemy import text
 
 from db.database import Database, DatabaseError
 from db.schema import migrate, require_current, version
@@ -152,3 +153,19 @@ def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
             connection.rollback()
         assert books.value(empty, "SELECT to_regnamespace('leadloop') IS NULL")
         upgraded(empty)
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE leadloop.leads (a int)", None])
+def test_a_schema_that_is_not_ours_is_told(empty_database_url: str, statement: str | None) -> None:
+    """Somebody else's tables, or ours without a version: both commands say what to do."""
+    with Database(empty_database_url, connections=1) as database:
+        with database.begin() as connection:
+            if statement is None:
+                migrate(connection)
+                connection.execute(text("DELETE FROM leadloop.alembic_version"))
+            else:
+                connection.execute(text("CREATE SCHEMA leadloop"))
+                connection.execute(text(statement))
+        for look in (migrate, require_current):
+            with pytest.raises(UsageError, match="RENAME TO"), database.begin() as connection:
+                look(connection)

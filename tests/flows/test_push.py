@@ -12,6 +12,7 @@ from db.database import Database
 from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
+from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle
 from tests import books
@@ -371,3 +372,30 @@ def test_what_a_dead_run_was_sending_is_settled_at_once(
         database, "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
     )
     assert crashed == 1
+
+
+@pytest.mark.parametrize("flow", [push_leads, sync_leads])
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
+    database: Database, vendor: Handle, flow: Any, event: str
+) -> None:
+    """Postgres refuses the begin, or the end, of one campaign's run: the other is done."""
+    for campaign in ("C1", "C2"):
+        books.add_campaign(database, campaign)
+        books.add_leads(database, "a", campaign=campaign)
+    # The last one where it cannot begin, the first one where it cannot end.
+    broken = "C2" if event == "INSERT" else "C1"
+    books.run(
+        database,
+        f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no'; END $$;
+            CREATE TRIGGER refuse BEFORE {event} ON leadloop.sync_runs FOR EACH ROW
+            WHEN (NEW.campaign_id = '{broken}' AND NEW.state <> 'crashed')
+            EXECUTE FUNCTION refuse();""",
+    )
+    with pytest.raises(CampaignsFailed, match=f"campaign {broken}: Postgres refused"):
+        flow()
+    (other,) = {"C1", "C2"} - {broken}
+    assert books.statuses(database, other) == {"a": "created"}
+    query = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running' AND campaign_id = :c"
+    assert books.value(database, query, c=other) == 0

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -438,3 +439,17 @@ def test_a_wrong_text_is_told_in_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"\A.+\Z") as caught:
         Rules.from_texts([text])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", ["tokens=", "pace=nan", "late_by=inf", "rate_limit=1/nan"])
+def test_a_rule_that_cannot_be_kept_is_refused(rule: str) -> None:
+    """In one line that names it, before anything listens."""
+    with pytest.raises(ValueError, match=rule.partition("=")[0]):
+        Rules.from_texts([rule])
+
+
+def test_every_rule_is_described_as_it_is_written() -> None:
+    """What the help lists can be typed as it stands, and means the defaults."""
+    lines = [line.partition("  ")[0] for line in Rules.described()]
+    assert Rules.from_texts(lines) == Rules.from_texts([])
+    assert len(lines) == len(dataclasses.fields(Rules))

@@ -37,6 +37,22 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("RATE_LIMIT", "0/60"),
         ("RATE_LIMIT", "100/0"),
         ("RATE_LIMIT", "100/0.0"),
+        ("RATE_LIMIT", "1/99999999999999"),
+        ("RATE_LIMIT", "1/86401"),
+        ("RATE_LIMIT", "9999999/1"),
+        ("API_URL", "https://example.com:99999"),
+        ("API_URL", "https://example.com:s3cret"),
+        ("API_URL", "https://example.com:"),
+        ("API_URL", "http://[::s3cret"),
+        ("BATCH_SIZE", "10001"),
+        ("PAGE_SIZE", "99999999999"),
+        ("SETTLE", "86401"),
+        ("LOOKBACK", "99999999999"),
+        ("WINDOW", "99999999999"),
+        ("TIMEOUT", "0,60"),
+        ("TIMEOUT", "5,3601"),
+        ("TIMEOUT", "1e9,1"),
+        ("DEFAULT_REGION", "XX"),
         ("BATCH_SIZE", "0"),
         ("BATCH_SIZE", "many"),
         ("CONCURRENCY", "0"),
@@ -56,6 +72,48 @@ def test_a_wrong_setting_is_named_in_one_line(
         Settings.load()
     assert "\n" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
+    assert "Input should" not in str(caught.value)
+    assert (
+        "write" in str(caught.value) or "use" in str(caught.value) or "holds" in str(caught.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BATCH_SIZE", "many", "write a whole number from 1 to 10000"),
+        ("LOOKBACK", "-1", "write a whole number from 0 to 2592000"),
+        ("EPOCH_UNIT", "us", "write ms or s"),
+    ],
+)
+def test_a_wrong_value_is_told_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    """In our words, not in those of a library."""
+    monkeypatch.setenv(f"LEADLOOP_{name}", value)
+    with pytest.raises(UsageError) as caught:
+        Settings.load()
+    assert str(caught.value) == f"LEADLOOP_{name} is wrong: {said}"
+
+
+def test_a_dotenv_in_another_encoding_is_told(tmp_path: Path) -> None:
+    """Editors on Windows write such files."""
+    (tmp_path / ".env").write_text("LEADLOOP_API_TOKEN=s3cret", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"^\.env is not UTF-8 text"):
+        Settings.load()
+
+
+def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment and in the file; names of other things are left alone."""
+    monkeypatch.setenv("LEADLOOP_BATCHSIZE", "5")
+    monkeypatch.setenv("LEADLOOP_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("LEADLOOP_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "5")
+    (tmp_path / ".env").write_text("LEADLOOP_TOKEN=s3cret\nleadloop_settle=5\n")
+    assert Settings.misspelt() == {
+        "LEADLOOP_BATCHSIZE": "LEADLOOP_BATCH_SIZE",
+        "LEADLOOP_TOKEN": "LEADLOOP_API_TOKEN",
+    }
 
 
 @pytest.mark.parametrize(

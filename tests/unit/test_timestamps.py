@@ -76,7 +76,19 @@ def test_a_typed_time_is_iso_with_an_offset_or_milliseconds(ms: int, offset: tim
     assert read_time_argument(moment.astimezone(offset).isoformat()) == moment
 
 
-@pytest.mark.parametrize("text", ["2026-01-31", "2026-01-31T09:00", "now", "", "--5", "9" * 30])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31",
+        "2026-01-31T09:00",
+        "now",
+        "",
+        "--5",
+        "9" * 30,
+        "9999-12-31T23:59:59-05:00",
+        "0001-01-01T00:00:00+05:00",
+    ],
+)
 def test_a_typed_time_that_is_unclear_is_refused(text: str) -> None:
     """With what to write instead; a time without an offset could mean another hour."""
     with pytest.raises(ValueError, match="write ISO 8601 with an offset"):

@@ -1,0 +1,113 @@
+"""What `leadloop load` takes of a file."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from leadloop.cli.load import LoadFailed, load_file
+from leadloop.core.errors import UsageError
+from tests import books
+
+HEADER = "lead_id,phone_number,contact_name,state_code\n"
+GOOD = "{0},+14155550123,Ann,CA\n"
+
+
+class Loaded:
+    """What a load came to."""
+
+    def __init__(self, database: Database, file: Path, content: str | bytes) -> None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self.error: Exception | None = None
+        said = io.StringIO()
+        try:
+            self.counts = load_file(database, file, "C1", said)
+        except (UsageError, LoadFailed) as error:
+            self.error = error
+            self.counts = getattr(error, "summary", {})
+        self.said = said.getvalue()
+
+
+@pytest.fixture
+def load(database: Database, tmp_path: Path) -> Any:
+    """Loads a file of that content."""
+    return lambda content: Loaded(database, tmp_path / "leads.csv", content)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"{'7' * 256},1,Ann,CA,", "lead_id is longer than 255 characters"),
+        ("7,1,Ann,CA,9999-12-31T23:59:59-05:00", "ebr_datetime is not a time"),
+        ("7,1,Ann,CA,0001-01-01T00:00:00+05:00", "ebr_datetime is not a time"),
+        ("7,1,Ann,CA,99999999999999999999", "ebr_datetime is not a time"),
+        ("7,1,Ann,CA", "4 columns where the header has 5"),
+        (",1,Ann,CA,", "lead_id is empty"),
+        ("7,1,caf\udce9,CA,", "not UTF-8 (Latin-1?)"),
+        ('7,1,"A"nn,CA,', "not CSV"),
+    ],
+)
+def test_a_bad_line_is_told_by_number_and_holds_up_no_other(
+    load: Any, database: Database, line: str, said: str
+) -> None:
+    """The others are loaded, and nothing of the bad one is repeated."""
+    content = f"{HEADER.strip()},ebr_datetime\n1,1,Ann,CA,\n{line}\n2,1,Ann,CA,\n"
+    loaded = load(content.encode(errors="surrogateescape"))
+    assert loaded.counts == {"loaded": 2, "existing": 0, "bad": 1}
+    assert f"line 3: {said}" in loaded.said
+    assert loaded.error is None
+    assert "Ann" not in loaded.said
+
+
+def test_a_quote_that_is_never_closed_is_a_failure(load: Any, database: Database) -> None:
+    """It holds the rest of the file together: which lines those are is told."""
+    rest = "".join(GOOD.format(number) for number in range(5, 105))
+    loaded = load(HEADER + GOOD.format(1) + '2,"+1415,Ann,CA\n' + rest)
+    assert loaded.counts == {"loaded": 1, "existing": 0, "bad": 101}
+    assert "lines 3 to 103 were not loaded" in str(loaded.error)
+    assert "opened in line 3" in str(loaded.error)
+
+
+def test_a_file_without_a_single_lead_is_a_failure(load: Any) -> None:
+    """Not a success with nothing loaded."""
+    loaded = load(HEADER + "1\n2\n")
+    assert isinstance(loaded.error, LoadFailed)
+    assert loaded.counts == {"loaded": 0, "existing": 0, "bad": 2}
+
+
+def test_a_lead_s_own_columns_are_known_by_their_names(load: Any, database: Database) -> None:
+    """Whatever their case and the blanks around them; what becomes of the others is told."""
+    loaded = load("Lead_ID, Phone_Number ,name,state,,\n7,+14155550123,Ann,CA,x,y\n")
+    assert loaded.said.splitlines()[0] == (
+        "note: the header lacks contact_name, state_code; custom fields: name, state;"
+        " 2 columns without a name are left out"
+    )
+    (row,) = books.rows(database, "SELECT lead_id, phone_number, custom_fields FROM leadloop.leads")
+    assert row == {
+        "lead_id": "7",
+        "phone_number": "+14155550123",
+        "custom_fields": {"name": "Ann", "state": "CA"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        ("lead_id\n1\n".encode("utf-16"), "UTF-16"),
+        ("lead_id,caf\u00e9\n1,2\n".encode("latin-1"), "not UTF-8"),
+        (b"id,name\n1,2\n", "no column lead_id"),
+        (b"lead_id,Lead_ID\n1,2\n", "names a column twice"),
+    ],
+)
+def test_a_file_that_is_none_adds_no_campaign(
+    load: Any, database: Database, content: bytes, said: str
+) -> None:
+    """One line says what it is instead."""
+    loaded = load(content)
+    assert isinstance(loaded.error, UsageError)
+    assert said in str(loaded.error)
+    assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 0
