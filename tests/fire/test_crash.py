@@ -109,6 +109,8 @@ def boundaries() -> list[Any]:
 def world(database: Database, vendor: Handle, environment: Path) -> World:
     """A campaign with one lead that the vendor has: by it the vendor's habits can be told."""
     world = World(database=database, vendor=vendor)
+    # A vendor that refuses what it has already would hide what was sent twice.
+    vendor.change(repeat="second")
     books.add_campaign(database, batch_size=2, page_size=2)
     add(world, "specimen")
     push_leads()
@@ -364,7 +366,7 @@ def a_round(world: World, processes: Nest, directory: Path, luck: Random, name: 
     waiting = [lead.lead_id for lead in world.vendor.books.leads(CAMPAIGN) if lead.waits]
     for lead_id in waiting[: luck.randrange(20)]:
         world.process(lead_id, back_s=0)
-    world.vendor.fault(route="any", kind="slow", probability=0.3, seconds=luck.random() / 2)
+    world.vendor.fault(route="any", kind="slow", probability=0.7, seconds=0.2 + luck.random() / 2)
     world.vendor.fault(route="any", kind="reset", when=luck.choice(("before", "after")), nth=9)
     before = len(states(world))
     commands = luck.choices(["push", "push", "sync", "poll", "disable"], k=luck.randrange(1, 4))

@@ -38,7 +38,7 @@ def test_eight_processes_share_one_budget(
         # A pause, so that the ring of the turn before does not count.
         books.run(database, "DELETE FROM leadloop.rate_slots")
         vendor.reset()
-        vendor.change(rate_limit=(requests, 10.0))
+        vendor.change(rate_limit=(requests, 10.0), repeat="second")
         books.run(database, "DELETE FROM leadloop.leads")
         race(database, vendor, environment, processes, requests, f"{turn}")
 
@@ -94,6 +94,7 @@ def test_one_huge_campaign_starves_no_other(
     database: Database, vendor: Handle, environment: Path, processes: Nest
 ) -> None:
     """The small ones are done long before it, in one run and in several at the same time."""
+    vendor.change(repeat="second")
     books.add_campaign(database, "a huge one", batch_size=2)
     books.add_leads(database, *(f"H{number}" for number in range(600)), campaign="a huge one")
     small = [f"small {number}" for number in range(4)]

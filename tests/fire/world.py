@@ -121,15 +121,17 @@ class World:
         self.note_outcomes()
 
     def note_outcomes(self) -> set[Seen]:
-        """Remember every outcome that the vendor shows now; returns them."""
+        """Remember every outcome of the vendor's; returns those that it shows by now."""
         shelf = self.vendor.books.shelf(CAMPAIGN)
+        shown_from = self.vendor.now() - self.vendor.rules.lead_visible_after * 1000
         seen = set()
         for lead in shelf.processed if shelf else ():
             shown = self.vendor.books.outcome(shelf, lead) if shelf else None
             assert shown is not None
             facts = (str(shown.outcome_id), shown.outcome_name, float(shown.total_cost))
             self.told.setdefault(lead.lead_id, {})[self.as_shown(lead.due())] = facts
-            seen.add((lead.lead_id, lead.due()))
+            if lead.created_at <= shown_from:
+                seen.add((lead.lead_id, lead.due()))
         return seen
 
     def as_shown(self, at: int) -> int:
