@@ -121,10 +121,11 @@ def _drift() -> st.SearchStrategy[Fault]:
     return pairs.map(lambda pair: {"route": "responses", **pair[0], "nth": pair[1]})
 
 
+ON_CREATE = _at("create", _ON_CREATE)
+DRIFTS = _drift()
 FAULTS = st.one_of(
-    _at("create", _ON_CREATE),
-    _at("create", _ON_CREATE),
+    ON_CREATE,
     _at("responses", _HARMLESS),
     _at("disable", _HARMLESS),
-    _drift(),
+    DRIFTS,
 )

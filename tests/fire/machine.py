@@ -144,10 +144,22 @@ class Loop(RuleBasedStateMachine):
         """`push_leads()`."""
         self.world.attempt(push_leads)
 
-    @rule()
-    def push_once_more(self) -> None:
-        """Pushing is what most can go wrong with: twice as often as the others."""
-        self.world.attempt(push_leads)
+    @rule(shapes=st.lists(drawn.SHAPES, min_size=3, max_size=9), fault=drawn.ON_CREATE)
+    def push_while_it_fails(self, shapes: list[str], fault: dict[str, Any]) -> None:
+        """What the other rules would rarely do one after the other."""
+        self.inserts([(shape, "L{}") for shape in shapes])
+        self.fails(fault)
+        self.push()
+
+    @precondition(lambda self: self.vendor.books.leads(CAMPAIGN))
+    @rule(which=_WHICH, fault=drawn.DRIFTS)
+    def poll_while_rows_move(self, which: int, fault: dict[str, Any]) -> None:
+        """Several pages of outcomes, and some of them elsewhere by the next page."""
+        self.vendor.clear_faults()
+        self.processes(which=which, back_s=0, more=6)
+        self.world.pass_a_second()
+        self.fails(fault)
+        self.poll()
 
     @rule()
     def poll(self) -> None:

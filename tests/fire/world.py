@@ -108,7 +108,7 @@ class World:
     def process(self, lead_id: str, *, back_s: float, hidden_s: float = 0.0) -> None:
         """The vendor is done with a lead, so long ago, and shows it only so much later."""
         now = self.vendor.now()
-        item = {
+        item: dict[str, Any] = {
             "campaign_id": CAMPAIGN,
             "lead_id": lead_id,
             "processed_at": now - int(back_s * 1000),
@@ -116,7 +116,8 @@ class World:
         }
         self.vendor.put([item])
         TALLY["outcomes"] += 1
-        if back_s > 0:
+        mark = self.watermark()
+        if mark is not None and item["processed_at"] <= _ms(mark):
             self.late.add((lead_id, now - int(back_s * 1000)))
         self.note_outcomes()
 
@@ -179,6 +180,10 @@ class World:
         """Let everything settle."""
         if self.settle_s:
             time.sleep(self.settle_s + 0.05)
+
+    def pass_a_second(self) -> None:
+        """Let what has just been processed be past by the vendor's clock, in whole seconds."""
+        time.sleep(self.settle_s + 1.05)
 
     def end(self) -> None:
         """Add up what was done."""
