@@ -14,7 +14,7 @@ from tests.fire.conftest import Soak
 from tests.fire.machine import Loop
 
 _STEPS = 25
-_EXAMPLES = 10
+_EXAMPLES = 7
 # A round of the soak: short, so that it ends when it is told to.
 _EXAMPLES_A_ROUND = 5
 # Shrinking takes minutes: worth it only to whoever looks for the cause (FIRE_SHRINK=1).
