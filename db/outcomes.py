@@ -95,13 +95,23 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
         excluded.occurred_at, excluded.duration_s, excluded.cost, excluded.answers)
 """)
 
-# Whatever we thought of a lead that has an outcome: the vendor has it.
+# Whatever we thought of a lead that has an outcome: the vendor has it. So an opt-out that was
+# settled because the lead had never been sent is not settled.
 _SETTLE_LEADS = text("""
-UPDATE leadloop.leads AS lead
-   SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL
-  FROM stage_outcomes AS stage
- WHERE lead.campaign_id = :campaign AND lead.lead_id = stage.lead_id
-   AND lead.status IN ('new', 'in_doubt')
+WITH held AS (
+    UPDATE leadloop.leads AS lead
+       SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL,
+           doubted_at = NULL, looked_up_at = NULL,
+           sent_at = coalesce(lead.sent_at, clock_timestamp())
+      FROM stage_outcomes AS stage
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = stage.lead_id
+       AND lead.status NOT IN ('created', 'sending')
+    RETURNING lead.lead_id
+)
+UPDATE leadloop.disable_requests AS d
+   SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
+  FROM held
+ WHERE d.campaign_id = :campaign AND d.lead_id = held.lead_id AND d.status = 'cancelled'
 """)
 
 _KEEP_UNREADABLE = text("""

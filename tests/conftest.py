@@ -143,6 +143,14 @@ def prefect() -> Iterator[str]:
             yield server.api_url
 
 
+@pytest.fixture
+def quick_retries(prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries in this process without their pauses; see tests/quick.py."""
+    from tests.quick import hurry
+
+    hurry(monkeypatch.setattr)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ran:
     """What a command came to; `last` is the last line on stdout as JSON, None if it is none."""

@@ -32,7 +32,7 @@ def kinds(vendor: Handle) -> list[str]:
 @pytest.fixture
 def logged_in(reach: Reach, vendor: Handle) -> Client:
     """A client with a login by password; no fixed token is good."""
-    vendor.change(tokens=())
+    vendor.change(tokens=("nobody-has-this-one",))
     return reach(vendor.url, login=by_password())
 
 
@@ -56,7 +56,7 @@ def test_many_threads_share_one_login(logged_in: Client, vendor: Handle) -> None
 
 def test_a_token_is_renewed_before_it_ends(reach: Reach, vendor: Handle) -> None:
     """By the refresh grant: no request is sent with a token that is about to end."""
-    vendor.change(tokens=(), expires_in=30)
+    vendor.change(tokens=("nobody-has-this-one",), expires_in=30)
     client = reach(vendor.url, login=by_password())
     client.find("C1", "a")
     client.find("C1", "a")

@@ -191,8 +191,8 @@ def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
         ("new", "created"),
         ("created", "created"),
         ("sending", "sending"),
-        ("rejected", "rejected"),
-        ("cancelled", "cancelled"),
+        ("rejected", "created"),
+        ("cancelled", "created"),
     ],
 )
 def test_an_outcome_settles_a_doubt(database: Database, status: str, then: str) -> None:
@@ -201,6 +201,14 @@ def test_an_outcome_settles_a_doubt(database: Database, status: str, then: str) 
     books.add_leads(database, books.lead("b", status="in_doubt"))
     merge(database, result("a"))
     assert books.statuses(database) == {"a": then, "b": "in_doubt"}
+
+
+def test_an_outcome_of_a_cancelled_lead_has_the_vendor_told(database: Database) -> None:
+    """It was thought never to have been sent, and was called: its opt-out waits again."""
+    books.add_leads(database, books.lead("a", status="cancelled"))
+    books.opt_out(database, "a", status="cancelled", confirmed_at="now")
+    merge(database, result("a"))
+    assert books.opt_outs(database) == {"a": "requested"}
 
 
 def test_campaigns_do_not_meet(database: Database) -> None:

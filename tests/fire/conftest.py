@@ -53,14 +53,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
-@pytest.fixture
-def quick_retries(prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries in this process without their pauses; see tests/fire/quick.py."""
-    from tests.fire.quick import hurry
-
-    hurry(monkeypatch.setattr)
-
-
 @pytest.fixture(scope="session")
 def processes(prefect: str) -> Iterator[Nest]:
     """Where `leadloop` processes are hatched, quickly; they use the session's Prefect server."""

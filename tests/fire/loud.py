@@ -12,7 +12,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.by_hand import FLOWS
-from tests.fire.quick import hurry
+from tests.quick import hurry
 
 _LINE = "%(name)s %(levelname)s %(message)s"
 

@@ -26,7 +26,7 @@ from tasks.listing import in_order
 from tasks.workplace import Threads
 from tests import books
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 
 def push(database: Database, *leads: str | dict[str, Any], **columns: Any) -> None:

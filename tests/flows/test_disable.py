@@ -9,7 +9,7 @@ from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from tests import books
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 
 def push(database: Database, *ids: str) -> None:

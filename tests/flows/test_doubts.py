@@ -8,7 +8,7 @@ from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tests import books
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 
 def doubt(database: Database, *lead_ids: str) -> None:

@@ -8,7 +8,7 @@ from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tests import books
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 NUMBER = "+14155550123"
 

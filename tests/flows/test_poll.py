@@ -12,7 +12,7 @@ from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tests import books
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 
 def push(database: Database, amount: int, **columns: Any) -> list[str]:

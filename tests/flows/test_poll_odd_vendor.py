@@ -19,7 +19,7 @@ from leadloop.core.timestamps import epoch_ms
 from tests import books
 from tests.flows.odd_vendor import OddVendor, Query, odd_vendor, paged
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 MINUTE = timedelta(minutes=1)
 

@@ -18,7 +18,7 @@ from leadloop.sandbox import Handle
 from tests import books
 from tests.conftest import Ran
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 REFUSE_ALL = {"phone_number": "+1 415 not a number"}
 
