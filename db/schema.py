@@ -17,6 +17,10 @@ SELECT EXISTS (SELECT FROM pg_class
 """)
 
 
+# The first with multiranges, by which windows are added up.
+_OLDEST_POSTGRES = 14
+
+
 def migrate(connection: Connection) -> str:
     """Bring the schema up to this version of leadloop; safe to run from several places at once.
 
@@ -24,8 +28,10 @@ def migrate(connection: Connection) -> str:
         The version that it has now.
 
     Raises:
-        UsageError: the schema is of a newer leadloop, or not one of leadloop's.
+        UsageError: the schema is of a newer leadloop, or not one of leadloop's; or this Postgres is
+            too old for it.
     """
+    require_server((connection.dialect.server_version_info or (0,))[0])
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
     config = _config()
@@ -37,6 +43,19 @@ def migrate(connection: Connection) -> str:
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
     return _head(config)
+
+
+def require_server(major: int) -> None:
+    """Make sure that Postgres, of this major version, can do what leadloop asks of it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if major < _OLDEST_POSTGRES:
+        raise UsageError(
+            f"this is Postgres {major}, and leadloop needs {_OLDEST_POSTGRES} or newer: upgrade it,"
+            " or name another in LEADLOOP_DATABASE_URL"
+        )
 
 
 def remove(connection: Connection) -> None:

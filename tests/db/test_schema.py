@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 
 from db.database import Database, DatabaseError
-from db.schema import migrate, require_current, version
+from db.schema import migrate, require_current, require_server, version
 from leadloop.core.errors import UsageError
 from tests import books
 
@@ -169,3 +169,10 @@ def test_a_schema_that_is_not_ours_is_told(empty_database_url: str, statement: s
         for look in (migrate, require_current):
             with pytest.raises(UsageError, match="RENAME TO"), database.begin() as connection:
                 look(connection)
+
+
+def test_a_postgres_that_is_too_old_is_told() -> None:
+    """Before anything is made, with what to do about it."""
+    require_server(14)
+    with pytest.raises(UsageError, match="Postgres 13, and leadloop needs 14 or newer"):
+        require_server(13)
