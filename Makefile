@@ -27,7 +27,7 @@ demo: $(VENV)/installed
 	@$(BIN)/leadloop demo $(ARGS)
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)
 
 # The state machine, kills and races share the time; each boundary at which a run can die comes once.
 SECONDS ?= 600
