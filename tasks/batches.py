@@ -82,17 +82,17 @@ class Batches:
 
         Empty where this run has been declared dead.
         """
-        turn = batch.turn
-        if turn.is_over:
-            with self.released_unless_sent(batch):
-                turn = self._run.place.budget.wait_turn(Call.CREATE)
-                batch = self._claimed_again(batch)
-        return replace(batch, turn=turn)
+        if not batch.turn.is_over:
+            return batch
+        with self.released_unless_sent(batch):
+            self._run.place.budget.give_back(batch.turn.slot)
+        return self.in_another_turn(batch)
 
     def in_another_turn(self, batch: Batch) -> Batch:
-        """The same leads for one more request."""
-        spent = replace(batch.turn, good_until=float("-inf"))
-        return self.fill_again(replace(batch, turn=spent))
+        """The same leads for one more request, less those that have opted out since."""
+        with self.released_unless_sent(batch):
+            turn = self._run.place.budget.wait_turn(Call.CREATE)
+            return replace(self._claimed_again(batch), turn=turn)
 
     def key(self, batch: Batch, wanted: Sequence[str] | None = None) -> leads.Batch:
         """How Postgres knows these leads."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.fire.tally import TALLY
 
-_PATIENCE_S = 60
+_PATIENCE_S = 180
 
 
 @dataclass(frozen=True, kw_only=True)

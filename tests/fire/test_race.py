@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.servers]
 
 _PROCESSES = 8
 _LOADED_PERIODS = 2
+# Long, so that a slow machine has most of a period to spare: what is judged are counts.
+_PERIOD_S = 20
 
 
 @pytest.mark.timeout(0)
@@ -34,9 +36,9 @@ def test_eight_processes_share_one_budget(
     for turn, seed in enumerate(soak.seeds(0.2) if soak else (0,)):
         print(f"race, seed {seed}")
         requests = 100 if seed == 0 else Random(seed).choice((60, 80, 100, 120))
-        monkeypatch.setenv("LEADLOOP_RATE_LIMIT", f"{requests}/10")
+        monkeypatch.setenv("LEADLOOP_RATE_LIMIT", f"{requests}/{_PERIOD_S}")
         World(database=database, vendor=vendor).begin()
-        vendor.change(rate_limit=(requests, 10.0), repeat="second")
+        vendor.change(rate_limit=(requests, float(_PERIOD_S)), repeat="second")
         books.add_campaign(database, batch_size=1)
         race(database, vendor, environment, processes, requests, f"{turn}")
 
@@ -72,10 +74,10 @@ def judge(vendor: Handle, limit: int, ids: list[str]) -> None:
     TALLY["requests"] += len(entries)
     TALLY["leads"] += len(ids)
     assert refused == 0
-    assert vendor.busiest(10.0) <= limit
+    assert vendor.busiest(_PERIOD_S) <= limit
     assert vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
     began = entries[0].arrived
-    within = [e for e in entries if e.arrived < began + 10.0 * _LOADED_PERIODS]
+    within = [e for e in entries if e.arrived < began + _PERIOD_S * _LOADED_PERIODS]
     assert len(within) < len(entries), "the load did not last"
     used = len(within) / (limit * _LOADED_PERIODS)
     TALLY["hundredths of the budget used, added up"] += int(used * 100)
