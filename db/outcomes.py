@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db.copying import copy, line
+from db.copying import copy
 from leadloop.core.results import Attempt, Outcome
 from leadloop.core.storable import dumps
 
@@ -119,11 +118,6 @@ INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
 VALUES (:campaign, :digest, :reason, CAST(:raw AS jsonb)) ON CONFLICT DO NOTHING
 """)
 
-_OUTCOME_COLUMNS = tuple(field.name for field in fields(Outcome))
-_ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
-_outcome_values = attrgetter(*_OUTCOME_COLUMNS)
-_attempt_values = attrgetter(*_ATTEMPT_COLUMNS)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
@@ -134,16 +128,6 @@ class Merged:
     unchanged: int
 
 
-def outcome_line(outcome: Outcome) -> str:
-    """An outcome as a line for COPY: a quarter of the memory of the object."""
-    return line(_outcome_values(outcome))
-
-
-def attempt_line(attempt: Attempt) -> str:
-    """An attempt as a line for COPY."""
-    return line(_attempt_values(attempt))
-
-
 def merge(
     connection: Connection,
     campaign_id: str,
@@ -151,14 +135,14 @@ def merge(
     outcomes: Iterable[str],
     attempts: Iterable[str],
 ) -> Merged:
-    """Store outcomes and attempts, given as lines; rows are touched only where something changed.
+    """Store outcomes and attempts, lines for COPY; rows are touched only where something changed.
 
     A lead in doubt whose outcome has come is `created`.
     """
     for stage in _STAGES:
         connection.execute(stage)
-    copy(connection, "stage_outcomes", _OUTCOME_COLUMNS, outcomes)
-    copy(connection, "stage_attempts", _ATTEMPT_COLUMNS, attempts)
+    copy(connection, "stage_outcomes", Outcome._fields, outcomes)
+    copy(connection, "stage_attempts", Attempt._fields, attempts)
     row = connection.execute(_MERGE_OUTCOMES, {"campaign": campaign_id}).one()
     connection.execute(_MERGE_ATTEMPTS, {"campaign": campaign_id})
     connection.execute(_SETTLE_LEADS, {"campaign": campaign_id})

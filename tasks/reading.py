@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from db import outcomes
+from db.copying import line
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import Refused
 from leadloop.core import clocks
@@ -31,8 +32,9 @@ _SHORTEST_MOVING = timedelta(seconds=1)
 # The vendor's clock comes in whole seconds.
 _MARGIN = timedelta(seconds=2)
 
-#: What tells a result from the others of a window: its lead, and when it was processed.
-Key = tuple[str, str]
+#: What tells a result from the others of a window: its lead, and when it was processed (of one that
+#: cannot be read, its text).
+Key = tuple[str, datetime | str | None]
 
 
 class Clock:
@@ -46,8 +48,7 @@ class Clock:
         return self._began + timedelta(seconds=time.monotonic() - self._monotonic)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One result as lines for COPY."""
 
     key: Key
@@ -63,9 +64,9 @@ def row(result: object) -> Row:
     except UnreadableResult as error:
         return Row(key=("", dumps(result)), unreadable=(str(error), result))
     return Row(
-        key=(read.lead_id, read.outcome.processed_at.isoformat() if read.outcome else ""),
-        outcome=outcomes.outcome_line(read.outcome) if read.outcome else None,
-        attempts=[outcomes.attempt_line(attempt) for attempt in read.attempts],
+        key=(read.lead_id, read.outcome.processed_at if read.outcome else None),
+        outcome=line(read.outcome) if read.outcome else None,
+        attempts=[line(attempt) for attempt in read.attempts],
     )
 
 
@@ -138,11 +139,9 @@ class Reading:
         return pieces(self.window, map(self._moment, self.seen), longest)
 
     def _moment(self, key: Key) -> datetime:
-        lead_id, processed_at = key
+        _, processed_at = key
         # One that has no such time is somewhere in the window.
-        return (
-            datetime.fromisoformat(processed_at) if lead_id and processed_at else self.window.after
-        )
+        return processed_at if isinstance(processed_at, datetime) else self.window.after
 
     def add(self, leaf: Leaf) -> None:
         """Take in a page. A result that came before counts once; what it says now, it says last."""

@@ -24,7 +24,7 @@ def read_time(value: object) -> datetime:
     Raises:
         ValueError: `value` is none of these. The message does not repeat the value.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"not a time: {type(value).__name__}")
     if isinstance(value, str):
         text = value.strip()

@@ -58,8 +58,8 @@ def merge(database: Database, *results: dict[str, Any], campaign: str = CAMPAIGN
         return outcomes.merge(
             connection,
             campaign,
-            outcomes=[outcomes.outcome_line(each.outcome) for each in read if each.outcome],
-            attempts=[outcomes.attempt_line(item) for each in read for item in each.attempts],
+            outcomes=[line(each.outcome) for each in read if each.outcome],
+            attempts=[line(item) for each in read for item in each.attempts],
         )
 
 
