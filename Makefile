@@ -10,10 +10,12 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak check docs lock
+.PHONY: help install demo up deploy test soak check docs lock
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
+	@echo 'make up       all of it running, to look at: Prefect with its page, a worker, the sandbox'
+	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make check    lint, format, types, import rules'
@@ -25,6 +27,13 @@ install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	@$(BIN)/leadloop demo $(ARGS)
+
+up: $(VENV)/installed
+	@$(BIN)/leadloop up $(ARGS)
+
+deploy: $(VENV)/installed
+	@$(BIN)/prefect work-pool create leadloop --type process --overwrite
+	@$(BIN)/prefect --no-prompt deploy --all
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)

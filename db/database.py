@@ -147,6 +147,11 @@ class Database:
         port = f":{self._url.port}" if self._url.port else ""
         return f"{host}{port}/{self._url.database or ''}"
 
+    def address(self, name: str, driver: str) -> str:
+        """The URL, with any password in it, of another database on the same server."""
+        url = self._url.set(drivername=driver, database=name)
+        return url.render_as_string(hide_password=False)
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction: committed at the end of the block, rolled back on an exception.

@@ -63,6 +63,17 @@ def remove(connection: Connection) -> None:
     connection.execute(text("DROP SCHEMA IF EXISTS leadloop CASCADE"))
 
 
+def renew_database(connection: Connection, name: str) -> None:
+    """Make an empty database beside this one, in place of the one of that name.
+
+    Args:
+        connection: outside of any transaction.
+        name: one of ours, never a user's.
+    """
+    connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    connection.execute(text(f"CREATE DATABASE {name}"))
+
+
 def require_current(connection: Connection) -> None:
     """Make sure that the schema is the one that this version of leadloop works on.
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -234,6 +235,17 @@ def demo() -> None:
     from leadloop.cli.demo import play
 
     play(err, out)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Of the Prefect server.", min=1, max=65535)] = 4200,
+) -> None:
+    """Run everything to look at: Prefect, a worker, the sandbox with outcomes; until Ctrl-C."""
+    from leadloop.cli.up import play
+
+    with suppress(KeyboardInterrupt):
+        play(port, err, out)
 
 
 class _WithRules(TyperCommand):

@@ -3,13 +3,11 @@
 Everything it makes is under `.leadloop/demo/`, which it begins anew each time.
 """
 
-import fcntl
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from db import campaigns, loading, opt_outs, schema, status
 from db.database import Database
 from leadloop.cli import people, stage, tables
 from leadloop.cli.watching import bars
-from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle, Rules, running
 
 CAMPAIGN = "DEMO01"
@@ -62,7 +59,8 @@ def play(err: Console, out: Console) -> None:
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(_in_a_directory_of_its_own())
+        stack.enter_context(stage.directory_of_its_own("demo"))
+        _write_leads()
         handle = _surround(stack)
         server = stack.enter_context(stage.prefect_server())
         settings = stack.enter_context(stage.settings_with_database())
@@ -81,28 +79,12 @@ def play(err: Console, out: Console) -> None:
     print(_what_next())
 
 
-@contextmanager
-def _in_a_directory_of_its_own() -> Iterator[None]:
-    """Work in `.leadloop/demo`, where no other demo may be at work."""
-    directory = stage.HOME / "demo"
+def _write_leads() -> None:
+    """A file to play with afterwards."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        people.write_csv(directory / _LEADS_FILE, 100)
-        lock = (directory / "lock").open("w")
+        people.write_csv(Path(_LEADS_FILE), 100)
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {error.filename or directory}: {error.strerror}; run the demo where"
-            " you may write"
-        ) from None
-    with lock, chdir(directory):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                "another demo runs in this directory: wait until it is done, or run this one in"
-                " another directory"
-            ) from None
-        yield
+        raise stage.cannot_write(error, "demo") from None
 
 
 def _what_next() -> str:
@@ -117,8 +99,7 @@ def _surround(stack: ExitStack) -> Handle:
     """The sandbox as the API, and nothing from the environment that would mean another one."""
     rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
     handle = stack.enter_context(running(rules))
-    for name in [name for name in os.environ if name.startswith(("LEADLOOP_", "PREFECT_API_"))]:
-        del os.environ[name]
+    stage.forget_environment()
     os.environ["LEADLOOP_API_URL"] = handle.url
     os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
     # While outcomes come in a window is read several times: pages of 100 would use the budget up.
@@ -163,7 +144,7 @@ def _wait_for_outcomes(handle: Handle, until: float, err: Console) -> int:
 
 def _opt_out(database: Database, numbers: range) -> None:
     with database.begin() as connection:
-        opt_outs.request(connection, CAMPAIGN, [f"D{number:05d}" for number in numbers])
+        opt_outs.request(connection, CAMPAIGN, [people.lead_id(number) for number in numbers])
 
 
 def _run(flow: str, err: Console, out: Console) -> int:

@@ -17,10 +17,18 @@ _PLANS = ("basic", "plus", "premium")
 _WRONG_PERCENT = 4
 
 
-def leads(amount: int, seed: int) -> list[Sequence[Value]]:
-    """Rows in the order of `db.loading.COLUMNS`; the same ones for the same seed."""
+def leads(amount: int, seed: int, after: int = 0) -> list[Sequence[Value]]:
+    """Rows in the order of `db.loading.COLUMNS`; the same ones for the same seed.
+
+    They are numbered on from `after`.
+    """
     draw = random.Random(seed)
-    return [_lead(draw, number) for number in range(1, amount + 1)]
+    return [_lead(draw, number) for number in range(after + 1, after + amount + 1)]
+
+
+def lead_id(number: int) -> str:
+    """The id of the lead of that number."""
+    return f"D{number:05d}"
 
 
 def write_csv(file: Path, amount: int) -> None:
@@ -38,7 +46,7 @@ def _lead(draw: random.Random, number: int) -> list[Value]:
     phone = f"+1{area}{draw.randint(2, 9)}{draw.randint(0, 999_999):06d}"
     name = f"{draw.choice(_FIRST)} {draw.choice(_LAST)}"
     custom = {"plan": draw.choice(_PLANS), "score": draw.randint(1, 100)}
-    lead: list[Value] = [f"D{number:05d}", phone, name, state, None, json.dumps(custom)]
+    lead: list[Value] = [lead_id(number), phone, name, state, None, json.dumps(custom)]
     if draw.randrange(100) < _WRONG_PERCENT:
         column, value = draw.choice([(1, "555-CALL-ME"), (1, None), (2, " "), (3, "XX")])
         lead[column] = value

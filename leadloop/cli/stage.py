@@ -1,9 +1,10 @@
 """What a command needs around it: a database, and for flows a Prefect server."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -46,6 +47,43 @@ def settings_with_database() -> Iterator[Settings]:
             yield Settings.load()
         finally:
             del os.environ[_URL]
+
+
+@contextmanager
+def directory_of_its_own(name: str) -> Iterator[None]:
+    """Work in `.leadloop/NAME`, where no other process may be at the same.
+
+    Raises:
+        UsageError: another one is, or nothing can be written there.
+    """
+    directory = HOME / name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise cannot_write(error, name) from None
+    with lock, chdir(directory):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another `leadloop {name}` runs in this directory: wait until it is done, or run"
+                " this one in another directory"
+            ) from None
+        yield
+
+
+def cannot_write(error: OSError, name: str) -> UsageError:
+    """What to say where `leadloop NAME` has no place for its files."""
+    return UsageError(
+        f"cannot write to {error.filename}: {error.strerror}; run `leadloop {name}` where you may"
+    )
+
+
+def forget_environment() -> None:
+    """Take out of the environment what would mean another database, vendor or Prefect."""
+    for name in [name for name in os.environ if name.startswith(("LEADLOOP_", "PREFECT_API_"))]:
+        del os.environ[name]
 
 
 @contextmanager

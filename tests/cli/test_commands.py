@@ -391,7 +391,7 @@ def test_two_demos_or_none(environment: Path, leadloop: Leadloop) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = leadloop("demo")
     assert (second.code, len(second.err.splitlines())) == (2, 1)
-    assert "another demo runs" in second.err
+    assert "another `leadloop demo` runs" in second.err
     (demo / "leads.csv").unlink()
     (demo / "leads.csv").mkdir()
     refused = leadloop("demo")

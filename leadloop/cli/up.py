@@ -1,0 +1,134 @@
+"""`leadloop up`: the whole product running, for a person who wants to look at it.
+
+A Prefect server with its page and a worker, the deployments of prefect.yaml on their schedules, a
+Postgres, and the sandbox as the vendor, where outcomes trickle in; new leads and opt-outs keep
+coming. Everything is under `.leadloop/up/`, begun anew each time and gone with Ctrl-C.
+"""
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from db import campaigns, loading, opt_outs, schema
+from db.database import Database
+from leadloop import whole_prefect
+from leadloop.cli import people, stage
+from leadloop.core.errors import RunError
+from leadloop.sandbox import Rules, running
+from leadloop.whole_prefect import WholePrefect
+
+_CAMPAIGNS = ("UP-EAST", "UP-WEST")
+_FIRST_LEADS = 300
+# Half of the outcomes are there a minute after their leads.
+_PACE_S = 60.0
+_NEWS_EVERY_S = 20.0
+_NEW_LEADS = 20
+_LOOK_EVERY_S = 0.5
+
+_TOLD = """
+Prefect:  {page}   (runs, schedules, deployments)
+Sandbox:  {api}   (the vendor's stand-in)
+
+The first sync runs now; opt-outs go every minute, new leads and outcomes every five. Run one
+yourself in the page, or from another terminal:
+
+  export PREFECT_API_URL={page}/api
+  prefect deployment run sync-leads/default --param 'campaigns=["{campaign}"]'
+
+Ctrl-C ends all of it.
+"""
+
+
+def play(port: int, err: Console, out: Console) -> None:
+    """Run until Ctrl-C.
+
+    Args:
+        port: of the Prefect server.
+        err: for what is being waited for.
+        out: for what there is to see.
+
+    Raises:
+        UsageError: a server that it needs does not start, or another `up` runs in this directory.
+        RunError: a server ended by itself.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(stage.directory_of_its_own("up"))
+        stage.forget_environment()
+        handle = stack.enter_context(running(Rules(rate_limit=(100, 60.0), pace=_PACE_S)))
+        os.environ["LEADLOOP_API_URL"] = handle.url
+        os.environ["LEADLOOP_API_TOKEN"] = handle.rules.tokens[0]
+        settings = stack.enter_context(stage.settings_with_database())
+        os.environ["LEADLOOP_DATABASE_URL"] = settings.require_database_url()
+        database = stack.enter_context(stage.database(settings, ready=False))
+        with database.session() as connection:
+            schema.renew_database(connection, "prefect")
+        prefect = stack.enter_context(
+            whole_prefect.server(
+                Path("prefect"), database.address("prefect", "postgresql+asyncpg"), port
+            )
+        )
+        news = _begin_anew(database)
+        with err.status("waiting for the Prefect server (half a minute the first time)"):
+            prefect.wait()
+        with err.status("deploying prefect.yaml"):
+            whole_prefect.deploy(prefect)
+        worker = stack.enter_context(whole_prefect.worker(Path("worker"), prefect))
+        whole_prefect.run_now(prefect, "sync-leads/default")
+        out.print(
+            _TOLD.format(page=prefect.page, api=handle.url, campaign=_CAMPAIGNS[0]), markup=False
+        )
+        _go_on(prefect, worker.is_alive, news)
+
+
+def _begin_anew(database: Database) -> Callable[[], None]:
+    """Empty books with the first leads. Returns what brings the next ones."""
+    with database.begin() as connection:
+        schema.remove(connection)
+    with database.begin() as connection:
+        schema.migrate(connection)
+    turns = itertools.count(1)
+    for campaign in _CAMPAIGNS:
+        _bring(database, campaign, 0, _FIRST_LEADS)
+
+    def news() -> None:
+        turn = next(turns)
+        for campaign in _CAMPAIGNS:
+            first = _FIRST_LEADS + (turn - 1) * _NEW_LEADS
+            _bring(database, campaign, first, _NEW_LEADS)
+            _opt_out(database, campaign, random.Random(turn).randrange(1, first))
+
+    return news
+
+
+def _bring(database: Database, campaign: str, first: int, amount: int) -> None:
+    with database.begin() as connection:
+        campaigns.add(connection, campaign)
+        rows = people.leads(amount, seed=first + len(campaign), after=first)
+        loading.insert_new(connection, campaign, rows)
+
+
+def _opt_out(database: Database, campaign: str, number: int) -> None:
+    with database.begin() as connection:
+        opt_outs.request(connection, campaign, [people.lead_id(number)])
+
+
+def _go_on(
+    prefect: WholePrefect, worker_is_alive: Callable[[], bool], news: Callable[[], None]
+) -> None:
+    """Bring news now and then, until somebody stops us or a server has ended."""
+    due = time.monotonic() + _NEWS_EVERY_S
+    while True:
+        time.sleep(_LOOK_EVERY_S)
+        if not prefect.is_alive():
+            raise RunError(f"the Prefect server has ended (its log: {prefect.log})")
+        if not worker_is_alive():
+            raise RunError(f"the worker has ended (its log: {Path('worker/log').absolute()})")
+        if time.monotonic() >= due:
+            news()
+            due = time.monotonic() + _NEWS_EVERY_S

@@ -1,0 +1,153 @@
+"""From a fresh clone to a scheduled run: the README's commands on a real Prefect server."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from db import schema
+from db.database import Database
+from leadloop import whole_prefect
+from leadloop.sandbox import Handle
+from leadloop.whole_prefect import WholePrefect
+from tests import books
+from tests.books import CAMPAIGN
+from tests.servers.conftest import free_port
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+
+_CHECKOUT = Path(__file__).parents[2]
+_BIN = Path(sys.executable).parent
+_PATIENCE_S = 180.0
+
+
+@pytest.fixture
+def prefect(empty_database_url: str, tmp_path: Path) -> Iterator[WholePrefect]:
+    """A real Prefect server, on a Postgres, with its scheduler."""
+    url = empty_database_url.replace("postgresql+psycopg2", "postgresql+asyncpg")
+    with whole_prefect.server(tmp_path / "prefect", url, free_port()) as server:
+        server.wait()
+        yield server
+
+
+@pytest.fixture
+def surroundings(prefect: WholePrefect, environment: Path) -> Mapping[str, str]:
+    """What the environment of a user's shell says: where Prefect, Postgres and the vendor are."""
+    ours = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
+    return {**prefect.environment, **ours}
+
+
+def test_the_commands_of_the_readme(
+    prefect: WholePrefect,
+    surroundings: Mapping[str, str],
+    database: Database,
+    vendor: Handle,
+    tmp_path: Path,
+) -> None:
+    """Four commands lead to a scheduled run; a run by hand with parameters completes too."""
+    install, init, deploy, worker = _commands()
+    assert install == "make install"
+    with database.begin() as connection:
+        schema.remove(connection)
+    for command in (init, deploy):
+        _carry_out(command, surroundings)
+    books.add_campaign(database)
+    books.add_campaign(database, "ANOTHER")
+    books.add_leads(database, "A", "B", "C")
+    books.add_leads(database, "D", campaign="ANOTHER")
+    with _running(worker, surroundings, tmp_path / "worker.log"):
+        told = json.dumps([CAMPAIGN])
+        _carry_out(
+            f"prefect deployment run sync-leads/default --param 'campaigns={told}' --watch",
+            surroundings,
+        )
+        assert vendor.books.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
+        assert vendor.books.creations("ANOTHER") == {}
+        scheduled = _wait_for(lambda: _scheduled_runs(prefect, "COMPLETED"))
+    assert {run["work_pool_name"] for run in scheduled} == {whole_prefect.POOL}
+
+
+def test_a_worker_without_a_database(
+    prefect: WholePrefect, surroundings: Mapping[str, str], tmp_path: Path
+) -> None:
+    """The run fails with one line that says what to set; no embedded Postgres is started."""
+    poor = {n: t for n, t in surroundings.items() if n != "LEADLOOP_DATABASE_URL"}
+    whole_prefect.deploy(prefect)
+    with _running(_commands()[-1], poor, tmp_path / "worker.log"):
+        _carry_out("prefect deployment run push-leads/default", poor)
+        (run,) = _wait_for(lambda: _runs(prefect, "push-leads", "FAILED"))
+    assert "LEADLOOP_DATABASE_URL is not set" in run["state"]["message"]
+    assert not list(tmp_path.rglob(".leadloop"))
+
+
+def _commands() -> list[str]:
+    """The lines of the README's block that ends with a worker."""
+    blocks = re.findall(r"```sh\n(.*?)```", (_CHECKOUT / "README.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "worker start" in block]
+    lines = [line.partition("#")[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def _words(command: str) -> list[str]:
+    program, *rest = shlex.split(command)
+    return [program if program == "make" else str(_BIN / Path(program).name), *rest]
+
+
+def _carry_out(command: str, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        _words(command), cwd=_CHECKOUT, env=dict(environment), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def _running(command: str, environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    with (
+        log.open("w") as written,
+        subprocess.Popen(
+            _words(command),
+            cwd=_CHECKOUT,
+            env=dict(environment),
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def _scheduled_runs(prefect: WholePrefect, state: str) -> list[dict[str, Any]]:
+    return [run for run in _runs(prefect, "disable-leads", state) if run["auto_scheduled"]]
+
+
+def _runs(prefect: WholePrefect, flow: str, state: str) -> list[dict[str, Any]]:
+    wanted = {
+        "flows": {"name": {"any_": [flow]}},
+        "flow_runs": {"state": {"type": {"any_": [state]}}},
+    }
+    answer = httpx.post(f"{prefect.page}/api/flow_runs/filter", json=wanted, trust_env=False)
+    found: list[dict[str, Any]] = answer.raise_for_status().json()
+    return found
+
+
+def _wait_for(runs: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The first of the runs that there are; a schedule of a minute may have just gone by."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not (found := runs()):
+        assert time.monotonic() < deadline, "there is no such run"
+        time.sleep(0.5)
+    return found
