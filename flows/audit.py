@@ -11,6 +11,7 @@ from flows.campaigns import CampaignsFailed, Summary, run_campaigns
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.errors import RunError
 from tasks.audit import Audit, compare_books, read_listing, repair_books
+from tasks.blocks import RunSettings
 from tasks.listing import MOST_READINGS
 from tasks.workplace import Run
 
@@ -19,12 +20,17 @@ EVENT = "leadloop.audit.differences"
 
 
 @flow(name="audit-leads", persist_result=False)
-def audit_leads(campaigns: list[str] | None = None, repair: bool = False) -> Summary:
+def audit_leads(
+    campaigns: list[str] | None = None,
+    repair: bool = False,
+    settings: RunSettings | None = None,
+) -> Summary:
     """Read all that the vendor holds, and compare it with Postgres both ways.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
         repair: mend in Postgres what is safe to mend; the counts say what was found before.
+        settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
         `pages, seen`, a count a difference, `requests`, and under `campaigns` each one's own, with
@@ -50,6 +56,7 @@ def audit_leads(campaigns: list[str] | None = None, repair: bool = False) -> Sum
         summary = run_campaigns(
             "audit-leads",
             campaigns,
+            settings,
             counts=COUNTS,
             start=start,
             step=step,

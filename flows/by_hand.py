@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from httpx import TransportError
+import httpx
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.settings import (
     PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     temporary_settings,
@@ -81,11 +82,22 @@ def require_server() -> None:
         ) from None
 
 
+def lets_anyone_in() -> bool:
+    """Whether the server of PREFECT_API_URL shows its blocks to one who does not log in."""
+    try:
+        answer = httpx.post(
+            f"{PREFECT_API_URL.value()}/block_documents/filter", json={"limit": 1}, timeout=10.0
+        )
+    except httpx.TransportError:
+        return False
+    return answer.status_code == httpx.codes.OK
+
+
 def _trouble(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
-    if isinstance(error, TransportError):
+    if isinstance(error, httpx.TransportError):
         return f"no server answers there ({type(error).__name__})"
     answer = "" if status is None else f" (HTTP {status})"
     return f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"

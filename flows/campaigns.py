@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from db import campaigns
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
-from leadloop.settings import Settings
 from tasks import workplace
+from tasks.blocks import RunSettings, settled
 from tasks.workplace import Run, Workplace, in_one_line
 
 # A task is many batches or windows, and the more there is to do, the more each of them takes on: a
@@ -42,6 +42,7 @@ class CampaignsFailed(RunError):
 def run_campaigns(
     flow: str,
     ids: Sequence[str] | None,
+    told: RunSettings | None,
     *,
     counts: Sequence[str],
     start: Start,
@@ -53,6 +54,7 @@ def run_campaigns(
     Args:
         flow: the flow's name.
         ids: campaigns; none: every enabled one.
+        told: what the run was told of the settings.
         counts: the names that the summary has.
         start: makes a campaign's work, or None where there is nothing to do.
         step: does a share of it; True while there is more.
@@ -66,8 +68,7 @@ def run_campaigns(
         CampaignsFailed: not all of it could be done; the rest was.
         BaseException: the run was stopped (Ctrl-C, SIGTERM); see `with_summary`.
     """
-    settings = Settings.load()
-    with workplace.opened(settings) as place:
+    with workplace.opened(settled(told)) as place:
         parts = [
             _Part(place, flow, campaign, start, finish, counts) for campaign in chosen(place, ids)
         ]

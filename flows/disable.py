@@ -3,21 +3,25 @@
 from prefect import flow
 
 from flows.campaigns import Summary, run_campaigns
+from tasks.blocks import RunSettings
 from tasks.disable import Disable, disable_batches
 
 COUNTS = ("disabled", "cancelled", "failed")
 
 
 @flow(name="disable-leads", persist_result=False)
-def disable_leads(campaigns: list[str] | None = None) -> Summary:
+def disable_leads(
+    campaigns: list[str] | None = None, settings: RunSettings | None = None
+) -> Summary:
     """Cancel the leads of people who opted out, or have the vendor disable them.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
+        settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
         `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
     """
     return run_campaigns(
-        "disable-leads", campaigns, counts=COUNTS, start=Disable, step=disable_batches
+        "disable-leads", campaigns, settings, counts=COUNTS, start=Disable, step=disable_batches
     )

@@ -8,18 +8,24 @@ from prefect import flow
 from flows.campaigns import Summary, run_campaigns
 from leadloop.core.errors import UsageError
 from leadloop.core.windows import Window
+from tasks.blocks import RunSettings
 from tasks.poll import Poll, backfill, poll_due, read_windows
 
 COUNTS = ("windows", "pages", "seen", "inserted", "updated", "unchanged", "late")
 
 
 @flow(name="poll-outcomes", persist_result=False)
-def poll_outcomes(campaigns: list[str] | None = None, since: datetime | None = None) -> Summary:
+def poll_outcomes(
+    campaigns: list[str] | None = None,
+    since: datetime | None = None,
+    settings: RunSettings | None = None,
+) -> Summary:
     """Read what was processed since the watermark, less the lookback.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
         since: where to begin in a campaign that has no watermark yet.
+        settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
         `windows, pages, seen, inserted, updated, unchanged, late, requests`, and under `campaigns`
@@ -35,6 +41,7 @@ def poll_outcomes(campaigns: list[str] | None = None, since: datetime | None = N
     return run_campaigns(
         "poll-outcomes",
         campaigns,
+        settings,
         counts=COUNTS,
         start=partial(poll_due, since=since),
         step=read_windows,
@@ -44,7 +51,10 @@ def poll_outcomes(campaigns: list[str] | None = None, since: datetime | None = N
 
 @flow(name="backfill-outcomes", persist_result=False)
 def backfill_outcomes(
-    after: datetime, before: datetime, campaigns: list[str] | None = None
+    after: datetime,
+    before: datetime,
+    campaigns: list[str] | None = None,
+    settings: RunSettings | None = None,
 ) -> Summary:
     """Read a range of `processed_at` again. The watermark never moves back.
 
@@ -54,6 +64,7 @@ def backfill_outcomes(
         after: where the range begins.
         before: where it ends.
         campaigns: ids of the campaigns; none: every enabled one.
+        settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
         The same as `poll-outcomes`.
@@ -67,6 +78,7 @@ def backfill_outcomes(
     return run_campaigns(
         "backfill-outcomes",
         campaigns,
+        settings,
         counts=COUNTS,
         start=partial(backfill, wanted=Window(after=after, before=before)),
         step=read_windows,

@@ -12,8 +12,8 @@ from flows.poll import poll_outcomes
 from flows.push import push_leads
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError, UsageError
-from leadloop.settings import Settings
 from tasks import workplace
+from tasks.blocks import RunSettings, settled
 from tasks.workplace import Run, Workplace
 
 _STAGES: dict[str, Callable[..., Summary]] = {
@@ -24,16 +24,17 @@ _STAGES: dict[str, Callable[..., Summary]] = {
 
 
 @flow(name="sync-leads", persist_result=False)
-def sync_leads(campaigns: list[str] | None = None) -> Summary:
+def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Disable, then push, then poll. A stage that fails does not keep the next from its work.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
+        settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
         The three summaries under `disable`, `push` and `poll`.
     """
-    with workplace.opened(Settings.load()) as place:
+    with workplace.opened(settled(settings)) as place:
         failures: list[str] = []
         runs = [
             run
@@ -43,7 +44,8 @@ def sync_leads(campaigns: list[str] | None = None) -> Summary:
         summary: Summary = {}
         error: BaseException | None = RunError("the run was stopped before it was done")
         try:
-            _do_stages([run.campaign.campaign_id for run in runs], summary, failures)
+            ids = [run.campaign.campaign_id for run in runs]
+            _do_stages(ids, settings, summary, failures)
             error = CampaignsFailed("; ".join(failures), summary) if failures else None
         except BaseException as stop:
             raise with_summary(stop, summary) from None
@@ -71,11 +73,13 @@ def _its_own_trouble(campaign: Campaign, failures: list[str]) -> Iterator[None]:
         failures.append(f"campaign {campaign.campaign_id}: {error}")
 
 
-def _do_stages(ids: Sequence[str], summary: Summary, failures: list[str]) -> None:
+def _do_stages(
+    ids: Sequence[str], settings: RunSettings | None, summary: Summary, failures: list[str]
+) -> None:
     """Run the stages as flows of their own; what they did goes into `summary`."""
     for name, stage in _STAGES.items() if ids else ():
         try:
-            summary[name] = stage(campaigns=list(ids))
+            summary[name] = stage(campaigns=list(ids), settings=settings)
         except UsageError:
             raise
         except RunError as error:

@@ -1,9 +1,14 @@
-"""The settings: `LEADLOOP_…` in the environment, or in `.env` of the working directory."""
+"""The settings: `LEADLOOP_…` in the environment, or in `.env` of the working directory.
+
+A run of a deployment may be given others, which win: see tasks/blocks.py.
+"""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from phonenumbers import SUPPORTED_REGIONS
@@ -81,6 +86,14 @@ def _sound_region(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Settings that come from elsewhere than the environment, and win over it."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. A campaign's row overrides those that it has columns for."""
 
@@ -127,24 +140,41 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def load(cls) -> Self:
-        """Read the settings.
+    def load(cls, *given: Given) -> Self:
+        """Read the settings: from what is given, the first of it first, else the environment.
 
         Raises:
             UsageError: a value is wrong; the message names the variable and does not repeat it.
         """
+        values: dict[str, Any] = {}
+        for one in reversed(given):
+            values |= one.values
         try:
-            return cls()
+            return cls(**values)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             field = str(first["loc"][0])
-            raise UsageError(
-                f"{_variable(field)} is wrong: {_in_our_words(field, first['msg'])}"
-            ) from None
+            source = next((one.source for one in given if field in one.values), None)
+            name = f"{field} of {source}" if source else _variable(field)
+            raise UsageError(f"{name} is wrong: {_in_our_words(field, first['msg'])}") from None
         except UnicodeDecodeError:
             raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
         except OSError as error:
             raise UsageError(f"{_DOTENV} cannot be read: {error.strerror}") from None
+
+    @classmethod
+    def sources(cls, *given: Given) -> dict[str, str]:
+        """Where each setting that is not at its default comes from, by the setting's name."""
+        found = [
+            *given,
+            Given(source="the environment", values=EnvSettingsSource(cls)()),
+            Given(source=_DOTENV, values=DotEnvSettingsSource(cls)()),
+        ]
+        return {
+            field: next(one.source for one in found if field in one.values)
+            for field in cls.model_fields
+            if any(field in one.values for one in found)
+        }
 
     @classmethod
     def misspelt(cls) -> dict[str, str]:
@@ -189,8 +219,8 @@ class Settings(BaseSettings):
         """
         if self.database_url is None:
             raise UsageError(
-                "LEADLOOP_DATABASE_URL is not set: a deployment needs it in its environment"
-                " (postgresql://user@host:5432/database)"
+                "LEADLOOP_DATABASE_URL is not set: a deployment needs it in its worker's"
+                " environment, or in a block (postgresql://user@host:5432/database)"
             )
         return self.database_url.get_secret_value()
 

@@ -213,16 +213,23 @@ def requeue(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    block: Annotated[
+        str | None,
+        typer.Option(help="Also the settings in the Prefect blocks of this name, as a run would."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check the settings, the database, the API, the login and Prefect, one line each."""
     from leadloop.cli.doctor import examine
 
-    findings = examine()
+    findings = examine(block)
     if as_json:
         _print_json({"checks": [finding.as_json() for finding in findings]})
     else:
         for finding in findings:
             mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
+            mark = "[yellow]warn[/]" if finding.warns else mark
             out.print(f"{mark} {finding.name}: ", end="")
             out.print(finding.said, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not all(finding.ok for finding in findings):

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
-from leadloop.settings import Settings
+from leadloop.settings import Given, Settings
 from tasks.vendor import reached
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ class Finding:
     name: str
     ok: bool
     said: str
+    warns: bool = False
 
     @property
     def wrong_settings(self) -> bool:
@@ -37,7 +38,7 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """The finding for `--json`."""
-        return {"check": self.name, "ok": self.ok, "detail": self.said}
+        return {"check": self.name, "ok": self.ok, "warns": self.warns, "detail": self.said}
 
 
 class _Findings(list[Finding]):
@@ -54,14 +55,20 @@ class _Findings(list[Finding]):
         return seen
 
 
-def examine() -> list[Finding]:
-    """Look at one thing after another; a fault keeps from those alone that rest on it."""
+def examine(block: str | None = None) -> list[Finding]:
+    """Look at one thing after another; a fault keeps from those alone that rest on it.
+
+    Args:
+        block: the name of blocks on the Prefect server that hold settings, as a run may be told.
+    """
     findings = _Findings()
     with ExitStack() as stack:
-        settings = findings.look("settings", lambda: _read(stack))
+        given = findings.look("blocks", lambda: _load(block)) if block else []
+        settings = None if given is None else findings.look("settings", lambda: _read(stack, given))
         if settings is not None:
             _examine_with(settings, findings, stack)
-    findings.look("Prefect", _ask_prefect)
+    if findings.look("Prefect", _ask_prefect):
+        findings.append(_open_server())
     return findings
 
 
@@ -78,10 +85,28 @@ def _examine_with(settings: Settings, findings: _Findings, stack: ExitStack) -> 
         findings.look("clock", lambda: _compare_clocks(database, page))
 
 
-def _read(stack: ExitStack) -> tuple[str, Settings]:
-    settings = stack.enter_context(stage.settings_with_database())
+def _load(block: str) -> tuple[str, list[Given]]:
+    _ask_prefect()
+    from tasks.blocks import RunSettings, given
+
+    found = given(RunSettings(block=block))
+    return ", ".join(one.source for one in found if one.values), found
+
+
+def _read(stack: ExitStack, given: Sequence[Given]) -> tuple[str, Settings]:
+    settings = stack.enter_context(stage.settings_with_database(*given))
     stage.require_url(settings)
-    return f"read; the API is {settings.api_url}, {settings.rate_limit} requests", settings
+    said = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
+    return f"{said}. {_origins(given)}", settings
+
+
+def _origins(given: Sequence[Given]) -> str:
+    """Where each value comes from; never the value."""
+    names: dict[str, list[str]] = {}
+    for name, source in Settings.sources(*given).items():
+        names.setdefault(source, []).append(name)
+    told = [f"{', '.join(fields)} from {source}" for source, fields in names.items()]
+    return "; ".join([*told, "the others are at their defaults"])
 
 
 def _login(settings: Settings) -> tuple[str, bool]:
@@ -126,11 +151,24 @@ def _now(database: Database) -> datetime:
         return watermarks.now(connection)
 
 
-def _ask_prefect() -> tuple[str, None]:
+def _ask_prefect() -> tuple[str, bool]:
     if not os.environ.get("PREFECT_API_URL"):
-        return "none set: a run by hand brings its own server", None
+        return "none set: a run by hand brings its own server", False
     stage.require_prefect_url()
     from flows.by_hand import require_server
 
     require_server()
-    return "the server of PREFECT_API_URL answers", None
+    return "the server of PREFECT_API_URL answers", True
+
+
+def _open_server() -> Finding:
+    """Whether strangers may read what the server's blocks hold."""
+    from flows.by_hand import lets_anyone_in
+
+    if lets_anyone_in():
+        said = (
+            "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"
+            " set PREFECT_SERVER_API_AUTH_STRING on it"
+        )
+        return Finding(name="Prefect's door", ok=True, said=said, warns=True)
+    return Finding(name="Prefect's door", ok=True, said="it lets in only whom it knows")

@@ -13,7 +13,7 @@ from db.campaigns import chosen
 from db.database import Database, DatabaseError, InvalidUrl, normalised
 from db.schema import require_current
 from leadloop.core.errors import UsageError
-from leadloop.settings import Settings
+from leadloop.settings import Given, Settings
 
 if TYPE_CHECKING:
     from leadloop.prefect_server import Borrowed
@@ -25,15 +25,18 @@ _URL = "LEADLOOP_DATABASE_URL"
 
 
 @contextmanager
-def settings_with_database() -> Iterator[Settings]:
+def settings_with_database(*given: Given) -> Iterator[Settings]:
     """The settings; where they name no database, the embedded one runs for the block.
 
     Its URL is put in the environment too: there the flows of this process find it.
 
+    Args:
+        given: what wins over the environment.
+
     Raises:
         UsageError: a setting is wrong, or the embedded Postgres cannot run.
     """
-    settings = Settings.load()
+    settings = Settings.load(*given)
     for name, meant in Settings.misspelt().items():
         print(f"leadloop: {name} is no setting; is {meant} meant?", file=sys.stderr)
     if settings.database_url is not None:
@@ -44,7 +47,7 @@ def settings_with_database() -> Iterator[Settings]:
     with embedded.running(HOME / "pg") as url:
         os.environ[_URL] = url
         try:
-            yield Settings.load()
+            yield Settings.load(*given)
         finally:
             del os.environ[_URL]
 

@@ -392,7 +392,6 @@ def test_two_demos_or_none(environment: Path, leadloop: Leadloop) -> None:
         second = leadloop("demo")
     assert (second.code, len(second.err.splitlines())) == (2, 1)
     assert "another `leadloop demo` runs" in second.err
-    (demo / "leads.csv").unlink()
     (demo / "leads.csv").mkdir()
     refused = leadloop("demo")
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)

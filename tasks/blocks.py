@@ -1,0 +1,121 @@
+"""Settings from Prefect: a run's own parameters, and blocks that a team shares.
+
+What a run is told wins over what its blocks hold, and that over the worker's environment. Prefect
+keeps parameters in clear, so nothing secret is among them; blocks hold secrets masked.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from prefect.blocks.core import Block
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from leadloop.core.errors import UsageError
+from leadloop.settings import Given, Settings
+
+
+def _as_in_settings(name: str) -> Any:
+    """A field that says what the setting of that name is; where it is empty, others decide."""
+    return Field(default=None, description=Settings.model_fields[name].description)
+
+
+class LeadloopCredentials(Block):
+    """Where the database is, and the login for the vendor's API."""
+
+    _block_type_name = "leadloop credentials"
+    _block_type_slug = "leadloop-credentials"
+    _description = "The database's URL, and the login for the vendor's API."
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    database_url: SecretStr | None = _as_in_settings("database_url")
+    api_token: SecretStr | None = _as_in_settings("api_token")
+    client_id: str | None = _as_in_settings("client_id")
+    client_secret: SecretStr | None = _as_in_settings("client_secret")
+    username: str | None = _as_in_settings("username")
+    password: SecretStr | None = _as_in_settings("password")
+
+
+class LeadloopSettings(Block):
+    """Everything else that can be set, as `leadloop doctor` and the reference describe it."""
+
+    _block_type_name = "leadloop settings"
+    _block_type_slug = "leadloop-settings"
+    _description = "The vendor's address and limits, and how leads are sent and outcomes read."
+
+    api_url: str | None = _as_in_settings("api_url")
+    rate_limit: str | None = _as_in_settings("rate_limit")
+    batch_size: int | None = _as_in_settings("batch_size")
+    page_size: int | None = _as_in_settings("page_size")
+    concurrency: int | None = _as_in_settings("concurrency")
+    timeout: str | None = _as_in_settings("timeout")
+    lookback: int | None = _as_in_settings("lookback")
+    settle: int | None = _as_in_settings("settle")
+    window: int | None = _as_in_settings("window")
+    epoch_unit: str | None = _as_in_settings("epoch_unit")
+    default_region: str | None = _as_in_settings("default_region")
+
+
+class RunSettings(BaseModel):
+    """What one run is told. A campaign's row still wins where it has a value of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    block: str | None = Field(
+        default=None,
+        description="name of a leadloop-credentials block, a leadloop-settings block, or both",
+    )
+    batch_size: int | None = _as_in_settings("batch_size")
+    page_size: int | None = _as_in_settings("page_size")
+    concurrency: int | None = _as_in_settings("concurrency")
+    timeout: str | None = _as_in_settings("timeout")
+    lookback: int | None = _as_in_settings("lookback")
+    settle: int | None = _as_in_settings("settle")
+    window: int | None = _as_in_settings("window")
+
+
+def settled(told: RunSettings | None) -> Settings:
+    """The settings of a run: its parameters, then its blocks, then the environment.
+
+    Raises:
+        UsageError: a value is wrong, or there is no block of that name.
+    """
+    return Settings.load(*given(told))
+
+
+def given(told: RunSettings | None) -> list[Given]:
+    """What a run is given beside the environment; the first wins.
+
+    Raises:
+        UsageError: there is no block of that name.
+    """
+    if told is None:
+        return []
+    own = Given(source="the run's parameters", values=_values(told))
+    return [own, *(_from_blocks(told.block) if told.block else ())]
+
+
+def _from_blocks(name: str) -> list[Given]:
+    found = list(_blocks(name))
+    if not found:
+        raise UsageError(
+            f"no block leadloop-credentials/{name} or leadloop-settings/{name} on this Prefect"
+            " server: make one in its page, or correct the name"
+        )
+    return found
+
+
+def _blocks(name: str) -> Iterator[Given]:
+    for kind in (LeadloopCredentials, LeadloopSettings):
+        try:
+            block = cast("Block", kind.load(name))
+        except ValueError:
+            # Prefect's word for a block that is not there.
+            continue
+        yield Given(source=f"block {kind.get_block_type_slug()}/{name}", values=_values(block))
+
+
+def _values(model: BaseModel) -> dict[str, Any]:
+    """What it says of settings."""
+    fields = Settings.model_fields.keys() & type(model).model_fields.keys()
+    values = {name: getattr(model, name) for name in sorted(fields)}
+    return {name: value for name, value in values.items() if value is not None}

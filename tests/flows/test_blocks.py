@@ -1,0 +1,137 @@
+"""Settings from Prefect blocks, on a real server: what wins, and what is never shown."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from db.database import Database
+from flows.push import push_leads
+from leadloop.core.errors import UsageError
+from leadloop.sandbox import Handle
+from leadloop.settings import Settings
+from tasks import blocks
+from tasks.blocks import LeadloopCredentials, LeadloopSettings, RunSettings, settled
+from tests import books
+from tests.conftest import Ran
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+@pytest.fixture
+def name() -> str:
+    """Of blocks that no other test has."""
+    return f"team-{uuid4().hex[:8]}"
+
+
+def test_a_run_takes_its_login_from_a_block(
+    database: Database,
+    database_url: str,
+    vendor: Handle,
+    environment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """With a block a worker's environment needs no secret at all."""
+    LeadloopCredentials(
+        database_url=SecretStr(database_url), api_token=SecretStr(vendor.rules.tokens[0])
+    ).save(name)
+    for variable in ("LEADLOOP_DATABASE_URL", "LEADLOOP_API_TOKEN"):
+        monkeypatch.delenv(variable)
+    books.add_campaign(database)
+    books.add_leads(database, "A", "B")
+    with pytest.raises(UsageError, match="LEADLOOP_DATABASE_URL is not set"):
+        push_leads()
+    assert push_leads(settings=RunSettings(block=name))["created"] == 2
+
+
+def test_what_wins(environment: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A run's parameter wins over its block, a block over the environment, that over a default."""
+    monkeypatch.setenv("LEADLOOP_BATCH_SIZE", "11")
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "12")
+    monkeypatch.setenv("LEADLOOP_LOOKBACK", "13")
+    LeadloopSettings(batch_size=21, page_size=22).save(name)
+    settings = settled(RunSettings(block=name, batch_size=31))
+    assert (settings.batch_size, settings.page_size, settings.lookback) == (31, 22, 13)
+    assert settings.window == 3600
+    assert settled(None).batch_size == 11
+
+
+def test_a_campaign_wins_over_all(database: Database, environment: Path, vendor: Handle) -> None:
+    """Its row is nearest to it: four leads in batches of two are two requests."""
+    books.add_campaign(database, batch_size=2)
+    books.add_leads(database, "A", "B", "C", "D")
+    push_leads(settings=RunSettings(batch_size=4))
+    assert sum(entry.kind == "create" for entry in vendor.requests) == 2
+
+
+def test_the_server_shows_no_secret(prefect: str, environment: Path, name: str) -> None:
+    """Whoever may read blocks but not their secrets sees stars."""
+    LeadloopCredentials(api_token=SecretStr("s3cret-token"), password=SecretStr("s3cret")).save(
+        name
+    )
+    answer = httpx.post(
+        f"{prefect}/block_documents/filter", json={"block_documents": {"name": {"any_": [name]}}}
+    )
+    assert answer.status_code == 200
+    assert name in answer.text
+    assert "s3cret" not in answer.text
+    assert "s3cret" not in repr(LeadloopCredentials.load(name))
+
+
+def test_no_such_block(environment: Path) -> None:
+    """One line names both kinds."""
+    with pytest.raises(UsageError, match="leadloop-credentials/nobody or leadloop-settings/nobody"):
+        settled(RunSettings(block="nobody"))
+
+
+def test_a_wrong_value_says_where_it_stands(environment: Path, name: str) -> None:
+    """So that nobody looks for it in the environment."""
+    LeadloopSettings(batch_size=0).save(name)
+    with pytest.raises(UsageError, match=f"batch_size of block leadloop-settings/{name} is wrong"):
+        settled(RunSettings(block=name))
+
+
+def test_every_setting_has_its_place_in_one_block() -> None:
+    """A new setting is not forgotten there; and nothing secret can be a run's parameter."""
+    kinds = (LeadloopCredentials, LeadloopSettings)
+    names = [set(kind.model_fields) & set(Settings.model_fields) for kind in kinds]
+    assert set.union(*names) == set(Settings.model_fields)
+    assert not set.intersection(*names)
+    assert not set(RunSettings.model_fields) & set(LeadloopCredentials.model_fields)
+
+
+def test_a_server_finds_the_blocks_by_itself() -> None:
+    """Where leadloop is installed, Prefect knows its blocks without `prefect block register`."""
+    (entry,) = entry_points(group="prefect.collections", name="leadloop")
+    assert entry.load() is blocks
+
+
+def test_doctor_says_where_values_come_from(
+    leadloop: Callable[..., Ran],
+    database: Database,
+    prefect: str,
+    environment: Path,
+    vendor: Handle,
+    name: str,
+) -> None:
+    """Sources and no values; a server that lets anybody read secrets is warned of."""
+    token = vendor.rules.tokens[0]
+    LeadloopCredentials(api_token=SecretStr(token)).save(name)
+    (environment / ".env").write_text("LEADLOOP_PAGE_SIZE=37\n")
+    books.add_campaign(database)
+    ran = leadloop(
+        "doctor", "--json", "--block", name, PREFECT_API_URL=prefect, LEADLOOP_API_TOKEN=""
+    )
+    said = {check["check"]: check for check in ran.last["checks"]}
+    assert ran.code == 0
+    assert f"api_token from block leadloop-credentials/{name}" in said["settings"]["detail"]
+    assert "database_url, api_url" in said["settings"]["detail"]
+    assert "page_size from .env" in said["settings"]["detail"]
+    assert said["Prefect's door"]["warns"]
+    assert token not in ran.out + ran.err
+    assert "37" not in said["settings"]["detail"]
