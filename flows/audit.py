@@ -7,7 +7,8 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from flows.campaigns import CampaignsFailed, Summary, run_campaigns
+from flows.campaigns import CampaignsFailed, run_campaigns
+from flows.telling import Summary, completed, run_name
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.errors import RunError
 from tasks.audit import Audit, compare_books, read_listing, repair_books
@@ -19,7 +20,7 @@ COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
 EVENT = "leadloop.audit.differences"
 
 
-@flow(name="audit-leads", persist_result=False)
+@flow(name="audit-leads", flow_run_name=run_name, persist_result=False)
 def audit_leads(
     campaigns: list[str] | None = None,
     repair: bool = False,
@@ -66,7 +67,7 @@ def audit_leads(
         _publish(error.summary, audits)
         raise
     _publish(summary, audits)
-    return summary
+    return completed(summary)
 
 
 def _require_whole(audit: Audit) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from db import campaigns
+from flows.telling import Summary, publish, watched
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
 from tasks import workplace
@@ -26,7 +27,6 @@ class Work(Protocol):
         """What has been done, under the contract's names."""
 
 
-Summary = dict[str, Any]
 Start = Callable[[Run], Work | None]
 Step = Callable[[Any, int], bool]
 
@@ -68,7 +68,8 @@ def run_campaigns(
         CampaignsFailed: not all of it could be done; the rest was.
         BaseException: the run was stopped (Ctrl-C, SIGTERM); see `with_summary`.
     """
-    with workplace.opened(settled(told)) as place:
+    settings = settled(told)
+    with watched(), workplace.opened(settings) as place:
         parts = [
             _Part(place, flow, campaign, start, finish, counts) for campaign in chosen(place, ids)
         ]
@@ -78,6 +79,7 @@ def run_campaigns(
             for part in parts:
                 part.end_if_open()
             raise with_summary(error, _sums(parts, counts)) from None
+    publish(flow, _sums(parts, counts), page=settings.page_url)
     return _summary(parts, counts)
 
 

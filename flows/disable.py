@@ -2,14 +2,15 @@
 
 from prefect import flow
 
-from flows.campaigns import Summary, run_campaigns
+from flows.campaigns import run_campaigns
+from flows.telling import Summary, completed, run_name
 from tasks.blocks import RunSettings
 from tasks.disable import Disable, disable_batches
 
 COUNTS = ("disabled", "cancelled", "failed")
 
 
-@flow(name="disable-leads", persist_result=False)
+@flow(name="disable-leads", flow_run_name=run_name, persist_result=False)
 def disable_leads(
     campaigns: list[str] | None = None, settings: RunSettings | None = None
 ) -> Summary:
@@ -22,6 +23,8 @@ def disable_leads(
     Returns:
         `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
     """
-    return run_campaigns(
-        "disable-leads", campaigns, settings, counts=COUNTS, start=Disable, step=disable_batches
+    return completed(
+        run_campaigns(
+            "disable-leads", campaigns, settings, counts=COUNTS, start=Disable, step=disable_batches
+        )
     )

@@ -5,7 +5,8 @@ from functools import partial
 
 from prefect import flow
 
-from flows.campaigns import Summary, run_campaigns
+from flows.campaigns import run_campaigns
+from flows.telling import Summary, completed, run_name
 from leadloop.core.errors import UsageError
 from leadloop.core.windows import Window
 from tasks.blocks import RunSettings
@@ -14,7 +15,7 @@ from tasks.poll import Poll, backfill, poll_due, read_windows
 COUNTS = ("windows", "pages", "seen", "inserted", "updated", "unchanged", "late")
 
 
-@flow(name="poll-outcomes", persist_result=False)
+@flow(name="poll-outcomes", flow_run_name=run_name, persist_result=False)
 def poll_outcomes(
     campaigns: list[str] | None = None,
     since: datetime | None = None,
@@ -38,18 +39,20 @@ def poll_outcomes(
         since = _in_utc("since", since)
         if since > datetime.now(UTC):
             raise UsageError("`since` is still to come: nothing was processed after it yet")
-    return run_campaigns(
-        "poll-outcomes",
-        campaigns,
-        settings,
-        counts=COUNTS,
-        start=partial(poll_due, since=since),
-        step=read_windows,
-        finish=Poll.finish,
+    return completed(
+        run_campaigns(
+            "poll-outcomes",
+            campaigns,
+            settings,
+            counts=COUNTS,
+            start=partial(poll_due, since=since),
+            step=read_windows,
+            finish=Poll.finish,
+        )
     )
 
 
-@flow(name="backfill-outcomes", persist_result=False)
+@flow(name="backfill-outcomes", flow_run_name=run_name, persist_result=False)
 def backfill_outcomes(
     after: datetime,
     before: datetime,
@@ -75,14 +78,16 @@ def backfill_outcomes(
     after, before = _in_utc("after", after), _in_utc("before", before)
     if before <= after:
         raise UsageError("the range ends before it begins: `before` must be later than `after`")
-    return run_campaigns(
-        "backfill-outcomes",
-        campaigns,
-        settings,
-        counts=COUNTS,
-        start=partial(backfill, wanted=Window(after=after, before=before)),
-        step=read_windows,
-        finish=Poll.finish,
+    return completed(
+        run_campaigns(
+            "backfill-outcomes",
+            campaigns,
+            settings,
+            counts=COUNTS,
+            start=partial(backfill, wanted=Window(after=after, before=before)),
+            step=read_windows,
+            finish=Poll.finish,
+        )
     )
 
 

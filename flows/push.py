@@ -2,14 +2,15 @@
 
 from prefect import flow
 
-from flows.campaigns import Summary, run_campaigns
+from flows.campaigns import run_campaigns
+from flows.telling import Summary, completed, run_name
 from tasks.blocks import RunSettings
 from tasks.push import Push, push_batches
 
 COUNTS = ("created", "rejected", "in_doubt", "cancelled")
 
 
-@flow(name="push-leads", persist_result=False)
+@flow(name="push-leads", flow_run_name=run_name, persist_result=False)
 def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Create new leads at the vendor, in batches, and settle those in doubt.
 
@@ -20,6 +21,8 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
     Returns:
         `created, rejected, in_doubt, cancelled, requests`, and under `campaigns` each one's own.
     """
-    return run_campaigns(
-        "push-leads", campaigns, settings, counts=COUNTS, start=Push, step=push_batches
+    return completed(
+        run_campaigns(
+            "push-leads", campaigns, settings, counts=COUNTS, start=Push, step=push_batches
+        )
     )

@@ -6,10 +6,11 @@ from typing import Any
 
 from prefect import flow
 
-from flows.campaigns import CampaignsFailed, Summary, chosen, with_summary
+from flows.campaigns import CampaignsFailed, chosen, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
+from flows.telling import Summary, completed, run_name
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError, UsageError
 from tasks import workplace
@@ -23,7 +24,7 @@ _STAGES: dict[str, Callable[..., Summary]] = {
 }
 
 
-@flow(name="sync-leads", persist_result=False)
+@flow(name="sync-leads", flow_run_name=run_name, persist_result=False)
 def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Disable, then push, then poll. A stage that fails does not keep the next from its work.
 
@@ -55,7 +56,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
                     workplace.end(run, _counts_of(summary, run.campaign.campaign_id), error)
     if failures:
         raise CampaignsFailed("; ".join(failures), summary)
-    return summary
+    return completed(summary)
 
 
 def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> Run | None:

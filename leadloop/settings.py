@@ -50,6 +50,12 @@ def _sound_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _sound_page(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"https?://[^\s()<>]+", text):
+        raise ValueError("write it as https://host/path")
+    return text
+
+
 def _loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -137,6 +143,10 @@ class Settings(BaseSettings):
     epoch_unit: Literal["ms", "s"] = Field("ms", description="unit of the window bounds sent")
     default_region: Annotated[str, AfterValidator(_sound_region)] = Field(
         "US", description="for phone numbers without a country code, two capital letters"
+    )
+
+    page_url: Annotated[str | None, AfterValidator(_sound_page)] = Field(
+        None, description="where `leadloop monitor` is reached; runs in Prefect link to it"
     )
 
     @classmethod

@@ -53,6 +53,7 @@ class LeadloopSettings(Block):
     window: int | None = _as_in_settings("window")
     epoch_unit: str | None = _as_in_settings("epoch_unit")
     default_region: str | None = _as_in_settings("default_region")
+    page_url: str | None = _as_in_settings("page_url")
 
 
 class RunSettings(BaseModel):

@@ -17,6 +17,7 @@ from db import campaigns, loading, opt_outs, schema, status
 from db.database import Database
 from leadloop.cli import people, stage, tables
 from leadloop.cli.watching import bars
+from leadloop.core.words import in_words
 from leadloop.sandbox import Handle, Rules, running
 
 CAMPAIGN = "DEMO01"
@@ -152,7 +153,7 @@ def _run(flow: str, err: Console, out: Console) -> int:
 
     with bars(err) as watching:
         summary: dict[str, Any] = run_by_hand(flow, {"campaigns": [CAMPAIGN]}, watching)
-    out.print(f"{flow}: {tables.in_words(summary)}", soft_wrap=True)
+    out.print(f"{flow}: {in_words(summary)}", soft_wrap=True)
     return int(summary["requests"])
 
 

@@ -7,6 +7,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from leadloop.core.words import sums
+
 _FUNNEL = (
     ("new", "new"),
     ("sending", "sending"),
@@ -41,14 +43,6 @@ def funnel(row: Mapping[str, Any]) -> Table:
     for heading, key in _FUNNEL:
         table.add_row(heading, cell(key, row[key]))
     return table
-
-
-def in_words(summary: Mapping[str, Any]) -> str:
-    """A run's counts in one line, without the noughts."""
-    said = [
-        f"{name.replace('_', ' ')} {value:,}" for name, value in _sums(summary).items() if value
-    ]
-    return ", ".join(said) or "nothing to do"
 
 
 def cell(key: str, value: Any) -> str:
@@ -93,12 +87,12 @@ def listed(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
     """A flow's summary: the sums, and each campaign's where there are several."""
     if "push" in summary or "poll" in summary or "disable" in summary:
-        console.print(Group(*(counted(name, _sums(part)) for name, part in summary.items())))
+        console.print(Group(*(counted(name, sums(part)) for name, part in summary.items())))
         return
     if flow == "audit-leads":
         console.print(Group(*(audited(name, part) for name, part in summary["campaigns"].items())))
         return
-    console.print(counted(flow, _sums(summary)))
+    console.print(counted(flow, sums(summary)))
     each = summary.get("campaigns", {})
     if len(each) > 1:
         console.print(
@@ -118,16 +112,12 @@ def audited(campaign_id: str, counts: Mapping[str, Any]) -> Table:
     table.add_column("leads", justify="right")
     table.add_column("such as")
     samples = counts.get("samples", {})
-    for name, value in _sums(counts).items():
+    for name, value in sums(counts).items():
         if value or name == "seen":
             table.add_row(
                 name.replace("_", " "), f"{value:,}", Text(", ".join(samples.get(name, ())))
             )
     return table
-
-
-def _sums(summary: Mapping[str, Any]) -> dict[str, int]:
-    return {key: value for key, value in summary.items() if isinstance(value, int)}
 
 
 def _any(value: Any) -> str:

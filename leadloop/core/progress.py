@@ -20,5 +20,12 @@ class _Nobody:
     def done(self, label: str, amount: int) -> None: ...
 
 
+_NOBODY = _Nobody()
+
 #: Set by the command line for the length of a run; flows and tasks that it calls see it.
-watcher: ContextVar[Watcher] = ContextVar("watcher", default=_Nobody())  # noqa: B039 - stateless
+watcher: ContextVar[Watcher] = ContextVar("watcher", default=_NOBODY)
+
+
+def nobody_watches() -> bool:
+    """Whether nobody has said that they do."""
+    return watcher.get() is _NOBODY

@@ -78,6 +78,55 @@ def test_the_commands_of_the_readme(
     assert {run["work_pool_name"] for run in scheduled} == {whole_prefect.POOL}
 
 
+def test_every_campaign_has_a_run_of_its_own(
+    prefect: WholePrefect,
+    surroundings: Mapping[str, str],
+    database: Database,
+    vendor: Handle,
+    tmp_path: Path,
+) -> None:
+    """Two workers share them; one campaign's failure is its own; what went wrong is an event."""
+    whole_prefect.deploy(prefect)
+    _carry_out("prefect automation create --from-file automations.yaml", surroundings)
+    campaigns = ["FINE", "TOO", "FAILS"]
+    for campaign in campaigns:
+        books.add_campaign(database, campaign)
+        books.add_leads(database, "A", books.lead("bad", state_code="XX"), campaign=campaign)
+    vendor.change(campaigns={"FINE": "Fine", "TOO": "Fine too"})
+    with (
+        _running(_commands()[-1], surroundings, tmp_path / "1.log"),
+        _running(_commands()[-1], surroundings, tmp_path / "2.log"),
+    ):
+        _carry_out("prefect deployment run fan-out/default --watch", surroundings)
+        fine = _wait_for(lambda: _several(prefect, "COMPLETED", 2))
+        failed = _wait_for(lambda: _several(prefect, "FAILED", 1))
+        triggered = _wait_for(lambda: _events(prefect, "prefect.automation.action.triggered"))
+    assert {run["name"] for run in fine} == {"sync-leads FINE", "sync-leads TOO"}
+    assert [run["name"] for run in failed] == ["sync-leads FAILS"]
+    assert "campaign FAILS" in failed[0]["state"]["message"]
+    assert vendor.books.creations("FINE") == vendor.books.creations("TOO") == {"A": 1}
+    told = {event["resource"]["prefect.resource.name"] for event in _rejections(prefect)}
+    assert told == set(campaigns)
+    assert triggered
+
+
+def _several(prefect: WholePrefect, state: str, amount: int) -> list[dict[str, Any]]:
+    """So many runs of sync-leads, or none."""
+    found = _runs(prefect, "sync-leads", state)
+    return found if len(found) >= amount else []
+
+
+def _rejections(prefect: WholePrefect) -> list[dict[str, Any]]:
+    return _events(prefect, "leadloop.leads.rejected")
+
+
+def _events(prefect: WholePrefect, name: str) -> list[dict[str, Any]]:
+    wanted = {"filter": {"event": {"name": [name]}}}
+    answer = httpx.post(f"{prefect.page}/api/events/filter", json=wanted, trust_env=False)
+    found: list[dict[str, Any]] = answer.raise_for_status().json()["events"]
+    return found
+
+
 def test_a_worker_without_a_database(
     prefect: WholePrefect, surroundings: Mapping[str, str], tmp_path: Path
 ) -> None:

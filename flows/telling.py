@@ -1,0 +1,116 @@
+"""How runs explain themselves in Prefect: names, final states, artifacts and events.
+
+Ids and counts alone: whoever may look at Prefect may not for that reason look at people.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from leadloop.core.progress import nobody_watches, watcher
+from leadloop.core.words import in_words, sums
+from tasks.progress import ProgressArtifacts
+
+Summary = dict[str, Any]
+
+#: What is told as an event of a campaign when its count is not nought.
+EVENTS: Mapping[str, str] = {
+    "rejected": "leadloop.leads.rejected",
+    "in_doubt": "leadloop.leads.in-doubt",
+    "late": "leadloop.outcomes.late",
+    "failed": "leadloop.opt-outs.failed",
+}
+_MOST_ROWS = 100
+_MOST_NAMED = 3
+
+
+def run_name() -> str:
+    """A run's name: its flow, its campaigns, and the range that it was asked for."""
+    parameters = flow_run.parameters
+    named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
+    more = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    moments = [
+        f"{word} {value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else f"{word} {value}"
+        for word in ("since", "after", "before")
+        if (value := parameters.get(word))
+    ]
+    return " ".join([str(flow_run.flow_name), ", ".join(named[:_MOST_NAMED]), *more, *moments])
+
+
+def completed(summary: Summary) -> Summary:
+    """The summary as the run's final state, which says its counts in words.
+
+    Prefect hands whoever called the flow the data of the state, so its type is what they get.
+    """
+    return cast("Summary", Completed(message=in_words(summary), data=summary))
+
+
+def publish(flow: str, summary: Summary, *, page: str | None) -> None:
+    """Tell Prefect what a run has done; nothing where it has found nothing to do.
+
+    Args:
+        flow: the flow's name, by which its artifacts are found.
+        summary: counts, and under `campaigns` each one's own.
+        page: the address of the page that shows the rest.
+    """
+    if not any(sums(summary).values()):
+        return
+    create_markdown_artifact(
+        key=flow, markdown=_markdown(flow, summary, page), description=in_words(summary)
+    )
+    for campaign_id, counted in summary["campaigns"].items():
+        for name, event in EVENTS.items():
+            if counted.get(name):
+                emit_event(
+                    event,
+                    resource={
+                        "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
+                        "prefect.resource.name": campaign_id,
+                    },
+                    payload=dict(counted),
+                )
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Show the progress of long work in Prefect, unless somebody watches it already."""
+    if not nobody_watches():
+        yield
+        return
+    token = watcher.set(ProgressArtifacts())
+    try:
+        yield
+    finally:
+        watcher.reset(token)
+
+
+def _markdown(flow: str, summary: Summary, page: str | None) -> str:
+    names = list(sums(summary))
+    each = summary["campaigns"]
+    rows = [[campaign_id, *_cells(counted, names)] for campaign_id, counted in each.items()]
+    left = len(rows) - _MOST_ROWS
+    lines = [
+        f"### {flow}: {in_words(summary)}",
+        "",
+        _line(["campaign", *(name.replace("_", " ") for name in names)]),
+        _line(["---"] * (len(names) + 1)),
+        *map(_line, rows[:_MOST_ROWS]),
+        *([_line([f"and {left} more", *[""] * len(names)])] if left > 0 else []),
+        _line(["**all**", *_cells(summary, names)]),
+        *(["", f"[How the campaigns stand]({page})"] if page else []),
+    ]
+    return "\n".join(lines)
+
+
+def _cells(counted: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{counted.get(name, 0):,}" for name in names]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

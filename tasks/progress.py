@@ -1,0 +1,65 @@
+"""Progress of long work as Prefect shows it: one progress artifact a thing that is being done."""
+
+import threading
+import time
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+# Work that is over sooner has no bar: to tell Prefect takes as long as many batches.
+_EVERY_S = 10.0
+
+
+@dataclass(kw_only=True)
+class _Bar:
+    planned: int = 0
+    done: int = 0
+    artifact: UUID | None = None
+    told_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def percent(self) -> float:
+        return min(100.0, 100.0 * self.done / self.planned) if self.planned else 0.0
+
+    @property
+    def is_due(self) -> bool:
+        ended = self.artifact is not None and self.done >= self.planned
+        return ended or time.monotonic() - self.told_at >= _EVERY_S
+
+
+@dataclass(kw_only=True)
+class ProgressArtifacts:
+    """A watcher (leadloop.core.progress) that keeps Prefect's progress artifacts up to date.
+
+    Made in the flow's own thread: what other threads tell belongs to that flow's run too.
+    """
+
+    _bars: dict[str, _Bar] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _context: Context = field(default_factory=copy_context)
+
+    def planned(self, label: str, total: int) -> None:
+        """So much more is to be done under this label."""
+        with self._lock:
+            self._bars.setdefault(label, _Bar()).planned += total
+
+    def done(self, label: str, amount: int) -> None:
+        """So much more is done; told to Prefect now and then, and when it is all."""
+        with self._lock:
+            bar = self._bars.setdefault(label, _Bar())
+            bar.done += amount
+            if bar.is_due:
+                bar.told_at = time.monotonic()
+                self._context.run(_tell, label, bar)
+
+
+def _tell(label: str, bar: _Bar) -> None:
+    if bar.artifact is None:
+        # Its type says that it may be a coroutine; outside of a loop it is none.
+        made = create_progress_artifact(progress=bar.percent, description=label)
+        bar.artifact = cast("UUID", made)
+    else:
+        update_progress_artifact(bar.artifact, progress=bar.percent)

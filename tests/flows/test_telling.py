@@ -1,0 +1,101 @@
+"""What a run says of itself in Prefect's page: its name, its final state, its artifacts."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+
+from db.database import Database
+from flows.disable import disable_leads
+from flows.poll import backfill_outcomes
+from flows.push import push_leads
+from flows.sync import sync_leads
+from leadloop.sandbox import Handle
+from tasks import progress
+from tests import books
+from tests.books import CAMPAIGN
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+
+def ran(flow: Any, **parameters: Any) -> tuple[State[Any], FlowRun]:
+    """The final state of a run, and what Prefect knows of it."""
+    state: State[Any] = flow(**parameters, return_state=True)
+    assert state.state_details.flow_run_id is not None
+    with get_client(sync_client=True) as client:
+        return state, client.read_flow_run(state.state_details.flow_run_id)
+
+
+def artifacts(run: FlowRun) -> dict[str, Any]:
+    """The artifacts of a run by their type."""
+    ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        return {str(found.type): found for found in client.read_artifacts(artifact_filter=ours)}
+
+
+def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> None:
+    """Name, state and table tell campaign and counts, nobody's data; callers get the sums."""
+    books.add_campaign(database)
+    books.add_leads(database, "A", "B", books.lead("C", state_code="XX"))
+    state, run = ran(push_leads, campaigns=[CAMPAIGN])
+    assert run.name == f"push-leads {CAMPAIGN}"
+    assert state.message == "created 2, rejected 1, requests 1"
+    assert state.result()["created"] == 2
+    told = str(artifacts(run)["markdown"].data)
+    assert f"| {CAMPAIGN} | 2 | 1 | 0 | 0 | 1 |" in told
+    assert "+1" not in told
+
+
+def test_names_of_runs(database: Database, vendor: Handle) -> None:
+    """None named, many named, a range: each is told as short as it goes."""
+    ids = [f"C{number}" for number in range(5)]
+    for campaign in ids:
+        books.add_campaign(database, campaign)
+    assert ran(disable_leads)[1].name == "disable-leads every campaign"
+    assert ran(disable_leads, campaigns=ids)[1].name == "disable-leads C0, C1, C2 and 2 more"
+    after, before = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    _, run = ran(backfill_outcomes, after=after, before=before, campaigns=["C1"])
+    assert run.name == "backfill-outcomes C1 after 2026-01-01 00:00 before 2026-01-02 00:00"
+
+
+def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
+    """A run a minute for years: only those that did something have a table."""
+    books.add_campaign(database)
+    state, run = ran(disable_leads)
+    assert state.message == "nothing to do"
+    assert artifacts(run) == {}
+
+
+def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
+    """Of a sync one reads what each of its three did."""
+    books.add_campaign(database)
+    books.add_leads(database, "A")
+    state, _ = ran(sync_leads)
+    assert "disable: nothing to do; push: created 1, requests 1; poll: " in str(state.message)
+
+
+def test_a_link_to_the_page(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a run to the page that shows the rest, where there is one."""
+    monkeypatch.setenv("LEADLOOP_PAGE_URL", "https://leads.example.com/page")
+    books.add_campaign(database)
+    books.add_leads(database, "A")
+    _, run = ran(push_leads)
+    assert "(https://leads.example.com/page)" in str(artifacts(run)["markdown"].data)
+
+
+def test_long_work_shows_how_far_it_is(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar in the page, full at the end; its label names the campaign alone."""
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    books.add_campaign(database, batch_size=2)
+    books.add_leads(database, *(f"L{number}" for number in range(10)))
+    _, run = ran(push_leads)
+    bar = artifacts(run)["progress"]
+    assert (bar.data, bar.description) == (100.0, f"push {CAMPAIGN}")
