@@ -106,6 +106,9 @@ SELECT lead.lead_id,
        there.phone_number, there.contact_name, there.state_code
   FROM leadloop.leads AS lead JOIN audit_there AS there USING (lead_id)
  WHERE lead.campaign_id = :campaign AND lead.status = 'created'
+   AND NOT EXISTS (SELECT FROM leadloop.forgotten
+                    WHERE forgotten.campaign_id = lead.campaign_id
+                      AND forgotten.lead_id = lead.lead_id)
    AND (regexp_replace(there.phone_number, '\D', '', 'g')
            <> CASE WHEN lead.phone_number LIKE '+%' THEN '' ELSE :calling_code END
               || regexp_replace(coalesce(lead.phone_number, ''), '\D', '', 'g')

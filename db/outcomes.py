@@ -27,6 +27,15 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
 """),
 )
 
+# Of those who were forgotten nothing personal is stored again.
+_LEAVE_OUT_FORGOTTEN = tuple(
+    text(f"""
+UPDATE {table} AS stage SET {column} = '{{}}' FROM leadloop.forgotten
+ WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id
+""")
+    for table, column in (("stage_outcomes", "raw"), ("stage_attempts", "answers"))
+)
+
 # A lead can come twice in one reading, processed again meanwhile: the newest wins, of two that are
 # equally new the one read last (COPY fills an empty table in order, so the ctid tells). An older
 # one never replaces a newer one. Sorted, so that two polls lock rows in the same order.
@@ -49,6 +58,8 @@ WITH newest AS (
      WHERE stored.processed_at <= excluded.processed_at
        AND (stored.processed_at, stored.raw)
            IS DISTINCT FROM (excluded.processed_at, excluded.raw)
+       -- What housekeeping has removed does not come back with the next reading.
+       AND NOT (stored.raw = '{}' AND stored.processed_at = excluded.processed_at)
     RETURNING xmax = 0 AS inserted
 )
 SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
@@ -143,6 +154,8 @@ def merge(
         connection.execute(stage)
     copy(connection, "stage_outcomes", Outcome._fields, outcomes)
     copy(connection, "stage_attempts", Attempt._fields, attempts)
+    for statement in _LEAVE_OUT_FORGOTTEN:
+        connection.execute(statement, {"campaign": campaign_id})
     row = connection.execute(_MERGE_OUTCOMES, {"campaign": campaign_id}).one()
     connection.execute(_MERGE_ATTEMPTS, {"campaign": campaign_id})
     connection.execute(_SETTLE_LEADS, {"campaign": campaign_id})

@@ -17,12 +17,18 @@ SELECT EXISTS (SELECT FROM pg_class
 """)
 
 
+# Whoever waits for a table keeps all who come after from it: rather give up, and try again later.
+_PATIENCE = text("SET LOCAL lock_timeout = '3s'")
 # The first with multiranges, by which windows are added up.
 _OLDEST_POSTGRES = 14
 
 
-def migrate(connection: Connection) -> str:
+def migrate(connection: Connection, to: str = "head") -> str:
     """Bring the schema up to this version of leadloop; safe to run from several places at once.
+
+    Args:
+        connection: a transaction.
+        to: another version, for a look at how its schema is upgraded.
 
     Returns:
         The version that it has now.
@@ -31,6 +37,7 @@ def migrate(connection: Connection) -> str:
         UsageError: the schema is of a newer leadloop, or not one of leadloop's; or this Postgres is
             too old for it.
     """
+    connection.execute(_PATIENCE)
     require_server((connection.dialect.server_version_info or (0,))[0])
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
@@ -41,8 +48,8 @@ def migrate(connection: Connection) -> str:
     elif current not in _known(config):
         raise UsageError(_too_new(current))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    return _head(config)
+    command.upgrade(config, to)
+    return version(connection) or to
 
 
 def require_server(major: int) -> None:

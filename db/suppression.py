@@ -4,6 +4,8 @@ Only Python can tell how a number is written in E.164, so the triggers that writ
 lead cannot note the number too: whoever is about to send does, first of all.
 """
 
+import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,10 @@ SELECT lead.campaign_id, lead.lead_id, lead.phone_number,
   FROM leadloop.leads AS lead LEFT JOIN leadloop.campaigns AS campaign USING (campaign_id)
  WHERE lead.opted_out AND NOT lead.number_noted
  ORDER BY lead.campaign_id, lead.lead_id LIMIT :most
+""")
+_NUMBERS = text("""
+SELECT campaign_id, lead_id, phone_number, CAST(:region AS text) AS region FROM leadloop.leads
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """)
 _NOTE = text("""
 WITH noted (campaign_id, lead_id, number_key) AS (
@@ -56,6 +62,11 @@ def key(connection: Connection) -> bytes:
     return bytes(connection.execute(_KEY).scalar_one())
 
 
+def hashed(secret: bytes, number: str) -> bytes:
+    """What is kept of a number in E.164: whoever has no secret cannot tell which it is."""
+    return hmac.digest(secret, number.encode(), hashlib.sha256)
+
+
 def look(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], bool]:
     """Which of these numbers have opted out, and whether there are opt-outs yet to be noted."""
     row = connection.execute(_LOOK, {"keys": list(keys)}).one()
@@ -65,6 +76,15 @@ def look(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], boo
 def to_note(connection: Connection, *, region: str, most: int) -> list[OptedOut]:
     """Leads that opted out and whose numbers are yet to be noted; `region` is the default."""
     rows = connection.execute(_TO_NOTE, {"region": region, "most": most})
+    return [OptedOut(**row._mapping) for row in rows]
+
+
+def numbers(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, region: str
+) -> list[OptedOut]:
+    """The numbers of leads that are about to opt out; `region` is their campaign's."""
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids), "region": region}
+    rows = connection.execute(_NUMBERS, parameters)
     return [OptedOut(**row._mapping) for row in rows]
 
 

@@ -17,6 +17,7 @@ from prefect.settings import (
 
 from flows.audit import audit_leads
 from flows.disable import disable_leads
+from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
@@ -32,6 +33,7 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
         sync_leads,
         backfill_outcomes,
         audit_leads,
+        keep_house,
     )
 }
 

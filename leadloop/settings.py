@@ -145,6 +145,15 @@ class Settings(BaseSettings):
         "US", description="for phone numbers without a country code, two capital letters"
     )
 
+    keep_history: int = Field(
+        90, ge=8, le=36_500, description="days that windows and runs are kept for"
+    )
+    keep_raw: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="days that the vendor's answers are kept whole; not set: for ever",
+    )
     page_url: Annotated[str | None, AfterValidator(_sound_page)] = Field(
         None, description="where `leadloop monitor` is reached; runs in Prefect link to it"
     )

@@ -53,6 +53,8 @@ class LeadloopSettings(Block):
     window: int | None = _as_in_settings("window")
     epoch_unit: str | None = _as_in_settings("epoch_unit")
     default_region: str | None = _as_in_settings("default_region")
+    keep_history: int | None = _as_in_settings("keep_history")
+    keep_raw: int | None = _as_in_settings("keep_raw")
     page_url: str | None = _as_in_settings("page_url")
 
 

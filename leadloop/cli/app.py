@@ -59,9 +59,8 @@ def init(as_json: AsJson = False) -> None:
     with (
         stage.settings_with_database() as settings,
         stage.database(settings, ready=False) as database,
-        database.begin() as connection,
     ):
-        version = migrate(connection)
+        version = database.insist(migrate)
         place = database.place
     if as_json:
         _print_json({"version": version})
@@ -155,6 +154,31 @@ def audit(
 ) -> None:
     """Compare all that the vendor holds with Postgres, both ways."""
     _run("audit-leads", campaigns, {"repair": repair}, as_json)
+
+
+@app.command()
+def housekeeping(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+    """Remove windows, runs and raw answers that are older than LEADLOOP_KEEP_… says."""
+    _run("housekeeping", campaigns, {}, as_json)
+
+
+@app.command()
+def forget(
+    campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
+    lead_ids: Annotated[list[str], typer.Option("--lead-id", help="Whom; repeatable.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove a person's data on request; they stay opted out, and their number suppressed."""
+    from leadloop.cli.forget import forget_leads
+
+    _require_named([campaign])
+    with stage.settings_with_database() as settings, stage.database(settings) as database:
+        counts = forget_leads(database, settings, campaign, lead_ids)
+    if as_json:
+        _print_json(counts)
+    else:
+        out.print(tables.counted(f"of {campaign}", counts))
+    print("The vendor is told by the next `leadloop disable`.", file=sys.stderr)
 
 
 @app.command()

@@ -176,3 +176,26 @@ def test_a_postgres_that_is_too_old_is_told() -> None:
     require_server(14)
     with pytest.raises(UsageError, match="Postgres 13, and leadloop needs 14 or newer"):
         require_server(13)
+
+
+def test_an_upgrade_waits_for_nobody_who_reads_or_writes_leads(empty: Database) -> None:
+    """A team's long report and an import that is under way keep an upgrade from nothing."""
+    with empty.begin() as connection:
+        migrate(connection, "0001")
+    books.add_campaign(empty)
+    books.add_leads(empty, "a")
+    with empty.begin() as report, empty.begin() as load:
+        report.execute(text("SELECT count(*) FROM leadloop.leads"))
+        load.execute(text("UPDATE leadloop.leads SET contact_name = 'b'"))
+        assert upgraded(empty) != "0001"
+
+
+def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database) -> None:
+    """It gives up after seconds, so that nobody queues behind it, and says so in one line."""
+    with empty.begin() as connection:
+        migrate(connection, "0001")
+    with empty.begin() as other:
+        other.execute(text("LOCK TABLE leadloop.alembic_version IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(DatabaseError, match="has held a lock for too long"):
+            upgraded(empty)
+    assert upgraded(empty) != "0001"

@@ -135,10 +135,11 @@ def test_schedules_can_be_told_apart_and_mean_what_they_say(
 
 
 def test_what_must_not_wait_is_scheduled() -> None:
-    """Opt-outs go every minute, leads and outcomes every five; nothing else starts by itself."""
+    """Opt-outs every minute, leads and outcomes every five, housekeeping at night; no more."""
     active = [(flow, schedule) for flow, schedule in SCHEDULES if schedule.get("active", True)]
     assert {flow: schedule["cron"] for flow, schedule in active} == {
         "disable-leads": "* * * * *",
         "push-leads": "*/5 * * * *",
         "poll-outcomes": "*/5 * * * *",
+        "housekeeping": "17 3 * * *",
     }

@@ -1,0 +1,29 @@
+"""`housekeeping`: what need not be kept for ever goes."""
+
+from prefect import flow
+
+from db.housekeeping import HISTORY, RAW
+from flows.campaigns import run_campaigns
+from flows.telling import Summary, completed, run_name
+from tasks.blocks import RunSettings
+from tasks.housekeeping import Housekeeping, tidy_up
+
+COUNTS = (*HISTORY, *RAW)
+
+
+@flow(name="housekeeping", flow_run_name=run_name, persist_result=False)
+def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
+    """Remove old windows and runs, and what the vendor's answers said beyond the outcomes.
+
+    Args:
+        campaigns: ids of the campaigns; none: every enabled one.
+        settings: settings for this run alone, and the name of the blocks that hold others.
+
+    Returns:
+        `windows, runs, raw, unreadable, requests`, and under `campaigns` each one's own.
+    """
+    return completed(
+        run_campaigns(
+            "housekeeping", campaigns, settings, counts=COUNTS, start=Housekeeping, step=tidy_up
+        )
+    )

@@ -1,0 +1,53 @@
+"""`leadloop forget`: a person has asked for their data to be removed."""
+
+from collections.abc import Sequence
+
+from db import campaigns, forgetting, suppression
+from db.database import Connection, Database
+from leadloop.core.errors import UsageError
+from leadloop.core.leads import InvalidLead, e164
+from leadloop.settings import Settings
+
+
+def forget_leads(
+    database: Database, settings: Settings, campaign_id: str, lead_ids: Sequence[str]
+) -> dict[str, int]:
+    """Remove the personal data of leads, and see to it that they are never called again.
+
+    Their numbers stay suppressed, as keyed hashes; the vendor is told with the next disable.
+
+    Returns:
+        How many were `forgotten`.
+
+    Raises:
+        UsageError: a lead that is not there, or one that a run is sending at this moment. Then none
+            is forgotten.
+    """
+    with database.begin() as connection:
+        (campaign,) = campaigns.chosen(connection, [campaign_id], settings.campaign_rules())
+        found = forgetting.find(connection, campaign_id, lead_ids)
+        missing = set(lead_ids) - set(found.there)
+        if missing:
+            raise UsageError(f"no lead {', '.join(sorted(missing))} in campaign {campaign_id}")
+        if found.on_their_way:
+            raise UsageError(
+                f"a run is sending {', '.join(found.on_their_way)} at this moment: try again when"
+                " it is done"
+            )
+        _suppress(connection, campaign_id, found.there, campaign.default_region)
+        forgetting.forget(connection, campaign_id, found.there)
+    return {"forgotten": len(found.there)}
+
+
+def _suppress(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str], region: str
+) -> None:
+    secret = suppression.key(connection)
+    keys: dict[tuple[str, str], bytes | None] = {}
+    for lead in suppression.numbers(connection, campaign_id, lead_ids, region=region):
+        try:
+            number = e164(lead.phone_number or "", lead.region)
+            keys[campaign_id, lead.lead_id] = suppression.hashed(secret, number)
+        except InvalidLead:
+            keys[campaign_id, lead.lead_id] = None
+    suppression.note(connection, keys)

@@ -1,0 +1,89 @@
+"""`leadloop forget`: the person is gone from the books, and is never called again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from flows.audit import audit_leads
+from flows.disable import disable_leads
+from flows.poll import backfill_outcomes, poll_outcomes
+from flows.push import push_leads
+from leadloop.core.audit import DESCRIPTIONS
+from leadloop.core.timestamps import EPOCH
+from leadloop.sandbox import Handle
+from tests import books
+from tests.books import CAMPAIGN
+from tests.conftest import Ran
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+_NUMBER, _NAME, _ANSWER = "+14155550177", "Zebulon Quirk", "a secret of Zebulon's"
+
+
+def everything(database: Database) -> str:
+    """All that all tables hold, as text."""
+    tables = books.rows(
+        database, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'leadloop'"
+    )
+    return "".join(
+        str(books.rows(database, f"SELECT * FROM leadloop.{table['table_name']}"))
+        for table in tables
+    )
+
+
+def person(lead_id: str, **more: Any) -> dict[str, Any]:
+    """A lead of theirs."""
+    return books.lead(lead_id, phone_number=_NUMBER, contact_name=_NAME, **more)
+
+
+def test_nothing_personal_is_left(
+    leadloop: Callable[..., Ran], database: Database, vendor: Handle
+) -> None:
+    """Not in any table, not after the next poll; the vendor is told, the outcome still counts."""
+    books.add_campaign(database)
+    books.add_leads(database, person("A", custom_fields={"note": _NAME}), "B")
+    push_leads()
+    attempt = {"reference_id": "r1", "report_keys_order": ["q"], "q": _ANSWER}
+    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", "attempts": [attempt]}])
+    poll_outcomes()
+    assert _NAME in everything(database)
+    ran = leadloop("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
+    assert (ran.code, ran.last) == (0, {"forgotten": 1})
+    backfill_outcomes(after=EPOCH, before=books.value(database, "SELECT now()"))
+    left = everything(database)
+    for private in (_NUMBER, "4155550177", _NAME, "Zebulon"):
+        assert private not in left
+    assert disable_leads()["disabled"] == 1
+    assert list(vendor.books.disabled(CAMPAIGN)) == ["A"]
+    assert books.value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
+    found = audit_leads()
+    assert not any(found[name] for name in DESCRIPTIONS)
+
+
+def test_the_number_stays_suppressed(
+    leadloop: Callable[..., Ran], database: Database, vendor: Handle
+) -> None:
+    """Under another id or campaign neither; nor does the lead itself come back from its source."""
+    for campaign in (CAMPAIGN, "OTHER"):
+        books.add_campaign(database, campaign)
+    books.add_leads(database, person("A"))
+    leadloop("forget", "--campaign", CAMPAIGN, "--lead-id", "A")
+    books.add_leads(database, person("twin"))
+    books.add_leads(database, person("twin"), campaign="OTHER")
+    pushed = push_leads()
+    assert (pushed["created"], pushed["cancelled"]) == (0, 2)
+    assert vendor.books.creations(CAMPAIGN) == vendor.books.creations("OTHER") == {}
+
+
+@pytest.mark.parametrize("status", ["new", "sending"])
+def test_all_or_nobody(leadloop: Callable[..., Ran], database: Database, status: str) -> None:
+    """An id that is not there, or one that is on its way at this moment: one line, exit 2."""
+    books.add_campaign(database)
+    books.add_leads(database, person("A"))
+    books.run(database, f"UPDATE leadloop.leads SET status = '{status}'")
+    more = ["--lead-id", "nobody"] if status == "new" else []
+    ran = leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A", *more)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert books.value(database, "SELECT contact_name FROM leadloop.leads") == _NAME

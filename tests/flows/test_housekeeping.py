@@ -1,0 +1,73 @@
+"""Old windows, runs and raw answers go; what is still needed stays."""
+
+from pathlib import Path
+
+import pytest
+
+from db.database import Database
+from flows.housekeeping import keep_house
+from flows.poll import backfill_outcomes, poll_outcomes
+from flows.push import push_leads
+from leadloop.core.timestamps import EPOCH
+from leadloop.sandbox import Handle
+from tests import books
+from tests.books import CAMPAIGN
+
+_YEAR_AGO = "now() - interval '1 year'"
+
+
+@pytest.fixture
+def year_old(environment: Path, prefect: str, database: Database, vendor: Handle) -> None:
+    """A campaign whose every window, run and outcome is a year old."""
+    books.add_campaign(database)
+    books.add_leads(database, "A", "B")
+    push_leads()
+    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", "outcome_name": "yes"}])
+    poll_outcomes()
+    for change in (
+        f"UPDATE leadloop.poll_windows SET polled_at = {_YEAR_AGO}",
+        f"UPDATE leadloop.sync_runs SET started_at = {_YEAR_AGO}",
+        f"UPDATE leadloop.lead_outcomes SET updated_at = {_YEAR_AGO}",
+    ):
+        books.run(database, change)
+
+
+@pytest.mark.usefixtures("year_old")
+def test_history_goes_and_the_raw_answers_stay(database: Database) -> None:
+    """By default: nothing that a team may still want to look into is lost."""
+    kept = keep_house()
+    assert (kept["runs"], kept["raw"], kept["requests"]) == (2, 0, 0)
+    assert kept["windows"] >= 1
+    assert books.value(database, "SELECT count(*) FROM leadloop.poll_windows") == 0
+    assert books.value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "A"
+    assert keep_house()["runs"] == 0
+
+
+@pytest.mark.usefixtures("year_old")
+def test_raw_answers_go_where_it_is_set(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome stays with its columns, and a later reading brings no raw answer back."""
+    monkeypatch.setenv("LEADLOOP_KEEP_RAW", "30")
+    assert keep_house()["raw"] == 1
+    assert books.value(database, "SELECT raw FROM leadloop.lead_outcomes") == {}
+    now = books.value(database, "SELECT now()")
+    again = backfill_outcomes(after=EPOCH, before=now)
+    assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 1)
+    assert books.value(database, "SELECT raw FROM leadloop.lead_outcomes") == {}
+
+
+@pytest.mark.usefixtures("year_old")
+def test_what_is_owed_stays(database: Database) -> None:
+    """A window that was never read whole is read again, however old it is; a live run is kept."""
+    books.run(database, "UPDATE leadloop.poll_windows SET status = 'incomplete'")
+    assert keep_house()["windows"] == 0
+    assert books.value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
+
+
+@pytest.mark.usefixtures("year_old")
+def test_another_campaign_is_left_alone(database: Database) -> None:
+    """Named campaigns alone are tidied."""
+    books.add_campaign(database, "OTHER")
+    assert keep_house(campaigns=["OTHER"])["runs"] == 0
+    assert books.value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
