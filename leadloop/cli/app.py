@@ -158,7 +158,7 @@ def audit(
 
 @app.command()
 def housekeeping(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
-    """Remove windows, runs and raw answers that are older than LEADLOOP_KEEP_… says."""
+    """Remove windows, runs and raw answers that are older than the settings say."""
     _run("housekeeping", campaigns, {}, as_json)
 
 
