@@ -131,8 +131,9 @@ class Poll:
             self._warn(late)
         if self.incomplete:
             raise RunError(
-                f"{self.incomplete} windows did not hold what the API counted in them; what was"
-                " read is stored, the watermark waits, and the next poll reads them again"
+                f"{self.incomplete} windows did not hold what the API counted in them, no more and"
+                " no less; what was read is stored, the watermark waits, and the next poll reads"
+                " them again"
             )
         if self.mark_ahead:
             raise RunError(self.mark_ahead)
@@ -166,7 +167,7 @@ class Poll:
             return None
         reading = self._reader.whole(pool, window, first)
         if reading.may_be_split:
-            self._put_in_place(split(window, min(len(reading.first.more) + 1, MOST_PARTS)))
+            self._put_in_place(split(window, min(reading.pages, MOST_PARTS)))
             return None
         return reading
 
@@ -174,7 +175,7 @@ class Poll:
         """The first page of the first window; those of the next windows are asked for meanwhile."""
         for window in islice(self._windows, min(left, pool.size)):
             if window not in self._firsts:
-                self._firsts[window] = pool.submit(self._reader.page, window)
+                self._firsts[window] = pool.submit(self._reader.first, window)
         return self._firsts.pop(self._windows[0]).result()
 
     def _put_in_place(self, parts: Sequence[Window], claim: int | None = None) -> None:

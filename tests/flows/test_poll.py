@@ -9,6 +9,7 @@ from db.database import Database
 from flows.campaigns import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from leadloop.core.windows import MOST_PAGES
 from leadloop.sandbox import Handle
 from tests import books
 
@@ -116,6 +117,76 @@ def test_pages_are_read_in_any_order(
         process(vendor, lead_id, now())
     assert poll_outcomes()["seen"] == 40
     assert set(books.outcomes(database)) == set(ids)
+
+
+@pytest.mark.parametrize("beyond", ["404", "empty"])
+@pytest.mark.parametrize(
+    ("count", "link"),
+    [
+        ("page", "right"),
+        ("page", "always"),
+        ("query", "right"),
+        ("query", "always"),
+        ("query", "never"),
+    ],
+)
+@pytest.mark.parametrize("amount", [5, 10, 95])
+def test_pages_are_read_whatever_count_and_next_mean(
+    database: Database, vendor: Handle, count: str, link: str, beyond: str, amount: int
+) -> None:
+    """`count` may be that of the page alone, as in the vendor's sample; every outcome comes."""
+    vendor.change(count=count, next=link, page_beyond_last=beyond)
+    ids = push(database, amount, page_size=10)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    assert poll_outcomes()["inserted"] == amount
+    assert set(books.outcomes(database)) == set(ids)
+    assert books.value(database, "SELECT sum(claimed_count) FROM leadloop.poll_windows") == amount
+    assert watermark(database) > now() - timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("amount", "link", "requests"),
+    [(0, "right", 1), (0, "always", 1), (10, "right", 1), (10, "always", 2), (95, "right", 12)],
+)
+def test_what_a_next_costs(
+    database: Database, vendor: Handle, amount: int, link: str, requests: int
+) -> None:
+    """Nothing where it is right, and where it is always set a page more for what adds up."""
+    vendor.change(next=link)
+    ids = push(database, amount or 1, page_size=10)
+    for lead_id in ids[:amount]:
+        process(vendor, lead_id, now() - timedelta(minutes=1))
+    assert poll_outcomes()["requests"] == requests
+
+
+@pytest.mark.parametrize(("nth", "rows"), [(2, -3), (3, 3), (4, -3)])
+def test_pages_that_count_themselves_alone_and_shift(
+    database: Database, vendor: Handle, nth: int, rows: int
+) -> None:
+    """Their sum does not tell of a row that slipped through: a second reading does."""
+    vendor.change(count="page")
+    ids = push(database, 45, page_size=10)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    vendor.fault(route="responses", kind="shift", nth=nth, rows=rows)
+    poll_outcomes()
+    assert set(books.outcomes(database)) == set(ids)
+
+
+def test_pages_that_count_themselves_alone_and_are_too_many(
+    database: Database, vendor: Handle
+) -> None:
+    """They are read in shorter windows: no run keeps more than so many pages in memory."""
+    vendor.change(count="page")
+    ids = push(database, 120, page_size=1)
+    start = now() - timedelta(minutes=10)
+    for number, lead_id in enumerate(ids):
+        process(vendor, lead_id, start + timedelta(seconds=number))
+    summary = backfill_outcomes(after=start, before=now())
+    assert set(books.outcomes(database)) == set(ids)
+    most = books.value(database, "SELECT max(pages) FROM leadloop.poll_windows")
+    assert (summary["windows"] > 1, most <= MOST_PAGES) == (True, True)
 
 
 @pytest.mark.parametrize("form", ["ms", "s", "iso"])

@@ -237,6 +237,51 @@ def test_what_the_proof_costs(
     assert poll_outcomes()["requests"] == requests
 
 
+def test_a_count_that_has_a_limit_is_not_believed(
+    database: Database, odd: OddVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows than are counted: read in parts that are counted right, and nothing is lost."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "5")
+    odd.rows += [result(f"L{n:02}", now() - (1 + n) * MINUTE) for n in range(40)]
+
+    def answer(query: Query) -> dict[str, Any]:
+        page = paged(odd.rows, query)
+        goes_on = query.page * query.size < page["count"]
+        return {**page, "count": min(page["count"], 15), "next": "http://x/" if goes_on else None}
+
+    odd.answer = answer
+    assert poll_outcomes()["inserted"] == 40
+    assert watermark(database) > now() - MINUTE
+
+
+def test_rows_beyond_what_is_counted_leave_a_window_incomplete(
+    database: Database, odd: OddVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not even short windows are counted right, the run says so and the watermark waits."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "2")
+    at = now() - 30 * MINUTE
+    odd.rows += [result(lead_id, at) for lead_id in "ABCDE"]
+
+    def answer(query: Query) -> dict[str, Any]:
+        page = paged(odd.rows, query)
+        goes_on = query.page * query.size < page["count"]
+        return {**page, "count": min(page["count"], 4), "next": "http://x/" if goes_on else None}
+
+    odd.answer = answer
+    with pytest.raises(CampaignsFailed, match="what the API counted in them, no more and no less"):
+        poll_outcomes()
+    assert set(books.outcomes(database)) == set("ABCDE")
+    assert watermark(database) <= at
+
+
+def test_years_are_cheap_where_a_next_is_always_named(database: Database, odd: OddVendor) -> None:
+    """A page that adds up is looked behind before the range is taken for more than it holds."""
+    odd.rows.append(result("x", now() - 1000 * 1440 * MINUTE))
+    odd.answer = lambda query: {**paged(odd.rows, query), "next": "http://x/"}
+    summary = backfill_outcomes(after=now() - timedelta(days=1826), before=now())
+    assert (summary["inserted"], summary["requests"]) == (1, 2)
+
+
 def test_what_was_incomplete_behind_the_watermark_is_read_again(
     database: Database, odd: OddVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
