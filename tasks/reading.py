@@ -36,10 +36,11 @@ _READINGS_OF_WHOLE = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
 # The vendor's clock comes in whole seconds.
 _MARGIN = timedelta(seconds=2)
+_NO_TIME = "processed_at: missing in a result of a time that was asked for"
 
 #: What tells a result from the others of a window: its lead, and when it was processed (of one that
-#: cannot be read, its text).
-Key = tuple[str, datetime | str | None]
+#: cannot be read or has no such time, its text).
+Key = tuple[str, datetime | str]
 
 
 class Clock:
@@ -63,15 +64,20 @@ class Row(NamedTuple):
 
 
 def row(result: object) -> Row:
-    """Take a result apart; one that cannot be read is kept as it is, with the reason."""
+    """Take a result apart; one that cannot be an outcome is kept as it is, with the reason."""
     try:
         read = read_result(result)
     except UnreadableResult as error:
         return Row(key=("", dumps(result)), unreadable=(str(error), result))
+    attempts = [line(attempt) for attempt in read.attempts]
+    if read.outcome is None:
+        # In a listing such a lead is not processed yet. A window was to hold none.
+        key = (read.lead_id, dumps(result))
+        return Row(key=key, attempts=attempts, unreadable=(_NO_TIME, result))
     return Row(
-        key=(read.lead_id, read.outcome.processed_at if read.outcome else None),
-        outcome=line(read.outcome) if read.outcome else None,
-        attempts=[line(attempt) for attempt in read.attempts],
+        key=(read.lead_id, read.outcome.processed_at),
+        outcome=line(read.outcome),
+        attempts=attempts,
     )
 
 

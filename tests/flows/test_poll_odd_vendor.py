@@ -153,6 +153,41 @@ def test_an_odd_row_spoils_nothing(
     assert watermark(database) > now() - MINUTE
 
 
+@pytest.mark.parametrize("time", [{}, {"processed_at": None}, {"processed_at": ""}])
+@pytest.mark.parametrize("size", [2, 100])
+def test_a_result_without_its_time_is_kept(
+    database: Database,
+    odd: OddVendor,
+    monkeypatch: pytest.MonkeyPatch,
+    time: dict[str, Any],
+    size: int,
+) -> None:
+    """As it came, with the reason, beside the outcomes of its window; its attempts are stored."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", str(size))
+    odd.rows += [result(lead_id, now() - MINUTE) for lead_id in "ABCD"]
+    calls = {"call_attempt_x_1": [{"reference_id": "r1", "outcome_name": "No"}]}
+
+    def answer(query: Query) -> dict[str, Any]:
+        page = paged(odd.rows, query)
+        for number, row in enumerate(page["results"]):
+            if row["lead_id"] in "BC":
+                bare = {key: row[key] for key in ("lead_id", "outcome_name")}
+                page["results"][number] = {**bare, **calls, **time}
+        return page
+
+    odd.answer = answer
+    poll_outcomes()
+    assert set(books.outcomes(database)) == {"A", "D"}
+    kept = books.rows(database, "SELECT reason, raw FROM leadloop.unreadable_results")
+    assert {row["raw"]["lead_id"] for row in kept} == {"B", "C"}
+    assert all("processed_at: missing" in row["reason"] for row in kept)
+    attempts = books.rows(database, "SELECT lead_id FROM leadloop.outreach_attempts")
+    assert {row["lead_id"] for row in attempts} == {"B", "C"}
+    assert watermark(database) > now() - 5 * MINUTE
+    poll_outcomes()
+    assert books.value(database, "SELECT count(*) FROM leadloop.unreadable_results") == 2
+
+
 # Proof
 
 
