@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -59,6 +59,8 @@ class Plan:
         proven: what is proven from there on already.
         mark: the watermark, None if there is none.
         now: the database's clock.
+        from_sending: the start is when we sent the first lead, and sets the first watermark: it is
+            of our clock, and has to be put in terms of the vendor's.
         backfill: the range that was asked for; None for a poll, which goes on up to the vendor's
             clock where that is ahead of the database's.
     """
@@ -67,6 +69,7 @@ class Plan:
     start: datetime
     mark: datetime | None
     now: datetime
+    from_sending: bool = False
     proven: Sequence[Window] = ()
     backfill: Window | None = None
 
@@ -159,6 +162,8 @@ class Poll:
             if not self._is_too_long(window, error):
                 raise
             self._put_in_place(split(window, _PARTS_OF_REFUSED))
+            return None
+        if self._begins_earlier(first):
             return None
         self._compare_clocks(first)
         parts = self._parts(window, first)
@@ -332,6 +337,26 @@ class Poll:
         if self._plan.mark is not None:
             self.mark_ahead = clocks.mark_ahead(self._plan.mark, first.vendor_now, first.ours)
 
+    def _begins_earlier(self, first: Leaf) -> bool:
+        """Set a first watermark; whether the poll has to begin earlier than planned.
+
+        What was processed just after we sent it has an earlier time where the vendor's clock is
+        behind ours, and its first answer tells that.
+        """
+        plan = self._plan
+        if not plan.from_sending:
+            return False
+        back = clocks.behind(first.vendor_now, first.ours)
+        start = earlier(plan.start, back)
+        self._plan = replace(plan, start=start, mark=start, from_sending=False)
+        self.run.place.database.insist(
+            lambda connection: watermarks.start(connection, self.run.campaign.campaign_id, start)
+        )
+        if start < plan.start:
+            self._windows.appendleft(Window(after=start, before=plan.start))
+            self._watcher.planned(self._label, 1)
+        return start < plan.start
+
     def _warn(self, words: str) -> None:
         self.run.place.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
 
@@ -339,8 +364,9 @@ class Poll:
 def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     """The poll that is due: from the watermark less the lookback up to now.
 
-    Without a watermark it begins at `since`, or else at the first lead sent less the lookback. What
-    was left incomplete before is read again first.
+    Without a watermark it begins at `since`, or else at the first lead sent less the lookback (and
+    less what the vendor's clock turns out to be behind). What was left incomplete before is read
+    again first.
 
     Returns:
         None where nothing was ever sent, so that nothing can have been processed.
@@ -349,6 +375,7 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     with run.place.database.begin() as connection:
         now = watermarks.now(connection)
         mark = watermarks.read(connection, campaign.campaign_id)
+        from_sending = mark is None and since is None
         if mark is not None:
             start = earlier(min(mark, now), campaign.lookback)
         else:
@@ -356,12 +383,14 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
             if first is None:
                 return None
             mark = start = max(EPOCH, min(first, now))
-            watermarks.start(connection, campaign.campaign_id, start)
+            if since is not None:
+                watermarks.start(connection, campaign.campaign_id, start)
         owed = watermarks.owed(connection, campaign.campaign_id)
     # A poll asks at least once, whatever the clocks say.
     due = Window(after=start, before=max(now, start + _SHORTEST))
     windows = [*_outside(due, owed), due]
-    return Poll(run, Plan(windows=windows, start=start, mark=mark, now=now))
+    plan = Plan(windows=windows, start=start, mark=mark, now=now, from_sending=from_sending)
+    return Poll(run, plan)
 
 
 def backfill(run: Run, wanted: Window) -> Poll:
@@ -392,4 +421,5 @@ def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
 
 def _first_sent(connection: Connection, run: Run) -> datetime | None:
     sent_at = leads.first_sent_at(connection, run.campaign.campaign_id)
-    return None if sent_at is None else earlier(sent_at, run.campaign.lookback)
+    # Less also what a clock may be off by without a word.
+    return None if sent_at is None else earlier(sent_at, run.campaign.lookback + clocks.CLOSE)

@@ -342,6 +342,36 @@ def test_the_vendors_clock_says_what_now_is(
     assert watermark(database) <= now() + timedelta(seconds=ahead - 10)
 
 
+@pytest.mark.parametrize(("behind", "lookback"), [(7200, 900), (3, 0), (60, 0)])
+def test_a_vendor_whose_clock_is_behind_loses_nothing_at_the_first_poll(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, behind: int, lookback: int
+) -> None:
+    """What it processed just after the first send has a time of long before, and is read."""
+    monkeypatch.setenv("LEADLOOP_LOOKBACK", str(lookback))
+    vendor.change(clock_offset=-behind)
+    push(database, 2)
+    first_sent = books.value(database, "SELECT min(sent_at) FROM leadloop.leads")
+    process(vendor, "L0000", first_sent - timedelta(seconds=behind - 0.1))
+    assert poll_outcomes()["inserted"] == 1
+    after = "SELECT min(window_after) FROM leadloop.poll_windows"
+    assert books.value(database, after) <= first_sent - timedelta(seconds=behind)
+    assert watermark(database) <= now() - timedelta(seconds=behind)
+    process(vendor, "L0001", now() - timedelta(seconds=behind))
+    assert poll_outcomes()["inserted"] == 1
+
+
+def test_a_first_poll_that_got_no_answer_begins_anew(database: Database, vendor: Handle) -> None:
+    """The watermark is set once the vendor has told its clock, and not before."""
+    vendor.change(clock_offset=-7200)
+    push(database, 1)
+    process(vendor, "L0000", now() - timedelta(hours=2))
+    vendor.fault(route="responses", kind="status", status=403, nth=1)
+    with pytest.raises(CampaignsFailed, match="HTTP 403"):
+        poll_outcomes()
+    assert books.rows(database, "SELECT 1 FROM leadloop.watermarks") == []
+    assert poll_outcomes()["inserted"] == 1
+
+
 def test_since_counts_where_there_is_no_watermark(database: Database, vendor: Handle) -> None:
     """`since` begins a campaign's first poll, and is no more than that."""
     push(database, 1)
