@@ -21,7 +21,7 @@ from leadloop.core import clocks
 from leadloop.core.errors import RunError
 from leadloop.core.lateness import Lateness, warning
 from leadloop.core.progress import watcher
-from leadloop.core.timestamps import EPOCH
+from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.verdicts import Failure
 from leadloop.core.windows import (
     MOST_PARTS,
@@ -41,6 +41,8 @@ from tasks.workplace import Run, Tally, Threads
 _SHORTEST = timedelta(milliseconds=1)
 # Of a window that the vendor refuses, or breaks down over.
 _PARTS_OF_REFUSED = 16
+#: For how long no outcome may have come at all before the unit of the bounds is doubted.
+UNIT_DOUBTED_AFTER = timedelta(days=1)
 
 
 @step("read-windows")
@@ -57,6 +59,8 @@ class Plan:
         windows: what to read, in order.
         start: where the range begins that may move the watermark.
         proven: what is proven from there on already.
+        silent_since: when the first lead was sent, where that was long ago and no outcome has ever
+            come; else None.
         mark: the watermark, None if there is none.
         now: the database's clock.
         from_sending: the start is when we sent the first lead, and sets the first watermark: it is
@@ -70,6 +74,7 @@ class Plan:
     mark: datetime | None
     now: datetime
     from_sending: bool = False
+    silent_since: datetime | None = None
     proven: Sequence[Window] = ()
     backfill: Window | None = None
 
@@ -91,6 +96,7 @@ class Poll:
         self._firsts: dict[Window, Future[Leaf]] = {}
         self._claims: dict[Window, int] = {}
         self._heeds_bounds = False
+        self._silent_since = plan.silent_since
         self._stumbled: Window | None = None
         self._clocks_seen = False
         self._patience = Patience()
@@ -147,6 +153,7 @@ class Poll:
         reading = self._read(pool, window, left)
         if reading is None:
             return
+        self._require_unit(reading)
         self._await_stored()
         self._stored = self._keeper.submit(self._store, window, reading)
         self._claims.pop(self._windows.popleft(), None)
@@ -218,6 +225,29 @@ class Poll:
             raise RunError(
                 f"the API's count ({count}) takes no notice of processed_after and"
                 " processed_before, so no window can be proven: ask the vendor"
+            )
+
+    def _require_unit(self, reading: Reading) -> None:
+        """Find out, once, where nothing has ever come, whether it is due to the unit of the bounds.
+
+        Before the first window is stored: the watermark must not move over what was not asked for.
+
+        Raises:
+            RunError: it is.
+        """
+        campaign = self.run.campaign
+        since, self._silent_since = self._silent_since, None
+        if since is None or reading.seen:
+            return
+        whole = Window(after=earlier(since, campaign.lookback), before=self._plan.now)
+        count = self._reader.counted_in_other_unit(whole)
+        if count:
+            unit = OTHER_UNIT[campaign.epoch_unit]
+            raise RunError(
+                f"no outcome has come since {whole.after:%Y-%m-%d}, and the API counts {count}"
+                f" where times are sent in {unit}, not {campaign.epoch_unit}: set epoch_unit of the"
+                f" campaign, or LEADLOOP_EPOCH_UNIT, to {unit}; the next poll then reads all of"
+                " them, and the watermark waits"
             )
 
     def _is_too_long(self, window: Window, error: ApiError) -> bool:
@@ -300,7 +330,8 @@ class Poll:
         stored = outcomes.merge(
             connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
         )
-        if mark is None:
+        if mark is None or self._plan.silent_since is not None:
+            # Of the first to come at all, the lookback is not to blame.
             return stored, Lateness()
         return stored, lateness.measure(
             connection, campaign_id, window, run_id=self.run.run_id, mark=mark
@@ -365,8 +396,9 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     """The poll that is due: from the watermark less the lookback up to now.
 
     Without a watermark it begins at `since`, or else at the first lead sent less the lookback (and
-    less what the vendor's clock turns out to be behind). What was left incomplete before is read
-    again first.
+    less what the vendor's clock turns out to be behind). As long as no outcome has ever come, it
+    begins there each time: that costs no more, and if something was wrong, nothing is lost once it
+    is mended. What was left incomplete before is read again first.
 
     Returns:
         None where nothing was ever sent, so that nothing can have been processed.
@@ -376,8 +408,9 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
         now = watermarks.now(connection)
         mark = watermarks.read(connection, campaign.campaign_id)
         from_sending = mark is None and since is None
+        awaited = outcomes.awaited_since(connection, campaign.campaign_id)
         if mark is not None:
-            start = earlier(min(mark, now), campaign.lookback)
+            start = earlier(min(mark, now, awaited or now), campaign.lookback)
         else:
             first = since or _first_sent(connection, run)
             if first is None:
@@ -389,7 +422,14 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     # A poll asks at least once, whatever the clocks say.
     due = Window(after=start, before=max(now, start + _SHORTEST))
     windows = [*_outside(due, owed), due]
-    plan = Plan(windows=windows, start=start, mark=mark, now=now, from_sending=from_sending)
+    plan = Plan(
+        windows=windows,
+        start=start,
+        mark=mark,
+        now=now,
+        from_sending=from_sending,
+        silent_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
+    )
     return Poll(run, plan)
 
 

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from db.copying import line
 from leadloop.client.api import LeadsApi
-from leadloop.client.errors import Refused
+from leadloop.client.errors import ApiError, Refused
 from leadloop.core import clocks
 from leadloop.core.campaigns import Campaign
 from leadloop.core.results import UnreadableResult, read_result
 from leadloop.core.storable import dumps
-from leadloop.core.timestamps import EPOCH
+from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.windows import MOST_PAGES, Window, pieces
 from tasks.workplace import Tally
 
@@ -261,6 +261,20 @@ class Reader:
         except Refused:
             # It has read them.
             return True
+
+    def counted_in_other_unit(self, window: Window) -> int:
+        """How many results the API counts where the bounds are sent in the unit that is not set."""
+        campaign = self._campaign
+        unit = OTHER_UNIT[campaign.epoch_unit]
+        try:
+            page = self._api.processed(
+                campaign.campaign_id, window, unit=unit, page=1, page_size=campaign.page_size
+            )
+        except ApiError:
+            # Taken in the right unit, such a time is thousands of years ahead: it proves nothing.
+            return 0
+        self._tally.add(pages=1)
+        return page.count
 
     def whole(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
         """Read all pages after the first, all again while rows shift; at last, what there is.

@@ -189,6 +189,68 @@ def test_pages_that_count_themselves_alone_and_are_too_many(
     assert (summary["windows"] > 1, most <= MOST_PAGES) == (True, True)
 
 
+def _sent(database: Database, ago: timedelta) -> None:
+    books.run(database, "UPDATE leadloop.leads SET sent_at = sent_at - :ago", ago=ago)
+
+
+@pytest.mark.parametrize("polls_before", [0, 1])
+@pytest.mark.parametrize(("ours", "theirs"), [("ms", "s"), ("s", "ms")])
+def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
+    database: Database,
+    vendor: Handle,
+    monkeypatch: pytest.MonkeyPatch,
+    ours: str,
+    theirs: str,
+    polls_before: int,
+) -> None:
+    """One line that says what to set, the watermark waits; once it is set, everything comes."""
+    vendor.change(window_unit=theirs)
+    monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", ours)
+    ids = push(database, 3)
+    process(vendor, ids[0], now() - timedelta(hours=20))
+    _sent(database, timedelta(hours=23))
+    for _ in range(polls_before):
+        poll_outcomes()
+    query = "SELECT processed_through FROM leadloop.watermarks"
+    before = books.rows(database, query)
+    _sent(database, timedelta(hours=2))
+    for _ in range(2):
+        with pytest.raises(CampaignsFailed, match=f"LEADLOOP_EPOCH_UNIT, to {theirs}") as caught:
+            poll_outcomes()
+        assert caught.value.summary["requests"] == 2
+        assert polls_before == 0 or books.rows(database, query) == before
+    books.run(database, "UPDATE leadloop.campaigns SET epoch_unit = :unit", unit=theirs)
+    summary = poll_outcomes()
+    assert (summary["inserted"], summary["late"]) == (1, 0)
+    assert watermark(database) > now() - timedelta(seconds=30)
+    assert poll_outcomes()["requests"] == 1
+
+
+@pytest.mark.parametrize(("hours", "outcomes", "requests"), [(23, 0, 1), (25, 0, 2), (25, 1, 1)])
+def test_what_a_doubt_about_the_unit_costs(
+    database: Database, vendor: Handle, hours: int, outcomes: int, requests: int
+) -> None:
+    """A request a poll, where a lead was sent more than a day ago and no outcome has ever come."""
+    ids = push(database, 2)
+    for lead_id in ids[:outcomes]:
+        process(vendor, lead_id, now() - timedelta(hours=1))
+    _sent(database, timedelta(hours=hours))
+    poll_outcomes()
+    assert poll_outcomes()["requests"] == requests
+
+
+def test_a_vendor_that_breaks_down_over_a_unit_is_polled_all_the_same(
+    database: Database, vendor: Handle
+) -> None:
+    """It has no idea of the year 50,000: that proves nothing, and holds up nothing."""
+    push(database, 1)
+    _sent(database, timedelta(days=2))
+    poll_outcomes()
+    vendor.fault(route="responses", kind="status", status=500, nth=2)
+    assert poll_outcomes()["requests"] == 2
+    assert watermark(database) > now() - timedelta(seconds=30)
+
+
 @pytest.mark.parametrize("form", ["ms", "s", "iso"])
 def test_times_are_read_as_the_vendor_writes_them(
     database: Database, vendor: Handle, form: str
