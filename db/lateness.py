@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -32,12 +31,11 @@ SELECT count(*) AS late, coalesce(max(lookback_needed_s), 0) AS needed_s FROM la
 """)
 
 _BY_CAMPAIGN = text("""
-SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s,
-       CAST(max(extract(epoch FROM seen_at - processed_at)) AS float8) AS worst_s
+SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s
   FROM leadloop.lead_outcomes
  WHERE lookback_needed_s IS NOT NULL
    AND (CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))
- GROUP BY campaign_id ORDER BY campaign_id
+ GROUP BY campaign_id
 """)
 
 
@@ -66,18 +64,7 @@ def measure(
     return Lateness(late=row.late, needed_s=row.needed_s)
 
 
-def by_campaign(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Campaigns with late outcomes; all such where no ids are given.
-
-    Returns:
-        `campaign_id`; `late`, how many; `worst_s`, the longest time from `processed_at` to when an
-        outcome was first seen; `needed_s`, the lookback that would have sufficed for all of them;
-        `suggested_lookback_s`, the same with a margin.
-    """
+def by_campaign(connection: Connection, ids: Sequence[str]) -> dict[str, Lateness]:
+    """What has come late, by campaign: those of `ids` that have any such, or all that have."""
     rows = connection.execute(_BY_CAMPAIGN, {"ids": list(ids) or None})
-    return [_told(dict(row._mapping)) for row in rows]
-
-
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    lateness = Lateness(late=row["late"], needed_s=row["needed_s"])
-    return {**row, "suggested_lookback_s": lateness.suggested_s}
+    return {row.campaign_id: Lateness(late=row.late, needed_s=row.needed_s) for row in rows}

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -124,6 +125,12 @@ UPDATE leadloop.disable_requests AS d
  WHERE d.campaign_id = :campaign AND d.lead_id = held.lead_id AND d.status = 'cancelled'
 """)
 
+_AWAITED_SINCE = text("""
+SELECT min(sent_at) FROM leadloop.leads
+ WHERE campaign_id = :campaign AND status = 'created'
+   AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes WHERE campaign_id = :campaign)
+""")
+
 _KEEP_UNREADABLE = text("""
 INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
 VALUES (:campaign, :digest, :reason, CAST(:raw AS jsonb)) ON CONFLICT DO NOTHING
@@ -164,6 +171,12 @@ def merge(
         updated=row.updated,
         unchanged=row.distinct_leads - row.inserted - row.updated,
     )
+
+
+def awaited_since(connection: Connection, campaign_id: str) -> datetime | None:
+    """When the first lead was sent, where no outcome has ever come; None where one has."""
+    moment: datetime | None = connection.scalar(_AWAITED_SINCE, {"campaign": campaign_id})
+    return moment
 
 
 def keep_unreadable(

@@ -1,9 +1,13 @@
 """Where every campaign stands, for `leadloop status` and the demo's last table."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
+
+from db import lateness
+from leadloop.core.lateness import Lateness
 
 _CAMPAIGNS = text("""
 SELECT campaign.campaign_id, campaign.name, campaign.enabled,
@@ -77,8 +81,13 @@ def open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
 
 def campaigns(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """A row a campaign; all of them where no ids are given. Times in UTC, lags in seconds."""
+    late = lateness.by_campaign(connection, ids)
     rows = connection.execute(_CAMPAIGNS, {"ids": list(ids) or None})
-    return [dict(row._mapping) for row in rows]
+    return [{**row._mapping, **_lateness(late.get(row.campaign_id, Lateness()))} for row in rows]
+
+
+def _lateness(late: Lateness) -> dict[str, int]:
+    return {"late": late.late, "lookback_needed_s": math.ceil(late.needed_s)}
 
 
 def rejections(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -368,6 +368,9 @@ _STATUS = {
     "disable_oldest_s": "seconds since the oldest opt-out that is pending or failed was requested",
     "watermark": "everything processed up to here is stored; null before the first poll",
     "watermark_lag_s": "seconds from the watermark to now",
+    "late": "stored outcomes that were not there yet when their `processed_at` was polled before",
+    "lookback_needed_s": "the `LEADLOOP_LOOKBACK` that would have found all of them, seconds; 0"
+    " where none was late",
 }
 
 

@@ -50,6 +50,7 @@ class _Lines:
     number: int
     count: int
     lines: list[str]
+    has_next: bool
     vendor_now: datetime | None
 
 
@@ -83,6 +84,7 @@ class Listing:
         self._next = 1
         self._last = 1
         self._size = 0
+        self._by_page = False
         self._watcher = watcher.get()
         self._planned = 0
 
@@ -124,20 +126,36 @@ class Listing:
             stage.listed_line(listed, reading=self._reading, page=number, whole=self._keep_results)
             for listed in read_page(page.results)
         ]
-        return _Lines(number=number, count=page.count, lines=lines, vendor_now=page.vendor_now)
+        return _Lines(
+            number=number,
+            count=page.count,
+            lines=lines,
+            has_next=page.has_next,
+            vendor_now=page.vendor_now,
+        )
 
     def _take(self, page: _Lines) -> None:
-        """Stage a page; the newest count tells how many pages there are."""
+        """Stage a page; the newest count tells how many pages there are, a `next` of one more."""
         with self._stage() as connection:
             stage.add_page(connection, page.lines)
             if page.number == 1:
                 self.ahead = clock_ahead(page.vendor_now, watermarks.now(connection))
                 # The vendor may give fewer results a page than asked for: its first page tells.
                 self._size = len(page.lines)
-        self.claimed = page.count
+        self._count_in(page)
         self._last = -(-page.count // self._size) if self._size else 1
+        if page.has_next:
+            self._last = max(self._last, page.number + 1)
         self._next = page.number + 1
         self._tell()
+
+    def _count_in(self, page: _Lines) -> None:
+        """What the vendor says there is: the newest count, or the sum where pages count themselves.
+
+        A later page counts the ones before it too, unless it counts itself alone.
+        """
+        self._by_page = page.number > 1 and page.count == len(page.lines)
+        self.claimed = page.count + (self.claimed if self._by_page else 0)
 
     def _tell(self) -> None:
         label = f"audit {self._run.campaign.campaign_id}"
@@ -147,11 +165,15 @@ class Listing:
         self._progress()
 
     def _add_up(self) -> None:
-        """See whether every row that the vendor counts has been read, each counted once."""
+        """See whether every row that the vendor counts has been read, each counted once.
+
+        Where pages count themselves alone, a row that slipped from one to another is not missed in
+        their sum: there a second reading must have found nothing more.
+        """
         if self._count() != self.claimed:
             self._look_up_repeated()
-        self.seen = self._count()
-        self.complete = self.seen == self.claimed
+        before, self.seen = self.seen, self._count()
+        self.complete = self.seen == self.claimed and (not self._by_page or self.seen == before)
 
     def _count(self) -> int:
         with self._stage() as connection:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -21,7 +21,7 @@ from leadloop.core import clocks
 from leadloop.core.errors import RunError
 from leadloop.core.lateness import Lateness, warning
 from leadloop.core.progress import watcher
-from leadloop.core.timestamps import EPOCH
+from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.verdicts import Failure
 from leadloop.core.windows import (
     MOST_PARTS,
@@ -41,6 +41,8 @@ from tasks.workplace import Run, Tally, Threads
 _SHORTEST = timedelta(milliseconds=1)
 # Of a window that the vendor refuses, or breaks down over.
 _PARTS_OF_REFUSED = 16
+#: For how long no outcome may have come at all before the unit of the bounds is doubted.
+UNIT_DOUBTED_AFTER = timedelta(days=1)
 
 
 @step("read-windows")
@@ -57,8 +59,12 @@ class Plan:
         windows: what to read, in order.
         start: where the range begins that may move the watermark.
         proven: what is proven from there on already.
+        silent_since: when the first lead was sent, where that was long ago and no outcome has ever
+            come; else None.
         mark: the watermark, None if there is none.
         now: the database's clock.
+        from_sending: the start is when we sent the first lead, and sets the first watermark: it is
+            of our clock, and has to be put in terms of the vendor's.
         backfill: the range that was asked for; None for a poll, which goes on up to the vendor's
             clock where that is ahead of the database's.
     """
@@ -67,6 +73,8 @@ class Plan:
     start: datetime
     mark: datetime | None
     now: datetime
+    from_sending: bool = False
+    silent_since: datetime | None = None
     proven: Sequence[Window] = ()
     backfill: Window | None = None
 
@@ -88,6 +96,7 @@ class Poll:
         self._firsts: dict[Window, Future[Leaf]] = {}
         self._claims: dict[Window, int] = {}
         self._heeds_bounds = False
+        self._silent_since = plan.silent_since
         self._stumbled: Window | None = None
         self._clocks_seen = False
         self._patience = Patience()
@@ -131,8 +140,9 @@ class Poll:
             self._warn(late)
         if self.incomplete:
             raise RunError(
-                f"{self.incomplete} windows did not hold what the API counted in them; what was"
-                " read is stored, the watermark waits, and the next poll reads them again"
+                f"{self.incomplete} windows did not hold what the API counted in them, no more and"
+                " no less; what was read is stored, the watermark waits, and the next poll reads"
+                " them again"
             )
         if self.mark_ahead:
             raise RunError(self.mark_ahead)
@@ -143,6 +153,7 @@ class Poll:
         reading = self._read(pool, window, left)
         if reading is None:
             return
+        self._require_unit(reading)
         self._await_stored()
         self._stored = self._keeper.submit(self._store, window, reading)
         self._claims.pop(self._windows.popleft(), None)
@@ -159,6 +170,8 @@ class Poll:
                 raise
             self._put_in_place(split(window, _PARTS_OF_REFUSED))
             return None
+        if self._begins_earlier(first):
+            return None
         self._compare_clocks(first)
         parts = self._parts(window, first)
         if len(parts) > 1:
@@ -166,7 +179,7 @@ class Poll:
             return None
         reading = self._reader.whole(pool, window, first)
         if reading.may_be_split:
-            self._put_in_place(split(window, min(len(reading.first.more) + 1, MOST_PARTS)))
+            self._put_in_place(split(window, min(reading.pages, MOST_PARTS)))
             return None
         return reading
 
@@ -174,7 +187,7 @@ class Poll:
         """The first page of the first window; those of the next windows are asked for meanwhile."""
         for window in islice(self._windows, min(left, pool.size)):
             if window not in self._firsts:
-                self._firsts[window] = pool.submit(self._reader.page, window)
+                self._firsts[window] = pool.submit(self._reader.first, window)
         return self._firsts.pop(self._windows[0]).result()
 
     def _put_in_place(self, parts: Sequence[Window], claim: int | None = None) -> None:
@@ -212,6 +225,29 @@ class Poll:
             raise RunError(
                 f"the API's count ({count}) takes no notice of processed_after and"
                 " processed_before, so no window can be proven: ask the vendor"
+            )
+
+    def _require_unit(self, reading: Reading) -> None:
+        """Find out, once, where nothing has ever come, whether it is due to the unit of the bounds.
+
+        Before the first window is stored: the watermark must not move over what was not asked for.
+
+        Raises:
+            RunError: it is.
+        """
+        campaign = self.run.campaign
+        since, self._silent_since = self._silent_since, None
+        if since is None or reading.seen:
+            return
+        whole = Window(after=earlier(since, campaign.lookback), before=self._plan.now)
+        count = self._reader.counted_in_other_unit(whole)
+        if count:
+            unit = OTHER_UNIT[campaign.epoch_unit]
+            raise RunError(
+                f"no outcome has come since {whole.after:%Y-%m-%d}, and the API counts {count}"
+                f" where times are sent in {unit}, not {campaign.epoch_unit}: set epoch_unit of the"
+                f" campaign, or LEADLOOP_EPOCH_UNIT, to {unit}; the next poll then reads all of"
+                " them, and the watermark waits"
             )
 
     def _is_too_long(self, window: Window, error: ApiError) -> bool:
@@ -294,7 +330,8 @@ class Poll:
         stored = outcomes.merge(
             connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
         )
-        if mark is None:
+        if mark is None or self._plan.silent_since is not None:
+            # Of the first to come at all, the lookback is not to blame.
             return stored, Lateness()
         return stored, lateness.measure(
             connection, campaign_id, window, run_id=self.run.run_id, mark=mark
@@ -331,6 +368,26 @@ class Poll:
         if self._plan.mark is not None:
             self.mark_ahead = clocks.mark_ahead(self._plan.mark, first.vendor_now, first.ours)
 
+    def _begins_earlier(self, first: Leaf) -> bool:
+        """Set a first watermark; whether the poll has to begin earlier than planned.
+
+        What was processed just after we sent it has an earlier time where the vendor's clock is
+        behind ours, and its first answer tells that.
+        """
+        plan = self._plan
+        if not plan.from_sending:
+            return False
+        back = clocks.behind(first.vendor_now, first.ours)
+        start = earlier(plan.start, back)
+        self._plan = replace(plan, start=start, mark=start, from_sending=False)
+        self.run.place.database.insist(
+            lambda connection: watermarks.start(connection, self.run.campaign.campaign_id, start)
+        )
+        if start < plan.start:
+            self._windows.appendleft(Window(after=start, before=plan.start))
+            self._watcher.planned(self._label, 1)
+        return start < plan.start
+
     def _warn(self, words: str) -> None:
         self.run.place.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
 
@@ -338,8 +395,10 @@ class Poll:
 def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     """The poll that is due: from the watermark less the lookback up to now.
 
-    Without a watermark it begins at `since`, or else at the first lead sent less the lookback. What
-    was left incomplete before is read again first.
+    Without a watermark it begins at `since`, or else at the first lead sent less the lookback (and
+    less what the vendor's clock turns out to be behind). As long as no outcome has ever come, it
+    begins there each time: that costs no more, and if something was wrong, nothing is lost once it
+    is mended. What was left incomplete before is read again first.
 
     Returns:
         None where nothing was ever sent, so that nothing can have been processed.
@@ -348,19 +407,30 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     with run.place.database.begin() as connection:
         now = watermarks.now(connection)
         mark = watermarks.read(connection, campaign.campaign_id)
+        from_sending = mark is None and since is None
+        awaited = outcomes.awaited_since(connection, campaign.campaign_id)
         if mark is not None:
-            start = earlier(min(mark, now), campaign.lookback)
+            start = earlier(min(mark, now, awaited or now), campaign.lookback)
         else:
             first = since or _first_sent(connection, run)
             if first is None:
                 return None
             mark = start = max(EPOCH, min(first, now))
-            watermarks.start(connection, campaign.campaign_id, start)
+            if since is not None:
+                watermarks.start(connection, campaign.campaign_id, start)
         owed = watermarks.owed(connection, campaign.campaign_id)
     # A poll asks at least once, whatever the clocks say.
     due = Window(after=start, before=max(now, start + _SHORTEST))
     windows = [*_outside(due, owed), due]
-    return Poll(run, Plan(windows=windows, start=start, mark=mark, now=now))
+    plan = Plan(
+        windows=windows,
+        start=start,
+        mark=mark,
+        now=now,
+        from_sending=from_sending,
+        silent_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
+    )
+    return Poll(run, plan)
 
 
 def backfill(run: Run, wanted: Window) -> Poll:
@@ -391,4 +461,5 @@ def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
 
 def _first_sent(connection: Connection, run: Run) -> datetime | None:
     sent_at = leads.first_sent_at(connection, run.campaign.campaign_id)
-    return None if sent_at is None else earlier(sent_at, run.campaign.lookback)
+    # Less also what a clock may be off by without a word.
+    return None if sent_at is None else earlier(sent_at, run.campaign.lookback + clocks.CLOSE)

@@ -4,24 +4,29 @@ Pages are taken apart by the threads that read them. A window that one page hold
 page alone: it is one answer, of one moment. Of several pages each shows another moment, so there it
 must also be shown that no row left the window meanwhile; a row that leaves draws those behind it
 forward, over the border of a page that was read before.
+
+How many results there are, `count` says. Where a page holds all that it counts and yet names a next
+one, it is seen whether there is one: if so, each page counts itself alone, and all are read until
+one names no next.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from db.copying import line
 from leadloop.client.api import LeadsApi
-from leadloop.client.errors import Refused
+from leadloop.client.errors import ApiError, Refused
 from leadloop.core import clocks
 from leadloop.core.campaigns import Campaign
 from leadloop.core.results import UnreadableResult, read_result
 from leadloop.core.storable import dumps
-from leadloop.core.timestamps import EPOCH
-from leadloop.core.windows import Window, pieces
+from leadloop.core.timestamps import EPOCH, OTHER_UNIT
+from leadloop.core.windows import MOST_PAGES, Window, pieces
 from tasks.workplace import Tally
 
 #: How often a window whose rows shift while it is read is read before it is left for later.
@@ -31,10 +36,11 @@ _READINGS_OF_WHOLE = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
 # The vendor's clock comes in whole seconds.
 _MARGIN = timedelta(seconds=2)
+_NO_TIME = "processed_at: missing in a result of a time that was asked for"
 
 #: What tells a result from the others of a window: its lead, and when it was processed (of one that
-#: cannot be read, its text).
-Key = tuple[str, datetime | str | None]
+#: cannot be read or has no such time, its text).
+Key = tuple[str, datetime | str]
 
 
 class Clock:
@@ -58,15 +64,20 @@ class Row(NamedTuple):
 
 
 def row(result: object) -> Row:
-    """Take a result apart; one that cannot be read is kept as it is, with the reason."""
+    """Take a result apart; one that cannot be an outcome is kept as it is, with the reason."""
     try:
         read = read_result(result)
     except UnreadableResult as error:
         return Row(key=("", dumps(result)), unreadable=(str(error), result))
+    attempts = [line(attempt) for attempt in read.attempts]
+    if read.outcome is None:
+        # In a listing such a lead is not processed yet. A window was to hold none.
+        key = (read.lead_id, dumps(result))
+        return Row(key=key, attempts=attempts, unreadable=(_NO_TIME, result))
     return Row(
-        key=(read.lead_id, read.outcome.processed_at if read.outcome else None),
-        outcome=line(read.outcome) if read.outcome else None,
-        attempts=[line(attempt) for attempt in read.attempts],
+        key=(read.lead_id, read.outcome.processed_at),
+        outcome=line(read.outcome),
+        attempts=attempts,
     )
 
 
@@ -76,6 +87,7 @@ class Leaf:
 
     count: int
     rows: Sequence[Row]
+    has_next: bool
     vendor_now: datetime | None
     ours: datetime
 
@@ -90,9 +102,19 @@ class Leaf:
         return frozenset(row.key for row in self.rows)
 
     @property
-    def is_all(self) -> bool:
-        """Whether this one answer holds the whole window."""
+    def adds_up(self) -> bool:
+        """Whether it holds as many results as it counts."""
         return len(self.keys) == self.count
+
+    @property
+    def is_all(self) -> bool:
+        """Whether this one answer, the first page, holds the whole window."""
+        return self.adds_up and not self.has_next
+
+    @property
+    def counts_itself(self) -> bool:
+        """Whether the count of this page, the first one, is not that of the whole window."""
+        return self.adds_up and self.has_next
 
     @property
     def more(self) -> range:
@@ -109,17 +131,13 @@ class Reading:
 
     window: Window
     first: Leaf
+    claimed: int = 0
     steady: bool = True
     pages: int = 0
     seen: dict[Key, int] = field(default_factory=dict)
     outcomes: list[str] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, object]] = field(default_factory=list)
-
-    @property
-    def claimed(self) -> int:
-        """How many results the API said that the window holds."""
-        return self.first.count
 
     @property
     def complete(self) -> bool:
@@ -129,8 +147,14 @@ class Reading:
     @property
     def may_be_split(self) -> bool:
         """Whether rows moved between its pages, and shorter windows would have fewer of them."""
-        moved = not self.steady and bool(self.first.more)
+        moved = not self.steady and self.pages > 1
         return moved and self.window.length > _SHORTEST_MOVING
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether it goes on beyond what was counted, so far that it had better be split."""
+        most = max(MOST_PAGES, len(self.first.more) + 1)
+        return self.pages > most and self.window.length > _SHORTEST_MOVING
 
     def windows(self, longest: timedelta) -> list[tuple[Window, int]]:
         """What to write down as read, with the number of results in each window."""
@@ -146,12 +170,22 @@ class Reading:
     def add(self, leaf: Leaf) -> None:
         """Take in a page. A result that came before counts once; what it says now, it says last."""
         self.pages += 1
-        self.steady = self.steady and leaf.count == self.claimed
+        self._count(leaf)
         for row in leaf.rows:
             content = hash((row.outcome, *row.attempts))
             if self.seen.get(row.key) != content:
                 self.seen[row.key] = content
                 self._take(row)
+        self.steady &= len(self.seen) <= self.claimed and not self.is_too_long
+
+    def _count(self, leaf: Leaf) -> None:
+        """What the API said that the window holds: by each of its pages, or by all together."""
+        if self.first.counts_itself:
+            self.claimed += leaf.count
+            self.steady = self.steady and leaf.adds_up
+        else:
+            self.claimed = self.first.count
+            self.steady = self.steady and leaf.count == self.claimed
 
     def _take(self, row: Row) -> None:
         self.attempts += row.attempts
@@ -198,7 +232,27 @@ class Reader:
         )
         rows = [row(result) for result in page.results]
         self._tally.add(pages=1)
-        return Leaf(count=page.count, rows=rows, vendor_now=page.vendor_now, ours=ours)
+        return Leaf(
+            count=page.count,
+            rows=rows,
+            has_next=page.has_next,
+            vendor_now=page.vendor_now,
+            ours=ours,
+        )
+
+    def first(self, window: Window) -> Leaf:
+        """The first page of a window; its `has_next` is true only where it is.
+
+        A vendor may name a next page behind the last one, too. So where a page adds up, the one
+        behind it is looked at.
+
+        Raises:
+            Resend, Paused, Refused, Stopped: see leadloop.client.errors.
+        """
+        leaf = self.page(window)
+        if not leaf.counts_itself:
+            return leaf
+        return replace(leaf, has_next=bool(self.page(window, 2).rows))
 
     def heeds_bounds(self) -> bool:
         """Whether `count` is that of the range asked for: nothing was processed in 1970."""
@@ -208,6 +262,20 @@ class Reader:
             # It has read them.
             return True
 
+    def counted_in_other_unit(self, window: Window) -> int:
+        """How many results the API counts where the bounds are sent in the unit that is not set."""
+        campaign = self._campaign
+        unit = OTHER_UNIT[campaign.epoch_unit]
+        try:
+            page = self._api.processed(
+                campaign.campaign_id, window, unit=unit, page=1, page_size=campaign.page_size
+            )
+        except ApiError:
+            # Taken in the right unit, such a time is thousands of years ahead: it proves nothing.
+            return 0
+        self._tally.add(pages=1)
+        return page.count
+
     def whole(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
         """Read all pages after the first, all again while rows shift; at last, what there is.
 
@@ -216,9 +284,10 @@ class Reader:
         """
         reading = self._once(pool, window, first)
         for readings in range(1, MOST_READINGS):
-            if reading.complete or (readings >= _READINGS_OF_WHOLE and reading.may_be_split):
+            enough = reading.is_too_long or readings >= _READINGS_OF_WHOLE
+            if reading.complete or (enough and reading.may_be_split):
                 break
-            reading = self._once(pool, window, self.page(window))
+            reading = self._once(pool, window, self.first(window))
         return reading
 
     def _once(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Reading:
@@ -226,24 +295,39 @@ class Reader:
         reading.add(first)
         for leaf in self._more(pool, window, first):
             reading.add(leaf)
-        if reading.complete and first.more:
+            if reading.is_too_long:
+                break
+        if reading.complete and reading.pages > 1:
             reading.steady = self._stood_still(pool, window, reading)
         return reading
 
     def _more(self, pool: ThreadPoolExecutor, window: Window, first: Leaf) -> Iterator[Leaf]:
-        return pool.map(lambda number: self.page(window, number), first.more)
+        """The pages after the first: as many as are counted, and on while one names a next."""
+        number, leaf = 1, first
+        counted = pool.map(partial(self.page, window), first.more)
+        for number, leaf in zip(first.more, counted, strict=True):  # noqa: B007 - both go on below
+            yield leaf
+        while leaf.has_next:
+            number += 1
+            leaf = self.page(window, number)
+            if leaf.rows:
+                yield leaf
 
     def _stood_still(self, pool: ThreadPoolExecutor, window: Window, reading: Reading) -> bool:
         """Whether no row left a window of several pages while it was read.
 
         A first page that is the same at the end proves that the border behind it did not shift.
         Beyond that, a row leaves when its lead is processed again, and then shows up as just now.
+        Where pages count themselves alone, no count would tell: there all of them are read again.
         """
         first = reading.first
         again = self.page(window)
+        if first.counts_itself:
+            more = self._more(pool, window, again)
+            return again.keys.union(*(leaf.keys for leaf in more)) == reading.seen.keys()
         if (again.count, again.keys) != (first.count, first.keys):
             return False
-        if len(first.more) == 1:
+        if reading.pages == 2:
             return True
         began, ended = first.vendor_now or first.ours, again.vendor_now or again.ours
         since = Window(after=began - _MARGIN, before=max(began, ended) + _MARGIN)

@@ -21,7 +21,12 @@ _FUNNEL = (
     ("opt-outs waiting", "disable_pending"),
     ("opt-outs failed", "disable_failed"),
 )
-_CLOCKS = (("stored up to", "watermark"), ("which is behind by", "watermark_lag_s"))
+_CLOCKS = (
+    ("stored up to", "watermark"),
+    ("which is behind by", "watermark_lag_s"),
+    ("outcomes that came late", "late"),
+    ("lookback that they needed", "lookback_needed_s"),
+)
 
 
 def status(rows: Sequence[Mapping[str, Any]]) -> Table:

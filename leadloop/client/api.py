@@ -38,10 +38,14 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page of results; `count` is what the vendor says the whole query holds."""
+    """One page of results; `count` is what the vendor says the whole query holds.
+
+    `has_next` is whether it names a next page. That is a sign and no more: the link is not kept.
+    """
 
     count: int
     results: Sequence[Any]
+    has_next: bool
     vendor_now: datetime | None
 
 
@@ -171,7 +175,7 @@ class LeadsApi:
             return self._page(campaign_id, params)
         except Stopped as error:
             if params["page"] != "1" and error.answer.status == 404:
-                return Page(count=0, results=(), vendor_now=None)
+                return Page(count=0, results=(), has_next=False, vendor_now=None)
             raise
 
     def _page(self, campaign_id: str, params: Mapping[str, str]) -> Page:
@@ -185,7 +189,13 @@ class LeadsApi:
             and 0 <= body["count"] <= _MOST_RESULTS
         ):
             raise error_for(Verdict.RESEND, Call.READ, received.answer)
-        return Page(count=body["count"], results=body["results"], vendor_now=received.vendor_now)
+        # An empty page is the last one, whatever it names.
+        return Page(
+            count=body["count"],
+            results=body["results"],
+            has_next=bool(body.get("next") and body["results"]),
+            vendor_now=received.vendor_now,
+        )
 
     def _call(
         self,

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 #: What clocks may differ by without a word: the header is in whole seconds, and requests take time.
 _TOLERANCE = timedelta(seconds=60)
 _HEADER_UNIT = timedelta(seconds=1)
-_CLOSE = timedelta(seconds=5)
+#: What is made nothing of where one clock says what the other one has to read up to, or from.
+CLOSE = timedelta(seconds=5)
 
 
 def believed(vendor_now: datetime | None, ours: datetime) -> datetime:
@@ -21,10 +22,16 @@ def believed(vendor_now: datetime | None, ours: datetime) -> datetime:
 
 def still_to_read(end: datetime, vendor_now: datetime | None) -> datetime | None:
     """Up to where to read on from `end` to follow the vendor's clock; None: it is not ahead."""
-    if vendor_now is None or vendor_now - end <= _CLOSE:
+    if vendor_now is None or vendor_now - end <= CLOSE:
         return None
     # Its header is rounded down.
     return vendor_now + _HEADER_UNIT
+
+
+def behind(vendor_now: datetime | None, ours: datetime) -> timedelta:
+    """How far the vendor's clock is behind ours; nothing where it is not told, or close."""
+    apart = timedelta(0) if vendor_now is None else ours - vendor_now
+    return apart if apart > CLOSE else timedelta(0)
 
 
 def disagreement(vendor_now: datetime | None, ours: datetime) -> str | None:

@@ -5,6 +5,8 @@ from typing import Literal
 
 EpochUnit = Literal["ms", "s"]
 
+OTHER_UNIT: dict[EpochUnit, EpochUnit] = {"ms": "s", "s": "ms"}
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # 1e11 seconds are in the year 5138, 1e11 milliseconds in March 1973: no call was made in either.

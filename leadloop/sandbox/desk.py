@@ -68,12 +68,19 @@ def responses(sandbox: Sandbox, call: Call) -> Answer:
     if start >= count and page > 1 and rules.page_beyond_last == "404":
         raise Refused(404, "Invalid page.")
     content = {
-        "count": count,
-        "next": _link(call, rules, page + 1, size) if start + size < count else None,
+        "count": count if rules.count == "query" else len(leads),
+        "next": _link(call, rules, page + 1, size)
+        if _goes_on(rules, start + size, count)
+        else None,
         "previous": _link(call, rules, page - 1, size) if page > 1 else None,
         "results": [_row(sandbox, shelf, lead) for lead in leads],
     }
     return told(200, content)
+
+
+def _goes_on(rules: Rules, end: int, count: int) -> bool:
+    """Whether `next` names a page, which is there or not."""
+    return rules.next == "always" or (rules.next == "right" and end < count)
 
 
 def _row(sandbox: Sandbox, shelf: Shelf, lead: Lead) -> dict[str, Any]:

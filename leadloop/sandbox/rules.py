@@ -55,6 +55,8 @@ class Rules:
     lead_id_answer: Literal["text", "integer"] = "text"
     shows_unprocessed: bool = True
     page_beyond_last: Literal["404", "empty"] = "404"
+    count: Literal["query", "page"] = "query"
+    next: Literal["right", "always", "never"] = "right"
     links: Literal["trap", "correct"] = "trap"
     link_base: str = "http://app.squadrun.co"
 

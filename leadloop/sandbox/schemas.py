@@ -109,7 +109,8 @@ def _page() -> Schema:
     )
     trap = (
         "By default `next` and `previous` are as in the vendor's sample: plain http, the vendor's"
-        " host, and without the filters of the request. Page by number instead."
+        " host, and without the filters of the request. Page by number instead. `count` is that of"
+        " the query, or by rule of the page alone."
     )
     return {**page, "description": trap}
 

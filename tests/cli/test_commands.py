@@ -330,6 +330,30 @@ def test_json_output_is_json(leadloop: Leadloop, database: Database) -> None:
     assert list(json.loads(out.splitlines()[-1])) == ["campaigns"]
 
 
+def test_status_tells_how_late_outcomes_came(
+    leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
+) -> None:
+    """By campaign, how many were late and the lookback that finds such; 0 where none was."""
+    for campaign in ("C1", "C2"):
+        books.add_campaign(database, campaign)
+        books.add_leads(database, "a", campaign=campaign)
+    for command in ("push", "poll"):
+        leadloop(command, PREFECT_API_URL=prefect)
+    item = {"campaign_id": "C1", "lead_id": "a", "outcome_id": 1}
+    vendor.put([{**item, "processed_at": vendor.now() - 600_000}])
+    leadloop("poll", PREFECT_API_URL=prefect)
+    late, none = leadloop("status", "--json").last["campaigns"]
+    assert (late["late"], none["late"], none["lookback_needed_s"]) == (1, 0, 0)
+    assert 500 < late["lookback_needed_s"] <= 601
+    lines = leadloop("status").out.splitlines()
+    (count,) = [line for line in lines if "came late" in line]
+    (needed,) = [line for line in lines if "lookback" in line]
+    assert ([word for word in count.split() if word.isdigit()], "min" in needed) == (
+        ["1", "0"],
+        True,
+    )
+
+
 def test_a_misspelt_setting_and_idle_options_are_told(
     leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
 ) -> None:

@@ -305,6 +305,40 @@ def test_pages_that_shift_are_read_again(database: Database, vendor: Handle, row
     assert summary["pages"] == summary["requests"]
 
 
+@pytest.mark.parametrize("beyond", ["404", "empty"])
+@pytest.mark.parametrize(
+    ("count", "link", "pages"),
+    [
+        ("page", "right", 6),
+        ("page", "always", 6),
+        ("query", "always", 3),
+        ("query", "never", 3),
+    ],
+)
+def test_a_listing_is_read_whatever_count_and_next_mean(
+    database: Database, vendor: Handle, count: str, link: str, beyond: str, pages: int
+) -> None:
+    """Where `count` is that of the page alone, to its end, and twice; nothing is called missing."""
+    vendor.change(count=count, next=link, page_beyond_last=beyond)
+    push(database, *[f"L{number:02d}" for number in range(25)], page_size=10)
+    summary = audit_leads()
+    assert [name for name in DIFFERENCES if summary[name]] == []
+    assert (summary["seen"], summary["pages"]) == (25, pages)
+
+
+@pytest.mark.parametrize("rows", [-3, 3])
+def test_pages_that_count_themselves_alone_and_shift(
+    database: Database, vendor: Handle, rows: int
+) -> None:
+    """A row that slipped through is in no page's count; it is found all the same."""
+    vendor.change(count="page")
+    push(database, *[f"L{number:02d}" for number in range(30)], page_size=10)
+    vendor.fault(route="responses", kind="shift", nth=2, rows=rows)
+    summary = audit_leads()
+    assert [name for name in DIFFERENCES if summary[name]] == []
+    assert summary["seen"] == 30
+
+
 def test_a_listing_that_never_stands_still_is_said(database: Database, vendor: Handle) -> None:
     """The run fails and says so; nothing is called missing, and what was seen is told."""
     ids = [f"L{number:02d}" for number in range(30)]

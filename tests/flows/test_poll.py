@@ -9,6 +9,7 @@ from db.database import Database
 from flows.campaigns import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from leadloop.core.windows import MOST_PAGES
 from leadloop.sandbox import Handle
 from tests import books
 
@@ -116,6 +117,138 @@ def test_pages_are_read_in_any_order(
         process(vendor, lead_id, now())
     assert poll_outcomes()["seen"] == 40
     assert set(books.outcomes(database)) == set(ids)
+
+
+@pytest.mark.parametrize("beyond", ["404", "empty"])
+@pytest.mark.parametrize(
+    ("count", "link"),
+    [
+        ("page", "right"),
+        ("page", "always"),
+        ("query", "right"),
+        ("query", "always"),
+        ("query", "never"),
+    ],
+)
+@pytest.mark.parametrize("amount", [5, 10, 95])
+def test_pages_are_read_whatever_count_and_next_mean(
+    database: Database, vendor: Handle, count: str, link: str, beyond: str, amount: int
+) -> None:
+    """`count` may be that of the page alone, as in the vendor's sample; every outcome comes."""
+    vendor.change(count=count, next=link, page_beyond_last=beyond)
+    ids = push(database, amount, page_size=10)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    assert poll_outcomes()["inserted"] == amount
+    assert set(books.outcomes(database)) == set(ids)
+    assert books.value(database, "SELECT sum(claimed_count) FROM leadloop.poll_windows") == amount
+    assert watermark(database) > now() - timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("amount", "link", "requests"),
+    [(0, "right", 1), (0, "always", 1), (10, "right", 1), (10, "always", 2), (95, "right", 12)],
+)
+def test_what_a_next_costs(
+    database: Database, vendor: Handle, amount: int, link: str, requests: int
+) -> None:
+    """Nothing where it is right, and where it is always set a page more for what adds up."""
+    vendor.change(next=link)
+    ids = push(database, amount or 1, page_size=10)
+    for lead_id in ids[:amount]:
+        process(vendor, lead_id, now() - timedelta(minutes=1))
+    assert poll_outcomes()["requests"] == requests
+
+
+@pytest.mark.parametrize(("nth", "rows"), [(2, -3), (3, 3), (4, -3)])
+def test_pages_that_count_themselves_alone_and_shift(
+    database: Database, vendor: Handle, nth: int, rows: int
+) -> None:
+    """Their sum does not tell of a row that slipped through: a second reading does."""
+    vendor.change(count="page")
+    ids = push(database, 45, page_size=10)
+    for lead_id in ids:
+        process(vendor, lead_id, now())
+    vendor.fault(route="responses", kind="shift", nth=nth, rows=rows)
+    poll_outcomes()
+    assert set(books.outcomes(database)) == set(ids)
+
+
+def test_pages_that_count_themselves_alone_and_are_too_many(
+    database: Database, vendor: Handle
+) -> None:
+    """They are read in shorter windows: no run keeps more than so many pages in memory."""
+    vendor.change(count="page")
+    ids = push(database, 120, page_size=1)
+    start = now() - timedelta(minutes=10)
+    for number, lead_id in enumerate(ids):
+        process(vendor, lead_id, start + timedelta(seconds=number))
+    summary = backfill_outcomes(after=start, before=now())
+    assert set(books.outcomes(database)) == set(ids)
+    most = books.value(database, "SELECT max(pages) FROM leadloop.poll_windows")
+    assert (summary["windows"] > 1, most <= MOST_PAGES) == (True, True)
+
+
+def _sent(database: Database, ago: timedelta) -> None:
+    books.run(database, "UPDATE leadloop.leads SET sent_at = sent_at - :ago", ago=ago)
+
+
+@pytest.mark.parametrize("polls_before", [0, 1])
+@pytest.mark.parametrize(("ours", "theirs"), [("ms", "s"), ("s", "ms")])
+def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
+    database: Database,
+    vendor: Handle,
+    monkeypatch: pytest.MonkeyPatch,
+    ours: str,
+    theirs: str,
+    polls_before: int,
+) -> None:
+    """One line that says what to set, the watermark waits; once it is set, everything comes."""
+    vendor.change(window_unit=theirs)
+    monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", ours)
+    ids = push(database, 3)
+    process(vendor, ids[0], now() - timedelta(hours=20))
+    _sent(database, timedelta(hours=23))
+    for _ in range(polls_before):
+        poll_outcomes()
+    query = "SELECT processed_through FROM leadloop.watermarks"
+    before = books.rows(database, query)
+    _sent(database, timedelta(hours=2))
+    for _ in range(2):
+        with pytest.raises(CampaignsFailed, match=f"LEADLOOP_EPOCH_UNIT, to {theirs}") as caught:
+            poll_outcomes()
+        assert caught.value.summary["requests"] == 2
+        assert polls_before == 0 or books.rows(database, query) == before
+    books.run(database, "UPDATE leadloop.campaigns SET epoch_unit = :unit", unit=theirs)
+    summary = poll_outcomes()
+    assert (summary["inserted"], summary["late"]) == (1, 0)
+    assert watermark(database) > now() - timedelta(seconds=30)
+    assert poll_outcomes()["requests"] == 1
+
+
+@pytest.mark.parametrize(("hours", "outcomes", "requests"), [(23, 0, 1), (25, 0, 2), (25, 1, 1)])
+def test_what_a_doubt_about_the_unit_costs(
+    database: Database, vendor: Handle, hours: int, outcomes: int, requests: int
+) -> None:
+    """A request a poll, where a lead was sent more than a day ago and no outcome has ever come."""
+    ids = push(database, 2)
+    for lead_id in ids[:outcomes]:
+        process(vendor, lead_id, now() - timedelta(hours=1))
+    _sent(database, timedelta(hours=hours))
+    poll_outcomes()
+    assert poll_outcomes()["requests"] == requests
+
+
+def test_a_vendor_that_breaks_down_over_a_unit_is_polled_all_the_same(
+    database: Database, vendor: Handle
+) -> None:
+    """It has no idea of the year 50,000: that proves nothing, and holds up nothing."""
+    push(database, 1)
+    _sent(database, timedelta(days=2))
+    poll_outcomes()
+    vendor.fault(route="responses", kind="status", status=500, nth=2)
+    assert poll_outcomes()["requests"] == 2
+    assert watermark(database) > now() - timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("form", ["ms", "s", "iso"])
@@ -269,6 +402,36 @@ def test_the_vendors_clock_says_what_now_is(
     books.run(database, "UPDATE leadloop.leads SET sent_at = sent_at - interval '2 hours'")
     assert poll_outcomes()["inserted"] == 1
     assert watermark(database) <= now() + timedelta(seconds=ahead - 10)
+
+
+@pytest.mark.parametrize(("behind", "lookback"), [(7200, 900), (3, 0), (60, 0)])
+def test_a_vendor_whose_clock_is_behind_loses_nothing_at_the_first_poll(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, behind: int, lookback: int
+) -> None:
+    """What it processed just after the first send has a time of long before, and is read."""
+    monkeypatch.setenv("LEADLOOP_LOOKBACK", str(lookback))
+    vendor.change(clock_offset=-behind)
+    push(database, 2)
+    first_sent = books.value(database, "SELECT min(sent_at) FROM leadloop.leads")
+    process(vendor, "L0000", first_sent - timedelta(seconds=behind - 0.1))
+    assert poll_outcomes()["inserted"] == 1
+    after = "SELECT min(window_after) FROM leadloop.poll_windows"
+    assert books.value(database, after) <= first_sent - timedelta(seconds=behind)
+    assert watermark(database) <= now() - timedelta(seconds=behind)
+    process(vendor, "L0001", now() - timedelta(seconds=behind))
+    assert poll_outcomes()["inserted"] == 1
+
+
+def test_a_first_poll_that_got_no_answer_begins_anew(database: Database, vendor: Handle) -> None:
+    """The watermark is set once the vendor has told its clock, and not before."""
+    vendor.change(clock_offset=-7200)
+    push(database, 1)
+    process(vendor, "L0000", now() - timedelta(hours=2))
+    vendor.fault(route="responses", kind="status", status=403, nth=1)
+    with pytest.raises(CampaignsFailed, match="HTTP 403"):
+        poll_outcomes()
+    assert books.rows(database, "SELECT 1 FROM leadloop.watermarks") == []
+    assert poll_outcomes()["inserted"] == 1
 
 
 def test_since_counts_where_there_is_no_watermark(database: Database, vendor: Handle) -> None:

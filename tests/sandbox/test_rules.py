@@ -374,6 +374,26 @@ def test_links_rule_correct(visit: Visit) -> None:
     assert [row["lead_id"] for row in rest["results"]] == ["2"]
 
 
+@pytest.mark.parametrize(("rule", "counts"), [("query", [3, 3]), ("page", [2, 1])])
+def test_count_rule(visit: Visit, rule: str, counts: list[int]) -> None:
+    """`count` is that of the query, or of the page alone, as the sample can be read."""
+    api = visit(count=rule)
+    api.create([lead(n) for n in range(3)])
+    assert [api.read(page=page, page_size=2).json()["count"] for page in (1, 2)] == counts
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [("right", [True, False]), ("always", [True, True]), ("never", [False, False])],
+)
+def test_next_rule(visit: Visit, rule: str, named: list[bool]) -> None:
+    """`next` names a page where there is one, or behind the last one too, or not even before it."""
+    api = visit(next=rule)
+    api.create([lead(n) for n in range(3)])
+    pages = [api.read(page=page, page_size=2).json() for page in (1, 2)]
+    assert [page["next"] is not None for page in pages] == named
+
+
 def test_the_rate_limit_is_a_sliding_window(visit: Visit) -> None:
     """No window of that length lets more through, and room comes back request by request."""
     api = visit(rate_limit=(5, 0.4))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.clocks import believed, disagreement, mark_ahead, still_to_read
+from leadloop.core.clocks import behind, believed, disagreement, mark_ahead, still_to_read
 from leadloop.core.timestamps import EPOCH
 
 NOW = EPOCH + timedelta(days=20_000)
@@ -31,6 +31,13 @@ def test_the_vendors_clock_is_followed_where_it_is_ahead(skew_s: int | None) -> 
         assert end is None
     else:
         assert end == NOW + timedelta(seconds=skew_s + 1)
+
+
+@given(_SKEWS)
+def test_how_far_the_vendors_clock_is_behind(skew_s: int | None) -> None:
+    """Nothing where it is ahead, or as good as the same."""
+    far = skew_s is not None and skew_s < -5
+    assert behind(at(skew_s), NOW) == timedelta(seconds=-(skew_s or 0) if far else 0)
 
 
 @pytest.mark.parametrize(
