@@ -1,7 +1,9 @@
 """`disable-leads` and `sync-leads`, against the sandbox over real HTTP."""
 
 import pytest
+from sqlalchemy import text
 
+from db import opt_outs
 from db.database import Database
 from flows.disable import disable_leads
 from flows.push import push_leads
@@ -40,6 +42,30 @@ def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: Handl
     push_leads()
     assert books.statuses(database) == {"a": "cancelled"}
     assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
+
+
+@pytest.mark.parametrize("first", ["lead", "opt-out"])
+@pytest.mark.parametrize("sent", [False, True])
+def test_an_opt_out_and_its_lead_that_do_not_see_each_other_meet_at_the_disable(
+    database: Database, vendor: Handle, first: str, sent: bool
+) -> None:
+    """Each is committed while the other's transaction is open: the number is suppressed anyway."""
+    books.add_campaign(database)
+    row = books.lead("a")
+    insert = text(
+        "INSERT INTO leadloop.leads (campaign_id, lead_id, phone_number) VALUES ('C1', 'a', :n)"
+    )
+    with database.begin() as upstream, database.begin() as other:
+        lead, opt_out = (upstream, other) if first == "lead" else (other, upstream)
+        lead.execute(insert, {"n": row["phone_number"]})
+        opt_outs.request(opt_out, books.CAMPAIGN, ["a"])
+    if sent:
+        books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
+    disable_leads()
+    books.add_leads(database, books.lead("twin", phone_number=row["phone_number"]))
+    push_leads()
+    assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
+    assert books.statuses(database)["twin"] == "cancelled"
 
 
 @pytest.mark.parametrize("policy", ["404", "400", "lead"])
