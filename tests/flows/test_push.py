@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from db.database import Database
 from flows.campaigns import CampaignsFailed
@@ -349,6 +350,26 @@ def test_runs_at_the_same_time_create_each_lead_once(
     assert created(vendor) == dict.fromkeys(ids(300), 1)
 
 
+def leave_dead(database: Database, lead_id: str, campaign: str = books.CAMPAIGN) -> None:
+    """Make a lead that was created look as if its run had died before the answer."""
+    books.run(
+        database,
+        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', :campaign)",
+        campaign=campaign,
+    )
+    books.run(
+        database,
+        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
+        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = :lead AND campaign_id"
+        " = :campaign",
+        lead=lead_id,
+        campaign=campaign,
+    )
+
+
+CRASHED = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
+
+
 def test_what_a_dead_run_was_sending_is_settled_at_once(
     database: Database, vendor: Handle, environment: Path
 ) -> None:
@@ -356,22 +377,35 @@ def test_what_a_dead_run_was_sending_is_settled_at_once(
     books.add_campaign(database)
     books.add_leads(database, "sent", "unsent")
     push_leads()
-    books.run(
-        database,
-        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')",
-    )
-    books.run(
-        database,
-        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
-        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = 'sent'",
-    )
+    leave_dead(database, "sent")
     push_leads()
     assert books.statuses(database) == {"sent": "created", "unsent": "created"}
     assert created(vendor) == {"sent": 1, "unsent": 1}
-    crashed = books.value(
-        database, "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
-    )
-    assert crashed == 1
+    assert books.value(database, CRASHED) == 1
+
+
+def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vendor: Handle) -> None:
+    """The other dead run is settled, other leads and opt-outs go out; its own wait, unsent."""
+    for campaign, lead_ids in (("C1", ["held"]), ("C2", ["free"])):
+        books.add_campaign(database, campaign)
+        books.add_leads(database, *lead_ids, campaign=campaign)
+    push_leads()
+    for campaign, lead_id in (("C1", "held"), ("C2", "free")):
+        leave_dead(database, lead_id, campaign)
+    books.add_leads(database, "fresh")
+    books.opt_out(database, "free", campaign="C2")
+    with database.begin() as upstream:
+        upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
+        disable_leads()
+        push_leads()
+        assert books.statuses(database) == {"held": "sending", "fresh": "created"}
+        assert books.statuses(database, "C2") == {"free": "created"}
+        assert books.opt_outs(database, "C2") == {"free": "disabled"}
+        assert books.value(database, CRASHED) == 1
+    push_leads()
+    assert books.statuses(database)["held"] == "created"
+    assert books.value(database, CRASHED) == 2
+    assert created(vendor) == {"held": 1, "fresh": 1}
 
 
 @pytest.mark.parametrize("flow", [push_leads, sync_leads])
