@@ -90,6 +90,13 @@ UPDATE leadloop.leads
    SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN} FROM hurry {_OURS}
 """)
 _RELEASED = text(f"UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}" + _OURS)
+# A claim holds its run's row until it is committed: whoever waits for that sees all that it took.
+_AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
+_CLAIM_RELEASED = text(f"""
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
+ WHERE campaign_id = :campaign AND run_id = :run AND claim_no = :claim
+   AND status IN ('sending', 'in_doubt')
+""")
 _DOUBTED = text(
     "UPDATE leadloop.leads SET status = 'in_doubt', last_error = :reason,"
     " doubted_at = clock_timestamp(), looked_up_at = NULL" + _OURS
@@ -260,6 +267,13 @@ def record_created(connection: Connection, batch: Batch) -> int:
 def release(connection: Connection, batch: Batch) -> int:
     """They were certainly not carried out: `new` again."""
     return connection.execute(_RELEASED, batch.key()).rowcount
+
+
+def release_claim(connection: Connection, *, campaign_id: str, run_id: int, claim_no: int) -> int:
+    """None of a claim's leads was sent: `new` again, those too of which its answer never told."""
+    connection.execute(_AFTER_CLAIMS, {"run": run_id})
+    parameters = {"campaign": campaign_id, "run": run_id, "claim": claim_no}
+    return connection.execute(_CLAIM_RELEASED, parameters).rowcount
 
 
 def record_doubt(connection: Connection, batch: Batch, reason: str) -> int:

@@ -18,6 +18,7 @@ from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle
 from tests import books
 from tests.conftest import Ran
+from tests.wire import wire
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -348,6 +349,24 @@ def test_runs_at_the_same_time_create_each_lead_once(
         runs = [pool.submit(leadloop, "push", "--json", PREFECT_API_URL=prefect) for _ in range(3)]
     assert sum(run.result().last["created"] for run in runs) == 300
     assert created(vendor) == dict.fromkeys(ids(300), 1)
+
+
+def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
+    database: Database, database_url: str, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is cut between commit and answer: nobody was sent, so all are new again."""
+    books.add_campaign(database)
+    books.add_leads(database, *ids(5))
+    with wire(database_url, cut_at=b"CASE WHEN picked.opted_out THEN 'cancelled'") as url:
+        monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
+        # No other sender takes what this one gives back.
+        monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+        with pytest.raises(CampaignsFailed, match="the connection was cut") as caught:
+            push_leads()
+        assert caught.value.summary["in_doubt"] == 0
+        assert set(books.statuses(database).values()) == {"new"}
+        assert push_leads()["created"] == 5
+    assert created(vendor) == dict.fromkeys(ids(5), 1)
 
 
 def leave_dead(database: Database, lead_id: str, campaign: str = books.CAMPAIGN) -> None:
