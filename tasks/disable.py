@@ -50,7 +50,7 @@ class Disable:
         try:
             self._cancel_unsent()
             more = self._send_up_to(most)
-            self._resolve_doubts()
+            more = self._resolve_doubts() or more
         except Resend as error:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
@@ -63,21 +63,20 @@ class Disable:
         """The contract's counts."""
         return self.tally.counts()
 
-    def _resolve_doubts(self) -> None:
-        """Settle leads in doubt that opted out: who was not created is cancelled, who was, told.
+    def _resolve_doubts(self) -> bool:
+        """Settle leads in doubt that opted out; True while there may be more to do.
 
-        They are disabled before that too, but no confirmation counts while they are in doubt.
+        Who was not created is cancelled next, who was, told. They are disabled before that too, but
+        no confirmation counts while they are in doubt.
         """
         try:
             looked_up = self._doubts.resolve_some(_LOOKUPS_AT_ONCE, opted_out=True)
         except Resend as error:
             name = self.run.campaign.campaign_id
             self.run.place.log.warning("campaign %s: lookups put off: %s", name, error)
-            return
-        if looked_up.settled:
-            self._cancel_unsent()
-            self._unsure.clear()
-            self._send_up_to(1)
+            return False
+        self._unsure = [each for each in self._unsure if each not in looked_up.settled]
+        return looked_up.more
 
     def _cancel_unsent(self) -> None:
         campaign_id = self.run.campaign.campaign_id

@@ -70,7 +70,7 @@ class Push:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
-        return not drained or looked_up.settled > 0
+        return not drained or looked_up.more
 
     def counts(self) -> dict[str, int]:
         """The contract's counts; `in_doubt`: how many the campaign has now."""
@@ -86,8 +86,8 @@ class Push:
             if not self._lookups_failed:
                 self._lookups_failed = True
                 raise
-            return LookedUp(found=0, absent=0)
-        self._count(created=looked_up.found)
+            return LookedUp()
+        self._count(created=len(looked_up.found))
         return looked_up
 
     def _send_up_to(self, most: int) -> bool:
