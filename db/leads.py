@@ -113,6 +113,14 @@ UPDATE leadloop.leads AS lead
    AND lead.claim_no = :claim AND lead.status IN ('sending', 'in_doubt')
 """)
 
+# Who has opted out meanwhile stays: what the vendor has refused it may hold all the same, and it is
+# told so of a lead that is rejected, not of one that is new.
+_PUT_BACK = text("""
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
+   AND status = 'rejected' AND NOT opted_out
+""")
+
 # The vendor has its time to show a lead from the moment at which we gave up on the answer: until
 # then it may have been at work on the request.
 _SINCE = "coalesce(doubted_at, sent_at, inserted_at)"
@@ -297,6 +305,14 @@ def record_rejected(
         "was_sent": was_sent,
     }
     return connection.execute(_REJECTED, parameters).rowcount
+
+
+def put_back(
+    connection: Connection, *, campaign_id: str, run_id: int, lead_ids: Sequence[str]
+) -> int:
+    """`new` again, behind all others, as far as this run has rejected them. Returns how many."""
+    parameters = {"campaign": campaign_id, "run": run_id, "ids": list(lead_ids)}
+    return connection.execute(_PUT_BACK, parameters).rowcount
 
 
 def in_doubt(connection: Connection, *, run: Doubter, opted_out: bool, most: int) -> list[Doubt]:

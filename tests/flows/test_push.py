@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from db import leads
 from db.database import Database
 from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
@@ -304,18 +305,49 @@ def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
     assert [entry.kind for entry in vendor.requests].count("token") == 2
 
 
+@pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
 def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
-    database: Database, vendor: Handle
+    database: Database, vendor: Handle, policy: str
 ) -> None:
-    """After a hundred refusals with the same words the run stops and repeats them."""
-    vendor.change(newer_limits=True, bad_lead="batch-anonymous")
+    """After a hundred refusals with the same words the run stops, and rejects nobody for it."""
+    vendor.change(newer_limits=True, bad_lead=policy)
+    books.add_campaign(database)
+    books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(250)])
+    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open") as caught:
+        push_leads()
+    assert caught.value.summary["rejected"] == 0
+    assert set(books.statuses(database).values()) == {"new"}
+    assert books.errors(database) == {}
+    vendor.change(newer_limits=False)
+    assert push_leads()["created"] == 250
+    assert set(created(vendor).values()) == {1}
+
+
+def test_leads_that_are_refused_alike_hold_up_no_good_one(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a stopped run puts back go behind the others: it was their own fault after all."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    vendor.change(newer_limits=True)
     books.add_campaign(database)
     books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(150)])
-    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*Nothing was created"):
+    books.add_leads(database, "good")
+    with pytest.raises(CampaignsFailed, match="100 leads in a row"):
         push_leads()
-    found = list(books.statuses(database).values())
-    assert 100 <= found.count("rejected") <= 104, "one more each of the senders at work"
-    assert found.count("new") == 150 - found.count("rejected")
+    push_leads()
+    assert set(created(vendor)) == {"good"}
+
+
+def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Database) -> None:
+    """Only of a lead that is rejected is the vendor told, and it may have it all the same."""
+    books.add_leads(database, "a", "b")
+    books.run(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
+    books.opt_out(database, "a")
+    with database.begin() as connection:
+        both = ["a", "b"]
+        back = leads.put_back(connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both)
+    assert back == 1
+    assert books.statuses(database) == {"a": "rejected", "b": "new"}
 
 
 def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
