@@ -38,7 +38,8 @@ UPDATE leadloop.disable_requests AS d
    AND d.lead_id = noted.lead_id AND d.status IN ('requested', 'failed')
 """)
 
-# Oldest first. What another run is sending at this moment is left for later: the vendor may not
+# Oldest first, those that the vendor has refused behind the others: they may be many, and stop the
+# run. What another run is sending at this moment is left for later: the vendor may not
 # know it yet. What has failed is tried again after a minute, then ever more seldom, at least once a
 # day.
 _NEXT = text("""
@@ -53,7 +54,7 @@ UPDATE leadloop.disable_requests AS d
            AND lead.status IS DISTINCT FROM 'sending' AND lead.status IS DISTINCT FROM 'new'
            AND (r.status = 'requested' OR r.tried_at < clock_timestamp() - least(
                 interval '1 day', interval '30 seconds' * power(2, least(r.tries, 20) - 2)))
-         ORDER BY r.requested_at, r.lead_id
+         ORDER BY r.tried_at NULLS FIRST, r.requested_at, r.lead_id
          LIMIT :most) AS due
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
 RETURNING d.lead_id
@@ -121,6 +122,8 @@ def next_due(
     connection: Connection, *, campaign_id: str, status: str, most: int, tried: Sequence[str]
 ) -> list[str]:
     """Ids of the leads to disable next, oldest opt-out first, without those `tried` already.
+
+    Those that the vendor has refused before come last.
 
     `status`: those `requested`, or those that have `failed` and are due to be tried again.
     """

@@ -6,12 +6,13 @@ A disable may be repeated without harm, so it is simply sent until it is confirm
 from collections.abc import Mapping, Sequence
 
 from db import leads, opt_outs
-from leadloop.client.errors import ApiError, Refused, Resend
+from leadloop.client.errors import ApiError, Refused, Resend, TooLarge
 from leadloop.core.errors import RunError, TryLater
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
 from leadloop.core.receipts import read_receipt, vendors_words, words
 from tasks.doubts import Doubts
+from tasks.refusals import MOST_ALIKE, Refusals
 from tasks.retrying import Patience, step, try_later
 from tasks.workplace import Run, Tally
 
@@ -36,6 +37,8 @@ class Disable:
         self.tally = Tally("disabled", "cancelled", "failed")
         self._doubts = Doubts(run)
         self._patience = Patience()
+        self._batch_size = run.campaign.batch_size
+        self._refusals = Refusals()
         self._tried: list[str] = []
         self._unsure: list[str] = []
         self._watcher = watcher.get()
@@ -98,7 +101,7 @@ class Disable:
                 connection,
                 campaign_id=self.run.campaign.campaign_id,
                 status=status,
-                most=self.run.campaign.batch_size,
+                most=self._batch_size,
                 tried=[*self._tried, *self._unsure],
             )
 
@@ -107,6 +110,8 @@ class Disable:
         try:
             reading = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
         except Refused as error:
+            if isinstance(error, TooLarge) and len(lead_ids) > 1:
+                self._batch_size = min(self._batch_size, len(lead_ids) // 2)
             self._narrow_down(lead_ids, error)
         else:
             self._record(lead_ids, reading.refused)
@@ -126,6 +131,11 @@ class Disable:
             self._send(lead_ids[middle:])
 
     def _record(self, lead_ids: Sequence[str], refused: Mapping[str, str]) -> None:
+        """What the vendor said of each.
+
+        Raises:
+            RunError: it refuses one after the other with the same words: it means the campaign.
+        """
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in refused]
         database = self.run.place.database
@@ -141,6 +151,14 @@ class Disable:
         self._count(disabled=disabled, failed=failed)
         if confirmed or failed:
             self._patience.progress()
+        if confirmed:
+            self._refusals.forget()
+        elif self._refusals.add(reasons.items()):
+            raise RunError(
+                f"{MOST_ALIKE} opt-outs in a row were refused with the same words"
+                f" ({next(iter(reasons.values()))}): is the campaign open, and does the vendor know"
+                " these leads? The next run tries others first"
+            )
 
     def _in_the_vendors_words(self, refused: Mapping[str, str]) -> dict[str, str]:
         """Why the vendor refused them, without what it repeats of them."""

@@ -5,6 +5,7 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
+from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
@@ -79,6 +80,35 @@ def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, pol
     assert books.opt_outs(database) == {"a": "disabled", "c": "disabled", "nobody": "failed"}
     tries = "SELECT tries FROM leadloop.disable_requests WHERE lead_id = 'nobody'"
     assert books.value(database, tries) == 3
+
+
+@pytest.mark.parametrize("policy", ["404", "lead"])
+def test_a_campaign_that_refuses_everybody_is_not_asked_for_each(
+    database: Database, vendor: Handle, policy: str
+) -> None:
+    """After a hundred refusals with the same words the run stops; the next one asks for others."""
+    vendor.change(unknown_disable=policy)
+    push(database, "known")
+    books.opt_out(database, *(f"U{n:03d}" for n in range(180)), "known")
+    with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
+        disable_leads()
+    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert len(vendor.requests) <= 202
+    with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
+        disable_leads()
+    assert books.opt_outs(database)["known"] == "disabled"
+
+
+def test_too_large_a_list_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
+    """One 413 a halving, not one a list."""
+    push(database, *(f"L{n:03d}" for n in range(160)))
+    books.opt_out(database, *(f"L{n:03d}" for n in range(160)))
+    books.run(database, "UPDATE leadloop.campaigns SET batch_size = 40")
+    vendor.change(max_body_bytes=300)
+    assert disable_leads()["disabled"] == 160
+    answers = [entry.status for entry in vendor.requests if entry.kind == "disable"]
+    assert answers.count(413) <= 3
+    assert len(answers) <= 20
 
 
 def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
