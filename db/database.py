@@ -32,8 +32,16 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# A statement of its own: poolers refuse what they do not know among a connection's first options.
-_ON_CONNECT = "SET lock_timeout = '30s'"
+# Statements of their own: poolers refuse what they do not know among a connection's first options.
+# The same for the server's end: it drops the locks of a client whose host vanished within a minute,
+# and not after the two hours that Linux waits. On a Unix socket they mean nothing and do no harm.
+_ON_CONNECT = """
+SET lock_timeout = '30s';
+SET tcp_keepalives_idle = 30;
+SET tcp_keepalives_interval = 10;
+SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '60s';
+"""
 _AGAIN_AFTER_S = (0.2, 1.0, 3.0)
 #: Serialization failure, deadlock, lock timeout: another transaction was in the way.
 _IN_THE_WAY = ("40001", "40P01", "55P03")

@@ -90,6 +90,13 @@ UPDATE leadloop.leads
    SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN} FROM hurry {_OURS}
 """)
 _RELEASED = text(f"UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}" + _OURS)
+# A claim holds its run's row until it is committed: whoever waits for that sees all that it took.
+_AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
+_CLAIM_RELEASED = text(f"""
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
+ WHERE campaign_id = :campaign AND run_id = :run AND claim_no = :claim
+   AND status IN ('sending', 'in_doubt')
+""")
 _DOUBTED = text(
     "UPDATE leadloop.leads SET status = 'in_doubt', last_error = :reason,"
     " doubted_at = clock_timestamp(), looked_up_at = NULL" + _OURS
@@ -104,6 +111,14 @@ UPDATE leadloop.leads AS lead
   FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
  WHERE lead.campaign_id = :campaign AND lead.lead_id = refused.lead_id AND lead.run_id = :run
    AND lead.claim_no = :claim AND lead.status IN ('sending', 'in_doubt')
+""")
+
+# Who has opted out meanwhile stays: what the vendor has refused it may hold all the same, and it is
+# told so of a lead that is rejected, not of one that is new.
+_PUT_BACK = text("""
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
+   AND status = 'rejected' AND NOT opted_out
 """)
 
 # The vendor has its time to show a lead from the moment at which we gave up on the answer: until
@@ -262,6 +277,13 @@ def release(connection: Connection, batch: Batch) -> int:
     return connection.execute(_RELEASED, batch.key()).rowcount
 
 
+def release_claim(connection: Connection, *, campaign_id: str, run_id: int, claim_no: int) -> int:
+    """None of a claim's leads was sent: `new` again, those too of which its answer never told."""
+    connection.execute(_AFTER_CLAIMS, {"run": run_id})
+    parameters = {"campaign": campaign_id, "run": run_id, "claim": claim_no}
+    return connection.execute(_CLAIM_RELEASED, parameters).rowcount
+
+
 def record_doubt(connection: Connection, batch: Batch, reason: str) -> int:
     """The vendor may have them."""
     return connection.execute(_DOUBTED, {**batch.key(), "reason": reason}).rowcount
@@ -283,6 +305,14 @@ def record_rejected(
         "was_sent": was_sent,
     }
     return connection.execute(_REJECTED, parameters).rowcount
+
+
+def put_back(
+    connection: Connection, *, campaign_id: str, run_id: int, lead_ids: Sequence[str]
+) -> int:
+    """`new` again, behind all others, as far as this run has rejected them. Returns how many."""
+    parameters = {"campaign": campaign_id, "run": run_id, "ids": list(lead_ids)}
+    return connection.execute(_PUT_BACK, parameters).rowcount
 
 
 def in_doubt(connection: Connection, *, run: Doubter, opted_out: bool, most: int) -> list[Doubt]:

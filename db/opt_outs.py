@@ -10,33 +10,36 @@ SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 """)
 
 # A lead that was never sent is cancelled, under the lock that a claim would need. What the vendor
-# has refused it may hold all the same: it has to be told.
+# has refused it may hold all the same: it has to be told. The triggers have not seen an opt-out
+# that was written while its lead's own transaction was open, or the other way round: it is noted on
+# the lead here, so that its number is suppressed.
 _UNSENT = """(lead.status IN ('new', 'cancelled')
         OR lead.status = 'rejected' AND lead.sent_at IS NULL)"""
 _CANCEL = text(f"""
-WITH unsent AS (
+WITH theirs AS (
     SELECT lead.campaign_id, lead.lead_id
       FROM leadloop.leads AS lead
       JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
      WHERE d.campaign_id = :campaign AND d.status IN ('requested', 'failed')
-       AND {_UNSENT}
+       AND ({_UNSENT} OR NOT lead.opted_out)
      ORDER BY lead.lead_id
        FOR NO KEY UPDATE OF lead
-), lead_cancelled AS (
-    UPDATE leadloop.leads AS lead SET status = 'cancelled'
-      FROM unsent
-     WHERE lead.campaign_id = unsent.campaign_id AND lead.lead_id = unsent.lead_id
-       AND {_UNSENT}
-    RETURNING lead.campaign_id, lead.lead_id
+), noted AS (
+    UPDATE leadloop.leads AS lead
+       SET opted_out = true, status = CASE WHEN {_UNSENT} THEN 'cancelled' ELSE lead.status END
+      FROM theirs
+     WHERE lead.campaign_id = theirs.campaign_id AND lead.lead_id = theirs.lead_id
+    RETURNING lead.campaign_id, lead.lead_id, lead.status
 )
 UPDATE leadloop.disable_requests AS d
    SET status = 'cancelled', confirmed_at = clock_timestamp()
-  FROM lead_cancelled AS lead
- WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id
-   AND d.status IN ('requested', 'failed')
+  FROM noted
+ WHERE noted.status = 'cancelled' AND d.campaign_id = noted.campaign_id
+   AND d.lead_id = noted.lead_id AND d.status IN ('requested', 'failed')
 """)
 
-# Oldest first. What another run is sending at this moment is left for later: the vendor may not
+# Oldest first, those that the vendor has refused behind the others: they may be many, and stop the
+# run. What another run is sending at this moment is left for later: the vendor may not
 # know it yet. What has failed is tried again after a minute, then ever more seldom, at least once a
 # day.
 _NEXT = text("""
@@ -51,7 +54,7 @@ UPDATE leadloop.disable_requests AS d
            AND lead.status IS DISTINCT FROM 'sending' AND lead.status IS DISTINCT FROM 'new'
            AND (r.status = 'requested' OR r.tried_at < clock_timestamp() - least(
                 interval '1 day', interval '30 seconds' * power(2, least(r.tries, 20) - 2)))
-         ORDER BY r.requested_at, r.lead_id
+         ORDER BY r.tried_at NULLS FIRST, r.requested_at, r.lead_id
          LIMIT :most) AS due
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
 RETURNING d.lead_id
@@ -107,7 +110,11 @@ def request(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -
 
 
 def cancel_unsent(connection: Connection, campaign_id: str) -> int:
-    """Cancel leads that opted out before they were sent. Returns how many opt-outs that settled."""
+    """Cancel leads that opted out before they were sent, and note on the others that they did.
+
+    Returns:
+        How many opt-outs that settled.
+    """
     return connection.execute(_CANCEL, {"campaign": campaign_id}).rowcount
 
 
@@ -115,6 +122,8 @@ def next_due(
     connection: Connection, *, campaign_id: str, status: str, most: int, tried: Sequence[str]
 ) -> list[str]:
     """Ids of the leads to disable next, oldest opt-out first, without those `tried` already.
+
+    Those that the vendor has refused before come last.
 
     `status`: those `requested`, or those that have `failed` and are due to be tried again.
     """

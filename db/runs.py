@@ -19,22 +19,35 @@ UPDATE leadloop.sync_runs
 _LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.run'), CAST(:run AS int))")
 _STATE = text("SELECT state FROM leadloop.sync_runs WHERE run_id = :run")
 
-# A running run whose lock can be had is dead. The lock is kept to the end of this transaction, so
-# that two runs do not bury the same one.
+# A running run whose lock can be had is dead.
+_DEAD = text("""
+SELECT run_id FROM leadloop.sync_runs
+ WHERE state = 'running' AND run_id <> :run
+   AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ ORDER BY run_id
+""")
+# Here the lock is kept to the end of the transaction, so that two runs do not bury the same one.
 _BURY = text("""
 UPDATE leadloop.sync_runs
    SET state = 'crashed', ended_at = clock_timestamp(),
        error = 'the run ended without a word; found by a later run'
- WHERE state = 'running' AND run_id <> :run
+ WHERE state = 'running' AND run_id = :run
    AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
-RETURNING run_id
 """)
+# Whoever begins a run does not wait for somebody who holds on to a lead of another one's.
+_HURRY = text("SET LOCAL lock_timeout = '1s'")
 _DOUBT_THEIRS = text("""
-UPDATE leadloop.leads
+WITH theirs AS (
+    SELECT campaign_id, lead_id FROM leadloop.leads
+     WHERE status = 'sending' AND run_id = :run
+       AND campaign_id = (SELECT campaign_id FROM leadloop.sync_runs WHERE run_id = :run)
+     ORDER BY lead_id FOR NO KEY UPDATE
+)
+UPDATE leadloop.leads AS lead
    SET status = 'in_doubt', last_error = 'the run that sent it ended before the answer',
        doubted_at = clock_timestamp(), looked_up_at = NULL
- WHERE status = 'sending' AND run_id = ANY(:runs)
-   AND campaign_id IN (SELECT campaign_id FROM leadloop.sync_runs WHERE run_id = ANY(:runs))
+  FROM theirs
+ WHERE lead.campaign_id = theirs.campaign_id AND lead.lead_id = theirs.lead_id
 """)
 
 
@@ -79,7 +92,7 @@ def close(
 
 def doubt_unanswered(connection: Connection, run_id: int) -> int:
     """Put in doubt what a run that ends has sent and heard nothing of. Returns how many leads."""
-    return connection.execute(_DOUBT_THEIRS, {"runs": [run_id]}).rowcount
+    return connection.execute(_DOUBT_THEIRS, {"run": run_id}).rowcount
 
 
 def is_running(connection: Connection, run_id: int) -> bool:
@@ -87,13 +100,21 @@ def is_running(connection: Connection, run_id: int) -> bool:
     return bool(connection.scalar(_STATE, {"run": run_id}) == "running")
 
 
-def bury_dead(connection: Connection, *, run_id: int) -> tuple[int, int]:
-    """Declare dead every run whose process is gone; what it may have sent becomes in doubt.
+def dead(connection: Connection, *, run_id: int) -> list[int]:
+    """Every other run whose process is gone and that nobody has buried."""
+    return list(connection.scalars(_DEAD, {"run": run_id}))
+
+
+def bury(connection: Connection, run_id: int) -> int | None:
+    """Declare a run dead; what it may have sent becomes in doubt.
+
+    In a transaction of its own: where somebody holds on to one of its leads, that fails after a
+    second, and whoever begins a run next tries again.
 
     Returns:
-        How many runs, and how many leads.
+        How many leads; None where somebody else buries it, or it is alive after all.
     """
-    dead = connection.scalars(_BURY, {"run": run_id}).all()
-    if not dead:
-        return 0, 0
-    return len(dead), connection.execute(_DOUBT_THEIRS, {"runs": list(dead)}).rowcount
+    connection.execute(_HURRY)
+    if not connection.execute(_BURY, {"run": run_id}).rowcount:
+        return None
+    return doubt_unanswered(connection, run_id)

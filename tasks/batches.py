@@ -67,14 +67,14 @@ class Batches:
             Fenced: another run has declared this one dead.
         """
         batch = Batch(claim_no=next(self._numbers), turn=turn, leads=())
-        for _ in range(_MOST_CLAIMS):
-            with self.released_unless_sent(batch):
+        with self._claim_released_on_error(batch.claim_no):
+            for _ in range(_MOST_CLAIMS):
                 claimed = self._claim(batch.claim_no, most - len(batch.leads))
                 if not claimed.taken:
                     return batch, True
                 batch = batch.only([*batch.leads, *self._checked(batch, claimed.leads)])
-            if len(batch.leads) == most:
-                break
+                if len(batch.leads) == most:
+                    break
         return batch, False
 
     def fill_again(self, batch: Batch) -> Batch:
@@ -121,15 +121,26 @@ class Batches:
     @contextmanager
     def released_unless_sent(self, batch: Batch) -> Iterator[None]:
         """Whatever ends the block, the leads have not been sent: they must not be in doubt."""
-        with self._released_on_error(self.key(batch)):
-            yield
-
-    @contextmanager
-    def _released_on_error(self, ours: leads.Batch) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            self.release(ours)
+            self.release(self.key(batch))
+            raise
+
+    @contextmanager
+    def _claim_released_on_error(self, claim_no: int) -> Iterator[None]:
+        """The same by the claim's number: where its answer got lost, we know none of its leads."""
+        try:
+            yield
+        except BaseException:
+            self._run.place.database.insist(
+                lambda c: leads.release_claim(
+                    c,
+                    campaign_id=self._run.campaign.campaign_id,
+                    run_id=self._run.run_id,
+                    claim_no=claim_no,
+                )
+            )
             raise
 
     def _claim(self, claim_no: int, most: int) -> Claim:
@@ -171,16 +182,15 @@ class Batches:
 
     def _checked(self, batch: Batch, claimed: Sequence[Lead]) -> Sequence[Sendable]:
         """Those that may be sent; the others are rejected with their reasons, or cancelled."""
-        with self._released_on_error(self.key(batch, [lead.lead_id for lead in claimed])):
-            good: list[Sendable] = []
-            reasons: dict[str, str] = {}
-            for lead in claimed:
-                try:
-                    good.append(prepare(lead, self._run.campaign))
-                except InvalidLead as error:
-                    reasons[lead.lead_id] = str(error)
-            self.reject(batch, reasons, was_sent=False)
-            return self._with_open_numbers(batch.only(good))
+        good: list[Sendable] = []
+        reasons: dict[str, str] = {}
+        for lead in claimed:
+            try:
+                good.append(prepare(lead, self._run.campaign))
+            except InvalidLead as error:
+                reasons[lead.lead_id] = str(error)
+        self.reject(batch, reasons, was_sent=False)
+        return self._with_open_numbers(batch.only(good))
 
     def _with_open_numbers(self, batch: Batch) -> Sequence[Sendable]:
         """Those whose numbers have not opted out under another lead; the others are cancelled."""

@@ -6,12 +6,13 @@ A disable may be repeated without harm, so it is simply sent until it is confirm
 from collections.abc import Mapping, Sequence
 
 from db import leads, opt_outs
-from leadloop.client.errors import ApiError, Refused, Resend
+from leadloop.client.errors import ApiError, Refused, Resend, TooLarge
 from leadloop.core.errors import RunError, TryLater
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
 from leadloop.core.receipts import read_receipt, vendors_words, words
 from tasks.doubts import Doubts
+from tasks.refusals import MOST_ALIKE, Refusals
 from tasks.retrying import Patience, step, try_later
 from tasks.workplace import Run, Tally
 
@@ -36,6 +37,8 @@ class Disable:
         self.tally = Tally("disabled", "cancelled", "failed")
         self._doubts = Doubts(run)
         self._patience = Patience()
+        self._batch_size = run.campaign.batch_size
+        self._refusals = Refusals()
         self._tried: list[str] = []
         self._unsure: list[str] = []
         self._watcher = watcher.get()
@@ -50,7 +53,7 @@ class Disable:
         try:
             self._cancel_unsent()
             more = self._send_up_to(most)
-            self._resolve_doubts()
+            more = self._resolve_doubts() or more
         except Resend as error:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
@@ -63,21 +66,20 @@ class Disable:
         """The contract's counts."""
         return self.tally.counts()
 
-    def _resolve_doubts(self) -> None:
-        """Settle leads in doubt that opted out: who was not created is cancelled, who was, told.
+    def _resolve_doubts(self) -> bool:
+        """Settle leads in doubt that opted out; True while there may be more to do.
 
-        They are disabled before that too, but no confirmation counts while they are in doubt.
+        Who was not created is cancelled next, who was, told. They are disabled before that too, but
+        no confirmation counts while they are in doubt.
         """
         try:
             looked_up = self._doubts.resolve_some(_LOOKUPS_AT_ONCE, opted_out=True)
         except Resend as error:
             name = self.run.campaign.campaign_id
             self.run.place.log.warning("campaign %s: lookups put off: %s", name, error)
-            return
-        if looked_up.settled:
-            self._cancel_unsent()
-            self._unsure.clear()
-            self._send_up_to(1)
+            return False
+        self._unsure = [each for each in self._unsure if each not in looked_up.settled]
+        return looked_up.more
 
     def _cancel_unsent(self) -> None:
         campaign_id = self.run.campaign.campaign_id
@@ -99,7 +101,7 @@ class Disable:
                 connection,
                 campaign_id=self.run.campaign.campaign_id,
                 status=status,
-                most=self.run.campaign.batch_size,
+                most=self._batch_size,
                 tried=[*self._tried, *self._unsure],
             )
 
@@ -108,6 +110,8 @@ class Disable:
         try:
             reading = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
         except Refused as error:
+            if isinstance(error, TooLarge) and len(lead_ids) > 1:
+                self._batch_size = min(self._batch_size, len(lead_ids) // 2)
             self._narrow_down(lead_ids, error)
         else:
             self._record(lead_ids, reading.refused)
@@ -127,6 +131,11 @@ class Disable:
             self._send(lead_ids[middle:])
 
     def _record(self, lead_ids: Sequence[str], refused: Mapping[str, str]) -> None:
+        """What the vendor said of each.
+
+        Raises:
+            RunError: it refuses one after the other with the same words: it means the campaign.
+        """
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in refused]
         database = self.run.place.database
@@ -142,6 +151,14 @@ class Disable:
         self._count(disabled=disabled, failed=failed)
         if confirmed or failed:
             self._patience.progress()
+        if confirmed:
+            self._refusals.forget()
+        elif self._refusals.add(reasons.items()):
+            raise RunError(
+                f"{MOST_ALIKE} opt-outs in a row were refused with the same words"
+                f" ({next(iter(reasons.values()))}): is the campaign open, and does the vendor know"
+                " these leads? The next run tries others first"
+            )
 
     def _in_the_vendors_words(self, refused: Mapping[str, str]) -> dict[str, str]:
         """Why the vendor refused them, without what it repeats of them."""

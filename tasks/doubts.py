@@ -14,15 +14,24 @@ _UNTOLD = Sighting(result=None, absent=False)
 
 @dataclass(frozen=True, kw_only=True)
 class LookedUp:
-    """What a round of lookups came to: how many were found, and how many are to be sent again."""
+    """What a round of lookups came to: who was found, and who is to be sent again.
 
-    found: int
-    absent: int
+    `full`: it came to as many as it was allowed; there may be more that are due.
+    """
+
+    found: Sequence[str] = ()
+    absent: Sequence[str] = ()
+    full: bool = False
 
     @property
-    def settled(self) -> int:
-        """How many are in doubt no longer."""
-        return self.found + self.absent
+    def settled(self) -> frozenset[str]:
+        """Who is in doubt no longer."""
+        return frozenset((*self.found, *self.absent))
+
+    @property
+    def more(self) -> bool:
+        """Whether another round may have something to do, or a send has."""
+        return self.full or bool(self.settled)
 
 
 class Doubts:
@@ -52,8 +61,9 @@ class Doubts:
             Resend: the vendor did not answer; those before it are settled.
         """
         if not opted_out and self._visibility().shows is False:
-            return LookedUp(found=0, absent=0)
-        return self._resolve(self._due(most, opted_out))
+            return LookedUp()
+        doubts = self._due(most, opted_out)
+        return self._resolve(doubts, full=len(doubts) == most)
 
     def _due(self, most: int, opted_out: bool) -> Sequence[Doubt]:
         campaign = self._run.campaign
@@ -67,17 +77,17 @@ class Doubts:
                 most=most,
             )
 
-    def _resolve(self, doubts: Sequence[Doubt]) -> LookedUp:
-        found = absent = 0
+    def _resolve(self, doubts: Sequence[Doubt], *, full: bool) -> LookedUp:
+        found, absent = list[str](), list[str]()
         for doubt in doubts:
             with self._run.place.database.begin() as connection:
                 leads.looked_up(connection, self._campaign_id, doubt.lead_id)
             seen = self._find(doubt.lead_id)
-            if seen.result is not None:
-                found += self._settle_found(doubt, processed=_is_processed(seen))
-            elif seen.absent and doubt.settled and self._absence_counts():
-                absent += self._settle_absent(doubt)
-        return LookedUp(found=found, absent=absent)
+            if self._settle_found(doubt, seen):
+                found.append(doubt.lead_id)
+            elif self._settle_absent(doubt, seen):
+                absent.append(doubt.lead_id)
+        return LookedUp(found=found, absent=absent, full=full)
 
     def _find(self, lead_id: str) -> Sighting:
         try:
@@ -89,15 +99,19 @@ class Doubts:
             log.warning("campaign %s: a lookup failed: %s", self._campaign_id, error)
             return _UNTOLD
 
-    def _settle_found(self, doubt: Doubt, *, processed: bool) -> int:
+    def _settle_found(self, doubt: Doubt, seen: Sighting) -> bool:
+        if seen.result is None:
+            return False
         with self._run.place.database.begin() as connection:
-            if not processed:
+            if not _is_processed(seen):
                 campaigns.learn_visibility(connection, self._campaign_id, shows=True)
-            return leads.settle_found(connection, self._campaign_id, doubt.lead_id)
+            return leads.settle_found(connection, self._campaign_id, doubt.lead_id) > 0
 
-    def _settle_absent(self, doubt: Doubt) -> int:
+    def _settle_absent(self, doubt: Doubt, seen: Sighting) -> bool:
+        if not (seen.absent and doubt.settled and self._absence_counts()):
+            return False
         with self._run.place.database.begin() as connection:
-            return leads.settle_absent(connection, self._campaign_id, doubt)
+            return leads.settle_absent(connection, self._campaign_id, doubt) > 0
 
     def _absence_counts(self) -> bool:
         """Whether the vendor shows created, unprocessed leads: tried on one, and remembered."""

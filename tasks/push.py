@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import NoReturn
 
 from db import campaigns, leads
 from leadloop.client.errors import ApiError, InDoubt, Refused, Resend, TooLarge
@@ -20,12 +21,9 @@ from leadloop.core.verdicts import Call
 from tasks.batches import Batch, Batches
 from tasks.budget import Turn
 from tasks.doubts import Doubts, LookedUp
+from tasks.refusals import MOST_ALIKE, Refusals
 from tasks.retrying import Patience, step, try_later
 from tasks.workplace import Run, Tally
-
-#: So many leads in a row that the vendor refuses with the very same words, and none that it takes,
-#: are taken for a refusal of the campaign.
-_MOST_REFUSALS_ALIKE = 100
 
 
 @step("push-batches")
@@ -44,7 +42,7 @@ class Push:
         self._batches = Batches(run, self._count)
         self._doubts = Doubts(run)
         self._patience = Patience()
-        self._refusals = _Refusals()
+        self._refusals = Refusals()
         self._lookups_failed = False
         self._specimen_kept = False
         self._watcher = watcher.get()
@@ -70,7 +68,7 @@ class Push:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
-        return not drained or looked_up.settled > 0
+        return not drained or looked_up.more
 
     def counts(self) -> dict[str, int]:
         """The contract's counts; `in_doubt`: how many the campaign has now."""
@@ -86,8 +84,8 @@ class Push:
             if not self._lookups_failed:
                 self._lookups_failed = True
                 raise
-            return LookedUp(found=0, absent=0)
-        self._count(created=looked_up.found)
+            return LookedUp()
+        self._count(created=len(looked_up.found))
         return looked_up
 
     def _send_up_to(self, most: int) -> bool:
@@ -174,27 +172,44 @@ class Push:
             self._record(batch, reading.refused)
 
     def _record(self, batch: Batch, refused: Mapping[str, str]) -> None:
-        """The vendor took the batch, all but the refused; a duplicate is one it has already."""
+        """The vendor took the batch, all but the refused; a duplicate is one it has already.
+
+        Raises:
+            RunError: it refuses one after the other with the same words: it means the campaign.
+        """
         reasons = {
-            lead_id: reason for lead_id, reason in refused.items() if not says_duplicate(reason)
+            lead.lead_id: _in_the_vendors_words(refused[lead.lead_id], lead)
+            for lead in batch.leads
+            if lead.lead_id in refused and not says_duplicate(refused[lead.lead_id])
         }
         created = batch.without(reasons)
         if created.leads:
             ours = self._batches.key(created)
             self.run.place.database.insist(lambda c: leads.record_created(c, ours))
             self._keep_specimen(created.leads[-1])
-            self._refusals.forget()
         self._count(created=len(created.leads))
-        self._batches.reject(
-            batch,
-            {
-                lead.lead_id: _in_the_vendors_words(reasons[lead.lead_id], lead)
-                for lead in batch.leads
-                if lead.lead_id in reasons
-            },
-            was_sent=True,
-        )
+        self._batches.reject(batch, reasons, was_sent=True)
         self._patience.progress()
+        if created.leads:
+            self._refusals.forget()
+        elif alike := self._refusals.add(reasons.items()):
+            self._put_back(alike, reasons)
+
+    def _put_back(self, alike: Sequence[str], reasons: Mapping[str, str]) -> NoReturn:
+        """Nobody is rejected for the campaign's sake: `new` again, behind all others.
+
+        Behind the others, so that these hold up none if it was their own fault after all.
+        """
+        campaign_id, run_id = self.run.campaign.campaign_id, self.run.run_id
+        back = self.run.place.database.insist(
+            lambda c: leads.put_back(c, campaign_id=campaign_id, run_id=run_id, lead_ids=alike)
+        )
+        self.tally.add(rejected=-back)
+        raise RunError(
+            f"{MOST_ALIKE} leads in a row were refused with the same words"
+            f" ({next(iter(reasons.values()))}): is the campaign open, and do they have all that it"
+            " asks for? They are new again, at the end of the queue"
+        )
 
     def _keep_specimen(self, lead: Sendable) -> None:
         """Have a lead on which to try, should others be in doubt, whether the vendor shows it.
@@ -212,28 +227,17 @@ class Push:
     def _narrow_down(self, batch: Batch, error: Refused) -> None:
         """Reject the culprits: those that the vendor names, or who stands alone in the end."""
         if len(batch.leads) == 1:
-            self._refuse(batch, words(error.body) or str(error.answer))
+            reason = words(error.body) or str(error.answer)
+            self._record(batch, {batch.leads[0].lead_id: reason})
             return
         reading = read_receipt(error.body, {lead.lead_id for lead in batch.leads})
         if reading.refused or reading.taken:
-            self._record(_told_of(batch, reading), reading.refused)
-            self._send_again(batch.without(reading.taken | reading.refused.keys()))
+            rest = batch.without(reading.taken | reading.refused.keys())
+            with self._batches.released_unless_sent(rest):
+                self._record(_told_of(batch, reading), reading.refused)
+            self._send_again(rest)
         else:
             self._halves(batch)
-
-    def _refuse(self, batch: Batch, reason: str) -> None:
-        """One lead that the vendor refuses by itself.
-
-        Raises:
-            RunError: it refuses one after the other with the same words: it means the campaign.
-        """
-        self._record(batch, {batch.leads[0].lead_id: reason})
-        if self._refusals.add(reason) >= _MOST_REFUSALS_ALIKE:
-            said = _in_the_vendors_words(reason, batch.leads[0])
-            raise RunError(
-                f"{_MOST_REFUSALS_ALIKE} leads in a row were refused with the same words ({said}):"
-                " is the campaign open? Then `leadloop requeue --rejected`"
-            )
 
     def _smaller(self, batch: Batch, error: TooLarge) -> None:
         """Halve the batch size, and remember it."""
@@ -275,27 +279,6 @@ def _told_of(batch: Batch, reading: Reading) -> Batch:
 def _in_the_vendors_words(reason: str, lead: Sendable) -> str:
     """The vendor's reason, without what it repeats of the lead."""
     return vendors_words(reason, lead.e164, lead.contact_name, custom_texts(lead.body.decode()))
-
-
-class _Refusals:
-    """How many leads in a row were refused with the same words."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._reason = ""
-        self._alike = 0
-
-    def add(self, reason: str) -> int:
-        """One more; how many alike there are."""
-        with self._lock:
-            self._alike = self._alike + 1 if reason == self._reason else 1
-            self._reason = reason
-            return self._alike
-
-    def forget(self) -> None:
-        """The vendor took a lead."""
-        with self._lock:
-            self._alike = 0
 
 
 @dataclass

@@ -3,6 +3,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, text
 from db.copying import copy
 from db.database import Database, DatabaseError, InvalidUrl, normalised
 from tests import books
+from tests.own_postgres import own_postgres
 
 SECRET = "+14155552671"
 
@@ -219,6 +221,15 @@ def test_a_vanished_server_is_noticed(database: Database) -> None:
         driver: Any = connection.connection.driver_connection
         options = driver.get_dsn_parameters()
     assert {"keepalives_idle", "tcp_user_timeout"} <= set(options)
+
+
+def test_a_vanished_client_is_noticed(tmp_path: Path) -> None:
+    """The server's end asks for signs of life as well: it is what lets go of a dead run's lock."""
+    names = ["idle", "interval", "count"]
+    with own_postgres(tmp_path / "pg") as server, Database(server.url, connections=1) as database:
+        found = [int(books.value(database, f"SHOW tcp_keepalives_{name}")) for name in names]
+        assert found == [30, 10, 3]
+        assert books.value(database, "SHOW tcp_user_timeout") == "60000"
 
 
 def test_a_refusal_is_not_repeated(database: Database) -> None:

@@ -27,9 +27,14 @@ def cut(database: Database, connection: Connection) -> None:
 
 
 def bury(database: Database, run_id: int) -> tuple[int, int]:
-    """What a run does first."""
+    """What a run does first: how many runs and leads that concerns."""
     with database.begin() as connection:
-        return runs.bury_dead(connection, run_id=run_id)
+        dead = runs.dead(connection, run_id=run_id)
+    doubted = 0
+    for each in dead:
+        with database.begin() as connection:
+            doubted += runs.bury(connection, each) or 0
+    return len(dead), doubted
 
 
 def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Database) -> None:
@@ -99,6 +104,22 @@ def test_runs_of_one_process_live_on_one_connection(database: Database) -> None:
         cut(database, dying)
         assert bury(database, alive)[0] == 3
         assert {key for key, state in states(database).items() if state == "crashed"} == mine
+
+
+def test_a_run_is_buried_once_however_many_find_it(database: Database) -> None:
+    """Whoever comes second leaves it alone, and does not wait for the first."""
+    with database.session() as dying, database.session() as living:
+        dead, alive = opened(dying), opened(living)
+        cut(database, dying)
+        with database.begin() as connection:
+            assert runs.dead(connection, run_id=alive) == [dead]
+        with database.begin() as first, database.begin() as second:
+            assert runs.bury(first, dead) == 0
+            assert runs.bury(second, dead) is None
+        with database.begin() as late:
+            assert runs.bury(late, dead) is None
+            assert runs.bury(late, alive) is None, "it lives"
+    assert states(database)[alive] == "running"
 
 
 def test_a_run_that_ends_leaves_a_word(database: Database) -> None:

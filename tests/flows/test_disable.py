@@ -1,8 +1,11 @@
 """`disable-leads` and `sync-leads`, against the sandbox over real HTTP."""
 
 import pytest
+from sqlalchemy import text
 
+from db import opt_outs
 from db.database import Database
+from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
@@ -42,6 +45,30 @@ def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: Handl
     assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
 
 
+@pytest.mark.parametrize("first", ["lead", "opt-out"])
+@pytest.mark.parametrize("sent", [False, True])
+def test_an_opt_out_and_its_lead_that_do_not_see_each_other_meet_at_the_disable(
+    database: Database, vendor: Handle, first: str, sent: bool
+) -> None:
+    """Each is committed while the other's transaction is open: the number is suppressed anyway."""
+    books.add_campaign(database)
+    row = books.lead("a")
+    insert = text(
+        "INSERT INTO leadloop.leads (campaign_id, lead_id, phone_number) VALUES ('C1', 'a', :n)"
+    )
+    with database.begin() as upstream, database.begin() as other:
+        lead, opt_out = (upstream, other) if first == "lead" else (other, upstream)
+        lead.execute(insert, {"n": row["phone_number"]})
+        opt_outs.request(opt_out, books.CAMPAIGN, ["a"])
+    if sent:
+        books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
+    disable_leads()
+    books.add_leads(database, books.lead("twin", phone_number=row["phone_number"]))
+    push_leads()
+    assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
+    assert books.statuses(database)["twin"] == "cancelled"
+
+
 @pytest.mark.parametrize("policy", ["404", "400", "lead"])
 def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, policy: str) -> None:
     """It is tried again, then reported; the others are disabled at the first try."""
@@ -53,6 +80,35 @@ def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, pol
     assert books.opt_outs(database) == {"a": "disabled", "c": "disabled", "nobody": "failed"}
     tries = "SELECT tries FROM leadloop.disable_requests WHERE lead_id = 'nobody'"
     assert books.value(database, tries) == 3
+
+
+@pytest.mark.parametrize("policy", ["404", "lead"])
+def test_a_campaign_that_refuses_everybody_is_not_asked_for_each(
+    database: Database, vendor: Handle, policy: str
+) -> None:
+    """After a hundred refusals with the same words the run stops; the next one asks for others."""
+    vendor.change(unknown_disable=policy)
+    push(database, "known")
+    books.opt_out(database, *(f"U{n:03d}" for n in range(180)), "known")
+    with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
+        disable_leads()
+    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert len(vendor.requests) <= 202
+    with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
+        disable_leads()
+    assert books.opt_outs(database)["known"] == "disabled"
+
+
+def test_too_large_a_list_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
+    """One 413 a halving, not one a list."""
+    push(database, *(f"L{n:03d}" for n in range(160)))
+    books.opt_out(database, *(f"L{n:03d}" for n in range(160)))
+    books.run(database, "UPDATE leadloop.campaigns SET batch_size = 40")
+    vendor.change(max_body_bytes=300)
+    assert disable_leads()["disabled"] == 160
+    answers = [entry.status for entry in vendor.requests if entry.kind == "disable"]
+    assert answers.count(413) <= 3
+    assert len(answers) <= 20
 
 
 def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:

@@ -1,5 +1,7 @@
 """What the vendor may or may not have: looked up, and never sent twice."""
 
+from typing import Any
+
 import pytest
 
 from db.database import Database
@@ -115,3 +117,29 @@ def test_no_confirmation_counts_while_the_lead_is_in_doubt(
     books.opt_out(database, "a")
     assert disable_leads()["disabled"] == 1
     assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a"}
+
+
+@pytest.mark.parametrize("flow", [push_leads, disable_leads])
+def test_every_doubt_is_looked_up_in_the_run(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, flow: Any
+) -> None:
+    """Also behind more than a share of others that the vendor does not show yet: each once."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "600")
+    shown = [f"Z{n:02d}" for n in range(25)]
+    absent = [f"A{n:02d}" for n in range(45)]
+    books.add_campaign(database)
+    books.add_leads(database, *shown)
+    push_leads()
+    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now()")
+    doubt(database, *absent)
+    if flow is disable_leads:
+        vendor.change(unknown_disable="ignore")
+        books.opt_out(database, *shown, *absent)
+    flow()
+    lookups = [entry.kind for entry in vendor.requests].count("responses")
+    assert lookups == len(shown + absent)
+    statuses = books.statuses(database)
+    assert {statuses[lead_id] for lead_id in shown} == {"created"}
+    assert {statuses[lead_id] for lead_id in absent} == {"in_doubt"}
+    if flow is disable_leads:
+        assert {books.opt_outs(database)[lead_id] for lead_id in shown} == {"disabled"}

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from db import leads
 from db.database import Database
 from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
@@ -17,6 +19,7 @@ from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle
 from tests import books
 from tests.conftest import Ran
+from tests.wire import wire
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -302,18 +305,49 @@ def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
     assert [entry.kind for entry in vendor.requests].count("token") == 2
 
 
+@pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
 def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
-    database: Database, vendor: Handle
+    database: Database, vendor: Handle, policy: str
 ) -> None:
-    """After a hundred refusals with the same words the run stops and repeats them."""
-    vendor.change(newer_limits=True, bad_lead="batch-anonymous")
+    """After a hundred refusals with the same words the run stops, and rejects nobody for it."""
+    vendor.change(newer_limits=True, bad_lead=policy)
+    books.add_campaign(database)
+    books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(250)])
+    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open") as caught:
+        push_leads()
+    assert caught.value.summary["rejected"] == 0
+    assert set(books.statuses(database).values()) == {"new"}
+    assert books.errors(database) == {}
+    vendor.change(newer_limits=False)
+    assert push_leads()["created"] == 250
+    assert set(created(vendor).values()) == {1}
+
+
+def test_leads_that_are_refused_alike_hold_up_no_good_one(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a stopped run puts back go behind the others: it was their own fault after all."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    vendor.change(newer_limits=True)
     books.add_campaign(database)
     books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(150)])
-    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*Nothing was created"):
+    books.add_leads(database, "good")
+    with pytest.raises(CampaignsFailed, match="100 leads in a row"):
         push_leads()
-    found = list(books.statuses(database).values())
-    assert 100 <= found.count("rejected") <= 104, "one more each of the senders at work"
-    assert found.count("new") == 150 - found.count("rejected")
+    push_leads()
+    assert set(created(vendor)) == {"good"}
+
+
+def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Database) -> None:
+    """Only of a lead that is rejected is the vendor told, and it may have it all the same."""
+    books.add_leads(database, "a", "b")
+    books.run(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
+    books.opt_out(database, "a")
+    with database.begin() as connection:
+        both = ["a", "b"]
+        back = leads.put_back(connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both)
+    assert back == 1
+    assert books.statuses(database) == {"a": "rejected", "b": "new"}
 
 
 def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
@@ -349,6 +383,44 @@ def test_runs_at_the_same_time_create_each_lead_once(
     assert created(vendor) == dict.fromkeys(ids(300), 1)
 
 
+def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
+    database: Database, database_url: str, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is cut between commit and answer: nobody was sent, so all are new again."""
+    books.add_campaign(database)
+    books.add_leads(database, *ids(5))
+    with wire(database_url, cut_at=b"CASE WHEN picked.opted_out THEN 'cancelled'") as url:
+        monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
+        # No other sender takes what this one gives back.
+        monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+        with pytest.raises(CampaignsFailed, match="the connection was cut") as caught:
+            push_leads()
+        assert caught.value.summary["in_doubt"] == 0
+        assert set(books.statuses(database).values()) == {"new"}
+        assert push_leads()["created"] == 5
+    assert created(vendor) == dict.fromkeys(ids(5), 1)
+
+
+def leave_dead(database: Database, lead_id: str, campaign: str = books.CAMPAIGN) -> None:
+    """Make a lead that was created look as if its run had died before the answer."""
+    books.run(
+        database,
+        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', :campaign)",
+        campaign=campaign,
+    )
+    books.run(
+        database,
+        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
+        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = :lead AND campaign_id"
+        " = :campaign",
+        lead=lead_id,
+        campaign=campaign,
+    )
+
+
+CRASHED = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
+
+
 def test_what_a_dead_run_was_sending_is_settled_at_once(
     database: Database, vendor: Handle, environment: Path
 ) -> None:
@@ -356,22 +428,35 @@ def test_what_a_dead_run_was_sending_is_settled_at_once(
     books.add_campaign(database)
     books.add_leads(database, "sent", "unsent")
     push_leads()
-    books.run(
-        database,
-        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')",
-    )
-    books.run(
-        database,
-        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
-        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = 'sent'",
-    )
+    leave_dead(database, "sent")
     push_leads()
     assert books.statuses(database) == {"sent": "created", "unsent": "created"}
     assert created(vendor) == {"sent": 1, "unsent": 1}
-    crashed = books.value(
-        database, "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
-    )
-    assert crashed == 1
+    assert books.value(database, CRASHED) == 1
+
+
+def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vendor: Handle) -> None:
+    """The other dead run is settled, other leads and opt-outs go out; its own wait, unsent."""
+    for campaign, lead_ids in (("C1", ["held"]), ("C2", ["free"])):
+        books.add_campaign(database, campaign)
+        books.add_leads(database, *lead_ids, campaign=campaign)
+    push_leads()
+    for campaign, lead_id in (("C1", "held"), ("C2", "free")):
+        leave_dead(database, lead_id, campaign)
+    books.add_leads(database, "fresh")
+    books.opt_out(database, "free", campaign="C2")
+    with database.begin() as upstream:
+        upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
+        disable_leads()
+        push_leads()
+        assert books.statuses(database) == {"held": "sending", "fresh": "created"}
+        assert books.statuses(database, "C2") == {"free": "created"}
+        assert books.opt_outs(database, "C2") == {"free": "disabled"}
+        assert books.value(database, CRASHED) == 1
+    push_leads()
+    assert books.statuses(database)["held"] == "created"
+    assert books.value(database, CRASHED) == 2
+    assert created(vendor) == {"held": 1, "fresh": 1}
 
 
 @pytest.mark.parametrize("flow", [push_leads, sync_leads])

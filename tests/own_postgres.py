@@ -1,0 +1,84 @@
+"""A Postgres of one test's own, over TCP, that the test may stop and start again."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from db.database import Database, DatabaseError
+from db.schema import migrate
+from leadloop import embedded
+
+
+class OwnPostgres:
+    """The server on a port of loopback, migrated; the data is under `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._cluster = embedded._Cluster(
+            directory=directory, install=embedded._install(), user=embedded._user(directory)
+        )
+        self._port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        directory.mkdir()
+        self.start()
+        with Database(self.url, connections=1) as database, database.begin() as connection:
+            migrate(connection)
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        launch = embedded._launch(self._cluster)
+        user, group = launch.user or (None, None)
+        over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
+        self._scratch = launch.scratch
+        with launch.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*launch.command, *over_tcp],
+                env=dict(launch.environment),
+                cwd=self._cluster.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=user,
+                group=group,
+                extra_groups=None if user is None else [],
+            )
+        self._wait()
+
+    def stop(self) -> None:
+        """End it as an administrator does: every connection is cut."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=60)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        with Database(self.url, connections=1) as database:
+            while True:
+                try:
+                    with database.begin():
+                        return
+                except DatabaseError:
+                    assert time.monotonic() < deadline, "it does not start"
+                    time.sleep(0.05)
+
+
+@contextmanager
+def own_postgres(directory: Path) -> Iterator[OwnPostgres]:
+    """Run one for as long as the block."""
+    server = OwnPostgres(directory)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
