@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from traceback import walk_tb
 from typing import Any
 
 import requests
@@ -21,14 +22,6 @@ _BEFORE_SENDING = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidHeader,
 )
-# What OpenSSL says where both sides never came to speak.
-_NO_HANDSHAKE = {
-    "NO_PROTOCOLS_AVAILABLE",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE",
-    "TLSV1_ALERT_PROTOCOL_VERSION",
-    "UNSUPPORTED_PROTOCOL",
-    "WRONG_VERSION_NUMBER",
-}
 # A clock that says anything else is none, and no time may be added to the last years there are.
 _YEARS = range(1970, 9000)
 
@@ -121,11 +114,19 @@ def _absence(error: Exception) -> Answer:
         isinstance(error, _BEFORE_SENDING)
         or isinstance(reason, NewConnectionError)
         or isinstance(root, ssl.SSLCertVerificationError | LocationParseError)
-        or (isinstance(root, ssl.SSLError) and root.reason in _NO_HANDSHAKE)
+        or _in_handshake(root)
     )
     return Answer(
         failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(root).__name__
     )
+
+
+def _in_handshake(error: BaseException) -> bool:
+    """Whether it was raised while both sides agreed on TLS: the request is sent only after that.
+
+    What OpenSSL says does not tell: plain text in the midst of an answer is a "wrong version" too.
+    """
+    return any(frame.f_code.co_name == "do_handshake" for frame, _ in walk_tb(error.__traceback__))
 
 
 def _root(error: BaseException) -> BaseException:

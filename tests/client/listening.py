@@ -56,7 +56,7 @@ def _serve(server: socket.socket, listener: Listener, answers: tuple[bytes, ...]
 
 def _answer(connection: socket.socket, listener: Listener, answers: tuple[bytes, ...]) -> None:
     try:
-        listener.requests.append(_read(connection))
+        listener.requests.append(read_request(connection))
         answer = answers[min(len(listener.requests), len(answers)) - 1]
         if answer == RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -66,7 +66,8 @@ def _answer(connection: socket.socket, listener: Listener, answers: tuple[bytes,
         return  # the client has had enough
 
 
-def _read(connection: socket.socket) -> bytes:
+def read_request(connection: socket.socket) -> bytes:
+    """The whole of one request."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65_536)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from leadloop.client.errors import ApiError, InDoubt, Paused, Refused, Resend, Stopped
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
-from tests.client.listening import RESET, listening, response
+from tests.client.listening import RESET, listening, read_request, response
 from tests.client.test_calls import HOUR, create, sendable
 
+_LOOPBACK = IPv4Address("127.0.0.1")
 SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")
 
 
@@ -62,10 +64,10 @@ def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, u
 
 
 def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
-    """The token is not sent."""
+    """The token is not sent, so a create is not in doubt: it closes instead of shaking hands."""
     with listening(response("200 OK")) as listener:
-        with fails(Resend):
-            a_read(reach(listener.url.replace("http:", "https:")))
+        with fails(Resend, "no connection"):
+            a_create(reach(listener.url.replace("http:", "https:")))
         assert b"sandbox-token" not in b"".join(listener.requests)
 
 
@@ -90,6 +92,36 @@ def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) ->
         answering.join(timeout=10)
 
 
+def test_plain_text_within_tls_does_not_mean_that_nothing_was_sent(
+    reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middlebox that cuts in after the request: the vendor may have carried it out."""
+    file = _self_signed(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    requests: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(
+            target=_answer_in_plain_text, args=(server, context, requests), daemon=True
+        )
+        answering.start()
+        with fails(InDoubt, r"no answer \(SSLError\)"):
+            a_create(reach(f"https://127.0.0.1:{server.getsockname()[1]}"))
+        answering.join(timeout=10)
+    assert b'"lead_id"' in requests[0]
+
+
+def _answer_in_plain_text(
+    server: socket.socket, context: ssl.SSLContext, requests: list[bytes]
+) -> None:
+    plain, _ = server.accept()
+    # The wrapped socket takes over the plain one's descriptor, so this is another one of it.
+    with plain.dup() as below, context.wrap_socket(plain, server_side=True) as secure:
+        requests.append(read_request(secure))
+        below.sendall(response("503 Service Unavailable"))
+
+
 def _try_to_accept(server: ssl.SSLSocket) -> None:
     with suppress(ssl.SSLError, OSError):
         server.accept()[0].close()
@@ -101,6 +133,7 @@ def _self_signed(folder: Path) -> Path:
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(_LOOPBACK)]), critical=False)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .sign(key, hashes.SHA256())
