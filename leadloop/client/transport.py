@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from traceback import walk_tb
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from leadloop.core import storable
+from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
 _BEFORE_SENDING = (
@@ -62,6 +64,9 @@ class Transport:
         self._base_url = base_url.rstrip("/")
         self._timeouts = (timeouts.connect_s, timeouts.read_s)
         self._session = requests.Session()
+        host = urlsplit(self._base_url).hostname or ""
+        # A proxy for this machine is nobody's intention, and could read the token in plain http.
+        self._proxies = {"no_proxy": host} if is_loopback(host) else None
         adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -93,6 +98,7 @@ class Transport:
                 headers=headers,
                 auth=BearerAuth(token),
                 timeout=self._timeouts,
+                proxies=self._proxies,
                 allow_redirects=False,
                 stream=True,
             )

@@ -290,6 +290,29 @@ def test_a_netrc_file_does_not_replace_the_token(
     assert b"Basic" not in listener.requests[0]
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_between_us_and_this_machine(
+    reach: Reach, monkeypatch: pytest.MonkeyPatch, name: str, host: str
+) -> None:
+    """It would be told the token in the clear: plain http is for loopback alone."""
+    with listening(response("201 Created")) as proxy, listening(response("201 Created")) as server:
+        monkeypatch.setenv(name, proxy.url)
+        a_create(reach(server.url.replace("127.0.0.1", host)))
+        assert len(server.requests) == 1
+        assert proxy.requests == []
+
+
+def test_a_proxy_is_used_for_the_vendor(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for a tunnel, and is told no token; where it gives none, nothing was sent."""
+    with listening(response("503 Service Unavailable")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with fails(Resend, "no connection"):
+            a_create(reach("https://vendor.invalid"))
+        assert proxy.requests[0].startswith(b"CONNECT vendor.invalid:443 ")
+        assert b"sandbox-token" not in proxy.requests[0]
+
+
 def test_every_request_is_counted(client: Client) -> None:
     """Answered or not: the contract's `requests`."""
     create(client, "a")
