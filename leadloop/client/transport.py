@@ -1,7 +1,11 @@
 """HTTP by `requests`: sends one request, turns whatever happens into an Answer."""
 
+import gzip
+import io
 import ssl
 import threading
+import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +28,22 @@ _BEFORE_SENDING = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidHeader,
 )
+#: The most that the body of an answer may hold, packed or not: a page of thousands of results holds
+#: a few MB, and nothing that this machine cannot hold may end a run.
+_LARGEST_BODY = 64 * 2**20
+_GZIP = ("gzip", "x-gzip")
+# Read at once, or as much of it as has come.
+_PIECE = 2**18
 # A clock that says anything else is none, and no time may be added to the last years there are.
 _YEARS = range(1970, 9000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for a connection, and between the bytes of an answer."""
+    """Seconds to wait for a connection, and for an answer.
+
+    `read_s` is the longest silence, and also how long a body may take from its headers to its end.
+    """
 
     connect_s: float = 5.0
     read_s: float = 60.0
@@ -86,7 +99,7 @@ class Transport:
         """Send one request, once. Whatever goes wrong becomes the answer's `failure`."""
         with self._counting:
             self.requests_sent += 1
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
         if content is not None:
             headers["Content-Type"] = "application/json"
         try:
@@ -104,8 +117,9 @@ class Transport:
             )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             return Received(answer=_absence(error), vendor_now=None)
+        _, read_s = self._timeouts
         with response:
-            return _received(response)
+            return _received(response, until=time.monotonic() + read_s)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -142,26 +156,62 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _received(response: requests.Response) -> Received:
+def _received(response: requests.Response, *, until: float) -> Received:
     answer = Answer(
         status=response.status_code,
-        body=_body(response),
+        body=_body(response, until),
         retry_after_s=_retry_after(response.headers.get("Retry-After")),
     )
     return Received(answer=answer, vendor_now=_http_date(response.headers.get("Date")))
 
 
-def _body(response: requests.Response) -> Any:
+def _body(response: requests.Response, until: float) -> Any:
     try:
-        content = response.content
+        content = _unpacked(response, _content(response, until))
         if content.strip():
             return storable.loads(storable.decode(content))
-    except (requests.RequestException, ValueError):
+    except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.
     headers = response.headers
     ends_as_told = "Content-Length" in headers or "Transfer-Encoding" in headers
     return None if ends_as_told or response.status_code == 204 else UNREADABLE
+
+
+def _content(response: requests.Response, until: float) -> bytes:
+    """The bytes of the body as they were sent.
+
+    The read time-out holds for each byte anew, so an answer that drips would never end: `until` is
+    looked at between reads, each of which returns what has come.
+
+    Raises:
+        HTTPError: it broke off.
+        ValueError: it is too large, or came too slowly.
+    """
+    content = bytearray()
+    while piece := response.raw.read1(_PIECE, decode_content=False):
+        content += piece
+        if len(content) > _LARGEST_BODY:
+            raise ValueError("the body is too large")
+        if time.monotonic() > until:
+            raise ValueError("the body comes too slowly")
+    return bytes(content)
+
+
+def _unpacked(response: requests.Response, content: bytes) -> bytes:
+    """The body without its gzip, which is all that we ask for.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is not gzip, or broke off.
+        ValueError: it is too large.
+    """
+    if not content or response.headers.get("Content-Encoding", "").lower() not in _GZIP:
+        return content
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(_LARGEST_BODY + 1)
+    if len(unpacked) > _LARGEST_BODY:
+        raise ValueError("the body is too large")
+    return unpacked
 
 
 def _http_date(text: str | None) -> datetime | None:

@@ -1,9 +1,12 @@
+import gzip
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -221,6 +224,101 @@ def test_what_a_create_is_told_by_each_answer(
     with listening(answer) as listener, fails(error):
         a_create(reach(listener.url))
     assert len(listener.requests) == 1, "never sent again by the client itself"
+
+
+def dripping(*pieces: bytes) -> Iterator[bytes]:
+    """The pieces, the last one for ever, each a little later than the one before."""
+    yield from pieces[:-1]
+    while True:
+        time.sleep(0.05)
+        yield pieces[-1]
+
+
+_PACKED = gzip.compress(b" " * 100_000)
+
+
+@CALLS
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 201 Created\r\nContent-Length: 100000\r\n\r\n", b" "),
+        (b"HTTP/1.1 201 Created\r\n\r\n", b" "),
+        (b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (
+            b"HTTP/1.1 201 Created\r\nContent-Encoding: gzip\r\nContent-Length: 9999\r\n\r\n",
+            *(_PACKED[:10], b"\0"),
+        ),
+    ],
+    ids=["length", "until closed", "chunked", "gzip"],
+)
+def test_an_answer_that_drips_ends(
+    reach: Reach, pieces: tuple[bytes, ...], call: Any, error: type[ApiError]
+) -> None:
+    """The read time-out holds for the body as a whole too, not only from byte to byte."""
+    with listening(dripping(*pieces)) as server:
+        begun = time.monotonic()
+        with fails(error, "HTTP 201"):
+            call(reach(server.url, read_s=0.3))
+        assert time.monotonic() - begun < 3
+
+
+def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain or packed small: what this machine may not be able to hold is not read to its end."""
+    monkeypatch.setattr("leadloop.client.transport._LARGEST_BODY", 99_999)
+    packed = response("201 Created", _PACKED, "Content-Encoding: gzip")
+    with listening(response("201 Created", b" " * 100_000), packed) as server:
+        for _ in range(2):
+            with fails(InDoubt):
+                a_create(reach(server.url))
+
+
+def test_a_packed_answer_is_read(reach: Reach) -> None:
+    """Pages shrink to a tenth; two members make one body, and half of one is none."""
+    first, second = gzip.compress(b'{"count": 0,'), gzip.compress(b' "results": []}')
+    with listening(
+        response("200 OK", first + second, "Content-Encoding: GZIP"),
+        response("200 OK", first + second[:-9], "Content-Encoding: gzip"),
+    ) as server:
+        client = reach(server.url)
+        assert client.everything("C1", page=1, page_size=1).count == 0
+        with fails(Resend):
+            client.everything("C1", page=1, page_size=1)
+        assert b"Accept-Encoding: gzip\r\n" in server.requests[0]
+
+
+def test_connections_are_kept(reach: Reach) -> None:
+    """An answer that was read to its end, empty or not, leaves its connection to the next one."""
+    peers: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(b'{"count": 0, "results": []}')
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(b"")
+
+        def _answer(self, body: bytes) -> None:
+            peers.append(self.client_address)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        client = reach(f"http://127.0.0.1:{server.server_port}")
+        for call in (a_create, a_read, a_disable, a_read):
+            call(client)
+        client.transport.close()
+        server.shutdown()
+    assert len(peers) == 4
+    assert len(set(peers)) == 1
 
 
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content"])
