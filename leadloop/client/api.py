@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from leadloop.client.errors import Paused, Stopped, error_for
+from leadloop.client.errors import ApiError, Paused, Stopped, error_for
 from leadloop.client.login import Login
 from leadloop.client.transport import Received, Transport
 from leadloop.core.leads import Sendable
@@ -222,9 +222,10 @@ class LeadsApi:
 
     @contextmanager
     def _pauses_heeded(self) -> Iterator[None]:
-        """Whoever hears of a pause tells the whole business at once."""
+        """Whoever hears of a pause tells the whole business at once, whatever else was wrong."""
         try:
             yield
-        except Paused as error:
-            self._paused(error.retry_after_s)
+        except ApiError as error:
+            if isinstance(error, Paused) or error.answer.asks_for_a_pause:
+                self._paused(error.answer.retry_after_s)
             raise

@@ -34,6 +34,8 @@ _LARGEST_BODY = 64 * 2**20
 _GZIP = ("gzip", "x-gzip")
 # Read at once, or as much of it as has come.
 _PIECE = 2**18
+# For a Retry-After that says neither how long nor until when.
+_PAUSE_FOR_NONSENSE_S = 60.0
 # A clock that says anything else is none, and no time may be added to the last years there are.
 _YEARS = range(1970, 9000)
 
@@ -157,12 +159,13 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _received(response: requests.Response, *, until: float) -> Received:
+    told_at = _http_date(response.headers.get("Date"))
     answer = Answer(
         status=response.status_code,
         body=_body(response, until),
-        retry_after_s=_retry_after(response.headers.get("Retry-After")),
+        retry_after_s=_retry_after(response.headers.get("Retry-After"), told_at),
     )
-    return Received(answer=answer, vendor_now=_http_date(response.headers.get("Date")))
+    return Received(answer=answer, vendor_now=told_at)
 
 
 def _body(response: requests.Response, until: float) -> Any:
@@ -223,8 +226,16 @@ def _http_date(text: str | None) -> datetime | None:
     return told if told and told.year in _YEARS else None
 
 
-def _retry_after(text: str | None) -> float | None:
-    """Seconds; the header may also hold a date, which is taken as one pause of a minute."""
+def _retry_after(text: str | None, told_at: datetime | None) -> float | None:
+    """Seconds from the answer on; a date is counted by the vendor's clock, or else by ours.
+
+    However long that is: the budget of the business says how much of it is heeded.
+    """
     if text is None:
         return None
-    return float(text) if text.strip().isdecimal() else 60.0
+    if text.strip().isdecimal():
+        return float(text)
+    until = _http_date(text)
+    if until is None:
+        return _PAUSE_FOR_NONSENSE_S
+    return max(0.0, (until - (told_at or datetime.now(UTC))).total_seconds())

@@ -71,6 +71,11 @@ class Answer:
     body: Any = None
     retry_after_s: float | None = None
 
+    @property
+    def asks_for_a_pause(self) -> bool:
+        """Whether it says when to come back, besides whatever its status says of the request."""
+        return self.status is not None and self.status >= 400 and self.retry_after_s is not None
+
     def __str__(self) -> str:
         """A name for logs: the status alone, since bodies repeat personal data."""
         if self.failure is None:

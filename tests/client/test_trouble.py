@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -329,24 +330,61 @@ def test_every_success_is_one(reach: Reach, status: str) -> None:
         assert len(listener.requests) == 1
 
 
+_AT_TWO = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
+
+
 @pytest.mark.parametrize(
-    ("header", "seconds"),
+    ("headers", "seconds"),
     [
-        ("Retry-After: 7", 7.0),
-        ("Retry-After:  120 ", 120.0),
-        ("Retry-After: Sat, 31 Jan 2026 14:00:00 GMT", 60.0),
-        ("Retry-After: soon", 60.0),
-        ("X-Nothing: 1", None),
+        (["Retry-After: 7"], 7.0),
+        (["Retry-After:  120 "], 120.0),
+        (["Retry-After: Sat, 31 Jan 2026 14:00:25 GMT", _AT_TWO], 25.0),
+        (["Retry-After: Sat, 31 Jan 2026 13:59:00 GMT", _AT_TWO], 0.0),
+        (["Retry-After: Sat, 31 Jan 2026 14:00:00 GMT", "Date: lately"], 0.0),
+        (["Retry-After: soon"], 60.0),
+        (["X-Nothing: 1"], None),
     ],
 )
 def test_how_long_the_vendor_asks_us_to_wait(
-    reach: Reach, header: str, seconds: float | None
+    reach: Reach, headers: list[str], seconds: float | None
 ) -> None:
-    """In seconds; a date or nonsense is taken as a minute."""
-    with listening(response("429 Too Many Requests", b"", header)) as listener:
+    """In seconds, or until a moment by its own clock; nonsense is taken as a minute."""
+    with listening(response("429 Too Many Requests", b"", *headers)) as listener:
         with pytest.raises(Paused) as caught:
             a_read(reach(listener.url))
         assert caught.value.retry_after_s == seconds
+
+
+def test_a_vendor_without_a_clock_is_waited_for_by_ours(reach: Reach) -> None:
+    """An answer need not have a Date."""
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    with listening(response("429 Too Many Requests", b"", f"Retry-After: {moment}")) as listener:
+        with pytest.raises(Paused) as caught:
+            a_read(reach(listener.url))
+        assert 90 < (caught.value.retry_after_s or 0) <= 100
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, Stopped), (404, Stopped), (408, Resend), (500, InDoubt)]
+)
+def test_whoever_asks_for_a_pause_gets_it(reach: Reach, status: int, error: type[ApiError]) -> None:
+    """Nobody of the business sends anything; what becomes of the request is another matter."""
+    with listening(response(f"{status} Later", b"", "Retry-After: 7")) as listener:
+        client = reach(listener.url)
+        with fails(error, f"HTTP {status}"):
+            a_create(client)
+        assert client.pauses == [7.0]
+
+
+def test_a_success_pauses_nobody(reach: Reach) -> None:
+    """Nor does a redirect, whose Retry-After is about the other address."""
+    moved = response("307 Moved", b"", "Location: /x", "Retry-After: 7")
+    with listening(response("202 Accepted", b"", "Retry-After: 7"), moved) as listener:
+        client = reach(listener.url)
+        a_create(client)
+        with fails(Stopped):
+            a_create(client)
+        assert client.pauses == []
 
 
 @pytest.mark.parametrize("call", [a_create, a_disable, a_read])
