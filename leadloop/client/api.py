@@ -74,7 +74,8 @@ class LeadsApi:
 
         The caller logs in and asks for the permit itself, before it decides which leads to send: a
         lead that opts out while either makes us wait must not be in the list any more. For the
-        same reason it is not sent a second time here where the token was no longer good.
+        same reason the token at hand is taken as it is, which may mean a 401, and where it was no
+        longer good the leads are not sent a second time here.
 
         Raises:
             InDoubt, Refused, TooLarge, Resend, Paused, Stopped: see leadloop.client.errors.
@@ -82,7 +83,7 @@ class LeadsApi:
         content = b"[" + b",".join(lead.body for lead in leads) + b"]"
         path = f"/api/v1/leads/create/{quote(campaign_id, safe='')}/"
         with self._pauses_heeded():
-            token = self._login.token()
+            token = self._login.at_hand()
             received = self._transport.send("POST", path, token=token, content=content)
             verdict = judge(Call.CREATE, received.answer)
             if verdict is Verdict.LOGIN and self._login.renew(token):
