@@ -466,6 +466,17 @@ def test_a_port_that_answers_nothing_at_all(reach: Reach) -> None:
             a_create(reach(url, read_s=0.2))
 
 
+@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("call", [a_create, a_disable])
+def test_a_proxy_s_refusal_blames_no_lead(
+    client: Client, vendor: Handle, call: Any, status: int
+) -> None:
+    """A person must look: a good lead is not given up for it, and no list is split."""
+    vendor.fault(kind="status", status=status, body="html")
+    with fails(Stopped, f"HTTP {status}; .*LEADLOOP_API_URL"):
+        call(client)
+
+
 @pytest.mark.parametrize("call", [a_create, a_disable, a_read])
 def test_a_login_page_in_the_vendor_s_place_is_told(reach: Reach, call: Any) -> None:
     """A status of success alone would send nobody looking for the proxy."""
