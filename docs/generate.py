@@ -287,6 +287,8 @@ _ANSWERS: Mapping[str, Answer] = {
     **{str(status): Answer(status=status) for status in _STATUSES},
     "2xx, body cut or not JSON": Answer(status=200, body=UNREADABLE),
     "2xx, a body that says `error` or `detail`": Answer(status=200, body={"error": "text"}),
+    "400, 409 or 422, body cut or not JSON": Answer(status=400, body=UNREADABLE),
+    "404, body cut or not JSON": Answer(status=404, body=UNREADABLE),
     "429 with `Retry-After`": Answer(status=429, retry_after_s=10.0),
     "503 with `Retry-After`": Answer(status=503, retry_after_s=10.0),
 }
@@ -313,7 +315,8 @@ def verdicts_page() -> str:
     return _page(
         "Verdicts",
         "What each answer of the vendor's means, for each call: the whole of"
-        " `leadloop.core.verdicts.judge`. Any other 4xx is `stop`; any other 5xx is as 500.",
+        " `leadloop.core.verdicts.judge`. Any other 4xx is `stop`; any other 5xx is as 500."
+        " Whatever the verdict, a status from 400 on with `Retry-After` makes the whole business pause.",
         _table(["verdict", "what is done"], [[_code(v), _MEANINGS[v]] for v in Verdict]),
         _table(
             ["answer", *map(_code, Call)],

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
 
@@ -45,7 +45,7 @@ def _sound_address(text: str) -> str:
         raise ValueError("write it as https://host, or https://host:port, port 1 to 65535")
     if parts.username or parts.query or parts.fragment:
         raise ValueError("write it as https://host, with no login, query or fragment")
-    if parts.scheme == "http" and not _loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("plain http would send the token in the clear: use https")
     return text.rstrip("/")
 
@@ -54,13 +54,6 @@ def _sound_page(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"https?://[^\s()<>]+", text):
         raise ValueError("write it as https://host/path")
     return text
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _sound_token(token: SecretStr | None) -> SecretStr | None:

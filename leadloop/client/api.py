@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from leadloop.client.errors import Paused, Stopped, error_for
+from leadloop.client.errors import ApiError, Paused, Stopped, error_for
 from leadloop.client.login import Login
 from leadloop.client.transport import Received, Transport
 from leadloop.core.leads import Sendable
@@ -78,7 +78,8 @@ class LeadsApi:
 
         The caller logs in and asks for the permit itself, before it decides which leads to send: a
         lead that opts out while either makes us wait must not be in the list any more. For the
-        same reason it is not sent a second time here where the token was no longer good.
+        same reason the token at hand is taken as it is, which may mean a 401, and where it was no
+        longer good the leads are not sent a second time here.
 
         Raises:
             InDoubt, Refused, TooLarge, Resend, Paused, Stopped: see leadloop.client.errors.
@@ -86,7 +87,7 @@ class LeadsApi:
         content = b"[" + b",".join(lead.body for lead in leads) + b"]"
         path = f"/api/v1/leads/create/{quote(campaign_id, safe='')}/"
         with self._pauses_heeded():
-            token = self._login.token()
+            token = self._login.at_hand()
             received = self._transport.send("POST", path, token=token, content=content)
             verdict = judge(Call.CREATE, received.answer)
             if verdict is Verdict.LOGIN and self._login.renew(token):
@@ -232,9 +233,10 @@ class LeadsApi:
 
     @contextmanager
     def _pauses_heeded(self) -> Iterator[None]:
-        """Whoever hears of a pause tells the whole business at once."""
+        """Whoever hears of a pause tells the whole business at once, whatever else was wrong."""
         try:
             yield
-        except Paused as error:
-            self._paused(error.retry_after_s)
+        except ApiError as error:
+            if isinstance(error, Paused) or error.answer.asks_for_a_pause:
+                self._paused(error.answer.retry_after_s)
             raise

@@ -93,8 +93,10 @@ def _advice(verdict: Verdict, call: Call, answer: Answer) -> str:
         return _FOUR
     if 300 <= status < 400:
         return "the API answers from another address: check LEADLOOP_API_URL"
-    no_page = call is Call.READ and verdict is Verdict.RESEND
-    if 200 <= status < 300 and (no_page or answer.body is UNREADABLE):
+    no_page = call is Call.READ and verdict is Verdict.RESEND and 200 <= status < 300
+    # Only where it made the verdict what it is: other errors may well come with a page.
+    unread = answer.body is UNREADABLE and (200 <= status < 300 or status in (400, 404, 409, 422))
+    if no_page or unread:
         return (
             "the answer is not the vendor's JSON, or broke off (a proxy or a login page?): check"
             " LEADLOOP_API_URL"

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from leadloop.client.errors import Stopped, error_for
@@ -29,6 +29,13 @@ class Login(Protocol):
             ApiError: the vendor gave none.
         """
 
+    def at_hand(self) -> str:
+        """The token that was got last, at once: even where it is about to end, or being renewed.
+
+        Raises:
+            ApiError: there has been none so far, and the vendor gave none.
+        """
+
     def renew(self, rejected: str) -> bool:
         """Get another token in place of one that was rejected; False where there is none."""
 
@@ -40,6 +47,10 @@ class FixedToken:
         self._token = token
 
     def token(self) -> str:
+        """The token."""
+        return self._token
+
+    def at_hand(self) -> str:
         """The token."""
         return self._token
 
@@ -88,6 +99,15 @@ class PasswordGrant:
                 self._grant = self._renewed()
             return self._grant.access_token
 
+    def at_hand(self) -> str:
+        """The last token, without waiting for whoever renews it; one to begin with if need be.
+
+        Raises:
+            ApiError: there has been none so far, and the vendor gave none.
+        """
+        grant = self._grant
+        return self.token() if grant is None else grant.access_token
+
     def renew(self, rejected: str) -> bool:
         """Replace a rejected token, once for all the threads that saw it rejected.
 
@@ -106,7 +126,7 @@ class PasswordGrant:
                 return self._ask(form)
             except Stopped:
                 # A refresh token may have ended or been revoked; the password has not.
-                self._grant = None
+                self._grant = replace(self._grant, refresh_token=None)
         return self._ask({"grant_type": "password"})
 
     def _ask(self, form: Mapping[str, str]) -> _Grant:

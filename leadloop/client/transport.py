@@ -1,18 +1,25 @@
 """HTTP by `requests`: sends one request, turns whatever happens into an Answer."""
 
+import gzip
+import io
 import ssl
 import threading
+import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from traceback import walk_tb
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from leadloop.core import storable
+from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
 _BEFORE_SENDING = (
@@ -21,21 +28,24 @@ _BEFORE_SENDING = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidHeader,
 )
-# What OpenSSL says where both sides never came to speak.
-_NO_HANDSHAKE = {
-    "NO_PROTOCOLS_AVAILABLE",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE",
-    "TLSV1_ALERT_PROTOCOL_VERSION",
-    "UNSUPPORTED_PROTOCOL",
-    "WRONG_VERSION_NUMBER",
-}
+#: The most that the body of an answer may hold, packed or not: a page of thousands of results holds
+#: a few MB, and nothing that this machine cannot hold may end a run.
+_LARGEST_BODY = 64 * 2**20
+_GZIP = ("gzip", "x-gzip")
+# Read at once, or as much of it as has come.
+_PIECE = 2**18
+# For a Retry-After that says neither how long nor until when.
+_PAUSE_FOR_NONSENSE_S = 60.0
 # A clock that says anything else is none, and no time may be added to the last years there are.
 _YEARS = range(1970, 9000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for a connection, and between the bytes of an answer."""
+    """Seconds to wait for a connection, and for an answer.
+
+    `read_s` is the longest silence, and also how long a body may take from its headers to its end.
+    """
 
     connect_s: float = 5.0
     read_s: float = 60.0
@@ -69,6 +79,9 @@ class Transport:
         self._base_url = base_url.rstrip("/")
         self._timeouts = (timeouts.connect_s, timeouts.read_s)
         self._session = requests.Session()
+        host = urlsplit(self._base_url).hostname or ""
+        # A proxy for this machine is nobody's intention, and could read the token in plain http.
+        self._proxies = {"no_proxy": host} if is_loopback(host) else None
         adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -88,7 +101,7 @@ class Transport:
         """Send one request, once. Whatever goes wrong becomes the answer's `failure`."""
         with self._counting:
             self.requests_sent += 1
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
         if content is not None:
             headers["Content-Type"] = "application/json"
         try:
@@ -100,13 +113,15 @@ class Transport:
                 headers=headers,
                 auth=BearerAuth(token),
                 timeout=self._timeouts,
+                proxies=self._proxies,
                 allow_redirects=False,
                 stream=True,
             )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             return Received(answer=_absence(error), vendor_now=None)
+        _, read_s = self._timeouts
         with response:
-            return _received(response)
+            return _received(response, until=time.monotonic() + read_s)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -121,11 +136,19 @@ def _absence(error: Exception) -> Answer:
         isinstance(error, _BEFORE_SENDING)
         or isinstance(reason, NewConnectionError)
         or isinstance(root, ssl.SSLCertVerificationError | LocationParseError)
-        or (isinstance(root, ssl.SSLError) and root.reason in _NO_HANDSHAKE)
+        or _in_handshake(root)
     )
     return Answer(
         failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(root).__name__
     )
+
+
+def _in_handshake(error: BaseException) -> bool:
+    """Whether it was raised while both sides agreed on TLS: the request is sent only after that.
+
+    What OpenSSL says does not tell: plain text in the midst of an answer is a "wrong version" too.
+    """
+    return any(frame.f_code.co_name == "do_handshake" for frame, _ in walk_tb(error.__traceback__))
 
 
 def _root(error: BaseException) -> BaseException:
@@ -135,26 +158,63 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _received(response: requests.Response) -> Received:
+def _received(response: requests.Response, *, until: float) -> Received:
+    told_at = _http_date(response.headers.get("Date"))
     answer = Answer(
         status=response.status_code,
-        body=_body(response),
-        retry_after_s=_retry_after(response.headers.get("Retry-After")),
+        body=_body(response, until),
+        retry_after_s=_retry_after(response.headers.get("Retry-After"), told_at),
     )
-    return Received(answer=answer, vendor_now=_http_date(response.headers.get("Date")))
+    return Received(answer=answer, vendor_now=told_at)
 
 
-def _body(response: requests.Response) -> Any:
+def _body(response: requests.Response, until: float) -> Any:
     try:
-        content = response.content
+        content = _unpacked(response, _content(response, until))
         if content.strip():
             return storable.loads(storable.decode(content))
-    except (requests.RequestException, ValueError):
+    except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.
     headers = response.headers
     ends_as_told = "Content-Length" in headers or "Transfer-Encoding" in headers
     return None if ends_as_told or response.status_code == 204 else UNREADABLE
+
+
+def _content(response: requests.Response, until: float) -> bytes:
+    """The bytes of the body as they were sent.
+
+    The read time-out holds for each byte anew, so an answer that drips would never end: `until` is
+    looked at between reads, each of which returns what has come.
+
+    Raises:
+        HTTPError: it broke off.
+        ValueError: it is too large, or came too slowly.
+    """
+    content = bytearray()
+    while piece := response.raw.read1(_PIECE, decode_content=False):
+        content += piece
+        if len(content) > _LARGEST_BODY:
+            raise ValueError("the body is too large")
+        if time.monotonic() > until:
+            raise ValueError("the body comes too slowly")
+    return bytes(content)
+
+
+def _unpacked(response: requests.Response, content: bytes) -> bytes:
+    """The body without its gzip, which is all that we ask for.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is not gzip, or broke off.
+        ValueError: it is too large.
+    """
+    if not content or response.headers.get("Content-Encoding", "").lower() not in _GZIP:
+        return content
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(_LARGEST_BODY + 1)
+    if len(unpacked) > _LARGEST_BODY:
+        raise ValueError("the body is too large")
+    return unpacked
 
 
 def _http_date(text: str | None) -> datetime | None:
@@ -166,8 +226,16 @@ def _http_date(text: str | None) -> datetime | None:
     return told if told and told.year in _YEARS else None
 
 
-def _retry_after(text: str | None) -> float | None:
-    """Seconds; the header may also hold a date, which is taken as one pause of a minute."""
+def _retry_after(text: str | None, told_at: datetime | None) -> float | None:
+    """Seconds from the answer on; a date is counted by the vendor's clock, or else by ours.
+
+    However long that is: the budget of the business says how much of it is heeded.
+    """
     if text is None:
         return None
-    return float(text) if text.strip().isdecimal() else 60.0
+    if text.strip().isdecimal():
+        return float(text)
+    until = _http_date(text)
+    if until is None:
+        return _PAUSE_FOR_NONSENSE_S
+    return max(0.0, (until - (told_at or datetime.now(UTC))).total_seconds())

@@ -71,6 +71,11 @@ class Answer:
     body: Any = None
     retry_after_s: float | None = None
 
+    @property
+    def asks_for_a_pause(self) -> bool:
+        """Whether it says when to come back, besides whatever its status says of the request."""
+        return self.status is not None and self.status >= 400 and self.retry_after_s is not None
+
     def __str__(self) -> str:
         """A name for logs: the status alone, since bodies repeat personal data."""
         if self.failure is None:
@@ -106,9 +111,9 @@ def judge(call: Call, answer: Answer) -> Verdict:
         # Maintenance that says when to come back has refused the request by design. A bare 503
         # may as well come from a proxy that lost patience with a vendor still at work.
         return Verdict.PAUSE
-    if answer.status == 404 and call is Call.DISABLE:
-        # It may be one lead of the list that is unknown: splitting finds out.
-        return Verdict.REFUSED
+    if call in (Call.CREATE, Call.DISABLE) and _blames_leads(call, answer.status):
+        # A proxy's page, or half of an answer, is nobody's word about the leads.
+        return Verdict.STOP if answer.body is UNREADABLE else Verdict.REFUSED
     if answer.status == 413 and call is Call.LOGIN:
         # There is nothing to send less of.
         return Verdict.STOP
@@ -120,6 +125,11 @@ def judge(call: Call, answer: Answer) -> Verdict:
         return Verdict.STOP
     # 5xx, and redirects that commonly follow a success (302, 303).
     return _unknown(call)
+
+
+def _blames_leads(call: Call, status: int) -> bool:
+    # The 404 of a disable may mean one lead of the list that is unknown: splitting finds out.
+    return _STATUSES.get(status) is Verdict.REFUSED or (status == 404 and call is Call.DISABLE)
 
 
 def _unknown(call: Call) -> Verdict:

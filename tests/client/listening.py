@@ -3,18 +3,21 @@
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 RESET = b"RESET"
+
+Bytes = bytes | Iterable[bytes]
 
 
 @dataclass
 class Listener:
     """Answers each request with the next of `answers`, the last one for ever; keeps the requests.
 
-    An answer is the whole of its bytes; `RESET` resets the connection, after the request was read.
+    An answer is the whole of its bytes, or pieces of it, which may take their time to come; `RESET`
+    resets the connection, after the request was read.
     """
 
     url: str
@@ -22,7 +25,7 @@ class Listener:
 
 
 @contextmanager
-def listening(*answers: bytes) -> Iterator[Listener]:
+def listening(*answers: Bytes) -> Iterator[Listener]:
     """Serve on a free port of loopback, one request a connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         listener = Listener(url=f"http://127.0.0.1:{server.getsockname()[1]}")
@@ -43,7 +46,7 @@ def response(status: str, body: bytes | str = b"", *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def _serve(server: socket.socket, listener: Listener, answers: tuple[bytes, ...]) -> None:
+def _serve(server: socket.socket, listener: Listener, answers: tuple[Bytes, ...]) -> None:
     while True:
         try:
             connection, _ = server.accept()
@@ -54,19 +57,21 @@ def _serve(server: socket.socket, listener: Listener, answers: tuple[bytes, ...]
             _answer(connection, listener, answers)
 
 
-def _answer(connection: socket.socket, listener: Listener, answers: tuple[bytes, ...]) -> None:
+def _answer(connection: socket.socket, listener: Listener, answers: tuple[Bytes, ...]) -> None:
     try:
-        listener.requests.append(_read(connection))
+        listener.requests.append(read_request(connection))
         answer = answers[min(len(listener.requests), len(answers)) - 1]
         if answer == RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
-            connection.sendall(answer)
+            for piece in [answer] if isinstance(answer, bytes) else answer:
+                connection.sendall(piece)
     except OSError:
         return  # the client has had enough
 
 
-def _read(connection: socket.socket) -> bytes:
+def read_request(connection: socket.socket) -> bytes:
+    """The whole of one request."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65_536)

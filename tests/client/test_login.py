@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from threading import Event
 
 import pytest
 
@@ -11,6 +12,7 @@ from leadloop.core.verdicts import Call
 from leadloop.sandbox import Handle, Rules
 from tests.client.conftest import Client, Reach
 from tests.client.listening import listening, response
+from tests.client.test_calls import create
 
 _DEFAULTS = {field.name: field.default for field in fields(Rules)}
 RIGHT = {
@@ -61,6 +63,46 @@ def test_a_token_is_renewed_before_it_ends(reach: Reach, vendor: Handle) -> None
     client.find("C1", "a")
     client.find("C1", "a")
     assert kinds(vendor) == ["token 200", "responses 200"] * 2
+
+
+def test_a_create_never_waits_for_a_login(reach: Reach, vendor: Handle) -> None:
+    """Nor does it draw on the budget for one: who opts out meanwhile would be sent.
+
+    Not where the token is about to end, and not while somebody else waits to renew it.
+    """
+    vendor.change(tokens=("nobody-has-this-one",), expires_in=30)
+    waits, goes_on = Event(), Event()
+    goes_on.set()
+
+    def permit(_: Call) -> None:
+        waits.set()
+        assert goes_on.wait(10)
+
+    client = reach(vendor.url, login=lambda transport, _: by_password()(transport, permit))
+    client.log_in()
+    create(client, "a")
+    waits.clear()
+    goes_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        renewing = pool.submit(client.log_in)
+        assert waits.wait(10)
+        create(client, "b")
+        assert not renewing.done()
+        goes_on.set()
+    create(client, "c")
+    assert kinds(vendor) == ["token 200", *["create 201"] * 2, "token 200", "create 201"]
+
+
+def test_a_token_that_ended_before_its_create_is_renewed_and_the_leads_given_back(
+    logged_in: Client, vendor: Handle
+) -> None:
+    """Another turn shows whether they may still be sent."""
+    logged_in.log_in()
+    vendor.change(clock_offset=40_000)
+    with pytest.raises(Resend):
+        create(logged_in, "a")
+    create(logged_in, "a")
+    assert kinds(vendor) == ["token 200", "create 401", "token 200", "create 201"]
 
 
 def test_a_401_renews_once_and_sends_again(logged_in: Client, vendor: Handle) -> None:

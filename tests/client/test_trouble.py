@@ -1,9 +1,14 @@
+import gzip
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from leadloop.client.errors import ApiError, InDoubt, Paused, Refused, Resend, Stopped
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
-from tests.client.listening import RESET, listening, response
+from tests.client.listening import RESET, listening, read_request, response
 from tests.client.test_calls import HOUR, create, sendable
 
+_LOOPBACK = IPv4Address("127.0.0.1")
 SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")
 
 
@@ -62,10 +68,10 @@ def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, u
 
 
 def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
-    """The token is not sent."""
+    """The token is not sent, so a create is not in doubt: it closes instead of shaking hands."""
     with listening(response("200 OK")) as listener:
-        with fails(Resend):
-            a_read(reach(listener.url.replace("http:", "https:")))
+        with fails(Resend, "no connection"):
+            a_create(reach(listener.url.replace("http:", "https:")))
         assert b"sandbox-token" not in b"".join(listener.requests)
 
 
@@ -90,6 +96,36 @@ def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) ->
         answering.join(timeout=10)
 
 
+def test_plain_text_within_tls_does_not_mean_that_nothing_was_sent(
+    reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middlebox that cuts in after the request: the vendor may have carried it out."""
+    file = _self_signed(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    requests: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(
+            target=_answer_in_plain_text, args=(server, context, requests), daemon=True
+        )
+        answering.start()
+        with fails(InDoubt, r"no answer \(SSLError\)"):
+            a_create(reach(f"https://127.0.0.1:{server.getsockname()[1]}"))
+        answering.join(timeout=10)
+    assert b'"lead_id"' in requests[0]
+
+
+def _answer_in_plain_text(
+    server: socket.socket, context: ssl.SSLContext, requests: list[bytes]
+) -> None:
+    plain, _ = server.accept()
+    # The wrapped socket takes over the plain one's descriptor, so this is another one of it.
+    with plain.dup() as below, context.wrap_socket(plain, server_side=True) as secure:
+        requests.append(read_request(secure))
+        below.sendall(response("503 Service Unavailable"))
+
+
 def _try_to_accept(server: ssl.SSLSocket) -> None:
     with suppress(ssl.SSLError, OSError):
         server.accept()[0].close()
@@ -101,6 +137,7 @@ def _self_signed(folder: Path) -> Path:
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(_LOOPBACK)]), critical=False)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .sign(key, hashes.SHA256())
@@ -190,6 +227,101 @@ def test_what_a_create_is_told_by_each_answer(
     assert len(listener.requests) == 1, "never sent again by the client itself"
 
 
+def dripping(*pieces: bytes) -> Iterator[bytes]:
+    """The pieces, the last one for ever, each a little later than the one before."""
+    yield from pieces[:-1]
+    while True:
+        time.sleep(0.05)
+        yield pieces[-1]
+
+
+_PACKED = gzip.compress(b" " * 100_000)
+
+
+@CALLS
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 201 Created\r\nContent-Length: 100000\r\n\r\n", b" "),
+        (b"HTTP/1.1 201 Created\r\n\r\n", b" "),
+        (b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (
+            b"HTTP/1.1 201 Created\r\nContent-Encoding: gzip\r\nContent-Length: 9999\r\n\r\n",
+            *(_PACKED[:10], b"\0"),
+        ),
+    ],
+    ids=["length", "until closed", "chunked", "gzip"],
+)
+def test_an_answer_that_drips_ends(
+    reach: Reach, pieces: tuple[bytes, ...], call: Any, error: type[ApiError]
+) -> None:
+    """The read time-out holds for the body as a whole too, not only from byte to byte."""
+    with listening(dripping(*pieces)) as server:
+        begun = time.monotonic()
+        with fails(error, "HTTP 201"):
+            call(reach(server.url, read_s=0.3))
+        assert time.monotonic() - begun < 3
+
+
+def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain or packed small: what this machine may not be able to hold is not read to its end."""
+    monkeypatch.setattr("leadloop.client.transport._LARGEST_BODY", 99_999)
+    packed = response("201 Created", _PACKED, "Content-Encoding: gzip")
+    with listening(response("201 Created", b" " * 100_000), packed) as server:
+        for _ in range(2):
+            with fails(InDoubt):
+                a_create(reach(server.url))
+
+
+def test_a_packed_answer_is_read(reach: Reach) -> None:
+    """Pages shrink to a tenth; two members make one body, and half of one is none."""
+    first, second = gzip.compress(b'{"count": 0,'), gzip.compress(b' "results": []}')
+    with listening(
+        response("200 OK", first + second, "Content-Encoding: GZIP"),
+        response("200 OK", first + second[:-9], "Content-Encoding: gzip"),
+    ) as server:
+        client = reach(server.url)
+        assert client.everything("C1", page=1, page_size=1).count == 0
+        with fails(Resend):
+            client.everything("C1", page=1, page_size=1)
+        assert b"Accept-Encoding: gzip\r\n" in server.requests[0]
+
+
+def test_connections_are_kept(reach: Reach) -> None:
+    """An answer that was read to its end, empty or not, leaves its connection to the next one."""
+    peers: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(b'{"count": 0, "results": []}')
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(b"")
+
+        def _answer(self, body: bytes) -> None:
+            peers.append(self.client_address)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        client = reach(f"http://127.0.0.1:{server.server_port}")
+        for call in (a_create, a_read, a_disable, a_read):
+            call(client)
+        client.transport.close()
+        server.shutdown()
+    assert len(peers) == 4
+    assert len(set(peers)) == 1
+
+
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content"])
 def test_every_success_is_one(reach: Reach, status: str) -> None:
     """With no body at all, too."""
@@ -198,24 +330,61 @@ def test_every_success_is_one(reach: Reach, status: str) -> None:
         assert len(listener.requests) == 1
 
 
+_AT_TWO = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
+
+
 @pytest.mark.parametrize(
-    ("header", "seconds"),
+    ("headers", "seconds"),
     [
-        ("Retry-After: 7", 7.0),
-        ("Retry-After:  120 ", 120.0),
-        ("Retry-After: Sat, 31 Jan 2026 14:00:00 GMT", 60.0),
-        ("Retry-After: soon", 60.0),
-        ("X-Nothing: 1", None),
+        (["Retry-After: 7"], 7.0),
+        (["Retry-After:  120 "], 120.0),
+        (["Retry-After: Sat, 31 Jan 2026 14:00:25 GMT", _AT_TWO], 25.0),
+        (["Retry-After: Sat, 31 Jan 2026 13:59:00 GMT", _AT_TWO], 0.0),
+        (["Retry-After: Sat, 31 Jan 2026 14:00:00 GMT", "Date: lately"], 0.0),
+        (["Retry-After: soon"], 60.0),
+        (["X-Nothing: 1"], None),
     ],
 )
 def test_how_long_the_vendor_asks_us_to_wait(
-    reach: Reach, header: str, seconds: float | None
+    reach: Reach, headers: list[str], seconds: float | None
 ) -> None:
-    """In seconds; a date or nonsense is taken as a minute."""
-    with listening(response("429 Too Many Requests", b"", header)) as listener:
+    """In seconds, or until a moment by its own clock; nonsense is taken as a minute."""
+    with listening(response("429 Too Many Requests", b"", *headers)) as listener:
         with pytest.raises(Paused) as caught:
             a_read(reach(listener.url))
         assert caught.value.retry_after_s == seconds
+
+
+def test_a_vendor_without_a_clock_is_waited_for_by_ours(reach: Reach) -> None:
+    """An answer need not have a Date."""
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    with listening(response("429 Too Many Requests", b"", f"Retry-After: {moment}")) as listener:
+        with pytest.raises(Paused) as caught:
+            a_read(reach(listener.url))
+        assert 90 < (caught.value.retry_after_s or 0) <= 100
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, Stopped), (404, Stopped), (408, Resend), (500, InDoubt)]
+)
+def test_whoever_asks_for_a_pause_gets_it(reach: Reach, status: int, error: type[ApiError]) -> None:
+    """Nobody of the business sends anything; what becomes of the request is another matter."""
+    with listening(response(f"{status} Later", b"", "Retry-After: 7")) as listener:
+        client = reach(listener.url)
+        with fails(error, f"HTTP {status}"):
+            a_create(client)
+        assert client.pauses == [7.0]
+
+
+def test_a_success_pauses_nobody(reach: Reach) -> None:
+    """Nor does a redirect, whose Retry-After is about the other address."""
+    moved = response("307 Moved", b"", "Location: /x", "Retry-After: 7")
+    with listening(response("202 Accepted", b"", "Retry-After: 7"), moved) as listener:
+        client = reach(listener.url)
+        a_create(client)
+        with fails(Stopped):
+            a_create(client)
+        assert client.pauses == []
 
 
 @pytest.mark.parametrize("call", [a_create, a_disable, a_read])
@@ -257,6 +426,29 @@ def test_a_netrc_file_does_not_replace_the_token(
     assert b"Basic" not in listener.requests[0]
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_between_us_and_this_machine(
+    reach: Reach, monkeypatch: pytest.MonkeyPatch, name: str, host: str
+) -> None:
+    """It would be told the token in the clear: plain http is for loopback alone."""
+    with listening(response("201 Created")) as proxy, listening(response("201 Created")) as server:
+        monkeypatch.setenv(name, proxy.url)
+        a_create(reach(server.url.replace("127.0.0.1", host)))
+        assert len(server.requests) == 1
+        assert proxy.requests == []
+
+
+def test_a_proxy_is_used_for_the_vendor(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for a tunnel, and is told no token; where it gives none, nothing was sent."""
+    with listening(response("503 Service Unavailable")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with fails(Resend, "no connection"):
+            a_create(reach("https://vendor.invalid"))
+        assert proxy.requests[0].startswith(b"CONNECT vendor.invalid:443 ")
+        assert b"sandbox-token" not in proxy.requests[0]
+
+
 def test_every_request_is_counted(client: Client) -> None:
     """Answered or not: the contract's `requests`."""
     create(client, "a")
@@ -272,6 +464,17 @@ def test_a_port_that_answers_nothing_at_all(reach: Reach) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with fails(InDoubt, "no answer"):
             a_create(reach(url, read_s=0.2))
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("call", [a_create, a_disable])
+def test_a_proxy_s_refusal_blames_no_lead(
+    client: Client, vendor: Handle, call: Any, status: int
+) -> None:
+    """A person must look: a good lead is not given up for it, and no list is split."""
+    vendor.fault(kind="status", status=status, body="html")
+    with fails(Stopped, f"HTTP {status}; .*LEADLOOP_API_URL"):
+        call(client)
 
 
 @pytest.mark.parametrize("call", [a_create, a_disable, a_read])

@@ -127,6 +127,18 @@ def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
     assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a", "b"}
 
 
+def test_a_proxy_in_the_vendors_place_fails_no_opt_out(database: Database, vendor: Handle) -> None:
+    """Its page says nothing of anybody: one request, the run stops, and all stay requested."""
+    lead_ids = [f"L{number}" for number in range(32)]
+    push(database, *lead_ids)
+    books.opt_out(database, *lead_ids)
+    vendor.fault(route="disable", kind="status", status=404, body="html")
+    with pytest.raises(CampaignsFailed, match="LEADLOOP_API_URL") as caught:
+        disable_leads()
+    assert caught.value.summary["requests"] == 1
+    assert set(books.opt_outs(database).values()) == {"requested"}
+
+
 def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: Handle) -> None:
     """What the vendor repeats of a person who opted out does not get into `last_error`."""
     vendor.fault(route="disable", kind="status", status=404)

@@ -94,6 +94,21 @@ def test_every_documented_status(
     assert judge(Call.READ, answer) is read
 
 
+@pytest.mark.parametrize("status", [400, 409, 422])
+@pytest.mark.parametrize("call", [Call.CREATE, Call.DISABLE])
+def test_a_refusal_that_cannot_be_read_blames_no_lead(call: Call, status: int) -> None:
+    """A proxy's page, or half an answer: a good lead must not be given up for it."""
+    answer = Answer(status=status, body=UNREADABLE)
+    assert judge(call, answer) is Verdict.STOP
+    assert "LEADLOOP_API_URL" in str(error_for(Verdict.STOP, call, answer))
+
+
+def test_a_page_of_html_in_place_of_every_disable_stops() -> None:
+    """A 404 may be one unknown lead only where the vendor says so in its own words."""
+    assert judge(Call.DISABLE, Answer(status=404, body=UNREADABLE)) is Verdict.STOP
+    assert judge(Call.DISABLE, Answer(status=404, body={"detail": "?"})) is Verdict.REFUSED
+
+
 def test_a_login_that_is_too_large_is_the_end() -> None:
     """There is nothing to send less of, and no lead to blame."""
     assert judge(Call.LOGIN, Answer(status=413)) is Verdict.STOP
