@@ -316,7 +316,8 @@ def verdicts_page() -> str:
         "Verdicts",
         "What each answer of the vendor's means, for each call: the whole of"
         " `leadloop.core.verdicts.judge`. Any other 4xx is `stop`; any other 5xx is as 500."
-        " Whatever the verdict, a status from 400 on with `Retry-After` makes the whole business pause.",
+        " Whatever the verdict, a status from 400 on with `Retry-After` makes the whole business"
+        " pause.",
         _table(["verdict", "what is done"], [[_code(v), _MEANINGS[v]] for v in Verdict]),
         _table(
             ["answer", *map(_code, Call)],

@@ -25,6 +25,7 @@ EVENTS: Mapping[str, str] = {
     "in_doubt": "leadloop.leads.in-doubt",
     "late": "leadloop.outcomes.late",
     "failed": "leadloop.opt-outs.failed",
+    "waiting": "leadloop.opt-outs.waiting",
 }
 _MOST_ROWS = 100
 _MOST_NAMED = 3

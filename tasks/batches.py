@@ -1,7 +1,5 @@
 """Batches of leads that may be sent: claimed, checked, and as full as they get."""
 
-import hashlib
-import hmac
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -196,7 +194,11 @@ class Batches:
         """Those whose numbers have not opted out under another lead; the others are cancelled."""
         if self._run.campaign.sends_opted_out_numbers or not batch.leads:
             return batch.leads
-        keys = {lead.lead_id: self._number_key(lead.e164) for lead in batch.leads if lead.e164}
+        keys = {
+            lead.lead_id: suppression.hashed(self._key, lead.e164)
+            for lead in batch.leads
+            if lead.e164
+        }
         suppressed = self._suppressed(list(keys.values()))
         stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
         if stopped:
@@ -226,9 +228,6 @@ class Batches:
 
     def _key_of(self, lead: suppression.OptedOut) -> bytes | None:
         try:
-            return self._number_key(e164(lead.phone_number or "", lead.region))
+            return suppression.hashed(self._key, e164(lead.phone_number or "", lead.region))
         except InvalidLead:
             return None
-
-    def _number_key(self, number: str) -> bytes:
-        return hmac.digest(self._key, number.encode(), hashlib.sha256)
