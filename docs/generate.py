@@ -339,6 +339,7 @@ _COUNTS = {
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs given up after the vendor refused them three times",
+    "waiting": "opt-outs that have waited for more than 15 minutes when the run ends",
     "windows": "windows read and stored",
     "pages": "pages read, repeated readings included",
     "seen": "distinct results read",
