@@ -8,13 +8,13 @@ from typing import Any
 
 from prefect import Task
 
-from tasks import budget, disable, poll, push
+from tasks import audit, budget, disable, poll, push
 
 
 def hurry(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Shorten the pauses by `put` (setattr, or one that is undone later)."""
     put(budget, "_DEFAULT_PAUSE_S", 0.01)
-    for module in (disable, poll, push):
+    for module in (audit, disable, poll, push):
         # Prefect reads the pauses off the task at each run.
         for task in [item for item in vars(module).values() if isinstance(item, Task)]:
             put(task, "retry_delay_seconds", [0.01])

@@ -39,6 +39,8 @@ def run(name: str) -> None:
     if name == "backfill-outcomes":
         now = datetime.now(UTC)
         more = {"after": now - timedelta(hours=1), "before": now}
+    if name == "audit-leads":
+        more = {"repair": True}
     try:
         print(FLOWS[name](**more))
     except Exception:

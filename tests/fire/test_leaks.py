@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN
 from tests.client.listening import Listener, listening, response
+from tests.conftest import Ran
+from tests.watching import watched
 
 pytestmark = pytest.mark.servers
 
@@ -25,7 +27,14 @@ NAME, CUSTOM, ANSWER = "Quixotina Zanzibarsky", "canary-custom-5fa1", "canary-an
 TOKEN, PASSWORD, SECRET = "canary-token-91c3", "canary-password-60d4", "canary-secret-18e5"
 DATABASE_PASSWORD = "canary-database-password-42f6"
 
-_ALL = ("sync-leads", "disable-leads", "push-leads", "poll-outcomes", "backfill-outcomes")
+_ALL = (
+    "sync-leads",
+    "disable-leads",
+    "push-leads",
+    "poll-outcomes",
+    "backfill-outcomes",
+    "audit-leads",
+)
 
 
 def phones() -> list[str]:
@@ -47,6 +56,7 @@ class Stage:
     elsewhere: Listener
     directory: Path
     prefect: str
+    events: list[str] = field(default_factory=list)
 
     def add(self, *numbers: int) -> None:
         """Leads that nobody has sent yet."""
@@ -63,16 +73,22 @@ class Stage:
         self.vendor.put([{**fixed, "lead_id": f"L{number}"} for number in numbers])
 
     def run(self, *flows: str, **more: str) -> str:
-        """Everything that flows say in a process that logs all it can."""
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.fire.loud", *flows],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **_loud(self.prefect), **more},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return ran.stdout + ran.stderr
+        """Everything that flows say in a process that logs all it can; their events are kept."""
+        said: list[str] = []
+
+        def work() -> None:
+            ran = subprocess.run(
+                [sys.executable, "-m", "tests.fire.loud", *flows],
+                cwd=Path(__file__).parents[2],
+                env={**os.environ, **_loud(self.prefect), **more},
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            said.append(ran.stdout + ran.stderr)
+
+        self.events.extend(event.model_dump_json() for event in watched(self.prefect, work))
+        return "".join(said)
 
 
 def _loud(prefect: str) -> dict[str, str]:
@@ -118,6 +134,7 @@ def require_secrecy(stage: Stage, said: str) -> None:
     places = {
         "what the process wrote": said,
         "Prefect": prefects(stage),
+        "Prefect's events": "\n".join(stage.events),
         "our own tables": ours(stage.database),
     }
     for place, text in places.items():
@@ -192,7 +209,13 @@ def test_nothing_leaks_where_all_is_well(stage: Stage) -> None:
     first = stage.run("push-leads")
     stage.process(*range(1, 6))
     books.opt_out(stage.database, "L1", "unknown", reason=NAME)
+    # Differences, for the audit to tell of.
+    change = "UPDATE leadloop.leads SET contact_name = :name, phone_number = :phone"
+    other = {"name": "Zanzibarsky the Other", "phone": phones()[39]}
+    books.run(stage.database, f"{change} WHERE lead_id = 'L2'", **other)
     require_secrecy(stage, first + stage.run(*_ALL))
+    assert "leadloop-audit" in prefects(stage)
+    assert any("leadloop.audit.differences" in event for event in stage.events)
     assert set(books.statuses(stage.database).values()) == {"created", "rejected", "cancelled"}
     assert len(books.outcomes(stage.database)) == 5
 
@@ -232,7 +255,7 @@ def test_nothing_leaks_where_the_vendor_fails(stage: Stage) -> None:
         vendor.clear_faults()
         vendor.fault(every=1, **stop)
         stage.add(number)
-        said += stage.run("push-leads", "poll-outcomes")
+        said += stage.run("push-leads", "poll-outcomes", "audit-leads")
     require_secrecy(stage, said)
 
 
@@ -283,7 +306,35 @@ def test_nothing_leaks_where_postgres_fails(stage: Stage) -> None:
                 f"CREATE TRIGGER tells BEFORE INSERT OR UPDATE ON leadloop.{table}"
                 " FOR EACH ROW EXECUTE FUNCTION public.tell_all()",
             )
-        said += stage.run("disable-leads", "push-leads", "poll-outcomes")
+        said += stage.run("disable-leads", "push-leads", "audit-leads", "poll-outcomes")
         for table in tables:
             books.run(stage.database, f"DROP TRIGGER tells ON leadloop.{table}")
     require_secrecy(stage, said)
+
+
+def test_nothing_leaks_on_the_screen(stage: Stage, leadloop: Callable[..., Ran]) -> None:
+    """What a person sees of commands that go well, are refused, or reach nobody."""
+    where = {"PREFECT_API_URL": stage.prefect}
+    stage.add(*range(4))
+    ran = [leadloop("push", **where)]
+    stage.process(*range(4))
+    books.run(stage.database, "UPDATE leadloop.leads SET contact_name = 'Zanzibarsky'")
+    ran += [leadloop("audit", "--repair", **where), leadloop("audit", "--json", **where)]
+    assert {each.code for each in ran} == {0}
+    assert "name differs" in ran[1].out
+    stage.vendor.fault(every=1, kind="status", status=400, detail=words())
+    stage.add(4)
+    failed = [leadloop(command, **where) for command in ("poll", "audit")]
+    rejected = leadloop("push", **where)
+    stage.vendor.change(tokens=("another",))
+    failed.append(leadloop("audit", "--json", **where))
+    url = f"postgresql://u:{DATABASE_PASSWORD}@127.0.0.1:1/gone"
+    gone = {"LEADLOOP_DATABASE_URL": url, **where}
+    failed += [leadloop(command, **gone) for command in ("audit", "status")]
+    odd = f"lead_id,phone_number,contact_name,state_code,plan\na,{phones()[9]},{NAME}\n"
+    (stage.directory / "odd.csv").write_text(odd)
+    loaded = leadloop("load", "odd.csv", "--campaign", CAMPAIGN)
+    assert 0 not in {each.code for each in failed}
+    said = "\n".join(each.out + each.err for each in [*ran, *failed, rejected, loaded])
+    found = {canary for canary in canaries() if canary in said}
+    assert found == set(), [line for line in said.splitlines() if any(c in line for c in found)][:3]

@@ -1,18 +1,13 @@
 """`audit-leads`, against the sandbox over real HTTP."""
 
-import asyncio
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
-from prefect.events import Event, emit_event
-from prefect.events.clients import PrefectEventSubscriber
-from prefect.events.filters import EventFilter, EventNameFilter
 
 from db.database import Database
 from flows.audit import COUNTS, audit_leads
@@ -25,6 +20,7 @@ from leadloop.sandbox import Handle
 from tasks.listing import in_order
 from tasks.workplace import Threads
 from tests import books
+from tests.watching import watched
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -553,7 +549,7 @@ def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefe
     push(database, "lead-a", "lead-b")
     books.add_campaign(database, "C2")
     set_status(database, "lead-a", "rejected")
-    events = watched(prefect, "leadloop.audit.differences", audit_leads)
+    events = watched(prefect, audit_leads, "leadloop.audit.differences")
     assert [(event.resource.id, event.payload) for event in events] == [
         ("leadloop.campaign.C1", {"rejected_but_there": 1})
     ]
@@ -566,24 +562,3 @@ def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefe
     assert set(rows) == set(COUNTS)
     assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
     assert "lead-a" not in str(artifact)
-
-
-def watched(api_url: str, name: str, work: Callable[[], object]) -> list[Event]:
-    """The events of a name that a piece of work causes, as an automation would get them.
-
-    One more is emitted after it, so that the wait has an end.
-    """
-
-    async def watch() -> list[Event]:
-        only = EventFilter(event=EventNameFilter(name=[name, "leadloop.tests.end"]))
-        seen: list[Event] = []
-        async with PrefectEventSubscriber(api_url, filter=only) as events:
-            await asyncio.to_thread(work)
-            emit_event("leadloop.tests.end", resource={"prefect.resource.id": "tests"})
-            async for event in events:
-                if event.event == "leadloop.tests.end":
-                    break
-                seen.append(event)
-        return seen
-
-    return asyncio.run(asyncio.wait_for(watch(), 60))
