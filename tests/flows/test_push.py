@@ -107,6 +107,25 @@ def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: 
     assert 0 < limit < 100
 
 
+@pytest.mark.parametrize("bytes_each", [50_000, 39_900])
+def test_a_lead_of_many_bytes_makes_no_batch_smaller(
+    database: Database, vendor: Handle, bytes_each: int
+) -> None:
+    """Whether it is too large by itself or just with others: later batches are as full as ever."""
+    vendor.change(max_body_bytes=40_000)
+    books.add_campaign(database)
+    giant = books.lead("giant", custom_fields={"note": "x" * (bytes_each - 200)})
+    books.add_leads(database, *ids(99), giant)
+    push_leads()
+    assert books.statuses(database).pop("giant") == (
+        "rejected" if bytes_each > 40_000 else "created"
+    )
+    assert set(created(vendor)) >= set(ids(99))
+    books.add_leads(database, *[f"M{number}" for number in range(40)])
+    assert push_leads()["requests"] == 1
+    assert books.value(database, "SELECT batch_limit FROM leadloop.campaigns") is None
+
+
 @pytest.mark.parametrize(
     "fault",
     [
