@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from leadloop.core.leads import Lead
 
@@ -68,58 +68,74 @@ WITH alive AS ({_ALIVE}
       FROM leadloop.leads AS lead
      WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids) AND lead.run_id = :run
        AND lead.status = 'sending' AND EXISTS (SELECT FROM alive)
+     ORDER BY lead.lead_id
        FOR NO KEY UPDATE OF lead
 )
 {_DECIDE}
 RETURNING lead.lead_id, lead.status
 """)
 
+# Leads are locked in the order in which the trigger of upstream's opt-outs locks them: in any
+# other, the two could wait for each other, and upstream does not expect its insert to fail.
+_THESE = """these AS (
+    SELECT campaign_id, lead_id FROM leadloop.leads
+     WHERE {}
+     ORDER BY campaign_id, lead_id FOR NO KEY UPDATE
+)"""
+_OF_THESE = "lead.campaign_id = these.campaign_id AND lead.lead_id = these.lead_id"
+
+
+def _change(which: str, change: str) -> TextClause:
+    return text(
+        f"WITH {_THESE.format(which)} UPDATE leadloop.leads AS lead SET {change}"
+        f" FROM these WHERE {_OF_THESE}"
+    )
+
+
 # An answer settles the leads of its own claim alone, whatever has become of the others: work that
 # is repeated because its commit's answer was lost must not touch leads that were claimed again
 # since. It also settles a lead that another run has put in doubt meanwhile.
-_OURS = """
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run AND claim_no = :claim
-   AND status IN ('sending', 'in_doubt')
-"""
+_OF_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim
+       AND status IN ('sending', 'in_doubt')"""
+_OURS = f"lead_id = ANY(:ids) AND {_OF_CLAIM}"
 _CERTAIN = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
+_NEW = f"status = 'new', sent_at = NULL, {_CERTAIN}"
 # Not worth a wait for the disk: a server that crashes at that moment forgets that they are created,
 # never that they were sent, so that they are in doubt and looked up.
 _CREATED = text(f"""
-WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
-UPDATE leadloop.leads
-   SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN} FROM hurry {_OURS}
+WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true)), {_THESE.format(_OURS)}
+UPDATE leadloop.leads AS lead
+   SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
+  FROM hurry, these WHERE {_OF_THESE}
 """)
-_RELEASED = text(f"UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}" + _OURS)
+_RELEASED = _change(_OURS, _NEW)
 # A claim holds its run's row until it is committed: whoever waits for that sees all that it took.
 _AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
-_CLAIM_RELEASED = text(f"""
-UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
- WHERE campaign_id = :campaign AND run_id = :run AND claim_no = :claim
-   AND status IN ('sending', 'in_doubt')
-""")
-_DOUBTED = text(
-    "UPDATE leadloop.leads SET status = 'in_doubt', last_error = :reason,"
-    " doubted_at = clock_timestamp(), looked_up_at = NULL" + _OURS
+_CLAIM_RELEASED = _change(_OF_CLAIM, _NEW)
+_DOUBTED = _change(
+    _OURS,
+    "status = 'in_doubt', last_error = :reason, doubted_at = clock_timestamp(),"
+    " looked_up_at = NULL",
 )
-_CANCELLED = text(
-    "UPDATE leadloop.leads SET status = 'cancelled', sent_at = NULL, last_error = :reason" + _OURS
-)
-_REJECTED = text("""
+_CANCELLED = _change(_OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason")
+_REJECTED = text(f"""
+WITH {_THESE.format(_OURS)}
 UPDATE leadloop.leads AS lead
    SET status = 'rejected', last_error = refused.reason, doubted_at = NULL, looked_up_at = NULL,
        sent_at = CASE WHEN :was_sent THEN lead.sent_at END
-  FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
- WHERE lead.campaign_id = :campaign AND lead.lead_id = refused.lead_id AND lead.run_id = :run
-   AND lead.claim_no = :claim AND lead.status IN ('sending', 'in_doubt')
+  FROM these
+  JOIN unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
+ USING (lead_id)
+ WHERE {_OF_THESE}
 """)
 
 # Who has opted out meanwhile stays: what the vendor has refused it may hold all the same, and it is
 # told so of a lead that is rejected, not of one that is new.
-_PUT_BACK = text("""
-UPDATE leadloop.leads SET status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
-   AND status = 'rejected' AND NOT opted_out
-""")
+_PUT_BACK = _change(
+    """campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
+       AND status = 'rejected' AND NOT opted_out""",
+    "status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT",
+)
 
 # The vendor has its time to show a lead from the moment at which we gave up on the answer: until
 # then it may have been at work on the request.
@@ -165,11 +181,11 @@ _PEOPLE = text("""
 SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custom_fields
   FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """)
-_REQUEUE = text(f"""
-UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
- WHERE campaign_id = ANY(:campaigns) AND status = :status
-   AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
-""")
+_REQUEUE = _change(
+    """campaign_id = ANY(:campaigns) AND status = :status
+       AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))""",
+    _NEW,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

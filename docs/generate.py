@@ -297,7 +297,8 @@ _MEANINGS = {
     " rejected.",
     Verdict.REFUSED: "The vendor takes none of it as it stands. Leads that it names are rejected;"
     " where it names none, the batch is halved until the culprits stand alone.",
-    Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the smaller size remembered.",
+    Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the size that is taken"
+    " remembered (unless it was one lead that was too large).",
     Verdict.RESEND: "Not carried out, or harmless to repeat: sent again after a pause.",
     Verdict.PAUSE: "Not carried out. The whole business sends nothing for as long as the vendor"
     " asks (5 s where it does not say), then it is sent again.",

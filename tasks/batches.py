@@ -1,9 +1,10 @@
 """Batches of leads that may be sent: claimed, checked, and as full as they get."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from db import leads, runs, suppression
@@ -20,13 +21,42 @@ _NOTED_AT_ONCE = 1000
 _NUMBER_OPTED_OUT = "its phone number has opted out under another lead"
 
 
+class Sizes:
+    """How many leads of one batch, and of parts of it, the vendor called too many (413) or took."""
+
+    def __init__(self) -> None:
+        self._too_large = sys.maxsize
+        self._taken = 0
+
+    def too_large(self, amount: int) -> None:
+        """So many got a 413."""
+        self._too_large = min(self._too_large, amount)
+
+    def taken(self, amount: int) -> None:
+        """So many did not."""
+        self._taken = max(self._taken, amount)
+
+    @property
+    def limit(self) -> int | None:
+        """The most that the vendor takes, where it goes by their number.
+
+        Where it took more at once than what it called too large, it goes by something else: a lead
+        of many bytes says nothing about those beside it.
+        """
+        return self._taken if 0 < self._taken < self._too_large < sys.maxsize else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Leads of ours, `sending` on record, and the turn in which their request may leave."""
+    """Leads of ours, `sending` on record, and the turn in which their request may leave.
+
+    Its parts share its `sizes`.
+    """
 
     claim_no: int
     turn: Turn
     leads: Sequence[Sendable]
+    sizes: Sizes = field(default_factory=Sizes)
 
     def only(self, wanted: Sequence[Sendable]) -> "Batch":
         """A part of it."""

@@ -18,7 +18,7 @@ from leadloop.core.leads import Sendable, custom_texts
 from leadloop.core.progress import watcher
 from leadloop.core.receipts import Reading, read_receipt, says_duplicate, vendors_words, words
 from leadloop.core.verdicts import Call
-from tasks.batches import Batch, Batches
+from tasks.batches import Batch, Batches, Sizes
 from tasks.budget import Turn
 from tasks.doubts import Doubts, LookedUp
 from tasks.refusals import MOST_ALIKE, Refusals
@@ -111,6 +111,7 @@ class Push:
                 batch, share.drained = self._batches.fill(turn, self._batch_size)
                 if batch.leads:
                     self._send(batch)
+                    self._learn_limit(batch.sizes)
                 else:
                     self.run.place.budget.give_back(turn.slot)
         except BaseException:
@@ -187,6 +188,7 @@ class Push:
             ours = self._batches.key(created)
             self.run.place.database.insist(lambda c: leads.record_created(c, ours))
             self._keep_specimen(created.leads[-1])
+            batch.sizes.taken(len(batch.leads))
         self._count(created=len(created.leads))
         self._batches.reject(batch, reasons, was_sent=True)
         self._patience.progress()
@@ -240,15 +242,21 @@ class Push:
             self._halves(batch)
 
     def _smaller(self, batch: Batch, error: TooLarge) -> None:
-        """Halve the batch size, and remember it."""
+        """Send its halves; a lead that is too large by itself is rejected."""
+        batch.sizes.too_large(len(batch.leads))
         if len(batch.leads) == 1:
             self._record(batch, {batch.leads[0].lead_id: str(error.answer)})
+        else:
+            self._halves(batch)
+
+    def _learn_limit(self, sizes: Sizes) -> None:
+        """Remember what a batch has told, once all of its parts are settled."""
+        most = sizes.limit
+        if most is None:
             return
-        most = len(batch.leads) // 2
         self._batch_size = min(self._batch_size, most)
-        with self._batches.released_unless_sent(batch), self.run.place.database.begin() as c:
-            campaigns.learn_batch_limit(c, self.run.campaign.campaign_id, most)
-        self._halves(batch)
+        campaign_id = self.run.campaign.campaign_id
+        self.run.place.database.insist(lambda c: campaigns.learn_batch_limit(c, campaign_id, most))
 
     def _halves(self, batch: Batch) -> None:
         first, second = batch.halves()

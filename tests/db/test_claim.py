@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -265,6 +266,45 @@ def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) ->
         leads.claim(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=2, most=1)
         assert leads.release(connection, first) == 0
     assert books.statuses(database) == {"a": "sending"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        leads.record_created,
+        leads.release,
+        lambda c, batch: leads.record_doubt(c, batch, "x"),
+        lambda c, batch: leads.cancel(c, batch, "x"),
+        lambda c, batch: leads.record_rejected(c, batch, {"z": "x", "a": "y"}, was_sent=True),
+        leads.claim_again,
+    ],
+    ids=["created", "release", "doubt", "cancel", "rejected", "claim again"],
+)
+def test_we_lock_leads_in_the_order_of_upstreams_opt_outs(
+    database: Database, change: Callable[[Connection, Batch], object]
+) -> None:
+    """While we wait for one we hold none that comes after it: upstream never meets a deadlock."""
+    books.add_leads(database, "z", "a")
+    run_id = a_run(database)
+    with database.begin() as connection:
+        claim(connection, run_id)
+    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["z", "a"])
+
+    def ours() -> None:
+        with database.begin() as connection:
+            # The order of the heap, not that of an index.
+            connection.execute(text("SET LOCAL enable_indexscan = off"))
+            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+            change(connection, batch)
+
+    lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as upstream:
+            upstream.execute(lock, {"lead": "a"})
+            changing = pool.submit(ours)
+            books.wait_until_blocked(database)
+            upstream.execute(lock, {"lead": "z"})
+        changing.result(timeout=30)
 
 
 def test_the_vendor_has_its_time_from_the_moment_of_the_doubt(database: Database) -> None:

@@ -1,5 +1,6 @@
 """`push-leads` as a deployment runs it, against the sandbox over real HTTP."""
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle
 from tests import books
 from tests.conftest import Ran
+from tests.own_postgres import own_postgres
 from tests.wire import wire
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -105,6 +107,25 @@ def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: 
     assert set(created(vendor).values()) == {1}
     limit = books.value(database, "SELECT batch_limit FROM leadloop.campaigns")
     assert 0 < limit < 100
+
+
+@pytest.mark.parametrize("bytes_each", [50_000, 39_900])
+def test_a_lead_of_many_bytes_makes_no_batch_smaller(
+    database: Database, vendor: Handle, bytes_each: int
+) -> None:
+    """Whether it is too large by itself or just with others: later batches are as full as ever."""
+    vendor.change(max_body_bytes=40_000)
+    books.add_campaign(database)
+    giant = books.lead("giant", custom_fields={"note": "x" * (bytes_each - 200)})
+    books.add_leads(database, *ids(99), giant)
+    push_leads()
+    assert books.statuses(database).pop("giant") == (
+        "rejected" if bytes_each > 40_000 else "created"
+    )
+    assert set(created(vendor)) >= set(ids(99))
+    books.add_leads(database, *[f"M{number}" for number in range(40)])
+    assert push_leads()["requests"] == 1
+    assert books.value(database, "SELECT batch_limit FROM leadloop.campaigns") is None
 
 
 @pytest.mark.parametrize(
@@ -484,3 +505,37 @@ def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
     assert books.statuses(database, other) == {"a": "created"}
     query = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running' AND campaign_id = :c"
     assert books.value(database, query, c=other) == 0
+
+
+def test_a_postgres_that_is_restarted_under_a_push(
+    vendor: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on or ends in one clear line; then all are created, nobody twice."""
+    with own_postgres(tmp_path / "pg") as server:
+        monkeypatch.setenv("LEADLOOP_DATABASE_URL", server.url)
+        with Database(server.url, connections=1) as database:
+            books.add_campaign(database, batch_size=5)
+            books.add_leads(database, *ids(200))
+        # Requests are on their way while it is down.
+        vendor.fault(route="create", kind="slow", seconds=0.3)
+
+        def restart() -> None:
+            while len(vendor.requests) < 8:
+                time.sleep(0.01)
+            server.stop()
+            server.start()
+
+        with ThreadPoolExecutor(1) as pool:
+            restarting = pool.submit(restart)
+            trouble = ""
+            try:
+                push_leads()
+            except CampaignsFailed as error:
+                trouble = str(error)
+            restarting.result(timeout=60)
+        assert re.fullmatch("(campaign C1: .*Postgres.*(cut|refused).*)?", trouble)
+        vendor.clear_faults()
+        push_leads()
+        with Database(server.url, connections=1) as database:
+            assert set(books.statuses(database).values()) == {"created"}
+    assert created(vendor) == dict.fromkeys(ids(200), 1)

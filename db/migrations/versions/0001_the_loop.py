@@ -45,7 +45,7 @@ COMMENT ON COLUMN leadloop.campaigns.specimen_lead_id IS
     'The lead on which it is tried: one of those that the vendor took last.';
 COMMENT ON COLUMN leadloop.campaigns.specimen_at IS 'When the vendor took it.';
 COMMENT ON COLUMN leadloop.campaigns.batch_limit IS
-    'Learned: the batch size after the vendor called a batch too large (413).';
+    'Learned: the most leads that the vendor took at once where it called more too large (413).';
 """
 
 RUNS = """
