@@ -20,9 +20,13 @@ _DUPLICATE = re.compile(
 )
 #: A duplicate of something else than the id, a person on some list, a thing that does *not* exist.
 _NO_DUPLICATE = re.compile(
-    r"phone|number|e-?mail|\blist\b|opted|disabled|unsubscri|\bnot?\b|n't", re.I
+    r"phone|mobile|number|e-?mail|list\b|suppress|block|\bdnc\b|\bcall\b|opted|disabled|unsubscri"
+    r"|\bnot?\b|n't",
+    re.I,
 )
-_OF_SOMETHING_ELSE = re.compile(r"contact|campaign|field|state", re.I)
+_OF_THE_ID = re.compile(r"\blead[ _-]?ids?\b", re.I)
+_OF_A_PERSON = re.compile(r"contact|customer|person|people|name|address|details|same", re.I)
+_OF_SOMETHING_ELSE = re.compile(r"campaign|field|state", re.I)
 _OF_A_LEAD = re.compile(r"lead", re.I)
 _LONG_DIGITS = re.compile(r"\+?\d[\d\s().-]{5,}\d")
 # Bounded, or a long text without a blank would take minutes.
@@ -65,8 +69,17 @@ def read_receipt(
 
 
 def says_duplicate(reason: str) -> bool:
-    """Whether the vendor's words mean that it has the lead of this id already."""
+    """Whether the vendor's words mean that it has the lead of this id already.
+
+    Where they may mean another lead of the same person they do not: the lead is then rejected with
+    these words, which a person reads. Should the vendor have it after all, an audit says so, and
+    its opt-out is told to the vendor nevertheless.
+    """
     if not _DUPLICATE.search(reason) or _NO_DUPLICATE.search(reason):
+        return False
+    if _OF_THE_ID.search(reason):
+        return True
+    if _OF_A_PERSON.search(reason):
         return False
     return bool(_OF_A_LEAD.search(reason)) or not _OF_SOMETHING_ELSE.search(reason)
 
