@@ -8,6 +8,7 @@ lead refuses that lead; what speaks of trouble and does not say whose makes the 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from leadloop.core.leads import LEAD_FIELDS
@@ -290,9 +291,12 @@ class _Reader:
         Of a lead that is not ours it is not known what is: then no field of any of ours counts.
         """
         ours = self._ids.of(_named(item))
-        whose = self._sent if ours is None else (ours,)
-        own = frozenset[str]().union(*(self._own_keys(lead_id) for lead_id in whose))
+        own = self._anybodys_own if ours is None else self._own_keys(ours)
         return _without(item, own, _DEEPEST)
+
+    @cached_property
+    def _anybodys_own(self) -> frozenset[str]:
+        return frozenset[str]().union(*map(self._own_keys, self._sent))
 
     def _is_bad(self, key: str, value: Any) -> bool:
         kind = kind_of(key, self._call)

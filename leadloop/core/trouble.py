@@ -8,6 +8,7 @@ know, since leads stay in doubt; what it misses would be a lead that nobody know
 import re
 from collections.abc import Set
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from leadloop.core.verdicts import Call
@@ -66,6 +67,7 @@ _TEXTS = {"description", "info", "message", "messages", "msg", "note", "text", "
 _PARTS = {"batch", "body", "content", "data", "payload", "response", "result", "results"}
 
 
+@lru_cache(maxsize=1024)
 def kind_of(key: str, call: Call) -> Kind:
     """What a key speaks of, by its words: `failed_leads`, `leadsCreated`, `errorCount`."""
     words = _words(key)

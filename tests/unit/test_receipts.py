@@ -125,6 +125,7 @@ def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
         {"message": "2 leads: 1 created, 1 failed"},
         {"detail": "Come back tomorrow"},
         {"hasErrors": True},
+        {"message": "90 created, 10 failed"},
         "Error: not authorised",
         ["error: invalid"],
         False,
@@ -382,6 +383,35 @@ def test_an_echo_of_a_users_own_field_accuses_nobody() -> None:
     echo = {"lead_id": "a", "status": "failed", "notes": {"lead_id": "b", "error": "x"}}
     own = {"a": {"status", "notes"}}
     assert not read([echo], "a", "b", own=own).refused
+
+
+def test_an_echo_under_an_id_of_the_vendors_own_accuses_nobody() -> None:
+    """Whose field it is cannot be told; it is one of ours all the same."""
+    echo = [{"lead_id": 501, "status": "failed"}, {"lead_id": 502}]
+    assert read(echo, "a", "b", own={"a": {"status"}, "b": set()}) == Reading()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "2 created, 0 failed"},
+        {"message": "Done: no errors, without any duplicates"},
+        {"message": "created: 2, errors: 0, skipped=none"},
+        {"message": "Leads created successfully", "errors": [], "failed": 0},
+        {"status": "success", "count": 2, "error": None, "error_code": 0},
+        {"created": 2, "failures": {"count": 0, "leads": []}},
+        {"errors": {"a": [], "b": []}},
+        {"errors": [{}, None]},
+        {"detail": "created"},
+        {"a": 7001, "b": "7002"},
+    ],
+    ids=str,
+)
+def test_no_trouble_is_none(body: Any) -> None:
+    """Where it is said that there is none, or an empty list stands."""
+    reading = read(body, "a", "b")
+    assert not reading.unclear
+    assert reading.refused == {}
 
 
 def test_leads_that_are_listed_as_created_are_taken() -> None:
