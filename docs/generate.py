@@ -286,15 +286,15 @@ _ANSWERS: Mapping[str, Answer] = {
     "no answer: timeout, reset or cut after sending": Answer(failure=Failure.NO_ANSWER),
     **{str(status): Answer(status=status) for status in _STATUSES},
     "2xx, body cut or not JSON": Answer(status=200, body=UNREADABLE),
-    "2xx, a body that says `error` or `detail`": Answer(status=200, body={"error": "text"}),
     "400, 409 or 422, body cut or not JSON": Answer(status=400, body=UNREADABLE),
     "404, body cut or not JSON": Answer(status=404, body=UNREADABLE),
     "429 with `Retry-After`": Answer(status=429, retry_after_s=10.0),
     "503 with `Retry-After`": Answer(status=503, retry_after_s=10.0),
 }
 _MEANINGS = {
-    Verdict.ACCEPTED: "The vendor carried it out; leads that the body names as failed are"
-    " rejected.",
+    Verdict.ACCEPTED: "The vendor carried it out; leads that the body names beside trouble are"
+    " rejected. Where it speaks of trouble and does not say whose, counts fewer than were sent, or"
+    " names some and not all, the others are in doubt (`create`) or not confirmed (`disable`).",
     Verdict.REFUSED: "The vendor takes none of it as it stands. Leads that it names are rejected;"
     " where it names none, the batch is halved until the culprits stand alone.",
     Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the size that is taken"

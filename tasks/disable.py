@@ -10,7 +10,7 @@ from leadloop.client.errors import ApiError, Refused, Resend, TooLarge
 from leadloop.core.errors import RunError, TryLater
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
-from leadloop.core.receipts import read_receipt, vendors_words, words
+from leadloop.core.receipts import vendors_words, words
 from tasks.doubts import Doubts
 from tasks.refusals import MOST_ALIKE, Refusals
 from tasks.retrying import Patience, step, try_later
@@ -119,7 +119,7 @@ class Disable:
             self._record(lead_ids, reading.refused)
 
     def _narrow_down(self, lead_ids: Sequence[str], error: Refused) -> None:
-        named = read_receipt(error.body, set(lead_ids)).refused
+        named = error.reading.refused
         if len(lead_ids) == 1:
             self._record(lead_ids, {lead_ids[0]: words(error.body) or str(error.answer)})
         elif named:

@@ -16,7 +16,7 @@ from leadloop.client.errors import ApiError, InDoubt, Refused, Resend, TooLarge
 from leadloop.core.errors import RunError
 from leadloop.core.leads import Sendable, custom_texts
 from leadloop.core.progress import watcher
-from leadloop.core.receipts import Reading, read_receipt, says_duplicate, vendors_words, words
+from leadloop.core.receipts import Reading, says_duplicate, vendors_words, words
 from leadloop.core.verdicts import Call
 from tasks.batches import Batch, Batches, Sizes
 from tasks.budget import Turn
@@ -164,7 +164,10 @@ class Push:
         except Refused as error:
             self._narrow_down(batch, error)
         except InDoubt as error:
-            self._doubt(batch, error)
+            told = _told_of(batch, error.reading)
+            self._doubt(batch.without({lead.lead_id for lead in told.leads}), error)
+            if told.leads:
+                self._record(told, error.reading.refused)
             raise
         except ApiError:
             self._batches.release(self._batches.key(batch))
@@ -232,7 +235,7 @@ class Push:
             reason = words(error.body) or str(error.answer)
             self._record(batch, {batch.leads[0].lead_id: reason})
             return
-        reading = read_receipt(error.body, {lead.lead_id for lead in batch.leads})
+        reading = error.reading
         if reading.refused or reading.taken:
             rest = batch.without(reading.taken | reading.refused.keys())
             with self._batches.released_unless_sent(rest):

@@ -4,7 +4,7 @@ It knows no database: it is given a transport, a login, `permit`, which blocks u
 request may leave and is asked once for each, and `paused`, which is told when it wants none.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from leadloop.core.receipts import Reading, read_receipt
 from leadloop.core.results import lead_id_of
 from leadloop.core.storable import dumps
 from leadloop.core.timestamps import EpochUnit
-from leadloop.core.verdicts import Call, Verdict, judge
+from leadloop.core.verdicts import UNCLEAR, Answer, Call, Verdict, judge
 from leadloop.core.windows import Window, query_bounds
 
 Permit = Callable[[Call], None]
@@ -92,15 +92,10 @@ class LeadsApi:
             verdict = judge(Call.CREATE, received.answer)
             if verdict is Verdict.LOGIN and self._login.renew(token):
                 verdict = Verdict.RESEND
-            if verdict is not Verdict.ACCEPTED:
-                raise error_for(verdict, Call.CREATE, received.answer)
-        by_id = {lead.lead_id: lead for lead in leads}
-        reading = read_receipt(
-            received.answer.body, by_id.keys(), lambda lead_id: by_id[lead_id].own_keys()
-        )
-        if reading.unclear:
-            raise error_for(Verdict.IN_DOUBT, Call.CREATE, received.answer)
-        return reading
+            by_id = {lead.lead_id: lead for lead in leads}
+            return _read(
+                Call.CREATE, received.answer, verdict, by_id, lambda key: by_id[key].own_keys()
+            )
 
     def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> Reading:
         """`POST /api/v1/leads/disable/{campaign_id}/` with a list of `{"lead_id"}`.
@@ -110,11 +105,9 @@ class LeadsApi:
         """
         content = dumps([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
         path = f"/api/v1/leads/disable/{quote(campaign_id, safe='')}/"
-        received = self._call(Call.DISABLE, "POST", path, content=content)
-        reading = read_receipt(received.answer.body, set(lead_ids))
-        if reading.unclear:
-            raise error_for(Verdict.REFUSED, Call.DISABLE, received.answer)
-        return reading
+        with self._pauses_heeded():
+            received, verdict = self._exchange(Call.DISABLE, "POST", path, content=content)
+            return _read(Call.DISABLE, received.answer, verdict, lead_ids, lambda _: ())
 
     def processed(
         self, campaign_id: str, window: Window, *, unit: EpochUnit, page: int, page_size: int
@@ -181,7 +174,10 @@ class LeadsApi:
 
     def _page(self, campaign_id: str, params: Mapping[str, str]) -> Page:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
-        received = self._call(Call.READ, "GET", path, params=params)
+        with self._pauses_heeded():
+            received, verdict = self._exchange(Call.READ, "GET", path, params=params)
+            if verdict is not Verdict.ACCEPTED:
+                raise error_for(verdict, Call.READ, received.answer)
         body = received.answer.body
         if not (
             isinstance(body, dict)
@@ -198,7 +194,7 @@ class LeadsApi:
             vendor_now=received.vendor_now,
         )
 
-    def _call(
+    def _exchange(
         self,
         call: Call,
         method: str,
@@ -206,17 +202,14 @@ class LeadsApi:
         *,
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
-    ) -> Received:
+    ) -> tuple[Received, Verdict]:
         """Send what may be repeated, once more with a new token where the first was not good."""
-        with self._pauses_heeded():
+        token = self._login.token()
+        received, verdict = self._permitted(call, method, path, token, params, content)
+        if verdict is Verdict.LOGIN and self._login.renew(token):
             token = self._login.token()
             received, verdict = self._permitted(call, method, path, token, params, content)
-            if verdict is Verdict.LOGIN and self._login.renew(token):
-                token = self._login.token()
-                received, verdict = self._permitted(call, method, path, token, params, content)
-            if verdict is not Verdict.ACCEPTED:
-                raise error_for(verdict, call, received.answer)
-            return received
+        return received, verdict
 
     def _permitted(
         self,
@@ -240,3 +233,26 @@ class LeadsApi:
             if isinstance(error, Paused) or error.answer.asks_for_a_pause:
                 self._paused(error.answer.retry_after_s)
             raise
+
+
+def _read(
+    call: Call,
+    answer: Answer,
+    verdict: Verdict,
+    sent: Collection[str],
+    own_keys: Callable[[str], Collection[str]],
+) -> Reading:
+    """What an answer that was accepted says of the leads of its request.
+
+    Raises:
+        ApiError: it was not, or says of some of them that they were not, or might not have been,
+            taken, and does not say of which. Its `reading` tells what was said of the others.
+    """
+    if verdict not in (Verdict.ACCEPTED, Verdict.REFUSED):
+        raise error_for(verdict, call, answer)
+    reading = read_receipt(call, answer.body, sent, own_keys)
+    if verdict is Verdict.ACCEPTED and reading.unclear:
+        verdict = UNCLEAR[call]
+    if verdict is not Verdict.ACCEPTED:
+        raise error_for(verdict, call, answer, reading)
+    return reading

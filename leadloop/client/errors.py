@@ -13,16 +13,21 @@ No message repeats a body, a token or a phone number.
 
 from typing import Any
 
+from leadloop.core.receipts import Reading
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Verdict
 
 
 class ApiError(Exception):
     """Base of all that the client raises about an answer."""
 
-    def __init__(self, call: Call, answer: Answer, advice: str = "") -> None:
+    def __init__(
+        self, call: Call, answer: Answer, advice: str = "", reading: Reading | None = None
+    ) -> None:
         super().__init__(f"{call}: {answer}" + (f"; {advice}" if advice else ""))
         self.call = call
         self.answer = answer
+        #: What the answer says of each lead of the request: nothing, where it is not about leads.
+        self.reading = reading or Reading()
 
     @property
     def body(self) -> Any:
@@ -82,9 +87,11 @@ _ADVICE: dict[int, str] = {
 }
 
 
-def error_for(verdict: Verdict, call: Call, answer: Answer) -> ApiError:
+def error_for(
+    verdict: Verdict, call: Call, answer: Answer, reading: Reading | None = None
+) -> ApiError:
     """The exception that stands for a verdict other than ACCEPTED."""
-    return _ERRORS[verdict](call, answer, _advice(verdict, call, answer))
+    return _ERRORS[verdict](call, answer, _advice(verdict, call, answer), reading)
 
 
 def _advice(verdict: Verdict, call: Call, answer: Answer) -> str:

@@ -1,35 +1,33 @@
 """Per-lead results in an answer to a create or a disable.
 
-The document shows no body for either, so every shape that names leads beside an error is read.
+The document shows no body for either, so every shape that names leads beside an error is read, by
+what the words of its keys and texts mean (leadloop.core.trouble). What is understood and names a
+lead refuses that lead; what speaks of trouble and does not say whose makes the others unclear.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-_REASON_KEYS = ("error", "errors", "reason", "message", "detail", "details")
-_FAILED_LISTS = frozenset(
-    {
-        *("errors", "failed", "failures", "rejected", "refused", "invalid", "invalid_leads"),
-        *("unknown", "unknown_leads", "not_found", "missing", "ignored", "skipped", "duplicates"),
-    }
-)
-_TAKEN_LISTS = frozenset({"created", "accepted", "success", "succeeded", "successful"})
-_FAILED_STATES = frozenset(
-    {"error", "failed", "failure", "rejected", "refused", "invalid", "not_found", "unknown"}
-)
-_STATE_KEYS = ("status", "status_code", "code", "state", "success", "ok")
-_FINE = re.compile(r"\b(?:ok|success\w*|created|accepted|queued|updated|disabled|true)\b", re.I)
+from leadloop.core.leads import LEAD_FIELDS
+from leadloop.core.trouble import Kind, is_done, is_doubtful, is_empty, is_fine, kind_of, says_bad
+from leadloop.core.verdicts import Call
 
+_REASON_KEYS = ("error", "errors", "reason", "message", "detail", "details")
 _DUPLICATE = re.compile(
     r"\bexists?\b|duplicate|already (?:been )?(?:created|added|imported|uploaded|present)", re.I
 )
 #: A duplicate of something else than the id, a person on some list, a thing that does *not* exist.
 _NO_DUPLICATE = re.compile(
-    r"phone|number|e-?mail|\blist\b|opted|disabled|unsubscri|\bnot?\b|n't", re.I
+    r"phone|mobile|number|e-?mail|list\b|suppress|block|\bdnc\b|\bcall\b|opted|disabled|unsubscri"
+    r"|\bnot?\b|n't",
+    re.I,
 )
-_OF_SOMETHING_ELSE = re.compile(r"contact|campaign|field|state", re.I)
+_OF_THE_ID = re.compile(r"\blead[ _-]?ids?\b", re.I)
+_OF_A_PERSON = re.compile(r"contact|customer|person|people|name|address|details|same", re.I)
+_OF_SOMETHING_ELSE = re.compile(r"campaign|field|state", re.I)
 _OF_A_LEAD = re.compile(r"lead", re.I)
 _LONG_DIGITS = re.compile(r"\+?\d[\d\s().-]{5,}\d")
 # Bounded, or a long text without a blank would take minutes.
@@ -44,7 +42,8 @@ class Reading:
     """What an answer says of the leads of its request.
 
     `refused`: those not taken, with the vendor's own words; `taken`: those that it lists as
-    created; `unclear`: it speaks of a failure without saying whose, or names others than ours.
+    created, or disabled; `unclear`: of the others it is not known whether they were. It speaks of
+    trouble without saying whose, or of some leads and not of all.
     """
 
     refused: dict[str, str] = field(default_factory=dict)
@@ -53,35 +52,35 @@ class Reading:
 
 
 def read_receipt(
+    call: Call,
     body: Any,
     sent: Collection[str],
-    own_keys: Callable[[str], Collection[str]] = lambda _: (),
+    own_keys: Callable[[str], Collection[str]],
 ) -> Reading:
     """Read the answer to a create or a disable.
 
     Args:
+        call: which of them.
         body: parsed JSON.
         sent: the ids that the request held.
         own_keys: the custom fields of one of them. An answer that echoes leads repeats these, and
             a field of the user's called `status` says nothing of the create.
     """
-    reading = Reading()
-    known = _Ids(sent)
-    for lead_id, reason in _walk(body, known, own_keys, _DEEPEST):
-        ours = known.find(lead_id)
-        if ours is None:
-            reading.unclear = reading.unclear or reason is not None
-        elif reason is None:
-            reading.taken.add(ours)
-        else:
-            reading.refused.setdefault(ours, reason)
-    reading.taken -= reading.refused.keys()
-    return reading
+    return _Reader(call, sent, own_keys).read(body)
 
 
 def says_duplicate(reason: str) -> bool:
-    """Whether the vendor's words mean that it has the lead of this id already."""
+    """Whether the vendor's words mean that it has the lead of this id already.
+
+    Where they may mean another lead of the same person they do not: the lead is then rejected with
+    these words, which a person reads. Should the vendor have it after all, an audit says so, and
+    its opt-out is told to the vendor nevertheless.
+    """
     if not _DUPLICATE.search(reason) or _NO_DUPLICATE.search(reason):
+        return False
+    if _OF_THE_ID.search(reason):
+        return True
+    if _OF_A_PERSON.search(reason):
         return False
     return bool(_OF_A_LEAD.search(reason)) or not _OF_SOMETHING_ELSE.search(reason)
 
@@ -137,16 +136,37 @@ class _Ids:
     """The ids of a request, found again where the answer writes them as numbers."""
 
     def __init__(self, sent: Collection[str]) -> None:
-        self._sent = sent if isinstance(sent, set | frozenset) else set(sent)
+        self._sent = frozenset(sent)
         self._by_number: dict[str, list[str]] = {}
         for lead_id in self._sent:
             self._by_number.setdefault(_as_number(lead_id), []).append(lead_id)
 
-    def find(self, lead_id: str) -> str | None:
+    def of(self, named: Any) -> str | None:
+        """The id of ours that is meant, if it is one."""
+        if isinstance(named, bool) or not isinstance(named, str | int):
+            return None
+        lead_id = str(named)
         if lead_id in self._sent:
             return lead_id
         alike = self._by_number.get(_as_number(lead_id), ())
         return alike[0] if len(alike) == 1 else None
+
+    def may_be_places(self, named: Mapping[str, Any] | Sequence[Any]) -> bool:
+        """Whether an object's keys, or a list's numbers, may be places in the request and not ids.
+
+        They are then counted from 0 or from 1. In a request of one lead both mean that one.
+        """
+        most = len(self._sent)
+        form = str if isinstance(named, Mapping) else int
+        return (
+            most > 1
+            and all(type(place) is form and _is_place(str(place), most) for place in named)
+            and any(self.of(place) is not None for place in named)
+        )
+
+
+def _is_place(text: str, most: int) -> bool:
+    return text.isdecimal() and len(text) < 10 and int(text) <= most
 
 
 def _as_number(lead_id: str) -> str:
@@ -154,80 +174,206 @@ def _as_number(lead_id: str) -> str:
     return lead_id.lstrip("0") or "0" if lead_id.isdecimal() else lead_id
 
 
-_Said = Iterator[tuple[str, str | None]]
+class _Reader:
+    """Goes through one answer, and notes what it says of whom."""
 
+    def __init__(
+        self, call: Call, sent: Collection[str], own_keys: Callable[[str], Collection[str]]
+    ) -> None:
+        self._call = call
+        self._ids = _Ids(sent)
+        self._sent = frozenset(sent)
+        self._own_keys = own_keys
+        self._reading = Reading()
+        self._mentioned: set[str] = set()
+        self._least: float = len(self._sent)
 
-def _walk(body: Any, known: _Ids, own_keys: Callable[[str], Collection[str]], depth: int) -> _Said:
-    """Ids with the reason why they were refused; None for those that were taken."""
-    if depth == 0:
-        return
-    if isinstance(body, list):
-        for item in body:
-            yield from _walk(item, known, own_keys, depth - 1)
-    elif isinstance(body, dict) and "lead_id" in body:
-        # What an echoed lead holds inside is the user's.
-        yield from _of_lead(str(body["lead_id"]), body, known, own_keys)
-    elif isinstance(body, dict):
-        for key, value in body.items():
-            if key in _FAILED_LISTS:
-                yield from _failed(value, key)
-            elif key in _TAKEN_LISTS:
-                yield from _taken(value)
-            elif known.find(key) is not None:
-                yield from _by_id(key, value, known, own_keys)
+    def read(self, body: Any) -> Reading:
+        reading = self._reading
+        if body is False or isinstance(body, str):
+            self._hear(body)
+        else:
+            self._walk(body, Kind.PART, _DEEPEST)
+        reading.taken -= reading.refused.keys()
+        spoken_of = reading.taken | self._mentioned | reading.refused.keys()
+        some_missing = bool(reading.taken | self._mentioned) and spoken_of < self._sent
+        too_few = self._least < len(self._sent) - len(reading.refused)
+        reading.unclear = reading.unclear or some_missing or too_few
+        return reading
+
+    def _walk(self, value: Any, kind: Kind, depth: int) -> None:
+        """A part of the answer, under a key of that kind."""
+        if depth == 0:
+            self._reading.unclear = True
+        elif isinstance(value, list):
+            if kind is Kind.DONE:
+                self._count(len(value))
+            numbers = self._ids.may_be_places(value)
+            for item in value:
+                if isinstance(item, dict | list):
+                    self._walk(item, kind, depth - 1)
+                elif (ours := self._ids.of(item)) is not None:
+                    self._note(ours, taken=kind is Kind.DONE and not numbers)
+                elif isinstance(item, str):
+                    self._hear(item)
+        elif isinstance(value, dict):
+            self._object(value, kind, depth)
+
+    def _object(self, value: Mapping[str, Any], kind: Kind, depth: int) -> None:
+        if self._is_about_a_lead(value):
+            self._lead(self._ids.of(_named(value)), value, kind)
+        elif self._ids.may_be_places(value):
+            # By the place in the list or by id: nobody can tell, so nobody is meant.
+            self._walk([*value.values()], Kind.PART, depth - 1)
+        else:
+            for key, item in value.items():
+                self._entry(key, item, kind, depth)
+
+    def _entry(self, key: str, value: Any, above: Kind, depth: int) -> None:
+        kind = kind_of(key, self._call)
+        if kind is Kind.TROUBLE:
+            if not (is_empty(value) or (isinstance(value, str) and is_fine(value))):
+                self._trouble(value, key, depth - 1)
+        elif isinstance(value, dict | list) and kind is not Kind.OTHER:
+            self._walk(value, above if kind is Kind.PART else kind, depth - 1)
+        elif kind in (Kind.DONE, Kind.AMOUNT) and not isinstance(value, bool):
+            self._count(value)
+        elif kind in (Kind.DONE, Kind.STATE, Kind.TEXT):
+            self._hear(value)
+        elif (ours := self._ids.of(key)) is not None:
+            self._by_id(ours, value, above)
+        else:
+            self._walk(value, kind, depth - 1)
+
+    def _trouble(self, value: Any, key: str, depth: int) -> None:
+        """What stands under a key that speaks of trouble: whose it is, if that is said."""
+        if isinstance(value, list) and depth > 0:
+            numbers = self._ids.may_be_places(value)
+            for item in value:
+                ours = None if numbers else self._ids.of(item)
+                if ours is not None:
+                    self._reading.refused.setdefault(ours, key)
+                elif not is_empty(item):
+                    self._trouble(item, key, depth - 1)
+        elif isinstance(value, dict) and self._is_about_a_lead(value):
+            self._refuse(self._ids.of(_named(value)), words(self._facts(value)) or key)
+        elif isinstance(value, dict) and depth > 0 and not self._ids.may_be_places(value):
+            self._troubles_by_key(value, key, depth)
+        else:
+            self._reading.unclear = True
+
+    def _troubles_by_key(self, value: Mapping[str, Any], key: str, depth: int) -> None:
+        for name, item in value.items():
+            if is_empty(item):
+                continue
+            ours = self._ids.of(name)
+            if ours is None and kind_of(name, self._call) is Kind.PART:
+                self._trouble(item, key, depth - 1)
             else:
-                yield from _walk(value, known, own_keys, depth - 1)
+                self._refuse(ours, words(item) or key)
+
+    def _lead(self, ours: str | None, item: Mapping[str, Any], kind: Kind) -> None:
+        """An object about one lead: what it says beside the lead's own fields."""
+        facts = self._facts(item)
+        bad = [value for key, value in facts.items() if self._is_bad(key, value)]
+        if bad:
+            said = next((words(facts[key]) for key in _REASON_KEYS if facts.get(key)), "")
+            self._refuse(ours, said or words(bad[0]) or str(bad[0]))
+        elif any(self._is_doubtful(key, value) for key, value in facts.items()):
+            self._reading.unclear = True
+        elif ours is not None:
+            done = any(self._is_done(key, value) for key, value in facts.items())
+            self._note(ours, taken=kind is Kind.DONE or done)
+
+    def _facts(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """What the vendor may have added to a lead, within its parts too: the rest is the user's.
+
+        Of a lead that is not ours it is not known what is: then no field of any of ours counts.
+        """
+        ours = self._ids.of(_named(item))
+        own = self._anybodys_own if ours is None else self._own_keys(ours)
+        return _without(item, own, _DEEPEST)
+
+    @cached_property
+    def _anybodys_own(self) -> frozenset[str]:
+        return frozenset[str]().union(*map(self._own_keys, self._sent))
+
+    def _is_bad(self, key: str, value: Any) -> bool:
+        kind = kind_of(key, self._call)
+        if kind is Kind.TROUBLE:
+            return not is_empty(value) and not (isinstance(value, str) and is_fine(value))
+        if isinstance(value, dict):
+            return kind is not Kind.OTHER and any(self._is_bad(*entry) for entry in value.items())
+        if kind is Kind.DONE and type(value) is int:
+            return value == 0
+        return kind in (Kind.DONE, Kind.STATE, Kind.TEXT) and says_bad(value)
+
+    def _is_doubtful(self, key: str, value: Any) -> bool:
+        if key in LEAD_FIELDS:
+            # Its own value is left out, so that this is what is wrong with it.
+            return not is_empty(value)
+        return kind_of(key, self._call) in (Kind.STATE, Kind.TEXT) and is_doubtful(value)
+
+    def _by_id(self, ours: str, value: Any, above: Kind) -> None:
+        """What an object keyed by ids says of one."""
+        if isinstance(value, dict):
+            self._lead(ours, {**value, "lead_id": ours}, above)
+            return
+        said = value if isinstance(value, str) else words(value)
+        if value is False or says_bad(said):
+            self._refuse(ours, said or "refused")
+        elif (said and not said.isdecimal() and not is_fine(said)) or says_bad(value):
+            # Words that are not understood, or a number that may be a status.
+            self._reading.unclear = True
+        else:
+            self._note(ours, taken=above is Kind.DONE or is_done(said, self._call))
+
+    def _is_done(self, key: str, value: Any) -> bool:
+        said = key if value is True else value
+        told = kind_of(key, self._call) in (Kind.DONE, Kind.STATE)
+        return told and isinstance(said, str) and is_done(said, self._call)
+
+    def _note(self, ours: str, *, taken: bool) -> None:
+        (self._reading.taken if taken else self._mentioned).add(ours)
+
+    def _refuse(self, ours: str | None, reason: str) -> None:
+        if ours is None:
+            self._reading.unclear = True
+        else:
+            self._reading.refused.setdefault(ours, reason)
+
+    def _hear(self, value: Any) -> None:
+        """Something said of nobody in particular."""
+        if says_bad(value) or is_doubtful(value):
+            self._reading.unclear = True
+
+    def _count(self, value: Any) -> None:
+        """How many were taken."""
+        if isinstance(value, int | float):
+            self._least = min(self._least, value)
+        elif isinstance(value, str) and value.isdecimal() and len(value) < 10:
+            self._least = min(self._least, int(value))
+        else:
+            self._hear(value)
+
+    def _is_about_a_lead(self, value: Mapping[str, Any]) -> bool:
+        named = value.get("lead_id")
+        if named is None:
+            return self._ids.of(value.get("id")) is not None
+        return isinstance(named, str | int)
 
 
-def _of_lead(
-    lead_id: str,
-    item: Mapping[str, Any],
-    known: _Ids,
-    own_keys: Callable[[str], Collection[str]],
-) -> _Said:
-    """An object about one lead that carries an error, or a state that is one."""
-    ours = known.find(lead_id)
-    own = own_keys(ours) if ours is not None else ()
-    facts = {key: value for key, value in item.items() if key not in own}
-    failed = [facts[key] for key in _STATE_KEYS if key in facts and _failed_state(facts[key])]
-    if failed or any(facts.get(key) for key in ("error", "errors")):
-        reason = next((words(facts[key]) for key in _REASON_KEYS if facts.get(key)), "")
-        yield lead_id, reason or str(failed[0] if failed else "refused")
+def _named(item: Mapping[str, Any]) -> Any:
+    return item["lead_id"] if item.get("lead_id") is not None else item.get("id")
 
 
-def _failed_state(state: Any) -> bool:
-    if isinstance(state, bool):
-        return not state
-    if isinstance(state, int):
-        return 400 <= state < 600
-    return str(state).lower().replace(" ", "_") in _FAILED_STATES
-
-
-def _failed(value: Any, key: str) -> _Said:
-    """The content of a list, or a mapping by id, of leads that failed."""
-    if isinstance(value, dict):
-        for lead_id, reason in value.items():
-            yield str(lead_id), words(reason) or key
-    elif isinstance(value, list):
-        for item in value:
-            named = item.get("lead_id", item.get("id")) if isinstance(item, dict) else item
-            reason = words(item) if isinstance(item, dict) else ""
-            # Without an id it is an id of nobody's: a failure that does not say whose it is.
-            yield "" if named is None else str(named), reason or key
-
-
-def _taken(value: Any) -> _Said:
-    for item in value if isinstance(value, list) else ():
-        named = item.get("lead_id", item.get("id")) if isinstance(item, dict) else item
-        if isinstance(named, str | int) and not isinstance(named, bool):
-            yield str(named), None
-
-
-def _by_id(
-    lead_id: str, value: Any, known: _Ids, own_keys: Callable[[str], Collection[str]]
-) -> _Said:
-    """What an object keyed by ids says of one."""
-    if isinstance(value, dict):
-        yield from _of_lead(lead_id, value, known, own_keys)
-    elif value is False or (isinstance(value, str) and not _FINE.search(value)):
-        yield lead_id, words(value) or "refused"
+def _without(item: Mapping[str, Any], own: Collection[str], depth: int) -> dict[str, Any]:
+    """The object without the user's fields and the plain ones of a lead."""
+    return {
+        key: _without(value, own, depth - 1) if isinstance(value, dict) else value
+        for key, value in item.items()
+        if depth > 0
+        and key not in own
+        and key != "id"
+        and (key not in LEAD_FIELDS or isinstance(value, dict | list))
+    }

@@ -5,7 +5,6 @@ vendor have carried the request out? Where it may, a create is *in doubt* and is
 of sent again; reads and disables change nothing when repeated, so they simply are.
 """
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -99,6 +98,14 @@ _STATUSES: Final[dict[int, Verdict]] = {
 }
 
 
+#: The verdict on leads of a success that speaks of trouble and does not say whose.
+UNCLEAR: Final[dict[Call, Verdict]] = {
+    Call.CREATE: Verdict.IN_DOUBT,
+    # Tried again, at last by itself.
+    Call.DISABLE: Verdict.REFUSED,
+}
+
+
 def judge(call: Call, answer: Answer) -> Verdict:
     """The verdict on an answer; total, so that nothing the vendor says is left without one."""
     if answer.failure is Failure.NOT_SENT:
@@ -141,29 +148,5 @@ def _success(call: Call, answer: Answer) -> Verdict:
         # A status line of success over a body that is cut or not the vendor's: a proxy may have
         # answered in its place.
         return _unknown(call)
-    if call is Call.CREATE and _says_failed(answer.body):
-        return Verdict.IN_DOUBT
-    if call is Call.DISABLE and _says_failed(answer.body):
-        return Verdict.REFUSED
+    # What it says of each lead is read in leadloop.core.receipts.
     return Verdict.ACCEPTED
-
-
-_BAD_WORDS = re.compile(
-    r"\b(?:invalid|errors?|fail\w*|unable|denied|refused|rejected|not|cannot|unauthori[sz]ed"
-    r"|forbidden)\b",
-    re.IGNORECASE,
-)
-
-
-def _says_failed(body: Any) -> bool:
-    """A success that speaks of an error without saying whose, or says nothing that we know."""
-    if isinstance(body, dict):
-        return (
-            any(isinstance(body.get(key), str) and body[key] for key in ("error", "detail"))
-            or any(body.get(key) is False for key in ("success", "ok"))
-            or str(body.get("status")).lower() in ("error", "failed", "failure")
-            or bool(_BAD_WORDS.search(str(body.get("message", ""))))
-        )
-    if isinstance(body, str):
-        return bool(_BAD_WORDS.search(body))
-    return body is False

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from leadloop.client.api import Sighting
-from leadloop.client.errors import Refused, Resend, Stopped, TooLarge
+from leadloop.client.errors import InDoubt, Refused, Resend, Stopped, TooLarge
 from leadloop.core.leads import Sendable
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.verdicts import Call
@@ -62,6 +62,39 @@ def test_a_batch_that_is_refused_says_why(client: Client, vendor: Handle) -> Non
     assert caught.value.body
     assert str(caught.value) == "create: HTTP 400"
     assert vendor.books.creations("C1") == {}
+
+
+def test_a_refusal_that_repeats_the_leads_accuses_those_it_means(reach: Reach) -> None:
+    """Users' own fields accuse nobody in a 400 either, and a lead that it repeats is not taken."""
+    leads = [sendable("a", status="failed"), sendable("b", error="none"), sendable("c")]
+    told = [json.loads(lead.body) for lead in leads]
+    told[2]["reason"] = "no"
+    told[2]["errors"] = ["phone_number: not valid"]
+    answer = response("400 Bad Request", json.dumps({"leads": told}))
+    with listening(answer) as listener, pytest.raises(Refused) as caught:
+        reach(listener.url).create("C1", leads)
+    assert caught.value.reading.refused == {"c": "phone_number: not valid"}
+    assert caught.value.reading.taken == set()
+
+
+def test_a_success_that_leaves_somebody_out_puts_them_in_doubt(reach: Reach) -> None:
+    """Whom it names is settled: created, or refused with its words."""
+    answer = {"created": ["a"], "errors": [{"lead_id": "b", "reason": "full"}], "failed": 2}
+    with listening(response("201 Created", json.dumps(answer))) as listener:
+        client = reach(listener.url)
+        with pytest.raises(InDoubt) as caught:
+            client.create("C1", [sendable(lead_id) for lead_id in "abc"])
+        assert caught.value.reading.taken == {"a"}
+        assert caught.value.reading.refused == {"b": "full"}
+
+
+def test_a_disable_that_is_not_confirmed_is_refused(reach: Reach) -> None:
+    """It does no harm to try it again, by itself at last."""
+    with listening(response("200 OK", '{"disabled": 1}')) as listener:
+        client = reach(listener.url)
+        with pytest.raises(Refused):
+            client.disable("C1", ["a", "b"])
+        client.disable("C1", ["a"])
 
 
 def test_a_batch_that_is_too_large(client: Client, vendor: Handle) -> None:

@@ -19,6 +19,7 @@ from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle
 from tests import books
+from tests.client.listening import listening, response
 from tests.conftest import Ran
 from tests.own_postgres import own_postgres
 from tests.wire import wire
@@ -232,6 +233,22 @@ def test_doubt_stays_where_the_vendor_hides_unprocessed_leads(
     assert summary["in_doubt"] == 10
     assert sorted(books.statuses(database).values()) == ["created"] * 10 + ["in_doubt"] * 10
     assert set(created(vendor).values()) == {1}
+
+
+def test_an_answer_that_leaves_a_lead_out_settles_the_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom it names is created or rejected; who is missing is in doubt, and is not sent again."""
+    books.add_campaign(database)
+    books.add_leads(database, "a", "b", "c")
+    told = '{"created": ["a"], "errors": {"b": "full"}}'
+    nobody = response("200 OK", '{"count": 0, "results": []}')
+    with listening(response("201 Created", told), nobody) as odd:
+        monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
+        summary = push_leads()
+    assert books.statuses(database) == {"a": "created", "b": "rejected", "c": "in_doubt"}
+    assert (summary["created"], summary["rejected"], summary["in_doubt"]) == (1, 1, 1)
+    assert sum(request.startswith(b"POST") for request in odd.requests) == 1
 
 
 def test_a_duplicate_counts_as_created(database: Database, vendor: Handle) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 import phonenumbers
@@ -5,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.receipts import read_receipt, says_duplicate, without_personal_data, words
+from leadloop.core.leads import LEAD_FIELDS
+from leadloop.core.receipts import (
+    Reading,
+    read_receipt,
+    says_duplicate,
+    without_personal_data,
+    words,
+)
+from leadloop.core.verdicts import Call
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -19,6 +28,11 @@ _JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+def read(body: Any, *sent: str, call: Call = Call.CREATE, own: Any = None) -> Reading:
+    """The answer to a request that held these; `own`: their custom fields."""
+    return read_receipt(call, body, set(sent), lambda lead_id: (own or {}).get(lead_id, ()))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +57,7 @@ _JSON = st.recursive(
 )
 def test_every_shape_that_names_leads_is_read(body: Any, refused: dict[str, str]) -> None:
     """The document shows none, so all the usual ones must do; ids may be numbers."""
-    assert read_receipt(body, {"a", "b", "7"}).refused == refused
+    assert read(body, "a", "b", "7").refused == refused
 
 
 @pytest.mark.parametrize(
@@ -61,7 +75,7 @@ def test_every_shape_that_names_leads_is_read(body: Any, refused: dict[str, str]
 )
 def test_an_answer_that_accuses_nobody_of_ours(body: Any) -> None:
     """Successes, lists that are empty, and leads that were not in the request."""
-    assert read_receipt(body, {"a", "b"}).refused == {}
+    assert read(body, "a", "b").refused == {}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +95,7 @@ def test_an_answer_that_accuses_nobody_of_ours(body: Any) -> None:
 )
 def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
     """A 207's statuses, objects keyed by id, ids that lost their leading zeros."""
-    assert read_receipt(body, {"a", "b", "007"}).refused == refused
+    assert read(body, "a", "b", "007").refused == refused
 
 
 @pytest.mark.parametrize(
@@ -91,24 +105,318 @@ def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
         {"failed": [{"lead_id": "somebody else"}]},
         {"errors": {"phone_number": ["not valid"]}},
         {"errors": [{"message": "one of them is wrong"}]},
+        {"error": "database"},
+        {"error": {"message": "Invalid payload"}},
+        {"error": ["Invalid payload"]},
+        {"errors": "b is invalid"},
+        {"errors": True},
+        {"created": 1, "failed": 1},
+        {"created": 2, "failures": {"count": 1}},
+        {"data": {"status": "error"}},
+        {"status": "rejected"},
+        {"status": "fail"},
+        {"status": {"code": 400}},
+        {"status": 400, "message": "Bad request"},
+        {"title": "Bad Request", "type": "about:blank"},
+        {"success": False},
+        {"success": "false"},
+        {"ok": False, "message": "closed"},
+        {"message": "Invalid campaign"},
+        {"message": "2 leads: 1 created, 1 failed"},
+        {"detail": "Come back tomorrow"},
+        {"hasErrors": True},
+        {"message": "90 created, 10 failed"},
+        "Error: not authorised",
+        ["error: invalid"],
+        False,
+        {"leads": [{"lead_id": "c", "status": "invalid"}]},
+        [{"lead_id": "a", "status": "not called"}, {"lead_id": "b"}],
+        [{"lead_id": "a", "phone_number": ["Enter a number."]}, {"lead_id": "b"}],
+        {"a": "unheard of", "b": "created"},
+        {"a": 404, "b": 201},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("call", [Call.CREATE, Call.DISABLE])
+def test_trouble_of_nobody_in_particular_is_unclear(call: Call, body: Any) -> None:
+    """It must be taken neither for a success nor for a refusal of all."""
+    reading = read(body, "a", "b", call=call)
+    assert reading.unclear
+    assert not reading.refused
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        (Call.CREATE, {"created": 1}),
+        (Call.CREATE, {"created": "1"}),
+        (Call.CREATE, {"status": "success", "count": 1}),
+        (Call.CREATE, {"leads_created": 0, "total": 2}),
+        (Call.CREATE, {"createdCount": 1}),
+        (Call.CREATE, {"created": []}),
+        (Call.CREATE, {"data": {"accepted": 1}}),
+        (Call.CREATE, {"created": [501]}),
+        (Call.DISABLE, {"disabled": 1}),
     ],
 )
-def test_a_failure_of_nobody_in_particular_is_unclear(body: Any) -> None:
-    """It must be taken neither for a success nor for a refusal of all."""
-    assert read_receipt(body, {"a"}).unclear
-    assert not read_receipt(body, {"a"}).refused
+def test_fewer_than_were_sent_are_not_all(call: Call, body: Any) -> None:
+    """Who is missing is not told."""
+    assert read(body, "a", "b", call=call).unclear
+
+
+@pytest.mark.parametrize(
+    "body", [{"created": 1}, {"created": [501]}, {"count": 1, "updated": 0}, {"created": 7}]
+)
+def test_as_many_as_were_sent_are_all(body: Any) -> None:
+    """Counted, or listed by ids of the vendor's own."""
+    assert read(body, "a") == Reading()
+
+
+def test_those_that_were_refused_are_not_missing() -> None:
+    """The sandbox's own form: a count of the good ones, and the bad ones by name."""
+    reading = read({"created": 1, "errors": [{"lead_id": "b", "reason": "full"}]}, "a", "b")
+    assert not reading.unclear
+
+
+@pytest.mark.parametrize(
+    ("body", "taken"),
+    [
+        ({"created": ["a"]}, {"a"}),
+        ({"created": [{"lead_id": "a"}]}, {"a"}),
+        ([{"lead_id": "a", "status": "created"}], {"a"}),
+        ([{"lead_id": "a"}], set()),
+        ({"leads": ["a"]}, set()),
+        ({"pending": ["b"]}, set()),
+        ({"a": "created"}, {"a"}),
+    ],
+)
+def test_who_is_left_out_is_in_doubt(body: Any, taken: set[str]) -> None:
+    """Whoever tells of some tells of all; those that it says it has created are."""
+    reading = read(body, "a", "b")
+    assert reading.unclear
+    assert (reading.taken, reading.refused) == (taken, {})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"results": [{"id": "b", "error": "bad phone"}]}, "bad phone"),
+        ([{"lead_id": "a"}, {"lead_id": "b", "status": "invalid_phone"}], "invalid_phone"),
+        ([{"lead_id": "b", "status": "skipped"}], "skipped"),
+        ([{"lead_id": "b", "status": "not created"}], "not created"),
+        ([{"lead_id": "b", "state": "NOT_FOUND"}], "NOT_FOUND"),
+        ([{"lead_id": "b", "message": "phone number is invalid"}], "phone number is invalid"),
+        ([{"lead_id": "b", "reason": "phone too short"}], "phone too short"),
+        ([{"lead_id": "b", "result": {"status": "error"}}], "status: error"),
+        ([{"lead_id": "b", "accepted": False}], "False"),
+        ({"failed_leads": ["b"]}, "failed_leads"),
+        ({"rejected_leads": [{"lead_id": "b", "reason": "full"}]}, "full"),
+        ({"rejected_leads": [{"lead_id": "b", "phone_number": "+1"}]}, "rejected_leads"),
+        ({"invalidLeadIds": ["b"]}, "invalidLeadIds"),
+        ({"not_disabled": ["b"]}, "not_disabled"),
+        ({"errors": {"leads": {"b": "full"}}}, "full"),
+        ({"error": {"lead_id": "b", "message": "full"}}, "full"),
+        ({"b": ["phone invalid"]}, "phone invalid"),
+        ({"b": {"phone_number": ["invalid"]}}, None),
+        ({"detail": "see payload", "payload": [{"lead_id": "b", "code": 404}]}, "404"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("call", [Call.CREATE, Call.DISABLE])
+def test_trouble_that_names_a_lead_refuses_that_lead(
+    call: Call, body: Any, reason: str | None
+) -> None:
+    """In the vendor's words, or in the name of the list that it is in; nobody else is refused."""
+    reading = read(body, "a", "b", call=call)
+    assert reading.refused == ({"b": reason} if reason else {})
+    assert reading.unclear == (reason is None or "detail" in body)
+
+
+def test_what_was_asked_for_is_what_must_be_done() -> None:
+    """A lead that was just created is not disabled, and one that is disabled was not just made."""
+    echo = [{"lead_id": "a", "created": False, "disabled": True}]
+    assert list(read(echo, "a").refused) == ["a"]
+    assert read(echo, "a", call=Call.DISABLE) == Reading(taken={"a"})
+    echo = [{"lead_id": "a", "created": True, "disabled": False}]
+    assert read(echo, "a") == Reading(taken={"a"})
+    assert list(read(echo, "a", call=Call.DISABLE).refused) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": {"1": ["bad phone"]}},
+        {"errors": {"0": "bad phone", "2": "full"}},
+        {"failed": [1]},
+        {"1": {"error": "full"}},
+    ],
+)
+def test_a_place_in_the_list_is_not_taken_for_an_id(body: Any) -> None:
+    """Where leads are called 1, 2 and 3, nobody can tell whom it means."""
+    assert read(body, "1", "2", "3") == Reading(unclear=True)
+
+
+def test_a_number_that_can_be_no_place_is_an_id() -> None:
+    """Beyond the length of the list, or beside a key that is no number, or as a list's text."""
+    assert list(read({"errors": {"7": "bad"}}, "1", "7").refused) == ["7"]
+    assert list(read({"errors": {"1": "bad", "x": "bad"}}, "1", "x").refused) == ["1", "x"]
+    assert list(read({"failed": ["1"]}, "1", "2").refused) == ["1"]
+    assert list(read({"errors": {"1": "bad"}}, "1").refused) == ["1"]
+
+
+_IDS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=6
+) | st.integers(0, 120).map(str)
+_VALUES = st.sampled_from(["failed", "error", "not created", False, True, 0, 400, None]) | _JSON
+_CUSTOM = st.dictionaries(
+    st.sampled_from(["status", "error", "errors", "message", "created", "failed", "count", "id"])
+    | st.text(max_size=6),
+    _VALUES,
+    max_size=4,
+).map(lambda custom: {key: value for key, value in custom.items() if key not in LEAD_FIELDS})
+_LEADS = st.dictionaries(_IDS, _CUSTOM, min_size=1, max_size=5)
+
+
+def _echoes(custom: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """The leads as a vendor would repeat them, with their own fields and some of its own."""
+    fixed = {"phone_number": "+14155550123", "contact_name": "Bad Error", "state_code": "NO"}
+    own: dict[str, Any] = {
+        "created_at": 1531409739413,
+        "outcome_name": None,
+        "campaign_name": "Failed before",
+    }
+    return [
+        {**own, **own_fields, **fixed, "lead_id": lead_id} for lead_id, own_fields in custom.items()
+    ]
+
+
+@st.composite
+def _successes(draw: st.DrawFn) -> tuple[dict[str, dict[str, Any]], Any]:
+    """Leads, and one of the usual answers that took all of them."""
+    custom = draw(_LEADS)
+    echoes, amount = _echoes(custom), len(custom)
+    leads = draw(
+        st.sampled_from(
+            [
+                echoes,
+                list(custom),
+                [{**echo, "errors": [], "success": True} for echo in echoes],
+                [{"lead_id": lead_id, "status": "created"} for lead_id in custom],
+            ]
+        )
+    )
+    quiet: dict[str, Any] = draw(
+        st.dictionaries(
+            st.sampled_from(["errors", "failed", "rejected", "invalid_leads", "error", "skipped"]),
+            st.sampled_from([[], {}, 0, None, False, "", "0", "none"]),
+        )
+    )
+    said: dict[str, Any] = draw(
+        st.sampled_from(
+            [
+                {"message": "Leads created successfully"},
+                {"status": "success", "count": amount},
+                {"status": 201},
+                {"created": amount},
+                {"success": True, "data": leads},
+                {"created": leads},
+                {"leads": leads},
+                {"results": leads, "count": amount},
+                {"message": f"{amount} created, 0 failed, no errors"},
+                {"detail": "created"},
+            ]
+        )
+    )
+    return custom, draw(st.sampled_from([None, "", "OK", {}, [], leads, said, said | quiet, quiet]))
+
+
+@given(_successes())
+def test_a_plain_success_is_one(given_: tuple[dict[str, dict[str, Any]], Any]) -> None:
+    """Whatever the users' fields are called and hold, and whatever the leads are called."""
+    custom, body = given_
+    reading = read(body, *custom, own=custom)
+    assert not reading.unclear
+    assert reading.refused == {}
+
+
+_TROUBLE_KEYS = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "lead_", "n_", "has_"]),
+    st.sampled_from(["error", "errors", "failed", "failures", "rejected", "invalid", "skipped"]),
+    st.sampled_from(["", "_leads", "_ids", "_list"]),
+)
+_TROUBLES = st.sampled_from([True, 1, "bad", ["bad"], {"message": "bad"}, [{"code": 7}]])
+
+
+@given(_successes(), _TROUBLE_KEYS, _TROUBLES, st.lists(st.sampled_from("xyz"), max_size=3))
+def test_trouble_is_never_a_success(
+    given_: tuple[dict[str, dict[str, Any]], Any], key: str, trouble: Any, path: list[str]
+) -> None:
+    """At any depth, beside anything that sounds like success."""
+    custom, body = given_
+    told: Any = {key: trouble}
+    for name in path:
+        told = {name: told}
+    both = {**body, **told} if isinstance(body, dict) else {"data": body, **told}
+    reading = read(both, *custom, own=custom)
+    assert reading.unclear or reading.refused
+
+
+@given(_successes(), _TROUBLE_KEYS, st.data())
+def test_whoever_is_named_beside_trouble_is_refused(
+    given_: tuple[dict[str, dict[str, Any]], Any], key: str, data: st.DataObject
+) -> None:
+    """By id, in a list or as an object; where ids may be places, somebody is in doubt."""
+    custom, body = given_
+    lead_id = data.draw(st.sampled_from(list(custom)))
+    item = {"lead_id": lead_id, "message": "full"}
+    told = {
+        key: data.draw(st.sampled_from([[lead_id], [item], {lead_id: "full"}, {lead_id: ["full"]}]))
+    }
+    both = {**body, **told} if isinstance(body, dict) else {"data": body, **told}
+    reading = read(both, *custom, own=custom)
+    assert lead_id in reading.refused or reading.unclear
 
 
 def test_an_echo_of_a_users_own_field_accuses_nobody() -> None:
     """A custom field called `status` says nothing of the create, and what is in one even less."""
     echo = {"lead_id": "a", "status": "failed", "notes": {"lead_id": "b", "error": "x"}}
     own = {"a": {"status", "notes"}}
-    assert not read_receipt([echo], {"a", "b"}, own.__getitem__).refused
+    assert not read([echo], "a", "b", own=own).refused
+
+
+def test_an_echo_under_an_id_of_the_vendors_own_accuses_nobody() -> None:
+    """Whose field it is cannot be told; it is one of ours all the same."""
+    echo = [{"lead_id": 501, "status": "failed"}, {"lead_id": 502}]
+    assert read(echo, "a", "b", own={"a": {"status"}, "b": set()}) == Reading()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "2 created, 0 failed"},
+        {"message": "Done: no errors, without any duplicates"},
+        {"message": "created: 2, errors: 0, skipped=none"},
+        {"message": "Leads created successfully", "errors": [], "failed": 0},
+        {"status": "success", "count": 2, "error": None, "error_code": 0},
+        {"created": 2, "failures": {"count": 0, "leads": []}},
+        {"errors": {"a": [], "b": []}},
+        {"errors": [{}, None]},
+        {"detail": "created"},
+        {"a": 7001, "b": "7002"},
+    ],
+    ids=str,
+)
+def test_no_trouble_is_none(body: Any) -> None:
+    """Where it is said that there is none, or an empty list stands."""
+    reading = read(body, "a", "b")
+    assert not reading.unclear
+    assert reading.refused == {}
 
 
 def test_leads_that_are_listed_as_created_are_taken() -> None:
     """A refusal may say whom it took all the same: they must not be sent again."""
-    reading = read_receipt({"created": ["a", 7], "errors": {"b": "full"}}, {"a", "b", "007"})
+    reading = read({"created": ["a", 7], "errors": {"b": "full"}}, "a", "b", "007")
     assert (reading.taken, reading.refused) == ({"a", "007"}, {"b": "full"})
 
 
@@ -116,7 +424,7 @@ def test_leads_that_are_listed_as_created_are_taken() -> None:
 def test_no_answer_is_too_strange(body: Any) -> None:
     """Whatever it holds, only leads that were sent are named, each with some words."""
     sent = {"", "0", "1", "a"}
-    refused = read_receipt(body, sent).refused
+    refused = read(body, *sent).refused
     assert refused.keys() <= sent
     assert all(isinstance(reason, str) for reason in refused.values())
     assert isinstance(words(body), str)
@@ -146,6 +454,8 @@ def test_the_vendor_s_own_words(body: Any, said: str) -> None:
         "duplicate lead_id",
         "lead_id: ALREADY created",
         "It exists.",
+        "already created",
+        "A lead with this lead_id already exists.",
         "Lead with this lead_id already exists in this campaign",
         "A contact with this lead_id already exists",
         "Lead already exists (state: processed)",
@@ -162,6 +472,14 @@ def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
     "said",
     [
         "A lead with this phone number already exists",
+        "A lead with this mobile already exists",
+        "Lead exists in blocklist",
+        "Lead exists on the DNC",
+        "Lead with this contact already exists",
+        "Lead with the same details already exists",
+        "Lead with this lead_id exists in the suppression list",
+        "Lead already exists for this customer",
+        "Contact already exists",
         "this person is already on the do-not-call list",
         "no such state exists",
         "duplicate phone_number",

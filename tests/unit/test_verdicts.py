@@ -120,24 +120,6 @@ def test_maintenance_that_says_when_to_come_back_is_a_pause(call: Call) -> None:
     assert judge(call, Answer(status=503, retry_after_s=9.0)) is Verdict.PAUSE
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"error": "database"},
-        {"detail": "failed"},
-        {"success": False, "message": "closed"},
-        {"status": "error"},
-        {"message": "Invalid campaign"},
-        "Error: not authorised",
-        False,
-    ],
-)
-def test_a_success_that_speaks_of_an_error_is_not_counted_as_one(body: Any) -> None:
-    """A create becomes in doubt; a disable is tried again."""
-    assert judge(Call.CREATE, Answer(status=201, body=body)) is Verdict.IN_DOUBT
-    assert judge(Call.DISABLE, Answer(status=201, body=body)) is Verdict.REFUSED
-
-
 @given(st.sampled_from(Call), st.integers(100, 599))
 def test_an_error_repeats_no_body(call: Call, status: int) -> None:
     """Bodies repeat numbers and names; the text of an error goes to logs and to Prefect."""
