@@ -333,6 +333,7 @@ _COUNTS = {
     "rejected": "leads refused by our checks or by the vendor; the reason is in `last_error`",
     "in_doubt": "leads of the campaign that are in doubt when the run ends",
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
+    "from_source": "leads taken from the campaign's source that were not there yet",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs given up after the vendor refused them three times",
     "windows": "windows read and stored",

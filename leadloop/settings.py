@@ -139,6 +139,13 @@ class Settings(BaseSettings):
         "US", description="for phone numbers without a country code, two capital letters"
     )
 
+    source_timeout: int = Field(
+        120,
+        ge=1,
+        le=_A_DAY_S,
+        description="seconds that a campaign's source, a table of your own, may take to be read",
+    )
+
     @classmethod
     def load(cls, *given: Given) -> Self:
         """Read the settings: from what is given, the first of it first, else the environment.
@@ -199,6 +206,7 @@ class Settings(BaseSettings):
             window_s=self.window,
             epoch_unit=self.epoch_unit,
             default_region=self.default_region,
+            source_timeout_s=self.source_timeout,
         )
 
     def rate(self) -> tuple[int, float]:
