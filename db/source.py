@@ -73,6 +73,18 @@ def find(database: Database, campaign: Campaign, name: str) -> Source:
     return found
 
 
+def probe(database: Database, campaign: Campaign, found: Source) -> None:
+    """See that Postgres would carry out a reading; it is asked for no row.
+
+    Raises:
+        SourceTrouble: it would not, as where a view reads what its owner may not.
+    """
+    with troubles(campaign), database.apart() as connection:
+        be_patient(connection, campaign.source_timeout_s)
+        with connection.begin():
+            connection.execute(text(f"SELECT FROM {_no_parameters(found.relation)} LIMIT 0"))
+
+
 def be_patient(connection: Connection, timeout_s: int) -> None:
     """Let no statement of this connection take longer; times without a zone are UTC on it.
 
@@ -92,7 +104,7 @@ def troubles(campaign: Campaign) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        if error.disconnected:
+        if error.disconnected or campaign.source is None:
             raise
         raise SourceTrouble(
             f"its source {campaign.source!r} {_why(error, campaign.source_timeout_s)}"
@@ -124,13 +136,14 @@ _COLUMNS = (*_FIELDS, "ebr_datetime", "custom_fields")
 def compared(source: Source) -> str:
     """SQL of a query: the source beside the leads of `:campaign`, by one reading of it.
 
-    Its columns are those of a lead, `place` in the source, and `kind`:
+    Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`:
     `new`; `changed` and `gone`, of leads that follow it; `kept`, of leads that are to be sent as
     they are; `unnamed` and `twin`, of rows that cannot be taken; null of what does not matter.
     """
     # Written so that the join's condition is one equality: a full join can be no other.
     return f"""
 SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
+       coalesce(lead.opted_out, false) AS opted_out,
        {", ".join(_either(column) for column in _COLUMNS)}
   FROM (SELECT *, CASE WHEN nth = 1 AND named THEN lead_id END AS key
           FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {LONGEST_ID} AS named,

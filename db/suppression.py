@@ -4,7 +4,7 @@ Only Python can tell how a number is written in E.164, so the triggers that writ
 lead cannot note the number too: whoever is about to send does, first of all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,13 @@ def to_note(connection: Connection, *, region: str, most: int) -> list[OptedOut]
     """Leads that opted out and whose numbers are yet to be noted; `region` is the default."""
     rows = connection.execute(_TO_NOTE, {"region": region, "most": most})
     return [OptedOut(**row._mapping) for row in rows]
+
+
+def all_to_note(connection: Connection, *, region: str) -> Iterator[OptedOut]:
+    """All of them, one after the other."""
+    values = {"region": region, "most": None}
+    for row in connection.execute(_TO_NOTE, values, execution_options={"yield_per": 1000}):
+        yield OptedOut(**row._mapping)
 
 
 def note(connection: Connection, keys: Mapping[tuple[str, str], bytes | None]) -> None:

@@ -1,7 +1,5 @@
 """Batches of leads that may be sent: claimed, checked, and as full as they get."""
 
-import hashlib
-import hmac
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from db import leads, runs, suppression
 from db.leads import Claim
 from leadloop.core.errors import Fenced
 from leadloop.core.leads import InvalidLead, Lead, Sendable, e164, prepare
+from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
 from leadloop.core.verdicts import Call
 from tasks.budget import Turn
 from tasks.workplace import Run
@@ -19,7 +18,6 @@ from tasks.workplace import Run
 # A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
 _MOST_CLAIMS = 20
 _NOTED_AT_ONCE = 1000
-_NUMBER_OPTED_OUT = "its phone number has opted out under another lead"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +189,7 @@ class Batches:
         stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
         if stopped:
             ours = self.key(batch, sorted(stopped))
-            self._run.place.database.insist(lambda c: leads.cancel(c, ours, _NUMBER_OPTED_OUT))
+            self._run.place.database.insist(lambda c: leads.cancel(c, ours, NUMBER_OPTED_OUT))
             self._count(cancelled=len(stopped))
         return batch.without(stopped).leads
 
@@ -221,4 +219,4 @@ class Batches:
             return None
 
     def _number_key(self, number: str) -> bytes:
-        return hmac.digest(self._key, number.encode(), hashlib.sha256)
+        return number_key(self._key, number)
