@@ -19,7 +19,8 @@ SELECT campaign_id,
        coalesce(epoch_unit, :epoch_unit)         AS epoch_unit,
        coalesce(default_region, :default_region) AS default_region,
        coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields,
-       sends_opted_out_numbers
+       coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
+       sends_opted_out_numbers, source
   FROM leadloop.campaigns
 """
 _NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")

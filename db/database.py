@@ -181,6 +181,17 @@ class Database:
             yield connection
 
     @contextmanager
+    def apart(self) -> Iterator[Connection]:
+        """A connection for several transactions (`connection.begin()`), closed with all it made.
+
+        Raises:
+            DatabaseError: Postgres refused, or was not there.
+        """
+        with self._plain_errors(), self._engine.connect() as connection:
+            connection.detach()
+            yield connection
+
+    @contextmanager
     def plainly(self) -> Iterator[None]:
         """For work on a `session` that outlives the block: its errors as those of `session`.
 

@@ -25,6 +25,10 @@ _ALIVE = "SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'runnin
 _OPTED_OUT = """lead.opted_out OR EXISTS (
            SELECT FROM leadloop.disable_requests AS d
             WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id) AS opted_out"""
+# Python's years end at 9999, and begin at 1 even where the time zone makes it the year 0.
+EBR_DATETIME = """CASE WHEN ebr_datetime IS NOT NULL
+            THEN least(greatest(ebr_datetime, '0002-01-01 UTC'), '9999-01-01 UTC')
+       END AS ebr_datetime"""
 _DECIDE = """
 UPDATE leadloop.leads AS lead
    SET status = CASE WHEN picked.opted_out THEN 'cancelled' ELSE 'sending' END,
@@ -51,11 +55,7 @@ WITH alive AS ({_ALIVE}
      WHERE claimed.status = 'cancelled' AND d.status = 'requested'
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
-SELECT lead_id, status, phone_number, contact_name, state_code,
-       -- Python's years end at 9999, and begin at 1 even where the time zone makes it the year 0.
-       CASE WHEN ebr_datetime IS NOT NULL
-            THEN least(greatest(ebr_datetime, '0002-01-01 UTC'), '9999-01-01 UTC')
-       END AS ebr_datetime,
+SELECT lead_id, status, phone_number, contact_name, state_code, {EBR_DATETIME},
        CAST(custom_fields AS text) AS custom_fields
   FROM claimed ORDER BY seq
 """)

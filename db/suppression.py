@@ -4,9 +4,7 @@ Only Python can tell how a number is written in E.164, so the triggers that writ
 lead cannot note the number too: whoever is about to send does, first of all.
 """
 
-import hashlib
-import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +60,6 @@ def key(connection: Connection) -> bytes:
     return bytes(connection.execute(_KEY).scalar_one())
 
 
-def hashed(secret: bytes, number: str) -> bytes:
-    """What is kept of a number in E.164: whoever has no secret cannot tell which it is."""
-    return hmac.digest(secret, number.encode(), hashlib.sha256)
-
-
 def look(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], bool]:
     """Which of these numbers have opted out, and whether there are opt-outs yet to be noted."""
     row = connection.execute(_LOOK, {"keys": list(keys)}).one()
@@ -86,6 +79,13 @@ def numbers(
     parameters = {"campaign": campaign_id, "ids": list(lead_ids), "region": region}
     rows = connection.execute(_NUMBERS, parameters)
     return [OptedOut(**row._mapping) for row in rows]
+
+
+def all_to_note(connection: Connection, *, region: str) -> Iterator[OptedOut]:
+    """All of them, one after the other."""
+    values = {"region": region, "most": None}
+    for row in connection.execute(_TO_NOTE, values, execution_options={"yield_per": 1000}):
+        yield OptedOut(**row._mapping)
 
 
 def note(connection: Connection, keys: Mapping[tuple[str, str], bytes | None]) -> None:

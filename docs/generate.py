@@ -23,6 +23,7 @@ from leadloop import embedded
 from leadloop.cli.app import app
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
+from leadloop.core.plans import COUNTS as PLAN
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Failure, Verdict, judge
 from leadloop.settings import Settings
 
@@ -338,6 +339,7 @@ _COUNTS = {
     "rejected": "leads refused by our checks or by the vendor; the reason is in `last_error`",
     "in_doubt": "leads of the campaign that are in doubt when the run ends",
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
+    "from_source": "leads taken from the campaign's source that were not there yet",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs given up after the vendor refused them three times",
     "waiting": "opt-outs that have waited for more than 15 minutes when the run ends",
@@ -409,6 +411,11 @@ def results_page(connection: Connection) -> str:
         " late.",
         _table(["command", "keys"], _summaries()),
         _table(["key", "counts"], _meanings(_COUNTS, [*PUSH, *DISABLE, *POLL, "requests"])),
+        "## plan",
+        "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
+        " with `refusals` and `cancellations` (how many by reason) and `sample`: one of the leads"
+        " that would be sent, the kind of each value in its place, or null.",
+        _table(["key", "counts"], _meanings(PLAN, PLAN)),
         "## sync",
         "An object with `disable`, `push` and `poll`, each as above.",
         "## audit",

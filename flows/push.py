@@ -1,13 +1,17 @@
 """`push-leads`: new leads in Postgres are created at the vendor."""
 
+from collections.abc import Callable
+
 from prefect import flow
 
 from flows.campaigns import run_campaigns
 from flows.telling import Summary, completed, run_name
 from tasks.blocks import RunSettings
 from tasks.push import Push, push_batches
+from tasks.source import Taker, take_from_source
+from tasks.workplace import Run
 
-COUNTS = ("created", "rejected", "in_doubt", "cancelled")
+COUNTS = ("created", "rejected", "in_doubt", "cancelled", "from_source")
 
 
 @flow(name="push-leads", flow_run_name=run_name, persist_result=False)
@@ -19,10 +23,17 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
-        `created, rejected, in_doubt, cancelled, requests`, and under `campaigns` each one's own.
+        `created, rejected, in_doubt, cancelled, from_source, requests`, and under `campaigns` each
+        one's own.
     """
     return completed(
         run_campaigns(
-            "push-leads", campaigns, settings, counts=COUNTS, start=Push, step=push_batches
+            "push-leads", campaigns, settings, counts=COUNTS, start=_begin, step=push_batches
         )
     )
+
+
+def _begin(run: Run) -> Push:
+    """The campaign's push, once its leads are those of its source, if it has one."""
+    take: Callable[[Taker], int] = take_from_source
+    return Push(run, from_source=0 if run.campaign.source is None else take(Taker(run)))

@@ -150,6 +150,12 @@ class Settings(BaseSettings):
     page_url: Annotated[str | None, AfterValidator(_sound_page)] = Field(
         None, description="where `leadloop monitor` is reached; runs in Prefect link to it"
     )
+    source_timeout: int = Field(
+        120,
+        ge=1,
+        le=_A_DAY_S,
+        description="seconds that a campaign's source, a table of your own, may take to be read",
+    )
 
     @classmethod
     def load(cls, *given: Given) -> Self:
@@ -211,6 +217,7 @@ class Settings(BaseSettings):
             window_s=self.window,
             epoch_unit=self.epoch_unit,
             default_region=self.default_region,
+            source_timeout_s=self.source_timeout,
         )
 
     def rate(self) -> tuple[int, float]:

@@ -11,6 +11,7 @@ from db import leads, runs, suppression
 from db.leads import Claim
 from leadloop.core.errors import Fenced
 from leadloop.core.leads import InvalidLead, Lead, Sendable, e164, prepare
+from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
 from leadloop.core.verdicts import Call
 from tasks.budget import Turn
 from tasks.workplace import Run
@@ -18,7 +19,6 @@ from tasks.workplace import Run
 # A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
 _MOST_CLAIMS = 20
 _NOTED_AT_ONCE = 1000
-_NUMBER_OPTED_OUT = "its phone number has opted out under another lead"
 
 
 class Sizes:
@@ -224,16 +224,12 @@ class Batches:
         """Those whose numbers have not opted out under another lead; the others are cancelled."""
         if self._run.campaign.sends_opted_out_numbers or not batch.leads:
             return batch.leads
-        keys = {
-            lead.lead_id: suppression.hashed(self._key, lead.e164)
-            for lead in batch.leads
-            if lead.e164
-        }
+        keys = {lead.lead_id: number_key(self._key, lead.e164) for lead in batch.leads if lead.e164}
         suppressed = self._suppressed(list(keys.values()))
         stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
         if stopped:
             ours = self.key(batch, sorted(stopped))
-            self._run.place.database.insist(lambda c: leads.cancel(c, ours, _NUMBER_OPTED_OUT))
+            self._run.place.database.insist(lambda c: leads.cancel(c, ours, NUMBER_OPTED_OUT))
             self._count(cancelled=len(stopped))
         return batch.without(stopped).leads
 
@@ -258,6 +254,6 @@ class Batches:
 
     def _key_of(self, lead: suppression.OptedOut) -> bytes | None:
         try:
-            return suppression.hashed(self._key, e164(lead.phone_number or "", lead.region))
+            return number_key(self._key, e164(lead.phone_number or "", lead.region))
         except InvalidLead:
             return None

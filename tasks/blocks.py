@@ -56,6 +56,7 @@ class LeadloopSettings(Block):
     keep_history: int | None = _as_in_settings("keep_history")
     keep_raw: int | None = _as_in_settings("keep_raw")
     page_url: str | None = _as_in_settings("page_url")
+    source_timeout: int | None = _as_in_settings("source_timeout")
 
 
 class RunSettings(BaseModel):

@@ -35,8 +35,9 @@ def push_batches(push: "Push", most: int) -> bool:
 class Push:
     """One campaign's push. It keeps nothing that Postgres does not know: a retry goes on."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, from_source: int = 0) -> None:
         self.run = run
+        self._from_source = from_source
         self.tally = Tally("created", "rejected", "cancelled")
         self._batch_size = run.campaign.batch_size
         self._batches = Batches(run, self._count)
@@ -74,7 +75,7 @@ class Push:
         """The contract's counts; `in_doubt`: how many the campaign has now."""
         campaign_id = self.run.campaign.campaign_id
         in_doubt = self.run.place.database.insist(lambda c: leads.count_in_doubt(c, campaign_id))
-        return self.tally.counts() | {"in_doubt": in_doubt}
+        return self.tally.counts() | {"in_doubt": in_doubt, "from_source": self._from_source}
 
     def _look_up(self, most: int) -> LookedUp:
         """Lookups that get no answer put the run off once; after that they hold up nothing."""

@@ -105,6 +105,24 @@ def push(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def plan(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+    """Show what a push would send and refuse, and why; nothing is sent, and nothing written."""
+    from leadloop.cli.plan import plan_campaigns
+
+    _require_named(campaigns)
+
+    def work() -> Mapping[str, Any]:
+        with (
+            stage.settings_with_database() as settings,
+            stage.database(settings) as database,
+            err.status("looking at the leads"),
+        ):
+            return plan_campaigns(database, settings, campaigns or [])
+
+    _carry_out(work, lambda planned: tables.show_plan(out, planned), as_json)
+
+
+@app.command()
 def poll(
     campaigns: Campaigns = None,
     since: Annotated[

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from db import campaigns, watermarks
 from db.database import Database
+from db.source import find, probe
 from leadloop.cli import stage
 from leadloop.client.api import Page
 from leadloop.client.errors import ApiError
@@ -78,9 +80,15 @@ def _examine_with(settings: Settings, findings: _Findings, stack: ExitStack) -> 
     if database is None:
         return
     chosen = findings.look("campaigns", lambda: _campaigns(settings, database))
-    if login is None or chosen is None:
+    if chosen is None:
         return
-    page = findings.look("API", lambda: _ask_vendor(settings, database, chosen))
+    for campaign in [each for each in chosen if each.source is not None]:
+        findings.look(
+            f"source of {campaign.campaign_id}", partial(_probe_source, database, campaign)
+        )
+    if login is None:
+        return
+    page = findings.look("API", lambda: _ask_vendor(settings, database, chosen[0]))
     if page is not None:
         findings.look("clock", lambda: _compare_clocks(database, page))
 
@@ -119,10 +127,16 @@ def _connect(settings: Settings, stack: ExitStack) -> tuple[str, Database]:
     return f"{database.place}, with this version's schema", database
 
 
-def _campaigns(settings: Settings, database: Database) -> tuple[str, Campaign]:
+def _campaigns(settings: Settings, database: Database) -> tuple[str, list[Campaign]]:
     with database.begin() as connection:
         chosen = campaigns.chosen(connection, None, settings.campaign_rules())
-    return ", ".join(campaign.campaign_id for campaign in chosen), chosen[0]
+    return ", ".join(campaign.campaign_id for campaign in chosen), chosen
+
+
+def _probe_source(database: Database, campaign: Campaign) -> tuple[str, bool]:
+    found = find(database, campaign, campaign.source or "")
+    probe(database, campaign, found)
+    return f"{found.relation} can be read, {len(found.columns)} columns", True
 
 
 def _ask_vendor(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, Page]:

@@ -6,6 +6,7 @@ from db import campaigns, forgetting, suppression
 from db.database import Connection, Database
 from leadloop.core.errors import UsageError
 from leadloop.core.leads import InvalidLead, e164
+from leadloop.core.numbers import number_key
 from leadloop.settings import Settings
 
 
@@ -47,7 +48,7 @@ def _suppress(
     for lead in suppression.numbers(connection, campaign_id, lead_ids, region=region):
         try:
             number = e164(lead.phone_number or "", lead.region)
-            keys[campaign_id, lead.lead_id] = suppression.hashed(secret, number)
+            keys[campaign_id, lead.lead_id] = number_key(secret, number)
         except InvalidLead:
             keys[campaign_id, lead.lead_id] = None
     suppression.note(connection, keys)

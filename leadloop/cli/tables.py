@@ -21,6 +21,8 @@ _FUNNEL = (
     ("opt-outs waiting", "disable_pending"),
     ("opt-outs failed", "disable_failed"),
 )
+#: Where a plan says why, by the name of the count.
+_REASONS = {"refuse": "refusals", "cancel": "cancellations"}
 _CLOCKS = (
     ("stored up to", "watermark"),
     ("which is behind by", "watermark_lag_s"),
@@ -103,6 +105,26 @@ def show_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> Non
         console.print(
             listed("by campaign", [{"campaign": name, **part} for name, part in each.items()])
         )
+
+
+def show_plan(console: Console, summary: Mapping[str, Any]) -> None:
+    """What a push would do with each campaign's leads, and why not more."""
+    for name, plan in summary["campaigns"].items():
+        console.print(_planned(f"a push of {name}", plan))
+        if plan["sample"]:
+            console.print("One of them, its values masked:")
+            console.print_json(data=plan["sample"])
+
+
+def _planned(title: str, plan: Mapping[str, Any]) -> Table:
+    table = _titled(title)
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, value in sums(plan).items():
+        table.add_row(name.replace("_", " "), f"{value:,}")
+        for reason, amount in plan.get(_REASONS.get(name, ""), {}).items():
+            table.add_row(Text(f"  {reason}"), f"{amount:,}")
+    return table
 
 
 def _titled(title: str) -> Table:

@@ -20,6 +20,7 @@ class CampaignRules:
     window_s: int
     epoch_unit: EpochUnit
     default_region: str
+    source_timeout_s: int
     required_fields: tuple[str, ...] = DOCUMENTED_REQUIRED
 
 
@@ -29,6 +30,7 @@ class Campaign(CampaignRules):
 
     campaign_id: str
     sends_opted_out_numbers: bool = False
+    source: str | None = None
 
     @property
     def lookback(self) -> timedelta:

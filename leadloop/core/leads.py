@@ -131,6 +131,11 @@ def e164(text: str, region: str) -> str:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
+def is_the_vendors(field: str) -> bool:
+    """Whether the vendor's answers use that name for facts of its own."""
+    return field in ANSWER_FIELDS or field.startswith(_ATTEMPT_PREFIXES)
+
+
 def custom_texts(lead: str) -> list[str]:
     """What the custom fields in a JSON object hold, as far as it is text."""
     try:
@@ -163,7 +168,7 @@ def _state(text: str | None, region: str) -> str | None:
 
 def _custom(text: str) -> str:
     for key in _custom_fields(text):
-        if key in LEAD_FIELDS or key in ANSWER_FIELDS or key.startswith(_ATTEMPT_PREFIXES):
+        if key in LEAD_FIELDS or is_the_vendors(key):
             # A fixed name, not personal data: it is safe to repeat.
             raise InvalidLead(f"custom_fields: {key[:64]!r} is a name of the vendor's own")
     return text

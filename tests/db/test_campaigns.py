@@ -33,6 +33,8 @@ def test_a_row_s_own_values_win(database: Database) -> None:
         "window_s": 9,
         "epoch_unit": "s",
         "default_region": "IN",
+        "source": "crm.leads_for_calls",
+        "source_timeout_s": 5,
         "required_fields": ["lead_id"],
     }
     books.add_campaign(database, **own)

@@ -153,6 +153,6 @@ def test_documented_settings_exist() -> None:
 def test_documented_sql_runs(connection: Connection, block: str) -> None:
     """Whoever copies SQL from the documents gets no error."""
     with connection.begin_nested() as savepoint:
-        connection.execute(text("CREATE ROLE crm"))
+        connection.execute(text("CREATE ROLE crm; CREATE ROLE leadloop_run"))
         connection.exec_driver_sql(block)
         savepoint.rollback()

@@ -18,6 +18,7 @@ RULES = CampaignRules(
     window_s=3600,
     epoch_unit="ms",
     default_region="US",
+    source_timeout_s=120,
 )
 _NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(str.strip)
 

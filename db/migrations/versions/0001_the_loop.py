@@ -21,6 +21,8 @@ CREATE TABLE leadloop.campaigns (
     default_region  text CHECK (default_region ~ '^[A-Z]{2}$'),
     required_fields text[],
     sends_opted_out_numbers boolean NOT NULL DEFAULT false,
+    source          text,
+    source_timeout_s integer CHECK (source_timeout_s > 0),
     shows_unprocessed boolean,
     visibility_tried_at timestamptz,
     specimen_lead_id text,
@@ -36,6 +38,11 @@ COMMENT ON COLUMN leadloop.campaigns.required_fields IS
 document requires (lead_id, phone_number, contact_name, state_code).';
 COMMENT ON COLUMN leadloop.campaigns.sends_opted_out_numbers IS
     'True: a phone number that opted out under another lead or campaign is sent all the same.';
+COMMENT ON COLUMN leadloop.campaigns.source IS
+    'A table or view of this database, as in crm.leads_for_calls, from which each push takes the
+campaign''s leads; null: leads are inserted.';
+COMMENT ON COLUMN leadloop.campaigns.source_timeout_s IS
+    'Overrides LEADLOOP_SOURCE_TIMEOUT, seconds.';
 COMMENT ON COLUMN leadloop.campaigns.shows_unprocessed IS
     'Learned: whether a lookup shows a lead that is created and not yet processed. Only where it
 does is the absence of a lead in doubt a proof that it was not created. Null: not known.';
@@ -81,6 +88,7 @@ CREATE TABLE leadloop.leads (
                   ('new', 'sending', 'created', 'rejected', 'in_doubt', 'cancelled')),
     opted_out     boolean NOT NULL DEFAULT false,
     number_noted  boolean NOT NULL DEFAULT false,
+    from_source   boolean NOT NULL DEFAULT false,
     last_error    text,
     inserted_at   timestamptz NOT NULL DEFAULT now(),
     sent_at       timestamptz,
@@ -110,6 +118,8 @@ COMMENT ON COLUMN leadloop.leads.opted_out IS
 claim can miss it.';
 COMMENT ON COLUMN leadloop.leads.number_noted IS
     'Its number is among the suppressed_numbers, or is none; of leads that opted out.';
+COMMENT ON COLUMN leadloop.leads.from_source IS
+    'A push took it from the campaign''s source: until it is sent, it follows its row there.';
 COMMENT ON COLUMN leadloop.leads.last_error IS
     'Why it is rejected or in doubt; phone numbers and names are blotted out of vendor''s words.';
 COMMENT ON COLUMN leadloop.leads.sent_at IS

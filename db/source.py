@@ -1,0 +1,201 @@
+"""A campaign's source: a table or view of somebody else's, and how it differs from the leads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from db.database import Database, DatabaseError
+from leadloop.core.campaigns import Campaign
+from leadloop.core.sources import (
+    LONGEST_ID,
+    SourceTrouble,
+    not_found,
+    not_readable,
+    require_fit,
+)
+
+# The name is a value here, never a part of the statement; what comes back is quoted by Postgres.
+_FIND = text("""
+SELECT format('%I.%I', n.nspname, c.relname) AS relation,
+       c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'leadloop' AS may_be,
+       coalesce(bool_and(has_column_privilege(c.oid, a.attnum, 'SELECT')), true) AS readable,
+       array_remove(array_agg(a.attname::text ORDER BY a.attnum), NULL) AS names,
+       array_agg(format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) ORDER BY a.attnum)
+           AS types
+  FROM pg_class AS c
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_type AS t ON t.oid = a.atttypid
+ WHERE c.oid = to_regclass(:source)
+ GROUP BY c.oid, n.oid, n.nspname, c.relname, c.relkind
+""")
+_SET = text("""
+SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 'UTC', false)
+""")
+
+_NO_RIGHT, _TOO_LONG, _LOCKED, _WRITES = "42501", "57014", "55P03", "25006"
+#: What Postgres says of a name that is none: bad syntax, too many dots, another database.
+_NO_NAME = ("42602", "42601", "0A000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source that can be read; `relation` is its name as SQL, quoted by Postgres."""
+
+    relation: str
+    columns: Mapping[str, str]
+
+
+def find(database: Database, campaign: Campaign, name: str) -> Source:
+    """The table or view of that name, seen to be fit for the campaign, and readable by this role.
+
+    Raises:
+        SourceTrouble: it is not.
+        DatabaseError: Postgres was not there.
+    """
+    try:
+        with database.begin() as connection:
+            row = connection.execute(_FIND, {"source": name}).one_or_none()
+    except DatabaseError as error:
+        if error.sqlstate == _NO_RIGHT:
+            raise not_readable(name) from None
+        if error.sqlstate in _NO_NAME:
+            raise not_found(name) from None
+        raise
+    if row is None or not row.may_be:
+        raise not_found(name)
+    if not row.readable:
+        raise not_readable(name)
+    found = Source(relation=row.relation, columns=dict(zip(row.names, row.types, strict=False)))
+    require_fit(name, found.columns, campaign.required_fields)
+    return found
+
+
+def probe(database: Database, campaign: Campaign, found: Source) -> None:
+    """See that Postgres would carry out a reading; it is asked for no row.
+
+    Raises:
+        SourceTrouble: it would not, as where a view reads what its owner may not.
+    """
+    with troubles(campaign), database.apart() as connection:
+        be_patient(connection, campaign.source_timeout_s)
+        with connection.begin():
+            connection.execute(text(f"SELECT FROM {_no_parameters(found.relation)} LIMIT 0"))
+
+
+def be_patient(connection: Connection, timeout_s: int) -> None:
+    """Let no statement of this connection take longer; times without a zone are UTC on it.
+
+    Else a custom field with a time in it would look changed to a session in another zone.
+    """
+    with connection.begin():
+        connection.execute(_SET, {"timeout": f"{timeout_s}s"})
+
+
+@contextmanager
+def troubles(campaign: Campaign) -> Iterator[None]:
+    """Say in one line what is wrong with a source that is read in the block.
+
+    Raises:
+        SourceTrouble: it could not be read.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if error.disconnected or campaign.source is None:
+            raise
+        raise SourceTrouble(
+            f"its source {campaign.source!r} {_why(error, campaign.source_timeout_s)}"
+        ) from None
+
+
+def _why(error: DatabaseError, timeout_s: int) -> str:
+    said = {
+        _TOO_LONG: f"was not read within {timeout_s} s: it is slow, or locked; make it quicker, or"
+        " LEADLOOP_SOURCE_TIMEOUT longer",
+        _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
+        _NO_RIGHT: "reads what this role, or the view's owner, may not:"
+        " docs/how-to/bring-your-own-table.md lists the rights",
+        _WRITES: "writes: a view may only read",
+    }
+    return said.get(error.sqlstate or "", f"cannot be read: {error}")
+
+
+# The comparison
+
+#: A lead that follows its row in the source: certainly never sent, by nobody's word kept back.
+FOLLOWS = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS NULL
+        AND lead.status IN ('new', 'rejected')"""
+
+_FIELDS = ("phone_number", "contact_name", "state_code")
+_COLUMNS = (*_FIELDS, "ebr_datetime", "custom_fields")
+
+
+def compared(source: Source) -> str:
+    """SQL of a query: the source beside the leads of `:campaign`, by one reading of it.
+
+    Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`:
+    `new`; `changed` and `gone`, of leads that follow it; `kept`, of leads that are to be sent as
+    they are; `unnamed` and `twin`, of rows that cannot be taken; null of what does not matter.
+    """
+    # Written so that the join's condition is one equality: a full join can be no other.
+    return f"""
+SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
+       coalesce(lead.opted_out, false) AS opted_out,
+       {", ".join(_either(column) for column in _COLUMNS)}
+  FROM (SELECT *, CASE WHEN nth = 1 AND named THEN lead_id END AS key
+          FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {LONGEST_ID} AS named,
+                       row_number() OVER (PARTITION BY lead_id COLLATE "C"
+                                          ORDER BY {", ".join(_COLUMNS)}) AS nth
+                  FROM ({_told(source)}) AS told) AS numbered) AS given
+  FULL JOIN (SELECT * FROM leadloop.leads WHERE campaign_id = :campaign) AS lead
+    ON lead.lead_id = given.key
+ CROSS JOIN LATERAL (SELECT CASE
+       WHEN lead.lead_id IS NULL AND given.key IS NULL
+            THEN CASE WHEN given.named THEN 'twin' ELSE 'unnamed' END
+       WHEN lead.lead_id IS NULL THEN 'new'
+       WHEN NOT ({FOLLOWS}) THEN CASE WHEN lead.status = 'new' THEN 'kept' END
+       WHEN given.key IS NULL THEN 'gone'
+       WHEN {_row("lead")} IS DISTINCT FROM {_row("given")} THEN 'changed'
+       WHEN lead.status = 'new' THEN 'kept' END AS kind) AS kind
+"""
+
+
+def _either(column: str) -> str:
+    return f"CASE WHEN kind.kind = 'kept' THEN lead.{column} ELSE given.{column} END AS {column}"
+
+
+def _row(of: str) -> str:
+    return f"({', '.join(f'{of}.{column}' for column in _COLUMNS)})"
+
+
+def _told(source: Source) -> str:
+    """The source's rows as leads, in its own order.
+
+    `own.*` is the whole row even where a column has the name of the table.
+    """
+    texts = [_text(name, source.columns) for name in ("lead_id", *_FIELDS)]
+    fixed = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime"))
+    return f"""
+SELECT {", ".join(texts)}, {_time(source.columns)}, row_number() OVER () AS place,
+       coalesce((SELECT jsonb_object_agg(field.key, field.value)
+                   FROM jsonb_each(to_jsonb(own.*) - ARRAY[{fixed}]) AS field
+                  WHERE field.value <> 'null'), '{{}}') AS custom_fields
+  FROM {_no_parameters(source.relation)} AS own"""
+
+
+def _text(name: str, columns: Mapping[str, str]) -> str:
+    return f"CAST({f'own.{name}' if name in columns else 'NULL'} AS text) AS {name}"
+
+
+def _time(columns: Mapping[str, str]) -> str:
+    """Times without a zone are read in the session's, which is UTC."""
+    value = "own.ebr_datetime" if "ebr_datetime" in columns else "NULL"
+    return f"CAST({value} AS timestamptz) AS ebr_datetime"
+
+
+def _no_parameters(relation: str) -> str:
+    """A name for SQLAlchemy, which would take `:x` in it for a parameter."""
+    return relation.replace(":", r"\:")

@@ -1,0 +1,52 @@
+"""`leadloop plan`: what a push would send and refuse, without sending anything."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from db import campaigns
+from db.database import Database
+from leadloop.core.errors import RunError
+from leadloop.core.plans import COUNTS
+from leadloop.settings import Settings
+from tasks.planning import plan_push
+
+
+class PlanFailed(RunError):
+    """Some campaigns could not be looked at; `summary` says what the others came to."""
+
+    def __init__(self, message: str, summary: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+def plan_campaigns(
+    database: Database, settings: Settings, campaign_ids: Sequence[str]
+) -> dict[str, Any]:
+    """What a push would do.
+
+    Args:
+        database: where the leads are.
+        settings: the campaigns' defaults.
+        campaign_ids: none: every enabled campaign.
+
+    Returns:
+        The sums of the counts, and under `campaigns` each one's own.
+
+    Raises:
+        UsageError: an unknown campaign.
+        PlanFailed: a campaign's source cannot be used; the others were looked at.
+    """
+    with database.begin() as connection:
+        chosen = campaigns.chosen(connection, campaign_ids, settings.campaign_rules())
+    plans: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    for campaign in chosen:
+        try:
+            plans[campaign.campaign_id] = plan_push(database, campaign, settings.default_region)
+        except RunError as error:
+            failures.append(f"campaign {campaign.campaign_id}: {error}")
+    sums = {name: sum(plan[name] for plan in plans.values()) for name in COUNTS}
+    summary = {**sums, "campaigns": plans}
+    if failures:
+        raise PlanFailed("; ".join(failures), summary)
+    return summary

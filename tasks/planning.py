@@ -1,0 +1,106 @@
+"""What a push would do: the same leads and the same checks, in a transaction that only looks."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from db import planning, source, suppression
+from db.database import Connection, Database
+from db.planning import Planned
+from db.source import Source
+from leadloop.core.campaigns import Campaign
+from leadloop.core.leads import InvalidLead, Sendable, e164, prepare
+from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
+from leadloop.core.plans import Plan
+
+_AT_ONCE = 1000
+
+
+def plan_push(database: Database, campaign: Campaign, region: str) -> dict[str, Any]:
+    """What a push of the campaign would do now. Nothing is sent, and nothing written.
+
+    Args:
+        database: where the leads are.
+        campaign: whose.
+        region: for numbers of campaigns that have no default of their own.
+
+    Returns:
+        What `leadloop.core.plans.Plan` says.
+
+    Raises:
+        SourceTrouble: its source cannot be used.
+    """
+    name = campaign.source
+    found = None if name is None else source.find(database, campaign, name)
+    with source.troubles(campaign), database.apart() as connection:
+        source.be_patient(connection, campaign.source_timeout_s)
+        with planning.looking(connection):
+            return _Planner(connection, campaign, region, found).plan()
+
+
+class _Planner:
+    """Goes through the leads of one campaign; keeps counts and keys of numbers, no lead."""
+
+    def __init__(
+        self, connection: Connection, campaign: Campaign, region: str, found: Source | None
+    ) -> None:
+        self._connection = connection
+        self._campaign = campaign
+        self._source = found
+        self._plan = Plan()
+        self._secret = suppression.key(connection)
+        self._to_be_noted = set() if campaign.sends_opted_out_numbers else self._noted(region)
+
+    def plan(self) -> dict[str, Any]:
+        """Look at every lead once."""
+        rows = planning.planned(self._connection, self._campaign.campaign_id, self._source)
+        while chunk := list(islice(rows, _AT_ONCE)):
+            self._send(list(self._checked(chunk)))
+        return self._plan.as_json(self._campaign.batch_size)
+
+    def _checked(self, chunk: Sequence[Planned]) -> Iterator[Sendable]:
+        """Those that pass the checks; the others are counted."""
+        for planned in chunk:
+            self._plan.found(planned.kind)
+            if not planned.is_lead:
+                continue
+            if planned.opted_out:
+                self._plan.cancel()
+                continue
+            try:
+                yield prepare(planned.lead, self._campaign)
+            except InvalidLead as error:
+                self._plan.refuse(str(error))
+
+    def _send(self, leads: Sequence[Sendable]) -> None:
+        keys = {lead.lead_id: number_key(self._secret, lead.e164) for lead in leads if lead.e164}
+        suppressed = self._suppressed(list(keys.values()))
+        for lead in leads:
+            if keys.get(lead.lead_id) in suppressed:
+                self._plan.cancel(NUMBER_OPTED_OUT)
+            else:
+                self._plan.send(lead)
+
+    def _suppressed(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Which numbers have opted out, those that a push would note first among them."""
+        if self._campaign.sends_opted_out_numbers:
+            return set()
+        noted, _ = suppression.look(self._connection, keys)
+        return noted | self._to_be_noted.intersection(keys)
+
+    def _noted(self, region: str) -> set[bytes]:
+        """The numbers that a push would note before it sends: of leads that opted out lately."""
+        numbers = {
+            self._key_of(lead.phone_number, lead.region)
+            for lead in suppression.all_to_note(self._connection, region=region)
+        }
+        campaign_id, own = self._campaign.campaign_id, self._campaign.default_region
+        rows = planning.opted_out(self._connection, campaign_id, self._source)
+        numbers |= {self._key_of(row.lead.phone_number, own) for row in rows if row.is_lead}
+        return {key for key in numbers if key is not None}
+
+    def _key_of(self, number: str | None, region: str) -> bytes | None:
+        try:
+            return number_key(self._secret, e164(number or "", region))
+        except InvalidLead:
+            return None

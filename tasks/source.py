@@ -1,0 +1,76 @@
+"""A campaign's own table or view: what a push takes from it before it sends."""
+
+from db import source, taking
+from db.database import Connection, DatabaseError
+from db.taking import Differences, Taken
+from leadloop.core.errors import RunError
+from leadloop.core.sources import LONGEST_ID
+from tasks.retrying import step
+from tasks.workplace import Run
+
+# Short transactions: whoever waits for one of the leads does not wait for all of them.
+_PORTION = 5000
+
+
+@step("take-from-source")
+def take_from_source(taker: "Taker") -> int:
+    """Have the campaign's leads follow its source. Returns how many are new."""
+    return taker.take().inserted
+
+
+class Taker:
+    """Takes the leads of one campaign's source."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._campaign = run.campaign
+
+    def take(self) -> Taken:
+        """Insert what is new there, bring what was not sent up to date, and remove what is gone.
+
+        Raises:
+            SourceTrouble: the source cannot be used, or not be read in time.
+            RunError: another run has been taking leads from it for too long.
+        """
+        place = self._run.place
+        assert self._campaign.source is not None, "the flow asks only for a campaign that has one"
+        found = source.find(place.database, self._campaign, self._campaign.source)
+        with place.database.apart() as connection:
+            source.be_patient(connection, self._campaign.source_timeout_s)
+            self._wait_turn(connection)
+            with source.troubles(self._campaign), place.database.plainly():
+                differences = taking.read(connection, self._campaign.campaign_id, found)
+            self._warn(differences)
+            taken = self._apply(connection, differences)
+        place.log.info(
+            "campaign %s: %d leads taken from its source, %d refreshed, %d gone from it",
+            *(self._campaign.campaign_id, taken.inserted, taken.refreshed, taken.removed),
+        )
+        return taken
+
+    def _wait_turn(self, connection: Connection) -> None:
+        try:
+            with self._run.place.database.plainly():
+                taking.wait_turn(connection, self._campaign.campaign_id)
+        except DatabaseError as error:
+            if error.disconnected:
+                raise
+            raise RunError(
+                "another run is still taking leads from its source: run this again when it is done"
+            ) from None
+
+    def _apply(self, connection: Connection, differences: Differences) -> Taken:
+        taken = Taken()
+        for first in range(1, differences.last + 1, _PORTION):
+            last = first + _PORTION - 1
+            taken += taking.apply(connection, self._campaign.campaign_id, first, last)
+        return taken
+
+    def _warn(self, differences: Differences) -> None:
+        if differences.unnamed or differences.twins:
+            self._run.place.log.warning(
+                "campaign %s: rows of its source that are passed over: %d without a lead_id (or"
+                " with one of more than %d characters), %d whose lead_id another row has",
+                *(self._campaign.campaign_id, differences.unnamed),
+                *(LONGEST_ID, differences.twins),
+            )

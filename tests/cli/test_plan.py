@@ -1,0 +1,164 @@
+"""`leadloop plan`, and what a push then really does."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db.database import Database
+from flows.push import push_leads
+from leadloop.core.plans import masked
+from leadloop.sandbox import Handle
+from tests import books
+from tests.conftest import Ran
+
+Leadloop = Callable[..., Ran]
+
+SOURCE = """
+CREATE SCHEMA crm;
+CREATE TABLE crm.customers (lead_id text, phone_number text, contact_name text, state_code text,
+                            plan text)
+"""
+
+
+def customer(database: Database, **row: Any) -> None:
+    """A row of the team's own table."""
+    names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
+    books.run(database, f"INSERT INTO crm.customers ({names}) VALUES ({places})", **row)
+
+
+def everything(database: Database) -> str:
+    """All that a plan must not change."""
+    tables = ("leads", "disable_requests", "campaigns", "sync_runs", "suppressed_numbers")
+    query = " || ".join(
+        f"coalesce((SELECT string_agg(t.xmin::text || t::text, '' ORDER BY t::text)"
+        f" FROM leadloop.{table} AS t), '')"
+        for table in tables
+    )
+    return str(books.value(database, f"SELECT {query}"))
+
+
+@pytest.fixture
+def mixed(database: Database) -> Database:
+    """A campaign with a source, and leads of every kind that a push tells apart."""
+    books.run(database, SOURCE)
+    books.add_campaign(database, source="crm.customers", batch_size=2)
+    books.add_leads(database, "loaded", books.lead("bad", phone_number="415"))
+    for lead_id in ("a", "b", "c"):
+        customer(database, **books.lead(lead_id), plan="gold")
+    customer(database, **books.lead("a"), plan="silver")
+    customer(database, phone_number="+14155550123")
+    customer(database, **books.lead("odd", state_code="??"))
+    customer(database, **books.lead("out"))
+    customer(database, **books.lead("twin", phone_number=books.lead("out")["phone_number"]))
+    books.opt_out(database, "out")
+    for lead_id, status in (("left", "new"), ("mended", "rejected")):
+        books.add_leads(database, books.lead(lead_id, status=status, from_source=True))
+    customer(database, **books.lead("mended"), plan="mended")
+    return database
+
+
+def test_it_says_what_a_push_then_does(
+    mixed: Database, vendor: Handle, leadloop: Leadloop, quick_retries: None
+) -> None:
+    """Counts and reasons; nothing is sent or written before, and a push does just that."""
+    before = everything(mixed)
+    ran = leadloop("plan", "--json")
+    assert ran.code == 0, ran.err
+    assert everything(mixed) == before
+    assert vendor.requests == []
+    plan = ran.last["campaigns"]["C1"]
+    assert {name: value for name, value in plan.items() if isinstance(value, int)} == {
+        **{"send": 5, "refuse": 2, "cancel": 2, "requests": 3},
+        **{"from_source": 6, "refreshed": 1, "gone": 1, "passed_over": 2},
+    }
+    assert plan["cancellations"] == {
+        "opted out": 1,
+        "its phone number has opted out under another lead": 1,
+    }
+    summary = push_leads()
+    assert [summary[name] for name in ("created", "rejected", "cancelled", "requests")] == [
+        *(plan["send"], plan["refuse"], plan["cancel"], plan["requests"])
+    ]
+    assert summary["from_source"] == plan["from_source"]
+    assert sorted(books.errors(mixed).values()) == sorted(
+        [*plan["refusals"], "its phone number has opted out under another lead"]
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--json"], [], ["--campaign", "C1"]])
+def test_nothing_of_a_person_is_shown(
+    mixed: Database, leadloop: Leadloop, arguments: list[str]
+) -> None:
+    """The sample has keys and kinds; no name, and no part of a number."""
+    ran = leadloop("plan", *arguments)
+    shown = ran.out + ran.err
+    assert "<text>" in shown
+    assert not any(secret in shown for secret in ("Ann", "+1", "555", "gold", "NY", "415"))
+    if "--json" in arguments:
+        sample = ran.last["campaigns"]["C1"]["sample"]
+        assert set(sample.values()) == {"<text>"}
+
+
+def test_every_kind_of_value_is_masked() -> None:
+    """Also what Python would rather not parse."""
+    body = b'{"a":"x","b":1.5,"c":true,"d":[1],"e":{"f":2},"g":' + b"9" * 5000 + b"}"
+    assert list(masked(body).values()) == [
+        *("<text>", "<number>", "<true or false>", "<list>", "<object>", "<number>")
+    ]
+
+
+def test_without_a_source_it_looks_at_what_is_loaded(
+    database: Database, leadloop: Leadloop
+) -> None:
+    """And at each campaign, or those that are named."""
+    books.add_campaign(database)
+    books.add_campaign(database, "other")
+    books.add_leads(database, "a", "b")
+    books.add_leads(database, "c", campaign="other")
+    assert leadloop("plan", "--json").last["send"] == 3
+    named = leadloop("plan", "--campaign", "C1", "--campaign", "other", "--json")
+    assert [plan["send"] for plan in named.last["campaigns"].values()] == [2, 1]
+    shown = leadloop("plan", "--campaign", "C1")
+    assert (shown.code, "a push of C1" in shown.out) == (0, True)
+    assert leadloop("plan", "--campaign", "nobody").code == 2
+
+
+def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(
+    mixed: Database, leadloop: Leadloop
+) -> None:
+    """Exit 1, one line, and the plans of the others; `doctor` has said so before."""
+    books.add_campaign(mixed, "bad", source="crm.nowhere")
+    ran = leadloop("plan", "--json")
+    assert (ran.code, set(ran.last["campaigns"])) == (1, {"C1"})
+    assert ran.err.strip() == (
+        "leadloop: campaign bad: its source 'crm.nowhere' is no table or view of this database:"
+        " write schema.name into leadloop.campaigns.source"
+    )
+    checks = {check["check"]: check for check in leadloop("doctor", "--json").last["checks"]}
+    assert checks["source of C1"]["ok"]
+    assert not checks["source of bad"]["ok"]
+    assert "is no table or view" in checks["source of bad"]["detail"]
+    assert checks["API"]["ok"]
+
+
+def test_a_view_cannot_write_while_it_is_looked_at(mixed: Database, leadloop: Leadloop) -> None:
+    """Whatever functions it calls."""
+    with mixed.begin() as connection:
+        connection.execute(
+            text(
+                """CREATE FUNCTION crm.write() RETURNS text LANGUAGE sql AS
+                       'DELETE FROM crm.customers RETURNING lead_id';
+                   CREATE VIEW crm.writing AS SELECT *, crm.write() AS x FROM crm.customers"""
+            )
+        )
+    books.run(mixed, "UPDATE leadloop.campaigns SET source = 'crm.writing'")
+    ran = leadloop("plan")
+    assert (ran.code, "a view may only read" in ran.err) == (1, True)
+
+
+def test_it_is_one_json_object(mixed: Database, leadloop: Leadloop) -> None:
+    """As every command's: the last line on stdout, and nothing else there."""
+    assert set(json.loads(leadloop("plan", "--json").out)) >= {"send", "refuse", "campaigns"}

@@ -1,0 +1,357 @@
+"""A campaign whose leads are in a table of the team's own, pushed against the sandbox."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db.database import Database
+from flows.campaigns import CampaignsFailed
+from flows.disable import disable_leads
+from flows.push import push_leads
+from flows.sync import sync_leads
+from leadloop.sandbox import Handle
+from tests import books
+
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
+
+CUSTOMERS = """
+CREATE SCHEMA crm;
+CREATE TABLE crm.customers (lead_id text, phone_number text, contact_name text, state_code text,
+                            plan text)
+"""
+
+
+@pytest.fixture
+def crm(database: Database) -> Database:
+    """A database with a campaign and the table that it takes its leads from."""
+    books.run(database, CUSTOMERS)
+    books.add_campaign(database, source="crm.customers")
+    return database
+
+
+def add(database: Database, *leads: str, plan: str | None = None) -> None:
+    """Rows of customers, as the team writes them."""
+    for lead_id in leads:
+        row = books.lead(lead_id, plan=plan)
+        books.run(
+            database,
+            "INSERT INTO crm.customers"
+            " VALUES (:lead_id, :phone_number, :contact_name, :state_code, :plan)",
+            **row,
+        )
+
+
+def held(vendor: Handle, campaign: str = books.CAMPAIGN) -> dict[str, dict[str, Any]]:
+    """What the vendor has of each lead."""
+    return {
+        lead.lead_id: {
+            **{name: getattr(lead, name) for name in books.lead(lead.lead_id)},
+            **json.loads(lead.custom or b"{}"),
+        }
+        for lead in vendor.books.leads(campaign)
+    }
+
+
+def failure(*campaigns: str) -> str:
+    """The line with which a push fails."""
+    with pytest.raises(CampaignsFailed) as caught:
+        push_leads(campaigns=list(campaigns) or None)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_rows_become_leads(crm: Database, vendor: Handle) -> None:
+    """A push sends every row, each once; what is no field of a lead is a custom field."""
+    add(crm, "007", "b", plan="gold")
+    summary = push_leads()
+    assert (summary["from_source"], summary["created"]) == (2, 2)
+    assert held(vendor)["007"] == {**books.lead("007"), "plan": "gold"}
+    add(crm, "c")
+    assert (push_leads()["from_source"], push_leads()["from_source"]) == (1, 0)
+    assert vendor.books.creations(books.CAMPAIGN) == {"007": 1, "b": 1, "c": 1}
+
+
+def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
+    """Types and names are its business: numbers become text, JSON stays, nulls are left out."""
+    books.run(
+        crm,
+        r"""CREATE VIEW crm.calls AS
+            SELECT n AS lead_id, 4155550120 + n AS phone_number, 'Ann' AS contact_name,
+                   CAST('ny' AS char(5)) AS state_code, date '2026-01-31' AS ebr_datetime,
+                   CAST(NULL AS int) AS nothing, jsonb 'null' AS none, 1.50 AS price,
+                   jsonb '{"a"\: null}' AS deep, timestamptz '2026-01-31 12\:00+02' AS at,
+                   'x' AS "own", 'y' AS "Odd ""name"
+              FROM generate_series(1, 2) AS n ORDER BY n DESC""",
+    )
+    books.run(crm, "UPDATE leadloop.campaigns SET source = 'crm.calls'")
+    assert push_leads()["created"] == 2
+    assert list(held(vendor)) == ["2", "1"], "sent in the view's order"
+    assert held(vendor)["1"] == {
+        "lead_id": "1",
+        "phone_number": "+14155550121",
+        "contact_name": "Ann",
+        "state_code": "NY",
+        "price": 1.5,
+        "deep": {"a": None},
+        "at": "2026-01-31T10:00:00+00:00",
+        "own": "x",
+        'Odd "name': "y",
+    }
+    moments = "SELECT DISTINCT ebr_datetime FROM leadloop.leads"
+    assert books.value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
+
+
+def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: Handle) -> None:
+    """Its transaction began first and ended last: no cursor has gone past it."""
+    with crm.begin() as slow:
+        slow.execute(text("INSERT INTO crm.customers VALUES ('a', '+14155550123', 'Ann', 'NY')"))
+        add(crm, "b")
+        push_leads()
+    push_leads()
+    assert set(held(vendor)) == {"a", "b"}
+
+
+def test_rows_that_cannot_be_leads_are_counted(
+    crm: Database, vendor: Handle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without an id, or with another's: one warning says how many; the others go out."""
+    add(crm, "a", plan="silver")
+    add(crm, "a", plan="gold")
+    add(crm, "b")
+    add(crm, "", "x" * 256)
+    books.run(crm, "INSERT INTO crm.customers (phone_number) VALUES ('+14155550123')")
+    assert push_leads()["from_source"] == 2
+    assert held(vendor)["a"]["plan"] == "gold", "the same one, in whatever order they come"
+    (said,) = [line for line in caplog.messages if "passed over" in line]
+    assert "3 without a lead_id" in said
+    assert "1 whose lead_id another row has" in said
+    assert "415" not in said
+
+
+def hold(database: Database, *leads: str) -> None:
+    """Leads of the source that stay unsent: their state is none until it is mended."""
+    add(database, *leads)
+    books.run(
+        database,
+        "UPDATE crm.customers SET state_code = '??' WHERE lead_id = ANY(:ids)",
+        ids=[*leads],
+    )
+    push_leads()
+    assert {books.statuses(database)[lead_id] for lead_id in leads} == {"rejected"}
+
+
+def test_a_row_that_changed_before_it_was_sent_is_refreshed(crm: Database, vendor: Handle) -> None:
+    """What was refused is tried again once its row is another, and not before."""
+    hold(crm, "a", "b")
+    assert push_leads()["rejected"] == 0
+    books.run(crm, "UPDATE crm.customers SET state_code = 'CA', plan = 'new' WHERE lead_id = 'a'")
+    summary = push_leads()
+    assert (summary["created"], summary["from_source"], summary["rejected"]) == (1, 0, 0)
+    assert (held(vendor)["a"]["plan"], held(vendor)["a"]["state_code"]) == ("new", "CA")
+    assert books.errors(crm).keys() == {"b"}
+
+
+def test_what_did_not_change_is_not_written(crm: Database) -> None:
+    """A million rows that stay as they are cost no write, whatever the time zone of a session."""
+    books.run(crm, "ALTER TABLE crm.customers ADD at timestamptz DEFAULT now(), ADD price numeric")
+    hold(crm, "a")
+    before = books.value(crm, "SELECT xmin::text FROM leadloop.leads")
+    name = books.value(crm, "SELECT current_database()")
+    books.run(crm, f"ALTER DATABASE {name} SET TimeZone = 'Asia/Kolkata'")
+    push_leads()
+    assert books.value(crm, "SELECT xmin::text FROM leadloop.leads") == before
+
+
+def test_a_sent_lead_stays_as_it_was_sent(crm: Database, vendor: Handle) -> None:
+    """Changed or gone: it is the vendor's."""
+    add(crm, "a", "b")
+    push_leads()
+    books.run(crm, "UPDATE crm.customers SET contact_name = 'Eve' WHERE lead_id = 'a'")
+    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'b'")
+    assert push_leads()["created"] == 0
+    names = "SELECT contact_name FROM leadloop.leads ORDER BY lead_id"
+    assert [row["contact_name"] for row in books.rows(crm, names)] == ["Ann a", "Ann b"]
+
+
+def test_a_row_that_vanished_is_not_sent(crm: Database, vendor: Handle) -> None:
+    """Unless it comes again. A lead that came otherwise stays, whatever the source says."""
+    hold(crm, "a", "b")
+    books.add_leads(crm, "loaded", books.lead("b2"))
+    add(crm, "b2", plan="of the source")
+    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'a'")
+    books.run(crm, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
+    push_leads()
+    assert set(books.statuses(crm)) == {"b", "loaded", "b2"}
+    assert set(held(vendor)) == {"loaded", "b2"}
+    assert "plan" not in held(vendor)["b2"]
+    add(crm, "a")
+    push_leads()
+    assert set(held(vendor)) == {"loaded", "b2", "a"}
+
+
+@pytest.mark.parametrize("disabled_before", [False, True])
+def test_an_opt_out_of_a_lead_not_yet_taken_counts(
+    crm: Database, vendor: Handle, disabled_before: bool
+) -> None:
+    """Whatever `disable` did about it meanwhile, the lead is cancelled when it comes."""
+    add(crm, "a", "b")
+    books.opt_out(crm, "a")
+    if disabled_before:
+        disable_leads()
+    summary = push_leads()
+    disable_leads()
+    assert (summary["created"], summary["cancelled"]) == (1, 1)
+    assert set(held(vendor)) == {"b"}
+    assert books.statuses(crm)["a"] == "cancelled"
+    assert books.opt_outs(crm) == {"a": "cancelled"}
+
+
+def test_an_opt_out_counts_by_number_too(crm: Database, vendor: Handle) -> None:
+    """A row with the number of somebody who opted out is not sent under its own id."""
+    add(crm, "a", "b")
+    books.run(crm, "UPDATE crm.customers SET phone_number = '+14155550123'")
+    books.opt_out(crm, "a")
+    push_leads()
+    assert held(vendor) == {}
+    assert set(books.statuses(crm).values()) == {"cancelled"}
+
+
+def test_who_opted_out_is_kept_though_the_row_is_gone(crm: Database, vendor: Handle) -> None:
+    """The opt-out is settled as cancelled, and the number stays suppressed."""
+    hold(crm, "a")
+    books.opt_out(crm, "a")
+    books.run(crm, "DELETE FROM crm.customers")
+    books.run(crm, "UPDATE leadloop.leads SET status = 'new'")
+    sync_leads()
+    assert books.opt_outs(crm) == {"a": "cancelled"}
+    add(crm, "z")
+    number = books.lead("a")["phone_number"]
+    books.run(crm, "UPDATE crm.customers SET phone_number = :number", number=number)
+    push_leads()
+    assert held(vendor) == {}
+
+
+def test_nothing_is_written_to_the_source_and_no_writer_waits(crm: Database) -> None:
+    """Who changes the source all the while is not kept from it, nor keeps a push from its work."""
+    add(crm, "a")
+    books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 5")
+    before = books.value(crm, "SELECT xmin::text FROM crm.customers")
+    with crm.begin() as writer:
+        writer.execute(text("LOCK TABLE crm.customers IN EXCLUSIVE MODE"))
+        assert push_leads()["from_source"] == 1
+    assert books.value(crm, "SELECT xmin::text FROM crm.customers") == before
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("crm.nobody", "is no table or view"),
+        ("nowhere.leads", "is no table or view"),
+        ("", "is no table or view"),
+        ("a.b.c.d.e", "is no table or view"),
+        ("crm.customers; DROP TABLE crm.customers", "is no table or view"),
+        ("crm.customers AS own WHERE pg_sleep(9) IS NULL --", "is no table or view"),
+        ('crm."customers', "is no table or view"),
+        ("leadloop.leads", "is no table or view"),
+        ("crm.no_id", "lacks the column lead_id"),
+        ("crm.no_name", "lacks the columns contact_name, state_code"),
+        ("crm.text_time", "ebr_datetime is text: it must be timestamptz, timestamp or date"),
+        ("crm.own_names", "names of columns of its source 'crm.own_names' themselves: created_at"),
+        ("crm.broken", r"cannot be read: Postgres refused: DivisionByZero (SQLSTATE 22012)"),
+        ("crm.writing", "writes: a view may only read"),
+        ("crm.sleeping", "was not read within 1 s"),
+    ],
+)
+def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
+    crm: Database, vendor: Handle, source: str, said: str
+) -> None:
+    """That campaign's run fails, with the reason and no row in it; the others do their work."""
+    add(crm, "a")
+    books.run(
+        crm,
+        r"""CREATE VIEW crm.no_id AS SELECT phone_number, contact_name, state_code
+                                    FROM crm.customers;
+            CREATE VIEW crm.no_name AS SELECT lead_id, phone_number FROM crm.customers;
+            CREATE VIEW crm.text_time AS SELECT *, '2026' AS ebr_datetime FROM crm.customers;
+            CREATE VIEW crm.own_names AS SELECT *, now() AS created_at FROM crm.customers;
+            CREATE VIEW crm.broken AS SELECT *, 1 / length('') AS x FROM crm.customers;
+            CREATE VIEW crm.sleeping AS SELECT *, pg_sleep(60) IS NULL AS x FROM crm.customers;
+            CREATE FUNCTION crm.write() RETURNS text LANGUAGE sql AS
+                'DELETE FROM crm.customers RETURNING lead_id';
+            CREATE VIEW crm.writing AS SELECT *, crm.write() AS x FROM crm.customers""",
+    )
+    books.add_campaign(crm, "bad", source=source, source_timeout_s=1)
+    began = time.monotonic()
+    line = failure()
+    assert line.startswith("campaign bad: ")
+    assert said in line
+    assert "Ann" not in line
+    assert time.monotonic() - began < 20
+    assert set(held(vendor)) == {"a"}
+    assert held(vendor, "bad") == {}
+    assert books.value(crm, "SELECT count(*) FROM crm.customers") == 1
+
+
+def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
+    """Whatever characters a table's name has, it is that table that is read."""
+    name = r"""cus"tomers'; DROP TABLE :x %(y)s %s \:z::text --"""
+    quoted = '"' + name.replace('"', '""') + '"'
+    add(crm, "a")
+    with crm.begin() as connection:
+        escaped = quoted.replace("%", "%%")
+        connection.exec_driver_sql(f"ALTER TABLE crm.customers RENAME TO {escaped}", ())
+    books.run(crm, "UPDATE leadloop.campaigns SET source = :name", name=f"crm.{quoted}")
+    assert push_leads()["from_source"] == 1
+    assert set(held(vendor)) == {"a"}
+
+
+def test_a_source_that_is_locked_holds_up_nobody_for_long(crm: Database, vendor: Handle) -> None:
+    """The push of that campaign fails in time; opt-outs go out meanwhile."""
+    add(crm, "a")
+    books.add_campaign(crm, "other")
+    books.add_leads(crm, "b", campaign="other")
+    push_leads(campaigns=["other"])
+    books.opt_out(crm, "b", campaign="other")
+    books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    with crm.begin() as migration:
+        migration.execute(text("LOCK TABLE crm.customers IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(CampaignsFailed, match="slow, or locked"):
+            sync_leads()
+    assert set(vendor.books.disabled("other")) == {"b"}
+    assert push_leads()["created"] == 1
+
+
+def test_two_runs_take_one_after_the_other(crm: Database) -> None:
+    """Of two that read at once the older reading might be written last: the second one waits."""
+    add(crm, "a")
+    books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    with crm.session() as other:
+        other.execute(text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext('C1'))"))
+        assert "another run is still taking leads" in failure()
+        other.execute(text("SELECT pg_advisory_unlock_all()"))
+    assert push_leads()["created"] == 1
+
+
+def test_it_is_a_step_that_one_sees(crm: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails in the run's page is the step that takes the leads, and not all of the push."""
+    books.run(crm, "DROP TABLE crm.customers")
+    failure()
+    steps = [vars(record).get("task_run_name", "") for record in caplog.records]
+    assert any(step.startswith("take-from-source") for step in steps)
+
+
+def test_many_rows_are_taken_in_portions(
+    crm: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a transaction of its own, in the order of the source, none left out."""
+    monkeypatch.setattr("tasks.source._PORTION", 7)
+    add(crm, *[f"L{number:02d}" for number in range(50)])
+    assert push_leads()["from_source"] == 50
+    portions = books.value(crm, "SELECT count(DISTINCT inserted_at) FROM leadloop.leads")
+    assert portions == 8
+    queue = "SELECT lead_id FROM leadloop.leads ORDER BY seq"
+    assert [row["lead_id"] for row in books.rows(crm, queue)] == sorted(held(vendor))
