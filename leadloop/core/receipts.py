@@ -234,6 +234,9 @@ class _Reader:
         if kind is Kind.TROUBLE:
             if not (is_empty(value) or (isinstance(value, str) and is_fine(value))):
                 self._trouble(value, key, depth - 1)
+        elif key in LEAD_FIELDS - {"lead_id"} and isinstance(value, dict | list):
+            # What is wrong with a field, of a lead that is told by its place at most.
+            self._reading.unclear = self._reading.unclear or not is_empty(value)
         elif isinstance(value, dict | list) and kind is not Kind.OTHER:
             self._walk(value, above if kind is Kind.PART else kind, depth - 1)
         elif kind in (Kind.DONE, Kind.AMOUNT) and not isinstance(value, bool):

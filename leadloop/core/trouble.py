@@ -29,7 +29,7 @@ class Kind(Enum):
 _STEMS = (
     r"abort|bad|blacklist|block|cannot|clos(?:ed|ure)|conflict|declin|den(?:y|ied)|disallow|dropp"
     r"|duplic|err|exceed|excep|exclud|expir|fail|fault|forbid|ignor|illegal|incomplet|invalid"
-    r"|maintenance|malform|miss|omit|partial|problem|refus|reject|skip|suppress|throttl|unable"
+    r"|maintenance|malform|miss|omit|partial|problem|refus|reject|requir|skip|suppress|throttl|unable"
     r"|unauthor|unavail|unknown|unprocessable|unrecogni|unsub|unsuccess|unsupport|violat|wrong"
 )
 _BAD = re.compile(rf"\b(?:{_STEMS})", re.IGNORECASE)

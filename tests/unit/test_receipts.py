@@ -125,6 +125,8 @@ def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
         {"message": "2 leads: 1 created, 1 failed"},
         {"detail": "Come back tomorrow"},
         {"hasErrors": True},
+        [{}, {"phone_number": ["Enter a number."]}],
+        {"lead_id": ["This field is required."]},
         {"message": "90 created, 10 failed"},
         "Error: not authorised",
         ["error: invalid"],
