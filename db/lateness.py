@@ -1,6 +1,5 @@
 """How late outcomes appear: measured as they are stored, and told by campaign."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -30,14 +29,6 @@ WITH proven AS (
 SELECT count(*) AS late, coalesce(max(lookback_needed_s), 0) AS needed_s FROM late
 """)
 
-_BY_CAMPAIGN = text("""
-SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s
-  FROM leadloop.lead_outcomes
- WHERE lookback_needed_s IS NOT NULL
-   AND (CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))
- GROUP BY campaign_id
-""")
-
 
 def measure(
     connection: Connection, campaign_id: str, window: Window, *, run_id: int, mark: datetime
@@ -62,9 +53,3 @@ def measure(
         },
     ).one()
     return Lateness(late=row.late, needed_s=row.needed_s)
-
-
-def by_campaign(connection: Connection, ids: Sequence[str]) -> dict[str, Lateness]:
-    """What has come late, by campaign: those of `ids` that have any such, or all that have."""
-    rows = connection.execute(_BY_CAMPAIGN, {"ids": list(ids) or None})
-    return {row.campaign_id: Lateness(late=row.late, needed_s=row.needed_s) for row in rows}

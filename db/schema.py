@@ -66,8 +66,8 @@ def require_server(major: int) -> None:
 
 
 def remove(connection: Connection) -> None:
-    """Drop the schema with all that is in it."""
-    connection.execute(text("DROP SCHEMA IF EXISTS leadloop CASCADE"))
+    """Drop the schema with all that is in it, and the views over it."""
+    connection.execute(text("DROP SCHEMA IF EXISTS leadloop, leadloop_monitor CASCADE"))
 
 
 def renew_database(connection: Connection, name: str) -> None:
