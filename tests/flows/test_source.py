@@ -13,6 +13,7 @@ from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
+from leadloop.cli.app import app
 from leadloop.sandbox import Handle
 from tests import books
 
@@ -177,6 +178,21 @@ def test_a_sent_lead_stays_as_it_was_sent(crm: Database, vendor: Handle) -> None
     assert [row["contact_name"] for row in books.rows(crm, names)] == ["Ann a", "Ann b"]
 
 
+def test_what_the_vendor_refused_waits_for_a_person(crm: Database, vendor: Handle) -> None:
+    """It was sent, so a changed row does not send it again; `requeue` does, as the row is now."""
+    vendor.change(newer_limits=True)
+    add(crm, "a", "b")
+    books.run(crm, "UPDATE crm.customers SET contact_name = repeat('x', 60)")
+    assert push_leads()["rejected"] == 2
+    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'b'")
+    books.run(crm, "UPDATE crm.customers SET contact_name = 'Eve'")
+    push_leads()
+    assert (books.statuses(crm), held(vendor)) == ({"a": "rejected", "b": "rejected"}, {})
+    app(["requeue", "--rejected"], standalone_mode=False)
+    push_leads()
+    assert (set(books.statuses(crm)), held(vendor)["a"]["contact_name"]) == ({"a"}, "Eve")
+
+
 def test_a_row_that_vanished_is_not_sent(crm: Database, vendor: Handle) -> None:
     """Unless it comes again. A lead that came otherwise stays, whatever the source says."""
     hold(crm, "a", "b")
@@ -226,7 +242,8 @@ def test_who_opted_out_is_kept_though_the_row_is_gone(crm: Database, vendor: Han
     books.opt_out(crm, "a")
     books.run(crm, "DELETE FROM crm.customers")
     books.run(crm, "UPDATE leadloop.leads SET status = 'new'")
-    sync_leads()
+    push_leads()
+    disable_leads()
     assert books.opt_outs(crm) == {"a": "cancelled"}
     add(crm, "z")
     number = books.lead("a")["phone_number"]

@@ -1,6 +1,7 @@
 """Whatever happens to the source between pushes, the vendor has each of its rows once."""
 
 import json
+from contextlib import suppress
 from itertools import count
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from db.database import Database
+from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from leadloop.sandbox import Handle
@@ -87,6 +89,24 @@ class Source(RuleBasedStateMachine):
             " WHERE campaign_id = :campaign AND status = 'rejected'",
             campaign=self.campaign,
         )
+
+    @rule()
+    def push_in_vain(self) -> None:
+        """The vendor takes nothing: what was taken from the source stays `new` for a while."""
+        self.vendor.fault(route="create", when="before", kind="status", status=403, every=1)
+        with suppress(CampaignsFailed):
+            push_leads(campaigns=[self.campaign])
+        self.vendor.clear_faults()
+
+    @rule(lead_id=_IDS, vanishes=st.booleans())
+    def is_taken_and_then_another(self, lead_id: str, vanishes: bool) -> None:
+        """What the other rules would rarely do one after the other."""
+        self.writes(lead_id, "NY")
+        self.push_in_vain()
+        if vanishes:
+            self.deletes(lead_id)
+        else:
+            self.writes(lead_id, "CA")
 
     @rule()
     def push(self) -> None:
