@@ -12,7 +12,6 @@ from typing import Any
 import typer
 from sqlalchemy import text
 
-from db import campaigns, status
 from db.database import Connection, Database
 from db.schema import migrate
 from flows.audit import COUNTS as AUDIT
@@ -57,6 +56,7 @@ def pages(database_url: str) -> dict[str, str]:
             "settings.md": settings_page(),
             "command-line.md": command_line_page(),
             "schema.md": schema_page(connection),
+            "views.md": views_page(connection),
             "verdicts.md": verdicts_page(),
             "exit-codes-and-json.md": results_page(connection),
         }
@@ -274,6 +274,55 @@ def _described_table(connection: Connection, table: Any) -> str:
     return "\n\n".join(filter(None, blocks))
 
 
+# Views
+
+_VIEWS = text("""
+SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS said
+  FROM pg_class AS c
+ WHERE c.relnamespace = to_regnamespace('leadloop_monitor') AND c.relkind = 'v'
+ ORDER BY c.relname
+""")
+_VIEW_COLUMNS = text("""
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       col_description(a.attrelid, a.attnum) AS said
+  FROM pg_attribute AS a
+ WHERE a.attrelid = CAST(:view AS regclass) AND a.attnum > 0
+ ORDER BY a.attnum
+""")
+
+
+def views_page(connection: Connection) -> str:
+    """Every view of the data team as Postgres describes it."""
+    return _page(
+        "Views",
+        "The views of the Postgres schema `leadloop_monitor`: counts, times, reasons and ids, no"
+        " personal data in any column. The role `leadloop_reader` may read them and nothing else;"
+        " make a login a member of it: `GRANT leadloop_reader TO dashboards`. Times are"
+        " `timestamptz`; days and hours are UTC.",
+        *(
+            "\n\n".join(
+                [
+                    f"## {view.name}",
+                    _described(f"the view {view.name}", view.said),
+                    _view_table(connection, view.name, ("column", "meaning")),
+                ]
+            )
+            for view in connection.execute(_VIEWS).all()
+        ),
+    )
+
+
+def _view_table(connection: Connection, view: str, heading: tuple[str, str]) -> str:
+    columns = connection.execute(_VIEW_COLUMNS, {"view": f"leadloop_monitor.{view}"})
+    return _table(
+        [heading[0], "type", heading[1]],
+        [
+            [_code(each.name), each.type, _described(f"{view}.{each.name}", each.said)]
+            for each in columns
+        ],
+    )
+
+
 # Verdicts
 
 #: The statuses that the vendor documents, and those that HTTP puts between it and us.
@@ -359,27 +408,6 @@ _AUDIT = {
     **REMARKS,
     "requests": _COUNTS["requests"],
 }
-_STATUS = {
-    "campaign_id": "the campaign",
-    "name": "its name, from `leadloop.campaigns`",
-    "enabled": "whether runs that name no campaign take it",
-    "new": "leads to be sent",
-    "sending": "leads whose request is on its way at this moment",
-    "in_doubt": "leads that the vendor may or may not have",
-    "created": "leads that the vendor has, with or without an outcome",
-    "rejected": "leads that were refused",
-    "cancelled": "leads that opted out before they were sent",
-    "processed": "leads with a stored outcome",
-    "disabled": "opt-outs that the vendor confirmed",
-    "disable_pending": "opt-outs not confirmed yet",
-    "disable_failed": "opt-outs that the vendor refused",
-    "disable_oldest_s": "seconds since the oldest opt-out that is pending or failed was requested",
-    "watermark": "everything processed up to here is stored; null before the first poll",
-    "watermark_lag_s": "seconds from the watermark to now",
-    "late": "stored outcomes that were not there yet when their `processed_at` was polled before",
-    "lookback_needed_s": "the `LEADLOOP_LOOKBACK` that would have found all of them, seconds; 0"
-    " where none was late",
-}
 
 
 def results_page(connection: Connection) -> str:
@@ -425,9 +453,12 @@ def results_page(connection: Connection) -> str:
         " the books agree. A lead may be in several of them. They do not change the exit.",
         _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT, "requests"])),
         "## status",
-        '`{"campaigns": [...]}`, one object a campaign:',
-        _table(["key", "holds"], _meanings(_STATUS, _status_keys(connection))),
-        "## init, load, requeue, doctor",
+        '`{"campaigns": [...], "problems": [...]}`. One object a campaign:',
+        _view_table(connection, "campaign_health", ("key", "holds")),
+        "And one a problem, the worst first; none: all is well. `--check` exits with 1 where there"
+        " is one.",
+        _view_table(connection, "problems", ("key", "holds")),
+        "## init, load, requeue, forget, doctor",
         _table(
             ["command", "keys"],
             [
@@ -442,9 +473,11 @@ def results_page(connection: Connection) -> str:
                     "`requeue`",
                     "for each kind asked for (`rejected`, `in_doubt`, `disables`): how many",
                 ],
+                ["`forget`", "`forgotten`: leads whose personal data is gone"],
                 [
                     "`doctor`",
-                    "`checks`: a list of `check`, `ok`, `detail`, without what rests on a fault",
+                    "`checks`: a list of `check`, `ok`, `warns`, `detail`, without what rests on a"
+                    " fault",
                 ],
             ],
         ),
@@ -463,15 +496,6 @@ def _meanings(said: Mapping[str, str], keys: Iterable[str]) -> list[list[str]]:
     return [
         [_code(key), _described(f"the key {key}", said.get(key))] for key in dict.fromkeys(keys)
     ]
-
-
-def _status_keys(connection: Connection) -> list[str]:
-    """The keys of a row of `status`, from one of a campaign that is gone again."""
-    with connection.begin_nested() as savepoint:
-        campaigns.add(connection, "documented")
-        rows = status.campaigns(connection, ["documented"])
-        savepoint.rollback()
-    return list(rows[0])
 
 
 if __name__ == "__main__":

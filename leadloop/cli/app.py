@@ -200,26 +200,32 @@ def forget(
 
 
 @app.command()
-def status(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
-    """Show where every campaign stands."""
-    from db import status as query
+def status(
+    campaigns: Campaigns = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until Ctrl-C.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 where something is wrong.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where every campaign stands, what is wrong, and what to do about it."""
+    from leadloop.cli.status import show, standing, watch_it
 
     _require_named(campaigns)
-    with (
-        stage.settings_with_database() as settings,
-        stage.database(settings) as database,
-        database.begin() as connection,
-    ):
-        rows = query.campaigns(connection, campaigns or [])
-    unknown = set(campaigns or []) - {row["campaign_id"] for row in rows}
-    if unknown:
-        raise UsageError(f"unknown campaign {', '.join(sorted(unknown))}")
+    if watch and (check or as_json):
+        raise UsageError("--watch is for people: leave out --check and --json")
+    with stage.settings_with_database() as settings, stage.database(settings) as database:
+        if watch:
+            with suppress(KeyboardInterrupt):
+                watch_it(database, campaigns or [], out)
+            return
+        found = standing(database, campaigns or [])
     if as_json:
-        _print_json({"campaigns": rows})
-    elif rows:
-        out.print(tables.status(rows))
+        _print_json(found)
     else:
-        out.print("No campaign yet: leadloop load FILE.csv --campaign C", soft_wrap=True)
+        out.print(show(found))
+    if check and found["problems"]:
+        raise typer.Exit(1)
 
 
 @app.command()

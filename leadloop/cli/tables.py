@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +29,7 @@ _CLOCKS = (
     ("outcomes that came late", "late"),
     ("lookback that they needed", "lookback_needed_s"),
 )
+_STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
 def status(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -37,8 +38,22 @@ def status(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("")
     for row in rows:
         table.add_column(Text(row["campaign_id"]), justify="right")
-    for heading, key in (*_FUNNEL, *_CLOCKS):
+    for heading, key in (("health", "health"), *_FUNNEL, *_CLOCKS):
         table.add_row(heading, *(cell(key, row[key]) for row in rows))
+    return table
+
+
+def problems(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What is wrong, and the command that deals with it."""
+    if not found:
+        return Text("All is well.", style="green")
+    table = Table(title="what is wrong", show_lines=True)
+    for heading in ("", "campaign", "what", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for problem in found:
+        style = _STYLES[problem["severity"]]
+        words = (problem["severity"], problem["campaign_id"], problem["said"], problem["command"])
+        table.add_row(*map(Text, words), style=style)
     return table
 
 

@@ -1,0 +1,241 @@
+"""What the data team sees: views without personal data, a reader that may read nothing else."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db.database import Database, DatabaseError
+from tests import books
+from tests.books import CAMPAIGN
+
+#: What others rely on (CONTRACT.md); views and columns may be added.
+CONTRACT = (
+    "campaign_health",
+    "lead_funnel",
+    "outcome_breakdown",
+    "attempt_stats",
+    "disable_latency",
+    "run_history",
+    "rejections",
+)
+_PERSON = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk", "state_code": "CA"}
+_HOURS = "now() - interval '3 hours'"
+
+
+def views(database: Database) -> list[str]:
+    """Every view of the data team."""
+    found = books.rows(
+        database,
+        "SELECT table_name FROM information_schema.views WHERE table_schema = 'leadloop_monitor'",
+    )
+    return sorted(row["table_name"] for row in found)
+
+
+def problems(database: Database) -> dict[str, dict[str, Any]]:
+    """What is wrong, by the problem's name."""
+    found = books.rows(database, "SELECT * FROM leadloop_monitor.problems")
+    return {row["problem"]: row for row in found}
+
+
+def as_reader(database: Database, statement: str) -> None:
+    """Carry it out with the rights of a dashboard's login."""
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL ROLE leadloop_reader"))
+        connection.execute(text(statement))
+
+
+@pytest.fixture
+def lived(database: Database) -> Database:
+    """A campaign in which everything has happened to people whose data would be noticed."""
+    books.add_campaign(database)
+    for status in ("new", "sending", "created", "rejected", "in_doubt", "cancelled"):
+        books.add_leads(database, books.lead(status, **_PERSON, custom_fields={"note": "Zebulon"}))
+        books.run(
+            database,
+            "UPDATE leadloop.leads SET status = :status WHERE lead_id = :status",
+            status=status,
+        )
+    books.opt_out(database, "created", reason="Zebulon asked")
+    for statement in (
+        "UPDATE leadloop.leads SET last_error = 'state_code: missing' WHERE status = 'rejected'",
+        f"""INSERT INTO leadloop.lead_outcomes
+                   (campaign_id, lead_id, processed_at, outcome_name, total_cost, raw)
+            VALUES ('{CAMPAIGN}', 'created', now(), 'Sold', 1.5, '{{"name": "Zebulon Quirk"}}')""",
+        f"""INSERT INTO leadloop.outreach_attempts
+                   (campaign_id, lead_id, channel, block, attempt_key, occurred_at, duration_s,
+                    answers)
+            VALUES ('{CAMPAIGN}', 'created', 'call', 'c', '1', now(), 30, '{{"q": "Zebulon"}}'),
+                   ('{CAMPAIGN}', 'created', 'call', 'c', '2', now(), 0, '{{}}')""",
+        f"""INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at, counts)
+            VALUES ('push-leads', '{CAMPAIGN}', 'completed', now(), '{{"requests": 7}}')""",
+        f"""INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before,
+                   status, claimed_count, stored_count, pages)
+            VALUES ('{CAMPAIGN}', 1, now() - interval '1 hour', now(), 'closed', 1, 1, 1)""",
+        f"""INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
+            VALUES ('{CAMPAIGN}', 'outcomes', now())""",
+        "INSERT INTO leadloop.rate_slots VALUES (0, '-infinity'), (1, now() + interval '1 min')",
+    ):
+        books.run(database, statement)
+    return database
+
+
+def test_the_views_of_the_contract_are_there(database: Database) -> None:
+    """People's dashboards name them."""
+    assert set(CONTRACT) <= set(views(database))
+
+
+def test_no_view_shows_anything_personal(lived: Database) -> None:
+    """Not a digit of a number, not a name, not an answer: in no column of any view."""
+    for view in views(lived):
+        rows = books.rows(lived, f"SELECT * FROM leadloop_monitor.{view}")
+        assert rows or view == "problems"
+        for private in ("Zebulon", "Quirk", "4155550177"):
+            assert private not in str(rows), view
+
+
+def test_the_reader_may_read_them_and_nothing_else(lived: Database) -> None:
+    """A dashboard's login can do no harm, and cannot see people."""
+    for view in views(lived):
+        as_reader(lived, f"SELECT * FROM leadloop_monitor.{view}")
+    forbidden = [
+        *(
+            f"SELECT FROM leadloop.{row['table_name']}"
+            for row in books.rows(
+                lived,
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'leadloop'",
+            )
+        ),
+        "CREATE TABLE leadloop_monitor.mine ()",
+        "DELETE FROM leadloop_monitor.run_history",
+    ]
+    for statement in forbidden:
+        with pytest.raises(DatabaseError, match="SQLSTATE 42501"):
+            as_reader(lived, statement)
+
+
+def test_the_figures(lived: Database) -> None:
+    """Funnel, attempts, cost, latency and requests are those of the books."""
+    funnel = books.rows(lived, "SELECT * FROM leadloop_monitor.lead_funnel ORDER BY position")
+    assert [(row["stage"], row["leads"]) for row in funnel] == [
+        (stage, 1)
+        for stage in (
+            *("new", "sending", "in_doubt", "created"),
+            *("processed", "rejected", "cancelled"),
+        )
+    ]
+    (attempts,) = books.rows(lived, "SELECT * FROM leadloop_monitor.attempt_stats")
+    assert (attempts["attempts"], attempts["connected"], attempts["duration_s"]) == (2, 1, 30)
+    assert attempts["state_code"] == "CA"
+    (outcome,) = books.rows(lived, "SELECT * FROM leadloop_monitor.outcome_breakdown")
+    assert (outcome["outcome_name"], outcome["outcomes"], float(outcome["cost"])) == (
+        *("Sold", 1),
+        1.5,
+    )
+    (rejected,) = books.rows(lived, "SELECT * FROM leadloop_monitor.rejections")
+    assert rejected["reason"] == "state_code: missing"
+    assert rejected["sample_lead_ids"] == ["rejected"]
+    (run,) = books.rows(lived, "SELECT * FROM leadloop_monitor.run_history")
+    assert (run["flow"], run["requests"]) == ("push-leads", 7)
+    (budget,) = books.rows(lived, "SELECT * FROM leadloop_monitor.budget_now")
+    assert (budget["slots"], budget["taken"]) == (1, 1)
+
+
+def test_opt_out_latency(database: Database) -> None:
+    """Median, 95th percentile and worst of those confirmed; the oldest of those that wait."""
+    books.add_campaign(database)
+    ids = [f"L{number}" for number in range(21)]
+    books.opt_out(database, *ids)
+    books.run(
+        database,
+        f"""UPDATE leadloop.disable_requests
+               SET requested_at = {_HOURS}, status = 'disabled',
+                   confirmed_at = {_HOURS} + make_interval(secs => substr(lead_id, 2)::int)
+             WHERE lead_id <> 'L20'""",
+    )
+    books.run(
+        database,
+        f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS} WHERE lead_id = 'L20'",
+    )
+    rows = books.rows(database, "SELECT * FROM leadloop_monitor.disable_latency")
+    assert sum(row["requested"] for row in rows) == 21
+    (told,) = [row for row in rows if row["waiting"]]
+    assert (told["p50_s"], told["worst_s"], told["waiting"]) == (9.5, 19, 1)
+    assert told["p95_s"] == pytest.approx(18.05)
+    assert 3 * 3600 <= told["oldest_waiting_s"] < 4 * 3600
+
+
+def test_all_is_well(lived: Database) -> None:
+    """Nothing is wrong with what has only just happened."""
+    assert problems(lived) == {}
+    health = "SELECT health FROM leadloop_monitor.campaign_health"
+    assert books.value(lived, health) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "severity", "command"),
+    [
+        (
+            f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}",
+            *("opt_outs_waiting", "critical", "leadloop disable"),
+        ),
+        (
+            f"UPDATE leadloop.watermarks SET processed_through = {_HOURS}",
+            *("poll_behind", "critical", "leadloop poll"),
+        ),
+        (
+            "UPDATE leadloop.poll_windows SET status = 'incomplete'",
+            *("windows_owed", "critical", "leadloop poll"),
+        ),
+        (
+            f"UPDATE leadloop.leads SET inserted_at = {_HOURS}",
+            *("leads_unsent", "warning", "leadloop push"),
+        ),
+        (
+            f"UPDATE leadloop.leads SET doubted_at = {_HOURS} WHERE status = 'in_doubt'",
+            *("leads_in_doubt", "warning", "leadloop audit"),
+        ),
+        (
+            "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 901",
+            *("outcomes_late", "warning", "leadloop backfill"),
+        ),
+        (
+            "UPDATE leadloop.sync_runs SET state = 'failed', error = 'no answer'",
+            *("run_failed", "warning", "leadloop doctor"),
+        ),
+        (
+            f"UPDATE leadloop.sync_runs SET state = 'running', started_at = {_HOURS}",
+            *("run_too_long", "warning", "leadloop doctor"),
+        ),
+    ],
+)
+def test_each_problem_is_found_with_its_command(
+    lived: Database, change: str, problem: str, severity: str, command: str
+) -> None:
+    """One change for the worse, one problem; the campaign's health is that of its worst."""
+    books.run(lived, change)
+    found = problems(lived)
+    assert list(found) == [problem]
+    assert found[problem]["severity"] == severity
+    assert found[problem]["command"].startswith(command)
+    health = "SELECT health FROM leadloop_monitor.campaign_health"
+    assert books.value(lived, health) == severity
+
+
+@pytest.mark.parametrize("view", ["campaign_health", "lead_funnel", "problems"])
+def test_plans_read_the_leads_no_more_than_they_must(lived: Database, view: str) -> None:
+    """At a million leads each of these reads that table once at most; the rest goes by indexes."""
+    books.run(
+        lived,
+        f"""INSERT INTO leadloop.leads (campaign_id, lead_id, status)
+            SELECT '{CAMPAIGN}', 'many-' || n, 'created' FROM generate_series(1, 20000) AS n""",
+    )
+    books.run(lived, "ANALYZE leadloop.leads")
+    plan = books.value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
+    scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "leads"]
+    whole = sum(node["Node Type"] == "Seq Scan" for node in scans)
+    assert whole <= (0 if view == "problems" else 1)
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for part in plan.get("Plans", []) for node in _nodes(part))]
