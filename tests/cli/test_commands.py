@@ -327,7 +327,7 @@ def test_json_output_is_json(leadloop: Leadloop, database: Database) -> None:
     """The last line on stdout is one object, also where nothing was done."""
     books.add_campaign(database)
     out = leadloop("status", "--json").out
-    assert list(json.loads(out.splitlines()[-1])) == ["campaigns"]
+    assert list(json.loads(out.splitlines()[-1])) == ["campaigns", "problems"]
 
 
 def test_status_tells_how_late_outcomes_came(

@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 from db.database import Database, DatabaseError
 from flows.audit import audit_leads
 from flows.disable import disable_leads
+from flows.housekeeping import keep_house
 from flows.poll import poll_outcomes
 from flows.push import push_leads
 from leadloop.sandbox import Handle
@@ -70,9 +71,11 @@ def test_they_are_enough_for_the_whole_loop(
     assert audit_leads(repair=True)["seen"] == 3
     Path("more.csv").write_text("lead_id\nx\n")
     load = ["load", "more.csv", "--campaign", "another"]
-    for command in (load, ["requeue", "--rejected"], ["status"], ["doctor"]):
+    forget = ["forget", "--campaign", "C1", "--lead-id", "2"]
+    for command in (load, ["requeue", "--rejected"], ["status"], forget, ["doctor"]):
         assert leadloop(*command).code == 0, command
     assert leadloop("status", "--json").last["campaigns"][0]["processed"] == 1
+    assert keep_house()["runs"] == 0
 
 
 @pytest.mark.parametrize(

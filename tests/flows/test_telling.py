@@ -46,7 +46,7 @@ def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> 
     assert state.message == "created 2, rejected 1, requests 1"
     assert state.result()["created"] == 2
     told = str(artifacts(run)["markdown"].data)
-    assert f"| {CAMPAIGN} | 2 | 1 | 0 | 0 | 1 |" in told
+    assert f"| {CAMPAIGN} | 2 | 1 | 0 | 0 | 0 | 1 |" in told
     assert "+1" not in told
 
 
