@@ -229,6 +229,22 @@ def status(
 
 
 @app.command()
+def metrics(
+    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 9108,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve where every campaign stands to Prometheus, until Ctrl-C ends it, with exit 0."""
+    from leadloop.cli.metrics import serve
+
+    with (
+        stage.settings_with_database() as settings,
+        stage.database(settings, ready=False) as database,
+        suppress(KeyboardInterrupt),
+    ):
+        serve(database, host, port)
+
+
+@app.command()
 def requeue(
     campaigns: Campaigns = None,
     rejected: Annotated[bool, typer.Option("--rejected", help="Leads that were rejected.")] = False,

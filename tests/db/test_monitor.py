@@ -1,5 +1,7 @@
 """What the data team sees: views without personal data, a reader that may read nothing else."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,13 @@ CONTRACT = (
 )
 _PERSON = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk", "state_code": "CA"}
 _HOURS = "now() - interval '3 hours'"
+
+
+def _queries() -> list[str]:
+    """The ready queries of the how-to."""
+    page = Path(__file__).parents[2] / "docs/how-to/dashboards-and-alerts.md"
+    block = re.findall(r"```sql\n(-- .*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[-1]
+    return [query.strip() for query in block.split("\n\n")]
 
 
 def views(database: Database) -> list[str]:
@@ -239,3 +248,9 @@ def test_plans_read_the_leads_no_more_than_they_must(lived: Database, view: str)
 
 def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(node for part in plan.get("Plans", []) for node in _nodes(part))]
+
+
+@pytest.mark.parametrize("query", _queries(), ids=lambda query: query.splitlines()[0])
+def test_the_documented_queries_work(lived: Database, query: str) -> None:
+    """What the how-to says to paste into a dashboard can be pasted, by the dashboard's login."""
+    as_reader(lived, query.rstrip(";"))

@@ -1,0 +1,66 @@
+"""`leadloop metrics`: what Prometheus scrapes."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from db.database import Database
+from tests import books
+from tests.conftest import Ran
+
+_LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
+
+
+def scraped(url: str) -> dict[tuple[str, ...], float]:
+    """Every sample, by its name and the values of its labels."""
+    families = text_string_to_metric_families(httpx.get(url, trust_env=False).text)
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: Database) -> None:
+    """Counts, ages and problems by campaign, no personal data; Ctrl-C ends it with exit 0."""
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("A", contact_name="Zebulon Quirk"), "B")
+    with subprocess.Popen(
+        [_LEADLOOP, "metrics", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        before = scraped(url)
+        books.run(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '1 day'")
+        after = scraped(url)
+        page = httpx.get(url, trust_env=False).text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert before["leadloop_up",] == 1
+    assert before["leadloop_leads", "C1", "new"] == 2
+    assert ("leadloop_problems", "C1", "leads_unsent", "warning") not in before
+    assert after["leadloop_problems", "C1", "leads_unsent", "warning"] == 2
+    assert after["leadloop_new_oldest_seconds", "C1"] > 80_000
+    assert "Zebulon" not in page
+
+
+def test_a_database_without_the_views(
+    leadloop: Callable[..., Ran], empty_database_url: str
+) -> None:
+    """One line says what to run, exit 2."""
+    ran = leadloop("metrics", "--port", "0", LEADLOOP_DATABASE_URL=empty_database_url)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert "leadloop init" in ran.err
+
+
+def test_a_port_that_is_taken(leadloop: Callable[..., Ran], database: Database) -> None:
+    """One line, exit 2."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = leadloop("metrics", "--port", str(taken.getsockname()[1]))
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
