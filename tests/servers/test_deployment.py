@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -26,6 +26,8 @@ from tests.books import CAMPAIGN
 from tests.servers.conftest import free_port
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+
+T = TypeVar("T")
 
 _CHECKOUT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -110,6 +112,36 @@ def test_every_campaign_has_a_run_of_its_own(
     assert triggered
 
 
+def test_a_worker_that_is_killed(
+    prefect: WholePrefect,
+    surroundings: Mapping[str, str],
+    database: Database,
+    vendor: Handle,
+    tmp_path: Path,
+) -> None:
+    """Its flow process lives on for a while, beside the next run, and nobody is created twice."""
+    whole_prefect.deploy(prefect)
+    ids = [f"L{number}" for number in range(30)]
+    books.add_campaign(database, batch_size=1)
+    books.add_leads(database, *ids)
+    vendor.fault(route="create", kind="slow", every=1, seconds=0.5)
+    with _running(_commands()[-1], surroundings, tmp_path / "worker.log") as worker:
+        _carry_out("prefect deployment run push-leads/default", surroundings)
+        _wait_for(lambda: list(vendor.books.creations(CAMPAIGN)))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        _carry_out("leadloop push", surroundings)
+        _wait_for(lambda: _none_running(database))
+    assert vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
+    assert set(books.statuses(database).values()) == {"created"}
+
+
+def _none_running(database: Database) -> list[str]:
+    """Something, as soon as no run is at work any more."""
+    at_work = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running'"
+    return [] if books.value(database, at_work) else ["none"]
+
+
 def _several(prefect: WholePrefect, state: str, amount: int) -> list[dict[str, Any]]:
     """So many runs of sync-leads, or none."""
     found = _runs(prefect, "sync-leads", state)
@@ -161,7 +193,9 @@ def _carry_out(command: str, environment: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _running(command: str, environment: Mapping[str, str], log: Path) -> Iterator[None]:
+def _running(
+    command: str, environment: Mapping[str, str], log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
     with (
         log.open("w") as written,
         subprocess.Popen(
@@ -174,9 +208,11 @@ def _running(command: str, environment: Mapping[str, str], log: Path) -> Iterato
         ) as process,
     ):
         try:
-            yield
+            yield process
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            # One that was killed has left nobody in its group, or its runs alone.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
 
 
 def _scheduled_runs(prefect: WholePrefect, state: str) -> list[dict[str, Any]]:
@@ -193,10 +229,10 @@ def _runs(prefect: WholePrefect, flow: str, state: str) -> list[dict[str, Any]]:
     return found
 
 
-def _wait_for(runs: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The first of the runs that there are; a schedule of a minute may have just gone by."""
+def _wait_for(look: Callable[[], list[T]]) -> list[T]:
+    """What is found as soon as there is any; a schedule of a minute may have just gone by."""
     deadline = time.monotonic() + _PATIENCE_S
-    while not (found := runs()):
-        assert time.monotonic() < deadline, "there is no such run"
+    while not (found := look()):
+        assert time.monotonic() < deadline, "there is none"
         time.sleep(0.5)
     return found
