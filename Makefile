@@ -10,16 +10,17 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up deploy test soak check docs lock
+.PHONY: help install demo up deploy test soak check docs lock screenshots
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
-	@echo 'make up       all of it running, to look at: Prefect with its page, a worker, the sandbox'
+	@echo 'make up       all of it running, to look at: Prefect and our page, a worker, the sandbox'
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference from the code'
+	@echo 'make screenshots  docs/screenshots from the page, in a browser'
 	@echo 'make install  only the setting up: $(VENV), with $(BIN)/leadloop'
 	@echo 'make lock     pin the requirements anew   (make lock UPGRADE=--upgrade)'
 
@@ -56,6 +57,9 @@ check: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	@$(BIN)/python docs/generate.py
 
+screenshots: $(VENV)/installed-dev
+	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/page -k stuck
+
 # A virtual environment stops working when its folder is moved or its Python removed: then it is made
 # anew, and what was installed in it no longer counts.
 $(shell test "$$(cat $(VENV)/made-in 2>&1)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>&1 || \
@@ -84,8 +88,8 @@ $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 
 # The second list repeats the first one's pins, so that tests run on what users get.
 lock: $(VENV)/installed-dev
-	@$(UV_COMPILE) pyproject.toml --extra embedded --group build -o requirements.lock
-	@$(UV_COMPILE) pyproject.toml --extra embedded --group build --group dev \
+	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build -o requirements.lock
+	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build --group dev \
 	  --constraints requirements.lock -o requirements-dev.lock
 	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock
 	@echo 'Pinned anew: requirements.lock, requirements-dev.lock'

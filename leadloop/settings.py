@@ -150,6 +150,10 @@ class Settings(BaseSettings):
     page_url: Annotated[str | None, AfterValidator(_sound_page)] = Field(
         None, description="where `leadloop monitor` is reached; runs in Prefect link to it"
     )
+    monitor_database_url: SecretStr | None = Field(
+        None,
+        description="Postgres, of a login for `leadloop monitor` alone; not set: DATABASE_URL",
+    )
     source_timeout: int = Field(
         120,
         ge=1,

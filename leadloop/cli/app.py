@@ -311,12 +311,30 @@ def demo() -> None:
 @app.command()
 def up(
     port: Annotated[int, typer.Option(help="Of the Prefect server.", min=1, max=65535)] = 4200,
+    page_port: Annotated[int, typer.Option(help="Of our page.", min=1, max=65535)] = 8501,
 ) -> None:
-    """Run everything to look at: Prefect, a worker, the sandbox with outcomes; until Ctrl-C."""
+    """Run everything to look at: our page, Prefect, a worker, the sandbox; until Ctrl-C."""
     from leadloop.cli.up import play
 
     with suppress(KeyboardInterrupt):
-        play(port, err, out)
+        play(port, page_port, err, out)
+
+
+@app.command()
+def monitor(
+    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; anybody who reaches it may look.")
+    ] = "127.0.0.1",
+    refresh: Annotated[
+        int, typer.Option(help="Seconds between two looks at the database.", min=1, max=3600)
+    ] = 30,
+) -> None:
+    """Serve the page: is it healthy, what is stuck, what to do about it; until Ctrl-C."""
+    from leadloop.cli.monitor import serve
+
+    with suppress(KeyboardInterrupt):
+        serve(host, port, refresh)
 
 
 class _WithRules(TyperCommand):

@@ -1,15 +1,16 @@
 """`leadloop up`: the whole product running, for a person who wants to look at it.
 
-A Prefect server with its page and a worker, the deployments of prefect.yaml on their schedules, a
-Postgres, and the sandbox as the vendor, where outcomes trickle in; new leads and opt-outs keep
-coming. Everything is under `.leadloop/up/`, begun anew each time and gone with Ctrl-C.
+A Prefect server with its page and a worker, our own page, the deployments of prefect.yaml on their
+schedules, a Postgres, and the sandbox as the vendor, where outcomes trickle in; new leads and
+opt-outs keep coming. Everything is under `.leadloop/up/`, begun anew each time and gone with
+Ctrl-C.
 """
 
 import itertools
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from db import campaigns, loading, opt_outs, schema
 from db.database import Database
 from leadloop import whole_prefect
-from leadloop.cli import people, stage
+from leadloop.cli import monitor, people, stage
 from leadloop.core.errors import RunError
 from leadloop.sandbox import Rules, running
 from leadloop.whole_prefect import WholePrefect
@@ -32,6 +33,7 @@ _NEW_LEADS = 20
 _LOOK_EVERY_S = 0.5
 
 _TOLD = """
+Page:     {ours}   (is it healthy, what is stuck, what to do)
 Prefect:  {page}   (runs, schedules, deployments)
 Sandbox:  {api}   (the vendor's stand-in)
 
@@ -45,11 +47,12 @@ Ctrl-C ends all of it.
 """
 
 
-def play(port: int, err: Console, out: Console) -> None:
+def play(port: int, page_port: int, err: Console, out: Console) -> None:
     """Run until Ctrl-C.
 
     Args:
         port: of the Prefect server.
+        page_port: of our page.
         err: for what is being waited for.
         out: for what there is to see.
 
@@ -78,12 +81,15 @@ def play(port: int, err: Console, out: Console) -> None:
             prefect.wait()
         with err.status("deploying prefect.yaml"):
             whole_prefect.deploy(prefect)
+        page = stack.enter_context(monitor.beside(Path("page"), prefect.page, page_port))
+        os.environ["LEADLOOP_PAGE_URL"] = page.url
         worker = stack.enter_context(whole_prefect.worker(Path("worker"), prefect))
         whole_prefect.run_now(prefect, "sync-leads/default")
         out.print(
-            _TOLD.format(page=prefect.page, api=handle.url, campaign=_CAMPAIGNS[0]), markup=False
+            _TOLD.format(ours=page.url, page=prefect.page, api=handle.url, campaign=_CAMPAIGNS[0]),
+            markup=False,
         )
-        _go_on(prefect, worker.is_alive, news)
+        _go_on(prefect, {"page": page.is_alive, "worker": worker.is_alive}, news)
 
 
 def _begin_anew(database: Database) -> Callable[[], None]:
@@ -119,7 +125,7 @@ def _opt_out(database: Database, campaign: str, number: int) -> None:
 
 
 def _go_on(
-    prefect: WholePrefect, worker_is_alive: Callable[[], bool], news: Callable[[], None]
+    prefect: WholePrefect, alive: Mapping[str, Callable[[], bool]], news: Callable[[], None]
 ) -> None:
     """Bring news now and then, until somebody stops us or a server has ended."""
     due = time.monotonic() + _NEWS_EVERY_S
@@ -127,8 +133,9 @@ def _go_on(
         time.sleep(_LOOK_EVERY_S)
         if not prefect.is_alive():
             raise RunError(f"the Prefect server has ended (its log: {prefect.log})")
-        if not worker_is_alive():
-            raise RunError(f"the worker has ended (its log: {Path('worker/log').absolute()})")
+        for name, is_alive in alive.items():
+            if not is_alive():
+                raise RunError(f"the {name} has ended (its log: {Path(name, 'log').absolute()})")
         if time.monotonic() >= due:
             news()
             due = time.monotonic() + _NEWS_EVERY_S

@@ -1,0 +1,135 @@
+"""`leadloop monitor`: the page, until Ctrl-C; or beside other servers, until they end."""
+
+import importlib.util
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.database import InvalidUrl, normalised
+from leadloop import borrowed
+from leadloop.cli import stage
+from leadloop.core.errors import UsageError
+from leadloop.settings import Settings
+
+_HOST = "127.0.0.1"
+_READY_WITHIN_S = 120.0
+_NOT_INSTALLED = "the page needs Streamlit: pip install 'leadloop[monitor]'"
+
+
+def serve(host: str, port: int, refresh_s: float) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Args:
+        host: where it listens.
+        port: where it listens; 0: any free one.
+        refresh_s: seconds between two looks at the database.
+
+    Raises:
+        UsageError: Streamlit is not installed, a setting is wrong, or the port is taken.
+    """
+    _require_installed()
+    with _database_url() as url:
+        # Seconds to import: not before what is wrong has been said.
+        from leadloop.monitor import given, server
+
+        looked_at = given.Given(
+            database_url=url,
+            prefect_url=given.prefect_page(dict(os.environ)),
+            refresh_s=refresh_s,
+        )
+        try:
+            server.serve(looked_at, host, port, _tell)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise UsageError(
+                f"cannot listen on port {port} of {host}: {why}; choose another --port"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A page in a process of its own: its address, and whether it is still there."""
+
+    url: str
+    is_alive: Callable[[], bool]
+
+
+@contextmanager
+def beside(directory: Path, prefect_page: str, port: int) -> Iterator[Beside]:
+    """The page with this process's settings, for the block; whatever becomes of us, it ends.
+
+    Args:
+        directory: for its log; made if missing.
+        prefect_page: where runs are shown.
+        port: where it listens on loopback.
+
+    Raises:
+        UsageError: it does not start.
+    """
+    _require_installed()
+    directory = directory.absolute()
+    _require_free(port)
+    launch = borrowed.Launch(
+        command=(sys.executable, "-m", "leadloop", "monitor", "--port", str(port)),
+        environment={**os.environ, "PREFECT_UI_URL": prefect_page},
+        log=directory / "log",
+    )
+    with borrowed.borrow(directory, lambda: launch) as running:
+        _wait(port, running.is_alive, launch.log)
+        yield Beside(url=f"http://{_HOST}:{port}", is_alive=running.is_alive)
+
+
+def _wait(port: int, is_alive: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while is_alive() and time.monotonic() < deadline:
+        try:
+            socket.create_connection((_HOST, port), timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise UsageError(f"the page does not start (its log: {log})")
+
+
+def _require_free(port: int) -> None:
+    try:
+        socket.create_server((_HOST, port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
+            " another --page-port"
+        ) from None
+
+
+def _require_installed() -> None:
+    if importlib.util.find_spec("streamlit") is None:
+        raise UsageError(_NOT_INSTALLED)
+
+
+@contextmanager
+def _database_url() -> Iterator[str]:
+    """The login for the page; where none is named, that of the runs."""
+    own = Settings.load().monitor_database_url
+    if own is not None:
+        yield _sound("LEADLOOP_MONITOR_DATABASE_URL", own.get_secret_value())
+        return
+    with stage.settings_with_database() as settings:
+        yield _sound("LEADLOOP_DATABASE_URL", settings.require_database_url())
+
+
+def _sound(name: str, url: str) -> str:
+    try:
+        normalised(url)
+    except InvalidUrl as error:
+        raise UsageError(f"{name} is wrong: {error}") from None
+    return url
+
+
+def _tell(url: str) -> None:
+    print(f"The page: {url}", flush=True)
+    print("Ctrl-C ends it.", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The page: Streamlit over the views of `leadloop_monitor`, and nothing else."""

@@ -1,0 +1,37 @@
+"""Colours that the colour-blind can tell apart (Okabe and Ito), for either theme."""
+
+from typing import Any
+
+#: In the order in which they are taken. Yellow is left out: on white nobody sees it.
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
+ACCENT, AMBER, GREEN, _, SKY, RED, GREY = SERIES
+
+_BOTH: dict[str, Any] = {
+    "redColor": RED,
+    "orangeColor": AMBER,
+    "greenColor": GREEN,
+    "blueColor": ACCENT,
+    "grayColor": GREY,
+}
+LIGHT = {
+    **_BOTH,
+    "primaryColor": "#005A8C",
+    "backgroundColor": "#FFFFFF",
+    "secondaryBackgroundColor": "#F3F5F7",
+    "textColor": "#1B2530",
+    "redTextColor": "#A84300",
+    "orangeTextColor": "#805700",
+    "greenTextColor": "#00694C",
+    "grayTextColor": "#55606B",
+}
+DARK = {
+    **_BOTH,
+    "primaryColor": SKY,
+    "backgroundColor": "#11161C",
+    "secondaryBackgroundColor": "#1C242D",
+    "textColor": "#E8EDF2",
+    "redTextColor": "#FF9A5C",
+    "orangeTextColor": "#F3BC4B",
+    "greenTextColor": "#4CD0A7",
+    "grayTextColor": "#A7B2BD",
+}

@@ -1,0 +1,64 @@
+"""What the page is given when it is served; Streamlit runs its script in the same process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from db.database import Database
+from db.monitor import Seen, read
+
+#: For the queries of viewers who look at the same moment.
+_CONNECTIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Where to read, where runs are shown, and how often to look.
+
+    Args:
+        database_url: a login that may act as `leadloop_reader`.
+        prefect_url: Prefect's page; None: runs have no link.
+        refresh_s: seconds between two looks.
+    """
+
+    database_url: str
+    prefect_url: str | None
+    refresh_s: float
+
+    def run_url(self, flow_run_id: str | None) -> str | None:
+        """Where Prefect shows a run."""
+        if self.prefect_url is None or flow_run_id is None:
+            return None
+        return f"{self.prefect_url}/runs/flow-run/{flow_run_id}"
+
+
+_given: list[Given] = []
+
+
+def give(given: Given) -> None:
+    """Hand it over, before the page is served."""
+    _given[:] = [given]
+
+
+def given() -> Given:
+    """What was handed over."""
+    return _given[0]
+
+
+def look(campaign_ids: Sequence[str], since: datetime | None) -> Seen:
+    """What the views say now; see `db.monitor.read`."""
+    return read(_database(given().database_url), campaign_ids, since)
+
+
+@cache
+def _database(url: str) -> Database:
+    return Database(url, connections=_CONNECTIONS)
+
+
+def prefect_page(environment: dict[str, str]) -> str | None:
+    """Where Prefect's own page is, by PREFECT_UI_URL, else by PREFECT_API_URL; None: nowhere."""
+    page = environment.get("PREFECT_UI_URL", "").rstrip("/")
+    api = environment.get("PREFECT_API_URL", "").rstrip("/")
+    found = page or (api.removesuffix("/api") if api.endswith("/api") else "")
+    return found if found.startswith(("http://", "https://")) else None

@@ -1,0 +1,98 @@
+"""The first screenful: the headline, what is stuck with its commands, the figures that matter."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import streamlit as st
+
+from db.monitor import Rows, Seen
+from leadloop.monitor.judged import Headline, duration, headline, stale
+from leadloop.monitor.markdown import plain
+
+_FIRST = 6
+_BOXES = {
+    "critical": (st.error, ":material/error:"),
+    "warning": (st.warning, ":material/warning:"),
+    "stale": (st.warning, ":material/hourglass_disabled:"),
+    "empty": (st.info, ":material/inbox:"),
+    "ok": (st.success, ":material/check_circle:"),
+}
+_BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
+
+
+def show_headline(seen: Seen) -> None:
+    """In a word whether it is healthy; and where the figures are old, that too."""
+    first = headline(seen)
+    _show(first)
+    old = stale(seen) if seen.campaign_ids else None
+    if old is not None and old != first:
+        _show(old)
+
+
+def _show(line: Headline) -> None:
+    box, icon = _BOXES[line.level]
+    box(f"**{line.said}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
+    if line.command:
+        st.code(line.command, language=None, wrap_lines=True)
+
+
+def show_problems(problems: Rows) -> None:
+    """What is stuck, the worst first, each with the command that deals with it."""
+    for problem in problems[:_FIRST]:
+        _show_problem(problem)
+    if rest := problems[_FIRST:]:
+        with st.expander(f"and {len(rest)} more"):
+            for problem in rest:
+                _show_problem(problem)
+
+
+def _show_problem(problem: dict[str, Any]) -> None:
+    icon, colour = _BADGES[problem["severity"]]
+    with st.container(border=True):
+        left, right = st.columns([3, 2], vertical_alignment="center")
+        left.markdown(
+            f":{colour}-badge[{icon} {problem['severity']}] **{plain(problem['campaign_id'])}**:"
+            f" {plain(problem['said'])} :small[{_since(problem['since'])}]"
+        )
+        right.code(problem["command"], language=None, wrap_lines=True)
+
+
+def _since(moment: datetime | None) -> str:
+    return f"since {moment.astimezone(UTC):%d %b %H:%M} UTC" if moment else ""
+
+
+def show_figures(seen: Seen) -> None:
+    """What stands now, over the chosen campaigns."""
+    campaigns = seen.tables["campaigns"]
+    with st.container(horizontal=True):
+        for label, column in (
+            ("New", "new"),
+            ("In doubt", "in_doubt"),
+            ("Created", "created"),
+            ("With outcome", "processed"),
+            ("Rejected", "rejected"),
+        ):
+            _figure(label, f"{sum(row[column] for row in campaigns):,}")
+        waiting = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
+        _figure("Opt-outs waiting", f"{waiting:,}", _worst(campaigns, "disable_oldest_s"))
+        lag = _worst(campaigns, "watermark_lag_s")
+        _figure("Outcomes behind", lag or "no poll yet")
+        _figure("Budget in use", *_budget(seen))
+
+
+def _figure(label: str, value: str, more: str | None = None) -> None:
+    st.metric(
+        label, value, more, border=True, width="stretch", delta_color="off", delta_arrow="off"
+    )
+
+
+def _worst(campaigns: Rows, column: str) -> str | None:
+    seconds = [row[column] for row in campaigns if row[column] is not None]
+    return duration(max(seconds)) if seconds else None
+
+
+def _budget(seen: Seen) -> tuple[str, str | None]:
+    """The share of the business's requests that is used at this moment, of all campaigns."""
+    slots, taken, paused_s = (seen.budget[name] for name in ("slots", "taken", "paused_s"))
+    paused = f"vendor asks for {duration(paused_s)}" if paused_s else None
+    return (f"{taken / slots:.0%}" if slots else "none yet"), paused

@@ -1,0 +1,127 @@
+"""What comes below the first screenful: campaigns, pictures, rejections, runs; each also as CSV."""
+
+import pandas as pd
+import streamlit as st
+
+from db.monitor import RUNS, Seen
+from leadloop.monitor import given
+from leadloop.monitor.pictures import Picture, pictures
+
+_HEALTH = {"ok": "● ok", "warning": "▲ warning", "critical": "✖ critical"}
+_STATES = {
+    "running": "▶ running",
+    "completed": "● completed",
+    "failed": "✖ failed",
+    "crashed": "✖ crashed",
+}
+
+
+def show_campaigns(seen: Seen) -> None:
+    """A row a campaign."""
+    frame = pd.DataFrame(seen.tables["campaigns"]).fillna({"name": ""})
+    frame["health"] = frame["health"].map(_HEALTH)
+    frame["enabled"] = frame["enabled"].map({True: "yes", False: "no"})
+    _heading("Campaigns", "campaigns", frame)
+    st.dataframe(frame, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
+
+
+def show_pictures(seen: Seen, *, as_tables: bool) -> None:
+    """Two in a row, and one where the screen is narrow."""
+    drawn = pictures(seen)
+    for pair in zip(drawn[::2], drawn[1::2], strict=True):
+        for place, picture in zip(st.columns(2, gap="large"), pair, strict=True):
+            with place:
+                _show_picture(picture, as_tables)
+
+
+def _show_picture(picture: Picture, as_table: bool) -> None:
+    _heading(picture.title, picture.name, picture.frame)
+    st.caption(picture.note)
+    if picture.chart is None:
+        st.info("Nothing in this period.", icon=":material/inbox:")
+    elif as_table:
+        st.dataframe(picture.frame, hide_index=True)
+    else:
+        st.altair_chart(picture.chart, alt=f"{picture.title}. {picture.note}")
+
+
+def show_rejections(seen: Seen) -> None:
+    """Why leads are not sent."""
+    frame = pd.DataFrame(seen.tables["rejections"])
+    if frame.empty:
+        return
+    _heading("Why leads are rejected", "rejections", frame)
+    st.dataframe(frame, hide_index=True, column_config=_REJECTIONS)
+
+
+def show_runs(seen: Seen) -> None:
+    """The runs of the period, linked to Prefect."""
+    runs = seen.tables["runs"]
+    links = [given.given().run_url(run["flow_run_id"]) for run in runs]
+    frame = pd.DataFrame(runs).assign(prefect=pd.Series(links, dtype=object))
+    _heading("Runs", "runs", frame)
+    if frame.empty:
+        st.info("No run in this period.", icon=":material/inbox:")
+        return
+    if len(frame) == RUNS:
+        st.caption(f"The last {RUNS}.")
+    frame["state"] = frame["state"].map(_STATES)
+    frame["error"] = frame["error"].fillna("")
+    shown = [name for name in _RUNS if name != "prefect" or frame["prefect"].notna().any()]
+    st.dataframe(frame, hide_index=True, column_config=_RUNS, column_order=shown)
+
+
+def _heading(title: str, name: str, frame: pd.DataFrame) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+        st.subheader(title, anchor=False)
+        if not frame.empty:
+            st.download_button(
+                "CSV",
+                frame.to_csv(index=False),
+                f"leadloop-{name}.csv",
+                "text/csv",
+                key=f"csv-{name}",
+                help=f"Download the figures of “{title}”",
+                icon=":material/download:",
+                type="tertiary",
+                on_click="ignore",
+            )
+
+
+_TIME = "DD MMM HH:mm"
+_CAMPAIGNS = {
+    "health": st.column_config.TextColumn("Health"),
+    "campaign_id": st.column_config.TextColumn("Campaign"),
+    "name": st.column_config.TextColumn("Name"),
+    "enabled": st.column_config.TextColumn("Enabled"),
+    "new": st.column_config.NumberColumn("New", format="localized"),
+    "in_doubt": st.column_config.NumberColumn("In doubt", format="localized"),
+    "created": st.column_config.NumberColumn("Created", format="localized"),
+    "processed": st.column_config.NumberColumn("With outcome", format="localized"),
+    "rejected": st.column_config.NumberColumn("Rejected", format="localized"),
+    "disabled": st.column_config.NumberColumn("Opted out", format="localized"),
+    "cost": st.column_config.NumberColumn("Cost", format="%.2f"),
+    "last_push_at": st.column_config.DatetimeColumn("Last push", format=_TIME, timezone="UTC"),
+    "last_poll_at": st.column_config.DatetimeColumn("Last poll", format=_TIME, timezone="UTC"),
+    "last_disable_at": st.column_config.DatetimeColumn(
+        "Last disable", format=_TIME, timezone="UTC"
+    ),
+}
+_REJECTIONS = {
+    "campaign_id": st.column_config.TextColumn("Campaign"),
+    "reason": st.column_config.TextColumn("Reason", width="large"),
+    "leads": st.column_config.NumberColumn("Leads", format="localized"),
+    "sample_lead_ids": st.column_config.TextColumn("The last of them"),
+}
+_RUNS = {
+    "state": st.column_config.TextColumn("State"),
+    "flow": st.column_config.TextColumn("Flow"),
+    "campaign_id": st.column_config.TextColumn("Campaign"),
+    "started_at": st.column_config.DatetimeColumn(
+        "Began (UTC)", format="DD MMM HH:mm:ss", timezone="UTC"
+    ),
+    "duration_s": st.column_config.NumberColumn("Seconds", format="%.1f"),
+    "requests": st.column_config.NumberColumn("Requests"),
+    "prefect": st.column_config.LinkColumn("Prefect", display_text="open the run"),
+    "error": st.column_config.TextColumn("Error", width="large"),
+}

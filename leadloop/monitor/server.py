@@ -1,0 +1,95 @@
+"""Serves the page."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from streamlit.starlette import App
+from streamlit.web import bootstrap
+
+from leadloop.monitor.colours import DARK, LIGHT
+from leadloop.monitor.given import Given, give
+
+_SCRIPT = Path(__file__).with_name("page.py")
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# They win over the files .streamlit/config.toml that a person may have.
+_OPTIONS = {
+    "browser.gatherUsageStats": False,
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "viewer",
+    "logger.hideWelcomeMessage": True,
+    "server.fileWatcherType": "none",
+    "server.headless": True,
+    "server.showEmailPrompt": False,
+    "theme.baseRadius": "0.5rem",
+    "theme.headingFontSizes": ["1.75rem", "1.25rem", "1.05rem"],
+    "theme.metricValueFontSize": "1.5rem",
+    "theme.paddingTop": "2.5rem",
+    **{f"theme.light.{name}": value for name, value in LIGHT.items()},
+    **{f"theme.dark.{name}": value for name, value in DARK.items()},
+}
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is ready, and for which a stop is no failure."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Unlike uvicorn's own, this does not raise the signal again.
+        before = {number: signal.signal(number, self.handle_exit) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+
+def serve(given: Given, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then return.
+
+    Args:
+        given: what the page is about.
+        host: the address to listen on.
+        port: the port to listen on; 0: any free one.
+        on_ready: told the page's address once it is answered.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    with _listener(host, port) as listener:
+        give(given)
+        bootstrap.load_config_options({**_OPTIONS, "server.port": listener.getsockname()[1]})
+        config = uvicorn.Config(
+            App(_SCRIPT),
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            # Browsers hold a connection open for as long as they show the page.
+            timeout_graceful_shutdown=1,
+        )
+        _Server(config, lambda: on_ready(_url(listener))).run(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
