@@ -1,5 +1,6 @@
 """The routes: what the vendor documents, and the controls of the stand-in itself."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from random import Random
@@ -60,6 +61,7 @@ def _endpoint(sandbox: Sandbox, kind: Kind, work: Work) -> Endpoint:
             response = spoken(_too_many(sandbox, wait))
         else:
             response = _served(sandbox, call, entry, work)
+        await asyncio.sleep(sandbox.rules.latency)
         return _dated(sandbox, entry, response)
 
     return endpoint

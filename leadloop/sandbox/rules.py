@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 REQUIRED = ("lead_id", "phone_number", "contact_name", "state_code")
+_DURATIONS = ("latency", "lead_visible_after", "outcome_visible_after", "late_by", "pace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ class Rules:
     links: Literal["trap", "correct"] = "trap"
     link_base: str = "http://app.squadrun.co"
 
-    # When things can be seen.
+    # When it answers, and when things can be seen.
+    latency: float = 0.0
     lead_visible_after: float = 0.0
     outcome_visible_after: float = 0.0
     late_share: float = 0.0
@@ -74,7 +76,7 @@ class Rules:
             _check_choice(name, kind, getattr(self, name))
         for name in ("max_batch", "max_body_bytes", "max_page_size", "expires_in"):
             _check_positive(name, getattr(self, name))
-        for name in ("lead_visible_after", "outcome_visible_after", "late_by", "pace"):
+        for name in _DURATIONS:
             _check_duration(name, getattr(self, name))
         for name, value in vars(self).items():
             _check_finite(name, value)
