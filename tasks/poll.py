@@ -39,6 +39,7 @@ from tasks.retrying import Patience, step, try_later
 from tasks.workplace import Run, Tally, Threads
 
 _SHORTEST = timedelta(milliseconds=1)
+_WINDOWS_AT_ONCE = 2
 # Of a window that the vendor refuses, or breaks down over.
 _PARTS_OF_REFUSED = 16
 #: For how long no outcome may have come at all before the unit of the bounds is doubted.
@@ -92,8 +93,11 @@ class Poll:
         self._windows = deque(plan.windows)
         self._follow = plan.backfill is None
         self._proven = list(plan.proven)
-        self._reader = Reader(run.place.api, run.campaign, Clock(plan.now), self.tally)
+        at_once = run.place.settings.concurrency
+        clock = Clock(plan.now)
+        self._reader = Reader(run.place.api, run.campaign, clock, self.tally, at_once=at_once)
         self._firsts: dict[Window, Future[Leaf]] = {}
+        self._readings: dict[Window, Future[Reading | None]] = {}
         self._claims: dict[Window, int] = {}
         self._heeds_bounds = False
         self._silent_since = plan.silent_since
@@ -113,8 +117,7 @@ class Poll:
             RunError: the vendor refuses us.
         """
         try:
-            with self.run.place.threads() as pool, self._storing():
-                self._firsts.clear()
+            with self._reading(), self._storing(), self.run.place.threads() as pool:
                 for left in range(most, 0, -1):
                     if not self._windows:
                         break
@@ -173,11 +176,10 @@ class Poll:
         if self._begins_earlier(first):
             return None
         self._compare_clocks(first)
-        parts = self._parts(window, first)
-        if len(parts) > 1:
-            self._put_in_place(parts, claim=first.count)
+        reading = self._whole(pool, left)
+        if reading is None:
+            self._put_in_place(self._parts(window, first), claim=first.count)
             return None
-        reading = self._reader.whole(pool, window, first)
         if reading.may_be_split:
             self._put_in_place(split(window, min(reading.pages, MOST_PARTS)))
             return None
@@ -185,10 +187,35 @@ class Poll:
 
     def _first(self, pool: Threads, left: int) -> Leaf:
         """The first page of the first window; those of the next windows are asked for meanwhile."""
-        for window in islice(self._windows, min(left, pool.size)):
+        for window in self._coming(pool, left):
             if window not in self._firsts:
                 self._firsts[window] = pool.submit(self._reader.first, window)
-        return self._firsts.pop(self._windows[0]).result()
+        return self._firsts[self._windows[0]].result()
+
+    def _coming(self, pool: Threads, left: int) -> Sequence[Window]:
+        """The first windows, of the `left` that are still to be read in this step."""
+        return list(islice(self._windows, min(left, pool.size)))
+
+    def _whole(self, pool: Threads, left: int) -> Reading | None:
+        """The first window as a whole; None where it has to be read in parts.
+
+        The next one is begun meanwhile: while this one is proven, request after request, the pool
+        would have nothing to do. Its pages wait behind this one's, so that neither takes longer:
+        the longer a window takes, the more of its rows move.
+        """
+        for window in self._coming(pool, left)[:_WINDOWS_AT_ONCE]:
+            if window not in self._readings:
+                first = self._firsts[window]
+                self._readings[window] = self._readers.submit(self._begin, pool, window, first)
+        window = self._windows[0]
+        del self._firsts[window]
+        return self._readings.pop(window).result()
+
+    def _begin(self, pool: Threads, window: Window, first: Future[Leaf]) -> Reading | None:
+        leaf = first.result()
+        if self._parts_needed(window, leaf) > 1:
+            return None
+        return self._reader.whole(pool, window, leaf)
 
     def _put_in_place(self, parts: Sequence[Window], claim: int | None = None) -> None:
         """Plan shorter windows in place of the first one, of which the API claimed so much."""
@@ -198,21 +225,23 @@ class Poll:
             self._claims |= dict.fromkeys(parts, claim)
         self._watcher.planned(self._label, len(parts) - 1)
 
-    def _parts(self, window: Window, first: Leaf) -> list[Window]:
-        """Shorter windows in place of one that holds too much; that one alone if it may stay."""
+    def _parts_needed(self, window: Window, first: Leaf) -> int:
         campaign = self.run.campaign
-        needed = parts_needed(
+        if first.is_all:
+            return 1
+        return parts_needed(
             window,
             count=first.count,
             page_size=campaign.page_size,
             longest=campaign.longest_window,
             unit=campaign.epoch_unit,
         )
-        if needed == 1 or first.is_all:
-            return [window]
+
+    def _parts(self, window: Window, first: Leaf) -> list[Window]:
+        """Shorter windows in place of one that holds too much."""
         if first.count >= self._claims.get(window, first.count + 1):
             self._require_bounds(first.count)
-        return split(window, needed)
+        return split(window, self._parts_needed(window, first))
 
     def _require_bounds(self, count: int) -> None:
         """Find out, once, why a part claims as much as the whole did.
@@ -261,6 +290,16 @@ class Poll:
             return False
         again, self._stumbled = self._stumbled == window, window
         return isinstance(error, Refused) or again
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Threads that read windows ahead; what they have begun counts no longer when it ends."""
+        with ThreadPoolExecutor(_WINDOWS_AT_ONCE) as self._readers:
+            try:
+                yield
+            finally:
+                self._firsts.clear()
+                self._readings.clear()
 
     @contextmanager
     def _storing(self) -> Iterator[None]:

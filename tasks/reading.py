@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from threading import Semaphore
 from typing import NamedTuple
 
 from db.copying import line
@@ -208,13 +209,17 @@ class Reader:
         campaign: the campaign.
         clock: the database's clock.
         tally: counts `pages`, each one that was read.
+        at_once: the most requests in flight.
     """
 
-    def __init__(self, api: LeadsApi, campaign: Campaign, clock: Clock, tally: Tally) -> None:
+    def __init__(
+        self, api: LeadsApi, campaign: Campaign, clock: Clock, tally: Tally, *, at_once: int
+    ) -> None:
         self._api = api
         self._campaign = campaign
         self._clock = clock
         self._tally = tally
+        self._in_flight = Semaphore(at_once)
 
     def page(self, window: Window, number: int = 1) -> Leaf:
         """One page of a window.
@@ -222,14 +227,15 @@ class Reader:
         Raises:
             Resend, Paused, Refused, Stopped: see leadloop.client.errors.
         """
-        ours = self._clock.now()
-        page = self._api.processed(
-            self._campaign.campaign_id,
-            window,
-            unit=self._campaign.epoch_unit,
-            page=number,
-            page_size=self._campaign.page_size,
-        )
+        with self._in_flight:
+            ours = self._clock.now()
+            page = self._api.processed(
+                self._campaign.campaign_id,
+                window,
+                unit=self._campaign.epoch_unit,
+                page=number,
+                page_size=self._campaign.page_size,
+            )
         rows = [row(result) for result in page.results]
         self._tally.add(pages=1)
         return Leaf(
