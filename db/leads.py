@@ -10,7 +10,8 @@ from sqlalchemy import Connection, TextClause, text
 from leadloop.core.leads import Lead
 
 _ANY_NEW = text("""
-SELECT EXISTS (SELECT FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new')
+SELECT EXISTS (SELECT FROM leadloop.leads
+                WHERE campaign_id = :campaign AND status = 'new' AND seq > :after)
 """)
 
 _COUNT_NEW = text("""
@@ -42,7 +43,8 @@ WITH alive AS ({_ALIVE}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
       FROM leadloop.leads AS lead
-     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND EXISTS (SELECT FROM alive)
+     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND lead.seq > :after
+       AND EXISTS (SELECT FROM alive)
      ORDER BY lead.seq
      LIMIT :most
        FOR NO KEY UPDATE OF lead SKIP LOCKED
@@ -56,7 +58,7 @@ WITH alive AS ({_ALIVE}
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
 SELECT lead_id, status, phone_number, contact_name, state_code, {EBR_DATETIME},
-       CAST(custom_fields AS text) AS custom_fields
+       CAST(custom_fields AS text) AS custom_fields, seq
   FROM claimed ORDER BY seq
 """)
 
@@ -190,10 +192,14 @@ _REQUEUE = _change(
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What one claim got: leads to send, now `sending`, and how many had opted out."""
+    """What one claim got: leads to send, now `sending`, and how many had opted out.
+
+    `last` is the place in the queue of the last one, 0 where there was none.
+    """
 
     leads: Sequence[Lead]
     cancelled: int
+    last: int
 
     @property
     def taken(self) -> int:
@@ -219,9 +225,9 @@ class Doubter:
     settle_s: int
 
 
-def any_new(connection: Connection, campaign_id: str) -> bool:
-    """Whether the campaign has leads to send."""
-    return bool(connection.scalar(_ANY_NEW, {"campaign": campaign_id}))
+def any_new(connection: Connection, campaign_id: str, *, after: int = 0) -> bool:
+    """Whether the campaign has leads to send behind a place in the queue."""
+    return bool(connection.scalar(_ANY_NEW, {"campaign": campaign_id, "after": after}))
 
 
 def count_new(connection: Connection, campaign_id: str) -> int:
@@ -231,14 +237,36 @@ def count_new(connection: Connection, campaign_id: str) -> int:
 
 
 def claim(
-    connection: Connection, *, campaign_id: str, run_id: int, claim_no: int, most: int
+    connection: Connection,
+    *,
+    campaign_id: str,
+    run_id: int,
+    claim_no: int,
+    most: int,
+    after: int = 0,
 ) -> Claim:
     """Take up to `most` new leads, oldest first: from the commit on they may be on their way.
 
     Those that opted out become `cancelled` in the same statement. Gets nothing for a run that is
     no longer `running`.
+
+    Args:
+        connection: one that commits each statement, or a transaction.
+        campaign_id: whose leads.
+        run_id: who takes them.
+        claim_no: the number of this claim among the run's.
+        most: how many at the most.
+        after: a place in the queue (`Claim.last`); those before it are left. A transaction that is
+            open elsewhere keeps the index's entries of all that were sent since it began, and a
+            claim from the start has to wade through them.
     """
-    parameters = {"campaign": campaign_id, "run": run_id, "claim": claim_no, "most": most}
+    parameters = {
+        "campaign": campaign_id,
+        "run": run_id,
+        "claim": claim_no,
+        "most": most,
+        "after": after,
+    }
     rows = connection.execute(_CLAIM, parameters).all()
     return Claim(
         leads=[
@@ -254,6 +282,7 @@ def claim(
             if row.status == "sending"
         ],
         cancelled=sum(row.status == "cancelled" for row in rows),
+        last=rows[-1].seq if rows else 0,
     )
 
 

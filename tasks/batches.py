@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 
 from db import leads, runs, suppression
@@ -85,6 +86,9 @@ class Batches:
         self._count = count
         self._numbers = itertools.count(1)
         self._claiming = Lock()
+        # How far the queue has been taken. What has come back before there, or was committed late,
+        # is found by a claim from the start: that is what says that nothing is left.
+        self._taken_to = 0
         with run.place.database.begin() as connection:
             self._key = suppression.key(connection)
 
@@ -104,6 +108,13 @@ class Batches:
                 if len(batch.leads) == most:
                     break
         return batch, False
+
+    def any_new(self) -> bool:
+        """Whether there is anything to claim."""
+        campaign_id = self._run.campaign.campaign_id
+        with self._run.place.database.session() as connection:
+            places = sorted({self._taken_to, 0}, reverse=True)
+            return any(leads.any_new(connection, campaign_id, after=place) for place in places)
 
     def fill_again(self, batch: Batch) -> Batch:
         """The same leads with a turn that is not over, less those that have opted out since.
@@ -133,7 +144,8 @@ class Batches:
         )
 
     def release(self, ours: leads.Batch) -> None:
-        """They were certainly not carried out: `new` again."""
+        """They were certainly not carried out: `new` again, and the next to be taken."""
+        self._taken_to = 0
         if ours.lead_ids:
             self._run.place.database.insist(lambda c: leads.release(c, ours))
 
@@ -174,13 +186,18 @@ class Batches:
     def _claim(self, claim_no: int, most: int) -> Claim:
         # Side by side, two claims would share out the same leads: half a batch each.
         with self._claiming, self._run.place.database.session() as connection:
-            claim = leads.claim(
+            take = partial(
+                leads.claim,
                 connection,
                 campaign_id=self._run.campaign.campaign_id,
                 run_id=self._run.run_id,
                 claim_no=claim_no,
                 most=most,
             )
+            claim = take(after=self._taken_to)
+            if not claim.taken and self._taken_to:
+                claim = take()
+            self._taken_to = claim.last
         self._count(cancelled=claim.cancelled)
         if not claim.taken:
             self._require_alive()

@@ -145,8 +145,7 @@ class Push:
         return None
 
     def _any_new(self, share: "_Share") -> bool:
-        with self.run.place.database.session() as connection:
-            share.drained = not leads.any_new(connection, self.run.campaign.campaign_id)
+        share.drained = not self._batches.any_new()
         return not share.drained
 
     def _send(self, batch: Batch) -> None:

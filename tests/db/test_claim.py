@@ -1,6 +1,7 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -348,10 +349,40 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
         plan = "\n".join(
             connection.scalars(
                 text(f"EXPLAIN {leads._CLAIM.text}"),
-                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 50},
+                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 50, "after": 0},
             )
         )
     assert "Index Scan using leads_new on leads" in plan
     assert "Seq Scan on leads" not in plan
     before_limit = plan[plan.index("CTE picked") : plan.index("leads_new")]
     assert "Sort" not in before_limit
+
+
+def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) -> None:
+    """What was sent since it began is passed over: a claim goes on where the last one ended."""
+    books.add_leads(database, *(f"{number:04d}" for number in range(1000)))
+    run_id = a_run(database)
+    parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 10}
+    explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leads._CLAIM.text}")
+
+    def pages(connection: Connection, after: int) -> int:
+        """Of the index and the table, until it has found whom it takes."""
+        (plan,) = connection.execute(explain, {**parameters, "after": after}).scalar_one()
+        (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_new"]
+        read: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
+        return read
+
+    with database.begin() as reader, database.session() as connection:
+        reader.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        reader.execute(text("SELECT FROM leadloop.leads LIMIT 1"))
+        first = pages(connection, 0)
+        taken = claim(connection, run_id, most=900)
+        assert pages(connection, taken.last) <= 2 * first
+        assert pages(connection, 0) > 4 * first, "the entries are not there: this shows nothing"
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every step of a plan."""
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)

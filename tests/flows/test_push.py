@@ -421,6 +421,35 @@ def test_runs_at_the_same_time_create_each_lead_once(
     assert created(vendor) == dict.fromkeys(ids(300), 1)
 
 
+def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place in the queue is before those that were taken already."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    books.add_campaign(database, batch_size=1)
+    vendor.change(latency=1)
+    with database.begin() as connection:
+        connection.execute(
+            text("""INSERT INTO leadloop.leads
+                           (campaign_id, lead_id, phone_number, contact_name, state_code)
+                    VALUES (:campaign, 'late', :phone, 'Ann', 'NY')"""),
+            {"campaign": books.CAMPAIGN, "phone": books.phone(1)},
+        )
+        books.add_leads(database, "b", "c")
+
+        def commit_while_the_first_is_on_its_way() -> None:
+            while not vendor.requests:
+                time.sleep(0.01)
+            connection.commit()
+            vendor.change(latency=0)
+
+        with ThreadPoolExecutor(1) as pool:
+            committing = pool.submit(commit_while_the_first_is_on_its_way)
+            assert push_leads()["created"] == 3
+            committing.result()
+    assert [e.kind for e in vendor.requests] == ["create"] * 3
+
+
 def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
     database: Database, database_url: str, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
