@@ -97,3 +97,41 @@ SELECT campaign_id, severity, problem, amount, since, said,
   FROM found;
 COMMENT ON COLUMN leadloop_monitor.problems.command IS
     'The command that deals with it, quoted for a shell.';
+
+-- By hour, without the leads ----------------------------------------------------------------------
+
+CREATE VIEW leadloop_monitor.outcomes_by_hour AS
+SELECT campaign_id, date_trunc('hour', processed_at) AS hour, outcome_name,
+       count(*) AS outcomes, sum(total_cost) AS cost
+  FROM leadloop.lead_outcomes GROUP BY 1, 2, 3;
+COMMENT ON VIEW leadloop_monitor.outcomes_by_hour IS
+    'Outcomes and what they cost, by hour: outcome_breakdown without states, several times as fast.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS 'The hour in which it was processed.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcome_name IS
+    'The outcome; null where the vendor names none.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcomes IS 'How many leads.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.cost IS
+    'The sum of what the vendor says they cost, in its currency.';
+
+CREATE VIEW leadloop_monitor.attempts_by_hour AS
+SELECT campaign_id, date_trunc('hour', occurred_at) AS hour, count(*) AS attempts,
+       count(*) FILTER (WHERE duration_s > 0) AS connected
+  FROM leadloop.outreach_attempts GROUP BY 1, 2;
+COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
+    'Calls, emails, SMS and IVR by hour: attempt_stats without states, several times as fast.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.hour IS
+    'The hour in which it was made; null where the vendor does not say.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.attempts IS 'How many.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.connected IS
+    'How many of them lasted: duration above nought.';
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'leadloop_reader') THEN
+        GRANT SELECT ON ALL TABLES IN SCHEMA leadloop_monitor TO leadloop_reader;
+    END IF;
+END $$;
