@@ -96,7 +96,7 @@ _CAMPAIGNS = {
     "processed": st.column_config.NumberColumn("With outcome", format="localized"),
     "rejected": st.column_config.NumberColumn("Rejected", format="localized"),
     "disabled": st.column_config.NumberColumn("Opted out", format="localized"),
-    "cost": st.column_config.NumberColumn("Cost", format="%.2f"),
+    "cost": st.column_config.NumberColumn("Cost", format="accounting"),
     "last_push_at": st.column_config.DatetimeColumn("Last push", format=_TIME, timezone="UTC"),
     "last_poll_at": st.column_config.DatetimeColumn("Last poll", format=_TIME, timezone="UTC"),
     "last_disable_at": st.column_config.DatetimeColumn(
