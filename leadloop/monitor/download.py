@@ -5,7 +5,7 @@ import streamlit as st
 
 
 def as_csv(name: str, title: str, frame: pd.DataFrame) -> None:
-    """A button for `leadloop-<name>.csv`, with the columns and values as the views have them."""
+    """A button for `leadloop-<name>.csv`: plain figures, without the formats of the screen."""
     st.download_button(
         "CSV",
         frame.to_csv(index=False),

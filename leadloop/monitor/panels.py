@@ -45,9 +45,9 @@ def _show_picture(picture: Picture, as_table: bool) -> None:
     _heading(picture.title, picture.name, picture.frame)
     st.caption(picture.note)
     if picture.chart is None:
-        st.info("Nothing in this period.", icon=":material/inbox:")
+        st.info(picture.nothing, icon=":material/inbox:")
     elif as_table:
-        st.dataframe(picture.frame, hide_index=True)
+        st.dataframe(picture.frame, hide_index=True, column_config=_FIGURES)
     else:
         st.altair_chart(picture.chart, alt=f"{picture.title}. {picture.note}")
 
@@ -102,6 +102,24 @@ _CAMPAIGNS = {
     "last_disable_at": st.column_config.DatetimeColumn(
         "Last disable", format=_TIME, timezone="UTC"
     ),
+}
+#: The columns of all pictures' figures; each has some of them.
+_FIGURES = {
+    "stage": st.column_config.TextColumn("Stage"),
+    "campaign_id": st.column_config.TextColumn("Campaign"),
+    "outcome": st.column_config.TextColumn("Outcome"),
+    "flow": st.column_config.TextColumn("Flow"),
+    "day": st.column_config.Column("Day (UTC)"),
+    "hour": st.column_config.Column("From (UTC)"),
+    "leads": st.column_config.NumberColumn("Leads", format="localized"),
+    "share": st.column_config.NumberColumn("Share", format="percent"),
+    "cost": st.column_config.NumberColumn("Cost", format="accounting"),
+    "attempts": st.column_config.NumberColumn("Attempts", format="localized"),
+    "connected": st.column_config.NumberColumn("Connected", format="localized"),
+    "connect_rate": st.column_config.NumberColumn("Connected, share", format="percent"),
+    "requests": st.column_config.NumberColumn("Requests", format="localized"),
+    "lag_min": st.column_config.NumberColumn("Minutes behind", format="%.1f"),
+    "p95_min": st.column_config.NumberColumn("Minutes, 95 of 100", format="%.1f"),
 }
 _REJECTIONS = {
     "campaign_id": st.column_config.TextColumn("Campaign"),

@@ -42,6 +42,7 @@ class Picture:
         note: how to read it.
         frame: the figures.
         chart: a chart of them.
+        nothing: what to say where there is none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Picture:
     note: str
     frame: pd.DataFrame
     chart: Drawn | None
+    nothing: str
 
 
 def pictures(now: Standing, past: Past) -> list[Picture]:
@@ -64,10 +66,11 @@ def _picture(
     note: str,
     frame: Callable[[Rows], pd.DataFrame],
     chart: Callable[[pd.DataFrame], Drawn],
+    nothing: str = "Nothing in this period.",
 ) -> Picture:
     figures = frame(rows)
     drawn = None if figures.empty else chart(figures)
-    return Picture(name=name, title=title, note=note, frame=figures, chart=drawn)
+    return Picture(name=name, title=title, note=note, frame=figures, chart=drawn, nothing=nothing)
 
 
 # Figures
@@ -83,7 +86,6 @@ def _funnel(campaigns: Rows) -> pd.DataFrame:
             "stage": _STAGES[stage],
             "leads": amount,
             "share": amount / total,
-            "label": f"{amount:,}  ({amount / total:.0%})",
         }
         for stage, amount in leads.items()
     )
@@ -155,7 +157,9 @@ def _fewer(frame: pd.DataFrame, column: str, amount: str) -> "pd.Series[Any]":
 
 
 def _draw_funnel(frame: pd.DataFrame) -> Drawn:
-    bars = alt.Chart(frame).encode(
+    pairs = zip(frame["leads"], frame["share"], strict=True)
+    labels = [f"{leads:,}  ({share:.0%})" for leads, share in pairs]
+    bars = alt.Chart(frame.assign(label=labels)).encode(
         y=alt.Y("stage:N", sort=list(_STAGES.values()), title=None),
         tooltip=[
             "stage:N",
@@ -287,6 +291,7 @@ _ABOUT: tuple[Mapping[str, Any], ...] = (
         "note": "Now, whatever the period. A lead with an outcome is also counted as created.",
         "frame": _funnel,
         "chart": _draw_funnel,
+        "nothing": "No lead yet.",
     },
     {
         "name": "outcomes",

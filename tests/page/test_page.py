@@ -146,6 +146,9 @@ def test_what_is_chosen_is_in_the_address(
     theirs.goto(f"{page_url}/?campaign=GONE&period=never")
     expect(theirs.get_by_test_id("stMetric").filter(has_text="Created")).to_contain_text("607")
     expect(theirs.get_by_role("radio", name="7 days")).to_be_checked()
+    theirs.goto(f"{page_url}/?tables=true")
+    expect(theirs.get_by_test_id("stDataFrame")).to_have_count(9)
+    expect(theirs.get_by_test_id("stVegaLiteChart")).to_have_count(0)
     books.run(page_database, "ALTER VIEW leadloop_monitor.problems RENAME TO mislaid")
     sees(page, "The database is not ready for this page")
     books.run(page_database, "ALTER VIEW leadloop_monitor.mislaid RENAME TO problems")
@@ -184,7 +187,7 @@ def test_what_is_not_shown_is_told(look: Look, page_url: str) -> None:
 
 @pytest.mark.usefixtures("stuck")
 def test_every_part_is_downloaded(look: Look, page_url: str, tmp_path: Path) -> None:
-    """As CSV, with the values of the views; runs with their links to Prefect."""
+    """As CSV: plain values, and runs with their links to Prefect."""
     page = look(page_url)
     assert_whole(page)
     sees(page, "Why leads are rejected", "Runs")
@@ -215,7 +218,8 @@ def test_it_follows_by_itself(look: Look, page_url: str, page_database: Database
     fill(page_database, lambda _: None)
     sees(page, "No campaign yet", "leadloop load FILE.csv --campaign C")
     books.add_campaign(page_database)
-    sees(page, "Nothing has run yet", "leadloop sync", "Nothing in this period", "No run in this")
+    sees(page, "Nothing has run yet", "leadloop sync", "No lead yet", "No run in this period")
+    sees(page, "Nothing in this period")
     fill(page_database, scenes.healthy)
     sees(page, "All is well")
     expect(page.get_by_test_id("stException")).to_have_count(0)
