@@ -1,21 +1,23 @@
 """What the page shows: SELECTs from the views of `leadloop_monitor`, as the role for them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from db.database import Database, DatabaseError
 from leadloop.core.errors import LeadloopError
 
+T = TypeVar("T")
 Rows = list[dict[str, Any]]
 
 #: How many runs are listed at most.
 RUNS = 200
+_LONGEST_S = 30
 
 _THERE = text("""
 SELECT to_regnamespace('leadloop_monitor') IS NOT NULL AS views,
@@ -24,71 +26,78 @@ SELECT to_regnamespace('leadloop_monitor') IS NOT NULL AS views,
 """)
 _ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 # For the transaction alone: a pooler may give each one another connection.
-_AS_READER = text("SET LOCAL statement_timeout = '30s'; SET LOCAL ROLE leadloop_reader")
+_AS_READER = text("SET LOCAL ROLE leadloop_reader")
+_IN_TIME = text(f"SET LOCAL statement_timeout = '{_LONGEST_S}s'")
 _FORBIDDEN = ("42501", "28000")
-_MISSING = ("42P01", "42703", "3F000")
-
-_CAMPAIGN_IDS = text(
-    "SELECT campaign_id FROM leadloop_monitor.campaign_health ORDER BY campaign_id"
+_OTHER_VIEWS = (
+    "the views are not those of this leadloop: run `leadloop init`, which brings an older schema up"
+    " to date, and says so of a newer one"
 )
+_WHAT_TO_DO = {
+    "42501": "the role leadloop_reader may not read the views: run `GRANT USAGE ON SCHEMA"
+    " leadloop_monitor TO leadloop_reader` and `GRANT SELECT ON ALL TABLES IN SCHEMA"
+    " leadloop_monitor TO leadloop_reader`",
+    "42P01": _OTHER_VIEWS,
+    "42703": _OTHER_VIEWS,
+    "57014": f"the views take longer than {_LONGEST_S} s to read: choose a shorter period, or see"
+    " what keeps the database busy (pg_stat_activity)",
+}
+
 _NEWEST = text("""
 SELECT flow, campaign_id, started_at FROM leadloop_monitor.run_history
  ORDER BY run_id DESC LIMIT 1
 """)
 _BUDGET = text("SELECT slots, taken, paused_s FROM leadloop_monitor.budget_now")
 
-_CHOSEN = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
-# The views group by day or hour, so that the period begins with a whole one.
-_SINCE_DAY = f"""{_CHOSEN}
-   AND (CAST(:since AS timestamptz) IS NULL
-        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))"""
-
 #: The columns of every query below are told by its SELECT; times in UTC, durations in seconds.
-_QUERIES = {
-    "campaigns": f"""
+_CAMPAIGNS = text("""
 SELECT campaign_id, name, enabled, health, problems, new, sending, in_doubt, created, processed,
        rejected, cancelled, CAST(cost AS float8) AS cost, disabled, disable_pending,
        disable_failed, disable_oldest_s, new_oldest_s, watermark_lag_s, late,
        last_push_at, last_poll_at, last_disable_at
-  FROM leadloop_monitor.campaign_health WHERE {_CHOSEN} ORDER BY campaign_id""",
-    "problems": f"""
+  FROM leadloop_monitor.campaign_health ORDER BY campaign_id
+""")
+_PROBLEMS = text("""
 SELECT campaign_id, severity, problem, amount, since, said, command
-  FROM leadloop_monitor.problems WHERE {_CHOSEN} ORDER BY severity, since, campaign_id, problem""",
-    "funnel": f"""
-SELECT stage, position, CAST(sum(leads) AS bigint) AS leads
-  FROM leadloop_monitor.lead_funnel WHERE {_CHOSEN} GROUP BY stage, position ORDER BY position""",
+  FROM leadloop_monitor.problems ORDER BY severity, since, campaign_id, problem
+""")
+
+_CHOSEN = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
+_SINCE = f"{_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL OR {{}} >= :since)"
+_PAST = {
     "outcomes": f"""
-SELECT day + make_interval(hours => hour) AS hour, coalesce(outcome_name, '(none)') AS outcome,
+SELECT hour AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS outcome,
        CAST(sum(outcomes) AS bigint) AS leads, CAST(sum(cost) AS float8) AS cost
-  FROM leadloop_monitor.outcome_breakdown WHERE {_SINCE_DAY} GROUP BY 1, 2 ORDER BY 1, 2""",
+  FROM leadloop_monitor.outcomes_by_hour WHERE {_SINCE.format("hour")}
+ GROUP BY 1, 2 ORDER BY 1, 2""",
     "attempts": f"""
-SELECT day, hour, CAST(sum(attempts) AS bigint) AS attempts,
-       CAST(sum(connected) AS bigint) AS connected
-  FROM leadloop_monitor.attempt_stats WHERE {_SINCE_DAY} AND hour IS NOT NULL
+SELECT CAST(hour AT TIME ZONE 'UTC' AS date) AS day,
+       CAST(extract(hour FROM hour AT TIME ZONE 'UTC') AS integer) AS hour,
+       CAST(sum(attempts) AS bigint) AS attempts, CAST(sum(connected) AS bigint) AS connected
+  FROM leadloop_monitor.attempts_by_hour WHERE {_SINCE.format("hour")} AND hour IS NOT NULL
  GROUP BY 1, 2 ORDER BY 1, 2""",
     "lag": f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
-  FROM leadloop_monitor.window_stats
- WHERE {_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL OR polled_hour >= :since)
- ORDER BY 1, 2""",
+  FROM leadloop_monitor.window_stats WHERE {_SINCE.format("polled_hour")} ORDER BY 1, 2""",
+    # Of days: the period begins with a whole one.
     "opt_outs": f"""
 SELECT day, campaign_id, requested, waiting, p50_s, p95_s, worst_s, oldest_waiting_s
-  FROM leadloop_monitor.disable_latency WHERE {_SINCE_DAY} ORDER BY 1, 2""",
+  FROM leadloop_monitor.disable_latency
+ WHERE {_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL
+        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))
+ ORDER BY 1, 2""",
     "requests": f"""
 SELECT hour AT TIME ZONE 'UTC' AS hour, flow, CAST(sum(requests) AS bigint) AS requests
-  FROM leadloop_monitor.request_stats
- WHERE {_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL OR hour >= :since)
- GROUP BY 1, 2 ORDER BY 1, 2""",
+  FROM leadloop_monitor.request_stats WHERE {_SINCE.format("hour")} GROUP BY 1, 2 ORDER BY 1, 2""",
     "rejections": f"""
 SELECT campaign_id, reason, leads, array_to_string(sample_lead_ids, ', ') AS sample_lead_ids
   FROM leadloop_monitor.rejections WHERE {_CHOSEN} ORDER BY leads DESC, reason LIMIT 50""",
     "runs": f"""
 SELECT state, flow, campaign_id, started_at, duration_s, requests, error, flow_run_id, run_id
-  FROM leadloop_monitor.run_history
- WHERE {_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL OR started_at >= :since)
+  FROM leadloop_monitor.run_history WHERE {_SINCE.format("started_at")}
  ORDER BY run_id DESC LIMIT {RUNS}""",
 }
-_STATEMENTS = {name: text(query) for name, query in _QUERIES.items()}
+_STATEMENTS = {name: text(query) for name, query in _PAST.items()}
 
 
 class NotReadable(LeadloopError):
@@ -99,60 +108,103 @@ class NotReadable(LeadloopError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What the views said at one moment.
+class Standing:
+    """How it stands at one moment.
 
     Args:
         at: the database's time.
-        campaign_ids: every campaign, chosen or not.
+        campaigns: a row a campaign.
+        problems: what is wrong, the worst first, each with its `command`.
         newest: the run that began last: `flow`, `campaign_id`, `started_at`; None: there is none.
-        budget: `slots`, `taken` and `paused_s` of this moment.
-        tables: the rows of each query by its name.
+        budget: `slots`, `taken` and `paused_s`.
     """
 
     at: datetime
-    campaign_ids: Sequence[str]
+    campaigns: Rows
+    problems: Rows
     newest: Mapping[str, Any] | None
     budget: Mapping[str, Any]
-    tables: Mapping[str, Rows]
+
+    @property
+    def campaign_ids(self) -> list[str]:
+        """The campaigns that it is about."""
+        return [campaign["campaign_id"] for campaign in self.campaigns]
+
+    def of(self, campaign_ids: Sequence[str]) -> Self:
+        """The same, of these campaigns alone; none: of all. Runs and budget are everybody's."""
+        chosen = set(campaign_ids or self.campaign_ids)
+        return replace(
+            self,
+            campaigns=[row for row in self.campaigns if row["campaign_id"] in chosen],
+            problems=[row for row in self.problems if row["campaign_id"] in chosen],
+        )
 
 
-def read(database: Database, campaign_ids: Sequence[str], since: datetime | None) -> Seen:
-    """Everything that the page shows, of one moment.
+#: What has been: the rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a
+#: period, and `rejections` of any.
+Past = Mapping[str, Rows]
+
+
+def standing(database: Database) -> Standing:
+    """How every campaign stands now.
+
+    Args:
+        database: any login that may act as `leadloop_reader`.
+
+    Raises:
+        NotReadable: the views or the role are not there, or not for this login, or too slow.
+        DatabaseError: Postgres was not there, or refused.
+    """
+    return _read(database, _standing)
+
+
+def past(database: Database, campaign_ids: Sequence[str], since: datetime | None) -> Past:
+    """What has been.
 
     Args:
         database: any login that may act as `leadloop_reader`.
         campaign_ids: of which campaigns; none: of all.
-        since: where the period begins; None: with the first there is. What stands now does not
-            depend on it.
+        since: where the period begins; None: with the first there is.
 
     Raises:
-        NotReadable: the views or the role are not there, or not for this login.
-        DatabaseError: Postgres was not there, or refused.
+        NotReadable, DatabaseError: as in `standing`.
     """
+    chosen = {"ids": list(campaign_ids) or None, "since": since}
+    return _read(
+        database,
+        lambda connection: {
+            name: _rows(connection.execute(statement, chosen))
+            for name, statement in _STATEMENTS.items()
+        },
+    )
+
+
+def _standing(connection: Connection) -> Standing:
+    newest = connection.execute(_NEWEST).one_or_none()
+    return Standing(
+        at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
+        campaigns=_rows(connection.execute(_CAMPAIGNS)),
+        problems=_rows(connection.execute(_PROBLEMS)),
+        newest=None if newest is None else dict(newest._mapping),
+        budget=dict(connection.execute(_BUDGET).one()._mapping),
+    )
+
+
+def _rows(found: Iterable[Row[Any]]) -> Rows:
+    return [dict(row._mapping) for row in found]
+
+
+def _read(database: Database, work: Callable[[Connection], T]) -> T:
+    """Do it as the reader, of one moment."""
     try:
-        return _read(database, campaign_ids, since)
+        with _as_reader(database) as connection:
+            return work(connection)
     except DatabaseError as error:
         if not error.disconnected or error.sqlstate is None:
             raise
     # The pool held a connection of before a restart; it has let go of it now.
-    return _read(database, campaign_ids, since)
-
-
-def _read(database: Database, campaign_ids: Sequence[str], since: datetime | None) -> Seen:
-    chosen = {"ids": list(campaign_ids) or None, "since": since}
     with _as_reader(database) as connection:
-        newest = connection.execute(_NEWEST).one_or_none()
-        return Seen(
-            at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
-            campaign_ids=connection.execute(_CAMPAIGN_IDS).scalars().all(),
-            newest=None if newest is None else dict(newest._mapping),
-            budget=dict(connection.execute(_BUDGET).one()._mapping),
-            tables={
-                name: [dict(row._mapping) for row in connection.execute(statement, chosen)]
-                for name, statement in _STATEMENTS.items()
-            },
-        )
+        return work(connection)
 
 
 @contextmanager
@@ -160,13 +212,12 @@ def _as_reader(database: Database) -> Iterator[Connection]:
     try:
         with database.begin() as connection:
             connection.execute(_ONE_MOMENT)
+            connection.execute(_IN_TIME)
             _become_reader(connection)
             yield connection
     except DatabaseError as error:
-        if error.sqlstate in _MISSING:
-            raise NotReadable(
-                "the schema is not that of this leadloop: run `leadloop init`"
-            ) from None
+        if error.sqlstate in _WHAT_TO_DO:
+            raise NotReadable(_WHAT_TO_DO[error.sqlstate]) from None
         raise
 
 

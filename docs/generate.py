@@ -104,7 +104,8 @@ def settings_page() -> str:
         ),
         "Needed for a run: a database, and either `LEADLOOP_API_TOKEN` or all four of"
         " `LEADLOOP_CLIENT_ID`, `LEADLOOP_CLIENT_SECRET`, `LEADLOOP_USERNAME` and"
-        " `LEADLOOP_PASSWORD`. Where both are set, the token is used.",
+        " `LEADLOOP_PASSWORD`. Where one place has both, the token is used; a whole login in the"
+        " environment leaves no room for one of the other kind in `.env`.",
         "`PREFECT_API_URL` is Prefect's own setting. A run by hand reports to that server; where"
         " it is not set, it starts a small one of its own under `.leadloop/` and stops it at the"
         " end.",

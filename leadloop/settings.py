@@ -4,9 +4,10 @@ A run of a deployment may be given others, which win: see tasks/blocks.py.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
 _A_DAY_S = 86_400
 _A_MONTH_S = 30 * _A_DAY_S
+#: The two kinds of login: a token, and the parts of the OAuth password grant.
+_LOGINS = (("api_token",), ("client_id", "client_secret", "username", "password"))
 # How alike an unknown name and a setting must be to be told: more than `PORT` and `PASSWORD`.
 _ALIKE = 0.65
 
@@ -168,17 +171,12 @@ class Settings(BaseSettings):
         Raises:
             UsageError: a value is wrong; the message names the variable and does not repeat it.
         """
-        values: dict[str, Any] = {}
-        for one in reversed(given):
-            values |= one.values
         try:
-            return cls(**values)
+            return cls(**{field: value for field, (value, _) in cls._found(*given).items()})
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            field = str(first["loc"][0])
+            field = _field(error)
             source = next((one.source for one in given if field in one.values), None)
-            name = f"{field} of {source}" if source else _variable(field)
-            raise UsageError(f"{name} is wrong: {_in_our_words(field, first['msg'])}") from None
+            raise wrong(error, source) from None
         except UnicodeDecodeError:
             raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
         except OSError as error:
@@ -187,16 +185,25 @@ class Settings(BaseSettings):
     @classmethod
     def sources(cls, *given: Given) -> dict[str, str]:
         """Where each setting that is not at its default comes from, by the setting's name."""
-        found = [
+        found = cls._found(*given)
+        return {
+            field: found[field][1]
+            for field in cls.model_fields
+            if field in found and found[field][0] is not None
+        }
+
+    @classmethod
+    def _found(cls, *given: Given) -> dict[str, tuple[Any, str]]:
+        """Each value by its setting's name, and its source: the first that says anything of it."""
+        sources = (
             *given,
             Given(source="the environment", values=EnvSettingsSource(cls)()),
             Given(source=_DOTENV, values=DotEnvSettingsSource(cls)()),
-        ]
-        return {
-            field: next(one.source for one in found if field in one.values)
-            for field in cls.model_fields
-            if any(field in one.values for one in found)
-        }
+        )
+        found: dict[str, tuple[Any, str]] = {}
+        for one in reversed(sources):
+            found |= {name: (value, one.source) for name, value in _with_no_other(one.values)}
+        return found
 
     @classmethod
     def misspelt(cls) -> dict[str, str]:
@@ -263,6 +270,29 @@ class Settings(BaseSettings):
             )
         if missing:
             raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
+
+
+def wrong(error: ValidationError, source: str | None) -> UsageError:
+    """What is wrong with a value, in a line that names it and does not repeat it.
+
+    Args:
+        error: of a model whose fields have the names of settings.
+        source: where it comes from; None: from the environment, or `.env`.
+    """
+    field = _field(error)
+    name = f"{field} of {source}" if source else _variable(field)
+    message = error.errors(include_input=False, include_url=False)[0]["msg"]
+    return UsageError(f"{name} is wrong: {_in_our_words(field, message)}")
+
+
+def _field(error: ValidationError) -> str:
+    return str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
+
+
+def _with_no_other(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The values; with a whole login among them they also say that there is no other one."""
+    whole = any(all(part in values for part in login) for login in _LOGINS)
+    return ({**dict.fromkeys(chain(*_LOGINS)), **values} if whole else values).items()
 
 
 def _variable(field: str) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from prefect.blocks.core import Block
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from leadloop.core.errors import UsageError
-from leadloop.settings import Given, Settings
+from leadloop.settings import Given, Settings, wrong
 
 
 def _as_in_settings(name: str) -> Any:
@@ -90,7 +90,7 @@ def given(told: RunSettings | None) -> list[Given]:
     """What a run is given beside the environment; the first wins.
 
     Raises:
-        UsageError: there is no block of that name.
+        UsageError: there is no block of that name, or what it holds has not the form of a setting.
     """
     if told is None:
         return []
@@ -110,12 +110,18 @@ def _from_blocks(name: str) -> list[Given]:
 
 def _blocks(name: str) -> Iterator[Given]:
     for kind in (LeadloopCredentials, LeadloopSettings):
+        source = f"block {kind.get_block_type_slug()}/{name}"
         try:
             block = cast("Block", kind.load(name))
         except ValueError:
             # Prefect's word for a block that is not there.
             continue
-        yield Given(source=f"block {kind.get_block_type_slug()}/{name}", values=_values(block))
+        except RuntimeError as error:
+            # And for one that was made elsewhere, and not by this class.
+            if isinstance(error.__cause__, ValidationError):
+                raise wrong(error.__cause__, source) from None
+            raise
+        yield Given(source=source, values=_values(block))
 
 
 def _values(model: BaseModel) -> dict[str, Any]:

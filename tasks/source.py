@@ -10,6 +10,8 @@ from tasks.workplace import Run
 
 # Short transactions: whoever waits for one of the leads does not wait for all of them.
 _PORTION = 5000
+#: What Postgres says to whoever has waited for too long: by lock_timeout, by statement_timeout.
+_NOT_MY_TURN = ("55P03", "57014")
 
 
 @step("take-from-source")
@@ -53,7 +55,7 @@ class Taker:
             with self._run.place.database.plainly():
                 taking.wait_turn(connection, self._campaign.campaign_id)
         except DatabaseError as error:
-            if error.disconnected:
+            if error.sqlstate not in _NOT_MY_TURN:
                 raise
             raise RunError(
                 "another run is still taking leads from its source: run this again when it is done"

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
+from db import monitor
 from db.database import Database
-from db.monitor import Seen, read
+from db.monitor import Past, Standing
+from leadloop.monitor.looks import Looks
 
-#: For the queries of viewers who look at the same moment.
-_CONNECTIONS = 4
+#: For one look at how it stands, and one at what has been.
+_CONNECTIONS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +48,33 @@ def given() -> Given:
     return _given[0]
 
 
-def look(campaign_ids: Sequence[str], since: datetime | None) -> Seen:
-    """What the views say now; see `db.monitor.read`."""
-    return read(_database(given().database_url), campaign_ids, since)
+def standing() -> Standing:
+    """How every campaign stands; see `db.monitor.standing`."""
+    return _standing()
+
+
+def past(campaign_ids: Sequence[str], days: int | None) -> Past:
+    """What has been in so many days, None: ever; see `db.monitor.past`."""
+    return _past(tuple(campaign_ids), days)
+
+
+def _since(days: int) -> datetime:
+    """Where a period begins: with a whole hour, or of several days with a whole one."""
+    begins = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
+    return begins if days == 1 else begins.replace(hour=0)
 
 
 @cache
 def _database(url: str) -> Database:
     return Database(url, connections=_CONNECTIONS)
+
+
+_standing = Looks(lambda: monitor.standing(_database(given().database_url)))
+_past = Looks(
+    lambda campaign_ids, days: monitor.past(
+        _database(given().database_url), campaign_ids, None if days is None else _since(days)
+    )
+)
 
 
 def prefect_page(environment: dict[str, str]) -> str | None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from db.monitor import Rows, Seen
-from leadloop.monitor.judged import Headline, duration, headline, stale
+from db.monitor import Rows, Standing
+from leadloop.monitor.judged import Headline, count, duration, headline, stale
 from leadloop.monitor.markdown import plain
 
 _FIRST = 6
@@ -20,13 +20,25 @@ _BOXES = {
 _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
 
 
-def show_headline(seen: Seen) -> None:
+def show_headline(now: Standing) -> None:
     """In a word whether it is healthy; and where the figures are old, that too."""
-    first = headline(seen)
+    first = headline(now)
     _show(first)
-    old = stale(seen) if seen.campaign_ids else None
+    old = stale(now) if now.campaign_ids else None
     if old is not None and old != first:
         _show(old)
+
+
+def show_freshness(now: Standing, hidden: int) -> None:
+    """Of when it is, and how many problems other campaigns have than those that are shown."""
+    said = [f"As of {now.at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
+    if now.newest is not None:
+        age = duration((now.at - now.newest["started_at"]).total_seconds())
+        newest = f"{now.newest['flow']} of {now.newest['campaign_id']}"
+        said.append(f"Newest run: {plain(newest)}, {age} ago.")
+    if hidden:
+        said.append(f"**Not shown: {count(hidden, 'problem')} of other campaigns.**")
+    st.caption(" ".join(said))
 
 
 def _show(line: Headline) -> None:
@@ -38,32 +50,34 @@ def _show(line: Headline) -> None:
 
 def show_problems(problems: Rows) -> None:
     """What is stuck, the worst first, each with the command that deals with it."""
-    for problem in problems[:_FIRST]:
-        _show_problem(problem)
-    if rest := problems[_FIRST:]:
-        with st.expander(f"and {len(rest)} more"):
-            for problem in rest:
-                _show_problem(problem)
+    if not problems:
+        return
+    with st.container(border=True, gap="small"):
+        for problem in problems[:_FIRST]:
+            _show_problem(problem)
+        if rest := problems[_FIRST:]:
+            with st.expander(f"and {len(rest)} more"):
+                for problem in rest:
+                    _show_problem(problem)
 
 
 def _show_problem(problem: dict[str, Any]) -> None:
     icon, colour = _BADGES[problem["severity"]]
-    with st.container(border=True):
-        left, right = st.columns([3, 2], vertical_alignment="center")
-        left.markdown(
-            f":{colour}-badge[{icon} {problem['severity']}] **{plain(problem['campaign_id'])}**:"
-            f" {plain(problem['said'])} :small[{_since(problem['since'])}]"
-        )
-        right.code(problem["command"], language=None, wrap_lines=True)
+    left, right = st.columns([3, 2], vertical_alignment="center", gap="small")
+    left.markdown(
+        f":{colour}-badge[{icon} {problem['severity']}] **{plain(problem['campaign_id'])}**:"
+        f" {plain(problem['said'])} :small[{_since(problem['since'])}]"
+    )
+    right.code(problem["command"], language=None, wrap_lines=True)
 
 
 def _since(moment: datetime | None) -> str:
     return f"since {moment.astimezone(UTC):%d %b %H:%M} UTC" if moment else ""
 
 
-def show_figures(seen: Seen) -> None:
+def show_figures(now: Standing) -> None:
     """What stands now, over the chosen campaigns."""
-    campaigns = seen.tables["campaigns"]
+    campaigns = now.campaigns
     with st.container(horizontal=True):
         for label, column in (
             ("New", "new"),
@@ -74,15 +88,22 @@ def show_figures(seen: Seen) -> None:
         ):
             _figure(label, f"{sum(row[column] for row in campaigns):,}")
         waiting = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
-        _figure("Opt-outs waiting", f"{waiting:,}", _worst(campaigns, "disable_oldest_s"))
+        oldest = _worst(campaigns, "disable_oldest_s")
+        _figure("Opt-outs waiting", f"{waiting:,}", oldest and f"oldest: {oldest}")
         lag = _worst(campaigns, "watermark_lag_s")
         _figure("Outcomes behind", lag or "no poll yet")
-        _figure("Budget in use", *_budget(seen))
+        _figure("Budget in use", *_budget(now))
 
 
 def _figure(label: str, value: str, more: str | None = None) -> None:
     st.metric(
-        label, value, more, border=True, width="stretch", delta_color="off", delta_arrow="off"
+        label,
+        value,
+        more,
+        border=True,
+        height="stretch",
+        delta_color="off",
+        delta_arrow="off",
     )
 
 
@@ -91,8 +112,8 @@ def _worst(campaigns: Rows, column: str) -> str | None:
     return duration(max(seconds)) if seconds else None
 
 
-def _budget(seen: Seen) -> tuple[str, str | None]:
+def _budget(now: Standing) -> tuple[str, str | None]:
     """The share of the business's requests that is used at this moment, of all campaigns."""
-    slots, taken, paused_s = (seen.budget[name] for name in ("slots", "taken", "paused_s"))
+    slots, taken, paused_s = (now.budget[name] for name in ("slots", "taken", "paused_s"))
     paused = f"vendor asks for {duration(paused_s)}" if paused_s else None
     return (f"{taken / slots:.0%}" if slots else "none yet"), paused

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from db.monitor import Seen
+from db.monitor import Standing
 
 #: A campaign's flows run every few minutes; by then something is wrong with what starts them.
 STALE_AFTER = timedelta(minutes=30)
@@ -22,10 +22,10 @@ class Headline:
     command: str | None = None
 
 
-def headline(seen: Seen) -> Headline:
+def headline(now: Standing) -> Headline:
     """The worst of what there is to say."""
-    problems = seen.tables["problems"]
-    if not seen.campaign_ids:
+    problems = now.problems
+    if not now.campaign_ids:
         return Headline(
             level="empty",
             said="No campaign yet",
@@ -33,24 +33,24 @@ def headline(seen: Seen) -> Headline:
             command="leadloop load FILE.csv --campaign C",
         )
     if any(problem["severity"] == "critical" for problem in problems):
-        return Headline(level="critical", said=f"Critical: {_count(len(problems), 'problem')}")
+        return Headline(level="critical", said=f"Critical: {count(len(problems), 'problem')}")
     if problems:
-        return Headline(level="warning", said=f"Warning: {_count(len(problems), 'problem')}")
-    return stale(seen) or Headline(level="ok", said="All is well")
+        return Headline(level="warning", said=f"Warning: {count(len(problems), 'problem')}")
+    return stale(now) or Headline(level="ok", said="All is well")
 
 
-def stale(seen: Seen) -> Headline | None:
+def stale(now: Standing) -> Headline | None:
     """What to say where nothing has run for so long that the figures are old; else None."""
-    if not any(campaign["enabled"] for campaign in seen.tables["campaigns"]):
+    if not any(campaign["enabled"] for campaign in now.campaigns):
         return None
-    if seen.newest is None:
+    if now.newest is None:
         return Headline(
             level="stale",
             said="Nothing has run yet",
             advice="Leads wait until a run takes them: is a worker there?",
             command="leadloop sync",
         )
-    age = seen.at - seen.newest["started_at"]
+    age = now.at - now.newest["started_at"]
     if age <= STALE_AFTER:
         return None
     return Headline(
@@ -72,5 +72,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """As a person says it: 1 problem, 2 problems."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

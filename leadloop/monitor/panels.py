@@ -3,11 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from db.monitor import RUNS, Seen
+from db.monitor import RUNS, Past, Rows, Standing
 from leadloop.monitor import given
+from leadloop.monitor.download import as_csv
 from leadloop.monitor.pictures import Picture, pictures
 
-_HEALTH = {"ok": "● ok", "warning": "▲ warning", "critical": "✖ critical"}
+#: The worst first.
+_HEALTH = {"critical": "✖ critical", "warning": "▲ warning", "ok": "● ok"}
 _STATES = {
     "running": "▶ running",
     "completed": "● completed",
@@ -16,18 +18,23 @@ _STATES = {
 }
 
 
-def show_campaigns(seen: Seen) -> None:
-    """A row a campaign."""
-    frame = pd.DataFrame(seen.tables["campaigns"]).fillna({"name": ""})
-    frame["health"] = frame["health"].map(_HEALTH)
-    frame["enabled"] = frame["enabled"].map({True: "yes", False: "no"})
+def show_campaigns(campaigns: Rows) -> None:
+    """A row a campaign, the worst first."""
+    worst = list(_HEALTH).index
+    rows = sorted(campaigns, key=lambda row: worst(row["health"]))
+    frame = pd.DataFrame(rows)
     _heading("Campaigns", "campaigns", frame)
-    st.dataframe(frame, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
+    shown = frame.assign(
+        name=frame["name"].fillna(""),
+        health=frame["health"].map(_HEALTH),
+        enabled=frame["enabled"].map({True: "yes", False: "no"}),
+    )
+    st.dataframe(shown, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
 
 
-def show_pictures(seen: Seen, *, as_tables: bool) -> None:
+def show_pictures(now: Standing, past: Past, *, as_tables: bool) -> None:
     """Two in a row, and one where the screen is narrow."""
-    drawn = pictures(seen)
+    drawn = pictures(now, past)
     for pair in zip(drawn[::2], drawn[1::2], strict=True):
         for place, picture in zip(st.columns(2, gap="large"), pair, strict=True):
             with place:
@@ -38,25 +45,24 @@ def _show_picture(picture: Picture, as_table: bool) -> None:
     _heading(picture.title, picture.name, picture.frame)
     st.caption(picture.note)
     if picture.chart is None:
-        st.info("Nothing in this period.", icon=":material/inbox:")
+        st.info(picture.nothing, icon=":material/inbox:")
     elif as_table:
-        st.dataframe(picture.frame, hide_index=True)
+        st.dataframe(picture.frame, hide_index=True, column_config=_FIGURES)
     else:
         st.altair_chart(picture.chart, alt=f"{picture.title}. {picture.note}")
 
 
-def show_rejections(seen: Seen) -> None:
+def show_rejections(rejections: Rows) -> None:
     """Why leads are not sent."""
-    frame = pd.DataFrame(seen.tables["rejections"])
+    frame = pd.DataFrame(rejections)
     if frame.empty:
         return
     _heading("Why leads are rejected", "rejections", frame)
     st.dataframe(frame, hide_index=True, column_config=_REJECTIONS)
 
 
-def show_runs(seen: Seen) -> None:
+def show_runs(runs: Rows) -> None:
     """The runs of the period, linked to Prefect."""
-    runs = seen.tables["runs"]
     links = [given.given().run_url(run["flow_run_id"]) for run in runs]
     frame = pd.DataFrame(runs).assign(prefect=pd.Series(links, dtype=object))
     _heading("Runs", "runs", frame)
@@ -75,17 +81,7 @@ def _heading(title: str, name: str, frame: pd.DataFrame) -> None:
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         st.subheader(title, anchor=False)
         if not frame.empty:
-            st.download_button(
-                "CSV",
-                frame.to_csv(index=False),
-                f"leadloop-{name}.csv",
-                "text/csv",
-                key=f"csv-{name}",
-                help=f"Download the figures of “{title}”",
-                icon=":material/download:",
-                type="tertiary",
-                on_click="ignore",
-            )
+            as_csv(name, title, frame)
 
 
 _TIME = "DD MMM HH:mm"
@@ -100,12 +96,30 @@ _CAMPAIGNS = {
     "processed": st.column_config.NumberColumn("With outcome", format="localized"),
     "rejected": st.column_config.NumberColumn("Rejected", format="localized"),
     "disabled": st.column_config.NumberColumn("Opted out", format="localized"),
-    "cost": st.column_config.NumberColumn("Cost", format="%.2f"),
+    "cost": st.column_config.NumberColumn("Cost", format="accounting"),
     "last_push_at": st.column_config.DatetimeColumn("Last push", format=_TIME, timezone="UTC"),
     "last_poll_at": st.column_config.DatetimeColumn("Last poll", format=_TIME, timezone="UTC"),
     "last_disable_at": st.column_config.DatetimeColumn(
         "Last disable", format=_TIME, timezone="UTC"
     ),
+}
+#: The columns of all pictures' figures; each has some of them.
+_FIGURES = {
+    "stage": st.column_config.TextColumn("Stage"),
+    "campaign_id": st.column_config.TextColumn("Campaign"),
+    "outcome": st.column_config.TextColumn("Outcome"),
+    "flow": st.column_config.TextColumn("Flow"),
+    "day": st.column_config.Column("Day (UTC)"),
+    "hour": st.column_config.Column("From (UTC)"),
+    "leads": st.column_config.NumberColumn("Leads", format="localized"),
+    "share": st.column_config.NumberColumn("Share", format="percent"),
+    "cost": st.column_config.NumberColumn("Cost", format="accounting"),
+    "attempts": st.column_config.NumberColumn("Attempts", format="localized"),
+    "connected": st.column_config.NumberColumn("Connected", format="localized"),
+    "connect_rate": st.column_config.NumberColumn("Connected, share", format="percent"),
+    "requests": st.column_config.NumberColumn("Requests", format="localized"),
+    "lag_min": st.column_config.NumberColumn("Minutes behind", format="%.1f"),
+    "p95_min": st.column_config.NumberColumn("Minutes, 95 of 100", format="%.1f"),
 }
 _REJECTIONS = {
     "campaign_id": st.column_config.TextColumn("Campaign"),

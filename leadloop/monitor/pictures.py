@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from db.monitor import Rows, Seen
+from db.monitor import Past, Rows, Standing
 from leadloop.monitor.colours import ACCENT, GREY, SERIES
 
 Drawn = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -42,6 +42,7 @@ class Picture:
         note: how to read it.
         frame: the figures.
         chart: a chart of them.
+        nothing: what to say where there is none.
     """
 
     name: str
@@ -49,41 +50,44 @@ class Picture:
     note: str
     frame: pd.DataFrame
     chart: Drawn | None
+    nothing: str
 
 
-def pictures(seen: Seen) -> list[Picture]:
+def pictures(now: Standing, past: Past) -> list[Picture]:
     """All of them, in the order in which they are shown."""
-    return [_picture(seen, **about) for about in _ABOUT]
+    rows = {**past, "funnel": now.campaigns}
+    return [_picture(rows[about["name"]], **about) for about in _ABOUT]
 
 
 def _picture(
-    seen: Seen,
+    rows: Rows,
     name: str,
     title: str,
     note: str,
     frame: Callable[[Rows], pd.DataFrame],
     chart: Callable[[pd.DataFrame], Drawn],
+    nothing: str = "Nothing in this period.",
 ) -> Picture:
-    figures = frame(seen.tables[name])
+    figures = frame(rows)
     drawn = None if figures.empty else chart(figures)
-    return Picture(name=name, title=title, note=note, frame=figures, chart=drawn)
+    return Picture(name=name, title=title, note=note, frame=figures, chart=drawn, nothing=nothing)
 
 
 # Figures
 
 
-def _funnel(rows: Rows) -> pd.DataFrame:
-    total = sum(row["leads"] for row in rows if row["stage"] != "processed")
+def _funnel(campaigns: Rows) -> pd.DataFrame:
+    leads = {stage: sum(row[stage] for row in campaigns) for stage in _STAGES}
+    total = sum(leads.values()) - leads["processed"]
     if not total:
         return pd.DataFrame()
     return pd.DataFrame(
         {
-            "stage": _STAGES[row["stage"]],
-            "leads": row["leads"],
-            "share": row["leads"] / total,
-            "label": f"{row['leads']:,}  ({row['leads'] / total:.0%})",
+            "stage": _STAGES[stage],
+            "leads": amount,
+            "share": amount / total,
         }
-        for row in rows
+        for stage, amount in leads.items()
     )
 
 
@@ -153,7 +157,9 @@ def _fewer(frame: pd.DataFrame, column: str, amount: str) -> "pd.Series[Any]":
 
 
 def _draw_funnel(frame: pd.DataFrame) -> Drawn:
-    bars = alt.Chart(frame).encode(
+    pairs = zip(frame["leads"], frame["share"], strict=True)
+    labels = [f"{leads:,}  ({share:.0%})" for leads, share in pairs]
+    bars = alt.Chart(frame.assign(label=labels)).encode(
         y=alt.Y("stage:N", sort=list(_STAGES.values()), title=None),
         tooltip=[
             "stage:N",
@@ -238,21 +244,25 @@ def _draw_attempts(frame: pd.DataFrame) -> Drawn:
 
 
 def _draw_lag(frame: pd.DataFrame) -> Drawn:
-    return _lines(frame, "hour", "lag_min", _LAG_ALLOWED_MIN)
+    return _lines(frame, "hour", "lag_min", _LAG_ALLOWED_MIN, "%d %b %H:%M")
 
 
 def _draw_opt_outs(frame: pd.DataFrame) -> Drawn:
-    return _lines(frame, "day", "p95_min", _OPT_OUT_ALLOWED_MIN)
+    return _lines(frame, "day", "p95_min", _OPT_OUT_ALLOWED_MIN, "%d %b")
 
 
-def _lines(frame: pd.DataFrame, when: str, minutes: str, allowed: int) -> Drawn:
+def _lines(frame: pd.DataFrame, when: str, minutes: str, allowed: int, time: str) -> Drawn:
     order = sorted(frame["campaign_id"].unique())
     lines = alt.Chart(frame).encode(
-        x=alt.X(f"{when}:T", title="UTC"),
+        x=alt.X(f"{when}:T", title="UTC", axis=alt.Axis(format=time, labelOverlap=True)),
         y=alt.Y(f"{minutes}:Q", title="minutes", scale=alt.Scale(domainMin=0)),
         color=_colour("campaign_id", order),
         shape=alt.Shape("campaign_id:N", scale=alt.Scale(domain=order), legend=None),
-        tooltip=[f"{when}:T", "campaign_id:N", alt.Tooltip(f"{minutes}:Q", format=".1f")],
+        tooltip=[
+            alt.Tooltip(f"{when}:T", format=time),
+            "campaign_id:N",
+            alt.Tooltip(f"{minutes}:Q", format=".1f"),
+        ],
     )
     said = f"a problem above {allowed} min"
     limit = alt.Chart(pd.DataFrame({"allowed": [allowed], "said": [said]}))
@@ -281,6 +291,7 @@ _ABOUT: tuple[Mapping[str, Any], ...] = (
         "note": "Now, whatever the period. A lead with an outcome is also counted as created.",
         "frame": _funnel,
         "chart": _draw_funnel,
+        "nothing": "No lead yet.",
     },
     {
         "name": "outcomes",

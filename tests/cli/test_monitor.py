@@ -1,14 +1,15 @@
 """`leadloop monitor`: what it says where there can be no page, and to whom it shows nothing."""
 
 import importlib.util
+import re
 import socket
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from db.database import Database
-from db.monitor import NotReadable, read
+from db.monitor import NotReadable, standing
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
 from leadloop.monitor.given import prefect_page
@@ -52,11 +53,70 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
     try:
         with Database(url, connections=1) as theirs:
             with pytest.raises(NotReadable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
-                read(theirs, [], None)
+                standing(theirs)
             books.run(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert read(theirs, [], None).campaign_ids == [books.CAMPAIGN]
+            assert standing(theirs).campaign_ids == [books.CAMPAIGN]
     finally:
         books.run(database, f"DROP ROLE {_STRANGER}")
+
+
+def told(database: Database) -> str:
+    """The line that the page shows in place of its figures."""
+    with pytest.raises(NotReadable) as caught:
+        standing(database)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_the_role(database: Database) -> None:
+    """It is told, with the page of the documents on which one reads how to make it."""
+    books.run(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
+    try:
+        assert "leadloop_reader is missing" in told(database)
+        assert "watch-the-page.md" in told(database)
+    finally:
+        books.run(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
+
+
+def test_a_role_that_may_not_read(database: Database) -> None:
+    """The line says what to run; once that is done, it reads. So after an upgrade, too."""
+    books.run(database, "REVOKE ALL ON ALL TABLES IN SCHEMA leadloop_monitor FROM leadloop_reader")
+    books.run(database, "REVOKE ALL ON SCHEMA leadloop_monitor FROM leadloop_reader")
+    grants = re.findall("`(GRANT [^`]*)`", told(database))
+    for grant in grants:
+        books.run(database, grant)
+    assert standing(database).campaign_ids == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER VIEW leadloop_monitor.problems RENAME COLUMN command TO remedy",
+        "DROP VIEW leadloop_monitor.run_history",
+    ],
+)
+def test_views_of_another_version(database: Database, change: str) -> None:
+    """Older or newer: `leadloop init` mends the one and says what to do about the other."""
+    books.run(database, change)
+    assert "not those of this leadloop: run `leadloop init`" in told(database)
+
+
+def test_without_a_schema(empty_database_url: str) -> None:
+    """It says what to run first."""
+    with Database(empty_database_url, connections=1) as empty:
+        assert told(empty) == "the database has no leadloop schema yet: run `leadloop init`"
+
+
+def test_views_that_take_too_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is given up in time, and told as that; it keeps no server busy for ever."""
+    monkeypatch.setattr("db.monitor._IN_TIME", text("SET LOCAL statement_timeout = '50ms'"))
+    books.run(
+        database,
+        "CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS"
+        " SELECT bigint '1' AS slots, bigint '1' AS taken,"
+        "        CASE WHEN pg_sleep(20) IS NULL THEN 0.0 ELSE float8 '1' END AS paused_s",
+    )
+    assert "take longer than 30 s to read" in told(database)
 
 
 @pytest.mark.parametrize(

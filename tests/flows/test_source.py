@@ -19,6 +19,17 @@ from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
+# In place of Postgres's own function, for whoever asks for the turn to read a source.
+_NO_ROOM = """
+CREATE SCHEMA trap;
+CREATE FUNCTION trap.hashtext(given text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    IF given = 'leadloop.source' THEN RAISE SQLSTATE '53200'; END IF;
+    RETURN pg_catalog.hashtext(given);
+END $$;
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET search_path = trap, pg_catalog', current_database());
+END $$
+"""
 CUSTOMERS = """
 CREATE SCHEMA crm;
 CREATE TABLE crm.customers (lead_id text, phone_number text, contact_name text, state_code text,
@@ -351,6 +362,12 @@ def test_two_runs_take_one_after_the_other(crm: Database) -> None:
         assert "another run is still taking leads" in failure()
         other.execute(text("SELECT pg_advisory_unlock_all()"))
     assert push_leads()["created"] == 1
+
+
+def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
+    """A server without memory for one more lock is told of as that: to wait would not help."""
+    books.run(crm, _NO_ROOM)
+    assert "OutOfMemory (SQLSTATE 53200)" in failure()
 
 
 def test_it_is_a_step_that_one_sees(crm: Database, caplog: pytest.LogCaptureFixture) -> None:

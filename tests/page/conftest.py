@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 
 from db.database import Database
 from db.schema import migrate, remove
@@ -52,7 +52,7 @@ def page_database(postgres: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def page_url(page_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a page that looks at that database every second."""
+    """The address of a page that looks at that database every three seconds."""
     url = page_database.address("page", "postgresql")
     with serving(url, tmp_path_factory.mktemp("page")) as address:
         yield address
@@ -70,7 +70,7 @@ def unreachable_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def serving(database_url: str, directory: Path) -> Iterator[str]:
     """`leadloop monitor` for the block, ended with Ctrl-C: exit 0, whoever is looking."""
     with subprocess.Popen(
-        [_LEADLOOP, "monitor", "--port", "0", "--refresh", "1"],
+        [_LEADLOOP, "monitor", "--port", "0", "--refresh", "3"],
         cwd=directory,
         env={
             **os.environ,
@@ -94,9 +94,13 @@ def serving(database_url: str, directory: Path) -> Iterator[str]:
 
 def fill(database: Database, scene: Callable[[Database], None] | None) -> None:
     """Put a scene in place of what there was; None: not even a schema."""
-    with database.begin() as connection:
+
+    def clear(connection: Connection) -> None:
         remove(connection)
         if scene is not None:
             migrate(connection)
+
+    # The page reads meanwhile, and may lock two views the other way round.
+    database.insist(clear)
     if scene is not None:
         scene(database)

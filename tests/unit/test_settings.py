@@ -138,6 +138,24 @@ def test_a_login_is_a_token_or_all_four_parts(monkeypatch: pytest.MonkeyPatch) -
     Settings.load().require_login()
 
 
+def test_a_whole_login_leaves_no_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's, of either kind, wins over one of the other kind in `.env`."""
+    parts = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
+    (tmp_path / ".env").write_text("LEADLOOP_API_TOKEN=t\n")
+    for name in parts:
+        assert Settings.load().api_token is not None
+        monkeypatch.setenv(f"LEADLOOP_{name}", "x")
+    assert Settings.load().api_token is None
+    assert "api_token" not in Settings.sources()
+    for name in parts:
+        monkeypatch.delenv(f"LEADLOOP_{name}")
+    (tmp_path / ".env").write_text("".join(f"LEADLOOP_{name}=x\n" for name in parts))
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    assert Settings.load().client_id is None
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings may land in a traceback."""
     for name in ("API_TOKEN", "CLIENT_SECRET", "PASSWORD", "DATABASE_URL"):
