@@ -37,10 +37,14 @@ UPDATE {table} AS stage SET {column} = '{{}}' FROM leadloop.forgotten
     for table, column in (("stage_outcomes", "raw"), ("stage_attempts", "answers"))
 )
 
+# What was removed of an answer does not come back with the next reading of that same answer.
+_RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
+                       THEN stored.raw ELSE excluded.raw END"""
 # A lead can come twice in one reading, processed again meanwhile: the newest wins, of two that are
 # equally new the one read last (COPY fills an empty table in order, so the ctid tells). An older
-# one never replaces a newer one. Sorted, so that two polls lock rows in the same order.
-_MERGE_OUTCOMES = text("""
+# one never replaces a newer one. Sorted, so that two polls lock rows in the same order. Where the
+# raw answers are gone, the columns still tell what has changed.
+_MERGE_OUTCOMES = text(f"""
 WITH newest AS (
     SELECT DISTINCT ON (lead_id) * FROM stage_outcomes
      ORDER BY lead_id, processed_at DESC, ctid DESC
@@ -51,16 +55,17 @@ WITH newest AS (
     ON CONFLICT (campaign_id, lead_id) DO UPDATE
        SET processed_at = excluded.processed_at, outcome_id = excluded.outcome_id,
            outcome_name = excluded.outcome_name, total_cost = excluded.total_cost,
-           raw = excluded.raw, updated_at = now(),
+           raw = {_RAW}, updated_at = now(),
            seen_at = CASE stored.processed_at
                      WHEN excluded.processed_at THEN stored.seen_at ELSE now() END,
            lookback_needed_s = CASE stored.processed_at
                                WHEN excluded.processed_at THEN stored.lookback_needed_s END
      WHERE stored.processed_at <= excluded.processed_at
-       AND (stored.processed_at, stored.raw)
-           IS DISTINCT FROM (excluded.processed_at, excluded.raw)
-       -- What housekeeping has removed does not come back with the next reading.
-       AND NOT (stored.raw = '{}' AND stored.processed_at = excluded.processed_at)
+       AND (stored.processed_at, stored.outcome_id, stored.outcome_name, stored.total_cost,
+            stored.raw)
+           IS DISTINCT FROM
+           (excluded.processed_at, excluded.outcome_id, excluded.outcome_name, excluded.total_cost,
+            {_RAW})
     RETURNING xmax = 0 AS inserted
 )
 SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
