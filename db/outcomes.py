@@ -138,7 +138,10 @@ SELECT min(sent_at) FROM leadloop.leads
 
 _KEEP_UNREADABLE = text("""
 INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
-VALUES (:campaign, :digest, :reason, CAST(:raw AS jsonb)) ON CONFLICT DO NOTHING
+SELECT :campaign, :digest, :reason, given.raw FROM (SELECT CAST(:raw AS jsonb) AS raw) AS given
+ WHERE NOT EXISTS (SELECT FROM leadloop.forgotten
+                    WHERE campaign_id = :campaign AND lead_id = given.raw ->> 'lead_id')
+ON CONFLICT DO NOTHING
 """)
 
 
@@ -187,7 +190,10 @@ def awaited_since(connection: Connection, campaign_id: str) -> datetime | None:
 def keep_unreadable(
     connection: Connection, campaign_id: str, results: Sequence[tuple[str, object]]
 ) -> None:
-    """Keep results that could not be read, each with the reason; the same one only once."""
+    """Keep results that could not be read, each with the reason; the same one only once.
+
+    Those of the forgotten are not kept: nothing is in them but what is personal.
+    """
     for reason, result in results:
         raw = dumps(result)
         digest = hashlib.sha256(raw.encode()).hexdigest()
