@@ -5,7 +5,31 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-_FIND = text("""
+# Not all leads are ours: some were made at the vendor by hand, some are only opted out.
+_KNOWN = text("""
+SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
+ WHERE EXISTS (SELECT FROM leadloop.leads AS lead
+                WHERE lead.campaign_id = :campaign AND lead.lead_id = asked.lead_id)
+    OR EXISTS (SELECT FROM leadloop.disable_requests AS d
+                WHERE d.campaign_id = :campaign AND d.lead_id = asked.lead_id)
+    OR EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                WHERE outcome.campaign_id = :campaign AND outcome.lead_id = asked.lead_id)
+    OR EXISTS (SELECT FROM leadloop.outreach_attempts AS attempt
+                WHERE attempt.campaign_id = :campaign AND attempt.lead_id = asked.lead_id)
+    OR EXISTS (SELECT FROM leadloop.unreadable_results AS odd
+                WHERE odd.campaign_id = :campaign AND odd.raw ->> 'lead_id' = asked.lead_id)
+    OR EXISTS (SELECT FROM leadloop.forgotten
+                WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = asked.lead_id)
+""")
+# Whoever inserts one of these leads at this moment is waited for, and whoever does so until we are
+# done waits for us: the trigger of `leads` then finds it forgotten.
+_INSERT_PLACEHOLDERS = text("""
+INSERT INTO leadloop.leads (campaign_id, lead_id)
+SELECT :campaign, lead_id FROM unnest(CAST(:ids AS text[])) AS known (lead_id) ORDER BY lead_id
+ON CONFLICT DO NOTHING RETURNING lead_id
+""")
+_REMOVE = text("DELETE FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)")
+_LOCK = text("""
 SELECT lead_id, status = 'sending' AS is_on_its_way FROM leadloop.leads
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
  ORDER BY lead_id FOR NO KEY UPDATE
@@ -49,18 +73,24 @@ UPDATE leadloop.leads
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Leads of a campaign: those that are there, and those of them that are being sent."""
+    """Ids of a campaign: those of which something is known, and the leads that are being sent."""
 
-    there: Sequence[str]
+    known: Sequence[str]
     on_their_way: Sequence[str]
 
 
 def find(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> Found:
-    """Which of these leads there are; they are locked, so that no run claims them meanwhile."""
-    rows = connection.execute(_FIND, {"campaign": campaign_id, "ids": list(lead_ids)}).all()
+    """Of which of these something is known; no run claims them, and nobody inserts them meanwhile.
+
+    For the transaction of `forget`.
+    """
+    asked = {"campaign": campaign_id, "ids": list(lead_ids)}
+    known = {"campaign": campaign_id, "ids": list(connection.scalars(_KNOWN, asked))}
+    placeholders = list(connection.scalars(_INSERT_PLACEHOLDERS, known))
+    connection.execute(_REMOVE, {"campaign": campaign_id, "ids": placeholders})
+    rows = connection.execute(_LOCK, known).all()
     return Found(
-        there=[row.lead_id for row in rows],
-        on_their_way=[row.lead_id for row in rows if row.is_on_its_way],
+        known=known["ids"], on_their_way=[row.lead_id for row in rows if row.is_on_its_way]
     )
 
 
