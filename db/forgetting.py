@@ -5,6 +5,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+# Two open transactions do not see each other: what one stores of somebody whom the other forgets
+# would stay. So they take turns; those that store results do so beside each other.
+_HOLD_OFF = text("""
+SELECT pg_advisory_xact_lock_shared(hashtext('leadloop.forget'), hashtext(:campaign))
+""")
+_WAIT_FOR_STORING = text("""
+SELECT pg_advisory_xact_lock(hashtext('leadloop.forget'), hashtext(:campaign))
+""")
 # Not all leads are ours: some were made at the vendor by hand, some are only opted out.
 _KNOWN = text("""
 SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
@@ -79,11 +87,17 @@ class Found:
     on_their_way: Sequence[str]
 
 
+def hold_off(connection: Connection, campaign_id: str) -> None:
+    """Have nobody of a campaign forgotten until this transaction, which stores results, is over."""
+    connection.execute(_HOLD_OFF, {"campaign": campaign_id})
+
+
 def find(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> Found:
-    """Of which of these something is known; no run claims them, and nobody inserts them meanwhile.
+    """Of which of these something is known; from now on nobody claims, inserts or stores them.
 
     For the transaction of `forget`.
     """
+    connection.execute(_WAIT_FOR_STORING, {"campaign": campaign_id})
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     known = {"campaign": campaign_id, "ids": list(connection.scalars(_KNOWN, asked))}
     placeholders = list(connection.scalars(_INSERT_PLACEHOLDERS, known))

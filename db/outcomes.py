@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from db import forgetting
 from db.copying import copy
 from leadloop.core.results import Attempt, Outcome
 from leadloop.core.storable import dumps
@@ -165,6 +166,7 @@ def merge(
 
     A lead in doubt whose outcome has come is `created`.
     """
+    forgetting.hold_off(connection, campaign_id)
     for stage in _STAGES:
         connection.execute(stage)
     copy(connection, "stage_outcomes", Outcome._fields, outcomes)
@@ -194,6 +196,8 @@ def keep_unreadable(
 
     Those of the forgotten are not kept: nothing is in them but what is personal.
     """
+    if results:
+        forgetting.hold_off(connection, campaign_id)
     for reason, result in results:
         raw = dumps(result)
         digest = hashlib.sha256(raw.encode()).hexdigest()

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import forgetting
-from db.database import Database
+from db import forgetting, outcomes
+from db.copying import line
+from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.cli.forget import forget_leads
 from leadloop.core.audit import DESCRIPTIONS
+from leadloop.core.results import read_result
 from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
@@ -143,6 +145,44 @@ def test_whoever_is_inserted_while_they_are_forgotten(
         done.result()
     assert books.statuses(database).keys() == {"A"}
     assert _NAME not in everything(database)
+
+
+@pytest.mark.parametrize("first", ["poll", "forget"])
+def test_what_a_poll_stores_while_they_are_forgotten(
+    environment: Path, database: Database, first: str
+) -> None:
+    """Outcome, attempt, and what cannot be read: stored before or after, none of it personal."""
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("A", status="created"))
+    call = {"reference_id": "r1", "called_at": 4000, "q": _ANSWER}
+    told = {"lead_id": "A", "processed_at": 5000, "contact_name": _NAME, "call_attempt_1": [call]}
+    read = read_result(told)
+
+    def poll(connection: Connection) -> None:
+        outcomes.keep_unreadable(connection, CAMPAIGN, [("no time", {**told, "processed_at": 0})])
+        outcomes.merge(
+            connection,
+            CAMPAIGN,
+            outcomes=[line(read.outcome)] if read.outcome else [],
+            attempts=map(line, read.attempts),
+        )
+
+    def forget(connection: Connection) -> None:
+        forgetting.find(connection, CAMPAIGN, ["A"])
+        forgetting.forget(connection, CAMPAIGN, ["A"])
+
+    one, other = (poll, forget) if first == "poll" else (forget, poll)
+    with ThreadPoolExecutor(1) as thread, database.begin() as connection:
+        one(connection)
+        done = thread.submit(database.insist, other)
+        books.wait_until_blocked(database)
+        connection.commit()
+        done.result()
+    assert books.value(database, "SELECT count(*) FROM leadloop.outreach_attempts") == 1
+    assert books.value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
+    left = everything(database)
+    assert _NAME not in left
+    assert _ANSWER not in left
 
 
 @pytest.mark.parametrize("status", ["new", "sending"])
