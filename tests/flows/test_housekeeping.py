@@ -1,5 +1,6 @@
 """Old windows, runs and raw answers go; what is still needed stays."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from leadloop.core.timestamps import EPOCH, epoch_ms
 from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN
+from tests.conftest import Ran
 
 _YEAR_AGO = "now() - interval '1 year'"
 
@@ -77,3 +79,19 @@ def test_another_campaign_is_left_alone(database: Database) -> None:
     books.add_campaign(database, "OTHER")
     assert keep_house(campaigns=["OTHER"])["runs"] == 0
     assert books.value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
+
+
+@pytest.mark.usefixtures("year_old")
+def test_it_needs_the_database_alone_and_leaves_no_campaign_out(
+    database: Database,
+    leadloop: Callable[..., Ran],
+    prefect: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a login at the vendor, and where no campaign is enabled, or there is none at all."""
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    books.run(database, "UPDATE leadloop.campaigns SET enabled = false")
+    ran = leadloop("housekeeping", "--json", PREFECT_API_URL=prefect)
+    assert (ran.code, ran.last["runs"], ran.last["requests"]) == (0, 2, 0)
+    books.run(database, "DELETE FROM leadloop.campaigns")
+    assert keep_house()["campaigns"] == {}
