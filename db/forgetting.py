@@ -79,6 +79,11 @@ UPDATE leadloop.leads
 )
 
 
+_FORGOTTEN = text("""
+SELECT lead_id FROM leadloop.forgotten WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+""")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """Ids of a campaign: those of which something is known, and the leads that are being sent."""
@@ -112,3 +117,9 @@ def forget(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) ->
     """Opt leads out and remove what is known of the people; their numbers must be noted before."""
     for step in _STEPS:
         connection.execute(step, {"campaign": campaign_id, "ids": list(lead_ids)})
+
+
+def forgotten(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> set[str]:
+    """Which of these leads are forgotten: nothing tells what of the vendor's words is personal."""
+    asked = {"campaign": campaign_id, "ids": list(lead_ids)}
+    return set(connection.scalars(_FORGOTTEN, asked))
