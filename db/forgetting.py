@@ -70,7 +70,7 @@ DELETE FROM leadloop.unreadable_results
         """
 UPDATE leadloop.leads
    SET phone_number = NULL, contact_name = NULL, state_code = NULL, ebr_datetime = NULL,
-       custom_fields = '{}', last_error = NULL,
+       custom_fields = '{}', last_error = NULL, opted_out = true,
        status = CASE WHEN status IN ('new', 'rejected') AND sent_at IS NULL THEN 'cancelled'
                      ELSE status END
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids)

@@ -117,7 +117,13 @@ def test_people_who_were_never_among_the_leads(
     assert forget_leads(database, Settings.load(), CAMPAIGN, [*ids, *ids]) == {"forgotten": 4}
     books.add_leads(database, person("twin"))
     assert push_leads()["created"] == 0
-    assert books.statuses(database) == dict.fromkeys([*ids, "twin"], "cancelled")
+    there, unsent = (
+        dict.fromkeys(ids[:2], "created"),
+        dict.fromkeys([*ids[2:], "twin"], "cancelled"),
+    )
+    assert books.statuses(database) == there | unsent
+    opt_outs = books.opt_outs(database)
+    assert {opt_outs[lead_id] for lead_id in there} == {"requested"}, "the vendor is yet to be told"
 
 
 @pytest.mark.parametrize("first", ["upstream", "forget"])

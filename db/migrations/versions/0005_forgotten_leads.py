@@ -23,6 +23,17 @@ BEGIN
            custom_fields = '{}'
       FROM inserted JOIN leadloop.forgotten USING (campaign_id, lead_id)
      WHERE lead.campaign_id = forgotten.campaign_id AND lead.lead_id = forgotten.lead_id;
+    -- Whom the vendor has called, it has: else their opt-out would be settled without a word to it.
+    UPDATE leadloop.leads AS lead
+       SET status = 'created', sent_at = clock_timestamp(), confirmed_at = clock_timestamp()
+      FROM inserted JOIN leadloop.forgotten USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = forgotten.campaign_id AND lead.lead_id = forgotten.lead_id
+       AND (EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                     WHERE outcome.campaign_id = lead.campaign_id
+                       AND outcome.lead_id = lead.lead_id)
+            OR EXISTS (SELECT FROM leadloop.outreach_attempts AS attempt
+                        WHERE attempt.campaign_id = lead.campaign_id
+                          AND attempt.lead_id = lead.lead_id));
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
