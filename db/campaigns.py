@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
@@ -25,6 +25,7 @@ SELECT campaign_id,
 """
 _NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")
 _ENABLED = text(_COMPLETE + " WHERE enabled ORDER BY campaign_id")
+_ALL = text(_COMPLETE + " ORDER BY campaign_id")
 _ADD = text(
     "INSERT INTO leadloop.campaigns (campaign_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING 1"
 )
@@ -58,20 +59,42 @@ def chosen(
     Raises:
         UsageError: a name that is not in the table, or a table without an enabled campaign.
     """
+    found = _found(connection, ids, defaults, or_else=_ENABLED)
+    if not found:
+        raise UsageError(
+            "no campaign is enabled: add one to leadloop.campaigns (campaign_id is the vendor's"
+            " id), or load leads with `leadloop load FILE.csv --campaign C`"
+        )
+    return found
+
+
+def every(
+    connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
+) -> list[Campaign]:
+    """The campaigns named, or all that there are where none is, also those that are not enabled.
+
+    Raises:
+        UsageError: a name that is not in the table.
+    """
+    return _found(connection, ids, defaults, or_else=_ALL)
+
+
+def _found(
+    connection: Connection,
+    ids: Sequence[str] | None,
+    defaults: CampaignRules,
+    *,
+    or_else: TextClause,
+) -> list[Campaign]:
     wanted = dict.fromkeys(ids or ())
     values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
-    rows = connection.execute(_NAMED if wanted else _ENABLED, {**values, "ids": list(wanted)}).all()
+    rows = connection.execute(_NAMED if wanted else or_else, {**values, "ids": list(wanted)}).all()
     found = [_campaign(row) for row in rows]
     unknown = wanted.keys() - {campaign.campaign_id for campaign in found}
     if unknown:
         raise UsageError(
             f"unknown campaign {', '.join(sorted(unknown))}: add it to leadloop.campaigns"
             " (campaign_id is the vendor's id of the campaign)"
-        )
-    if not found:
-        raise UsageError(
-            "no campaign is enabled: add one to leadloop.campaigns (campaign_id is the vendor's"
-            " id), or load leads with `leadloop load FILE.csv --campaign C`"
         )
     return found
 

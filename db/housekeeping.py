@@ -5,6 +5,7 @@ done what it has done.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, TextClause, text
 
@@ -30,25 +31,58 @@ DELETE FROM leadloop.unreadable_results
  WHERE ctid IN (SELECT ctid FROM leadloop.unreadable_results
                  WHERE campaign_id = :campaign AND seen_at < {_OLD} LIMIT :most)
 """)
+# What is emptied stays, so that each stretch begins where the last one ended. Its bounds are
+# values: by them Postgres knows how short it is. Locked in the order in which polls lock.
+_STRETCH = text("""
+SELECT max(lead_id) FROM (
+    SELECT lead_id FROM leadloop.lead_outcomes WHERE campaign_id = :campaign AND lead_id > :after
+     ORDER BY lead_id LIMIT :most) AS stretch
+""")
 _ANSWERS = text(f"""
-UPDATE leadloop.lead_outcomes SET raw = '{{}}'
- WHERE ctid IN (SELECT ctid FROM leadloop.lead_outcomes
-                 WHERE campaign_id = :campaign AND updated_at < {_OLD} AND raw <> '{{}}'
-                 LIMIT :most)
+WITH old AS (
+    SELECT lead_id FROM leadloop.lead_outcomes
+     WHERE campaign_id = :campaign AND lead_id > :after AND lead_id <= :last
+       AND updated_at < {_OLD} AND raw <> '{{}}'
+     ORDER BY lead_id FOR NO KEY UPDATE
+)
+UPDATE leadloop.lead_outcomes AS stored SET raw = '{{}}' FROM old
+ WHERE stored.campaign_id = :campaign AND stored.lead_id = old.lead_id
 """)
 
-Portion = Callable[[Connection, str, int], int]
+
+@dataclass(frozen=True, kw_only=True)
+class Tidied:
+    """How many rows went, and after which key the next portion begins; None: there is no more."""
+
+    gone: int
+    go_on_after: str | None
 
 
-def _portion(statement: TextClause) -> Portion:
-    def tidy(connection: Connection, campaign_id: str, days: int) -> int:
+#: Tidies a portion of a campaign: what is older than so many days, after that key.
+Portion = Callable[[Connection, str, int, str], Tidied]
+
+
+def _remove(statement: TextClause) -> Portion:
+    """Rows that go are not met again: the next portion begins where this one did."""
+
+    def tidy(connection: Connection, campaign_id: str, days: int, after: str) -> Tidied:
         parameters = {"campaign": campaign_id, "days": days, "most": PORTION}
-        return connection.execute(statement, parameters).rowcount
+        gone = connection.execute(statement, parameters).rowcount
+        return Tidied(gone=gone, go_on_after=after if gone == PORTION else None)
 
     return tidy
 
 
+def _empty_answers(connection: Connection, campaign_id: str, days: int, after: str) -> Tidied:
+    stretch = {"campaign": campaign_id, "after": after, "most": PORTION}
+    last: str | None = connection.scalar(_STRETCH, stretch)
+    if last is None:
+        return Tidied(gone=0, go_on_after=None)
+    old = {"campaign": campaign_id, "days": days, "after": after, "last": last}
+    return Tidied(gone=connection.execute(_ANSWERS, old).rowcount, go_on_after=last)
+
+
 #: What goes after LEADLOOP_KEEP_HISTORY days, by the name under which it is counted.
-HISTORY: Mapping[str, Portion] = {"windows": _portion(_WINDOWS), "runs": _portion(_RUNS)}
+HISTORY: Mapping[str, Portion] = {"windows": _remove(_WINDOWS), "runs": _remove(_RUNS)}
 #: What goes after LEADLOOP_KEEP_RAW days.
-RAW: Mapping[str, Portion] = {"raw": _portion(_ANSWERS), "unreadable": _portion(_UNREADABLE)}
+RAW: Mapping[str, Portion] = {"raw": _empty_answers, "unreadable": _remove(_UNREADABLE)}

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from db import forgetting
 from db.copying import copy
 from leadloop.core.results import Attempt, Outcome
 from leadloop.core.storable import dumps
@@ -37,10 +38,14 @@ UPDATE {table} AS stage SET {column} = '{{}}' FROM leadloop.forgotten
     for table, column in (("stage_outcomes", "raw"), ("stage_attempts", "answers"))
 )
 
+# What was removed of an answer does not come back with the next reading of that same answer.
+_RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
+                       THEN stored.raw ELSE excluded.raw END"""
 # A lead can come twice in one reading, processed again meanwhile: the newest wins, of two that are
 # equally new the one read last (COPY fills an empty table in order, so the ctid tells). An older
-# one never replaces a newer one. Sorted, so that two polls lock rows in the same order.
-_MERGE_OUTCOMES = text("""
+# one never replaces a newer one. Sorted, so that two polls lock rows in the same order. Where the
+# raw answers are gone, the columns still tell what has changed.
+_MERGE_OUTCOMES = text(f"""
 WITH newest AS (
     SELECT DISTINCT ON (lead_id) * FROM stage_outcomes
      ORDER BY lead_id, processed_at DESC, ctid DESC
@@ -51,16 +56,17 @@ WITH newest AS (
     ON CONFLICT (campaign_id, lead_id) DO UPDATE
        SET processed_at = excluded.processed_at, outcome_id = excluded.outcome_id,
            outcome_name = excluded.outcome_name, total_cost = excluded.total_cost,
-           raw = excluded.raw, updated_at = now(),
+           raw = {_RAW}, updated_at = now(),
            seen_at = CASE stored.processed_at
                      WHEN excluded.processed_at THEN stored.seen_at ELSE now() END,
            lookback_needed_s = CASE stored.processed_at
                                WHEN excluded.processed_at THEN stored.lookback_needed_s END
      WHERE stored.processed_at <= excluded.processed_at
-       AND (stored.processed_at, stored.raw)
-           IS DISTINCT FROM (excluded.processed_at, excluded.raw)
-       -- What housekeeping has removed does not come back with the next reading.
-       AND NOT (stored.raw = '{}' AND stored.processed_at = excluded.processed_at)
+       AND (stored.processed_at, stored.outcome_id, stored.outcome_name, stored.total_cost,
+            stored.raw)
+           IS DISTINCT FROM
+           (excluded.processed_at, excluded.outcome_id, excluded.outcome_name, excluded.total_cost,
+            {_RAW})
     RETURNING xmax = 0 AS inserted
 )
 SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
@@ -133,7 +139,10 @@ SELECT min(sent_at) FROM leadloop.leads
 
 _KEEP_UNREADABLE = text("""
 INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
-VALUES (:campaign, :digest, :reason, CAST(:raw AS jsonb)) ON CONFLICT DO NOTHING
+SELECT :campaign, :digest, :reason, given.raw FROM (SELECT CAST(:raw AS jsonb) AS raw) AS given
+ WHERE NOT EXISTS (SELECT FROM leadloop.forgotten
+                    WHERE campaign_id = :campaign AND lead_id = given.raw ->> 'lead_id')
+ON CONFLICT DO NOTHING
 """)
 
 
@@ -157,6 +166,7 @@ def merge(
 
     A lead in doubt whose outcome has come is `created`.
     """
+    forgetting.hold_off(connection, campaign_id)
     for stage in _STAGES:
         connection.execute(stage)
     copy(connection, "stage_outcomes", Outcome._fields, outcomes)
@@ -182,7 +192,12 @@ def awaited_since(connection: Connection, campaign_id: str) -> datetime | None:
 def keep_unreadable(
     connection: Connection, campaign_id: str, results: Sequence[tuple[str, object]]
 ) -> None:
-    """Keep results that could not be read, each with the reason; the same one only once."""
+    """Keep results that could not be read, each with the reason; the same one only once.
+
+    Those of the forgotten are not kept: nothing is in them but what is personal.
+    """
+    if results:
+        forgetting.hold_off(connection, campaign_id)
     for reason, result in results:
         raw = dumps(result)
         digest = hashlib.sha256(raw.encode()).hexdigest()

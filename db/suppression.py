@@ -4,7 +4,7 @@ Only Python can tell how a number is written in E.164, so the triggers that writ
 lead cannot note the number too: whoever is about to send does, first of all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,17 @@ SELECT lead.campaign_id, lead.lead_id, lead.phone_number,
  WHERE lead.opted_out AND NOT lead.number_noted
  ORDER BY lead.campaign_id, lead.lead_id LIMIT :most
 """)
+# What the vendor tells of a lead has its number too, and of some leads nothing else has.
 _NUMBERS = text("""
-SELECT campaign_id, lead_id, phone_number, CAST(:region AS text) AS region FROM leadloop.leads
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+SELECT :campaign AS campaign_id, told.*, CAST(:region AS text) AS region
+  FROM (SELECT lead_id, phone_number FROM leadloop.leads
+         WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+         UNION
+        SELECT lead_id, raw ->> 'phone_number' FROM leadloop.lead_outcomes
+         WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+         UNION
+        SELECT raw ->> 'lead_id', raw ->> 'phone_number' FROM leadloop.unreadable_results
+         WHERE campaign_id = :campaign AND raw ->> 'lead_id' = ANY(:ids)) AS told
 """)
 _NOTE = text("""
 WITH noted (campaign_id, lead_id, number_key) AS (
@@ -43,7 +51,7 @@ UPDATE leadloop.leads AS lead SET number_noted = true FROM noted
 
 @dataclass(frozen=True, kw_only=True)
 class OptedOut:
-    """A lead that opted out, whose number is yet to be noted; `region` reads it."""
+    """A lead that opted out, and a number of it that is yet to be noted; `region` reads it."""
 
     campaign_id: str
     lead_id: str
@@ -75,7 +83,10 @@ def to_note(connection: Connection, *, region: str, most: int) -> list[OptedOut]
 def numbers(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, region: str
 ) -> list[OptedOut]:
-    """The numbers of leads that are about to opt out; `region` is their campaign's."""
+    """All numbers that are known of leads that are about to opt out; `region` is their campaign's.
+
+    A lead has none, or one, or several: what the vendor tells may differ from what it was given.
+    """
     parameters = {"campaign": campaign_id, "ids": list(lead_ids), "region": region}
     rows = connection.execute(_NUMBERS, parameters)
     return [OptedOut(**row._mapping) for row in rows]
@@ -88,11 +99,11 @@ def all_to_note(connection: Connection, *, region: str) -> Iterator[OptedOut]:
         yield OptedOut(**row._mapping)
 
 
-def note(connection: Connection, keys: Mapping[tuple[str, str], bytes | None]) -> None:
-    """Suppress numbers, by campaign and lead; None for a lead that has no number to call."""
+def note(connection: Connection, keys: Sequence[tuple[OptedOut, bytes | None]]) -> None:
+    """Suppress the numbers of leads, each under its key; None where it is none to call."""
     parameters: dict[str, Any] = {
-        "campaigns": [campaign_id for campaign_id, _ in keys],
-        "ids": [lead_id for _, lead_id in keys],
-        "keys": list(keys.values()),
+        "campaigns": [lead.campaign_id for lead, _ in keys],
+        "ids": [lead.lead_id for lead, _ in keys],
+        "keys": [number_key for _, number_key in keys],
     }
     connection.execute(_NOTE, parameters)

@@ -1,13 +1,14 @@
 """What every flow does: one run a campaign, turns between them, one sum at the end."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from db import campaigns
 from flows.telling import Summary, publish, watched
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
+from leadloop.settings import Settings
 from tasks import workplace
 from tasks.blocks import RunSettings, settled
 from tasks.workplace import Run, Workplace, in_one_line
@@ -27,6 +28,8 @@ class Work(Protocol):
         """What has been done, under the contract's names."""
 
 
+Open = Callable[[Settings], AbstractContextManager[Workplace]]
+Choose = Callable[[Workplace, Sequence[str] | None], list[Campaign]]
 Start = Callable[[Run], Work | None]
 Step = Callable[[Any, int], bool]
 
@@ -39,6 +42,26 @@ class CampaignsFailed(RunError):
         self.summary = summary
 
 
+def chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+    """The campaigns of a flow run; none named: every enabled one.
+
+    Raises:
+        UsageError: a campaign is unknown, or none is enabled.
+    """
+    with place.database.begin() as connection:
+        return campaigns.chosen(connection, ids, place.settings.campaign_rules())
+
+
+def every(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+    """The campaigns of a flow run; none named: all of them, also those that are not enabled.
+
+    Raises:
+        UsageError: a campaign is unknown.
+    """
+    with place.database.begin() as connection:
+        return campaigns.every(connection, ids, place.settings.campaign_rules())
+
+
 def run_campaigns(
     flow: str,
     ids: Sequence[str] | None,
@@ -48,17 +71,21 @@ def run_campaigns(
     start: Start,
     step: Step,
     finish: Callable[[Any], None] = lambda _: None,
+    opened: Open = workplace.opened,
+    choose: Choose = chosen,
 ) -> Summary:
     """Do a flow's work for its campaigns, taking turns, so that a huge one starves no other.
 
     Args:
         flow: the flow's name.
-        ids: campaigns; none: every enabled one.
+        ids: campaigns; none: all that `choose` takes.
         told: what the run was told of the settings.
         counts: the names that the summary has.
         start: makes a campaign's work, or None where there is nothing to do.
         step: does a share of it; True while there is more.
         finish: looks at finished work; raises RunError where it is not as it must be.
+        opened: opens what it works with.
+        choose: finds the campaigns by their ids.
 
     Returns:
         The counts, and under `campaigns` each one's own.
@@ -69,9 +96,9 @@ def run_campaigns(
         BaseException: the run was stopped (Ctrl-C, SIGTERM); see `with_summary`.
     """
     settings = settled(told)
-    with watched(), workplace.opened(settings) as place:
+    with watched(), opened(settings) as place:
         parts = [
-            _Part(place, flow, campaign, start, finish, counts) for campaign in chosen(place, ids)
+            _Part(place, flow, campaign, start, finish, counts) for campaign in choose(place, ids)
         ]
         try:
             _take_turns(parts, step)
@@ -150,7 +177,7 @@ class _Part:
     @contextmanager
     def _counting(self) -> Iterator[None]:
         """Count the requests of a share; an error ends this campaign and no other."""
-        before = self._place.transport.requests_sent
+        before = self._place.requests_sent
         try:
             with self._place.database.plainly():
                 yield
@@ -158,17 +185,7 @@ class _Part:
             self.error = self.error or error
             self._place.log.error("campaign %s: %s", self.campaign_id, in_one_line(error))
         finally:
-            self._requests += self._place.transport.requests_sent - before
-
-
-def chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
-    """The campaigns of a flow run; none named: every enabled one.
-
-    Raises:
-        UsageError: a campaign is unknown, or none is enabled.
-    """
-    with place.database.begin() as connection:
-        return campaigns.chosen(connection, ids, place.settings.campaign_rules())
+            self._requests += self._place.requests_sent - before
 
 
 def _take_turns(parts: list[_Part], step: Step) -> None:

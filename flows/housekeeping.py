@@ -3,10 +3,11 @@
 from prefect import flow
 
 from db.housekeeping import HISTORY, RAW
-from flows.campaigns import run_campaigns
+from flows.campaigns import every, run_campaigns
 from flows.telling import Summary, completed, run_name
 from tasks.blocks import RunSettings
 from tasks.housekeeping import Housekeeping, tidy_up
+from tasks.workplace import opened_without_vendor
 
 COUNTS = (*HISTORY, *RAW)
 
@@ -15,8 +16,10 @@ COUNTS = (*HISTORY, *RAW)
 def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Remove old windows and runs, and what the vendor's answers said beyond the outcomes.
 
+    It needs the database alone.
+
     Args:
-        campaigns: ids of the campaigns; none: every enabled one.
+        campaigns: ids of the campaigns; none: all of them, also those that are not enabled.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
@@ -24,6 +27,13 @@ def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None 
     """
     return completed(
         run_campaigns(
-            "housekeeping", campaigns, settings, counts=COUNTS, start=Housekeeping, step=tidy_up
+            "housekeeping",
+            campaigns,
+            settings,
+            counts=COUNTS,
+            start=Housekeeping,
+            step=tidy_up,
+            opened=opened_without_vendor,
+            choose=every,
         )
     )

@@ -264,10 +264,7 @@ class Batches:
         region = self._run.place.settings.default_region
         with self._run.place.database.begin() as connection:
             waiting = suppression.to_note(connection, region=region, most=_NOTED_AT_ONCE)
-            suppression.note(
-                connection,
-                {(lead.campaign_id, lead.lead_id): self._key_of(lead) for lead in waiting},
-            )
+            suppression.note(connection, [(lead, self._key_of(lead)) for lead in waiting])
 
     def _key_of(self, lead: suppression.OptedOut) -> bytes | None:
         try:

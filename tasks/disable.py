@@ -5,7 +5,7 @@ A disable may be repeated without harm, so it is simply sent until it is confirm
 
 from collections.abc import Mapping, Sequence
 
-from db import leads, opt_outs
+from db import forgetting, leads, opt_outs
 from leadloop.client.errors import ApiError, Refused, Resend, TooLarge
 from leadloop.core.errors import RunError, TryLater
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
@@ -18,6 +18,8 @@ from tasks.workplace import Run, Tally
 
 #: How often a lead that the vendor refuses is tried before it is reported as failed.
 MOST_TRIES = 3
+# Nobody knows any more what of the vendor's words is personal.
+_OF_FORGOTTEN = "vendor: refused, in words that are not kept: the lead is forgotten"
 
 # A share for each step: opt-outs of leads whose fate is known do not wait for lookups.
 _LOOKUPS_AT_ONCE = 20
@@ -169,9 +171,13 @@ class Disable:
         campaign = self.run.campaign
         with self.run.place.database.begin() as connection:
             people = leads.people(connection, campaign.campaign_id, list(refused))
+            # After their names: whoever is forgotten in between is known by either.
+            forgotten = forgetting.forgotten(connection, campaign.campaign_id, list(refused))
         known = {lead.lead_id: _private(lead, campaign.default_region) for lead in people}
         return {
-            lead_id: vendors_words(reason, *known.get(lead_id, (None, None, [])))
+            lead_id: _OF_FORGOTTEN
+            if lead_id in forgotten
+            else vendors_words(reason, *known.get(lead_id, (None, None, [])))
             for lead_id, reason in refused.items()
         }
 

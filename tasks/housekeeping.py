@@ -1,6 +1,6 @@
 """What a campaign's books need not keep for ever."""
 
-from db.housekeeping import HISTORY, PORTION, RAW
+from db.housekeeping import HISTORY, RAW
 from tasks.retrying import step
 from tasks.workplace import Run, Tally
 
@@ -17,6 +17,7 @@ class Housekeeping:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.tally = Tally(*HISTORY, *RAW)
+        self._after = ""
         settings = run.place.settings
         self._left = [(name, tidy, settings.keep_history) for name, tidy in HISTORY.items()]
         if settings.keep_raw is not None:
@@ -29,9 +30,10 @@ class Housekeeping:
                 return False
             name, tidy, days = self._left[0]
             with self.run.place.database.begin() as connection:
-                gone = tidy(connection, self.run.campaign.campaign_id, days)
-            self.tally.add(**{name: gone})
-            if gone < PORTION:
+                done = tidy(connection, self.run.campaign.campaign_id, days, self._after)
+            self.tally.add(**{name: done.gone})
+            self._after = done.go_on_after or ""
+            if done.go_on_after is None:
                 self._left.pop(0)
         return bool(self._left)
 

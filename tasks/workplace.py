@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect.logging import get_run_logger
@@ -16,12 +16,11 @@ from db.database import Connection, Database, DatabaseError
 from db.runs import Lifeline
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
-from leadloop.client.transport import Transport
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.settings import Settings
 from tasks.budget import Budget
-from tasks.vendor import reached
+from tasks.vendor import Vendor, reached
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -31,15 +30,36 @@ _OTHER_CONNECTIONS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """The tools of one flow run, shared by its campaigns and threads."""
+    """The tools of one flow run, shared by its campaigns and threads.
+
+    `vendor` is None in a run that asks the vendor nothing.
+    """
 
     settings: Settings
     database: Database
-    transport: Transport
-    api: LeadsApi
-    budget: Budget
     lifeline: Lifeline
     log: Logger
+    vendor: Vendor | None = None
+
+    @property
+    def api(self) -> LeadsApi:
+        """The vendor's API."""
+        return self._reached.api
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of requests to it."""
+        return self._reached.budget
+
+    @property
+    def requests_sent(self) -> int:
+        """Requests to it so far."""
+        return self.vendor.transport.requests_sent if self.vendor else 0
+
+    @property
+    def _reached(self) -> Vendor:
+        assert self.vendor is not None, "who asks the vendor opens the place by `opened`"
+        return self.vendor
 
     @contextmanager
     def threads(self) -> Iterator["Threads"]:
@@ -75,29 +95,37 @@ class Run:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Workplace]:
-    """Connect to everything, and bury the runs that have died since.
+    """Connect to everything.
 
     Raises:
         UsageError: settings are missing, or the schema is not the one we work on.
+        DatabaseError: Postgres is not there.
+    """
+    with (
+        opened_without_vendor(settings) as place,
+        reached(settings, place.database, place.log.warning) as vendor,
+    ):
+        yield replace(place, vendor=vendor)
+
+
+@contextmanager
+def opened_without_vendor(settings: Settings) -> Iterator[Workplace]:
+    """Connect to Postgres alone, for a run that has no need of the vendor, nor of a login there.
+
+    Raises:
+        UsageError: the database is not named, or the schema is not the one we work on.
         DatabaseError: Postgres is not there.
     """
     url = settings.require_database_url()
     with Database(url, connections=settings.concurrency + _OTHER_CONNECTIONS) as database:
         with database.begin() as connection:
             require_current(connection)
-        log = get_run_logger()
-        with (
-            reached(settings, database, log.warning) as vendor,
-            database.session() as connection,
-        ):
+        with database.session() as connection:
             yield Workplace(
                 settings=settings,
                 database=database,
-                transport=vendor.transport,
-                api=vendor.api,
-                budget=vendor.budget,
                 lifeline=Lifeline(connection),
-                log=log,
+                log=get_run_logger(),
             )
 
 

@@ -175,7 +175,13 @@ def audit(
 
 
 @app.command()
-def housekeeping(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+def housekeeping(
+    campaigns: Annotated[
+        list[str] | None,
+        typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: all of them."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Remove windows, runs and raw answers that are older than the settings say."""
     _run("housekeeping", campaigns, {}, as_json)
 

@@ -21,34 +21,37 @@ def forget_leads(
         How many were `forgotten`.
 
     Raises:
-        UsageError: a lead that is not there, or one that a run is sending at this moment. Then none
-            is forgotten.
+        UsageError: an id of which nothing is known, or a lead that a run is sending at this moment.
+            Then none is forgotten.
     """
     with database.begin() as connection:
         (campaign,) = campaigns.chosen(connection, [campaign_id], settings.campaign_rules())
         found = forgetting.find(connection, campaign_id, lead_ids)
-        missing = set(lead_ids) - set(found.there)
+        missing = set(lead_ids) - set(found.known)
         if missing:
-            raise UsageError(f"no lead {', '.join(sorted(missing))} in campaign {campaign_id}")
+            raise UsageError(
+                f"nothing is known of {', '.join(sorted(missing))} in campaign {campaign_id}"
+            )
         if found.on_their_way:
             raise UsageError(
                 f"a run is sending {', '.join(found.on_their_way)} at this moment: try again when"
                 " it is done"
             )
-        _suppress(connection, campaign_id, found.there, campaign.default_region)
-        forgetting.forget(connection, campaign_id, found.there)
-    return {"forgotten": len(found.there)}
+        _suppress(connection, campaign_id, found.known, campaign.default_region)
+        forgetting.forget(connection, campaign_id, found.known)
+    return {"forgotten": len(found.known)}
 
 
 def _suppress(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str], region: str
 ) -> None:
     secret = suppression.key(connection)
-    keys: dict[tuple[str, str], bytes | None] = {}
-    for lead in suppression.numbers(connection, campaign_id, lead_ids, region=region):
-        try:
-            number = e164(lead.phone_number or "", lead.region)
-            keys[campaign_id, lead.lead_id] = number_key(secret, number)
-        except InvalidLead:
-            keys[campaign_id, lead.lead_id] = None
-    suppression.note(connection, keys)
+    numbers = suppression.numbers(connection, campaign_id, lead_ids, region=region)
+    suppression.note(connection, [(lead, _key_of(lead, secret)) for lead in numbers])
+
+
+def _key_of(lead: suppression.OptedOut, secret: bytes) -> bytes | None:
+    try:
+        return number_key(secret, e164(lead.phone_number or "", lead.region))
+    except InvalidLead:
+        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from db.campaigns import chosen
+from db.campaigns import chosen, every
 from db.database import Database, DatabaseError, InvalidUrl, normalised
 from db.schema import require_current
 from leadloop.core.errors import UsageError
@@ -134,6 +134,17 @@ def check(settings: Settings, campaigns: Sequence[str]) -> list[str]:
     settings.require_login()
     with database(settings) as opened, opened.begin() as connection:
         found = chosen(connection, campaigns, settings.campaign_rules())
+        return [campaign.campaign_id for campaign in found]
+
+
+def check_without_vendor(settings: Settings, campaigns: Sequence[str]) -> list[str]:
+    """The same of a flow that has no need of the vendor, and takes all campaigns.
+
+    Raises:
+        UsageError: it could not.
+    """
+    with database(settings) as opened, opened.begin() as connection:
+        found = every(connection, campaigns, settings.campaign_rules())
         return [campaign.campaign_id for campaign in found]
 
 

@@ -1,18 +1,28 @@
 """`leadloop forget`: the person is gone from the books, and is never called again."""
 
+import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from db.database import Database
+from db import forgetting, outcomes
+from db.copying import line
+from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from leadloop.cli.forget import forget_leads
 from leadloop.core.audit import DESCRIPTIONS
+from leadloop.core.results import read_result
 from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import Handle
+from leadloop.settings import Settings
 from tests import books
 from tests.books import CAMPAIGN
 from tests.conftest import Ran
@@ -75,6 +85,110 @@ def test_the_number_stays_suppressed(
     pushed = push_leads()
     assert (pushed["created"], pushed["cancelled"]) == (0, 2)
     assert vendor.books.creations(CAMPAIGN) == vendor.books.creations("OTHER") == {}
+
+
+def test_people_who_were_never_among_the_leads(
+    leadloop: Callable[..., Ran], database: Database, vendor: Handle, environment: Path
+) -> None:
+    """Known from what the vendor told, or from their opt-out: forgotten, also if loaded later."""
+    books.add_campaign(database)
+    told = {"phone_number": _NUMBER, "contact_name": _NAME}
+    for statement in (
+        "INSERT INTO leadloop.lead_outcomes VALUES ('C1', 'told', now(), '1', 'Yes', 2, :told)",
+        """INSERT INTO leadloop.outreach_attempts (campaign_id, lead_id, channel, block,
+                                                   attempt_key, answers)
+           VALUES ('C1', 'called', 'call', 'x', 'r1', :told)""",
+        """INSERT INTO leadloop.unreadable_results
+           VALUES ('C1', 'x', 'no time', jsonb '{"lead_id"\\: "odd"}' || CAST(:told AS jsonb))""",
+    ):
+        books.run(database, statement, told=json.dumps(told))
+    books.opt_out(database, "stopped", reason=f"{_NAME} has rung")
+    ids = ("told", "called", "odd", "stopped")
+    named = [part for lead_id in ids for part in ("--lead-id", lead_id)]
+    assert leadloop("forget", "-c", CAMPAIGN, *named, "--json").last == {"forgotten": 4}
+    assert books.opt_outs(database) == dict.fromkeys(ids, "requested")
+    header = "lead_id,phone_number,contact_name,state_code"
+    lines = [header, *(f"{lead_id},{_NUMBER},{_NAME},NY" for lead_id in ids)]
+    (environment / "more.csv").write_text("\n".join(lines))
+    assert leadloop("load", "more.csv", "--campaign", CAMPAIGN).code == 0
+    left = everything(database)
+    assert _NAME not in left
+    assert _NUMBER not in left
+    assert forget_leads(database, Settings.load(), CAMPAIGN, [*ids, *ids]) == {"forgotten": 4}
+    books.add_leads(database, person("twin"))
+    assert push_leads()["created"] == 0
+    there, unsent = (
+        dict.fromkeys(ids[:2], "created"),
+        dict.fromkeys([*ids[2:], "twin"], "cancelled"),
+    )
+    assert books.statuses(database) == there | unsent
+    opt_outs = books.opt_outs(database)
+    assert {opt_outs[lead_id] for lead_id in there} == {"requested"}, "the vendor is yet to be told"
+
+
+@pytest.mark.parametrize("first", ["upstream", "forget"])
+def test_whoever_is_inserted_while_they_are_forgotten(
+    leadloop: Callable[..., Ran], database: Database, first: str
+) -> None:
+    """Neither transaction sees the other, and still nothing personal is left."""
+    books.add_campaign(database)
+    books.opt_out(database, "A")
+
+    with ThreadPoolExecutor(1) as other, database.begin() as connection:
+        if first == "upstream":
+            insert = "INSERT INTO leadloop.leads VALUES ('C1', 'A', :number, :name)"
+            connection.execute(text(insert), {"number": _NUMBER, "name": _NAME})
+            second: Callable[[], Any] = partial(
+                forget_leads, database, Settings.load(), CAMPAIGN, ["A"]
+            )
+        else:
+            forgetting.find(connection, CAMPAIGN, ["A"])
+            forgetting.forget(connection, CAMPAIGN, ["A"])
+            second = partial(books.add_leads, database, person("A"))
+        done: Future[Any] = other.submit(second)
+        books.wait_until_blocked(database)
+        connection.commit()
+        done.result()
+    assert books.statuses(database).keys() == {"A"}
+    assert _NAME not in everything(database)
+
+
+@pytest.mark.parametrize("first", ["poll", "forget"])
+def test_what_a_poll_stores_while_they_are_forgotten(
+    environment: Path, database: Database, first: str
+) -> None:
+    """Outcome, attempt, and what cannot be read: stored before or after, none of it personal."""
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("A", status="created"))
+    call = {"reference_id": "r1", "called_at": 4000, "q": _ANSWER}
+    told = {"lead_id": "A", "processed_at": 5000, "contact_name": _NAME, "call_attempt_1": [call]}
+    read = read_result(told)
+
+    def poll(connection: Connection) -> None:
+        outcomes.keep_unreadable(connection, CAMPAIGN, [("no time", {**told, "processed_at": 0})])
+        outcomes.merge(
+            connection,
+            CAMPAIGN,
+            outcomes=[line(read.outcome)] if read.outcome else [],
+            attempts=map(line, read.attempts),
+        )
+
+    def forget(connection: Connection) -> None:
+        forgetting.find(connection, CAMPAIGN, ["A"])
+        forgetting.forget(connection, CAMPAIGN, ["A"])
+
+    one, other = (poll, forget) if first == "poll" else (forget, poll)
+    with ThreadPoolExecutor(1) as thread, database.begin() as connection:
+        one(connection)
+        done = thread.submit(database.insist, other)
+        books.wait_until_blocked(database)
+        connection.commit()
+        done.result()
+    assert books.value(database, "SELECT count(*) FROM leadloop.outreach_attempts") == 1
+    assert books.value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
+    left = everything(database)
+    assert _NAME not in left
+    assert _ANSWER not in left
 
 
 @pytest.mark.parametrize("status", ["new", "sending"])

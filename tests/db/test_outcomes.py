@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db import outcomes, watermarks
+from db import forgetting, outcomes, watermarks
 from db.copying import copy, line
 from db.database import Database
 from db.outcomes import Merged
@@ -153,6 +153,46 @@ def test_when_it_was_first_seen_stays(database: Database) -> None:
     assert books.value(database, seen)
     merge(database, result(at=6000))
     assert not books.value(database, seen)
+
+
+def test_a_correction_comes_through_where_the_raw_answer_is_gone(database: Database) -> None:
+    """A cost that changes under the same processed_at is money; what was removed stays removed."""
+    call = {"reference_id": "r1", "called_at": 4000, "q": "private"}
+    merge(database, result(total_cost=1, call_attempt_x_1=[{**call, "cost": 1}]))
+    books.run(database, "UPDATE leadloop.lead_outcomes SET raw = '{}'")
+    corrected = result(
+        outcome_name="No", outcome_id=7, total_cost=2, call_attempt_x_1=[{**call, "cost": 2}]
+    )
+    assert merge(database, corrected) == counts(0, 1, 0)
+    assert merge(database, corrected) == counts(0, 0, 1)
+    (stored,) = books.rows(
+        database, "SELECT outcome_id, outcome_name, total_cost, raw FROM leadloop.lead_outcomes"
+    )
+    assert stored == {"outcome_id": "7", "outcome_name": "No", "total_cost": 2, "raw": {}}
+    assert costs(database) == {"r1": 2}
+
+
+def test_a_lead_that_is_processed_again_has_a_raw_answer_again(database: Database) -> None:
+    """What was removed was the old answer, because it was old; this one is new."""
+    merge(database, result(at=5000))
+    books.run(database, "UPDATE leadloop.lead_outcomes SET raw = '{}'")
+    assert merge(database, result(at=6000)) == counts(0, 1, 0)
+    assert books.value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "a"
+
+
+def test_corrections_of_the_forgotten_come_through_without_them(database: Database) -> None:
+    """Outcome and attempt: what they cost changes, what was said is not stored."""
+    call = {"reference_id": "r1", "called_at": 4000, "q": "private"}
+    merge(database, result(total_cost=1, call_attempt_x_1=[{**call, "cost": 1}]))
+    with database.begin() as connection:
+        forgetting.forget(connection, CAMPAIGN, ["a"])
+    corrected = result(total_cost=2, call_attempt_x_1=[{**call, "cost": 2}])
+    assert merge(database, corrected) == counts(0, 1, 0)
+    assert merge(database, corrected) == counts(0, 0, 1)
+    stored = "SELECT total_cost, raw FROM leadloop.lead_outcomes"
+    assert books.rows(database, stored) == [{"total_cost": 2, "raw": {}}]
+    assert costs(database) == {"r1": 2}
+    assert books.value(database, "SELECT answers FROM leadloop.outreach_attempts") == {}
 
 
 def test_a_key_as_long_as_may_be_is_stored(database: Database) -> None:

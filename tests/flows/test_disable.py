@@ -9,7 +9,9 @@ from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
+from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
+from leadloop.settings import Settings
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -143,14 +145,29 @@ def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: Han
     """What the vendor repeats of a person who opted out does not get into `last_error`."""
     vendor.fault(route="disable", kind="status", status=404)
     books.add_campaign(database)
-    # The sandbox's words for a 404 are "Not found."
-    books.add_leads(database, books.lead("a", contact_name="Found Example"))
+    # The sandbox's words are "A fault of the sandbox."
+    books.add_leads(database, books.lead("a", contact_name="Sandbox Example"))
     push_leads()
     books.opt_out(database, "a")
     disable_leads()
     said = books.value(database, "SELECT last_error FROM leadloop.disable_requests")
     assert said.startswith("vendor: ")
-    assert "found" not in said.lower()
+    assert "sandbox" not in said.lower()
+
+
+def test_the_vendors_words_of_somebody_forgotten_are_not_kept(
+    database: Database, vendor: Handle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their name is known to nobody any more, so that it could not be blotted out."""
+    vendor.fault(route="disable", kind="status", status=404)
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("a", contact_name="Sandbox Example"))
+    push_leads()
+    forget_leads(database, Settings.load(), books.CAMPAIGN, ["a"])
+    disable_leads()
+    told = books.value(database, "SELECT last_error FROM leadloop.disable_requests")
+    assert told.startswith("vendor: ")
+    assert "sandbox" not in (told + caplog.text).lower()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,5 +1,6 @@
 """Old windows, runs and raw answers go; what is still needed stays."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from db.database import Database
 from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
-from leadloop.core.timestamps import EPOCH
+from leadloop.core.timestamps import EPOCH, epoch_ms
 from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN
+from tests.conftest import Ran
 
 _YEAR_AGO = "now() - interval '1 year'"
 
@@ -45,16 +47,22 @@ def test_history_goes_and_the_raw_answers_stay(database: Database) -> None:
 
 @pytest.mark.usefixtures("year_old")
 def test_raw_answers_go_where_it_is_set(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The outcome stays with its columns, and a later reading brings no raw answer back."""
+    """The outcome stays with its columns, is corrected, and no later reading brings it back."""
     monkeypatch.setenv("LEADLOOP_KEEP_RAW", "30")
     assert keep_house()["raw"] == 1
     assert books.value(database, "SELECT raw FROM leadloop.lead_outcomes") == {}
     now = books.value(database, "SELECT now()")
     again = backfill_outcomes(after=EPOCH, before=now)
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 1)
-    assert books.value(database, "SELECT raw FROM leadloop.lead_outcomes") == {}
+    at = books.value(database, "SELECT processed_at FROM leadloop.lead_outcomes")
+    corrected = {"processed_at": epoch_ms(at), "outcome_id": 9, "total_cost": 5}
+    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", **corrected}])
+    assert backfill_outcomes(after=EPOCH, before=now)["updated"] == 1
+    outcome = "SELECT processed_at, total_cost, raw FROM leadloop.lead_outcomes"
+    stored = books.rows(database, outcome)
+    assert stored == [{"processed_at": at, "total_cost": 5, "raw": {}}]
 
 
 @pytest.mark.usefixtures("year_old")
@@ -71,3 +79,19 @@ def test_another_campaign_is_left_alone(database: Database) -> None:
     books.add_campaign(database, "OTHER")
     assert keep_house(campaigns=["OTHER"])["runs"] == 0
     assert books.value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
+
+
+@pytest.mark.usefixtures("year_old")
+def test_it_needs_the_database_alone_and_leaves_no_campaign_out(
+    database: Database,
+    leadloop: Callable[..., Ran],
+    prefect: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a login at the vendor, and where no campaign is enabled, or there is none at all."""
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    books.run(database, "UPDATE leadloop.campaigns SET enabled = false")
+    ran = leadloop("housekeeping", "--json", PREFECT_API_URL=prefect)
+    assert (ran.code, ran.last["runs"], ran.last["requests"]) == (0, 2, 0)
+    books.run(database, "DELETE FROM leadloop.campaigns")
+    assert keep_house()["campaigns"] == {}

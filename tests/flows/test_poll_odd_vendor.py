@@ -3,7 +3,7 @@
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from string import ascii_letters, digits
 from typing import Any
@@ -17,6 +17,7 @@ from flows.poll import backfill_outcomes, poll_outcomes
 from leadloop.core.errors import UsageError
 from leadloop.core.timestamps import epoch_ms
 from tests import books
+from tests.conftest import Ran
 from tests.flows.odd_vendor import OddVendor, Query, odd_vendor, paged
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -186,6 +187,23 @@ def test_a_result_without_its_time_is_kept(
     assert watermark(database) > now() - 5 * MINUTE
     poll_outcomes()
     assert books.value(database, "SELECT count(*) FROM leadloop.unreadable_results") == 2
+
+
+def test_what_cannot_be_read_of_the_forgotten_is_not_kept_again(
+    database: Database, odd: OddVendor, leadloop: Callable[..., Ran]
+) -> None:
+    """Its window is read again by the next poll; what is not theirs is kept as ever."""
+    books.add_leads(database, books.lead("17", status="created"))
+
+    def answer(query: Query) -> dict[str, Any]:
+        found = [{"lead_id": 17, "note": "private"}, {"lead_id": "x"}] if query.page == 1 else []
+        return {"count": 2, "results": found}
+
+    odd.answer = answer
+    poll_outcomes()
+    assert leadloop("forget", "--campaign", books.CAMPAIGN, "--lead-id", "17").code == 0
+    poll_outcomes()
+    assert books.value(database, "SELECT raw FROM leadloop.unreadable_results") == {"lead_id": "x"}
 
 
 # Proof

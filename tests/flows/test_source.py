@@ -14,7 +14,9 @@ from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.app import app
+from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
+from leadloop.settings import Settings
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -115,6 +117,21 @@ def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
     }
     moments = "SELECT DISTINCT ebr_datetime FROM leadloop.leads"
     assert books.value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
+
+
+def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
+    """Not even where the trigger missed an opt-out, and the lead's doubt is settled as absent."""
+    add(crm, "a")
+    missed = {"status": "in_doubt", "from_source": True}
+    books.add_leads(crm, books.lead("a", **missed))
+    books.opt_out(crm, "a")
+    books.run(crm, "UPDATE leadloop.leads SET opted_out = false")
+    forget_leads(crm, Settings.load(), books.CAMPAIGN, ["a"])
+    books.run(crm, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
+    assert push_leads()["created"] == 0
+    left = books.rows(crm, "SELECT phone_number, contact_name, state_code FROM leadloop.leads")
+    assert left == [{"phone_number": None, "contact_name": None, "state_code": None}]
+    assert vendor.books.creations(books.CAMPAIGN) == {}
 
 
 def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: Handle) -> None:
