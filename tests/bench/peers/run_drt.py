@@ -41,7 +41,9 @@ def push() -> dict[str, Any]:
     """The leads to the create route, 100 a request."""
     said = StringIO()
     with redirect_stdout(said):
-        app(["run", "--threads", str(SYNCS), "--output", "json"], standalone_mode=False)
+        failed = app(["run", "--threads", str(SYNCS), "--output", "json"], standalone_mode=False)
+    if failed:
+        sys.exit(f"drt has failed: {said.getvalue()}")
     return {"leads": sum(sync["rows_synced"] for sync in json.loads(said.getvalue())["syncs"])}
 
 
