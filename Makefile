@@ -10,7 +10,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up deploy test soak check docs lock screenshots
+.PHONY: help install demo up deploy test soak bench check docs lock screenshots
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
@@ -18,6 +18,7 @@ help:
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
+	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference from the code'
 	@echo 'make screenshots  docs/screenshots from the page, in a browser'
@@ -47,6 +48,10 @@ soak: $(VENV)/installed-dev
 	@echo 'seed $(SEED), $(SECONDS) seconds and what the boundaries take'
 	@FIRE_SECONDS=$(SECONDS) FIRE_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
 	  tests/fire/test_crash.py tests/fire/test_race.py tests/fire/test_state_machine.py $(ARGS)
+
+# All parts take the better part of an hour; AMOUNT (of leads) and TURNS can be set too.
+bench: $(VENV)/installed-dev
+	@$(BIN)/python -m tests.bench
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -91,5 +96,7 @@ lock: $(VENV)/installed-dev
 	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build -o requirements.lock
 	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build --group dev \
 	  --constraints requirements.lock -o requirements-dev.lock
-	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock
+	@for peer in dlt drt singer; do \
+	  $(UV_COMPILE) tests/bench/peers/$$peer.in -o tests/bench/peers/$$peer.lock || exit; done
+	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/bench/peers/*.lock
 	@echo 'Pinned anew: requirements.lock, requirements-dev.lock'

@@ -117,7 +117,9 @@ def _part(number: int, after: int, before: int) -> Any:
     return {
         "name": f"outcomes_{number}",
         "table_name": "outcomes",
+        # A lead may come twice, and processed again: one row each, as leadloop has it.
         "primary_key": "lead_id",
+        "write_disposition": "merge",
         "max_table_nesting": 1,
         "parallelized": True,
         "endpoint": {

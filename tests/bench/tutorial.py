@@ -1,0 +1,56 @@
+"""The tutorial: a push as one writes it first, one Prefect task and one UPDATE a lead.
+
+Run as `tutorial.py push`; see tests/bench/peers/environments.py for what it reads and prints.
+"""
+
+import json
+import os
+import time
+
+import psycopg2
+import requests
+from prefect import flow, task
+
+_URL = f"{os.environ['BENCH_API_URL']}/api/v1/leads/create/{os.environ['BENCH_CAMPAIGN']}/"
+_LEADS = os.environ["BENCH_LEADS"]
+
+
+@task(retries=3, retry_delay_seconds=1)
+def send_lead(lead_id: str) -> None:
+    """Send one lead, and note that it was sent."""
+    with psycopg2.connect(os.environ["BENCH_DATABASE_URL"]) as connection:
+        cursor = connection.cursor()
+        cursor.execute(
+            f"SELECT phone_number, contact_name, state_code, custom_fields FROM {_LEADS}"
+            " WHERE lead_id = %s",
+            (lead_id,),
+        )
+        ((phone, name, state, custom),) = cursor.fetchall()
+        lead = {"lead_id": lead_id, "phone_number": phone, "contact_name": name}
+        answer = requests.post(
+            _URL,
+            json=[{**lead, "state_code": state, **custom}],
+            headers={"Authorization": f"Bearer {os.environ['BENCH_TOKEN']}"},
+        )
+        answer.raise_for_status()
+        cursor.execute(f"UPDATE {_LEADS} SET sent_at = now() WHERE lead_id = %s", (lead_id,))
+    connection.close()
+
+
+@flow(log_prints=True)
+def send_leads() -> None:
+    """Send all leads that have not been sent."""
+    with psycopg2.connect(os.environ["BENCH_DATABASE_URL"]) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"ALTER TABLE {_LEADS} ADD COLUMN IF NOT EXISTS sent_at timestamptz")
+        cursor.execute(f"SELECT lead_id FROM {_LEADS} WHERE sent_at IS NULL")
+        ids = [row[0] for row in cursor.fetchall()]
+    connection.close()
+    for lead_id in ids:
+        send_lead(lead_id)
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    send_leads()
+    print(json.dumps({"seconds": time.monotonic() - began}))
