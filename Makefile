@@ -34,8 +34,7 @@ up: $(VENV)/installed
 	@$(BIN)/leadloop up $(ARGS)
 
 deploy: $(VENV)/installed
-	@$(BIN)/prefect work-pool create leadloop --type process --overwrite
-	@$(BIN)/prefect --no-prompt deploy --all
+	@$(BIN)/leadloop deploy
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)

@@ -1,6 +1,6 @@
 """Runs: written first, alive while they hold their lock, and buried by the next run if they die."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -25,6 +25,12 @@ SELECT run_id FROM leadloop.sync_runs
  WHERE state = 'running' AND run_id <> :run
    AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
  ORDER BY run_id
+""")
+# The same look from the other side, at runs as Prefect names them.
+_ALIVE = text("""
+SELECT DISTINCT flow_run_id FROM leadloop.sync_runs
+ WHERE state = 'running' AND flow_run_id = ANY(:flow_runs)
+   AND NOT pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
 """)
 # Here the lock is kept to the end of the transaction, so that two runs do not bury the same one.
 _BURY = text("""
@@ -103,6 +109,11 @@ def is_running(connection: Connection, run_id: int) -> bool:
 def dead(connection: Connection, *, run_id: int) -> list[int]:
     """Every other run whose process is gone and that nobody has buried."""
     return list(connection.scalars(_DEAD, {"run": run_id}))
+
+
+def alive(connection: Connection, flow_run_ids: Sequence[str]) -> set[str]:
+    """Which of these flow runs, by Prefect's ids, are at work in a process that lives."""
+    return set(connection.scalars(_ALIVE, {"flow_runs": list(flow_run_ids)}))
 
 
 def bury(connection: Connection, run_id: int) -> int | None:

@@ -65,6 +65,12 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
         watcher.reset(token)
 
 
+def server_address() -> str | None:
+    """The API of the Prefect server that the environment or Prefect's profile names, if any."""
+    address: str | None = PREFECT_API_URL.value()
+    return address
+
+
 def require_server() -> None:
     """See that the Prefect server of PREFECT_API_URL answers, and lets us in.
 
@@ -79,8 +85,7 @@ def require_server() -> None:
     except Exception as error:
         # Whatever it raises about an address that is none, or that is somebody else's.
         raise UsageError(
-            f"PREFECT_API_URL: {_trouble(error)}; correct it, or unset it to have a small server"
-            " of our own"
+            f"PREFECT_API_URL: {_trouble(error)}; correct it (runs by hand need none)"
         ) from None
 
 

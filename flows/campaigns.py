@@ -8,6 +8,7 @@ from db import campaigns
 from flows.telling import Summary, publish, watched
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
+from leadloop.core.words import any_counted, in_words
 from leadloop.settings import Settings
 from tasks import workplace
 from tasks.blocks import RunSettings, settled
@@ -35,10 +36,12 @@ Step = Callable[[Any, int], bool]
 
 
 class CampaignsFailed(RunError):
-    """Some campaigns could not be done; `summary` says what was done all the same."""
+    """Some campaigns could not be done: `reasons`; `summary` says what was done all the same."""
 
-    def __init__(self, message: str, summary: Summary) -> None:
-        super().__init__(message)
+    def __init__(self, reasons: Sequence[str], summary: Summary) -> None:
+        done = [f"done: {in_words(summary)}"] if any_counted(summary) else []
+        super().__init__("; ".join([*reasons, *done]))
+        self.reasons = reasons
         self.summary = summary
 
 
@@ -70,6 +73,7 @@ def run_campaigns(
     counts: Sequence[str],
     start: Start,
     step: Step,
+    begun: Callable[[list[Any]], None] = lambda _: None,
     finish: Callable[[Any], None] = lambda _: None,
     opened: Open = workplace.opened,
     choose: Choose = chosen,
@@ -83,6 +87,7 @@ def run_campaigns(
         counts: the names that the summary has.
         start: makes a campaign's work, or None where there is nothing to do.
         step: does a share of it; True while there is more.
+        begun: sees the work of all campaigns that have any before the first share is done.
         finish: looks at finished work; raises RunError where it is not as it must be.
         opened: opens what it works with.
         choose: finds the campaigns by their ids.
@@ -101,11 +106,14 @@ def run_campaigns(
             _Part(place, flow, campaign, start, finish, counts) for campaign in choose(place, ids)
         ]
         try:
+            begun([part.work for part in parts if part.work is not None])
             _take_turns(parts, step)
         except BaseException as error:
             for part in parts:
                 part.end_if_open()
-            raise with_summary(error, _sums(parts, counts)) from None
+            broken_off = _sums(parts, counts)
+            publish(flow, broken_off, page=settings.page_url)
+            raise with_summary(error, broken_off) from None
     publish(flow, _sums(parts, counts), page=settings.page_url)
     return _summary(parts, counts)
 
@@ -138,21 +146,21 @@ class _Part:
         self._finish = finish
         self._requests = 0
         self._run: Run | None = None
-        self._work: Work | None = None
+        self.work: Work | None = None
         self._share = 0
         with self._counting():
             self._run = workplace.begin(place, flow, campaign)
-            self._work = start(self._run)
+            self.work = start(self._run)
 
     def turn(self, step: Step) -> bool:
         """Do one share; True while there is more."""
         more = False
         with self._counting():
-            if self._work is not None:
-                more = step(self._work, max(_FIRST_SHARE, self._share // _SHARES))
+            if self.work is not None:
+                more = step(self.work, max(_FIRST_SHARE, self._share // _SHARES))
                 self._share += max(_FIRST_SHARE, self._share // _SHARES)
                 if not more:
-                    self._finish(self._work)
+                    self._finish(self.work)
         if not more or self.error:
             self.end()
         return more and self.error is None
@@ -161,8 +169,8 @@ class _Part:
         """Write how it ended; where even that fails, it is no other campaign's trouble."""
         run, self._run = self._run, None
         with self._counting():
-            if self._work is not None:
-                self.counted |= self._work.counts()
+            if self.work is not None:
+                self.counted |= self.work.counts()
         self.counted["requests"] = self._requests
         with self._counting():
             if run is not None:
@@ -199,7 +207,7 @@ def _summary(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
     failed = {part.campaign_id: part.error for part in parts if part.error}
     if failed:
         lines = [f"campaign {name}: {in_one_line(error)}" for name, error in failed.items()]
-        raise CampaignsFailed("; ".join(lines), summary)
+        raise CampaignsFailed(lines, summary)
     return summary
 
 

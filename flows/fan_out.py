@@ -1,36 +1,43 @@
 """`fan-out`: every campaign gets a run of its own, which can be seen and retried by itself."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 
+from db import runs
 from flows.campaigns import chosen
 from flows.telling import Summary, completed, run_name
 from tasks import workplace
 from tasks.blocks import RunSettings, settled
+from tasks.workplace import Workplace
 
 DEPLOYMENT = "sync-leads/default"
-_UNFINISHED = [
-    StateType.SCHEDULED,
-    StateType.PENDING,
-    StateType.RUNNING,
-    StateType.PAUSED,
-    StateType.CANCELLING,
-]
+#: Nobody has begun these: a worker that comes back takes them up.
+_WAITING = [StateType.SCHEDULED, StateType.PAUSED]
+#: Prefect believes these to be at work, and goes on to believe it when their machine is gone.
+_AT_WORK = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+#: So long may a run take from a worker to its row in Postgres: an image is pulled meanwhile.
+_BEGINS_WITHIN = timedelta(minutes=10)
 
 
 @flow(name="fan-out", flow_run_name=run_name, persist_result=False)
 def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Start a run of `sync-leads/default` for each campaign, and do not wait for it.
 
-    A campaign whose last such run has not ended gets none: after downtime nothing piles up.
+    A campaign whose last such run has not ended gets none: after downtime nothing piles up. One
+    that Prefect takes to be at work while its process is gone has ended.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
@@ -41,30 +48,46 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
     """
     with workplace.opened(settled(settings)) as place:
         ids = [campaign.campaign_id for campaign in chosen(place, campaigns)]
-    unfinished = {campaign_id for campaign_id in ids if _is_unfinished(campaign_id)}
+        due = [campaign_id for campaign_id in ids if not _is_unfinished(place, campaign_id)]
     told = settings.model_dump(exclude_none=True) if settings else None
-    for campaign_id in ids:
-        if campaign_id not in unfinished:
-            run_deployment(
-                DEPLOYMENT,
-                parameters={"campaigns": [campaign_id], "settings": told},
-                tags=[_tag(campaign_id)],
-                timeout=0,
-                # Else its state would hang on ours, and a retry of it would be refused.
-                as_subflow=False,
-            )
-    return completed({"started": len(ids) - len(unfinished), "unfinished": len(unfinished)})
+    for campaign_id in due:
+        run_deployment(
+            DEPLOYMENT,
+            parameters={"campaigns": [campaign_id], "settings": told},
+            tags=[_tag(campaign_id)],
+            timeout=0,
+            # Else its state would hang on ours, and a retry of it would be refused.
+            as_subflow=False,
+        )
+    return completed({"started": len(due), "unfinished": len(ids) - len(due)})
 
 
 def _tag(campaign_id: str) -> str:
     return f"campaign:{campaign_id}"
 
 
-def _is_unfinished(campaign_id: str) -> bool:
-    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
+def _is_unfinished(place: Workplace, campaign_id: str) -> bool:
+    """Whether a run of this campaign waits, begins, or is at work; Postgres knows the last."""
+    if _runs(campaign_id, _WAITING):
+        return True
+    at_work = _runs(campaign_id, _AT_WORK)
+    if any(_has_just_begun(run) for run in at_work):
+        return True
+    with place.database.begin() as connection:
+        return bool(runs.alive(connection, [str(run.id) for run in at_work]))
+
+
+def _has_just_begun(run: FlowRun) -> bool:
+    return run.state is not None and datetime.now(UTC) - run.state.timestamp < _BEGINS_WITHIN
+
+
+def _runs(campaign_id: str, states: Sequence[StateType]) -> list[FlowRun]:
+    """The campaign's runs of the deployment in these states; of very many, the latest."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
     tags = FlowRunFilterTags(all_=[_tag(campaign_id)])
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=state, tags=tags), limit=1
+        ours = FlowRunFilterDeploymentId(any_=[client.read_deployment_by_name(DEPLOYMENT).id])
+        return client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(deployment_id=ours, state=state, tags=tags),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )
-    return bool(found)

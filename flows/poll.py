@@ -1,12 +1,13 @@
 """`poll-outcomes` and `backfill-outcomes`: what became of the leads comes back."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
 from prefect import flow
 
 from flows.campaigns import run_campaigns
-from flows.telling import Summary, completed, run_name
+from flows.telling import Summary, add_range, completed, run_name
 from leadloop.core.errors import UsageError
 from leadloop.core.windows import Window
 from tasks.blocks import RunSettings
@@ -47,6 +48,7 @@ def poll_outcomes(
             counts=COUNTS,
             start=partial(poll_due, since=since),
             step=read_windows,
+            begun=_add_range,
             finish=Poll.finish,
         )
     )
@@ -89,6 +91,14 @@ def backfill_outcomes(
             finish=Poll.finish,
         )
     )
+
+
+def _add_range(polls: Sequence[Poll]) -> None:
+    """Name the run by all that it reads: only now is it known."""
+    windows = [window for poll in polls for window in poll.planned]
+    if windows:
+        after = min(window.after for window in windows)
+        add_range(Window(after=after, before=max(window.before for window in windows)))
 
 
 def _in_utc(name: str, moment: datetime) -> datetime:

@@ -10,7 +10,7 @@ from flows.campaigns import CampaignsFailed, chosen, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
-from flows.telling import Summary, completed, run_name
+from flows.telling import Summary, completed, publish, run_name
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError, UsageError
 from tasks import workplace
@@ -47,15 +47,16 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         try:
             ids = [run.campaign.campaign_id for run in runs]
             _do_stages(ids, settings, summary, failures)
-            error = CampaignsFailed("; ".join(failures), summary) if failures else None
+            error = CampaignsFailed(failures, summary) if failures else None
         except BaseException as stop:
             raise with_summary(stop, summary) from None
         finally:
             for run in runs:
                 with _its_own_trouble(run.campaign, failures):
                     workplace.end(run, _counts_of(summary, run.campaign.campaign_id), error)
+            publish("sync-leads", summary, page=place.settings.page_url)
     if failures:
-        raise CampaignsFailed("; ".join(failures), summary)
+        raise CampaignsFailed(failures, summary)
     return completed(summary)
 
 
@@ -84,7 +85,8 @@ def _do_stages(
         except UsageError:
             raise
         except RunError as error:
-            failures.append(f"{name}: {error}")
+            reasons = error.reasons if isinstance(error, CampaignsFailed) else [error]
+            failures.extend(f"{name}: {reason}" for reason in reasons)
             _keep(summary, name, error)
         except BaseException as error:
             _keep(summary, name, error)

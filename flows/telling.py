@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
+from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.events import emit_event
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from leadloop.core.progress import nobody_watches, watcher
-from leadloop.core.words import in_words, sums
+from leadloop.core.windows import Window
+from leadloop.core.words import any_counted, in_words, stages, sums
 from tasks.progress import ProgressArtifacts
 
 Summary = dict[str, Any]
@@ -37,11 +41,18 @@ def run_name() -> str:
     named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
     more = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
     moments = [
-        f"{word} {value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else f"{word} {value}"
+        _moment(word, value)
         for word in ("since", "after", "before")
         if (value := parameters.get(word))
     ]
     return " ".join([str(flow_run.flow_name), ", ".join(named[:_MOST_NAMED]), *more, *moments])
+
+
+def add_range(window: Window) -> None:
+    """Put into a run's name the range that it reads, where that is known only once it has begun."""
+    name = " ".join([run_name(), _moment("after", window.after), _moment("before", window.before)])
+    with _work_going_on(), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.get_id()), name=name)
 
 
 def completed(summary: Summary) -> Summary:
@@ -55,17 +66,23 @@ def completed(summary: Summary) -> Summary:
 def publish(flow: str, summary: Summary, *, page: str | None) -> None:
     """Tell Prefect what a run has done; nothing where it has found nothing to do.
 
+    Of a run in stages it is the tables alone: each stage has told its events.
+
     Args:
         flow: the flow's name, by which its artifacts are found.
-        summary: counts, and under `campaigns` each one's own.
+        summary: counts, and under `campaigns` each one's own; or a summary for each stage.
         page: the address of the page that shows the rest.
     """
-    if not any(sums(summary).values()):
+    if not any_counted(summary):
         return
-    create_markdown_artifact(
-        key=flow, markdown=_markdown(flow, summary, page), description=in_words(summary)
-    )
-    for campaign_id, counted in summary["campaigns"].items():
+    parts = stages(summary) or {flow: summary}
+    tables = [_table(name, part) for name, part in parts.items() if any_counted(part)]
+    link = [f"[How the campaigns stand]({page})"] if page else []
+    with _work_going_on():
+        create_markdown_artifact(
+            key=flow, markdown="\n\n".join([*tables, *link]), description=in_words(summary)
+        )
+    for campaign_id, counted in summary.get("campaigns", {}).items():
         for name, event in EVENTS.items():
             if counted.get(name):
                 emit_event(
@@ -76,6 +93,15 @@ def publish(flow: str, summary: Summary, *, page: str | None) -> None:
                     },
                     payload=dict(counted),
                 )
+
+
+@contextmanager
+def _work_going_on() -> Iterator[None]:
+    """What Prefect cannot be told ends no run: Postgres knows what was done."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning("Prefect could not be told: %s", type(error).__name__)
 
 
 @contextmanager
@@ -91,20 +117,23 @@ def watched() -> Iterator[None]:
         watcher.reset(token)
 
 
-def _markdown(flow: str, summary: Summary, page: str | None) -> str:
+def _moment(word: str, value: object) -> str:
+    return f"{word} {value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else f"{word} {value}"
+
+
+def _table(name: str, summary: Mapping[str, Any]) -> str:
     names = list(sums(summary))
     each = summary["campaigns"]
     rows = [[campaign_id, *_cells(counted, names)] for campaign_id, counted in each.items()]
     left = len(rows) - _MOST_ROWS
     lines = [
-        f"### {flow}: {in_words(summary)}",
+        f"### {name}: {in_words(summary)}",
         "",
-        _line(["campaign", *(name.replace("_", " ") for name in names)]),
+        _line(["campaign", *(column.replace("_", " ") for column in names)]),
         _line(["---"] * (len(names) + 1)),
         *map(_line, rows[:_MOST_ROWS]),
         *([_line([f"and {left} more", *[""] * len(names)])] if left > 0 else []),
         _line(["**all**", *_cells(summary, names)]),
-        *(["", f"[How the campaigns stand]({page})"] if page else []),
     ]
     return "\n".join(lines)
 

@@ -95,25 +95,31 @@ def server(directory: Path, database: str, port: int) -> Iterator[WholePrefect]:
         )
 
 
-def deploy(prefect: WholePrefect) -> None:
-    """Make the work pool, and the deployments of prefect.yaml.
+def deploy(environment: Mapping[str, str]) -> None:
+    """Make the work pool where there is none, and the deployments of prefect.yaml.
+
+    A pool that is there stays as its operators have it: paused, limited, of another type.
+
+    Args:
+        environment: of Prefect's commands; says which server is meant.
 
     Raises:
         UsageError: prefect.yaml is not there, or Prefect does not take it.
     """
     if not _FILE.exists():
         raise UsageError(f"{_FILE} is missing: run this from a checkout of leadloop")
-    _order(prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    _order(prefect, "--no-prompt", "deploy", "--all")
+    if _carried_out(environment, "work-pool", "inspect", POOL).returncode:
+        _order(environment, "work-pool", "create", POOL, "--type", "process")
+    _order(environment, "--no-prompt", "deploy", "--all")
 
 
-def run_now(prefect: WholePrefect, deployment: str) -> None:
+def run_now(environment: Mapping[str, str], deployment: str) -> None:
     """Have a deployment run once, as soon as a worker is there.
 
     Raises:
         UsageError: Prefect does not know it.
     """
-    _order(prefect, "deployment", "run", deployment)
+    _order(environment, "deployment", "run", deployment)
 
 
 @contextmanager
@@ -131,19 +137,23 @@ def worker(directory: Path, prefect: WholePrefect) -> Iterator[borrowed.Borrowed
         yield running
 
 
-def _order(prefect: WholePrefect, *order: str) -> None:
-    done = subprocess.run(
+def _order(environment: Mapping[str, str], *order: str) -> None:
+    done = _carried_out(environment, *order)
+    if done.returncode:
+        said = done.stdout.strip().splitlines()[-1:] or ["it did not say why"]
+        raise UsageError(f"`prefect {' '.join(order)}` failed: {said[0]}")
+
+
+def _carried_out(environment: Mapping[str, str], *order: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [*_PREFECT, *order],
         cwd=_FILE.parent,
-        env=dict(prefect.environment),
+        env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    if done.returncode:
-        said = done.stdout.strip().splitlines()[-1:] or ["it did not say why"]
-        raise UsageError(f"`prefect {' '.join(order)}` failed: {said[0]}")
 
 
 def _cleared() -> dict[str, str]:

@@ -109,6 +109,11 @@ class Poll:
         self._label = f"poll {run.campaign.campaign_id}"
         self._watcher.planned(self._label, len(self._windows))
 
+    @property
+    def planned(self) -> Sequence[Window]:
+        """What was to be read when it began."""
+        return self._plan.windows
+
     def some(self, most: int) -> bool:
         """Read and store up to `most` windows; True while there are more.
 

@@ -307,6 +307,20 @@ def doctor(
 
 
 @app.command()
+def deploy() -> None:
+    """Put prefect.yaml's deployments, and the work pool if missing, on the Prefect server."""
+    from leadloop.cli.deploy import deploy
+
+    with err.status("deploying prefect.yaml"):
+        address = deploy()
+    out.print(
+        f"Deployed to {address}. Next: prefect worker start --pool leadloop",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def demo() -> None:
     """Show the whole loop on an embedded Postgres and the bundled sandbox API."""
     from leadloop.cli.demo import play

@@ -181,8 +181,7 @@ def require_prefect_url() -> None:
         sound = False
     if not sound:
         raise UsageError(
-            "PREFECT_API_URL is not a URL: write http://host:4200/api, or unset it to have a small"
-            " server of our own"
+            "PREFECT_API_URL is not a URL: write http://host:4200/api (runs by hand need none)"
         )
 
 

@@ -9,6 +9,8 @@ Ctrl-C.
 import itertools
 import os
 import random
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -37,14 +39,18 @@ Page:     {ours}   (is it healthy, what is stuck, what to do)
 Prefect:  {page}   (runs, schedules, deployments)
 Sandbox:  {api}   (the vendor's stand-in)
 
-The first sync runs now; opt-outs go every minute, new leads and outcomes every five. Run one
-yourself in the page, or from another terminal:
+The first sync runs now; opt-outs go every minute, new leads and outcomes every five. To join in,
+from another terminal:
 
-  export PREFECT_API_URL={page}/api
-  prefect deployment run sync-leads/default --param 'campaigns=["{campaign}"]'
+{exports}
+  {leadloop} status
+  {leadloop} push --campaign {campaign}
+  {prefect} deployment run sync-leads/default --param 'campaigns=["{campaign}"]'
 
 Ctrl-C ends all of it.
 """
+#: What another terminal needs to know.
+_SHARED = ("LEADLOOP_DATABASE_URL", "LEADLOOP_API_URL", "LEADLOOP_API_TOKEN", "PREFECT_API_URL")
 
 
 def play(port: int, page_port: int, err: Console, out: Console) -> None:
@@ -80,16 +86,31 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
-            whole_prefect.deploy(prefect)
+            whole_prefect.deploy(prefect.environment)
         page = stack.enter_context(monitor.beside(Path("page"), prefect.page, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
         worker = stack.enter_context(whole_prefect.worker(Path("worker"), prefect))
-        whole_prefect.run_now(prefect, "sync-leads/default")
-        out.print(
-            _TOLD.format(ours=page.url, page=prefect.page, api=handle.url, campaign=_CAMPAIGNS[0]),
-            markup=False,
-        )
+        whole_prefect.run_now(prefect.environment, "sync-leads/default")
+        told = _told(ours=page.url, prefect=prefect, sandbox=handle.url)
+        # As it is: what is to be copied must not be broken in two by a narrow terminal.
+        out.print(told, markup=False, highlight=False, soft_wrap=True)
         _go_on(prefect, {"page": page.is_alive, "worker": worker.is_alive}, news)
+
+
+def _told(*, ours: str, prefect: WholePrefect, sandbox: str) -> str:
+    """Where everything is, and what to type to join in: with the programs of this very Python."""
+    environment = {**os.environ, **prefect.environment}
+    exports = (f"  export {name}={shlex.quote(environment[name])}" for name in _SHARED)
+    programs = Path(sys.executable).parent
+    return _TOLD.format(
+        ours=ours,
+        page=prefect.page,
+        api=sandbox,
+        campaign=_CAMPAIGNS[0],
+        exports="\n".join(exports),
+        leadloop=shlex.quote(str(programs / "leadloop")),
+        prefect=shlex.quote(str(programs / "prefect")),
+    )
 
 
 def _begin_anew(database: Database) -> Callable[[], None]:

@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from db.database import Database
 from leadloop import __version__
@@ -109,6 +112,7 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
         " WHERE flow = 'push-leads'",
     )
     assert rows == [{"state": "failed", "created": str(pushed["created"])}]
+    assert f"### push{'' if command == 'sync' else '-leads'}: created" in _told(database, command)
     vendor.clear_faults()
     leadloop("push", PREFECT_API_URL=prefect)
     assert set(vendor.books.creations("C1").values()) == {1}
@@ -154,6 +158,8 @@ def test_a_load_that_is_stopped_says_so(
         ({"LEADLOOP_DATABASE_URL": "postgres://u:x@pw/y@h/x"}, ["push"], "%40"),
         ({"PREFECT_API_URL": "http://[::1"}, ["push"], "PREFECT_API_URL is not a URL"),
         ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, ["push"], "no server answers there"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, ["deploy"], "no server answers there"),
+        ({}, ["deploy"], "name the Prefect server"),
         ({}, ["push", "--campaign", ""], "--campaign is empty"),
         ({}, ["backfill", "--after", "5", "--before", "5"], "the range is empty"),
         ({}, ["push", "--campaign", "NOPE"], "unknown campaign NOPE"),
@@ -308,6 +314,16 @@ def test_sandbox_serves_until_it_is_told_to_stop(environment: Path) -> None:
         assert process.stdout.readline().startswith("export LEADLOOP_API_URL=http")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+def _told(database: Database, command: str) -> str:
+    """What the last run of a command has left in Prefect's page."""
+    last = "SELECT max(flow_run_id) FROM leadloop.sync_runs WHERE flow = :flow"
+    run = UUID(books.value(database, last, flow=f"{command}-leads"))
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted)
+    return "\n".join(str(each.data) for each in found)
 
 
 def _processes_in(directory: Path) -> list[str]:

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from db.database import Database
 from flows.disable import disable_leads
-from flows.poll import backfill_outcomes
+from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
@@ -62,6 +62,34 @@ def test_names_of_runs(database: Database, vendor: Handle) -> None:
     assert run.name == "backfill-outcomes C1 after 2026-01-01 00:00 before 2026-01-02 00:00"
 
 
+def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: Handle) -> None:
+    """From the earliest start of its campaigns to now, as soon as it is known; else no range."""
+    for campaign, sent in (("C1", "2026-01-02T09:30:30Z"), ("C2", "2026-01-01T10:15:30Z")):
+        books.add_campaign(database, campaign, lookback_s=0)
+        assert " after " not in str(ran(poll_outcomes, campaigns=[campaign])[1].name)
+        books.add_leads(database, "A", campaign=campaign)
+        books.run(database, f"UPDATE leadloop.leads SET sent_at = '{sent}' WHERE sent_at IS NULL")
+    name = str(ran(poll_outcomes)[1].name)
+    now = books.value(database, "SELECT now()").astimezone(UTC)
+    assert name.startswith("poll-outcomes every campaign after 2026-01-01 10:15 before ")
+    assert f"before {now:%Y-%m-%d}" in name
+
+
+def test_a_run_that_fails_says_what_it_did_all_the_same(database: Database, vendor: Handle) -> None:
+    """One campaign fails: the state says which, why, and the counts of all; once, of a sync."""
+    books.add_campaign(database)
+    books.add_campaign(database, "GONE")
+    books.add_leads(database, "A")
+    books.add_leads(database, "A", campaign="GONE")
+    vendor.change(campaigns={CAMPAIGN: "Fine"})
+    state, _ = ran(sync_leads)
+    message = str(state.message)
+    assert state.is_failed()
+    assert "push: campaign GONE: " in message
+    assert message.count("created 1") == 1
+    assert "; done: disable: nothing to do; push: created 1, requests " in message
+
+
 def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
     """A run a minute for years: only those that did something have a table."""
     books.add_campaign(database)
@@ -74,8 +102,13 @@ def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
     """Of a sync one reads what each of its three did."""
     books.add_campaign(database)
     books.add_leads(database, "A")
-    state, _ = ran(sync_leads)
+    state, run = ran(sync_leads)
     assert "disable: nothing to do; push: created 1, requests 1; poll: " in str(state.message)
+    told = str(artifacts(run)["markdown"].data)
+    assert "### push: created 1, requests 1\n" in told
+    assert f"| {CAMPAIGN} | 1 | 0 | 0 | 0 | 0 | 1 |" in told
+    assert "### poll: " in told
+    assert "### disable" not in told
 
 
 def test_a_link_to_the_page(

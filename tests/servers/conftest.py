@@ -76,20 +76,21 @@ def start() -> Iterator[Callable[[str, Path], User]]:
 
 
 def processes_of(directory: Path) -> list[str]:
-    """The command lines of all living processes that name `directory`."""
-    lines = (_command_line(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    """The command lines and folders of all living processes that name `directory` or work in it."""
+    lines = (_described(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit())
     return [line for line in lines if str(directory) in line]
 
 
-def _command_line(process: Path) -> str:
+def _described(process: Path) -> str:
     try:
-        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return f"{line}in {(process / 'cwd').readlink()}"
     except OSError:
         return ""
 
 
 def wait_until_gone(directory: Path) -> None:
-    """Fail unless every process that names `directory` ends within half a minute."""
+    """Fail unless every process that names `directory`, or works in it, soon ends."""
     deadline = time.monotonic() + 30
     while left := processes_of(directory):
         assert time.monotonic() < deadline, f"still running: {left}"

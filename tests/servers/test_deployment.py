@@ -10,17 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 
 from db import schema
 from db.database import Database
 from leadloop import whole_prefect
 from leadloop.sandbox import Handle
-from leadloop.whole_prefect import WholePrefect
 from tests import books
 from tests.books import CAMPAIGN
 from tests.servers.conftest import free_port
@@ -34,106 +37,167 @@ _BIN = Path(sys.executable).parent
 _PATIENCE_S = 180.0
 
 
-@pytest.fixture
-def prefect(empty_database_url: str, tmp_path: Path) -> Iterator[WholePrefect]:
-    """A real Prefect server, on a Postgres, with its scheduler."""
-    url = empty_database_url.replace("postgresql+psycopg2", "postgresql+asyncpg")
-    with whole_prefect.server(tmp_path / "prefect", url, free_port()) as server:
-        server.wait()
-        yield server
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """What a team has: a Prefect server, the environment of its shells, Postgres and the vendor."""
+
+    page: str
+    environment: Mapping[str, str]
+    database: Database
+    vendor: Handle
+    directory: Path
+
+    def carry_out(self, command: str) -> str:
+        """A command in a shell of the checkout; fails where it does. Returns what it printed."""
+        done = subprocess.run(
+            _words(command),
+            cwd=_CHECKOUT,
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @contextmanager
+    def worker(self, **more: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """The README's worker for the block; `more` of its environment, "" takes away."""
+        environment = {**self.environment, **more}
+        kept = {name: text for name, text in environment.items() if text}
+        with _running(_readme_commands()[-1], kept, self.directory / "worker.log") as process:
+            yield process
+
+    def runs(self, flow: str, state: str) -> list[dict[str, Any]]:
+        """The runs of a flow that are in a state."""
+        wanted = {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {"state": {"type": {"any_": [state]}}},
+        }
+        found: list[dict[str, Any]] = self.ask("POST", "flow_runs/filter", wanted)
+        return found
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events of a name."""
+        answer = self.ask("POST", "events/filter", {"filter": {"event": {"name": [name]}}})
+        events: list[dict[str, Any]] = answer["events"]
+        return events
+
+    def say(self, event: str, campaign: str) -> None:
+        """An event of a campaign, as a run emits it."""
+        happened = {"event": event, "resource": {"prefect.resource.id": _resource(campaign)}}
+        moment = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}
+        self.ask("POST", "events", [{**happened, **moment}])
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What Prefect's API answers; None where it says nothing."""
+        answer = httpx.request(method, f"{self.page}/api/{path}", json=body, trust_env=False)
+        return answer.raise_for_status().json() if answer.content else None
 
 
 @pytest.fixture
-def surroundings(prefect: WholePrefect, environment: Path) -> Mapping[str, str]:
-    """What the environment of a user's shell says: where Prefect, Postgres and the vendor are."""
-    ours = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
-    return {**prefect.environment, **ours}
+def team(
+    empty_database_url: str, environment: Path, database: Database, vendor: Handle
+) -> Iterator[Team]:
+    """A team whose Prefect server is started as the README says, on a Postgres of its own."""
+    url = make_url(empty_database_url).set(drivername="postgresql+asyncpg")
+    port = free_port()
+    variable, command = _readme_server()
+    shell = {**os.environ, "PREFECT_HOME": str(environment / "prefect")}
+    served = {
+        variable: url.render_as_string(hide_password=False),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    page = f"http://127.0.0.1:{port}"
+    with _running(command, {**shell, **served}, environment / "server.log") as server:
+        _wait_for(lambda: _answers(page, server))
+        yield Team(
+            page=page,
+            environment={**shell, "PREFECT_API_URL": f"{page}/api"},
+            database=database,
+            vendor=vendor,
+            directory=environment,
+        )
 
 
-def test_the_commands_of_the_readme(
-    prefect: WholePrefect,
-    surroundings: Mapping[str, str],
-    database: Database,
-    vendor: Handle,
-    tmp_path: Path,
-) -> None:
+def test_the_commands_of_the_readme(team: Team) -> None:
     """Four commands lead to a scheduled run; a run by hand with parameters completes too."""
-    install, init, deploy, worker = _commands()
+    install, init, deploy, _ = _readme_commands()
     assert install == "make install"
-    with database.begin() as connection:
+    with team.database.begin() as connection:
         schema.remove(connection)
     for command in (init, deploy):
-        _carry_out(command, surroundings)
-    books.add_campaign(database)
-    books.add_campaign(database, "ANOTHER")
-    books.add_leads(database, "A", "B", "C")
-    books.add_leads(database, "D", campaign="ANOTHER")
-    with _running(worker, surroundings, tmp_path / "worker.log"):
+        team.carry_out(command)
+    books.add_campaign(team.database)
+    books.add_campaign(team.database, "ANOTHER")
+    books.add_leads(team.database, "A", "B", "C")
+    books.add_leads(team.database, "D", campaign="ANOTHER")
+    with team.worker():
         told = json.dumps([CAMPAIGN])
-        _carry_out(
-            f"prefect deployment run sync-leads/default --param 'campaigns={told}' --watch",
-            surroundings,
+        team.carry_out(
+            f"prefect deployment run sync-leads/default --param 'campaigns={told}' --watch"
         )
-        assert vendor.books.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
-        assert vendor.books.creations("ANOTHER") == {}
-        scheduled = _wait_for(lambda: _scheduled_runs(prefect, "COMPLETED"))
+        assert team.vendor.books.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
+        assert team.vendor.books.creations("ANOTHER") == {}
+        scheduled = _wait_for(lambda: _scheduled(team.runs("disable-leads", "COMPLETED")))
     assert {run["work_pool_name"] for run in scheduled} == {whole_prefect.POOL}
 
 
-def test_every_campaign_has_a_run_of_its_own(
-    prefect: WholePrefect,
-    surroundings: Mapping[str, str],
-    database: Database,
-    vendor: Handle,
-    tmp_path: Path,
-) -> None:
-    """Two workers share them; one campaign's failure is its own; what went wrong is an event."""
-    whole_prefect.deploy(prefect)
-    _carry_out("prefect automation create --from-file automations.yaml", surroundings)
+def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
+    """Two workers share them; one campaign's failure is its own; what went wrong is told once."""
+    team.carry_out("make deploy")
+    team.carry_out("prefect automation create --from-file automations.yaml")
     campaigns = ["FINE", "TOO", "FAILS"]
     for campaign in campaigns:
-        books.add_campaign(database, campaign)
-        books.add_leads(database, "A", books.lead("bad", state_code="XX"), campaign=campaign)
-    vendor.change(campaigns={"FINE": "Fine", "TOO": "Fine too"})
-    with (
-        _running(_commands()[-1], surroundings, tmp_path / "1.log"),
-        _running(_commands()[-1], surroundings, tmp_path / "2.log"),
-    ):
-        _carry_out("prefect deployment run fan-out/default --watch", surroundings)
-        fine = _wait_for(lambda: _several(prefect, "COMPLETED", 2))
-        failed = _wait_for(lambda: _several(prefect, "FAILED", 1))
-        triggered = _wait_for(lambda: _events(prefect, "prefect.automation.action.triggered"))
+        books.add_campaign(team.database, campaign)
+        books.add_leads(team.database, "A", books.lead("bad", state_code="XX"), campaign=campaign)
+    team.vendor.change(campaigns={"FINE": "Fine", "TOO": "Fine too"})
+    for campaign in ("FINE", "FINE", "FINE", "TOO"):
+        team.say("leadloop.leads.in-doubt", campaign)
+    with team.worker(), team.worker():
+        team.carry_out("prefect deployment run fan-out/default --watch")
+        fine = _wait_for(lambda: _so_many(team.runs("sync-leads", "COMPLETED"), 2))
+        failed = _wait_for(lambda: team.runs("sync-leads", "FAILED"))
+        _wait_for(lambda: _told(team, "leadloop: runs fail"))
+        rejected = _wait_for(lambda: _so_many(_told(team, "leadloop: leads were rejected"), 3))
+        doubted = _wait_for(lambda: _so_many(_told(team, "leadloop: leads are in doubt"), 2))
     assert {run["name"] for run in fine} == {"sync-leads FINE", "sync-leads TOO"}
     assert [run["name"] for run in failed] == ["sync-leads FAILS"]
     assert "campaign FAILS" in failed[0]["state"]["message"]
-    assert vendor.books.creations("FINE") == vendor.books.creations("TOO") == {"A": 1}
-    told = {event["resource"]["prefect.resource.name"] for event in _rejections(prefect)}
-    assert told == set(campaigns)
-    assert triggered
+    assert "rejected 1" in failed[0]["state"]["message"]
+    creations = team.vendor.books.creations
+    assert creations("FINE") == creations("TOO") == {"A": 1}
+    assert sorted(rejected) == sorted(map(_resource, campaigns))
+    # Each of several runs had said it: once an hour is often enough.
+    assert sorted(doubted) == sorted(map(_resource, ["FINE", "TOO"]))
 
 
-def test_a_worker_that_is_killed(
-    prefect: WholePrefect,
-    surroundings: Mapping[str, str],
-    database: Database,
-    vendor: Handle,
-    tmp_path: Path,
-) -> None:
+def test_a_worker_that_is_killed(team: Team) -> None:
     """Its flow process lives on for a while, beside the next run, and nobody is created twice."""
-    whole_prefect.deploy(prefect)
+    team.carry_out("make deploy")
     ids = [f"L{number}" for number in range(30)]
-    books.add_campaign(database, batch_size=1)
-    books.add_leads(database, *ids)
-    vendor.fault(route="create", kind="slow", every=1, seconds=0.5)
-    with _running(_commands()[-1], surroundings, tmp_path / "worker.log") as worker:
-        _carry_out("prefect deployment run push-leads/default", surroundings)
-        _wait_for(lambda: list(vendor.books.creations(CAMPAIGN)))
+    books.add_campaign(team.database, batch_size=1)
+    books.add_leads(team.database, *ids)
+    team.vendor.fault(route="create", kind="slow", every=1, seconds=0.5)
+    with team.worker() as worker:
+        team.carry_out("prefect deployment run push-leads/default")
+        _wait_for(lambda: list(team.vendor.books.creations(CAMPAIGN)))
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
-        _carry_out("leadloop push", surroundings)
-        _wait_for(lambda: _none_running(database))
-    assert vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
-    assert set(books.statuses(database).values()) == {"created"}
+        team.carry_out("leadloop push")
+        _wait_for(lambda: _none_running(team.database))
+    assert team.vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
+    assert set(books.statuses(team.database).values()) == {"created"}
+
+
+def test_a_worker_without_a_database(team: Team) -> None:
+    """The run fails with one line that says what to set; no embedded Postgres is started."""
+    team.carry_out("make deploy")
+    with team.worker(LEADLOOP_DATABASE_URL=""):
+        team.carry_out("prefect deployment run push-leads/default")
+        (run,) = _wait_for(lambda: team.runs("push-leads", "FAILED"))
+    assert "LEADLOOP_DATABASE_URL is not set" in run["state"]["message"]
+    assert not list(team.directory.rglob(".leadloop"))
 
 
 def _none_running(database: Database) -> list[str]:
@@ -142,42 +206,56 @@ def _none_running(database: Database) -> list[str]:
     return [] if books.value(database, at_work) else ["none"]
 
 
-def _several(prefect: WholePrefect, state: str, amount: int) -> list[dict[str, Any]]:
-    """So many runs of sync-leads, or none."""
-    found = _runs(prefect, "sync-leads", state)
+def _resource(campaign: str) -> str:
+    """The resource that a campaign's events are of."""
+    return f"leadloop.campaign.{campaign}"
+
+
+def _so_many(found: list[T], amount: int) -> list[T]:
+    """All of it where it is so much, or nothing yet."""
     return found if len(found) >= amount else []
 
 
-def _rejections(prefect: WholePrefect) -> list[dict[str, Any]]:
-    return _events(prefect, "leadloop.leads.rejected")
+def _scheduled(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [run for run in runs if run["auto_scheduled"]]
 
 
-def _events(prefect: WholePrefect, name: str) -> list[dict[str, Any]]:
-    wanted = {"filter": {"event": {"name": [name]}}}
-    answer = httpx.post(f"{prefect.page}/api/events/filter", json=wanted, trust_env=False)
-    found: list[dict[str, Any]] = answer.raise_for_status().json()["events"]
-    return found
+def _told(team: Team, automation: str) -> list[str]:
+    """Of what an operator was told by an automation so far."""
+    return [
+        event["payload"]["triggering_event"]["resource"]["prefect.resource.id"]
+        for event in team.events("prefect.automation.triggered")
+        if event["resource"]["prefect.resource.name"] == automation
+    ]
 
 
-def test_a_worker_without_a_database(
-    prefect: WholePrefect, surroundings: Mapping[str, str], tmp_path: Path
-) -> None:
-    """The run fails with one line that says what to set; no embedded Postgres is started."""
-    poor = {n: t for n, t in surroundings.items() if n != "LEADLOOP_DATABASE_URL"}
-    whole_prefect.deploy(prefect)
-    with _running(_commands()[-1], poor, tmp_path / "worker.log"):
-        _carry_out("prefect deployment run push-leads/default", poor)
-        (run,) = _wait_for(lambda: _runs(prefect, "push-leads", "FAILED"))
-    assert "LEADLOOP_DATABASE_URL is not set" in run["state"]["message"]
-    assert not list(tmp_path.rglob(".leadloop"))
+def _answers(page: str, server: "subprocess.Popen[bytes]") -> list[str]:
+    """Something, as soon as a server answers."""
+    assert server.poll() is None, "it has ended"
+    try:
+        httpx.get(f"{page}/api/health", trust_env=False).raise_for_status()
+    except httpx.TransportError:
+        return []
+    return ["it does"]
 
 
-def _commands() -> list[str]:
-    """The lines of the README's block that ends with a worker."""
+def _readme_block(words: str) -> list[str]:
+    """The lines of the README's one block that holds these words."""
     blocks = re.findall(r"```sh\n(.*?)```", (_CHECKOUT / "README.md").read_text(), re.DOTALL)
-    (block,) = [block for block in blocks if "worker start" in block]
-    lines = [line.partition("#")[0].strip() for line in block.splitlines()]
+    (block,) = [block for block in blocks if words in block]
+    lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
     return [line for line in lines if line]
+
+
+def _readme_commands() -> list[str]:
+    """What leads to a scheduled run; the last one is a worker."""
+    return _readme_block("worker start")
+
+
+def _readme_server() -> tuple[str, str]:
+    """The variable that tells a Prefect server its database, and the command that starts one."""
+    told, command = _readme_block("server start")
+    return told.removeprefix("export ").partition("=")[0], command
 
 
 def _words(command: str) -> list[str]:
@@ -185,19 +263,12 @@ def _words(command: str) -> list[str]:
     return [program if program == "make" else str(_BIN / Path(program).name), *rest]
 
 
-def _carry_out(command: str, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(
-        _words(command), cwd=_CHECKOUT, env=dict(environment), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @contextmanager
 def _running(
     command: str, environment: Mapping[str, str], log: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
     with (
-        log.open("w") as written,
+        log.open("a") as written,
         subprocess.Popen(
             _words(command),
             cwd=_CHECKOUT,
@@ -213,20 +284,6 @@ def _running(
             # One that was killed has left nobody in its group, or its runs alone.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-
-
-def _scheduled_runs(prefect: WholePrefect, state: str) -> list[dict[str, Any]]:
-    return [run for run in _runs(prefect, "disable-leads", state) if run["auto_scheduled"]]
-
-
-def _runs(prefect: WholePrefect, flow: str, state: str) -> list[dict[str, Any]]:
-    wanted = {
-        "flows": {"name": {"any_": [flow]}},
-        "flow_runs": {"state": {"type": {"any_": [state]}}},
-    }
-    answer = httpx.post(f"{prefect.page}/api/flow_runs/filter", json=wanted, trust_env=False)
-    found: list[dict[str, Any]] = answer.raise_for_status().json()
-    return found
 
 
 def _wait_for(look: Callable[[], list[T]]) -> list[T]:

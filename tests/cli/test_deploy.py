@@ -1,0 +1,31 @@
+"""`leadloop deploy`, which is `make deploy`: what is on a Prefect server afterwards."""
+
+from collections.abc import Callable
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import WorkPool
+
+from leadloop.whole_prefect import POOL
+from tests.conftest import Ran
+
+
+def pool() -> WorkPool:
+    """The work pool as it is now."""
+    with get_client(sync_client=True) as client:
+        return client.read_work_pool(POOL)
+
+
+@pytest.mark.timeout(300)
+def test_a_pool_that_is_there_stays_as_it_is(leadloop: Callable[..., Ran], prefect: str) -> None:
+    """Whoever deploys again starts nothing that an operator has paused, and undoes no limit."""
+    first = leadloop("deploy", PREFECT_API_URL=prefect)
+    assert (first.code, prefect in first.out) == (0, True)
+    assert pool().type == "process"
+    with get_client(sync_client=True) as client:
+        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True, concurrency_limit=7))
+    changed = pool()
+    assert leadloop("deploy", PREFECT_API_URL=prefect).code == 0
+    assert pool() == changed
+    assert (changed.is_paused, changed.concurrency_limit) == (True, 7)

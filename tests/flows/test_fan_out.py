@@ -1,0 +1,111 @@
+"""`fan-out`: which campaigns get a run of their own. No worker is there: what is told is enough."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import State
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.states import Pending, Running
+
+from db.database import Database
+from db.runs import Lifeline
+from flows.fan_out import DEPLOYMENT, fan_out
+from flows.sync import sync_leads
+from leadloop.sandbox import Handle
+from tests import books
+from tests.books import CAMPAIGN
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+
+@pytest.fixture
+def client(prefect: str) -> Iterator[SyncPrefectClient]:
+    """The Prefect server as an operator's tool sees it."""
+    with get_client(sync_client=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def deployment(client: SyncPrefectClient) -> Iterator[UUID]:
+    """`sync-leads/default`, gone with its runs after the test."""
+    made = client.create_deployment(client.create_flow(sync_leads), DEPLOYMENT.partition("/")[2])
+    yield made
+    client.delete_deployment(made)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run has just begun any more."""
+    monkeypatch.setattr("flows.fan_out._BEGINS_WITHIN", timedelta(0))
+
+
+def begun(client: SyncPrefectClient, deployment: UUID, state: State[Any]) -> UUID:
+    """A run that a fan-out has started, in a state of Prefect's."""
+    run = client.create_flow_run_from_deployment(deployment, tags=[f"campaign:{CAMPAIGN}"])
+    client.set_flow_run_state(run.id, state, force=True)
+    return run.id
+
+
+def started() -> int:
+    """How many runs a fan-out starts now."""
+    count: int = fan_out()["started"]
+    return count
+
+
+def test_one_run_a_campaign(database: Database, vendor: Handle, deployment: UUID) -> None:
+    """Each campaign gets one; while nobody takes it up, it gets no other."""
+    books.add_campaign(database)
+    books.add_campaign(database, "ANOTHER")
+    assert fan_out() == {"started": 2, "unfinished": 0}
+    assert fan_out() == {"started": 0, "unfinished": 2}
+
+
+@pytest.mark.parametrize("state", [Running, Pending])
+def test_a_run_whose_machine_is_gone(
+    database: Database,
+    vendor: Handle,
+    client: SyncPrefectClient,
+    deployment: UUID,
+    later: None,
+    state: Callable[[], State[Any]],
+) -> None:
+    """What Prefect takes to be at work for ever keeps no campaign from its next run."""
+    books.add_campaign(database)
+    begun(client, deployment, state())
+    assert started() == 1
+
+
+def test_a_run_that_takes_long(
+    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID, later: None
+) -> None:
+    """As long as its process lives, and no longer, its campaign gets no other."""
+    books.add_campaign(database)
+    run = begun(client, deployment, Running())
+    with database.session() as connection:
+        connection.detach()
+        Lifeline(connection).open(flow="sync-leads", campaign_id=CAMPAIGN, flow_run_id=str(run))
+        assert started() == 0
+    assert started() == 1
+
+
+def test_a_run_that_has_just_begun(
+    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
+) -> None:
+    """It may not have written its row yet: its campaign gets no other."""
+    books.add_campaign(database)
+    begun(client, deployment, Pending())
+    assert started() == 0
+
+
+def test_a_run_of_something_else(
+    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
+) -> None:
+    """A run with the campaign's tag that is of another deployment is no run of ours."""
+    books.add_campaign(database)
+    other = client.create_deployment(client.create_flow(sync_leads), "other")
+    begun(client, other, Running())
+    assert started() == 1
+    client.delete_deployment(other)
