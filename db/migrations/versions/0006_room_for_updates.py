@@ -1,8 +1,8 @@
 """Room in each page of leads for the two updates that a lead meets when it is sent.
 
 A row that finds none in its page is written to another one, whole, and locked once more before:
-with the room a push writes a quarter less to Postgres' log (docs/benchmarks.md), and the table ends
-up smaller, since each page takes its dead rows' places again. Pages written before keep as they are.
+with the room a push writes a quarter less to the log of Postgres, and the table ends up smaller,
+since each page takes its dead rows' places again. Pages written before keep as they are.
 """
 
 from alembic import op
