@@ -97,13 +97,6 @@ SELECT count(*) FROM leadloop.disable_requests AS d
  WHERE d.campaign_id = :campaign AND d.lead_id = ANY(:ids) AND d.status = 'requested'
    AND NOT EXISTS ({_LEAD_IN_DOUBT})
 """)
-#: Seconds after which an opt-out that is not carried out is told of.
-TOO_LONG_S = 900
-_WAITING = text("""
-SELECT count(*) FROM leadloop.disable_requests
- WHERE campaign_id = :campaign AND status IN ('requested', 'failed')
-   AND requested_at < clock_timestamp() - make_interval(secs => :too_long_s)
-""")
 _REQUEUE = text("""
 UPDATE leadloop.disable_requests SET status = 'requested', tries = 0, last_error = NULL
  WHERE campaign_id = ANY(:campaigns) AND status = 'failed'
@@ -163,13 +156,6 @@ def still_requested(connection: Connection, campaign_id: str, lead_ids: Sequence
     """How many of these are to be tried again within the same run."""
     parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
     count: int = connection.execute(_STILL_REQUESTED, parameters).scalar_one()
-    return count
-
-
-def waiting(connection: Connection, campaign_id: str) -> int:
-    """How many opt-outs have waited for more than `TOO_LONG_S` seconds to be carried out."""
-    parameters = {"campaign": campaign_id, "too_long_s": TOO_LONG_S}
-    count: int = connection.execute(_WAITING, parameters).scalar_one()
     return count
 
 

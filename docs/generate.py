@@ -392,7 +392,6 @@ _COUNTS = {
     "from_source": "leads taken from the campaign's source that were not there yet",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs given up after the vendor refused them three times",
-    "waiting": "opt-outs that have waited for more than 15 minutes when the run ends",
     "windows": "windows read and stored",
     "pages": "pages read, repeated readings included",
     "seen": "distinct results read",

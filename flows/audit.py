@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
 from flows.campaigns import CampaignsFailed, run_campaigns
-from flows.telling import Summary, completed, run_name
+from flows.telling import Summary, completed, resource, run_name
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.errors import RunError
 from tasks.audit import Audit, compare_books, read_listing, repair_books
@@ -98,11 +98,7 @@ def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
 def _emit(campaign_id: str, counted: Summary) -> None:
     found = {name: counted[name] for name in DIFFERENCES if counted[name]}
     if found:
-        emit_event(
-            EVENT,
-            resource={"prefect.resource.id": f"leadloop.campaign.{campaign_id}"},
-            payload=found,
-        )
+        emit_event(EVENT, resource=resource(campaign_id), payload=found)
 
 
 def _rows(summary: Summary) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from db import campaigns
-from flows.telling import Summary, publish, watched
+from db import campaigns, status
+from db.database import DatabaseError
+from flows.telling import Summary, publish, tell_problems, watched
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
 from leadloop.core.words import any_counted, in_words
@@ -111,11 +112,23 @@ def run_campaigns(
         except BaseException as error:
             for part in parts:
                 part.end_if_open()
-            broken_off = _sums(parts, counts)
-            publish(flow, broken_off, page=settings.page_url)
-            raise with_summary(error, broken_off) from None
-    publish(flow, _sums(parts, counts), page=settings.page_url)
+            raise with_summary(error, _sums(parts, counts)) from None
+        finally:
+            publish(flow, _sums(parts, counts), page=settings.page_url)
+            tell_problems(_problems(place, [part.campaign_id for part in parts]))
     return _summary(parts, counts)
+
+
+def _problems(place: Workplace, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What is wrong with campaigns after a run of theirs."""
+    if not ids:
+        return []
+    try:
+        with place.database.begin() as connection:
+            return status.problems(connection, ids)
+    except DatabaseError as error:
+        place.log.warning("what is wrong with the campaigns could not be looked up: %s", error)
+        return []
 
 
 def with_summary(error: BaseException, summary: Summary) -> BaseException:

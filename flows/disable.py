@@ -7,7 +7,7 @@ from flows.telling import Summary, completed, run_name
 from tasks.blocks import RunSettings
 from tasks.disable import Disable, disable_batches
 
-COUNTS = ("disabled", "cancelled", "failed", "waiting")
+COUNTS = ("disabled", "cancelled", "failed")
 
 
 @flow(name="disable-leads", flow_run_name=run_name, persist_result=False)
@@ -21,7 +21,7 @@ def disable_leads(
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
-        `disabled, cancelled, failed, waiting, requests`, and under `campaigns` each one's own.
+        `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
     """
     return completed(
         run_campaigns(

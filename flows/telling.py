@@ -23,13 +23,12 @@ from tasks.progress import ProgressArtifacts
 
 Summary = dict[str, Any]
 
-#: What is told as an event of a campaign when its count is not nought.
+#: What a run has met, told as an event of the campaign where its count is not nought. What is wrong
+#: after it is told by the rules of the view `problems`.
 EVENTS: Mapping[str, str] = {
     "rejected": "leadloop.leads.rejected",
-    "in_doubt": "leadloop.leads.in-doubt",
     "late": "leadloop.outcomes.late",
     "failed": "leadloop.opt-outs.failed",
-    "waiting": "leadloop.opt-outs.waiting",
 }
 _MOST_ROWS = 100
 _MOST_NAMED = 3
@@ -85,14 +84,33 @@ def publish(flow: str, summary: Summary, *, page: str | None) -> None:
     for campaign_id, counted in summary.get("campaigns", {}).items():
         for name, event in EVENTS.items():
             if counted.get(name):
-                emit_event(
-                    event,
-                    resource={
-                        "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
-                        "prefect.resource.name": campaign_id,
-                    },
-                    payload=dict(counted),
-                )
+                emit_event(event, resource=resource(campaign_id), payload=dict(counted))
+
+
+def tell_problems(problems: Sequence[Mapping[str, Any]]) -> None:
+    """Emit an event for each thing that is wrong with a campaign: `leadloop.problem.…`.
+
+    Args:
+        problems: rows of the view `leadloop_monitor.problems`, the one definition of what is wrong.
+            What is told of each is its severity, amount, since when, and the command that deals
+            with it; `said` may repeat words of the vendor's.
+    """
+    for problem in problems:
+        name = str(problem["problem"])
+        emit_event(
+            f"leadloop.problem.{name.replace('_', '-')}",
+            resource={**resource(problem["campaign_id"]), "leadloop.problem": name},
+            payload={key: problem[key] for key in ("severity", "amount", "command")}
+            | {"since": problem["since"].isoformat()},
+        )
+
+
+def resource(campaign_id: str) -> dict[str, str]:
+    """A campaign as Prefect's events name what they are about."""
+    return {
+        "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
+        "prefect.resource.name": campaign_id,
+    }
 
 
 @contextmanager

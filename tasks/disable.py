@@ -65,10 +65,8 @@ class Disable:
         return more
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts; `waiting`: opt-outs that have waited for too long."""
-        campaign_id = self.run.campaign.campaign_id
-        waiting = self.run.place.database.insist(lambda c: opt_outs.waiting(c, campaign_id))
-        return self.tally.counts() | {"waiting": waiting}
+        """The contract's counts."""
+        return self.tally.counts()
 
     def _resolve_doubts(self) -> bool:
         """Settle leads in doubt that opted out; True while there may be more to do.

@@ -18,6 +18,7 @@ from leadloop.sandbox import Handle
 from tasks import progress
 from tests import books
 from tests.books import CAMPAIGN
+from tests.watching import watched
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
@@ -120,6 +121,30 @@ def test_a_link_to_the_page(
     books.add_leads(database, "A")
     _, run = ran(push_leads)
     assert "(https://leads.example.com/page)" in str(artifacts(run)["markdown"].data)
+
+
+def test_what_is_wrong_is_told_by_the_rules_of_the_page(
+    database: Database, vendor: Handle, prefect: str
+) -> None:
+    """As `status` has it, after a run that did something else; of that campaign, without data."""
+    books.add_campaign(database)
+    books.add_campaign(database, "C2")
+    books.add_leads(database, books.lead("A", inserted_at="2026-01-01T00:00:00Z"))
+    books.add_leads(database, "A", campaign="C2")
+    (event,) = [
+        event
+        for event in watched(prefect, disable_leads)
+        if event.event.startswith("leadloop.problem.")
+    ]
+    (problem,) = books.rows(database, "SELECT * FROM leadloop_monitor.problems")
+    assert event.event == "leadloop.problem.leads-unsent"
+    assert event.resource.id == f"leadloop.campaign.{CAMPAIGN}"
+    assert event.payload == {
+        "severity": problem["severity"],
+        "amount": 1,
+        "command": f"leadloop push --campaign {CAMPAIGN}",
+        "since": problem["since"].isoformat(),
+    }
 
 
 def test_long_work_shows_how_far_it_is(
