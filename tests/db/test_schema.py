@@ -1,9 +1,12 @@
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from db import schema
 from db.database import Database, DatabaseError
 from db.schema import migrate, require_current, require_server, version
 from leadloop.core.errors import UsageError
@@ -36,6 +39,13 @@ def upgraded(database: Database) -> str:
     """What `leadloop init` does."""
     with database.begin() as connection:
         return migrate(connection)
+
+
+def test_the_files_of_migrations_are_numbered_in_their_order() -> None:
+    """A run reads the versions that it knows off them; Alembic goes by what stands in them."""
+    folder = Path(schema.__file__).parent / "migrations"
+    chain = ScriptDirectory(str(folder)).walk_revisions()
+    assert schema._known() == [script.revision for script in chain][::-1]
 
 
 @pytest.mark.parametrize("table", CONTRACT)
