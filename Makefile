@@ -37,7 +37,8 @@ deploy: $(VENV)/installed
 	@$(BIN)/leadloop deploy
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	  --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # The state machine, kills and races share the time; each boundary at which a run can die comes once.
 SECONDS ?= 600

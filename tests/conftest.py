@@ -45,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("counts, not times")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: else the last module keeps one process at work alone."""
+    items.sort(key=lambda item: item.get_closest_marker("servers") is None)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of one embedded Postgres for the whole session; it holds a migrated template."""

@@ -14,6 +14,8 @@ from tests import books
 from tests.page import scenes
 from tests.page.conftest import PREFECT, fill
 
+pytestmark = pytest.mark.servers
+
 _SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 _PATIENCE_MS = 90_000
 _LAPTOP, _PHONE = (1366, 768), (390, 844)
