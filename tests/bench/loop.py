@@ -106,8 +106,8 @@ def _poll_turn(
         return seconds
 
     before = other(FLOOR)
-    seen = stage.leadloop(vendor, "poll").said["seen"]
-    assert seen == amount, seen
+    inserted = stage.leadloop(vendor, "poll").said["inserted"]
+    assert inserted == amount, inserted
     taken["leadloop"].append(stage.seconds("poll-outcomes"))
     taken["floor"].append(mean((before, other(FLOOR))))
     for peer in peers:

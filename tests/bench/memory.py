@@ -36,7 +36,7 @@ def _peaks(stage: Stage, amount: int) -> dict[str, int]:
         processed, _began, _end = outcomes(amount)
         vendor.put(processed)
         poll = stage.leadloop(vendor, "poll")
-        assert poll.said["seen"] == amount
+        assert poll.said["inserted"] == amount
     return {"push": push.peak, "poll": poll.peak}
 
 
