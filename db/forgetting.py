@@ -29,6 +29,14 @@ SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
     OR EXISTS (SELECT FROM leadloop.forgotten
                 WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = asked.lead_id)
 """)
+# Before their leads are locked, as upstream does, whose opt-out's trigger locks them: the other way
+# round the two could wait for each other.
+_OPT_OUT = text("""
+INSERT INTO leadloop.disable_requests (campaign_id, lead_id, reason)
+SELECT :campaign, lead_id, 'forgotten' FROM unnest(CAST(:ids AS text[])) AS known (lead_id)
+ ORDER BY lead_id
+ON CONFLICT (campaign_id, lead_id) DO UPDATE SET reason = 'forgotten', last_error = NULL
+""")
 # Whoever inserts one of these leads at this moment is waited for, and whoever does so until we are
 # done waits for us: the trigger of `leads` then finds it forgotten.
 _INSERT_PLACEHOLDERS = text("""
@@ -46,11 +54,6 @@ SELECT lead_id, status = 'sending' AS is_on_its_way FROM leadloop.leads
 _STEPS = tuple(
     text(statement)
     for statement in (
-        """
-INSERT INTO leadloop.disable_requests (campaign_id, lead_id, reason)
-SELECT :campaign, unnest(CAST(:ids AS text[])), 'forgotten'
-ON CONFLICT (campaign_id, lead_id) DO UPDATE SET reason = 'forgotten', last_error = NULL
-""",
         """
 INSERT INTO leadloop.forgotten (campaign_id, lead_id)
 SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
@@ -100,11 +103,12 @@ def hold_off(connection: Connection, campaign_id: str) -> None:
 def find(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> Found:
     """Of which of these something is known; from now on nobody claims, inserts or stores them.
 
-    For the transaction of `forget`.
+    For the transaction of `forget`: it opts out those that are known.
     """
     connection.execute(_WAIT_FOR_STORING, {"campaign": campaign_id})
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     known = {"campaign": campaign_id, "ids": list(connection.scalars(_KNOWN, asked))}
+    connection.execute(_OPT_OUT, known)
     placeholders = list(connection.scalars(_INSERT_PLACEHOLDERS, known))
     connection.execute(_REMOVE, {"campaign": campaign_id, "ids": placeholders})
     rows = connection.execute(_LOCK, known).all()
@@ -114,7 +118,7 @@ def find(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> F
 
 
 def forget(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
-    """Opt leads out and remove what is known of the people; their numbers must be noted before."""
+    """Remove what is known of people that were found; their numbers must be noted before."""
     for step in _STEPS:
         connection.execute(step, {"campaign": campaign_id, "ids": list(lead_ids)})
 

@@ -50,6 +50,23 @@ UPDATE leadloop.lead_outcomes AS stored SET raw = '{{}}' FROM old
 """)
 
 
+# The trigger that empties them does not see a forget that was committed after its transaction took
+# its snapshot (REPEATABLE READ).
+_FORGOTTEN = text("""
+WITH back AS (
+    SELECT lead_id FROM leadloop.leads AS lead JOIN leadloop.forgotten USING (campaign_id, lead_id)
+     WHERE campaign_id = :campaign
+       AND (phone_number, contact_name, state_code, ebr_datetime, custom_fields)
+           IS DISTINCT FROM (NULL, NULL, NULL, NULL, CAST('{}' AS jsonb))
+     ORDER BY lead_id LIMIT :most FOR NO KEY UPDATE OF lead
+)
+UPDATE leadloop.leads AS lead
+   SET phone_number = NULL, contact_name = NULL, state_code = NULL, ebr_datetime = NULL,
+       custom_fields = '{}', opted_out = true
+  FROM back WHERE lead.campaign_id = :campaign AND lead.lead_id = back.lead_id
+""")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tidied:
     """How many rows went, and after which key the next portion begins; None: there is no more."""
@@ -82,7 +99,9 @@ def _empty_answers(connection: Connection, campaign_id: str, days: int, after: s
     return Tidied(gone=connection.execute(_ANSWERS, old).rowcount, go_on_after=last)
 
 
-#: What goes after LEADLOOP_KEEP_HISTORY days, by the name under which it is counted.
+#: What goes whatever its age, by the name under which it is counted.
+AT_ONCE: Mapping[str, Portion] = {"forgotten": _remove(_FORGOTTEN)}
+#: What goes after LEADLOOP_KEEP_HISTORY days.
 HISTORY: Mapping[str, Portion] = {"windows": _remove(_WINDOWS), "runs": _remove(_RUNS)}
 #: What goes after LEADLOOP_KEEP_RAW days.
 RAW: Mapping[str, Portion] = {"raw": _empty_answers, "unreadable": _remove(_UNREADABLE)}

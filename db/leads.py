@@ -183,9 +183,13 @@ _PEOPLE = text("""
 SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custom_fields
   FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """)
+# As `new` it would count as never sent, and its opt-out as settled without a word to the vendor.
 _REQUEUE = _change(
     """campaign_id = ANY(:campaigns) AND status = :status
-       AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))""",
+       AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
+       AND NOT opted_out AND NOT EXISTS (
+           SELECT FROM leadloop.disable_requests AS d
+            WHERE d.campaign_id = leads.campaign_id AND d.lead_id = leads.lead_id)""",
     _NEW,
 )
 
@@ -415,7 +419,10 @@ def people(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) ->
 def requeue(
     connection: Connection, *, campaign_ids: Sequence[str], status: str, lead_ids: Sequence[str]
 ) -> int:
-    """Make leads of one status `new` again; all of them where no ids are given."""
+    """Make leads of one status `new` again; all of them where no ids are given.
+
+    Whoever has opted out stays as they are: they are not to be sent.
+    """
     return connection.execute(
         _REQUEUE,
         {"campaigns": list(campaign_ids), "status": status, "ids": list(lead_ids) or None},

@@ -113,16 +113,20 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
 """)
 
 # Whatever we thought of a lead that has an outcome: the vendor has it. So an opt-out that was
-# settled because the lead had never been sent is not settled.
+# settled because the lead had never been sent is not settled. Locked in the order in which opt-outs
+# lock leads.
 _SETTLE_LEADS = text("""
-WITH held AS (
+WITH these AS (
+    SELECT lead.lead_id FROM leadloop.leads AS lead JOIN stage_outcomes AS stage USING (lead_id)
+     WHERE lead.campaign_id = :campaign AND lead.status NOT IN ('created', 'sending')
+     ORDER BY lead.lead_id FOR NO KEY UPDATE OF lead
+), held AS (
     UPDATE leadloop.leads AS lead
        SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL,
            doubted_at = NULL, looked_up_at = NULL,
            sent_at = coalesce(lead.sent_at, clock_timestamp())
-      FROM stage_outcomes AS stage
-     WHERE lead.campaign_id = :campaign AND lead.lead_id = stage.lead_id
-       AND lead.status NOT IN ('created', 'sending')
+      FROM these
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = these.lead_id
     RETURNING lead.lead_id
 )
 UPDATE leadloop.disable_requests AS d

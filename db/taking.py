@@ -108,11 +108,15 @@ def read(connection: Connection, campaign_id: str, source: Source) -> Difference
 
 
 def apply(connection: Connection, campaign_id: str, first: int, last: int) -> Taken:
-    """Apply the differences of these places, in a transaction of their own."""
+    """Apply the differences of these places, those of each kind in a transaction of their own.
+
+    Each locks its leads in the order in which opt-outs do; two of them together would not.
+    """
     these = {"campaign": campaign_id, "first": first, "last": last}
     with connection.begin():
-        return Taken(
-            removed=connection.execute(_REMOVE, {**these, "kind": "gone"}).rowcount,
-            refreshed=connection.execute(_REFRESH, {**these, "kind": "changed"}).rowcount,
-            inserted=connection.execute(_INSERT, these).rowcount,
-        )
+        removed = connection.execute(_REMOVE, {**these, "kind": "gone"}).rowcount
+    with connection.begin():
+        refreshed = connection.execute(_REFRESH, {**these, "kind": "changed"}).rowcount
+    with connection.begin():
+        inserted = connection.execute(_INSERT, these).rowcount
+    return Taken(removed=removed, refreshed=refreshed, inserted=inserted)

@@ -1,6 +1,6 @@
 """What a campaign's books need not keep for ever."""
 
-from db.housekeeping import HISTORY, RAW
+from db.housekeeping import AT_ONCE, HISTORY, RAW
 from tasks.retrying import step
 from tasks.workplace import Run, Tally
 
@@ -16,10 +16,11 @@ class Housekeeping:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.tally = Tally(*HISTORY, *RAW)
+        self.tally = Tally(*AT_ONCE, *HISTORY, *RAW)
         self._after = ""
         settings = run.place.settings
-        self._left = [(name, tidy, settings.keep_history) for name, tidy in HISTORY.items()]
+        self._left = [(name, tidy, 0) for name, tidy in AT_ONCE.items()]
+        self._left += [(name, tidy, settings.keep_history) for name, tidy in HISTORY.items()]
         if settings.keep_raw is not None:
             self._left += [(name, tidy, settings.keep_raw) for name, tidy in RAW.items()]
 

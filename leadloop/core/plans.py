@@ -87,5 +87,7 @@ def _zero(_: str) -> int:
 
 
 def _kind(value: object) -> str:
+    if value is None:
+        return "<null>"
     kinds = {str: "text", bool: "true or false", int: "number", list: "list", dict: "object"}
     return f"<{kinds[type(value)]}>"

@@ -15,6 +15,7 @@ from db.copying import line
 from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
+from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.cli.forget import forget_leads
@@ -124,6 +125,59 @@ def test_people_who_were_never_among_the_leads(
     assert books.statuses(database) == there | unsent
     opt_outs = books.opt_outs(database)
     assert {opt_outs[lead_id] for lead_id in there} == {"requested"}, "the vendor is yet to be told"
+
+
+def test_a_requeue_does_not_take_an_opt_out_back(
+    leadloop: Callable[..., Ran], database: Database, vendor: Handle
+) -> None:
+    """A rejected lead that the vendor may hold: it is told to stop, whatever is requeued."""
+    books.add_campaign(database)
+    books.add_leads(database, person("A"), person("B"))
+    push_leads()
+    books.run(database, "UPDATE leadloop.leads SET status = 'rejected'")
+    leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A")
+    books.opt_out(database, "B")
+    assert leadloop("requeue", "--rejected", "--json").last == {"rejected": 0}
+    assert push_leads()["created"] == 0
+    assert disable_leads()["disabled"] == 2
+    assert set(vendor.books.disabled(CAMPAIGN)) == {"A", "B"}
+
+
+def test_an_opt_out_that_comes_meanwhile_meets_no_deadlock(
+    environment: Path, database: Database
+) -> None:
+    """Upstream inserts it while the lead is being forgotten: it waits, and nobody is thrown out."""
+    books.add_campaign(database)
+    books.add_leads(database, person("A"))
+    opt_out = """INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
+                 VALUES ('C1', 'A') ON CONFLICT DO NOTHING"""
+    with ThreadPoolExecutor(1) as upstream, database.begin() as connection:
+        found = forgetting.find(connection, CAMPAIGN, ["A"])
+        inserting = upstream.submit(books.run, database, opt_out)
+        books.wait_until_blocked(database)
+        forgetting.forget(connection, CAMPAIGN, found.known)
+        connection.commit()
+        inserting.result(timeout=30)
+    assert _NAME not in everything(database)
+
+
+def test_what_upstream_inserts_by_an_older_snapshot_goes_too(
+    environment: Path, prefect: str, database: Database
+) -> None:
+    """The trigger does not see the forget; the next housekeeping empties the row."""
+    books.add_campaign(database)
+    books.opt_out(database, "A")
+    with database.begin() as connection:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        connection.execute(text("SELECT FROM leadloop.campaigns"))
+        forget_leads(database, Settings.load(), CAMPAIGN, ["A"])
+        insert = "INSERT INTO leadloop.leads VALUES ('C1', 'A', :number, :name)"
+        connection.execute(text(insert), {"number": _NUMBER, "name": _NAME})
+    assert _NAME in everything(database), "this shows nothing"
+    assert keep_house()["forgotten"] == 1
+    assert _NAME not in everything(database)
+    assert _NUMBER not in everything(database)
+    assert keep_house()["forgotten"] == 0
 
 
 @pytest.mark.parametrize("first", ["upstream", "forget"])

@@ -104,9 +104,9 @@ def test_nothing_of_a_person_is_shown(
 
 def test_every_kind_of_value_is_masked() -> None:
     """Also what Python would rather not parse."""
-    body = b'{"a":"x","b":1.5,"c":true,"d":[1],"e":{"f":2},"g":' + b"9" * 5000 + b"}"
+    body = b'{"a":"x","b":1.5,"c":true,"d":[1],"e":{"f":2},"n":null,"g":' + b"9" * 5000 + b"}"
     assert list(masked(body).values()) == [
-        *("<text>", "<number>", "<true or false>", "<list>", "<object>", "<number>")
+        *("<text>", "<number>", "<true or false>", "<list>", "<object>", "<null>", "<number>")
     ]
 
 

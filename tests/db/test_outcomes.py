@@ -1,5 +1,6 @@
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from string import ascii_letters, digits
 from typing import Any
@@ -350,3 +351,17 @@ def test_a_watermark_only_moves_forward_over_what_adjoins(
             assert moved == (after <= mark < through)
             mark = through if moved else mark
             assert watermarks.read(connection, CAMPAIGN) == _at(mark)
+
+
+def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database: Database) -> None:
+    """While we wait for one we hold none that comes after it: upstream never meets a deadlock."""
+    books.add_leads(database, *(books.lead(lead_id, status="in_doubt") for lead_id in ("z", "a")))
+    lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as upstream:
+            upstream.execute(lock, {"lead": "a"})
+            storing = pool.submit(merge, database, result("z"), result("a"))
+            books.wait_until_blocked(database)
+            upstream.execute(lock, {"lead": "z"})
+        storing.result(timeout=30)
+    assert set(books.statuses(database).values()) == {"created"}

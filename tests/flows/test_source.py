@@ -2,7 +2,9 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -117,6 +119,33 @@ def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
     }
     moments = "SELECT DISTINCT ebr_datetime FROM leadloop.leads"
     assert books.value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
+
+
+def test_what_goes_and_what_changes_is_not_locked_at_once(crm: Database, vendor: Handle) -> None:
+    """While a push waits for a row that has changed it holds none: opt-outs meet no deadlock."""
+    add(crm, "a", "z")
+    books.run(crm, "UPDATE leadloop.campaigns SET enabled = false")
+    run = partial(push_leads, campaigns=[books.CAMPAIGN])
+    vendor.fault(route="create", kind="status", status=401, when="before")
+    with pytest.raises(CampaignsFailed):
+        run()
+    assert set(books.statuses(crm).values()) == {"new"}
+    vendor.clear_faults()
+    books.run(crm, "UPDATE crm.customers SET plan = 'gold' WHERE lead_id = 'a'")
+    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'z'")
+    lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
+    with ThreadPoolExecutor(1) as pool, crm.begin() as upstream:
+        upstream.execute(lock, {"lead": "a"})
+
+        def opt_out_both() -> None:
+            books.wait_until_blocked(crm)
+            upstream.execute(lock, {"lead": "z"})
+            upstream.commit()
+
+        opting_out = pool.submit(opt_out_both)
+        assert run()["created"] == 1
+        opting_out.result()
+
 
 
 def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
