@@ -147,7 +147,6 @@ def test_what_goes_and_what_changes_is_not_locked_at_once(crm: Database, vendor:
         opting_out.result()
 
 
-
 def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
     """Not even where the trigger missed an opt-out, and the lead's doubt is settled as absent."""
     add(crm, "a")
