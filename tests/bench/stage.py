@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,9 @@ class Vendor:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def put(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
+    def put(self, outcomes: Iterator[Mapping[str, Any]]) -> None:
         """Have leads processed."""
-        for start in range(0, len(outcomes), _AT_ONCE):
-            part = outcomes[start : start + _AT_ONCE]
+        while part := list(islice(outcomes, _AT_ONCE)):
             answer = requests.post(f"{self.url}/_sandbox/outcomes", json=part, timeout=60)
             answer.raise_for_status()
             assert not answer.json()["unknown"]
@@ -190,11 +190,16 @@ class Stage:
         return took
 
 
-def outcomes(amount: int) -> tuple[list[dict[str, Any]], datetime, datetime]:
-    """Outcomes with two attempts each of the leads on stage, and the times that hold them all."""
+def outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
+    """Outcomes with two attempts each of the leads on stage, and the times that hold them all.
+
+    One after the other: a process counts as its peak memory also what its parent held when it was
+    started.
+    """
     end = datetime.now(UTC) - timedelta(seconds=30)
     began = end - _SPREAD
-    return [_outcome(i, began + _SPREAD * (i / amount)) for i in range(amount)], began, end
+    made = (_outcome(i, began + _SPREAD * (i / amount)) for i in range(amount))
+    return made, began, end
 
 
 def _outcome(number: int, at: datetime) -> dict[str, Any]:
