@@ -13,15 +13,16 @@ _FIRST = 6
 _BOXES = {
     "critical": (st.error, ":material/error:"),
     "warning": (st.warning, ":material/warning:"),
+    "stale": (st.warning, ":material/hourglass_disabled:"),
     "empty": (st.info, ":material/inbox:"),
     "ok": (st.success, ":material/check_circle:"),
 }
 _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
 
 
-def show_headline(now: Standing) -> None:
+def show_headline(now: Standing, *, is_stale: bool) -> None:
     """In a word whether it is healthy."""
-    line = headline(now)
+    line = headline(now, is_stale=is_stale)
     box, icon = _BOXES[line.level]
     box(f"**{line.said}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
     if line.command:

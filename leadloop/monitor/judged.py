@@ -5,7 +5,7 @@ from typing import Literal
 
 from db.monitor import Standing
 
-Level = Literal["critical", "warning", "ok", "empty"]
+Level = Literal["critical", "warning", "stale", "ok", "empty"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,15 @@ class Headline:
     command: str | None = None
 
 
-def headline(now: Standing) -> Headline:
-    """The worst of what there is to say."""
+def headline(now: Standing, *, is_stale: bool) -> Headline:
+    """The worst of what there is to say; of what could not be renewed, that."""
     problems = now.problems
+    if is_stale:
+        return Headline(
+            level="stale",
+            said="Stale",
+            advice="what you see could not be renewed; “As of” is the time of it.",
+        )
     if any(problem["severity"] == "critical" for problem in problems):
         return Headline(level="critical", said=f"Critical: {count(len(problems), 'problem')}")
     if problems:

@@ -73,8 +73,9 @@ WITH RECURSIVE at_work (campaign_id) AS (
      WHERE status = 'incomplete' AND made_good_at IS NULL
        AND polled_at < clock_timestamp() - interval '15 minutes'
      GROUP BY campaign_id
-), lookback AS (
-    -- The one in force: the campaign's own, or the setting of the last poll that told it.
+), lookback AS MATERIALIZED (
+    -- The one in force: the campaign's own, or the setting of the last poll that told it. Looked
+    -- for once a campaign, not once an outcome.
     SELECT campaign_id, coalesce(campaign.lookback_s,
                                  (SELECT CAST(run.counts ->> 'lookback_s' AS integer)
                                     FROM leadloop.sync_runs AS run
