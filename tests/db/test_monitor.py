@@ -492,20 +492,23 @@ def test_one_is_told_as_one(lived: Database, change: str) -> None:
     assert found["said"].startswith(("1 opt-out has waited", "1 lead has been in doubt"))
 
 
-def test_runs_are_found_by_an_index(lived: Database) -> None:
+@pytest.mark.parametrize("view", ["problems", "campaign_health"])
+def test_runs_are_found_by_an_index(lived: Database, view: str) -> None:
     """Months of runs: to know how the last ones ended, none of the others is read."""
     books.run(
         lived,
-        f"""INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
-            SELECT 'push-leads', '{CAMPAIGN}', 'completed', now()
-              FROM generate_series(1, 20000) AS n""",
+        """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
+            SELECT flow, 'C' || n % 50, 'completed', now()
+              FROM generate_series(1, 5000) AS n,
+                   unnest(ARRAY['push-leads', 'poll-outcomes', 'disable-leads']) AS flow""",
     )
     books.run(lived, "ANALYZE leadloop.sync_runs")
-    for view in ("problems", "campaign_health"):
-        plan = books.value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
-        scans = [n for n in _nodes(plan[0]["Plan"]) if n.get("Relation Name") == "sync_runs"]
-        assert scans
-        assert all(node["Node Type"] != "Seq Scan" for node in scans), view
+    plan = books.value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
+    nodes = _nodes(plan[0]["Plan"])
+    used = {node["Index Name"] for node in nodes if "sync_runs" in node.get("Index Name", "")}
+    assert used == {"sync_runs_by_flow", "sync_runs_running"}, used
+    scans = [node for node in nodes if node.get("Relation Name") == "sync_runs"]
+    assert all(node["Node Type"] != "Seq Scan" for node in scans)
 
 
 @pytest.mark.parametrize(

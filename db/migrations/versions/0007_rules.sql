@@ -117,7 +117,7 @@ WITH RECURSIVE at_work (campaign_id) AS (
     SELECT campaign_id, flow, state, ended_at, error FROM ended
      WHERE state IN ('failed', 'crashed')
        AND (again OR ended_at > clock_timestamp() - interval '1 day')
-       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS later
+       AND NOT EXISTS (SELECT FROM ended AS later
                         WHERE later.campaign_id = ended.campaign_id
                           AND later.flow = ANY(ended.others)
                           AND later.run_id > ended.run_id AND later.state = 'completed')
