@@ -73,7 +73,8 @@ SELECT hour AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS outc
     "attempts": f"""
 SELECT CAST(hour AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM hour AT TIME ZONE 'UTC') AS integer) AS hour,
-       CAST(sum(attempts) AS bigint) AS attempts, CAST(sum(connected) AS bigint) AS connected
+       CAST(sum(attempts) AS bigint) AS attempts, CAST(sum(calls) AS bigint) AS calls,
+       CAST(sum(connected) AS bigint) AS connected
   FROM leadloop_monitor.attempts_by_hour WHERE {_SINCE.format("hour")} AND hour IS NOT NULL
  GROUP BY 1, 2 ORDER BY 1, 2""",
     "lag": f"""
@@ -131,8 +132,13 @@ class Standing:
         return [campaign["campaign_id"] for campaign in self.campaigns]
 
     def of(self, campaign_ids: Sequence[str]) -> Self:
-        """The same, of these campaigns alone; none: of all. Runs and budget are everybody's."""
-        chosen = set(campaign_ids or self.campaign_ids)
+        """The same, of these campaigns alone; none: of all. Runs and budget are everybody's.
+
+        Problems may also be of campaigns that nobody has added.
+        """
+        if not campaign_ids:
+            return self
+        chosen = set(campaign_ids)
         return replace(
             self,
             campaigns=[row for row in self.campaigns if row["campaign_id"] in chosen],

@@ -434,9 +434,9 @@ def results_page(connection: Connection) -> str:
         " exit 2 there is no object. Times are ISO 8601 in UTC.",
         "## push, disable, poll, backfill",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id."
-        " After a poll or backfill each campaign also has `lookback_needed_s`: the"
-        " `LEADLOOP_LOOKBACK` that would have found its late outcomes, seconds; 0 where none was"
-        " late.",
+        " After a poll or backfill each campaign also has `lookback_s`, its lookback, and"
+        " `lookback_needed_s`: the `LEADLOOP_LOOKBACK` that would have found its late outcomes,"
+        " seconds; 0 where none was late.",
         _table(["command", "keys"], _summaries()),
         _table(["key", "counts"], _meanings(_COUNTS, [*PUSH, *DISABLE, *POLL, "requests"])),
         "## plan",

@@ -134,8 +134,10 @@ class Poll:
         return bool(self._windows)
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts, and the lookback that late outcomes needed, seconds."""
-        return {**self.tally.counts(), "lookback_needed_s": math.ceil(self.lateness.needed_s)}
+        """The contract's counts, the lookback in force, and that which late outcomes needed, s."""
+        lookback = {"lookback_s": self.run.campaign.lookback_s}
+        needed = {"lookback_needed_s": math.ceil(self.lateness.needed_s)}
+        return {**self.tally.counts(), **lookback, **needed}
 
     def finish(self) -> None:
         """Say what came late.

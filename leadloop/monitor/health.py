@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from db.monitor import Rows, Standing
-from leadloop.monitor.judged import Headline, count, duration, headline, stale
+from leadloop.monitor.judged import count, duration, headline
 from leadloop.monitor.markdown import plain
 
 _FIRST = 6
@@ -20,13 +20,13 @@ _BOXES = {
 _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
 
 
-def show_headline(now: Standing) -> None:
-    """In a word whether it is healthy; and where the figures are old, that too."""
-    first = headline(now)
-    _show(first)
-    old = stale(now) if now.campaign_ids else None
-    if old is not None and old != first:
-        _show(old)
+def show_headline(now: Standing, *, is_stale: bool) -> None:
+    """In a word whether it is healthy."""
+    line = headline(now, is_stale=is_stale)
+    box, icon = _BOXES[line.level]
+    box(f"**{line.said}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
+    if line.command:
+        st.code(line.command, language=None, wrap_lines=True)
 
 
 def show_freshness(now: Standing, hidden: int) -> None:
@@ -39,13 +39,6 @@ def show_freshness(now: Standing, hidden: int) -> None:
     if hidden:
         said.append(f"**Not shown: {count(hidden, 'problem')} of other campaigns.**")
     st.caption(" ".join(said))
-
-
-def _show(line: Headline) -> None:
-    box, icon = _BOXES[line.level]
-    box(f"**{line.said}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
-    if line.command:
-        st.code(line.command, language=None, wrap_lines=True)
 
 
 def show_problems(problems: Rows) -> None:
@@ -90,7 +83,8 @@ def show_figures(now: Standing) -> None:
         waiting = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
         oldest = _worst(campaigns, "disable_oldest_s")
         _figure("Opt-outs waiting", f"{waiting:,}", oldest and f"oldest: {oldest}")
-        lag = _worst(campaigns, "watermark_lag_s")
+        # A campaign that is not enabled is polled by hand alone, and need not be up to date.
+        lag = _worst([row for row in campaigns if row["enabled"]], "watermark_lag_s")
         _figure("Outcomes behind", lag or "no poll yet")
         _figure("Budget in use", *_budget(now))
 

@@ -1,13 +1,9 @@
 """The page's first line: is it healthy. Decided from what was seen, and from nothing else."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
 from db.monitor import Standing
-
-#: A campaign's flows run every few minutes; by then something is wrong with what starts them.
-STALE_AFTER = timedelta(minutes=30)
 
 Level = Literal["critical", "warning", "stale", "ok", "empty"]
 
@@ -22,9 +18,19 @@ class Headline:
     command: str | None = None
 
 
-def headline(now: Standing) -> Headline:
-    """The worst of what there is to say."""
+def headline(now: Standing, *, is_stale: bool) -> Headline:
+    """The worst of what there is to say; of what could not be renewed, that."""
     problems = now.problems
+    if is_stale:
+        return Headline(
+            level="stale",
+            said="Stale",
+            advice="what you see could not be renewed; “As of” is the time of it.",
+        )
+    if any(problem["severity"] == "critical" for problem in problems):
+        return Headline(level="critical", said=f"Critical: {count(len(problems), 'problem')}")
+    if problems:
+        return Headline(level="warning", said=f"Warning: {count(len(problems), 'problem')}")
     if not now.campaign_ids:
         return Headline(
             level="empty",
@@ -32,33 +38,7 @@ def headline(now: Standing) -> Headline:
             advice="Nothing to show before the first leads are loaded.",
             command="leadloop load FILE.csv --campaign C",
         )
-    if any(problem["severity"] == "critical" for problem in problems):
-        return Headline(level="critical", said=f"Critical: {count(len(problems), 'problem')}")
-    if problems:
-        return Headline(level="warning", said=f"Warning: {count(len(problems), 'problem')}")
-    return stale(now) or Headline(level="ok", said="All is well")
-
-
-def stale(now: Standing) -> Headline | None:
-    """What to say where nothing has run for so long that the figures are old; else None."""
-    if not any(campaign["enabled"] for campaign in now.campaigns):
-        return None
-    if now.newest is None:
-        return Headline(
-            level="stale",
-            said="Nothing has run yet",
-            advice="Leads wait until a run takes them: is a worker there?",
-            command="leadloop sync",
-        )
-    age = now.at - now.newest["started_at"]
-    if age <= STALE_AFTER:
-        return None
-    return Headline(
-        level="stale",
-        said=f"Stale: nothing has run for {duration(age.total_seconds())}",
-        advice="What you see is as old as that. Is a worker there?",
-        command="leadloop doctor",
-    )
+    return Headline(level="ok", said="All is well")
 
 
 def duration(seconds: float) -> str:

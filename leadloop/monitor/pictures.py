@@ -105,7 +105,8 @@ def _attempts(rows: Rows) -> pd.DataFrame:
     if frame.empty:
         return frame
     frame["day"] = frame["day"].astype(str)
-    frame["connect_rate"] = frame["connected"] / frame["attempts"]
+    # Emails and the like do not connect; where nobody was called there is no rate.
+    frame["connect_rate"] = frame["connected"] / frame["calls"].where(frame["calls"] > 0)
     return frame
 
 
@@ -235,7 +236,7 @@ def _draw_attempts(frame: pd.DataFrame) -> Drawn:
                 "day:O",
                 "hour:O",
                 alt.Tooltip("attempts:Q", format=","),
-                alt.Tooltip("connect_rate:Q", title="connected", format=".0%"),
+                alt.Tooltip("connect_rate:Q", title="calls connected", format=".0%"),
             ],
         )
         .properties(height=max(_HEIGHT, 18 * frame["day"].nunique() + 60))

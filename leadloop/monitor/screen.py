@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -40,6 +40,14 @@ class _Chosen:
     as_tables: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen(Generic[T]):
+    """What a look saw; stale: it could not be renewed."""
+
+    what: T
+    is_stale: bool
+
+
 def show() -> None:
     """Draw the page, and again and again while somebody looks at it."""
     st.set_page_config(page_title="leadloop", page_icon=_ICON, layout="wide")
@@ -49,22 +57,25 @@ def show() -> None:
 
 
 def _screen() -> None:
-    health, filters = st.container(), st.container()
-    now = _seen("standing", None, given.standing)
-    if now is None:
+    # Trouble has a place of its own, so that nothing moves when it comes or goes.
+    trouble, health, filters = st.container(), st.container(), st.container()
+    with trouble:
+        seen = _seen("standing", None, given.standing)
+    if seen is None:
         return
+    now = seen.what
     # What is chosen is there once it is drawn, and decides what is shown above it.
     with filters:
         chosen = _choose(now.campaign_ids) if now.campaign_ids else None
     with health:
-        _show_health(now, chosen.campaign_ids if chosen else ())
+        _show_health(now, chosen.campaign_ids if chosen else (), is_stale=seen.is_stale)
     if chosen is not None:
         _show_rest(now.of(chosen.campaign_ids), chosen)
 
 
-def _show_health(now: Standing, campaign_ids: Sequence[str]) -> None:
+def _show_health(now: Standing, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
     shown = now.of(campaign_ids)
-    show_headline(shown)
+    show_headline(shown, is_stale=is_stale)
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         show_freshness(shown, len(now.problems) - len(shown.problems))
         if shown.problems:
@@ -77,9 +88,11 @@ def _show_health(now: Standing, campaign_ids: Sequence[str]) -> None:
 def _show_rest(now: Standing, chosen: _Chosen) -> None:
     show_campaigns(now.campaigns)
     asked = (chosen.campaign_ids, chosen.days)
-    past = _seen("past", asked, lambda: given.past(*asked))
-    if past is None:
+    with st.container():
+        seen = _seen("past", asked, lambda: given.past(*asked))
+    if seen is None:
         return
+    past = seen.what
     show_pictures(now, past, as_tables=chosen.as_tables)
     show_rejections(past["rejections"])
     show_runs(past["runs"])
@@ -109,12 +122,14 @@ def _choose(campaign_ids: Sequence[str]) -> _Chosen:
     return _Chosen(campaign_ids=tuple(chosen), days=days, as_tables=as_tables)
 
 
-def _seen(what: str, asked: object, look: Callable[[], T]) -> T | None:
-    """What a look sees; None where it fails, which is then shown."""
+def _seen(what: str, asked: object, look: Callable[[], T]) -> _Seen[T] | None:
+    """What a look sees; where it fails, which is then shown, what the last one saw, or None."""
+    asked_before, kept = st.session_state.get(what, (None, None))
+    if asked_before != (asked,):
+        kept = None
     # A spinner for what somebody waits for, and none that flickers at every refresh.
-    waits = st.session_state.get(what) != (asked,)
     try:
-        with st.spinner("Loading: reading the books …") if waits else nullcontext():
+        with st.spinner("Loading: reading the books …") if kept is None else nullcontext():
             seen = look()
     except NotReadable as error:
         _trouble("The database is not ready for this page", str(error))
@@ -122,10 +137,10 @@ def _seen(what: str, asked: object, look: Callable[[], T]) -> T | None:
         away = "unreachable" if error.disconnected else "no help"
         _trouble(f"The database is {away}", str(error))
     else:
-        st.session_state[what] = (asked,)
-        return seen
-    st.session_state.pop(what, None)
-    return None
+        kept = _Seen(what=seen, is_stale=False)
+        st.session_state[what] = ((asked,), kept)
+        return kept
+    return None if kept is None else replace(kept, is_stale=True)
 
 
 def _trouble(said: str, why: str) -> None:

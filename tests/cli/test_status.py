@@ -20,7 +20,7 @@ LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
 
 @pytest.fixture
 def stuck(database: Database) -> None:
-    """A campaign with an opt-out that has waited for hours."""
+    """A campaign that runs, with an opt-out that has waited for hours."""
     books.add_campaign(database)
     books.add_leads(database, "A")
     books.run(database, "UPDATE leadloop.leads SET status = 'created'")
@@ -28,6 +28,12 @@ def stuck(database: Database) -> None:
     books.run(
         database,
         "UPDATE leadloop.disable_requests SET requested_at = now() - interval '3 hours'",
+    )
+    books.run(
+        database,
+        """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
+           VALUES ('push-leads', :campaign, 'completed', now())""",
+        campaign=books.CAMPAIGN,
     )
 
 

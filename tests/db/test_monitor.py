@@ -166,6 +166,73 @@ def test_the_figures(lived: Database) -> None:
     assert (budget["slots"], budget["taken"]) == (1, 1)
 
 
+def test_what_is_no_state_is_shown_as_none(lived: Database) -> None:
+    """A file with shifted columns puts names there; small letters are a state all the same."""
+    for stands, shown in (("Zebulon Quirk", None), ("+14155550177", None), (" ny", "NY")):
+        books.run(lived, "UPDATE leadloop.leads SET state_code = :code", code=stands)
+        for view in ("outcome_breakdown", "attempt_stats"):
+            (row,) = books.rows(lived, f"SELECT state_code FROM leadloop_monitor.{view}")
+            assert row["state_code"] == shown
+
+
+def test_a_backfill_is_not_behind(lived: Database) -> None:
+    """It reads what is long past; how far the polls are behind, it does not tell."""
+    books.run(
+        lived,
+        f"""INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before,
+                   closed_through, status, claimed_count, stored_count, pages, range_after,
+                   range_before)
+            SELECT '{CAMPAIGN}', 2, at, at, at, 'closed', 0, 0, 1, at, at
+              FROM (SELECT now() - interval '30 days' AS at) AS past""",
+    )
+    rows = books.rows(lived, "SELECT windows, lag_s FROM leadloop_monitor.window_stats")
+    assert [(row["windows"], round(row["lag_s"])) for row in rows] == [(2, 3600)]
+
+
+def test_only_calls_connect(lived: Database) -> None:
+    """Emails and SMS are attempts, and make no connect rate better or worse."""
+    books.run(
+        lived,
+        f"""INSERT INTO leadloop.outreach_attempts
+                   (campaign_id, lead_id, channel, block, attempt_key, occurred_at, duration_s)
+            VALUES ('{CAMPAIGN}', 'created', 'sms', 's', '1', now(), NULL),
+                   ('{CAMPAIGN}', 'created', 'ivr', 'i', '1', now(), 9)""",
+    )
+    (row,) = books.rows(
+        lived,
+        """SELECT sum(attempts) AS attempts, sum(calls) AS calls, sum(connected) AS connected
+             FROM leadloop_monitor.attempts_by_hour""",
+    )
+    assert (row["attempts"], row["calls"], row["connected"]) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [
+        ("outcomes_by_hour", "hour"),
+        ("attempts_by_hour", "hour"),
+        ("window_stats", "polled_hour"),
+        ("lateness", "seen_hour"),
+        ("request_stats", "hour"),
+    ],
+)
+def test_hours_are_those_of_utc(lived: Database, view: str, column: str) -> None:
+    """Also for whoever's session is of a zone that begins its hours with another minute."""
+    with lived.begin() as connection:
+        connection.execute(text("SET LOCAL TimeZone = 'Asia/Kolkata'"))
+        query = f"SELECT extract(minute FROM {column} AT TIME ZONE 'UTC') FROM"
+        assert connection.scalar(text(f"{query} leadloop_monitor.{view}")) == 0
+
+
+def test_an_opt_out_from_the_future_waits_no_less_than_nought(lived: Database) -> None:
+    """Clocks differ; a negative wait would hide the real ones from whoever averages it."""
+    books.run(lived, "UPDATE leadloop.disable_requests SET requested_at = now() + interval '5 h'")
+    for figure in ("campaign_health.disable_oldest_s", "disable_latency.oldest_waiting_s"):
+        view, _, column = figure.partition(".")
+        waited = books.value(lived, f"SELECT {column} FROM leadloop_monitor.{view}")
+        assert 0 <= waited < 60
+
+
 def test_opt_out_latency(database: Database) -> None:
     """Median, 95th percentile and worst of those confirmed; the oldest of those that wait."""
     books.add_campaign(database)
@@ -205,11 +272,27 @@ def test_all_is_well(lived: Database) -> None:
             *("opt_outs_waiting", "critical", "leadloop disable"),
         ),
         (
+            f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}, status = 'failed'",
+            *("opt_outs_failed", "critical", "leadloop requeue --disables --campaign C1"),
+        ),
+        (
+            "UPDATE leadloop.disable_requests SET requested_at = now() + interval '5 h'",
+            *("opt_outs_waiting", "critical", "leadloop disable"),
+        ),
+        (
+            f"UPDATE leadloop.sync_runs SET ended_at = {_HOURS}",
+            *("nothing_runs", "warning", "leadloop doctor"),
+        ),
+        (
+            "DELETE FROM leadloop.sync_runs",
+            *("nothing_runs", "warning", "leadloop sync --campaign C1"),
+        ),
+        (
             f"UPDATE leadloop.watermarks SET processed_through = {_HOURS}",
             *("poll_behind", "critical", "leadloop poll"),
         ),
         (
-            "UPDATE leadloop.poll_windows SET status = 'incomplete'",
+            f"UPDATE leadloop.poll_windows SET status = 'incomplete', polled_at = {_HOURS}",
             *("windows_owed", "critical", "leadloop poll"),
         ),
         (
@@ -252,6 +335,134 @@ def test_each_problem_is_found_with_its_command(
     assert books.value(lived, health) == severity
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE leadloop.poll_windows SET status = 'incomplete'",
+        "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 899",
+        "UPDATE leadloop.sync_runs SET state = 'running', ended_at = NULL",
+    ],
+)
+def test_what_comes_right_by_itself_is_no_problem(lived: Database, change: str) -> None:
+    """A window that the next poll reads again, what the lookback finds, a run that goes on."""
+    books.run(lived, change)
+    assert problems(lived) == {}
+
+
+def ran(
+    database: Database, flow: str, state: str, *, ago: str = "1 minute", counts: str = "{}"
+) -> None:
+    """A run that began and ended then; one that is running has not ended."""
+    books.run(
+        database,
+        """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, started_at, ended_at, counts)
+           VALUES (:flow, :campaign, :state, now() - CAST(:ago AS interval),
+                   CASE WHEN :state <> 'running' THEN now() - CAST(:ago AS interval) END,
+                   CAST(:counts AS jsonb))""",
+        flow=flow, state=state, ago=ago, counts=counts, campaign=CAMPAIGN,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("waits", "amount"),
+    [
+        (
+            "INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('Z''Z', 'a'), ('Z''Z', 'b')",
+            2,
+        ),
+        ("INSERT INTO leadloop.disable_requests (campaign_id, lead_id) VALUES ('Z''Z', 'a')", 1),
+        (
+            f"""INSERT INTO leadloop.leads (campaign_id, lead_id, status, sent_at)
+                VALUES ('Z''Z', 'a', 'in_doubt', {_HOURS})""",
+            1,
+        ),
+    ],
+)
+def test_what_waits_in_a_campaign_that_nobody_added(
+    lived: Database, waits: str, amount: int
+) -> None:
+    """Nothing ever takes it, and no command would: that alone is told, and how to add it."""
+    books.run(lived, waits)
+    (found,) = problems(lived).values()
+    assert (found["problem"], found["severity"]) == ("campaign_unknown", "critical")
+    assert (found["campaign_id"], found["amount"]) == ("Z'Z", amount)
+    assert_complete(found["command"])
+    books.run(lived, found["said"].partition(": ")[2])
+    assert "campaign_unknown" not in problems(lived)
+
+
+def test_opt_outs_of_a_disabled_campaign_say_so(lived: Database) -> None:
+    """They are as urgent as others, and no schedule comes to their help."""
+    books.run(lived, f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}")
+    books.run(lived, "UPDATE leadloop.campaigns SET enabled = false")
+    (found,) = problems(lived).values()
+    assert (found["problem"], found["severity"]) == ("opt_outs_waiting", "critical")
+    assert "the campaign is not enabled" in found["said"]
+
+
+def test_a_campaign_that_is_pushed_and_never_polled(lived: Database) -> None:
+    """It has no watermark that could be behind, and its outcomes are missing all the same."""
+    books.run(lived, "DELETE FROM leadloop.watermarks")
+    ran(lived, "push-leads", "completed", ago="3 hours", counts='{"created": 0}')
+    ran(lived, "disable-leads", "completed")
+    assert problems(lived) == {}
+    ran(lived, "push-leads", "completed", ago="2 hours", counts='{"created": 5}')
+    ran(lived, "push-leads", "completed", counts='{"created": 5}')
+    (found,) = problems(lived).values()
+    assert (found["problem"], found["severity"]) == ("poll_behind", "critical")
+
+
+def test_a_run_that_goes_on_hides_no_failure(lived: Database) -> None:
+    """A flow that fails each time fails also while it tries again; a success ends that."""
+    ran(lived, "push-leads", "failed")
+    ran(lived, "push-leads", "running")
+    assert list(problems(lived)) == ["run_failed"]
+    ran(lived, "push-leads", "completed")
+    assert problems(lived) == {}
+
+
+def test_a_newer_run_hides_none_that_hangs(lived: Database) -> None:
+    """Each run that has not ended for hours is told."""
+    ran(lived, "push-leads", "running", ago="3 hours")
+    ran(lived, "push-leads", "completed")
+    assert list(problems(lived)) == ["run_too_long"]
+
+
+@pytest.mark.parametrize("flow", ["backfill-outcomes", "audit-leads", "sync-leads"])
+def test_what_was_tried_once_is_not_told_for_ever(lived: Database, flow: str) -> None:
+    """Nothing runs it again, so that no success of its own would clear it."""
+    ran(lived, flow, "failed", ago="2 days")
+    assert problems(lived) == {}
+    ran(lived, flow, "failed")
+    assert list(problems(lived)) == ["run_failed"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "succeeded"), [("sync-leads", "poll-outcomes"), ("disable-leads", "sync-leads")]
+)
+def test_the_same_work_done_by_another_flow_clears_a_failure(
+    lived: Database, failed: str, succeeded: str
+) -> None:
+    """Whoever changes from a sync to its parts, or back, is not told of the other for ever."""
+    ran(lived, failed, "failed")
+    ran(lived, "audit-leads", "completed")
+    assert list(problems(lived)) == ["run_failed"]
+    ran(lived, succeeded, "completed")
+    assert problems(lived) == {}
+
+
+def test_outcomes_are_late_by_the_lookback_in_force(lived: Database) -> None:
+    """The campaign's own, or that of the last poll: once it is long enough, all is well."""
+    books.run(lived, "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 600")
+    assert problems(lived) == {}
+    ran(lived, "poll-outcomes", "completed", counts='{"lookback_s": 300}')
+    assert list(problems(lived)) == ["outcomes_late"]
+    ran(lived, "poll-outcomes", "completed", counts='{"lookback_s": 601}')
+    assert problems(lived) == {}
+    books.run(lived, "UPDATE leadloop.campaigns SET lookback_s = 300")
+    assert list(problems(lived)) == ["outcomes_late"]
+
+
 @pytest.mark.parametrize("campaign", ["two words", "it's", "$(touch x); #", "-h", "'"])
 def test_a_command_can_be_pasted_whatever_the_id(database: Database, campaign: str) -> None:
     """A shell hands the command line that very id, and does nothing else with it."""
@@ -279,6 +490,25 @@ def test_one_is_told_as_one(lived: Database, change: str) -> None:
     books.run(lived, change)
     (found,) = problems(lived).values()
     assert found["said"].startswith(("1 opt-out has waited", "1 lead has been in doubt"))
+
+
+@pytest.mark.parametrize("view", ["problems", "campaign_health"])
+def test_runs_are_found_by_an_index(lived: Database, view: str) -> None:
+    """Months of runs: to know how the last ones ended, none of the others is read."""
+    books.run(
+        lived,
+        """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
+            SELECT flow, 'C' || n % 50, 'completed', now()
+              FROM generate_series(1, 5000) AS n,
+                   unnest(ARRAY['push-leads', 'poll-outcomes', 'disable-leads']) AS flow""",
+    )
+    books.run(lived, "ANALYZE leadloop.sync_runs")
+    plan = books.value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
+    nodes = _nodes(plan[0]["Plan"])
+    used = {node["Index Name"] for node in nodes if "sync_runs" in node.get("Index Name", "")}
+    assert used == {"sync_runs_by_flow", "sync_runs_running"}, used
+    scans = [node for node in nodes if node.get("Relation Name") == "sync_runs"]
+    assert all(node["Node Type"] != "Seq Scan" for node in scans)
 
 
 @pytest.mark.parametrize(

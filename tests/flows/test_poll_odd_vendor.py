@@ -527,9 +527,12 @@ def test_several_windows_are_read_at_once(
 
 
 def test_what_comes_late_is_measured(
-    database: Database, odd: OddVendor, warnings: list[str]
+    database: Database, odd: OddVendor, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Just inside the lookback it is told; beyond it, a backfill finds it and says what to set."""
+    """Just inside the lookback it is told; beyond it, a backfill finds it and says what to set.
+
+    It is a problem until that has been set.
+    """
     for lead_id in ("first", "second"):
         odd.rows.append(result(lead_id, now() - MINUTE))
         summary = poll_outcomes()
@@ -549,6 +552,11 @@ def test_what_comes_late_is_measured(
         (told,) = status.campaigns(connection, ["C1"])
     assert told["late"] == 3
     assert 2300 < told["lookback_needed_s"] < 2700
+    wrong = "SELECT count(*) FROM leadloop_monitor.problems WHERE problem = 'outcomes_late'"
+    assert books.value(database, wrong) == 1
+    monkeypatch.setenv("LEADLOOP_LOOKBACK", "2700")
+    poll_outcomes()
+    assert books.value(database, wrong) == 0
 
 
 def test_what_nobody_looked_for_is_not_late(database: Database, odd: OddVendor) -> None:

@@ -107,7 +107,17 @@ def stuck(database: Database) -> None:
         books.run(database, statement)
 
 
-def stale(database: Database) -> None:
-    """The same as healthy, and then nothing has run for five hours."""
+def idle(database: Database) -> None:
+    """The same as healthy, and then nothing has run for five hours.
+
+    A third campaign was given up long ago.
+    """
     healthy(database)
-    books.run(database, "UPDATE leadloop.sync_runs SET started_at = started_at - interval '5 h'")
+    for column in ("started_at", "ended_at"):
+        books.run(database, f"UPDATE leadloop.sync_runs SET {column} = {column} - interval '5 h'")
+    books.add_campaign(database, "GONE-3", enabled=False)
+    books.run(
+        database,
+        """INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
+           VALUES ('GONE-3', 'outcomes', now() - interval '40 days')""",
+    )

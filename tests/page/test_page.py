@@ -152,8 +152,11 @@ def test_what_is_chosen_is_in_the_address(
     expect(theirs.get_by_test_id("stDataFrame")).to_have_count(9)
     expect(theirs.get_by_test_id("stVegaLiteChart")).to_have_count(0)
     books.run(page_database, "ALTER VIEW leadloop_monitor.problems RENAME TO mislaid")
-    sees(page, "The database is not ready for this page")
+    sees(page, "The database is not ready for this page", "Stale")
+    expect(page.get_by_text("All is well")).to_have_count(0)
+    expect(created).to_contain_text("260")
     books.run(page_database, "ALTER VIEW leadloop_monitor.mislaid RENAME TO problems")
+    sees(page, "All is well")
     expect(created).to_contain_text("260")
     expect(page.get_by_role("radio", name="24 hours")).to_be_checked()
 
@@ -204,12 +207,14 @@ def test_every_part_is_downloaded(look: Look, page_url: str, tmp_path: Path) -> 
     assert "EAST-1,,True,critical" in parts["campaigns"][1]
 
 
-def test_old_figures_say_so(look: Look, page_url: str, page_database: Database) -> None:
-    """Nothing is wrong in them, but nothing has run: not "All is well"."""
-    fill(page_database, scenes.stale)
+def test_nothing_runs(look: Look, page_url: str, page_database: Database) -> None:
+    """No figure is wrong, and yet not all is well; a campaign given up makes none of them worse."""
+    fill(page_database, scenes.idle)
     page = look(page_url)
-    sees(page, "Stale: nothing has run for 5 h", "leadloop doctor")
+    sees(page, "Warning: 2 problems", "nothing has run for more than an hour", "leadloop doctor")
     expect(page.get_by_text("All is well")).to_have_count(0)
+    behind = page.get_by_test_id("stMetric").filter(has_text="Outcomes behind")
+    expect(behind).to_contain_text(re.compile(r"\d (s|min)"))
 
 
 def test_it_follows_by_itself(look: Look, page_url: str, page_database: Database) -> None:
@@ -219,8 +224,10 @@ def test_it_follows_by_itself(look: Look, page_url: str, page_database: Database
     sees(page, "the database has no leadloop schema yet: run `leadloop init`")
     fill(page_database, lambda _: None)
     sees(page, "No campaign yet", "leadloop load FILE.csv --campaign C")
+    books.opt_out(page_database, "a")
+    sees(page, "Critical: 1 problem", "waits in a campaign that is unknown")
     books.add_campaign(page_database)
-    sees(page, "Nothing has run yet", "leadloop sync", "No lead yet", "No run in this period")
+    sees(page, "nothing has run yet", "leadloop sync", "No lead yet", "No run in this period")
     sees(page, "Nothing in this period")
     fill(page_database, scenes.healthy)
     sees(page, "All is well")
