@@ -160,7 +160,7 @@ def _run(flow: str, err: Console, out: Console) -> int:
 def _show(database: Database, out: Console, requests: int) -> None:
     with database.begin() as connection:
         rows = status.campaigns(connection, [CAMPAIGN])
-        out.print(tables.funnel(rows[0]))
+        out.print(tables.campaign(rows[0]))
         out.print(tables.listed("rejected", status.rejections(connection, [CAMPAIGN])))
         out.print(tables.listed("outcomes", status.outcomes(connection, [CAMPAIGN])))
         out.print(tables.listed("attempts", status.attempts(connection, [CAMPAIGN])))
