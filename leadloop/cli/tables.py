@@ -1,6 +1,7 @@
 """What commands print for people: tables of counts, no personal data."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,8 +10,9 @@ from rich.text import Text
 
 from leadloop.core.words import sums
 
-_FUNNEL = (
+_CAMPAIGN = (
     ("new", "new"),
+    ("of which the oldest waits for", "new_oldest_s"),
     ("sending", "sending"),
     ("in doubt", "in_doubt"),
     ("created at the vendor", "created"),
@@ -20,17 +22,14 @@ _FUNNEL = (
     ("disabled by an opt-out", "disabled"),
     ("opt-outs waiting", "disable_pending"),
     ("opt-outs failed", "disable_failed"),
-)
-#: Where a plan says why, by the name of the count.
-_REASONS = {"refuse": "refusals", "cancel": "cancellations"}
-_CLOCKS = (
-    ("oldest that is new waits for", "new_oldest_s"),
-    ("oldest open opt-out waits for", "disable_oldest_s"),
+    ("of either the oldest waits for", "disable_oldest_s"),
     ("stored up to", "watermark"),
     ("which is behind by", "watermark_lag_s"),
     ("outcomes that came late", "late"),
     ("lookback that they needed", "lookback_needed_s"),
 )
+#: Where a plan says why, by the name of the count.
+_REASONS = {"refuse": "refusals", "cancel": "cancellations"}
 #: What fits beside many other campaigns.
 _GLANCE = (
     ("\nnew", "new"),
@@ -44,12 +43,10 @@ _GLANCE = (
     ("\nbehind", "watermark_lag_s"),
 )
 #: The columns of the view `campaign_health` that are shown.
-OF_A_CAMPAIGN = frozenset(
-    {"campaign_id", "enabled", "health", *dict((*_FUNNEL, *_CLOCKS)).values()}
-)
+OF_A_CAMPAIGN = frozenset({"campaign_id", "enabled", "health", *dict(_CAMPAIGN).values()})
 #: The worst first.
 _MARKS = {"critical": "!!", "warning": "!", "ok": ""}
-_LEGEND = "!! critical  ! warning  (…) runs that name no campaign pass it over  – none"
+_LEGEND = "!! critical  ! warning  (…) not enabled  – none"
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
@@ -100,8 +97,8 @@ def campaign(row: Mapping[str, Any]) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("health", row["health"], style=_style(row))
-    table.add_row("runs that name no campaign", "take it" if row["enabled"] else "pass it over")
-    for heading, key in (*_FUNNEL, *_CLOCKS):
+    table.add_row("enabled", "yes" if row["enabled"] else "no")
+    for heading, key in _CAMPAIGN:
         table.add_row(heading, cell(key, row[key]))
     return table
 
@@ -150,8 +147,9 @@ def counted(title: str, counts: Mapping[str, int]) -> Table:
 def listed(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of a query with their own headings."""
     table = _titled(title)
-    for name in rows[0] if rows else ():
-        table.add_column(Text(name.replace("_", " ")))
+    for name, value in rows[0].items() if rows else ():
+        heading = Text(name.replace("_", " "))
+        table.add_column(heading, justify="right" if isinstance(value, Number) else "left")
     for row in rows:
         table.add_row(*(Text(_any(value)) for value in row.values()))
     return table
