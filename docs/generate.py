@@ -300,6 +300,9 @@ def views_page(connection: Connection) -> str:
         " personal data in any column. The role `leadloop_reader` may read them and nothing else;"
         " make a login a member of it: `GRANT leadloop_reader TO dashboards`. Times are"
         " `timestamptz`; days and hours are UTC.",
+        "Lead ids, and campaigns' ids and names, are yours and are shown as they are: let none of"
+        " them be personal. A `lead_id` that is a phone number or an address would be seen by"
+        " everybody who reads the views, and is in logs and Prefect too.",
         *(
             "\n\n".join(
                 [

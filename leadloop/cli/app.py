@@ -215,12 +215,16 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show where every campaign stands, what is wrong, and what to do about it."""
-    from leadloop.cli.status import show, standing, watch_it
+    from leadloop.cli.status import require_version, show, standing, watch_it
 
     _require_named(campaigns)
-    if watch and (check or as_json):
-        raise UsageError("--watch is for people: leave out --check and --json")
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
+    if watch and (check or as_json or not out.is_terminal):
+        raise UsageError("--watch is for people at a terminal: leave out --check and --json")
+    with (
+        stage.settings_with_database() as settings,
+        stage.database(settings, ready=False) as database,
+    ):
+        require_version(database)
         if watch:
             with suppress(KeyboardInterrupt):
                 watch_it(database, campaigns or [], out)
@@ -393,9 +397,7 @@ def sandbox(
     try:
         serve(settled, "127.0.0.1", port, on_ready=ready)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on port {port}: {error.strerror}; choose another --port"
-        ) from None
+        raise stage.cannot_listen(error, "127.0.0.1", port) from None
 
 
 def _run(flow: str, campaigns: list[str] | None, more: dict[str, Any], as_json: bool) -> None:

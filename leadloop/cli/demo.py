@@ -75,7 +75,7 @@ def play(err: Console, out: Console) -> None:
         requests += _run("poll-outcomes", err, out)
         _show(database, out, requests)
     if left:
-        out.print(f"{left} outcomes were still to come when the demo's minute was over.")
+        out.print(f"Outcomes still to come when the demo's minute was over: {left}.")
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
     print(_what_next())
 
@@ -160,11 +160,8 @@ def _run(flow: str, err: Console, out: Console) -> int:
 def _show(database: Database, out: Console, requests: int) -> None:
     with database.begin() as connection:
         rows = status.campaigns(connection, [CAMPAIGN])
-        out.print(tables.funnel(rows[0]))
+        out.print(tables.campaign(rows[0]))
         out.print(tables.listed("rejected", status.rejections(connection, [CAMPAIGN])))
         out.print(tables.listed("outcomes", status.outcomes(connection, [CAMPAIGN])))
         out.print(tables.listed("attempts", status.attempts(connection, [CAMPAIGN])))
-    lag = tables.cell("watermark_lag_s", rows[0]["watermark_lag_s"])
-    mark = tables.cell("watermark", rows[0]["watermark"])
-    out.print(f"Everything processed up to {mark} is stored ({lag} ago).")
     out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")

@@ -45,10 +45,7 @@ def serve(host: str, port: int, refresh_s: float) -> None:
         try:
             server.serve(looked_at, host, port, _tell)
         except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise UsageError(
-                f"cannot listen on port {port} of {host}: {why}; choose another --port"
-            ) from None
+            raise stage.cannot_listen(error, host, port) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
 """What a command needs around it: a database, and for flows a Prefect server."""
 
+import errno
 import fcntl
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
@@ -81,6 +83,16 @@ def cannot_write(error: OSError, name: str) -> UsageError:
     return UsageError(
         f"cannot write to {error.filename}: {error.strerror}; run `leadloop {name}` where you may"
     )
+
+
+def cannot_listen(error: OSError, host: str, port: int) -> UsageError:
+    """What to say where a server cannot be reached at --host and --port."""
+    # Codes of names that are not found are below nought; create_server keeps nothing else of them.
+    unknown = isinstance(error, socket.gaierror) or (error.errno or 0) < 0
+    why = "no such host" if unknown else os.strerror(error.errno or 0)
+    elsewhere = unknown or error.errno == errno.EADDRNOTAVAIL
+    choose = "name an address of this machine with --host" if elsewhere else "choose another --port"
+    return UsageError(f"cannot listen on port {port} of {host}: {why}; {choose}")
 
 
 def forget_environment() -> None:

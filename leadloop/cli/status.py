@@ -1,7 +1,8 @@
-"""`leadloop status`: where every campaign stands, and what is wrong."""
+"""`leadloop status`: what is wrong, and where every campaign stands, from the views alone."""
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,23 +10,62 @@ from rich.live import Live
 from rich.text import Text
 
 from db import status
-from db.database import Database
+from db.database import Database, DatabaseError
+from db.schema import require_current
 from leadloop.cli import tables
-from leadloop.core.errors import UsageError
+from leadloop.core.errors import LeadloopError, UsageError
 
 _EVERY_S = 2.0
 _NO_CAMPAIGN = "No campaign yet: leadloop load FILE.csv --campaign C"
+_FORBIDDEN = "42501"
+_OTHER_VIEWS = (
+    "the views of leadloop_monitor are not those of this leadloop: run `leadloop init`, which"
+    " brings an older schema up to date, and says so of a newer one"
+)
+_WHAT_TO_DO = {
+    _FORBIDDEN: "this login may not read the views: run `GRANT leadloop_reader TO` it"
+    " (docs/how-to/dashboards-and-alerts.md)",
+    "42P01": _OTHER_VIEWS,
+    "42703": _OTHER_VIEWS,
+}
+
+
+def require_version(database: Database) -> None:
+    """See that the schema is this version's, where the login may know: a reader of the views not.
+
+    Raises:
+        UsageError: it is another one.
+        DatabaseError: Postgres was not there, or refused.
+    """
+    try:
+        with database.begin() as connection:
+            require_current(connection)
+    except DatabaseError as error:
+        if error.sqlstate != _FORBIDDEN:
+            raise
 
 
 def standing(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
     """`campaigns`, a row each, and `problems`, the worst first.
 
+    Args:
+        database: any login that may read the views.
+        campaign_ids: of which campaigns; none: of all.
+
     Raises:
-        UsageError: a campaign that is not there.
+        UsageError: a campaign that is not there; views that are not ours, or not for this login.
+        DatabaseError: Postgres was not there, or refused.
     """
-    with database.begin() as connection:
-        rows = status.campaigns(connection, campaign_ids)
-        problems = status.problems(connection, campaign_ids)
+    try:
+        with database.begin() as connection:
+            rows = status.campaigns(connection, campaign_ids)
+            problems = status.problems(connection, campaign_ids)
+    except DatabaseError as error:
+        if error.sqlstate in _WHAT_TO_DO:
+            raise UsageError(_WHAT_TO_DO[error.sqlstate]) from None
+        raise
+    if not all(row.keys() >= tables.OF_A_CAMPAIGN for row in rows):
+        raise UsageError(_OTHER_VIEWS)
     unknown = set(campaign_ids) - {row["campaign_id"] for row in rows}
     if unknown:
         raise UsageError(f"unknown campaign {', '.join(sorted(unknown))}")
@@ -33,15 +73,34 @@ def standing(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any]) -> RenderableType:
-    """A table, and under it what is wrong with the command that deals with it."""
-    if not found["campaigns"]:
-        return Text(_NO_CAMPAIGN)
-    return Group(tables.status(found["campaigns"]), tables.problems(found["problems"]))
+    """What is wrong with the command that deals with it, and under it the campaigns."""
+    campaigns = found["campaigns"]
+    standing = tables.status(campaigns) if campaigns else Text(_NO_CAMPAIGN)
+    return Group(tables.problems(found["problems"]), "", standing)
 
 
 def watch_it(database: Database, campaign_ids: Sequence[str], out: Console) -> None:
-    """Show it anew every two seconds, until somebody stops it."""
-    with Live(show(standing(database, campaign_ids)), console=out, auto_refresh=False) as live:
+    """Show it anew every two seconds on the whole screen, until somebody stops it.
+
+    Trouble on the way is shown above what was seen last, and ends nothing.
+
+    Raises:
+        UsageError, DatabaseError: as `standing` does, at the first look.
+    """
+    seen = show(standing(database, campaign_ids))
+    with Live(_dated(seen), console=out, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(_EVERY_S)
-            live.update(show(standing(database, campaign_ids)), refresh=True)
+            try:
+                seen = show(standing(database, campaign_ids))
+                live.update(_dated(seen), refresh=True)
+            except LeadloopError as error:
+                trouble = Text(
+                    f"{error}\nIt is tried again; below is what was seen last.\n", "bold red"
+                )
+                live.update(Group(trouble, seen), refresh=True)
+
+
+def _dated(seen: RenderableType) -> Group:
+    moment = f"{datetime.now(UTC):%H:%M:%S}Z, every {_EVERY_S:.0f} s; Ctrl-C ends it"
+    return Group(Text(moment, "dim"), seen)

@@ -1,6 +1,7 @@
 """What commands print for people: tables of counts, no personal data."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,8 +10,9 @@ from rich.text import Text
 
 from leadloop.core.words import sums
 
-_FUNNEL = (
+_CAMPAIGN = (
     ("new", "new"),
+    ("of which the oldest waits for", "new_oldest_s"),
     ("sending", "sending"),
     ("in doubt", "in_doubt"),
     ("created at the vendor", "created"),
@@ -20,49 +22,83 @@ _FUNNEL = (
     ("disabled by an opt-out", "disabled"),
     ("opt-outs waiting", "disable_pending"),
     ("opt-outs failed", "disable_failed"),
-)
-#: Where a plan says why, by the name of the count.
-_REASONS = {"refuse": "refusals", "cancel": "cancellations"}
-_CLOCKS = (
+    ("of either the oldest waits for", "disable_oldest_s"),
     ("stored up to", "watermark"),
     ("which is behind by", "watermark_lag_s"),
     ("outcomes that came late", "late"),
     ("lookback that they needed", "lookback_needed_s"),
 )
+#: Where a plan says why, by the name of the count.
+_REASONS = {"refuse": "refusals", "cancel": "cancellations"}
+#: What fits beside many other campaigns.
+_GLANCE = (
+    ("\nnew", "new"),
+    ("\nage", "new_oldest_s"),
+    ("in\ndoubt", "in_doubt"),
+    ("\ncreated", "created"),
+    ("\nrejected", "rejected"),
+    ("with\noutcome", "processed"),
+    ("opt-outs\nopen", "disable_open"),
+    ("\nage", "disable_oldest_s"),
+    ("\nbehind", "watermark_lag_s"),
+)
+#: The columns of the view `campaign_health` that are shown.
+OF_A_CAMPAIGN = frozenset({"campaign_id", "enabled", "health", *dict(_CAMPAIGN).values()})
+#: The worst first.
+_MARKS = {"critical": "!!", "warning": "!", "ok": ""}
+_LEGEND = "!! critical  ! warning  (…) not enabled  – none"
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
 def status(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Where every campaign stands: a column each, so that it fits a terminal."""
-    table = Table(title="campaigns")
-    table.add_column("")
-    for row in rows:
-        table.add_column(Text(row["campaign_id"]), justify="right")
-    for heading, key in (("health", "health"), *_FUNNEL, *_CLOCKS):
-        table.add_row(heading, *(cell(key, row[key]) for row in rows))
+    """Where every campaign stands: all of it where there is one, else a row each, worst first."""
+    if len(rows) == 1:
+        return campaign(rows[0])
+    table = Table(caption=_LEGEND, caption_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("\ncampaign", overflow="fold", min_width=12)
+    for heading, _ in _GLANCE:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in sorted(rows, key=_worst_first):
+        name = row["campaign_id"] if row["enabled"] else f"({row['campaign_id']})"
+        shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
+        figures = (brief(key, shown[key]) for _, key in _GLANCE)
+        table.add_row(_MARKS[row["health"]], Text(name), *figures, style=_style(row))
     return table
+
+
+def _worst_first(row: Mapping[str, Any]) -> tuple[int, bool, str]:
+    return list(_MARKS).index(row["health"]), not row["enabled"], row["campaign_id"]
+
+
+def _style(row: Mapping[str, Any]) -> str:
+    return _STYLES.get(row["health"], "" if row["enabled"] else "dim")
 
 
 def problems(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """What is wrong, and the command that deals with it."""
+    """What is wrong, and under it the command that deals with it, which may be copied."""
     if not found:
         return Text("All is well.", style="green")
-    table = Table(title="what is wrong", show_lines=True)
-    for heading in ("", "campaign", "what", "what to do"):
-        table.add_column(heading, overflow="fold")
-    for problem in found:
-        style = _STYLES[problem["severity"]]
-        words = (problem["severity"], problem["campaign_id"], problem["said"], problem["command"])
-        table.add_row(*map(Text, words), style=style)
-    return table
+    return Group(*(_problem(each) for each in found))
 
 
-def funnel(row: Mapping[str, Any]) -> Table:
-    """Where the leads of one campaign are."""
-    table = _titled(f"leads of {row['campaign_id']}")
-    table.add_column("")
-    table.add_column("leads", justify="right")
-    for heading, key in _FUNNEL:
+def _problem(problem: Mapping[str, Any]) -> Text:
+    severity, campaign_id = problem["severity"], problem["campaign_id"]
+    return Text.assemble(
+        (severity, _STYLES[severity]),
+        f" {campaign_id}: {problem['said']}\n  ",
+        (problem["command"], "bold"),
+    )
+
+
+def campaign(row: Mapping[str, Any]) -> Table:
+    """All that is known of one campaign."""
+    table = _titled(f"campaign {row['campaign_id']}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("health", row["health"], style=_style(row))
+    table.add_row("enabled", "yes" if row["enabled"] else "no")
+    for heading, key in _CAMPAIGN:
         table.add_row(heading, cell(key, row[key]))
     return table
 
@@ -87,6 +123,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
+def brief(key: str, value: Any) -> str:
+    """The same in five signs: ages as 40d, thousands as 12k, millions as 3.4M."""
+    if value is None:
+        return "–"
+    if key.endswith("_s"):
+        amount, unit, *_ = duration(value).split()
+        return f"{amount}{unit[0]}"
+    if value >= 1_000_000:
+        return f"{value // 100_000 / 10}M"
+    return f"{value // 1000}k" if value >= 10_000 else f"{value:,}"
+
+
 def counted(title: str, counts: Mapping[str, int]) -> Table:
     """What a run did."""
     table = _titled(title)
@@ -99,8 +147,9 @@ def counted(title: str, counts: Mapping[str, int]) -> Table:
 def listed(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of a query with their own headings."""
     table = _titled(title)
-    for name in rows[0] if rows else ():
-        table.add_column(Text(name.replace("_", " ")))
+    for name, value in rows[0].items() if rows else ():
+        heading = Text(name.replace("_", " "))
+        table.add_column(heading, justify="right" if isinstance(value, Number) else "left")
     for row in rows:
         table.add_row(*(Text(_any(value)) for value in row.values()))
     return table
@@ -142,9 +191,9 @@ def _planned(title: str, plan: Mapping[str, Any]) -> Table:
     return table
 
 
-def _titled(title: str) -> Table:
+def _titled(title: str, *, show_header: bool = True) -> Table:
     """A table under words that may hold a campaign's id, which is no markup."""
-    return Table(title=Text(title, style="table.title"))
+    return Table(title=Text(title, style="table.title"), show_header=show_header)
 
 
 def audited(campaign_id: str, counts: Mapping[str, Any]) -> Table:

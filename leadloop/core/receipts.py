@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from leadloop.core.blotting import without_personal_data
 from leadloop.core.leads import LEAD_FIELDS
 from leadloop.core.trouble import Kind, is_done, is_doubtful, is_empty, is_fine, kind_of, says_bad
 from leadloop.core.verdicts import Call
@@ -29,10 +30,6 @@ _OF_THE_ID = re.compile(r"\blead[ _-]?ids?\b", re.I)
 _OF_A_PERSON = re.compile(r"contact|customer|person|people|name|address|details|same", re.I)
 _OF_SOMETHING_ELSE = re.compile(r"campaign|field|state", re.I)
 _OF_A_LEAD = re.compile(r"lead", re.I)
-_LONG_DIGITS = re.compile(r"\+?\d[\d\s().-]{5,}\d")
-# Bounded, or a long text without a blank would take minutes.
-_EMAIL = re.compile(r"\S{1,64}@\S+")
-_LONGEST_REASON = 300
 # Deeper than any answer that means something, and shallower than Python's stack.
 _DEEPEST = 20
 
@@ -117,19 +114,8 @@ def vendors_words(
         custom: what the custom fields hold.
     """
     parts = [part for part in (name or "").split() if len(part) > 1]
-    longest_first = sorted((part for part in custom if len(part) > 2), key=len, reverse=True)
-    return f"vendor: {without_personal_data(reason, name, number, *longest_first, *parts)}"
-
-
-def without_personal_data(text: str, *values: str | None) -> str:
-    """The vendor's words with phone numbers, addresses and the given values blotted out.
-
-    Kept to 300 characters, for it becomes `last_error` and is counted in a view.
-    """
-    for value in values:
-        if value and value.strip():
-            text = re.sub(re.escape(value.strip()), "…", text, flags=re.IGNORECASE)
-    return _EMAIL.sub("…", _LONG_DIGITS.sub("…", text))[:_LONGEST_REASON]
+    fields = [text for text in custom if len(text) > 2]
+    return f"vendor: {without_personal_data(reason, name, number, *fields, *parts)}"
 
 
 class _Ids:

@@ -1,5 +1,6 @@
 """`leadloop metrics`: what Prometheus scrapes."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.database import Database
@@ -48,6 +50,20 @@ def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: 
     assert after["leadloop_problems", "C1", "leads_unsent", "warning"] == 2
     assert after["leadloop_new_oldest_seconds", "C1"] > 80_000
     assert "Zebulon" not in page
+
+
+def test_the_rules_in_the_documents_are_those_of_status(database: Database) -> None:
+    """Its alerts are about each severity of the view, and about an exporter that is away."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "dashboards-and-alerts.md"
+    (rules,) = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    expressions = [rule["expr"] for rule in yaml.safe_load(rules)["groups"][0]["rules"]]
+    books.add_campaign(database)
+    books.add_leads(database, books.lead("A", inserted_at="2026-01-01T00:00:00Z"))
+    books.opt_out(database, "B", requested_at="2026-01-01T00:00:00Z")
+    severities = books.rows(database, "SELECT DISTINCT severity FROM leadloop_monitor.problems")
+    assert len(severities) == 2
+    alerts = {f'leadloop_problems{{severity="{row["severity"]}"}} > 0' for row in severities}
+    assert set(expressions) == {*alerts, "leadloop_up == 0 or absent(leadloop_up)"}
 
 
 def test_a_database_without_the_views(

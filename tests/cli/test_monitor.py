@@ -29,6 +29,21 @@ def test_a_port_that_is_taken(leadloop: Callable[..., Ran]) -> None:
     assert ran.err.strip() == f"{said}; choose another --port"
 
 
+@pytest.mark.parametrize("command", ["monitor", "metrics"])
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [("nonsense.invalid", "no such host"), ("192.0.2.1", "Cannot assign requested address")],
+)
+def test_a_host_that_is_not_here(
+    leadloop: Callable[..., Ran], database: Database, command: str, host: str, why: str
+) -> None:
+    """One line, exit 2, that speaks of the host and not of the port."""
+    ran = leadloop(command, "--port", "0", "--host", host)
+    assert ran.code == 2
+    said = f"leadloop: cannot listen on port 0 of {host}: {why}"
+    assert ran.err.strip() == f"{said}; name an address of this machine with --host"
+
+
 def test_a_login_that_is_no_url(leadloop: Callable[..., Ran]) -> None:
     """One line that names the variable, and not what is in it."""
     ran = leadloop("monitor", LEADLOOP_MONITOR_DATABASE_URL="mysql://user:secret@host/db")

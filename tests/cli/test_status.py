@@ -1,21 +1,31 @@
 """`leadloop status`: at a glance, for scripts, and again and again."""
 
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url, text
 
 from db.database import Database
+from leadloop.cli import tables
 from tests import books
 from tests.conftest import Ran
 
 LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
+_READER = "status_reader"
+# What begins a new picture on the alternate screen.
+_HOME = "\x1b[H"
+_OF_A_SCREEN = ("COLUMNS", "LINES")
 
 
 @pytest.fixture
@@ -57,36 +67,172 @@ def test_all_is_well(leadloop: Callable[..., Ran], database: Database) -> None:
     assert (ran.code, "All is well." in ran.out) == (0, True)
 
 
-def test_watch_and_scripts_do_not_mix(leadloop: Callable[..., Ran], database: Database) -> None:
+def test_problems_of_a_campaign_without_a_row(
+    leadloop: Callable[..., Ran], database: Database
+) -> None:
+    """Where upstream forgot to insert the campaign, its opt-outs are told all the same."""
+    books.opt_out(database, "A", campaign="NONE", requested_at="2026-01-01T00:00:00Z")
+    ran = leadloop("status")
+    assert "leadloop disable --campaign NONE" in ran.out
+    assert "No campaign yet" in ran.out
+
+
+def test_many_campaigns_are_readable_at_80_columns(
+    leadloop: Callable[..., Ran], database: Database
+) -> None:
+    """A line each with its figures, the worst first, those that are not enabled marked."""
+    for number in range(30):
+        books.add_campaign(database, f"CAMPAIGN-{number:03d}", enabled=number != 7)
+    books.add_leads(database, "A", "B", campaign="CAMPAIGN-021")
+    books.run(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '40 days'")
+    books.run(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'B'")
+    books.opt_out(database, "B", campaign="CAMPAIGN-029", requested_at="2026-01-01T00:00:00Z")
+    lines = leadloop("status", COLUMNS="80").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    table = [line.split() for line in lines[lines.index("") :] if "CAMPAIGN-" in line]
+    assert len(table) == 30
+    assert table[0][:2] == ["!!", "CAMPAIGN-029"]
+    assert table[1][:6] == ["!", "CAMPAIGN-021", "1", "40d", "0", "1"]
+    assert table[2][0] == "CAMPAIGN-000"
+    assert table[-1][0] == "(CAMPAIGN-007)"
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (10_000, "10k"),
+        (999_999, "999k"),
+        (1_000_000, "1.0M"),
+        (99_999_999, "99.9M"),
+    ],
+)
+def test_great_counts_take_little_room(amount: int, shown: str) -> None:
+    """Five signs at most, never more than there are; --json and one campaign alone tell all."""
+    assert tables.brief("created", amount) == shown
+
+
+@pytest.fixture
+def reader(database: Database, database_url: str) -> Iterator[str]:
+    """A URL of the login that the documents give to the data team."""
+    books.run(database, f"DROP ROLE IF EXISTS {_READER}")
+    books.run(database, f"CREATE ROLE {_READER} LOGIN")
+    books.run(database, f"GRANT leadloop_reader TO {_READER}")
+    yield make_url(database_url).set(username=_READER).render_as_string(hide_password=False)
+    books.run(database, f"DROP ROLE {_READER}")
+
+
+@pytest.mark.usefixtures("stuck")
+def test_the_data_team_may_ask(leadloop: Callable[..., Ran], reader: str) -> None:
+    """A member of leadloop_reader, which may read the views and nothing else, is told all."""
+    ran = leadloop("status", "--check", "--json", LEADLOOP_DATABASE_URL=reader)
+    assert (ran.code, ran.err) == (1, "")
+    assert [row["campaign_id"] for row in ran.last["campaigns"]] == ["C1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "ALTER VIEW leadloop_monitor.campaign_health RENAME COLUMN late TO tardy",
+            "leadloop init",
+        ),
+        ("DROP VIEW leadloop_monitor.problems CASCADE", "leadloop init"),
+        ("DROP SCHEMA leadloop_monitor CASCADE", "leadloop init"),
+        (f"REVOKE leadloop_reader FROM {_READER}", "GRANT leadloop_reader"),
+    ],
+)
+def test_views_that_are_not_there_or_of_another_version(
+    leadloop: Callable[..., Ran], database: Database, reader: str, change: str, said: str
+) -> None:
+    """One line says what to do, exit 2."""
+    books.add_campaign(database)
+    books.run(database, change)
+    ran = leadloop("status", LEADLOOP_DATABASE_URL=reader)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert said in ran.err
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--check"], []])
+def test_watch_is_for_people_at_a_terminal(
+    leadloop: Callable[..., Ran], database: Database, more: list[str]
+) -> None:
     """One line, exit 2."""
-    ran = leadloop("status", "--watch", "--json")
+    ran = leadloop("status", "--watch", *more)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
 
 
-def test_watch_shows_what_changes_until_it_is_stopped(
-    environment: Path, database: Database
+@pytest.mark.usefixtures("stuck", "environment")
+def test_watch_shows_what_is_wrong_first_and_goes_on(
+    database: Database, empty_database_url: str
 ) -> None:
-    """Ctrl-C is its ordinary end: exit 0, and nothing on stderr."""
-    books.add_campaign(database)
+    """On a terminal of 24 lines, above campaigns that do not fit; the database may come and go.
+
+    Ctrl-C is its ordinary end: exit 0, and nothing on stderr.
+    """
+    for number in range(40):
+        books.add_campaign(database, f"MORE{number}")
+    with Database(empty_database_url, connections=1) as elsewhere, _watching() as screen:
+        first = screen.until("leadloop disable --campaign C1")
+        assert first.index("leadloop disable") < first.index("rejected")
+        name = books.value(database, "SELECT current_database() AS name")
+        _let_in(elsewhere, name, False)
+        screen.until("cannot reach Postgres", "leadloop disable --campaign C1")
+        _let_in(elsewhere, name, True)
+        settled = text("UPDATE leadloop.disable_requests SET status = 'disabled'")
+        database.insist(lambda connection: connection.execute(settled))
+        assert "cannot reach" not in screen.until("All is well.")
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.process.stderr is not None
+        assert (screen.process.wait(60), screen.process.stderr.read()) == (0, "")
+
+
+def _let_in(elsewhere: Database, name: str, allowed: bool) -> None:
+    with elsewhere.session() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}"))
+        if not allowed:
+            ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            connection.execute(text(ending), {"name": name})
+
+
+class _Screen:
+    """What a terminal of 24 lines and 80 columns shows."""
+
+    def __init__(self, terminal: int, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._terminal = terminal
+        self._written = ""
+
+    def until(self, *words: str) -> str:
+        """Return a screen that shows them all."""
+        while True:
+            for shown in self._written.split(_HOME)[1:]:
+                if all(word in shown for word in words):
+                    self._written = ""
+                    assert len(shown.splitlines()) <= 24
+                    return shown
+            ready, _, _ = select.select([self._terminal], [], [], 60)
+            assert ready, self._written
+            self._written += os.read(self._terminal, 65_536).decode(errors="replace")
+
+
+@contextmanager
+def _watching() -> Iterator[_Screen]:
     ours, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_SCREEN}
     with subprocess.Popen(
         [LEADLOOP, "status", "--watch"],
+        stdin=terminal,
         stdout=terminal,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TERM": "xterm"},
+        env={**environment, "TERM": "xterm"},
     ) as process:
-        _read_until(ours, "C1")
-        books.add_campaign(database, "SECOND")
-        _read_until(ours, "SECOND")
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert (process.wait(60), process.stderr.read()) == (0, "")
-
-
-def _read_until(screen: int, word: str) -> None:
-    seen = ""
-    while word not in seen:
-        ready, _, _ = select.select([screen], [], [], 60)
-        assert ready, seen
-        seen += os.read(screen, 65_536).decode(errors="replace")
+        try:
+            yield _Screen(ours, process)
+        finally:
+            process.kill()
+            os.close(terminal)
+            os.close(ours)

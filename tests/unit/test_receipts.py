@@ -1,7 +1,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +10,6 @@ from leadloop.core.receipts import (
     Reading,
     read_receipt,
     says_duplicate,
-    without_personal_data,
     words,
 )
 from leadloop.core.verdicts import Call
@@ -493,44 +491,3 @@ def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
 def test_a_refusal_is_not_taken_for_a_duplicate(said: str) -> None:
     """A lead that the vendor refused must not count as one that it has."""
     assert not says_duplicate(said)
-
-
-@given(
-    st.integers(2_000_000, 9_999_999),
-    st.sampled_from(
-        [
-            phonenumbers.PhoneNumberFormat.E164,
-            phonenumbers.PhoneNumberFormat.NATIONAL,
-            phonenumbers.PhoneNumberFormat.INTERNATIONAL,
-            phonenumbers.PhoneNumberFormat.RFC3966,
-        ]
-    ),
-    st.text(st.characters(exclude_categories=("Nd", "Cs")), max_size=400),
-)
-def test_no_phone_number_is_left_in_the_vendor_s_words(number: int, form: int, said: str) -> None:
-    """In no way that numbers are written, wherever it stands."""
-    written = phonenumbers.format_number(phonenumbers.parse(f"+1415{number}"), form)
-    left = without_personal_data(f"{said} {written} {said}")
-    assert str(number)[3:] not in left
-    assert str(number)[:3] not in left
-    assert len(left) <= 300
-
-
-@given(st.text(min_size=1, max_size=40).filter(str.strip), st.text(max_size=20))
-def test_a_given_name_is_left_nowhere(name: str, said: str) -> None:
-    """In any case of letters, e-mail addresses too."""
-    left = without_personal_data(f"{said} {name} ann@example.com", name, None, " ")
-    assert name.strip() in ("…", " … …"[: len(name.strip())]) or name.strip() not in left
-    assert "@example" not in left
-
-
-def test_what_is_no_personal_data_stays() -> None:
-    """The reason must still tell what is wrong."""
-    said = "phone_number +14155552671 of Ann Example: max 12 characters (400)"
-    left = without_personal_data(said, "Ann Example")
-    assert left == "phone_number … of …: max 12 characters (400)"
-
-
-def test_a_long_answer_without_a_blank_is_read_at_once() -> None:
-    """A compact echo of a whole batch takes no minutes."""
-    assert len(without_personal_data("x" * 300_000)) == 300
