@@ -70,10 +70,10 @@ def test_all_is_well(leadloop: Callable[..., Ran], database: Database) -> None:
 def test_problems_of_a_campaign_without_a_row(
     leadloop: Callable[..., Ran], database: Database
 ) -> None:
-    """Where upstream forgot to insert the campaign, its opt-outs are told all the same."""
+    """Where upstream forgot to insert the campaign, its opt-outs are told, and what to insert."""
     books.opt_out(database, "A", campaign="NONE", requested_at="2026-01-01T00:00:00Z")
     ran = leadloop("status")
-    assert "leadloop disable --campaign NONE" in ran.out
+    assert "INSERT INTO leadloop.campaigns (campaign_id) VALUES ('NONE')" in ran.out
     assert "No campaign yet" in ran.out
 
 
