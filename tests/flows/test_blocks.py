@@ -95,6 +95,20 @@ def test_half_a_login_does_not_win(
     assert settled(RunSettings(block=name)).api_token == SecretStr("t")
 
 
+def test_what_is_empty_in_a_block_says_nothing(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Four empty parts are no login, and an empty address is none: the environment's count."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    monkeypatch.setenv("LEADLOOP_TIMEOUT", "3,4")
+    empty = SecretStr("")
+    LeadloopCredentials(client_id="", client_secret=empty, username="", password=empty).save(name)
+    LeadloopSettings(timeout="", lookback=0).save(name)
+    settings = settled(RunSettings(block=name))
+    assert (settings.api_token, settings.client_id) == (SecretStr("t"), None)
+    assert (settings.timeout, settings.lookback) == ("3,4", 0)
+
+
 def test_a_campaign_wins_over_all(database: Database, environment: Path, vendor: Handle) -> None:
     """Its row is nearest to it: four leads in batches of two are two requests."""
     books.add_campaign(database, batch_size=2)
