@@ -60,12 +60,17 @@ def chosen(
         UsageError: a name that is not in the table, or a table without an enabled campaign.
     """
     found = _found(connection, ids, defaults, or_else=_ENABLED)
-    if not found:
+    if found:
+        return found
+    if every(connection, None, defaults):
         raise UsageError(
-            "no campaign is enabled: add one to leadloop.campaigns (campaign_id is the vendor's"
-            " id), or load leads with `leadloop load FILE.csv --campaign C`"
+            "no campaign is enabled: set `enabled` in leadloop.campaigns, or name those that are"
+            " meant (--campaign)"
         )
-    return found
+    raise UsageError(
+        "there is no campaign: add one to leadloop.campaigns (campaign_id is the vendor's id), or"
+        " load leads with `leadloop load FILE.csv --campaign C`"
+    )
 
 
 def every(

@@ -1,10 +1,11 @@
 """Runs: written first, alive while they hold their lock, and buried by the next run if they die."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from db.database import Database, DatabaseError
 from leadloop.core.storable import dumps
 
 _OPEN = text("""
@@ -22,7 +23,7 @@ _STATE = text("SELECT state FROM leadloop.sync_runs WHERE run_id = :run")
 # A running run whose lock can be had is dead.
 _DEAD = text("""
 SELECT run_id FROM leadloop.sync_runs
- WHERE state = 'running' AND run_id <> :run
+ WHERE state = 'running' AND run_id IS DISTINCT FROM CAST(:run AS bigint)
    AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
  ORDER BY run_id
 """)
@@ -106,8 +107,8 @@ def is_running(connection: Connection, run_id: int) -> bool:
     return bool(connection.scalar(_STATE, {"run": run_id}) == "running")
 
 
-def dead(connection: Connection, *, run_id: int) -> list[int]:
-    """Every other run whose process is gone and that nobody has buried."""
+def dead(connection: Connection, *, run_id: int | None) -> list[int]:
+    """Every run, other than this one, whose process is gone and that nobody has buried."""
     return list(connection.scalars(_DEAD, {"run": run_id}))
 
 
@@ -129,3 +130,31 @@ def bury(connection: Connection, run_id: int) -> int | None:
     if not connection.execute(_BURY, {"run": run_id}).rowcount:
         return None
     return doubt_unanswered(connection, run_id)
+
+
+def bury_dead(database: Database, tell: Callable[..., None], *, run_id: int | None = None) -> None:
+    """Bury every dead run: what they had sent becomes in doubt.
+
+    Each in its own transaction: one that cannot be buried now stops neither us nor the rest.
+
+    Args:
+        database: where they are.
+        tell: takes a warning, as a logger does.
+        run_id: the run that looks, which is alive; None: no run does.
+
+    Raises:
+        DatabaseError: trouble that does not pass by itself.
+    """
+    with database.begin() as connection:
+        found = dead(connection, run_id=run_id)
+    for each in found:
+        try:
+            with database.begin() as connection:
+                doubted = bury(connection, each)
+        except DatabaseError as error:
+            if not error.passes:
+                raise
+            tell("dead run %d found; the next run tries again to settle its leads: %s", each, error)
+        else:
+            if doubted is not None:
+                tell("dead run %d found; %d leads that it had sent are in doubt", each, doubted)

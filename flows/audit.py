@@ -14,6 +14,7 @@ from leadloop.core.errors import RunError
 from tasks.audit import Audit, compare_books, read_listing, repair_books
 from tasks.blocks import RunSettings
 from tasks.listing import MOST_READINGS
+from tasks.progress import best_effort
 from tasks.workplace import Run
 
 COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
@@ -88,11 +89,12 @@ def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
             name: list(finding.samples) for name, finding in audit.findings.items() if finding.leads
         }
         _emit(campaign_id, summary["campaigns"][campaign_id])
-    create_table_artifact(
-        key="leadloop-audit",
-        table=_rows(summary),
-        description="The vendor's books beside ours: leads that differ, by kind.",
-    )
+    with best_effort():
+        create_table_artifact(
+            key="leadloop-audit",
+            table=_rows(summary),
+            description="The vendor's books beside ours: leads that differ, by kind.",
+        )
 
 
 def _emit(campaign_id: str, counted: Summary) -> None:

@@ -68,7 +68,7 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
 def server_address() -> str | None:
     """The API of the Prefect server that the environment or Prefect's profile names, if any."""
     address: str | None = PREFECT_API_URL.value()
-    return address
+    return address.rstrip("/") if address else None
 
 
 def require_server() -> None:
@@ -89,15 +89,21 @@ def require_server() -> None:
         ) from None
 
 
-def lets_anyone_in() -> bool:
-    """Whether the server of PREFECT_API_URL shows its blocks to one who does not log in."""
+def lets_anyone_in(address: str) -> bool | None:
+    """Whether a server shows its blocks to one who does not log in; None: it cannot be told.
+
+    Args:
+        address: of its API, without a slash at the end.
+    """
     try:
         answer = httpx.post(
-            f"{PREFECT_API_URL.value()}/block_documents/filter", json={"limit": 1}, timeout=10.0
-        )
+            f"{address}/block_documents/filter", json={"limit": 1}, timeout=10.0
+        ).status_code
     except httpx.TransportError:
+        return None
+    if answer in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return False
-    return answer.status_code == httpx.codes.OK
+    return True if answer == httpx.codes.OK else None
 
 
 def _trouble(error: Exception) -> str:

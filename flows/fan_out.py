@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -24,7 +25,7 @@ from tasks.blocks import RunSettings, settled
 from tasks.workplace import Workplace
 
 DEPLOYMENT = "sync-leads/default"
-#: Nobody has begun these: a worker that comes back takes them up.
+#: Nobody has begun these: a worker of their queue that comes back takes them up.
 _WAITING = [StateType.SCHEDULED, StateType.PAUSED]
 #: Prefect believes these to be at work, and goes on to believe it when their machine is gone.
 _AT_WORK = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -37,7 +38,8 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
     """Start a run of `sync-leads/default` for each campaign, and do not wait for it.
 
     A campaign whose last such run has not ended gets none: after downtime nothing piles up. One
-    that Prefect takes to be at work while its process is gone has ended.
+    that Prefect takes to be at work while its process is gone has ended, and one that waits in
+    another work queue than the deployment's counts for nothing.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
@@ -68,9 +70,13 @@ def _tag(campaign_id: str) -> str:
 
 def _is_unfinished(place: Workplace, campaign_id: str) -> bool:
     """Whether a run of this campaign waits, begins, or is at work; Postgres knows the last."""
-    if _runs(campaign_id, _WAITING):
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        waiting = _runs(client, deployment.id, campaign_id, _WAITING)
+        at_work = _runs(client, deployment.id, campaign_id, _AT_WORK)
+    # After a change of the work pool, what waits in the old one may wait for ever.
+    if any(run.work_queue_id == deployment.work_queue_id for run in waiting):
         return True
-    at_work = _runs(campaign_id, _AT_WORK)
     if any(_has_just_begun(run) for run in at_work):
         return True
     with place.database.begin() as connection:
@@ -81,13 +87,15 @@ def _has_just_begun(run: FlowRun) -> bool:
     return run.state is not None and datetime.now(UTC) - run.state.timestamp < _BEGINS_WITHIN
 
 
-def _runs(campaign_id: str, states: Sequence[StateType]) -> list[FlowRun]:
+def _runs(
+    client: SyncPrefectClient, deployment: UUID, campaign_id: str, states: Sequence[StateType]
+) -> list[FlowRun]:
     """The campaign's runs of the deployment in these states; of very many, the latest."""
-    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
-    tags = FlowRunFilterTags(all_=[_tag(campaign_id)])
-    with get_client(sync_client=True) as client:
-        ours = FlowRunFilterDeploymentId(any_=[client.read_deployment_by_name(DEPLOYMENT).id])
-        return client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(deployment_id=ours, state=state, tags=tags),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        )
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+            tags=FlowRunFilterTags(all_=[_tag(campaign_id)]),
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+    )

@@ -12,14 +12,13 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from leadloop.core.progress import nobody_watches, watcher
 from leadloop.core.windows import Window
 from leadloop.core.words import any_counted, in_words, stages, sums
-from tasks.progress import ProgressArtifacts
+from tasks.progress import ProgressArtifacts, best_effort
 
 Summary = dict[str, Any]
 
@@ -50,7 +49,7 @@ def run_name() -> str:
 def add_range(window: Window) -> None:
     """Put into a run's name the range that it reads, where that is known only once it has begun."""
     name = " ".join([run_name(), _moment("after", window.after), _moment("before", window.before)])
-    with _work_going_on(), get_client(sync_client=True) as client:
+    with best_effort(), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.get_id()), name=name)
 
 
@@ -77,7 +76,7 @@ def publish(flow: str, summary: Summary, *, page: str | None) -> None:
     parts = stages(summary) or {flow: summary}
     tables = [_table(name, part) for name, part in parts.items() if any_counted(part)]
     link = [f"[How the campaigns stand]({page})"] if page else []
-    with _work_going_on():
+    with best_effort():
         create_markdown_artifact(
             key=flow, markdown="\n\n".join([*tables, *link]), description=in_words(summary)
         )
@@ -111,15 +110,6 @@ def resource(campaign_id: str) -> dict[str, str]:
         "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
         "prefect.resource.name": campaign_id,
     }
-
-
-@contextmanager
-def _work_going_on() -> Iterator[None]:
-    """What Prefect cannot be told ends no run: Postgres knows what was done."""
-    try:
-        yield
-    except Exception as error:
-        get_run_logger().warning("Prefect could not be told: %s", type(error).__name__)
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from leadloop.core.errors import UsageError
 from leadloop.settings import Given, Settings, wrong
 
+# A form that is sent in empty leaves a text without a character.
+_SAYS_NOTHING = (None, "", SecretStr(""))
+
 
 def _as_in_settings(name: str) -> Any:
     """A field that says what the setting of that name is; where it is empty, others decide."""
@@ -125,7 +128,7 @@ def _blocks(name: str) -> Iterator[Given]:
 
 
 def _values(model: BaseModel) -> dict[str, Any]:
-    """What it says of settings."""
+    """What it says of settings: nothing by an empty text, as in the environment."""
     fields = Settings.model_fields.keys() & type(model).model_fields.keys()
     values = {name: getattr(model, name) for name in sorted(fields)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value not in _SAYS_NOTHING}

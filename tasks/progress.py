@@ -1,13 +1,19 @@
-"""Progress of long work as Prefect shows it: one progress artifact a thing that is being done."""
+"""Progress of long work as Prefect shows it: one progress artifact a thing that is being done.
+
+And what holds for whatever Prefect is told: the work does not depend on it.
+"""
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
 
 # Work that is over sooner has no bar: to tell Prefect takes as long as many batches.
 _EVERY_S = 10.0
@@ -56,10 +62,20 @@ class ProgressArtifacts:
                 self._context.run(_tell, label, bar)
 
 
+@contextmanager
+def best_effort() -> Iterator[None]:
+    """What Prefect cannot be told in this block ends no run: Postgres knows what was done."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning("Prefect could not be told: %s", type(error).__name__)
+
+
 def _tell(label: str, bar: _Bar) -> None:
-    if bar.artifact is None:
-        # Its type says that it may be a coroutine; outside of a loop it is none.
-        made = create_progress_artifact(progress=bar.percent, description=label)
-        bar.artifact = cast("UUID", made)
-    else:
-        update_progress_artifact(bar.artifact, progress=bar.percent)
+    with best_effort():
+        if bar.artifact is None:
+            # Its type says that it may be a coroutine; outside of a loop it is none.
+            made = create_progress_artifact(progress=bar.percent, description=label)
+            bar.artifact = cast("UUID", made)
+        else:
+            update_progress_artifact(bar.artifact, progress=bar.percent)

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from db import runs
-from db.database import Connection, Database, DatabaseError
+from db.database import Connection, Database
 from db.runs import Lifeline
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
@@ -134,29 +134,8 @@ def begin(place: Workplace, flow: str, campaign: Campaign) -> Run:
     run_id = place.lifeline.open(
         flow=flow, campaign_id=campaign.campaign_id, flow_run_id=flow_run.get_id()
     )
-    _bury_dead(place, run_id)
+    runs.bury_dead(place.database, place.log.warning, run_id=run_id)
     return Run(run_id=run_id, campaign=campaign, place=place)
-
-
-def _bury_dead(place: Workplace, run_id: int) -> None:
-    """Each in its own transaction: one that cannot be buried now stops neither us nor the rest."""
-    with place.database.begin() as connection:
-        dead = runs.dead(connection, run_id=run_id)
-    for each in dead:
-        try:
-            with place.database.begin() as connection:
-                doubted = runs.bury(connection, each)
-        except DatabaseError as error:
-            if not error.passes:
-                raise
-            place.log.warning(
-                "dead run %d found; the next run tries again to settle its leads: %s", each, error
-            )
-        else:
-            if doubted is not None:
-                place.log.warning(
-                    "dead run %d found; %d leads that it had sent are in doubt", each, doubted
-                )
 
 
 def end(run: Run, counted: Mapping[str, Any], error: BaseException | None) -> None:

@@ -101,6 +101,23 @@ def _plain(item: Any) -> Any:
     return json.dumps(item) if isinstance(item, dict) else item
 
 
+def leave_dead(database: Database, lead_id: str, campaign: str = CAMPAIGN) -> None:
+    """Make a lead that was created look as if its run had died before the answer."""
+    run(
+        database,
+        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', :campaign)",
+        campaign=campaign,
+    )
+    run(
+        database,
+        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
+        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = :lead AND campaign_id"
+        " = :campaign",
+        lead=lead_id,
+        campaign=campaign,
+    )
+
+
 def wait_until_blocked(database: Database, backends: int = 1) -> None:
     """Return when so many connections to this database wait for a lock."""
     query = """SELECT count(*) FROM pg_stat_activity

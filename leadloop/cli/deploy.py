@@ -13,16 +13,14 @@ def deploy() -> str:
     Raises:
         UsageError: no server is named, it is of no use, or it does not take prefect.yaml.
     """
-    if os.environ.get("PREFECT_API_URL"):
-        stage.require_prefect_url()
-    from flows.by_hand import require_server, server_address
-
-    address = server_address()
+    address = stage.prefect_address()
     if address is None:
         raise UsageError(
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"
             " http://127.0.0.1:4200/api; `prefect server start` starts one"
         )
+    from flows.by_hand import require_server
+
     require_server()
     whole_prefect.deploy(os.environ)
     return address

@@ -69,8 +69,9 @@ def examine(block: str | None = None) -> list[Finding]:
         settings = None if given is None else findings.look("settings", lambda: _read(stack, given))
         if settings is not None:
             _examine_with(settings, findings, stack)
-    if findings.look("Prefect", _ask_prefect):
-        findings.append(_open_server())
+    address = findings.look("Prefect", _ask_prefect)
+    if address is not None:
+        findings.append(_open_server(address))
     return findings
 
 
@@ -165,24 +166,27 @@ def _now(database: Database) -> datetime:
         return watermarks.now(connection)
 
 
-def _ask_prefect() -> tuple[str, bool]:
-    if not os.environ.get("PREFECT_API_URL"):
-        return "none set: a run by hand brings its own server", False
-    stage.require_prefect_url()
+def _ask_prefect() -> tuple[str, str | None]:
+    address = stage.prefect_address()
+    if address is None:
+        return "none set: a run by hand brings its own server", None
     from flows.by_hand import require_server
 
     require_server()
-    return "the server of PREFECT_API_URL answers", True
+    whose = "PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "Prefect's profile"
+    return f"the server of {whose} answers", address
 
 
-def _open_server() -> Finding:
+def _open_server(address: str) -> Finding:
     """Whether strangers may read what the server's blocks hold."""
     from flows.by_hand import lets_anyone_in
 
-    if lets_anyone_in():
-        said = (
-            "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"
-            " set PREFECT_SERVER_API_AUTH_STRING on it"
-        )
-        return Finding(name="Prefect's door", ok=True, said=said, warns=True)
-    return Finding(name="Prefect's door", ok=True, said="it lets in only whom it knows")
+    said = {
+        True: "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"
+        " set PREFECT_SERVER_API_AUTH_STRING on it",
+        False: "it lets in only whom it knows",
+        None: "it could not be told whether it lets in strangers: see that"
+        " PREFECT_SERVER_API_AUTH_STRING is set on it, for its blocks hold secrets",
+    }
+    lets_in = lets_anyone_in(address)
+    return Finding(name="Prefect's door", ok=True, said=said[lets_in], warns=lets_in is not False)

@@ -1,8 +1,9 @@
 """`leadloop forget`: a person has asked for their data to be removed."""
 
+import logging
 from collections.abc import Sequence
 
-from db import campaigns, forgetting, suppression
+from db import campaigns, forgetting, runs, suppression
 from db.database import Connection, Database
 from leadloop.core.errors import UsageError
 from leadloop.core.leads import InvalidLead, e164
@@ -15,7 +16,8 @@ def forget_leads(
 ) -> dict[str, int]:
     """Remove the personal data of leads, and see to it that they are never called again.
 
-    Their numbers stay suppressed, as keyed hashes; the vendor is told with the next disable.
+    Their numbers stay suppressed, as keyed hashes; the vendor is told with the next disable. A lead
+    that was on its way when its run died is in doubt from here on, and no longer on its way.
 
     Returns:
         How many were `forgotten`.
@@ -24,6 +26,7 @@ def forget_leads(
         UsageError: an id of which nothing is known, or a lead that a run is sending at this moment.
             Then none is forgotten.
     """
+    runs.bury_dead(database, logging.getLogger(__name__).warning)
     with database.begin() as connection:
         (campaign,) = campaigns.chosen(connection, [campaign_id], settings.campaign_rules())
         found = forgetting.find(connection, campaign_id, lead_ids)

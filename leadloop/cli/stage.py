@@ -197,6 +197,19 @@ def require_prefect_url() -> None:
         )
 
 
+def prefect_address() -> str | None:
+    """The API of the Prefect server that the environment or Prefect's profile names, if any.
+
+    Raises:
+        UsageError: the environment names something else.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        require_prefect_url()
+    from flows.by_hand import server_address
+
+    return server_address()
+
+
 @contextmanager
 def prefect_server() -> Iterator[PrefectServer]:
     """The server that PREFECT_API_URL names; where none is named, one of our own for the block.

@@ -1,5 +1,6 @@
 """`leadloop audit` as a person or a script meets it: real processes."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,13 @@ from db.database import Database
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.sandbox import Handle
 from tests import books
+from tests.books import CAMPAIGN
 from tests.conftest import Ran
 
 Leadloop = Callable[..., Ran]
+
+_GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
+_RECOVER = _GUIDE.read_text(encoding="utf-8").partition("## Recover\n")[2].partition("\n## ")[0]
 
 
 def test_differences_are_findings_not_failure(
@@ -49,6 +54,26 @@ def test_an_audit_that_could_not_be_completed_is_a_failure(
     assert (ran.code, ran.last["seen"], ran.last["missing_there"]) == (1, 1, 0)
     assert "never stood still" in ran.last["error"]
     assert "Traceback" not in ran.err
+
+
+def test_the_commands_of_a_recovery(
+    leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
+) -> None:
+    """Each that the guide names works while the campaign is off, as its first step has it."""
+    books.add_campaign(database, enabled=False)
+    books.add_leads(database, "a", "b")
+    leadloop("push", "--campaign", CAMPAIGN, PREFECT_API_URL=prefect)
+    books.run(database, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
+    books.opt_out(database, "a")
+    steps = re.findall(r"`leadloop ((?:audit|disable|backfill) [^`]*)`", _RECOVER)
+    assert len(steps) == 3
+    told = {"C": CAMPAIGN, "T": "2026-01-01T00:00Z", "NOW": "2026-01-02T00:00Z"}
+    for step in steps:
+        arguments = [told.get(word, word) for word in step.split()]
+        ran = leadloop(*arguments, PREFECT_API_URL=prefect)
+        assert ran.code == 0, ran.err
+    assert books.statuses(database) == {"a": "created", "b": "created"}
+    assert list(vendor.books.disabled(CAMPAIGN)) == ["a"]
 
 
 def test_an_audit_explains_itself(leadloop: Leadloop) -> None:

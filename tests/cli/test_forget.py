@@ -255,3 +255,20 @@ def test_all_or_nobody(leadloop: Callable[..., Ran], database: Database, status:
     ran = leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A", *more)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert books.value(database, "SELECT contact_name FROM leadloop.leads") == _NAME
+
+
+def test_a_lead_whose_run_is_dead(
+    leadloop: Callable[..., Ran], database: Database, vendor: Handle
+) -> None:
+    """Nobody is sending it any more: it is forgotten at once, and found at the vendor later."""
+    books.add_campaign(database)
+    books.add_leads(database, person("A"))
+    push_leads()
+    books.leave_dead(database, "A")
+    ran = leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A", "--json")
+    assert (ran.code, ran.last) == (0, {"forgotten": 1})
+    assert _NAME not in everything(database)
+    push_leads()
+    assert books.statuses(database) == {"A": "created"}
+    assert disable_leads()["disabled"] == 1
+    assert vendor.books.creations(CAMPAIGN) == {"A": 1}

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from db.database import Database
+from flows.by_hand import lets_anyone_in
 from flows.push import push_leads
 from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle
@@ -18,6 +19,7 @@ from leadloop.settings import Settings
 from tasks import blocks
 from tasks.blocks import LeadloopCredentials, LeadloopSettings, RunSettings, given, settled
 from tests import books
+from tests.client.listening import listening, response
 from tests.conftest import Ran
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -91,6 +93,20 @@ def test_half_a_login_does_not_win(
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
     LeadloopCredentials(client_id="c", username="u").save(name)
     assert settled(RunSettings(block=name)).api_token == SecretStr("t")
+
+
+def test_what_is_empty_in_a_block_says_nothing(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Four empty parts are no login, and an empty address is none: the environment's count."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    monkeypatch.setenv("LEADLOOP_TIMEOUT", "3,4")
+    empty = SecretStr("")
+    LeadloopCredentials(client_id="", client_secret=empty, username="", password=empty).save(name)
+    LeadloopSettings(timeout="", lookback=0).save(name)
+    settings = settled(RunSettings(block=name))
+    assert (settings.api_token, settings.client_id) == (SecretStr("t"), None)
+    assert (settings.timeout, settings.lookback) == ("3,4", 0)
 
 
 def test_a_campaign_wins_over_all(database: Database, environment: Path, vendor: Handle) -> None:
@@ -178,6 +194,41 @@ def test_a_server_finds_the_blocks_by_itself() -> None:
     """Where leadloop is installed, Prefect knows its blocks without `prefect block register`."""
     (entry,) = entry_points(group="prefect.collections", name="leadloop")
     assert entry.load() is blocks
+
+
+def test_doctor_looks_at_the_door_of_the_profile_s_server(
+    leadloop: Callable[..., Ran], prefect: str, environment: Path
+) -> None:
+    """A server that `prefect profile` names is warned of too, and with a slash at its end."""
+    home = environment / "prefect-home"
+    home.mkdir()
+    (home / "profiles.toml").write_text(
+        f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{prefect}/"\n'
+    )
+    said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
+    door = next(check for check in said if check["check"] == "Prefect's door")
+    assert (door["ok"], door["warns"]) == (True, True)
+    assert "it asks nobody who they are" in door["detail"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "open_to_all"),
+    [
+        ("200 OK", True),
+        ("401 Unauthorized", False),
+        ("403 Forbidden", False),
+        ("404 Not Found", None),
+        ("500 Internal Server Error", None),
+    ],
+)
+def test_whether_a_server_is_open_is_told_only_where_it_is_known(
+    answer: str, open_to_all: bool | None
+) -> None:
+    """What is neither a refusal nor an answer vouches for nothing."""
+    with listening(response(answer, "[]")) as server:
+        assert lets_anyone_in(server.url) is open_to_all
+    # Nobody is there any more.
+    assert lets_anyone_in(server.url) is None
 
 
 def test_doctor_says_where_values_come_from(

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from prefect import State
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Pending, Running
 
 from db.database import Database
@@ -98,6 +99,21 @@ def test_a_run_that_has_just_begun(
     books.add_campaign(database)
     begun(client, deployment, Pending())
     assert started() == 0
+
+
+def test_a_run_that_waits_in_the_pool_of_before(
+    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
+) -> None:
+    """After a change of the work pool nobody may take it up: its campaign gets one in the new."""
+    books.add_campaign(database)
+    for pool, runs in (("old", (1, 0)), ("new", (1, 0))):
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        client.create_deployment(
+            client.create_flow(sync_leads), DEPLOYMENT.partition("/")[2], work_pool_name=pool
+        )
+        assert (started(), started()) == runs
+    for pool in ("old", "new"):
+        client.delete_work_pool(pool)
 
 
 def test_a_run_of_something_else(

@@ -468,23 +468,6 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
     assert created(vendor) == dict.fromkeys(ids(5), 1)
 
 
-def leave_dead(database: Database, lead_id: str, campaign: str = books.CAMPAIGN) -> None:
-    """Make a lead that was created look as if its run had died before the answer."""
-    books.run(
-        database,
-        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', :campaign)",
-        campaign=campaign,
-    )
-    books.run(
-        database,
-        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
-        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = :lead AND campaign_id"
-        " = :campaign",
-        lead=lead_id,
-        campaign=campaign,
-    )
-
-
 CRASHED = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
 
 
@@ -495,7 +478,7 @@ def test_what_a_dead_run_was_sending_is_settled_at_once(
     books.add_campaign(database)
     books.add_leads(database, "sent", "unsent")
     push_leads()
-    leave_dead(database, "sent")
+    books.leave_dead(database, "sent")
     push_leads()
     assert books.statuses(database) == {"sent": "created", "unsent": "created"}
     assert created(vendor) == {"sent": 1, "unsent": 1}
@@ -509,7 +492,7 @@ def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vend
         books.add_leads(database, *lead_ids, campaign=campaign)
     push_leads()
     for campaign, lead_id in (("C1", "held"), ("C2", "free")):
-        leave_dead(database, lead_id, campaign)
+        books.leave_dead(database, lead_id, campaign)
     books.add_leads(database, "fresh")
     books.opt_out(database, "free", campaign="C2")
     with database.begin() as upstream:

@@ -3,13 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 from prefect import State
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 
 from db.database import Database
+from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
@@ -157,3 +159,20 @@ def test_long_work_shows_how_far_it_is(
     _, run = ran(push_leads)
     bar = artifacts(run)["progress"]
     assert (bar.data, bar.description) == (100.0, f"push {CAMPAIGN}")
+
+
+def test_no_work_depends_on_prefect(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hiccup of its server, when bars and tables are told, fails no push and no audit."""
+
+    def hiccup(*_: Any, **__: Any) -> None:
+        raise httpx.ReadTimeout("hiccup")
+
+    monkeypatch.setattr(SyncPrefectClient, "create_artifact", hiccup)
+    monkeypatch.setattr(PrefectClient, "create_artifact", hiccup)
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    books.add_campaign(database)
+    books.add_leads(database, "A")
+    assert push_leads()["created"] == 1
+    assert audit_leads(repair=True)["seen"] == 1

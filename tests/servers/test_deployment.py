@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+import yaml
 from sqlalchemy import make_url
 
 from db import schema
@@ -79,6 +80,13 @@ class Team:
         answer = self.ask("POST", "events/filter", {"filter": {"event": {"name": [name]}}})
         events: list[dict[str, Any]] = answer["events"]
         return events
+
+    def let_end(self, flow_id: str, state: str, *, pause_s: float) -> str:
+        """Have a run of a flow end in a state, and wait for a while. Returns the run's id."""
+        run: str = self.ask("POST", "flow_runs/", {"flow_id": flow_id})["id"]
+        self.ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+        time.sleep(pause_s)
+        return run
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """What Prefect's API answers; None where it says nothing."""
@@ -163,6 +171,24 @@ def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
     assert wrong == [_resource("FAILS")]
 
 
+def test_silence_is_told(team: Team) -> None:
+    """So long after the last run that ended, however it ended; and where none ever did."""
+    automations = yaml.safe_load((_CHECKOUT / "automations.yaml").read_text())["automations"]
+    pushes, polls = (
+        next(each for each in automations if each["name"].startswith(f"leadloop: no {what} "))
+        for what in ("push", "poll")
+    )
+    for automation in (pushes, polls):
+        # The least that Prefect allows.
+        automation["trigger"]["within"] = 10
+        team.ask("POST", "automations/", automation)
+    flow = team.ask("POST", "flows/", {"name": "push-leads"})["id"]
+    # Together longer than what is too long.
+    ended = [team.let_end(flow, state, pause_s=2) for state in ("COMPLETED", "FAILED") * 4]
+    assert _wait_for(lambda: _told(team, pushes["name"])) == [f"prefect.flow-run.{ended[-1]}"]
+    assert "nothing" in _told(team, polls["name"])
+
+
 def test_a_worker_that_is_killed(team: Team) -> None:
     """Its flow process lives on for a while, beside the next run, and nobody is created twice."""
     team.carry_out("make deploy")
@@ -212,12 +238,13 @@ def _scheduled(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _told(team: Team, automation: str) -> list[str]:
-    """Of what an operator was told by an automation so far."""
-    return [
-        event["payload"]["triggering_event"]["resource"]["prefect.resource.id"]
+    """Of what an operator was told by an automation so far; of no event: "nothing"."""
+    events = [
+        event["payload"]["triggering_event"]
         for event in team.events("prefect.automation.triggered")
         if event["resource"]["prefect.resource.name"] == automation
     ]
+    return [event["resource"]["prefect.resource.id"] if event else "nothing" for event in events]
 
 
 def _answers(page: str, server: "subprocess.Popen[bytes]") -> list[str]:
