@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,15 +207,17 @@ class _Screen:
 
     def until(self, *words: str) -> str:
         """Return a screen that shows them all."""
-        while True:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             for shown in self._written.split(_HOME)[1:]:
                 if all(word in shown for word in words):
                     self._written = ""
                     assert len(shown.splitlines()) <= 24
                     return shown
-            ready, _, _ = select.select([self._terminal], [], [], 60)
-            assert ready, self._written
-            self._written += os.read(self._terminal, 65_536).decode(errors="replace")
+            ready, _, _ = select.select([self._terminal], [], [], 1)
+            if ready:
+                self._written += os.read(self._terminal, 65_536).decode(errors="replace")
+        raise AssertionError(f"never on the screen: {words}; {self._written}")
 
 
 @contextmanager
