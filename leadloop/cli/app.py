@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -202,7 +203,9 @@ def forget(
         _print_json(counts)
     else:
         out.print(tables.counted(f"of {campaign}", counts))
-    print("The vendor is told by the next `leadloop disable`.", file=sys.stderr)
+    # With its name: runs that name none leave out what is not enabled.
+    told_by = f"leadloop disable --campaign {shlex.quote(campaign)}"
+    print(f"The vendor is told by `{told_by}`, or a schedule's next one.", file=sys.stderr)
 
 
 @app.command()
