@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
