@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install")
+_PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet", "--quiet", "install")
 
 
 def environment(name: str, root: Path) -> Path:
