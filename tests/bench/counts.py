@@ -41,8 +41,8 @@ def requests(stage: Stage, amount: int, _: int) -> list[Section]:
         Figure(what=f"disable of {opted_out:,} leads", measured=f"{disable:,}"),
     ]
     conditions = (
-        f"Batches and pages of {_PAGE}; counted by the sandbox. The idle poll has no lookback, which"
-        " would read the outcomes of a moment ago again."
+        f"Batches and pages of {_PAGE}; counted by the sandbox. The idle poll has no lookback: with"
+        " one it would read the outcomes of a moment ago again."
     )
     return [Section(title="Requests", conditions=conditions, figures=figures)]
 
