@@ -47,7 +47,8 @@ def claim(stage: Stage, _: int, __: int) -> list[Section]:
     return [
         Section(
             title="The claim of a batch",
-            conditions=f"Claims of {_BATCH}, {_NEW // _BATCH} of each table, in turns; medians.",
+            conditions=f"Claims of {_BATCH}, {_NEW // _BATCH} of each table, in turns; medians. The"
+            " first claim of a run still meets all that a transaction elsewhere keeps in the index.",
             figures=figures,
         )
     ]
@@ -97,37 +98,53 @@ def _churn(database: Database) -> None:
     """Leads come and go as in a day: claimed, and recorded as created."""
     _add(database, "new", 4 * _LARGE, _CHURN)
     run_id = _run(database)
+    claims = _Claims(run_id)
     with database.session() as connection:
-        for number in range(_CHURN // 1000):
-            _send(connection, run_id, number, 1000)
+        for _ in range(_CHURN // 1000):
+            claims.send(connection, 1000)
 
 
 def _in_turns(small: Database, large: Database) -> tuple[list[float], list[float]]:
-    runs = [_run(database) for database in (small, large)]
+    runs = [_Claims(_run(database)) for database in (small, large)]
     taken: tuple[list[float], list[float]] = ([], [])
     with small.session() as first, large.session() as second:
-        for number in range(_NEW // _BATCH):
-            for connection, run_id, times in zip((first, second), runs, taken, strict=True):
-                times.append(_send(connection, run_id, number, _BATCH))
+        for _ in range(_NEW // _BATCH):
+            for connection, claims, times in zip((first, second), runs, taken, strict=True):
+                times.append(claims.send(connection, _BATCH))
     return taken
 
 
-def _send(connection: Connection, run_id: int, number: int, most: int) -> float:
-    """Claim, and record as created; what the claim took, seconds."""
-    began = time.monotonic()
-    claimed = leads.claim(
-        connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=number, most=most
-    )
-    took = time.monotonic() - began
-    assert len(claimed.leads) == most
-    batch = leads.Batch(
-        campaign_id=CAMPAIGN,
-        run_id=run_id,
-        claim_no=number,
-        lead_ids=[lead.lead_id for lead in claimed.leads],
-    )
-    assert leads.record_created(connection, batch) == most
-    return took
+class _Claims:
+    """The claims of one run, each of which goes on where the last one ended, as a push does."""
+
+    def __init__(self, run_id: int) -> None:
+        self._run_id = run_id
+        self._number = 0
+        self._last = 0
+
+    def send(self, connection: Connection, most: int) -> float:
+        """Claim, and record as created; what the claim took, seconds."""
+        self._number += 1
+        began = time.monotonic()
+        claimed = leads.claim(
+            connection,
+            campaign_id=CAMPAIGN,
+            run_id=self._run_id,
+            claim_no=self._number,
+            most=most,
+            after=self._last,
+        )
+        took = time.monotonic() - began
+        self._last = claimed.last
+        assert len(claimed.leads) == most
+        batch = leads.Batch(
+            campaign_id=CAMPAIGN,
+            run_id=self._run_id,
+            claim_no=self._number,
+            lead_ids=[lead.lead_id for lead in claimed.leads],
+        )
+        assert leads.record_created(connection, batch) == most
+        return took
 
 
 def _run(database: Database) -> int:

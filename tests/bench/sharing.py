@@ -37,7 +37,11 @@ def _shared(stage: Stage, processes: int) -> Figure:
         environment = stage.environment(vendor, RATE_LIMIT=limit, BATCH_SIZE="1")
         running = [
             subprocess.Popen(
-                command, env=environment, cwd=stage.directory, stderr=subprocess.DEVNULL
+                command,
+                env=environment,
+                cwd=stage.directory,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             for _ in range(processes)
         ]
