@@ -48,7 +48,7 @@ def claim(stage: Stage, _: int, __: int) -> list[Section]:
         Section(
             title="The claim of a batch",
             conditions=f"Claims of {_BATCH}, {_NEW // _BATCH} of each table, in turns; medians. The"
-            " first claim of a run still meets all that a transaction elsewhere keeps in the index.",
+            " first claim of a run still meets all that a transaction elsewhere keeps in it.",
             figures=figures,
         )
     ]
