@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
-              --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+              --generate-hashes --no-annotate \
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help

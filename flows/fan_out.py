@@ -1,7 +1,7 @@
 """`fan-out`: every campaign gets a run of its own, which can be seen and retried by itself."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect import flow
@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 
-from db import runs
+from db import runs, watermarks
 from flows.campaigns import chosen
 from flows.telling import Summary, completed, run_name
 from tasks import workplace
@@ -77,14 +77,15 @@ def _is_unfinished(place: Workplace, campaign_id: str) -> bool:
     # After a change of the work pool, what waits in the old one may wait for ever.
     if any(run.work_queue_id == deployment.work_queue_id for run in waiting):
         return True
-    if any(_has_just_begun(run) for run in at_work):
-        return True
     with place.database.begin() as connection:
+        now = watermarks.now(connection)
+        if any(_has_just_begun(run, now) for run in at_work):
+            return True
         return bool(runs.alive(connection, [str(run.id) for run in at_work]))
 
 
-def _has_just_begun(run: FlowRun) -> bool:
-    return run.state is not None and datetime.now(UTC) - run.state.timestamp < _BEGINS_WITHIN
+def _has_just_begun(run: FlowRun, now: datetime) -> bool:
+    return run.state is not None and now - run.state.timestamp < _BEGINS_WITHIN
 
 
 def _runs(

@@ -1,7 +1,8 @@
 """Push and poll against the floor, the peers and the tutorial."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean
 
 from tests.bench.report import Figure, Section, ratios, times
@@ -11,61 +12,70 @@ from tests.bench.yardsticks import DLT, DRT, FLOOR, SINGER, TUTORIAL, Yardstick
 #: Seconds in which a vendor across the internet answers; at 0 the sandbox answers in some 2 ms.
 _LATENCIES = (0.0, 0.1)
 _TUTORIAL_LEADS = 200
-#: How many times as long as leadloop a poll by these should take.
-_AT_LEAST = {"dlt": 5.0, "singer": 3.0}
+#: How many times as long as leadloop some of them should take.
+_AT_LEAST = {("poll", "dlt"): 5.0, ("poll", "singer"): 3.0}
 Seconds = Mapping[str, Sequence[float]]
+Turn = Callable[[Stage, Vendor, int, Sequence[Yardstick], Mapping[str, list[float]]], None]
 
 
 def push(stage: Stage, amount: int, turns: int) -> list[Section]:
     """Batches of 100, with claims, states and budget kept."""
-    sections = []
-    for latency in _LATENCIES:
-        peers = (DLT, DRT) if latency == 0 else (DLT,)
-        taken: defaultdict[str, list[float]] = defaultdict(list)
-        for _ in range(turns):
-            with stage.vendor(latency=latency) as vendor:
-                _push_turn(stage, vendor, amount, peers, taken)
-        figures = [
-            _floor(taken),
-            _ours(taken, "leadloop push", bound=1.5),
-            *(_peer(taken, peer) for peer in peers),
-        ]
-        if latency == 0:
-            figures.append(_tutorial(stage, amount, taken["leadloop"]))
-        sections.append(
-            Section(
-                title=f"Push, {_told(latency)}",
-                conditions=f"{amount:,} leads in batches of 100, {turns} turns, 4 requests at once,"
-                " start-up aside.",
-                figures=figures,
-            )
-        )
-    return sections
+    at_once, from_afar = (_compared(stage, amount, turns, _PUSH, latency) for latency in _LATENCIES)
+    tutorial = _tutorial(stage, amount, at_once.taken["leadloop"])
+    return [at_once.section(tutorial), from_afar.section()]
 
 
 def poll(stage: Stage, amount: int, turns: int) -> list[Section]:
     """Outcomes with two attempts each, pages of 100, to typed tables."""
-    sections = []
-    for latency in _LATENCIES:
-        peers = (DLT, SINGER) if latency == 0 else (DLT,)
-        taken: defaultdict[str, list[float]] = defaultdict(list)
-        for _ in range(turns):
-            with stage.vendor(latency=latency) as vendor:
-                _poll_turn(stage, vendor, amount, peers, taken)
-        figures = [
-            _floor(taken),
-            _ours(taken, "leadloop poll", bound=1.3),
-            *(_peer(taken, peer, at_least=_AT_LEAST[peer.name]) for peer in peers),
-        ]
-        sections.append(
-            Section(
-                title=f"Poll, {_told(latency)}",
-                conditions=f"{amount:,} outcomes with two attempts each, pages of 100, {turns}"
-                " turns, 4 requests at once, start-up aside.",
-                figures=figures,
-            )
+    return [_compared(stage, amount, turns, _POLL, latency).section() for latency in _LATENCIES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is compared: `peers` without latency, the first of them also with it."""
+
+    name: str
+    of_what: str
+    bound: float
+    peers: Sequence[Yardstick]
+    turn: Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """What everybody took, seconds a turn by name."""
+
+    work: _Work
+    title: str
+    conditions: str
+    peers: Sequence[Yardstick]
+    taken: Seconds
+
+    def section(self, *more: Figure) -> Section:
+        """As it is reported."""
+        ours = _ours(self.taken, f"leadloop {self.work.name}", bound=self.work.bound)
+        peers = (
+            _peer(self.taken, peer, at_least=_AT_LEAST.get((self.work.name, peer.name)))
+            for peer in self.peers
         )
-    return sections
+        figures = [_floor(self.taken), ours, *peers, *more]
+        return Section(title=self.title, conditions=self.conditions, figures=figures)
+
+
+def _compared(stage: Stage, amount: int, turns: int, work: _Work, latency: float) -> _Compared:
+    peers = work.peers[:1] if latency else work.peers
+    taken: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(turns):
+        with stage.vendor(latency=latency) as vendor:
+            work.turn(stage, vendor, amount, peers, taken)
+    return _Compared(
+        work=work,
+        title=f"{work.name.capitalize()}, {_told(latency)}",
+        conditions=f"{amount:,} {work.of_what}, {turns} turns, 4 requests at once (dlt's push: 20),"
+        " start-up aside.",
+        peers=peers,
+        taken=taken,
+    )
 
 
 def _push_turn(
@@ -112,6 +122,22 @@ def _poll_turn(
     taken["floor"].append(mean((before, other(FLOOR))))
     for peer in peers:
         taken[peer.name].append(other(peer))
+
+
+_PUSH = _Work(
+    name="push",
+    of_what="leads in batches of 100",
+    bound=1.5,
+    peers=(DLT, DRT),
+    turn=_push_turn,
+)
+_POLL = _Work(
+    name="poll",
+    of_what="outcomes with two attempts each, pages of 100",
+    bound=1.3,
+    peers=(DLT, SINGER),
+    turn=_poll_turn,
+)
 
 
 def _floor(taken: Seconds) -> Figure:
