@@ -3,12 +3,15 @@
 import pandas as pd
 import streamlit as st
 
+# By these a spreadsheet takes a cell for a formula, and would carry it out.
+_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def as_csv(name: str, title: str, frame: pd.DataFrame) -> None:
     """A button for `leadloop-<name>.csv`: plain figures, without the formats of the screen."""
     st.download_button(
         "CSV",
-        frame.to_csv(index=False),
+        frame.map(harmless).to_csv(index=False),
         f"leadloop-{name}.csv",
         "text/csv",
         key=f"csv-{name}",
@@ -17,3 +20,10 @@ def as_csv(name: str, title: str, frame: pd.DataFrame) -> None:
         type="tertiary",
         on_click="ignore",
     )
+
+
+def harmless(cell: object) -> object:
+    """It as a spreadsheet may have it: ids, names and the vendor's words are anybody's."""
+    if isinstance(cell, str) and cell.startswith(_BEGINS_A_FORMULA):
+        return f"'{cell}"
+    return cell
