@@ -181,9 +181,9 @@ def show_plan(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def _planned(title: str, plan: Mapping[str, Any]) -> Table:
-    table = _titled(title)
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = _titled(title, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     for name, value in sums(plan).items():
         table.add_row(name.replace("_", " "), f"{value:,}")
         for reason, amount in plan.get(_REASONS.get(name, ""), {}).items():
