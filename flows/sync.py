@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.campaigns import CampaignsFailed, chosen, with_summary
 from flows.disable import disable_leads
@@ -81,7 +82,10 @@ def _do_stages(
     """Run the stages as flows of their own; what they did goes into `summary`."""
     for name, stage in _STAGES.items() if ids else ():
         try:
-            summary[name] = stage(campaigns=list(ids), settings=settings)
+            # The whole run's heartbeat is theirs too: they live and die with its process, and each
+            # one of their own would end a stage a second late.
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                summary[name] = stage(campaigns=list(ids), settings=settings)
         except UsageError:
             raise
         except RunError as error:

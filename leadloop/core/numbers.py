@@ -9,4 +9,4 @@ NUMBER_OPTED_OUT = "its phone number has opted out under another lead"
 
 def number_key(secret: bytes, e164: str) -> bytes:
     """What a number in E.164 is suppressed under."""
-    return hmac.digest(secret, e164.encode(), hashlib.sha256)
+    return hmac.new(secret, e164.encode(), hashlib.sha256).digest()

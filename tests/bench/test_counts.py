@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from sqlalchemy import Connection, text
 
 from db import leads
@@ -12,6 +13,7 @@ from db.database import Database
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
+from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from tests import books
 from tests.bench import report
@@ -32,6 +34,21 @@ def test_no_request_is_made_that_the_work_does_not_need(
     poll_outcomes()
     assert poll_outcomes()["requests"] == 1
     assert len(vendor.requests) == 5 + 1 + 1
+
+
+@pytest.mark.usefixtures("environment", "vendor")
+def test_a_sync_waits_for_one_heartbeat(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each ends its flow run up to a second late, and a sync's stages live and die with it."""
+    books.add_campaign(database)
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}),
+        caplog.at_level("DEBUG", logger="prefect.flow_runs"),
+    ):
+        assert sync_leads().keys() == {"disable", "push", "poll"}
+    begun = [line for line in caplog.messages if "Started flow run heartbeat" in line]
+    assert len(begun) == 1
 
 
 def test_a_lead_writes_few_records_to_the_log_of_postgres(database: Database) -> None:
