@@ -1,5 +1,6 @@
 """What every flow does: one run a campaign, turns between them, one sum at the end."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -19,6 +20,10 @@ from tasks.workplace import Run, Workplace, in_one_line
 # run stays at a few hundred tasks, however long the backlog.
 _FIRST_SHARE = 20
 _SHARES = 50
+
+# What has been imported stays until the process ends: that it is looked through for garbage again
+# and again, and once more at the end, took a sixth of a run that finds nothing to do.
+gc.freeze()
 
 
 class Work(Protocol):

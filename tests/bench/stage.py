@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 from db import schema
 from db.database import Database
@@ -28,6 +29,7 @@ from tests import books
 CAMPAIGN = "bench"
 TOKEN = "sandbox-token"
 _BIN = Path(sys.executable).parent
+_DEPLOYMENTS = Path(__file__).parents[2] / "prefect.yaml"
 _AT_ONCE = 2000
 _SPREAD = timedelta(minutes=9)
 _LEADS = """
@@ -162,7 +164,7 @@ class Stage:
             process.wait()
 
     def environment(self, vendor: Vendor, **settings: str) -> dict[str, str]:
-        """What leadloop reads from the environment here; `settings` without their prefix."""
+        """That of a deployed run; `settings` of leadloop without their prefix."""
         given = {
             "DATABASE_URL": self.database_url,
             "API_URL": vendor.url,
@@ -172,7 +174,7 @@ class Stage:
             **settings,
         }
         ours = {f"LEADLOOP_{name}": value for name, value in given.items()}
-        return {**os.environ, **ours, "PREFECT_API_URL": self._prefect_url}
+        return {**os.environ, **_deployed(), **ours, "PREFECT_API_URL": self._prefect_url}
 
     def leadloop(self, vendor: Vendor, *arguments: str, **settings: str) -> Ran:
         """Run a command of ours; its last line is JSON."""
@@ -188,6 +190,13 @@ class Stage:
             flow=flow,
         )
         return took
+
+
+def _deployed() -> dict[str, str]:
+    """What the deployments of `prefect.yaml` put into the environment of their runs."""
+    first = yaml.safe_load(_DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"][0]
+    variables: dict[str, str] = first["work_pool"]["job_variables"]["env"]
+    return variables
 
 
 def outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
