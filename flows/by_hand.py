@@ -21,6 +21,7 @@ from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
+from flows.telling import summary_of
 from leadloop.core.errors import UsageError
 from leadloop.core.progress import Watcher, watcher
 
@@ -59,8 +60,7 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
         # The heartbeat tells a server that a worker's process lives; here it would make every run
         # end a second late.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            summary: dict[str, Any] = FLOWS[name](**parameters)
-            return summary
+            return summary_of(FLOWS[name], **parameters)
     finally:
         watcher.reset(token)
 

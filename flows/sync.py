@@ -11,7 +11,7 @@ from flows.campaigns import CampaignsFailed, chosen, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
-from flows.telling import Summary, completed, publish, run_name
+from flows.telling import Summary, completed, publish, run_name, summary_of
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError, UsageError
 from tasks import workplace
@@ -47,7 +47,10 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         error: BaseException | None = RunError("the run was stopped before it was done")
         try:
             ids = [run.campaign.campaign_id for run in runs]
-            _do_stages(ids, settings, summary, failures)
+            # The whole run's heartbeat is theirs too: they live and die with its process, and each
+            # one of their own would end a stage a second late.
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                _do_stages(ids, settings, summary, failures)
             error = CampaignsFailed(failures, summary) if failures else None
         except BaseException as stop:
             raise with_summary(stop, summary) from None
@@ -82,10 +85,7 @@ def _do_stages(
     """Run the stages as flows of their own; what they did goes into `summary`."""
     for name, stage in _STAGES.items() if ids else ():
         try:
-            # The whole run's heartbeat is theirs too: they live and die with its process, and each
-            # one of their own would end a stage a second late.
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                summary[name] = stage(campaigns=list(ids), settings=settings)
+            summary[name] = summary_of(stage, campaigns=list(ids), settings=settings)
         except UsageError:
             raise
         except RunError as error:

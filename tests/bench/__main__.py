@@ -31,9 +31,11 @@ def main() -> None:
         Path(directory).chmod(0o755)
         with staged(Path(directory)) as stage:
             for name in names:
+                machine = report.machine()
                 sections = _PARTS[name](stage, amount, turns)
-                print(*sections, sep="\n", flush=True)
-                report.write(sections)
+                told = {section.title: section.told(machine) for section in sections}
+                print(*told.values(), sep="\n", flush=True)
+                report.write(told)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def wal(stage: Stage, amount: int, _: int) -> list[Section]:
         told("the push: claimed, and recorded as created", pushed),
         told("**insert and push**", inserted + pushed),
         told("the poll: an outcome and two attempts", polled),
+        told("**the whole life of a lead**", inserted + pushed + polled),
         Figure(
             what="`leadloop.leads` on disk after it, indexes included",
             measured=f"{size / amount:,.0f} bytes a lead",

@@ -38,17 +38,19 @@ CREATE TABLE bench_floor.attempts (
 _own = threading.local()
 
 
-def push(connection: Any) -> None:
+def push(connection: Any) -> dict[str, int]:
     """Read, send in threads, and copy the ids that were sent."""
     sent = io.StringIO()
     with ThreadPoolExecutor(_THREADS) as pool:
         for ids in pool.map(_create, _batches(connection)):
             sent.write("\n".join(ids) + "\n")
     sent.seek(0)
-    connection.cursor().copy_expert("COPY bench_floor.sent FROM STDIN", sent)
+    cursor = connection.cursor()
+    cursor.copy_expert("COPY bench_floor.sent FROM STDIN", sent)
+    return {"leads": cursor.rowcount}
 
 
-def poll(connection: Any) -> None:
+def poll(connection: Any) -> dict[str, int]:
     """Read the pages in threads, and copy what is on them."""
     outcomes, attempts = io.StringIO(), io.StringIO()
     first = _page(1)
@@ -58,9 +60,12 @@ def poll(connection: Any) -> None:
             for result in page["results"]:
                 outcomes.write(_line(_outcome(result)))
                 attempts.writelines(map(_line, _attempts(result)))
+    rows, cursor = {}, connection.cursor()
     for table, lines in (("outcomes", outcomes), ("attempts", attempts)):
         lines.seek(0)
-        connection.cursor().copy_expert(f"COPY bench_floor.{table} FROM STDIN", lines)
+        cursor.copy_expert(f"COPY bench_floor.{table} FROM STDIN", lines)
+        rows[table] = cursor.rowcount
+    return rows
 
 
 def _batches(connection: Any) -> Iterator[list[Any]]:
@@ -145,8 +150,8 @@ def main() -> None:
     connection.autocommit = True
     connection.cursor().execute(_TABLES)
     began = time.monotonic()
-    {"push": push, "poll": poll}[sys.argv[1]](connection)
-    print(json.dumps({"seconds": time.monotonic() - began}))
+    rows = {"push": push, "poll": poll}[sys.argv[1]](connection)
+    print(json.dumps({"seconds": time.monotonic() - began, "rows": rows}))
 
 
 if __name__ == "__main__":

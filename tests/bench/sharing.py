@@ -45,7 +45,11 @@ def _shared(stage: Stage, processes: int) -> Figure:
             )
             for _ in range(processes)
         ]
-        assert [process.wait() for process in running] == [0] * processes
+        try:
+            assert [process.wait() for process in running] == [0] * processes
+        finally:
+            for process in running:
+                process.kill()
         used, refused = _judged(vendor)
     return Figure(
         what=f"{processes} process{'es' if processes > 1 else ''}",

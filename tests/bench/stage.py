@@ -62,7 +62,11 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], directory
         process = subprocess.Popen(
             command, env=environment, cwd=directory, stdout=out, stderr=errors
         )
-        _, status, used = os.wait4(process.pid, 0)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began
         out.seek(0)
@@ -129,7 +133,7 @@ class Stage:
         books.add_campaign(self.database, CAMPAIGN)
 
     def load(self) -> None:
-        """The same leads as ours, `new`."""
+        """The same leads as ours, `new`; see also `settle`."""
         columns = "lead_id, phone_number, contact_name, state_code, custom_fields"
         books.run(
             self.database,
@@ -137,7 +141,6 @@ class Stage:
                 SELECT :campaign, {columns} FROM bench.leads""",
             campaign=CAMPAIGN,
         )
-        self.settle()
 
     def settle(self) -> None:
         """Statistics as autovacuum would have them, and no checkpoint in the middle of a turn."""
@@ -155,6 +158,7 @@ class Stage:
             stdout=subprocess.PIPE,
             text=True,
             cwd=self.directory,
+            env=_bare(self.directory),
         )
         assert process.stdout is not None
         try:
@@ -174,7 +178,11 @@ class Stage:
             **settings,
         }
         ours = {f"LEADLOOP_{name}": value for name, value in given.items()}
-        return {**os.environ, **_deployed(), **ours, "PREFECT_API_URL": self._prefect_url}
+        return {**self.bare(), **_deployed(), **ours}
+
+    def bare(self) -> dict[str, str]:
+        """An environment with nothing of the user's settings, and our Prefect server."""
+        return {**_bare(self.directory), "PREFECT_API_URL": self._prefect_url}
 
     def leadloop(self, vendor: Vendor, *arguments: str, **settings: str) -> Ran:
         """Run a command of ours; its last line is JSON."""
@@ -190,6 +198,12 @@ class Stage:
             flow=flow,
         )
         return took
+
+
+def _bare(directory: Path) -> dict[str, str]:
+    foreign = ("LEADLOOP_", "PREFECT_", "PG")
+    own = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return {**own, "PREFECT_HOME": str(directory / "prefect")}
 
 
 def _deployed() -> dict[str, str]:
@@ -253,11 +267,10 @@ def staged(directory: Path) -> Iterator[Stage]:
 def _prefect(directory: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    home = {**os.environ, "PREFECT_HOME": str(directory / "prefect")}
     with (directory / "prefect.log").open("w") as log:
         process = subprocess.Popen(
             [_BIN / "prefect", "server", "start", "--port", str(port), "--no-ui"],
-            env=home,
+            env=_bare(directory),
             stdout=log,
             stderr=log,
         )

@@ -3,7 +3,6 @@
 What they read from the environment and print is told in tests/bench/peers/environments.py.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -35,12 +34,17 @@ class Yardstick:
         stage: Stage,
         vendor: Vendor,
         work: str,
+        amount: int,
         *,
         campaign: str = CAMPAIGN,
         after: datetime = _EPOCH,
         before: datetime = _EPOCH,
     ) -> Ran:
-        """Have it `poll` what was processed from `after` to `before`, or `push` `bench.leads`."""
+        """Have it `poll` what was processed from `after` to `before`, or `push` `bench.leads`.
+
+        Raises:
+            RuntimeError: it failed, or has not done all of the work.
+        """
         python = environment(self.name, _venvs()) if self.is_peer else Path(sys.executable)
         scratch = stage.directory / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -57,8 +61,10 @@ class Yardstick:
             "BENCH_SCHEMA": f"bench_{self.name}",
             "BENCH_WORK": str(scratch),
         }
-        prefect = {"PREFECT_API_URL": stage.environment(vendor)["PREFECT_API_URL"]}
-        return run([python, self.script, work], {**_bare(), **prefect, **given}, stage.directory)
+        ran = run([python, self.script, work], {**stage.bare(), **given}, stage.directory)
+        if ran.said.get("rows") != _all(work, amount):
+            raise RuntimeError(f"{self.name} {work} was to do {amount:,} and said {ran.said}")
+        return ran
 
 
 FLOOR = Yardstick(name="floor", script=_HERE / "floor.py")
@@ -68,8 +74,8 @@ DLT, DRT, SINGER = (
 )
 
 
-def _bare() -> Mapping[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith("LEADLOOP_")}
+def _all(work: str, amount: int) -> Mapping[str, int]:
+    return {"leads": amount} if work == "push" else {"outcomes": amount, "attempts": 2 * amount}
 
 
 def _libpq(url: str) -> str:

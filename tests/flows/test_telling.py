@@ -1,14 +1,19 @@
 """What a run says of itself in Prefect's page: its name, its final state, its artifacts."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, ClassVar
 
 import httpx
 import pytest
+import requests
 from prefect import State
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from db.database import Database
 from flows.audit import audit_leads
@@ -176,3 +181,56 @@ def test_no_work_depends_on_prefect(
     books.add_leads(database, "A")
     assert push_leads()["created"] == 1
     assert audit_leads(repair=True)["seen"] == 1
+
+
+class _Forgetful(BaseHTTPRequestHandler):
+    """Hands on to Prefect whatever is asked, and loses its answer to the first final state."""
+
+    protocol_version = "HTTP/1.1"
+    api: ClassVar[str]
+    lost: ClassVar[list[str]]
+
+    def _hand_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {key: value for key, value in self.headers.items() if key != "Host"}
+        answer = requests.request(self.command, self.api + self.path, data=body, headers=headers)
+        if self.path.endswith("/set_state") and b"COMPLETED" in body and not self.lost:
+            self.lost.append(self.path)
+            self.close_connection = True
+            return
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_GET = do_POST = do_PATCH = _hand_on  # noqa: N815 - the names that http.server looks for
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def forgetful(prefect: str) -> Iterator[type[_Forgetful]]:
+    """A way to Prefect on which one answer is lost."""
+    _Forgetful.api, _Forgetful.lost = prefect.removesuffix("/api"), []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield _Forgetful
+        server.shutdown()
+
+
+def test_a_stage_is_done_though_prefect_has_lost_its_answer(
+    database: Database, vendor: Handle, forgetful: type[_Forgetful]
+) -> None:
+    """Its counts are told all the same, and the next stages have their turn."""
+    books.add_campaign(database)
+    books.add_leads(database, "A", "B")
+    books.opt_out(database, "B")
+    summary = sync_leads()
+    assert forgetful.lost
+    assert summary["disable"]["cancelled"] == 1
+    assert summary["push"]["created"] == 1
+    assert summary["poll"]["windows"] == 1

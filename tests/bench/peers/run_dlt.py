@@ -10,8 +10,8 @@ Set up as dlt's own pages advise (https://dlthub.com/docs, as of dlt 1.31):
 - dlt-ecosystem/destinations/postgres: CSV files go in by COPY; INSERT, the default, is slower.
 - dlt-ecosystem/destinations/destination: a batch a call, on several threads; dlt's own requests.
 
-It does less than leadloop: polling appends, without keys and without the answers as they came;
-pushing leaves no mark on the leads.
+Polling merges by lead, as leadloop does. It does less than leadloop: the answers are not kept as
+they came, nothing is proven, and pushing leaves no mark on the leads.
 
 The file is not called dlt.py: that would be what `import dlt` finds.
 """
@@ -101,7 +101,8 @@ def _outcomes() -> Any:
         "auth": {"type": "bearer", "token": BENCH["TOKEN"]},
         "paginator": {"type": "page_number", "base_page": 1, "total_path": None},
     }
-    return rest_api_source({"client": client, "resources": [_part(*part) for part in _parts()]})
+    resources = [_part(*part) for part in _parts()]
+    return rest_api_source({"client": client, "resources": resources}, parallelized=True)
 
 
 def _parts() -> Iterator[tuple[int, int, int]]:
@@ -121,7 +122,6 @@ def _part(number: int, after: int, before: int) -> Any:
         "primary_key": "lead_id",
         "write_disposition": "merge",
         "max_table_nesting": 1,
-        "parallelized": True,
         "endpoint": {
             "path": f"api/v1/leads/responses/{BENCH['CAMPAIGN']}/",
             "params": params,
