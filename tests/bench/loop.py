@@ -70,7 +70,7 @@ def _compared(stage: Stage, amount: int, turns: int, work: _Work, latency: float
         work=work,
         title=f"{work.name.capitalize()}, {_told(latency)}",
         conditions=f"{amount:,} {work.of_what}, {turns} turns, 4 requests at once (dlt's push: 20;"
-        " drt and Singer: one). Start-up aside; leadloop's time is that from the opening of its run"
+        " Singer: one). Start-up aside; leadloop's time is that from the opening of its run"
         " in Postgres to the end, a peer's includes the making of its pipeline.",
         taken=taken,
     )
