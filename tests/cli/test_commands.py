@@ -138,7 +138,7 @@ def test_a_load_that_is_stopped_says_so(
         while not books.value(database, "SELECT count(*) FROM leadloop.leads"):
             assert process.poll() is None
             time.sleep(0.1)
-        time.sleep(0.2)
+        time.sleep(2)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1

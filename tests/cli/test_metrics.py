@@ -21,7 +21,7 @@ _LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
 
 def scraped(url: str) -> dict[tuple[str, ...], float]:
     """Every sample, by its name and the values of its labels."""
-    families = text_string_to_metric_families(httpx.get(url, trust_env=False).text)
+    families = text_string_to_metric_families(httpx.get(url, trust_env=False, timeout=60).text)
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in families
@@ -41,7 +41,7 @@ def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: 
         before = scraped(url)
         books.run(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '1 day'")
         after = scraped(url)
-        page = httpx.get(url, trust_env=False).text
+        page = httpx.get(url, trust_env=False, timeout=60).text
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert before["leadloop_up",] == 1

@@ -158,15 +158,18 @@ def test_no_answer_puts_a_create_in_doubt(
     reach: Reach, vendor: Handle, kind: str, when: Any, call: Any, error: type[ApiError]
 ) -> None:
     """Whether the effect had happened or not: the client cannot know."""
-    client = reach(vendor.url, read_s=0.2)
     if call is not a_create:
-        create(client, "a")
-    vendor.fault(kind=kind, when=when, seconds=1.0)
+        create(reach(vendor.url), "a")
+    vendor.fault(kind=kind, when=when, seconds=10.0)
     with fails(error, "no answer"):
-        call(client)
+        call(reach(vendor.url, read_s=0.2))
+    created = 1 if when == "after" or call is not a_create else 0
+    deadline = time.monotonic() + 30
+    # The client has given up; the vendor may still be at it.
+    while vendor.books.creations("C1").get("a", 0) != created and time.monotonic() < deadline:
+        time.sleep(0.01)
     vendor.clear_faults()
-    created = vendor.books.creations("C1").get("a", 0)
-    assert created == (1 if when == "after" or call is not a_create else 0)
+    assert vendor.books.creations("C1").get("a", 0) == created
 
 
 @CALLS
@@ -259,8 +262,8 @@ def test_an_answer_that_drips_ends(
     with listening(dripping(*pieces)) as server:
         begun = time.monotonic()
         with fails(error, "HTTP 201"):
-            call(reach(server.url, read_s=0.3))
-        assert time.monotonic() - begun < 3
+            call(reach(server.url, read_s=2))
+        assert time.monotonic() - begun < 30
 
 
 def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from db.database import Connection, Database
 from leadloop.core.audit import DESCRIPTIONS, DIFFERENCES, REMARKS, read_page
 from tests import books
 
-BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
+BEGAN = datetime(9000, 1, 1, tzinfo=UTC)
 EARLIER = datetime(2026, 1, 1, tzinfo=UTC)
 
 

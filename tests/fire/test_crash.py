@@ -274,7 +274,7 @@ def test_a_run_that_was_taken_for_dead_sends_nothing_more(
     """Its connections are cut while a request is on its way, and another run begins: it stops."""
     add(world, *"abcdefgh")
     ours = backends(world)
-    slow = Request(route="create", kind="slow", when="after", nth=1, seconds=4)
+    slow = Request(route="create", kind="slow", when="after", nth=1, seconds=12)
     with slow.set(world.database, world.vendor) as hold:
         process = processes.start(tmp_path, "push", "--json", LEADLOOP_CONCURRENCY="1")
         hold.wait()
@@ -312,7 +312,7 @@ def test_an_orphan_and_another_run_send_nothing_twice(
 ) -> None:
     """Whoever started a run is killed, the run lives on and sends; another one begins meanwhile."""
     add(world, *"abcdefgh")
-    slow = Request(route="create", kind="slow", when="after", nth=1, seconds=4)
+    slow = Request(route="create", kind="slow", when="after", nth=1, seconds=12)
     leadloop = Path(sys.executable).with_name("leadloop")
     with slow.set(world.database, world.vendor) as hold:
         worker = subprocess.Popen(

@@ -122,9 +122,8 @@ def test_the_server_shows_no_secret(prefect: str, environment: Path, name: str) 
     LeadloopCredentials(api_token=SecretStr("s3cret-token"), password=SecretStr("s3cret")).save(
         name
     )
-    answer = httpx.post(
-        f"{prefect}/block_documents/filter", json={"block_documents": {"name": {"any_": [name]}}}
-    )
+    wanted = {"block_documents": {"name": {"any_": [name]}}}
+    answer = httpx.post(f"{prefect}/block_documents/filter", json=wanted, timeout=60)
     assert answer.status_code == 200
     assert name in answer.text
     assert "s3cret" not in answer.text
@@ -165,7 +164,7 @@ def test_a_block_in_another_form_is_told(
     """Whoever made it by Prefect's API hears of the block and the field, and sees no value."""
     made = {"settings": LeadloopSettings, "credentials": LeadloopCredentials}[kind]
     made().save(name)
-    with httpx.Client(base_url=prefect) as server:
+    with httpx.Client(base_url=prefect, timeout=60) as server:
         found = {"block_documents": {"name": {"any_": [name]}}}
         (document,) = server.post("/block_documents/filter", json=found).json()
         change = {"data": {field: value}, "merge_existing_data": False}

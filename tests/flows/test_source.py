@@ -363,7 +363,7 @@ def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
     assert line.startswith("campaign bad: ")
     assert said in line
     assert "Ann" not in line
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 55
     assert set(held(vendor)) == {"a"}
     assert held(vendor, "bad") == {}
     assert books.value(crm, "SELECT count(*) FROM crm.customers") == 1

@@ -14,10 +14,10 @@ from tests import books
 from tests.page import scenes
 from tests.page.conftest import PREFECT, fill
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 _SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
-_PATIENCE_MS = 90_000
+_PATIENCE_MS = 240_000
 _LAPTOP, _PHONE = (1366, 768), (390, 844)
 _SCREENS = [(theme, size) for theme in ("light", "dark") for size in (_LAPTOP, _PHONE)]
 _GROUND = {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 22, 28)"}

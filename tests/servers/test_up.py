@@ -26,9 +26,11 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
     elsewhere.mkdir()
     with _up(here) as (process, told):
         addresses = dict(re.findall(r"^(\w+): +(\S+)", told, re.MULTILINE))
-        assert "Streamlit" in httpx.get(addresses["Page"], trust_env=False).text
-        assert "Prefect" in httpx.get(addresses["Prefect"], trust_env=False).text
-        assert httpx.get(f"{addresses['Sandbox']}/openapi.json", trust_env=False).is_success
+        assert "Streamlit" in httpx.get(addresses["Page"], trust_env=False, timeout=60).text
+        assert "Prefect" in httpx.get(addresses["Prefect"], trust_env=False, timeout=60).text
+        assert httpx.get(
+            f"{addresses['Sandbox']}/openapi.json", trust_env=False, timeout=60
+        ).is_success
         exports = "\n".join(re.findall(r"^ +export .*$", told, re.MULTILINE))
         (push,) = re.findall(r"^ +(.* push .*)$", told, re.MULTILINE)
         joined = subprocess.run(
