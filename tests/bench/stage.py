@@ -6,6 +6,7 @@ lock with another.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tests import books
 CAMPAIGN = "bench"
 TOKEN = "sandbox-token"
 _BIN = Path(sys.executable).parent
+_LAUNCHER = Path(__file__).with_name("launch.py")
 _DEPLOYMENTS = Path(__file__).parents[2] / "prefect.yaml"
 _AT_ONCE = 2000
 _SPREAD = timedelta(minutes=9)
@@ -57,30 +59,28 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], directory
     Raises:
         RuntimeError: it failed; with the end of what it said.
     """
-    began = time.monotonic()
-    with (directory / "said").open("w+") as out, (directory / "errors").open("w+") as errors:
+    said, errors, report = (directory / name for name in ("said", "errors", "taken"))
+    launch = [sys.executable, "-I", "-S", str(_LAUNCHER), str(report)]
+    with said.open("w") as out, errors.open("w") as err:
         process = subprocess.Popen(
-            command, env=environment, cwd=directory, stdout=out, stderr=errors
+            [*launch, *command],
+            env=environment,
+            cwd=directory,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
         )
         try:
-            _, status, used = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - began
-        out.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{command[:3]} ended with {status}: {errors.read()[-1500:]}")
-        lines = out.read().splitlines()
+    taken = json.loads(report.read_text())
+    if code := taken.pop("code"):
+        raise RuntimeError(f"{command[:3]} ended with {code}: {errors.read_text()[-1500:]}")
+    lines = said.read_text().splitlines()
     last = lines[-1] if lines else ""
-    return Ran(
-        said=json.loads(last) if last.startswith("{") else {},
-        seconds=seconds,
-        peak=used.ru_maxrss * 1024,
-        cpu_s=used.ru_utime + used.ru_stime,
-    )
+    return Ran(said=json.loads(last) if last.startswith("{") else {}, **taken)
 
 
 class Vendor:
@@ -214,11 +214,7 @@ def _deployed() -> dict[str, str]:
 
 
 def outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
-    """Outcomes with two attempts each of the leads on stage, and the times that hold them all.
-
-    One after the other: a process counts as its peak memory also what its parent held when it was
-    started.
-    """
+    """Outcomes with two attempts each of the leads on stage, and the times that hold them all."""
     end = datetime.now(UTC) - timedelta(seconds=30)
     began = end - _SPREAD
     made = (_outcome(i, began + _SPREAD * (i / amount)) for i in range(amount))
