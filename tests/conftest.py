@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -145,7 +146,11 @@ def prefect() -> Iterator[str]:
         }
         with temporary_settings(settings):
             server.wait()
-            yield server.api_url
+            with pytest.MonkeyPatch.context() as patch:
+                # Its connection pings in a thread of this process, each time with a number from the
+                # generator that all share. Hypothesis takes that for a strategy that uses it.
+                patch.setattr("websockets.asyncio.connection.random", Random())
+                yield server.api_url
 
 
 @pytest.fixture
