@@ -74,6 +74,9 @@ SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
        (SELECT count(*) FROM merged WHERE NOT inserted)    AS updated
 """)
 
+# Tables of millions are asked row by row, by their keys: of a staging table Postgres has no statistics,
+# and would rather go through all leads for each window. OFFSET 0 leaves it no choice.
+
 # What an older version of a result says of an attempt counts only where nothing else is known.
 _MERGE_ATTEMPTS = text("""
 WITH told AS (
@@ -81,8 +84,9 @@ WITH told AS (
            coalesce(stage.processed_at, '-infinity')
            < coalesce(newest.processed_at, '-infinity') AS is_old
       FROM stage_attempts AS stage
-      LEFT JOIN leadloop.lead_outcomes AS newest
-             ON newest.campaign_id = :campaign AND newest.lead_id = stage.lead_id
+      LEFT JOIN LATERAL (SELECT processed_at FROM leadloop.lead_outcomes
+                          WHERE campaign_id = :campaign AND lead_id = stage.lead_id
+                         OFFSET 0) AS newest ON true
      ORDER BY stage.lead_id, stage.block, stage.attempt_key,
               stage.processed_at DESC NULLS LAST, stage.ctid DESC
 ), added AS (
@@ -117,9 +121,12 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
 # lock leads.
 _SETTLE_LEADS = text("""
 WITH these AS (
-    SELECT lead.lead_id FROM leadloop.leads AS lead JOIN stage_outcomes AS stage USING (lead_id)
-     WHERE lead.campaign_id = :campaign AND lead.status NOT IN ('created', 'sending')
-     ORDER BY lead.lead_id FOR NO KEY UPDATE OF lead
+    SELECT lead.lead_id
+      FROM (SELECT DISTINCT lead_id FROM stage_outcomes ORDER BY lead_id) AS stage
+     CROSS JOIN LATERAL (SELECT lead_id FROM leadloop.leads
+                          WHERE campaign_id = :campaign AND lead_id = stage.lead_id
+                            AND status NOT IN ('created', 'sending')
+                         OFFSET 0 FOR NO KEY UPDATE) AS lead
 ), held AS (
     UPDATE leadloop.leads AS lead
        SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL,

@@ -365,3 +365,37 @@ def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database
             upstream.execute(lock, {"lead": "z"})
         storing.result(timeout=30)
     assert set(books.statuses(database).values()) == {"created"}
+
+
+def test_a_window_is_stored_without_going_through_all_leads(database: Database) -> None:
+    """Leads and outcomes are found by their keys, not read through for each window: a few by each.
+
+    Nobody has told Postgres yet how many there are, as while a first backfill is under way.
+    """
+    for table, columns, values in (
+        ("leads", "status", "'created'"),
+        ("lead_outcomes", "processed_at, raw", "to_timestamp(5), '{}'"),
+    ):
+        books.run(
+            database,
+            f"""INSERT INTO leadloop.{table} (campaign_id, lead_id, {columns})
+                SELECT :campaign, CAST(number AS text), {values}
+                  FROM generate_series(1, 40000) AS number""",
+            campaign=CAMPAIGN,
+        )
+    call = [{"reference_id": "r1", "called_at": 5000}]
+    window = [
+        read_result(result(str(number), at=6000, call_attempt_x_1=call)) for number in range(1, 51)
+    ]
+    with database.begin() as connection:
+        outcomes.merge(
+            connection,
+            CAMPAIGN,
+            outcomes=[line(each.outcome) for each in window if each.outcome],
+            attempts=[line(item) for each in window for item in each.attempts],
+        )
+        read = connection.scalar(
+            text("""SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables
+                     WHERE schemaname = 'leadloop' AND relname IN ('leads', 'lead_outcomes')""")
+        )
+    assert read <= 5 * len(window)
