@@ -5,13 +5,11 @@ transaction, so the watermark is never ahead of what is stored.
 """
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
 
 from db import lateness, leads, outcomes, watermarks
 from db.database import Connection
@@ -90,7 +88,7 @@ class Poll:
         self.lateness = Lateness()
         self.mark_ahead: str | None = None
         self._plan = plan
-        self._windows = deque(plan.windows)
+        self._windows = list(plan.windows)
         self._follow = plan.backfill is None
         self._proven = list(plan.proven)
         at_once = run.place.settings.concurrency
@@ -166,29 +164,30 @@ class Poll:
         self._require_unit(reading)
         self._await_stored()
         self._stored = self._keeper.submit(self._store, window, reading)
-        self._claims.pop(self._windows.popleft(), None)
+        self._claims.pop(self._windows.pop(0), None)
         self._patience.progress()
         if self._follow and not self._windows:
             self._read_on(window, reading)
 
     def _read(self, pool: Threads, window: Window, left: int) -> Reading | None:
         """Read the first window; None where shorter ones had to be planned in its place."""
+        self._divide_coming(pool, left)
         try:
             first = self._first(pool, left)
         except (Refused, Resend) as error:
             if not self._is_too_long(window, error):
                 raise
-            self._put_in_place(split(window, _PARTS_OF_REFUSED))
+            self._put_in_place(window, split(window, _PARTS_OF_REFUSED))
             return None
         if self._begins_earlier(first):
             return None
         self._compare_clocks(first)
         reading = self._whole(pool, left)
         if reading is None:
-            self._put_in_place(self._parts(window, first), claim=first.count)
+            self._divide(window, first)
             return None
         if reading.may_be_split:
-            self._put_in_place(split(window, min(reading.pages, MOST_PARTS)))
+            self._put_in_place(window, split(window, min(reading.pages, MOST_PARTS)))
             return None
         return reading
 
@@ -201,7 +200,7 @@ class Poll:
 
     def _coming(self, pool: Threads, left: int) -> Sequence[Window]:
         """The first windows, of the `left` that are still to be read in this step."""
-        return list(islice(self._windows, min(left, pool.size)))
+        return self._windows[: min(left, pool.size)]
 
     def _whole(self, pool: Threads, left: int) -> Reading | None:
         """The first window as a whole; None where it has to be read in parts.
@@ -224,12 +223,30 @@ class Poll:
             return None
         return self._reader.whole(pool, window, leaf)
 
-    def _put_in_place(self, parts: Sequence[Window], claim: int | None = None) -> None:
-        """Plan shorter windows in place of the first one, of which the API claimed so much."""
-        self._claims.pop(self._windows.popleft(), None)
-        self._windows.extendleft(reversed(parts))
-        if claim is not None:
-            self._claims |= dict.fromkeys(parts, claim)
+    def _divide_coming(self, pool: Threads, left: int) -> None:
+        """Divide those of the next windows whose first page has come and tells of too much.
+
+        In their turn it would be too late: nothing could be begun while the one before is proven.
+        """
+        for window in self._coming(pool, left)[1:]:
+            first = self._firsts.get(window)
+            if first is None or not first.done() or first.exception():
+                continue
+            if self._parts_needed(window, first.result()) > 1:
+                self._divide(window, first.result())
+
+    def _divide(self, window: Window, first: Leaf) -> None:
+        """Plan parts in place of a window that holds too much, as its first page says."""
+        parts = self._parts(window, first)
+        self._put_in_place(window, parts)
+        self._claims |= dict.fromkeys(parts, first.count)
+
+    def _put_in_place(self, window: Window, parts: Sequence[Window]) -> None:
+        """Plan shorter windows in place of one."""
+        at = self._windows.index(window)
+        self._windows[at : at + 1] = parts
+        for known in (self._firsts, self._readings, self._claims):
+            known.pop(window, None)
         self._watcher.planned(self._label, len(parts) - 1)
 
     def _parts_needed(self, window: Window, first: Leaf) -> int:
@@ -430,7 +447,7 @@ class Poll:
             lambda connection: watermarks.start(connection, self.run.campaign.campaign_id, start)
         )
         if start < plan.start:
-            self._windows.appendleft(Window(after=start, before=plan.start))
+            self._windows.insert(0, Window(after=start, before=plan.start))
             self._watcher.planned(self._label, 1)
         return start < plan.start
 

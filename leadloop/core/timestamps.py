@@ -11,6 +11,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # 1e11 seconds are in the year 5138, 1e11 milliseconds in March 1973: no call was made in either.
 _MILLISECONDS_FROM = 100_000_000_000
+_MILLISECOND = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
 
 
 def read_time(value: object) -> datetime:
@@ -68,11 +70,8 @@ def _number(text: str) -> float | int | None:
 
 def _from_epoch(value: float) -> datetime:
     try:
-        scale = 1000 if abs(value) >= _MILLISECONDS_FROM else 1
         # Whole milliseconds by integer arithmetic: a float of seconds would be off by some µs.
-        return EPOCH + (
-            timedelta(milliseconds=value) if scale == 1000 else timedelta(seconds=value)
-        )
+        return EPOCH + value * (_MILLISECOND if abs(value) >= _MILLISECONDS_FROM else _SECOND)
     except (OverflowError, ValueError):
         raise ValueError("not a time: the number is out of range") from None
 
