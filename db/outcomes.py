@@ -74,8 +74,8 @@ SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
        (SELECT count(*) FROM merged WHERE NOT inserted)    AS updated
 """)
 
-# Tables of millions are asked row by row, by their keys: of a staging table Postgres has no statistics,
-# and would rather go through all leads for each window. OFFSET 0 leaves it no choice.
+# Tables of millions are asked by their keys, row by row. Postgres knows nothing of a staging table,
+# and would rather go through all leads for each window: OFFSET 0 leaves it no choice.
 
 # What an older version of a result says of an attempt counts only where nothing else is known.
 _MERGE_ATTEMPTS = text("""
