@@ -61,6 +61,7 @@ def bars(console: Console) -> Iterator[Watcher]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
+        auto_refresh=console.is_terminal,
     ) as progress:
         shown = Bars(progress)
         yield shown
