@@ -35,8 +35,10 @@ _CONNECT = {
 # Statements of their own: poolers refuse what they do not know among a connection's first options.
 # The same for the server's end: it drops the locks of a client whose host vanished within a minute,
 # and not after the two hours that Linux waits. On a Unix socket they mean nothing and do no harm.
+# No statement of ours is so long that it is worth being compiled; it would cost a window a second.
 _ON_CONNECT = """
 SET lock_timeout = '30s';
+SET jit = off;
 SET tcp_keepalives_idle = 30;
 SET tcp_keepalives_interval = 10;
 SET tcp_keepalives_count = 3;

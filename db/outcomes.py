@@ -132,8 +132,7 @@ WITH these AS (
        SET status = 'created', confirmed_at = clock_timestamp(), last_error = NULL,
            doubted_at = NULL, looked_up_at = NULL,
            sent_at = coalesce(lead.sent_at, clock_timestamp())
-      FROM these
-     WHERE lead.campaign_id = :campaign AND lead.lead_id = these.lead_id
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(ARRAY(SELECT lead_id FROM these))
     RETURNING lead.lead_id
 )
 UPDATE leadloop.disable_requests AS d

@@ -157,17 +157,16 @@ class Poll:
 
     def _next(self, pool: Threads, left: int) -> None:
         """Read the first window that is planned, and have it stored while the next one is read."""
-        window = self._windows[0]
-        reading = self._read(pool, window, left)
+        reading = self._read(pool, self._windows[0], left)
         if reading is None:
             return
         self._require_unit(reading)
         self._await_stored()
-        self._stored = self._keeper.submit(self._store, window, reading)
+        self._stored = self._keeper.submit(self._store, reading)
         self._claims.pop(self._windows.pop(0), None)
         self._patience.progress()
         if self._follow and not self._windows:
-            self._read_on(window, reading)
+            self._read_on(reading)
 
     def _read(self, pool: Threads, window: Window, left: int) -> Reading | None:
         """Read the first window; None where shorter ones had to be planned in its place."""
@@ -227,13 +226,15 @@ class Poll:
         """Divide those of the next windows whose first page has come and tells of too much.
 
         In their turn it would be too late: nothing could be begun while the one before is proven.
+        What is doubtful about them waits for their turn, and holds up nothing that comes before.
         """
         for window in self._coming(pool, left)[1:]:
             first = self._firsts.get(window)
             if first is None or not first.done() or first.exception():
                 continue
-            if self._parts_needed(window, first.result()) > 1:
-                self._divide(window, first.result())
+            leaf = first.result()
+            if self._parts_needed(window, leaf) > 1 and not self._is_doubtful(window, leaf):
+                self._divide(window, leaf)
 
     def _divide(self, window: Window, first: Leaf) -> None:
         """Plan parts in place of a window that holds too much, as its first page says."""
@@ -263,17 +264,22 @@ class Poll:
 
     def _parts(self, window: Window, first: Leaf) -> list[Window]:
         """Shorter windows in place of one that holds too much."""
-        if first.count >= self._claims.get(window, first.count + 1):
+        if self._is_doubtful(window, first):
             self._require_bounds(first.count)
         return split(window, self._parts_needed(window, first))
 
+    def _is_doubtful(self, window: Window, first: Leaf) -> bool:
+        """Whether a part claims as much as the whole did: bounds may count for nothing."""
+        whole = self._claims.get(window, first.count + 1)
+        return first.count >= whole and not self._heeds_bounds
+
     def _require_bounds(self, count: int) -> None:
-        """Find out, once, why a part claims as much as the whole did.
+        """Find out, once, whether they do.
 
         Raises:
-            RunError: because the count is not that of the range asked for.
+            RunError: the count is not that of the range asked for.
         """
-        self._heeds_bounds = self._heeds_bounds or self._reader.heeds_bounds()
+        self._heeds_bounds = self._reader.heeds_bounds()
         if not self._heeds_bounds:
             raise RunError(
                 f"the API's count ({count}) takes no notice of processed_after and"
@@ -335,23 +341,26 @@ class Poll:
                 self._await_stored()
 
     def _await_stored(self) -> None:
-        """Wait for the window that is being stored: no more than two are in memory."""
+        """Wait for the window that is being stored.
+
+        With the one just read and the one that is read ahead no more than three are in memory.
+        """
         if self._stored is not None:
             stored, self._stored = self._stored, None
             stored.result()
 
-    def _store(self, window: Window, reading: Reading) -> None:
+    def _store(self, reading: Reading) -> None:
         proof = prove(
-            window,
+            reading.window,
             complete=reading.complete,
             now=reading.first.now,
             settle=self.run.campaign.settle,
         )
         proven = merged([*self._proven, proof.proven]) if proof.proven else self._proven
-        polled = self._polled(window, reading)
+        polled = self._polled(reading)
 
         def write(connection: Connection) -> tuple[outcomes.Merged, Lateness]:
-            stored = self._write_results(connection, window, reading)
+            stored = self._write_results(connection, reading)
             through = reach(self._plan.start, proven)
             campaign_id = self.run.campaign.campaign_id
             watermarks.advance(connection, campaign_id, after=self._plan.start, through=through)
@@ -363,10 +372,9 @@ class Poll:
         self.tally.add(windows=len(polled))
         self._count(reading, stored, late)
 
-    def _polled(self, window: Window, reading: Reading) -> list[Polled]:
+    def _polled(self, reading: Reading) -> list[Polled]:
         """The windows to write down: one, or of a long stretch with little in it several."""
-        campaign = self.run.campaign
-        windows = reading.windows(campaign.longest_window)
+        campaign, whole = self.run.campaign, reading.window
         return [
             Polled(
                 run_id=self.run.run_id,
@@ -377,16 +385,16 @@ class Poll:
                     now=reading.first.now,
                     settle=campaign.settle,
                 ),
-                claimed=reading.claimed if part == window else inside,
+                claimed=reading.claimed if part == whole else inside,
                 stored=inside,
-                pages=reading.pages if part.after == window.after else 0,
+                pages=reading.pages if part.after == whole.after else 0,
                 backfill=self._plan.backfill,
             )
-            for part, inside in windows
+            for part, inside in reading.windows(campaign.longest_window)
         ]
 
     def _write_results(
-        self, connection: Connection, window: Window, reading: Reading
+        self, connection: Connection, reading: Reading
     ) -> tuple[outcomes.Merged, Lateness]:
         campaign_id, mark = self.run.campaign.campaign_id, self._plan.mark
         outcomes.keep_unreadable(connection, campaign_id, reading.unreadable)
@@ -397,7 +405,7 @@ class Poll:
             # Of the first to come at all, the lookback is not to blame.
             return stored, Lateness()
         return stored, lateness.measure(
-            connection, campaign_id, window, run_id=self.run.run_id, mark=mark
+            connection, campaign_id, reading.window, run_id=self.run.run_id, mark=mark
         )
 
     def _count(self, reading: Reading, stored: outcomes.Merged, late: Lateness) -> None:
@@ -412,12 +420,12 @@ class Poll:
             late=late.late,
         )
 
-    def _read_on(self, window: Window, reading: Reading) -> None:
+    def _read_on(self, reading: Reading) -> None:
         """Plan what lies between our clock and the vendor's, once: the rest is the next poll's."""
         self._follow = False
-        end = clocks.still_to_read(window.before, reading.first.vendor_now)
+        end = clocks.still_to_read(reading.window.before, reading.first.vendor_now)
         if end is not None:
-            self._windows.append(Window(after=window.before, before=end))
+            self._windows.append(Window(after=reading.window.before, before=end))
             self._watcher.planned(self._label, 1)
 
     def _compare_clocks(self, first: Leaf) -> None:

@@ -11,12 +11,14 @@ one names no next.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from threading import Semaphore
+from threading import Lock
 from typing import NamedTuple
 
 from db.copying import line
@@ -53,6 +55,45 @@ class Clock:
     def now(self) -> datetime:
         """What the database's clock says, if both run alike."""
         return self._began + timedelta(seconds=time.monotonic() - self._monotonic)
+
+
+class InOrder:
+    """Lets so many in at once, in the order in which they came.
+
+    A `threading.Semaphore` lets anybody in: threads that ask again and again kept out the one that
+    was to prove a window, until all pages of the next one were read.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._waiting: deque[Lock] = deque()
+        self._lock = Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Wait to be let in, and be in for the block."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        gate = Lock()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            gate.acquire()
+            self._waiting.append(gate)
+        gate.acquire()
+
+    def _leave(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
 
 
 class Row(NamedTuple):
@@ -219,7 +260,7 @@ class Reader:
         self._campaign = campaign
         self._clock = clock
         self._tally = tally
-        self._in_flight = Semaphore(at_once)
+        self._in_flight = InOrder(at_once)
 
     def page(self, window: Window, number: int = 1) -> Leaf:
         """One page of a window.
@@ -227,7 +268,7 @@ class Reader:
         Raises:
             Resend, Paused, Refused, Stopped: see leadloop.client.errors.
         """
-        with self._in_flight:
+        with self._in_flight.one():
             ours = self._clock.now()
             page = self._api.processed(
                 self._campaign.campaign_id,

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -9,6 +10,7 @@ from db.database import Database
 from flows.campaigns import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from leadloop.core.timestamps import EPOCH
 from leadloop.core.windows import MOST_PAGES
 from leadloop.sandbox import Handle
 from tests import books
@@ -304,6 +306,40 @@ def test_too_many_pages_are_split(database: Database, vendor: Handle) -> None:
     summary = backfill_outcomes(after=start, before=now())
     assert summary["windows"] > 1
     assert set(books.outcomes(database)) == set(ids)
+
+
+def test_what_holds_too_much_is_divided_before_its_turn(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one window is read to its end, parts of the next one are begun.
+
+    Of three windows of a minute the last one alone has more pages than are read as one.
+    """
+    monkeypatch.setenv("LEADLOOP_WINDOW", "60")
+    ids = push(database, 210, page_size=2)
+    start = now() - timedelta(minutes=10)
+    for minute, part in enumerate((ids[:20], ids[20:100], ids[100:])):
+        for number, lead_id in enumerate(part):
+            process(vendor, lead_id, start + timedelta(minutes=minute, seconds=1 + number / 2))
+    vendor.change(latency=0.05)
+    backfill_outcomes(after=start, before=start + timedelta(minutes=3))
+    assert set(books.outcomes(database)) == set(ids)
+    asked = [_bounds(entry.query) for entry in vendor.requests if entry.kind == "responses"]
+    second, third = (start + timedelta(minutes=minute) for minute in (1, 2))
+    last_of_second = max(n for n, window in enumerate(asked) if _is_minute(window, second))
+    first_of_parts = next(n for n, (after, _) in enumerate(asked) if after > third)
+    assert first_of_parts < last_of_second
+
+
+def _bounds(query: str) -> tuple[datetime, datetime]:
+    asked = parse_qs(query)
+    after, before = (int(asked[f"processed_{side}"][0]) for side in ("after", "before"))
+    return EPOCH + timedelta(milliseconds=after), EPOCH + timedelta(milliseconds=before)
+
+
+def _is_minute(window: tuple[datetime, datetime], start: datetime) -> bool:
+    near = timedelta(milliseconds=2)
+    return abs(window[0] - start) <= near and abs(window[1] - start - timedelta(minutes=1)) <= near
 
 
 def test_a_backfill_never_moves_the_watermark_back(database: Database, vendor: Handle) -> None:
