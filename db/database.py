@@ -35,7 +35,7 @@ _CONNECT = {
 # Statements of their own: poolers refuse what they do not know among a connection's first options.
 # The same for the server's end: it drops the locks of a client whose host vanished within a minute,
 # and not after the two hours that Linux waits. On a Unix socket they mean nothing and do no harm.
-# No statement of ours is so long that it is worth being compiled; it would cost a window a second.
+# No statement of ours takes so long that it is worth compiling, which itself takes up to 0.4 s.
 _ON_CONNECT = """
 SET lock_timeout = '30s';
 SET jit = off;
