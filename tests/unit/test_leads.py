@@ -84,6 +84,17 @@ def test_numbers_go_out_as_e164_or_not_at_all(number: int, start: str) -> None:
         assert refusal(given) == "phone_number: not a valid number (default region US)"
 
 
+@given(st.from_regex("[+]1[0-9]{9,11}", fullmatch=True))
+def test_what_looks_like_e164_is_judged_by_libphonenumber(text: str) -> None:
+    """Numbers of North America are sent, or refused, as libphonenumber reads and judges them."""
+    number = phonenumbers.parse(text, "US")
+    if phonenumbers.is_valid_number(number):
+        e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        assert sent(lead(phone_number=text))["phone_number"] == e164
+    else:
+        assert refusal(lead(phone_number=text)).startswith("phone_number: not a valid number")
+
+
 @pytest.mark.parametrize(
     ("region", "number", "state", "e164"),
     [
