@@ -12,31 +12,29 @@ from db.copying import copy
 from leadloop.core.results import Attempt, Outcome
 from leadloop.core.storable import dumps
 
-# Made once a connection and emptied by each commit: no catalogue churn, no cleaning up.
-_STAGES = (
-    text("""
+# The staging tables are made once a connection and emptied by each commit: no catalogue churn, no
+# cleaning up. The commit is not worth a wait for the disk: a server that crashes at that moment
+# forgets what was stored together with the watermark, and the next poll reads it again.
+_PREPARE = text("""
+SET LOCAL synchronous_commit = off;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_outcomes (
     lead_id text, processed_at timestamptz, outcome_id text, outcome_name text,
     total_cost numeric, raw jsonb
-) ON COMMIT DELETE ROWS
-"""),
-    text("""
+) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
     lead_id text, processed_at timestamptz, channel text, block text, attempt_key text,
     reference_id text, outcome_id text, outcome_name text, occurred_at timestamptz,
     duration_s numeric, cost numeric, answers jsonb
 ) ON COMMIT DELETE ROWS
-"""),
-)
+""")
 
 # Of those who were forgotten nothing personal is stored again.
-_LEAVE_OUT_FORGOTTEN = tuple(
-    text(f"""
-UPDATE {table} AS stage SET {column} = '{{}}' FROM leadloop.forgotten
+_LEAVE_OUT_FORGOTTEN = text("""
+UPDATE stage_outcomes AS stage SET raw = '{}' FROM leadloop.forgotten
+ WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id;
+UPDATE stage_attempts AS stage SET answers = '{}' FROM leadloop.forgotten
  WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id
 """)
-    for table, column in (("stage_outcomes", "raw"), ("stage_attempts", "answers"))
-)
 
 # What was removed of an answer does not come back with the next reading of that same answer.
 _RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
@@ -69,24 +67,23 @@ WITH newest AS (
             {_RAW})
     RETURNING xmax = 0 AS inserted
 )
-SELECT (SELECT count(*) FROM newest)                       AS distinct_leads,
-       (SELECT count(*) FROM merged WHERE inserted)        AS inserted,
-       (SELECT count(*) FROM merged WHERE NOT inserted)    AS updated
+SELECT (SELECT count(*) FROM stage_outcomes)                AS staged,
+       (SELECT count(DISTINCT lead_id) FROM stage_outcomes) AS leads,
+       (SELECT count(*) FROM merged WHERE inserted)         AS inserted,
+       (SELECT count(*) FROM merged WHERE NOT inserted)     AS updated
 """)
 
-# Tables of millions are asked by their keys, row by row. Postgres knows nothing of a staging table,
-# and would rather go through all leads for each window: OFFSET 0 leaves it no choice.
-
 # What an older version of a result says of an attempt counts only where nothing else is known.
+# Where all outcomes read were the newest, none of them is looked up: a third of this statement.
 _MERGE_ATTEMPTS = text("""
 WITH told AS (
     SELECT DISTINCT ON (stage.lead_id, stage.block, stage.attempt_key) stage.*,
-           coalesce(stage.processed_at, '-infinity')
-           < coalesce(newest.processed_at, '-infinity') AS is_old
+           CASE WHEN :all_newest AND stage.processed_at IS NOT NULL THEN false
+                ELSE coalesce(stage.processed_at, '-infinity')
+                     < (SELECT processed_at FROM leadloop.lead_outcomes
+                         WHERE campaign_id = :campaign AND lead_id = stage.lead_id)
+           END IS TRUE AS is_old
       FROM stage_attempts AS stage
-      LEFT JOIN LATERAL (SELECT processed_at FROM leadloop.lead_outcomes
-                          WHERE campaign_id = :campaign AND lead_id = stage.lead_id
-                         OFFSET 0) AS newest ON true
      ORDER BY stage.lead_id, stage.block, stage.attempt_key,
               stage.processed_at DESC NULLS LAST, stage.ctid DESC
 ), added AS (
@@ -118,7 +115,8 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
 
 # Whatever we thought of a lead that has an outcome: the vendor has it. So an opt-out that was
 # settled because the lead had never been sent is not settled. Locked in the order in which opt-outs
-# lock leads.
+# lock leads. Postgres knows nothing of a staging table, and would rather go through all leads for
+# each window: OFFSET 0 leaves it no choice.
 _SETTLE_LEADS = text("""
 WITH these AS (
     SELECT lead.lead_id
@@ -177,19 +175,18 @@ def merge(
     A lead in doubt whose outcome has come is `created`.
     """
     forgetting.hold_off(connection, campaign_id)
-    for stage in _STAGES:
-        connection.execute(stage)
+    connection.execute(_PREPARE)
     copy(connection, "stage_outcomes", Outcome._fields, outcomes)
     copy(connection, "stage_attempts", Attempt._fields, attempts)
-    for statement in _LEAVE_OUT_FORGOTTEN:
-        connection.execute(statement, {"campaign": campaign_id})
+    connection.execute(_LEAVE_OUT_FORGOTTEN, {"campaign": campaign_id})
     row = connection.execute(_MERGE_OUTCOMES, {"campaign": campaign_id}).one()
-    connection.execute(_MERGE_ATTEMPTS, {"campaign": campaign_id})
+    all_newest = row.staged == row.inserted + row.updated
+    connection.execute(_MERGE_ATTEMPTS, {"campaign": campaign_id, "all_newest": all_newest})
     connection.execute(_SETTLE_LEADS, {"campaign": campaign_id})
     return Merged(
         inserted=row.inserted,
         updated=row.updated,
-        unchanged=row.distinct_leads - row.inserted - row.updated,
+        unchanged=row.leads - row.inserted - row.updated,
     )
 
 

@@ -149,7 +149,7 @@ class Audit:
     def _store(self, results: Sequence[str]) -> None:
         """Store outcomes as a poll does."""
         campaign_id = self.run.campaign.campaign_id
-        read = [read_result(loads(result)) for result in results]
+        read = [read_result(loads(result.encode())) for result in results]
         lines = [line(each.outcome) for each in read if each.outcome]
         attempts = [line(attempt) for each in read for attempt in each.attempts]
         merged = self.run.place.database.insist(

@@ -21,7 +21,7 @@ from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
-from db.copying import line
+from db.copying import text_line
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError, Refused
 from leadloop.core import clocks
@@ -111,16 +111,13 @@ def row(result: object) -> Row:
         read = read_result(result)
     except UnreadableResult as error:
         return Row(key=("", dumps(result)), unreadable=(str(error), result))
-    attempts = [line(attempt) for attempt in read.attempts]
-    if read.outcome is None:
+    attempts = [text_line(attempt) for attempt in read.attempts]
+    if read.processed_at is None:
         # In a listing such a lead is not processed yet. A window was to hold none.
         key = (read.lead_id, dumps(result))
         return Row(key=key, attempts=attempts, unreadable=(_NO_TIME, result))
-    return Row(
-        key=(read.lead_id, read.outcome.processed_at),
-        outcome=line(read.outcome),
-        attempts=attempts,
-    )
+    outcome = read.outcome and text_line(read.outcome)
+    return Row(key=(read.lead_id, read.processed_at), outcome=outcome, attempts=attempts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

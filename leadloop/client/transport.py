@@ -172,7 +172,7 @@ def _body(response: requests.Response, until: float) -> Any:
     try:
         content = _unpacked(response, _content(response, until))
         if content.strip():
-            return storable.loads(storable.decode(content))
+            return storable.loads(content)
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.

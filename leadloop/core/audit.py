@@ -136,13 +136,14 @@ def _listed(result: Any, lead_id: str, copy: str) -> Listed:
         read = read_result(result)
     except UnreadableResult:
         read = None
-    times = [attempt.occurred_at for attempt in read.attempts] if read else []
+    attempts = read.attempts if read else ()
+    times = [datetime.fromisoformat(each.occurred_at) for each in attempts if each.occurred_at]
     return Listed(
         lead_id=lead_id,
         copy=copy,
         facts=_facts(result) if isinstance(result, dict) else _facts({}),
         outcome=read.outcome if read else None,
-        touched_at=max((at for at in times if at is not None), default=None),
+        touched_at=max(times, default=None),
         unreadable=read is None,
     )
 

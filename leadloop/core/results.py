@@ -5,19 +5,18 @@ chapter (VENDOR_API.md, the facts marked with a dagger) for the outreach blocks.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from leadloop.core.leads import ANSWER_FIELDS, LEAD_FIELDS
+from leadloop.core.leads import ANSWER_FIELDS
 from leadloop.core.storable import dumps
 from leadloop.core.timestamps import epoch_ms, read_time
 
-_FIXED = LEAD_FIELDS | ANSWER_FIELDS
 _LISTS = "call_attempt_"
 _LAST_MARK = "last_"
-_LAST = _LAST_MARK + _LISTS
 _CALL_FACTS = frozenset(
     {
         "reference_id",
@@ -37,7 +36,7 @@ _BLOCK_FACTS = {
     "ivr": frozenset({"text_to_speak", "multi_text_to_speak", "dtmf_response", "sent_at", "cost"}),
 }
 _BLOCK_FIXED = frozenset({"cost", "status", "sent_at", "duration"})
-_OUTREACH = (_LISTS, _LAST, *(f"{channel}_" for channel in _BLOCK_FACTS))
+_MESSAGES = tuple(f"{channel}_" for channel in _BLOCK_FACTS)
 
 # Postgres refuses numbers of many thousand digits, and with one of them a whole window.
 _LONGEST_NUMBER = 1000
@@ -49,15 +48,19 @@ _LONGEST_KEY = 300
 _HEAD_OF_KEY = 40
 
 
-# Tuples, of which a poll makes one for each row: a frozen dataclass takes four times as long.
+# A poll makes one of these for each row, so they are tuples (a frozen dataclass takes four times as
+# long to make), and of texts, each made once: a time is four times as slow to write as to read.
 class Outcome(NamedTuple):
-    """A row of `leadloop.lead_outcomes`; `raw` is the whole result as JSON text."""
+    """A row of `leadloop.lead_outcomes`, each value as the text that Postgres reads (None: NULL).
+
+    `processed_at` is ISO 8601 in UTC, `raw` the whole result as JSON.
+    """
 
     lead_id: str
-    processed_at: datetime
+    processed_at: str
     outcome_id: str | None
     outcome_name: str | None
-    total_cost: Decimal | None
+    total_cost: str | None
     raw: str
 
     def __repr__(self) -> str:
@@ -66,23 +69,24 @@ class Outcome(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """A row of `leadloop.outreach_attempts`; `answers` is JSON text, `duration_s` seconds.
+    """A row of `leadloop.outreach_attempts`, each value as text (None: NULL).
 
-    `attempt_key` tells the attempts of one block apart, also when the vendor gives them no id;
-    `processed_at` is that of the result which told of it: of two versions the later one counts.
+    Times are ISO 8601 in UTC, `duration_s` is in seconds, `answers` JSON. `attempt_key` tells the
+    attempts of one block apart, also when the vendor gives them no id; `processed_at` is that of
+    the result which told of it: of two versions the later one counts.
     """
 
     lead_id: str
-    processed_at: datetime | None
+    processed_at: str | None
     channel: str
     block: str
     attempt_key: str
     reference_id: str | None
     outcome_id: str | None
     outcome_name: str | None
-    occurred_at: datetime | None
-    duration_s: Decimal | None
-    cost: Decimal | None
+    occurred_at: str | None
+    duration_s: str | None
+    cost: str | None
     answers: str
 
     def __repr__(self) -> str:
@@ -91,11 +95,12 @@ class Attempt(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One result: `outcome` is None for a lead that the vendor has not processed yet."""
+    """One result; `processed_at` and `outcome` are None for a lead not processed yet."""
 
     lead_id: str
+    processed_at: datetime | None
     outcome: Outcome | None
-    attempts: tuple[Attempt, ...]
+    attempts: Sequence[Attempt]
 
 
 class UnreadableResult(ValueError):
@@ -116,9 +121,9 @@ def read_result(result: Any) -> Result:
         raise UnreadableResult("lead_id: missing or neither text nor a number")
     if len(lead_id.encode()) > _LONGEST_ID:
         raise UnreadableResult(f"lead_id: longer than {_LONGEST_ID} bytes")
-    outcome = _outcome(lead_id, result)
-    lead = _Lead(lead_id, outcome.processed_at if outcome else None)
-    return Result(lead_id=lead_id, outcome=outcome, attempts=tuple(_attempts(lead, result)))
+    processed_at = _processed_at(result)
+    lead = _Lead(lead_id, processed_at.isoformat() if processed_at else None)
+    return Result(lead_id, processed_at, _outcome(lead, result), _attempts(lead, result))
 
 
 def lead_id_of(result: Mapping[str, Any]) -> str | None:
@@ -129,16 +134,29 @@ def lead_id_of(result: Mapping[str, Any]) -> str | None:
     return str(value)
 
 
-def _outcome(lead_id: str, result: Mapping[str, Any]) -> Outcome | None:
-    if result.get("processed_at") in (None, ""):
+def _processed_at(result: Mapping[str, Any]) -> datetime | None:
+    value = result.get("processed_at")
+    if value is None or value == "":
         return None
     try:
-        processed_at = read_time(result["processed_at"])
+        return read_time(value)
     except ValueError as error:
         raise UnreadableResult(f"processed_at: {error}") from None
+
+
+class _Lead(NamedTuple):
+    """What all rows of a result have in common; `processed_at` is None where it has no outcome."""
+
+    lead_id: str
+    processed_at: str | None
+
+
+def _outcome(lead: _Lead, result: Mapping[str, Any]) -> Outcome | None:
+    if lead.processed_at is None:
+        return None
     return Outcome(
-        lead_id=lead_id,
-        processed_at=processed_at,
+        lead_id=lead.lead_id,
+        processed_at=lead.processed_at,
         outcome_id=_text(result.get("outcome_id")),
         outcome_name=_text(result.get("outcome_name")),
         total_cost=_number(result.get("total_cost")),
@@ -146,60 +164,64 @@ def _outcome(lead_id: str, result: Mapping[str, Any]) -> Outcome | None:
     )
 
 
-class _Lead(NamedTuple):
-    """What every attempt of a result has in common."""
-
-    lead_id: str
-    processed_at: datetime | None
-
-
-def _attempts(lead: _Lead, result: Mapping[str, Any]) -> Iterator[Attempt]:
-    # Most keys are no outreach: sorted out once, quickly.
-    outreach = {key: value for key, value in result.items() if key.startswith(_OUTREACH)}
-    for block, items in _call_blocks(result, outreach).items():
-        keys = _KeySpace()
-        for item in items:
-            yield _call(lead, block, item, keys)
-    for key, value in outreach.items():
-        channel = _channel(key, value)
-        if channel is None:
-            continue
-        keys = _KeySpace()
-        for item in value if isinstance(value, list) else [value]:
-            yield _message(lead, channel, key, item, keys)
+def _attempts(lead: _Lead, result: Mapping[str, Any]) -> Sequence[Attempt]:
+    lists, lasts = result.get("call_attempt_keys"), result.get("last_call_attempt_keys")
+    blocks = _blocks(tuple(result), _texts(lists), _texts(lasts))
+    found: list[Attempt] = []
+    for block, keys in blocks.calls:
+        given = set[str]()
+        found += [_call(lead, block, call, given) for call in _calls(result, keys)]
+    for block, key in blocks.messages:
+        given = set[str]()
+        found += [_message(lead, block, item, given) for item in _messages(key, result[key])]
+    return found
 
 
-def _call_blocks(
-    result: Mapping[str, Any], outreach: Mapping[str, Any]
-) -> dict[str, Iterable[Mapping[str, Any]]]:
-    """Call attempts by block; the last one is added where the list does not hold it."""
-    blocks: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for key in _named(result, "call_attempt_keys", outreach, _LISTS):
-        _add_new(blocks.setdefault(key, {}), _objects(result.get(key)))
-    for key in _named(result, "last_call_attempt_keys", outreach, _LAST):
-        _add_new(blocks.setdefault(key.removeprefix(_LAST_MARK), {}), _objects(result.get(key)))
-    return {block: items.values() for block, items in blocks.items()}
+class _Blocks(NamedTuple):
+    """The blocks of a result by their names, each with the keys that hold its items."""
+
+    calls: Sequence[tuple[str, Sequence[str]]]
+    messages: Sequence[tuple[str, str]]
 
 
-def _add_new(items: dict[str, Mapping[str, Any]], more: Iterable[Mapping[str, Any]]) -> None:
-    """Add those that are not there yet, each known by its id, or else by all that it says."""
-    for item in more:
-        reference = item.get("reference_id")
-        items.setdefault(dumps(item if reference is None else reference), item)
+# Once for all results that have the same keys, as those of a campaign do: to look at each key of
+# each result was a sixth of what a result takes.
+@lru_cache(maxsize=256)
+def _blocks(keys: tuple[str, ...], lists: tuple[str, ...], lasts: tuple[str, ...]) -> _Blocks:
+    """Find the blocks of a result.
+
+    Args:
+        keys: all its keys.
+        lists: those that it says hold lists of call attempts. It may have more of them.
+        lasts: those that it says hold last call attempts, which may be missing in the lists.
+    """
+    calls: dict[str, list[str]] = {}
+    for key in dict.fromkeys((*lists, *_beginning(keys, _LISTS))):
+        calls.setdefault(key, []).append(key)
+    for key in dict.fromkeys((*lasts, *_beginning(keys, _LAST_MARK + _LISTS))):
+        calls.setdefault(key.removeprefix(_LAST_MARK), []).append(key)
+    return _Blocks(
+        calls=[(fitting(block), keys) for block, keys in calls.items()],
+        messages=[(fitting(key), key) for key in _beginning(keys, *_MESSAGES) if key not in calls],
+    )
 
 
-def _named(
-    result: Mapping[str, Any], names: str, outreach: Mapping[str, Any], prefix: str
-) -> Iterable[str]:
-    """The keys that `names` lists, and those that look like one where it lists too few."""
-    listed = result.get(names)
-    keys = [key for key in listed if isinstance(key, str)] if isinstance(listed, list) else []
-    seen = [
-        key
-        for key, value in outreach.items()
-        if key.startswith(prefix) and key not in _FIXED and _objects(value)
-    ]
-    return dict.fromkeys(keys + seen)
+def _beginning(keys: Iterable[str], *prefixes: str) -> Iterable[str]:
+    return (key for key in keys if key.startswith(prefixes) and key not in ANSWER_FIELDS)
+
+
+def _calls(result: Mapping[str, Any], keys: Iterable[str]) -> Iterable[Mapping[str, Any]]:
+    """The call attempts of a block, each known by its id, or else by all that it says."""
+    calls: dict[str, Mapping[str, Any]] = {}
+    for key in keys:
+        for call in _objects(result.get(key)):
+            calls.setdefault(_text(call.get("reference_id")) or dumps(call), call)
+    return calls.values()
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else ()
+    return tuple([item for item in items if isinstance(item, str)])
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:
@@ -207,22 +229,22 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, dict) and item]
 
 
-def _call(lead: _Lead, block: str, item: Mapping[str, Any], keys: "_KeySpace") -> Attempt:
-    reference = _text(item.get("reference_id"))
-    occurred_at = _time(item.get("called_at"))
+def _call(lead: _Lead, block: str, call: Mapping[str, Any], given: set[str]) -> Attempt:
+    reference = _text(call.get("reference_id"))
+    occurred_at = _time(call.get("called_at"))
+    # By position: by name it takes a tenth longer.
     return Attempt(
-        lead_id=lead.lead_id,
-        processed_at=lead.processed_at,
-        channel="call",
-        block=fitting(block),
-        attempt_key=keys.give(reference, occurred_at),
-        reference_id=reference,
-        outcome_id=_text(item.get("outcome_id")),
-        outcome_name=_text(item.get("outcome_name")),
-        occurred_at=occurred_at,
-        duration_s=_number(item.get("call_duration")),
-        cost=_number(item.get("cost")),
-        answers=dumps(_answers(item)),
+        *lead,
+        "call",
+        block,
+        _new_key(reference or _milliseconds(occurred_at), given),
+        reference,
+        _text(call.get("outcome_id")),
+        _text(call.get("outcome_name")),
+        _iso(occurred_at),
+        _number(call.get("call_duration")),
+        _number(call.get("cost")),
+        dumps(_answers(call)),
     )
 
 
@@ -234,52 +256,44 @@ def _answers(item: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key not in _CALL_FACTS}
 
 
-def _channel(key: str, value: Any) -> str | None:
+def _messages(key: str, value: Any) -> Sequence[Mapping[str, Any]]:
+    """The messages of a block; none where it is a custom field of such a name."""
     channel, _, block = key.partition("_")
     facts = _BLOCK_FACTS.get(channel)
     if not (facts and block):
-        return None
+        return ()
     items = value if isinstance(value, list) else [value]
-    looks_right = bool(items) and all(
-        isinstance(item, dict) and not facts.isdisjoint(item) for item in items
-    )
-    return channel if looks_right else None
+    looks_right = all(isinstance(item, dict) and not facts.isdisjoint(item) for item in items)
+    return items if looks_right else ()
 
 
-def _message(
-    lead: _Lead, channel: str, block: str, item: Mapping[str, Any], keys: "_KeySpace"
-) -> Attempt:
+def _message(lead: _Lead, block: str, message: Mapping[str, Any], given: set[str]) -> Attempt:
     return Attempt(
         lead_id=lead.lead_id,
         processed_at=lead.processed_at,
-        channel=channel,
-        block=fitting(block),
+        channel=block.partition("_")[0],
+        block=block,
         # Its time is not there while it is pending, so that it cannot be its name.
-        attempt_key=keys.give(None, None),
-        reference_id=_text(item.get("reference_id")),
+        attempt_key=_new_key("", given),
+        reference_id=_text(message.get("reference_id")),
         outcome_id=None,
-        outcome_name=_text(item.get("status")),
-        occurred_at=_time(item.get("sent_at")),
-        duration_s=_number(item.get("duration")),
-        cost=_number(item.get("cost")),
-        answers=dumps({key: value for key, value in item.items() if key not in _BLOCK_FIXED}),
+        outcome_name=_text(message.get("status")),
+        occurred_at=_iso(_time(message.get("sent_at"))),
+        duration_s=_number(message.get("duration")),
+        cost=_number(message.get("cost")),
+        answers=dumps({key: value for key, value in message.items() if key not in _BLOCK_FIXED}),
     )
 
 
-class _KeySpace:
-    """Keys of the attempts of one block: the vendor's id, else the time, else the position."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def give(self, reference: str | None, occurred_at: datetime | None) -> str:
-        wanted = fitting(reference or (str(epoch_ms(occurred_at)) if occurred_at else ""))
-        key, twin = wanted or "#1", 1
-        while key in self._given:
-            twin += 1
-            key = f"{wanted}#{twin}"
-        self._given.add(key)
-        return key
+def _new_key(wanted: str, given: set[str]) -> str:
+    """A key that no other attempt of the block was `given`: the one wanted, or by its position."""
+    wanted = fitting(wanted)
+    key, twin = wanted or "#1", 1
+    while key in given:
+        twin += 1
+        key = f"{wanted}#{twin}"
+    given.add(key)
+    return key
 
 
 def fitting(key: str) -> str:
@@ -303,15 +317,28 @@ def _time(value: Any) -> datetime | None:
         return None
 
 
-def _number(value: Any) -> Decimal | None:
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _milliseconds(moment: datetime | None) -> str:
+    return str(epoch_ms(moment)) if moment else ""
+
+
+def _number(value: Any) -> str | None:
     """A number, also as text; None for 'PENDING OR NOT AVAILABLE' and the like."""
     if isinstance(value, bool) or not isinstance(value, _SCALARS):
         return None
     text = str(value)
     if len(text) > _LONGEST_NUMBER:
         return None
+    return _decimal(text) if isinstance(value, str) else text
+
+
+def _decimal(text: str) -> str | None:
+    """As Postgres reads it: Python's are written in more ways."""
     try:
         number = Decimal(text)
     except InvalidOperation:
         return None
-    return number if number.is_finite() and abs(number.adjusted()) < 1000 else None
+    return str(number) if number.is_finite() and abs(number.adjusted()) < 1000 else None

@@ -9,6 +9,7 @@ from typing import Literal
 from leadloop.core.timestamps import EPOCH, EpochUnit, epoch_ms
 
 _TICK = {"ms": 1, "s": 1000}
+_MILLISECOND = timedelta(milliseconds=1)
 
 #: A window with more pages than this is split: it bounds the memory of a run.
 MOST_PAGES = 50
@@ -51,10 +52,10 @@ def cut(after: datetime, before: datetime, longest: timedelta) -> Iterator[Windo
 
 
 def split(window: Window, parts: int) -> list[Window]:
-    """About `parts` windows of whole milliseconds in place of one; that one alone if too short."""
-    step = max(window.length / parts, timedelta(milliseconds=1))
-    whole = timedelta(milliseconds=max(1, step // timedelta(milliseconds=1)))
-    return list(cut(window.after, window.before, whole)) or [window]
+    """At most `parts` windows of whole milliseconds in place of one; it alone if too short."""
+    # Rounded up: rounded down, a window of a millisecond or so would be left, and cost a request.
+    milliseconds = -(-window.length // (parts * _MILLISECOND))
+    return list(cut(window.after, window.before, milliseconds * _MILLISECOND)) or [window]
 
 
 def parts_needed(
@@ -68,7 +69,7 @@ def parts_needed(
     pages = -(-count // page_size)
     if window.length > longest:
         wanted = min(pages, -(-window.length // longest))
-    elif pages > MOST_PAGES and window.length > timedelta(milliseconds=2 * _TICK[unit]):
+    elif pages > MOST_PAGES and window.length > 2 * _TICK[unit] * _MILLISECOND:
         wanted = -(-pages // int(MOST_PAGES * _FULL))
     else:
         return 1
@@ -180,4 +181,4 @@ def earlier(moment: datetime, by: timedelta) -> datetime:
 
 
 def _ceil_ms(moment: datetime) -> int:
-    return -((EPOCH - moment) // timedelta(milliseconds=1))
+    return -((EPOCH - moment) // _MILLISECOND)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from db import forgetting, outcomes
-from db.copying import line
+from db.copying import text_line
 from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
@@ -223,8 +223,8 @@ def test_what_a_poll_stores_while_they_are_forgotten(
         outcomes.merge(
             connection,
             CAMPAIGN,
-            outcomes=[line(read.outcome)] if read.outcome else [],
-            attempts=map(line, read.attempts),
+            outcomes=[text_line(read.outcome)] if read.outcome else [],
+            attempts=map(text_line, read.attempts),
         )
 
     def forget(connection: Connection) -> None:

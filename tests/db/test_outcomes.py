@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from db import forgetting, outcomes, watermarks
-from db.copying import copy, line
+from db.copying import copy, text_line
 from db.database import Database
 from db.outcomes import Merged
 from leadloop.core.results import read_result
@@ -59,8 +59,8 @@ def merge(database: Database, *results: dict[str, Any], campaign: str = CAMPAIGN
         return outcomes.merge(
             connection,
             campaign,
-            outcomes=[line(each.outcome) for each in read if each.outcome],
-            attempts=[line(item) for each in read for item in each.attempts],
+            outcomes=[text_line(each.outcome) for each in read if each.outcome],
+            attempts=[text_line(item) for each in read for item in each.attempts],
         )
 
 
@@ -274,7 +274,7 @@ def test_any_text_comes_through_as_it_was(
     r"""Tabs, line ends, backslashes, `\N`, U+0000, halves of emojis: the poll stores them all."""
     call = {"reference_id": reference, "report_keys_order": [question], question: answer}
     given_ = result(outcome_name=name, custom=custom, call_attempt_x_1=[call])
-    read = loads(json.dumps(given_))
+    read = loads(json.dumps(given_).encode())
     books.run(database, "TRUNCATE leadloop.lead_outcomes, leadloop.outreach_attempts")
     merge(database, read)
     (row,) = books.rows(
@@ -302,7 +302,7 @@ def test_copy_keeps_rows_and_cells_apart(
         connection.execute(
             text("CREATE TEMPORARY TABLE t (n serial, a text, b text) ON COMMIT DROP")
         )
-        copy(connection, "t", ("a", "b"), map(line, rows))
+        copy(connection, "t", ("a", "b"), map(text_line, rows))
         assert [
             tuple(row) for row in connection.execute(text("SELECT a, b FROM t ORDER BY n"))
         ] == rows
@@ -311,13 +311,13 @@ def test_copy_keeps_rows_and_cells_apart(
 @pytest.mark.parametrize("cost", ["1e999", "1" * 900, "-1e-900", "NaN", "0." + "1" * 20_000])
 def test_no_number_fails_a_window(database: Database, cost: str) -> None:
     """What Postgres cannot hold as a number is kept in `raw`."""
-    bare = loads(f'{{"lead_id": "a", "processed_at": 5, "total_cost": {cost}}}')
+    bare = loads(f'{{"lead_id": "a", "processed_at": 5, "total_cost": {cost}}}'.encode())
     assert merge(database, bare, result("b", total_cost=cost)) == counts(2, 0, 0)
 
 
 def test_what_cannot_be_read_is_kept_once(database: Database) -> None:
     """With its reason, whatever it holds."""
-    odd = loads('{"phone_number": "+14155552671\\u0000", "n": NaN}')
+    odd = loads(b'{"phone_number": "+14155552671\\u0000", "n": NaN}')
     for _ in range(2):
         with database.begin() as connection:
             outcomes.keep_unreadable(connection, CAMPAIGN, [("lead_id: missing", odd), ("x", [1])])
@@ -397,7 +397,7 @@ def test_a_window_is_stored_without_going_through_all_leads(database: Database) 
         outcomes.merge(
             connection,
             CAMPAIGN,
-            outcomes=[line(each.outcome) for each in window if each.outcome],
-            attempts=[line(item) for each in window for item in each.attempts],
+            outcomes=[text_line(each.outcome) for each in window if each.outcome],
+            attempts=[text_line(item) for each in window for item in each.attempts],
         )
         assert connection.scalar(rows_read) - before <= 5 * len(window)

@@ -1,6 +1,6 @@
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -54,35 +54,39 @@ CALLED = PROCESSED | {
     "call_attempt_Spring_1": [FIRST, SECOND],
     "last_call_attempt_Spring_1": SECOND,
 }
-_AT = datetime(2018, 7, 12, 15, 37, 19, tzinfo=UTC)
+_AT = "2018-07-12T15:37:19+00:00"
 
 
-def attempts(**blocks: Any) -> tuple[Attempt, ...]:
+def attempts(**blocks: Any) -> Sequence[Attempt]:
     """The attempts of a processed result with these keys."""
     return read_result(PROCESSED | blocks).attempts
 
 
 def test_the_documented_sample_of_a_lead_not_yet_processed() -> None:
     """It is read, and has no outcome."""
-    assert read_result(UNPROCESSED) == Result(lead_id="10", outcome=None, attempts=())
+    assert read_result(UNPROCESSED) == Result(
+        lead_id="10", processed_at=None, outcome=None, attempts=[]
+    )
 
 
 def test_a_processed_lead() -> None:
-    """The outcome's facts, typed; the whole answer kept."""
-    outcome = read_result(PROCESSED).outcome
+    """The outcome's facts, as Postgres reads them; the whole answer kept."""
+    read = read_result(PROCESSED)
+    assert read.processed_at == datetime(2018, 7, 12, 15, 37, 19, 413000, tzinfo=UTC)
+    outcome = read.outcome
     assert outcome is not None
-    assert outcome.processed_at == datetime(2018, 7, 12, 15, 37, 19, 413000, tzinfo=UTC)
+    assert outcome.processed_at == "2018-07-12T15:37:19.413000+00:00"
     assert (outcome.outcome_id, outcome.outcome_name) == ("31", "Interested")
-    assert outcome.total_cost == Decimal("1.25")
+    assert outcome.total_cost == "1.25"
     assert json.loads(outcome.raw) == PROCESSED
 
 
 def test_every_call_attempt_once() -> None:
     """The last one comes twice, in the list and by itself, and was one call."""
     first, second = read_result(CALLED).attempts
-    assert (first.reference_id, first.duration_s, first.answers) == ("r1", Decimal(0), "{}")
+    assert (first.reference_id, first.duration_s, first.answers) == ("r1", "0", "{}")
     assert (second.channel, second.block) == ("call", "call_attempt_Spring_1")
-    assert (second.occurred_at, second.duration_s) == (_AT, Decimal(62))
+    assert (second.occurred_at, second.duration_s) == (_AT, "62")
     assert (second.outcome_id, second.outcome_name) == ("31", "Interested")
     assert list(json.loads(second.answers)) == ["Which plan?", "When?"]
 
@@ -104,6 +108,28 @@ def test_attempts_without_an_id_are_told_apart_the_same_way_each_time() -> None:
     assert keys == ["1531409839000", "1531409839000#2", "#1"]
     assert len(set(keys)) == 3
     assert attempts(call_attempt_x_1=bare) == attempts(call_attempt_x_1=bare)
+
+
+def test_no_call_is_lost_where_ids_are_empty() -> None:
+    """Two calls whose id is there and says nothing are two; the last one is one of them."""
+    calls = [FIRST | {"reference_id": ""}, SECOND | {"reference_id": ""}]
+    found = attempts(call_attempt_x_1=calls, last_call_attempt_x_1=calls[1])
+    assert [attempt.duration_s for attempt in found] == ["0", "62"]
+
+
+def test_a_block_that_is_said_to_hold_calls_holds_no_messages() -> None:
+    """Whatever it is called: what stands in it happened once."""
+    found = attempts(call_attempt_keys=["sms_x"], sms_x=[{"status": "Busy", "cost": 1}])
+    assert [(attempt.channel, attempt.block) for attempt in found] == [("call", "sms_x")]
+
+
+def test_each_result_is_read_by_its_own_keys() -> None:
+    """What one lead's answer lists says nothing of the next one's."""
+    named = attempts(call_attempt_keys=["calls"], calls=[FIRST], sms_x={"cost": 1, "body": ""})
+    assert [attempt.block for attempt in named] == ["calls", "sms_x"]
+    unnamed = attempts(call_attempt_keys=[], calls=[FIRST], sms_x={"cost": "given", "why": ""})
+    assert [attempt.block for attempt in unnamed] == ["sms_x"]
+    assert attempts(call_attempt_keys=[], calls=[FIRST], sms_x="yes") == []
 
 
 @pytest.mark.parametrize("channel", ["sms_x", "gmail_x", "ivr_x"])
@@ -131,7 +157,7 @@ def test_keys_without_measure_are_shortened_and_still_told_apart() -> None:
 def test_an_attempt_tells_which_version_of_the_result_it_is_from() -> None:
     """So that an older one does not overwrite what a newer one said."""
     assert {attempt.processed_at for attempt in read_result(CALLED).attempts} == {
-        datetime(2018, 7, 12, 15, 37, 19, 413000, tzinfo=UTC)
+        "2018-07-12T15:37:19.413000+00:00"
     }
     bare = UNPROCESSED | {"sms_x": {"cost": 1}}
     assert [attempt.processed_at for attempt in read_result(bare).attempts] == [None]
@@ -166,7 +192,7 @@ def test_an_email_a_text_and_a_recording() -> None:
         },
     )
     assert [gmail.channel, sms.channel, ivr.channel] == ["gmail", "sms", "ivr"]
-    assert [gmail.cost, sms.cost, ivr.cost] == [Decimal("0.02"), Decimal("0.01"), Decimal(0)]
+    assert [gmail.cost, sms.cost, ivr.cost] == ["0.02", "0.01", "0"]
     assert {gmail.occurred_at, sms.occurred_at, ivr.occurred_at} == {_AT}
     assert (sms.outcome_name, ivr.duration_s) == ("delivered", None)
     assert json.loads(ivr.answers)["dtmf_response"] == "1"
@@ -200,7 +226,7 @@ def test_what_is_pending_has_no_cost_yet() -> None:
 )
 def test_a_custom_field_that_looks_like_outreach_is_none(key: str, value: Any) -> None:
     """Nobody was called because a field is called sms_consent."""
-    assert attempts(**{key: value}) == ()
+    assert attempts(**{key: value}) == []
 
 
 @pytest.mark.parametrize(("written", "read"), [(10, "10"), ("010", "010"), ("é", "é"), (0, "0")])

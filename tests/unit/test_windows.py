@@ -69,7 +69,7 @@ def test_a_split_covers_the_same(window: Window, parts: int) -> None:
     """Nothing of the window is lost, and unless it is too short there is more than one part."""
     windows = split(window, parts)
     _assert_covers(windows, window.after, window.before)
-    assert len(windows) <= 2 * parts or window.length < parts * 2 * _ONE_MS
+    assert len(windows) <= parts
     if window.length > _ONE_MS:
         assert all(part.length < window.length for part in windows)
 
