@@ -57,8 +57,8 @@ WITH alive AS ({_ALIVE}
      WHERE claimed.status = 'cancelled' AND d.status = 'requested'
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
-SELECT lead_id, status, phone_number, contact_name, state_code, {EBR_DATETIME},
-       CAST(custom_fields AS text) AS custom_fields, seq
+SELECT status, seq, lead_id, phone_number, contact_name, state_code, {EBR_DATETIME},
+       CAST(custom_fields AS text) AS custom_fields
   FROM claimed ORDER BY seq
 """)
 
@@ -272,22 +272,8 @@ def claim(
         "after": after,
     }
     rows = connection.execute(_CLAIM, parameters).all()
-    return Claim(
-        leads=[
-            Lead(
-                lead_id=row.lead_id,
-                phone_number=row.phone_number,
-                contact_name=row.contact_name,
-                state_code=row.state_code,
-                ebr_datetime=row.ebr_datetime,
-                custom_fields=row.custom_fields,
-            )
-            for row in rows
-            if row.status == "sending"
-        ],
-        cancelled=sum(row.status == "cancelled" for row in rows),
-        last=rows[-1].seq if rows else 0,
-    )
+    taken = [Lead(*lead) for status, _, *lead in rows if status == "sending"]
+    return Claim(leads=taken, cancelled=len(rows) - len(taken), last=rows[-1].seq if rows else 0)
 
 
 def claim_again(connection: Connection, batch: "Batch") -> tuple[list[str], int]:

@@ -18,7 +18,7 @@ from tasks.workplace import Run, Workplace, in_one_line
 
 # A task is many batches or windows, and the more there is to do, the more each of them takes on: a
 # run stays at a few hundred tasks, however long the backlog.
-_FIRST_SHARE = 20
+_LEAST = 20
 _SHARES = 50
 
 
@@ -75,6 +75,7 @@ def run_campaigns(
     counts: Sequence[str],
     start: Start,
     step: Step,
+    least: int = _LEAST,
     begun: Callable[[list[Any]], None] = lambda _: None,
     finish: Callable[[Any], None] = lambda _: None,
     opened: Open = workplace.opened,
@@ -89,6 +90,7 @@ def run_campaigns(
         counts: the names that the summary has.
         start: makes a campaign's work, or None where there is nothing to do.
         step: does a share of it; True while there is more.
+        least: the least that is a share, in batches or windows.
         begun: sees the work of all campaigns that have any before the first share is done.
         finish: looks at finished work; raises RunError where it is not as it must be.
         opened: opens what it works with.
@@ -106,7 +108,8 @@ def run_campaigns(
     settings = settled(told)
     with watched(), opened(settings) as place:
         parts = [
-            _Part(place, flow, campaign, start, finish, counts) for campaign in choose(place, ids)
+            _Part(place, flow, campaign, start, finish, counts, least)
+            for campaign in choose(place, ids)
         ]
         try:
             begun([part.work for part in parts if part.work is not None])
@@ -163,6 +166,7 @@ class _Part:
         start: Start,
         finish: Callable[[Any], None],
         counts: Sequence[str],
+        least: int,
     ) -> None:
         self.campaign_id = campaign.campaign_id
         self.error: LeadloopError | None = None
@@ -172,7 +176,8 @@ class _Part:
         self._requests = 0
         self._run: Run | None = None
         self.work: Work | None = None
-        self._share = 0
+        self._least = least
+        self._done = 0
         with self._counting():
             self._run = workplace.begin(place, flow, campaign)
             self.work = start(self._run)
@@ -182,8 +187,9 @@ class _Part:
         more = False
         with self._counting():
             if self.work is not None:
-                more = step(self.work, max(_FIRST_SHARE, self._share // _SHARES))
-                self._share += max(_FIRST_SHARE, self._share // _SHARES)
+                share = max(self._least, self._done // _SHARES)
+                more = step(self.work, share)
+                self._done += share
                 if not more:
                     self._finish(self.work)
         if not more or self.error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Lock
+from threading import Condition
 
 from db import leads, runs, suppression
 from db.leads import Claim
@@ -73,19 +73,50 @@ class Batch:
         return self.only(self.leads[:middle]), self.only(self.leads[middle:])
 
 
+class Queue:
+    """Lets claims begin side by side where that costs no request.
+
+    Claims side by side share out the leads that are left. Where these are not enough for all of
+    them, that makes more batches than needed, so there they come one at a time.
+
+    Args:
+        new: how many leads are in the queue.
+    """
+
+    def __init__(self, new: int) -> None:
+        self._left = new
+        self._under_way = 0
+        self._changed = Condition()
+
+    def begin(self, most: int) -> None:
+        """Wait until a claim of `most` leads may begin."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= most or not self._under_way)
+            self._left -= most
+            self._under_way += 1
+
+    def end(self, unused: int) -> None:
+        """A claim has ended, and so many leads short of what it was to take."""
+        with self._changed:
+            self._left += unused
+            self._under_way -= 1
+            self._changed.notify_all()
+
+
 class Batches:
     """Makes the batches of one campaign's run; used by several senders.
 
     Args:
         run: whose.
+        new: how many leads it has to send.
         count: is told how many were `rejected` and `cancelled`.
     """
 
-    def __init__(self, run: Run, count: Callable[..., None]) -> None:
+    def __init__(self, run: Run, new: int, count: Callable[..., None]) -> None:
         self._run = run
         self._count = count
         self._numbers = itertools.count(1)
-        self._claiming = Lock()
+        self._queue = Queue(new)
         # How far the queue has been taken. What has come back before there, or was committed late,
         # is found by a claim from the start: that is what says that nothing is left.
         self._taken_to = 0
@@ -184,8 +215,20 @@ class Batches:
             raise
 
     def _claim(self, claim_no: int, most: int) -> Claim:
-        # Side by side, two claims would share out the same leads: half a batch each.
-        with self._claiming, self._run.place.database.session() as connection:
+        self._queue.begin(most)
+        unused = 0
+        try:
+            claim = self._take(claim_no, most)
+            unused = most - claim.taken
+        finally:
+            self._queue.end(unused)
+        self._count(cancelled=claim.cancelled)
+        if not claim.taken:
+            self._require_alive()
+        return claim
+
+    def _take(self, claim_no: int, most: int) -> Claim:
+        with self._run.place.database.session() as connection:
             take = partial(
                 leads.claim,
                 connection,
@@ -198,9 +241,6 @@ class Batches:
             if not claim.taken and self._taken_to:
                 claim = take()
             self._taken_to = claim.last
-        self._count(cancelled=claim.cancelled)
-        if not claim.taken:
-            self._require_alive()
         return claim
 
     def _claimed_again(self, batch: Batch) -> Batch:

@@ -40,7 +40,6 @@ class Push:
         self._from_source = from_source
         self.tally = Tally("created", "rejected", "cancelled")
         self._batch_size = run.campaign.batch_size
-        self._batches = Batches(run, self._count)
         self._doubts = Doubts(run)
         self._patience = Patience()
         self._refusals = Refusals()
@@ -50,6 +49,7 @@ class Push:
         self._label = f"push {run.campaign.campaign_id}"
         with run.place.database.begin() as connection:
             new = leads.count_new(connection, run.campaign.campaign_id)
+        self._batches = Batches(run, new, self._count)
         self._watcher.planned(self._label, new)
 
     def some(self, most: int) -> bool:
