@@ -63,9 +63,11 @@ class _Compared:
 
 def _compared(stage: Stage, amount: int, turns: int, work: _Work, latency: float) -> _Compared:
     taken: defaultdict[str, list[float]] = defaultdict(list)
-    for _ in range(turns):
+    for turn in range(turns):
+        # No peer always comes first, or last.
+        peers = work.peers[:: -1 if turn % 2 else 1]
         with stage.vendor(latency=latency) as vendor:
-            work.turn(stage, vendor, amount, work.peers, taken)
+            work.turn(stage, vendor, amount, peers, taken)
     return _Compared(
         work=work,
         title=f"{work.name.capitalize()}, {_told(latency)}",
