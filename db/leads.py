@@ -57,6 +57,7 @@ WITH alive AS ({_ALIVE}
      WHERE claimed.status = 'cancelled' AND d.status = 'requested'
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
+-- From the third column on in the order of a `Lead`.
 SELECT status, seq, lead_id, phone_number, contact_name, state_code, {EBR_DATETIME},
        CAST(custom_fields AS text) AS custom_fields
   FROM claimed ORDER BY seq

@@ -12,11 +12,8 @@ from db.copying import copy
 from leadloop.core.results import Attempt, Outcome
 from leadloop.core.storable import dumps
 
-# The staging tables are made once a connection and emptied by each commit: no catalogue churn, no
-# cleaning up. The commit is not worth a wait for the disk: a server that crashes at that moment
-# forgets what was stored together with the watermark, and the next poll reads it again.
-_PREPARE = text("""
-SET LOCAL synchronous_commit = off;
+# Made once a connection and emptied by each commit: no catalogue churn, no cleaning up.
+_STAGES = text("""
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_outcomes (
     lead_id text, processed_at timestamptz, outcome_id text, outcome_name text,
     total_cost numeric, raw jsonb
@@ -29,12 +26,12 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
 """)
 
 # Of those who were forgotten nothing personal is stored again.
-_LEAVE_OUT_FORGOTTEN = text("""
+_LEAVE_OUT_FORGOTTEN = """
 UPDATE stage_outcomes AS stage SET raw = '{}' FROM leadloop.forgotten
  WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id;
 UPDATE stage_attempts AS stage SET answers = '{}' FROM leadloop.forgotten
  WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id
-""")
+"""
 
 # What was removed of an answer does not come back with the next reading of that same answer.
 _RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
@@ -43,7 +40,7 @@ _RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.process
 # equally new the one read last (COPY fills an empty table in order, so the ctid tells). An older
 # one never replaces a newer one. Sorted, so that two polls lock rows in the same order. Where the
 # raw answers are gone, the columns still tell what has changed.
-_MERGE_OUTCOMES = text(f"""
+_MERGE_OUTCOMES = f"""
 WITH newest AS (
     SELECT DISTINCT ON (lead_id) * FROM stage_outcomes
      ORDER BY lead_id, processed_at DESC, ctid DESC
@@ -71,11 +68,11 @@ SELECT (SELECT count(*) FROM stage_outcomes)                AS staged,
        (SELECT count(DISTINCT lead_id) FROM stage_outcomes) AS leads,
        (SELECT count(*) FROM merged WHERE inserted)         AS inserted,
        (SELECT count(*) FROM merged WHERE NOT inserted)     AS updated
-""")
+"""
 
 # What an older version of a result says of an attempt counts only where nothing else is known.
 # Where all outcomes read were the newest, none of them is looked up: a third of this statement.
-_MERGE_ATTEMPTS = text("""
+_MERGE_ATTEMPTS = """
 WITH told AS (
     SELECT DISTINCT ON (stage.lead_id, stage.block, stage.attempt_key) stage.*,
            CASE WHEN :all_newest AND stage.processed_at IS NOT NULL THEN false
@@ -111,13 +108,13 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
        IS DISTINCT FROM
        (excluded.channel, excluded.reference_id, excluded.outcome_id, excluded.outcome_name,
         excluded.occurred_at, excluded.duration_s, excluded.cost, excluded.answers)
-""")
+"""
 
 # Whatever we thought of a lead that has an outcome: the vendor has it. So an opt-out that was
 # settled because the lead had never been sent is not settled. Locked in the order in which opt-outs
 # lock leads. Postgres knows nothing of a staging table, and would rather go through all leads for
 # each window: OFFSET 0 leaves it no choice.
-_SETTLE_LEADS = text("""
+_SETTLE_LEADS = """
 WITH these AS (
     SELECT lead.lead_id
       FROM (SELECT DISTINCT lead_id FROM stage_outcomes ORDER BY lead_id) AS stage
@@ -137,7 +134,12 @@ UPDATE leadloop.disable_requests AS d
    SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
   FROM held
  WHERE d.campaign_id = :campaign AND d.lead_id = held.lead_id AND d.status = 'cancelled'
-""")
+"""
+
+# As few ways to Postgres as will do: each one back waits for Python's lock, which the threads that
+# read pages hold.
+_STORE_OUTCOMES = text(f"{_LEAVE_OUT_FORGOTTEN};{_MERGE_OUTCOMES}")
+_STORE_REST = text(f"{_MERGE_ATTEMPTS};{_SETTLE_LEADS}")
 
 _AWAITED_SINCE = text("""
 SELECT min(sent_at) FROM leadloop.leads
@@ -175,14 +177,12 @@ def merge(
     A lead in doubt whose outcome has come is `created`.
     """
     forgetting.hold_off(connection, campaign_id)
-    connection.execute(_PREPARE)
+    connection.execute(_STAGES)
     copy(connection, "stage_outcomes", Outcome._fields, outcomes)
     copy(connection, "stage_attempts", Attempt._fields, attempts)
-    connection.execute(_LEAVE_OUT_FORGOTTEN, {"campaign": campaign_id})
-    row = connection.execute(_MERGE_OUTCOMES, {"campaign": campaign_id}).one()
+    row = connection.execute(_STORE_OUTCOMES, {"campaign": campaign_id}).one()
     all_newest = row.staged == row.inserted + row.updated
-    connection.execute(_MERGE_ATTEMPTS, {"campaign": campaign_id, "all_newest": all_newest})
-    connection.execute(_SETTLE_LEADS, {"campaign": campaign_id})
+    connection.execute(_STORE_REST, {"campaign": campaign_id, "all_newest": all_newest})
     return Merged(
         inserted=row.inserted,
         updated=row.updated,

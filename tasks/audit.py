@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from db import audit, campaigns, listing, outcomes, watermarks
 from db.audit import Assumptions, Finding
-from db.copying import line
+from db.copying import text_line
 from db.database import Connection
 from leadloop.client.errors import ApiError, Resend
 from leadloop.core.audit import DESCRIPTIONS, calling_code, differing
@@ -150,8 +150,8 @@ class Audit:
         """Store outcomes as a poll does."""
         campaign_id = self.run.campaign.campaign_id
         read = [read_result(loads(result.encode())) for result in results]
-        lines = [line(each.outcome) for each in read if each.outcome]
-        attempts = [line(attempt) for each in read for attempt in each.attempts]
+        lines = [text_line(each.outcome) for each in read if each.outcome]
+        attempts = [text_line(attempt) for each in read for attempt in each.attempts]
         merged = self.run.place.database.insist(
             lambda c: outcomes.merge(c, campaign_id, outcomes=lines, attempts=attempts)
         )

@@ -95,11 +95,11 @@ class Push:
         Raises:
             ApiError: the worst of what the batches met; the others are recorded first.
         """
-        share = _Share(most)
+        # After a failure one batch goes ahead alone: a vendor that takes creates and never answers
+        # must not put the whole backlog in doubt.
+        share = _Share(1 if self._patience.tried else most)
         with self.run.place.threads() as pool:
-            # After a failure one batch goes ahead alone: a vendor that takes creates and never
-            # answers must not put the whole backlog in doubt.
-            at_once = 1 if self._patience.tried else pool.size
+            at_once = min(share.left, pool.size)
             senders = [pool.submit(self._send_on, share) for _ in range(at_once)]
             wait(senders)
         _raise_worst(senders)

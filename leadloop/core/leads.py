@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -32,8 +32,8 @@ ANSWER_FIELDS = frozenset(
     }
 )
 
-# For numbers that no float holds, and for what is nested deeply. Python refuses long numbers too.
-_parse = json.JSONDecoder(parse_int=str, parse_float=str).decode
+# Numbers as texts: nothing is rounded, and Python refuses to parse long ones.
+_as_written = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 _NORTH_AMERICAN = re.compile("[+]1[2-9][0-9]{9}")
 
@@ -160,9 +160,9 @@ def is_the_vendors(field: str) -> bool:
 
 
 def custom_texts(lead: str) -> list[str]:
-    """What the custom fields in a JSON object hold, as far as it is text."""
+    """What the custom fields in a JSON object hold, texts and numbers, as they are written."""
     try:
-        fields = _custom_fields(lead)
+        fields = _custom_fields(lead, _as_written)
     except InvalidLead:
         return []
     return [
@@ -197,24 +197,27 @@ def _custom(text: str) -> str:
     return text
 
 
-def _custom_fields(text: str) -> Mapping[str, object]:
+def _names_matter(text: str) -> object:
+    """Values, whose numbers may be rounded: the names matter, and whether a value is there."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # A number that no float holds, or nested deeply.
+        return _as_written(text)
+
+
+def _custom_fields(
+    text: str, parse: Callable[[str], object] = _names_matter
+) -> Mapping[str, object]:
     if text == "{}":
         return {}
     try:
-        fields = _loads(text)
+        fields = parse(text)
     except RecursionError:
         raise InvalidLead("custom_fields: nested too deeply") from None
     if not isinstance(fields, dict):
         raise InvalidLead("custom_fields: not a JSON object")
     return fields
-
-
-def _loads(text: str) -> object:
-    """Only the names matter, and whether a value is there: numbers may be rounded."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return _parse(text)
 
 
 def _spliced(fixed: Mapping[str, object], custom: str) -> bytes:

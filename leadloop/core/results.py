@@ -186,7 +186,7 @@ class _Blocks(NamedTuple):
 
 # Once for all results that have the same keys, as those of a campaign do: to look at each key of
 # each result was a sixth of what a result takes.
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _blocks(keys: tuple[str, ...], lists: tuple[str, ...], lasts: tuple[str, ...]) -> _Blocks:
     """Find the blocks of a result.
 

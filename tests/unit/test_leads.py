@@ -14,6 +14,7 @@ from leadloop.core.leads import (
     US_STATES,
     InvalidLead,
     Lead,
+    custom_texts,
     is_the_vendors,
     prepare,
 )
@@ -82,6 +83,15 @@ def test_numbers_go_out_as_e164_or_not_at_all(number: int, start: str) -> None:
         assert sent(given)["phone_number"] == f"+1415{number}"
     else:
         assert refusal(given) == "phone_number: not a valid number (default region US)"
+
+
+def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:
+    """Numbers too: a balance in the vendor's words is a person's, and looked for digit by digit."""
+    fields = (
+        '{"pin": 48213, "balance": 1234.50, "id": 12345678901234567890, "ok": true, "to": "Bo"}'
+    )
+    assert custom_texts(fields) == ["48213", "1234.50", "12345678901234567890", "Bo"]
+    assert custom_texts("[1]") == custom_texts("{}") == []
 
 
 @given(st.from_regex("[+]1[0-9]{9,11}", fullmatch=True))

@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadloop.core.storable import dumps, loads, storable
@@ -65,6 +65,8 @@ def test_json_of_the_vendor_s_reads_the_same(value: Any) -> None:
         assert loads(written.encode()) == storable(value)
 
 
+@example(-(2**63) - 1, "{}")
+@example(2**64, "{}")
 @given(st.integers(-(10**30), 10**30), st.sampled_from(["{}", "[{}, 0.1, 1e5]", '{{"a": {}}}']))
 def test_integers_keep_all_their_digits(number: int, around: str) -> None:
     """An id of twenty digits is not rounded, whatever stands beside it."""
