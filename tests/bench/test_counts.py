@@ -81,7 +81,7 @@ def test_a_section_is_put_in_place_of_the_one_before(
         section = report.Section(title=title, conditions="", figures=[figure])
         report.write({title: section.told("Machine: any")})
     text = document.read_text()
-    assert [text.count(measured) for measured in ("1 s", "2 s", "3 s")] == [0, 1, 1]
+    assert [text.count(f"| {measured} |") for measured in ("1 s", "2 s", "3 s")] == [0, 1, 1]
     assert text.index("## Push") < text.index("## Poll") < text.index("## What paid")
 
 
