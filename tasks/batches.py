@@ -118,7 +118,8 @@ class Batches:
         self._numbers = itertools.count(1)
         self._queue = Queue(new)
         # How far the queue has been taken. What has come back before there, or was committed late,
-        # is found by a claim from the start: that is what says that nothing is left.
+        # is found by a claim from the start: that is what says that nothing is left. So it does no
+        # harm that of claims side by side the one that ends last sets it.
         self._taken_to = 0
         with run.place.database.begin() as connection:
             self._key = suppression.key(connection)

@@ -112,12 +112,12 @@ def row(result: object) -> Row:
     except UnreadableResult as error:
         return Row(key=("", dumps(result)), unreadable=(str(error), result))
     attempts = [text_line(attempt) for attempt in read.attempts]
-    if read.processed_at is None:
+    if read.outcome is None or read.processed_at is None:
         # In a listing such a lead is not processed yet. A window was to hold none.
-        key = (read.lead_id, dumps(result))
-        return Row(key=key, attempts=attempts, unreadable=(_NO_TIME, result))
-    outcome = read.outcome and text_line(read.outcome)
-    return Row(key=(read.lead_id, read.processed_at), outcome=outcome, attempts=attempts)
+        whole = (read.lead_id, dumps(result))
+        return Row(key=whole, attempts=attempts, unreadable=(_NO_TIME, result))
+    key = (read.lead_id, read.processed_at)
+    return Row(key=key, outcome=text_line(read.outcome), attempts=attempts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

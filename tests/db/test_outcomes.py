@@ -69,6 +69,15 @@ def counts(inserted: int, updated: int, unchanged: int) -> Merged:
     return Merged(inserted=inserted, updated=updated, unchanged=unchanged)
 
 
+def test_what_the_watermark_counts_on_is_on_the_disk(database: Database) -> None:
+    """A poll outlives a crash of the server: what that forgot must not lie behind the watermark."""
+    stored = read_result(result())
+    assert stored.outcome is not None
+    with database.begin() as connection:
+        outcomes.merge(connection, CAMPAIGN, outcomes=[text_line(stored.outcome)], attempts=[])
+        assert connection.scalar(text("SHOW synchronous_commit")) == "on"
+
+
 def test_what_is_new_changed_and_the_same_is_counted(database: Database) -> None:
     """The counts that a poll reports; a second poll of the same range changes nothing."""
     first = [result("a"), result("b"), result("c")]
