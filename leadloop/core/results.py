@@ -111,6 +111,17 @@ def read_result(result: Any) -> Result:
     """Take one result apart. Its values must be storable (`leadloop.core.storable.loads`).
 
     Raises:
+        UnreadableResult: see `identify`.
+    """
+    lead_id, processed_at = identify(result)
+    lead = _Lead(lead_id, processed_at.isoformat() if processed_at else None)
+    return Result(lead_id, processed_at, _outcome(lead, result), _attempts(lead, result))
+
+
+def identify(result: Any) -> tuple[str, datetime | None]:
+    """The lead that a result tells of, and when it was processed (None: not yet).
+
+    Raises:
         UnreadableResult: not an object, no `lead_id` or one beyond all bounds, or a
             `processed_at` that is no time.
     """
@@ -121,9 +132,7 @@ def read_result(result: Any) -> Result:
         raise UnreadableResult("lead_id: missing or neither text nor a number")
     if len(lead_id.encode()) > _LONGEST_ID:
         raise UnreadableResult(f"lead_id: longer than {_LONGEST_ID} bytes")
-    processed_at = _processed_at(result)
-    lead = _Lead(lead_id, processed_at.isoformat() if processed_at else None)
-    return Result(lead_id, processed_at, _outcome(lead, result), _attempts(lead, result))
+    return lead_id, _processed_at(result)
 
 
 def lead_id_of(result: Mapping[str, Any]) -> str | None:
