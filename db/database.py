@@ -203,23 +203,26 @@ class Database:
         with self._plain_errors():
             yield
 
-    def insist(self, work: Callable[[Connection], T]) -> T:
+    def insist(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
         """Run `work` in a transaction, again where it was cut or another one was in the way.
 
-        For work that may be repeated: the commit of a cut connection may have happened.
+        Args:
+            work: what may be repeated: the commit of a cut connection may have happened.
+            single: it is one statement, and goes without BEGIN and COMMIT.
 
         Raises:
             DatabaseError: Postgres refused, or did so or stayed away several times.
         """
+        connected = self.session if single else self.begin
         for pause_s in _AGAIN_AFTER_S:
             try:
-                with self.begin() as connection:
+                with connected() as connection:
                     return work(connection)
             except DatabaseError as error:
                 if not error.passes:
                     raise
             time.sleep(pause_s)
-        with self.begin() as connection:
+        with connected() as connection:
             return work(connection)
 
     @contextmanager

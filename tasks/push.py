@@ -189,7 +189,7 @@ class Push:
         created = batch.without(reasons)
         if created.leads:
             ours = self._batches.key(created)
-            self.run.place.database.insist(lambda c: leads.record_created(c, ours))
+            self.run.place.database.insist(lambda c: leads.record_created(c, ours), single=True)
             self._keep_specimen(created.leads[-1])
             batch.sizes.taken(len(batch.leads))
         self._count(created=len(created.leads))
