@@ -208,7 +208,7 @@ class Database:
 
         Args:
             work: what may be repeated: the commit of a cut connection may have happened.
-            single: it is one statement, and goes without BEGIN and COMMIT.
+            single: it is one statement and no more, whose transaction needs no BEGIN and no COMMIT.
 
         Raises:
             DatabaseError: Postgres refused, or did so or stayed away several times.

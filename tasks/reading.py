@@ -129,7 +129,7 @@ def key_of(result: object) -> Key:
 
 
 def key_alone(result: object) -> Row:
-    """A result that is read to prove a window: its row was read before, or another window's is."""
+    """A result that is read to prove a window: its row is read with its own window."""
     return Row(key=key_of(result))
 
 

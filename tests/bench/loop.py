@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, median
 
 from tests.bench.report import Figure, Section, ratios, times
 from tests.bench.stage import Stage, Vendor, outcomes
@@ -191,7 +191,7 @@ def _peer(taken: Seconds, peer: Yardstick, *, at_least: float | None = None) -> 
 
 def _tutorial(taken: Seconds, amount: int) -> Figure:
     slower, by = ratios(taken["tutorial"], taken["leadloop"])
-    a_lead = mean(taken["tutorial"]) / amount
+    a_lead = median(taken["tutorial"]) / amount
     return Figure(
         what=f"the tutorial: {by} × leadloop",
         measured=f"{a_lead * 1000:.0f} ms a lead ({_TUTORIAL_LEADS} leads a turn)",

@@ -1,5 +1,6 @@
 """Results as rows: what tells them apart does not hang on how much of them is read."""
 
+from datetime import datetime
 from typing import Any
 
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.reading import key_alone, row
 
 _ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
-_TIMES = st.integers(1_600_000_000_000, 1_800_000_000_000)
+_TIMES = st.integers(1_600_000_000_000, 1_800_000_000_000) | st.datetimes().map(datetime.isoformat)
 _CALLS = st.lists(st.dictionaries(st.just("reference_id"), _ODD), max_size=2)
 _RESULTS = st.fixed_dictionaries(
     {"lead_id": st.just("lead-1") | st.just("x" * 2000) | _ODD, "processed_at": _TIMES | _ODD},
@@ -25,4 +26,6 @@ def test_a_window_is_proven_by_the_keys_of_its_rows(result: Any) -> None:
 def test_results_of_no_time_are_told_apart_by_what_they_say() -> None:
     """Two different ones of one lead are two, and both are kept."""
     said = [{"lead_id": "lead-1", "outcome_name": name} for name in ("yes", "no")]
-    assert len({row(result).key for result in said}) == 2
+    rows = [row(result) for result in said]
+    assert len({found.key for found in rows}) == 2
+    assert [found.unreadable and found.unreadable[1] for found in rows] == said
