@@ -15,7 +15,6 @@ _TUTORIAL_LEADS = 200
 #: How many times as long as leadloop some of them should take.
 _AT_LEAST = {("poll", "dlt"): 5.0, ("poll", "singer"): 3.0}
 Seconds = Mapping[str, Sequence[float]]
-Turn = Callable[[Stage, Vendor, int, Sequence[Yardstick], Mapping[str, list[float]]], None]
 
 
 def push(stage: Stage, amount: int, turns: int) -> list[Section]:
@@ -32,6 +31,17 @@ def poll(stage: Stage, amount: int, turns: int) -> list[Section]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """One go of everybody at the same work; how long each took goes into `taken`, in seconds."""
+
+    stage: Stage
+    vendor: Vendor
+    amount: int
+    peers: Sequence[Yardstick]
+    taken: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Work:
     """What is compared."""
 
@@ -39,7 +49,7 @@ class _Work:
     of_what: str
     bound: float
     peers: Sequence[Yardstick]
-    turn: Turn
+    turn: Callable[[_Turn], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,7 @@ def _compared(stage: Stage, amount: int, turns: int, work: _Work, latency: float
         # No peer always comes first, or last.
         peers = work.peers[:: -1 if turn % 2 else 1]
         with stage.vendor(latency=latency) as vendor:
-            work.turn(stage, vendor, amount, peers, taken)
+            work.turn(_Turn(stage=stage, vendor=vendor, amount=amount, peers=peers, taken=taken))
     return _Compared(
         work=work,
         title=f"{work.name.capitalize()}, {_told(latency)}",
@@ -79,71 +89,53 @@ def _compared(stage: Stage, amount: int, turns: int, work: _Work, latency: float
     )
 
 
-def _push_turn(
-    stage: Stage,
-    vendor: Vendor,
-    amount: int,
-    peers: Sequence[Yardstick],
-    taken: Mapping[str, list[float]],
-) -> None:
-    stage.renew(amount)
-    stage.load()
-    stage.settle()
+def _push_turn(turn: _Turn) -> None:
+    turn.stage.renew(turn.amount)
+    turn.stage.load()
+    turn.stage.settle()
 
     def other(yardstick: Yardstick, campaign: str) -> float:
-        ran = yardstick.run(stage, vendor, "push", amount, campaign=campaign)
+        ran = yardstick.run(turn.stage, turn.vendor, "push", turn.amount, campaign=campaign)
         seconds: float = ran.said["seconds"]
         return seconds
 
     before = other(FLOOR, "floor")
-    created = stage.leadloop(vendor, "push").said["created"]
-    assert created == amount, created
-    taken["leadloop"].append(stage.seconds("push-leads"))
-    taken["floor"].append(mean((before, other(FLOOR, "floor again"))))
-    for peer in peers:
-        taken[peer.name].append(other(peer, peer.name))
+    created = turn.stage.leadloop(turn.vendor, "push").said["created"]
+    assert created == turn.amount, created
+    turn.taken["leadloop"].append(turn.stage.seconds("push-leads"))
+    turn.taken["floor"].append(mean((before, other(FLOOR, "floor again"))))
+    for peer in turn.peers:
+        turn.taken[peer.name].append(other(peer, peer.name))
 
 
-def _push_and_tutorial_turn(
-    stage: Stage,
-    vendor: Vendor,
-    amount: int,
-    peers: Sequence[Yardstick],
-    taken: Mapping[str, list[float]],
-) -> None:
+def _push_and_tutorial_turn(turn: _Turn) -> None:
     """A few leads of the tutorial are enough: each costs the same."""
-    _push_turn(stage, vendor, amount, peers, taken)
-    stage.renew(_TUTORIAL_LEADS)
-    ran = TUTORIAL.run(stage, vendor, "push", _TUTORIAL_LEADS, campaign="tutorial")
-    taken["tutorial"].append(ran.said["seconds"] / _TUTORIAL_LEADS * amount)
+    _push_turn(turn)
+    turn.stage.renew(_TUTORIAL_LEADS)
+    ran = TUTORIAL.run(turn.stage, turn.vendor, "push", _TUTORIAL_LEADS, campaign="tutorial")
+    turn.taken["tutorial"].append(ran.said["seconds"] / _TUTORIAL_LEADS * turn.amount)
 
 
-def _poll_turn(
-    stage: Stage,
-    vendor: Vendor,
-    amount: int,
-    peers: Sequence[Yardstick],
-    taken: Mapping[str, list[float]],
-) -> None:
-    stage.renew(amount)
-    stage.load()
-    stage.leadloop(vendor, "push")
-    processed, began, end = outcomes(amount)
-    vendor.put(processed)
-    stage.settle()
+def _poll_turn(turn: _Turn) -> None:
+    turn.stage.renew(turn.amount)
+    turn.stage.load()
+    turn.stage.leadloop(turn.vendor, "push")
+    processed, began, end = outcomes(turn.amount)
+    turn.vendor.put(processed)
+    turn.stage.settle()
 
     def other(yardstick: Yardstick) -> float:
-        ran = yardstick.run(stage, vendor, "poll", amount, after=began, before=end)
+        ran = yardstick.run(turn.stage, turn.vendor, "poll", turn.amount, after=began, before=end)
         seconds: float = ran.said["seconds"]
         return seconds
 
     before = other(FLOOR)
-    inserted = stage.leadloop(vendor, "poll").said["inserted"]
-    assert inserted == amount, inserted
-    taken["leadloop"].append(stage.seconds("poll-outcomes"))
-    taken["floor"].append(mean((before, other(FLOOR))))
-    for peer in peers:
-        taken[peer.name].append(other(peer))
+    inserted = turn.stage.leadloop(turn.vendor, "poll").said["inserted"]
+    assert inserted == turn.amount, inserted
+    turn.taken["leadloop"].append(turn.stage.seconds("poll-outcomes"))
+    turn.taken["floor"].append(mean((before, other(FLOOR))))
+    for peer in turn.peers:
+        turn.taken[peer.name].append(other(peer))
 
 
 _PUSH = _Work(

@@ -18,7 +18,7 @@ _RESULTS = st.fixed_dictionaries(
 
 
 @given(_RESULTS | _ODD)
-def test_a_window_is_proven_by_the_keys_of_its_rows(result: Any) -> None:
+def test_a_result_has_one_key_however_much_of_it_is_read(result: Any) -> None:
     """Read for its key alone, any result is the same one as when its row was read."""
     assert key_alone(result).key == row(result).key
 
