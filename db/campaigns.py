@@ -1,6 +1,6 @@
 """Queries on `leadloop.campaigns`."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,12 +20,26 @@ SELECT campaign_id,
        coalesce(default_region, :default_region) AS default_region,
        coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
-       sends_opted_out_numbers, source
+       enabled, sends_opted_out_numbers, source
   FROM leadloop.campaigns
 """
 _NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")
 _ENABLED = text(_COMPLETE + " WHERE enabled ORDER BY campaign_id")
 _ALL = text(_COMPLETE + " ORDER BY campaign_id")
+# An opt-out is sent whatever `enabled` says.
+_ENABLED_OR_OPTING_OUT = text(f"""{_COMPLETE}
+ WHERE enabled OR EXISTS (
+       SELECT FROM leadloop.disable_requests AS request
+        WHERE request.campaign_id = campaigns.campaign_id
+          AND (request.status = 'requested'
+               OR request.status = 'failed' AND request.next_try_at <= clock_timestamp()))
+ ORDER BY campaign_id
+""")
+_SET_PUSH_ENABLED = text("""
+UPDATE leadloop.campaigns SET push_enabled = :enabled
+ WHERE (CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))
+RETURNING campaign_id
+""")
 _ADD = text(
     "INSERT INTO leadloop.campaigns (campaign_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING 1"
 )
@@ -67,10 +81,21 @@ def chosen(
             "no campaign is enabled: set `enabled` in leadloop.campaigns, or name those that are"
             " meant (--campaign)"
         )
-    raise UsageError(
-        "there is no campaign: add one to leadloop.campaigns (campaign_id is the vendor's id), or"
-        " load leads with `leadloop load FILE.csv --campaign C`"
-    )
+    raise _no_campaign()
+
+
+def to_disable(
+    connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
+) -> list[Campaign]:
+    """Return the campaigns named; none named: the enabled ones and those with opt-outs to send.
+
+    Raises:
+        UsageError: a name that is not in the table, or a table without a campaign.
+    """
+    found = _found(connection, ids, defaults, or_else=_ENABLED_OR_OPTING_OUT)
+    if not found and not every(connection, None, defaults):
+        raise _no_campaign()
+    return found
 
 
 def every(
@@ -84,6 +109,20 @@ def every(
     return _found(connection, ids, defaults, or_else=_ALL)
 
 
+def set_push_enabled(
+    connection: Connection, ids: Sequence[str] | None, *, enabled: bool
+) -> list[str]:
+    """Have campaigns create leads, or stop; none named: all of them. Return their ids, sorted.
+
+    Raises:
+        UsageError: a name that is not in the table.
+    """
+    wanted = {"ids": list(ids) if ids else None, "enabled": enabled}
+    changed = list(connection.scalars(_SET_PUSH_ENABLED, wanted))
+    _require_known(set(ids or ()) - set(changed))
+    return sorted(changed)
+
+
 def _found(
     connection: Connection,
     ids: Sequence[str] | None,
@@ -95,13 +134,23 @@ def _found(
     values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
     rows = connection.execute(_NAMED if wanted else or_else, {**values, "ids": list(wanted)}).all()
     found = [_campaign(row) for row in rows]
-    unknown = wanted.keys() - {campaign.campaign_id for campaign in found}
+    _require_known(wanted.keys() - {campaign.campaign_id for campaign in found})
+    return found
+
+
+def _require_known(unknown: Set[str]) -> None:
     if unknown:
         raise UsageError(
             f"unknown campaign {', '.join(sorted(unknown))}: add it to leadloop.campaigns"
             " (campaign_id is the vendor's id of the campaign)"
         )
-    return found
+
+
+def _no_campaign() -> UsageError:
+    return UsageError(
+        "there is no campaign: add one to leadloop.campaigns (campaign_id is the vendor's id), or"
+        " load leads with `leadloop load FILE.csv --campaign C`"
+    )
 
 
 def add(connection: Connection, campaign_id: str) -> bool:

@@ -36,7 +36,10 @@ _CONNECT = {
 # The same for the server's end: it drops the locks of a client whose host vanished within a minute,
 # and not after the two hours that Linux waits. On a Unix socket they mean nothing and do no harm.
 # No statement of ours takes so long that it is worth compiling, which itself takes up to 0.4 s.
+# Names are looked up in Postgres's own schema alone: whoever may create a function in another one,
+# in Postgres 14 everybody in `public`, could have ours call it.
 _ON_CONNECT = """
+SET search_path = pg_catalog, pg_temp;
 SET lock_timeout = '30s';
 SET jit = off;
 SET tcp_keepalives_idle = 30;

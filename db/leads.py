@@ -9,9 +9,17 @@ from sqlalchemy import Connection, TextClause, text
 
 from leadloop.core.leads import Lead
 
-_ANY_NEW = text("""
-SELECT EXISTS (SELECT FROM leadloop.leads
+# The brake: looked at by each claim, so that it holds within a run too.
+_MAY_CREATE = """SELECT FROM leadloop.campaigns
+     WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :while_enabled)"""
+_ANY_NEW = text(f"""
+SELECT EXISTS ({_MAY_CREATE})
+   AND EXISTS (SELECT FROM leadloop.leads
                 WHERE campaign_id = :campaign AND status = 'new' AND seq > :after)
+""")
+_COUNT_HELD_BACK = text(f"""
+SELECT count(*) FROM leadloop.leads
+ WHERE campaign_id = :campaign AND status = 'new' AND NOT EXISTS ({_MAY_CREATE})
 """)
 
 _COUNT_NEW = text("""
@@ -32,19 +40,22 @@ EBR_DATETIME = """CASE WHEN ebr_datetime IS NOT NULL
        END AS ebr_datetime"""
 _DECIDE = """
 UPDATE leadloop.leads AS lead
-   SET status = CASE WHEN picked.opted_out THEN 'cancelled' ELSE 'sending' END,
-       sent_at = CASE WHEN NOT picked.opted_out THEN clock_timestamp() END,
+   SET status = CASE WHEN picked.opted_out THEN 'cancelled'
+                     WHEN EXISTS (SELECT FROM may_create) THEN 'sending' ELSE 'new' END,
+       sent_at = CASE WHEN NOT picked.opted_out AND EXISTS (SELECT FROM may_create)
+                      THEN clock_timestamp() END,
        opted_out = picked.opted_out, run_id = :run, claim_no = :claim, last_error = NULL
   FROM picked
  WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
 """
 _CLAIM = text(f"""
 WITH alive AS ({_ALIVE}
+), may_create AS ({_MAY_CREATE}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
       FROM leadloop.leads AS lead
      WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND lead.seq > :after
-       AND EXISTS (SELECT FROM alive)
+       AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
      ORDER BY lead.seq
      LIMIT :most
        FOR NO KEY UPDATE OF lead SKIP LOCKED
@@ -63,9 +74,11 @@ SELECT status, seq, lead_id, phone_number, contact_name, state_code, {EBR_DATETI
   FROM claimed ORDER BY seq
 """)
 
-# The same decisions once more, for leads of ours that are about to be sent in another batch.
+# The same decisions once more, for leads of ours that are about to be sent in another batch. Where
+# the brake is on, they are `new` again.
 _CLAIM_AGAIN = text(f"""
 WITH alive AS ({_ALIVE}
+), may_create AS ({_MAY_CREATE}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
       FROM leadloop.leads AS lead
@@ -230,9 +243,19 @@ class Doubter:
     settle_s: int
 
 
-def any_new(connection: Connection, campaign_id: str, *, after: int = 0) -> bool:
-    """Whether the campaign has leads to send behind a place in the queue."""
-    return bool(connection.scalar(_ANY_NEW, {"campaign": campaign_id, "after": after}))
+def any_new(
+    connection: Connection, campaign_id: str, *, while_enabled: bool, after: int = 0
+) -> bool:
+    """Whether the campaign may send leads, and has any behind a place in the queue."""
+    parameters = {"campaign": campaign_id, "while_enabled": while_enabled, "after": after}
+    return bool(connection.scalar(_ANY_NEW, parameters))
+
+
+def count_held_back(connection: Connection, campaign_id: str, *, while_enabled: bool) -> int:
+    """Count the new leads of a campaign that may not send them; 0 where it may."""
+    parameters = {"campaign": campaign_id, "while_enabled": while_enabled}
+    count: int = connection.execute(_COUNT_HELD_BACK, parameters).scalar_one()
+    return count
 
 
 def count_new(connection: Connection, campaign_id: str) -> int:
@@ -248,12 +271,13 @@ def claim(
     run_id: int,
     claim_no: int,
     most: int,
+    while_enabled: bool = False,
     after: int = 0,
 ) -> Claim:
     """Take up to `most` new leads, oldest first: from the commit on they may be on their way.
 
     Those that opted out become `cancelled` in the same statement. Gets nothing for a run that is
-    no longer `running`.
+    no longer `running`, or a campaign that may not create.
 
     Args:
         connection: one that commits each statement, or a transaction.
@@ -261,6 +285,8 @@ def claim(
         run_id: who takes them.
         claim_no: the number of this claim among the run's.
         most: how many at the most.
+        while_enabled: only as long as the campaign is `enabled` (it was when the run began);
+            `push_enabled` it must be anyway.
         after: a place in the queue (`Claim.last`); those before it are left. A transaction that is
             open elsewhere keeps the index's entries of all that were sent since it began, and a
             claim from the start has to wade through them.
@@ -270,6 +296,7 @@ def claim(
         "run": run_id,
         "claim": claim_no,
         "most": most,
+        "while_enabled": while_enabled,
         "after": after,
     }
     rows = connection.execute(_CLAIM, parameters).all()
@@ -277,11 +304,16 @@ def claim(
     return Claim(leads=taken, cancelled=len(rows) - len(taken), last=rows[-1].seq if rows else 0)
 
 
-def claim_again(connection: Connection, batch: "Batch") -> tuple[list[str], int]:
-    """Which leads of ours may still be sent, and how many have opted out since."""
-    rows = connection.execute(_CLAIM_AGAIN, batch.key()).all()
+def claim_again(
+    connection: Connection, batch: "Batch", *, while_enabled: bool = False
+) -> tuple[list[str], int]:
+    """Return which leads of ours may still be sent, and how many have opted out since.
+
+    Where the campaign may not create any more, they are `new` again and none may be sent.
+    """
+    rows = connection.execute(_CLAIM_AGAIN, {**batch.key(), "while_enabled": while_enabled}).all()
     wanted = [row.lead_id for row in rows if row.status == "sending"]
-    return wanted, len(rows) - len(wanted)
+    return wanted, sum(row.status == "cancelled" for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,8 +40,7 @@ UPDATE leadloop.disable_requests AS d
 
 # Oldest first, those that the vendor has refused behind the others: they may be many, and stop the
 # run. What another run is sending at this moment is left for later: the vendor may not
-# know it yet. What has failed is tried again after a minute, then ever more seldom, at least once a
-# day.
+# know it yet.
 _NEXT = text("""
 UPDATE leadloop.disable_requests AS d
    SET sent_at = coalesce(d.sent_at, clock_timestamp())
@@ -52,8 +51,7 @@ UPDATE leadloop.disable_requests AS d
            AND r.status IN ('requested', 'failed') AND r.status = :status
            AND r.lead_id <> ALL(:tried)
            AND lead.status IS DISTINCT FROM 'sending' AND lead.status IS DISTINCT FROM 'new'
-           AND (r.status = 'requested' OR r.tried_at < clock_timestamp() - least(
-                interval '1 day', interval '30 seconds' * power(2, least(r.tries, 20) - 2)))
+           AND (r.status = 'requested' OR r.next_try_at <= clock_timestamp())
          ORDER BY r.tried_at NULLS FIRST, r.requested_at, r.lead_id
          LIMIT :most) AS due
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
@@ -67,15 +65,20 @@ SELECT FROM leadloop.leads AS lead
 """
 _CONFIRM = text(f"""
 UPDATE leadloop.disable_requests AS d
-   SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL
+   SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL,
+       next_try_at = NULL
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status IN ('requested', 'failed')
    AND NOT EXISTS ({_LEAD_IN_DOUBT})
 """)
+# A minute after the third try, then ever more seldom, at least daily, for ever.
+_NEXT_TRY = """clock_timestamp() + least(
+           interval '1 day', interval '30 seconds' * power(2, least(d.tries, 20) - 1))"""
 # A refusal of a lead that may yet turn up at the vendor is never the last word. A lead that the
 # vendor refused when it was sent, and does not know now, was never created.
 _REFUSE = text(f"""
 UPDATE leadloop.disable_requests AS d
    SET tries = d.tries + 1, tried_at = clock_timestamp(), last_error = refused.reason,
+       next_try_at = {_NEXT_TRY},
        confirmed_at = CASE WHEN d.tries + 1 >= :most_tries AND refused.was_rejected
                            THEN clock_timestamp() END,
        status = CASE WHEN d.tries + 1 < :most_tries OR EXISTS ({_LEAD_IN_DOUBT}) THEN d.status
@@ -91,6 +94,28 @@ UPDATE leadloop.disable_requests AS d
    AND d.status IN ('requested', 'failed')
 RETURNING d.status, d.tries
 """)
+_SET_ASIDE = text(f"""
+UPDATE leadloop.disable_requests AS d
+   SET status = 'failed', tries = greatest(d.tries + 1, :most_tries), tried_at = clock_timestamp(),
+       next_try_at = {_NEXT_TRY.replace("d.tries", "greatest(d.tries, :most_tries - 1)")},
+       last_error = :reason
+ WHERE d.campaign_id = :campaign AND d.lead_id = ANY(:ids) AND d.status IN ('requested', 'failed')
+""")
+_POSTPONE = text("""
+UPDATE leadloop.disable_requests SET tried_at = clock_timestamp()
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'requested'
+""")
+_FAIL_ALL = text("""
+UPDATE leadloop.disable_requests
+   SET status = 'failed', tries = tries + 1, tried_at = clock_timestamp(),
+       next_try_at = clock_timestamp() + interval '1 day', last_error = :reason
+ WHERE campaign_id = :campaign
+   AND (status = 'requested' OR status = 'failed' AND next_try_at <= clock_timestamp())
+""")
+_CONFIRMED_LAST = text("""
+SELECT lead_id FROM leadloop.disable_requests
+ WHERE campaign_id = :campaign AND status = 'disabled' ORDER BY confirmed_at DESC LIMIT 1
+""")
 # Those in doubt wait for the next run: another try now would tell nothing new.
 _STILL_REQUESTED = text(f"""
 SELECT count(*) FROM leadloop.disable_requests AS d
@@ -98,7 +123,8 @@ SELECT count(*) FROM leadloop.disable_requests AS d
    AND NOT EXISTS ({_LEAD_IN_DOUBT})
 """)
 _REQUEUE = text("""
-UPDATE leadloop.disable_requests SET status = 'requested', tries = 0, last_error = NULL
+UPDATE leadloop.disable_requests
+   SET status = 'requested', tries = 0, next_try_at = NULL, last_error = NULL
  WHERE campaign_id = ANY(:campaigns) AND status = 'failed'
    AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
 """)
@@ -150,6 +176,42 @@ def refuse(
         },
     )
     return sum(row.status == "failed" and row.tries == most_tries for row in rows)
+
+
+def set_aside(
+    connection: Connection,
+    *,
+    campaign_id: str,
+    lead_ids: Sequence[str],
+    reason: str,
+    most_tries: int,
+) -> int:
+    """Mark opt-outs `failed` on which the vendor fails; each is tried again, at least daily.
+
+    Returns how many were not `failed` before, or failed once more.
+    """
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids), "reason": reason}
+    return connection.execute(_SET_ASIDE, {**parameters, "most_tries": most_tries}).rowcount
+
+
+def postpone(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+    """Send these after all others from now on. Returns how many."""
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
+    return connection.execute(_POSTPONE, parameters).rowcount
+
+
+def fail_all(connection: Connection, campaign_id: str, reason: str) -> int:
+    """Mark all opt-outs of a campaign that are due `failed`, to be tried again in a day.
+
+    Returns how many.
+    """
+    return connection.execute(_FAIL_ALL, {"campaign": campaign_id, "reason": reason}).rowcount
+
+
+def confirmed_last(connection: Connection, campaign_id: str) -> str | None:
+    """Return the lead whose opt-out the vendor has confirmed last, None where there is none."""
+    lead_id: str | None = connection.scalar(_CONFIRMED_LAST, {"campaign": campaign_id})
+    return lead_id
 
 
 def still_requested(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, text
 
 from db.leads import EBR_DATETIME
-from db.source import Source, compared
+from db.source import COMPARED
 from leadloop.core.leads import Lead
 
 _AT_ONCE = 1000
@@ -32,7 +32,7 @@ class Planned:
     """A lead that a push would take up, or a row of the source that it would pass over.
 
     `kind`: `new`, `changed`, `kept`: to be sent; `gone`, `unnamed`, `twin`: not (see
-    `db.source.compared`).
+    `db.source.COMPARED`).
     """
 
     kind: str
@@ -53,23 +53,24 @@ def looking(connection: Connection) -> Iterator[None]:
         yield
 
 
-def planned(connection: Connection, campaign_id: str, source: Source | None) -> Iterator[Planned]:
-    """All of them, one after the other: there may be millions."""
-    return _stream(connection, campaign_id, source, "")
+def planned(connection: Connection, campaign_id: str, *, has_source: bool) -> Iterator[Planned]:
+    """All of them, one after the other: there may be millions.
+
+    `has_source`: the connection has the rows of a source (`db.source.copy_rows`).
+    """
+    return _stream(connection, campaign_id, "", has_source=has_source)
 
 
-def opted_out(connection: Connection, campaign_id: str, source: Source | None) -> Iterator[Planned]:
+def opted_out(connection: Connection, campaign_id: str, *, has_source: bool) -> Iterator[Planned]:
     """Those alone that opted out."""
     is_so = " AND (planned.opted_out OR request.lead_id IS NOT NULL)"
-    return _stream(connection, campaign_id, source, is_so)
+    return _stream(connection, campaign_id, is_so, has_source=has_source)
 
 
 def _stream(
-    connection: Connection, campaign_id: str, source: Source | None, where: str
+    connection: Connection, campaign_id: str, where: str, *, has_source: bool
 ) -> Iterator[Planned]:
-    query = _PLANNED.format(
-        ebr_datetime=EBR_DATETIME, planned=_NEW if source is None else compared(source)
-    )
+    query = _PLANNED.format(ebr_datetime=EBR_DATETIME, planned=COMPARED if has_source else _NEW)
     streaming = {"yield_per": _AT_ONCE}
     rows = connection.execute(
         text(query + where), {"campaign": campaign_id}, execution_options=streaming

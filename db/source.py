@@ -1,13 +1,20 @@
-"""A campaign's source: a table or view of somebody else's, and how it differs from the leads."""
+"""A campaign's source: a table or view of somebody else's, and how it differs from the leads.
 
+A view may call any function, with the rights and in the session of whoever reads it. So a source is
+read by a connection of its own, which copies its rows out and is thrown away; ours compares them.
+"""
+
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
 from leadloop.core.campaigns import Campaign
+from leadloop.core.errors import UsageError
 from leadloop.core.sources import (
     LONGEST_ID,
     SourceTrouble,
@@ -32,7 +39,28 @@ SELECT format('%I.%I', n.nspname, c.relname) AS relation,
  GROUP BY c.oid, n.oid, n.nspname, c.relname, c.relkind
 """)
 _SET = text("""
-SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 'UTC', false)
+SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 'UTC', false),
+       set_config('DateStyle', 'ISO', false)
+""")
+# What a view calls by names without a schema is looked up where its owner expects: by the path of
+# the role. Nothing can be written, and nothing of the transaction is kept.
+_READ_ONLY = text("SET TRANSACTION READ ONLY")
+_PATH_OF_ROLE = text("SET LOCAL search_path TO DEFAULT")
+# A standby has another start time: what it shows is older than what was committed here.
+_IDENTITY = text("""
+SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()
+""")
+# Whether a login of its own has less than ours has: which is what it is for.
+_READS_OURS = text("""
+SELECT rolsuper OR has_schema_privilege('leadloop', 'USAGE') FROM pg_roles
+ WHERE rolname = current_user
+""")
+_STAGE = text("""
+CREATE TEMPORARY TABLE source_rows (
+    place bigint GENERATED ALWAYS AS IDENTITY,
+    lead_id text, phone_number text, contact_name text, state_code text, ebr_datetime timestamptz,
+    fields text
+)
 """)
 
 _NO_RIGHT, _TOO_LONG, _LOCKED, _WRITES = "42501", "57014", "55P03", "25006"
@@ -48,15 +76,20 @@ class Source:
     columns: Mapping[str, str]
 
 
-def find(database: Database, campaign: Campaign, name: str) -> Source:
-    """The table or view of that name, seen to be fit for the campaign, and readable by this role.
+def find(reader: Database, campaign: Campaign, name: str) -> Source:
+    """The table or view of that name, seen to be fit for the campaign, and readable by this login.
+
+    Args:
+        reader: the database, opened with the login that reads sources.
+        campaign: whose source it is.
+        name: with its schema: no search path completes it.
 
     Raises:
         SourceTrouble: it is not.
         DatabaseError: Postgres was not there.
     """
     try:
-        with database.begin() as connection:
+        with reader.begin() as connection:
             row = connection.execute(_FIND, {"source": name}).one_or_none()
     except DatabaseError as error:
         if error.sqlstate == _NO_RIGHT:
@@ -73,16 +106,92 @@ def find(database: Database, campaign: Campaign, name: str) -> Source:
     return found
 
 
-def probe(database: Database, campaign: Campaign, found: Source) -> None:
+def require_same_database(reader: Database, database: Database) -> None:
+    """See that both are one database of one server.
+
+    Raises:
+        UsageError: they are not.
+    """
+    identities = []
+    for each in (reader, database):
+        with each.begin() as connection:
+            identities.append(connection.execute(_IDENTITY).one())
+    if identities[0] != identities[1]:
+        raise UsageError(
+            f"LEADLOOP_SOURCE_URL names another database ({reader.place}) than"
+            f" LEADLOOP_DATABASE_URL ({database.place}): it is for another login of the same one"
+        )
+
+
+def reads_ours(reader: Database) -> bool:
+    """Return whether the login that reads sources may enter the schema `leadloop` too."""
+    with reader.begin() as connection:
+        return bool(connection.scalar(_READS_OURS))
+
+
+def probe(reader: Database, campaign: Campaign, found: Source) -> None:
     """See that Postgres would carry out a reading; it is asked for no row.
 
     Raises:
         SourceTrouble: it would not, as where a view reads what its owner may not.
     """
-    with troubles(campaign), database.apart() as connection:
+    with troubles(campaign), _reading(reader, campaign) as connection:
+        connection.execute(text(f"SELECT FROM {_no_parameters(found.relation)} LIMIT 0"))
+
+
+def copy_rows(reader: Database, connection: Connection, campaign: Campaign, found: Source) -> None:
+    """Copy a source's rows to the temporary table `source_rows` of a connection of ours.
+
+    Args:
+        reader: the database, opened with the login that reads sources.
+        connection: where the table is made; outside of a transaction.
+        campaign: whose source it is.
+        found: what `find` has found.
+
+    Raises:
+        SourceTrouble: it could not be read.
+    """
+    with connection.begin():
+        connection.execute(_STAGE)
+    with troubles(campaign), _reading(reader, campaign) as source, connection.begin():
+        _pipe(source, f"COPY ({_rows(found)}) TO STDOUT", connection, _INTO_STAGE)
+    with connection.begin():
+        connection.execute(text("ANALYZE pg_temp.source_rows"))
+
+
+@contextmanager
+def _reading(reader: Database, campaign: Campaign) -> Iterator[Connection]:
+    """Yield a read-only transaction of a connection that is closed with all that was done in it."""
+    with reader.apart() as connection:
         be_patient(connection, campaign.source_timeout_s)
-        with connection.begin():
-            connection.execute(text(f"SELECT FROM {_no_parameters(found.relation)} LIMIT 0"))
+        with connection.begin() as transaction:
+            connection.execute(_READ_ONLY)
+            connection.execute(_PATH_OF_ROLE)
+            yield connection
+            # What a function has left to be done at the commit, as a NOTIFY, is not done.
+            transaction.rollback()
+
+
+_INTO_STAGE = """
+COPY pg_temp.source_rows (lead_id, phone_number, contact_name, state_code, ebr_datetime, fields)
+FROM STDIN
+"""
+
+
+def _pipe(source: Connection, copy_out: str, target: Connection, copy_in: str) -> None:
+    """Send what one connection copies out to another one that copies it in; no row stays here."""
+    incoming, outgoing = os.pipe()
+
+    def send() -> None:
+        with os.fdopen(outgoing, "wb") as end, closing(source.connection.cursor()) as cursor:
+            cursor.copy_expert(copy_out, end)
+
+    with ThreadPoolExecutor(1) as pool:
+        with os.fdopen(incoming, "rb") as end, closing(target.connection.cursor()) as cursor:
+            sent = pool.submit(send)
+            cursor.copy_expert(copy_in, end)
+        # Where the source failed, what has come is not all of it: its error undoes the rest.
+        sent.result()
 
 
 def be_patient(connection: Connection, timeout_s: int) -> None:
@@ -131,17 +240,30 @@ FOLLOWS = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS NULL
 
 _FIELDS = ("phone_number", "contact_name", "state_code")
 _COLUMNS = (*_FIELDS, "ebr_datetime", "custom_fields")
+_FIXED = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime"))
+_STAGED = f"""
+SELECT lead_id, phone_number, contact_name, state_code, ebr_datetime, place,
+       coalesce((SELECT jsonb_object_agg(field.key, field.value)
+                   FROM jsonb_each(CAST(fields AS jsonb) - ARRAY[{_FIXED}]) AS field
+                  WHERE field.value <> 'null'), '{{}}') AS custom_fields
+  FROM pg_temp.source_rows"""
 
 
-def compared(source: Source) -> str:
-    """SQL of a query: the source beside the leads of `:campaign`, by one reading of it.
+def _row(of: str) -> str:
+    return f"({', '.join(f'{of}.{column}' for column in _COLUMNS)})"
 
-    Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`:
-    `new`; `changed` and `gone`, of leads that follow it; `kept`, of leads that are to be sent as
-    they are; `unnamed` and `twin`, of rows that cannot be taken; null of what does not matter.
-    """
-    # Written so that the join's condition is one equality: a full join can be no other.
-    return f"""
+
+def _either(column: str) -> str:
+    return f"CASE WHEN kind.kind = 'kept' THEN lead.{column} ELSE given.{column} END AS {column}"
+
+
+# Written so that the join's condition is one equality: a full join can be no other.
+#: SQL of a query: the rows of `source_rows` beside the leads of `:campaign`.
+#:
+#: Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`: `new`; `changed`
+#: and `gone`, of leads that follow it; `kept`, of leads that are to be sent as they are; `unnamed`
+#: and `twin`, of rows that cannot be taken; null of what does not matter.
+COMPARED = f"""
 SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
        coalesce(lead.opted_out, false) AS opted_out,
        {", ".join(_either(column) for column in _COLUMNS)}
@@ -149,7 +271,7 @@ SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
           FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {LONGEST_ID} AS named,
                        row_number() OVER (PARTITION BY lead_id COLLATE "C"
                                           ORDER BY {", ".join(_COLUMNS)}) AS nth
-                  FROM ({_told(source)}) AS told) AS numbered) AS given
+                  FROM ({_STAGED}) AS staged) AS numbered) AS given
   FULL JOIN (SELECT * FROM leadloop.leads WHERE campaign_id = :campaign) AS lead
     ON lead.lead_id = given.key
  CROSS JOIN LATERAL (SELECT CASE
@@ -163,37 +285,28 @@ SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
 """
 
 
-def _either(column: str) -> str:
-    return f"CASE WHEN kind.kind = 'kept' THEN lead.{column} ELSE given.{column} END AS {column}"
+def _rows(source: Source) -> str:
+    """Return SQL of a source's rows, in its own order.
 
-
-def _row(of: str) -> str:
-    return f"({', '.join(f'{of}.{column}' for column in _COLUMNS)})"
-
-
-def _told(source: Source) -> str:
-    """The source's rows as leads, in its own order.
-
-    `own.*` is the whole row even where a column has the name of the table.
+    Every name is qualified, for this runs by the search path of the role. `own.*` is the whole row
+    even where a column has the name of the table.
     """
     texts = [_text(name, source.columns) for name in ("lead_id", *_FIELDS)]
-    fixed = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime"))
-    return f"""
-SELECT {", ".join(texts)}, {_time(source.columns)}, row_number() OVER () AS place,
-       coalesce((SELECT jsonb_object_agg(field.key, field.value)
-                   FROM jsonb_each(to_jsonb(own.*) - ARRAY[{fixed}]) AS field
-                  WHERE field.value <> 'null'), '{{}}') AS custom_fields
-  FROM {_no_parameters(source.relation)} AS own"""
+    return (
+        f"SELECT {', '.join(texts)}, {_time(source.columns)},"
+        " CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)"
+        f" FROM {source.relation} AS own"
+    )
 
 
 def _text(name: str, columns: Mapping[str, str]) -> str:
-    return f"CAST({f'own.{name}' if name in columns else 'NULL'} AS text) AS {name}"
+    return f"CAST({f'own.{name}' if name in columns else 'NULL'} AS pg_catalog.text)"
 
 
 def _time(columns: Mapping[str, str]) -> str:
     """Times without a zone are read in the session's, which is UTC."""
     value = "own.ebr_datetime" if "ebr_datetime" in columns else "NULL"
-    return f"CAST({value} AS timestamptz) AS ebr_datetime"
+    return f"CAST({value} AS pg_catalog.timestamptz)"
 
 
 def _no_parameters(relation: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db.source import FOLLOWS, Source, compared
+from db.source import COMPARED, FOLLOWS
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext(:campaign))")
 _STAGE = text("""
@@ -14,14 +14,12 @@ CREATE TEMPORARY TABLE source_differences (
     custom_fields jsonb
 )
 """)
-# Whatever functions a view calls, nothing can be written but the temporary table.
-_ONLY_READ = text("SET TRANSACTION READ ONLY")
 _COLUMNS = "lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields"
-_COMPARE = """
-INSERT INTO pg_temp.source_differences (kind, {columns})
-SELECT kind, {columns} FROM ({compared}) AS compared
+_COMPARE = text(f"""
+INSERT INTO pg_temp.source_differences (kind, {_COLUMNS})
+SELECT kind, {_COLUMNS} FROM ({COMPARED}) AS compared
  WHERE kind <> 'kept' ORDER BY compared.place
-"""
+""")
 _KINDS = text("""
 SELECT count(*) FILTER (WHERE kind = 'unnamed') AS unnamed,
        count(*) FILTER (WHERE kind = 'twin') AS twins,
@@ -95,15 +93,11 @@ def wait_turn(connection: Connection, campaign_id: str) -> None:
         connection.execute(_ONE_AT_A_TIME, {"campaign": campaign_id})
 
 
-def read(connection: Connection, campaign_id: str, source: Source) -> Differences:
-    """Read the source once, in a transaction that can write nothing, and keep what differs."""
+def compare(connection: Connection, campaign_id: str) -> Differences:
+    """Compare the copied rows of the source with the leads, and keep what differs."""
     with connection.begin():
         connection.execute(_STAGE)
-    compare = text(_COMPARE.format(columns=_COLUMNS, compared=compared(source)))
-    with connection.begin():
-        connection.execute(_ONLY_READ)
-        connection.execute(compare, {"campaign": campaign_id})
-    with connection.begin():
+        connection.execute(_COMPARE, {"campaign": campaign_id})
         return Differences(**connection.execute(_KINDS).one()._mapping)
 
 

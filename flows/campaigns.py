@@ -57,6 +57,16 @@ def chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
         return campaigns.chosen(connection, ids, place.settings.campaign_rules())
 
 
+def to_disable(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+    """Return the campaigns of a disable run; none named: enabled ones, and others with opt-outs.
+
+    Raises:
+        UsageError: a campaign is unknown, or there is none.
+    """
+    with place.database.begin() as connection:
+        return campaigns.to_disable(connection, ids, place.settings.campaign_rules())
+
+
 def every(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
     """The campaigns of a flow run; none named: all of them, also those that are not enabled.
 

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.campaigns import run_campaigns
+from flows.campaigns import run_campaigns, to_disable
 from flows.telling import Summary, completed, run_name
 from tasks.blocks import RunSettings
 from tasks.disable import Disable, disable_batches
@@ -17,7 +17,8 @@ def disable_leads(
     """Cancel the leads of people who opted out, or have the vendor disable them.
 
     Args:
-        campaigns: ids of the campaigns; none: every enabled one.
+        campaigns: ids of the campaigns; none: every enabled one, and each other one that has
+            opt-outs to send.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
@@ -25,6 +26,12 @@ def disable_leads(
     """
     return completed(
         run_campaigns(
-            "disable-leads", campaigns, settings, counts=COUNTS, start=Disable, step=disable_batches
+            "disable-leads",
+            campaigns,
+            settings,
+            counts=COUNTS,
+            start=Disable,
+            step=disable_batches,
+            choose=to_disable,
         )
     )

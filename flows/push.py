@@ -14,7 +14,7 @@ from tasks.workplace import Run
 # Batches a task: half a minute's at the vendor's budget. Between two tasks nothing is sent for some
 # hundredths of a second, a tenth of a push to a vendor without latency at 20 batches a task.
 _LEAST = 60
-COUNTS = ("created", "rejected", "in_doubt", "cancelled", "from_source")
+COUNTS = ("created", "rejected", "in_doubt", "cancelled", "from_source", "held_back")
 
 
 @flow(name="push-leads", flow_run_name=run_name, persist_result=False)
@@ -26,8 +26,8 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
-        `created, rejected, in_doubt, cancelled, from_source, requests`, and under `campaigns` each
-        one's own.
+        `created, rejected, in_doubt, cancelled, from_source, held_back, requests`, and under
+        `campaigns` each one's own.
     """
     return completed(
         run_campaigns(
@@ -38,6 +38,7 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
             start=_begin,
             step=push_batches,
             least=_LEAST,
+            finish=Push.finish,
         )
     )
 

@@ -1,13 +1,13 @@
 """`sync-leads`: the whole loop once, opt-outs first."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows.campaigns import CampaignsFailed, chosen, with_summary
+from flows.campaigns import CampaignsFailed, chosen, to_disable, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
@@ -40,7 +40,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         failures: list[str] = []
         runs = [
             run
-            for campaign in chosen(place, campaigns)
+            for campaign in _chosen(place, campaigns)
             if (run := _begin(place, campaign, failures))
         ]
         summary: Summary = {}
@@ -50,7 +50,9 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
             # The whole run's heartbeat is theirs too: they live and die with its process, and each
             # one of their own would end a stage a second late.
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                _do_stages(ids, settings, summary, failures)
+                # Named none, the disable has the campaigns too that are not enabled.
+                stage_ids = {"disable": ids if campaigns else None}
+                _do_stages(ids, stage_ids, settings, summary, failures)
             error = CampaignsFailed(failures, summary) if failures else None
         except BaseException as stop:
             raise with_summary(stop, summary) from None
@@ -62,6 +64,20 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
     if failures:
         raise CampaignsFailed(failures, summary)
     return completed(summary)
+
+
+def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+    """Return the campaigns of the whole loop; none of a table where only opt-outs are to be sent.
+
+    Raises:
+        UsageError: a campaign is unknown, or there is nothing to do for any.
+    """
+    try:
+        return chosen(place, ids)
+    except UsageError:
+        if ids or not to_disable(place, None):
+            raise
+        return []
 
 
 def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> Run | None:
@@ -80,12 +96,23 @@ def _its_own_trouble(campaign: Campaign, failures: list[str]) -> Iterator[None]:
 
 
 def _do_stages(
-    ids: Sequence[str], settings: RunSettings | None, summary: Summary, failures: list[str]
+    ids: Sequence[str],
+    stage_ids: Mapping[str, Sequence[str] | None],
+    settings: RunSettings | None,
+    summary: Summary,
+    failures: list[str],
 ) -> None:
-    """Run the stages as flows of their own; what they did goes into `summary`."""
-    for name, stage in _STAGES.items() if ids else ():
+    """Run the stages as flows of their own; what they did goes into `summary`.
+
+    A stage whose campaigns `stage_ids` does not name takes `ids`, and is left out where they are
+    none.
+    """
+    for name, stage in _STAGES.items():
+        chosen_ids = stage_ids.get(name, ids)
+        if chosen_ids is not None and not chosen_ids:
+            continue
         try:
-            summary[name] = summary_of(stage, campaigns=list(ids), settings=settings)
+            summary[name] = summary_of(stage, campaigns=chosen_ids, settings=settings)
         except UsageError:
             raise
         except RunError as error:
@@ -104,4 +131,8 @@ def _keep(summary: Summary, stage: str, error: BaseException) -> None:
 
 
 def _counts_of(summary: Summary, campaign_id: str) -> dict[str, Any]:
-    return {name: part["campaigns"][campaign_id] for name, part in summary.items()}
+    return {
+        name: part["campaigns"][campaign_id]
+        for name, part in summary.items()
+        if campaign_id in part["campaigns"]
+    }

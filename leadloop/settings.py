@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         None,
         description="Postgres, of a login for `leadloop monitor` alone; not set: DATABASE_URL",
     )
+    source_url: SecretStr | None = Field(
+        None,
+        description="Postgres, of a login that reads the campaigns' sources and nothing of leadloop"
+        "'s, in the same database; not set: DATABASE_URL",
+    )
     source_timeout: int = Field(
         120,
         ge=1,
@@ -253,6 +258,16 @@ class Settings(BaseSettings):
                 " environment, or in a block (postgresql://user@host:5432/database)"
             )
         return self.database_url.get_secret_value()
+
+    def require_source_url(self) -> str:
+        """Return the URL of the login that reads sources: LEADLOOP_SOURCE_URL, else DATABASE_URL.
+
+        Raises:
+            UsageError: neither is set.
+        """
+        if self.source_url is None:
+            return self.require_database_url()
+        return self.source_url.get_secret_value()
 
     def require_login(self) -> None:
         """Make sure that there is a token or a whole login.

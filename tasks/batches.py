@@ -146,7 +146,15 @@ class Batches:
         campaign_id = self._run.campaign.campaign_id
         with self._run.place.database.session() as connection:
             places = sorted({self._taken_to, 0}, reverse=True)
-            return any(leads.any_new(connection, campaign_id, after=place) for place in places)
+            return any(
+                leads.any_new(
+                    connection,
+                    campaign_id,
+                    while_enabled=self._run.campaign.enabled,
+                    after=place,
+                )
+                for place in places
+            )
 
     def fill_again(self, batch: Batch) -> Batch:
         """The same leads with a turn that is not over, less those that have opted out since.
@@ -239,6 +247,7 @@ class Batches:
                 run_id=self._run.run_id,
                 claim_no=claim_no,
                 most=most,
+                while_enabled=self._run.campaign.enabled,
             )
             after = self._taken_to
             claim = take(after=after)
@@ -251,8 +260,13 @@ class Batches:
         if not batch.leads:
             return batch
         with self._run.place.database.session() as connection:
-            wanted, cancelled = leads.claim_again(connection, self.key(batch))
+            wanted, cancelled = leads.claim_again(
+                connection, self.key(batch), while_enabled=self._run.campaign.enabled
+            )
         self._count(cancelled=cancelled)
+        if len(wanted) + cancelled < len(batch.leads):
+            # The brake made them new again: should it be let go within this run, they come first.
+            self._taken_to = 0
         still = set(wanted)
         left = batch.only([lead for lead in batch.leads if lead.lead_id in still])
         if not left.leads:

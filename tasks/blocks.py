@@ -31,6 +31,7 @@ class LeadloopCredentials(Block):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     database_url: SecretStr | None = _as_in_settings("database_url")
+    source_url: SecretStr | None = _as_in_settings("source_url")
     api_token: SecretStr | None = _as_in_settings("api_token")
     client_id: str | None = _as_in_settings("client_id")
     client_secret: SecretStr | None = _as_in_settings("client_secret")

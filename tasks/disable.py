@@ -1,28 +1,36 @@
 """The steps of a disable: cancel what was never sent, have the vendor stop the rest.
 
-A disable may be repeated without harm, so it is simply sent until it is confirmed.
+A disable may be repeated without harm, so it is sent until it is confirmed; where one lead makes a
+list fail, the list is halved down to that lead, and all others are confirmed in the same run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from db import forgetting, leads, opt_outs
-from leadloop.client.errors import ApiError, Refused, Resend, TooLarge
+from leadloop.client.errors import ApiError, Refused, Resend, Stopped, TooLarge
 from leadloop.core.errors import RunError, TryLater
+from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, halve
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
 from leadloop.core.receipts import vendors_words, words
+from leadloop.core.verdicts import Failure, may_blame_content
 from tasks.doubts import Doubts
 from tasks.refusals import MOST_ALIKE, Refusals
-from tasks.retrying import Patience, step, try_later
+from tasks.retrying import Patience, pause_before_retry, step, try_later
 from tasks.workplace import Run, Tally
 
 #: How often a lead that the vendor refuses is tried before it is reported as failed.
 MOST_TRIES = 3
 # Nobody knows any more what of the vendor's words is personal.
 _OF_FORGOTTEN = "vendor: refused, in words that are not kept: the lead is forgotten"
+_CAMPAIGN_UNKNOWN = "the vendor does not know the campaign (404)"
 
 # A share for each step: opt-outs of leads whose fate is known do not wait for lookups.
 _LOOKUPS_AT_ONCE = 20
+
+
+class _CampaignUnknown(Exception):
+    """The vendor answers 404 to a read of the campaign too."""
 
 
 @step("disable-batches")
@@ -43,6 +51,9 @@ class Disable:
         self._refusals = Refusals()
         self._tried: list[str] = []
         self._unsure: list[str] = []
+        self._set_aside_count = 0
+        self._has_answered = False
+        self._has_campaign = False
         self._watcher = watcher.get()
 
     def some(self, most: int) -> bool:
@@ -56,12 +67,15 @@ class Disable:
             self._cancel_unsent()
             more = self._send_up_to(most)
             more = self._resolve_doubts() or more
+        except _CampaignUnknown:
+            return self._fail_all()
         except Resend as error:
             raise try_later(self.run, self._patience, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
         if not more:
             self._require_no_refusals()
+            self._require_an_answer()
         return more
 
     def counts(self) -> dict[str, int]:
@@ -91,10 +105,13 @@ class Disable:
     def _send_up_to(self, most: int) -> bool:
         """Those that wait, then those that have failed and are due again."""
         for _ in range(most):
-            due = self._due("requested") or self._due("failed")
-            if not due:
+            if due := self._due("requested"):
+                self._send(due, max_failures=MAX_FAILURES)
+            elif due := self._due("failed"):
+                # Suspected already: no failure of theirs is taken for noise.
+                self._send(due, max_failures=1)
+            else:
                 return False
-            self._send(due)
         return True
 
     def _due(self, status: str) -> list[str]:
@@ -107,30 +124,184 @@ class Disable:
                 tried=[*self._tried, *self._unsure],
             )
 
-    def _send(self, lead_ids: Sequence[str]) -> None:
-        """Disable these; where the vendor refuses a list, find out whom it means."""
+    def _send(self, lead_ids: Sequence[str], *, max_failures: int) -> None:
+        """Disable these; those on which the vendor fails by themselves are set aside.
+
+        Raises:
+            ApiError: a failure that is not about these leads.
+            RunError: the vendor fails on everything.
+        """
+        isolation = Isolation(lead_ids, max_failures=max_failures)
+        failure = ""
+        while isolation.next_list or isolation.needs_probe:
+            if isolation.needs_probe:
+                self._probe(isolation, failure)
+            else:
+                failure = self._send_list(isolation, failure)
+        self._set_aside(isolation.accuse_rest(), failure)
+
+    def _send_list(self, isolation: Isolation, failure: str) -> str:
+        """Send the next list and record what came of it. Return the last failure in words."""
+        lead_ids = isolation.next_list
         try:
             reading = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
         except Refused as error:
-            if isinstance(error, TooLarge) and len(lead_ids) > 1:
-                self._batch_size = min(self._batch_size, len(lead_ids) // 2)
-            self._narrow_down(lead_ids, error)
+            if error.answer.status == 404 and not error.reading.refused:
+                self._require_campaign()
+            self._narrow_down(isolation, error)
+        except ApiError as error:
+            if error.answer.status == 404:
+                self._require_campaign()
+            if not may_blame_content(error.answer):
+                raise
+            failure = str(error.answer)
+            isolation.record_failure()
+            if isolation.failures:
+                pause_before_retry(isolation.failures)
+            elif error.answer.failure is Failure.NO_ANSWER and not self._has_answered:
+                # Each try that is not answered takes a minute: see that anything is, before more.
+                self._retry_failing(self._read_campaign)
         else:
+            self._has_answered = True
             self._record(lead_ids, reading.refused)
+            self._set_aside(isolation.record_success(), failure)
+        return failure
 
-    def _narrow_down(self, lead_ids: Sequence[str], error: Refused) -> None:
-        named = error.reading.refused
+    def _narrow_down(self, isolation: Isolation, error: Refused) -> None:
+        """Split a list that the vendor refuses in words of its own."""
+        self._has_answered = True
+        lead_ids, named = isolation.next_list, error.reading.refused
+        if isinstance(error, TooLarge) and len(lead_ids) > 1:
+            self._batch_size = min(self._batch_size, len(lead_ids) // 2)
         if len(lead_ids) == 1:
+            isolation.replace([])
             self._record(lead_ids, {lead_ids[0]: words(error.body) or str(error.answer)})
         elif named:
+            isolation.replace([[lead_id for lead_id in lead_ids if lead_id not in named]])
             self._record(list(named), named)
-            rest = [lead_id for lead_id in lead_ids if lead_id not in named]
-            if rest:
-                self._send(rest)
         else:
-            middle = len(lead_ids) // 2
-            self._send(lead_ids[:middle])
-            self._send(lead_ids[middle:])
+            isolation.replace(halve(lead_ids))
+
+    def _probe(self, isolation: Isolation, failure: str) -> None:
+        """See that the vendor works for something unsuspected, and accuse the suspects then.
+
+        A disable that it has confirmed before, sent again, is the proof. Where there is none, a
+        read of the campaign has to do for a few suspects: disables may be out of order as a whole.
+
+        Raises:
+            RunError: the vendor fails on that too, or on so many that nobody in particular is at
+                fault. The suspects go behind all others.
+        """
+        campaign_id = self.run.campaign.campaign_id
+        with self.run.place.database.begin() as connection:
+            confirmed = opt_outs.confirmed_last(connection, campaign_id)
+        try:
+            if confirmed is not None:
+                self._retry_failing(lambda: self.run.place.api.disable(campaign_id, [confirmed]))
+            else:
+                self._retry_failing(self._read_campaign)
+                if len(isolation.suspects) >= MAX_SUSPECTS:
+                    raise self._outage(failure)
+                if isolation.next_list:
+                    isolation.keep_suspects()
+                    return
+        except RunError:
+            self.run.place.database.insist(
+                lambda c: opt_outs.postpone(c, campaign_id, isolation.suspects)
+            )
+            raise
+        self._set_aside(isolation.record_probe_success(), failure)
+
+    def _retry_failing(self, request: Callable[[], object]) -> None:
+        """Send a request that is not suspected, up to MAX_FAILURES times.
+
+        Raises:
+            RunError: it fails each time.
+        """
+        failure = ""
+        for failures in range(1, MAX_FAILURES + 1):
+            try:
+                request()
+            except Refused:
+                return
+            except ApiError as error:
+                if not may_blame_content(error.answer):
+                    raise
+                failure = str(error.answer)
+                pause_before_retry(failures)
+            else:
+                return
+        raise self._outage(failure)
+
+    def _outage(self, failure: str) -> RunError:
+        return RunError(
+            f"the vendor fails on all opt-outs, not on single ones ({failure}): they stay"
+            " requested, and the next run sends them again"
+        )
+
+    def _require_campaign(self) -> None:
+        """Tell a lead that the vendor lacks from a campaign that it lacks: once a run.
+
+        Raises:
+            _CampaignUnknown: a read of the campaign is answered 404 too.
+        """
+        if self._has_campaign:
+            return
+        try:
+            self._read_campaign()
+        except Stopped as error:
+            if error.answer.status == 404:
+                raise _CampaignUnknown from None
+            raise
+        self._has_campaign = True
+
+    def _read_campaign(self) -> None:
+        self.run.place.api.everything(self.run.campaign.campaign_id, page=1, page_size=1)
+
+    def _fail_all(self) -> bool:
+        """Mark all that are due `failed`, to be tried again in a day."""
+        campaign_id = self.run.campaign.campaign_id
+        failed = self.run.place.database.insist(
+            lambda c: opt_outs.fail_all(c, campaign_id, _CAMPAIGN_UNKNOWN)
+        )
+        self._count(failed=failed)
+        self.run.place.log.warning(
+            "campaign %s: %s, so %d opt-outs cannot be confirmed; they are tried again daily",
+            *(campaign_id, _CAMPAIGN_UNKNOWN, failed),
+        )
+        return False
+
+    def _set_aside(self, lead_ids: Sequence[str], failure: str) -> None:
+        """Mark opt-outs `failed` on which the vendor fails; each is tried again, at least daily."""
+        if not lead_ids:
+            return
+        campaign_id = self.run.campaign.campaign_id
+        reason = f"the vendor fails on it, and not on others: {failure}"
+        self.run.place.database.insist(
+            lambda c: opt_outs.set_aside(
+                c,
+                campaign_id=campaign_id,
+                lead_ids=lead_ids,
+                reason=reason,
+                most_tries=MOST_TRIES,
+            )
+        )
+        self._tried += lead_ids
+        self._set_aside_count += len(lead_ids)
+        self._count(failed=len(lead_ids))
+        self.run.place.log.warning(
+            "campaign %s: the vendor fails on the opt-out of %s (%s); it is tried again, at least"
+            " daily",
+            *(campaign_id, ", ".join(lead_ids), failure),
+        )
+
+    def _require_an_answer(self) -> None:
+        """Raise RunError where opt-outs were set aside and the vendor accepted or refused none."""
+        if self._set_aside_count and not self._has_answered:
+            raise RunError(
+                f"the vendor fails on {self._set_aside_count} opt-outs and took no other; each is"
+                " tried again, at least daily: `leadloop status` names them"
+            )
 
     def _record(self, lead_ids: Sequence[str], refused: Mapping[str, str]) -> None:
         """What the vendor said of each.

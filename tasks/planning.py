@@ -7,22 +7,24 @@ from typing import Any
 from db import planning, source, suppression
 from db.database import Connection, Database
 from db.planning import Planned
-from db.source import Source
 from leadloop.core.campaigns import Campaign
 from leadloop.core.leads import InvalidLead, Sendable, e164, prepare
 from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
 from leadloop.core.plans import Plan
+from leadloop.settings import Settings
+from tasks.source import copy_source, opened_reader
 
 _AT_ONCE = 1000
 
 
-def plan_push(database: Database, campaign: Campaign, region: str) -> dict[str, Any]:
+def plan_push(database: Database, campaign: Campaign, settings: Settings) -> dict[str, Any]:
     """What a push of the campaign would do now. Nothing is sent, and nothing written.
 
     Args:
         database: where the leads are.
         campaign: whose.
-        region: for numbers of campaigns that have no default of their own.
+        settings: the login that reads sources, and the region of numbers of campaigns that have
+            none of their own.
 
     Returns:
         What `leadloop.core.plans.Plan` says.
@@ -30,30 +32,31 @@ def plan_push(database: Database, campaign: Campaign, region: str) -> dict[str, 
     Raises:
         SourceTrouble: its source cannot be used.
     """
-    name = campaign.source
-    found = None if name is None else source.find(database, campaign, name)
-    with source.troubles(campaign), database.apart() as connection:
+    with database.apart() as connection:
         source.be_patient(connection, campaign.source_timeout_s)
+        if campaign.source is not None:
+            with opened_reader(settings, database) as reader:
+                copy_source(reader, connection, campaign)
         with planning.looking(connection):
-            return _Planner(connection, campaign, region, found).plan()
+            return _Planner(connection, campaign, settings.default_region).plan()
 
 
 class _Planner:
     """Goes through the leads of one campaign; keeps counts and keys of numbers, no lead."""
 
-    def __init__(
-        self, connection: Connection, campaign: Campaign, region: str, found: Source | None
-    ) -> None:
+    def __init__(self, connection: Connection, campaign: Campaign, region: str) -> None:
         self._connection = connection
         self._campaign = campaign
-        self._source = found
+        self._has_source = campaign.source is not None
         self._plan = Plan()
         self._secret = suppression.key(connection)
         self._to_be_noted = set() if campaign.sends_opted_out_numbers else self._noted(region)
 
     def plan(self) -> dict[str, Any]:
         """Look at every lead once."""
-        rows = planning.planned(self._connection, self._campaign.campaign_id, self._source)
+        rows = planning.planned(
+            self._connection, self._campaign.campaign_id, has_source=self._has_source
+        )
         while chunk := list(islice(rows, _AT_ONCE)):
             self._send(list(self._checked(chunk)))
         return self._plan.as_json(self._campaign.batch_size)
@@ -95,7 +98,7 @@ class _Planner:
             for lead in suppression.all_to_note(self._connection, region=region)
         }
         campaign_id, own = self._campaign.campaign_id, self._campaign.default_region
-        rows = planning.opted_out(self._connection, campaign_id, self._source)
+        rows = planning.opted_out(self._connection, campaign_id, has_source=self._has_source)
         numbers |= {self._key_of(row.lead.phone_number, own) for row in rows if row.is_lead}
         return {key for key in numbers if key is not None}
 

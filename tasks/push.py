@@ -72,10 +72,33 @@ class Push:
         return not drained or looked_up.more
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts; `in_doubt`: how many the campaign has now."""
+        """The contract's counts; `in_doubt`: how many the campaign has now.
+
+        `held_back`: new leads that the campaign may not create.
+        """
         campaign_id = self.run.campaign.campaign_id
         in_doubt = self.run.place.database.insist(lambda c: leads.count_in_doubt(c, campaign_id))
-        return self.tally.counts() | {"in_doubt": in_doubt, "from_source": self._from_source}
+        return self.tally.counts() | {
+            "in_doubt": in_doubt,
+            "from_source": self._from_source,
+            "held_back": self._count_held_back(),
+        }
+
+    def finish(self) -> None:
+        """Warn about leads that the campaign may not create: a paused campaign says so."""
+        if held_back := self._count_held_back():
+            name = self.run.campaign.campaign_id
+            self.run.place.log.warning(
+                "campaign %s: %d leads stay new: it may not create leads (push_enabled or enabled"
+                " is false); `leadloop resume --campaign %s` lets it",
+                *(name, held_back, name),
+            )
+
+    def _count_held_back(self) -> int:
+        campaign = self.run.campaign
+        return self.run.place.database.insist(
+            lambda c: leads.count_held_back(c, campaign.campaign_id, while_enabled=campaign.enabled)
+        )
 
     def _look_up(self, most: int) -> LookedUp:
         """Lookups that get no answer put the run off once; after that they hold up nothing."""

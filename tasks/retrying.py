@@ -1,5 +1,7 @@
 """Prefect task retries: with back-off and jitter, and only where the work may be repeated."""
 
+import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,9 @@ from tasks.workplace import Run
 
 #: Seconds before each retry (Prefect repeats the last); with jitter they spread by half as much.
 _PAUSES_S = [1.0, 2.0, 4.0, 8.0, 16.0]
+
+#: Seconds before a single request is sent again for the first time.
+_PAUSE_S = 1.0
 
 #: Tries in a row that got nothing done, after which the vendor is taken to be out of order.
 PATIENCE = 6
@@ -38,6 +43,14 @@ def step(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+
+
+def pause_before_retry(failures: int) -> None:
+    """Sleep before a request is sent again: 1 s after its first failure, then twice as long.
+
+    With jitter, so that processes that failed together do not come back together.
+    """
+    time.sleep(_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5))
 
 
 class Patience:

@@ -1,10 +1,15 @@
 """A campaign's own table or view: what a push takes from it before it sends."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from db import source, taking
-from db.database import Connection, DatabaseError
+from db.database import Connection, Database, DatabaseError
 from db.taking import Differences, Taken
+from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.sources import LONGEST_ID
+from leadloop.settings import Settings
 from tasks.retrying import step
 from tasks.workplace import Run
 
@@ -18,6 +23,30 @@ _NOT_MY_TURN = ("55P03", "57014")
 def take_from_source(taker: "Taker") -> int:
     """Have the campaign's leads follow its source. Returns how many are new."""
     return taker.take().inserted
+
+
+@contextmanager
+def opened_reader(settings: Settings, database: Database) -> Iterator[Database]:
+    """Yield the database, opened with the login that reads sources, and closed at the end.
+
+    Raises:
+        UsageError: LEADLOOP_SOURCE_URL names another database.
+    """
+    with Database(settings.require_source_url(), connections=1) as reader:
+        if settings.source_url is not None:
+            source.require_same_database(reader, database)
+        yield reader
+
+
+def copy_source(reader: Database, connection: Connection, campaign: Campaign) -> None:
+    """Copy the rows of a campaign's source to a temporary table of the connection.
+
+    Raises:
+        SourceTrouble: the source cannot be used, or not be read in time.
+    """
+    assert campaign.source is not None, "the caller asks only for a campaign that has one"
+    found = source.find(reader, campaign, campaign.source)
+    source.copy_rows(reader, connection, campaign, found)
 
 
 class Taker:
@@ -35,13 +64,15 @@ class Taker:
             RunError: another run has been taking leads from it for too long.
         """
         place = self._run.place
-        assert self._campaign.source is not None, "the flow asks only for a campaign that has one"
-        found = source.find(place.database, self._campaign, self._campaign.source)
-        with place.database.apart() as connection:
+        with (
+            opened_reader(place.settings, place.database) as reader,
+            place.database.apart() as connection,
+        ):
             source.be_patient(connection, self._campaign.source_timeout_s)
+            # Read in our turn: who reads first would otherwise write last.
             self._wait_turn(connection)
-            with source.troubles(self._campaign), place.database.plainly():
-                differences = taking.read(connection, self._campaign.campaign_id, found)
+            copy_source(reader, connection, self._campaign)
+            differences = taking.compare(connection, self._campaign.campaign_id)
             self._warn(differences)
             taken = self._apply(connection, differences)
         place.log.info(

@@ -29,6 +29,10 @@ Campaigns = Annotated[
     list[str] | None,
     typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: every enabled one."),
 ]
+AllCampaigns = Annotated[
+    list[str] | None,
+    typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: all of them."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
 
 err = Console(stderr=True)
@@ -163,6 +167,26 @@ def backfill(
 
 
 @app.command()
+def pause(campaigns: AllCampaigns = None, as_json: AsJson = False) -> None:
+    """Stop creating leads, from the next batch on; opt-outs, polls and lookups go on."""
+    ids = _set_push_enabled(campaigns, enabled=False)
+    if as_json:
+        _print_json({"paused": ids})
+    else:
+        out.print(f"Paused: {', '.join(ids)}. No more leads are created until `leadloop resume`.")
+
+
+@app.command()
+def resume(campaigns: AllCampaigns = None, as_json: AsJson = False) -> None:
+    """Let campaigns create leads again."""
+    ids = _set_push_enabled(campaigns, enabled=True)
+    if as_json:
+        _print_json({"resumed": ids})
+    else:
+        out.print(f"Resumed: {', '.join(ids)}. The next push creates their new leads.")
+
+
+@app.command()
 def audit(
     campaigns: Campaigns = None,
     repair: Annotated[
@@ -176,10 +200,7 @@ def audit(
 
 @app.command()
 def housekeeping(
-    campaigns: Annotated[
-        list[str] | None,
-        typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: all of them."),
-    ] = None,
+    campaigns: AllCampaigns = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove windows, runs and raw answers that are older than the settings say."""
@@ -400,6 +421,22 @@ def sandbox(
         serve(settled, "127.0.0.1", port, on_ready=ready)
     except OSError as error:
         raise stage.cannot_listen(error, "127.0.0.1", port) from None
+
+
+def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str]:
+    """Pause or resume campaigns; return their ids.
+
+    Raises:
+        UsageError: a campaign is unknown, or there is none.
+    """
+    from db.campaigns import set_push_enabled
+
+    _require_named(campaigns)
+    with stage.settings_with_database() as settings, stage.database(settings) as database:
+        ids = database.insist(lambda c: set_push_enabled(c, campaigns, enabled=enabled))
+    if not ids:
+        raise UsageError("there is no campaign to pause or resume in leadloop.campaigns")
+    return ids
 
 
 def _run(flow: str, campaigns: list[str] | None, more: dict[str, Any], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from db import campaigns, watermarks
 from db.database import Database
-from db.source import find, probe
+from db.source import find, probe, reads_ours
 from leadloop.cli import stage
 from leadloop.client.api import Page
 from leadloop.client.errors import ApiError
@@ -19,6 +19,7 @@ from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
 from leadloop.settings import Given, Settings
+from tasks.source import opened_reader
 from tasks.vendor import reached
 
 T = TypeVar("T")
@@ -83,9 +84,13 @@ def _examine_with(settings: Settings, findings: _Findings, stack: ExitStack) -> 
     chosen = findings.look("campaigns", lambda: _campaigns(settings, database))
     if chosen is None:
         return
-    for campaign in [each for each in chosen if each.source is not None]:
+    with_sources = [each for each in chosen if each.source is not None]
+    if with_sources:
+        findings.append(_examine_reader(settings, database))
+    for campaign in with_sources:
         findings.look(
-            f"source of {campaign.campaign_id}", partial(_probe_source, database, campaign)
+            f"source of {campaign.campaign_id}",
+            partial(_probe_source, settings, database, campaign),
         )
     if login is None:
         return
@@ -134,10 +139,29 @@ def _campaigns(settings: Settings, database: Database) -> tuple[str, list[Campai
     return ", ".join(campaign.campaign_id for campaign in chosen), chosen
 
 
-def _probe_source(database: Database, campaign: Campaign) -> tuple[str, bool]:
-    found = find(database, campaign, campaign.source or "")
-    probe(database, campaign, found)
-    return f"{found.relation} can be read, {len(found.columns)} columns", True
+def _probe_source(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, bool]:
+    with opened_reader(settings, database) as reader:
+        found = find(reader, campaign, campaign.source or "")
+        probe(reader, campaign, found)
+        return f"{found.relation} can be read, {len(found.columns)} columns", True
+
+
+def _examine_reader(settings: Settings, database: Database) -> Finding:
+    """Whether what a source calls can read what is leadloop's."""
+    name = "login for sources"
+    try:
+        with opened_reader(settings, database) as reader:
+            reads_leadloop = reads_ours(reader)
+    except LeadloopError as error:
+        return Finding(name=name, ok=False, said=str(error))
+    if reads_leadloop:
+        said = (
+            "what a source's view calls runs with a login that may read leadloop's tables: set"
+            " LEADLOOP_SOURCE_URL to one that may read the sources alone, unless all who can change"
+            " them are trusted (docs/how-to/bring-your-own-table.md)"
+        )
+        return Finding(name=name, ok=True, said=said, warns=True)
+    return Finding(name=name, ok=True, said="it may read nothing of leadloop's")
 
 
 def _ask_vendor(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, Page]:

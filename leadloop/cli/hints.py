@@ -15,6 +15,11 @@ def left_over(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             f"leads in doubt: {counts['in_doubt']:,}; the next push looks them up ({_STUCK})"
         )
+    if counts.get("held_back"):
+        found.append(
+            f"leads held back: {counts['held_back']:,}; their campaign is paused or not enabled"
+            " (leadloop resume lets it create again)"
+        )
     return found + opt_outs(failed=counts.get("failed", 0), requested=0)
 
 

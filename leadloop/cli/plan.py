@@ -42,7 +42,7 @@ def plan_campaigns(
     failures: list[str] = []
     for campaign in chosen:
         try:
-            plans[campaign.campaign_id] = plan_push(database, campaign, settings.default_region)
+            plans[campaign.campaign_id] = plan_push(database, campaign, settings)
         except RunError as error:
             failures.append(f"campaign {campaign.campaign_id}: {error}")
     sums = {name: sum(plan[name] for plan in plans.values()) for name in COUNTS}

@@ -7,9 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from db import status, watermarks
+from db.campaigns import chosen, to_disable
 from leadloop.cli import hints, stage
 from leadloop.cli.watching import bars
 from leadloop.settings import Settings
+
+#: Flows that also take campaigns which are not enabled, where opt-outs wait in them.
+_WITH_OPT_OUTS = ("disable-leads", "sync-leads")
 
 
 def run_flow(
@@ -22,8 +26,11 @@ def run_flow(
         RunError: it did not do all of its work; where it has a `summary`, that is what it did.
     """
     with stage.settings_with_database() as settings, stage.prefect_server() as server:
-        check = stage.check_without_vendor if name == "housekeeping" else stage.check
-        ids = check(settings, campaigns)
+        if name == "housekeeping":
+            ids = stage.check_without_vendor(settings, campaigns)
+        else:
+            choose = to_disable if name in _WITH_OPT_OUTS else chosen
+            ids = stage.check(settings, campaigns, choose=choose)
         if more.get("since") is not None:
             _say(_since_ignored(settings, ids))
         with err.status("waiting for Prefect"):

@@ -5,15 +5,16 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from db.campaigns import chosen, every
-from db.database import Database, DatabaseError, InvalidUrl, normalised
+from db.database import Connection, Database, DatabaseError, InvalidUrl, normalised
 from db.schema import require_current
+from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.settings import Given, Settings
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 HOME = Path(".leadloop")
 
 _URL = "LEADLOOP_DATABASE_URL"
+
+Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
 
 @contextmanager
@@ -137,15 +140,15 @@ def require_url(settings: Settings) -> None:
         raise UsageError(f"{_URL} is wrong: {error}") from None
 
 
-def check(settings: Settings, campaigns: Sequence[str]) -> list[str]:
-    """See that a flow could begin. Returns the ids of its campaigns.
+def check(settings: Settings, campaigns: Sequence[str], *, choose: Choose = chosen) -> list[str]:
+    """See that a flow could begin. Returns the ids of its campaigns, found by `choose`.
 
     Raises:
         UsageError: it could not; one line says why and what to do.
     """
     settings.require_login()
     with database(settings) as opened, opened.begin() as connection:
-        found = chosen(connection, campaigns, settings.campaign_rules())
+        found = choose(connection, campaigns, settings.campaign_rules())
         return [campaign.campaign_id for campaign in found]
 
 

@@ -61,6 +61,7 @@ def status(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in sorted(rows, key=_worst_first):
         name = row["campaign_id"] if row["enabled"] else f"({row['campaign_id']})"
+        name += "" if row["push_enabled"] else " paused"
         shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
         figures = (brief(key, shown[key]) for _, key in _GLANCE)
         table.add_row(_MARKS[row["health"]], Text(name), *figures, style=_style(row))
@@ -98,6 +99,7 @@ def campaign(row: Mapping[str, Any]) -> Table:
     table.add_column(justify="right")
     table.add_row("health", row["health"], style=_style(row))
     table.add_row("enabled", "yes" if row["enabled"] else "no")
+    table.add_row("may create leads", "yes" if row["push_enabled"] else "no, paused")
     for heading, key in _CAMPAIGN:
         table.add_row(heading, cell(key, row[key]))
     return table

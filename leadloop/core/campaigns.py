@@ -29,6 +29,7 @@ class Campaign(CampaignRules):
     """One row of `leadloop.campaigns`, complete."""
 
     campaign_id: str
+    enabled: bool = True
     sends_opted_out_numbers: bool = False
     source: str | None = None
 

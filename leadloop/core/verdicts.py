@@ -98,6 +98,9 @@ _STATUSES: Final[dict[int, Verdict]] = {
 }
 
 
+#: Statuses that are never about what a request holds: login, method, proxy, rate.
+_NOT_THE_CONTENT: Final = frozenset({401, 405, 407, 429})
+
 #: The verdict on leads of a success that speaks of trouble and does not say whose.
 UNCLEAR: Final[dict[Call, Verdict]] = {
     Call.CREATE: Verdict.IN_DOUBT,
@@ -132,6 +135,20 @@ def judge(call: Call, answer: Answer) -> Verdict:
         return Verdict.STOP
     # 5xx, and redirects that commonly follow a success (302, 303).
     return _unknown(call)
+
+
+def may_blame_content(answer: Answer) -> bool:
+    """Return whether what a request held may be why it failed.
+
+    False where the failure is about the connection, the login, the address or the budget, or the
+    vendor says in JSON what is wrong. A firewall's page, a 5xx or no answer at all may be about one
+    item of the request.
+    """
+    if answer.failure is not None:
+        return answer.failure is Failure.NO_ANSWER
+    if answer.status is None or answer.asks_for_a_pause or answer.status in _NOT_THE_CONTENT:
+        return False
+    return answer.status >= 500 or (answer.body is UNREADABLE and not 300 <= answer.status < 400)
 
 
 def _blames_leads(call: Call, status: int) -> bool:

@@ -81,7 +81,7 @@ def _noted(sandbox: Sandbox, request: Request, kind: Kind) -> Entry:
 
 
 def _served(sandbox: Sandbox, call: Call, entry: Entry, work: Work) -> Response:
-    fired = sandbox.faults.draw(entry.kind)
+    fired = sandbox.faults.draw(entry.kind, call.names)
     entry.fault = ", ".join(fault.label for fault in fired) or None
     drifts = [fault for fault in fired if fault.drifts]
     spoils = next((fault for fault in fired if not fault.drifts), None)

@@ -22,6 +22,18 @@ class Call:
     campaign_id: str = ""
     shift: int = 0
 
+    def names(self, lead_id: str) -> bool:
+        """Return whether the query or the body names a lead; a body that is no list names none."""
+        if self.params.get("lead_id") == lead_id:
+            return True
+        try:
+            items = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return False
+        return isinstance(items, list) and any(
+            isinstance(item, dict) and str(item.get("lead_id")) == lead_id for item in items
+        )
+
     def shifted(self, rows: int) -> Self:
         """The same call for a page that starts so many rows later."""
         return replace(self, shift=self.shift + rows)

@@ -1,6 +1,6 @@
 """What can go wrong on purpose, and when it does."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from threading import Lock
@@ -31,7 +31,8 @@ class Fault:
 
     It looks at every request of its `route` (that the rate limit let through) and fires on the
     `nth` (from 1), on `every` so-manieth, with a `probability` (seeded), else on each; at most
-    `times` times. `when` tells whether the request's effect happens first.
+    `times` times. With a `lead_id` it looks only at requests that name that lead, in their body or
+    query. `when` tells whether the request's effect happens first.
 
     Kinds:
         status: answer `status` with a `body`, in JSON with this `detail`, and extra `headers`.
@@ -53,6 +54,7 @@ class Fault:
     every: int | None = None
     probability: float | None = None
     times: int | None = None
+    lead_id: str | None = None
     status: int = 500
     body: Literal["json", "html", "empty"] = "json"
     detail: str = "A fault of the sandbox."
@@ -144,10 +146,13 @@ class Faults:
         with self._lock:
             self._armed.append(_Armed(fault, (seed, len(self._armed))))
 
-    def draw(self, route: str) -> list[Fault]:
-        """The faults that fire on a request of this route: drifts, then at most one answer."""
+    def draw(self, route: str, names: Callable[[str], bool] = lambda _: False) -> list[Fault]:
+        """The faults that fire on a request of this route: drifts, then at most one answer.
+
+        `names` tells whether the request names a lead.
+        """
         with self._lock:
-            fired = [a.fault for a in self._armed if _meets(a.fault, route) and a.fires()]
+            fired = [a.fault for a in self._armed if _meets(a.fault, route, names) and a.fires()]
         answers = [fault for fault in fired if not fault.drifts]
         return [fault for fault in fired if fault.drifts] + answers[:1]
 
@@ -165,5 +170,9 @@ class Faults:
             self._armed.clear()
 
 
-def _meets(fault: Fault, route: str) -> bool:
-    return fault.route in ("any", route) and (route == "responses" or not fault.drifts)
+def _meets(fault: Fault, route: str, names: Callable[[str], bool]) -> bool:
+    return (
+        fault.route in ("any", route)
+        and (route == "responses" or not fault.drifts)
+        and (fault.lead_id is None or names(fault.lead_id))
+    )

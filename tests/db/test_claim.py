@@ -13,6 +13,12 @@ from tests import books
 from tests.books import CAMPAIGN
 
 
+@pytest.fixture(autouse=True)
+def campaign(database: Database) -> None:
+    """The campaign whose leads are claimed."""
+    books.add_campaign(database)
+
+
 def a_run(database: Database) -> int:
     """A run that is alive as far as its row tells."""
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
@@ -349,7 +355,8 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
         plan = "\n".join(
             connection.scalars(
                 text(f"EXPLAIN {leads._CLAIM.text}"),
-                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 50, "after": 0},
+                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 50, "after": 0}
+                | {"while_enabled": True},
             )
         )
     assert "Index Scan using leads_new on leads" in plan
@@ -363,6 +370,7 @@ def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) 
     books.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     run_id = a_run(database)
     parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 10}
+    parameters |= {"while_enabled": True}
     explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leads._CLAIM.text}")
 
     def pages(connection: Connection, after: int) -> int:

@@ -1,3 +1,4 @@
+import pytest
 from sqlalchemy import Connection, text
 
 from db import leads, runs
@@ -6,6 +7,12 @@ from db.leads import Batch
 from db.runs import Lifeline
 from tests import books
 from tests.books import CAMPAIGN
+
+
+@pytest.fixture(autouse=True)
+def campaign(database: Database) -> None:
+    """The campaign whose leads are claimed."""
+    books.add_campaign(database)
 
 
 def opened(connection: Connection) -> int:

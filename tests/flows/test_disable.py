@@ -123,21 +123,20 @@ def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
     assert disable_leads()["requests"] == 0
     books.run(
         database,
-        "UPDATE leadloop.disable_requests SET tried_at = tried_at - interval '61 seconds'",
+        "UPDATE leadloop.disable_requests SET next_try_at = next_try_at - interval '61 seconds'",
     )
     assert disable_leads()["disabled"] == 2
     assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a", "b"}
 
 
 def test_a_proxy_in_the_vendors_place_fails_no_opt_out(database: Database, vendor: Handle) -> None:
-    """Its page says nothing of anybody: one request, the run stops, and all stay requested."""
+    """Its page says nothing of anybody: the run stops, and all stay requested."""
     lead_ids = [f"L{number}" for number in range(32)]
     push(database, *lead_ids)
     books.opt_out(database, *lead_ids)
     vendor.fault(route="disable", kind="status", status=404, body="html")
-    with pytest.raises(CampaignsFailed, match="LEADLOOP_API_URL") as caught:
+    with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
-    assert caught.value.summary["requests"] == 1
     assert set(books.opt_outs(database).values()) == {"requested"}
 
 
@@ -219,3 +218,109 @@ def test_sync_disables_first_and_does_all_three(database: Database, vendor: Hand
     ]
     states = "SELECT DISTINCT state FROM leadloop.sync_runs"
     assert books.rows(database, states) == [{"state": "completed"}]
+
+
+def opted_out_people(database: Database, amount: int) -> list[str]:
+    """As many people whom the vendor has, all of whom have opted out."""
+    ids = [f"P{number:03d}" for number in range(amount)]
+    push(database, *ids)
+    books.opt_out(database, *ids)
+    return ids
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 502, "body": "html"},
+        {"kind": "status", "status": 403, "body": "html"},
+        {"kind": "status", "status": 400, "body": "html"},
+        {"kind": "reset"},
+    ],
+    ids=lambda answer: f"{answer['kind']} {answer.get('status', '')}",
+)
+def test_one_on_which_the_vendor_fails_holds_up_nobody(
+    database: Database, vendor: Handle, answer: dict[str, object]
+) -> None:
+    """All others are confirmed in the same run; that one is named, and due again."""
+    ids = opted_out_people(database, 113)
+    vendor.fault(route="disable", lead_id="P037", **answer)
+    summary = disable_leads()
+    assert (summary["disabled"], summary["failed"]) == (112, 1)
+    assert set(vendor.books.disabled(books.CAMPAIGN)) == {*ids} - {"P037"}
+    (left,) = books.rows(
+        database,
+        """SELECT lead_id, status, last_error, next_try_at > now() AS is_later
+             FROM leadloop.disable_requests WHERE status <> 'disabled'""",
+    )
+    assert (left["lead_id"], left["status"], left["is_later"]) == ("P037", "failed", True)
+    assert "the vendor fails on it" in left["last_error"]
+
+
+def test_many_on_which_the_vendor_fails_hold_up_nobody(database: Database, vendor: Handle) -> None:
+    """Neighbours too: what the vendor has confirmed before tells them from an outage."""
+    opted_out_people(database, 40)
+    bad = ["P010", "P011", "P012", "P013", "P030"]
+    for lead_id in bad:
+        vendor.fault(route="disable", kind="status", lead_id=lead_id)
+    assert disable_leads()["disabled"] == 35
+    failed = [lead for lead, status in books.opt_outs(database).items() if status == "failed"]
+    assert sorted(failed) == bad
+
+
+def test_one_that_was_set_aside_is_tried_ever_more_seldom_and_for_ever(
+    database: Database, vendor: Handle
+) -> None:
+    """At least daily; and the first try that is confirmed ends it."""
+    opted_out_people(database, 3)
+    vendor.fault(route="disable", kind="status", lead_id="P001")
+    disable_leads()
+    waits = []
+    for _ in range(14):
+        assert disable_leads()["requests"] == 0, "it is not due"
+        books.run(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
+        with pytest.raises(CampaignsFailed, match="1 opt-outs and took no other"):
+            disable_leads()
+        wait = """SELECT extract(epoch FROM next_try_at - tried_at)
+                    FROM leadloop.disable_requests WHERE status = 'failed'"""
+        waits.append(float(books.value(database, wait)))
+    assert waits == sorted(waits)
+    assert waits[0] < 300
+    assert waits[-1] == 86_400
+    vendor.clear_faults()
+    books.run(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
+    assert disable_leads()["disabled"] == 1
+
+
+def test_an_outage_sets_nobody_aside(database: Database, vendor: Handle) -> None:
+    """Everybody's trouble is nobody's: all stay requested, and go out when it is over."""
+    opted_out_people(database, 30)
+    vendor.fault(route="disable", kind="status")
+    with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
+        disable_leads()
+    assert set(books.opt_outs(database).values()) == {"requested"}
+    vendor.clear_faults()
+    assert disable_leads()["disabled"] == 30
+
+
+def test_who_hold_up_an_outage_of_their_own_come_last_the_next_time(
+    database: Database, vendor: Handle
+) -> None:
+    """Nobody is confirmed yet, and a dozen bad ones are in front: the rest gets through next."""
+    opted_out_people(database, 40)
+    for number in range(12):
+        vendor.fault(route="disable", kind="status", lead_id=f"P{number:03d}")
+    with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
+        disable_leads()
+    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert disable_leads()["disabled"] == 28
+    assert books.opt_outs(database)["P000"] == "failed"
+
+
+def test_the_only_opt_out_is_not_taken_for_an_outage(database: Database, vendor: Handle) -> None:
+    """A read of the campaign gets through, so it is set aside, and the run says that it failed."""
+    opted_out_people(database, 1)
+    vendor.fault(route="disable", kind="status")
+    with pytest.raises(CampaignsFailed, match="took no other"):
+        disable_leads()
+    assert books.opt_outs(database) == {"P000": "failed"}

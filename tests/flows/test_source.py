@@ -23,17 +23,6 @@ from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
-# In place of Postgres's own function, for whoever asks for the turn to read a source.
-_NO_ROOM = """
-CREATE SCHEMA trap;
-CREATE FUNCTION trap.hashtext(given text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
-    IF given = 'leadloop.source' THEN RAISE SQLSTATE '53200'; END IF;
-    RETURN pg_catalog.hashtext(given);
-END $$;
-DO $$ BEGIN
-    EXECUTE format('ALTER DATABASE %I SET search_path = trap, pg_catalog', current_database());
-END $$
-"""
 CUSTOMERS = """
 CREATE SCHEMA crm;
 CREATE TABLE crm.customers (lead_id text, phone_number text, contact_name text, state_code text,
@@ -410,9 +399,22 @@ def test_two_runs_take_one_after_the_other(crm: Database) -> None:
 
 
 def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
-    """A server without memory for one more lock is told of as that: to wait would not help."""
-    books.run(crm, _NO_ROOM)
-    assert "OutOfMemory (SQLSTATE 53200)" in failure()
+    """A connection that is cut while it waits for its turn is told of as that."""
+
+    def cut_waiting() -> None:
+        books.wait_until_blocked(crm)
+        books.run(
+            crm,
+            """SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'""",
+        )
+
+    turn = "SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext('C1'))"
+    with crm.session() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(text(turn))
+        cutting = pool.submit(cut_waiting)
+        assert "cut" in failure()
+        cutting.result()
 
 
 def test_it_is_a_step_that_one_sees(crm: Database, caplog: pytest.LogCaptureFixture) -> None:
