@@ -96,8 +96,10 @@ def settings_page() -> str:
         " the environment wins. An empty value counts as not set. A column of"
         " `leadloop.campaigns` that is not null overrides the setting for that campaign.",
         "A wrong value ends a command with exit 2 and one line that names the variable and does"
-        " not repeat the value. Secrets are never printed. Only commands that a person runs fall"
-        " back on an embedded Postgres: a deployment without `LEADLOOP_DATABASE_URL` fails.",
+        " not repeat the value. So does a variable whose name is nearly that of a setting. Secrets"
+        " are never printed. `LEADLOOP_DATABASE_URL` has no default: without it, commands and runs"
+        " of deployments fail. Its value `embedded` starts a Postgres in `.leadloop/pg` of the"
+        " working directory, for local commands only.",
         _table(
             ["variable", "default", "form", "meaning", "column of `leadloop.campaigns`"],
             [_setting(name, form) for name, form in _settings_schema().items()],
@@ -105,7 +107,9 @@ def settings_page() -> str:
         "Needed for a run: a database, and either `LEADLOOP_API_TOKEN` or all four of"
         " `LEADLOOP_CLIENT_ID`, `LEADLOOP_CLIENT_SECRET`, `LEADLOOP_USERNAME` and"
         " `LEADLOOP_PASSWORD`. Where one place has both, the token is used; a whole login in the"
-        " environment leaves no room for one of the other kind in `.env`.",
+        " environment leaves no room for one of the other kind in `.env`. The login and"
+        " `LEADLOOP_API_URL`, where it is set, must both stand in the environment or both in"
+        " `.env`: a login is sent only to the address that was set beside it.",
         "`PREFECT_API_URL` is Prefect's own setting. A run by hand reports to that server; where"
         " it is not set, it starts a small one of its own under `.leadloop/` and stops it at the"
         " end.",

@@ -24,10 +24,17 @@ from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
 
+#: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
+EMBEDDED = "embedded"
+
 _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
 _A_DAY_S = 86_400
 _A_MONTH_S = 30 * _A_DAY_S
+EMBEDDED_IS_LOCAL = (
+    f"`{EMBEDDED}` is for local commands, a deployment's run works in a temporary directory: write"
+    " postgresql://user@host:5432/database"
+)
 #: The two kinds of login: a token, and the parts of the OAuth password grant.
 _LOGINS = (("api_token",), ("client_id", "client_secret", "username", "password"))
 # How alike an unknown name and a setting must be to be told: more than `PORT` and `PASSWORD`.
@@ -90,9 +97,14 @@ def _sound_region(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Settings that come from elsewhere than the environment, and win over it."""
+    """Settings from one place, such as a Prefect block.
+
+    `source` names the place in messages. Places with the same `origin` count as one source of the
+    login and its address.
+    """
 
     source: str
+    origin: str
     values: Mapping[str, Any]
 
 
@@ -104,10 +116,14 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(
-        None, description="Postgres; by hand, an embedded one under .leadloop/ where it is not set"
+        None,
+        description="Postgres; for local commands also `embedded`, a throw-away one under"
+        " .leadloop/",
     )
     api_url: Annotated[str, AfterValidator(_sound_address)] = Field(
-        "https://app.squadrun.co", description="base URL of the API; plain http only to loopback"
+        "https://app.squadrun.co",
+        description="base URL of the API, from the same source as the login; plain http only to"
+        " loopback",
     )
     api_token: Annotated[SecretStr | None, AfterValidator(_sound_token)] = Field(
         None, description="a fixed bearer token; or the four below"
@@ -174,10 +190,14 @@ class Settings(BaseSettings):
         """Read the settings: from what is given, the first of it first, else the environment.
 
         Raises:
-            UsageError: a value is wrong; the message names the variable and does not repeat it.
+            UsageError: a value is wrong (the message names the variable and does not repeat it), a
+                variable looks like a misspelt setting, or the login and its address come from
+                different sources.
         """
         try:
-            return cls(**{field: value for field, (value, _) in cls._found(*given).items()})
+            cls._require_no_misspelt()
+            found = cls._found(*given)
+            settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = _field(error)
             source = next((one.source for one in given if field in one.values), None)
@@ -186,29 +206,43 @@ class Settings(BaseSettings):
             raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
         except OSError as error:
             raise UsageError(f"{_DOTENV} cannot be read: {error.strerror}") from None
+        _require_one_origin(
+            {field: place for field, (value, place) in found.items() if value is not None}
+        )
+        return settings
 
     @classmethod
     def sources(cls, *given: Given) -> dict[str, str]:
         """Where each setting that is not at its default comes from, by the setting's name."""
         found = cls._found(*given)
         return {
-            field: found[field][1]
+            field: found[field][1].source
             for field in cls.model_fields
             if field in found and found[field][0] is not None
         }
 
     @classmethod
-    def _found(cls, *given: Given) -> dict[str, tuple[Any, str]]:
-        """Each value by its setting's name, and its source: the first that says anything of it."""
-        sources = (
+    def _found(cls, *given: Given) -> dict[str, tuple[Any, Given]]:
+        """Return each setting's value and the first place that sets it, by the setting's name."""
+        environment, dotenv = EnvSettingsSource(cls)(), DotEnvSettingsSource(cls)()
+        places = (
             *given,
-            Given(source="the environment", values=EnvSettingsSource(cls)()),
-            Given(source=_DOTENV, values=DotEnvSettingsSource(cls)()),
+            Given(source="the environment", origin="the environment", values=environment),
+            Given(source=_DOTENV, origin=_DOTENV, values=dotenv),
         )
-        found: dict[str, tuple[Any, str]] = {}
-        for one in reversed(sources):
-            found |= {name: (value, one.source) for name, value in _with_no_other(one.values)}
+        found: dict[str, tuple[Any, Given]] = {}
+        for place in reversed(places):
+            found |= {name: (value, place) for name, value in _with_no_other(place.values)}
         return found
+
+    @classmethod
+    def _require_no_misspelt(cls) -> None:
+        misspelt = [
+            f"{name} is not a setting, did you mean {meant}?"
+            for name, meant in cls.misspelt().items()
+        ]
+        if misspelt:
+            raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
 
     @classmethod
     def misspelt(cls) -> dict[str, str]:
@@ -246,12 +280,19 @@ class Settings(BaseSettings):
         connect, read = self.timeout.split(",")
         return float(connect), float(read)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is a Postgres that a local command starts by itself."""
+        return self.database_url is not None and self.database_url.get_secret_value() == EMBEDDED
+
     def require_database_url(self) -> str:
-        """The database's URL.
+        """Return the database's URL.
 
         Raises:
-            UsageError: it is not set.
+            UsageError: it is not set, or `embedded`.
         """
+        if self.is_embedded:
+            raise UsageError(f"LEADLOOP_DATABASE_URL is wrong: {EMBEDDED_IS_LOCAL}")
         if self.database_url is None:
             raise UsageError(
                 "LEADLOOP_DATABASE_URL is not set: a deployment needs it in its worker's"
@@ -302,6 +343,28 @@ def wrong(error: ValidationError, source: str | None) -> UsageError:
 
 def _field(error: ValidationError) -> str:
     return str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
+
+
+def _require_one_origin(places: Mapping[str, Given]) -> None:
+    """Check that the login in force, and `api_url` where it is set, come from one origin.
+
+    Otherwise whoever may write to one place (a block, say) could have the login of another place
+    (a worker's environment) sent to an address of theirs.
+
+    Args:
+        places: where each setting that is set comes from, by the setting's name.
+    """
+    in_force = next((login for login in _LOGINS if any(part in places for part in login)), ())
+    parts = [places[part] for part in in_force if part in places]
+    if len({part.origin for part in parts}) > 1:
+        sources = " and ".join(dict.fromkeys(part.source for part in parts))
+        raise UsageError(f"the login is put together from {sources}: set all of it in one of them")
+    address = places.get("api_url")
+    if parts and address is not None and address.origin != parts[0].origin:
+        raise UsageError(
+            f"the login comes from {parts[0].source}, but api_url from {address.source}: set both"
+            " in one of them, a login is sent only to an api_url of the same source"
+        )
 
 
 def _with_no_other(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -4,14 +4,14 @@ What a run is told wins over what its blocks hold, and that over the worker's en
 keeps parameters in clear, so nothing secret is among them; blocks hold secrets masked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from prefect.blocks.core import Block
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from leadloop.core.errors import UsageError
-from leadloop.settings import Given, Settings, wrong
+from leadloop.settings import EMBEDDED, EMBEDDED_IS_LOCAL, Given, Settings, wrong
 
 # A form that is sent in empty leaves a text without a character.
 _SAYS_NOTHING = (None, "", SecretStr(""))
@@ -23,20 +23,28 @@ def _as_in_settings(name: str) -> Any:
 
 
 class LeadloopCredentials(Block):
-    """Where the database is, and the login for the vendor's API."""
+    """The database's URL, the login for the vendor's API, and the address it belongs to."""
 
     _block_type_name = "leadloop credentials"
     _block_type_slug = "leadloop-credentials"
-    _description = "The database's URL, and the login for the vendor's API."
+    _description = "The database's URL, and the login for the vendor's API with its address."
     model_config = ConfigDict(hide_input_in_errors=True)
 
     database_url: SecretStr | None = _as_in_settings("database_url")
     source_url: SecretStr | None = _as_in_settings("source_url")
+    api_url: str | None = _as_in_settings("api_url")
     api_token: SecretStr | None = _as_in_settings("api_token")
     client_id: str | None = _as_in_settings("client_id")
     client_secret: SecretStr | None = _as_in_settings("client_secret")
     username: str | None = _as_in_settings("username")
     password: SecretStr | None = _as_in_settings("password")
+
+    @field_validator("database_url")
+    @classmethod
+    def _refuse_embedded(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and url.get_secret_value() == EMBEDDED:
+            raise ValueError(EMBEDDED_IS_LOCAL)
+        return url
 
 
 class LeadloopSettings(Block):
@@ -98,7 +106,8 @@ def given(told: RunSettings | None) -> list[Given]:
     """
     if told is None:
         return []
-    own = Given(source="the run's parameters", values=_values(told))
+    parameters = "the run's parameters"
+    own = Given(source=parameters, origin=parameters, values=_values(told))
     return [own, *(_from_blocks(told.block) if told.block else ())]
 
 
@@ -109,7 +118,21 @@ def _from_blocks(name: str) -> list[Given]:
             f"no block leadloop-credentials/{name} or leadloop-settings/{name} on this Prefect"
             " server: make one in its page, or correct the name"
         )
+    _require_equal_addresses(found)
     return found
+
+
+def _require_equal_addresses(blocks: Sequence[Given]) -> None:
+    addresses = {
+        block.source: block.values["api_url"].rstrip("/")
+        for block in blocks
+        if "api_url" in block.values
+    }
+    if len(set(addresses.values())) > 1:
+        raise UsageError(
+            f"api_url differs between {' and '.join(addresses)}: set it in one of them, beside the"
+            " login"
+        )
 
 
 def _blocks(name: str) -> Iterator[Given]:
@@ -125,7 +148,8 @@ def _blocks(name: str) -> Iterator[Given]:
             if isinstance(error.__cause__, ValidationError):
                 raise wrong(error.__cause__, source) from None
             raise
-        yield Given(source=source, values=_values(block))
+        # Both blocks of a name are one source: whoever sets up the one also sets up the other.
+        yield Given(source=source, origin=f"blocks {name}", values=_values(block))
 
 
 def _values(model: BaseModel) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from leadloop.cli import people, stage, tables
 from leadloop.cli.watching import bars
 from leadloop.core.words import in_words
 from leadloop.sandbox import Handle, Rules, running
+from leadloop.settings import Settings
 
 CAMPAIGN = "DEMO01"
 LEADS = 2000
@@ -34,18 +35,19 @@ _NEXT = """
 What next? From this folder:
 {path}
   # look at what is left
-  (cd {home}/demo && leadloop status)
+  (cd {home}/demo && LEADLOOP_DATABASE_URL=embedded leadloop status)
 
   # play it by hand: in one terminal
   leadloop sandbox --port 8080 --rule pace=5
   # in another one, with the line that the sandbox prints
+  export LEADLOOP_DATABASE_URL=embedded
   export LEADLOOP_API_URL=http://127.0.0.1:8080 LEADLOOP_API_TOKEN=sandbox-token
   leadloop init
   leadloop load {home}/demo/{leads} --campaign TRY
   leadloop sync
   leadloop status
 
-  # point it at your own: set LEADLOOP_DATABASE_URL and LEADLOOP_API_TOKEN instead, then
+  # point it at your own: in a new terminal set LEADLOOP_DATABASE_URL and LEADLOOP_API_TOKEN, then
   leadloop doctor
 """
 
@@ -64,10 +66,15 @@ def play(err: Console, out: Console) -> None:
         _write_leads()
         handle = _surround(stack)
         server = stack.enter_context(stage.prefect_server())
-        settings = stack.enter_context(stage.settings_with_database())
+        stack.enter_context(stage.embedded_database())
+        settings = Settings.load()
         database = stack.enter_context(stage.database(settings, ready=False))
         _begin_anew(database)
-        out.print(f"{LEADS:,} leads in Postgres, the sandbox API at {settings.api_url}.")
+        out.print(
+            f"{LEADS:,} leads in an embedded Postgres in ./{stage.HOME}/demo, the sandbox API at"
+            f" {settings.api_url}.",
+            soft_wrap=True,
+        )
         with err.status("waiting for Prefect"):
             server.wait()
         requests = _first_loop(database, err, out)

@@ -67,18 +67,20 @@ def examine(block: str | None = None) -> list[Finding]:
     findings = _Findings()
     with ExitStack() as stack:
         given = findings.look("blocks", lambda: _load(block)) if block else []
-        settings = None if given is None else findings.look("settings", lambda: _read(stack, given))
-        if settings is not None:
-            _examine_with(settings, findings, stack)
+        read = None if given is None else findings.look("settings", lambda: _read(stack, given))
+        if read is not None:
+            _examine_with(*read, findings, stack)
     address = findings.look("Prefect", _ask_prefect)
     if address is not None:
         findings.append(_open_server(address))
     return findings
 
 
-def _examine_with(settings: Settings, findings: _Findings, stack: ExitStack) -> None:
+def _examine_with(
+    settings: Settings, embedded: bool, findings: _Findings, stack: ExitStack
+) -> None:
     login = findings.look("login", lambda: _login(settings))
-    database = findings.look("database", lambda: _connect(settings, stack))
+    database = findings.look("database", lambda: _connect(settings, embedded, stack))
     if database is None:
         return
     chosen = findings.look("campaigns", lambda: _campaigns(settings, database))
@@ -107,11 +109,15 @@ def _load(block: str) -> tuple[str, list[Given]]:
     return ", ".join(one.source for one in found if one.values), found
 
 
-def _read(stack: ExitStack, given: Sequence[Given]) -> tuple[str, Settings]:
+def _read(stack: ExitStack, given: Sequence[Given]) -> tuple[str, tuple[Settings, bool]]:
+    """Load the settings, and tell whether they ask for the embedded Postgres."""
+    embedded = Settings.load(*given).is_embedded
+    # The embedded Postgres's own URL is in the environment as soon as it runs.
+    origins = _origins(given)
     settings = stack.enter_context(stage.settings_with_database(*given))
     stage.require_url(settings)
     said = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
-    return f"{said}. {_origins(given)}", settings
+    return f"{said}. {origins}", (settings, embedded)
 
 
 def _origins(given: Sequence[Given]) -> str:
@@ -128,9 +134,10 @@ def _login(settings: Settings) -> tuple[str, bool]:
     return ("a fixed token" if settings.api_token else "OAuth password grant"), True
 
 
-def _connect(settings: Settings, stack: ExitStack) -> tuple[str, Database]:
+def _connect(settings: Settings, embedded: bool, stack: ExitStack) -> tuple[str, Database]:
     database = stack.enter_context(stage.database(settings))
-    return f"{database.place}, with this version's schema", database
+    place = stage.EMBEDDED_PLACE if embedded else database.place
+    return f"{place}, with this version's schema", database
 
 
 def _campaigns(settings: Settings, database: Database) -> tuple[str, list[Campaign]]:

@@ -16,14 +16,17 @@ from db.database import Connection, Database, DatabaseError, InvalidUrl, normali
 from db.schema import require_current
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
-from leadloop.settings import Given, Settings
+from leadloop.settings import EMBEDDED, Given, Settings
 
 if TYPE_CHECKING:
     from leadloop.prefect_server import Borrowed
 
 #: Where embedded servers keep their data, in the working directory.
 HOME = Path(".leadloop")
+#: The embedded Postgres in messages.
+EMBEDDED_PLACE = f"embedded Postgres in ./{HOME}"
 
+_EMBEDDED_DATA = HOME / "pg"
 _URL = "LEADLOOP_DATABASE_URL"
 
 Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
@@ -31,30 +34,55 @@ Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campai
 
 @contextmanager
 def settings_with_database(*given: Given) -> Iterator[Settings]:
-    """The settings; where they name no database, the embedded one runs for the block.
-
-    Its URL is put in the environment too: there the flows of this process find it.
+    """Load the settings; if they ask for the embedded Postgres, run it for the block and say so.
 
     Args:
-        given: what wins over the environment.
+        given: settings that win over the environment.
 
     Raises:
-        UsageError: a setting is wrong, or the embedded Postgres cannot run.
+        UsageError: a setting is wrong, no database is named, or the embedded Postgres cannot run.
     """
     settings = Settings.load(*given)
-    for name, meant in Settings.misspelt().items():
-        print(f"leadloop: {name} is no setting; is {meant} meant?", file=sys.stderr)
-    if settings.database_url is not None:
+    if settings.database_url is None:
+        raise _no_database_url()
+    if not settings.is_embedded:
         yield settings
         return
+    print(f"leadloop: {EMBEDDED_PLACE}", file=sys.stderr)
+    with embedded_database():
+        yield Settings.load(*given)
+
+
+@contextmanager
+def embedded_database() -> Iterator[None]:
+    """Run the embedded Postgres of the working directory for the block.
+
+    Its URL is in the environment meanwhile: there the flows of this process find it.
+
+    Raises:
+        UsageError: it cannot run.
+    """
     from leadloop import embedded
 
-    with embedded.running(HOME / "pg") as url:
+    with embedded.running(_EMBEDDED_DATA) as url:
+        before = os.environ.get(_URL)
         os.environ[_URL] = url
         try:
-            yield Settings.load(*given)
+            yield
         finally:
             del os.environ[_URL]
+            if before is not None:
+                os.environ[_URL] = before
+
+
+def _no_database_url() -> UsageError:
+    line = (
+        f"{_URL} is not set: write postgresql://user@host:5432/database, or `{EMBEDDED}` for a"
+        " throw-away Postgres in this directory"
+    )
+    if _EMBEDDED_DATA.exists():
+        line += f" ({_EMBEDDED_DATA} holds data of one from before: `{EMBEDDED}` opens it again)"
+    return UsageError(line)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from leadloop import whole_prefect
 from leadloop.cli import monitor, people, stage
 from leadloop.core.errors import RunError
 from leadloop.sandbox import Rules, running
+from leadloop.settings import Settings
 from leadloop.whole_prefect import WholePrefect
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
@@ -38,6 +39,7 @@ _TOLD = """
 Page:     {ours}   (is it healthy, what is stuck, what to do)
 Prefect:  {page}   (runs, schedules, deployments)
 Sandbox:  {api}   (the vendor's stand-in)
+Postgres: embedded, in ./{home}/up   (emptied by the next `up`)
 
 The first sync runs now; opt-outs go every minute, new leads and outcomes every five. To join in,
 from another terminal:
@@ -72,9 +74,8 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         handle = stack.enter_context(running(Rules(rate_limit=(100, 60.0), pace=_PACE_S)))
         os.environ["LEADLOOP_API_URL"] = handle.url
         os.environ["LEADLOOP_API_TOKEN"] = handle.rules.tokens[0]
-        settings = stack.enter_context(stage.settings_with_database())
-        os.environ["LEADLOOP_DATABASE_URL"] = settings.require_database_url()
-        database = stack.enter_context(stage.database(settings, ready=False))
+        stack.enter_context(stage.embedded_database())
+        database = stack.enter_context(stage.database(Settings.load(), ready=False))
         with database.session() as connection:
             schema.renew_database(connection, "prefect")
         prefect = stack.enter_context(
@@ -106,6 +107,7 @@ def _told(*, ours: str, prefect: WholePrefect, sandbox: str) -> str:
         ours=ours,
         page=prefect.page,
         api=sandbox,
+        home=stage.HOME,
         campaign=_CAMPAIGNS[0],
         exports="\n".join(exports),
         leadloop=shlex.quote(str(programs / "leadloop")),

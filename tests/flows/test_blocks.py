@@ -14,8 +14,8 @@ from db.database import Database
 from flows.by_hand import lets_anyone_in
 from flows.push import push_leads
 from leadloop.core.errors import UsageError
-from leadloop.sandbox import Handle
-from leadloop.settings import Settings
+from leadloop.sandbox import Handle, Rules, running
+from leadloop.settings import EMBEDDED_IS_LOCAL, Settings
 from tasks import blocks
 from tasks.blocks import LeadloopCredentials, LeadloopSettings, RunSettings, given, settled
 from tests import books
@@ -41,9 +41,11 @@ def test_a_run_takes_its_login_from_a_block(
 ) -> None:
     """With a block a worker's environment needs no secret at all."""
     LeadloopCredentials(
-        database_url=SecretStr(database_url), api_token=SecretStr(vendor.rules.tokens[0])
+        database_url=SecretStr(database_url),
+        api_url=vendor.url,
+        api_token=SecretStr(vendor.rules.tokens[0]),
     ).save(name)
-    for variable in ("LEADLOOP_DATABASE_URL", "LEADLOOP_API_TOKEN"):
+    for variable in ("LEADLOOP_DATABASE_URL", "LEADLOOP_API_URL", "LEADLOOP_API_TOKEN"):
         monkeypatch.delenv(variable)
     books.add_campaign(database)
     books.add_leads(database, "A", "B")
@@ -74,6 +76,7 @@ def test_a_login_wins_whole(
     """A block's OAuth login is used although the environment has a token, which is no good."""
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "of-somebody-else")
     rules = vendor.rules
+    LeadloopSettings(api_url=vendor.url).save(name)
     LeadloopCredentials(
         client_id=rules.client_id,
         client_secret=SecretStr(rules.client_secret),
@@ -84,6 +87,64 @@ def test_a_login_wins_whole(
     books.add_leads(database, "A")
     assert push_leads(settings=RunSettings(block=name))["created"] == 1
     assert "api_token" not in Settings.sources(*given(RunSettings(block=name)))
+
+
+def test_a_block_gets_no_token_for_its_address(
+    environment: Path, database: Database, name: str
+) -> None:
+    """Whoever may write a block cannot have the worker's token, names and numbers sent to them."""
+    books.add_campaign(database)
+    books.add_leads(database, "A")
+    with running(Rules(rate_limit=None, pace=None)) as thief:
+        LeadloopSettings(api_url=thief.url).save(name)
+        LeadloopCredentials(api_url=thief.url, client_id="c").save(name)
+        line = f"from the environment, but api_url from block leadloop-credentials/{name}"
+        with pytest.raises(UsageError, match=line):
+            push_leads(settings=RunSettings(block=name))
+        assert thief.requests == []
+    assert books.statuses(database) == {"A": "new"}
+
+
+def test_a_block_s_token_goes_to_no_other_address(
+    environment: Path, database: Database, vendor: Handle, name: str
+) -> None:
+    """Not to that of the worker's environment: nothing is sent, and doctor says why."""
+    LeadloopCredentials(api_token=SecretStr(vendor.rules.tokens[0])).save(name)
+    books.add_campaign(database)
+    books.add_leads(database, "A")
+    line = f"from block leadloop-credentials/{name}, but api_url from the environment"
+    with pytest.raises(UsageError, match=line):
+        push_leads(settings=RunSettings(block=name))
+    assert vendor.requests == []
+
+
+def test_both_blocks_may_name_the_same_address(environment: Path, name: str) -> None:
+    """Another one in each is refused: it would not be clear which belongs to the login."""
+    token = SecretStr("t")
+    LeadloopCredentials(api_token=token, api_url="https://example.com/").save(name)
+    LeadloopSettings(api_url="https://example.com").save(name)
+    assert settled(RunSettings(block=name)).api_url == "https://example.com"
+    LeadloopSettings(api_url="https://example.org").save(name, overwrite=True)
+    blocks_ = f"block leadloop-credentials/{name} and block leadloop-settings/{name}"
+    with pytest.raises(UsageError, match=f"^api_url differs between {blocks_}"):
+        settled(RunSettings(block=name))
+
+
+def test_a_run_starts_no_embedded_database(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a worker it would be gone with the run's directory: one line says what to write."""
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", "embedded")
+    with pytest.raises(UsageError, match="`embedded` is for local commands"):
+        push_leads()
+    assert not (environment / ".leadloop").exists()
+
+
+def test_a_misspelt_setting_stops_a_run(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's typing error does not leave a setting at its default unnoticed."""
+    monkeypatch.setenv("LEADLOOP_BATCHSIZE", "5")
+    with pytest.raises(UsageError, match="did you mean LEADLOOP_BATCH_SIZE"):
+        push_leads()
 
 
 def test_half_a_login_does_not_win(
@@ -149,6 +210,7 @@ def test_a_wrong_value_says_where_it_stands(environment: Path, name: str) -> Non
         ("settings", "batch_size", "s3cret", "write a whole number from 1 to 10000"),
         ("settings", "epoch_unit", ["s3cret"], "write ms or s"),
         ("credentials", "api_token", {"s3cret": 1}, "it is not text"),
+        ("credentials", "database_url", "embedded", EMBEDDED_IS_LOCAL),
     ],
 )
 def test_a_block_in_another_form_is_told(
@@ -185,7 +247,8 @@ def test_every_setting_has_its_place_in_one_block() -> None:
     names = [set(kind.model_fields) & set(Settings.model_fields) for kind in kinds]
     # The page is no run.
     assert set.union(*names) == set(Settings.model_fields) - {"monitor_database_url"}
-    assert not set.intersection(*names)
+    # The address belongs to the login, and stood among the settings first.
+    assert set.intersection(*names) == {"api_url"}
     assert not set(RunSettings.model_fields) & set(LeadloopCredentials.model_fields)
 
 
@@ -240,16 +303,21 @@ def test_doctor_says_where_values_come_from(
 ) -> None:
     """Sources and no values; a server that lets anybody read secrets is warned of."""
     token = vendor.rules.tokens[0]
+    credentials = f"block leadloop-credentials/{name}"
     LeadloopCredentials(api_token=SecretStr(token)).save(name)
     (environment / ".env").write_text("LEADLOOP_PAGE_SIZE=731\n")
     books.add_campaign(database)
-    ran = leadloop(
-        "doctor", "--json", "--block", name, PREFECT_API_URL=prefect, LEADLOOP_API_TOKEN=""
-    )
+    asked = ("doctor", "--json", "--block", name)
+    refused = leadloop(*asked, PREFECT_API_URL=prefect)
+    (fault,) = [check for check in refused.last["checks"] if not check["ok"]]
+    assert (refused.code, fault["check"]) == (2, "settings")
+    assert f"from {credentials}, but api_url from the environment" in fault["detail"]
+    LeadloopCredentials(api_token=SecretStr(token), api_url=vendor.url).save(name, overwrite=True)
+    ran = leadloop(*asked, PREFECT_API_URL=prefect)
     said = {check["check"]: check for check in ran.last["checks"]}
     assert ran.code == 0
-    assert f"api_token from block leadloop-credentials/{name}" in said["settings"]["detail"]
-    assert "database_url, api_url" in said["settings"]["detail"]
+    assert f"api_url, api_token from {credentials}" in said["settings"]["detail"]
+    assert "database_url, rate_limit" in said["settings"]["detail"]
     assert "page_size from .env" in said["settings"]["detail"]
     assert said["Prefect's door"]["warns"]
     assert token not in ran.out + ran.err

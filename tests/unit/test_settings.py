@@ -1,9 +1,14 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from leadloop.core.errors import UsageError
-from leadloop.settings import Settings
+from leadloop.settings import Given, Settings
+
+_TOKEN = "LEADLOOP_API_TOKEN=t\n"
+_ADDRESS = "LEADLOOP_API_URL=https://example.com\n"
+_OAUTH = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +121,19 @@ def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
 
 
+def test_a_misspelt_setting_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named with the setting that is meant, wherever it stands; its value is not shown."""
+    monkeypatch.setenv("LEADLOOP_DATABSE_URL", "s3cret")
+    line = "LEADLOOP_DATABSE_URL is not a setting, did you mean LEADLOOP_DATABASE_URL?"
+    with pytest.raises(UsageError, match=re.escape(line)) as caught:
+        Settings.load()
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.delenv("LEADLOOP_DATABSE_URL")
+    (tmp_path / ".env").write_text("LEADLOOP_DATABSE_URL=s3cret\n")
+    with pytest.raises(UsageError, match=re.escape(line)):
+        Settings.load()
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1:8080", "http://localhost:1/", "http://[::1]:5", "https://example.com/x/"],
@@ -142,18 +160,102 @@ def test_a_whole_login_leaves_no_room_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The environment's, of either kind, wins over one of the other kind in `.env`."""
-    parts = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
-    (tmp_path / ".env").write_text("LEADLOOP_API_TOKEN=t\n")
-    for name in parts:
+    (tmp_path / ".env").write_text(_TOKEN)
+    for name in _OAUTH:
         assert Settings.load().api_token is not None
         monkeypatch.setenv(f"LEADLOOP_{name}", "x")
     assert Settings.load().api_token is None
     assert "api_token" not in Settings.sources()
-    for name in parts:
+    for name in _OAUTH:
         monkeypatch.delenv(f"LEADLOOP_{name}")
-    (tmp_path / ".env").write_text("".join(f"LEADLOOP_{name}=x\n" for name in parts))
+    (tmp_path / ".env").write_text("".join(f"LEADLOOP_{name}=x\n" for name in _OAUTH))
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
     assert Settings.load().client_id is None
+
+
+def _block(kind: str, **values: str) -> Given:
+    return Given(source=f"block {kind}/team", origin="blocks team", values=values)
+
+
+def test_a_token_goes_only_to_the_address_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `.env` as in the environment: one line names both places, and neither value."""
+    (tmp_path / ".env").write_text(_TOKEN)
+    assert Settings.load().api_url == "https://app.squadrun.co"
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://s3cret.example.com")
+    line = "^the login comes from .env, but api_url from the environment: set both in one of them"
+    with pytest.raises(UsageError, match=line) as caught:
+        Settings.load()
+    assert "s3cret" not in str(caught.value)
+    (tmp_path / ".env").write_text(_TOKEN + _ADDRESS)
+    with pytest.raises(UsageError, match=line):
+        Settings.load()
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    assert Settings.load().api_url == "https://s3cret.example.com"
+
+
+def test_an_address_alone_takes_no_login_of_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that only names an address gets neither the token nor the OAuth login of a worker."""
+    thief = _block("leadloop-settings", api_url="https://example.com")
+    assert Settings.load(thief).api_url == "https://example.com"
+    line = "^the login comes from the environment, but api_url from block leadloop-"
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    with pytest.raises(UsageError, match=line):
+        Settings.load(thief)
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    for name in _OAUTH:
+        monkeypatch.setenv(f"LEADLOOP_{name}", "x")
+    with pytest.raises(UsageError, match=line):
+        Settings.load(thief)
+    # One part of a login in the block does not make the worker's token its own.
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    with pytest.raises(UsageError, match=line):
+        Settings.load(_block("leadloop-credentials", client_id="c", api_url="https://example.com"))
+
+
+def test_a_login_takes_no_address_of_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block's token does not follow the address of a worker's environment."""
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://example.com")
+    line = "^the login comes from block leadloop-credentials/team, but api_url from the environment"
+    with pytest.raises(UsageError, match=line):
+        Settings.load(_block("leadloop-credentials", api_token="t"))
+
+
+def test_the_blocks_of_one_name_are_one_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login in one and the address in the other belong together, whatever a worker has."""
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://elsewhere.example.com")
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "elsewhere")
+    settings = Settings.load(
+        _block("leadloop-credentials", api_token="t"),
+        _block("leadloop-settings", api_url="https://example.com"),
+    )
+    assert settings.api_url == "https://example.com"
+    assert settings.api_token is not None
+    assert settings.api_token.get_secret_value() == "t"
+
+
+def test_a_login_is_not_put_together_from_two_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line names both."""
+    monkeypatch.setenv("LEADLOOP_PASSWORD", "x")
+    three = dict.fromkeys(("client_id", "client_secret", "username"), "x")
+    line = "put together from block leadloop-credentials/team and the environment:"
+    with pytest.raises(UsageError, match=line):
+        Settings.load(_block("leadloop-credentials", **three))
+    Settings.load(_block("leadloop-credentials", **three, password="x"))
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [("", "LEADLOOP_DATABASE_URL is not set"), ("embedded", "is for local commands")],
+)
+def test_a_deployment_needs_a_database(
+    monkeypatch: pytest.MonkeyPatch, value: str, line: str
+) -> None:
+    """The embedded one of a temporary directory is none."""
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", value)
+    with pytest.raises(UsageError, match=line):
+        Settings.load().require_database_url()
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,40 @@
+"""`leadloop demo`: the steps that it prints for afterwards."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leadloop.cli import demo, people
+from leadloop.sandbox import Rules, running
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+
+def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
+    """Pasted into a terminal with no settings of ours, they send leads and show them."""
+    leads = tmp_path / ".leadloop" / "demo" / "leads.csv"
+    leads.parent.mkdir(parents=True)
+    people.write_csv(leads, 20)
+    printed = demo._what_next()
+    steps = printed[printed.index("  # in another one") :]
+    with running(Rules(rate_limit=None)) as vendor:
+        ran = subprocess.run(
+            ["sh", "-ec", steps.replace("http://127.0.0.1:8080", vendor.url)],
+            cwd=tmp_path,
+            env=_bare(),
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert vendor.books.creations("TRY")
+    assert "embedded Postgres in ./.leadloop" in ran.stderr
+
+
+def _bare() -> dict[str, str]:
+    """Return the environment of a shell in which nothing of ours is set but the way to leadloop."""
+    ours = ("LEADLOOP_", "PREFECT_")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
