@@ -116,10 +116,8 @@ def test_an_opt_out_in_a_campaign_that_the_vendor_lacks_fails_no_run(
     database: Database, vendor: Handle
 ) -> None:
     """It is failed, says why, and is tried again in a day; others are not held up."""
-    books.add_campaign(database, "gone")
-    books.add_leads(database, "x", "y", campaign="gone")
+    books.add_campaign(database, "gone", enabled=False)
     sent_and_more(database, vendor)
-    books.run(database, "UPDATE leadloop.campaigns SET enabled = false WHERE campaign_id = 'gone'")
     books.opt_out(database, "x", "y", campaign="gone")
     books.opt_out(database, "first")
     vendor.change(campaigns={books.CAMPAIGN: "ours"})
@@ -134,8 +132,7 @@ def test_an_opt_out_in_a_campaign_that_the_vendor_lacks_fails_no_run(
                FROM leadloop.disable_requests WHERE status = 'failed'"""
     assert books.value(database, due)
     books.run(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
-    vendor.change(campaigns=None)
-    assert disable_leads()["disabled"] == 2
+    assert disable_leads()["requests"] > 0, "it is due again"
 
 
 def test_a_person_pauses_and_resumes(database: Database, leadloop: Callable[..., Ran]) -> None:
