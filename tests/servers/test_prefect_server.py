@@ -15,10 +15,10 @@ pytestmark = pytest.mark.servers
 _RUN = """
 import os, sys
 from pathlib import Path
-from leadloop.prefect_server import borrow, client_environment
+from leadloop.prefect_server import borrow
 
 with borrow(Path(sys.argv[1])) as server:
-    os.environ.update(client_environment(server.api_url))
+    os.environ.update(server.client_environment())
     import prefect
     from prefect.artifacts import create_markdown_artifact
 
