@@ -8,14 +8,18 @@ _PLACEHOLDER = re.compile(r"{{\s*([\w.\-\[\]$]+)\s*}}")
 #: What the server's blocks and variables hold, or the worker's environment: no run sets these.
 _NOT_OF_A_RUN = ("prefect.blocks.", "prefect.variables.", "$")
 _HARMLESS = {"labels", "name", "stream_output"}
+_IN_EVERY_DEFAULT = ["command", "env"]
 
 
 def settable_variables(template: Mapping[str, Any]) -> list[str]:
     """Return the job variables of a base job template by which a run decides what is executed.
 
     Variables that only name or label a job, or copy its output, do not count. A fixed `env` counts:
-    Prefect merges the `env` of a run into it, whether the template has a variable for it or not.
+    Prefect merges the `env` of a run into it, whether the template has a variable for it or not. An
+    empty template is replaced by the default of the pool's type when the first worker starts.
     """
+    if not template:
+        return _IN_EVERY_DEFAULT
     configuration: Mapping[str, Any] = template.get("job_configuration") or {}
     placeholders = _placeholders(configuration)
     found = {re.split(r"[.\[]", name)[0] for name in placeholders if not _is_fixed(name)}

@@ -201,7 +201,7 @@ def test_doctor_looks_at_the_door_of_the_profile_s_server(
     """It warns of an open server that `prefect profile` names too, and with a slash at its end."""
     home = environment / "prefect-home"
     home.mkdir()
-    no_csrf_token = response("422 Unprocessable Entity", "{}")
+    no_csrf_token = response("404 Not Found", "{}")
     with listening(no_csrf_token, response("200 OK", "[]")) as server:
         (home / "profiles.toml").write_text(
             f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
