@@ -3,9 +3,9 @@
 Prefect would start one for itself for each run, when the run needs it, and stop waiting after 20
 seconds. This one is started before Prefect is even imported, is shared by the runs of one
 directory, and keeps its database there, so that only the very first start has to make the tables.
-It answers only those who know its password, a random one for each start: any user of the machine can
-reach its port, and whoever writes to a Prefect server can have code run by those who use it.
-Prefect itself is not imported here, neither by the borrower nor by the server's main function.
+It requires a password, a random one for each start: any user of the machine can reach its port, and
+write access to a Prefect server is enough to run code in its clients. Prefect itself is not
+imported here, neither by the borrower nor by the server's main function.
 """
 
 import gc

@@ -1,9 +1,9 @@
 """A whole Prefect for somebody who wants to look: server with its page, schedules, a worker.
 
 Unlike the small server of `leadloop.prefect_server` it does all that a team's server does, on a
-Postgres. Server and worker are borrowed: whatever becomes of us, they end with us. The server asks for
-a password, a random one for each start: any user of the machine can reach its port, and whoever writes
-to a Prefect server can have code run by its workers.
+Postgres. Server and worker are borrowed: whatever becomes of us, they end with us. The server
+requires a password, a random one for each start: any user of the machine can reach its port, and
+write access to a Prefect server is enough to run code in its workers.
 """
 
 import http.client
@@ -137,7 +137,7 @@ def deploy(environment: Mapping[str, str]) -> list[str]:
         environment: of Prefect's commands; says which server is meant.
 
     Returns:
-        The variables by which a run decides, in a pool that was there, what is executed and how; see
+        The job variables by which a run decides what is executed, in a pool that was there; see
         `settable_variables`.
 
     Raises:

@@ -124,8 +124,8 @@ def environment(
 def prefect() -> Iterator[str]:
     """The URL of a Prefect API, which flows called in this process use; once a session.
 
-    A command uses it too where it is told: `leadloop("push", PREFECT_API_URL=prefect)`. The server's
-    password is in the environment, from the first use of this fixture on.
+    A command uses it too where it is told: `leadloop("push", PREFECT_API_URL=prefect)`. From the
+    first use of this fixture on, the server's password is in the environment.
     """
     with (
         tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,

@@ -123,7 +123,9 @@ def test_the_server_shows_no_secret(prefect: str, environment: Path, name: str) 
         name
     )
     wanted = {"block_documents": {"name": {"any_": [name]}}}
-    answer = httpx.post(f"{prefect}/block_documents/filter", json=wanted, auth=prefect_login(), timeout=60)
+    answer = httpx.post(
+        f"{prefect}/block_documents/filter", json=wanted, auth=prefect_login(), timeout=60
+    )
     assert answer.status_code == 200
     assert name in answer.text
     assert "s3cret" not in answer.text
