@@ -139,11 +139,11 @@ def _spare_what_stays() -> None:
 
 
 def _limit_memory_arenas() -> None:
-    """Limit glibc's malloc to one arena, as MALLOC_ARENA_MAX=1 does.
+    """Stop glibc's malloc from creating more arenas than the process has by now.
 
     Each thread otherwise keeps memory of its own: a poll of a million outcomes would take half as
-    much again as one of ten thousand (docs/benchmarks.md). The variable itself could be set only by
-    a work pool that lets each run set its environment.
+    much again as one of ten thousand (docs/benchmarks.md). MALLOC_ARENA_MAX=1 does the same from
+    the start of the process, but a work pool that sets it lets each run set its environment.
     """
     # Other C libraries have no such function, and no arenas either.
     with suppress(AttributeError):
