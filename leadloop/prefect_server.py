@@ -3,19 +3,22 @@
 Prefect would start one for itself for each run, when the run needs it, and stop waiting after 20
 seconds. This one is started before Prefect is even imported, is shared by the runs of one
 directory, and keeps its database there, so that only the very first start has to make the tables.
-Prefect itself is not imported here, neither by the borrower nor by the server's main function.
+It requires a password, a random one for each start: any user of the machine can reach its port, and
+write access to a Prefect server is enough to run code in its clients. Prefect itself is not
+imported here, neither by the borrower nor by the server's main function.
 """
 
 import gc
 import http.client
 import os
+import secrets
 import signal
 import socket
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -54,8 +57,25 @@ class Borrowed:
     """A Prefect server in use: its address is good at once, its answers may take a while."""
 
     api_url: str
+    auth_string: str = field(repr=False)
     log: Path
     server: borrowed.Borrowed
+
+    def client_environment(self) -> Mapping[str, str]:
+        """Return the environment variables that make Prefect use this server alone.
+
+        They must be set before Prefect is imported. No login of the user's profile goes to the
+        server, and only warnings are logged.
+        """
+        return {
+            **_PRIVATE,
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_API_KEY": "",
+            "PREFECT_API_AUTH_STRING": self.auth_string,
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_LOGGING_TO_API_ENABLED": "false",
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        }
 
     def wait(self, patience_s: float = 180.0) -> None:
         """Return when the server answers; its port is open from the start, so this only listens.
@@ -95,7 +115,12 @@ def borrow(directory: Path) -> Iterator[Borrowed]:
                 f"Make {directory} writable, or set PREFECT_API_URL to a server of your own."
             ) from None
         stack.callback(_let_prefect_finish)
-        yield Borrowed(api_url=server.facts["api_url"], log=directory / _LOG, server=server)
+        yield Borrowed(
+            api_url=server.facts["api_url"],
+            auth_string=server.facts["auth_string"],
+            log=directory / _LOG,
+            server=server,
+        )
 
 
 def _let_prefect_finish() -> None:
@@ -108,30 +133,20 @@ def _let_prefect_finish() -> None:
         events.EventsWorker.drain_all(timeout=_EVENTS_PATIENCE_S)
 
 
-def client_environment(api_url: str) -> Mapping[str, str]:
-    """What the environment must say before Prefect is imported, so that it uses that server alone.
-
-    No login of the user's profile goes there, and only warnings are logged.
-    """
-    return {
-        **_PRIVATE,
-        "PREFECT_API_URL": api_url,
-        "PREFECT_API_KEY": "",
-        "PREFECT_API_AUTH_STRING": "",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_TO_API_ENABLED": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-    }
-
-
 def _launch(directory: Path) -> borrowed.Launch:
     listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+    origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    auth_string = f"leadloop:{secrets.token_urlsafe()}"
     return borrowed.Launch(
         command=(sys.executable, "-P", "-m", "leadloop.prefect_server", str(listener.fileno())),
-        environment=_server_environment(directory),
+        environment={
+            **_server_environment(directory),
+            "PREFECT_SERVER_API_AUTH_STRING": auth_string,
+            # No other web page may read answers; without a password none gets any.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        },
         log=directory / _LOG,
-        facts={"api_url": f"http://127.0.0.1:{port}/api"},
+        facts={"api_url": f"{origin}/api", "auth_string": auth_string},
         # It holds nothing that is not on disk already, and a polite end takes as long as a start.
         stop_signal=signal.SIGKILL,
         inherited=(listener.detach(),),

@@ -1,11 +1,15 @@
 """A whole Prefect for somebody who wants to look: server with its page, schedules, a worker.
 
 Unlike the small server of `leadloop.prefect_server` it does all that a team's server does, on a
-Postgres. Server and worker are borrowed: whatever becomes of us, they end with us.
+Postgres. Server and worker are borrowed: whatever becomes of us, they end with us. The server
+requires a password, a random one for each start: any user of the machine can reach its port, and
+write access to a Prefect server is enough to run code in its workers.
 """
 
 import http.client
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,11 +18,12 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from leadloop import borrowed
 from leadloop.core.errors import UsageError
+from leadloop.core.work_pools import settable_variables
 
 _READY_WITHIN_S = 180.0
 _HOST = "127.0.0.1"
@@ -26,6 +31,9 @@ _PREFECT = (sys.executable, "-m", "prefect")
 _FILE = Path(__file__).parents[1] / "prefect.yaml"
 #: The work pool that prefect.yaml names.
 POOL = "leadloop"
+#: What runs may set in that pool: neither a command nor an environment nor a folder.
+JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")
+_PASSWORD = "password"
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -39,10 +47,14 @@ _QUIET = {
 
 @dataclass(frozen=True, kw_only=True)
 class WholePrefect:
-    """A server in use: where its page is, and what a program's environment must say to use it."""
+    """A server in use: where its page is, and what a program's environment must say to use it.
+
+    `password` is the file that holds the password of its page and its API.
+    """
 
     page: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
+    password: Path
     log: Path
     _server: borrowed.Borrowed
 
@@ -81,36 +93,66 @@ def server(directory: Path, database: str, port: int) -> Iterator[WholePrefect]:
     """
     directory = directory.expanduser().absolute()
     _require_free(port)
-    api = f"http://{_HOST}:{port}/api"
-    environment = {**_cleared(), "PREFECT_HOME": str(directory), "PREFECT_API_URL": api}
-    launch = borrowed.Launch(
-        command=(*_PREFECT, "server", "start", "--host", _HOST, "--port", str(port)),
-        environment={**environment, "PREFECT_API_DATABASE_CONNECTION_URL": database},
-        log=directory / "log",
-        stop_signal=signal.SIGINT,
-    )
-    with borrowed.borrow(directory, lambda: launch) as running:
+    page = f"http://{_HOST}:{port}"
+    environment = {
+        **_cleared(),
+        "PREFECT_HOME": str(directory),
+        "PREFECT_API_URL": f"{page}/api",
+    }
+    password = directory / _PASSWORD
+
+    def launch() -> borrowed.Launch:
+        auth_string = f"leadloop:{secrets.token_urlsafe()}"
+        borrowed.write_private(password, f"{auth_string}\n")
+        return borrowed.Launch(
+            command=(*_PREFECT, "server", "start", "--host", _HOST, "--port", str(port)),
+            environment={
+                **environment,
+                "PREFECT_API_DATABASE_CONNECTION_URL": database,
+                "PREFECT_SERVER_API_AUTH_STRING": auth_string,
+                # The page itself needs no permission; other web pages get none.
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page,
+            },
+            log=directory / "log",
+            stop_signal=signal.SIGINT,
+        )
+
+    with borrowed.borrow(directory, launch) as running:
         yield WholePrefect(
-            page=f"http://{_HOST}:{port}", environment=environment, log=launch.log, _server=running
+            page=page,
+            environment={**environment, "PREFECT_API_AUTH_STRING": password.read_text().strip()},
+            password=password,
+            log=directory / "log",
+            _server=running,
         )
 
 
-def deploy(environment: Mapping[str, str]) -> None:
-    """Make the work pool where there is none, and the deployments of prefect.yaml.
+def deploy(environment: Mapping[str, str]) -> list[str]:
+    """Create the work pool where there is none, and the deployments of prefect.yaml.
 
-    A pool that is there stays as its operators have it: paused, limited, of another type.
+    A pool that is there stays as its operators have it: paused, limited, of another type, with its
+    own job template.
 
     Args:
         environment: of Prefect's commands; says which server is meant.
+
+    Returns:
+        The job variables by which a run decides what is executed, in a pool that was there; see
+        `settable_variables`.
 
     Raises:
         UsageError: prefect.yaml is not there, or Prefect does not take it.
     """
     if not _FILE.exists():
         raise UsageError(f"{_FILE} is missing: run this from a checkout of leadloop")
-    if _carried_out(environment, "work-pool", "inspect", POOL).returncode:
-        _order(environment, "work-pool", "create", POOL, "--type", "process")
+    shown = _carried_out(environment, "work-pool", "inspect", POOL, "--output", "json")
+    if shown.returncode:
+        template = ("--base-job-template", str(JOB_TEMPLATE))
+        _order(environment, "work-pool", "create", POOL, "--type", "process", *template)
     _order(environment, "--no-prompt", "deploy", "--all")
+    if shown.returncode:
+        return []
+    return settable_variables(json.loads(shown.stdout)["base_job_template"])
 
 
 def run_now(environment: Mapping[str, str], deployment: str) -> None:
@@ -140,7 +182,7 @@ def worker(directory: Path, prefect: WholePrefect) -> Iterator[borrowed.Borrowed
 def _order(environment: Mapping[str, str], *order: str) -> None:
     done = _carried_out(environment, *order)
     if done.returncode:
-        said = done.stdout.strip().splitlines()[-1:] or ["it did not say why"]
+        said = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["it did not say why"]
         raise UsageError(f"`prefect {' '.join(order)}` failed: {said[0]}")
 
 
@@ -150,8 +192,7 @@ def _carried_out(environment: Mapping[str, str], *order: str) -> "subprocess.Com
         cwd=_FILE.parent,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
     )
 

@@ -124,7 +124,8 @@ def environment(
 def prefect() -> Iterator[str]:
     """The URL of a Prefect API, which flows called in this process use; once a session.
 
-    A command uses it too where it is told: `leadloop("push", PREFECT_API_URL=prefect)`.
+    A command uses it too where it is told: `leadloop("push", PREFECT_API_URL=prefect)`. From the
+    first use of this fixture on, the server's password is in the environment.
     """
     with (
         tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
@@ -132,6 +133,7 @@ def prefect() -> Iterator[str]:
     ):
         # Imported while the server starts; the tests that need no flow do without either.
         from prefect.settings import (
+            PREFECT_API_AUTH_STRING,
             PREFECT_API_URL,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
             PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
@@ -140,6 +142,7 @@ def prefect() -> Iterator[str]:
 
         settings = {
             PREFECT_API_URL: server.api_url,
+            PREFECT_API_AUTH_STRING: server.auth_string,
             PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False,
             # With it every run ends a second late.
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
@@ -147,10 +150,18 @@ def prefect() -> Iterator[str]:
         with temporary_settings(settings):
             server.wait()
             with pytest.MonkeyPatch.context() as patch:
+                # For the commands that tests run.
+                patch.setenv("PREFECT_API_AUTH_STRING", server.auth_string)
                 # Its connection pings in a thread of this process, each time with a number from the
                 # generator that all share. Hypothesis takes that for a strategy that uses it.
                 patch.setattr("websockets.asyncio.connection.random", Random())
                 yield server.api_url
+
+
+def prefect_login() -> tuple[str, str]:
+    """User and password for plain HTTP to the server of the fixture `prefect`."""
+    user, _, password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
+    return user, password
 
 
 @pytest.fixture

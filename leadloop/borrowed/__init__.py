@@ -6,7 +6,8 @@ no file can go stale. In the server's directory:
     door.lock    held for the moment of coming in or going out: one at a time
     users.lock   shared by every user for as long as it lives
     alive.lock   handed down to the server itself: it is free when the server is gone
-    server.json  what later users need to know; it counts only while alive.lock is held
+    server.json  what later users need to know, a password too: only its owner may read it; it
+                 counts only while alive.lock is held
 
 The server's parent is a small supervisor, in a session of its own so that a Ctrl-C at the terminal
 does not reach either. It waits for users.lock to be free, ends the server and goes.
@@ -42,9 +43,9 @@ class Launch:
     """
 
     command: tuple[str, ...]
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     log: Path
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_signal: signal.Signals = signal.SIGTERM
     inherited: tuple[int, ...] = ()
     scratch: Path | None = None
@@ -56,7 +57,7 @@ class Borrowed:
     """A server in use: its facts, and whether it is still there."""
 
     directory: Path
-    facts: Mapping[str, str]
+    facts: Mapping[str, str] = field(repr=False)
 
     def is_alive(self) -> bool:
         """Whether the server, ready or not, is running."""
@@ -88,7 +89,7 @@ def borrow(directory: Path, launch: Callable[[], Launch]) -> Iterator[Borrowed]:
 
 def _start(directory: Path, launch: Launch) -> Mapping[str, str]:
     facts = dict(launch.facts)
-    _write(directory / "server.json", json.dumps(facts))
+    write_private(directory / "server.json", json.dumps(facts))
     with _locked(directory / "alive.lock") as alive, launch.log.open("ab") as log:
         process = subprocess.Popen(
             # Isolated and without site-packages: it starts in 20 ms and is in nobody's way.
@@ -169,10 +170,17 @@ def _locked(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
+def write_private(path: Path, text: str) -> None:
+    """Write a file atomically, with mode 0600 from its creation on.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     new = path.with_suffix(".new")
-    new.write_text(text)
+    # One that a killed process left behind keeps the mode that it has.
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
     new.replace(path)
 
 

@@ -1,6 +1,9 @@
 """`leadloop deploy`: prefect.yaml onto the server that runs on schedules."""
 
 import os
+import shlex
+import sys
+from collections.abc import Sequence
 
 from leadloop import whole_prefect
 from leadloop.cli import stage
@@ -9,6 +12,8 @@ from leadloop.core.errors import UsageError
 
 def deploy() -> str:
     """Deploy to the server of PREFECT_API_URL, or of Prefect's profile. Returns its address.
+
+    Warns on stderr where the work pool lets a run decide what is executed.
 
     Raises:
         UsageError: no server is named, it is of no use, or it does not take prefect.yaml.
@@ -22,5 +27,16 @@ def deploy() -> str:
     from flows.by_hand import require_server
 
     require_server()
-    whole_prefect.deploy(os.environ)
+    settable = whole_prefect.deploy(os.environ)
+    if settable:
+        print(_pool_warning(settable), file=sys.stderr)
     return address
+
+
+def _pool_warning(settable: Sequence[str]) -> str:
+    pool, template = whole_prefect.POOL, shlex.quote(str(whole_prefect.JOB_TEMPLATE))
+    return (
+        f"leadloop: in the work pool {pool}, which was there before, each run may set"
+        f" {', '.join(settable)}; to close a process pool:"
+        f" prefect work-pool update {pool} --base-job-template {template}"
+    )

@@ -257,5 +257,5 @@ def prefect_server() -> Iterator[PrefectServer]:
     from leadloop import prefect_server as server
 
     with server.borrow(HOME / "prefect") as borrowed:
-        os.environ.update(server.client_environment(borrowed.api_url))
+        os.environ.update(borrowed.client_environment())
         yield PrefectServer(borrowed)

@@ -37,7 +37,7 @@ _LOOK_EVERY_S = 0.5
 
 _TOLD = """
 Page:     {ours}   (is it healthy, what is stuck, what to do)
-Prefect:  {page}   (runs, schedules, deployments)
+Prefect:  {page}   (runs, schedules, deployments; its password: cat {password})
 Sandbox:  {api}   (the vendor's stand-in)
 Postgres: embedded, in ./{home}/up   (emptied by the next `up`)
 
@@ -45,13 +45,14 @@ The first sync runs now; opt-outs go every minute, new leads and outcomes every 
 from another terminal:
 
 {exports}
+  export PREFECT_API_AUTH_STRING="$(cat {password})"
   {leadloop} status
   {leadloop} push --campaign {campaign}
   {prefect} deployment run sync-leads/default --param 'campaigns=["{campaign}"]'
 
 Ctrl-C ends all of it.
 """
-#: What another terminal needs to know.
+#: What another terminal needs to know, beside Prefect's password, which is not to be on a screen.
 _SHARED = ("LEADLOOP_DATABASE_URL", "LEADLOOP_API_URL", "LEADLOOP_API_TOKEN", "PREFECT_API_URL")
 
 
@@ -106,6 +107,7 @@ def _told(*, ours: str, prefect: WholePrefect, sandbox: str) -> str:
     return _TOLD.format(
         ours=ours,
         page=prefect.page,
+        password=shlex.quote(str(prefect.password)),
         api=sandbox,
         home=stage.HOME,
         campaign=_CAMPAIGNS[0],

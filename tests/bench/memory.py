@@ -24,8 +24,8 @@ def memory(stage: Stage, _: int, __: int) -> list[Section]:
             ),
         ]
     conditions = (
-        "The largest resident set of the process that runs the flow (ru_maxrss), in the environment"
-        " of a deployment, with MALLOC_ARENA_MAX=1."
+        "The largest resident set of the process that runs the flow (ru_maxrss), without"
+        " MALLOC_ARENA_MAX."
     )
     return [Section(title="Peak memory", conditions=conditions, figures=figures)]
 

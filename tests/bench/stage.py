@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
 from db import schema
 from db.database import Database
@@ -31,7 +30,6 @@ CAMPAIGN = "bench"
 TOKEN = "sandbox-token"
 _BIN = Path(sys.executable).parent
 _LAUNCHER = Path(__file__).with_name("launch.py")
-_DEPLOYMENTS = Path(__file__).parents[2] / "prefect.yaml"
 _AT_ONCE = 2000
 _SPREAD = timedelta(minutes=9)
 _LEADS = """
@@ -178,7 +176,7 @@ class Stage:
             **settings,
         }
         ours = {f"LEADLOOP_{name}": value for name, value in given.items()}
-        return {**self.bare(), **_deployed(), **ours}
+        return {**self.bare(), **ours}
 
     def bare(self) -> dict[str, str]:
         """An environment with nothing of the user's settings, and our Prefect server."""
@@ -204,13 +202,6 @@ def _bare(directory: Path) -> dict[str, str]:
     foreign = ("LEADLOOP_", "PREFECT_", "PG")
     own = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return {**own, "PREFECT_HOME": str(directory / "prefect")}
-
-
-def _deployed() -> dict[str, str]:
-    """What the deployments of `prefect.yaml` put into the environment of their runs."""
-    first = yaml.safe_load(_DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"][0]
-    variables: dict[str, str] = first["work_pool"]["job_variables"]["env"]
-    return variables
 
 
 def outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:

@@ -1,11 +1,17 @@
 """`leadloop deploy`, which is `make deploy`: what is on a Prefect server afterwards."""
 
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
+from prefect.settings import PREFECT_API_URL
 
 from leadloop.whole_prefect import POOL
 from tests.conftest import Ran
@@ -17,11 +23,21 @@ def pool() -> WorkPool:
         return client.read_work_pool(POOL)
 
 
+def prefect_command(*arguments: str) -> None:
+    """Run Prefect's own command on the server of the tests."""
+    subprocess.run(
+        [Path(sys.executable).with_name("prefect"), *arguments],
+        check=True,
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
+        stdout=subprocess.DEVNULL,
+    )
+
+
 @pytest.mark.timeout(300)
 def test_a_pool_that_is_there_stays_as_it_is(leadloop: Callable[..., Ran], prefect: str) -> None:
     """Whoever deploys again starts nothing that an operator has paused, and undoes no limit."""
     first = leadloop("deploy", PREFECT_API_URL=prefect)
-    assert (first.code, prefect in first.out) == (0, True)
+    assert (first.code, prefect in first.out, first.err) == (0, True, "")
     assert pool().type == "process"
     with get_client(sync_client=True) as client:
         client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True, concurrency_limit=7))
@@ -29,3 +45,22 @@ def test_a_pool_that_is_there_stays_as_it_is(leadloop: Callable[..., Ran], prefe
     assert leadloop("deploy", PREFECT_API_URL=prefect).code == 0
     assert pool() == changed
     assert (changed.is_paused, changed.concurrency_limit) == (True, 7)
+
+
+@pytest.mark.timeout(300)
+def test_a_pool_in_which_runs_set_the_command_is_warned_of(
+    leadloop: Callable[..., Ran], prefect: str
+) -> None:
+    """The warning names what a run may set there, and a command that ends it."""
+    with get_client(sync_client=True) as client:
+        for _ in client.read_work_pools():
+            client.delete_work_pool(POOL)
+    prefect_command("work-pool", "create", POOL, "--type", "process")
+    told = leadloop("deploy", PREFECT_API_URL=prefect)
+    assert told.code == 0
+    (line,) = told.err.splitlines()
+    assert "each run may set command, env, working_dir;" in line
+    program, *arguments = shlex.split(line.rpartition(": ")[2])
+    assert program == "prefect"
+    prefect_command(*arguments)
+    assert leadloop("deploy", PREFECT_API_URL=prefect).err == ""

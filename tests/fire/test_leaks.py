@@ -18,7 +18,7 @@ from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN
 from tests.client.listening import Listener, listening, response
-from tests.conftest import Ran
+from tests.conftest import Ran, prefect_login
 from tests.watching import watched
 
 pytestmark = pytest.mark.servers
@@ -176,9 +176,9 @@ def _all(api: str, kind: str, query: dict[str, Any]) -> list[Any]:
 
 def _get(api: str, path: str, *, post: dict[str, Any] | None = None, **params: str) -> Any:
     if post is None:
-        answer = requests.get(f"{api}/{path}/", params=params, timeout=30)
+        answer = requests.get(f"{api}/{path}/", params=params, auth=prefect_login(), timeout=30)
     else:
-        answer = requests.post(f"{api}/{path}", json=post, timeout=30)
+        answer = requests.post(f"{api}/{path}", json=post, auth=prefect_login(), timeout=30)
     answer.raise_for_status()
     return answer.json()
 

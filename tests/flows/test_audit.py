@@ -20,6 +20,7 @@ from leadloop.sandbox import Handle
 from tasks.listing import in_order
 from tasks.workplace import Threads
 from tests import books
+from tests.conftest import prefect_login
 from tests.watching import watched
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -556,6 +557,7 @@ def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefe
     (artifact,) = requests.post(
         f"{prefect}/artifacts/latest/filter",
         json={"artifacts": {"key": {"any_": ["leadloop-audit"]}}},
+        auth=prefect_login(),
         timeout=30,
     ).json()
     rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}

@@ -20,7 +20,7 @@ from tasks import blocks
 from tasks.blocks import LeadloopCredentials, LeadloopSettings, RunSettings, given, settled
 from tests import books
 from tests.client.listening import listening, response
-from tests.conftest import Ran
+from tests.conftest import Ran, prefect_login
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -184,7 +184,9 @@ def test_the_server_shows_no_secret(prefect: str, environment: Path, name: str) 
         name
     )
     wanted = {"block_documents": {"name": {"any_": [name]}}}
-    answer = httpx.post(f"{prefect}/block_documents/filter", json=wanted, timeout=60)
+    answer = httpx.post(
+        f"{prefect}/block_documents/filter", json=wanted, auth=prefect_login(), timeout=60
+    )
     assert answer.status_code == 200
     assert name in answer.text
     assert "s3cret" not in answer.text
@@ -226,7 +228,7 @@ def test_a_block_in_another_form_is_told(
     """Whoever made it by Prefect's API hears of the block and the field, and sees no value."""
     made = {"settings": LeadloopSettings, "credentials": LeadloopCredentials}[kind]
     made().save(name)
-    with httpx.Client(base_url=prefect, timeout=60) as server:
+    with httpx.Client(base_url=prefect, auth=prefect_login(), timeout=60) as server:
         found = {"block_documents": {"name": {"any_": [name]}}}
         (document,) = server.post("/block_documents/filter", json=found).json()
         change = {"data": {field: value}, "merge_existing_data": False}
@@ -259,15 +261,17 @@ def test_a_server_finds_the_blocks_by_itself() -> None:
 
 
 def test_doctor_looks_at_the_door_of_the_profile_s_server(
-    leadloop: Callable[..., Ran], prefect: str, environment: Path
+    leadloop: Callable[..., Ran], environment: Path
 ) -> None:
-    """A server that `prefect profile` names is warned of too, and with a slash at its end."""
+    """It warns of an open server that `prefect profile` names too, and with a slash at its end."""
     home = environment / "prefect-home"
     home.mkdir()
-    (home / "profiles.toml").write_text(
-        f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{prefect}/"\n'
-    )
-    said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
+    no_csrf_token = response("404 Not Found", "{}")
+    with listening(no_csrf_token, response("200 OK", "[]")) as server:
+        (home / "profiles.toml").write_text(
+            f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
+        )
+        said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
     door = next(check for check in said if check["check"] == "Prefect's door")
     assert (door["ok"], door["warns"]) == (True, True)
     assert "it asks nobody who they are" in door["detail"]
@@ -301,7 +305,7 @@ def test_doctor_says_where_values_come_from(
     vendor: Handle,
     name: str,
 ) -> None:
-    """Sources and no values; a server that lets anybody read secrets is warned of."""
+    """Sources and no values; a server that asks for a password is not warned of."""
     token = vendor.rules.tokens[0]
     credentials = f"block leadloop-credentials/{name}"
     LeadloopCredentials(api_token=SecretStr(token)).save(name)
@@ -319,7 +323,7 @@ def test_doctor_says_where_values_come_from(
     assert f"api_url, api_token from {credentials}" in said["settings"]["detail"]
     assert "database_url, rate_limit" in said["settings"]["detail"]
     assert "page_size from .env" in said["settings"]["detail"]
-    assert said["Prefect's door"]["warns"]
+    assert not said["Prefect's door"]["warns"]
     assert token not in ran.out + ran.err
     # Ports and the block's name have digits too.
     assert "731" not in re.findall(r"\d+", said["settings"]["detail"].replace(name, ""))

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 _USER = Path(__file__).with_name("user.py")
@@ -87,6 +89,36 @@ def _described(process: Path) -> str:
         return f"{line}in {(process / 'cwd').readlink()}"
     except OSError:
         return ""
+
+
+def require_closed(api_url: str) -> None:
+    """Fail where a Prefect API reads or writes for strangers, or permits a foreign web page."""
+    foreign = {"Origin": "http://foreign.example"}
+    preflight = {**foreign, "Access-Control-Request-Method": "POST"}
+    with httpx.Client(base_url=api_url, trust_env=False, timeout=60) as stranger:
+        assert stranger.post("/block_documents/filter", json={}).status_code == 401
+        assert stranger.post("/flows/", json={"name": "strange"}).status_code == 401
+        assert stranger.post("/flows/", json={}, auth=("leadloop", "guessed")).status_code == 401
+        answers = [
+            stranger.get("/health", headers=foreign),
+            stranger.options("/flows/", headers=preflight),
+        ]
+    assert [a.headers.get("Access-Control-Allow-Origin") for a in answers] == [None, None]
+
+
+def require_hidden(secret: str, directory: Path) -> None:
+    """Fail where a secret is in a process's arguments or in a file that others may read."""
+    assert [line for line in processes_of(Path("/")) if secret in line] == []
+    holding = [path for path in directory.rglob("*") if secret.encode() in _content(path)]
+    assert {path.name for path in holding} <= {"server.json", "password"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in holding} == {0o600}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return b""
 
 
 def wait_until_gone(directory: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -22,10 +23,10 @@ from sqlalchemy import make_url
 from db import schema
 from db.database import Database
 from leadloop import whole_prefect
-from leadloop.sandbox import Handle
+from leadloop.sandbox import Handle, Rules, running
 from tests import books
 from tests.books import CAMPAIGN
-from tests.servers.conftest import free_port
+from tests.servers.conftest import free_port, require_closed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -90,10 +91,14 @@ class Team:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """What Prefect's API answers; None where it says nothing."""
-        answer = httpx.request(
-            method, f"{self.page}/api/{path}", json=body, trust_env=False, timeout=60
-        )
-        return answer.raise_for_status().json() if answer.content else None
+        answer = self.request(method, path, body).raise_for_status()
+        return answer.json() if answer.content else None
+
+    def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Ask Prefect's API, with its password."""
+        user, _, password = self.environment["PREFECT_API_AUTH_STRING"].partition(":")
+        address, login = f"{self.page}/api/{path}", (user, password)
+        return httpx.request(method, address, json=body, auth=login, trust_env=False, timeout=60)
 
 
 @pytest.fixture
@@ -103,19 +108,30 @@ def team(
     """A team whose Prefect server is started as the README says, on a Postgres of its own."""
     url = make_url(empty_database_url).set(drivername="postgresql+asyncpg")
     port = free_port()
-    variable, command = _readme_server()
-    shell = {**os.environ, "PREFECT_HOME": str(environment / "prefect")}
+    *exports, command = _readme_block("server start")
+    shell = {
+        **os.environ,
+        "HOME": str(environment),
+        "PREFECT_HOME": str(environment / "prefect"),
+    }
+    shell.pop("PREFECT_API_AUTH_STRING", None)
+    exported = _exported(exports, shell)
+    variable = "PREFECT_API_DATABASE_CONNECTION_URL"
+    assert variable in exported
     served = {
         variable: url.render_as_string(hide_password=False),
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     page = f"http://127.0.0.1:{port}"
-    with _running(command, {**shell, **served}, environment / "server.log") as server:
+    with _running(command, {**exported, **served}, environment / "server.log") as server:
         _wait_for(lambda: _answers(page, server))
         yield Team(
             page=page,
-            environment={**shell, "PREFECT_API_URL": f"{page}/api"},
+            environment={
+                **_exported(_readme_block("export PREFECT_API_URL"), shell),
+                "PREFECT_API_URL": f"{page}/api",
+            },
             database=database,
             vendor=vendor,
             directory=environment,
@@ -130,6 +146,9 @@ def test_the_commands_of_the_readme(team: Team) -> None:
         schema.remove(connection)
     for command in (init, deploy):
         team.carry_out(command)
+    require_closed(f"{team.page}/api")
+    (kept,) = team.directory.glob(".prefect-password")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     books.add_campaign(team.database)
     books.add_campaign(team.database, "ANOTHER")
     books.add_leads(team.database, "A", "B", "C")
@@ -211,6 +230,42 @@ def test_a_worker_that_is_killed(team: Team) -> None:
     assert set(books.statuses(team.database).values()) == {"created"}
 
 
+def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
+    """Its job variables reach neither the command nor the environment, however it was made."""
+    team.carry_out("make deploy")
+    books.add_campaign(team.database)
+    books.add_leads(team.database, "A")
+    touched = team.directory / "touched"
+    with running(Rules(rate_limit=None, pace=None)) as elsewhere:
+        variables = {
+            "env": {"LEADLOOP_API_URL": elsewhere.url},
+            "command": f"touch {touched}",
+            "working_dir": str(team.directory),
+        }
+        deployment = team.ask("GET", "deployments/name/sync-leads/default")
+        path = f"deployments/{deployment['id']}/create_flow_run"
+        assert team.request("POST", path, {"job_variables": variables}).status_code == 422
+        # Here Prefect compares nothing with the pool's template.
+        run = team.ask(
+            "POST",
+            "flow_runs/",
+            {
+                "flow_id": deployment["flow_id"],
+                "deployment_id": deployment["id"],
+                "work_pool_name": whole_prefect.POOL,
+                "job_variables": variables,
+                "state": {"type": "SCHEDULED"},
+            },
+        )
+        assert run["job_variables"] == variables
+        with team.worker():
+            (ended,) = _wait_for(lambda: team.runs("sync-leads", "COMPLETED"))
+        assert ended["id"] == run["id"]
+        assert elsewhere.requests == []
+    assert team.vendor.books.creations(CAMPAIGN) == {"A": 1}
+    assert not touched.exists()
+
+
 def test_a_worker_without_a_database(team: Team) -> None:
     """The run fails with one line that says what to set; no embedded Postgres is started."""
     team.carry_out("make deploy")
@@ -274,10 +329,11 @@ def _readme_commands() -> list[str]:
     return _readme_block("worker start")
 
 
-def _readme_server() -> tuple[str, str]:
-    """The variable that tells a Prefect server its database, and the command that starts one."""
-    told, command = _readme_block("server start")
-    return told.removeprefix("export ").partition("=")[0], command
+def _exported(lines: list[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a shell has after these lines."""
+    script = "\n".join([*lines, "exec env -0"])
+    told = subprocess.check_output(["sh", "-ec", script], env=dict(environment), text=True)
+    return dict(line.split("=", 1) for line in told.rstrip("\0").split("\0"))
 
 
 def _words(command: str) -> list[str]:

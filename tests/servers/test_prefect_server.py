@@ -4,21 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from leadloop import prefect_server
 from leadloop.core.errors import UsageError
-from tests.servers.conftest import processes_of
+from tests.servers.conftest import processes_of, require_closed, require_hidden
 
 pytestmark = pytest.mark.servers
 
 _RUN = """
 import os, sys
 from pathlib import Path
-from leadloop.prefect_server import borrow, client_environment
+from leadloop.prefect_server import borrow
 
 with borrow(Path(sys.argv[1])) as server:
-    os.environ.update(client_environment(server.api_url))
+    os.environ.update(server.client_environment())
     import prefect
     from prefect.artifacts import create_markdown_artifact
 
@@ -50,6 +51,30 @@ def test_flows_with_retries_and_artifacts_run_on_it(tmp_path: Path) -> None:
     assert "Unable to connect" not in result.stderr
     assert "EventsWorker" not in result.stderr
     assert processes_of(tmp_path) == []
+
+
+def test_only_runs_that_share_it_know_its_password(tmp_path: Path) -> None:
+    """Other users of the machine, and web pages, can neither read nor write; the next run can."""
+    os.umask(0o022)
+    with prefect_server.borrow(tmp_path) as first, prefect_server.borrow(tmp_path) as second:
+        first.wait()
+        require_closed(first.api_url)
+        user, _, password = second.auth_string.partition(":")
+        flows = httpx.post(
+            f"{second.api_url}/flows/filter", json={}, auth=(user, password), trust_env=False
+        )
+        assert flows.json() == []
+        require_hidden(password, tmp_path)
+        assert password not in repr((first, second))
+
+
+def test_the_password_is_another_one_each_time(tmp_path: Path) -> None:
+    """Whoever knew the one of an earlier run has no use for it."""
+    known = []
+    for _ in range(2):
+        with prefect_server.borrow(tmp_path) as server:
+            known.append(server.auth_string)
+    assert known[0] != known[1]
 
 
 def test_a_server_that_ended(tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.conftest import free_port, processes_of, wait_until_gone
+from tests.servers.conftest import (
+    free_port,
+    processes_of,
+    require_closed,
+    require_hidden,
+    wait_until_gone,
+)
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
@@ -31,6 +37,11 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
         assert httpx.get(
             f"{addresses['Sandbox']}/openapi.json", trust_env=False, timeout=60
         ).is_success
+        require_closed(f"{addresses['Prefect']}/api")
+        (shown,) = re.findall(r"its password: cat (\S+)\)", told)
+        password = Path(shown).read_text().strip().partition(":")[2]
+        require_hidden(password, here)
+        assert password not in told
         exports = "\n".join(re.findall(r"^ +export .*$", told, re.MULTILINE))
         (push,) = re.findall(r"^ +(.* push .*)$", told, re.MULTILINE)
         joined = subprocess.run(
@@ -41,6 +52,7 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
             text=True,
         )
         assert joined.returncode == 0, joined.stderr
+        assert password not in joined.stdout + joined.stderr
         assert list(elsewhere.iterdir()) == []
         assert processes_of(here)
         # As a terminal does: everybody in its group hears it.
