@@ -11,6 +11,7 @@ import typer
 from sqlalchemy import text
 
 from db.database import Database, DatabaseError
+from db.schema import migrate
 from leadloop.cli.app import app
 from tests import books
 from tests.books import CAMPAIGN
@@ -544,3 +545,84 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 def test_the_documented_queries_work(lived: Database, query: str) -> None:
     """What the how-to says to paste into a dashboard can be pasted, by the dashboard's login."""
     as_reader(lived, query.rstrip(";"))
+
+
+@pytest.mark.parametrize("said", ["a-7", "A-7 ", " A-7", "A-7\u200b", "A\u00ad-7", "A\t-7\ufeff"])
+def test_an_opt_out_that_means_another_id_is_critical_at_once(lived: Database, said: str) -> None:
+    """It differs by case, blanks or invisible characters alone; the right one settles it."""
+    books.add_leads(lived, books.lead("A-7", status="created"), books.lead("b-8", status="created"))
+    books.opt_out(lived, said)
+    found = problems(lived)["opt_outs_misspelt"]
+    assert (found["severity"], found["amount"]) == ("critical", 1)
+    statement = found["said"].partition(": ")[2]
+    assert statement.endswith("'A-7')")
+    books.run(lived, statement)
+    assert "opt_outs_misspelt" not in problems(lived)
+
+
+@pytest.mark.parametrize(("lead_id", "said"), [("Ab-7", "aB-7"), ("x y\u200b", "XY"), ("7", " 7 ")])
+def test_the_id_of_the_lead_itself_may_be_the_odd_one(
+    lived: Database, lead_id: str, said: str
+) -> None:
+    """Mixed letters, blanks within: both sides are compared without them."""
+    books.add_leads(lived, books.lead(lead_id, status="created"))
+    books.opt_out(lived, said)
+    assert problems(lived)["opt_outs_misspelt"]["amount"] == 1
+
+
+def test_an_opt_out_of_no_known_lead_is_a_problem_after_an_hour(lived: Database) -> None:
+    """Until then its row may come; and where the vendor has called the lead, it is none."""
+    books.opt_out(lived, "Q-1", "Q-2")
+    assert "opt_outs_unknown" not in problems(lived)
+    books.run(
+        lived,
+        "UPDATE leadloop.disable_requests SET requested_at = now() - interval '61 minutes'"
+        " WHERE lead_id LIKE 'Q-%'",
+    )
+    found = problems(lived)["opt_outs_unknown"]
+    assert (found["severity"], found["amount"]) == ("warning", 2)
+    assert found["said"].endswith("Q-1, Q-2")
+    assert_complete(found["command"])
+    books.add_leads(lived, "Q-1")
+    books.run(
+        lived,
+        """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
+           VALUES (:campaign, 'Q-2', now(), '{}')""",
+        campaign=CAMPAIGN,
+    )
+    assert "opt_outs_unknown" not in problems(lived)
+
+
+def test_an_opt_out_of_a_lead_whose_row_is_gone_names_a_known_one(lived: Database) -> None:
+    """It was sent before its row was deleted."""
+    books.add_leads(lived, books.lead("gone", status="created"))
+    books.run(lived, "DELETE FROM leadloop.leads WHERE lead_id = 'gone'")
+    books.opt_out(lived, "gone", requested_at="2026-01-31")
+    books.run(lived, "UPDATE leadloop.disable_requests SET status = 'disabled'")
+    assert problems(lived) == {}
+
+
+def test_opt_outs_that_stood_before_the_upgrade_are_looked_at_too(empty_database_url: str) -> None:
+    """Nobody marked them when they were inserted."""
+    with Database(empty_database_url, connections=2) as database:
+        with database.begin() as connection:
+            migrate(connection, "0007")
+        books.add_campaign(database)
+        books.add_leads(database, "A-7", "B-8")
+        books.opt_out(database, "a-7", "B-8")
+        with database.begin() as connection:
+            migrate(connection)
+        assert problems(database)["opt_outs_misspelt"]["amount"] == 1
+
+
+def test_leads_that_wait_in_a_paused_campaign_say_so(lived: Database) -> None:
+    """The command that deals with it lets it create again."""
+    books.run(lived, "UPDATE leadloop.campaigns SET push_enabled = false")
+    books.run(
+        lived,
+        "UPDATE leadloop.leads SET status = 'new', inserted_at = now() - interval '2 hours'",
+    )
+    found = problems(lived)["leads_unsent"]
+    assert found["said"].endswith("the campaign is paused")
+    assert found["command"].startswith("leadloop resume --campaign")
+    assert_complete(found["command"])

@@ -2,24 +2,28 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from db.database import Database
+from db.schema import migrate
 from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.app import app
 from leadloop.cli.forget import forget_leads
+from leadloop.cli.plan import PlanFailed, plan_campaigns
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tests import books
+from tests.conftest import Ran
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -436,3 +440,159 @@ def test_many_rows_are_taken_in_portions(
     assert portions == 8
     queue = "SELECT lead_id FROM leadloop.leads ORDER BY seq"
     assert [row["lead_id"] for row in books.rows(crm, queue)] == sorted(held(vendor))
+
+
+def view_calling(database: Database, body: str) -> None:
+    """The source is a view of the customers that calls a function of theirs on each row."""
+    books.run(
+        database,
+        f"""CREATE FUNCTION crm.meddle() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+                {body}
+                RETURN 'done';
+            END $$;
+            CREATE VIEW crm.calls AS SELECT customers.*, crm.meddle() AS meddled FROM crm.customers;
+            UPDATE leadloop.campaigns SET source = 'crm.calls'""",
+    )
+
+
+def test_what_a_view_calls_stays_in_a_session_that_is_thrown_away(
+    crm: Database, vendor: Handle
+) -> None:
+    """It sets a path on which ours would find other functions, and leaves a notice: in vain."""
+    add(crm, "a", "b")
+    books.opt_out(crm, "b")
+    books.run(
+        crm,
+        """CREATE SCHEMA trap;
+           CREATE FUNCTION trap.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql
+               AS $$ BEGIN RAISE EXCEPTION 'ours looked here'; END $$""",
+    )
+    view_calling(
+        crm,
+        """PERFORM set_config('search_path', 'trap, pg_catalog', false);
+           PERFORM set_config('statement_timeout', '1', false);
+           PERFORM pg_notify('theirs', 'a');""",
+    )
+    with crm.session() as listening:
+        listening.execute(text("LISTEN theirs"))
+        assert push_leads()["created"] == 1
+        raw = listening.connection.driver_connection
+        assert raw is not None
+        raw.poll()
+        assert raw.notifies == []
+    assert books.statuses(crm) == {"a": "created", "b": "cancelled"}
+    assert held(vendor).keys() == {"a"}
+
+
+def test_what_a_view_calls_can_write_nothing(crm: Database) -> None:
+    """The transaction is read-only, and the function cannot make it another."""
+    add(crm, "a")
+    view_calling(crm, "DELETE FROM leadloop.disable_requests;")
+    assert "writes: a view may only read" in failure()
+    books.run(crm, "DROP VIEW crm.calls; DROP FUNCTION crm.meddle()")
+    view_calling(crm, "PERFORM set_config('transaction_read_only', 'off', true);")
+    assert "crm.calls" in failure()
+
+
+def test_a_views_functions_find_what_their_owner_expects(
+    crm: Database, vendor: Handle, database_url: str
+) -> None:
+    """Names without a schema in their bodies are looked up by the path of the role, as ever."""
+    add(crm, "a")
+    books.run(
+        crm,
+        """CREATE FUNCTION crm.helper() RETURNS text LANGUAGE sql AS $$ SELECT 'helped' $$;
+           DO $$ BEGIN
+               EXECUTE format('ALTER DATABASE %I SET search_path = crm', current_database());
+           END $$""",
+    )
+    view_calling(crm, "PERFORM helper();")
+    with Database(database_url, connections=1):
+        assert push_leads()["created"] == 1
+
+
+@pytest.fixture
+def reader(crm: Database, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[str]:
+    """A login of its own for sources: it may read the team's schema and nothing of leadloop's."""
+    books.run(
+        crm,
+        """REVOKE ALL ON SCHEMA leadloop FROM PUBLIC; CREATE ROLE source_reader LOGIN;
+           GRANT USAGE ON SCHEMA crm TO source_reader;
+           ALTER DEFAULT PRIVILEGES IN SCHEMA crm GRANT SELECT ON TABLES TO source_reader;
+           GRANT SELECT ON ALL TABLES IN SCHEMA crm TO source_reader""",
+    )
+    url = make_url(database_url).set(username="source_reader")
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", url.render_as_string(hide_password=False))
+    try:
+        yield url.render_as_string(hide_password=False)
+    finally:
+        books.run(crm, "DROP OWNED BY source_reader; DROP ROLE source_reader")
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_login_for_sources_keeps_them_from_what_is_ours(crm: Database, vendor: Handle) -> None:
+    """Leads and the numbers' key cannot be read by what a view calls; the view itself works."""
+    add(crm, "a")
+    assert push_leads()["created"] == 1
+    view_calling(crm, "PERFORM FROM leadloop.number_key;")
+    assert "reads what this role, or the view's owner, may not" in failure()
+    assert "reads what this role" in str(plan_failure())
+
+
+def plan_failure() -> PlanFailed:
+    """What a plan fails with."""
+    settings = Settings.load()
+    with (
+        Database(settings.require_database_url(), connections=2) as database,
+        pytest.raises(PlanFailed) as caught,
+    ):
+        plan_campaigns(database, settings, [])
+    return caught.value
+
+
+def test_a_login_for_sources_is_one_of_the_same_database(
+    crm: Database,
+    reader: str,
+    empty_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    leadloop: Callable[..., Ran],
+) -> None:
+    """Doctor and runs say so; and doctor says where it could read what is ours."""
+    checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
+    assert checks["login for sources"]["ok"]
+    assert not checks["login for sources"]["warns"]
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", empty_database_url)
+    checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
+    assert "another database" in checks["login for sources"]["detail"]
+    assert "another database" in failure()
+    monkeypatch.delenv("LEADLOOP_SOURCE_URL")
+    checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
+    assert checks["login for sources"]["warns"]
+    assert "LEADLOOP_SOURCE_URL" in checks["login for sources"]["detail"]
+
+
+def test_a_source_is_named_with_its_schema(crm: Database) -> None:
+    """No search path completes a name: whoever may write to a schema on it could take its place."""
+    books.run(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
+    books.run(crm, "UPDATE leadloop.campaigns SET source = 'customers'")
+    assert "write schema.name into leadloop.campaigns.source" in failure()
+
+
+def test_init_completes_the_names_that_there_are(empty_database_url: str) -> None:
+    """By the path of its role, as runs did until then; what is no name stays as it is."""
+    with Database(empty_database_url, connections=2) as database:
+        with database.begin() as connection:
+            migrate(connection, "0007")
+        books.run(
+            database,
+            """CREATE SCHEMA IF NOT EXISTS public; CREATE TABLE public."Our leads" (lead_id text);
+               CREATE SCHEMA crm; CREATE TABLE crm.mine (lead_id text)""",
+        )
+        names = {"1": '"Our leads"', "2": "crm.mine", "3": "nothing", "4": "no name!", "5": None}
+        for campaign, name in names.items():
+            books.add_campaign(database, campaign, source=name)
+        with database.begin() as connection:
+            migrate(connection)
+        rows = books.rows(database, "SELECT campaign_id, source FROM leadloop.campaigns")
+        found = {row["campaign_id"]: row["source"] for row in rows}
+        assert found == {**names, "1": 'public."Our leads"'}
