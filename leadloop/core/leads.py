@@ -38,10 +38,8 @@ _as_written = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 _NORTH_AMERICAN = re.compile("[+]1[2-9][0-9]{9}")
 # libphonenumber skips signs before a number and behind it, and reads full-width signs.
-_FLOAT = re.compile(r"(?:[^\w+＋]|_)*+([+＋]?\d++)[.．](\d*+)[\W_]*+")
-_SCIENTIFIC = re.compile(
-    r"(?:[^\w+＋]|_)*+([+＋]?)(\d++)(?:[.．,](\d*+))?[eE]([+-]?\d{1,3})[\W_]*+"
-)
+_FLOAT = re.compile(r"(?:[^\w+＋]|_)*([+＋]?\d++)[.．](\d*+)[\W_]*+")
+_SCIENTIFIC = re.compile(r"(?:[^\w+＋]|_)*([+＋]?)(\d++)(?:[.．,](\d*+))?[eE]([+-]?\d{1,3})[\W_]*+")
 # The labels that libphonenumber knows, and the German one. All repeats are bounded: it is searched.
 _EXTENSION = re.compile(
     r"(?<![^\W\d_])(?:e?xt(?:ensi(?:o\u0301?|ó))?n?|ｅ?ｘｔｎ?|доб|anexo|[xｘ]|int|ｉｎｔ|durchwahl)"
