@@ -1,6 +1,6 @@
 """Queries on `leadloop.campaigns`."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +55,17 @@ SELECT CASE WHEN shows_unprocessed OR visibility_tried_at > clock_timestamp() - 
        specimen_lead_id AS specimen,
        specimen_at + make_interval(secs => :settle_s) < clock_timestamp() AS specimen_settled
   FROM leadloop.campaigns WHERE campaign_id = :id
+""")
+# The newest first: it is the least likely to be processed by now.
+_OTHER_SPECIMEN = text("""
+SELECT lead.lead_id FROM leadloop.leads AS lead
+ WHERE lead.campaign_id = :id AND lead.status = 'created' AND NOT lead.opted_out
+   AND lead.lead_id <> ALL (CAST(:known AS text[]))
+   AND lead.confirmed_at + make_interval(secs => :settle_s) < clock_timestamp()
+   AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                    WHERE outcome.campaign_id = lead.campaign_id
+                      AND outcome.lead_id = lead.lead_id)
+ ORDER BY lead.confirmed_at DESC LIMIT 1
 """)
 _KEEP_SPECIMEN = text("""
 UPDATE leadloop.campaigns SET specimen_lead_id = :lead, specimen_at = clock_timestamp()
@@ -177,6 +188,18 @@ def visibility(connection: Connection, campaign_id: str, *, settle_s: int) -> Vi
     return Visibility(
         shows=row.shows, specimen=row.specimen, specimen_settled=bool(row.specimen_settled)
     )
+
+
+def other_specimen(
+    connection: Connection, campaign_id: str, known: Collection[str], *, settle_s: int
+) -> str | None:
+    """Find a created lead without an outcome that is none of `known`; None: there is no such lead.
+
+    The vendor has had `settle_s` seconds to show it. Goes through all leads of the campaign.
+    """
+    parameters = {"id": campaign_id, "known": list(known), "settle_s": settle_s}
+    lead_id: str | None = connection.scalar(_OTHER_SPECIMEN, parameters)
+    return lead_id
 
 
 def keep_specimen(connection: Connection, campaign_id: str, lead_id: str) -> None:

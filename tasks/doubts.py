@@ -1,6 +1,6 @@
 """Leads in doubt: looked up, and settled by what the vendor shows or can be trusted not to hide."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from db import campaigns, leads
@@ -46,6 +46,9 @@ class Doubts:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._campaign_id = run.campaign.campaign_id
+        # Of this run's trials: leads on which nothing can be seen, and whether others are left.
+        self._processed: set[str] = set()
+        self._has_others = True
 
     def resolve_some(self, most: int, *, opted_out: bool = False) -> LookedUp:
         """Look up the next leads in doubt; those that stay in doubt, once a run.
@@ -114,19 +117,40 @@ class Doubts:
             return leads.settle_absent(connection, self._campaign_id, doubt) > 0
 
     def _absence_counts(self) -> bool:
-        """Whether the vendor shows created, unprocessed leads: tried on one, and remembered."""
+        """Check whether the vendor shows created, unprocessed leads: tried on one, and remembered.
+
+        A lead that is processed proves nothing: that it shows says nothing of those that are not.
+        """
         known = self._visibility()
-        if known.shows is not None or known.specimen is None:
-            return known.shows is True
-        seen = self._find(known.specimen)
-        if _is_processed(seen):
-            # That one shows says nothing of those that are not processed.
-            return False
-        shows = seen.result is not None
-        if shows or (seen.absent and known.specimen_settled):
+        if known.shows is not None:
+            return known.shows
+        for lead_id, settled in self._specimens(known):
+            seen = self._find(lead_id)
+            if _is_processed(seen):
+                self._processed.add(lead_id)
+                continue
+            shows = seen.result is not None
+            if shows or (seen.absent and settled):
+                with self._run.place.database.begin() as connection:
+                    campaigns.learn_visibility(connection, self._campaign_id, shows=shows)
+            return shows
+        return False
+
+    def _specimens(self, known: campaigns.Visibility) -> Iterator[tuple[str, bool]]:
+        """Yield leads to try it on, and whether they had time to show: the remembered, another."""
+        if known.specimen is not None and known.specimen not in self._processed:
+            yield known.specimen, known.specimen_settled
+        if self._has_others:
             with self._run.place.database.begin() as connection:
-                campaigns.learn_visibility(connection, self._campaign_id, shows=shows)
-        return shows
+                other = campaigns.other_specimen(
+                    connection,
+                    self._campaign_id,
+                    self._processed,
+                    settle_s=self._run.campaign.settle_s,
+                )
+            self._has_others = other is not None
+            if other is not None:
+                yield other, True
 
     def _visibility(self) -> campaigns.Visibility:
         with self._run.place.database.begin() as connection:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from db.budget import RateLimit
 from db.database import Database
 from leadloop.client.api import LeadsApi
+from leadloop.client.certificates import require_ca_bundle
 from leadloop.client.login import Credentials, FixedToken, Login, PasswordGrant
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.settings import Settings
@@ -30,8 +31,10 @@ def reached(
 
     Raises:
         UsageError: there is no whole login.
+        RunError: the environment names a CA bundle that is none.
     """
     settings.require_login()
+    require_ca_bundle(settings.api_url)
     requests, period_s = settings.rate()
     budget = Budget(database, RateLimit(requests=requests, period_s=period_s), warn)
     budget.lay_out()

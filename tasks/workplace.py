@@ -100,6 +100,7 @@ def opened(settings: Settings) -> Iterator[Workplace]:
     Raises:
         UsageError: settings are missing, or the schema is not the one we work on.
         DatabaseError: Postgres is not there.
+        RunError: the environment names a CA bundle that is none.
     """
     with (
         opened_without_vendor(settings) as place,

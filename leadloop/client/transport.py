@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import ssl
 import threading
 import time
 import zlib
@@ -10,24 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
+from leadloop.client.connections import RecordingAdapter, recorded_attempt
 from leadloop.core import storable
 from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
-_BEFORE_SENDING = (
-    requests.ConnectTimeout,
-    requests.exceptions.ProxyError,
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidHeader,
-)
 #: The most that the body of an answer may hold, packed or not: a page of thousands of results holds
 #: a few MB, and nothing that this machine cannot hold may end a run.
 _LARGEST_BODY = 64 * 2**20
@@ -82,7 +74,7 @@ class Transport:
         host = urlsplit(self._base_url).hostname or ""
         # A proxy for this machine is nobody's intention, and could read the token in plain http.
         self._proxies = {"no_proxy": host} if is_loopback(host) else None
-        adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
+        adapter = RecordingAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         self._counting = threading.Lock()
@@ -104,21 +96,22 @@ class Transport:
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
         if content is not None:
             headers["Content-Type"] = "application/json"
-        try:
-            response = self._session.request(
-                method,
-                self._base_url + path,
-                params=params,
-                data=content if form is None else form,
-                headers=headers,
-                auth=BearerAuth(token),
-                timeout=self._timeouts,
-                proxies=self._proxies,
-                allow_redirects=False,
-                stream=True,
-            )
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            return Received(answer=_absence(error), vendor_now=None)
+        with recorded_attempt() as attempt:
+            try:
+                response = self._session.request(
+                    method,
+                    self._base_url + path,
+                    params=params,
+                    data=content if form is None else form,
+                    headers=headers,
+                    auth=BearerAuth(token),
+                    timeout=self._timeouts,
+                    proxies=self._proxies,
+                    allow_redirects=False,
+                    stream=True,
+                )
+            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                return Received(answer=_absence(error, begun=attempt.begun), vendor_now=None)
         _, read_s = self._timeouts
         with response:
             return _received(response, until=time.monotonic() + read_s)
@@ -128,27 +121,11 @@ class Transport:
         self._session.close()
 
 
-def _absence(error: Exception) -> Answer:
-    """The failure that stands for an exception: may a byte of the request have left?"""
-    root = _root(error)
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    not_sent = (
-        isinstance(error, _BEFORE_SENDING)
-        or isinstance(reason, NewConnectionError)
-        or isinstance(root, ssl.SSLCertVerificationError | LocationParseError)
-        or _in_handshake(root)
-    )
+def _absence(error: Exception, *, begun: bool) -> Answer:
+    """Return the failure that stands for an exception: had the request begun to leave?"""
     return Answer(
-        failure=Failure.NOT_SENT if not_sent else Failure.NO_ANSWER, cause=type(root).__name__
+        failure=Failure.NO_ANSWER if begun else Failure.NOT_SENT, cause=type(_root(error)).__name__
     )
-
-
-def _in_handshake(error: BaseException) -> bool:
-    """Whether it was raised while both sides agreed on TLS: the request is sent only after that.
-
-    What OpenSSL says does not tell: plain text in the midst of an answer is a "wrong version" too.
-    """
-    return any(frame.f_code.co_name == "do_handshake" for frame, _ in walk_tb(error.__traceback__))
 
 
 def _root(error: BaseException) -> BaseException:

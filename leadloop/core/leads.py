@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -36,6 +37,18 @@ ANSWER_FIELDS = frozenset(
 _as_written = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 _NORTH_AMERICAN = re.compile("[+]1[2-9][0-9]{9}")
+# libphonenumber skips signs before a number and behind it, and reads full-width signs.
+_FLOAT = re.compile(r"(?:[^\w+＋]|_)*([+＋]?\d++)[.．](\d*+)[\W_]*+")
+_SCIENTIFIC = re.compile(r"(?:[^\w+＋]|_)*([+＋]?)(\d++)(?:[.．,](\d*+))?[eE]([+-]?\d{1,3})[\W_]*+")
+# The labels that libphonenumber knows, and the German one. All repeats are bounded: it is searched.
+_EXTENSION = re.compile(
+    r"(?<![^\W\d_])(?:e?xt(?:ensi(?:o\u0301?|ó))?n?|ｅ?ｘｔｎ?|доб|anexo|[xｘ]|int|ｉｎｔ|durchwahl)"
+    r"[:.．=]?[\s,-]{0,9}\d{1,9}[\W_]{0,9}\Z",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"[^\W\d_]")
+_VANITY = re.compile(r"[\s(]*+[+＋]?[\s(]*+\d[\dA-Za-z\s()./\u2010-\u2015-]*+")
+_FEWEST_LETTERS = 3
 
 _ATTEMPT_PREFIXES = ("call_attempt_", "last_call_attempt_")
 
@@ -121,10 +134,11 @@ def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
 
 
 def e164(text: str, region: str) -> str:
-    """A phone number in E.164 (`+14155550123`).
+    """Normalize a phone number to E.164 (`+14155550123`).
 
     Raises:
-        InvalidLead: libphonenumber does not take it for a valid number.
+        InvalidLead: libphonenumber does not take it for a valid number, or what a float column or
+            a person made of it can be read as the number of somebody else.
     """
     number = _plain(text) or _parsed(text, region)
     if not _is_valid(number):
@@ -148,10 +162,67 @@ def _plain(text: str) -> phonenumbers.PhoneNumber | None:
 
 
 def _parsed(text: str, region: str) -> phonenumbers.PhoneNumber:
+    number = undo_float_notation(_EXTENSION.sub("", text))
+    if _LETTER.search(number) and not _is_vanity(number, region):
+        raise InvalidLead("phone_number: has letters, and is no vanity number (1-800-FLOWERS)")
+    return _parse(number, region)
+
+
+def _parse(number: str, region: str) -> phonenumbers.PhoneNumber:
     try:
-        return phonenumbers.parse(text, region)
+        return phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException:
         raise InvalidLead(f"phone_number: not a phone number (default region {region})") from None
+
+
+def undo_float_notation(text: str) -> str:
+    """Rewrite a number that a spreadsheet or a float column wrote as the integer that it was.
+
+    `3012345678.0` and `4.155550129E9` are read; any other text is returned as it is. libphonenumber
+    would take the zero, and the exponent, for digits of the phone number.
+
+    Raises:
+        InvalidLead: some digits of the integer are missing (`4.15555E+09`), or it has a fraction.
+    """
+    if form := _SCIENTIFIC.fullmatch(text):
+        sign, whole, fraction, exponent = form.groups(default="")
+        return sign + _integer(whole + fraction, len(whole) + int(exponent))
+    if form := _FLOAT.fullmatch(text):
+        whole, fraction = form.groups()
+        # With more digits behind its one point it is a phone number with a point in it.
+        if len(fraction) <= 2 or _is_zero(fraction):
+            return _integer(whole + fraction, len(whole))
+    return text
+
+
+def _integer(digits: str, point: int) -> str:
+    """Return the digits before the decimal point, where there are no others."""
+    if point > len(digits):
+        # Whether a zero was left off or a digit rounded away, the text does not show.
+        raise InvalidLead(
+            "phone_number: in scientific notation, digits are missing"
+            " (a spreadsheet or a float column?)"
+        )
+    if point <= 0 or not _is_zero(digits[point:]):
+        raise InvalidLead("phone_number: a decimal fraction (a spreadsheet or a float column?)")
+    return digits[:point]
+
+
+def _is_zero(digits: str) -> bool:
+    return all(unicodedata.decimal(digit) == 0 for digit in digits)
+
+
+def _is_vanity(number: str, region: str) -> bool:
+    """Check for a number with digits spelt as letters, as 1-800-FLOWERS.
+
+    Where it is a valid number without its letters, they are a remark ("030 1234567 mobil").
+    """
+    if len(_LETTER.findall(number)) < _FEWEST_LETTERS or not _VANITY.fullmatch(number):
+        return False
+    try:
+        return not _is_valid(_parse(_LETTER.sub("", number), region))
+    except InvalidLead:
+        return True
 
 
 def is_the_vendors(field: str) -> bool:

@@ -24,7 +24,9 @@ _LONGEST_INTEGER = 1000
 # Python's JSON and our own functions take a frame a level, and a thread may have used up most of
 # its frames by the time it writes what another one read. orjson draws the line at 254 levels.
 _DEEPEST = 100
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+# A text that is cut off is a token too, half of an escape at its end included: else the search
+# would restart at each quote in it, which is quadratic and takes hours for a megabyte.
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def loads(content: bytes) -> Any:

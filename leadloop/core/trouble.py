@@ -36,18 +36,18 @@ _BAD = re.compile(rf"\b(?:{_STEMS})", re.IGNORECASE)
 #: Negations: of what was to be done they mean trouble, of anything else we cannot tell.
 _NOT = re.compile(r"\bnot?\b|n't\b", re.IGNORECASE)
 _NOT_DONE = re.compile(
-    r"\b(?:not|n't)\s+(?:\w+\s+)?(?:accept|add|allow|authori|creat|disabl|eligib|exist|found|import"
+    r"\b(?:not|n't)\s++(?:\w++\s++)?(?:accept|add|allow|authori|creat|disabl|eligib|exist|found|import"
     r"|insert|known|ok|permit|possib|sav|stop|success|support|valid)",
     re.IGNORECASE,
 )
 #: "0 errors", "errors: 0", "without any error".
 _NO_TROUBLE = re.compile(
-    rf"\b(?:0|no|none|zero|without(?:\s+any)?)\s+(?:\w+\s+)?(?:{_STEMS})\w*"
-    rf"|\b(?:{_STEMS})\w*\s*[:=]\s*(?:0|no|none|null|false)\b",
+    rf"\b(?:0|no|none|zero|without(?:\s++any)?)\s++(?:\w++\s++)?(?:{_STEMS})\w*+"
+    rf"|\b(?:{_STEMS})\w*+\s*+[:=]\s*+(?:0|no|none|null|false)\b",
     re.IGNORECASE,
 )
 _FINE = re.compile(
-    r"\b(?:ok|okay|done|success\w*|created|accepted|queued|updated|disabled|true)\b", re.IGNORECASE
+    r"\b(?:ok|okay|done|success\w*+|created|accepted|queued|updated|disabled|true)\b", re.IGNORECASE
 )
 #: Texts that say as much as an empty one where trouble is spoken of.
 _NOTHING = {"", "0", "false", "n/a", "no", "none", "null", "ok", "success", "created", "disabled"}

@@ -284,6 +284,25 @@ def test_requeue_sends_mended_leads_again(
     assert leadloop("push", "--json", PREFECT_API_URL=prefect).last["created"] == 1
 
 
+@pytest.mark.parametrize("flow", ["push", "sync"])
+def test_a_ca_bundle_that_is_none_ends_a_run_at_its_start(
+    leadloop: Leadloop, database: Database, prefect: str, flow: str
+) -> None:
+    """One line names the variable; no lead was claimed, so none is in doubt."""
+    books.add_campaign(database)
+    books.add_leads(database, *(f"L{n}" for n in range(9)))
+    environment = {"LEADLOOP_API_URL": "https://127.0.0.1:1", "REQUESTS_CA_BUNDLE": "/no/ca.pem"}
+    ran = leadloop(flow, PREFECT_API_URL=prefect, **environment)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("leadloop: REQUESTS_CA_BUNDLE names no file")
+    assert "Traceback" not in ran.err
+    assert set(books.statuses(database).values()) == {"new"}
+    assert books.value(database, "SELECT max(sent_at) FROM leadloop.leads") is None
+    doctor = leadloop("doctor", **environment)
+    assert doctor.code == 1
+    assert "REQUESTS_CA_BUNDLE names no file" in doctor.out
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "failing"),
     [

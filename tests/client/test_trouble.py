@@ -8,22 +8,17 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from leadloop.client.errors import ApiError, InDoubt, Paused, Refused, Resend, Stopped
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
-from tests.client.listening import RESET, listening, read_request, response
+from tests.client.listening import RESET, listening, read_request, response, self_signed
 from tests.client.test_calls import HOUR, create, sendable
 
-_LOOPBACK = IPv4Address("127.0.0.1")
 SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")
 
 
@@ -84,7 +79,7 @@ def test_a_server_that_speaks_no_tls(reach: Reach, vendor: Handle) -> None:
 def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) -> None:
     """Nothing is sent to whoever shows it, so nothing is in doubt."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_self_signed(tmp_path))
+    context.load_cert_chain(self_signed(tmp_path))
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         context.wrap_socket(server, server_side=True) as secure,
@@ -100,7 +95,7 @@ def test_plain_text_within_tls_does_not_mean_that_nothing_was_sent(
     reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A middlebox that cuts in after the request: the vendor may have carried it out."""
-    file = _self_signed(tmp_path)
+    file = self_signed(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
@@ -129,26 +124,6 @@ def _answer_in_plain_text(
 def _try_to_accept(server: ssl.SSLSocket) -> None:
     with suppress(ssl.SSLError, OSError):
         server.accept()[0].close()
-
-
-def _self_signed(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(_LOOPBACK)]), critical=False)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "certificate.pem"
-    encoding = serialization.Encoding.PEM
-    file.write_bytes(
-        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(encoding)
-    )
-    return file
 
 
 @CALLS

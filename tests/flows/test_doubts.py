@@ -44,6 +44,80 @@ def test_that_a_processed_lead_shows_proves_nothing(database: Database, vendor: 
     assert books.statuses(database)["lost"] == "in_doubt"
 
 
+def lookups(vendor: Handle) -> int:
+    """How many leads were looked up."""
+    return [entry.kind for entry in vendor.requests].count("responses")
+
+
+def _remembered_is_missing(database: Database, vendor: Handle) -> None:
+    books.run(database, "UPDATE leadloop.campaigns SET specimen_lead_id = NULL, specimen_at = NULL")
+
+
+def _remembered_is_processed(database: Database, vendor: Handle) -> None:
+    vendor.put([{"campaign_id": books.CAMPAIGN, "lead_id": "specimen"}])
+
+
+_USELESS = pytest.mark.parametrize("remembered", [_remembered_is_missing, _remembered_is_processed])
+
+
+@_USELESS
+def test_any_lead_that_is_created_and_not_processed_serves(
+    database: Database, vendor: Handle, remembered: Any
+) -> None:
+    """Where it shows, one that does not is not there: it is sent again, and created once."""
+    books.add_campaign(database)
+    books.add_leads(database, "other", "specimen")
+    push_leads()
+    remembered(database, vendor)
+    doubt(database, "lost", "lost too")
+    push_leads()
+    push_leads()
+    assert set(books.statuses(database).values()) == {"created"}
+    assert created(vendor) == {"specimen": 1, "other": 1, "lost": 1, "lost too": 1}
+
+
+@_USELESS
+def test_a_vendor_that_does_not_show_another_one_is_not_believed(
+    database: Database, vendor: Handle, remembered: Any
+) -> None:
+    """A created lead that is absent shows that absence proves nothing, and this is remembered."""
+    vendor.change(shows_unprocessed=False)
+    books.add_campaign(database)
+    books.add_leads(database, "other", "specimen")
+    push_leads()
+    remembered(database, vendor)
+    doubt(database, "lost")
+    push_leads()
+    assert books.statuses(database)["lost"] == "in_doubt"
+    assert books.value(database, "SELECT shows_unprocessed FROM leadloop.campaigns") is False
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        "INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)"
+        " VALUES (:campaign, 'other', now(), '{}')",
+        "INSERT INTO leadloop.disable_requests (campaign_id, lead_id) VALUES (:campaign, 'other')",
+        "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'other'",
+        "UPDATE leadloop.leads SET confirmed_at = now() + interval '1 day' WHERE lead_id = 'other'",
+    ],
+)
+def test_no_other_lead_serves_that_proves_nothing(
+    database: Database, vendor: Handle, useless: str
+) -> None:
+    """One with an outcome, opted out, not created, or so new that it need not show yet."""
+    books.add_campaign(database)
+    books.add_leads(database, "other", "specimen")
+    push_leads()
+    _remembered_is_processed(database, vendor)
+    books.run(database, useless.replace(":campaign", f"'{books.CAMPAIGN}'"))
+    doubt(database, "lost", "lost too")
+    push_leads()
+    assert books.statuses(database)["lost"] == "in_doubt"
+    # The specimen once, and each of the two that are in doubt.
+    assert lookups(vendor) == 3
+
+
 def test_no_lookups_where_they_can_tell_nothing(database: Database, vendor: Handle) -> None:
     """Where unprocessed leads are known not to show, a backlog of doubts costs no budget."""
     books.add_campaign(database, shows_unprocessed=False, visibility_tried_at="now")
@@ -136,8 +210,7 @@ def test_every_doubt_is_looked_up_in_the_run(
         vendor.change(unknown_disable="ignore")
         books.opt_out(database, *shown, *absent)
     flow()
-    lookups = [entry.kind for entry in vendor.requests].count("responses")
-    assert lookups == len(shown + absent)
+    assert lookups(vendor) == len(shown + absent)
     statuses = books.statuses(database)
     assert {statuses[lead_id] for lead_id in shown} == {"created"}
     assert {statuses[lead_id] for lead_id in absent} == {"in_doubt"}

@@ -63,6 +63,35 @@ def test_a_long_answer_without_a_blank_is_read_at_once() -> None:
     assert len(without_personal_data("x" * 300_000)) == 300
 
 
+@given(
+    st.integers(9_700, 10_010),
+    st.sampled_from(
+        ["+1 415 555 2671", "Ann Example", "AÑN – EXAMPLE", "ann@example.com", "3/4/1980"]
+    ),
+    st.sampled_from(["", "x", " "]),
+)
+def test_a_long_answer_is_not_cut_in_the_midst_of_a_person(
+    start: int, written: str, after: str
+) -> None:
+    """A megabyte is not read to its end, and half a number or a name is not kept of it."""
+    # Blotted to one sign each, so that what stands at the cut is among the 300 characters.
+    said = "1234567 " * (start // 8) + written + after * 1_000_000
+    left = without_personal_data(said, "Ann Example")
+    assert not any(letter.isalnum() and letter != "x" for letter in left)
+
+
+def test_a_custom_text_longer_than_what_is_read_is_not_kept() -> None:
+    """Of its echo only the beginning would be looked at, which is no whole value to find."""
+    note = " ".join(f"word{n}" for n in range(20_000))
+    assert "word" not in without_personal_data(f"not valid: {note}", note)
+    assert without_personal_data("not valid: note", note) == "not valid: note"
+
+
+def test_what_python_does_not_read_as_a_character_ends_no_run() -> None:
+    """A custom text that looks like a character reference of thousands of digits."""
+    assert without_personal_data("too long", "&#" + "9" * 5000) == "too long"
+
+
 #: Everything but letters and digits; a few that people do write are drawn often.
 _SIGNS = st.sampled_from("-./_ ()\u2011\u2013\u2010\u00a0\u200b,") | st.characters(
     exclude_categories=("L", "N", "Cs")

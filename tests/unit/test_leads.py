@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -15,6 +16,7 @@ from leadloop.core.leads import (
     InvalidLead,
     Lead,
     custom_texts,
+    e164,
     is_the_vendors,
     prepare,
 )
@@ -83,6 +85,132 @@ def test_numbers_go_out_as_e164_or_not_at_all(number: int, start: str) -> None:
         assert sent(given)["phone_number"] == f"+1415{number}"
     else:
         assert refusal(given) == "phone_number: not a valid number (default region US)"
+
+
+_DIGITS_MISSING = (
+    "phone_number: in scientific notation, digits are missing (a spreadsheet or a float column?)"
+)
+_FRACTION = "phone_number: a decimal fraction (a spreadsheet or a float column?)"
+_LETTERS = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
+
+
+def _java(number: int) -> str:
+    """Write a double as Java and Spark do: the fewest digits, at least one behind the point."""
+    digits = str(number).rstrip("0")
+    return f"{digits[0]}.{digits[1:] or '0'}E{len(str(number)) - 1}"
+
+
+_WRITERS = st.sampled_from(
+    [
+        _java,
+        lambda number: repr(float(number)),
+        lambda number: f"{number}.00",
+        lambda number: f"{number},0",
+        lambda number: f"{number}E0",
+        *(
+            lambda number, form=form: f"{number:{form}}"
+            for form in (*(f".{digits}{e}" for digits in range(15) for e in "eEg"), ".1f", ".2f")
+        ),
+        lambda number: f"{number:.9e}".replace("e+0", "E").replace(".", ","),
+    ]
+)
+
+
+@given(
+    st.from_regex("[2-9][0-9]{2}[2-9][0-9]{6}", fullmatch=True)
+    | st.from_regex("[2-9][0-9]{2}[2-9][0-9]{3}000", fullmatch=True),
+    st.sampled_from(["", "1"]),
+    st.sampled_from(["", "+"]),
+    _WRITERS,
+    st.sampled_from(["{}", " {} ", "'{}"]),
+)
+def test_a_number_from_a_float_column_is_never_another_number(
+    number: str, country: str, plus: str, write: Callable[[int], str], around: str
+) -> None:
+    """Java, Spark, Excel or pandas wrote it: that very number is called, or nobody."""
+    plus = plus if country else ""
+    written = around.format(plus + write(int(country + number)))
+    try:
+        read = e164(written, "US")
+    except InvalidLead:
+        return
+    assert read == f"+1{number}"
+
+
+@pytest.mark.parametrize(
+    ("written", "region", "read"),
+    [
+        ("3012345678.0", "DE", "+493012345678"),
+        ("4155550129.00", "US", "+14155550129"),
+        ("+14155550129.0", "DE", "+14155550129"),
+        ("14155550129.0000000", "US", "+14155550129"),
+        ("3012345678．0", "DE", "+493012345678"),
+        ("４１５５５５０１２９.０", "US", "+14155550129"),
+        ("4155550129.", "US", "+14155550129"),
+        ("4.155550129E9", "US", "+14155550129"),
+        ("4.155550129e+09", "US", "+14155550129"),
+        ("4.1555501290E9", "US", "+14155550129"),
+        ("4,155550129E+09", "US", "+14155550129"),
+        ("+1.4155550129E10", "DE", "+14155550129"),
+        ("4155550129E0", "US", "+14155550129"),
+        ("4155550129.0E-0", "US", "+14155550129"),
+        ("41555501290E-1", "US", "+14155550129"),
+        ("4.15555012E9", "US", _DIGITS_MISSING),
+        ("4.15555E+09", "US", _DIGITS_MISSING),
+        ("4E9", "US", _DIGITS_MISSING),
+        (" -4.1556E+9 ", "US", _DIGITS_MISSING),
+        ("3.01234567E9", "DE", _DIGITS_MISSING),
+        ("4.1555501295E9", "US", _FRACTION),
+        ("4155550129E-999", "US", _FRACTION),
+        ("4155550129.5", "US", _FRACTION),
+        ("3012345678.05", "DE", _FRACTION),
+    ],
+)
+def test_forms_of_a_float_column(written: str, region: str, read: str) -> None:
+    """They are the integer where all its digits are written, and else rejected by their name."""
+    _is_read_or_rejected(written, region, read)
+
+
+def _is_read_or_rejected(written: str, region: str, read: str) -> None:
+    if read.startswith("+"):
+        assert e164(written, region) == read
+    else:
+        assert refusal(lead(phone_number=written), rules(default_region=region)) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "region", "read"),
+    [
+        ("415.555.0123", "US", "+14155550123"),
+        ("030.12345678", "DE", "+493012345678"),
+        ("415555.0123", "US", "+14155550123"),
+        ("415-555-0123 x0", "US", "+14155550123"),
+        ("415-555-0123x123", "US", "+14155550123"),
+        ("(415) 555-0123 ext. 45", "US", "+14155550123"),
+        ("415-555-0123, Extension 45.", "US", "+14155550123"),
+        ("415-555-0123;ext=45", "US", "+14155550123"),
+        ("030 12345678 Durchwahl: 12", "DE", "+493012345678"),
+        ("415-555-0123 доб. 12", "US", "+14155550123"),
+        ("1-800-FLOWERS", "US", "+18003569377"),
+        ("+1 800 flowers", "IN", "+18003569377"),
+        ("(800) FLOWERS x12", "US", "+18003569377"),
+        ("1-800-GOOG-411", "US", "+18004664411"),
+        ("0800 REIMANN", "DE", "+498007346266"),
+        ("415-555-O123", "US", _LETTERS),
+        ("415 555 0123 home", "US", _LETTERS),
+        ("030 1234567 mobil", "DE", _LETTERS),
+        ("030 12345 tel", "DE", _LETTERS),
+        ("fax 415 555 0123", "US", _LETTERS),
+        ("fax415 5550123 x1", "US", _LETTERS),
+        ("415-555-0123 ext", "US", _LETTERS),
+        ("0301234567 BÜRO", "DE", _LETTERS),
+        ("NaN", "US", _LETTERS),
+        ("4155550129L", "US", _LETTERS),
+    ],
+)
+def test_points_and_letters_in_a_number(written: str, region: str, read: str) -> None:
+    """Points separate digits as ever; letters are an extension or a vanity number, or rejected."""
+    _is_read_or_rejected(written, region, read)
 
 
 def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:

@@ -1,0 +1,41 @@
+"""The CA bundle that the environment names, by which the vendor's server is verified."""
+
+import os
+import ssl
+from pathlib import Path
+
+from leadloop.core.errors import RunError
+
+#: The variables that requests heeds; the first that is set is in force.
+_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def require_ca_bundle(url: str) -> None:
+    """Check that the CA bundle in force for a URL can be read, before anything is sent there.
+
+    Raises:
+        RunError: it is no file, cannot be read, or holds no certificate in PEM.
+    """
+    name = next((name for name in _VARIABLES if os.environ.get(name)), None)
+    if name is None or not url.lower().startswith("https:"):
+        return
+    if problem := _problem(Path(os.environ[name])):
+        raise RunError(
+            f"{name} {problem} ({os.environ[name]!r}): name a file of certificates in PEM, or"
+            " unset it; nothing was sent"
+        )
+
+
+def _problem(path: Path) -> str | None:
+    if path.is_dir():
+        # OpenSSL looks in it for each certificate by its name, when it needs one.
+        return None
+    try:
+        ssl.create_default_context().load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return "names a file without certificates in PEM"
+    except FileNotFoundError:
+        return "names no file"
+    except OSError as error:
+        return f"names a file that cannot be read, {error.strerror}"
+    return None
