@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from pydantic_settings import (
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
+from leadloop.trusted_files import require_trusted
 
 _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
@@ -169,7 +171,8 @@ class Settings(BaseSettings):
         """Read the settings: from what is given, the first of it first, else the environment.
 
         Raises:
-            UsageError: a value is wrong; the message names the variable and does not repeat it.
+            UsageError: a value is wrong; the message names the variable and does not repeat it. Or
+                another user controls `.env`.
         """
         try:
             return cls(**{field: value for field, (value, _) in cls._found(*given).items()})
@@ -195,6 +198,7 @@ class Settings(BaseSettings):
     @classmethod
     def _found(cls, *given: Given) -> dict[str, tuple[Any, str]]:
         """Each value by its setting's name, and its source: the first that says anything of it."""
+        require_trusted(Path(_DOTENV))
         sources = (
             *given,
             Given(source="the environment", values=EnvSettingsSource(cls)()),

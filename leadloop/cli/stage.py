@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from db.campaigns import chosen, every
 from db.database import Database, DatabaseError, InvalidUrl, normalised
 from db.schema import require_current
 from leadloop.core.errors import UsageError
+from leadloop.postgres_store import NOTE
 from leadloop.settings import Given, Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 HOME = Path(".leadloop")
 
 _URL = "LEADLOOP_DATABASE_URL"
+
+
+def make_home() -> Path:
+    """Return `.leadloop`, made with access for us alone where it is missing."""
+    with suppress(OSError):  # what is made in it next says why it cannot be
+        HOME.mkdir(mode=0o700, exist_ok=True)
+    return HOME
 
 
 @contextmanager
@@ -46,7 +54,7 @@ def settings_with_database(*given: Given) -> Iterator[Settings]:
         return
     from leadloop import embedded
 
-    with embedded.running(HOME / "pg") as url:
+    with embedded.running(make_home() / "pg") as url:
         os.environ[_URL] = url
         try:
             yield Settings.load(*given)
@@ -61,7 +69,7 @@ def directory_of_its_own(name: str) -> Iterator[None]:
     Raises:
         UsageError: another one is, or nothing can be written there.
     """
-    directory = HOME / name
+    directory = make_home() / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "lock").open("w")
@@ -75,6 +83,8 @@ def directory_of_its_own(name: str) -> Iterator[None]:
                 f"another `leadloop {name}` runs in this directory: wait until it is done, or run"
                 " this one in another directory"
             ) from None
+        # What runs in it begins without data: earlier ones that are gone are no loss.
+        (HOME / "pg" / NOTE).unlink(missing_ok=True)
         yield
 
 
@@ -225,6 +235,6 @@ def prefect_server() -> Iterator[PrefectServer]:
         return
     from leadloop import prefect_server as server
 
-    with server.borrow(HOME / "prefect") as borrowed:
+    with server.borrow(make_home() / "prefect") as borrowed:
         os.environ.update(server.client_environment(borrowed.api_url))
         yield PrefectServer(borrowed)
