@@ -72,7 +72,7 @@ def running(directory: Path) -> Iterator[str]:
         with _plain_errors(directory):
             if os.geteuid() == 0:
                 # Before this directory is made: one that was deleted begins without data.
-                postgres_store.remove_orphans()
+                postgres_store.remove_orphans(directory)
             directory.mkdir(parents=True, exist_ok=True)
             server = stack.enter_context(borrow(directory, partial(_launch, directory)))
             _wait_until_ready(directory, server)

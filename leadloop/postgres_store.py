@@ -96,19 +96,20 @@ def move_data(old: Path, new: Path, user: tuple[int, int]) -> None:
     shutil.rmtree(moved, ignore_errors=True)
 
 
-def remove_orphans() -> None:
+def remove_orphans(home: Path) -> None:
     """Remove the data of every `.leadloop/pg` directory that no longer exists.
 
     Data stay where a server still uses them, where the file system of the directory is not mounted,
-    and where the directory has only been moved, as far as that can be seen.
+    and where the directory has only been moved: to `home`, or within one file system.
 
     Raises:
         OSError: the store cannot be used.
         UsageError: a folder on the way belongs to somebody else.
     """
     with _locked_store():
+        ours = _noted_folder(home)
         for record in list(STORE.glob(f"clusters/*/{_RECORD}")):
-            if record.stat().st_nlink == 1 and _is_gone(record) and not _is_in_use(record.parent):
+            if record.parent != ours and _is_orphan(record):
                 # The record goes last: it finds again what an interruption leaves.
                 shutil.rmtree(record.parent / "data", ignore_errors=True)
                 shutil.rmtree(record.parent, ignore_errors=True)
@@ -261,8 +262,10 @@ def _recorded_home(folder: Path) -> Path | None:
     return None
 
 
-def _is_gone(record: Path) -> bool:
-    """Return whether the recorded directory is gone, and not merely its file system unmounted."""
+def _is_orphan(record: Path) -> bool:
+    """Return whether the recorded directory is gone: neither moved, unmounted nor in use."""
+    if record.stat().st_nlink > 1 or _is_in_use(record.parent):
+        return False
     try:
         recorded = json.loads(record.read_text())
         home, mount = Path(recorded["home"]), Path(recorded["mount"])

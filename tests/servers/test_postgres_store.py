@@ -192,11 +192,11 @@ def test_a_server_in_use_keeps_its_data(tmp_path: Path, start: Callable[[str, Pa
     user.address()
     data = data_of(tmp_path / "pg")
     shutil.rmtree(tmp_path / "pg")
-    postgres_store.remove_orphans()
+    postgres_store.remove_orphans(tmp_path)
     assert (data / "PG_VERSION").exists()
     user.kill()
     wait_until_gone(data)
-    postgres_store.remove_orphans()
+    postgres_store.remove_orphans(tmp_path)
     assert not data.exists()
 
 
@@ -210,6 +210,13 @@ def test_data_follow_a_directory_that_was_moved(tmp_path: Path, start_between: b
     assert _remembered(tmp_path / "new") == "mine"
     assert _remembered(tmp_path / "old") is None
     assert _remembered(tmp_path / "new") == "mine"
+
+
+def test_data_follow_a_directory_to_another_file_system(tmp_path: Path, elsewhere: Path) -> None:
+    """So they do where the first start after the move is in that directory."""
+    _remember(tmp_path / "old", "mine")
+    shutil.move(tmp_path / "old", elsewhere / "new")
+    assert _remembered(elsewhere / "new") == "mine"
 
 
 def test_a_copied_directory_begins_without_data(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     here.mkdir()
     elsewhere.mkdir()
+    _plant_modules(here)
     with _up(here) as (process, told):
         addresses = dict(re.findall(r"^(\w+): +(\S+)", told, re.MULTILINE))
         assert "Streamlit" in httpx.get(addresses["Page"], trust_env=False, timeout=60).text
@@ -47,6 +48,16 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0
     wait_until_gone(here)
+    assert list(here.rglob("imported")) == []
+
+
+def _plant_modules(directory: Path) -> None:
+    """Put modules that must not be imported into every folder in which a server works."""
+    up = directory / ".leadloop" / "up"
+    for folder in (directory, up, up / "prefect", up / "worker", up / "page"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("prefect.py", "leadloop.py", "uvicorn.py", "streamlit.py", "flows.py"):
+            (folder / name).write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
 
 
 @contextmanager
