@@ -54,9 +54,19 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
 def _plant_modules(directory: Path) -> None:
     """Put modules that must not be imported into every folder in which a server works."""
     up = directory / ".leadloop" / "up"
-    for folder in (directory, up, up / "prefect", up / "worker", up / "page"):
+    ours = ("leadloop.py", "streamlit.py", "flows.py")
+    # Prefect's migrations put the server's folder, which is ours alone, on its path: what it has
+    # not imported by then would be found there.
+    planted = {
+        directory: ours,
+        up: ours,
+        up / "worker": ours,
+        up / "page": ours,
+        up / "prefect": (),
+    }
+    for folder, names in planted.items():
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("prefect.py", "leadloop.py", "uvicorn.py", "streamlit.py", "flows.py"):
+        for name in ("prefect.py", "uvicorn.py", *names):
             (folder / name).write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
 
 
