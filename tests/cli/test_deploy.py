@@ -1,12 +1,16 @@
 """`leadloop deploy`, which is `make deploy`: what is on a Prefect server afterwards."""
 
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 
+from leadloop import whole_prefect
 from leadloop.whole_prefect import POOL
 from tests.conftest import Ran
 
@@ -29,3 +33,15 @@ def test_a_pool_that_is_there_stays_as_it_is(leadloop: Callable[..., Ran], prefe
     assert leadloop("deploy", PREFECT_API_URL=prefect).code == 0
     assert pool() == changed
     assert (changed.is_paused, changed.concurrency_limit) == (True, 7)
+
+
+def test_a_prefect_py_in_the_checkout(
+    prefect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for Prefect, whose commands run in the folder of prefect.yaml."""
+    shutil.copy(whole_prefect._FILE, tmp_path)
+    monkeypatch.setattr(whole_prefect, "_FILE", tmp_path / "prefect.yaml")
+    (tmp_path / "prefect.py").write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
+    whole_prefect.deploy({**os.environ, "PREFECT_API_URL": prefect})
+    assert pool().type == "process"
+    assert not (tmp_path / "imported").exists()

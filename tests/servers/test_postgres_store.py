@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from leadloop import embedded, postgres_store
+from leadloop.cli import stage
 from leadloop.core.errors import UsageError
 from tests.servers.conftest import User, data_of, wait_until_gone
 
@@ -242,6 +243,16 @@ def test_data_that_are_gone(tmp_path: Path) -> None:
         embedded.running(tmp_path).__enter__()
     (tmp_path / postgres_store.NOTE).unlink()
     assert _remembered(tmp_path) is None
+
+
+def test_a_demo_in_a_new_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`leadloop demo` and `up` begin without data anyway: data that are gone do not stop them."""
+    monkeypatch.chdir(tmp_path)
+    with stage.directory_of_its_own("demo"):
+        _remember(Path(".leadloop/pg"), "lost")
+        shutil.rmtree(data_of(Path(".leadloop/pg")).parent)
+    with stage.directory_of_its_own("demo"):
+        assert _remembered(Path(".leadloop/pg")) is None
 
 
 def test_a_note_that_names_another_place(tmp_path: Path) -> None:
