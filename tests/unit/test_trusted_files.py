@@ -142,6 +142,7 @@ def test_links(file: Path) -> None:
 @pytest.mark.parametrize(("owner", "refused"), [(_OTHER, False), (0, False), (_THIRD, True)])
 def test_another_user_than_root(file: Path, owner: int, refused: bool) -> None:
     """They trust themselves and root, but not the owner of the directory they work in."""
+    file.parent.chmod(0o755)
     os.chown(file.parent, _THIRD, _THIRD)
     os.chown(file, owner, owner)
     said = subprocess.run(
