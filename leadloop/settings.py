@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from pydantic_settings import (
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
+from leadloop.trusted_files import require_trusted
 
 #: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
 EMBEDDED = "embedded"
@@ -191,10 +193,11 @@ class Settings(BaseSettings):
 
         Raises:
             UsageError: a value is wrong (the message names the variable and does not repeat it), a
-                variable looks like a misspelt setting, or the login and its address come from
-                different sources.
+                variable looks like a misspelt setting, the login and its address come from
+                different sources, or another user controls `.env`.
         """
         try:
+            require_trusted(Path(_DOTENV))
             cls._require_no_misspelt()
             found = cls._found(*given)
             settings = cls(**{field: value for field, (value, _) in found.items()})

@@ -27,7 +27,8 @@ from leadloop.core.work_pools import settable_variables
 
 _READY_WITHIN_S = 180.0
 _HOST = "127.0.0.1"
-_PREFECT = (sys.executable, "-m", "prefect")
+# -P: a prefect.py in the working directory is not imported in place of Prefect.
+_PREFECT = (sys.executable, "-P", "-m", "prefect")
 _FILE = Path(__file__).parents[1] / "prefect.yaml"
 #: The work pool that prefect.yaml names.
 POOL = "leadloop"
@@ -200,7 +201,8 @@ def _carried_out(environment: Mapping[str, str], *order: str) -> "subprocess.Com
 def _cleared() -> dict[str, str]:
     """Our environment less what steers Prefect: a user's profile is about some other server."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT_")}
-    return {**kept, **_QUIET}
+    # Prefect starts Pythons of its own, which have no -P.
+    return {**kept, **_QUIET, "PYTHONSAFEPATH": "1"}
 
 
 def _require_free(port: int) -> None:

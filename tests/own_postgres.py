@@ -18,9 +18,7 @@ class OwnPostgres:
     """The server on a port of loopback, migrated; the data is under `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        self._cluster = embedded._Cluster(
-            directory=directory, install=embedded._install(), user=embedded._user(directory)
-        )
+        self._directory = directory
         self._port = _free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         directory.mkdir()
@@ -30,7 +28,7 @@ class OwnPostgres:
 
     def start(self) -> None:
         """Return when it takes connections."""
-        launch = embedded._launch(self._cluster)
+        launch = embedded._launch(self._directory)
         user, group = launch.user or (None, None)
         over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
         self._scratch = launch.scratch
@@ -38,7 +36,7 @@ class OwnPostgres:
             self._process = subprocess.Popen(
                 [*launch.command, *over_tcp],
                 env=dict(launch.environment),
-                cwd=self._cluster.directory,
+                cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

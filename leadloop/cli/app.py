@@ -11,15 +11,29 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
 from leadloop.cli import STOPPED, hints, stage, tables
+from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.timestamps import read_time_argument
 
+
+class _Commands(TyperGroup):
+    """The commands; those that use files of the working directory require that it is trusted."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and look at the working directory before it begins."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name != "sandbox" and "--help" not in rest:
+            require_trusted_directory()
+        return name, command, rest
+
+
 app = typer.Typer(
     name="leadloop",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

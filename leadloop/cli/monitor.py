@@ -72,7 +72,7 @@ def beside(directory: Path, prefect_page: str, port: int) -> Iterator[Beside]:
     directory = directory.absolute()
     _require_free(port)
     launch = borrowed.Launch(
-        command=(sys.executable, "-m", "leadloop", "monitor", "--port", str(port)),
+        command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
         log=directory / "log",
     )

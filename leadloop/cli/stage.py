@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from db.database import Connection, Database, DatabaseError, InvalidUrl, normali
 from db.schema import require_current
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
+from leadloop.postgres_store import NOTE
 from leadloop.settings import EMBEDDED, Given, Settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ _EMBEDDED_DATA = HOME / "pg"
 _URL = "LEADLOOP_DATABASE_URL"
 
 Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
+
+
+def make_home() -> Path:
+    """Return `.leadloop`, made with access for us alone where it is missing."""
+    with suppress(OSError):  # what is made in it next says why it cannot be
+        HOME.mkdir(mode=0o700, exist_ok=True)
+    return HOME
 
 
 @contextmanager
@@ -64,6 +72,7 @@ def embedded_database() -> Iterator[None]:
     """
     from leadloop import embedded
 
+    make_home()
     with embedded.running(_EMBEDDED_DATA) as url:
         before = os.environ.get(_URL)
         os.environ[_URL] = url
@@ -92,7 +101,7 @@ def directory_of_its_own(name: str) -> Iterator[None]:
     Raises:
         UsageError: another one is, or nothing can be written there.
     """
-    directory = HOME / name
+    directory = make_home() / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "lock").open("w")
@@ -106,6 +115,8 @@ def directory_of_its_own(name: str) -> Iterator[None]:
                 f"another `leadloop {name}` runs in this directory: wait until it is done, or run"
                 " this one in another directory"
             ) from None
+        # What runs in it begins without data: earlier ones that are gone are no loss.
+        (HOME / "pg" / NOTE).unlink(missing_ok=True)
         yield
 
 
@@ -256,6 +267,6 @@ def prefect_server() -> Iterator[PrefectServer]:
         return
     from leadloop import prefect_server as server
 
-    with server.borrow(HOME / "prefect") as borrowed:
+    with server.borrow(make_home() / "prefect") as borrowed:
         os.environ.update(borrowed.client_environment())
         yield PrefectServer(borrowed)

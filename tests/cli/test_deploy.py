@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 from prefect.settings import PREFECT_API_URL
 
+from leadloop import whole_prefect
 from leadloop.whole_prefect import POOL
 from tests.conftest import Ran
 
@@ -64,3 +66,15 @@ def test_a_pool_in_which_runs_set_the_command_is_warned_of(
     assert program == "prefect"
     prefect_command(*arguments)
     assert leadloop("deploy", PREFECT_API_URL=prefect).err == ""
+
+
+def test_a_prefect_py_in_the_checkout(
+    prefect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for Prefect, whose commands run in the folder of prefect.yaml."""
+    shutil.copy(whole_prefect._FILE, tmp_path)
+    monkeypatch.setattr(whole_prefect, "_FILE", tmp_path / "prefect.yaml")
+    (tmp_path / "prefect.py").write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
+    whole_prefect.deploy({**os.environ, "PREFECT_API_URL": prefect})
+    assert pool().type == "process"
+    assert not (tmp_path / "imported").exists()

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from leadloop import postgres_store
+
 _USER = Path(__file__).with_name("user.py")
 
 
@@ -77,10 +79,20 @@ def start() -> Iterator[Callable[[str, Path], User]]:
             user.kill()
 
 
+def data_of(directory: Path) -> Path:
+    """Find the data of an embedded Postgres: in its directory or, by its note, elsewhere."""
+    note = directory / postgres_store.NOTE
+    return Path(json.loads(note.read_text())["data"]) if note.exists() else directory / "data"
+
+
 def processes_of(directory: Path) -> list[str]:
-    """The command lines and folders of all living processes that name `directory` or work in it."""
+    """The command lines and folders of all living processes that name `directory` or work in it.
+
+    So do those of an embedded Postgres that work in its data.
+    """
     lines = (_described(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-    return [line for line in lines if str(directory) in line]
+    places = (str(directory), str(data_of(directory)))
+    return [line for line in lines if any(place in line for place in places)]
 
 
 def _described(process: Path) -> str:

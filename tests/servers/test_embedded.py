@@ -1,4 +1,5 @@
 import os
+import stat
 from pathlib import Path
 
 import psycopg2
@@ -7,9 +8,11 @@ from sqlalchemy import create_engine, make_url, text
 
 from leadloop import embedded
 from leadloop.core.errors import UsageError
-from tests.servers.conftest import processes_of
+from tests.servers.conftest import data_of, processes_of
 
 pytestmark = pytest.mark.servers
+
+_SET_BY_POSTGRES = {"PGDATA", "PG_GRANDPARENT_PID", "PGSYSCONFDIR", "PGLOCALEDIR"}
 
 
 def _query(url: str, *statements: str) -> object:
@@ -57,12 +60,25 @@ def test_a_path_longer_than_a_socket_name_may_be(
 
 
 def test_a_shut_parent_folder(tmp_path: Path) -> None:
-    """Below a folder of mode 700, as root's home is, it works for root and for anybody else."""
+    """Below a folder of mode 700, as root's home is, it works, and the folder stays as it was."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
+    before = [folder.stat().st_mode for folder in home.parents]
     with embedded.running(home / "pg") as url:
         assert _query(url, "SELECT 1") == 1
-    assert not home.stat().st_mode & 0o066, "nobody may list or write what was private"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert [folder.stat().st_mode for folder in home.parents] == before
+
+
+def test_its_environment_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres gets a few harmless names of the caller's environment, and none of its tokens."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "s3cret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    with embedded.running(tmp_path):
+        pid = (data_of(tmp_path) / "postmaster.pid").read_text().split("\n")[0]
+        environment = Path("/proc", pid, "environ").read_bytes().decode().split("\0")
+    names = {entry.split("=")[0] for entry in environment if entry}
+    assert names <= {"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ"} | _SET_BY_POSTGRES
 
 
 def test_only_its_owner_may_enter_the_socket(tmp_path: Path) -> None:
@@ -77,7 +93,7 @@ def test_a_crashed_server_is_started_anew(tmp_path: Path) -> None:
     """After a power cut, with its pid now another program's, it comes up and has its data."""
     with embedded.running(tmp_path) as url:
         _query(url, "CREATE TABLE kept (n int)")
-        pid_file = tmp_path / "data" / "postmaster.pid"
+        pid_file = data_of(tmp_path) / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     with embedded.running(tmp_path) as url:
@@ -126,7 +142,7 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
     """One line repeats what Postgres said, names its log, and nothing is left running."""
     with embedded.running(tmp_path):
         pass
-    (tmp_path / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    (data_of(tmp_path) / "postgresql.conf").write_text("no_such_setting = 1\n")
     with pytest.raises(UsageError, match=r"did not start: .*FATAL.* \(log: "):
         embedded.running(tmp_path).__enter__()
     assert processes_of(tmp_path) == []

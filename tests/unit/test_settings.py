@@ -108,6 +108,14 @@ def test_a_dotenv_in_another_encoding_is_told(tmp_path: Path) -> None:
         Settings.load()
 
 
+def test_a_dotenv_that_others_may_write(tmp_path: Path) -> None:
+    """A run of a deployment, too, takes no address or token from it."""
+    (tmp_path / ".env").write_text("LEADLOOP_API_URL=https://elsewhere.example")
+    (tmp_path / ".env").chmod(0o666)
+    with pytest.raises(UsageError, match=r"\.env may be written by everybody"):
+        Settings.load()
+
+
 def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the environment and in the file; names of other things are left alone."""
     monkeypatch.setenv("LEADLOOP_BATCHSIZE", "5")

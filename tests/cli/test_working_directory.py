@@ -1,0 +1,128 @@
+"""Commands in a directory in which another user of the machine has put files."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from db.database import Database
+from leadloop.sandbox import Handle
+from tests import books
+from tests.conftest import Ran
+
+Leadloop = Callable[..., Ran]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
+
+_OTHER, _PERSON = 65_534, 54_321
+
+
+def _put(path: Path, text: str, owner: int) -> None:
+    path.write_text(text)
+    os.chown(path, owner, owner)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".env", "LEADLOOP_PAGE_SIZE=7\n"),
+        ("prefect.toml", "[api]\n"),
+        ("pyproject.toml", "[tool.prefect]\n"),
+        ("pyproject.toml", "no TOML"),
+    ],
+)
+def test_settings_of_another_user(
+    leadloop: Leadloop,
+    environment: Path,
+    database: Database,
+    vendor: Handle,
+    prefect: str,
+    name: str,
+    text: str,
+) -> None:
+    """One line that names the file, exit 2, and nothing is sent; once it is ours, it works."""
+    books.add_campaign(database)
+    books.add_leads(database, "a")
+    _put(environment / name, text, _OTHER)
+    ran = leadloop("push", PREFECT_API_URL=prefect)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert f"{environment / name} belongs to nobody (uid {_OTHER})" in ran.err
+    assert vendor.books.leads(books.CAMPAIGN) == []
+    if text != "no TOML":
+        os.chown(environment / name, 0, 0)
+        assert leadloop("push", "--json", PREFECT_API_URL=prefect).last["created"] == 1
+
+
+@as_root
+def test_another_users_embedded_database(leadloop: Leadloop, environment: Path) -> None:
+    """Nothing is read from a `.leadloop` that somebody else has prepared."""
+    (environment / ".leadloop").mkdir()
+    os.chown(environment / ".leadloop", _OTHER, _OTHER)
+    ran = leadloop("status")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{environment / '.leadloop'} belongs to nobody" in ran.err
+
+
+@as_root
+def test_what_needs_no_trust(leadloop: Leadloop, environment: Path) -> None:
+    """Other tools' settings do not matter, and help is given anywhere."""
+    _put(environment / "pyproject.toml", "[tool.other]\n", _OTHER)
+    assert leadloop("status").code == 0
+    _put(environment / ".env", "", _OTHER)
+    assert leadloop("status").code == 2
+    assert leadloop("status", "--help").code == 0
+    assert leadloop("--help").code == 0
+    assert leadloop("--version").code == 0
+    assert "loopback" not in leadloop("sandbox", "--rule", "nonsense").err
+    assert "belongs to" not in leadloop("sandbox", "--rule", "nonsense").err
+
+
+@as_root
+def test_root_in_a_mounted_checkout(leadloop: Leadloop, environment: Path) -> None:
+    """Where directory and settings belong to one user outside of the container, root uses them."""
+    _put(environment / ".env", "LEADLOOP_PAGE_SIZE=731\n", _PERSON)
+    assert leadloop("status").code == 2
+    os.chown(environment, _PERSON, _PERSON)
+    ran = leadloop("doctor", "--json")
+    settings = next(check for check in ran.last["checks"] if check["check"] == "settings")
+    assert "page_size from .env" in settings["detail"]
+
+
+@pytest.mark.parametrize(("mode", "code"), [(0o666, 2), (0o664, 0), (0o644, 0)])
+def test_settings_that_others_may_write(
+    leadloop: Leadloop, environment: Path, mode: int, code: int
+) -> None:
+    """Files of umask 002 work; what everybody may write is refused, with the command to run."""
+    (environment / ".env").write_text("LEADLOOP_PAGE_SIZE=7\n")
+    (environment / ".env").chmod(mode)
+    ran = leadloop("status")
+    assert ran.code == code
+    assert ("`chmod go-w`" in ran.err) is (code == 2)
+
+
+def test_what_runs_keep_is_ours_alone(leadloop: Leadloop, environment: Path) -> None:
+    """`.leadloop` is made 0700 whatever the umask; one of an earlier version is narrowed."""
+    home = environment / ".leadloop"
+    umask = os.umask(0o002)
+    try:
+        leadloop("status", LEADLOOP_DATABASE_URL="")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    home.chmod(0o775)
+    assert leadloop("status").code == 0
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_a_module_of_prefects_name_in_the_directory(
+    leadloop: Leadloop, environment: Path, database: Database
+) -> None:
+    """What lies in the working directory is not imported in place of Prefect, nor by its server."""
+    books.add_campaign(database)
+    for name in ("prefect.py", "leadloop.py", "uvicorn.py"):
+        (environment / name).write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
+    assert leadloop("push").code == 0
+    assert not (environment / "imported").exists()

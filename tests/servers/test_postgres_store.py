@@ -1,0 +1,294 @@
+"""What root's embedded Postgres keeps in /var/lib/leadloop, and for how long."""
+
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from leadloop import embedded, postgres_store
+from leadloop.cli import stage
+from leadloop.core.errors import UsageError
+from tests.servers.conftest import User, data_of, wait_until_gone
+
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps data in /var/lib/leadloop"),
+]
+
+_NOBODY = pwd.getpwnam("nobody")
+_PERSON = 54_321
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder that everybody may enter, on another file system than the store."""
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("there is no /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        Path(folder).chmod(0o755)
+        if Path(folder).stat().st_dev == Path("/var/lib").stat().st_dev:
+            pytest.skip("/dev/shm is not a file system of its own")
+        yield Path(folder)
+
+
+def _remember(directory: Path, word: str) -> None:
+    with embedded.running(directory) as url:
+        _run(url, f"CREATE TABLE IF NOT EXISTS kept AS SELECT '{word}' AS word")
+
+
+def _remembered(directory: Path) -> object:
+    with embedded.running(directory) as url:
+        return _run(url, "SELECT word FROM kept") if _run(url, _HAS_TABLE) else None
+
+
+_HAS_TABLE = "SELECT to_regclass('kept')"
+
+
+def _run(url: str, statement: str) -> object:
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            result = connection.execute(text(statement))
+            return result.scalar() if result.returns_rows else None
+    finally:
+        engine.dispose()
+
+
+def _as_earlier_versions_had_it(directory: Path) -> None:
+    """Put the data where they lay before there was a store: in the directory, owned by nobody."""
+    data = data_of(directory)
+    shutil.copytree(data, directory / "data", symlinks=True)
+    for path in [directory / "data", *(directory / "data").rglob("*")]:
+        os.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
+    shutil.rmtree(data.parent)
+    (directory / postgres_store.NOTE).unlink()
+
+
+def test_only_its_user_may_enter_the_data(tmp_path: Path) -> None:
+    """The data are nobody's alone, every folder above is root's, and the program is the copy."""
+    with embedded.running(tmp_path):
+        data = data_of(tmp_path)
+        pid = (data / "postmaster.pid").read_text().split("\n")[0]
+        program = Path("/proc", pid, "exe").readlink()
+        assert Path("/proc", pid).stat().st_uid == _NOBODY.pw_uid
+    assert data.is_relative_to("/var/lib/leadloop")
+    assert (data.stat().st_uid, stat.S_IMODE(data.stat().st_mode)) == (_NOBODY.pw_uid, 0o700)
+    for folder in [*data.parents, *program.parents]:
+        assert (folder.stat().st_uid, folder.stat().st_mode & 0o022) == (0, 0), folder
+    assert not (tmp_path / "data").exists()
+
+
+def test_data_of_an_earlier_version_are_moved(tmp_path: Path) -> None:
+    """What was stored in `.leadloop/pg/data` is there after the upgrade, and only once."""
+    _remember(tmp_path, "before")
+    _as_earlier_versions_had_it(tmp_path)
+    assert _remembered(tmp_path) == "before"
+    assert not (tmp_path / "data").exists()
+
+
+def test_data_on_another_file_system_are_moved(elsewhere: Path) -> None:
+    """So it is where they have to be copied."""
+    _remember(elsewhere / "pg", "before")
+    _as_earlier_versions_had_it(elsewhere / "pg")
+    assert _remembered(elsewhere / "pg") == "before"
+    assert [path for path in (elsewhere / "pg").iterdir() if "data" in path.name] == [
+        elsewhere / "pg" / postgres_store.NOTE
+    ]
+
+
+@pytest.mark.parametrize("broken_off", ["sync", "rename", "move", "rmtree"])
+def test_a_move_that_is_broken_off_is_finished(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, broken_off: str
+) -> None:
+    """Wherever the move of data to another file system was killed, the next start has all of it."""
+    old, new = elsewhere / "data", tmp_path / "data"
+    (old / "base").mkdir(parents=True)
+    (old / "base" / "1").write_text("rows")
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    whole_rename = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        # The first try of a move is a rename, which another file system refuses.
+        stops = {"rename": "data.moved", "move": "data"}.get(broken_off)
+        if target.name == stops and path.parent == target.parent:
+            raise KeyboardInterrupt
+        return whole_rename(path, target)
+
+    with monkeypatch.context() as patch:
+        if broken_off == "sync":
+            patch.setattr("os.sync", kill)
+        patch.setattr(Path, "rename", rename)
+        if broken_off == "rmtree":
+            removed = shutil.rmtree
+            patch.setattr(
+                "shutil.rmtree",
+                lambda path, **more: kill() if path.name == "data.moved" else removed(path, **more),
+            )
+        with pytest.raises(KeyboardInterrupt):
+            postgres_store.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
+    postgres_store.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
+    assert (new / "base" / "1").read_text() == "rows"
+    assert (new / "base" / "1").stat().st_uid == _NOBODY.pw_uid
+    assert list(elsewhere.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [new]
+
+
+def test_two_sets_of_data(tmp_path: Path) -> None:
+    """Where both places have data, none are touched, and one line names both."""
+    _remember(tmp_path, "ours")
+    data = data_of(tmp_path)
+    shutil.copytree(data, tmp_path / "data")
+    with pytest.raises(UsageError, match="two sets of data") as caught:
+        embedded.running(tmp_path).__enter__()
+    assert str(data) in str(caught.value)
+    shutil.rmtree(tmp_path / "data")
+    assert _remembered(tmp_path) == "ours"
+
+
+def test_a_persons_own_data_stay_with_them() -> None:
+    """Root in somebody's checkout runs Postgres as that person, on the data where they are."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        directory = Path(folder, "pg")
+        _remember(directory, "mine")
+        _as_earlier_versions_had_it(directory)
+        for path in [directory, directory / "data", *(directory / "data").rglob("*")]:
+            os.chown(path, _PERSON, _PERSON)
+        with embedded.running(directory) as url:
+            assert _run(url, "SELECT word FROM kept") == "mine"
+            pid = (directory / "data" / "postmaster.pid").read_text().split("\n")[0]
+            assert Path("/proc", pid).stat().st_uid == _PERSON
+        assert not (directory / postgres_store.NOTE).exists()
+
+
+def test_data_of_a_deleted_directory_are_removed(tmp_path: Path) -> None:
+    """A later start elsewhere removes them, and those of directories that exist stay."""
+    for name in ("deleted", "kept"):
+        _remember(tmp_path / name, name)
+    data = data_of(tmp_path / "deleted")
+    shutil.rmtree(tmp_path / "deleted")
+    assert data.exists()
+    assert _remembered(tmp_path / "kept") == "kept"
+    assert not data.parent.exists()
+
+
+def test_a_directory_that_was_deleted_begins_without_data(tmp_path: Path) -> None:
+    """Who deletes `.leadloop` to begin again does so."""
+    _remember(tmp_path / "pg", "old")
+    shutil.rmtree(tmp_path / "pg")
+    assert _remembered(tmp_path / "pg") is None
+
+
+def test_a_server_in_use_keeps_its_data(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
+    """Deleting the directory below a running server costs its data only once it has ended."""
+    user = start("postgres", tmp_path / "pg")
+    user.address()
+    data = data_of(tmp_path / "pg")
+    shutil.rmtree(tmp_path / "pg")
+    postgres_store.remove_orphans(tmp_path)
+    assert (data / "PG_VERSION").exists()
+    user.kill()
+    wait_until_gone(data)
+    postgres_store.remove_orphans(tmp_path)
+    assert not data.exists()
+
+
+@pytest.mark.parametrize("start_between", [False, True])
+def test_data_follow_a_directory_that_was_moved(tmp_path: Path, start_between: bool) -> None:
+    """After `mv` the data are still there, whatever was started meanwhile."""
+    _remember(tmp_path / "old", "mine")
+    (tmp_path / "old").rename(tmp_path / "new")
+    if start_between:
+        _remember(tmp_path / "other", "theirs")
+    assert _remembered(tmp_path / "new") == "mine"
+    assert _remembered(tmp_path / "old") is None
+    assert _remembered(tmp_path / "new") == "mine"
+
+
+def test_data_follow_a_directory_to_another_file_system(tmp_path: Path, elsewhere: Path) -> None:
+    """So they do where the first start after the move is in that directory."""
+    _remember(tmp_path / "old", "mine")
+    shutil.move(tmp_path / "old", elsewhere / "new")
+    assert _remembered(elsewhere / "new") == "mine"
+
+
+def test_a_copied_directory_begins_without_data(tmp_path: Path) -> None:
+    """The copy of a checkout does not write into the data of the first."""
+    _remember(tmp_path / "first", "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert _remembered(tmp_path / "second") is None
+    _remember(tmp_path / "second", "second")
+    assert (_remembered(tmp_path / "first"), _remembered(tmp_path / "second")) == (
+        "first",
+        "second",
+    )
+
+
+def test_data_that_are_gone(tmp_path: Path) -> None:
+    """In a new container no empty database replaces them: one line says where they were."""
+    _remember(tmp_path, "lost")
+    folder = data_of(tmp_path).parent
+    shutil.rmtree(folder)
+    with pytest.raises(UsageError, match=f"were in {folder}.*remove .*{postgres_store.NOTE}"):
+        embedded.running(tmp_path).__enter__()
+    (tmp_path / postgres_store.NOTE).unlink()
+    assert _remembered(tmp_path) is None
+
+
+def test_a_demo_in_a_new_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`leadloop demo` and `up` begin without data anyway: data that are gone do not stop them."""
+    monkeypatch.chdir(tmp_path)
+    with stage.directory_of_its_own("demo"):
+        _remember(Path(".leadloop/pg"), "lost")
+        shutil.rmtree(data_of(Path(".leadloop/pg")).parent)
+    with stage.directory_of_its_own("demo"):
+        assert _remembered(Path(".leadloop/pg")) is None
+
+
+def test_a_note_that_names_another_place(tmp_path: Path) -> None:
+    """Nothing outside of the store is taken for our data, whatever the note says."""
+    other = tmp_path / "other"
+    (other / "data").mkdir(parents=True)
+    (tmp_path / "pg").mkdir()
+    (tmp_path / "pg" / postgres_store.NOTE).write_text(f'{{"data": "{other / "data"}"}}')
+    assert _remembered(tmp_path / "pg") is None
+    assert list(other.rglob("*")) == [other / "data"]
+
+
+def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that start together get one whole copy, which everybody may read."""
+    monkeypatch.setattr(postgres_store, "STORE", tmp_path / "store")
+    package = tmp_path / "site" / "package"
+    package.mkdir(parents=True, mode=0o700)
+    for number in range(200):
+        (package / f"{number}").write_text("program")
+        (package / f"{number}").chmod(0o700)
+    (tmp_path / "store" / "binaries" / "1.0.new").mkdir(parents=True)
+
+    def copied(_: int) -> int:
+        copy = postgres_store.copy_binaries(tmp_path / "site", ["package", "absent.libs"], "1.0")
+        return len(list((copy / "package").iterdir()))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(copied, range(8))) == {200}
+    (copy,) = (tmp_path / "store" / "binaries").iterdir()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in copy.rglob("*")} == {0o755}
+
+
+def test_a_store_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root runs no program from a folder that another user may change; one line says so."""
+    monkeypatch.setattr(postgres_store, "STORE", tmp_path / "store")
+    (tmp_path / "store").mkdir()
+    os.chown(tmp_path / "store", _PERSON, _PERSON)
+    with pytest.raises(UsageError, match=rf"{tmp_path}/store: it belongs .* {_PERSON}"):
+        embedded.running(tmp_path / "pg").__enter__()
