@@ -72,7 +72,8 @@ class Taker:
             # Read in our turn: who reads first would otherwise write last.
             self._wait_turn(connection)
             copy_source(reader, connection, self._campaign)
-            differences = taking.compare(connection, self._campaign.campaign_id)
+            with source.troubles(self._campaign), place.database.plainly():
+                differences = taking.compare(connection, self._campaign.campaign_id)
             self._warn(differences)
             taken = self._apply(connection, differences)
         place.log.info(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from db import campaigns, watermarks
 from db.database import Database
-from db.source import find, probe, reads_ours
+from db.source import find, probe, roles_that_reach_ours
 from leadloop.cli import stage
 from leadloop.client.api import Page
 from leadloop.client.errors import ApiError
@@ -158,14 +158,14 @@ def _examine_reader(settings: Settings, database: Database) -> Finding:
     name = "login for sources"
     try:
         with opened_reader(settings, database) as reader:
-            reads_leadloop = reads_ours(reader)
+            roles = roles_that_reach_ours(reader)
     except LeadloopError as error:
         return Finding(name=name, ok=False, said=str(error))
-    if reads_leadloop:
+    if roles:
         said = (
-            "what a source's view calls runs with a login that may read leadloop's tables: set"
-            " LEADLOOP_SOURCE_URL to one that may read the sources alone, unless all who can change"
-            " them are trusted (docs/how-to/bring-your-own-table.md)"
+            "what a source's view calls runs with a login that can read leadloop's tables, as"
+            f" {', '.join(roles)}: set LEADLOOP_SOURCE_URL to one that may read the sources alone,"
+            " unless all who can change them are trusted (docs/how-to/bring-your-own-table.md)"
         )
         return Finding(name=name, ok=True, said=said, warns=True)
     return Finding(name=name, ok=True, said="it may read nothing of leadloop's")

@@ -108,7 +108,7 @@ def test_what_runs_keep_is_ours_alone(leadloop: Leadloop, environment: Path) -> 
     home = environment / ".leadloop"
     umask = os.umask(0o002)
     try:
-        leadloop("status", LEADLOOP_DATABASE_URL="")
+        leadloop("status", LEADLOOP_DATABASE_URL="embedded")
     finally:
         os.umask(umask)
     assert stat.S_IMODE(home.stat().st_mode) == 0o700

@@ -1,11 +1,15 @@
 """A campaign whose leads are in a table of the team's own, pushed against the sandbox."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -578,21 +582,79 @@ def test_a_source_is_named_with_its_schema(crm: Database) -> None:
     assert "write schema.name into leadloop.campaigns.source" in failure()
 
 
-def test_init_completes_the_names_that_there_are(empty_database_url: str) -> None:
-    """By the path of its role, as runs did until then; what is no name stays as it is."""
+def test_init_completes_the_names_that_are_clear(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says which; what two schemas have, only the path of the role that runs could tell."""
     with Database(empty_database_url, connections=2) as database:
         with database.begin() as connection:
             migrate(connection, "0007")
         books.run(
             database,
             """CREATE SCHEMA IF NOT EXISTS public; CREATE TABLE public."Our leads" (lead_id text);
-               CREATE SCHEMA crm; CREATE TABLE crm.mine (lead_id text)""",
+               CREATE SCHEMA crm; CREATE TABLE crm.mine (lead_id text);
+               CREATE TABLE crm.both (lead_id text); CREATE TABLE public.both (lead_id text)""",
         )
         names = {"1": '"Our leads"', "2": "crm.mine", "3": "nothing", "4": "no name!", "5": None}
+        names |= {"6": "Mine", "7": "both"}
         for campaign, name in names.items():
             books.add_campaign(database, campaign, source=name)
         with database.begin() as connection:
             migrate(connection)
         rows = books.rows(database, "SELECT campaign_id, source FROM leadloop.campaigns")
         found = {row["campaign_id"]: row["source"] for row in rows}
-        assert found == {**names, "1": 'public."Our leads"'}
+        assert found == {**names, "1": 'public."Our leads"', "6": "crm.mine"}
+    assert "campaign 6: its source Mine is now named crm.mine" in caplog.text
+
+
+def test_a_stop_while_a_source_is_read_stops_the_push(
+    crm: Database, vendor: Handle, environment: Path, prefect: str
+) -> None:
+    """SIGTERM ends it at once: neither a slow source nor the next campaign goes on."""
+    add(crm, "a")
+    view_calling(crm, "PERFORM pg_sleep(60);")
+    books.add_campaign(crm, "next")
+    books.add_leads(crm, "n", campaign="next")
+    command = [str(Path(sys.executable).with_name("leadloop")), "push"]
+    with subprocess.Popen(
+        command, cwd=environment, env={**os.environ, "PREFECT_API_URL": prefect}
+    ) as process:
+        sleeping = """SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+        while books.value(crm, sleeping) == 0:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=40) == 1
+    assert books.value(crm, sleeping) == 0
+    assert vendor.books.creations("next") == {}
+    states = "SELECT DISTINCT error FROM leadloop.sync_runs WHERE flow = 'push-leads'"
+    assert all("stopped" in row["error"] for row in books.rows(crm, states))
+
+
+def test_texts_come_as_they_are_whatever_the_logins_speak(
+    crm: Database, vendor: Handle, reader: str
+) -> None:
+    """Another client encoding of one of the two logins garbles no name."""
+    books.run(
+        crm,
+        "INSERT INTO crm.customers VALUES ('a', '+14155550123', 'Zoë Ünal', 'NY', NULL)",
+    )
+    books.run(crm, "ALTER ROLE source_reader SET client_encoding = 'latin1'")
+    assert push_leads()["created"] == 1
+    assert held(vendor)["a"]["contact_name"] == "Zoë Ünal"
+
+
+@pytest.mark.parametrize("reach", ["leadloop_like", "pg_execute_server_program"])
+def test_doctor_looks_at_the_roles_that_a_login_may_change_to(
+    crm: Database, reader: str, leadloop: Callable[..., Ran], reach: str
+) -> None:
+    """Rights that are not inherited can be had by SET ROLE, which a view's function may call."""
+    books.run(crm, "CREATE ROLE leadloop_like; GRANT USAGE ON SCHEMA leadloop TO leadloop_like")
+    try:
+        books.run(crm, f"ALTER ROLE source_reader NOINHERIT; GRANT {reach} TO source_reader")
+        checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
+        assert checks["login for sources"]["warns"]
+        assert reach in checks["login for sources"]["detail"]
+    finally:
+        books.run(crm, "DROP OWNED BY leadloop_like; DROP ROLE leadloop_like")

@@ -21,19 +21,25 @@ COMMENT ON COLUMN leadloop.sent_leads.status IS
     'What the lead is when it is inserted again; in_doubt too if it was deleted while `sending`.';
 COMMENT ON COLUMN leadloop.sent_leads.sent_at IS 'As in `leads`.';
 COMMENT ON COLUMN leadloop.sent_leads.confirmed_at IS 'As in `leads`.';
-COMMENT ON COLUMN leadloop.sent_leads.doubted_at IS 'As in `leads`.';
+COMMENT ON COLUMN leadloop.sent_leads.doubted_at IS
+    'As in `leads`; infinity while the run that sends it has neither an answer nor given up.';
 COMMENT ON COLUMN leadloop.sent_leads.run_id IS
     'As in `leads`: an answer that is still on its way settles the lead once it is back.';
 COMMENT ON COLUMN leadloop.sent_leads.claim_no IS 'As in `leads`.';
 COMMENT ON COLUMN leadloop.sent_leads.deleted_at IS 'When the row was deleted.';
+
+CREATE INDEX sent_leads_in_doubt ON leadloop.sent_leads (campaign_id) WHERE status = 'in_doubt';
 
 -- Opt-outs that name no lead ----------------------------------------------------------------------
 
 ALTER TABLE leadloop.disable_requests
     ADD COLUMN names_no_lead boolean NOT NULL DEFAULT false,
     ADD COLUMN next_try_at timestamptz;
+COMMENT ON COLUMN leadloop.leads.doubted_at IS
+    'Since when it has been in doubt: the vendor has `settle` seconds from then to show it. Infinity:
+its row was deleted and inserted again while it was being sent, and the run has not given up yet.';
 COMMENT ON COLUMN leadloop.disable_requests.names_no_lead IS
-    'No lead had this id when the opt-out was inserted. Set and cleared by triggers.';
+    'No lead had this id when the opt-out was inserted; one may have come since.';
 COMMENT ON COLUMN leadloop.disable_requests.next_try_at IS
     'Of a failed one: when it is tried again, at least daily.';
 COMMENT ON COLUMN leadloop.disable_requests.status IS
@@ -51,6 +57,8 @@ CREATE INDEX disable_requests_no_lead ON leadloop.disable_requests (campaign_id,
 -- key: ids of digits or small letters take no room here.
 CREATE INDEX leads_folded_id ON leadloop.leads (campaign_id, (FOLDED(lead_id)))
     WHERE lead_id <> FOLDED(lead_id);
+CREATE INDEX sent_leads_folded_id ON leadloop.sent_leads (campaign_id, (FOLDED(lead_id)))
+    WHERE lead_id <> FOLDED(lead_id);
 
 -- The brake ---------------------------------------------------------------------------------------
 
@@ -64,36 +72,6 @@ says.';
 COMMENT ON COLUMN leadloop.campaigns.source IS
     'A table or view of this database with its schema, as in crm.leads_for_calls, from which each
 push takes the campaign''s leads; null: leads are inserted.';
-
--- Sources were named without a schema too, which the search path of the session completed. No
--- session of leadloop follows that path any more: complete the names once, by the path of this role.
-DO $$
-DECLARE
-    named record;
-    qualified text;
-BEGIN
-    SET LOCAL search_path TO DEFAULT;
-    FOR named IN
-        SELECT campaign.campaign_id, campaign.source FROM leadloop.campaigns AS campaign
-         WHERE campaign.source OPERATOR(pg_catalog.~) '^[^.]+$'
-    LOOP
-        BEGIN
-            SELECT pg_catalog.concat(pg_catalog.quote_ident(schema.nspname), '.',
-                                     pg_catalog.quote_ident(relation.relname)) INTO qualified
-              FROM pg_catalog.pg_class AS relation
-              JOIN pg_catalog.pg_namespace AS schema
-                ON schema.oid OPERATOR(pg_catalog.=) relation.relnamespace
-             WHERE relation.oid OPERATOR(pg_catalog.=)
-                   CAST(pg_catalog.to_regclass(named.source) AS pg_catalog.oid);
-        EXCEPTION WHEN OTHERS THEN
-            qualified := NULL;  -- not a name at all: the next push says so
-        END;
-        UPDATE leadloop.campaigns AS campaign SET source = qualified
-         WHERE campaign.campaign_id OPERATOR(pg_catalog.=) named.campaign_id
-           AND qualified IS NOT NULL;
-    END LOOP;
-    SET LOCAL search_path = pg_catalog, pg_temp;
-END $$;
 
 -- Triggers ----------------------------------------------------------------------------------------
 
@@ -134,9 +112,6 @@ BEGIN
     UPDATE leadloop.leads AS lead SET opted_out = true
       FROM inserted JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
      WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id;
-    UPDATE leadloop.disable_requests AS request SET names_no_lead = false FROM inserted
-     WHERE request.campaign_id = inserted.campaign_id AND request.lead_id = inserted.lead_id
-       AND request.names_no_lead;
     UPDATE leadloop.leads AS lead
        SET phone_number = NULL, contact_name = NULL, state_code = NULL, ebr_datetime = NULL,
            custom_fields = '{}'
@@ -190,11 +165,17 @@ BEGIN
         RAISE EXCEPTION 'leadloop.remember_sent_leads serves leadloop.leads alone';
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
+        -- TRUNCATE removes rows that an older snapshot does not show, or shows as not sent yet.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'TRUNCATE leadloop.leads needs the isolation level READ COMMITTED'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Leads that were sent meanwhile would be sent again. DELETE is safe.';
+        END IF;
         INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
                                          doubted_at, run_id, claim_no)
         SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
                sent_at, confirmed_at,
-               CASE status WHEN 'sending' THEN clock_timestamp() ELSE doubted_at END,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
                run_id, claim_no
           FROM leadloop.leads WHERE status IN ('sending', 'created', 'in_doubt')
         ON CONFLICT DO NOTHING;
@@ -203,7 +184,7 @@ BEGIN
                                          doubted_at, run_id, claim_no)
         SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
                sent_at, confirmed_at,
-               CASE status WHEN 'sending' THEN clock_timestamp() ELSE doubted_at END,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
                run_id, claim_no
           FROM deleted WHERE status IN ('sending', 'created', 'in_doubt')
         ON CONFLICT DO NOTHING;
@@ -267,20 +248,34 @@ WITH RECURSIVE at_work (campaign_id) AS (
                                 AND clock_timestamp() + interval '15 minutes'
      GROUP BY campaign_id, status
 ), nameless AS (
-    -- The vendor may have leads that we have not, and an opt-out may come before its lead.
+    -- The vendor may have leads that we have not, and an opt-out may come before its lead. Scalar
+    -- subqueries, looked up one by one: these opt-outs are few, and leads are many.
     SELECT request.campaign_id, request.lead_id, request.requested_at, meant.lead_id AS meant_id
       FROM leadloop.disable_requests AS request
-      LEFT JOIN LATERAL (
-           SELECT lead.lead_id
+     CROSS JOIN LATERAL (
+           -- Of leads whose ids differ from the opt-out's by case, blanks or invisible characters.
+           SELECT min(lead.lead_id) FILTER (WHERE NOT lead.opted_out) AS lead_id,
+                  bool_and(lead.opted_out) AS is_settled
              FROM (SELECT lead_id, opted_out FROM leadloop.leads
                     WHERE campaign_id = request.campaign_id AND lead_id = FOLDED(request.lead_id)
                    UNION ALL
                    SELECT lead_id, opted_out FROM leadloop.leads AS other
                     WHERE campaign_id = request.campaign_id AND lead_id <> FOLDED(other.lead_id)
-                      AND FOLDED(other.lead_id) = FOLDED(request.lead_id)) AS lead
-            WHERE NOT lead.opted_out ORDER BY lead.lead_id LIMIT 1) AS meant ON true
-     WHERE request.names_no_lead
-       -- Scalar subqueries, looked up one by one: these opt-outs are few, and leads are many.
+                      AND FOLDED(other.lead_id) = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, (SELECT true FROM leadloop.disable_requests AS theirs
+                                     WHERE theirs.campaign_id = sent.campaign_id
+                                       AND theirs.lead_id = sent.lead_id) IS TRUE
+                     FROM leadloop.sent_leads AS sent
+                    WHERE campaign_id = request.campaign_id AND lead_id = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, (SELECT true FROM leadloop.disable_requests AS theirs
+                                     WHERE theirs.campaign_id = sent.campaign_id
+                                       AND theirs.lead_id = sent.lead_id) IS TRUE
+                     FROM leadloop.sent_leads AS sent
+                    WHERE campaign_id = request.campaign_id AND lead_id <> FOLDED(sent.lead_id)
+                      AND FOLDED(sent.lead_id) = FOLDED(request.lead_id)) AS lead) AS meant
+     WHERE request.names_no_lead AND meant.is_settled IS NOT TRUE
        AND (SELECT lead.lead_id FROM leadloop.leads AS lead
              WHERE lead.campaign_id = request.campaign_id
                AND lead.lead_id = request.lead_id) IS NULL
@@ -417,7 +412,7 @@ WITH RECURSIVE at_work (campaign_id) AS (
     SELECT campaign_id, 'critical', 'opt_outs_misspelt', amount, since,
            CASE amount WHEN 1 THEN '1 opt-out names' ELSE amount || ' opt-outs name' END
                || ' no lead, and a lead whose id differs by case, blanks or invisible characters'
-               || ' alone is still called: INSERT INTO leadloop.disable_requests'
+               || ' alone is not opted out: INSERT INTO leadloop.disable_requests'
                || ' (campaign_id, lead_id) VALUES (' || quote_literal(campaign_id) || ', '
                || quote_literal(meant_id) || ')',
            'leadloop disable --campaign {campaign}'
