@@ -160,7 +160,12 @@ def test_a_load_that_is_stopped_says_so(
         ({"LEADLOOP_DATABASE_URL": ""}, ["monitor"], "is not set"),
         ({"LEADLOOP_DATABSE_URL": "x"}, ["status"], "did you mean LEADLOOP_DATABASE_URL?"),
         ({"LEADLOOP_BATCHSIZE": "5"}, ["poll"], "did you mean LEADLOOP_BATCH_SIZE?"),
-        ({"LEADLOOP_MONITOR_DATABASE_URL": "embedded"}, ["monitor"], "write postgresql://"),
+        (
+            {"LEADLOOP_MONITOR_DATABASE_URL": "embedded"},
+            ["monitor"],
+            "LEADLOOP_MONITOR_DATABASE_URL is wrong: not a URL; write postgresql://",
+        ),
+        ({"LEADLOOP_SOURCE_URL": "pw"}, ["status"], "LEADLOOP_SOURCE_URL is wrong: not a URL"),
         ({"LEADLOOP_DATABASE_URL": "postgres://u:pw@127.0.0.1:1/x"}, ["push"], "refused"),
         ({"LEADLOOP_DATABASE_URL": "postgres://u:x@pw/y@h/x"}, ["push"], "%40"),
         ({"PREFECT_API_URL": "http://[::1"}, ["push"], "PREFECT_API_URL is not a URL"),
@@ -193,6 +198,18 @@ def test_wrong_usage_is_one_line(
     assert ran.code == 2
     assert said in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+    assert "pw" not in ran.err
+
+
+def test_a_name_like_a_setting_that_is_set_is_a_warning(
+    leadloop: Leadloop, database: Database, prefect: str
+) -> None:
+    """The opt-outs are sent all the same; one line on stderr names both variables."""
+    books.add_campaign(database)
+    ran = leadloop("disable", LEADLOOP_TOKEN="pw", PREFECT_API_URL=prefect)
+    assert ran.code == 0
+    assert ran.err.count("LEADLOOP_TOKEN") == 1
+    assert "LEADLOOP_API_TOKEN is set" in ran.err
     assert "pw" not in ran.err
 
 
