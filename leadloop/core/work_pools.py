@@ -24,9 +24,9 @@ def settable_variables(template: Mapping[str, Any]) -> list[str]:
     """Return the job variables of a base job template by which a run decides what is executed.
 
     Variables count by where the template takes them: parts that only name or label a job, or copy
-    its output, may take any. A fixed `env` counts: Prefect merges the `env` of a run into it, whether
-    the template has a variable for it or not. An empty template is replaced by the default of the
-    pool's type when the first worker starts.
+    its output, may take any. A fixed `env` counts: Prefect merges the `env` of a run into it, with
+    a variable for it or without. An empty template is replaced by the default of the pool's type
+    when the first worker starts.
     """
     if not template:
         return _IN_EVERY_DEFAULT

@@ -158,7 +158,11 @@ def test_a_load_that_is_stopped_says_so(
         ({"LEADLOOP_DATABASE_URL": ""}, ["load", "x", "--campaign", "C1"], "is not set"),
         ({"LEADLOOP_DATABASE_URL": ""}, ["status", "--json"], "is not set"),
         ({"LEADLOOP_DATABASE_URL": ""}, ["monitor"], "is not set"),
-        ({"LEADLOOP_DATABSE_URL": "x"}, ["status"], "did you mean LEADLOOP_DATABASE_URL?"),
+        (
+            {"LEADLOOP_DATABASE_URL": "", "LEADLOOP_DATABSE_URL": "pw"},
+            ["status"],
+            "LEADLOOP_DATABSE_URL is not a setting, did you mean LEADLOOP_DATABASE_URL?",
+        ),
         ({"LEADLOOP_BATCHSIZE": "5"}, ["poll"], "did you mean LEADLOOP_BATCH_SIZE?"),
         (
             {"LEADLOOP_MONITOR_DATABASE_URL": "embedded"},
@@ -333,7 +337,7 @@ def test_a_ca_bundle_that_is_none_ends_a_run_at_its_start(
         ({"LEADLOOP_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, 1, ["database"]),
         ({"LEADLOOP_DATABASE_URL": "mysql://127.0.0.1:1/x"}, 2, ["settings"]),
         ({"LEADLOOP_DATABASE_URL": ""}, 2, ["settings"]),
-        ({"LEADLOOP_DATABSE_URL": "x"}, 2, ["settings"]),
+        ({"LEADLOOP_BATCHSIZE": "5"}, 2, ["settings"]),
     ],
 )
 def test_doctor_finds_what_is_wrong(

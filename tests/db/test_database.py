@@ -110,7 +110,7 @@ def test_a_database_of_another_setting() -> None:
         database.begin(),
     ):
         pass
-    with pytest.raises(InvalidUrl, match="^LEADLOOP_X is wrong: not a URL"):
+    with pytest.raises(InvalidUrl, match=r"^LEADLOOP_X is wrong: not a URL"):
         Database("s3cret", connections=1, setting="LEADLOOP_X")
 
 

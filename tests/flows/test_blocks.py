@@ -148,10 +148,15 @@ def test_a_misspelt_setting_stops_a_run(environment: Path, monkeypatch: pytest.M
         push_leads()
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_misspelt_setting_that_a_block_sets_stops_no_run(
-    environment: Path, monkeypatch: pytest.MonkeyPatch, name: str, caplog: pytest.LogCaptureFixture
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its log warns, once for the stages of a sync too."""
+    books.add_campaign(database)
     LeadloopSettings(lookback=5).save(name)
     monkeypatch.setenv("LEADLOOP_LOKBACK", "7")
     with pytest.raises(UsageError, match="did you mean LEADLOOP_LOOKBACK"):
