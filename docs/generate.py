@@ -96,10 +96,12 @@ def settings_page() -> str:
         " the environment wins. An empty value counts as not set. A column of"
         " `leadloop.campaigns` that is not null overrides the setting for that campaign.",
         "A wrong value ends a command with exit 2 and one line that names the variable and does"
-        " not repeat the value. So does a variable whose name is nearly that of a setting. Secrets"
-        " are never printed. `LEADLOOP_DATABASE_URL` has no default: without it, commands and runs"
-        " of deployments fail. Its value `embedded` starts a Postgres in `.leadloop/pg` of the"
-        " working directory, for local commands only.",
+        " not repeat the value. So does a variable whose name is nearly that of a setting, or a"
+        " usual synonym of it (`DB_URL`), if that setting is not set anywhere; if it is"
+        " set, the command or run only warns. Secrets are never printed. `LEADLOOP_DATABASE_URL`"
+        " has no default: without it, commands and runs of deployments fail. Its value"
+        " `embedded` starts a Postgres in `.leadloop/pg` of the working directory, for local"
+        " commands only.",
         _table(
             ["variable", "default", "form", "meaning", "column of `leadloop.campaigns`"],
             [_setting(name, form) for name, form in _settings_schema().items()],

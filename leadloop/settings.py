@@ -6,7 +6,6 @@ A run of a deployment may be given others, which win: see tasks/blocks.py.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,10 +23,16 @@ from pydantic_settings import (
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
+from leadloop.core.misspellings import find_intended_setting
 from leadloop.trusted_files import require_trusted
 
 #: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
 EMBEDDED = "embedded"
+
+#: The variables that name a database, for messages.
+DATABASE_URL = "LEADLOOP_DATABASE_URL"
+SOURCE_URL = "LEADLOOP_SOURCE_URL"
+MONITOR_DATABASE_URL = "LEADLOOP_MONITOR_DATABASE_URL"
 
 _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
@@ -39,8 +44,10 @@ EMBEDDED_IS_LOCAL = (
 )
 #: The two kinds of login: a token, and the parts of the OAuth password grant.
 _LOGINS = (("api_token",), ("client_id", "client_secret", "username", "password"))
-# How alike an unknown name and a setting must be to be told: more than `PORT` and `PASSWORD`.
-_ALIKE = 0.65
+#: With this begin values that Kubernetes adds for each service, as LEADLOOP_PAGE_PORT.
+_OF_KUBERNETES = "tcp://"
+#: The warnings of this process: each is given once, though settings are loaded several times.
+_WARNED: set[str] = set()
 
 
 def _sound_address(text: str) -> str:
@@ -193,13 +200,13 @@ class Settings(BaseSettings):
 
         Raises:
             UsageError: a value is wrong (the message names the variable and does not repeat it), a
-                variable looks like a misspelt setting, the login and its address come from
-                different sources, or another user controls `.env`.
+                variable looks like a misspelt setting that no source sets, the login and its
+                address come from different sources, or another user controls `.env`.
         """
         try:
             require_trusted(Path(_DOTENV))
-            cls._require_no_misspelt()
             found = cls._found(*given)
+            cls._require_no_misspelt(found)
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = _field(error)
@@ -239,26 +246,44 @@ class Settings(BaseSettings):
         return found
 
     @classmethod
-    def _require_no_misspelt(cls) -> None:
+    def take_warnings(cls, *given: Given) -> list[str]:
+        """Return the warnings about misspelt variables that this process did not have before.
+
+        A variable whose intended setting is set, by whatever source, does no harm.
+        """
+        found = cls._found(*given)
+        lines = [
+            f"{name} is not a setting and has no effect; {meant} is set, and is used"
+            for name, meant in cls.misspelt().items()
+            if _is_set(meant, found)
+        ]
+        new = [line for line in lines if line not in _WARNED]
+        _WARNED.update(new)
+        return new
+
+    @classmethod
+    def _require_no_misspelt(cls, found: Mapping[str, tuple[Any, Given]]) -> None:
         misspelt = [
             f"{name} is not a setting, did you mean {meant}?"
             for name, meant in cls.misspelt().items()
+            if not _is_set(meant, found)
         ]
         if misspelt:
             raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
 
     @classmethod
     def misspelt(cls) -> dict[str, str]:
-        """Variables that are no setting and look like one, each with that one's name."""
-        known = {_bare(_variable(field)): _variable(field) for field in cls.model_fields}
-        present = {*EnvSettingsSource(cls).env_vars, *DotEnvSettingsSource(cls).env_vars}
-        return {
-            name: known[near[0]]
-            for name in sorted(map(str.upper, present))
+        """Return the variables that are no setting and look like one, each with that one's name."""
+        settings = [field.upper() for field in cls.model_fields]
+        present = {**DotEnvSettingsSource(cls).env_vars, **EnvSettingsSource(cls).env_vars}
+        meant = {
+            name: find_intended_setting(name.removeprefix(_PREFIX), settings)
+            for name, value in sorted((name.upper(), value) for name, value in present.items())
             if name.startswith(_PREFIX)
-            and name not in known.values()
-            and (near := get_close_matches(_bare(name), known, n=1, cutoff=_ALIKE))
+            and name.removeprefix(_PREFIX) not in settings
+            and not (value or "").startswith(_OF_KUBERNETES)
         }
+        return {name: _PREFIX + setting for name, setting in meant.items() if setting is not None}
 
     def campaign_rules(self) -> CampaignRules:
         """What holds for a campaign whose row overrides nothing."""
@@ -312,6 +337,11 @@ class Settings(BaseSettings):
         if self.source_url is None:
             return self.require_database_url()
         return self.source_url.get_secret_value()
+
+    @property
+    def source_variable(self) -> str:
+        """The variable that `require_source_url` returns the value of."""
+        return DATABASE_URL if self.source_url is None else SOURCE_URL
 
     def require_login(self) -> None:
         """Make sure that there is a token or a whole login.
@@ -380,9 +410,9 @@ def _variable(field: str) -> str:
     return _PREFIX + field.upper()
 
 
-def _bare(variable: str) -> str:
-    """What a name comes down to for one who types it wrong."""
-    return variable.removeprefix(_PREFIX).replace("_", "")
+def _is_set(variable: str, found: Mapping[str, tuple[Any, Given]]) -> bool:
+    value, _ = found.get(variable.removeprefix(_PREFIX).lower(), (None, None))
+    return value is not None
 
 
 def _in_our_words(field: str, message: str) -> str:

@@ -32,7 +32,9 @@ def opened_reader(settings: Settings, database: Database) -> Iterator[Database]:
     Raises:
         UsageError: LEADLOOP_SOURCE_URL names another database.
     """
-    with Database(settings.require_source_url(), connections=1) as reader:
+    with Database(
+        settings.require_source_url(), connections=1, setting=settings.source_variable
+    ) as reader:
         if settings.source_url is not None:
             source.require_same_database(reader, database)
         yield reader

@@ -115,7 +115,7 @@ def _read(stack: ExitStack, given: Sequence[Given]) -> tuple[str, tuple[Settings
     # The embedded Postgres's own URL is in the environment as soon as it runs.
     origins = _origins(given)
     settings = stack.enter_context(stage.settings_with_database(*given))
-    stage.require_url(settings)
+    stage.require_urls(settings)
     said = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
     return f"{said}. {origins}", (settings, embedded)
 

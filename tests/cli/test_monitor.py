@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import make_url, text
 
-from db.database import Database
+from db.database import Database, DatabaseError
 from db.monitor import NotReadable, standing
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
+from leadloop.monitor import given
 from leadloop.monitor.given import prefect_page
+from leadloop.settings import MONITOR_DATABASE_URL
 from tests import books
 from tests.conftest import Ran
 
@@ -50,6 +52,21 @@ def test_a_login_that_is_no_url(leadloop: Callable[..., Ran]) -> None:
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert "LEADLOOP_MONITOR_DATABASE_URL is wrong" in ran.err
     assert "secret" not in ran.err
+
+
+def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's line names the variable of that login, not that of the runs."""
+    monkeypatch.setattr(given, "_given", [])
+    given.give(
+        given.Given(
+            database_url="postgresql://127.0.0.1:1/d",
+            database_setting=MONITOR_DATABASE_URL,
+            prefect_url=None,
+            refresh_s=30,
+        )
+    )
+    with pytest.raises(DatabaseError, match=r"is LEADLOOP_MONITOR_DATABASE_URL right\?"):
+        given.standing()
 
 
 def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -575,6 +575,23 @@ def test_a_login_for_sources_is_one_of_the_same_database(
     assert "LEADLOOP_SOURCE_URL" in checks["login for sources"]["detail"]
 
 
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3cret", "LEADLOOP_SOURCE_URL is wrong: not a URL"),
+        ("postgresql://a:s3cret@127.0.0.1:1/d", "is LEADLOOP_SOURCE_URL right?"),
+    ],
+)
+def test_a_login_for_sources_that_is_wrong_is_named(
+    crm: Database, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    """Not the setting of the other login, which is right."""
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", url)
+    assert said in failure()
+    assert "s3cret" not in failure()
+
+
 def test_a_source_is_named_with_its_schema(crm: Database) -> None:
     """No search path completes a name: whoever may write to a schema on it could take its place."""
     books.run(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
