@@ -66,7 +66,7 @@ _FEWEST_LETTERS = 4
 _POINT_AT_THE_END = re.compile(r"[.](?:\d{1,2}|0++)\Z")
 _POINTS_AS_SEPARATORS = re.compile(r"[.](?:\d\d[.]\d\d|\d{3}[.]0000)\Z")
 _IS_LOCAL = phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY
-_ZERO_OF_A_GROUP = re.compile(r"(?<!\d)0")
+_BEFORE_ZERO = re.compile(r"(?<=\d)[ ().\/-]++(?=0)")
 _LETTER = re.compile(r"[^\W\d_]")
 
 _NO_VANITY = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
@@ -171,10 +171,15 @@ def e164(text: str, region: str) -> str:
     Raises:
         InvalidLead: the text does not fit the grammar, or libphonenumber finds the number invalid.
     """
-    number = _plain(text) or _parsed(text, region)
+    number = _plain(text)
+    number = _require_valid(number, region) if number else _parsed(text, region)
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _require_valid(number: phonenumbers.PhoneNumber, region: str) -> phonenumbers.PhoneNumber:
     if not _is_valid(number):
         raise InvalidLead(f"phone_number: not a valid number (default region {region})")
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return number
 
 
 def _is_valid(number: phonenumbers.PhoneNumber) -> bool:
@@ -199,16 +204,13 @@ def _parsed(text: str, region: str) -> phonenumbers.PhoneNumber:
         InvalidLead: the text does not fit the grammar, or more than one number may stand in it.
     """
     number = _without_label_and_extension(_to_ascii(text))
-    if integer := _read_float(number, region):
-        return _parse(integer, region)
-    if dialled := _read_vanity(number, region):
-        return _parse(dialled, region)
+    if dialled := _read_float(number, region) or _read_vanity(number, region):
+        return _require_valid(_parse(dialled, region), region)
     if not _DIGITS.fullmatch(number):
         raise InvalidLead(_NO_VANITY if _LETTER.search(number) else _OTHER_SIGNS)
-    parsed = _parse(number, region)
-    if _is_valid(parsed):
-        _check_points(number, region)
-        _check_single(number, parsed, region)
+    parsed = _require_valid(_parse(number, region), region)
+    _check_points(number, region)
+    _check_single(number, parsed)
     return parsed
 
 
@@ -239,6 +241,8 @@ def _ascii_sign(sign: str) -> str:
 def _without_label_and_extension(text: str) -> str:
     """Strip the signs around a number, a label before it and an extension behind it."""
     number = text.lstrip(_SIGNS_BEFORE).rstrip(_SIGNS_BEHIND)
+    if _DIGITS.fullmatch(number):
+        return number
     if label := _LABEL.match(number):
         number = number[label.end() :]
     if extension := _EXTENSION.search(number):
@@ -319,7 +323,7 @@ def _check_points(text: str, region: str) -> None:
         raise InvalidLead(_FRACTION)
 
 
-def _check_single(text: str, number: phonenumbers.PhoneNumber, region: str) -> None:
+def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
     """Check that one phone number alone stands in the text.
 
     Slashes and parentheses belong to the area code (`030/1234567`), not behind it
@@ -338,8 +342,8 @@ def _check_single(text: str, number: phonenumbers.PhoneNumber, region: str) -> N
         if is_behind_area_code or is_between_equals:
             raise InvalidLead(_SECOND_NUMBER)
     home = phonenumbers.region_code_for_number(number)
-    for zero in _ZERO_OF_A_GROUP.finditer(text):
-        second = _parse_or_none(text[zero.start() :], home)
+    for separators in _BEFORE_ZERO.finditer(text):
+        second = _parse_or_none(text[separators.end() :], home)
         if second and second != number and _is_valid(second):
             raise InvalidLead(_SECOND_NUMBER)
 
@@ -362,7 +366,7 @@ def _stands_alone(text: str, region: str) -> bool:
     return _is_valid(number) or (is_local and text[0] not in "+0(")
 
 
-def _parse_or_none(text: str, region: str) -> phonenumbers.PhoneNumber | None:
+def _parse_or_none(text: str, region: str | None) -> phonenumbers.PhoneNumber | None:
     try:
         return phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
