@@ -66,7 +66,8 @@ _FEWEST_LETTERS = 4
 _POINT_AT_THE_END = re.compile(r"[.](?:\d{1,2}|0++)\Z")
 _POINTS_AS_SEPARATORS = re.compile(r"[.](?:\d\d[.]\d\d|\d{3}[.]0000)\Z")
 _IS_LOCAL = phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY
-_BEFORE_ZERO = re.compile(r"(?<=\d)[ ().\/-]++(?=0)")
+_LIST_NUMBER = re.compile(r"[1-9]\d?(?:[)]|[.] )")
+_BEFORE_SECOND = re.compile(r"(?<=\A\d)[ ().\/-]++|(?<=\d)[ ().\/-]++(?=0)")
 _LETTER = re.compile(r"[^\W\d_]")
 
 _NO_VANITY = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
@@ -327,11 +328,14 @@ def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
     """Check that one phone number alone stands in the text.
 
     Slashes and parentheses belong to the area code (`030/1234567`), not behind it
-    (`030 1234567/68`), and no group that begins with 0 starts a number by itself.
+    (`030 1234567/68`). Neither a group that begins with 0, nor the group behind a first single
+    digit, starts another valid number (`2 030 12345`).
 
     Raises:
         InvalidLead: a second number seems to stand in the text.
     """
+    if _LIST_NUMBER.match(text):
+        raise InvalidLead(_SECOND_NUMBER)
     after = re.split(r"[()/]", text)[-1]
     if len(after) < len(text):
         digits_after = sum(map(str.isdigit, after))
@@ -342,7 +346,7 @@ def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
         if is_behind_area_code or is_between_equals:
             raise InvalidLead(_SECOND_NUMBER)
     home = phonenumbers.region_code_for_number(number)
-    for separators in _BEFORE_ZERO.finditer(text):
+    for separators in _BEFORE_SECOND.finditer(text):
         second = _parse_or_none(text[separators.end() :], home)
         if second and second != number and _is_valid(second):
             raise InvalidLead(_SECOND_NUMBER)
