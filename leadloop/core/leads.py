@@ -78,6 +78,7 @@ _SECOND_NUMBER = "phone_number: more than one number in the field"
 _DIGITS_MISSING = (
     "phone_number: in scientific notation, digits are missing (a spreadsheet or a float column?)"
 )
+_LAST_POINT = "phone_number: the digits behind the last point may be a decimal fraction"
 _FRACTION = "phone_number: a decimal fraction (a spreadsheet or a float column?)"
 
 _ATTEMPT_PREFIXES = ("call_attempt_", "last_call_attempt_")
@@ -210,8 +211,8 @@ def _parsed(text: str, region: str) -> phonenumbers.PhoneNumber:
     if not _DIGITS.fullmatch(number):
         raise InvalidLead(_NO_VANITY if _LETTER.search(number) else _OTHER_SIGNS)
     parsed = _require_valid(_parse(number, region), region)
-    _check_points(number, region)
     _check_single(number, parsed)
+    _check_points(number, region)
     return parsed
 
 
@@ -319,9 +320,9 @@ def _check_points(text: str, region: str) -> None:
     """
     before, point, _ = text.rpartition(".")
     if point and _stands_alone(before, region):
-        raise InvalidLead(_FRACTION)
+        raise InvalidLead(_LAST_POINT)
     if _POINT_AT_THE_END.search(text) and not _POINTS_AS_SEPARATORS.search(text):
-        raise InvalidLead(_FRACTION)
+        raise InvalidLead(_LAST_POINT)
 
 
 def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:

@@ -93,6 +93,7 @@ _DIGITS_MISSING = (
 _FRACTION = "phone_number: a decimal fraction (a spreadsheet or a float column?)"
 _SIGNS = "phone_number: has signs that a phone number does not have (two numbers in one field?)"
 _SECOND = "phone_number: more than one number in the field"
+_POINT = "phone_number: the digits behind the last point may be a decimal fraction"
 _LETTERS = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
 
 
@@ -248,20 +249,20 @@ def test_a_word_beside_a_number_is_no_vanity_number(written: str, region: str) -
 @pytest.mark.parametrize(
     ("written", "region", "reason"),
     [
-        ("030 1234567.0", "DE", _FRACTION),
-        ("(030) 12345678.0", "DE", _FRACTION),
-        ("030/12345678.00", "DE", _FRACTION),
-        ("030 1234567.123", "DE", _FRACTION),
-        ("06 1234567.0", "IT", _FRACTION),
-        ("0301234.0000", "DE", _FRACTION),
+        ("030 1234567.0", "DE", _POINT),
+        ("(030) 12345678.0", "DE", _POINT),
+        ("030/12345678.00", "DE", _POINT),
+        ("030 1234567.123", "DE", _POINT),
+        ("06 1234567.0", "IT", _POINT),
+        ("0301234.0000", "DE", _POINT),
         ("301234.0000", "DE", _FRACTION),
-        ("0301234567.0", "DE", _FRACTION),
-        ("3012345678.123", "DE", _FRACTION),
-        ("2012012.345", "US", _FRACTION),
-        ("201-2012.000", "US", _FRACTION),
-        ("1 201-2012.345", "US", _FRACTION),
-        ("415-555-012.9", "US", _FRACTION),
-        ("(415) 555.0000", "US", _FRACTION),
+        ("0301234567.0", "DE", _POINT),
+        ("3012345678.123", "DE", _POINT),
+        ("2012012.345", "US", _POINT),
+        ("201-2012.000", "US", _POINT),
+        ("1 201-2012.345", "US", _POINT),
+        ("415-555-012.9", "US", _POINT),
+        ("(415) 555.0000", "US", _POINT),
         ("415555,0129", "US", _SIGNS),
         (".4155550129", "US", _SIGNS),
         ("01.42.68.53.00", "FR", "+33142685300"),
