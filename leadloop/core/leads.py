@@ -67,7 +67,7 @@ _POINT_AT_THE_END = re.compile(r"[.](?:\d{1,2}|0++)\Z")
 _POINTS_AS_SEPARATORS = re.compile(r"[.](?:\d\d[.]\d\d|\d{3}[.]0000)\Z")
 _IS_LOCAL = phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY
 _LIST_NUMBER = re.compile(r"[1-9]\d?(?:[)]|[.] )")
-_BEFORE_SECOND = re.compile(r"(?<=\A\d)[ ().\/-]++|(?<=\d)[ ().\/-]++(?=0)")
+_BEFORE_SECOND = re.compile(r"(?:(?<=\A\d)|(?<=\A[(]\d))[ ().\/-]++|(?<=\d)[ ().\/-]++(?=0)")
 _LETTER = re.compile(r"[^\W\d_]")
 
 _NO_VANITY = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
