@@ -261,6 +261,7 @@ def test_a_word_beside_a_number_is_no_vanity_number(written: str, region: str) -
         ("2012012.345", "US", _POINT),
         ("201-2012.000", "US", _POINT),
         ("21987654.321", "BR", _POINT),
+        ("7410410.123", "IN", _POINT),
         ("1 201-2012.345", "US", _POINT),
         ("415-555-012.9", "US", _POINT),
         ("(415) 555.0000", "US", _POINT),
