@@ -65,10 +65,7 @@ _FEWEST_LETTERS = 4
 # A decimal fraction, or the end of a number in pairs (01.42.68.53.00) or of 415.555.0000.
 _POINT_AT_THE_END = re.compile(r"[.](?:\d{1,2}|0++)\Z")
 _POINTS_AS_SEPARATORS = re.compile(r"[.](?:\d\d[.]\d\d|\d{3}[.]0000)\Z")
-_LOCAL_LENGTHS = (
-    phonenumbers.ValidationResult.IS_POSSIBLE,
-    phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY,
-)
+_IS_LOCAL = phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY
 _LIST_NUMBER = re.compile(r"[1-9]\d?(?:[)]|[.] )")
 _BEFORE_SECOND = re.compile(r"(?:(?<=\A\d)|(?<=\A[(]\d))[ ().\/-]++|(?<=\d)[ ().\/-]++(?=0)")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -370,9 +367,13 @@ def _stands_alone(text: str, region: str) -> bool:
         return False
     if number.country_code == 1:
         return _is_valid(number) or len(str(number.national_number).lstrip("1")) == _LOCAL_LENGTH
-    # In Brazil, for one, a number without its area code has the length of a service number.
-    is_local = phonenumbers.is_possible_number_with_reason(number) in _LOCAL_LENGTHS
-    return _is_valid(number) or (is_local and text[0] not in "+0(")
+    if _is_valid(number):
+        return True
+    if text.isdigit() and phonenumbers.is_possible_number(number):
+        # In Brazil, for one, a number without its area code is as long as a service number.
+        return not text.startswith("0")
+    is_local = phonenumbers.is_possible_number_with_reason(number) == _IS_LOCAL
+    return is_local and text[0] not in "+0("
 
 
 def _parse_or_none(text: str, region: str | None) -> phonenumbers.PhoneNumber | None:
