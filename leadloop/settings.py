@@ -7,24 +7,21 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
-from leadloop.trusted_files import require_trusted
+from leadloop.trusted_files import read_trusted
 
 #: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
 EMBEDDED = "embedded"
@@ -110,11 +107,23 @@ class Given:
     values: Mapping[str, Any]
 
 
+class _DotenvSource(EnvSettingsSource):
+    """The settings in the text of a `.env`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], text: str) -> None:
+        self._text = text
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        values = dotenv_values(stream=StringIO(self._text))
+        return {name.lower(): value for name, value in values.items() if value}
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. A campaign's row overrides those that it has columns for."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=_DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     database_url: SecretStr | None = Field(
@@ -197,9 +206,9 @@ class Settings(BaseSettings):
                 different sources, or another user controls `.env`.
         """
         try:
-            require_trusted(Path(_DOTENV))
-            cls._require_no_misspelt()
-            found = cls._found(*given)
+            environment, dotenv = cls._sources()
+            cls._require_no_misspelt({*environment.env_vars, *dotenv.env_vars})
+            found = _found(environment, dotenv, *given)
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = _field(error)
@@ -217,7 +226,7 @@ class Settings(BaseSettings):
     @classmethod
     def sources(cls, *given: Given) -> dict[str, str]:
         """Where each setting that is not at its default comes from, by the setting's name."""
-        found = cls._found(*given)
+        found = _found(*cls._sources(), *given)
         return {
             field: found[field][1].source
             for field in cls.model_fields
@@ -225,40 +234,23 @@ class Settings(BaseSettings):
         }
 
     @classmethod
-    def _found(cls, *given: Given) -> dict[str, tuple[Any, Given]]:
-        """Return each setting's value and the first place that sets it, by the setting's name."""
-        environment, dotenv = EnvSettingsSource(cls)(), DotEnvSettingsSource(cls)()
-        places = (
-            *given,
-            Given(source="the environment", origin="the environment", values=environment),
-            Given(source=_DOTENV, origin=_DOTENV, values=dotenv),
-        )
-        found: dict[str, tuple[Any, Given]] = {}
-        for place in reversed(places):
-            found |= {name: (value, place) for name, value in _with_no_other(place.values)}
-        return found
+    def _sources(cls) -> tuple[EnvSettingsSource, EnvSettingsSource]:
+        """Read the environment and, once, the `.env` of the working directory."""
+        return EnvSettingsSource(cls), _DotenvSource(cls, read_trusted(Path(_DOTENV)) or "")
 
     @classmethod
-    def _require_no_misspelt(cls) -> None:
-        misspelt = [
-            f"{name} is not a setting, did you mean {meant}?"
-            for name, meant in cls.misspelt().items()
-        ]
-        if misspelt:
-            raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
-
-    @classmethod
-    def misspelt(cls) -> dict[str, str]:
-        """Variables that are no setting and look like one, each with that one's name."""
+    def _require_no_misspelt(cls, variables: Iterable[str]) -> None:
+        """Refuse variables that are no setting and look like one; name that setting."""
         known = {_bare(_variable(field)): _variable(field) for field in cls.model_fields}
-        present = {*EnvSettingsSource(cls).env_vars, *DotEnvSettingsSource(cls).env_vars}
-        return {
-            name: known[near[0]]
-            for name in sorted(map(str.upper, present))
+        misspelt = [
+            f"{name} is not a setting, did you mean {known[near[0]]}?"
+            for name in sorted(map(str.upper, variables))
             if name.startswith(_PREFIX)
             and name not in known.values()
             and (near := get_close_matches(_bare(name), known, n=1, cutoff=_ALIKE))
-        }
+        ]
+        if misspelt:
+            raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
 
     def campaign_rules(self) -> CampaignRules:
         """What holds for a campaign whose row overrides nothing."""
@@ -329,6 +321,21 @@ class Settings(BaseSettings):
             )
         if missing:
             raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
+
+
+def _found(
+    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *given: Given
+) -> dict[str, tuple[Any, Given]]:
+    """Return each setting's value and the first place that sets it, by the setting's name."""
+    places = (
+        *given,
+        Given(source="the environment", origin="the environment", values=environment()),
+        Given(source=_DOTENV, origin=_DOTENV, values=dotenv()),
+    )
+    found: dict[str, tuple[Any, Given]] = {}
+    for place in reversed(places):
+        found |= {name: (value, place) for name, value in _with_no_other(place.values)}
+    return found
 
 
 def wrong(error: ValidationError, source: str | None) -> UsageError:

@@ -123,10 +123,12 @@ def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LEADLOOP_PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "5")
     (tmp_path / ".env").write_text("LEADLOOP_TOKEN=s3cret\nleadloop_settle=5\n")
-    assert Settings.misspelt() == {
-        "LEADLOOP_BATCHSIZE": "LEADLOOP_BATCH_SIZE",
-        "LEADLOOP_TOKEN": "LEADLOOP_API_TOKEN",
-    }
+    with pytest.raises(UsageError) as caught:
+        Settings.load()
+    assert str(caught.value) == (
+        "LEADLOOP_BATCHSIZE is not a setting, did you mean LEADLOOP_BATCH_SIZE?"
+        " LEADLOOP_TOKEN is not a setting, did you mean LEADLOOP_API_TOKEN? Rename or unset it"
+    )
 
 
 def test_a_misspelt_setting_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
