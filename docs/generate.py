@@ -18,7 +18,7 @@ from flows.audit import COUNTS as AUDIT
 from flows.disable import COUNTS as DISABLE
 from flows.poll import COUNTS as POLL
 from flows.push import COUNTS as PUSH
-from leadloop import embedded
+from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
@@ -33,12 +33,11 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 
 def main() -> None:
     """Write every page, over an embedded Postgres of the moment."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        embedded.running(Path(directory) / "pg") as url,
-    ):
-        for name, page in pages(url).items():
-            (REFERENCE / name).write_text(page, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as directory:
+        with embedded.running(Path(directory) / "pg") as url:
+            for name, page in pages(url).items():
+                (REFERENCE / name).write_text(page, encoding="utf-8")
+        postgres_store.remove_temporary(Path(directory))
 
 
 def pages(database_url: str) -> dict[str, str]:

@@ -6,25 +6,22 @@ A run of a deployment may be given others, which win: see tasks/blocks.py.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.core.misspellings import find_intended_setting
-from leadloop.trusted_files import require_trusted
+from leadloop.trusted_files import read_trusted
 
 #: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
 EMBEDDED = "embedded"
@@ -117,11 +114,23 @@ class Given:
     values: Mapping[str, Any]
 
 
+class _DotenvSource(EnvSettingsSource):
+    """The settings in the text of a `.env`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], text: str) -> None:
+        self._text = text
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        values = dotenv_values(stream=StringIO(self._text))
+        return {name.lower(): value for name, value in values.items() if value}
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. A campaign's row overrides those that it has columns for."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=_DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     database_url: SecretStr | None = Field(
@@ -204,9 +213,9 @@ class Settings(BaseSettings):
                 address come from different sources, or another user controls `.env`.
         """
         try:
-            require_trusted(Path(_DOTENV))
-            found = cls._found(*given)
-            cls._require_no_misspelt(found)
+            environment, dotenv = cls._sources()
+            found = _found(environment, dotenv, *given)
+            _require_no_misspelt(cls._misspelt(environment, dotenv), found)
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = _field(error)
@@ -224,7 +233,7 @@ class Settings(BaseSettings):
     @classmethod
     def sources(cls, *given: Given) -> dict[str, str]:
         """Where each setting that is not at its default comes from, by the setting's name."""
-        found = cls._found(*given)
+        found = _found(*cls._sources(), *given)
         return {
             field: found[field][1].source
             for field in cls.model_fields
@@ -232,18 +241,9 @@ class Settings(BaseSettings):
         }
 
     @classmethod
-    def _found(cls, *given: Given) -> dict[str, tuple[Any, Given]]:
-        """Return each setting's value and the first place that sets it, by the setting's name."""
-        environment, dotenv = EnvSettingsSource(cls)(), DotEnvSettingsSource(cls)()
-        places = (
-            *given,
-            Given(source="the environment", origin="the environment", values=environment),
-            Given(source=_DOTENV, origin=_DOTENV, values=dotenv),
-        )
-        found: dict[str, tuple[Any, Given]] = {}
-        for place in reversed(places):
-            found |= {name: (value, place) for name, value in _with_no_other(place.values)}
-        return found
+    def _sources(cls) -> tuple[EnvSettingsSource, EnvSettingsSource]:
+        """Read the environment and, once, the `.env` of the working directory."""
+        return EnvSettingsSource(cls), _DotenvSource(cls, read_trusted(Path(_DOTENV)) or "")
 
     @classmethod
     def take_warnings(cls, *given: Given) -> list[str]:
@@ -251,10 +251,11 @@ class Settings(BaseSettings):
 
         A variable whose intended setting is set, by whatever source, does no harm.
         """
-        found = cls._found(*given)
+        environment, dotenv = cls._sources()
+        found = _found(environment, dotenv, *given)
         lines = [
             f"{name} is not a setting and has no effect; {meant} is set, and is used"
-            for name, meant in cls.misspelt().items()
+            for name, meant in cls._misspelt(environment, dotenv).items()
             if _is_set(meant, found)
         ]
         new = [line for line in lines if line not in _WARNED]
@@ -262,20 +263,10 @@ class Settings(BaseSettings):
         return new
 
     @classmethod
-    def _require_no_misspelt(cls, found: Mapping[str, tuple[Any, Given]]) -> None:
-        misspelt = [
-            f"{name} is not a setting, did you mean {meant}?"
-            for name, meant in cls.misspelt().items()
-            if not _is_set(meant, found)
-        ]
-        if misspelt:
-            raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
-
-    @classmethod
-    def misspelt(cls) -> dict[str, str]:
+    def _misspelt(cls, environment: EnvSettingsSource, dotenv: EnvSettingsSource) -> dict[str, str]:
         """Return the variables that are no setting and look like one, each with that one's name."""
         settings = [field.upper() for field in cls.model_fields]
-        present = {**DotEnvSettingsSource(cls).env_vars, **EnvSettingsSource(cls).env_vars}
+        present = {**dotenv.env_vars, **environment.env_vars}
         meant = {
             name: find_intended_setting(name.removeprefix(_PREFIX), settings)
             for name, value in sorted((name.upper(), value) for name, value in present.items())
@@ -361,6 +352,21 @@ class Settings(BaseSettings):
             raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
 
 
+def _found(
+    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *given: Given
+) -> dict[str, tuple[Any, Given]]:
+    """Return each setting's value and the first place that sets it, by the setting's name."""
+    places = (
+        *given,
+        Given(source="the environment", origin="the environment", values=environment()),
+        Given(source=_DOTENV, origin=_DOTENV, values=dotenv()),
+    )
+    found: dict[str, tuple[Any, Given]] = {}
+    for place in reversed(places):
+        found |= {name: (value, place) for name, value in _with_no_other(place.values)}
+    return found
+
+
 def wrong(error: ValidationError, source: str | None) -> UsageError:
     """What is wrong with a value, in a line that names it and does not repeat it.
 
@@ -408,6 +414,18 @@ def _with_no_other(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _variable(field: str) -> str:
     return _PREFIX + field.upper()
+
+
+def _require_no_misspelt(
+    misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, Given]]
+) -> None:
+    lines = [
+        f"{name} is not a setting, did you mean {meant}?"
+        for name, meant in misspelt.items()
+        if not _is_set(meant, found)
+    ]
+    if lines:
+        raise UsageError(f"{' '.join(lines)} Rename or unset it")
 
 
 def _is_set(variable: str, found: Mapping[str, tuple[Any, Given]]) -> bool:

@@ -18,6 +18,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
+from leadloop.postgres_store import list_orphans
 from leadloop.settings import Given, Settings
 from tasks.source import opened_reader
 from tasks.vendor import reached
@@ -70,6 +71,7 @@ def examine(block: str | None = None) -> list[Finding]:
         read = None if given is None else findings.look("settings", lambda: _read(stack, given))
         if read is not None:
             _examine_with(*read, findings, stack)
+    findings += _list_orphans()
     address = findings.look("Prefect", _ask_prefect)
     if address is not None:
         findings.append(_open_server(address))
@@ -99,6 +101,22 @@ def _examine_with(
     page = findings.look("API", lambda: _ask_vendor(settings, database, chosen[0]))
     if page is not None:
         findings.look("clock", lambda: _compare_clocks(database, page))
+
+
+def _list_orphans() -> list[Finding]:
+    """Name data of root's embedded Postgres whose directory cannot be found."""
+    if os.geteuid() != 0:
+        return []
+    return [
+        Finding(
+            name="embedded data",
+            ok=True,
+            warns=True,
+            said=f"{orphan.folder} holds {orphan.size / 1e6:,.0f} MB of {orphan.home}, which is not"
+            f" there: if it is not only unmounted, rm -r {orphan.folder}",
+        )
+        for orphan in list_orphans()
+    ]
 
 
 def _load(block: str) -> tuple[str, list[Given]]:

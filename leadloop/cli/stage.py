@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 from db.campaigns import chosen, every
 from db.database import Connection, Database, DatabaseError, InvalidUrl, require_url
 from db.schema import require_current
+from leadloop.borrowed import open_own
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.postgres_store import NOTE
 from leadloop.settings import DATABASE_URL, EMBEDDED, Given, Settings
+from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
     from leadloop.prefect_server import Borrowed
@@ -33,7 +35,12 @@ Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campai
 
 
 def make_home() -> Path:
-    """Return `.leadloop`, made with access for us alone where it is missing."""
+    """Return `.leadloop`, made with access for us alone where it is missing.
+
+    Raises:
+        UsageError: others may write the working directory, and put another one in its place.
+    """
+    require_private_directory()
     with suppress(OSError):  # what is made in it next says why it cannot be
         HOME.mkdir(mode=0o700, exist_ok=True)
     return HOME
@@ -114,8 +121,8 @@ def directory_of_its_own(name: str) -> Iterator[None]:
     """
     directory = make_home() / name
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open_own(directory / "lock")
     except OSError as error:
         raise cannot_write(error, name) from None
     with lock, chdir(directory):

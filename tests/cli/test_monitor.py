@@ -1,9 +1,14 @@
 """`leadloop monitor`: what it says where there can be no page, and to whom it shows nothing."""
 
 import importlib.util
+import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
@@ -19,6 +24,26 @@ from tests import books
 from tests.conftest import Ran
 
 _STRANGER = "page_stranger"
+# The page of the product; what Streamlit then holds is looked at from inside of its process.
+_SERVE_AND_SHOW = """
+import json, os
+from leadloop.monitor import given, server
+
+def show(url):
+    from streamlit import config
+    from streamlit.runtime.secrets import secrets_singleton
+    print(json.dumps({
+        "secrets": secrets_singleton.load_if_toml_exists(),
+        "environment": os.environ.get("PGHOSTADDR"),
+        "cors": config.get_option("server.enableCORS"),
+        "xsrf": config.get_option("server.enableXsrfProtection"),
+        "path": config.get_option("server.baseUrlPath"),
+    }), flush=True)
+
+url = "postgresql://nobody@127.0.0.1:1/x"
+looked_at = given.Given(database_url=url, prefect_url=None, refresh_s=9)
+server.serve(looked_at, "127.0.0.1", 0, show)
+"""
 
 
 def test_a_port_that_is_taken(leadloop: Callable[..., Ran]) -> None:
@@ -44,6 +69,34 @@ def test_a_host_that_is_not_here(
     assert ran.code == 2
     said = f"leadloop: cannot listen on port 0 of {host}: {why}"
     assert ran.err.strip() == f"{said}; name an address of this machine with --host"
+
+
+@pytest.mark.parametrize("place", ["directory", "home"])
+def test_streamlits_files_are_not_read(
+    environment: Path, tmp_path_factory: pytest.TempPathFactory, place: str
+) -> None:
+    """Neither of the working directory nor of the home: no option and no variable comes from them.
+
+    Secrets would be put into the environment, where Postgres's client takes a host from.
+    """
+    home = tmp_path_factory.mktemp("home")
+    folder = (environment if place == "directory" else home) / ".streamlit"
+    folder.mkdir()
+    (folder / "secrets.toml").write_text('PGHOSTADDR = "192.0.2.1"\n')
+    (folder / "config.toml").write_text(
+        '[server]\nenableXsrfProtection = false\nenableCORS = false\nbaseUrlPath = "planted"\n'
+    )
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", _SERVE_AND_SHOW],
+        cwd=environment,
+        env={**os.environ, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        shown = json.loads(process.stdout.readline())
+        process.kill()
+    assert shown == {"environment": None, "secrets": False, "cors": True, "xsrf": True, "path": ""}
 
 
 def test_a_login_that_is_no_url(leadloop: Callable[..., Ran]) -> None:

@@ -122,10 +122,12 @@ def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "5")
     monkeypatch.setenv("LEADLOOP_DB_URL", "")
     (tmp_path / ".env").write_text("LEADLOOP_TOKEN=s3cret\nleadloop_settle=5\n")
-    assert Settings.misspelt() == {
-        "LEADLOOP_BATCHSIZE": "LEADLOOP_BATCH_SIZE",
-        "LEADLOOP_TOKEN": "LEADLOOP_API_TOKEN",
-    }
+    with pytest.raises(UsageError) as caught:
+        Settings.load()
+    assert str(caught.value) == (
+        "LEADLOOP_BATCHSIZE is not a setting, did you mean LEADLOOP_BATCH_SIZE?"
+        " LEADLOOP_TOKEN is not a setting, did you mean LEADLOOP_API_TOKEN? Rename or unset it"
+    )
 
 
 @pytest.mark.parametrize("service", ["", "PAGE_", "DATABASE_", "API_", "SOURCE_", "PAGE_URL_"])
@@ -147,7 +149,8 @@ def test_variables_of_kubernetes_are_no_settings(
         monkeypatch.setenv(f"LEADLOOP_{service}{name}", value)
     # By its name alone it would be taken for PAGE_URL.
     monkeypatch.setenv("LEADLOOP_PAGE_URI", "tcp://10.0.0.1:80")
-    assert Settings.misspelt() == {}
+    Settings.load()
+    assert Settings.take_warnings() == []
 
 
 def test_a_misspelt_setting_that_is_set_is_a_warning(
