@@ -137,6 +137,8 @@ def list_orphans() -> list[Orphan]:
 
 
 def _is_in_use(folder: Path) -> bool:
+    if not (folder / _LOCK).exists():
+        return False
     try:
         os.close(lock_data(folder))
     except UsageError:
