@@ -115,13 +115,35 @@ class Orphan:
 
 
 def list_orphans() -> list[Orphan]:
-    """Find data whose directory does not exist, is not mounted, or has other data now."""
-    orphans = []
-    for record in sorted(STORE.glob(f"clusters/*/{_RECORD}")):
-        folder, home = record.parent, _recorded_home(record.parent)
-        if home is not None and not _is_noted(folder, home):
-            orphans.append(Orphan(folder=folder, home=home, size=_measure_size(folder)))
-    return orphans
+    """Find data that nobody uses and whose directory does not exist, is not mounted, or has others.
+
+    Raises:
+        OSError: the store cannot be read.
+        UsageError: the store belongs to somebody else.
+    """
+    if not STORE.exists():
+        return []
+    # Records and notes do not change meanwhile.
+    with _locked_store():
+        folders = [record.parent for record in sorted(STORE.glob(f"clusters/*/{_RECORD}"))]
+        return [
+            Orphan(folder=folder, home=home, size=_measure_size(folder))
+            for folder in folders
+            if (home := _recorded_home(folder)) is not None
+            # In this order: to look whether data are in use takes their lock for a moment.
+            and not _is_noted(folder, home)
+            and not _is_in_use(folder)
+        ]
+
+
+def _is_in_use(folder: Path) -> bool:
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        os.close(lock_data(folder))
+    except UsageError:
+        return True
+    return False
 
 
 def remove_temporary(place: Path) -> None:
@@ -129,11 +151,15 @@ def remove_temporary(place: Path) -> None:
 
     Raises:
         OSError: they cannot be removed.
+        UsageError: the store belongs to somebody else.
     """
-    for record in STORE.glob(f"clusters/*/{_RECORD}"):
-        home = _recorded_home(record.parent)
-        if home is not None and home.is_relative_to(place.resolve()):
-            shutil.rmtree(record.parent)
+    if os.geteuid() != 0 or not STORE.exists():
+        return  # only root has data there
+    with _locked_store():
+        for record in STORE.glob(f"clusters/*/{_RECORD}"):
+            home = _recorded_home(record.parent)
+            if home is not None and home.is_relative_to(place.resolve()):
+                shutil.rmtree(record.parent)
 
 
 def move_data(old: Path, new: Path, user: tuple[int, int]) -> None:

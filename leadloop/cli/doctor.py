@@ -105,17 +105,20 @@ def _examine_with(
 
 def _list_orphans() -> list[Finding]:
     """Name data of root's embedded Postgres whose directory cannot be found."""
-    if os.geteuid() != 0:
-        return []
+    name = "embedded data"
+    try:
+        orphans = list_orphans() if os.geteuid() == 0 else []
+    except (OSError, LeadloopError) as error:
+        return [Finding(name=name, ok=False, said=str(error))]
     return [
         Finding(
-            name="embedded data",
+            name=name,
             ok=True,
             warns=True,
             said=f"{orphan.folder} holds {orphan.size / 1e6:,.0f} MB of {orphan.home}, which is not"
-            f" there: if it is not only unmounted, rm -r {orphan.folder}",
+            f" there: unless it is unmounted or in another container, rm -r {orphan.folder}",
         )
-        for orphan in list_orphans()
+        for orphan in orphans
     ]
 
 

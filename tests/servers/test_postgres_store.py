@@ -221,6 +221,19 @@ def test_doctor_names_data_without_a_directory(
     assert re.search(rf"holds \d+ MB of {environment}/pg, .*rm -r {folder}$", said)
 
 
+def test_data_in_use_are_no_orphans(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
+    """Nobody is advised to remove the data of a running server, as of another container."""
+    user = start("postgres", tmp_path / "pg")
+    user.address()
+    folder = data_of(tmp_path / "pg").parent
+    (tmp_path / "pg").rename(tmp_path / "unseen")
+    assert folder not in [orphan.folder for orphan in postgres_store.list_orphans()]
+    (tmp_path / "unseen").rename(tmp_path / "pg")
+    user.leave()
+    (tmp_path / "pg").rename(tmp_path / "unseen")
+    assert folder in [orphan.folder for orphan in postgres_store.list_orphans()]
+
+
 def test_one_server_on_the_data(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
     """Where containers share the store, the second start is refused: their processes are unseen."""
     user = start("postgres", tmp_path / "pg")
