@@ -41,7 +41,7 @@ def show(url):
     }), flush=True)
 
 url = "postgresql://nobody@127.0.0.1:1/x"
-looked_at = given.Given(database_url=url, prefect_url=None, refresh_s=9)
+looked_at = given.Given(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
 server.serve(looked_at, "127.0.0.1", 0, show)
 """
 
