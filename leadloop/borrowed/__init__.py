@@ -130,7 +130,7 @@ def _order(directory: Path, launch: Launch) -> str:
 def _go_out(directory: Path, users: IO[str]) -> None:
     """Give up our share; where it was the last one, return when the server is gone."""
     fcntl.flock(users, fcntl.LOCK_UN)
-    # Waits where the supervisor is ending the server; one that is killed in that moment lets go too.
+    # Waits where the supervisor is ending the server; one that is killed meanwhile lets go too.
     fcntl.flock(users, fcntl.LOCK_SH)
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
