@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from db.schema import migrate
 from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
@@ -576,23 +575,3 @@ def test_a_source_is_named_with_its_schema(crm: Database) -> None:
     books.run(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
     books.run(crm, "UPDATE leadloop.campaigns SET source = 'customers'")
     assert "write schema.name into leadloop.campaigns.source" in failure()
-
-
-def test_init_completes_the_names_that_there_are(empty_database_url: str) -> None:
-    """By the path of its role, as runs did until then; what is no name stays as it is."""
-    with Database(empty_database_url, connections=2) as database:
-        with database.begin() as connection:
-            migrate(connection, "0007")
-        books.run(
-            database,
-            """CREATE SCHEMA IF NOT EXISTS public; CREATE TABLE public."Our leads" (lead_id text);
-               CREATE SCHEMA crm; CREATE TABLE crm.mine (lead_id text)""",
-        )
-        names = {"1": '"Our leads"', "2": "crm.mine", "3": "nothing", "4": "no name!", "5": None}
-        for campaign, name in names.items():
-            books.add_campaign(database, campaign, source=name)
-        with database.begin() as connection:
-            migrate(connection)
-        rows = books.rows(database, "SELECT campaign_id, source FROM leadloop.campaigns")
-        found = {row["campaign_id"]: row["source"] for row in rows}
-        assert found == {**names, "1": 'public."Our leads"'}
