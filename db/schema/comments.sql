@@ -77,7 +77,8 @@ COMMENT ON COLUMN leadloop.leads.sent_at IS
     'When the request that holds it was about to leave (the database''s clock).';
 COMMENT ON COLUMN leadloop.leads.confirmed_at IS 'When the vendor was known to have it.';
 COMMENT ON COLUMN leadloop.leads.doubted_at IS
-    'Since when it has been in doubt: the vendor has `settle` seconds from then to show it.';
+    'Since when it has been in doubt: the vendor has `settle` seconds from then to show it. Infinity:
+its row was deleted and inserted again while it was being sent, and the run has not given up yet.';
 COMMENT ON COLUMN leadloop.leads.looked_up_at IS 'When it was last looked up in this doubt.';
 COMMENT ON COLUMN leadloop.leads.run_id IS 'The run that claimed it last.';
 COMMENT ON COLUMN leadloop.leads.claim_no IS
@@ -93,7 +94,8 @@ COMMENT ON COLUMN leadloop.sent_leads.status IS
     'What the lead is when it is inserted again; in_doubt too if it was deleted while `sending`.';
 COMMENT ON COLUMN leadloop.sent_leads.sent_at IS 'As in `leads`.';
 COMMENT ON COLUMN leadloop.sent_leads.confirmed_at IS 'As in `leads`.';
-COMMENT ON COLUMN leadloop.sent_leads.doubted_at IS 'As in `leads`.';
+COMMENT ON COLUMN leadloop.sent_leads.doubted_at IS
+    'As in `leads`; infinity while the run that sends it has neither an answer nor given up.';
 COMMENT ON COLUMN leadloop.sent_leads.run_id IS
     'As in `leads`: an answer that is still on its way settles the lead once it is back.';
 COMMENT ON COLUMN leadloop.sent_leads.claim_no IS 'As in `leads`.';
@@ -123,7 +125,7 @@ COMMENT ON COLUMN leadloop.disable_requests.confirmed_at IS
 COMMENT ON COLUMN leadloop.disable_requests.last_error IS
     'Why the vendor refused, without personal data.';
 COMMENT ON COLUMN leadloop.disable_requests.names_no_lead IS
-    'No lead had this id when the opt-out was inserted. Set and cleared by triggers.';
+    'No lead had this id when the opt-out was inserted; one may have come since.';
 COMMENT ON COLUMN leadloop.disable_requests.next_try_at IS
     'Of a failed one: when it is tried again, at least daily.';
 

@@ -96,6 +96,9 @@ CREATE TABLE leadloop.sent_leads (
     deleted_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (campaign_id, lead_id)
 );
+CREATE INDEX sent_leads_in_doubt ON leadloop.sent_leads (campaign_id) WHERE status = 'in_doubt';
+CREATE INDEX sent_leads_folded_id ON leadloop.sent_leads (campaign_id, (FOLDED(lead_id)))
+    WHERE lead_id <> FOLDED(lead_id);
 
 CREATE TABLE leadloop.forgotten (
     campaign_id  text NOT NULL,

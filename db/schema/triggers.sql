@@ -33,9 +33,6 @@ BEGIN
     UPDATE leadloop.leads AS lead SET opted_out = true
       FROM inserted JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
      WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id;
-    UPDATE leadloop.disable_requests AS request SET names_no_lead = false FROM inserted
-     WHERE request.campaign_id = inserted.campaign_id AND request.lead_id = inserted.lead_id
-       AND request.names_no_lead;
     UPDATE leadloop.leads AS lead
        SET phone_number = NULL, contact_name = NULL, state_code = NULL, ebr_datetime = NULL,
            custom_fields = '{}'
@@ -86,11 +83,17 @@ BEGIN
         RAISE EXCEPTION 'leadloop.remember_sent_leads serves leadloop.leads alone';
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
+        -- TRUNCATE removes rows that an older snapshot does not show, or shows as not sent yet.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'TRUNCATE leadloop.leads needs the isolation level READ COMMITTED'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Leads that were sent meanwhile would be sent again. DELETE is safe.';
+        END IF;
         INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
                                          doubted_at, run_id, claim_no)
         SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
                sent_at, confirmed_at,
-               CASE status WHEN 'sending' THEN clock_timestamp() ELSE doubted_at END,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
                run_id, claim_no
           FROM leadloop.leads WHERE status IN ('sending', 'created', 'in_doubt')
         ON CONFLICT DO NOTHING;
@@ -99,7 +102,7 @@ BEGIN
                                          doubted_at, run_id, claim_no)
         SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
                sent_at, confirmed_at,
-               CASE status WHEN 'sending' THEN clock_timestamp() ELSE doubted_at END,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
                run_id, claim_no
           FROM deleted WHERE status IN ('sending', 'created', 'in_doubt')
         ON CONFLICT DO NOTHING;

@@ -360,20 +360,34 @@ WITH RECURSIVE threshold AS (
                                 AND clock_timestamp() + (SELECT opt_outs_waiting FROM threshold)
      GROUP BY campaign_id, status
 ), nameless AS (
-    -- The vendor may have leads that we have not, and an opt-out may come before its lead.
+    -- The vendor may have leads that we have not, and an opt-out may come before its lead. Scalar
+    -- subqueries, looked up one by one: these opt-outs are few, and leads are many.
     SELECT request.campaign_id, request.lead_id, request.requested_at, meant.lead_id AS meant_id
       FROM leadloop.disable_requests AS request
-      LEFT JOIN LATERAL (
-           SELECT lead.lead_id
+     CROSS JOIN LATERAL (
+           -- Of leads whose ids differ from the opt-out's by case, blanks or invisible characters.
+           SELECT min(lead.lead_id) FILTER (WHERE NOT lead.opted_out) AS lead_id,
+                  bool_and(lead.opted_out) AS is_settled
              FROM (SELECT lead_id, opted_out FROM leadloop.leads
                     WHERE campaign_id = request.campaign_id AND lead_id = FOLDED(request.lead_id)
                    UNION ALL
                    SELECT lead_id, opted_out FROM leadloop.leads AS other
                     WHERE campaign_id = request.campaign_id AND lead_id <> FOLDED(other.lead_id)
-                      AND FOLDED(other.lead_id) = FOLDED(request.lead_id)) AS lead
-            WHERE NOT lead.opted_out ORDER BY lead.lead_id LIMIT 1) AS meant ON true
-     WHERE request.names_no_lead
-       -- Scalar subqueries, looked up one by one: these opt-outs are few, and leads are many.
+                      AND FOLDED(other.lead_id) = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, (SELECT true FROM leadloop.disable_requests AS theirs
+                                     WHERE theirs.campaign_id = sent.campaign_id
+                                       AND theirs.lead_id = sent.lead_id) IS TRUE
+                     FROM leadloop.sent_leads AS sent
+                    WHERE campaign_id = request.campaign_id AND lead_id = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, (SELECT true FROM leadloop.disable_requests AS theirs
+                                     WHERE theirs.campaign_id = sent.campaign_id
+                                       AND theirs.lead_id = sent.lead_id) IS TRUE
+                     FROM leadloop.sent_leads AS sent
+                    WHERE campaign_id = request.campaign_id AND lead_id <> FOLDED(sent.lead_id)
+                      AND FOLDED(sent.lead_id) = FOLDED(request.lead_id)) AS lead) AS meant
+     WHERE request.names_no_lead AND meant.is_settled IS NOT TRUE
        AND (SELECT lead.lead_id FROM leadloop.leads AS lead
              WHERE lead.campaign_id = request.campaign_id
                AND lead.lead_id = request.lead_id) IS NULL
@@ -514,7 +528,7 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, 'critical', 'opt_outs_misspelt', amount, since,
            CASE amount WHEN 1 THEN '1 opt-out names' ELSE amount || ' opt-outs name' END
                || ' no lead, and a lead whose id differs by case, blanks or invisible characters'
-               || ' alone is still called: INSERT INTO leadloop.disable_requests'
+               || ' alone is not opted out: INSERT INTO leadloop.disable_requests'
                || ' (campaign_id, lead_id) VALUES (' || quote_literal(campaign_id) || ', '
                || quote_literal(meant_id) || ')',
            'leadloop disable --campaign {campaign}'
