@@ -32,7 +32,8 @@ _ENABLED_OR_OPTING_OUT = text(f"""{_COMPLETE}
        SELECT FROM leadloop.disable_requests AS request
         WHERE request.campaign_id = campaigns.campaign_id
           AND (request.status = 'requested'
-               OR request.status = 'failed' AND request.next_try_at <= clock_timestamp()))
+               OR request.status = 'failed'
+                  AND coalesce(request.next_try_at, '-infinity') <= clock_timestamp()))
  ORDER BY campaign_id
 """)
 _SET_PUSH_ENABLED = text("""

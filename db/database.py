@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError
 
 from leadloop.core.errors import LeadloopError, RunError
 
-__all__ = ["Connection", "Database", "DatabaseError", "InvalidUrl", "normalised"]
+__all__ = ["Connection", "Database", "DatabaseError", "InvalidUrl", "normalised", "require_url"]
 
 T = TypeVar("T")
 
@@ -58,8 +58,7 @@ _WHAT_TO_DO = {
     "42501": "this role lacks a right: docs/how-to/connect-behind-a-pooler.md lists what it needs",
     "42P01": _NOT_WHOLE,
     "42703": _NOT_WHOLE,
-    "25006": "the server is read-only, perhaps a standby: name the primary in"
-    " LEADLOOP_DATABASE_URL",
+    "25006": "the server is read-only, perhaps a standby: name the primary in {setting}",
     "53100": "the server's disk is full: free some space",
 }
 
@@ -109,6 +108,18 @@ def normalised(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg2")
 
 
+def require_url(text: str, setting: str) -> URL:
+    """Return `normalised(text)`.
+
+    Raises:
+        InvalidUrl: not a Postgres URL; the message names the setting that the text comes from.
+    """
+    try:
+        return normalised(text)
+    except InvalidUrl as error:
+        raise InvalidUrl(f"{setting} is wrong: {error}") from None
+
+
 _ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
 
 
@@ -123,10 +134,22 @@ def _require_known(option: str) -> None:
 
 
 class Database:
-    """A pool of connections; `begin` is the one way to a transaction."""
+    """A pool of connections; `begin` is the one way to a transaction.
 
-    def __init__(self, url: str, *, connections: int) -> None:
-        self._url = normalised(url)
+    Args:
+        url: of Postgres.
+        connections: how many there may be at once.
+        setting: the variable that the URL comes from, for messages.
+
+    Raises:
+        InvalidUrl: not a Postgres URL.
+    """
+
+    def __init__(
+        self, url: str, *, connections: int, setting: str = "LEADLOOP_DATABASE_URL"
+    ) -> None:
+        self._setting = setting
+        self._url = require_url(url, setting)
         self._engine = self._pool(connections)
         # For single statements: no BEGIN and no COMMIT, a third of the ways there and back.
         self._single = self._pool(connections, isolation_level="AUTOCOMMIT")
@@ -250,14 +273,15 @@ class Database:
             reason = _connection_trouble(error)
             return DatabaseError(
                 f"cannot reach Postgres at {self.place}: {reason}; is it running, and is"
-                " LEADLOOP_DATABASE_URL right?",
+                f" {self._setting} right?",
                 sqlstate=None,
                 disconnected=True,
             )
         about = f", constraint {constraint}" if constraint else ""
-        advice = f": {_WHAT_TO_DO[sqlstate]}" if sqlstate in _WHAT_TO_DO else ""
+        advice = _WHAT_TO_DO.get(sqlstate, "").format(setting=self._setting)
         return DatabaseError(
-            f"Postgres refused: {type(error).__name__} (SQLSTATE {sqlstate}{about}){advice}",
+            f"Postgres refused: {type(error).__name__} (SQLSTATE {sqlstate}{about})"
+            + (f": {advice}" if advice else ""),
             sqlstate=sqlstate,
             # Class 08 is a broken connection, 57P a server or a session that was shut down.
             disconnected=disconnected or sqlstate.startswith(("08", "57P")),

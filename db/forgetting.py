@@ -26,6 +26,8 @@ SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
                 WHERE attempt.campaign_id = :campaign AND attempt.lead_id = asked.lead_id)
     OR EXISTS (SELECT FROM leadloop.unreadable_results AS odd
                 WHERE odd.campaign_id = :campaign AND odd.raw ->> 'lead_id' = asked.lead_id)
+    OR EXISTS (SELECT FROM leadloop.sent_leads AS sent
+                WHERE sent.campaign_id = :campaign AND sent.lead_id = asked.lead_id)
     OR EXISTS (SELECT FROM leadloop.forgotten
                 WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = asked.lead_id)
 """)

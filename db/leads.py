@@ -101,9 +101,10 @@ _THESE = """these AS (
 _OF_THESE = "lead.campaign_id = these.campaign_id AND lead.lead_id = these.lead_id"
 
 
-def _change(which: str, change: str) -> TextClause:
+def _change(which: str, change: str, gone: str = "SELECT") -> TextClause:
+    """Change leads; `gone` does the same to those whose rows were deleted while they were sent."""
     return text(
-        f"WITH {_THESE.format(which)} UPDATE leadloop.leads AS lead SET {change}"
+        f"WITH {_THESE.format(which)}, gone AS ({gone}) UPDATE leadloop.leads AS lead SET {change}"
         f" FROM these WHERE {_OF_THESE}"
     )
 
@@ -114,28 +115,34 @@ def _change(which: str, change: str) -> TextClause:
 _OF_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim
        AND status IN ('sending', 'in_doubt')"""
 _OURS = f"lead_id = ANY(:ids) AND {_OF_CLAIM}"
+_NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {_OURS}"
 _CERTAIN = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
 _NEW = f"status = 'new', sent_at = NULL, {_CERTAIN}"
 # Not worth a wait for the disk: a server that crashes at that moment forgets that they are created,
 # never that they were sent, so that they are in doubt and looked up.
 _CREATED = text(f"""
-WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true)), {_THESE.format(_OURS)}
+WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true)), {_THESE.format(_OURS)},
+gone AS (
+    UPDATE leadloop.sent_leads
+       SET status = 'created', confirmed_at = clock_timestamp(), doubted_at = NULL WHERE {_OURS}
+)
 UPDATE leadloop.leads AS lead
    SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
   FROM hurry, these WHERE {_OF_THESE}
 """)
-_RELEASED = _change(_OURS, _NEW)
+_RELEASED = _change(_OURS, _NEW, _NOT_SENT)
 # A claim holds its run's row until it is committed: whoever waits for that sees all that it took.
 _AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
-_CLAIM_RELEASED = _change(_OF_CLAIM, _NEW)
+_CLAIM_RELEASED = _change(_OF_CLAIM, _NEW, f"DELETE FROM leadloop.sent_leads WHERE {_OF_CLAIM}")
 _DOUBTED = _change(
     _OURS,
     "status = 'in_doubt', last_error = :reason, doubted_at = clock_timestamp(),"
     " looked_up_at = NULL",
+    f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {_OURS}",
 )
-_CANCELLED = _change(_OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason")
+_CANCELLED = _change(_OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT)
 _REJECTED = text(f"""
-WITH {_THESE.format(_OURS)}
+WITH {_THESE.format(_OURS)}, gone AS ({_NOT_SENT})
 UPDATE leadloop.leads AS lead
    SET status = 'rejected', last_error = refused.reason, doubted_at = NULL, looked_up_at = NULL,
        sent_at = CASE WHEN :was_sent THEN lead.sent_at END
@@ -153,6 +160,18 @@ _PUT_BACK = _change(
     "status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT",
 )
 
+# A lead whose row was deleted while it was being sent is in doubt, and the vendor's time does not
+# begin before the run gives up on the answer or is over: the latter is found here.
+_UNANSWERED = """campaign_id = :campaign AND status = 'in_doubt' AND doubted_at = 'infinity'
+       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run
+                        WHERE run.run_id = {}.run_id AND run.state = 'running')"""
+_DATE_UNANSWERED = _change(
+    _UNANSWERED.format("leads"),
+    "doubted_at = clock_timestamp()",
+    "UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp()"
+    f" WHERE {_UNANSWERED.format('sent_leads')}",
+)
+
 # The vendor has its time to show a lead from the moment at which we gave up on the answer: until
 # then it may have been at work on the request.
 _SINCE = "coalesce(doubted_at, sent_at, inserted_at)"
@@ -163,6 +182,7 @@ _IN_DOUBT = text(f"""
 SELECT lead_id, {_SINCE} AS doubted_at, {_SETTLED} AS settled
   FROM leadloop.leads AS lead
  WHERE campaign_id = :campaign AND status = 'in_doubt'
+   AND doubted_at IS DISTINCT FROM 'infinity'
    AND (looked_up_at IS NULL
         OR {_SETTLED} AND (looked_up_at < {_SINCE} + make_interval(secs => :settle_s)
                            OR looked_up_at < (SELECT started_at FROM leadloop.sync_runs
@@ -397,6 +417,14 @@ def in_doubt(connection: Connection, *, run: Doubter, opted_out: bool, most: int
         Doubt(lead_id=row.lead_id, doubted_at=row.doubted_at, settled=row.settled)
         for row in connection.execute(_IN_DOUBT, parameters)
     ]
+
+
+def date_unanswered(connection: Connection, campaign_id: str) -> int:
+    """Let the vendor's time begin for leads whose rows were deleted while they were being sent.
+
+    Those of runs that are over: they have given up on the answers. Returns how many leads.
+    """
+    return connection.execute(_DATE_UNANSWERED, {"campaign": campaign_id}).rowcount
 
 
 def looked_up(connection: Connection, campaign_id: str, lead_id: str) -> None:

@@ -51,7 +51,12 @@ UPDATE leadloop.disable_requests AS d
            AND r.status IN ('requested', 'failed') AND r.status = :status
            AND r.lead_id <> ALL(:tried)
            AND lead.status IS DISTINCT FROM 'sending' AND lead.status IS DISTINCT FROM 'new'
-           AND (r.status = 'requested' OR r.next_try_at <= clock_timestamp())
+           AND (r.status = 'requested'
+                OR coalesce(r.next_try_at, '-infinity') <= clock_timestamp())
+           -- Its row was deleted while a run was sending it.
+           AND NOT EXISTS (SELECT FROM leadloop.sent_leads AS sent
+                            WHERE sent.campaign_id = r.campaign_id AND sent.lead_id = r.lead_id
+                              AND sent.doubted_at = 'infinity')
          ORDER BY r.tried_at NULLS FIRST, r.requested_at, r.lead_id
          LIMIT :most) AS due
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
@@ -59,9 +64,15 @@ RETURNING d.lead_id
 """)
 # Of a lead in doubt no confirmation counts: its create may be carried out after the disable. It is
 # disabled again until the doubt is settled.
+# One whose row was deleted is not looked up: the vendor has its time, and then it counts.
 _LEAD_IN_DOUBT = """
-SELECT FROM leadloop.leads AS lead
+SELECT 1 FROM leadloop.leads AS lead
  WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id AND lead.status = 'in_doubt'
+ UNION ALL
+SELECT 1 FROM leadloop.sent_leads AS sent
+ WHERE sent.campaign_id = d.campaign_id AND sent.lead_id = d.lead_id AND sent.status = 'in_doubt'
+   AND coalesce(sent.doubted_at, sent.sent_at) + make_interval(secs => :settle_s)
+       > clock_timestamp()
 """
 _CONFIRM = text(f"""
 UPDATE leadloop.disable_requests AS d
@@ -105,12 +116,22 @@ _POSTPONE = text("""
 UPDATE leadloop.disable_requests SET tried_at = clock_timestamp()
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'requested'
 """)
-_FAIL_ALL = text("""
-UPDATE leadloop.disable_requests
-   SET status = 'failed', tries = tries + 1, tried_at = clock_timestamp(),
-       next_try_at = clock_timestamp() + interval '1 day', last_error = :reason
- WHERE campaign_id = :campaign
-   AND (status = 'requested' OR status = 'failed' AND next_try_at <= clock_timestamp())
+# A campaign that the vendor had may be back in a minute; one that it never had, hardly.
+_FAIL_ALL = text(f"""
+UPDATE leadloop.disable_requests AS d
+   SET status = 'failed', tries = greatest(d.tries + 1, :most_tries), tried_at = clock_timestamp(),
+       next_try_at = CASE WHEN EXISTS (
+                               SELECT FROM leadloop.leads
+                                WHERE campaign_id = :campaign AND status = 'created')
+                            OR EXISTS (
+                               SELECT FROM leadloop.disable_requests
+                                WHERE campaign_id = :campaign AND status = 'disabled')
+                          THEN {_NEXT_TRY.replace("d.tries", "greatest(d.tries, :most_tries - 1)")}
+                          ELSE clock_timestamp() + interval '1 day' END,
+       last_error = :reason
+ WHERE d.campaign_id = :campaign
+   AND (d.status = 'requested'
+        OR d.status = 'failed' AND coalesce(d.next_try_at, '-infinity') <= clock_timestamp())
 """)
 _CONFIRMED_LAST = text("""
 SELECT lead_id FROM leadloop.disable_requests
@@ -157,13 +178,24 @@ def next_due(
     return list(connection.scalars(_NEXT, parameters))
 
 
-def confirm(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
-    """The vendor has confirmed them."""
-    return connection.execute(_CONFIRM, {"campaign": campaign_id, "ids": list(lead_ids)}).rowcount
+def confirm(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, settle_s: int
+) -> int:
+    """Record that the vendor has confirmed them, but for those whose leads are in doubt.
+
+    `settle_s`: the seconds that the vendor has to carry out a create that nobody waits for.
+    """
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids), "settle_s": settle_s}
+    return connection.execute(_CONFIRM, parameters).rowcount
 
 
 def refuse(
-    connection: Connection, *, campaign_id: str, reasons: Mapping[str, str], most_tries: int
+    connection: Connection,
+    *,
+    campaign_id: str,
+    reasons: Mapping[str, str],
+    most_tries: int,
+    settle_s: int,
 ) -> int:
     """The vendor refused them. Returns how many are given up, after `most_tries`."""
     rows = connection.execute(
@@ -173,6 +205,7 @@ def refuse(
             "ids": list(reasons),
             "reasons": list(reasons.values()),
             "most_tries": most_tries,
+            "settle_s": settle_s,
         },
     )
     return sum(row.status == "failed" and row.tries == most_tries for row in rows)
@@ -200,12 +233,14 @@ def postpone(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) 
     return connection.execute(_POSTPONE, parameters).rowcount
 
 
-def fail_all(connection: Connection, campaign_id: str, reason: str) -> int:
-    """Mark all opt-outs of a campaign that are due `failed`, to be tried again in a day.
+def fail_all(connection: Connection, campaign_id: str, reason: str, *, most_tries: int) -> int:
+    """Mark all opt-outs of a campaign that are due `failed`.
 
-    Returns how many.
+    They are tried again in a day; where the vendor is known to have had the campaign, as others
+    are: a minute later, then ever more seldom. Returns how many.
     """
-    return connection.execute(_FAIL_ALL, {"campaign": campaign_id, "reason": reason}).rowcount
+    parameters = {"campaign": campaign_id, "reason": reason, "most_tries": most_tries}
+    return connection.execute(_FAIL_ALL, parameters).rowcount
 
 
 def confirmed_last(connection: Connection, campaign_id: str) -> str | None:
@@ -214,9 +249,11 @@ def confirmed_last(connection: Connection, campaign_id: str) -> str | None:
     return lead_id
 
 
-def still_requested(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+def still_requested(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, settle_s: int
+) -> int:
     """How many of these are to be tried again within the same run."""
-    parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids), "settle_s": settle_s}
     count: int = connection.execute(_STILL_REQUESTED, parameters).scalar_one()
     return count
 

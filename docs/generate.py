@@ -18,7 +18,7 @@ from flows.audit import COUNTS as AUDIT
 from flows.disable import COUNTS as DISABLE
 from flows.poll import COUNTS as POLL
 from flows.push import COUNTS as PUSH
-from leadloop import embedded
+from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
@@ -33,12 +33,11 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 
 def main() -> None:
     """Write every page, over an embedded Postgres of the moment."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        embedded.running(Path(directory) / "pg") as url,
-    ):
-        for name, page in pages(url).items():
-            (REFERENCE / name).write_text(page, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as directory:
+        with embedded.running(Path(directory) / "pg") as url:
+            for name, page in pages(url).items():
+                (REFERENCE / name).write_text(page, encoding="utf-8")
+        postgres_store.remove_temporary(Path(directory))
 
 
 def pages(database_url: str) -> dict[str, str]:
@@ -96,10 +95,12 @@ def settings_page() -> str:
         " the environment wins. An empty value counts as not set. A column of"
         " `leadloop.campaigns` that is not null overrides the setting for that campaign.",
         "A wrong value ends a command with exit 2 and one line that names the variable and does"
-        " not repeat the value. So does a variable whose name is nearly that of a setting. Secrets"
-        " are never printed. `LEADLOOP_DATABASE_URL` has no default: without it, commands and runs"
-        " of deployments fail. Its value `embedded` starts a Postgres in `.leadloop/pg` of the"
-        " working directory, for local commands only.",
+        " not repeat the value. So does a variable whose name is nearly that of a setting, or a"
+        " usual synonym of it (`DB_URL`), if that setting is not set anywhere; if it is"
+        " set, the command or run only warns. Secrets are never printed. `LEADLOOP_DATABASE_URL`"
+        " has no default: without it, commands and runs of deployments fail. Its value"
+        " `embedded` starts a Postgres in `.leadloop/pg` of the working directory, for local"
+        " commands only.",
         _table(
             ["variable", "default", "form", "meaning", "column of `leadloop.campaigns`"],
             [_setting(name, form) for name, form in _settings_schema().items()],

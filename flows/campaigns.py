@@ -122,10 +122,11 @@ def run_campaigns(
     settings = settled(told)
     with watched(), opened(settings) as place:
         parts = [
-            _Part(place, flow, campaign, start, finish, counts, least)
-            for campaign in choose(place, ids)
+            _Part(place, flow, campaign, finish, counts, least) for campaign in choose(place, ids)
         ]
         try:
+            for part in parts:
+                part.begin(start)
             begun([part.work for part in parts if part.work is not None])
             _take_turns(parts, step)
         except BaseException as error:
@@ -189,7 +190,6 @@ class _Part:
         place: Workplace,
         flow: str,
         campaign: Campaign,
-        start: Start,
         finish: Callable[[Any], None],
         counts: Sequence[str],
         least: int,
@@ -198,14 +198,19 @@ class _Part:
         self.error: LeadloopError | None = None
         self.counted: dict[str, int] = dict.fromkeys([*counts, "requests"], 0)
         self._place = place
+        self._flow = flow
+        self._campaign = campaign
         self._finish = finish
         self._requests = 0
         self._run: Run | None = None
         self.work: Work | None = None
         self._least = least
         self._done = 0
+
+    def begin(self, start: Start) -> None:
+        """Write the run's row and make the campaign's work."""
         with self._counting():
-            self._run = workplace.begin(place, flow, campaign)
+            self._run = workplace.begin(self._place, self._flow, self._campaign)
             self.work = start(self._run)
 
     def turn(self, step: Step) -> bool:

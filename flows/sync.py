@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from flows import disable, poll, push
 from flows.campaigns import CampaignsFailed, chosen, to_disable, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
@@ -23,6 +24,7 @@ _STAGES: dict[str, Callable[..., Summary]] = {
     "push": push_leads,
     "poll": poll_outcomes,
 }
+_COUNTS = {"disable": disable.COUNTS, "push": push.COUNTS, "poll": poll.COUNTS}
 
 
 @flow(name="sync-leads", flow_run_name=run_name, persist_result=False)
@@ -104,12 +106,13 @@ def _do_stages(
 ) -> None:
     """Run the stages as flows of their own; what they did goes into `summary`.
 
-    A stage whose campaigns `stage_ids` does not name takes `ids`, and is left out where they are
-    none.
+    A stage whose campaigns `stage_ids` does not name takes `ids`, and has nothing to do where they
+    are none.
     """
     for name, stage in _STAGES.items():
         chosen_ids = stage_ids.get(name, ids)
         if chosen_ids is not None and not chosen_ids:
+            summary[name] = {**dict.fromkeys([*_COUNTS[name], "requests"], 0), "campaigns": {}}
             continue
         try:
             summary[name] = summary_of(stage, campaigns=chosen_ids, settings=settings)

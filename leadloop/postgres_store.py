@@ -3,32 +3,37 @@
 Postgres refuses to run as root, so another user runs it, who may enter neither root's home nor
 most checkouts. Here every folder above the data belongs to root and lets everybody pass through:
 
-    lock                          exclusive lock of whoever changes anything below
-    binaries/VERSION/             copy of the package's binaries
-    clusters/DIGEST/home.json     names the `.leadloop/pg` directory that the data belong to
-    clusters/DIGEST/data/         the data, 0700, owned by the user that runs Postgres
+    lock                        exclusive lock of whoever changes anything below
+    binaries/VERSION/           copy of the package's binaries
+    clusters/NAME/home.json     the `.leadloop/pg` directory that the data belong to
+    clusters/NAME/in-use.lock   held by the Postgres that runs on the data
+    clusters/NAME/data/         the data, 0700, owned by the user that runs Postgres
 
-`data-location.json` in the `.leadloop/pg` directory says where its data are. On one file system
-both files are one inode: its link count shows whether a moved directory still needs the data.
+`data-location.json` in the `.leadloop/pg` directory names the folder. A start removes no data: a
+directory that cannot be found may be unmounted, or belong to another container that shares the
+store. `list_orphans` finds them for a person to decide.
 """
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from leadloop.borrowed import write_private
 from leadloop.core.errors import UsageError
 
 STORE = Path("/var/lib/leadloop")
 #: The file in the `.leadloop/pg` directory that says where the data are.
 NOTE = "data-location.json"
 _RECORD = "home.json"
+_LOCK = "in-use.lock"
 _ROOT = (0, 0)
 
 
@@ -55,25 +60,106 @@ def copy_binaries(site_packages: Path, names: Sequence[str], version: str) -> Pa
 
 
 def claim_folder(home: Path) -> Path:
-    """Return the folder for the data of the `.leadloop/pg` directory `home`, and record it there.
+    """Return the folder for the data of the `.leadloop/pg` directory `home`, made if missing.
 
-    The data follow a directory that was moved. A copy of a directory begins without data.
+    The data follow a directory that was moved on its file system. A copy of a directory begins
+    without data.
 
     Raises:
         OSError: a file cannot be written.
-        UsageError: the data are gone, or a folder on the way belongs to somebody else.
+        UsageError: the data are gone, it is not certain that they belong to `home`, or a folder on
+            the way belongs to somebody else.
     """
     with _locked_store():
         clusters = _make_folder(STORE / "clusters")
-        folder = clusters / _digest(home)
-        noted = _noted_folder(home)
-        if noted is not None and noted != folder:
-            folder = _folder_of_moved(home, noted, folder)
-        if noted == folder and not folder.exists():
-            raise _data_gone(home, noted)
-        _make_folder(folder)
+        folder = _noted_folder(home)
+        if folder is not None and not folder.exists():
+            raise _data_gone(home, folder)
+        if folder is None or not _belongs_to(folder, home):
+            folder = _make_folder(clusters / secrets.token_hex(8))
         _write_record(folder, home)
         return folder
+
+
+def lock_data(folder: Path) -> int:
+    """Return a descriptor that locks the data of `folder`, for the Postgres that will run on them.
+
+    The lock also holds against other containers that share the store, whose processes cannot be
+    seen from here.
+
+    Raises:
+        OSError: the lock cannot be opened.
+        UsageError: a Postgres runs on the data.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(folder / _LOCK, flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UsageError(
+            f"A Postgres runs on the data in {folder} already (of another container that shares"
+            " them?): wait until it has ended, or set LEADLOOP_DATABASE_URL to a Postgres of your"
+            " own."
+        ) from None
+    return lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """Data whose `.leadloop/pg` directory cannot be found, and their size in bytes."""
+
+    folder: Path
+    home: Path
+    size: int
+
+
+def list_orphans() -> list[Orphan]:
+    """Find data that nobody uses and whose directory does not exist, is not mounted, or has others.
+
+    Raises:
+        OSError: the store cannot be read.
+        UsageError: the store belongs to somebody else.
+    """
+    if not STORE.exists():
+        return []
+    # Records and notes do not change meanwhile.
+    with _locked_store():
+        folders = [record.parent for record in sorted(STORE.glob(f"clusters/*/{_RECORD}"))]
+        return [
+            Orphan(folder=folder, home=home, size=_measure_size(folder))
+            for folder in folders
+            if (home := _recorded_home(folder)) is not None
+            # In this order: to look whether data are in use takes their lock for a moment.
+            and not _is_noted(folder, home)
+            and not _is_in_use(folder)
+        ]
+
+
+def _is_in_use(folder: Path) -> bool:
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        os.close(lock_data(folder))
+    except UsageError:
+        return True
+    return False
+
+
+def remove_temporary(place: Path) -> None:
+    """Remove the data of all directories below `place`, a temporary directory of the caller's own.
+
+    Raises:
+        OSError: they cannot be removed.
+        UsageError: the store belongs to somebody else.
+    """
+    if os.geteuid() != 0 or not STORE.exists():
+        return  # only root has data there
+    with _locked_store():
+        for record in STORE.glob(f"clusters/*/{_RECORD}"):
+            home = _recorded_home(record.parent)
+            if home is not None and home.is_relative_to(place.resolve()):
+                shutil.rmtree(record.parent)
 
 
 def move_data(old: Path, new: Path, user: tuple[int, int]) -> None:
@@ -94,31 +180,6 @@ def move_data(old: Path, new: Path, user: tuple[int, int]) -> None:
     if moved.exists() and not new.exists():
         moving.rename(new)
     shutil.rmtree(moved, ignore_errors=True)
-
-
-def remove_orphans(home: Path) -> None:
-    """Remove the data of every `.leadloop/pg` directory that no longer exists.
-
-    Data stay where a server still uses them, where the file system of the directory is not mounted,
-    and where the directory has only been moved: to `home`, or within one file system.
-
-    Raises:
-        OSError: the store cannot be used.
-        UsageError: a folder on the way belongs to somebody else.
-    """
-    with _locked_store():
-        ours = _noted_folder(home)
-        for record in list(STORE.glob(f"clusters/*/{_RECORD}")):
-            if record.parent != ours and _is_orphan(record):
-                # The record goes last: it finds again what an interruption leaves.
-                shutil.rmtree(record.parent / "data", ignore_errors=True)
-                shutil.rmtree(record.parent, ignore_errors=True)
-
-
-def runs_postgres(pid: str) -> bool:
-    """Return whether a process of that number exists and is a Postgres, as far as /proc knows."""
-    name = Path("/proc") / pid / "comm"
-    return name.exists() and name.read_text().strip() == "postgres"
 
 
 @contextmanager
@@ -181,10 +242,6 @@ def _renamed(old: Path, new: Path) -> bool:
     return True
 
 
-def _digest(home: Path) -> str:
-    return hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-
-
 def _noted_folder(home: Path) -> Path | None:
     """Read which folder the note in `home` names; None where it names no folder of the store."""
     try:
@@ -196,27 +253,39 @@ def _noted_folder(home: Path) -> Path | None:
             f"{home / NOTE} is damaged: it should say where the embedded Postgres has its data."
             f" Remove it, and look at {STORE / 'clusters'} for them."
         ) from None
-    return data.parent if data.parent.parent == STORE / "clusters" else None
+    folder = data.parent
+    return folder if folder.parent == STORE / "clusters" and folder.name != ".." else None
 
 
-def _folder_of_moved(home: Path, noted: Path, folder: Path) -> Path:
-    """Find the data of a directory whose note names the folder of another path.
+def _belongs_to(folder: Path, home: Path) -> bool:
+    """Return whether the data that the note in `home` names are its own; False: `home` is a copy.
 
-    The directory was moved (its data are renamed), is seen by a second path (a bind mount), or is a
-    copy of one that is still there.
+    Raises:
+        UsageError: it may be a copy, or have been moved from a path that is not there any more.
     """
-    if not noted.exists():
-        raise _data_gone(home, noted)
-    recorded = _recorded_home(noted)
-    if recorded is not None and recorded.exists():
-        return noted if recorded.samefile(home) else folder
-    if (folder / "data").exists():
-        raise UsageError(
-            f"There are two sets of data for {home}: {noted} and {folder}. Move one of them away."
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    noted.rename(folder)
-    return folder
+    record = _read_record(folder)
+    recorded = _recorded_home(folder)
+    if recorded is None or recorded == home:
+        return True
+    if recorded.exists() and recorded.samefile(home):
+        return True
+    if _is_noted(folder, recorded):
+        return False
+    if record.get("inode") == home.stat().st_ino:
+        return True
+    raise UsageError(
+        f"{home / NOTE} names {folder}, the data of {recorded}, which is not there: if it was moved"
+        f" to {home}, remove {folder / _RECORD}; if {home} is a copy, remove the first of these"
+        " files to begin without data."
+    )
+
+
+def _is_noted(folder: Path, home: Path) -> bool:
+    """Return whether a directory exists and says that its data are in `folder`."""
+    try:
+        return _noted_folder(home) == folder
+    except (OSError, UsageError):
+        return False
 
 
 def _data_gone(home: Path, folder: Path) -> UsageError:
@@ -227,66 +296,30 @@ def _data_gone(home: Path, folder: Path) -> UsageError:
 
 
 def _write_record(folder: Path, home: Path) -> None:
-    """Write the record in `folder` and the note in `home`: one inode, where that is possible."""
-    record, note = folder / _RECORD, home / NOTE
-    if _recorded_home(folder) == home and _noted_folder(home) == folder:
-        return
-    text = json.dumps(
-        {
-            "about": "Root ran the embedded Postgres here, so its data are outside: see `data`.",
-            "data": str(folder / "data"),
-            "home": str(home),
-            "mount": str(_mount_of(home)),
-        },
-        indent=1,
-    )
-    _write_whole(record, text)
-    new = note.with_suffix(".new")
-    new.unlink(missing_ok=True)
+    """Write the record in `folder` and the note in `home`."""
+    fields = {
+        "about": "Root ran the embedded Postgres here, so its data are outside: see `data`.",
+        "data": str(folder / "data"),
+        "home": str(home),
+        "inode": home.stat().st_ino,
+    }
+    text = json.dumps(fields, indent=1)
+    write_private(folder / _RECORD, text)
+    write_private(home / NOTE, text)
+
+
+def _read_record(folder: Path) -> dict[str, object]:
     try:
-        new.hardlink_to(record)
-    except OSError:
-        new.write_text(text)
-    new.replace(note)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
+        record = json.loads((folder / _RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _recorded_home(folder: Path) -> Path | None:
-    with suppress(FileNotFoundError, ValueError, KeyError):
-        return Path(json.loads((folder / _RECORD).read_text())["home"])
-    return None
+    home = _read_record(folder).get("home")
+    return Path(home) if isinstance(home, str) else None
 
 
-def _is_orphan(record: Path) -> bool:
-    """Return whether the recorded directory is gone: neither moved, unmounted nor in use."""
-    if record.stat().st_nlink > 1 or _is_in_use(record.parent):
-        return False
-    try:
-        recorded = json.loads(record.read_text())
-        home, mount = Path(recorded["home"]), Path(recorded["mount"])
-        return mount.is_mount() and _is_absent(home)
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _is_absent(path: Path) -> bool:
-    """Return whether a path does not exist; raise where that cannot be seen."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False
-
-
-def _mount_of(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.is_mount())
-
-
-def _is_in_use(folder: Path) -> bool:
-    pid_file = folder / "data" / "postmaster.pid"
-    return pid_file.exists() and runs_postgres(pid_file.read_text().split("\n")[0])
+def _measure_size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))

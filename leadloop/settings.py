@@ -6,28 +6,30 @@ A run of a deployment may be given others, which win: see tasks/blocks.py.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.errors import UsageError
-from leadloop.trusted_files import require_trusted
+from leadloop.core.misspellings import find_intended_setting
+from leadloop.trusted_files import read_trusted
 
 #: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
 EMBEDDED = "embedded"
+
+#: The variables that name a database, for messages.
+DATABASE_URL = "LEADLOOP_DATABASE_URL"
+SOURCE_URL = "LEADLOOP_SOURCE_URL"
+MONITOR_DATABASE_URL = "LEADLOOP_MONITOR_DATABASE_URL"
 
 _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
@@ -39,8 +41,10 @@ EMBEDDED_IS_LOCAL = (
 )
 #: The two kinds of login: a token, and the parts of the OAuth password grant.
 _LOGINS = (("api_token",), ("client_id", "client_secret", "username", "password"))
-# How alike an unknown name and a setting must be to be told: more than `PORT` and `PASSWORD`.
-_ALIKE = 0.65
+#: With this begin values that Kubernetes adds for each service, as LEADLOOP_PAGE_PORT.
+_OF_KUBERNETES = "tcp://"
+#: The warnings of this process: each is given once, though settings are loaded several times.
+_WARNED: set[str] = set()
 
 
 def _sound_address(text: str) -> str:
@@ -110,11 +114,23 @@ class Given:
     values: Mapping[str, Any]
 
 
+class _DotenvSource(EnvSettingsSource):
+    """The settings in the text of a `.env`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], text: str) -> None:
+        self._text = text
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        values = dotenv_values(stream=StringIO(self._text))
+        return {name.lower(): value for name, value in values.items() if value}
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. A campaign's row overrides those that it has columns for."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=_DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     database_url: SecretStr | None = Field(
@@ -193,13 +209,13 @@ class Settings(BaseSettings):
 
         Raises:
             UsageError: a value is wrong (the message names the variable and does not repeat it), a
-                variable looks like a misspelt setting, the login and its address come from
-                different sources, or another user controls `.env`.
+                variable looks like a misspelt setting that no source sets, the login and its
+                address come from different sources, or another user controls `.env`.
         """
         try:
-            require_trusted(Path(_DOTENV))
-            cls._require_no_misspelt()
-            found = cls._found(*given)
+            environment, dotenv = cls._sources()
+            found = _found(environment, dotenv, *given)
+            _require_no_misspelt(cls._misspelt(environment, dotenv), found)
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = _field(error)
@@ -217,7 +233,7 @@ class Settings(BaseSettings):
     @classmethod
     def sources(cls, *given: Given) -> dict[str, str]:
         """Where each setting that is not at its default comes from, by the setting's name."""
-        found = cls._found(*given)
+        found = _found(*cls._sources(), *given)
         return {
             field: found[field][1].source
             for field in cls.model_fields
@@ -225,40 +241,40 @@ class Settings(BaseSettings):
         }
 
     @classmethod
-    def _found(cls, *given: Given) -> dict[str, tuple[Any, Given]]:
-        """Return each setting's value and the first place that sets it, by the setting's name."""
-        environment, dotenv = EnvSettingsSource(cls)(), DotEnvSettingsSource(cls)()
-        places = (
-            *given,
-            Given(source="the environment", origin="the environment", values=environment),
-            Given(source=_DOTENV, origin=_DOTENV, values=dotenv),
-        )
-        found: dict[str, tuple[Any, Given]] = {}
-        for place in reversed(places):
-            found |= {name: (value, place) for name, value in _with_no_other(place.values)}
-        return found
+    def _sources(cls) -> tuple[EnvSettingsSource, EnvSettingsSource]:
+        """Read the environment and, once, the `.env` of the working directory."""
+        return EnvSettingsSource(cls), _DotenvSource(cls, read_trusted(Path(_DOTENV)) or "")
 
     @classmethod
-    def _require_no_misspelt(cls) -> None:
-        misspelt = [
-            f"{name} is not a setting, did you mean {meant}?"
-            for name, meant in cls.misspelt().items()
+    def take_warnings(cls, *given: Given) -> list[str]:
+        """Return the warnings about misspelt variables that this process did not have before.
+
+        A variable whose intended setting is set, by whatever source, does no harm.
+        """
+        environment, dotenv = cls._sources()
+        found = _found(environment, dotenv, *given)
+        lines = [
+            f"{name} is not a setting and has no effect; {meant} is set, and is used"
+            for name, meant in cls._misspelt(environment, dotenv).items()
+            if _is_set(meant, found)
         ]
-        if misspelt:
-            raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
+        new = [line for line in lines if line not in _WARNED]
+        _WARNED.update(new)
+        return new
 
     @classmethod
-    def misspelt(cls) -> dict[str, str]:
-        """Variables that are no setting and look like one, each with that one's name."""
-        known = {_bare(_variable(field)): _variable(field) for field in cls.model_fields}
-        present = {*EnvSettingsSource(cls).env_vars, *DotEnvSettingsSource(cls).env_vars}
-        return {
-            name: known[near[0]]
-            for name in sorted(map(str.upper, present))
+    def _misspelt(cls, environment: EnvSettingsSource, dotenv: EnvSettingsSource) -> dict[str, str]:
+        """Return the variables that are no setting and look like one, each with that one's name."""
+        settings = [field.upper() for field in cls.model_fields]
+        present = {**dotenv.env_vars, **environment.env_vars}
+        meant = {
+            name: find_intended_setting(name.removeprefix(_PREFIX), settings)
+            for name, value in sorted((name.upper(), value) for name, value in present.items())
             if name.startswith(_PREFIX)
-            and name not in known.values()
-            and (near := get_close_matches(_bare(name), known, n=1, cutoff=_ALIKE))
+            and name.removeprefix(_PREFIX) not in settings
+            and not (value or "").startswith(_OF_KUBERNETES)
         }
+        return {name: _PREFIX + setting for name, setting in meant.items() if setting is not None}
 
     def campaign_rules(self) -> CampaignRules:
         """What holds for a campaign whose row overrides nothing."""
@@ -313,6 +329,11 @@ class Settings(BaseSettings):
             return self.require_database_url()
         return self.source_url.get_secret_value()
 
+    @property
+    def source_variable(self) -> str:
+        """The variable that `require_source_url` returns the value of."""
+        return DATABASE_URL if self.source_url is None else SOURCE_URL
+
     def require_login(self) -> None:
         """Make sure that there is a token or a whole login.
 
@@ -329,6 +350,21 @@ class Settings(BaseSettings):
             )
         if missing:
             raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
+
+
+def _found(
+    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *given: Given
+) -> dict[str, tuple[Any, Given]]:
+    """Return each setting's value and the first place that sets it, by the setting's name."""
+    places = (
+        *given,
+        Given(source="the environment", origin="the environment", values=environment()),
+        Given(source=_DOTENV, origin=_DOTENV, values=dotenv()),
+    )
+    found: dict[str, tuple[Any, Given]] = {}
+    for place in reversed(places):
+        found |= {name: (value, place) for name, value in _with_no_other(place.values)}
+    return found
 
 
 def wrong(error: ValidationError, source: str | None) -> UsageError:
@@ -380,9 +416,21 @@ def _variable(field: str) -> str:
     return _PREFIX + field.upper()
 
 
-def _bare(variable: str) -> str:
-    """What a name comes down to for one who types it wrong."""
-    return variable.removeprefix(_PREFIX).replace("_", "")
+def _require_no_misspelt(
+    misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, Given]]
+) -> None:
+    lines = [
+        f"{name} is not a setting, did you mean {meant}?"
+        for name, meant in misspelt.items()
+        if not _is_set(meant, found)
+    ]
+    if lines:
+        raise UsageError(f"{' '.join(lines)} Rename or unset it")
+
+
+def _is_set(variable: str, found: Mapping[str, tuple[Any, Given]]) -> bool:
+    value, _ = found.get(variable.removeprefix(_PREFIX).lower(), (None, None))
+    return value is not None
 
 
 def _in_our_words(field: str, message: str) -> str:

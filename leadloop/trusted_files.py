@@ -17,6 +17,50 @@ _ROOT = 0
 _ELSEWHERE = "or work in another directory"
 
 
+def read_trusted(path: Path) -> str | None:
+    """Return the text of a file that is trusted as `require_trusted` says; None if it is missing.
+
+    The owner and the mode are those of the open file: another one that is put in its place between
+    check and use is not read.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+        UsageError: it is not trusted.
+    """
+    require_trusted(path)
+    try:
+        file = path.open(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    with file:
+        _require_trusted_status(path, os.fstat(file.fileno()))
+        return file.read()
+
+
+def require_private_directory() -> None:
+    """Refuse a working directory in which everybody may put files, or that another user owns.
+
+    Prefect looks there for settings again and again, so a check of the files themselves would not
+    last. Root may work in a directory of any user, whose files it then trusts; a group that shares
+    the directory is trusted not to race with us.
+
+    Raises:
+        UsageError: others own the directory or may write it.
+    """
+    here = Path().absolute()
+    status = here.stat()
+    if status.st_uid not in _trusted_owners():
+        who = f"belongs to {describe_user(status.st_uid)}"
+    elif status.st_mode & stat.S_IWOTH:
+        who = f"may be written by everybody (mode {stat.S_IMODE(status.st_mode):04o})"
+    else:
+        return
+    raise UsageError(
+        f"{here} {who}, who could put settings there for you: run this in a directory of your own"
+    )
+
+
 def require_trusted(path: Path) -> None:
     """Refuse a file or directory that others than we, root and its owner's own group may change.
 
@@ -35,8 +79,12 @@ def require_trusted(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be looked at: {error.strerror}") from None
     _require_trusted_owner(path, link)
-    _require_trusted_owner(path, target)
-    _require_not_writable(path, target)
+    _require_trusted_status(path, target)
+
+
+def _require_trusted_status(path: Path, status: os.stat_result) -> None:
+    _require_trusted_owner(path, status)
+    _require_not_writable(path, status)
 
 
 def _require_trusted_owner(path: Path, status: os.stat_result) -> None:
@@ -44,8 +92,8 @@ def _require_trusted_owner(path: Path, status: os.stat_result) -> None:
         us = os.geteuid()
         chown = "chown -h" if stat.S_ISLNK(status.st_mode) else "chown"
         raise UsageError(
-            f"{path.absolute()} belongs to {_user(status.st_uid)}, and leadloop runs as"
-            f" {_user(us)}: if you trust what is in it, `{chown} {us}` it, {_ELSEWHERE}"
+            f"{path.absolute()} belongs to {describe_user(status.st_uid)}, and leadloop runs as"
+            f" {describe_user(us)}: if you trust what is in it, `{chown} {us}` it, {_ELSEWHERE}"
         )
 
 
@@ -60,28 +108,48 @@ def _trusted_owners() -> Set[int]:
 
 
 def _require_not_writable(path: Path, status: os.stat_result) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & stat.S_IWOTH:
-        who, bits = "everybody", "go-w"
-    elif mode & stat.S_IWGRP and not _is_own_group(status.st_uid, status.st_gid):
-        who, bits = f"the group {_group_name(status.st_gid) or status.st_gid}", "g-w"
-    else:
-        return
-    raise UsageError(
-        f"{path.absolute()} may be written by {who} (mode {mode:04o}): if you trust what is in it,"
-        f" `chmod {bits}` it, {_ELSEWHERE}"
-    )
+    writers = _writers(status)
+    if writers is not None:
+        mode = stat.S_IMODE(status.st_mode)
+        bits = "go-w" if mode & stat.S_IWOTH else "g-w"
+        raise UsageError(
+            f"{path.absolute()} may be written by {writers} (mode {mode:04o}): if you trust what is"
+            f" in it, `chmod {bits}` it, {_ELSEWHERE}"
+        )
+
+
+def _writers(status: os.stat_result) -> str | None:
+    """Say who may write a file beside its owner; None: nobody else."""
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_uid, status.st_gid):
+        return f"the group {_group_name(status.st_gid) or status.st_gid}"
+    return None
 
 
 def _is_own_group(uid: int, gid: int) -> bool:
-    """Return whether a group is its user's alone by custom: the same id, or the same name.
+    """Return whether a group is its user's alone: named like the user, and without other members.
 
-    So it is where every user has a group of their own, and umask 002 is usual.
+    So it is where every user has a group of their own, and umask 002 is usual. The id counts as a
+    name, for ids that the machine does not know.
     """
-    return uid == gid or (_user_name(uid) is not None and _user_name(uid) == _group_name(gid))
+    name = _user_name(uid)
+    if uid != gid and (name is None or name != _group_name(gid)):
+        return False
+    return _members(gid) <= {name} and all(
+        user.pw_uid == uid for user in pwd.getpwall() if user.pw_gid == gid
+    )
 
 
-def _user(uid: int) -> str:
+def _members(gid: int) -> Set[str]:
+    try:
+        return set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        return set()
+
+
+def describe_user(uid: int) -> str:
+    """Return a user's name and id."""
     name = _user_name(uid)
     return f"uid {uid}" if name is None else f"{name} (uid {uid})"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from prefect.blocks.core import Block
+from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from leadloop.core.errors import UsageError
@@ -90,12 +91,18 @@ class RunSettings(BaseModel):
 
 
 def settled(told: RunSettings | None) -> Settings:
-    """The settings of a run: its parameters, then its blocks, then the environment.
+    """Resolve the settings of a run: its parameters, then its blocks, then the environment.
+
+    Variables that look like settings and are none are warned about in the run's log.
 
     Raises:
         UsageError: a value is wrong, or there is no block of that name.
     """
-    return Settings.load(*given(told))
+    sources = given(told)
+    settings = Settings.load(*sources)
+    for line in Settings.take_warnings(*sources):
+        get_run_logger().warning(line)
+    return settings
 
 
 def given(told: RunSettings | None) -> list[Given]:

@@ -5,6 +5,7 @@ list fail, the list is halved down to that lead, and all others are confirmed in
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from db import forgetting, leads, opt_outs
 from leadloop.client.errors import ApiError, Refused, Resend, Stopped, TooLarge
@@ -13,7 +14,7 @@ from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, halve
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
 from leadloop.core.receipts import vendors_words, words
-from leadloop.core.verdicts import Failure, may_blame_content
+from leadloop.core.verdicts import UNREADABLE, Failure, may_blame_content
 from tasks.doubts import Doubts
 from tasks.refusals import MOST_ALIKE, Refusals
 from tasks.retrying import Patience, pause_before_retry, step, try_later
@@ -51,6 +52,8 @@ class Disable:
         self._refusals = Refusals()
         self._tried: list[str] = []
         self._unsure: list[str] = []
+        # Lists of which a part fails, each with all the leads that it began with.
+        self._failing: dict[Isolation, list[str]] = {}
         self._set_aside_count = 0
         self._has_answered = False
         self._has_campaign = False
@@ -99,19 +102,26 @@ class Disable:
 
     def _cancel_unsent(self) -> None:
         campaign_id = self.run.campaign.campaign_id
+        self.run.place.database.insist(lambda c: leads.date_unanswered(c, campaign_id))
         cancelled = self.run.place.database.insist(lambda c: opt_outs.cancel_unsent(c, campaign_id))
         self._count(cancelled=cancelled)
 
     def _send_up_to(self, most: int) -> bool:
-        """Those that wait, then those that have failed and are due again."""
+        """Send what waits, then what has failed and is due again; isolate last what failed now.
+
+        After each failure of an isolation the turn ends: the vendor may hang on it, and other
+        campaigns have opt-outs too.
+        """
         for _ in range(most):
             if due := self._due("requested"):
-                self._send(due, max_failures=MAX_FAILURES)
+                self._send(Isolation(due))
             elif due := self._due("failed"):
                 # Suspected already: no failure of theirs is taken for noise.
-                self._send(due, max_failures=1)
-            else:
+                self._send(Isolation(due, max_failures=1))
+            elif not self._failing:
                 return False
+            elif not self._isolate():
+                return True
         return True
 
     def _due(self, status: str) -> list[str]:
@@ -121,27 +131,42 @@ class Disable:
                 campaign_id=self.run.campaign.campaign_id,
                 status=status,
                 most=self._batch_size,
-                tried=[*self._tried, *self._unsure],
+                tried=[*self._tried, *self._unsure, *chain(*self._failing.values())],
             )
 
-    def _send(self, lead_ids: Sequence[str], *, max_failures: int) -> None:
-        """Disable these; those on which the vendor fails by themselves are set aside.
+    def _send(self, isolation: Isolation) -> None:
+        """Disable these; where that fails, they are isolated once the others have been sent."""
+        lead_ids = list(isolation.next_list)
+        if not self._advance(isolation):
+            self._failing[isolation] = lead_ids
+
+    def _isolate(self) -> bool:
+        """Go on with the first list that failed, up to its next failure. False where it failed."""
+        isolation = next(iter(self._failing))
+        if isolation.failures:
+            pause_before_retry(isolation.failures)
+        if not self._advance(isolation):
+            return False
+        del self._failing[isolation]
+        return True
+
+    def _advance(self, isolation: Isolation) -> bool:
+        """Send lists until one fails (False) or all are done; set aside those that are accused.
 
         Raises:
             ApiError: a failure that is not about these leads.
             RunError: the vendor fails on everything.
         """
-        isolation = Isolation(lead_ids, max_failures=max_failures)
-        failure = ""
         while isolation.next_list or isolation.needs_probe:
             if isolation.needs_probe:
-                self._probe(isolation, failure)
-            else:
-                failure = self._send_list(isolation, failure)
-        self._set_aside(isolation.accuse_rest(), failure)
+                self._probe(isolation)
+            elif not self._send_list(isolation):
+                return False
+        self._set_aside(isolation.accuse_rest(), isolation.reason)
+        return True
 
-    def _send_list(self, isolation: Isolation, failure: str) -> str:
-        """Send the next list and record what came of it. Return the last failure in words."""
+    def _send_list(self, isolation: Isolation) -> bool:
+        """Send the next list and record what came of it. False where it failed."""
         lead_ids = isolation.next_list
         try:
             reading = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
@@ -150,22 +175,19 @@ class Disable:
                 self._require_campaign()
             self._narrow_down(isolation, error)
         except ApiError as error:
-            if error.answer.status == 404:
-                self._require_campaign()
             if not may_blame_content(error.answer):
                 raise
-            failure = str(error.answer)
-            isolation.record_failure()
-            if isolation.failures:
-                pause_before_retry(isolation.failures)
-            elif error.answer.failure is Failure.NO_ANSWER and not self._has_answered:
+            isolation.record_failure(str(error.answer))
+            is_silent = error.answer.failure is Failure.NO_ANSWER
+            if is_silent and not isolation.failures and not self._has_answered:
                 # Each try that is not answered takes a minute: see that anything is, before more.
                 self._retry_failing(self._read_campaign)
+            return False
         else:
             self._has_answered = True
             self._record(lead_ids, reading.refused)
-            self._set_aside(isolation.record_success(), failure)
-        return failure
+            self._set_aside(isolation.record_success(), isolation.reason)
+        return True
 
     def _narrow_down(self, isolation: Isolation, error: Refused) -> None:
         """Split a list that the vendor refuses in words of its own."""
@@ -182,7 +204,7 @@ class Disable:
         else:
             isolation.replace(halve(lead_ids))
 
-    def _probe(self, isolation: Isolation, failure: str) -> None:
+    def _probe(self, isolation: Isolation) -> None:
         """See that the vendor works for something unsuspected, and accuse the suspects then.
 
         A disable that it has confirmed before, sent again, is the proof. Where there is none, a
@@ -198,10 +220,11 @@ class Disable:
         try:
             if confirmed is not None:
                 self._retry_failing(lambda: self.run.place.api.disable(campaign_id, [confirmed]))
+                self._has_answered = True
             else:
                 self._retry_failing(self._read_campaign)
                 if len(isolation.suspects) >= MAX_SUSPECTS:
-                    raise self._outage(failure)
+                    raise self._outage(isolation.reason)
                 if isolation.next_list:
                     isolation.keep_suspects()
                     return
@@ -210,7 +233,7 @@ class Disable:
                 lambda c: opt_outs.postpone(c, campaign_id, isolation.suspects)
             )
             raise
-        self._set_aside(isolation.record_probe_success(), failure)
+        self._set_aside(isolation.record_probe_success(), isolation.reason)
 
     def _retry_failing(self, request: Callable[[], object]) -> None:
         """Send a request that is not suspected, up to MAX_FAILURES times.
@@ -250,7 +273,8 @@ class Disable:
         try:
             self._read_campaign()
         except Stopped as error:
-            if error.answer.status == 404:
+            # A page in HTML is anybody's word, and an address that is wrong.
+            if error.answer.status == 404 and error.answer.body is not UNREADABLE:
                 raise _CampaignUnknown from None
             raise
         self._has_campaign = True
@@ -259,14 +283,16 @@ class Disable:
         self.run.place.api.everything(self.run.campaign.campaign_id, page=1, page_size=1)
 
     def _fail_all(self) -> bool:
-        """Mark all that are due `failed`, to be tried again in a day."""
+        """Mark all that are due `failed`, to be tried again at least daily."""
+        self._failing.clear()
         campaign_id = self.run.campaign.campaign_id
         failed = self.run.place.database.insist(
-            lambda c: opt_outs.fail_all(c, campaign_id, _CAMPAIGN_UNKNOWN)
+            lambda c: opt_outs.fail_all(c, campaign_id, _CAMPAIGN_UNKNOWN, most_tries=MOST_TRIES)
         )
         self._count(failed=failed)
         self.run.place.log.warning(
-            "campaign %s: %s, so %d opt-outs cannot be confirmed; they are tried again daily",
+            "campaign %s: %s, so %d opt-outs cannot be confirmed; they are tried again, at least"
+            " daily",
             *(campaign_id, _CAMPAIGN_UNKNOWN, failed),
         )
         return False
@@ -312,11 +338,18 @@ class Disable:
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in refused]
         database = self.run.place.database
-        disabled = database.insist(lambda c: opt_outs.confirm(c, campaign_id, confirmed))
+        settle_s = self.run.campaign.settle_s
+        disabled = database.insist(
+            lambda c: opt_outs.confirm(c, campaign_id, confirmed, settle_s=settle_s)
+        )
         reasons = self._in_the_vendors_words(refused)
         with database.begin() as connection:
             failed = opt_outs.refuse(
-                connection, campaign_id=campaign_id, reasons=reasons, most_tries=MOST_TRIES
+                connection,
+                campaign_id=campaign_id,
+                reasons=reasons,
+                most_tries=MOST_TRIES,
+                settle_s=settle_s,
             )
         self._tried += reasons
         if disabled < len(confirmed):
@@ -358,7 +391,12 @@ class Disable:
         """
         tried, self._tried = self._tried, []
         with self.run.place.database.begin() as connection:
-            again = opt_outs.still_requested(connection, self.run.campaign.campaign_id, tried)
+            again = opt_outs.still_requested(
+                connection,
+                self.run.campaign.campaign_id,
+                tried,
+                settle_s=self.run.campaign.settle_s,
+            )
         if again:
             raise self._again(again)
 

@@ -71,6 +71,7 @@ class Doubts:
     def _due(self, most: int, opted_out: bool) -> Sequence[Doubt]:
         campaign = self._run.campaign
         with self._run.place.database.begin() as connection:
+            leads.date_unanswered(connection, self._campaign_id)
             return leads.in_doubt(
                 connection,
                 run=Doubter(

@@ -32,7 +32,9 @@ def opened_reader(settings: Settings, database: Database) -> Iterator[Database]:
     Raises:
         UsageError: LEADLOOP_SOURCE_URL names another database.
     """
-    with Database(settings.require_source_url(), connections=1) as reader:
+    with Database(
+        settings.require_source_url(), connections=1, setting=settings.source_variable
+    ) as reader:
         if settings.source_url is not None:
             source.require_same_database(reader, database)
         yield reader
@@ -72,7 +74,8 @@ class Taker:
             # Read in our turn: who reads first would otherwise write last.
             self._wait_turn(connection)
             copy_source(reader, connection, self._campaign)
-            differences = taking.compare(connection, self._campaign.campaign_id)
+            with source.troubles(self._campaign), place.database.plainly():
+                differences = taking.compare(connection, self._campaign.campaign_id)
             self._warn(differences)
             taken = self._apply(connection, differences)
         place.log.info(

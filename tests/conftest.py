@@ -22,7 +22,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from db.database import Database
 from db.schema import migrate
-from leadloop import embedded, prefect_server
+from leadloop import embedded, postgres_store, prefect_server
 from leadloop.sandbox import Handle, Rules, running
 
 _TEMPLATE = "leadloop_template"
@@ -46,6 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("counts, not times")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the data of embedded Postgres servers that tests began in their temporary folders."""
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    if factory._basetemp is not None:
+        postgres_store.remove_temporary(factory._basetemp)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: else the last module keeps one process at work alone."""
     items.sort(key=lambda item: item.get_closest_marker("servers") is None)
@@ -54,10 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of one embedded Postgres for the whole session; it holds a migrated template."""
-    with (
-        tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
-        embedded.running(Path(directory) / "pg") as url,
-    ):
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="leadloop-tests-"))
+        stack.callback(postgres_store.remove_temporary, Path(directory))
+        url = stack.enter_context(embedded.running(Path(directory) / "pg"))
         # No test pulls the plug, and a new database a test is a lot to write through.
         _as_superuser(url, "ALTER SYSTEM SET fsync = off")
         # Whoever waits for a lock that nobody gives up fails its test instead of hanging it.

@@ -1,5 +1,6 @@
 """A Postgres of one test's own, over TCP, that the test may stop and start again."""
 
+import os
 import shutil
 import signal
 import socket
@@ -37,6 +38,7 @@ class OwnPostgres:
                 [*launch.command, *over_tcp],
                 env=dict(launch.environment),
                 cwd=self._directory,
+                pass_fds=launch.inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -44,6 +46,8 @@ class OwnPostgres:
                 group=group,
                 extra_groups=None if user is None else [],
             )
+        for descriptor in launch.inherited:
+            os.close(descriptor)
         self._wait()
 
     def stop(self) -> None:

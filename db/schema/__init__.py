@@ -37,8 +37,8 @@ _REPLACEABLE = ("triggers", "views", "comments")
 
 # A lead's id without the case of ASCII letters, blanks and invisible characters (Unicode's
 # separators, format and control characters, fillers, tags); in the default collation, as the index
-# of ids is. Written out where it is used, not a function: whoever inserts a lead would need the right
-# to execute it.
+# of ids is. Written out where it is used, not a function: whoever inserts a lead would need the
+# right to execute it.
 _FOLDED = (
     r"(lower(regexp_replace(\1, '[\\u0001-\\u0020\\u007f-\\u00a0\\u00ad\\u034f\\u061c\\u115f\\u1160"
     r"\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800"

@@ -6,6 +6,8 @@ no file can go stale. In the server's directory:
     door.lock    held for the moment of coming in or going out: one at a time
     users.lock   shared by every user for as long as it lives
     alive.lock   handed down to the server itself: it is free when the server is gone
+    supervisor.pid  the process group to kill where the supervisor itself was killed; not in
+                 alive.lock, which a server that runs as another user can write
     server.json  what later users need to know, a password too: only its owner may read it; it
                  counts only while alive.lock is held
 
@@ -29,6 +31,7 @@ from typing import IO
 
 from leadloop.borrowed import supervisor
 
+_PID_FILE = "supervisor.pid"
 _SUPERVISOR_KILLS_AFTER_S = 15.0
 _LAST_ONE_OUT_WAITS_S = _SUPERVISOR_KILLS_AFTER_S + 5.0
 
@@ -74,8 +77,8 @@ def borrow(directory: Path, launch: Callable[[], Launch]) -> Iterator[Borrowed]:
     Raises:
         OSError: the directory cannot be used.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "users.lock").open("a") as users:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open_own(directory / "users.lock") as users:
         with _locked(directory / "door.lock"):
             # Waits where a supervisor is just ending the server of users that were killed.
             fcntl.flock(users, fcntl.LOCK_SH)
@@ -90,7 +93,7 @@ def borrow(directory: Path, launch: Callable[[], Launch]) -> Iterator[Borrowed]:
 def _start(directory: Path, launch: Launch) -> Mapping[str, str]:
     facts = dict(launch.facts)
     write_private(directory / "server.json", json.dumps(facts))
-    with _locked(directory / "alive.lock") as alive, launch.log.open("ab") as log:
+    with _locked(directory / "alive.lock") as alive, open_own(launch.log) as log:
         process = subprocess.Popen(
             # Isolated and without site-packages: it starts in 20 ms and is in nobody's way.
             [sys.executable, "-I", "-S", supervisor.__file__, _order(directory, launch)],
@@ -104,8 +107,7 @@ def _start(directory: Path, launch: Launch) -> Mapping[str, str]:
         )
         for descriptor in launch.inherited:
             os.close(descriptor)
-        alive.truncate(0)
-        alive.write(str(process.pid))
+        write_private(directory / _PID_FILE, str(process.pid))
     # It may end long before we do, or long after: nothing here waits for it, so no zombie either.
     threading.Thread(target=process.wait, name="reaper", daemon=True).start()
     return facts
@@ -143,7 +145,7 @@ def _wait_until_gone(directory: Path) -> None:
     while _is_alive(directory):
         if time.monotonic() > deadline:
             # Only a supervisor that was killed itself leaves this to us.
-            _kill_group(int((directory / "alive.lock").read_text()))
+            _kill_group(int((directory / _PID_FILE).read_text()))
             return
         time.sleep(0.02)
 
@@ -154,7 +156,7 @@ def _kill_group(leader: int) -> None:
 
 
 def _is_alive(directory: Path) -> bool:
-    with (directory / "alive.lock").open("a") as alive:
+    with open_own(directory / "alive.lock") as alive:
         try:
             fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -165,9 +167,20 @@ def _is_alive(directory: Path) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[str]]:
     """Hold the exclusive lock of a file; closing it lets go, unless a child has inherited it."""
-    with path.open("a") as file:
+    with open_own(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
+
+
+def open_own(path: Path) -> IO[str]:
+    """Open a file to append to it, made if missing; refuse a symbolic link.
+
+    Root may work in a directory of another user, who could have it write to any file.
+
+    Raises:
+        OSError: it cannot be opened, or is a link (ELOOP).
+    """
+    return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600))
 
 
 def write_private(path: Path, text: str) -> None:

@@ -50,7 +50,7 @@ def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def _stop_when_unused(server: subprocess.Popen[bytes], order: dict[str, Any]) -> None:
-    with Path(order["users_lock"]).open("a") as users:
+    with Path(order["users_lock"]).open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
         server.send_signal(order["stop_signal"])
         try:

@@ -27,7 +27,7 @@ class _Commands(TyperGroup):
         """Find the command, and look at the working directory before it begins."""
         name, command, rest = super().resolve_command(ctx, args)
         if name != "sandbox" and "--help" not in rest:
-            require_trusted_directory()
+            require_trusted_directory(str(name))
         return name, command, rest
 
 

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from db import campaigns, watermarks
 from db.database import Database
-from db.source import find, probe, reads_ours
+from db.source import find, probe, roles_that_reach_ours
 from leadloop.cli import stage
 from leadloop.client.api import Page
 from leadloop.client.errors import ApiError
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
+from leadloop.postgres_store import list_orphans
 from leadloop.settings import Given, Settings
 from tasks.source import opened_reader
 from tasks.vendor import reached
@@ -70,6 +71,7 @@ def examine(block: str | None = None) -> list[Finding]:
         read = None if given is None else findings.look("settings", lambda: _read(stack, given))
         if read is not None:
             _examine_with(*read, findings, stack)
+    findings += _list_orphans()
     address = findings.look("Prefect", _ask_prefect)
     if address is not None:
         findings.append(_open_server(address))
@@ -101,6 +103,25 @@ def _examine_with(
         findings.look("clock", lambda: _compare_clocks(database, page))
 
 
+def _list_orphans() -> list[Finding]:
+    """Name data of root's embedded Postgres whose directory cannot be found."""
+    name = "embedded data"
+    try:
+        orphans = list_orphans() if os.geteuid() == 0 else []
+    except (OSError, LeadloopError) as error:
+        return [Finding(name=name, ok=False, said=str(error))]
+    return [
+        Finding(
+            name=name,
+            ok=True,
+            warns=True,
+            said=f"{orphan.folder} holds {orphan.size / 1e6:,.0f} MB of {orphan.home}, which is not"
+            f" there: unless it is unmounted or in another container, rm -r {orphan.folder}",
+        )
+        for orphan in orphans
+    ]
+
+
 def _load(block: str) -> tuple[str, list[Given]]:
     _ask_prefect()
     from tasks.blocks import RunSettings, given
@@ -115,7 +136,7 @@ def _read(stack: ExitStack, given: Sequence[Given]) -> tuple[str, tuple[Settings
     # The embedded Postgres's own URL is in the environment as soon as it runs.
     origins = _origins(given)
     settings = stack.enter_context(stage.settings_with_database(*given))
-    stage.require_url(settings)
+    stage.require_urls(settings)
     said = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
     return f"{said}. {origins}", (settings, embedded)
 
@@ -158,14 +179,14 @@ def _examine_reader(settings: Settings, database: Database) -> Finding:
     name = "login for sources"
     try:
         with opened_reader(settings, database) as reader:
-            reads_leadloop = reads_ours(reader)
+            roles = roles_that_reach_ours(reader)
     except LeadloopError as error:
         return Finding(name=name, ok=False, said=str(error))
-    if reads_leadloop:
+    if roles:
         said = (
-            "what a source's view calls runs with a login that may read leadloop's tables: set"
-            " LEADLOOP_SOURCE_URL to one that may read the sources alone, unless all who can change"
-            " them are trusted (docs/how-to/bring-your-own-table.md)"
+            "what a source's view calls runs with a login that can read leadloop's tables, as"
+            f" {', '.join(roles)}: set LEADLOOP_SOURCE_URL to one that may read the sources alone,"
+            " unless all who can change them are trusted (docs/how-to/bring-your-own-table.md)"
         )
         return Finding(name=name, ok=True, said=said, warns=True)
     return Finding(name=name, ok=True, said="it may read nothing of leadloop's")

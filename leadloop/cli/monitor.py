@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.database import InvalidUrl, normalised
 from leadloop import borrowed
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
-from leadloop.settings import Settings
+from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
 _READY_WITHIN_S = 120.0
@@ -33,12 +32,13 @@ def serve(host: str, port: int, refresh_s: float) -> None:
         UsageError: Streamlit is not installed, a setting is wrong, or the port is taken.
     """
     _require_installed()
-    with _database_url() as url:
+    with _database_url() as (url, setting):
         # Seconds to import: not before what is wrong has been said.
         from leadloop.monitor import given, server
 
         looked_at = given.Given(
             database_url=url,
+            database_setting=setting,
             prefect_url=given.prefect_page(dict(os.environ)),
             refresh_s=refresh_s,
         )
@@ -109,22 +109,19 @@ def _require_installed() -> None:
 
 
 @contextmanager
-def _database_url() -> Iterator[str]:
-    """The login for the page; where none is named, that of the runs."""
-    own = Settings.load().monitor_database_url
+def _database_url() -> Iterator[tuple[str, str]]:
+    """Yield the URL of the page's login, else that of the runs, and the variable that names it."""
+    own = stage.load_settings().monitor_database_url
     if own is not None:
-        yield _sound("LEADLOOP_MONITOR_DATABASE_URL", own.get_secret_value())
+        yield _sound(own.get_secret_value(), MONITOR_DATABASE_URL)
         return
     with stage.settings_with_database() as settings:
-        yield _sound("LEADLOOP_DATABASE_URL", settings.require_database_url())
+        yield _sound(settings.require_database_url(), DATABASE_URL)
 
 
-def _sound(name: str, url: str) -> str:
-    try:
-        normalised(url)
-    except InvalidUrl as error:
-        raise UsageError(f"{name} is wrong: {error}") from None
-    return url
+def _sound(url: str, setting: str) -> tuple[str, str]:
+    stage.require_sound_url(url, setting)
+    return url, setting
 
 
 def _tell(url: str) -> None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from db.campaigns import chosen, every
-from db.database import Connection, Database, DatabaseError, InvalidUrl, normalised
+from db.database import Connection, Database, DatabaseError, InvalidUrl, require_url
 from db.schema import require_current
+from leadloop.borrowed import open_own
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.postgres_store import NOTE
-from leadloop.settings import EMBEDDED, Given, Settings
+from leadloop.settings import DATABASE_URL, EMBEDDED, Given, Settings
+from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
     from leadloop.prefect_server import Borrowed
@@ -28,13 +30,17 @@ HOME = Path(".leadloop")
 EMBEDDED_PLACE = f"embedded Postgres in ./{HOME}"
 
 _EMBEDDED_DATA = HOME / "pg"
-_URL = "LEADLOOP_DATABASE_URL"
 
 Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
 
 def make_home() -> Path:
-    """Return `.leadloop`, made with access for us alone where it is missing."""
+    """Return `.leadloop`, made with access for us alone where it is missing.
+
+    Raises:
+        UsageError: others may write the working directory, and put another one in its place.
+    """
+    require_private_directory()
     with suppress(OSError):  # what is made in it next says why it cannot be
         HOME.mkdir(mode=0o700, exist_ok=True)
     return HOME
@@ -50,7 +56,7 @@ def settings_with_database(*given: Given) -> Iterator[Settings]:
     Raises:
         UsageError: a setting is wrong, no database is named, or the embedded Postgres cannot run.
     """
-    settings = Settings.load(*given)
+    settings = load_settings(*given)
     if settings.database_url is None:
         raise _no_database_url()
     if not settings.is_embedded:
@@ -59,6 +65,18 @@ def settings_with_database(*given: Given) -> Iterator[Settings]:
     print(f"leadloop: {EMBEDDED_PLACE}", file=sys.stderr)
     with embedded_database():
         yield Settings.load(*given)
+
+
+def load_settings(*given: Given) -> Settings:
+    """Load the settings; warn on stderr about variables that look like settings and are none.
+
+    Raises:
+        UsageError: a setting is wrong.
+    """
+    settings = Settings.load(*given)
+    for line in Settings.take_warnings(*given):
+        print(f"leadloop: {line}", file=sys.stderr)
+    return settings
 
 
 @contextmanager
@@ -74,20 +92,20 @@ def embedded_database() -> Iterator[None]:
 
     make_home()
     with embedded.running(_EMBEDDED_DATA) as url:
-        before = os.environ.get(_URL)
-        os.environ[_URL] = url
+        before = os.environ.get(DATABASE_URL)
+        os.environ[DATABASE_URL] = url
         try:
             yield
         finally:
-            del os.environ[_URL]
+            del os.environ[DATABASE_URL]
             if before is not None:
-                os.environ[_URL] = before
+                os.environ[DATABASE_URL] = before
 
 
 def _no_database_url() -> UsageError:
     line = (
-        f"{_URL} is not set: write postgresql://user@host:5432/database, or `{EMBEDDED}` for a"
-        " throw-away Postgres in this directory"
+        f"{DATABASE_URL} is not set: write postgresql://user@host:5432/database, or `{EMBEDDED}`"
+        " for a throw-away Postgres in this directory"
     )
     if _EMBEDDED_DATA.exists():
         line += f" ({_EMBEDDED_DATA} holds data of one from before: `{EMBEDDED}` opens it again)"
@@ -103,8 +121,8 @@ def directory_of_its_own(name: str) -> Iterator[None]:
     """
     directory = make_home() / name
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open_own(directory / "lock")
     except OSError as error:
         raise cannot_write(error, name) from None
     with lock, chdir(directory):
@@ -155,7 +173,7 @@ def database(settings: Settings, *, ready: bool = True) -> Iterator[Database]:
         UsageError: it is not there, or not as it must be.
         DatabaseError: trouble in the block.
     """
-    require_url(settings)
+    require_urls(settings)
     opened = Database(settings.require_database_url(), connections=2)
     with opened:
         try:
@@ -167,16 +185,30 @@ def database(settings: Settings, *, ready: bool = True) -> Iterator[Database]:
         yield opened
 
 
-def require_url(settings: Settings) -> None:
-    """See that the database's URL is one.
+def require_urls(settings: Settings) -> None:
+    """Check that LEADLOOP_DATABASE_URL, and LEADLOOP_SOURCE_URL where it is set, are URLs.
 
     Raises:
-        UsageError: it is not.
+        UsageError: one of them is not.
+    """
+    require_sound_url(settings.require_database_url(), DATABASE_URL)
+    require_sound_url(settings.require_source_url(), settings.source_variable)
+
+
+def require_sound_url(url: str, setting: str) -> None:
+    """Check the URL of a database.
+
+    Args:
+        url: what is checked.
+        setting: the variable that it comes from, for the message.
+
+    Raises:
+        UsageError: it is not a URL of Postgres.
     """
     try:
-        normalised(settings.require_database_url())
+        require_url(url, setting)
     except InvalidUrl as error:
-        raise UsageError(f"{_URL} is wrong: {error}") from None
+        raise UsageError(str(error)) from None
 
 
 def check(settings: Settings, campaigns: Sequence[str], *, choose: Choose = chosen) -> list[str]:

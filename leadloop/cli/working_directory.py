@@ -1,28 +1,55 @@
 """What every command requires of the directory that it is run in."""
 
 import os
+import stat
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from leadloop.cli.stage import HOME
-from leadloop.trusted_files import require_trusted
+from leadloop.core.errors import UsageError
+from leadloop.trusted_files import describe_user, require_private_directory, require_trusted
+
+#: Commands that import neither Prefect nor Streamlit. The others also read settings of the
+#: working directory that we cannot check at the moment of use.
+_READ_OUR_SETTINGS_ONLY = {
+    "forget",
+    "init",
+    "load",
+    "metrics",
+    "pause",
+    "requeue",
+    "resume",
+    "status",
+}
 
 
-def require_trusted_directory() -> None:
+def require_trusted_directory(command: str) -> None:
     """Refuse settings that another user controls, and make `.leadloop` accessible to us alone.
 
-    To be called before Prefect is imported: it reads these files then.
+    To be called before Prefect is imported: it reads these files then. Says on stderr which files
+    of another user are used: root trusts the owner of its working directory.
 
     Raises:
-        UsageError: one of the files is not trusted.
+        UsageError: one of the files, or the directory, is not trusted.
     """
-    for name in (".env", "prefect.toml"):
-        require_trusted(Path(name))
+    if command not in _READ_OUR_SETTINGS_ONLY:
+        require_private_directory()
+    used = [path for path in _settings_files() if os.path.lexists(path)]
+    for path in used:
+        require_trusted(path)
+    if os.path.lexists(HOME):
+        _require_own_home()
+        used.append(HOME)
+    _report_foreign(used)
+
+
+def _settings_files() -> Iterator[Path]:
+    yield from (Path(".env"), Path("prefect.toml"), Path(".streamlit"))
     project = Path("pyproject.toml")
     if _configures_prefect(project):
-        require_trusted(project)
-    require_trusted(HOME)
-    _narrow(HOME)
+        yield project
 
 
 def _configures_prefect(project: Path) -> bool:
@@ -36,9 +63,39 @@ def _configures_prefect(project: Path) -> bool:
     return isinstance(tool, dict) and "prefect" in tool
 
 
-def _narrow(directory: Path) -> None:
-    """Deny everybody else access to a directory of ours."""
-    if directory.is_dir():
-        status = directory.stat()
-        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
-            directory.chmod(0o700)
+def _require_own_home() -> None:
+    """Deny everybody else access to a `.leadloop` of ours; refuse one that is not trusted."""
+    mode = HOME.stat().st_mode if _is_ours(HOME) else 0
+    if mode & stat.S_IWGRP and not mode & stat.S_IWOTH:
+        HOME.chmod(0o700)
+        _require_no_foreign_entries()
+    require_trusted(HOME)
+    if mode & 0o077:
+        HOME.chmod(0o700)
+
+
+def _is_ours(directory: Path) -> bool:
+    return directory.is_dir() and directory.stat().st_uid == os.geteuid()
+
+
+def _require_no_foreign_entries() -> None:
+    """Refuse what members of a group have put into `.leadloop` while they could write it."""
+    for path in HOME.rglob("*"):
+        owner = path.lstat().st_uid
+        if owner not in (0, os.geteuid()):
+            raise UsageError(
+                f"{path.absolute()} belongs to {describe_user(owner)}, in a directory that a group"
+                " could write: remove it, or work in another directory"
+            )
+
+
+def _report_foreign(used: list[Path]) -> None:
+    owners = {path: path.lstat().st_uid for path in used}
+    foreign = [path for path, owner in owners.items() if owner not in (0, os.geteuid())]
+    if foreign:
+        names = ", ".join(map(str, foreign))
+        owner = describe_user(owners[foreign[0]])
+        print(
+            f"leadloop: uses {names} of {owner}, who owns this directory and is trusted with it",
+            file=sys.stderr,
+        )

@@ -33,6 +33,8 @@ class Isolation:
         self._suspects: list[str] = []
         self._has_succeeded = False
         self._probe_at = 2
+        #: What the last failure was, in words for a person.
+        self.reason = ""
 
     @property
     def next_list(self) -> Sequence[str]:
@@ -68,8 +70,9 @@ class Isolation:
         self._close_list()
         return self.record_probe_success()
 
-    def record_failure(self) -> None:
+    def record_failure(self, reason: str) -> None:
         """Count a failure of the next list: send it again, halve it, or suspect its only item."""
+        self.reason = reason
         self._failures += 1
         if self._failures < self._max_failures:
             return

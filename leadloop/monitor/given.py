@@ -20,11 +20,13 @@ class Given:
 
     Args:
         database_url: a login that may act as `leadloop_reader`.
+        database_setting: the variable that the URL comes from, for messages.
         prefect_url: Prefect's page; None: runs have no link.
         refresh_s: seconds between two looks.
     """
 
     database_url: str
+    database_setting: str
     prefect_url: str | None
     refresh_s: float
 
@@ -64,15 +66,19 @@ def _since(days: int) -> datetime:
     return begins if days == 1 else begins.replace(hour=0)
 
 
+def _opened() -> Database:
+    return _database(given().database_url, given().database_setting)
+
+
 @cache
-def _database(url: str) -> Database:
-    return Database(url, connections=_CONNECTIONS)
+def _database(url: str, setting: str) -> Database:
+    return Database(url, connections=_CONNECTIONS, setting=setting)
 
 
-_standing = Looks(lambda: monitor.standing(_database(given().database_url)))
+_standing = Looks(lambda: monitor.standing(_opened()))
 _past = Looks(
     lambda campaign_ids, days: monitor.past(
-        _database(given().database_url), campaign_ids, None if days is None else _since(days)
+        _opened(), campaign_ids, None if days is None else _since(days)
     )
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from streamlit import config as streamlit_config
 from streamlit.starlette import App
 from streamlit.web import bootstrap
 
@@ -16,12 +17,15 @@ from leadloop.monitor.given import Given, give
 
 _SCRIPT = Path(__file__).with_name("page.py")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# They win over the files .streamlit/config.toml that a person may have.
 _OPTIONS = {
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
     "client.toolbarMode": "viewer",
     "logger.hideWelcomeMessage": True,
+    "logger.level": "info",
+    "secrets.files": [],
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
     "server.headless": True,
     "server.showEmailPrompt": False,
@@ -73,6 +77,9 @@ def serve(given: Given, host: str, port: int, on_ready: Callable[[str], None]) -
     """
     with _listener(host, port) as listener:
         give(given)
+        # .streamlit/ of the working directory or the home could set any option, and its secrets are
+        # put into the environment, where Postgres's client looks for a host.
+        streamlit_config.get_config_files = _find_no_files
         bootstrap.load_config_options({**_OPTIONS, "server.port": listener.getsockname()[1]})
         config = uvicorn.Config(
             App(_SCRIPT),
@@ -83,6 +90,11 @@ def serve(given: Given, host: str, port: int, on_ready: Callable[[str], None]) -
             timeout_graceful_shutdown=1,
         )
         _Server(config, lambda: on_ready(_url(listener))).run(sockets=[listener])
+
+
+def _find_no_files(file_name: str) -> list[str]:
+    """Stand in for Streamlit's search for `config.toml` and `secrets.toml`."""
+    return []
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -23,7 +23,7 @@ import requests
 
 from db import schema
 from db.database import Database
-from leadloop import embedded
+from leadloop import embedded, postgres_store
 from tests import books
 
 CAMPAIGN = "bench"
@@ -248,6 +248,7 @@ def staged(directory: Path) -> Iterator[Stage]:
         stage = Stage(database_url, prefect_url, directory)
         with stage.database:
             yield stage
+    postgres_store.remove_temporary(directory)
 
 
 @contextmanager

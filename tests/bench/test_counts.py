@@ -56,12 +56,14 @@ def test_a_lead_writes_few_records_to_the_log_of_postgres(database: Database) ->
 
     A few more are due to pages that are split or cleaned up.
     """
+    books.add_campaign(database)
     books.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
                VALUES ('push-leads', :campaign) RETURNING run_id"""
     ours = {"campaign": CAMPAIGN, "run": books.value(database, query, campaign=CAMPAIGN)}
     with database.session() as connection:
-        claimed = _records(connection, leads._CLAIM, **ours, claim=1, most=1000, after=0)
+        parameters = {**ours, "claim": 1, "most": 1000, "after": 0, "while_enabled": True}
+        claimed = _records(connection, leads._CLAIM, **parameters)
         sent = [
             row["lead_id"] for row in books.rows(database, "SELECT lead_id FROM leadloop.leads")
         ]

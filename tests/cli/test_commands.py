@@ -158,9 +158,18 @@ def test_a_load_that_is_stopped_says_so(
         ({"LEADLOOP_DATABASE_URL": ""}, ["load", "x", "--campaign", "C1"], "is not set"),
         ({"LEADLOOP_DATABASE_URL": ""}, ["status", "--json"], "is not set"),
         ({"LEADLOOP_DATABASE_URL": ""}, ["monitor"], "is not set"),
-        ({"LEADLOOP_DATABSE_URL": "x"}, ["status"], "did you mean LEADLOOP_DATABASE_URL?"),
+        (
+            {"LEADLOOP_DATABASE_URL": "", "LEADLOOP_DATABSE_URL": "pw"},
+            ["status"],
+            "LEADLOOP_DATABSE_URL is not a setting, did you mean LEADLOOP_DATABASE_URL?",
+        ),
         ({"LEADLOOP_BATCHSIZE": "5"}, ["poll"], "did you mean LEADLOOP_BATCH_SIZE?"),
-        ({"LEADLOOP_MONITOR_DATABASE_URL": "embedded"}, ["monitor"], "write postgresql://"),
+        (
+            {"LEADLOOP_MONITOR_DATABASE_URL": "embedded"},
+            ["monitor"],
+            "LEADLOOP_MONITOR_DATABASE_URL is wrong: not a URL; write postgresql://",
+        ),
+        ({"LEADLOOP_SOURCE_URL": "pw"}, ["status"], "LEADLOOP_SOURCE_URL is wrong: not a URL"),
         ({"LEADLOOP_DATABASE_URL": "postgres://u:pw@127.0.0.1:1/x"}, ["push"], "refused"),
         ({"LEADLOOP_DATABASE_URL": "postgres://u:x@pw/y@h/x"}, ["push"], "%40"),
         ({"PREFECT_API_URL": "http://[::1"}, ["push"], "PREFECT_API_URL is not a URL"),
@@ -193,6 +202,18 @@ def test_wrong_usage_is_one_line(
     assert ran.code == 2
     assert said in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+    assert "pw" not in ran.err
+
+
+def test_a_name_like_a_setting_that_is_set_is_a_warning(
+    leadloop: Leadloop, database: Database, prefect: str
+) -> None:
+    """The opt-outs are sent all the same; one line on stderr names both variables."""
+    books.add_campaign(database)
+    ran = leadloop("disable", LEADLOOP_TOKEN="pw", PREFECT_API_URL=prefect)
+    assert ran.code == 0
+    assert ran.err.count("LEADLOOP_TOKEN") == 1
+    assert "LEADLOOP_API_TOKEN is set" in ran.err
     assert "pw" not in ran.err
 
 
@@ -316,7 +337,7 @@ def test_a_ca_bundle_that_is_none_ends_a_run_at_its_start(
         ({"LEADLOOP_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, 1, ["database"]),
         ({"LEADLOOP_DATABASE_URL": "mysql://127.0.0.1:1/x"}, 2, ["settings"]),
         ({"LEADLOOP_DATABASE_URL": ""}, 2, ["settings"]),
-        ({"LEADLOOP_DATABSE_URL": "x"}, 2, ["settings"]),
+        ({"LEADLOOP_BATCHSIZE": "5"}, 2, ["settings"]),
     ],
 )
 def test_doctor_finds_what_is_wrong(

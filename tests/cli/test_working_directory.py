@@ -89,6 +89,66 @@ def test_root_in_a_mounted_checkout(leadloop: Leadloop, environment: Path) -> No
     ran = leadloop("doctor", "--json")
     settings = next(check for check in ran.last["checks"] if check["check"] == "settings")
     assert "page_size from .env" in settings["detail"]
+    assert f"uses .env of uid {_PERSON}, who owns this directory" in ran.err
+
+
+@as_root
+@pytest.mark.parametrize("command", ["push", "plan", "monitor", "doctor", "deploy", "demo"])
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_a_directory_in_which_others_may_put_settings(
+    leadloop: Leadloop, environment: Path, command: str, mode: int
+) -> None:
+    """Nobody can add a `prefect.toml` after the check: such a directory is refused, also /tmp."""
+    environment.chmod(mode)
+    os.chown(environment, 0, _PERSON)
+    ran = leadloop(command)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert f"{environment} may be written by" in ran.err
+    assert leadloop("status").code == 0
+    assert not (environment / ".leadloop").exists()
+    assert "may be written by" in leadloop("status", LEADLOOP_DATABASE_URL="embedded").err
+
+
+@as_root
+def test_streamlits_settings_of_another_user(leadloop: Leadloop, environment: Path) -> None:
+    """The page is not served beside a `.streamlit` that somebody else has put there."""
+    (environment / ".streamlit").mkdir()
+    os.chown(environment / ".streamlit", _OTHER, _OTHER)
+    ran = leadloop("monitor")
+    assert ran.code == 2
+    assert f"{environment / '.streamlit'} belongs to nobody" in ran.err
+
+
+@as_root
+def test_a_shared_group_loses_access(leadloop: Leadloop, environment: Path) -> None:
+    """A `.leadloop` that was made in a team's setgid folder is narrowed, not refused."""
+    home = environment / ".leadloop"
+    (home / "pg").mkdir(parents=True)
+    os.chown(home, 0, _PERSON)
+    home.chmod(0o2775)
+    assert leadloop("status").code == 0
+    assert home.stat().st_mode & 0o777 == 0o700
+    home.chmod(0o2775)
+    os.chown(home / "pg", _PERSON, _PERSON)
+    ran = leadloop("status")
+    assert ran.code == 2
+    assert f"{home / 'pg'} belongs to uid {_PERSON}" in ran.err
+
+
+@as_root
+@pytest.mark.parametrize("name", ["log", "alive.lock", "users.lock", "door.lock"])
+def test_a_link_in_place_of_a_log(leadloop: Leadloop, environment: Path, name: str) -> None:
+    """The owner of a mounted checkout cannot have root write to a file elsewhere."""
+    target = environment / "target"
+    target.write_text("precious")
+    (environment / ".leadloop" / "pg").mkdir(parents=True)
+    (environment / ".leadloop" / "pg" / name).symlink_to(target)
+    for path in (environment, environment / ".leadloop", environment / ".leadloop" / "pg"):
+        os.chown(path, _PERSON, _PERSON)
+    ran = leadloop("init", LEADLOOP_DATABASE_URL="embedded")
+    assert ran.code == 2
+    assert f"{name}: Too many levels of symbolic links" in ran.err
+    assert target.read_text() == "precious"
 
 
 @pytest.mark.parametrize(("mode", "code"), [(0o666, 2), (0o664, 0), (0o644, 0)])
@@ -108,7 +168,7 @@ def test_what_runs_keep_is_ours_alone(leadloop: Leadloop, environment: Path) -> 
     home = environment / ".leadloop"
     umask = os.umask(0o002)
     try:
-        leadloop("status", LEADLOOP_DATABASE_URL="")
+        leadloop("status", LEADLOOP_DATABASE_URL="embedded")
     finally:
         os.umask(umask)
     assert stat.S_IMODE(home.stat().st_mode) == 0o700

@@ -102,6 +102,18 @@ def test_a_database_that_is_not_there(url: str, said: str) -> None:
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_database_of_another_setting() -> None:
+    """The line names the setting that the URL comes from, wrong or right."""
+    with (
+        Database("postgresql://127.0.0.1:1/d", connections=1, setting="LEADLOOP_X") as database,
+        pytest.raises(DatabaseError, match=r"is LEADLOOP_X right\?"),
+        database.begin(),
+    ):
+        pass
+    with pytest.raises(InvalidUrl, match=r"^LEADLOOP_X is wrong: not a URL"):
+        Database("s3cret", connections=1, setting="LEADLOOP_X")
+
+
 def test_a_database_by_a_wrong_name(database_url: str) -> None:
     """It is told from a server that is down."""
     wrong = normalised(database_url).set(database="no_such")

@@ -22,7 +22,11 @@ def refuse(database: Database, lead_id: str) -> int:
     """The vendor refuses one; at most three tries."""
     with database.begin() as connection:
         return opt_outs.refuse(
-            connection, campaign_id=CAMPAIGN, reasons={lead_id: "vendor: unknown"}, most_tries=3
+            connection,
+            campaign_id=CAMPAIGN,
+            reasons={lead_id: "vendor: unknown"},
+            most_tries=3,
+            settle_s=60,
         )
 
 
@@ -78,7 +82,7 @@ def test_the_times_of_a_disable_are_kept(database: Database) -> None:
     (first,) = books.rows(database, query)
     due(database)
     with database.begin() as connection:
-        assert opt_outs.confirm(connection, CAMPAIGN, ["a", "b"]) == 1
+        assert opt_outs.confirm(connection, CAMPAIGN, ["a", "b"], settle_s=60) == 1
     (then,) = books.rows(database, query)
     assert then["requested_at"] == NOON
     assert then["sent_at"] == first["sent_at"] < then["confirmed_at"]

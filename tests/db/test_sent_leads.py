@@ -1,13 +1,15 @@
 """Leads that were sent, whose rows somebody deletes and inserts again: never a second create."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from db import leads
+from db import forgetting, leads, opt_outs
 from db.database import Database, DatabaseError
-from db.leads import Batch
+from db.leads import Batch, Doubter
 from tests import books
 from tests.books import CAMPAIGN
 
@@ -150,3 +152,110 @@ def test_who_deletes_and_inserts_needs_no_right_on_the_memory(database: Database
             assert books.statuses(database) == {"a": "created"}
     finally:
         books.run(database, "DROP OWNED BY nightly; DROP ROLE nightly")
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_older_snapshot_truncates_nothing(database: Database, level: str) -> None:
+    """It would remove leads that it sees as new and that were sent since; DELETE fails too."""
+    sent(database, "new")
+
+    def nightly() -> None:
+        with database.begin() as job:
+            job.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
+            job.execute(text("SELECT FROM leadloop.leads"))
+            books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
+            job.execute(text("TRUNCATE leadloop.leads"))
+
+    with pytest.raises(DatabaseError, match="55000"):
+        nightly()
+    assert set(books.statuses(database).values()) == {"created"}
+
+
+@pytest.mark.parametrize(
+    ("record", "ledger"),
+    [
+        (leads.record_created, "created"),
+        (partial(leads.record_doubt, reason="no answer"), "in_doubt"),
+        (leads.release, None),
+        (partial(leads.record_rejected, reasons={"a": "no"}, was_sent=True), None),
+    ],
+)
+def test_an_answer_for_a_row_that_is_gone_is_not_lost(
+    database: Database, record: Callable[[Connection, Batch], int], ledger: str | None
+) -> None:
+    """What the vendor said decides what the lead is when it comes again."""
+    sent(database, "sending")
+    books.run(database, "DELETE FROM leadloop.leads")
+    with database.begin() as connection:
+        record(connection, Batch(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"]))
+    found = books.rows(
+        database, "SELECT status, doubted_at < now() AS dated FROM leadloop.sent_leads"
+    )
+    assert [row["status"] for row in found] == ([ledger] if ledger else [])
+    if ledger == "in_doubt":
+        assert found[0]["dated"]
+
+
+def test_the_vendor_has_its_time_only_once_the_run_has_given_up(database: Database) -> None:
+    """A row that was replaced while its request is out: its absence proves nothing meanwhile."""
+    books.add_campaign(database)
+    run = """INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')
+             RETURNING run_id"""
+    run_id = books.value(database, run)
+    books.add_leads(database, books.lead("a", status="sending", sent_at=NOON, run_id=run_id))
+    books.run(database, "DELETE FROM leadloop.leads")
+    books.add_leads(database, "a")
+    looking = Doubter(campaign=CAMPAIGN, run=run_id + 1, settle_s=0)
+
+    def due() -> list[bool]:
+        with database.begin() as connection:
+            leads.date_unanswered(connection, CAMPAIGN)
+        with database.begin() as connection:
+            found = leads.in_doubt(connection, run=looking, opted_out=False, most=9)
+            return [doubt.settled for doubt in found]
+
+    assert due() == [], "its run is at work"
+    books.run(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
+    assert due() == [True]
+
+
+def test_an_opt_out_of_a_lead_that_is_being_sent_waits_for_its_answer(database: Database) -> None:
+    """Its row is gone; a confirmation before the create is carried out would mean nothing."""
+    books.add_campaign(database)
+    run = """INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')
+             RETURNING run_id"""
+    run_id = books.value(database, run)
+    books.add_leads(database, books.lead("a", status="sending", sent_at=NOON, run_id=run_id))
+    books.opt_out(database, "a")
+    books.run(database, "DELETE FROM leadloop.leads")
+
+    def due() -> list[str]:
+        with database.begin() as connection:
+            leads.date_unanswered(connection, CAMPAIGN)
+        with database.begin() as connection:
+            return opt_outs.next_due(
+                connection, campaign_id=CAMPAIGN, status="requested", most=9, tried=[]
+            )
+
+    def confirmed(settle_s: int) -> int:
+        with database.begin() as connection:
+            return opt_outs.confirm(connection, CAMPAIGN, ["a"], settle_s=settle_s)
+
+    assert due() == []
+    books.run(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
+    assert due() == ["a"]
+    assert confirmed(60) == 0, "the vendor has its time"
+    assert confirmed(0) == 1
+
+
+def test_somebody_whose_row_is_gone_can_be_forgotten(database: Database) -> None:
+    """They opt out, and the nightly insert brings nothing personal back."""
+    sent(database)
+    books.run(database, "DELETE FROM leadloop.leads")
+    with database.begin() as connection:
+        assert forgetting.find(connection, CAMPAIGN, ["a"]).known == ["a"]
+        forgetting.forget(connection, CAMPAIGN, ["a"])
+    assert books.opt_outs(database) == {"a": "requested"}
+    books.add_leads(database, "a")
+    assert books.statuses(database) == {"a": "created"}
+    assert books.value(database, "SELECT phone_number FROM leadloop.leads") is None

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from db.database import Database
 from flows.by_hand import lets_anyone_in
 from flows.push import push_leads
+from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle, Rules, running
 from leadloop.settings import EMBEDDED_IS_LOCAL, Settings
@@ -145,6 +146,27 @@ def test_a_misspelt_setting_stops_a_run(environment: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LEADLOOP_BATCHSIZE", "5")
     with pytest.raises(UsageError, match="did you mean LEADLOOP_BATCH_SIZE"):
         push_leads()
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_misspelt_setting_that_a_block_sets_stops_no_run(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its log warns, once for the stages of a sync too."""
+    books.add_campaign(database)
+    LeadloopSettings(lookback=5).save(name)
+    monkeypatch.setenv("LEADLOOP_LOKBACK", "7")
+    with pytest.raises(UsageError, match="did you mean LEADLOOP_LOOKBACK"):
+        sync_leads()
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        sync_leads(settings=RunSettings(block=name))
+    warned = [message for message in caplog.messages if "LEADLOOP_LOKBACK" in message]
+    assert len(warned) == 1
+    assert "LEADLOOP_LOOKBACK is set" in warned[0]
 
 
 def test_half_a_login_does_not_win(

@@ -1,11 +1,15 @@
 """A campaign whose leads are in a table of the team's own, pushed against the sandbox."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -570,8 +574,78 @@ def test_a_login_for_sources_is_one_of_the_same_database(
     assert "LEADLOOP_SOURCE_URL" in checks["login for sources"]["detail"]
 
 
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3cret", "LEADLOOP_SOURCE_URL is wrong: not a URL"),
+        ("postgresql://a:s3cret@127.0.0.1:1/d", "is LEADLOOP_SOURCE_URL right?"),
+    ],
+)
+def test_a_login_for_sources_that_is_wrong_is_named(
+    crm: Database, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    """Not the setting of the other login, which is right."""
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", url)
+    assert said in failure()
+    assert "s3cret" not in failure()
+
+
 def test_a_source_is_named_with_its_schema(crm: Database) -> None:
     """No search path completes a name: whoever may write to a schema on it could take its place."""
     books.run(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
     books.run(crm, "UPDATE leadloop.campaigns SET source = 'customers'")
     assert "write schema.name into leadloop.campaigns.source" in failure()
+
+
+def test_a_stop_while_a_source_is_read_stops_the_push(
+    crm: Database, vendor: Handle, environment: Path, prefect: str
+) -> None:
+    """SIGTERM ends it at once: neither a slow source nor the next campaign goes on."""
+    add(crm, "a")
+    view_calling(crm, "PERFORM pg_sleep(60);")
+    books.add_campaign(crm, "next")
+    books.add_leads(crm, "n", campaign="next")
+    command = [str(Path(sys.executable).with_name("leadloop")), "push"]
+    with subprocess.Popen(
+        command, cwd=environment, env={**os.environ, "PREFECT_API_URL": prefect}
+    ) as process:
+        sleeping = """SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+        while books.value(crm, sleeping) == 0:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=40) == 1
+    assert books.value(crm, sleeping) == 0
+    assert vendor.books.creations("next") == {}
+    states = "SELECT DISTINCT error FROM leadloop.sync_runs WHERE flow = 'push-leads'"
+    assert all("stopped" in row["error"] for row in books.rows(crm, states))
+
+
+def test_texts_come_as_they_are_whatever_the_logins_speak(
+    crm: Database, vendor: Handle, reader: str
+) -> None:
+    """Another client encoding of one of the two logins garbles no name."""
+    books.run(
+        crm,
+        "INSERT INTO crm.customers VALUES ('a', '+14155550123', 'Zoë Ünal', 'NY', NULL)",
+    )
+    books.run(crm, "ALTER ROLE source_reader SET client_encoding = 'latin1'")
+    assert push_leads()["created"] == 1
+    assert held(vendor)["a"]["contact_name"] == "Zoë Ünal"
+
+
+@pytest.mark.parametrize("reach", ["leadloop_like", "pg_execute_server_program"])
+def test_doctor_looks_at_the_roles_that_a_login_may_change_to(
+    crm: Database, reader: str, leadloop: Callable[..., Ran], reach: str
+) -> None:
+    """Rights that are not inherited can be had by SET ROLE, which a view's function may call."""
+    books.run(crm, "CREATE ROLE leadloop_like; GRANT USAGE ON SCHEMA leadloop TO leadloop_like")
+    try:
+        books.run(crm, f"ALTER ROLE source_reader NOINHERIT; GRANT {reach} TO source_reader")
+        checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
+        assert checks["login for sources"]["warns"]
+        assert reach in checks["login for sources"]["detail"]
+    finally:
+        books.run(crm, "DROP OWNED BY leadloop_like; DROP ROLE leadloop_like")

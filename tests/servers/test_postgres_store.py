@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import stat
 import tempfile
@@ -15,7 +16,8 @@ from sqlalchemy import create_engine, text
 from leadloop import embedded, postgres_store
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
-from tests.servers.conftest import User, data_of, wait_until_gone
+from tests.conftest import Ran
+from tests.servers.conftest import User, data_of
 
 pytestmark = [
     pytest.mark.servers,
@@ -36,6 +38,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         if Path(folder).stat().st_dev == Path("/var/lib").stat().st_dev:
             pytest.skip("/dev/shm is not a file system of its own")
         yield Path(folder)
+        postgres_store.remove_temporary(Path(folder))
 
 
 def _remember(directory: Path, word: str) -> None:
@@ -169,17 +172,34 @@ def test_a_persons_own_data_stay_with_them() -> None:
             pid = (directory / "data" / "postmaster.pid").read_text().split("\n")[0]
             assert Path("/proc", pid).stat().st_uid == _PERSON
         assert not (directory / postgres_store.NOTE).exists()
+        postgres_store.remove_temporary(Path(folder))
 
 
-def test_data_of_a_deleted_directory_are_removed(tmp_path: Path) -> None:
-    """A later start elsewhere removes them, and those of directories that exist stay."""
-    for name in ("deleted", "kept"):
-        _remember(tmp_path / name, name)
-    data = data_of(tmp_path / "deleted")
-    shutil.rmtree(tmp_path / "deleted")
-    assert data.exists()
-    assert _remembered(tmp_path / "kept") == "kept"
-    assert not data.parent.exists()
+def test_data_of_a_directory_that_is_not_there_stay(tmp_path: Path) -> None:
+    """It may be unmounted only: starts elsewhere leave the data, and they are there when it is."""
+    _remember(tmp_path / "away", "kept")
+    data = data_of(tmp_path / "away")
+    (tmp_path / "away").rename(tmp_path / "unmounted")
+    assert _remembered(tmp_path / "other") is None
+    orphans = [each for each in postgres_store.list_orphans() if each.folder == data.parent]
+    assert [each.home for each in orphans] == [tmp_path / "away"]
+    assert orphans[0].size > 1e6
+    (tmp_path / "unmounted").rename(tmp_path / "away")
+    assert _remembered(tmp_path / "away") == "kept"
+    assert not [each for each in postgres_store.list_orphans() if each.folder == data.parent]
+
+
+def test_another_directory_at_the_same_path(tmp_path: Path) -> None:
+    """A directory that is mounted over another one has data of its own, and both stay."""
+    _remember(tmp_path / "pg", "below")
+    (tmp_path / "pg").rename(tmp_path / "below")
+    _remember(tmp_path / "pg", "above")
+    (tmp_path / "pg").rename(tmp_path / "above")
+    (tmp_path / "below").rename(tmp_path / "pg")
+    assert _remembered(tmp_path / "pg") == "below"
+    (tmp_path / "pg").rename(tmp_path / "below")
+    (tmp_path / "above").rename(tmp_path / "pg")
+    assert _remembered(tmp_path / "pg") == "above"
 
 
 def test_a_directory_that_was_deleted_begins_without_data(tmp_path: Path) -> None:
@@ -189,18 +209,47 @@ def test_a_directory_that_was_deleted_begins_without_data(tmp_path: Path) -> Non
     assert _remembered(tmp_path / "pg") is None
 
 
-def test_a_server_in_use_keeps_its_data(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
-    """Deleting the directory below a running server costs its data only once it has ended."""
+def test_doctor_names_data_without_a_directory(
+    leadloop: Callable[..., Ran], environment: Path
+) -> None:
+    """With their size, whose they are, and the command that removes them."""
+    _remember(environment / "pg", "old")
+    folder = data_of(environment / "pg").parent
+    shutil.rmtree(environment / "pg")
+    checks = leadloop("doctor", "--json").last["checks"]
+    (said,) = [check["detail"] for check in checks if str(folder) in check["detail"]]
+    assert re.search(rf"holds \d+ MB of {environment}/pg, .*rm -r {folder}$", said)
+
+
+def test_data_in_use_are_no_orphans(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
+    """Nobody is advised to remove the data of a running server, as of another container."""
+    user = start("postgres", tmp_path / "pg")
+    user.address()
+    folder = data_of(tmp_path / "pg").parent
+    (tmp_path / "pg").rename(tmp_path / "unseen")
+    assert folder not in [orphan.folder for orphan in postgres_store.list_orphans()]
+    (tmp_path / "unseen").rename(tmp_path / "pg")
+    user.leave()
+    (tmp_path / "pg").rename(tmp_path / "unseen")
+    assert folder in [orphan.folder for orphan in postgres_store.list_orphans()]
+
+
+def test_one_server_on_the_data(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
+    """Where containers share the store, the second start is refused: their processes are unseen."""
     user = start("postgres", tmp_path / "pg")
     user.address()
     data = data_of(tmp_path / "pg")
-    shutil.rmtree(tmp_path / "pg")
-    postgres_store.remove_orphans(tmp_path)
-    assert (data / "PG_VERSION").exists()
-    user.kill()
-    wait_until_gone(data)
-    postgres_store.remove_orphans(tmp_path)
-    assert not data.exists()
+    # Another container has locks of its own in its own `.leadloop/pg`, and cannot see the pid.
+    other = tmp_path / "container" / "pg"
+    other.mkdir(parents=True)
+    shutil.copy(tmp_path / "pg" / postgres_store.NOTE, other)
+    (data.parent / "home.json").unlink()
+    (data / "postmaster.pid").rename(tmp_path / "postmaster.pid")
+    with pytest.raises(UsageError, match=f"runs on the data in {data.parent} already"):
+        embedded.running(other).__enter__()
+    (tmp_path / "postmaster.pid").rename(data / "postmaster.pid")
+    user.leave()
+    assert _remembered(other) is None
 
 
 @pytest.mark.parametrize("start_between", [False, True])
@@ -215,11 +264,18 @@ def test_data_follow_a_directory_that_was_moved(tmp_path: Path, start_between: b
     assert _remembered(tmp_path / "new") == "mine"
 
 
-def test_data_follow_a_directory_to_another_file_system(tmp_path: Path, elsewhere: Path) -> None:
-    """So they do where the first start after the move is in that directory."""
+def test_a_directory_on_another_file_system(tmp_path: Path, elsewhere: Path) -> None:
+    """It may be moved, or a copy of one that is unmounted: one line says what to do."""
     _remember(tmp_path / "old", "mine")
+    record = data_of(tmp_path / "old").with_name("home.json")
+    shutil.copytree(tmp_path / "old", elsewhere / "copy")
     shutil.move(tmp_path / "old", elsewhere / "new")
+    for name in ("new", "copy"):
+        with pytest.raises(UsageError, match=f"if it was moved .*, remove {record};.* is a copy"):
+            embedded.running(elsewhere / name).__enter__()
+    record.unlink()
     assert _remembered(elsewhere / "new") == "mine"
+    assert _remembered(elsewhere / "copy") is None
 
 
 def test_a_copied_directory_begins_without_data(tmp_path: Path) -> None:

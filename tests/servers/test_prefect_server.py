@@ -81,7 +81,7 @@ def test_a_server_that_ended(tmp_path: Path) -> None:
     """One line names the log, instead of a wait for what never comes."""
     with prefect_server.borrow(tmp_path) as server:
         # The supervisor leads the server's process group.
-        os.killpg(int((tmp_path / "alive.lock").read_text()), signal.SIGKILL)
+        os.killpg(int((tmp_path / "supervisor.pid").read_text()), signal.SIGKILL)
         with pytest.raises(UsageError, match=r"has ended \(its log: .*PREFECT_API_URL"):
             server.wait()
     assert processes_of(tmp_path) == []

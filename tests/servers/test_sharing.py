@@ -1,8 +1,14 @@
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from leadloop import borrowed
+from leadloop.borrowed import Launch, borrow
 from tests.servers.conftest import User, processes_of, wait_until_gone
 
 Start = Callable[[str, Path], User]
@@ -81,3 +87,32 @@ def test_users_come_and_go_while_others_are_killed(start: Start, tmp_path: Path)
     last = start("sleeper", tmp_path)
     last.address()
     last.leave()
+
+
+def test_only_the_server_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that outlived its supervisor is killed, and no process that it names instead.
+
+    It may run as another user, and holds `alive.lock` open for writing.
+    """
+    monkeypatch.setattr(borrowed, "_LAST_ONE_OUT_WAITS_S", 0.5)
+    bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    launch = Launch(
+        command=("sleep", "601.25"),
+        environment={"PATH": os.defpath},
+        log=tmp_path / "log",
+    )
+    try:
+        with borrow(tmp_path, lambda: launch):
+            (tmp_path / "alive.lock").write_text(str(bystander.pid))
+            _wait_for_server(tmp_path)
+            os.kill(int((tmp_path / "supervisor.pid").read_text()), signal.SIGKILL)
+        wait_until_gone(tmp_path)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def _wait_for_server(directory: Path) -> None:
+    while not any(line.startswith("sleep 601.25") for line in processes_of(directory)):
+        time.sleep(0.02)

@@ -41,7 +41,7 @@ def isolate(
             if vendor.accept(isolation.next_list):
                 accused |= set(isolation.record_success())
             else:
-                isolation.record_failure()
+                isolation.record_failure("HTTP 500")
         elif not probe() or (not is_proof and len(isolation.suspects) >= MAX_SUSPECTS):
             return None
         elif is_proof or not isolation.next_list:

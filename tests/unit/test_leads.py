@@ -91,6 +91,9 @@ _DIGITS_MISSING = (
     "phone_number: in scientific notation, digits are missing (a spreadsheet or a float column?)"
 )
 _FRACTION = "phone_number: a decimal fraction (a spreadsheet or a float column?)"
+_SIGNS = "phone_number: has signs that a phone number does not have (two numbers in one field?)"
+_SECOND = "phone_number: more than one number in the field"
+_POINT = "phone_number: the digits behind the last point may be a decimal fraction"
 _LETTERS = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
 
 
@@ -192,10 +195,17 @@ def _is_read_or_rejected(written: str, region: str, read: str) -> None:
         ("030 12345678 Durchwahl: 12", "DE", "+493012345678"),
         ("415-555-0123 доб. 12", "US", "+14155550123"),
         ("1-800-FLOWERS", "US", "+18003569377"),
-        ("+1 800 flowers", "IN", "+18003569377"),
+        ("+1 800 FLOWERS", "IN", "+18003569377"),
+        ("1-800-GOT-JUNK", "CA", "+18004685865"),
+        ("1 800 GOT JUNK", "US", "+18004685865"),
+        ("1-800-CONTACTS", "US", "+18002668228"),
+        ("415-555-CALL", "US", "+14155552255"),
         ("(800) FLOWERS x12", "US", "+18003569377"),
         ("1-800-GOOG-411", "US", "+18004664411"),
-        ("0800 REIMANN", "DE", "+498007346266"),
+        ("1-800-FLOWERS", "IN", _LETTERS),
+        ("+1 800 flowers", "US", _LETTERS),
+        ("415-CONTACTS", "US", _LETTERS),
+        ("0800 REIMANN", "DE", _LETTERS),
         ("415-555-O123", "US", _LETTERS),
         ("415 555 0123 home", "US", _LETTERS),
         ("030 1234567 mobil", "DE", _LETTERS),
@@ -211,6 +221,223 @@ def _is_read_or_rejected(written: str, region: str, read: str) -> None:
 def test_points_and_letters_in_a_number(written: str, region: str, read: str) -> None:
     """Points separate digits as ever; letters are an extension or a vanity number, or rejected."""
     _is_read_or_rejected(written, region, read)
+
+
+@pytest.mark.parametrize(
+    ("written", "region"),
+    [
+        ("201-2012 fax", "US"),
+        ("201-2012 FAX", "US"),
+        ("201-2012-FAX", "US"),
+        ("201 FAX 2012", "US"),
+        ("305-2345 ext", "US"),
+        ("212-9555 TOM", "US"),
+        ("2012012 Tim", "US"),
+        ("1 201-2012 fax", "US"),
+        ("1-305-234 bob1", "US"),
+        ("415-555 HOME", "US"),
+        ("07911 123 mob", "GB"),
+        ("0170 1234 mob", "DE"),
+        ("fax: 415-555-0129", "US"),
+    ],
+)
+def test_a_word_beside_a_number_is_no_vanity_number(written: str, region: str) -> None:
+    """A local number and a remark would make up the number of somebody else."""
+    _is_read_or_rejected(written, region, _LETTERS)
+
+
+@pytest.mark.parametrize(
+    ("written", "region", "reason"),
+    [
+        ("030 1234567.0", "DE", _POINT),
+        ("(030) 12345678.0", "DE", _POINT),
+        ("030/12345678.00", "DE", _POINT),
+        ("030 1234567.123", "DE", _POINT),
+        ("06 1234567.0", "IT", _POINT),
+        ("0301234.0000", "DE", _POINT),
+        ("301234.0000", "DE", _FRACTION),
+        ("0301234567.0", "DE", _POINT),
+        ("3012345678.123", "DE", _POINT),
+        ("2012012.345", "US", _POINT),
+        ("201-2012.000", "US", _POINT),
+        ("21987654.321", "BR", _POINT),
+        ("7410410.123", "IN", _POINT),
+        ("1 201-2012.345", "US", _POINT),
+        ("415-555-012.9", "US", _POINT),
+        ("(415) 555.0000", "US", _POINT),
+        ("415555,0129", "US", _SIGNS),
+        (".4155550129", "US", _SIGNS),
+        ("01.42.68.53.00", "FR", "+33142685300"),
+        ("347.123.4567", "IT", "+393471234567"),
+        ("512.345.678", "PL", "+48512345678"),
+        ("02/512.45.67", "BE", "+3225124567"),
+        ("415.555.0000", "US", "+14155550000"),
+        ("1.415.555.0129", "US", "+14155550129"),
+        ("07911.123456", "GB", "+447911123456"),
+    ],
+)
+def test_a_decimal_point_is_no_separator(written: str, region: str, reason: str) -> None:
+    """Digits behind a decimal point do not belong to the number."""
+    _is_read_or_rejected(written, region, reason)
+
+
+@pytest.mark.parametrize(
+    ("written", "region", "read"),
+    [
+        ("030 12345 / 12346", "DE", _SECOND),
+        ("030 1234567 / 68", "DE", _SECOND),
+        ("030 1234567/68/69", "DE", _SECOND),
+        ("089 1234 - 5678 / 5679", "DE", _SECOND),
+        ("030 12345 (12346)", "DE", _SECOND),
+        ("4661/4662", "DE", _SECOND),
+        ("030 12345 030 12346", "DE", _SECOND),
+        ("2 030 12345", "DE", _SECOND),
+        ("2 (030) 12345", "DE", _SECOND),
+        ("2. 301 2345", "DE", _SECOND),
+        ("40. 301 2345", "DE", _SECOND),
+        ("2 301 2345", "DE", _SECOND),
+        ("2 9374 4000", "AU", "+61293744000"),
+        ("8 (495) 123-45-67", "RU", "+74951234567"),
+        ("2) 301 2345", "DE", _SECOND),
+        ("(2) 301 2345", "DE", _SECOND),
+        ("+49 30 12345 030 12346", "US", _SECOND),
+        ("3012345678*10", "DE", _SIGNS),
+        ("030 12345; 030 12346", "DE", _SIGNS),
+        ("030 12345, 12346", "DE", _SIGNS),
+        ("030 12345\n12346", "DE", _SIGNS),
+        ("030 12345~46", "DE", _SIGNS),
+        ("030 12345 + 12346", "DE", _SIGNS),
+        ("030 12345 or 12346", "DE", _LETTERS),
+        ("030/1234567", "DE", "+49301234567"),
+        ("033201/123", "DE", "+4933201123"),
+        ("+49 (0)30 / 1234567", "DE", "+49301234567"),
+        ("+49 030 1234567", "DE", "+49301234567"),
+        ("030 12345-67", "DE", "+49301234567"),
+        ("0664/1234567", "AT", "+436641234567"),
+        ("347/1234567", "IT", "+393471234567"),
+        ("06/20/123-4567", "HU", "+36201234567"),
+        ("(0207) 946 0018", "GB", "+442079460018"),
+        ("01 42 68 05 30", "FR", "+33142680530"),
+        ("03ー1234ー5678", "JP", "+81312345678"),
+        ("\u202a+1 415\u2011555\u20110129\u202c\n", "US", "+14155550129"),
+    ],
+)
+def test_two_numbers_in_one_field(written: str, region: str, read: str) -> None:
+    """They are never joined; an area code is told apart from a first number."""
+    _is_read_or_rejected(written, region, read)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "tel:+14155550129",
+        "tel:+1-415-555-0129;ext=12",
+        "Tel. 415-555-0129",
+        "Tel.: 415-555-0129",
+        "Tél. (415) 555-0129",
+        "Phone: 415-555-0129",
+        "Telephone: 415-555-0129",
+        "Mob: 4155550129.0",
+        "Mobile: 4.155550129E9",
+        "Cell: 415-555-0129",
+        "415-555-0129 Ext. #12",
+        "415-555-0129 Ext.: 12",
+        "415-555-0129 (ext. 12)",
+        "415-555-0129 #12",
+        "415-555-0129,,12#",
+        "415-555-0129 ramal 12",
+        "Phone: 415-555-0129 x12",
+    ],
+)
+def test_labels_and_extensions(written: str) -> None:
+    """A label before a number, and an extension behind it, are not sent."""
+    assert e164(written, "US") == "+14155550129"
+
+
+_NUMBERS = st.sampled_from(
+    [
+        ("US", "+14155550129", ["415-555-0129", "(415) 555.0129", "1.415.555.0129"]),
+        ("US", "+14155550000", ["4155550000", "415.555.0000", "415/555-0000"]),
+        ("DE", "+493012345", ["030 12345", "(030) 12345", "030/12345", "+49 30 12345", "3012345"]),
+        ("DE", "+49301234567", ["030 1234567", "0301234567", "030.1234567", "+49 (0)30 / 1234567"]),
+        ("DE", "+491701234567", ["0170 1234567", "0170/1234567", "0049 170 1234567"]),
+        ("GB", "+442079460018", ["020 7946 0018", "(0207) 946 0018", "020.7946.0018"]),
+        ("IT", "+39061234567", ["06 1234567", "06/1234567", "061234567", "+39 06.1234567"]),
+        ("FR", "+33142685300", ["01 42 68 53 00", "01.42.68.53.00", "+33 (0)1 42685300"]),
+        ("AT", "+4315123456", ["01 5123456", "01/5123456", "(01) 512 34 56"]),
+    ]
+)  # fmt: skip
+_REMARKS = ["fax", "mob", "TOM", "HOME", "bob1", "FLOWERS", "E", "e9", "NaN", "Tel.", "Phone:"]
+_SEPARATORS = [
+    " ",
+    "-",
+    ".",
+    "/",
+    "(",
+    ")",
+    ",",
+    ";",
+    "*",
+    "~",
+    "\n",
+    "\t",
+    "_",
+    "ー",
+    "\u200b",
+    "|",
+]
+# A label of an extension is not among them: behind it, digits are dropped on purpose.
+_AROUND = st.sampled_from([*_REMARKS, *(f" {remark}" for remark in _REMARKS), *_SEPARATORS])
+_BEHIND = st.sampled_from(
+    [
+        *(".0", ".00", ".000", ".0000", ".5", ".56", ".123", ",0", ",00", "E0", "e+0", "*10", "²"),
+        *(" / 12346", "/68", "/68/69", ", 12346", ";12346", "\n12346", " (68)", " or 12346"),
+        *(" & 68", " + 68", "+4930123", " 030 12346", "-0170 1234567", "/030 12346"),
+        *(" x12", " ext. #12", " ext"),
+    ]
+)  # fmt: skip
+_BEFORE = st.sampled_from(
+    ["2 ", "2. ", "1) ", "(2) ", "12346 / ", "68, ", "12346; ", "12346\n", "1: ", "*31#"]
+)
+_NOTHING = st.just("")
+
+
+@given(_NUMBERS, st.data())
+def test_whatever_stands_beside_a_number_it_is_that_very_number_or_none(
+    number: tuple[str, str, list[str]], data: st.DataObject
+) -> None:
+    """Remarks, separators, second numbers and decimals never make up another number."""
+    region, e164_form, forms = number
+    form = data.draw(st.sampled_from(forms))
+    assert e164(form, region) == e164_form
+    place = data.draw(st.integers(0, len(form)))
+    written = (
+        data.draw(_NOTHING | _AROUND | _BEFORE)
+        + form[:place]
+        + data.draw(_NOTHING | _AROUND)
+        + form[place:]
+        + data.draw(_NOTHING | _AROUND | _BEHIND)
+    )
+    for text in (written, f" {written} ", f"Tel. {written}", f"{written} x12"):
+        try:
+            read = e164(text, region)
+        except InvalidLead:
+            continue
+        assert read == e164_form
+
+
+@given(
+    st.from_regex("1?[ -]?[2-9][0-9]{2}[ .-]?[0-9]{4}", fullmatch=True),
+    st.from_regex("[ .,:/(-]{0,2}[A-Za-z]{1,8}[0-9]?", fullmatch=True)
+    | st.from_regex("[.,][0-9]{1,4}", fullmatch=True),
+    st.booleans(),
+)
+def test_a_number_without_its_area_code_is_never_completed(
+    local: str, beside: str, is_behind: bool
+) -> None:
+    """Neither a word nor decimals stand for the digits that are missing."""
+    with pytest.raises(InvalidLead):
+        e164(local + beside if is_behind else beside + local, "US")
 
 
 def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:

@@ -117,16 +117,58 @@ def test_a_dotenv_that_others_may_write(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the environment and in the file; names of other things are left alone."""
+    """In the environment and in the file; an empty variable is one that is not set."""
     monkeypatch.setenv("LEADLOOP_BATCHSIZE", "5")
-    monkeypatch.setenv("LEADLOOP_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setenv("LEADLOOP_PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "5")
+    monkeypatch.setenv("LEADLOOP_DB_URL", "")
     (tmp_path / ".env").write_text("LEADLOOP_TOKEN=s3cret\nleadloop_settle=5\n")
-    assert Settings.misspelt() == {
-        "LEADLOOP_BATCHSIZE": "LEADLOOP_BATCH_SIZE",
-        "LEADLOOP_TOKEN": "LEADLOOP_API_TOKEN",
+    with pytest.raises(UsageError) as caught:
+        Settings.load()
+    assert str(caught.value) == (
+        "LEADLOOP_BATCHSIZE is not a setting, did you mean LEADLOOP_BATCH_SIZE?"
+        " LEADLOOP_TOKEN is not a setting, did you mean LEADLOOP_API_TOKEN? Rename or unset it"
+    )
+
+
+@pytest.mark.parametrize("service", ["", "PAGE_", "DATABASE_", "API_", "SOURCE_", "PAGE_URL_"])
+def test_variables_of_kubernetes_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    """Kubernetes adds these for each service, here for `leadloop`, `leadloop-page` and so on."""
+    values = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://10.0.0.1:80",
+        "PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
     }
+    for name, value in values.items():
+        monkeypatch.setenv(f"LEADLOOP_{service}{name}", value)
+    # By its name alone it would be taken for PAGE_URL.
+    monkeypatch.setenv("LEADLOOP_PAGE_URI", "tcp://10.0.0.1:80")
+    Settings.load()
+    assert Settings.take_warnings() == []
+
+
+def test_a_misspelt_setting_that_is_set_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever source sets it; once in a process, without the value."""
+    (tmp_path / ".env").write_text("LEADLOOP_DB_URL=s3cret\n")
+    block = _block("leadloop-credentials", database_url="postgresql://h/d")
+    with pytest.raises(UsageError, match=r"LEADLOOP_DB_URL .* mean LEADLOOP_DATABASE_URL\?"):
+        Settings.load()
+    Settings.load(block)
+    assert Settings.take_warnings(block) == [
+        "LEADLOOP_DB_URL is not a setting and has no effect; LEADLOOP_DATABASE_URL is set, and is"
+        " used"
+    ]
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", "postgresql://h/d")
+    Settings.load()
+    assert Settings.take_warnings() == []
 
 
 def test_a_misspelt_setting_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from leadloop.core.errors import UsageError
-from leadloop.trusted_files import require_trusted
+from leadloop.trusted_files import read_trusted, require_trusted
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 
@@ -101,6 +102,53 @@ def test_a_group_of_the_owners_name(file: Path) -> None:
     os.chown(file, user.pw_uid, names[user.pw_name])
     file.chmod(0o664)
     require_trusted(file)
+
+
+@as_root
+def test_a_group_of_the_owners_name_with_other_members(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was added to the group may write the file: it is refused."""
+    import grp
+    import pwd
+
+    user = pwd.getpwnam("daemon")
+    os.chown(file.parent, user.pw_uid, 0)
+    os.chown(file, user.pw_uid, user.pw_gid)
+    file.chmod(0o664)
+    require_trusted(file)
+    # The machine's own list of groups is not for a test to change.
+    entry = grp.getgrgid(user.pw_gid)
+    shared = grp.struct_group((entry.gr_name, "x", entry.gr_gid, [user.pw_name, "www-data"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(grp, "getgrgid", lambda _: shared)
+        assert "may be written by the group daemon" in _refused(file)
+    other = pwd.struct_passwd(("second", "x", 4321, user.pw_gid, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [user, other])
+    assert "may be written by the group daemon" in _refused(file)
+
+
+@as_root
+def test_a_file_that_is_replaced_after_the_check(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read is the file that was checked: its owner is that of the open file."""
+    file.write_text("ours")
+    assert read_trusted(file) == "ours"
+    assert read_trusted(file.with_name("absent")) is None
+    planted = file.with_name("planted")
+    planted.write_text("theirs")
+    os.chown(planted, _OTHER, _OTHER)
+    open_file = Path.open
+
+    def replace_and_open(path: Path, *args: Any, **more: Any) -> Any:
+        if path == file:
+            planted.rename(file)
+        return open_file(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", replace_and_open)
+    with pytest.raises(UsageError, match="belongs to nobody"):
+        read_trusted(file)
 
 
 @as_root

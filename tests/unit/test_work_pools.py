@@ -14,6 +14,13 @@ from leadloop.whole_prefect import JOB_TEMPLATE
     [
         ({"command": "{{ command }}", "env": "{{ env }}"}, ["command", "env"]),
         ({"name": "{{ name }}", "labels": "{{ labels }}"}, []),
+        # The place counts, not what the variable is called.
+        ({"command": "{{ name }}"}, ["name"]),
+        ({"command": "run {{ labels }}"}, ["labels"]),
+        ({"env": "{{ stream_output }}", "name": "{{ name }}"}, ["stream_output"]),
+        ({"name": "{{ command }}", "labels": {"team": "{{ env.TEAM }}"}}, []),
+        ({"job_manifest": {"metadata": {"generateName": "{{ name }}-"}}}, []),
+        ({"job_manifest": {"spec": {"labels": "{{ labels }}"}}}, ["labels"]),
         ({"command": "python -m prefect.engine", "working_dir": None, "labels": {}}, []),
         # Prefect merges a run's env into it, without a variable too.
         ({"env": {"TZ": "UTC"}}, ["env"]),
