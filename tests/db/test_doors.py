@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
-from db.schema import migrate
 from tests import books
 
 _FUNCTIONS = """
@@ -98,26 +97,6 @@ def test_a_role_that_inserts_opt_outs_cannot_run_code_as_the_owner(upstream: Con
                 " FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opt_out()"
             )
         )
-
-
-def test_a_trigger_that_stands_since_before_the_upgrade_runs_nothing(
-    empty_database_url: str,
-) -> None:
-    """Closing the function comes too late for it: the function itself refuses."""
-    with Database(empty_database_url, connections=2) as database:
-        with database.begin() as connection:
-            migrate(connection, "0007")
-        books.add_leads(database, "a")
-        books.run(
-            database,
-            """CREATE SCHEMA theirs; CREATE TABLE theirs.mine (a int);
-               CREATE TRIGGER mine AFTER INSERT ON theirs.mine
-                   FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opt_out()""",
-        )
-        with database.begin() as connection:
-            migrate(connection)
-        with pytest.raises(DatabaseError, match="RaiseException"):
-            books.run(database, "INSERT INTO theirs.mine VALUES (1)")
 
 
 def test_our_sessions_look_names_up_in_postgres_own_schema(database: Database) -> None:

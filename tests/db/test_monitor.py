@@ -11,7 +11,6 @@ import typer
 from sqlalchemy import text
 
 from db.database import Database, DatabaseError
-from db.schema import migrate
 from leadloop.cli.app import app
 from tests import books
 from tests.books import CAMPAIGN
@@ -611,19 +610,6 @@ def test_an_opt_out_of_a_lead_whose_row_is_gone_names_a_known_one(lived: Databas
     books.opt_out(lived, "gone", requested_at="2026-01-31")
     books.run(lived, "UPDATE leadloop.disable_requests SET status = 'disabled'")
     assert problems(lived) == {}
-
-
-def test_opt_outs_that_stood_before_the_upgrade_are_looked_at_too(empty_database_url: str) -> None:
-    """Nobody marked them when they were inserted."""
-    with Database(empty_database_url, connections=2) as database:
-        with database.begin() as connection:
-            migrate(connection, "0007")
-        books.add_campaign(database)
-        books.add_leads(database, "A-7", "B-8")
-        books.opt_out(database, "a-7", "B-8")
-        with database.begin() as connection:
-            migrate(connection)
-        assert problems(database)["opt_outs_misspelt"]["amount"] == 1
 
 
 def test_leads_that_wait_in_a_paused_campaign_say_so(lived: Database) -> None:

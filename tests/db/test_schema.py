@@ -8,7 +8,8 @@ from sqlalchemy import text
 
 from db import schema
 from db.database import Database, DatabaseError
-from db.schema import migrate, require_current, require_server, version
+from db.schema import create, migrate, require_current, require_server, version
+from db.schema.fingerprint import describe_all
 from leadloop.core.errors import UsageError
 from tests import books
 
@@ -43,7 +44,7 @@ def upgraded(database: Database) -> str:
 
 def test_the_files_of_migrations_are_numbered_in_their_order() -> None:
     """A run reads the versions that it knows off them; Alembic goes by what stands in them."""
-    folder = Path(schema.__file__).parent / "migrations"
+    folder = Path(schema.__file__).parents[1] / "migrations"
     chain = ScriptDirectory(str(folder)).walk_revisions()
     assert schema._known() == [script.revision for script in chain][::-1]
 
@@ -189,37 +190,100 @@ def test_a_postgres_that_is_too_old_is_told() -> None:
         require_server(13)
 
 
+def stated(database: Database) -> frozenset[str]:
+    """Create the stated schema in a database with nothing in it, and describe it."""
+    with database.begin() as connection:
+        connection.execute(text("CREATE SCHEMA leadloop"))
+        create(connection)
+    with database.begin() as connection:
+        return describe_all(connection)
+
+
+def test_the_migrations_lead_to_the_stated_schema(empty: Database, database: Database) -> None:
+    """Whoever upgrades gets the very schema of whoever begins now."""
+    with database.begin() as connection:
+        migrated = describe_all(connection)
+    with empty:
+        assert stated(empty) == migrated
+    assert len(migrated) > 400, "this shows nothing"
+
+
+def of_issue_a(database: Database) -> None:
+    """Make a schema look as the migrations 0001 to 0008 left it, with a lead in it."""
+    upgraded(database)
+    books.add_campaign(database)
+    books.add_leads(database, "a")
+    books.run(
+        database,
+        """UPDATE leadloop.alembic_version SET version_num = '0008';
+           DROP VIEW leadloop_monitor.campaign_health, leadloop_monitor.problems,
+                     leadloop_monitor.thresholds""",
+    )
+
+
+def test_a_schema_of_before_it_was_stated_is_taken_over(
+    empty: Database, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost, views are renewed, and it is the same as a new one from then on."""
+    with empty:
+        of_issue_a(empty)
+        with empty.begin() as connection, pytest.raises(UsageError, match="run `leadloop init`"):
+            require_current(connection)
+        upgraded(empty)
+        assert books.statuses(empty) == {"a": "new"}
+        with empty.begin() as connection, database.begin() as other:
+            require_current(connection)
+            assert describe_all(connection) == describe_all(other)
+    assert "differs" not in caplog.text
+
+
+def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
+    empty: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An index that somebody dropped, a column that somebody added: a line each."""
+    with empty:
+        of_issue_a(empty)
+        books.run(
+            empty,
+            "DROP INDEX leadloop.leads_folded_id; ALTER TABLE leadloop.leads ADD COLUMN mine text",
+        )
+        upgraded(empty)
+        assert books.statuses(empty) == {"a": "new"}
+    lines = [record.message for record in caplog.records if "differs" in record.message]
+    assert len(lines) == 2
+    assert "it lacks the index CREATE INDEX leads_folded_id" in lines[0]
+    assert "it has the column leads.mine text" in lines[1]
+
+
+def test_a_schema_of_long_before_is_told_how_to_get_on(database: Database) -> None:
+    """It is upgraded in two steps; nothing is changed meanwhile."""
+    books.run(database, "UPDATE leadloop.alembic_version SET version_num = '0005'")
+    for work in (migrate, require_current):
+        with database.begin() as connection, pytest.raises(UsageError, match="to version 0008"):
+            work(connection)
+
+
 def test_an_upgrade_waits_for_nobody_who_reads_leads(empty: Database) -> None:
     """A team's long report keeps an upgrade from nothing."""
-    with empty.begin() as connection:
-        migrate(connection, "0001")
-    books.add_campaign(empty)
-    books.add_leads(empty, "a")
+    of_issue_a(empty)
     with empty.begin() as report:
         report.execute(text("SELECT count(*) FROM leadloop.leads"))
-        assert upgraded(empty) != "0001"
+        assert upgraded(empty) != "0008"
 
 
-def test_an_upgrade_that_adds_triggers_gives_up_beside_an_open_import(empty: Database) -> None:
-    """0008 needs leads without writers for a moment: it says so in seconds, and passes later."""
-    with empty.begin() as connection:
-        migrate(connection, "0007")
-    books.add_campaign(empty)
-    books.add_leads(empty, "a")
-    with empty.begin() as load:
-        load.execute(text("UPDATE leadloop.leads SET contact_name = 'b'"))
-        with pytest.raises(DatabaseError, match="has held a lock for too long"):
-            upgraded(empty)
-    assert upgraded(empty) != "0007"
-    assert books.statuses(empty) == {"a": "new"}
-
-
-def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "LOCK TABLE leadloop.alembic_version IN ACCESS EXCLUSIVE MODE",
+        "UPDATE leadloop.leads SET contact_name = 'b'",
+    ],
+)
+def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database, statement: str) -> None:
     """It gives up after seconds, so that nobody queues behind it, and says so in one line."""
-    with empty.begin() as connection:
-        migrate(connection, "0001")
+    of_issue_a(empty)
     with empty.begin() as other:
-        other.execute(text("LOCK TABLE leadloop.alembic_version IN ACCESS EXCLUSIVE MODE"))
+        other.execute(text(statement))
         with pytest.raises(DatabaseError, match="has held a lock for too long"):
             upgraded(empty)
-    assert upgraded(empty) != "0001"
+    assert upgraded(empty) != "0008"
+    assert books.statuses(empty) == {"a": "new"}

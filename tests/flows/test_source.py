@@ -16,7 +16,6 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from db.schema import migrate
 from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
@@ -597,31 +596,6 @@ def test_a_source_is_named_with_its_schema(crm: Database) -> None:
     books.run(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
     books.run(crm, "UPDATE leadloop.campaigns SET source = 'customers'")
     assert "write schema.name into leadloop.campaigns.source" in failure()
-
-
-def test_init_completes_the_names_that_are_clear(
-    empty_database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It says which; what two schemas have, only the path of the role that runs could tell."""
-    with Database(empty_database_url, connections=2) as database:
-        with database.begin() as connection:
-            migrate(connection, "0007")
-        books.run(
-            database,
-            """CREATE SCHEMA IF NOT EXISTS public; CREATE TABLE public."Our leads" (lead_id text);
-               CREATE SCHEMA crm; CREATE TABLE crm.mine (lead_id text);
-               CREATE TABLE crm.both (lead_id text); CREATE TABLE public.both (lead_id text)""",
-        )
-        names = {"1": '"Our leads"', "2": "crm.mine", "3": "nothing", "4": "no name!", "5": None}
-        names |= {"6": "Mine", "7": "both"}
-        for campaign, name in names.items():
-            books.add_campaign(database, campaign, source=name)
-        with database.begin() as connection:
-            migrate(connection)
-        rows = books.rows(database, "SELECT campaign_id, source FROM leadloop.campaigns")
-        found = {row["campaign_id"]: row["source"] for row in rows}
-        assert found == {**names, "1": 'public."Our leads"', "6": "crm.mine"}
-    assert "campaign 6: its source Mine is now named crm.mine" in caplog.text
 
 
 def test_a_stop_while_a_source_is_read_stops_the_push(

@@ -1,0 +1,223 @@
+-- The tables and their indexes. `FOLDED(column)` is written out by db.schema.
+
+-- Campaigns ---------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.campaigns (
+    campaign_id     text PRIMARY KEY CHECK (campaign_id <> ''),
+    name            text,
+    enabled         boolean NOT NULL DEFAULT true,
+    batch_size      integer CHECK (batch_size > 0),
+    page_size       integer CHECK (page_size > 0),
+    lookback_s      integer CHECK (lookback_s >= 0),
+    settle_s        integer CHECK (settle_s >= 0),
+    window_s        integer CHECK (window_s > 0),
+    epoch_unit      text CHECK (epoch_unit IN ('ms', 's')),
+    default_region  text CHECK (default_region ~ '^[A-Z]{2}$'),
+    required_fields text[],
+    sends_opted_out_numbers boolean NOT NULL DEFAULT false,
+    source          text,
+    source_timeout_s integer CHECK (source_timeout_s > 0),
+    shows_unprocessed boolean,
+    visibility_tried_at timestamptz,
+    specimen_lead_id text,
+    specimen_at     timestamptz,
+    batch_limit     integer CHECK (batch_limit > 0),
+    push_enabled    boolean NOT NULL DEFAULT true
+);
+
+-- Runs --------------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.sync_runs (
+    run_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    flow        text NOT NULL,
+    campaign_id text NOT NULL,
+    flow_run_id text,
+    state       text NOT NULL DEFAULT 'running'
+                CHECK (state IN ('running', 'completed', 'failed', 'crashed')),
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    ended_at    timestamptz,
+    counts      jsonb NOT NULL DEFAULT '{}',
+    error       text
+);
+CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'running';
+CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
+-- For the last runs of each flow, among hundreds of thousands.
+CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
+
+-- Leads -------------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.leads (
+    campaign_id   text NOT NULL,
+    lead_id       text NOT NULL CHECK (lead_id <> ''),
+    phone_number  text,
+    contact_name  text,
+    state_code    text,
+    ebr_datetime  timestamptz,
+    custom_fields jsonb NOT NULL DEFAULT '{}',
+    status        text NOT NULL DEFAULT 'new' CHECK (status IN
+                  ('new', 'sending', 'created', 'rejected', 'in_doubt', 'cancelled')),
+    opted_out     boolean NOT NULL DEFAULT false,
+    number_noted  boolean NOT NULL DEFAULT false,
+    from_source   boolean NOT NULL DEFAULT false,
+    last_error    text,
+    inserted_at   timestamptz NOT NULL DEFAULT now(),
+    sent_at       timestamptz,
+    confirmed_at  timestamptz,
+    doubted_at    timestamptz,
+    looked_up_at  timestamptz,
+    run_id        bigint,
+    claim_no      integer,
+    seq           bigint GENERATED ALWAYS AS IDENTITY,
+    PRIMARY KEY (campaign_id, lead_id)
+)
+-- Room in each page for the two updates of a lead that is sent: a quarter less to write to the log.
+WITH (fillfactor = 50);
+CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
+-- By lead, not by time: every lead passes through it, so that most of its entries are dead, and an
+-- answer must find its hundred leads without wading through them.
+CREATE INDEX leads_unsettled ON leadloop.leads (campaign_id, lead_id)
+    WHERE status IN ('sending', 'in_doubt');
+CREATE INDEX leads_number_to_note ON leadloop.leads (campaign_id, lead_id)
+    WHERE opted_out AND NOT number_noted;
+-- For the leads that an opt-out without a lead may mean. An id that is folded already is found by the
+-- primary key: ids of digits or small letters take no room here.
+CREATE INDEX leads_folded_id ON leadloop.leads (campaign_id, (FOLDED(lead_id)))
+    WHERE lead_id <> FOLDED(lead_id);
+
+CREATE TABLE leadloop.sent_leads (
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL,
+    status       text NOT NULL CHECK (status IN ('created', 'in_doubt')),
+    sent_at      timestamptz,
+    confirmed_at timestamptz,
+    doubted_at   timestamptz,
+    run_id       bigint,
+    claim_no     integer,
+    deleted_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (campaign_id, lead_id)
+);
+CREATE INDEX sent_leads_in_doubt ON leadloop.sent_leads (campaign_id) WHERE status = 'in_doubt';
+CREATE INDEX sent_leads_folded_id ON leadloop.sent_leads (campaign_id, (FOLDED(lead_id)))
+    WHERE lead_id <> FOLDED(lead_id);
+
+CREATE TABLE leadloop.forgotten (
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL,
+    forgotten_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, lead_id)
+);
+
+-- Opt-outs ----------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.disable_requests (
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL CHECK (lead_id <> ''),
+    reason       text,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    status       text NOT NULL DEFAULT 'requested' CHECK (status IN
+                 ('requested', 'disabled', 'cancelled', 'failed')),
+    tries        integer NOT NULL DEFAULT 0,
+    tried_at     timestamptz,
+    sent_at      timestamptz,
+    confirmed_at timestamptz,
+    last_error   text,
+    names_no_lead boolean NOT NULL DEFAULT false,
+    next_try_at  timestamptz,
+    PRIMARY KEY (campaign_id, lead_id)
+);
+CREATE INDEX disable_requests_open ON leadloop.disable_requests (campaign_id, requested_at)
+    WHERE status IN ('requested', 'failed');
+CREATE INDEX disable_requests_no_lead ON leadloop.disable_requests (campaign_id, lead_id)
+    WHERE names_no_lead;
+
+CREATE TABLE leadloop.suppressed_numbers (
+    number_key  bytea PRIMARY KEY,
+    campaign_id text NOT NULL,
+    lead_id     text NOT NULL,
+    noted_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE leadloop.number_key (key bytea NOT NULL);
+CREATE UNIQUE INDEX number_key_one ON leadloop.number_key ((true));
+INSERT INTO leadloop.number_key
+SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
+
+-- Outcomes and attempts ---------------------------------------------------------------------------
+
+CREATE TABLE leadloop.lead_outcomes (
+    campaign_id   text NOT NULL,
+    lead_id       text NOT NULL,
+    processed_at  timestamptz NOT NULL,
+    outcome_id    text,
+    outcome_name  text,
+    total_cost    numeric,
+    raw           jsonb NOT NULL,
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    seen_at       timestamptz NOT NULL DEFAULT now(),
+    lookback_needed_s double precision,
+    PRIMARY KEY (campaign_id, lead_id)
+);
+CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id)
+    WHERE lookback_needed_s IS NOT NULL;
+CREATE TABLE leadloop.outreach_attempts (
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL,
+    channel      text NOT NULL CHECK (channel IN ('call', 'gmail', 'sms', 'ivr')),
+    block        text NOT NULL,
+    attempt_key  text NOT NULL,
+    reference_id text,
+    outcome_id   text,
+    outcome_name text,
+    occurred_at  timestamptz,
+    duration_s   numeric,
+    cost         numeric,
+    answers      jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (campaign_id, lead_id, block, attempt_key)
+);
+CREATE TABLE leadloop.unreadable_results (
+    campaign_id text NOT NULL,
+    digest      text NOT NULL,
+    reason      text NOT NULL,
+    raw         jsonb NOT NULL,
+    seen_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, digest)
+);
+
+-- Polls -------------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.watermarks (
+    campaign_id       text NOT NULL,
+    stream            text NOT NULL,
+    processed_through timestamptz NOT NULL,
+    updated_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, stream)
+);
+CREATE TABLE leadloop.poll_windows (
+    window_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    campaign_id   text NOT NULL,
+    run_id        bigint NOT NULL,
+    window_after  timestamptz NOT NULL,
+    window_before timestamptz NOT NULL,
+    status        text NOT NULL CHECK (status IN ('closed', 'open', 'incomplete')),
+    claimed_count integer NOT NULL,
+    stored_count  integer NOT NULL,
+    pages         integer NOT NULL,
+    closed_through timestamptz,
+    range_after   timestamptz,
+    range_before  timestamptz,
+    made_good_at  timestamptz,
+    polled_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX poll_windows_recent ON leadloop.poll_windows (campaign_id, polled_at);
+CREATE INDEX poll_windows_proven ON leadloop.poll_windows (campaign_id, closed_through);
+CREATE INDEX poll_windows_backfilled ON leadloop.poll_windows
+    (campaign_id, range_after, range_before) WHERE range_after IS NOT NULL;
+CREATE INDEX poll_windows_owed ON leadloop.poll_windows (campaign_id)
+    WHERE status = 'incomplete' AND made_good_at IS NULL;
+
+-- Requests ----------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.rate_slots (
+    slot    integer PRIMARY KEY,
+    free_at timestamptz NOT NULL
+) WITH (fillfactor = 20);

@@ -1,0 +1,130 @@
+-- The triggers. They may be applied again.
+
+-- Each function refuses every table but its own: a trigger on another one would run it with rows
+-- and names of somebody else's making, as the owner of this schema.
+
+CREATE OR REPLACE FUNCTION leadloop.note_opt_out() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_RELID <> CAST('leadloop.disable_requests' AS regclass) THEN
+        RAISE EXCEPTION 'leadloop.note_opt_out serves leadloop.disable_requests alone';
+    END IF;
+    -- Locked in one order, so that two statements that opt out the same leads do not deadlock.
+    PERFORM FROM leadloop.leads AS lead JOIN opt_outs USING (campaign_id, lead_id)
+      WHERE NOT lead.opted_out ORDER BY lead.campaign_id, lead.lead_id
+        FOR NO KEY UPDATE OF lead;
+    UPDATE leadloop.leads AS lead SET opted_out = true FROM opt_outs
+     WHERE lead.campaign_id = opt_outs.campaign_id AND lead.lead_id = opt_outs.lead_id
+       AND NOT lead.opted_out;
+    UPDATE leadloop.disable_requests AS request SET names_no_lead = true FROM opt_outs
+     WHERE request.campaign_id = opt_outs.campaign_id AND request.lead_id = opt_outs.lead_id
+       AND NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = opt_outs.campaign_id
+                          AND lead.lead_id = opt_outs.lead_id);
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION leadloop.note_opted_out_leads() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_RELID <> CAST('leadloop.leads' AS regclass) THEN
+        RAISE EXCEPTION 'leadloop.note_opted_out_leads serves leadloop.leads alone';
+    END IF;
+    UPDATE leadloop.leads AS lead SET opted_out = true
+      FROM inserted JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id;
+    UPDATE leadloop.leads AS lead
+       SET phone_number = NULL, contact_name = NULL, state_code = NULL, ebr_datetime = NULL,
+           custom_fields = '{}'
+      FROM inserted JOIN leadloop.forgotten USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = forgotten.campaign_id AND lead.lead_id = forgotten.lead_id;
+
+    -- A snapshot that is older than a concurrent DELETE's commit does not show what that has left in
+    -- sent_leads, and the lead would be sent twice. An INSERT of the same key fails then (40001).
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, claim_no)
+        SELECT campaign_id, lead_id, 'in_doubt', -1 FROM inserted ON CONFLICT DO NOTHING;
+        DELETE FROM leadloop.sent_leads AS probe USING inserted
+         WHERE probe.campaign_id = inserted.campaign_id AND probe.lead_id = inserted.lead_id
+           AND probe.claim_no = -1;
+    END IF;
+    UPDATE leadloop.leads AS lead
+       SET status = sent.status, sent_at = sent.sent_at, confirmed_at = sent.confirmed_at,
+           doubted_at = sent.doubted_at, run_id = sent.run_id, claim_no = sent.claim_no,
+           last_error = CASE sent.status WHEN 'in_doubt'
+                        THEN 'its row was deleted before the vendor was known to have it' END
+      FROM inserted JOIN leadloop.sent_leads AS sent USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = sent.campaign_id AND lead.lead_id = sent.lead_id;
+    DELETE FROM leadloop.sent_leads AS sent USING inserted
+     WHERE sent.campaign_id = inserted.campaign_id AND sent.lead_id = inserted.lead_id;
+    -- A lead that the vendor has called, it has: it was deleted before sent_leads was there, or was
+    -- created by somebody else. As `new` it would be called again, and its opt-out kept from the
+    -- vendor.
+    UPDATE leadloop.leads AS lead
+       SET status = 'created', confirmed_at = coalesce(lead.confirmed_at, clock_timestamp()),
+           sent_at = coalesce(lead.sent_at, clock_timestamp()), last_error = NULL,
+           doubted_at = NULL
+      FROM inserted
+     WHERE lead.campaign_id = inserted.campaign_id AND lead.lead_id = inserted.lead_id
+       AND lead.status <> 'created'
+       AND (EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                     WHERE outcome.campaign_id = inserted.campaign_id
+                       AND outcome.lead_id = inserted.lead_id)
+            OR EXISTS (SELECT FROM leadloop.outreach_attempts AS attempt
+                        WHERE attempt.campaign_id = inserted.campaign_id
+                          AND attempt.lead_id = inserted.lead_id));
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION leadloop.remember_sent_leads() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_RELID <> CAST('leadloop.leads' AS regclass) THEN
+        RAISE EXCEPTION 'leadloop.remember_sent_leads serves leadloop.leads alone';
+    END IF;
+    IF TG_OP = 'TRUNCATE' THEN
+        -- TRUNCATE removes rows that an older snapshot does not show, or shows as not sent yet.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'TRUNCATE leadloop.leads needs the isolation level READ COMMITTED'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Leads that were sent meanwhile would be sent again. DELETE is safe.';
+        END IF;
+        INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
+                                         doubted_at, run_id, claim_no)
+        SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
+               sent_at, confirmed_at,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
+               run_id, claim_no
+          FROM leadloop.leads WHERE status IN ('sending', 'created', 'in_doubt')
+        ON CONFLICT DO NOTHING;
+    ELSE
+        INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
+                                         doubted_at, run_id, claim_no)
+        SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
+               sent_at, confirmed_at,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
+               run_id, claim_no
+          FROM deleted WHERE status IN ('sending', 'created', 'in_doubt')
+        ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER note_opt_out AFTER INSERT ON leadloop.disable_requests
+    REFERENCING NEW TABLE AS opt_outs
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opt_out();
+
+CREATE OR REPLACE TRIGGER note_opted_out_leads AFTER INSERT ON leadloop.leads
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opted_out_leads();
+
+CREATE OR REPLACE TRIGGER remember_deleted_leads AFTER DELETE ON leadloop.leads
+    REFERENCING OLD TABLE AS deleted
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.remember_sent_leads();
+
+CREATE OR REPLACE TRIGGER remember_truncated_leads BEFORE TRUNCATE ON leadloop.leads
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.remember_sent_leads();
+
+-- Postgres lets everybody execute a new function. Who may execute a trigger's function may hang it on
+-- a table of their own, where it runs as the owner of this schema.
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA leadloop FROM PUBLIC;

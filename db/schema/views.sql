@@ -1,0 +1,770 @@
+-- What the data team sees: views without personal data. They may be applied again.
+
+CREATE SCHEMA IF NOT EXISTS leadloop_monitor;
+COMMENT ON SCHEMA leadloop_monitor IS
+    'For dashboards and alerts: counts, times, reasons and ids. No personal data in any column.';
+
+-- Leads -------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.lead_funnel AS
+WITH counted AS (
+    SELECT campaign_id, status, count(*) AS leads FROM leadloop.leads GROUP BY campaign_id, status
+), stages AS (
+    SELECT campaign_id, status AS stage, leads FROM counted
+    UNION ALL
+    SELECT campaign_id, 'processed', count(*) FROM leadloop.lead_outcomes GROUP BY campaign_id
+)
+SELECT campaign.campaign_id, stage.name AS stage, stage.position,
+       coalesce(stages.leads, 0) AS leads
+  FROM leadloop.campaigns AS campaign
+ CROSS JOIN (VALUES ('new', 1), ('sending', 2), ('in_doubt', 3), ('created', 4), ('processed', 5),
+                    ('rejected', 6), ('cancelled', 7)) AS stage (name, position)
+  LEFT JOIN stages ON stages.campaign_id = campaign.campaign_id AND stages.stage = stage.name;
+COMMENT ON VIEW leadloop_monitor.lead_funnel IS
+    'How many leads of each campaign are at each stage: seven rows a campaign.';
+COMMENT ON COLUMN leadloop_monitor.lead_funnel.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.lead_funnel.stage IS
+    'new, sending, in_doubt, created, rejected, cancelled: the lead''s status; processed: those that
+have an outcome (they are counted under created too).';
+COMMENT ON COLUMN leadloop_monitor.lead_funnel.position IS 'The order in which to show the stages.';
+COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'How many leads.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.rejections AS
+SELECT campaign_id, last_error AS reason, count(*) AS leads,
+       (array_agg(lead_id ORDER BY seq DESC))[1:5] AS sample_lead_ids
+  FROM leadloop.leads WHERE status = 'rejected'
+ GROUP BY campaign_id, last_error;
+COMMENT ON VIEW leadloop_monitor.rejections IS
+    'Why leads are not sent: our checks'' reasons, or the vendor''s words without what they repeat.';
+COMMENT ON COLUMN leadloop_monitor.rejections.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.rejections.reason IS 'Why; it names the field.';
+COMMENT ON COLUMN leadloop_monitor.rejections.leads IS 'How many leads.';
+COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS 'Ids of the last five of them.';
+
+-- Outcomes and attempts ---------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.outcome_breakdown AS
+SELECT outcome.campaign_id,
+       CAST(outcome.processed_at AT TIME ZONE 'UTC' AS date) AS day,
+       CAST(extract(hour FROM outcome.processed_at AT TIME ZONE 'UTC') AS integer) AS hour,
+       -- Free text: where a file's columns were shifted, somebody's name stands there.
+       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+            THEN upper(btrim(lead.state_code)) END AS state_code,
+       outcome.outcome_name, count(*) AS outcomes, sum(outcome.total_cost) AS cost
+  FROM leadloop.lead_outcomes AS outcome
+  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
+ GROUP BY 1, 2, 3, 4, 5;
+COMMENT ON VIEW leadloop_monitor.outcome_breakdown IS
+    'Outcomes and what they cost, by day, hour and state.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.day IS 'The day it was processed, UTC.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.hour IS 'The hour of that day, UTC: 0 to 23.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.state_code IS
+    'The lead''s state, two letters; null where it has none, or something else stands there.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.outcome_name IS
+    'The outcome; null where the vendor names none.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.outcomes IS 'How many leads.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.cost IS
+    'The sum of what the vendor says they cost, in its currency.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.attempt_stats AS
+SELECT attempt.campaign_id, attempt.channel,
+       CAST(attempt.occurred_at AT TIME ZONE 'UTC' AS date) AS day,
+       CAST(extract(hour FROM attempt.occurred_at AT TIME ZONE 'UTC') AS integer) AS hour,
+       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+            THEN upper(btrim(lead.state_code)) END AS state_code,
+       count(*) AS attempts,
+       count(*) FILTER (WHERE attempt.duration_s > 0) AS connected,
+       sum(attempt.duration_s) AS duration_s, sum(attempt.cost) AS cost
+  FROM leadloop.outreach_attempts AS attempt
+  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
+ GROUP BY 1, 2, 3, 4, 5;
+COMMENT ON VIEW leadloop_monitor.attempt_stats IS
+    'Calls, emails, SMS and IVR by day, hour and state. The connect rate is connected / attempts of
+the channel call.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.channel IS 'call, gmail, sms or ivr.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.day IS
+    'The day it was made, UTC; null where the vendor does not say.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.hour IS 'The hour of that day, UTC: 0 to 23.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.state_code IS
+    'The lead''s state, two letters; null where it has none, or something else stands there.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.attempts IS 'How many.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.connected IS
+    'How many of them lasted: duration above nought.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.duration_s IS 'Their durations together, seconds.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.cost IS
+    'What the vendor says they cost, in its currency.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.attempts_to_outcome AS
+SELECT campaign_id, outcome_name, attempts, count(*) AS leads
+  FROM (SELECT outcome.campaign_id, outcome.outcome_name, count(attempt.lead_id) AS attempts
+          FROM leadloop.lead_outcomes AS outcome
+          LEFT JOIN leadloop.outreach_attempts AS attempt USING (campaign_id, lead_id)
+         GROUP BY outcome.campaign_id, outcome.lead_id, outcome.outcome_name) AS each
+ GROUP BY campaign_id, outcome_name, attempts;
+COMMENT ON VIEW leadloop_monitor.attempts_to_outcome IS
+    'After how many attempts leads had their outcome.';
+COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.outcome_name IS
+    'The outcome; null where the vendor names none.';
+COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.attempts IS 'How many attempts a lead had.';
+COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.leads IS 'How many leads had so many.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.outcomes_by_hour AS
+SELECT campaign_id, date_trunc('hour', processed_at, 'UTC') AS hour, outcome_name,
+       count(*) AS outcomes, sum(total_cost) AS cost
+  FROM leadloop.lead_outcomes GROUP BY 1, 2, 3;
+COMMENT ON VIEW leadloop_monitor.outcomes_by_hour IS
+    'Outcomes and what they cost, by hour: outcome_breakdown without states, several times as fast.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS
+    'The hour in which it was processed, UTC.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcome_name IS
+    'The outcome; null where the vendor names none.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcomes IS 'How many leads.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.cost IS
+    'The sum of what the vendor says they cost, in its currency.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.attempts_by_hour AS
+SELECT campaign_id, date_trunc('hour', occurred_at, 'UTC') AS hour, count(*) AS attempts,
+       count(*) FILTER (WHERE channel = 'call' AND duration_s > 0) AS connected,
+       count(*) FILTER (WHERE channel = 'call') AS calls
+  FROM leadloop.outreach_attempts GROUP BY 1, 2;
+COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
+    'Calls, emails, SMS and IVR by hour: attempt_stats without states, several times as fast.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.hour IS
+    'The hour in which it was made, UTC; null where the vendor does not say.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.attempts IS 'How many.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.connected IS
+    'How many calls lasted: duration above nought. The connect rate is connected / calls.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.calls IS 'How many of them were calls.';
+
+-- Opt-outs ----------------------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.disable_latency AS
+SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
+       count(*) AS requested,
+       count(*) FILTER (WHERE status = 'disabled') AS disabled,
+       count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+       count(*) FILTER (WHERE status = 'failed') AS failed,
+       count(*) FILTER (WHERE status IN ('requested', 'failed')) AS waiting,
+       percentile_cont(0.50) WITHIN GROUP (ORDER BY latency_s) AS p50_s,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY latency_s) AS p95_s,
+       max(latency_s) AS worst_s,
+       -- One from the future has waited for no time yet.
+       CAST(extract(epoch FROM clock_timestamp() - min(least(requested_at, clock_timestamp()))
+            FILTER (WHERE status IN ('requested', 'failed'))) AS float8) AS oldest_waiting_s
+  FROM (SELECT campaign_id, requested_at, status,
+               CAST(extract(epoch FROM confirmed_at - requested_at) AS float8) AS latency_s
+          FROM leadloop.disable_requests) AS each
+ GROUP BY 1, 2;
+COMMENT ON VIEW leadloop_monitor.disable_latency IS
+    'How long people who opted out could still be called: from the request to the vendor''s
+confirmation, or to the moment at which the lead was kept back.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.day IS 'The day of the request, UTC.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.requested IS 'Requests of that day.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.disabled IS 'Those the vendor has confirmed.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.cancelled IS
+    'Those whose lead had not been sent, and never will be.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.failed IS
+    'Those the vendor refuses; they are tried again, ever more seldom.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.waiting IS
+    'Those not confirmed yet, the failed ones too.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.p50_s IS
+    'Median of the confirmed ones, seconds.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.p95_s IS
+    'What 95 of 100 of the confirmed ones stayed within, seconds.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
+    'The longest of the confirmed ones, seconds.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
+    'For how long the oldest that is not confirmed has waited, seconds; null where none waits.';
+
+-- Runs, windows, requests -------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.run_history AS
+SELECT run_id, flow, campaign_id, flow_run_id, state, started_at, ended_at,
+       CAST(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at) AS float8)
+           AS duration_s,
+       CAST(counts ->> 'requests' AS bigint) AS requests, counts, error
+  FROM leadloop.sync_runs;
+COMMENT ON VIEW leadloop_monitor.run_history IS 'A row a run of a flow and campaign.';
+COMMENT ON COLUMN leadloop_monitor.run_history.run_id IS 'Ours; later runs have greater ones.';
+COMMENT ON COLUMN leadloop_monitor.run_history.flow IS 'The flow, as Prefect names it.';
+COMMENT ON COLUMN leadloop_monitor.run_history.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.run_history.flow_run_id IS 'Prefect''s id of the run.';
+COMMENT ON COLUMN leadloop_monitor.run_history.state IS
+    'running, completed, failed, or crashed: ended without a word, found by a later run.';
+COMMENT ON COLUMN leadloop_monitor.run_history.started_at IS 'When it began.';
+COMMENT ON COLUMN leadloop_monitor.run_history.ended_at IS 'When it ended; null while it runs.';
+COMMENT ON COLUMN leadloop_monitor.run_history.duration_s IS 'How long it took so far, seconds.';
+COMMENT ON COLUMN leadloop_monitor.run_history.requests IS 'Requests that it sent to the vendor.';
+COMMENT ON COLUMN leadloop_monitor.run_history.counts IS
+    'What it did, under the names of the command line''s JSON.';
+COMMENT ON COLUMN leadloop_monitor.run_history.error IS 'Why it failed, in one line.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.window_stats AS
+SELECT campaign_id, date_trunc('hour', polled_at, 'UTC') AS polled_hour,
+       count(*) AS windows,
+       count(*) FILTER (WHERE status = 'incomplete' AND made_good_at IS NULL) AS owed,
+       sum(pages) AS pages, sum(stored_count) AS results,
+       -- A backfill reads what is long past, and is not behind for that.
+       max(CAST(extract(epoch FROM polled_at - coalesce(closed_through, window_after)) AS float8))
+           FILTER (WHERE range_after IS NULL) AS lag_s
+  FROM leadloop.poll_windows GROUP BY 1, 2;
+COMMENT ON VIEW leadloop_monitor.window_stats IS
+    'Whether what was polled is complete, by the hour of the poll.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.polled_hour IS
+    'The hour in which they were read, UTC.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.windows IS 'Windows that were read.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.owed IS
+    'Windows that did not hold what the vendor counts, and that no later reading has made good.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.pages IS 'Pages that they took.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.results IS 'Distinct results in them.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.lag_s IS
+    'How far behind the polls were at most, seconds; null where there were backfills alone.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.lateness AS
+SELECT campaign_id, date_trunc('hour', seen_at, 'UTC') AS seen_hour, count(*) AS outcomes,
+       count(lookback_needed_s) AS late, max(lookback_needed_s) AS lookback_needed_s,
+       percentile_cont(0.50) WITHIN GROUP (ORDER BY seen_after_s) AS p50_s,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY seen_after_s) AS p95_s
+  FROM (SELECT campaign_id, seen_at, lookback_needed_s,
+               CAST(extract(epoch FROM seen_at - processed_at) AS float8) AS seen_after_s
+          FROM leadloop.lead_outcomes) AS each
+ GROUP BY 1, 2;
+COMMENT ON VIEW leadloop_monitor.lateness IS
+    'How long after it was processed an outcome was stored, by the hour in which it was.';
+COMMENT ON COLUMN leadloop_monitor.lateness.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.lateness.seen_hour IS
+    'The hour in which they were stored, UTC.';
+COMMENT ON COLUMN leadloop_monitor.lateness.outcomes IS 'Outcomes stored.';
+COMMENT ON COLUMN leadloop_monitor.lateness.late IS
+    'Those that a poll before should have found: the vendor showed them too late for it.';
+COMMENT ON COLUMN leadloop_monitor.lateness.lookback_needed_s IS
+    'The lookback with which none of them would have been late, seconds.';
+COMMENT ON COLUMN leadloop_monitor.lateness.p50_s IS 'Median of the time to be stored, seconds.';
+COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS
+    'What 95 of 100 stayed within, seconds.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.request_stats AS
+SELECT date_trunc('hour', started_at, 'UTC') AS hour, campaign_id, flow, count(*) AS runs,
+       coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests
+  FROM leadloop.sync_runs
+ -- A sync's requests are those of its three flows, which have rows of their own.
+ WHERE flow <> 'sync-leads'
+ GROUP BY 1, 2, 3;
+COMMENT ON VIEW leadloop_monitor.request_stats IS
+    'Requests to the vendor by the hour in which their run began.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'The hour in which the runs began, UTC.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.flow IS 'The flow, as Prefect names it.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.runs IS 'Runs that began.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.requests IS 'Requests that they sent.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS
+SELECT count(*) FILTER (WHERE slot > 0) AS slots,
+       count(*) FILTER (WHERE slot > 0 AND free_at > clock_timestamp()) AS taken,
+       greatest(0, CAST(extract(epoch FROM max(free_at) FILTER (WHERE slot = 0 AND isfinite(free_at))
+                                           - clock_timestamp()) AS float8)) AS paused_s
+  FROM leadloop.rate_slots;
+COMMENT ON VIEW leadloop_monitor.budget_now IS
+    'How much of the business''s budget of requests is used at this moment: one row.';
+COMMENT ON COLUMN leadloop_monitor.budget_now.slots IS
+    'Slots of the ring; each stands for a request a period, or of a generous limit for several.';
+COMMENT ON COLUMN leadloop_monitor.budget_now.taken IS 'Those in use.';
+COMMENT ON COLUMN leadloop_monitor.budget_now.paused_s IS
+    'For how long the vendor still wants no request, seconds; null or nought: it has not asked.';
+
+-- Health ------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.thresholds AS
+SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_unknown,
+       interval '1 hour' AS poll_behind, interval '15 minutes' AS windows_owed,
+       interval '1 hour' AS leads_unsent, interval '1 hour' AS leads_in_doubt,
+       interval '7 days' AS outcomes_late, interval '1 day' AS run_failed,
+       interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs;
+COMMENT ON VIEW leadloop_monitor.thresholds IS
+    'After how long something becomes a problem: one row, a column a problem of the view problems.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_waiting IS
+    'An opt-out that the vendor has not confirmed, since it was requested.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_unknown IS
+    'An opt-out that names no known lead, since it was requested.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS
+    'Time up to now that no poll has stored.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.windows_owed IS
+    'An incomplete window, since it was read.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS
+    'A new lead, since it was inserted.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.leads_in_doubt IS
+    'A lead in doubt, since it is.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.outcomes_late IS
+    'How long an outcome that came too late for the lookback stays a problem.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.run_failed IS
+    'How long a failed run stays a problem, of a flow that no schedule repeats.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.run_too_long IS
+    'A run that has not ended, since it began.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.nothing_runs IS
+    'A campaign without a run, since the last one ended.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.problems AS
+WITH RECURSIVE threshold AS (
+    SELECT * FROM leadloop_monitor.thresholds
+), at_work (campaign_id) AS (
+    -- From each campaign in which something waits to the next one, by the small indexes.
+    SELECT ''
+    UNION ALL
+    SELECT least((SELECT min(lead.campaign_id) FROM leadloop.leads AS lead
+                   WHERE lead.status = 'new' AND lead.campaign_id > at_work.campaign_id),
+                 (SELECT min(lead.campaign_id) FROM leadloop.leads AS lead
+                   WHERE lead.status IN ('sending', 'in_doubt')
+                     AND lead.campaign_id > at_work.campaign_id),
+                 (SELECT min(request.campaign_id) FROM leadloop.disable_requests AS request
+                   WHERE request.status IN ('requested', 'failed')
+                     AND request.campaign_id > at_work.campaign_id))
+      FROM at_work WHERE campaign_id IS NOT NULL
+), stranded AS (
+    SELECT at_work.campaign_id, waiting.amount, waiting.since
+      FROM at_work CROSS JOIN LATERAL (
+           SELECT count(*) AS amount, min(each.since) AS since
+             FROM (SELECT inserted_at AS since FROM leadloop.leads
+                    WHERE campaign_id = at_work.campaign_id AND status = 'new'
+                   UNION ALL
+                   SELECT inserted_at FROM leadloop.leads
+                    WHERE campaign_id = at_work.campaign_id AND status IN ('sending', 'in_doubt')
+                   UNION ALL
+                   SELECT least(requested_at, clock_timestamp()) FROM leadloop.disable_requests
+                    WHERE campaign_id = at_work.campaign_id AND status IN ('requested', 'failed')
+                  ) AS each) AS waiting
+     WHERE at_work.campaign_id <> ''
+       AND NOT EXISTS (SELECT FROM leadloop.campaigns AS campaign
+                        WHERE campaign.campaign_id = at_work.campaign_id)
+), running AS (
+    SELECT campaign_id FROM leadloop.campaigns WHERE enabled
+), opt_outs AS (
+    SELECT campaign_id, status, count(*) AS amount,
+           min(least(requested_at, clock_timestamp())) AS since,
+           array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
+      FROM leadloop.disable_requests
+     WHERE status IN ('requested', 'failed')
+       -- One from the future has waited for nobody knows how long.
+       AND requested_at NOT BETWEEN clock_timestamp() - (SELECT opt_outs_waiting FROM threshold)
+                                AND clock_timestamp() + (SELECT opt_outs_waiting FROM threshold)
+     GROUP BY campaign_id, status
+), nameless AS (
+    -- The vendor may have leads that we have not, and an opt-out may come before its lead. Scalar
+    -- subqueries, looked up one by one: these opt-outs are few, and leads are many.
+    SELECT request.campaign_id, request.lead_id, request.requested_at, meant.lead_id AS meant_id
+      FROM leadloop.disable_requests AS request
+     CROSS JOIN LATERAL (
+           -- Of leads whose ids differ from the opt-out's by case, blanks or invisible characters.
+           SELECT min(lead.lead_id) FILTER (WHERE NOT lead.opted_out) AS lead_id,
+                  bool_and(lead.opted_out) AS is_settled
+             FROM (SELECT lead_id, opted_out FROM leadloop.leads
+                    WHERE campaign_id = request.campaign_id AND lead_id = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, opted_out FROM leadloop.leads AS other
+                    WHERE campaign_id = request.campaign_id AND lead_id <> FOLDED(other.lead_id)
+                      AND FOLDED(other.lead_id) = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, (SELECT true FROM leadloop.disable_requests AS theirs
+                                     WHERE theirs.campaign_id = sent.campaign_id
+                                       AND theirs.lead_id = sent.lead_id) IS TRUE
+                     FROM leadloop.sent_leads AS sent
+                    WHERE campaign_id = request.campaign_id AND lead_id = FOLDED(request.lead_id)
+                   UNION ALL
+                   SELECT lead_id, (SELECT true FROM leadloop.disable_requests AS theirs
+                                     WHERE theirs.campaign_id = sent.campaign_id
+                                       AND theirs.lead_id = sent.lead_id) IS TRUE
+                     FROM leadloop.sent_leads AS sent
+                    WHERE campaign_id = request.campaign_id AND lead_id <> FOLDED(sent.lead_id)
+                      AND FOLDED(sent.lead_id) = FOLDED(request.lead_id)) AS lead) AS meant
+     WHERE request.names_no_lead AND meant.is_settled IS NOT TRUE
+       AND (SELECT lead.lead_id FROM leadloop.leads AS lead
+             WHERE lead.campaign_id = request.campaign_id
+               AND lead.lead_id = request.lead_id) IS NULL
+       AND (SELECT sent.lead_id FROM leadloop.sent_leads AS sent
+             WHERE sent.campaign_id = request.campaign_id
+               AND sent.lead_id = request.lead_id) IS NULL
+       AND (SELECT outcome.lead_id FROM leadloop.lead_outcomes AS outcome
+             WHERE outcome.campaign_id = request.campaign_id
+               AND outcome.lead_id = request.lead_id) IS NULL
+), misspelt AS (
+    SELECT campaign_id, count(*) AS amount, min(least(requested_at, clock_timestamp())) AS since,
+           min(meant_id) AS meant_id
+      FROM nameless WHERE meant_id IS NOT NULL GROUP BY campaign_id
+), unknown AS (
+    SELECT campaign_id, count(*) AS amount, min(requested_at) AS since,
+           array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
+      FROM nameless
+     WHERE meant_id IS NULL
+       AND requested_at < clock_timestamp() - (SELECT opt_outs_unknown FROM threshold)
+     GROUP BY campaign_id
+), unsent AS (
+    SELECT campaign_id, count(*) AS amount, min(inserted_at) AS since
+      FROM leadloop.leads
+     WHERE status = 'new'
+       AND inserted_at < clock_timestamp() - (SELECT leads_unsent FROM threshold)
+     GROUP BY campaign_id
+), doubts AS (
+    SELECT campaign_id, count(*) AS amount, min(coalesce(doubted_at, sent_at)) AS since
+      FROM leadloop.leads
+     WHERE status = 'in_doubt'
+       AND coalesce(doubted_at, sent_at)
+           < clock_timestamp() - (SELECT leads_in_doubt FROM threshold)
+     GROUP BY campaign_id
+), polled AS (
+    -- Where no poll has set a watermark, outcomes may be missing since the vendor had leads.
+    SELECT running.campaign_id, mark.processed_through IS NULL AS never,
+           coalesce(mark.processed_through,
+                    (SELECT run.ended_at FROM leadloop.sync_runs AS run
+                      WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
+                        AND CAST(run.counts ->> 'created' AS bigint) > 0
+                      ORDER BY run.run_id LIMIT 1)) AS through
+      FROM running
+      LEFT JOIN leadloop.watermarks AS mark
+             ON mark.campaign_id = running.campaign_id AND mark.stream = 'outcomes'
+), owed AS (
+    -- The next polls read them again: only what they leave is trouble.
+    SELECT campaign_id, count(*) AS amount, min(polled_at) AS since
+      FROM leadloop.poll_windows
+     WHERE status = 'incomplete' AND made_good_at IS NULL
+       AND polled_at < clock_timestamp() - (SELECT windows_owed FROM threshold)
+     GROUP BY campaign_id
+), lookback AS MATERIALIZED (
+    -- The one in force: the campaign's own, or the setting of the last poll that told it. Looked
+    -- for once a campaign, not once an outcome.
+    SELECT campaign_id, coalesce(campaign.lookback_s,
+                                 (SELECT CAST(run.counts ->> 'lookback_s' AS integer)
+                                    FROM leadloop.sync_runs AS run
+                                   WHERE run.campaign_id = campaign.campaign_id
+                                     AND run.flow = 'poll-outcomes'
+                                     AND run.counts ->> 'lookback_s' IS NOT NULL
+                                   ORDER BY run.run_id DESC LIMIT 1),
+                                 900) AS seconds
+      FROM leadloop.campaigns AS campaign
+), late AS (
+    SELECT outcome.campaign_id, count(*) AS amount, min(outcome.seen_at) AS since,
+           ceil(max(outcome.lookback_needed_s)) AS needed_s,
+           date_trunc('second', min(outcome.processed_at)) AS after,
+           date_trunc('second', max(outcome.seen_at)) + interval '1 second' AS before
+      FROM leadloop.lead_outcomes AS outcome JOIN lookback USING (campaign_id)
+     WHERE outcome.lookback_needed_s IS NOT NULL
+       AND outcome.lookback_needed_s > lookback.seconds
+       AND outcome.seen_at > clock_timestamp() - (SELECT outcomes_late FROM threshold)
+     GROUP BY outcome.campaign_id
+), flows (flow, again, others) AS (
+    -- Whether it comes by itself again; and which others do the same work, all of it or a part.
+    VALUES ('push-leads', true, ARRAY['sync-leads']),
+           ('poll-outcomes', true, ARRAY['sync-leads']),
+           ('disable-leads', true, ARRAY['sync-leads']),
+           ('sync-leads', false, ARRAY['push-leads', 'poll-outcomes', 'disable-leads']),
+           ('housekeeping', true, '{}'),
+           ('backfill-outcomes', false, '{}'),
+           ('audit-leads', false, '{}')
+), ended AS (
+    SELECT running.campaign_id, flows.flow, flows.again, flows.others,
+           last.run_id, last.state, coalesce(last.ended_at, last.started_at) AS ended_at, last.error
+      FROM running CROSS JOIN flows CROSS JOIN LATERAL (
+           SELECT run.run_id, run.state, run.started_at, run.ended_at, run.error
+             FROM leadloop.sync_runs AS run
+            WHERE run.campaign_id = running.campaign_id AND run.flow = flows.flow
+              AND run.state <> 'running'
+            ORDER BY run.run_id DESC LIMIT 1) AS last
+), failed AS (
+    SELECT campaign_id, flow, state, ended_at, error FROM ended
+     WHERE state IN ('failed', 'crashed')
+       AND (again OR ended_at > clock_timestamp() - (SELECT run_failed FROM threshold))
+       AND NOT EXISTS (SELECT FROM ended AS later
+                        WHERE later.campaign_id = ended.campaign_id
+                          AND later.flow = ANY(ended.others)
+                          AND later.run_id > ended.run_id AND later.state = 'completed')
+), too_long AS (
+    SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since
+      FROM leadloop.sync_runs
+     WHERE state = 'running'
+       AND started_at < clock_timestamp() - (SELECT run_too_long FROM threshold)
+     GROUP BY campaign_id, flow
+), idle AS (
+    SELECT running.campaign_id, max(ended.ended_at) AS since
+      FROM running
+      LEFT JOIN ended ON ended.campaign_id = running.campaign_id AND ended.others <> '{}'
+     WHERE NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
+                        WHERE run.state = 'running' AND run.campaign_id = running.campaign_id
+                          AND flows.others <> '{}')
+     GROUP BY running.campaign_id
+), untouched AS (
+    SELECT campaign_id,
+           least((SELECT lead.inserted_at FROM leadloop.leads AS lead
+                   WHERE lead.campaign_id = idle.campaign_id AND lead.status = 'new'
+                   ORDER BY lead.seq LIMIT 1),
+                 (SELECT min(least(request.requested_at, clock_timestamp()))
+                    FROM leadloop.disable_requests AS request
+                   WHERE request.campaign_id = idle.campaign_id
+                     AND request.status IN ('requested', 'failed'))) AS since
+      FROM idle WHERE since IS NULL
+), found AS (
+    SELECT campaign_id, 'critical' AS severity, 'opt_outs_waiting' AS problem, amount, since,
+           CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
+               || ' waited for more than 15 minutes' AS said,
+           'leadloop disable --campaign {campaign}' AS command
+      FROM opt_outs WHERE status = 'requested'
+    UNION ALL
+    SELECT campaign_id, 'critical', 'opt_outs_failed', amount, since,
+           'the vendor does not confirm '
+               || CASE amount WHEN 1 THEN '1 opt-out' ELSE amount || ' opt-outs' END
+               || ', tried again at least daily: ' || sample,
+           'leadloop requeue --disables --campaign {campaign}'
+      FROM opt_outs WHERE status = 'failed'
+    UNION ALL
+    SELECT campaign_id, 'critical', 'opt_outs_misspelt', amount, since,
+           CASE amount WHEN 1 THEN '1 opt-out names' ELSE amount || ' opt-outs name' END
+               || ' no lead, and a lead whose id differs by case, blanks or invisible characters'
+               || ' alone is not opted out: INSERT INTO leadloop.disable_requests'
+               || ' (campaign_id, lead_id) VALUES (' || quote_literal(campaign_id) || ', '
+               || quote_literal(meant_id) || ')',
+           'leadloop disable --campaign {campaign}'
+      FROM misspelt
+    UNION ALL
+    SELECT campaign_id, 'warning', 'opt_outs_unknown', amount, since,
+           CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
+               || ' named no known lead for more than an hour: are id and campaign right? '
+               || sample,
+           'leadloop audit --campaign {campaign}'
+      FROM unknown
+    UNION ALL
+    SELECT campaign_id, 'critical', 'poll_behind', 1, through,
+           CASE WHEN never THEN 'leads were sent, and no outcome was ever polled'
+                ELSE 'outcomes of more than an hour may be missing' END,
+           'leadloop poll --campaign {campaign}'
+      FROM polled
+     WHERE through < clock_timestamp() - (SELECT poll_behind FROM threshold)
+    UNION ALL
+    SELECT campaign_id, 'critical', 'windows_owed', amount, since,
+           CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
+               || ' did not hold what the vendor counts there',
+           'leadloop poll --campaign {campaign}'
+      FROM owed
+    UNION ALL
+    SELECT campaign_id, 'warning', 'leads_unsent', amount, since,
+           CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
+               || ' waited for more than an hour to be sent'
+               || CASE WHEN campaign.push_enabled THEN '' ELSE '; the campaign is paused' END,
+           CASE WHEN campaign.push_enabled THEN 'leadloop push' ELSE 'leadloop resume' END
+               || ' --campaign {campaign}'
+      FROM unsent JOIN running USING (campaign_id)
+      JOIN leadloop.campaigns AS campaign USING (campaign_id)
+    UNION ALL
+    SELECT campaign_id, 'warning', 'leads_in_doubt', amount, since,
+           CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
+               || ' been in doubt for more than an hour: does the vendor have '
+               || CASE amount WHEN 1 THEN 'it' ELSE 'them' END || ', or not?',
+           'leadloop audit --campaign {campaign}'
+      FROM doubts
+    UNION ALL
+    SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
+           CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
+               || ' of the last week came too late for the lookback: set it to '
+               || needed_s || ' s or more',
+           'leadloop backfill --campaign {campaign}'
+               || ' --after ' || to_char(after AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+               || ' --before ' || to_char(before AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+      FROM late
+    UNION ALL
+    SELECT campaign_id, 'warning', 'run_failed', 1, ended_at,
+           'the last ' || flow || ' ' || state || coalesce(': ' || error, ''), 'leadloop doctor'
+      FROM failed
+    UNION ALL
+    SELECT campaign_id, 'warning', 'run_too_long', amount, since,
+           CASE amount WHEN 1 THEN 'a run of ' || flow || ' has'
+                       ELSE amount || ' runs of ' || flow || ' have' END
+               || ' not ended for more than two hours',
+           'leadloop doctor'
+      FROM too_long
+    UNION ALL
+    SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
+           'nothing has run for more than an hour: is a worker there?', 'leadloop doctor'
+      FROM idle WHERE since < clock_timestamp() - (SELECT nothing_runs FROM threshold)
+    UNION ALL
+    SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
+           'nothing has run yet: leads and opt-outs wait until a run takes them',
+           'leadloop sync --campaign {campaign}'
+      FROM untouched WHERE since IS NOT NULL
+), told AS (
+    SELECT campaign_id, severity, problem, amount, since, said, command
+      FROM found JOIN leadloop.campaigns AS campaign USING (campaign_id)
+    UNION ALL
+    -- Every command would refuse such a campaign: this comes in place of the other rules.
+    SELECT campaign_id, 'critical', 'campaign_unknown', amount, since,
+           CASE amount WHEN 1 THEN '1 lead or opt-out waits'
+                       ELSE amount || ' leads and opt-outs wait' END
+               || ' in a campaign that is unknown: INSERT INTO leadloop.campaigns (campaign_id)'
+               || ' VALUES (' || quote_literal(campaign_id) || ')',
+           'leadloop doctor'
+      FROM stranded
+)
+SELECT campaign_id, severity, problem, amount, since, said,
+       -- Ids are anybody's: between quotes a shell takes nothing for a command, or for two words.
+       replace(command, '{campaign}',
+               CASE WHEN campaign_id ~ '^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$' THEN campaign_id
+                    ELSE '''' || replace(campaign_id, '''', '''\''''') || '''' END) AS command
+  FROM told;
+COMMENT ON VIEW leadloop_monitor.problems IS
+    'What is wrong, a row each; none: all is well. The rules of `leadloop status --check`, of the
+page, of the exporter and of the events.';
+COMMENT ON COLUMN leadloop_monitor.problems.campaign_id IS
+    'The vendor''s id of the campaign; of campaign_unknown one that leadloop.campaigns lacks.';
+COMMENT ON COLUMN leadloop_monitor.problems.severity IS
+    'critical: people may be called who opted out, or outcomes are missing; warning: the rest.';
+COMMENT ON COLUMN leadloop_monitor.problems.problem IS 'Its name, which stays the same.';
+COMMENT ON COLUMN leadloop_monitor.problems.amount IS 'How many leads, windows or runs.';
+COMMENT ON COLUMN leadloop_monitor.problems.since IS 'Since when, of the oldest.';
+COMMENT ON COLUMN leadloop_monitor.problems.said IS 'In words.';
+COMMENT ON COLUMN leadloop_monitor.problems.command IS
+    'The command that deals with it, quoted for a shell.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.campaign_health AS
+WITH lead AS (
+    SELECT campaign_id,
+           count(*) FILTER (WHERE status = 'new') AS new,
+           count(*) FILTER (WHERE status = 'sending') AS sending,
+           count(*) FILTER (WHERE status = 'in_doubt') AS in_doubt,
+           count(*) FILTER (WHERE status = 'created') AS created,
+           count(*) FILTER (WHERE status = 'rejected') AS rejected,
+           count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+           min(inserted_at) FILTER (WHERE status = 'new') AS oldest_new_at
+      FROM leadloop.leads GROUP BY campaign_id
+), outcome AS (
+    SELECT campaign_id, count(*) AS processed, sum(total_cost) AS cost
+      FROM leadloop.lead_outcomes GROUP BY campaign_id
+), opt_out AS (
+    SELECT campaign_id,
+           count(*) FILTER (WHERE status = 'disabled') AS disabled,
+           count(*) FILTER (WHERE status = 'requested') AS disable_pending,
+           count(*) FILTER (WHERE status = 'failed') AS disable_failed,
+           min(least(requested_at, clock_timestamp()))
+               FILTER (WHERE status IN ('requested', 'failed')) AS waiting_since
+      FROM leadloop.disable_requests GROUP BY campaign_id
+), late AS (
+    SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s
+      FROM leadloop.lead_outcomes WHERE lookback_needed_s IS NOT NULL GROUP BY campaign_id
+), problem AS (
+    SELECT campaign_id, count(*) AS problems, bool_or(severity = 'critical') AS any_critical
+      FROM leadloop_monitor.problems GROUP BY campaign_id
+)
+SELECT campaign.campaign_id, campaign.name, campaign.enabled,
+       CASE WHEN problem.any_critical THEN 'critical'
+            WHEN problem.problems > 0 THEN 'warning' ELSE 'ok' END AS health,
+       coalesce(problem.problems, 0) AS problems,
+       coalesce(lead.new, 0) AS new, coalesce(lead.sending, 0) AS sending,
+       coalesce(lead.in_doubt, 0) AS in_doubt, coalesce(lead.created, 0) AS created,
+       coalesce(lead.rejected, 0) AS rejected, coalesce(lead.cancelled, 0) AS cancelled,
+       coalesce(outcome.processed, 0) AS processed, outcome.cost,
+       coalesce(opt_out.disabled, 0) AS disabled,
+       coalesce(opt_out.disable_pending, 0) AS disable_pending,
+       coalesce(opt_out.disable_failed, 0) AS disable_failed,
+       CAST(extract(epoch FROM clock_timestamp() - opt_out.waiting_since) AS float8)
+           AS disable_oldest_s,
+       CAST(extract(epoch FROM clock_timestamp() - lead.oldest_new_at) AS float8) AS new_oldest_s,
+       mark.processed_through AS watermark,
+       CAST(extract(epoch FROM clock_timestamp() - mark.processed_through) AS float8)
+           AS watermark_lag_s,
+       coalesce(late.late, 0) AS late,
+       CAST(ceil(coalesce(late.needed_s, 0)) AS integer) AS lookback_needed_s,
+       last_push.ended_at AS last_push_at, last_poll.ended_at AS last_poll_at,
+       last_disable.ended_at AS last_disable_at,
+       campaign.push_enabled
+  FROM leadloop.campaigns AS campaign
+  LEFT JOIN lead USING (campaign_id)
+  LEFT JOIN outcome USING (campaign_id)
+  LEFT JOIN opt_out USING (campaign_id)
+  LEFT JOIN late USING (campaign_id)
+  LEFT JOIN problem USING (campaign_id)
+  LEFT JOIN leadloop.watermarks AS mark
+         ON mark.campaign_id = campaign.campaign_id AND mark.stream = 'outcomes'
+  LEFT JOIN LATERAL (SELECT run.ended_at FROM leadloop.sync_runs AS run
+                      WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'push-leads'
+                        AND run.state = 'completed'
+                      ORDER BY run.run_id DESC LIMIT 1) AS last_push ON true
+  LEFT JOIN LATERAL (SELECT run.ended_at FROM leadloop.sync_runs AS run
+                      WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'poll-outcomes'
+                        AND run.state = 'completed'
+                      ORDER BY run.run_id DESC LIMIT 1) AS last_poll ON true
+  LEFT JOIN LATERAL (SELECT run.ended_at FROM leadloop.sync_runs AS run
+                      WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'disable-leads'
+                        AND run.state = 'completed'
+                      ORDER BY run.run_id DESC LIMIT 1) AS last_disable ON true;
+COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Where each campaign stands: a row each.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.name IS 'Yours; leadloop makes no use of it.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.enabled IS
+    'Whether pushes and polls that name no campaign take it.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.health IS
+    'ok, warning or critical: the worst of its problems.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.problems IS 'How many problems it has.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.new IS 'Leads that are to be sent.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.sending IS 'Leads that may be on their way.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.in_doubt IS
+    'Leads that the vendor may or may not have.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.created IS 'Leads that the vendor has.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.rejected IS 'Leads that will not be sent so.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.cancelled IS
+    'Leads that opted out before they were sent.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.processed IS 'Leads that have an outcome.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.cost IS
+    'What the vendor says the outcomes cost, in its currency.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.disabled IS
+    'Opt-outs that the vendor has confirmed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_pending IS
+    'Opt-outs that are not confirmed yet.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_failed IS
+    'Opt-outs that the vendor refuses or fails on.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_oldest_s IS
+    'For how long the oldest open opt-out has waited, seconds; null where none waits.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.new_oldest_s IS
+    'For how long the oldest unsent lead has waited, seconds; null where none waits.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.watermark IS
+    'Everything processed up to here is stored; null before the first poll.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.watermark_lag_s IS
+    'How far that is behind now, seconds.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.late IS
+    'Outcomes that a poll before should have found.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.lookback_needed_s IS
+    'The lookback with which none of them would have been late, seconds.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.last_push_at IS
+    'When a push was last completed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.last_poll_at IS
+    'When a poll was last completed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.last_disable_at IS
+    'When a disable was last completed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
+    'Whether it may create leads; false while it is paused.';
+
+-- The reader --------------------------------------------------------------------------------------
+
+-- A role belongs to the whole server: it may be there already, of another database, and to make it
+-- takes a right that not everybody has. Whoever lacks it is told by `leadloop doctor`.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'leadloop_reader') THEN
+        CREATE ROLE leadloop_reader NOLOGIN;
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR duplicate_object OR unique_violation THEN
+    NULL;
+END $$;
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'leadloop_reader') THEN
+        GRANT USAGE ON SCHEMA leadloop_monitor TO leadloop_reader;
+        GRANT SELECT ON ALL TABLES IN SCHEMA leadloop_monitor TO leadloop_reader;
+    END IF;
+END $$;
