@@ -7,21 +7,21 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from flows.campaigns import CampaignsFailed, run_campaigns
-from flows.telling import Summary, completed, resource, run_name
+from flows.campaign_runner import CampaignsFailed, run_campaigns
+from flows.reporting import Summary, campaign_resource, completed_state, make_run_name
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.errors import RunError
-from tasks.audit import Audit, compare_books, read_listing, repair_books
+from tasks.audit import AuditJob, compare_books, read_listing, repair_books
 from tasks.blocks import RunSettings
+from tasks.context import CampaignRun
 from tasks.listing import MOST_READINGS
 from tasks.progress import best_effort
-from tasks.workplace import Run
 
 COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
 EVENT = "leadloop.audit.differences"
 
 
-@flow(name="audit-leads", flow_run_name=run_name, persist_result=False)
+@flow(name="audit-leads", flow_run_name=make_run_name, persist_result=False)
 def audit_leads(
     campaigns: list[str] | None = None,
     repair: bool = False,
@@ -38,16 +38,16 @@ def audit_leads(
         `pages, seen`, a count a difference, `requests`, and under `campaigns` each one's own, with
         `samples`: the ids of a few leads for each difference.
     """
-    steps: list[Callable[[Audit], None]] = [read_listing, compare_books]
+    steps: list[Callable[[AuditJob], None]] = [read_listing, compare_books]
     if repair:
         steps.append(repair_books)
-    audits: list[Audit] = []
+    audits: list[AuditJob] = []
 
-    def start(run: Run) -> Audit:
-        audits.append(Audit(run, will_repair=repair))
+    def start(run: CampaignRun) -> AuditJob:
+        audits.append(AuditJob(run, will_repair=repair))
         return audits[-1]
 
-    def step(audit: Audit, _most: int) -> bool:
+    def step(audit: AuditJob, _most: int) -> bool:
         # All of it at once: each campaign's stage takes a connection for as long as it is needed.
         with audit.staged():
             for do in steps:
@@ -62,16 +62,16 @@ def audit_leads(
             counts=COUNTS,
             start=start,
             step=step,
-            finish=_require_whole,
+            finish=_check_listing_complete,
         )
     except CampaignsFailed as error:
         _publish(error.summary, audits)
         raise
     _publish(summary, audits)
-    return completed(summary)
+    return completed_state(summary)
 
 
-def _require_whole(audit: Audit) -> None:
+def _check_listing_complete(audit: AuditJob) -> None:
     listing = audit.listing
     if not listing.complete:
         raise RunError(
@@ -81,7 +81,7 @@ def _require_whole(audit: Audit) -> None:
         )
 
 
-def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
+def _publish(summary: Summary, audits: Sequence[AuditJob]) -> None:
     """Add the samples, and tell Prefect: the sums as an artifact, differences as events."""
     for audit in audits:
         campaign_id = audit.run.campaign.campaign_id
@@ -100,7 +100,7 @@ def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
 def _emit(campaign_id: str, counted: Summary) -> None:
     found = {name: counted[name] for name in DIFFERENCES if counted[name]}
     if found:
-        emit_event(EVENT, resource=resource(campaign_id), payload=found)
+        emit_event(EVENT, resource=campaign_resource(campaign_id), payload=found)
 
 
 def _rows(summary: Summary) -> list[dict[str, Any]]:

@@ -2,15 +2,15 @@
 
 from prefect import flow
 
-from flows.campaigns import run_campaigns, to_disable
-from flows.telling import Summary, completed, run_name
+from flows.campaign_runner import run_campaigns, to_disable
+from flows.reporting import Summary, completed_state, make_run_name
 from tasks.blocks import RunSettings
-from tasks.disable import Disable, disable_batches
+from tasks.disable import DisableJob, disable_batches
 
 COUNTS = ("disabled", "cancelled", "failed")
 
 
-@flow(name="disable-leads", flow_run_name=run_name, persist_result=False)
+@flow(name="disable-leads", flow_run_name=make_run_name, persist_result=False)
 def disable_leads(
     campaigns: list[str] | None = None, settings: RunSettings | None = None
 ) -> Summary:
@@ -24,13 +24,13 @@ def disable_leads(
     Returns:
         `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
     """
-    return completed(
+    return completed_state(
         run_campaigns(
             "disable-leads",
             campaigns,
             settings,
             counts=COUNTS,
-            start=Disable,
+            start=DisableJob,
             step=disable_batches,
             choose=to_disable,
         )

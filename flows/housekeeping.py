@@ -3,16 +3,16 @@
 from prefect import flow
 
 from db.housekeeping import AT_ONCE, HISTORY, RAW
-from flows.campaigns import every, run_campaigns
-from flows.telling import Summary, completed, run_name
+from flows.campaign_runner import every, run_campaigns
+from flows.reporting import Summary, completed_state, make_run_name
 from tasks.blocks import RunSettings
-from tasks.housekeeping import Housekeeping, tidy_up
-from tasks.workplace import opened_without_vendor
+from tasks.context import opened_without_vendor
+from tasks.housekeeping import HousekeepingJob, tidy_up
 
 COUNTS = (*AT_ONCE, *HISTORY, *RAW)
 
 
-@flow(name="housekeeping", flow_run_name=run_name, persist_result=False)
+@flow(name="housekeeping", flow_run_name=make_run_name, persist_result=False)
 def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Remove old windows and runs, and what was to be kept for a time only or not at all.
 
@@ -25,13 +25,13 @@ def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None 
     Returns:
         `forgotten, windows, runs, raw, unreadable, requests`, and under `campaigns` each one's own.
     """
-    return completed(
+    return completed_state(
         run_campaigns(
             "housekeeping",
             campaigns,
             settings,
             counts=COUNTS,
-            start=Housekeeping,
+            start=HousekeepingJob,
             step=tidy_up,
             opened=opened_without_vendor,
             choose=every,

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from prefect import flow
 
-from flows.campaigns import run_campaigns
-from flows.telling import Summary, completed, run_name
+from flows.campaign_runner import run_campaigns
+from flows.reporting import Summary, completed_state, make_run_name
 from tasks.blocks import RunSettings
-from tasks.push import Push, push_batches
+from tasks.context import CampaignRun
+from tasks.push import PushJob, push_batches
 from tasks.source import Taker, take_from_source
-from tasks.workplace import Run
 
 # Batches a task: half a minute's at the vendor's budget. Between two tasks nothing is sent for some
 # hundredths of a second, a tenth of a push to a vendor without latency at 20 batches a task.
@@ -17,7 +17,7 @@ _LEAST = 60
 COUNTS = ("created", "rejected", "in_doubt", "cancelled", "from_source", "held_back")
 
 
-@flow(name="push-leads", flow_run_name=run_name, persist_result=False)
+@flow(name="push-leads", flow_run_name=make_run_name, persist_result=False)
 def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Create new leads at the vendor, in batches, and settle those in doubt.
 
@@ -29,7 +29,7 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         `created, rejected, in_doubt, cancelled, from_source, held_back, requests`, and under
         `campaigns` each one's own.
     """
-    return completed(
+    return completed_state(
         run_campaigns(
             "push-leads",
             campaigns,
@@ -38,12 +38,12 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
             start=_begin,
             step=push_batches,
             least=_LEAST,
-            finish=Push.finish,
+            finish=PushJob.finish,
         )
     )
 
 
-def _begin(run: Run) -> Push:
+def _begin(run: CampaignRun) -> PushJob:
     """The campaign's push, once its leads are those of its source, if it has one."""
     take: Callable[[Taker], int] = take_from_source
-    return Push(run, from_source=0 if run.campaign.source is None else take(Taker(run)))
+    return PushJob(run, from_source=0 if run.campaign.source is None else take(Taker(run)))

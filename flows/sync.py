@@ -8,16 +8,16 @@ from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows import disable, poll, push
-from flows.campaigns import CampaignsFailed, chosen, to_disable, with_summary
+from flows.campaign_runner import CampaignsFailed, chosen, to_disable, with_summary
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
-from flows.telling import Summary, completed, publish, run_name, summary_of
+from flows.reporting import Summary, call_flow, completed_state, make_run_name, publish_artifacts
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError, UsageError
-from tasks import workplace
+from tasks import context
 from tasks.blocks import RunSettings, settled
-from tasks.workplace import Run, Workplace
+from tasks.context import CampaignRun, Workplace
 
 _STAGES: dict[str, Callable[..., Summary]] = {
     "disable": disable_leads,
@@ -27,7 +27,7 @@ _STAGES: dict[str, Callable[..., Summary]] = {
 _COUNTS = {"disable": disable.COUNTS, "push": push.COUNTS, "poll": poll.COUNTS}
 
 
-@flow(name="sync-leads", flow_run_name=run_name, persist_result=False)
+@flow(name="sync-leads", flow_run_name=make_run_name, persist_result=False)
 def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Disable, then push, then poll. A stage that fails does not keep the next from its work.
 
@@ -38,7 +38,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
     Returns:
         The three summaries under `disable`, `push` and `poll`.
     """
-    with workplace.opened(settled(settings)) as place:
+    with context.opened(settled(settings)) as place:
         failures: list[str] = []
         runs = [
             run
@@ -60,12 +60,12 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
             raise with_summary(stop, summary) from None
         finally:
             for run in runs:
-                with _its_own_trouble(run.campaign, failures):
-                    workplace.end(run, _counts_of(summary, run.campaign.campaign_id), error)
-            publish("sync-leads", summary, page=place.settings.page_url)
+                with _collect_failure(run.campaign, failures):
+                    context.end(run, _counts_of(summary, run.campaign.campaign_id), error)
+            publish_artifacts("sync-leads", summary, page=place.settings.page_url)
     if failures:
         raise CampaignsFailed(failures, summary)
-    return completed(summary)
+    return completed_state(summary)
 
 
 def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
@@ -82,14 +82,14 @@ def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
         return []
 
 
-def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> Run | None:
-    with _its_own_trouble(campaign, failures), place.database.plainly():
-        return workplace.begin(place, "sync-leads", campaign)
+def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> CampaignRun | None:
+    with _collect_failure(campaign, failures), place.database.plainly():
+        return context.begin(place, "sync-leads", campaign)
     return None
 
 
 @contextmanager
-def _its_own_trouble(campaign: Campaign, failures: list[str]) -> Iterator[None]:
+def _collect_failure(campaign: Campaign, failures: list[str]) -> Iterator[None]:
     """An error in the block is told, and is no other campaign's."""
     try:
         yield
@@ -115,7 +115,7 @@ def _do_stages(
             summary[name] = {**dict.fromkeys([*_COUNTS[name], "requests"], 0), "campaigns": {}}
             continue
         try:
-            summary[name] = summary_of(stage, campaigns=chosen_ids, settings=settings)
+            summary[name] = call_flow(stage, campaigns=chosen_ids, settings=settings)
         except UsageError:
             raise
         except RunError as error:

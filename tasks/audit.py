@@ -16,30 +16,30 @@ from leadloop.core.audit import DESCRIPTIONS, calling_code, differing
 from leadloop.core.errors import RunError
 from leadloop.core.results import read_result
 from leadloop.core.storable import loads
+from tasks.context import CampaignRun, Counters
 from tasks.listing import Listing
-from tasks.retrying import Patience, step, try_later
-from tasks.workplace import Run, Tally
+from tasks.retries import FruitlessAttempts, retry_later, step
 
 
 @step("read-listing")
-def read_listing(audit: "Audit") -> None:
+def read_listing(audit: "AuditJob") -> None:
     """Read what is left of the vendor's listing to the stage."""
     audit.read()
 
 
 @step("compare-books")
-def compare_books(audit: "Audit") -> None:
+def compare_books(audit: "AuditJob") -> None:
     """Compare what was staged with our tables."""
     audit.compare()
 
 
 @step("repair-books")
-def repair_books(audit: "Audit") -> None:
+def repair_books(audit: "AuditJob") -> None:
     """Mend in our tables what is safe to mend."""
     audit.repair()
 
 
-class Audit:
+class AuditJob:
     """One campaign's books, theirs and ours.
 
     Args:
@@ -47,12 +47,14 @@ class Audit:
         will_repair: `repair` is going to be called, and needs whole results staged.
     """
 
-    def __init__(self, run: Run, *, will_repair: bool) -> None:
+    def __init__(self, run: CampaignRun, *, will_repair: bool) -> None:
         self.run = run
         self.findings: dict[str, Finding] = {}
         self.listing = Listing(run, self._stage, self._page_read, keep_results=will_repair)
-        self._tally = Tally("pages", "repaired_leads", "repaired_outcomes", "repaired_opt_outs")
-        self._patience = Patience()
+        self._counters = Counters(
+            "pages", "repaired_leads", "repaired_outcomes", "repaired_opt_outs"
+        )
+        self._attempts = FruitlessAttempts()
 
     @contextmanager
     def staged(self) -> Iterator[None]:
@@ -61,7 +63,7 @@ class Audit:
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self.run.place.database.session() as self._connection:
+        with self.run.context.database.session() as self._connection:
             self._began = watermarks.now(self._connection)
             try:
                 listing.open_stage(self._connection)
@@ -107,14 +109,14 @@ class Audit:
         with self._stage() as connection:
             opt_outs, held = audit.mend_opt_outs(connection, campaign_id)
             leads = held + audit.mend_leads(connection, campaign_id)
-            self._tally.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
+            self._counters.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
             for results in audit.better_outcomes(connection, campaign_id):
                 self._store(results)
 
     def counts(self) -> dict[str, int]:
         """The counts, under the names of `leadloop.core.audit`."""
         found = {name: finding.leads for name, finding in self.findings.items()}
-        return {**self._tally.counts(), "seen": self.listing.seen, **found}
+        return {**self._counters.counts(), "seen": self.listing.seen, **found}
 
     def _shows_unprocessed(self) -> bool:
         """Whether a lead that is created, not processed and not in the listing is missing.
@@ -134,7 +136,7 @@ class Audit:
             lead_id = audit.suspect(
                 connection, campaign.campaign_id, settled_by=self._began - campaign.settle
             )
-        return lead_id is None or self.run.place.api.find(campaign.campaign_id, lead_id).absent
+        return lead_id is None or self.run.context.api.find(campaign.campaign_id, lead_id).absent
 
     def _described(self, connection: Connection) -> dict[str, Finding]:
         """Where phone, name or state differ; SQL narrows it down, libphonenumber decides."""
@@ -152,19 +154,19 @@ class Audit:
         read = [read_result(loads(result.encode())) for result in results]
         lines = [text_line(each.outcome) for each in read if each.outcome]
         attempts = [text_line(attempt) for each in read for attempt in each.attempts]
-        merged = self.run.place.database.insist(
+        merged = self.run.context.database.insist(
             lambda c: outcomes.merge(c, campaign_id, outcomes=lines, attempts=attempts)
         )
-        self._tally.add(repaired_outcomes=merged.inserted + merged.updated)
+        self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
 
     def _page_read(self) -> None:
-        self._tally.add(pages=1)
-        self._patience.progress()
+        self._counters.add(pages=1)
+        self._attempts.reset()
 
     @contextmanager
     def _stage(self) -> Iterator[Connection]:
         """The stage's connection; what Postgres says is said plainly."""
-        with self.run.place.database.plainly():
+        with self.run.context.database.plainly():
             yield self._connection
 
     @contextmanager
@@ -173,6 +175,6 @@ class Audit:
         try:
             yield
         except Resend as error:
-            raise try_later(self.run, self._patience, error) from None
+            raise retry_later(self.run, self._attempts, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None

@@ -15,7 +15,7 @@ from leadloop.core.leads import InvalidLead, Lead, Sendable, e164, prepare
 from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
 from leadloop.core.verdicts import Call
 from tasks.budget import Turn
-from tasks.workplace import Run
+from tasks.context import CampaignRun
 
 # A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
 _MOST_CLAIMS = 20
@@ -112,7 +112,7 @@ class Batches:
         count: is told how many were `rejected` and `cancelled`.
     """
 
-    def __init__(self, run: Run, new: int, count: Callable[..., None]) -> None:
+    def __init__(self, run: CampaignRun, new: int, count: Callable[..., None]) -> None:
         self._run = run
         self._count = count
         self._numbers = itertools.count(1)
@@ -121,7 +121,7 @@ class Batches:
         # is found by a claim from the start: that is what says that nothing is left. So it does no
         # harm that of claims side by side the one that ends last sets it.
         self._taken_to = 0
-        with run.place.database.begin() as connection:
+        with run.context.database.begin() as connection:
             self._key = suppression.key(connection)
 
     def fill(self, turn: Turn, most: int) -> tuple[Batch, bool]:
@@ -144,7 +144,7 @@ class Batches:
     def any_new(self) -> bool:
         """Whether there is anything to claim."""
         campaign_id = self._run.campaign.campaign_id
-        with self._run.place.database.session() as connection:
+        with self._run.context.database.session() as connection:
             places = sorted({self._taken_to, 0}, reverse=True)
             return any(
                 leads.any_new(
@@ -164,13 +164,13 @@ class Batches:
         if not batch.turn.is_over:
             return batch
         with self.released_unless_sent(batch):
-            self._run.place.budget.give_back(batch.turn.slot)
+            self._run.context.budget.give_back(batch.turn.slot)
         return self.in_another_turn(batch)
 
     def in_another_turn(self, batch: Batch) -> Batch:
         """The same leads for one more request, less those that have opted out since."""
         with self.released_unless_sent(batch):
-            turn = self._run.place.budget.wait_turn(Call.CREATE)
+            turn = self._run.context.budget.wait_turn(Call.CREATE)
             return replace(self._claimed_again(batch), turn=turn)
 
     def key(self, batch: Batch, wanted: Sequence[str] | None = None) -> leads.Batch:
@@ -187,13 +187,13 @@ class Batches:
         """They were certainly not carried out: `new` again, and the next to be taken."""
         self._taken_to = 0
         if ours.lead_ids:
-            self._run.place.database.insist(lambda c: leads.release(c, ours))
+            self._run.context.database.insist(lambda c: leads.release(c, ours))
 
     def reject(self, batch: Batch, reasons: Mapping[str, str], *, was_sent: bool) -> None:
         """They will not be sent as they are; `reasons` by lead id."""
         if reasons:
             ours = self.key(batch, list(reasons))
-            self._run.place.database.insist(
+            self._run.context.database.insist(
                 lambda c: leads.record_rejected(c, ours, reasons, was_sent=was_sent)
             )
             self._count(rejected=len(reasons))
@@ -213,7 +213,7 @@ class Batches:
         try:
             yield
         except BaseException:
-            self._run.place.database.insist(
+            self._run.context.database.insist(
                 lambda c: leads.release_claim(
                     c,
                     campaign_id=self._run.campaign.campaign_id,
@@ -239,7 +239,7 @@ class Batches:
         return claim
 
     def _take(self, claim_no: int, most: int) -> Claim:
-        with self._run.place.database.session() as connection:
+        with self._run.context.database.session() as connection:
             take = partial(
                 leads.claim,
                 connection,
@@ -259,7 +259,7 @@ class Batches:
     def _claimed_again(self, batch: Batch) -> Batch:
         if not batch.leads:
             return batch
-        with self._run.place.database.session() as connection:
+        with self._run.context.database.session() as connection:
             wanted, cancelled = leads.claim_again(
                 connection, self.key(batch), while_enabled=self._run.campaign.enabled
             )
@@ -279,7 +279,7 @@ class Batches:
         Raises:
             Fenced: another run has declared this one dead.
         """
-        with self._run.place.database.begin() as connection:
+        with self._run.context.database.begin() as connection:
             if not runs.is_running(connection, self._run.run_id):
                 raise Fenced("this run was taken for dead and has stopped: its connection was cut")
 
@@ -304,14 +304,14 @@ class Batches:
         stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
         if stopped:
             ours = self.key(batch, sorted(stopped))
-            self._run.place.database.insist(lambda c: leads.cancel(c, ours, NUMBER_OPTED_OUT))
+            self._run.context.database.insist(lambda c: leads.cancel(c, ours, NUMBER_OPTED_OUT))
             self._count(cancelled=len(stopped))
         return batch.without(stopped).leads
 
     def _suppressed(self, keys: Sequence[bytes]) -> set[bytes]:
         """Which numbers have opted out, by anybody's word up to this moment."""
         while True:
-            with self._run.place.database.session() as connection:
+            with self._run.context.database.session() as connection:
                 suppressed, some_to_note = suppression.look(connection, keys)
             if not some_to_note:
                 return suppressed
@@ -319,8 +319,8 @@ class Batches:
 
     def _note_numbers(self) -> None:
         """Note the numbers of leads that have opted out since this was last done."""
-        region = self._run.place.settings.default_region
-        with self._run.place.database.begin() as connection:
+        region = self._run.context.settings.default_region
+        with self._run.context.database.begin() as connection:
             waiting = suppression.to_note(connection, region=region, most=_NOTED_AT_ONCE)
             suppression.note(connection, [(lead, self._key_of(lead)) for lead in waiting])
 

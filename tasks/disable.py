@@ -15,10 +15,10 @@ from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
 from leadloop.core.receipts import vendors_words, words
 from leadloop.core.verdicts import UNREADABLE, Failure, may_blame_content
+from tasks.context import CampaignRun, Counters
 from tasks.doubts import Doubts
 from tasks.refusals import MOST_ALIKE, Refusals
-from tasks.retrying import Patience, pause_before_retry, step, try_later
-from tasks.workplace import Run, Tally
+from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later, step
 
 #: How often a lead that the vendor refuses is tried before it is reported as failed.
 MOST_TRIES = 3
@@ -35,19 +35,19 @@ class _CampaignUnknown(Exception):
 
 
 @step("disable-batches")
-def disable_batches(disable: "Disable", most: int) -> bool:
+def disable_batches(disable: "DisableJob", most: int) -> bool:
     """Send up to `most` batches of a campaign's opt-outs; True while there may be more."""
-    return disable.some(most)
+    return disable.run_chunk(most)
 
 
-class Disable:
+class DisableJob:
     """One campaign's opt-outs, oldest first."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CampaignRun) -> None:
         self.run = run
-        self.tally = Tally("disabled", "cancelled", "failed")
+        self.counters = Counters("disabled", "cancelled", "failed")
         self._doubts = Doubts(run)
-        self._patience = Patience()
+        self._attempts = FruitlessAttempts()
         self._batch_size = run.campaign.batch_size
         self._refusals = Refusals()
         self._tried: list[str] = []
@@ -59,7 +59,7 @@ class Disable:
         self._has_campaign = False
         self._watcher = watcher.get()
 
-    def some(self, most: int) -> bool:
+    def run_chunk(self, most: int) -> bool:
         """Cancel what was never sent, then send up to `most` batches; True while there is more.
 
         Raises:
@@ -73,7 +73,7 @@ class Disable:
         except _CampaignUnknown:
             return self._fail_all()
         except Resend as error:
-            raise try_later(self.run, self._patience, error) from None
+            raise retry_later(self.run, self._attempts, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
         if not more:
@@ -83,7 +83,7 @@ class Disable:
 
     def counts(self) -> dict[str, int]:
         """The contract's counts."""
-        return self.tally.counts()
+        return self.counters.counts()
 
     def _resolve_doubts(self) -> bool:
         """Settle leads in doubt that opted out; True while there may be more to do.
@@ -95,15 +95,17 @@ class Disable:
             looked_up = self._doubts.resolve_some(_LOOKUPS_AT_ONCE, opted_out=True)
         except Resend as error:
             name = self.run.campaign.campaign_id
-            self.run.place.log.warning("campaign %s: lookups put off: %s", name, error)
+            self.run.context.log.warning("campaign %s: lookups put off: %s", name, error)
             return False
         self._unsure = [each for each in self._unsure if each not in looked_up.settled]
         return looked_up.more
 
     def _cancel_unsent(self) -> None:
         campaign_id = self.run.campaign.campaign_id
-        self.run.place.database.insist(lambda c: leads.date_unanswered(c, campaign_id))
-        cancelled = self.run.place.database.insist(lambda c: opt_outs.cancel_unsent(c, campaign_id))
+        self.run.context.database.insist(lambda c: leads.date_unanswered(c, campaign_id))
+        cancelled = self.run.context.database.insist(
+            lambda c: opt_outs.cancel_unsent(c, campaign_id)
+        )
         self._count(cancelled=cancelled)
 
     def _send_up_to(self, most: int) -> bool:
@@ -125,7 +127,7 @@ class Disable:
         return True
 
     def _due(self, status: str) -> list[str]:
-        with self.run.place.database.begin() as connection:
+        with self.run.context.database.begin() as connection:
             return opt_outs.next_due(
                 connection,
                 campaign_id=self.run.campaign.campaign_id,
@@ -169,7 +171,7 @@ class Disable:
         """Send the next list and record what came of it. False where it failed."""
         lead_ids = isolation.next_list
         try:
-            reading = self.run.place.api.disable(self.run.campaign.campaign_id, lead_ids)
+            reading = self.run.context.api.disable(self.run.campaign.campaign_id, lead_ids)
         except Refused as error:
             if error.answer.status == 404 and not error.reading.refused:
                 self._require_campaign()
@@ -215,11 +217,11 @@ class Disable:
                 fault. The suspects go behind all others.
         """
         campaign_id = self.run.campaign.campaign_id
-        with self.run.place.database.begin() as connection:
+        with self.run.context.database.begin() as connection:
             confirmed = opt_outs.confirmed_last(connection, campaign_id)
         try:
             if confirmed is not None:
-                self._retry_failing(lambda: self.run.place.api.disable(campaign_id, [confirmed]))
+                self._retry_failing(lambda: self.run.context.api.disable(campaign_id, [confirmed]))
                 self._has_answered = True
             else:
                 self._retry_failing(self._read_campaign)
@@ -229,7 +231,7 @@ class Disable:
                     isolation.keep_suspects()
                     return
         except RunError:
-            self.run.place.database.insist(
+            self.run.context.database.insist(
                 lambda c: opt_outs.postpone(c, campaign_id, isolation.suspects)
             )
             raise
@@ -280,17 +282,17 @@ class Disable:
         self._has_campaign = True
 
     def _read_campaign(self) -> None:
-        self.run.place.api.everything(self.run.campaign.campaign_id, page=1, page_size=1)
+        self.run.context.api.everything(self.run.campaign.campaign_id, page=1, page_size=1)
 
     def _fail_all(self) -> bool:
         """Mark all that are due `failed`, to be tried again at least daily."""
         self._failing.clear()
         campaign_id = self.run.campaign.campaign_id
-        failed = self.run.place.database.insist(
+        failed = self.run.context.database.insist(
             lambda c: opt_outs.fail_all(c, campaign_id, _CAMPAIGN_UNKNOWN, most_tries=MOST_TRIES)
         )
         self._count(failed=failed)
-        self.run.place.log.warning(
+        self.run.context.log.warning(
             "campaign %s: %s, so %d opt-outs cannot be confirmed; they are tried again, at least"
             " daily",
             *(campaign_id, _CAMPAIGN_UNKNOWN, failed),
@@ -303,7 +305,7 @@ class Disable:
             return
         campaign_id = self.run.campaign.campaign_id
         reason = f"the vendor fails on it, and not on others: {failure}"
-        self.run.place.database.insist(
+        self.run.context.database.insist(
             lambda c: opt_outs.set_aside(
                 c,
                 campaign_id=campaign_id,
@@ -315,7 +317,7 @@ class Disable:
         self._tried += lead_ids
         self._set_aside_count += len(lead_ids)
         self._count(failed=len(lead_ids))
-        self.run.place.log.warning(
+        self.run.context.log.warning(
             "campaign %s: the vendor fails on the opt-out of %s (%s); it is tried again, at least"
             " daily",
             *(campaign_id, ", ".join(lead_ids), failure),
@@ -337,7 +339,7 @@ class Disable:
         """
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in refused]
-        database = self.run.place.database
+        database = self.run.context.database
         settle_s = self.run.campaign.settle_s
         disabled = database.insist(
             lambda c: opt_outs.confirm(c, campaign_id, confirmed, settle_s=settle_s)
@@ -356,7 +358,7 @@ class Disable:
             self._unsure += confirmed
         self._count(disabled=disabled, failed=failed)
         if confirmed or failed:
-            self._patience.progress()
+            self._attempts.reset()
         if confirmed:
             self._refusals.forget()
         elif self._refusals.add(reasons.items()):
@@ -371,7 +373,7 @@ class Disable:
         if not refused:
             return {}
         campaign = self.run.campaign
-        with self.run.place.database.begin() as connection:
+        with self.run.context.database.begin() as connection:
             people = leads.people(connection, campaign.campaign_id, list(refused))
             # After their names: whoever is forgotten in between is known by either.
             forgotten = forgetting.forgotten(connection, campaign.campaign_id, list(refused))
@@ -390,7 +392,7 @@ class Disable:
             TryLater: there are such.
         """
         tried, self._tried = self._tried, []
-        with self.run.place.database.begin() as connection:
+        with self.run.context.database.begin() as connection:
             again = opt_outs.still_requested(
                 connection,
                 self.run.campaign.campaign_id,
@@ -401,10 +403,10 @@ class Disable:
             raise self._again(again)
 
     def _again(self, amount: int) -> TryLater:
-        return self._patience.lost(f"{amount} opt-outs were refused and are tried again")
+        return self._attempts.record_failure(f"{amount} opt-outs were refused and are tried again")
 
     def _count(self, **amounts: int) -> None:
-        self.tally.add(**amounts)
+        self.counters.add(**amounts)
         self._watcher.done(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
 
 

@@ -7,7 +7,7 @@ from db import campaigns, leads
 from db.leads import Doubt, Doubter
 from leadloop.client.api import Sighting
 from leadloop.client.errors import ApiError, Resend
-from tasks.workplace import Run
+from tasks.context import CampaignRun
 
 _UNTOLD = Sighting(result=None, absent=False)
 
@@ -43,7 +43,7 @@ class Doubts:
     outcomes that the poll brings settle those leads.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CampaignRun) -> None:
         self._run = run
         self._campaign_id = run.campaign.campaign_id
         # Of this run's trials: leads on which nothing can be seen, and whether others are left.
@@ -70,7 +70,7 @@ class Doubts:
 
     def _due(self, most: int, opted_out: bool) -> Sequence[Doubt]:
         campaign = self._run.campaign
-        with self._run.place.database.begin() as connection:
+        with self._run.context.database.begin() as connection:
             leads.date_unanswered(connection, self._campaign_id)
             return leads.in_doubt(
                 connection,
@@ -84,7 +84,7 @@ class Doubts:
     def _resolve(self, doubts: Sequence[Doubt], *, full: bool) -> LookedUp:
         found, absent = list[str](), list[str]()
         for doubt in doubts:
-            with self._run.place.database.begin() as connection:
+            with self._run.context.database.begin() as connection:
                 leads.looked_up(connection, self._campaign_id, doubt.lead_id)
             seen = self._find(doubt.lead_id)
             if self._settle_found(doubt, seen):
@@ -95,18 +95,18 @@ class Doubts:
 
     def _find(self, lead_id: str) -> Sighting:
         try:
-            return self._run.place.api.find(self._campaign_id, lead_id)
+            return self._run.context.api.find(self._campaign_id, lead_id)
         except Resend:
             raise
         except ApiError as error:
-            log = self._run.place.log
+            log = self._run.context.log
             log.warning("campaign %s: a lookup failed: %s", self._campaign_id, error)
             return _UNTOLD
 
     def _settle_found(self, doubt: Doubt, seen: Sighting) -> bool:
         if seen.result is None:
             return False
-        with self._run.place.database.begin() as connection:
+        with self._run.context.database.begin() as connection:
             if not _is_processed(seen):
                 campaigns.learn_visibility(connection, self._campaign_id, shows=True)
             return leads.settle_found(connection, self._campaign_id, doubt.lead_id) > 0
@@ -114,7 +114,7 @@ class Doubts:
     def _settle_absent(self, doubt: Doubt, seen: Sighting) -> bool:
         if not (seen.absent and doubt.settled and self._absence_counts()):
             return False
-        with self._run.place.database.begin() as connection:
+        with self._run.context.database.begin() as connection:
             return leads.settle_absent(connection, self._campaign_id, doubt) > 0
 
     def _absence_counts(self) -> bool:
@@ -132,7 +132,7 @@ class Doubts:
                 continue
             shows = seen.result is not None
             if shows or (seen.absent and settled):
-                with self._run.place.database.begin() as connection:
+                with self._run.context.database.begin() as connection:
                     campaigns.learn_visibility(connection, self._campaign_id, shows=shows)
             return shows
         return False
@@ -142,7 +142,7 @@ class Doubts:
         if known.specimen is not None and known.specimen not in self._processed:
             yield known.specimen, known.specimen_settled
         if self._has_others:
-            with self._run.place.database.begin() as connection:
+            with self._run.context.database.begin() as connection:
                 other = campaigns.other_specimen(
                     connection,
                     self._campaign_id,
@@ -154,7 +154,7 @@ class Doubts:
                 yield other, True
 
     def _visibility(self) -> campaigns.Visibility:
-        with self._run.place.database.begin() as connection:
+        with self._run.context.database.begin() as connection:
             return campaigns.visibility(
                 connection, self._campaign_id, settle_s=self._run.campaign.settle_s
             )

@@ -1,38 +1,38 @@
 """What a campaign's books need not keep for ever."""
 
 from db.housekeeping import AT_ONCE, HISTORY, RAW
-from tasks.retrying import step
-from tasks.workplace import Run, Tally
+from tasks.context import CampaignRun, Counters
+from tasks.retries import step
 
 
 @step("tidy-up")
-def tidy_up(housekeeping: "Housekeeping", most: int) -> bool:
+def tidy_up(housekeeping: "HousekeepingJob", most: int) -> bool:
     """Remove up to `most` portions; True while there may be more."""
-    return housekeeping.some(most)
+    return housekeeping.run_chunk(most)
 
 
-class Housekeeping:
+class HousekeepingJob:
     """One campaign's old windows, runs and raw answers."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CampaignRun) -> None:
         self.run = run
-        self.tally = Tally(*AT_ONCE, *HISTORY, *RAW)
+        self.counters = Counters(*AT_ONCE, *HISTORY, *RAW)
         self._after = ""
-        settings = run.place.settings
+        settings = run.context.settings
         self._left = [(name, tidy, 0) for name, tidy in AT_ONCE.items()]
         self._left += [(name, tidy, settings.keep_history) for name, tidy in HISTORY.items()]
         if settings.keep_raw is not None:
             self._left += [(name, tidy, settings.keep_raw) for name, tidy in RAW.items()]
 
-    def some(self, most: int) -> bool:
+    def run_chunk(self, most: int) -> bool:
         """Remove up to `most` portions; True while there may be more."""
         for _ in range(most):
             if not self._left:
                 return False
             name, tidy, days = self._left[0]
-            with self.run.place.database.begin() as connection:
+            with self.run.context.database.begin() as connection:
                 done = tidy(connection, self.run.campaign.campaign_id, days, self._after)
-            self.tally.add(**{name: done.gone})
+            self.counters.add(**{name: done.gone})
             self._after = done.go_on_after or ""
             if done.go_on_after is None:
                 self._left.pop(0)
@@ -40,4 +40,4 @@ class Housekeeping:
 
     def counts(self) -> dict[str, int]:
         """How many of each are gone."""
-        return self.tally.counts()
+        return self.counters.counts()

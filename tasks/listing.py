@@ -18,7 +18,7 @@ from db.database import Connection
 from leadloop.client.api import Page
 from leadloop.core.audit import clock_ahead, read_page
 from leadloop.core.progress import watcher
-from tasks.workplace import Run, Threads
+from tasks.context import CampaignRun, Threads
 
 #: How often a listing that shifts is read before it is said that it never stood still.
 MOST_READINGS = 4
@@ -66,7 +66,7 @@ class Listing:
 
     def __init__(
         self,
-        run: Run,
+        run: CampaignRun,
         stage_connection: Callable[[], AbstractContextManager[Connection]],
         progress: Callable[[], None],
         *,
@@ -94,7 +94,7 @@ class Listing:
         Raises:
             ApiError: a page could not be had; those before it are staged, and need no reading more.
         """
-        with self._run.place.threads() as pool:
+        with self._run.context.threads() as pool:
             while not self.complete and self._reading <= MOST_READINGS:
                 self._read_pages(pool)
                 self._add_up()
@@ -116,7 +116,7 @@ class Listing:
     def _page(self, number: int) -> _Lines:
         """A page, taken apart by the thread that reads it, while others wait."""
         campaign = self._run.campaign
-        page = self._run.place.api.everything(
+        page = self._run.context.api.everything(
             campaign.campaign_id, page=number, page_size=campaign.page_size
         )
         return self._lines(page, number)
@@ -185,7 +185,7 @@ class Listing:
         with self._stage() as connection:
             lead_ids = stage.repeated(connection, self._reading, _MOST_LOOKUPS)
         for lead_id in lead_ids:
-            page = self._run.place.api.everything(
+            page = self._run.context.api.everything(
                 campaign.campaign_id, page=1, page_size=_MOST_COPIES, lead_id=lead_id
             )
             with self._stage() as connection:

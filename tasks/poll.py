@@ -32,9 +32,9 @@ from leadloop.core.windows import (
     reach,
     split,
 )
+from tasks.context import CampaignRun, Counters, Threads
 from tasks.reading import Clock, Leaf, Reader, Reading
-from tasks.retrying import Patience, step, try_later
-from tasks.workplace import Run, Tally, Threads
+from tasks.retries import FruitlessAttempts, retry_later, step
 
 _SHORTEST = timedelta(milliseconds=1)
 _WINDOWS_AT_ONCE = 2
@@ -45,13 +45,13 @@ UNIT_DOUBTED_AFTER = timedelta(days=1)
 
 
 @step("read-windows")
-def read_windows(poll: "Poll", most: int) -> bool:
+def read_windows(poll: "PollJob", most: int) -> bool:
     """Read and store up to `most` windows of a campaign; True while there are more."""
-    return poll.some(most)
+    return poll.run_chunk(most)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PollPlan:
     """What a poll reads.
 
     Attributes:
@@ -78,12 +78,14 @@ class Plan:
     backfill: Window | None = None
 
 
-class Poll:
+class PollJob:
     """One campaign's ranges of `processed_at`, window by window."""
 
-    def __init__(self, run: Run, plan: Plan) -> None:
+    def __init__(self, run: CampaignRun, plan: PollPlan) -> None:
         self.run = run
-        self.tally = Tally("windows", "pages", "seen", "inserted", "updated", "unchanged", "late")
+        self.counters = Counters(
+            "windows", "pages", "seen", "inserted", "updated", "unchanged", "late"
+        )
         self.incomplete = 0
         self.lateness = Lateness()
         self.mark_ahead: str | None = None
@@ -91,9 +93,9 @@ class Poll:
         self._windows = list(plan.windows)
         self._follow = plan.backfill is None
         self._proven = list(plan.proven)
-        at_once = run.place.settings.concurrency
+        at_once = run.context.settings.concurrency
         clock = Clock(plan.now)
-        self._reader = Reader(run.place.api, run.campaign, clock, self.tally, at_once=at_once)
+        self._reader = Reader(run.context.api, run.campaign, clock, self.counters, at_once=at_once)
         self._firsts: dict[Window, Future[Leaf]] = {}
         self._readings: dict[Window, Future[Reading | None]] = {}
         self._claims: dict[Window, int] = {}
@@ -101,7 +103,7 @@ class Poll:
         self._silent_since = plan.silent_since
         self._stumbled: Window | None = None
         self._clocks_seen = False
-        self._patience = Patience()
+        self._attempts = FruitlessAttempts()
         self._stored: Future[None] | None = None
         self._watcher = watcher.get()
         self._label = f"poll {run.campaign.campaign_id}"
@@ -112,7 +114,7 @@ class Poll:
         """What was to be read when it began."""
         return self._plan.windows
 
-    def some(self, most: int) -> bool:
+    def run_chunk(self, most: int) -> bool:
         """Read and store up to `most` windows; True while there are more.
 
         Raises:
@@ -120,13 +122,13 @@ class Poll:
             RunError: the vendor refuses us.
         """
         try:
-            with self._reading(), self._storing(), self.run.place.threads() as pool:
+            with self._reading(), self._storing(), self.run.context.threads() as pool:
                 for left in range(most, 0, -1):
                     if not self._windows:
                         break
                     self._next(pool, left)
         except Resend as error:
-            raise try_later(self.run, self._patience, error) from None
+            raise retry_later(self.run, self._attempts, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
         return bool(self._windows)
@@ -135,7 +137,7 @@ class Poll:
         """The contract's counts, the lookback in force, and that which late outcomes needed, s."""
         lookback = {"lookback_s": self.run.campaign.lookback_s}
         needed = {"lookback_needed_s": math.ceil(self.lateness.needed_s)}
-        return {**self.tally.counts(), **lookback, **needed}
+        return {**self.counters.counts(), **lookback, **needed}
 
     def finish(self) -> None:
         """Say what came late.
@@ -164,7 +166,7 @@ class Poll:
         self._await_stored()
         self._stored = self._keeper.submit(self._store, reading)
         self._claims.pop(self._windows.pop(0), None)
-        self._patience.progress()
+        self._attempts.reset()
         if self._follow and not self._windows:
             self._read_on(reading)
 
@@ -367,9 +369,9 @@ class Poll:
             watermarks.record_windows(connection, campaign_id, polled)
             return stored
 
-        stored, late = self.run.place.database.insist(write)
+        stored, late = self.run.context.database.insist(write)
         self._proven = proven
-        self.tally.add(windows=len(polled))
+        self.counters.add(windows=len(polled))
         self._count(reading, stored, late)
 
     def _polled(self, reading: Reading) -> list[Polled]:
@@ -412,7 +414,7 @@ class Poll:
         self._watcher.done(self._label, 1)
         self.incomplete += not reading.complete
         self.lateness += late
-        self.tally.add(
+        self.counters.add(
             seen=len(reading.seen),
             inserted=stored.inserted,
             updated=stored.updated,
@@ -451,7 +453,7 @@ class Poll:
         back = clocks.behind(first.vendor_now, first.ours)
         start = earlier(plan.start, back)
         self._plan = replace(plan, start=start, mark=start, from_sending=False)
-        self.run.place.database.insist(
+        self.run.context.database.insist(
             lambda connection: watermarks.start(connection, self.run.campaign.campaign_id, start)
         )
         if start < plan.start:
@@ -460,10 +462,10 @@ class Poll:
         return start < plan.start
 
     def _warn(self, words: str) -> None:
-        self.run.place.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
+        self.run.context.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
 
 
-def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
+def plan_poll(run: CampaignRun, *, since: datetime | None) -> PollJob | None:
     """The poll that is due: from the watermark less the lookback up to now.
 
     Without a watermark it begins at `since`, or else at the first lead sent less the lookback (and
@@ -475,7 +477,7 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
         None where nothing was ever sent, so that nothing can have been processed.
     """
     campaign = run.campaign
-    with run.place.database.begin() as connection:
+    with run.context.database.begin() as connection:
         now = watermarks.now(connection)
         mark = watermarks.read(connection, campaign.campaign_id)
         from_sending = mark is None and since is None
@@ -493,7 +495,7 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
     # A poll asks at least once, whatever the clocks say.
     due = Window(after=start, before=max(now, start + _SHORTEST))
     windows = [*_outside(due, owed), due]
-    plan = Plan(
+    plan = PollPlan(
         windows=windows,
         start=start,
         mark=mark,
@@ -501,21 +503,21 @@ def poll_due(run: Run, *, since: datetime | None) -> Poll | None:
         from_sending=from_sending,
         silent_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
     )
-    return Poll(run, plan)
+    return PollJob(run, plan)
 
 
-def backfill(run: Run, wanted: Window) -> Poll:
+def plan_backfill(run: CampaignRun, wanted: Window) -> PollJob:
     """A range read again. One that was broken off is taken up where it was."""
     campaign_id = run.campaign.campaign_id
-    with run.place.database.begin() as connection:
+    with run.context.database.begin() as connection:
         now = watermarks.now(connection)
         mark = watermarks.read(connection, campaign_id)
         closed = watermarks.closed_before(connection, campaign_id, wanted)
     if closed:
-        run.place.log.info("campaign %s: goes on where the last backfill ended", campaign_id)
-    return Poll(
+        run.context.log.info("campaign %s: goes on where the last backfill ended", campaign_id)
+    return PollJob(
         run,
-        Plan(
+        PollPlan(
             windows=gaps(wanted, closed),
             start=wanted.after,
             mark=mark,
@@ -530,7 +532,7 @@ def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
     return [part for window in owed for part in gaps(window, [due])]
 
 
-def _first_sent(connection: Connection, run: Run) -> datetime | None:
+def _first_sent(connection: Connection, run: CampaignRun) -> datetime | None:
     sent_at = leads.first_sent_at(connection, run.campaign.campaign_id)
     # Less also what a clock may be off by without a word.
     return None if sent_at is None else earlier(sent_at, run.campaign.lookback + clocks.CLOSE)

@@ -20,39 +20,39 @@ from leadloop.core.receipts import Reading, says_duplicate, vendors_words, words
 from leadloop.core.verdicts import Call
 from tasks.batches import Batch, Batches, Sizes
 from tasks.budget import Turn
+from tasks.context import CampaignRun, Counters
 from tasks.doubts import Doubts, LookedUp
 from tasks.refusals import MOST_ALIKE, Refusals
-from tasks.retrying import Patience, step, try_later
-from tasks.workplace import Run, Tally
+from tasks.retries import FruitlessAttempts, retry_later, step
 
 
 @step("push-batches")
-def push_batches(push: "Push", most: int) -> bool:
+def push_batches(push: "PushJob", most: int) -> bool:
     """Send up to `most` batches of a campaign; True while there may be more."""
-    return push.some(most)
+    return push.run_chunk(most)
 
 
-class Push:
+class PushJob:
     """One campaign's push. It keeps nothing that Postgres does not know: a retry goes on."""
 
-    def __init__(self, run: Run, *, from_source: int = 0) -> None:
+    def __init__(self, run: CampaignRun, *, from_source: int = 0) -> None:
         self.run = run
         self._from_source = from_source
-        self.tally = Tally("created", "rejected", "cancelled")
+        self.counters = Counters("created", "rejected", "cancelled")
         self._batch_size = run.campaign.batch_size
         self._doubts = Doubts(run)
-        self._patience = Patience()
+        self._attempts = FruitlessAttempts()
         self._refusals = Refusals()
         self._lookups_failed = False
         self._specimen_kept = False
         self._watcher = watcher.get()
         self._label = f"push {run.campaign.campaign_id}"
-        with run.place.database.begin() as connection:
+        with run.context.database.begin() as connection:
             new = leads.count_new(connection, run.campaign.campaign_id)
         self._batches = Batches(run, new, self._count)
         self._watcher.planned(self._label, new)
 
-    def some(self, most: int) -> bool:
+    def run_chunk(self, most: int) -> bool:
         """Look up what is in doubt, then send up to `most` batches; True while there may be more.
 
         The lookups come first: they are safe to repeat, and find out whether the vendor answers.
@@ -66,7 +66,7 @@ class Push:
             looked_up = self._look_up(most)
             drained = self._send_up_to(most)
         except (Resend, InDoubt) as error:
-            raise try_later(self.run, self._patience, error) from None
+            raise retry_later(self.run, self._attempts, error) from None
         except ApiError as error:
             raise RunError(str(error)) from None
         return not drained or looked_up.more
@@ -77,8 +77,8 @@ class Push:
         `held_back`: new leads that the campaign may not create.
         """
         campaign_id = self.run.campaign.campaign_id
-        in_doubt = self.run.place.database.insist(lambda c: leads.count_in_doubt(c, campaign_id))
-        return self.tally.counts() | {
+        in_doubt = self.run.context.database.insist(lambda c: leads.count_in_doubt(c, campaign_id))
+        return self.counters.counts() | {
             "in_doubt": in_doubt,
             "from_source": self._from_source,
             "held_back": self._count_held_back(),
@@ -88,7 +88,7 @@ class Push:
         """Warn about leads that the campaign may not create: a paused campaign says so."""
         if held_back := self._count_held_back():
             name = self.run.campaign.campaign_id
-            self.run.place.log.warning(
+            self.run.context.log.warning(
                 "campaign %s: %d leads stay new: it may not create leads (push_enabled or enabled"
                 " is false); `leadloop resume --campaign %s` lets it",
                 *(name, held_back, name),
@@ -96,7 +96,7 @@ class Push:
 
     def _count_held_back(self) -> int:
         campaign = self.run.campaign
-        return self.run.place.database.insist(
+        return self.run.context.database.insist(
             lambda c: leads.count_held_back(c, campaign.campaign_id, while_enabled=campaign.enabled)
         )
 
@@ -120,8 +120,8 @@ class Push:
         """
         # After a failure one batch goes ahead alone: a vendor that takes creates and never answers
         # must not put the whole backlog in doubt.
-        share = _Share(1 if self._patience.tried else most)
-        with self.run.place.threads() as pool:
+        share = _Share(1 if self._attempts.has_failed else most)
+        with self.run.context.threads() as pool:
             at_once = min(share.left, pool.size)
             senders = [pool.submit(self._send_on, share) for _ in range(at_once)]
             wait(senders)
@@ -137,7 +137,7 @@ class Push:
                     self._send(batch)
                     self._learn_limit(batch.sizes)
                 else:
-                    self.run.place.budget.give_back(turn.slot)
+                    self.run.context.budget.give_back(turn.slot)
         except BaseException:
             share.left = 0
             raise
@@ -148,7 +148,7 @@ class Push:
         If each sender waited by itself, the last leads would keep them all waiting for turns that
         only one of them can use.
         """
-        budget = self.run.place.budget
+        budget = self.run.context.budget
         with share.lock:
             while share.left > 0 and not share.drained:
                 # Nothing to send needs no login, and no wait; whether that is so is worth a look
@@ -156,7 +156,7 @@ class Push:
                 if not share.begun and not self._any_new(share):
                     return None
                 share.begun = True
-                self.run.place.api.log_in()
+                self.run.context.api.log_in()
                 slot = budget.take(Call.CREATE)
                 if slot.wait_s > 0 and not self._any_new(share):
                     budget.give_back(slot)
@@ -181,7 +181,7 @@ class Push:
         if not batch.leads:
             return
         try:
-            reading = self.run.place.api.create(self.run.campaign.campaign_id, batch.leads)
+            reading = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
         except TooLarge as error:
             self._smaller(batch, error)
         except Refused as error:
@@ -212,12 +212,12 @@ class Push:
         created = batch.without(reasons)
         if created.leads:
             ours = self._batches.key(created)
-            self.run.place.database.insist(lambda c: leads.record_created(c, ours), single=True)
+            self.run.context.database.insist(lambda c: leads.record_created(c, ours), single=True)
             self._keep_specimen(created.leads[-1])
             batch.sizes.taken(len(batch.leads))
         self._count(created=len(created.leads))
         self._batches.reject(batch, reasons, was_sent=True)
-        self._patience.progress()
+        self._attempts.reset()
         if created.leads:
             self._refusals.forget()
         elif alike := self._refusals.add(reasons.items()):
@@ -229,10 +229,10 @@ class Push:
         Behind the others, so that these hold up none if it was their own fault after all.
         """
         campaign_id, run_id = self.run.campaign.campaign_id, self.run.run_id
-        back = self.run.place.database.insist(
+        back = self.run.context.database.insist(
             lambda c: leads.put_back(c, campaign_id=campaign_id, run_id=run_id, lead_ids=alike)
         )
-        self.tally.add(rejected=-back)
+        self.counters.add(rejected=-back)
         raise RunError(
             f"{MOST_ALIKE} leads in a row were refused with the same words"
             f" ({next(iter(reasons.values()))}): is the campaign open, and do they have all that it"
@@ -248,7 +248,7 @@ class Push:
             return
         self._specimen_kept = True
         campaign_id = self.run.campaign.campaign_id
-        self.run.place.database.insist(
+        self.run.context.database.insist(
             lambda c: campaigns.keep_specimen(c, campaign_id, lead.lead_id)
         )
 
@@ -282,7 +282,9 @@ class Push:
             return
         self._batch_size = min(self._batch_size, most)
         campaign_id = self.run.campaign.campaign_id
-        self.run.place.database.insist(lambda c: campaigns.learn_batch_limit(c, campaign_id, most))
+        self.run.context.database.insist(
+            lambda c: campaigns.learn_batch_limit(c, campaign_id, most)
+        )
 
     def _halves(self, batch: Batch) -> None:
         first, second = batch.halves()
@@ -297,10 +299,10 @@ class Push:
 
     def _doubt(self, batch: Batch, error: ApiError) -> None:
         ours = self._batches.key(batch)
-        self.run.place.database.insist(lambda c: leads.record_doubt(c, ours, str(error)))
+        self.run.context.database.insist(lambda c: leads.record_doubt(c, ours, str(error)))
 
     def _count(self, **amounts: int) -> None:
-        self.tally.add(**amounts)
+        self.counters.add(**amounts)
         self._watcher.done(self._label, sum(amounts.values()))
 
 

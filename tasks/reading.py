@@ -30,7 +30,7 @@ from leadloop.core.results import UnreadableResult, identify, read_result
 from leadloop.core.storable import dumps
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.windows import MOST_PAGES, Window, pieces
-from tasks.workplace import Tally
+from tasks.context import Counters
 
 #: How often a window whose rows shift while it is read is read before it is left for later.
 MOST_READINGS = 4
@@ -268,7 +268,7 @@ class Reader:
     """
 
     def __init__(
-        self, api: LeadsApi, campaign: Campaign, clock: Clock, tally: Tally, *, at_once: int
+        self, api: LeadsApi, campaign: Campaign, clock: Clock, tally: Counters, *, at_once: int
     ) -> None:
         self._api = api
         self._campaign = campaign

@@ -10,8 +10,8 @@ from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.sources import LONGEST_ID
 from leadloop.settings import Settings
-from tasks.retrying import step
-from tasks.workplace import Run
+from tasks.context import CampaignRun
+from tasks.retries import step
 
 # Short transactions: whoever waits for one of the leads does not wait for all of them.
 _PORTION = 5000
@@ -54,7 +54,7 @@ def copy_source(reader: Database, connection: Connection, campaign: Campaign) ->
 class Taker:
     """Takes the leads of one campaign's source."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CampaignRun) -> None:
         self._run = run
         self._campaign = run.campaign
 
@@ -65,7 +65,7 @@ class Taker:
             SourceTrouble: the source cannot be used, or not be read in time.
             RunError: another run has been taking leads from it for too long.
         """
-        place = self._run.place
+        place = self._run.context
         with (
             opened_reader(place.settings, place.database) as reader,
             place.database.apart() as connection,
@@ -86,7 +86,7 @@ class Taker:
 
     def _wait_turn(self, connection: Connection) -> None:
         try:
-            with self._run.place.database.plainly():
+            with self._run.context.database.plainly():
                 taking.wait_turn(connection, self._campaign.campaign_id)
         except DatabaseError as error:
             if error.sqlstate not in _NOT_MY_TURN:
@@ -104,7 +104,7 @@ class Taker:
 
     def _warn(self, differences: Differences) -> None:
         if differences.unnamed or differences.twins:
-            self._run.place.log.warning(
+            self._run.context.log.warning(
                 "campaign %s: rows of its source that are passed over: %d without a lead_id (or"
                 " with one of more than %d characters), %d whose lead_id another row has",
                 *(self._campaign.campaign_id, differences.unnamed),

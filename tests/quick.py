@@ -8,13 +8,13 @@ from typing import Any
 
 from prefect import Task
 
-from tasks import audit, budget, disable, poll, push, retrying
+from tasks import audit, budget, disable, poll, push, retries
 
 
 def hurry(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Shorten the pauses by `put` (setattr, or one that is undone later)."""
     put(budget, "_DEFAULT_PAUSE_S", 0.01)
-    put(retrying, "_PAUSE_S", 0.001)
+    put(retries, "_PAUSE_S", 0.001)
     for module in (audit, disable, poll, push):
         # Prefect reads the pauses off the task at each run.
         for task in [item for item in vars(module).values() if isinstance(item, Task)]:

@@ -156,10 +156,10 @@ def _opt_out(database: Database, numbers: range) -> None:
 
 
 def _run(flow: str, err: Console, out: Console) -> int:
-    from flows.by_hand import run_by_hand
+    from flows.local_runs import run_flow_locally
 
     with bars(err) as watching:
-        summary: dict[str, Any] = run_by_hand(flow, {"campaigns": [CAMPAIGN]}, watching)
+        summary: dict[str, Any] = run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, watching)
     out.print(f"{flow}: {in_words(summary)}", soft_wrap=True)
     return int(summary["requests"])
 

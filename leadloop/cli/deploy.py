@@ -24,9 +24,9 @@ def deploy() -> str:
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"
             " http://127.0.0.1:4200/api; `prefect server start` starts one"
         )
-    from flows.by_hand import require_server
+    from flows.local_runs import check_api_reachable
 
-    require_server()
+    check_api_reachable()
     settable = whole_prefect.deploy(os.environ)
     if settable:
         print(_pool_warning(settable), file=sys.stderr)

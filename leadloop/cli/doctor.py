@@ -20,8 +20,8 @@ from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
 from leadloop.postgres_store import list_orphans
 from leadloop.settings import Given, Settings
+from tasks.api_session import open_api
 from tasks.source import opened_reader
-from tasks.vendor import reached
 
 T = TypeVar("T")
 
@@ -195,7 +195,7 @@ def _examine_reader(settings: Settings, database: Database) -> Finding:
 def _ask_vendor(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, Page]:
     """One read of an empty stretch of time: it changes nothing and shows that the login is good."""
     now = _now(database)
-    with reached(settings, database, logging.getLogger(__name__).warning) as vendor:
+    with open_api(settings, database, logging.getLogger(__name__).warning) as vendor:
         page = vendor.api.processed(
             campaign.campaign_id,
             Window(after=now, before=now),
@@ -222,16 +222,16 @@ def _ask_prefect() -> tuple[str, str | None]:
     address = stage.prefect_address()
     if address is None:
         return "none set: a run by hand brings its own server", None
-    from flows.by_hand import require_server
+    from flows.local_runs import check_api_reachable
 
-    require_server()
+    check_api_reachable()
     whose = "PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "Prefect's profile"
     return f"the server of {whose} answers", address
 
 
 def _open_server(address: str) -> Finding:
     """Whether strangers may read what the server's blocks hold."""
-    from flows.by_hand import lets_anyone_in
+    from flows.local_runs import allows_anonymous_access
 
     said = {
         True: "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"
@@ -240,5 +240,5 @@ def _open_server(address: str) -> Finding:
         None: "it could not be told whether it lets in strangers: see that"
         " PREFECT_SERVER_API_AUTH_STRING is set on it, for its blocks hold secrets",
     }
-    lets_in = lets_anyone_in(address)
+    lets_in = allows_anonymous_access(address)
     return Finding(name="Prefect's door", ok=True, said=said[lets_in], warns=lets_in is not False)

@@ -35,11 +35,11 @@ def run_flow(
             _say(_since_ignored(settings, ids))
         with err.status("waiting for Prefect"):
             server.wait()
-        from flows.by_hand import run_by_hand
+        from flows.local_runs import run_flow_locally
 
         with bars(err) as watching:
             parameters = {**more, "campaigns": list(campaigns) or None}
-            summary = run_by_hand(name, parameters, watching)
+            summary = run_flow_locally(name, parameters, watching)
         if name == "push-leads":
             _say(_opt_outs(settings, ids))
         return summary

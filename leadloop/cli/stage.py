@@ -246,12 +246,12 @@ class PrefectServer:
         Raises:
             UsageError: it does not come up; or the one that PREFECT_API_URL names is of no use.
         """
-        from flows.by_hand import require_server
+        from flows.local_runs import check_api_reachable
 
         if self._borrowed is not None:
             self._borrowed.wait()
         else:
-            require_server()
+            check_api_reachable()
 
 
 def require_prefect_url() -> None:
@@ -279,9 +279,9 @@ def prefect_address() -> str | None:
     """
     if os.environ.get("PREFECT_API_URL"):
         require_prefect_url()
-    from flows.by_hand import server_address
+    from flows.local_runs import configured_api_url
 
-    return server_address()
+    return configured_api_url()
 
 
 @contextmanager

@@ -11,14 +11,14 @@ import requests
 
 from db.database import Database
 from flows.audit import COUNTS, audit_leads
-from flows.campaigns import CampaignsFailed
+from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
 from leadloop.core.audit import DIFFERENCES
 from leadloop.sandbox import Handle
+from tasks.context import Threads
 from tasks.listing import in_order
-from tasks.workplace import Threads
 from tests import books
 from tests.conftest import prefect_login
 from tests.watching import watched

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from db.database import Database
-from flows.by_hand import lets_anyone_in
+from flows.local_runs import allows_anonymous_access
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
@@ -314,9 +314,9 @@ def test_whether_a_server_is_open_is_told_only_where_it_is_known(
 ) -> None:
     """What is neither a refusal nor an answer vouches for nothing."""
     with listening(response(answer, "[]")) as server:
-        assert lets_anyone_in(server.url) is open_to_all
+        assert allows_anonymous_access(server.url) is open_to_all
     # Nobody is there any more.
-    assert lets_anyone_in(server.url) is None
+    assert allows_anonymous_access(server.url) is None
 
 
 def test_doctor_says_where_values_come_from(

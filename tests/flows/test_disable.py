@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from flows.campaigns import CampaignsFailed
+from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from db.database import Database
-from flows.campaigns import CampaignsFailed
+from flows.campaign_runner import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.core.timestamps import EPOCH

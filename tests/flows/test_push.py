@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from db import leads
 from db.database import Database
-from flows.campaigns import CampaignsFailed
+from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
@@ -208,7 +208,7 @@ def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
 ) -> None:
     """The run gives up after a few batches; they are in doubt, and the rest is still new."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
-    monkeypatch.setattr("tasks.retrying.PATIENCE", 3)
+    monkeypatch.setattr("tasks.retries.PATIENCE", 3)
     books.add_campaign(database, batch_size=1)
     books.add_leads(database, *ids(100))
     vendor.fault(route="create", when="after", kind="status", status=500, every=1)

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from flows.campaigns import CampaignsFailed
+from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from leadloop.client.errors import ApiError
 from leadloop.core.errors import TryLater
-from tasks.workplace import Run
+from tasks.context import CampaignRun
 
 #: Seconds before each retry (Prefect repeats the last); with jitter they spread by half as much.
 _PAUSES_S = [1.0, 2.0, 4.0, 8.0, 16.0]
@@ -20,7 +20,7 @@ _PAUSES_S = [1.0, 2.0, 4.0, 8.0, 16.0]
 _PAUSE_S = 1.0
 
 #: Tries in a row that got nothing done, after which the vendor is taken to be out of order.
-PATIENCE = 6
+MAX_FRUITLESS_ATTEMPTS = 6
 
 # Only tries without any progress count against PATIENCE, so this one must never be what ends a run.
 _NO_LIMIT = 100_000
@@ -29,7 +29,7 @@ _NO_LIMIT = 100_000
 def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed try is repeated. A plain function: Prefect never calls anything else."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, TryLater) and error.fruitless < PATIENCE
+    return isinstance(error, TryLater) and error.fruitless < MAX_FRUITLESS_ATTEMPTS
 
 
 def step(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
@@ -53,29 +53,29 @@ def pause_before_retry(failures: int) -> None:
     time.sleep(_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5))
 
 
-class Patience:
+class FruitlessAttempts:
     """Counts tries in a row without progress."""
 
     def __init__(self) -> None:
         self._fruitless = 0
 
     @property
-    def tried(self) -> bool:
+    def has_failed(self) -> bool:
         """Whether the last try failed."""
         return self._fruitless > 0
 
-    def progress(self) -> None:
+    def reset(self) -> None:
         """Something was done."""
         self._fruitless = 0
 
-    def lost(self, reason: str) -> TryLater:
+    def record_failure(self, reason: str) -> TryLater:
         """A try failed: the error to raise, so that Prefect tries again or gives up."""
         self._fruitless += 1
         return TryLater(reason, fruitless=self._fruitless)
 
 
-def try_later(run: Run, patience: Patience, error: ApiError) -> TryLater:
+def retry_later(run: CampaignRun, patience: FruitlessAttempts, error: ApiError) -> TryLater:
     """The error that has Prefect try again."""
-    later = patience.lost(str(error))
-    run.place.log.warning("campaign %s: %s; trying again", run.campaign.campaign_id, later)
+    later = patience.record_failure(str(error))
+    run.context.log.warning("campaign %s: %s; trying again", run.campaign.campaign_id, later)
     return later

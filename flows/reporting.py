@@ -37,27 +37,33 @@ _MOST_ROWS = 100
 _MOST_NAMED = 3
 
 
-def run_name() -> str:
+def make_run_name() -> str:
     """A run's name: its flow, its campaigns, and the range that it was asked for."""
     parameters = flow_run.parameters
     named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
     more = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
     moments = [
-        _moment(word, value)
+        _format_bound(word, value)
         for word in ("since", "after", "before")
         if (value := parameters.get(word))
     ]
     return " ".join([str(flow_run.flow_name), ", ".join(named[:_MOST_NAMED]), *more, *moments])
 
 
-def add_range(window: Window) -> None:
+def append_range_to_run_name(window: Window) -> None:
     """Put into a run's name the range that it reads, where that is known only once it has begun."""
-    name = " ".join([run_name(), _moment("after", window.after), _moment("before", window.before)])
+    name = " ".join(
+        [
+            make_run_name(),
+            _format_bound("after", window.after),
+            _format_bound("before", window.before),
+        ]
+    )
     with best_effort(), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.get_id()), name=name)
 
 
-def completed(summary: Summary) -> Summary:
+def completed_state(summary: Summary) -> Summary:
     """The summary as the run's final state, which says its counts in words.
 
     Prefect hands whoever called the flow the data of the state, so its type is what they get.
@@ -66,7 +72,7 @@ def completed(summary: Summary) -> Summary:
     return cast("Summary", Completed(message=in_words(summary), data=summary))
 
 
-def summary_of(flow: Callable[..., Summary], **parameters: Any) -> Summary:
+def call_flow(flow: Callable[..., Summary], **parameters: Any) -> Summary:
     """Run a flow that ends with `completed`: its summary, also where Prefect has lost it.
 
     Where the answer to a final state is lost on the way, Prefect's client sends the state again.
@@ -83,7 +89,7 @@ def summary_of(flow: Callable[..., Summary], **parameters: Any) -> Summary:
         return summary
 
 
-def publish(flow: str, summary: Summary, *, page: str | None) -> None:
+def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
     """Tell Prefect what a run has done; nothing where it has found nothing to do.
 
     Of a run in stages it is the tables alone: each stage has told its events.
@@ -96,7 +102,7 @@ def publish(flow: str, summary: Summary, *, page: str | None) -> None:
     if not any_counted(summary):
         return
     parts = stages(summary) or {flow: summary}
-    tables = [_table(name, part) for name, part in parts.items() if any_counted(part)]
+    tables = [_make_table(name, part) for name, part in parts.items() if any_counted(part)]
     link = [f"[How the campaigns stand]({page})"] if page else []
     with best_effort():
         create_markdown_artifact(
@@ -105,10 +111,10 @@ def publish(flow: str, summary: Summary, *, page: str | None) -> None:
     for campaign_id, counted in summary.get("campaigns", {}).items():
         for name, event in EVENTS.items():
             if counted.get(name):
-                emit_event(event, resource=resource(campaign_id), payload=dict(counted))
+                emit_event(event, resource=campaign_resource(campaign_id), payload=dict(counted))
 
 
-def tell_problems(problems: Sequence[Mapping[str, Any]]) -> None:
+def emit_problem_events(problems: Sequence[Mapping[str, Any]]) -> None:
     """Emit an event for each thing that is wrong with a campaign: `leadloop.problem.…`.
 
     Args:
@@ -120,13 +126,13 @@ def tell_problems(problems: Sequence[Mapping[str, Any]]) -> None:
         name = str(problem["problem"])
         emit_event(
             f"leadloop.problem.{name.replace('_', '-')}",
-            resource={**resource(problem["campaign_id"]), "leadloop.problem": name},
+            resource={**campaign_resource(problem["campaign_id"]), "leadloop.problem": name},
             payload={key: problem[key] for key in ("severity", "amount", "command")}
             | {"since": problem["since"].isoformat()},
         )
 
 
-def resource(campaign_id: str) -> dict[str, str]:
+def campaign_resource(campaign_id: str) -> dict[str, str]:
     """A campaign as Prefect's events name what they are about."""
     return {
         "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
@@ -135,7 +141,7 @@ def resource(campaign_id: str) -> dict[str, str]:
 
 
 @contextmanager
-def watched() -> Iterator[None]:
+def report_progress() -> Iterator[None]:
     """Show the progress of long work in Prefect, unless somebody watches it already."""
     if not nobody_watches():
         yield
@@ -147,30 +153,30 @@ def watched() -> Iterator[None]:
         watcher.reset(token)
 
 
-def _moment(word: str, value: object) -> str:
+def _format_bound(word: str, value: object) -> str:
     return f"{word} {value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else f"{word} {value}"
 
 
-def _table(name: str, summary: Mapping[str, Any]) -> str:
+def _make_table(name: str, summary: Mapping[str, Any]) -> str:
     names = list(sums(summary))
     each = summary["campaigns"]
-    rows = [[campaign_id, *_cells(counted, names)] for campaign_id, counted in each.items()]
+    rows = [[campaign_id, *_format_counts(counted, names)] for campaign_id, counted in each.items()]
     left = len(rows) - _MOST_ROWS
     lines = [
         f"### {name}: {in_words(summary)}",
         "",
-        _line(["campaign", *(column.replace("_", " ") for column in names)]),
-        _line(["---"] * (len(names) + 1)),
-        *map(_line, rows[:_MOST_ROWS]),
-        *([_line([f"and {left} more", *[""] * len(names)])] if left > 0 else []),
-        _line(["**all**", *_cells(summary, names)]),
+        _make_row(["campaign", *(column.replace("_", " ") for column in names)]),
+        _make_row(["---"] * (len(names) + 1)),
+        *map(_make_row, rows[:_MOST_ROWS]),
+        *([_make_row([f"and {left} more", *[""] * len(names)])] if left > 0 else []),
+        _make_row(["**all**", *_format_counts(summary, names)]),
     ]
     return "\n".join(lines)
 
 
-def _cells(counted: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _format_counts(counted: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{counted.get(name, 0):,}" for name in names]
 
 
-def _line(cells: Sequence[str]) -> str:
+def _make_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

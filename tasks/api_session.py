@@ -15,7 +15,7 @@ from tasks.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vendor:
+class ApiSession:
     """The API, the transport under it, and the budget that it draws on."""
 
     api: LeadsApi
@@ -24,9 +24,9 @@ class Vendor:
 
 
 @contextmanager
-def reached(
+def open_api(
     settings: Settings, database: Database, warn: Callable[[str], None]
-) -> Iterator[Vendor]:
+) -> Iterator[ApiSession]:
     """Everything that a request needs; nothing is sent yet. `warn` is told of pauses.
 
     Raises:
@@ -45,14 +45,14 @@ def reached(
         connections=settings.concurrency,
     )
     try:
-        login = _login(settings, transport, budget)
+        login = _make_token_provider(settings, transport, budget)
         api = LeadsApi(transport, login, budget.permit, budget.pause)
-        yield Vendor(api=api, transport=transport, budget=budget)
+        yield ApiSession(api=api, transport=transport, budget=budget)
     finally:
         transport.close()
 
 
-def _login(settings: Settings, transport: Transport, budget: Budget) -> Login:
+def _make_token_provider(settings: Settings, transport: Transport, budget: Budget) -> Login:
     if settings.api_token is not None:
         return FixedToken(settings.api_token.get_secret_value())
     secret, password = settings.client_secret, settings.password

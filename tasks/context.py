@@ -19,8 +19,8 @@ from leadloop.client.api import LeadsApi
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.settings import Settings
+from tasks.api_session import ApiSession, open_api
 from tasks.budget import Budget
-from tasks.vendor import Vendor, reached
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -39,7 +39,7 @@ class Workplace:
     database: Database
     lifeline: Lifeline
     log: Logger
-    vendor: Vendor | None = None
+    vendor: ApiSession | None = None
 
     @property
     def api(self) -> LeadsApi:
@@ -57,7 +57,7 @@ class Workplace:
         return self.vendor.transport.requests_sent if self.vendor else 0
 
     @property
-    def _reached(self) -> Vendor:
+    def _reached(self) -> ApiSession:
         assert self.vendor is not None, "who asks the vendor opens the place by `opened`"
         return self.vendor
 
@@ -85,12 +85,12 @@ class Threads(ThreadPoolExecutor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class CampaignRun:
     """One campaign's part of a flow run: a row of `leadloop.sync_runs`."""
 
     run_id: int
     campaign: Campaign
-    place: Workplace
+    context: Workplace
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def opened(settings: Settings) -> Iterator[Workplace]:
     """
     with (
         opened_without_vendor(settings) as place,
-        reached(settings, place.database, place.log.warning) as vendor,
+        open_api(settings, place.database, place.log.warning) as vendor,
     ):
         yield replace(place, vendor=vendor)
 
@@ -130,16 +130,16 @@ def opened_without_vendor(settings: Settings) -> Iterator[Workplace]:
             )
 
 
-def begin(place: Workplace, flow: str, campaign: Campaign) -> Run:
+def begin(place: Workplace, flow: str, campaign: Campaign) -> CampaignRun:
     """Write the run's row, then bury the runs that died: what they had sent becomes in doubt."""
     run_id = place.lifeline.open(
         flow=flow, campaign_id=campaign.campaign_id, flow_run_id=flow_run.get_id()
     )
     runs.bury_dead(place.database, place.log.warning, run_id=run_id)
-    return Run(run_id=run_id, campaign=campaign, place=place)
+    return CampaignRun(run_id=run_id, campaign=campaign, context=place)
 
 
-def end(run: Run, counted: Mapping[str, Any], error: BaseException | None) -> None:
+def end(run: CampaignRun, counted: Mapping[str, Any], error: BaseException | None) -> None:
     """Write how the run ended; what it sent and heard nothing of becomes in doubt."""
     state = "completed" if error is None else "failed"
 
@@ -150,20 +150,20 @@ def end(run: Run, counted: Mapping[str, Any], error: BaseException | None) -> No
             run_id=run.run_id,
             state=state,
             counts=counted,
-            error=None if error is None else in_one_line(error),
+            error=None if error is None else error_line(error),
         )
 
-    run.place.database.insist(write)
+    run.context.database.insist(write)
 
 
-def in_one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """What to say of an error: our own words, or no more than the type of a foreign one."""
     if isinstance(error, LeadloopError):
         return str(error)
     return f"unexpected {type(error).__name__}"
 
 
-class Tally:
+class Counters:
     """Counts that several threads add to."""
 
     def __init__(self, *names: str) -> None:

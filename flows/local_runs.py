@@ -20,8 +20,8 @@ from flows.disable import disable_leads
 from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from flows.reporting import call_flow
 from flows.sync import sync_leads
-from flows.telling import summary_of
 from leadloop.core.errors import UsageError
 from leadloop.core.progress import Watcher, watcher
 
@@ -39,7 +39,7 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
 }
 
 
-def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> dict[str, Any]:
+def run_flow_locally(name: str, parameters: Mapping[str, Any], watching: Watcher) -> dict[str, Any]:
     """Run a flow here and now.
 
     Args:
@@ -55,23 +55,23 @@ def run_by_hand(name: str, parameters: Mapping[str, Any], watching: Watcher) -> 
     """
     token = watcher.set(watching)
     for noisy in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker"):
-        logging.getLogger(noisy).addFilter(_in_our_words)
+        logging.getLogger(noisy).addFilter(_is_worth_showing)
     try:
         # The heartbeat tells a server that a worker's process lives; here it would make every run
         # end a second late.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            return summary_of(FLOWS[name], **parameters)
+            return call_flow(FLOWS[name], **parameters)
     finally:
         watcher.reset(token)
 
 
-def server_address() -> str | None:
+def configured_api_url() -> str | None:
     """The API of the Prefect server that the environment or Prefect's profile names, if any."""
     address: str | None = PREFECT_API_URL.value()
     return address.rstrip("/") if address else None
 
 
-def require_server() -> None:
+def check_api_reachable() -> None:
     """See that the Prefect server of PREFECT_API_URL answers, and lets us in.
 
     Raises:
@@ -85,11 +85,11 @@ def require_server() -> None:
     except Exception as error:
         # Whatever it raises about an address that is none, or that is somebody else's.
         raise UsageError(
-            f"PREFECT_API_URL: {_trouble(error)}; correct it (runs by hand need none)"
+            f"PREFECT_API_URL: {_explain_failure(error)}; correct it (runs by hand need none)"
         ) from None
 
 
-def lets_anyone_in(address: str) -> bool | None:
+def allows_anonymous_access(address: str) -> bool | None:
     """Whether a server shows its blocks to one who does not log in; None: it cannot be told.
 
     Args:
@@ -106,7 +106,7 @@ def lets_anyone_in(address: str) -> bool | None:
     return True if answer == httpx.codes.OK else None
 
 
-def _trouble(error: Exception) -> str:
+def _explain_failure(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
@@ -116,6 +116,6 @@ def _trouble(error: Exception) -> str:
     return f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"
 
 
-def _in_our_words(record: logging.LogRecord) -> bool:
+def _is_worth_showing(record: logging.LogRecord) -> bool:
     """Drop what the caller says in one line at the end: errors, in Prefect's words or ours."""
     return record.levelno < logging.ERROR and not str(record.msg).startswith("Still processing")

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 from db import campaigns, status
 from db.database import DatabaseError
-from flows.telling import Summary, publish, tell_problems, watched
+from flows.reporting import Summary, emit_problem_events, publish_artifacts, report_progress
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
 from leadloop.core.words import any_counted, in_words
 from leadloop.settings import Settings
-from tasks import workplace
+from tasks import context
 from tasks.blocks import RunSettings, settled
-from tasks.workplace import Run, Workplace, in_one_line
+from tasks.context import CampaignRun, Workplace, error_line
 
 # A task is many batches or windows, and the more there is to do, the more each of them takes on: a
 # run stays at a few hundred tasks, however long the backlog.
@@ -28,7 +28,7 @@ _M_ARENA_MAX = -8
 class Work(Protocol):
     """What a flow does for one campaign."""
 
-    run: Run
+    run: CampaignRun
 
     def counts(self) -> dict[str, int]:
         """What has been done, under the contract's names."""
@@ -36,7 +36,7 @@ class Work(Protocol):
 
 Open = Callable[[Settings], AbstractContextManager[Workplace]]
 Choose = Callable[[Workplace, Sequence[str] | None], list[Campaign]]
-Start = Callable[[Run], Work | None]
+Start = Callable[[CampaignRun], Work | None]
 Step = Callable[[Any, int], bool]
 
 
@@ -91,7 +91,7 @@ def run_campaigns(
     least: int = _LEAST,
     begun: Callable[[list[Any]], None] = lambda _: None,
     finish: Callable[[Any], None] = lambda _: None,
-    opened: Open = workplace.opened,
+    opened: Open = context.opened,
     choose: Choose = chosen,
 ) -> Summary:
     """Do a flow's work for its campaigns, taking turns, so that a huge one starves no other.
@@ -120,7 +120,7 @@ def run_campaigns(
     _spare_what_stays()
     _limit_memory_arenas()
     settings = settled(told)
-    with watched(), opened(settings) as place:
+    with report_progress(), opened(settings) as place:
         parts = [
             _Part(place, flow, campaign, finish, counts, least) for campaign in choose(place, ids)
         ]
@@ -134,8 +134,8 @@ def run_campaigns(
                 part.end_if_open()
             raise with_summary(error, _sums(parts, counts)) from None
         finally:
-            publish(flow, _sums(parts, counts), page=settings.page_url)
-            tell_problems(_problems(place, [part.campaign_id for part in parts]))
+            publish_artifacts(flow, _sums(parts, counts), page=settings.page_url)
+            emit_problem_events(_problems(place, [part.campaign_id for part in parts]))
     return _summary(parts, counts)
 
 
@@ -202,7 +202,7 @@ class _Part:
         self._campaign = campaign
         self._finish = finish
         self._requests = 0
-        self._run: Run | None = None
+        self._run: CampaignRun | None = None
         self.work: Work | None = None
         self._least = least
         self._done = 0
@@ -210,7 +210,7 @@ class _Part:
     def begin(self, start: Start) -> None:
         """Write the run's row and make the campaign's work."""
         with self._counting():
-            self._run = workplace.begin(self._place, self._flow, self._campaign)
+            self._run = context.begin(self._place, self._flow, self._campaign)
             self.work = start(self._run)
 
     def turn(self, step: Step) -> bool:
@@ -236,7 +236,7 @@ class _Part:
         self.counted["requests"] = self._requests
         with self._counting():
             if run is not None:
-                workplace.end(run, self.counted, self.error)
+                context.end(run, self.counted, self.error)
 
     def end_if_open(self) -> None:
         """Write that it was broken off."""
@@ -253,7 +253,7 @@ class _Part:
                 yield
         except LeadloopError as error:
             self.error = self.error or error
-            self._place.log.error("campaign %s: %s", self.campaign_id, in_one_line(error))
+            self._place.log.error("campaign %s: %s", self.campaign_id, error_line(error))
         finally:
             self._requests += self._place.requests_sent - before
 
@@ -268,7 +268,7 @@ def _summary(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
     summary = _sums(parts, counts)
     failed = {part.campaign_id: part.error for part in parts if part.error}
     if failed:
-        lines = [f"campaign {name}: {in_one_line(error)}" for name, error in failed.items()]
+        lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
         raise CampaignsFailed(lines, summary)
     return summary
 
