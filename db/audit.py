@@ -1,4 +1,4 @@
-"""The vendor's listing, as `db.listing` has staged it, beside our tables: compared, and mended."""
+"""The vendor's listing, as `db.audit_staging` has staged it, beside our tables: compared, and mended."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

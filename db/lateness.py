@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.lateness import Lateness
+from leadloop.core.late_outcomes import Lateness
 from leadloop.core.windows import Window
 
 # Of what this transaction has stored first (`seen_at` is its time), that which an earlier run

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from db import forgetting
-from db.copying import copy
+from db import erasure
+from db.bulk_copy import copy
+from leadloop.core.postgres_json import dumps
 from leadloop.core.results import Attempt, Outcome
-from leadloop.core.storable import dumps
 
 # Made once a connection and emptied by each commit: no catalogue churn, no cleaning up.
 _STAGES = text("""
@@ -176,7 +176,7 @@ def merge(
 
     A lead in doubt whose outcome has come is `created`.
     """
-    forgetting.hold_off(connection, campaign_id)
+    erasure.hold_off(connection, campaign_id)
     connection.execute(_STAGES)
     copy(connection, "stage_outcomes", Outcome._fields, outcomes)
     copy(connection, "stage_attempts", Attempt._fields, attempts)
@@ -204,7 +204,7 @@ def keep_unreadable(
     Those of the forgotten are not kept: nothing is in them but what is personal.
     """
     if results:
-        forgetting.hold_off(connection, campaign_id)
+        erasure.hold_off(connection, campaign_id)
     for reason, result in results:
         raw = dumps(result)
         digest = hashlib.sha256(raw.encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
-from leadloop.core.storable import dumps
+from leadloop.core.postgres_json import dumps
 
 _OPEN = text("""
 INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id)

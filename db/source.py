@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from db.database import Database, DatabaseError
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import UsageError
-from leadloop.core.sources import (
+from leadloop.core.source_requirements import (
     LONGEST_ID,
     SourceTrouble,
     not_found,

@@ -22,7 +22,7 @@ from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
-from leadloop.core.plans import COUNTS as PLAN
+from leadloop.core.push_preview import COUNTS as PLAN
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Failure, Verdict, judge
 from leadloop.settings import Settings
 

@@ -14,8 +14,8 @@ from leadloop.core.errors import RunError
 from tasks.audit import AuditJob, compare_books, read_listing, repair_books
 from tasks.blocks import RunSettings
 from tasks.context import CampaignRun
-from tasks.listing import MOST_READINGS
-from tasks.progress import best_effort
+from tasks.lead_listing import MOST_READINGS
+from tasks.prefect_progress import best_effort
 
 COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
 EVENT = "leadloop.audit.differences"

@@ -11,7 +11,7 @@ from db.database import DatabaseError
 from flows.reporting import Summary, emit_problem_events, publish_artifacts, report_progress
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError, RunError
-from leadloop.core.words import any_counted, in_words
+from leadloop.core.summary_text import any_counted, in_words
 from leadloop.settings import Settings
 from tasks import context
 from tasks.blocks import RunSettings, settled

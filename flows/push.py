@@ -9,7 +9,7 @@ from flows.reporting import Summary, completed_state, make_run_name
 from tasks.blocks import RunSettings
 from tasks.context import CampaignRun
 from tasks.push import PushJob, push_batches
-from tasks.source import Taker, take_from_source
+from tasks.source_sync import Taker, take_from_source
 
 # Batches a task: half a minute's at the vendor's budget. Between two tasks nothing is sent for some
 # hundredths of a second, a tenth of a push to a vendor without latency at 20 batches a task.

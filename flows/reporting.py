@@ -18,9 +18,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from leadloop.core.progress import nobody_watches, watcher
+from leadloop.core.summary_text import any_counted, in_words, stages, sums
 from leadloop.core.windows import Window
-from leadloop.core.words import any_counted, in_words, stages, sums
-from tasks.progress import ProgressArtifacts, best_effort
+from tasks.prefect_progress import ProgressArtifacts, best_effort
 
 Summary = dict[str, Any]
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from db.budget import RateLimit
 from db.database import Database
+from db.rate_limit import RateLimit
 from leadloop.client.api import LeadsApi
+from leadloop.client.auth import Credentials, FixedToken, Login, PasswordGrant
 from leadloop.client.certificates import require_ca_bundle
-from leadloop.client.login import Credentials, FixedToken, Login, PasswordGrant
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.settings import Settings
-from tasks.budget import Budget
+from tasks.rate_limiter import Budget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,17 +7,17 @@ gets wrong, the other one finds.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from db import audit, campaigns, listing, outcomes, watermarks
+from db import audit, audit_staging, campaigns, outcomes, watermarks
 from db.audit import Assumptions, Finding
-from db.copying import text_line
+from db.bulk_copy import text_line
 from db.database import Connection
 from leadloop.client.errors import ApiError, Resend
 from leadloop.core.audit import DESCRIPTIONS, calling_code, differing
 from leadloop.core.errors import RunError
+from leadloop.core.postgres_json import loads
 from leadloop.core.results import read_result
-from leadloop.core.storable import loads
 from tasks.context import CampaignRun, Counters
-from tasks.listing import Listing
+from tasks.lead_listing import Listing
 from tasks.retries import FruitlessAttempts, retry_later, step
 
 
@@ -66,7 +66,7 @@ class AuditJob:
         with self.run.context.database.session() as self._connection:
             self._began = watermarks.now(self._connection)
             try:
-                listing.open_stage(self._connection)
+                audit_staging.open_stage(self._connection)
                 yield
             finally:
                 # Not back to the pool: the stage ends with the connection.
@@ -126,7 +126,7 @@ class AuditJob:
         """
         campaign = self.run.campaign
         with self._stage() as connection:
-            if listing.any_unprocessed(connection):
+            if audit_staging.any_unprocessed(connection):
                 return True
             known = campaigns.visibility(
                 connection, campaign.campaign_id, settle_s=campaign.settle_s

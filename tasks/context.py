@@ -20,7 +20,7 @@ from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
-from tasks.budget import Budget
+from tasks.rate_limiter import Budget
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 

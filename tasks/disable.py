@@ -7,17 +7,17 @@ list fail, the list is halved down to that lead, and all others are confirmed in
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from db import forgetting, leads, opt_outs
+from db import erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Refused, Resend, Stopped, TooLarge
+from leadloop.core.batch_response import vendors_words, words
 from leadloop.core.errors import RunError, TryLater
 from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, halve
 from leadloop.core.leads import InvalidLead, Lead, custom_texts, e164
 from leadloop.core.progress import watcher
-from leadloop.core.receipts import vendors_words, words
 from leadloop.core.verdicts import UNREADABLE, Failure, may_blame_content
 from tasks.context import CampaignRun, Counters
-from tasks.doubts import Doubts
-from tasks.refusals import MOST_ALIKE, Refusals
+from tasks.in_doubt import Doubts
+from tasks.rejection_streak import MOST_ALIKE, Refusals
 from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later, step
 
 #: How often a lead that the vendor refuses is tried before it is reported as failed.
@@ -376,7 +376,7 @@ class DisableJob:
         with self.run.context.database.begin() as connection:
             people = leads.people(connection, campaign.campaign_id, list(refused))
             # After their names: whoever is forgotten in between is known by either.
-            forgotten = forgetting.forgotten(connection, campaign.campaign_id, list(refused))
+            forgotten = erasure.forgotten(connection, campaign.campaign_id, list(refused))
         known = {lead.lead_id: _private(lead, campaign.default_region) for lead in people}
         return {
             lead_id: _OF_FORGOTTEN

@@ -15,9 +15,9 @@ from db import lateness, leads, outcomes, watermarks
 from db.database import Connection
 from db.watermarks import Polled
 from leadloop.client.errors import ApiError, Paused, Refused, Resend
-from leadloop.core import clocks
+from leadloop.core import clock_skew
 from leadloop.core.errors import RunError
-from leadloop.core.lateness import Lateness, warning
+from leadloop.core.late_outcomes import Lateness, warning
 from leadloop.core.progress import watcher
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.verdicts import Failure
@@ -33,8 +33,8 @@ from leadloop.core.windows import (
     split,
 )
 from tasks.context import CampaignRun, Counters, Threads
-from tasks.reading import Clock, Leaf, Reader, Reading
 from tasks.retries import FruitlessAttempts, retry_later, step
+from tasks.window_reader import Clock, Leaf, Reader, Reading
 
 _SHORTEST = timedelta(milliseconds=1)
 _WINDOWS_AT_ONCE = 2
@@ -425,7 +425,7 @@ class PollJob:
     def _read_on(self, reading: Reading) -> None:
         """Plan what lies between our clock and the vendor's, once: the rest is the next poll's."""
         self._follow = False
-        end = clocks.still_to_read(reading.window.before, reading.first.vendor_now)
+        end = clock_skew.still_to_read(reading.window.before, reading.first.vendor_now)
         if end is not None:
             self._windows.append(Window(after=reading.window.before, before=end))
             self._watcher.planned(self._label, 1)
@@ -435,11 +435,11 @@ class PollJob:
         if self._clocks_seen:
             return
         self._clocks_seen = True
-        apart = clocks.disagreement(first.vendor_now, first.ours)
+        apart = clock_skew.disagreement(first.vendor_now, first.ours)
         if apart:
             self._warn(apart)
         if self._plan.mark is not None:
-            self.mark_ahead = clocks.mark_ahead(self._plan.mark, first.vendor_now, first.ours)
+            self.mark_ahead = clock_skew.mark_ahead(self._plan.mark, first.vendor_now, first.ours)
 
     def _begins_earlier(self, first: Leaf) -> bool:
         """Set a first watermark; whether the poll has to begin earlier than planned.
@@ -450,7 +450,7 @@ class PollJob:
         plan = self._plan
         if not plan.from_sending:
             return False
-        back = clocks.behind(first.vendor_now, first.ours)
+        back = clock_skew.behind(first.vendor_now, first.ours)
         start = earlier(plan.start, back)
         self._plan = replace(plan, start=start, mark=start, from_sending=False)
         self.run.context.database.insist(
@@ -535,4 +535,4 @@ def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
 def _first_sent(connection: Connection, run: CampaignRun) -> datetime | None:
     sent_at = leads.first_sent_at(connection, run.campaign.campaign_id)
     # Less also what a clock may be off by without a word.
-    return None if sent_at is None else earlier(sent_at, run.campaign.lookback + clocks.CLOSE)
+    return None if sent_at is None else earlier(sent_at, run.campaign.lookback + clock_skew.CLOSE)

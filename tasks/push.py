@@ -13,16 +13,16 @@ from typing import NoReturn
 
 from db import campaigns, leads
 from leadloop.client.errors import ApiError, InDoubt, Refused, Resend, TooLarge
+from leadloop.core.batch_response import Reading, says_duplicate, vendors_words, words
 from leadloop.core.errors import RunError
 from leadloop.core.leads import Sendable, custom_texts
 from leadloop.core.progress import watcher
-from leadloop.core.receipts import Reading, says_duplicate, vendors_words, words
 from leadloop.core.verdicts import Call
-from tasks.batches import Batch, Batches, Sizes
-from tasks.budget import Turn
+from tasks.batch_claimer import Batch, Batches, Sizes
 from tasks.context import CampaignRun, Counters
-from tasks.doubts import Doubts, LookedUp
-from tasks.refusals import MOST_ALIKE, Refusals
+from tasks.in_doubt import Doubts, LookedUp
+from tasks.rate_limiter import Turn
+from tasks.rejection_streak import MOST_ALIKE, Refusals
 from tasks.retries import FruitlessAttempts, retry_later, step
 
 

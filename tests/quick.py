@@ -8,12 +8,12 @@ from typing import Any
 
 from prefect import Task
 
-from tasks import audit, budget, disable, poll, push, retries
+from tasks import audit, disable, poll, push, rate_limiter, retries
 
 
 def hurry(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Shorten the pauses by `put` (setattr, or one that is undone later)."""
-    put(budget, "_DEFAULT_PAUSE_S", 0.01)
+    put(rate_limiter, "_DEFAULT_PAUSE_S", 0.01)
     put(retries, "_PAUSE_S", 0.001)
     for module in (audit, disable, poll, push):
         # Prefect reads the pauses off the task at each run.

@@ -5,7 +5,7 @@ import sys
 from types import FrameType
 from typing import NoReturn, cast
 
-from leadloop.cli.streams import make_patient
+from leadloop.cli.output_streams import make_patient
 from leadloop.core.errors import LeadloopError, UsageError
 
 #: What is said of work that was broken off by Ctrl-C or SIGTERM.

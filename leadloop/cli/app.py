@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
-from leadloop.cli import STOPPED, hints, stage, tables
+from leadloop.cli import STOPPED, environment, hints, rendering
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.timestamps import read_time_argument
@@ -75,8 +75,8 @@ def init(as_json: AsJson = False) -> None:
     from db.schema import migrate
 
     with (
-        stage.settings_with_database() as settings,
-        stage.database(settings, ready=False) as database,
+        environment.settings_with_database() as settings,
+        environment.database(settings, ready=False) as database,
     ):
         version = database.insist(migrate)
         place = database.place
@@ -108,11 +108,16 @@ def load(
     _require_named([campaign])
 
     def work() -> Mapping[str, Any]:
-        with stage.settings_with_database() as settings, stage.database(settings) as database:
+        with (
+            environment.settings_with_database() as settings,
+            environment.database(settings) as database,
+        ):
             return load_file(database, file, campaign, sys.stderr)
 
     _carry_out(
-        work, lambda loaded: out.print(tables.counted(f"loaded into {campaign}", loaded)), as_json
+        work,
+        lambda loaded: out.print(rendering.counted(f"loaded into {campaign}", loaded)),
+        as_json,
     )
 
 
@@ -131,13 +136,13 @@ def plan(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
 
     def work() -> Mapping[str, Any]:
         with (
-            stage.settings_with_database() as settings,
-            stage.database(settings) as database,
+            environment.settings_with_database() as settings,
+            environment.database(settings) as database,
             err.status("looking at the leads"),
         ):
             return plan_campaigns(database, settings, campaigns or [])
 
-    _carry_out(work, lambda planned: tables.show_plan(out, planned), as_json)
+    _carry_out(work, lambda planned: rendering.show_plan(out, planned), as_json)
 
 
 @app.command()
@@ -231,12 +236,15 @@ def forget(
     from leadloop.cli.forget import forget_leads
 
     _require_named([campaign])
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
+    with (
+        environment.settings_with_database() as settings,
+        environment.database(settings) as database,
+    ):
         counts = forget_leads(database, settings, campaign, lead_ids)
     if as_json:
         _print_json(counts)
     else:
-        out.print(tables.counted(f"of {campaign}", counts))
+        out.print(rendering.counted(f"of {campaign}", counts))
     # With its name: runs that name none leave out what is not enabled.
     told_by = f"leadloop disable --campaign {shlex.quote(campaign)}"
     print(f"The vendor is told by `{told_by}`, or a schedule's next one.", file=sys.stderr)
@@ -258,8 +266,8 @@ def status(
     if watch and (check or as_json or not out.is_terminal):
         raise UsageError("--watch is for people at a terminal: leave out --check and --json")
     with (
-        stage.settings_with_database() as settings,
-        stage.database(settings, ready=False) as database,
+        environment.settings_with_database() as settings,
+        environment.database(settings, ready=False) as database,
     ):
         require_version(database)
         if watch:
@@ -284,8 +292,8 @@ def metrics(
     from leadloop.cli.metrics import serve
 
     with (
-        stage.settings_with_database() as settings,
-        stage.database(settings, ready=False) as database,
+        environment.settings_with_database() as settings,
+        environment.database(settings, ready=False) as database,
         suppress(KeyboardInterrupt),
     ):
         serve(database, host, port)
@@ -315,12 +323,15 @@ def requeue(
     kinds = [name for name, wanted in chosen.items() if wanted]
     if not kinds:
         raise UsageError("say what to requeue: --rejected, --in-doubt or --disables")
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
+    with (
+        environment.settings_with_database() as settings,
+        environment.database(settings) as database,
+    ):
         counts = requeue_leads(database, settings, campaigns or [], kinds, lead_ids or [])
     if as_json:
         _print_json(counts)
     else:
-        out.print(tables.counted("to be sent again", counts))
+        out.print(rendering.counted("to be sent again", counts))
 
 
 @app.command()
@@ -434,7 +445,7 @@ def sandbox(
     try:
         serve(settled, "127.0.0.1", port, on_ready=ready)
     except OSError as error:
-        raise stage.cannot_listen(error, "127.0.0.1", port) from None
+        raise environment.cannot_listen(error, "127.0.0.1", port) from None
 
 
 def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str]:
@@ -446,7 +457,10 @@ def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str
     from db.campaigns import set_push_enabled
 
     _require_named(campaigns)
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
+    with (
+        environment.settings_with_database() as settings,
+        environment.database(settings) as database,
+    ):
         ids = database.insist(lambda c: set_push_enabled(c, campaigns, enabled=enabled))
     if not ids:
         raise UsageError("there is no campaign to pause or resume in leadloop.campaigns")
@@ -455,12 +469,12 @@ def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str
 
 def _run(flow: str, campaigns: list[str] | None, more: dict[str, Any], as_json: bool) -> None:
     """Run a flow by hand: check first, then wait for Prefect, then show what was done."""
-    from leadloop.cli.running import run_flow
+    from leadloop.cli.flow_command import run_flow
 
     _require_named(campaigns)
 
     def show(summary: Mapping[str, Any]) -> None:
-        tables.show_summary(out, flow, summary)
+        rendering.show_summary(out, flow, summary)
 
     def work() -> Mapping[str, Any]:
         return run_flow(flow, campaigns or [], more, err)

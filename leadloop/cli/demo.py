@@ -13,11 +13,11 @@ from typing import Any
 
 from rich.console import Console
 
-from db import campaigns, loading, opt_outs, schema, status
+from db import campaigns, lead_import, opt_outs, schema, status
 from db.database import Database
-from leadloop.cli import people, stage, tables
-from leadloop.cli.watching import bars
-from leadloop.core.words import in_words
+from leadloop.cli import environment, rendering, sample_leads
+from leadloop.cli.progress_bars import bars
+from leadloop.core.summary_text import in_words
 from leadloop.sandbox import Handle, Rules, running
 from leadloop.settings import Settings
 
@@ -62,16 +62,16 @@ def play(err: Console, out: Console) -> None:
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(stage.directory_of_its_own("demo"))
+        stack.enter_context(environment.directory_of_its_own("demo"))
         _write_leads()
         handle = _surround(stack)
-        server = stack.enter_context(stage.prefect_server())
-        stack.enter_context(stage.embedded_database())
+        server = stack.enter_context(environment.prefect_server())
+        stack.enter_context(environment.embedded_database())
         settings = Settings.load()
-        database = stack.enter_context(stage.database(settings, ready=False))
+        database = stack.enter_context(environment.database(settings, ready=False))
         _begin_anew(database)
         out.print(
-            f"{LEADS:,} leads in an embedded Postgres in ./{stage.HOME}/demo, the sandbox API at"
+            f"{LEADS:,} leads in an embedded Postgres in ./{environment.HOME}/demo, the sandbox API at"
             f" {settings.api_url}.",
             soft_wrap=True,
         )
@@ -90,9 +90,9 @@ def play(err: Console, out: Console) -> None:
 def _write_leads() -> None:
     """A file to play with afterwards."""
     try:
-        people.write_csv(Path(_LEADS_FILE), 100)
+        sample_leads.write_csv(Path(_LEADS_FILE), 100)
     except OSError as error:
-        raise stage.cannot_write(error, "demo") from None
+        raise environment.cannot_write(error, "demo") from None
 
 
 def _what_next() -> str:
@@ -100,14 +100,14 @@ def _what_next() -> str:
     programs = Path(sys.argv[0]).absolute().parent
     on_path = str(programs) in os.environ.get("PATH", "").split(os.pathsep)
     path = "" if on_path else f'\n  export PATH={shlex.quote(str(programs))}:"$PATH"\n'
-    return _NEXT.format(path=path, home=stage.HOME, leads=_LEADS_FILE)
+    return _NEXT.format(path=path, home=environment.HOME, leads=_LEADS_FILE)
 
 
 def _surround(stack: ExitStack) -> Handle:
     """The sandbox as the API, and nothing from the environment that would mean another one."""
     rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
     handle = stack.enter_context(running(rules))
-    stage.forget_environment()
+    environment.forget_environment()
     os.environ["LEADLOOP_API_URL"] = handle.url
     os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
     # While outcomes come in a window is read several times: pages of 100 would use the budget up.
@@ -122,7 +122,7 @@ def _begin_anew(database: Database) -> None:
         schema.migrate(connection)
     with database.begin() as connection:
         campaigns.add(connection, CAMPAIGN)
-        loading.insert_new(connection, CAMPAIGN, people.leads(LEADS, _SEED))
+        lead_import.insert_new(connection, CAMPAIGN, sample_leads.leads(LEADS, _SEED))
 
 
 def _first_loop(database: Database, err: Console, out: Console) -> int:
@@ -152,7 +152,7 @@ def _wait_for_outcomes(handle: Handle, until: float, err: Console) -> int:
 
 def _opt_out(database: Database, numbers: range) -> None:
     with database.begin() as connection:
-        opt_outs.request(connection, CAMPAIGN, [people.lead_id(number) for number in numbers])
+        opt_outs.request(connection, CAMPAIGN, [sample_leads.lead_id(number) for number in numbers])
 
 
 def _run(flow: str, err: Console, out: Console) -> int:
@@ -167,8 +167,8 @@ def _run(flow: str, err: Console, out: Console) -> int:
 def _show(database: Database, out: Console, requests: int) -> None:
     with database.begin() as connection:
         rows = status.campaigns(connection, [CAMPAIGN])
-        out.print(tables.campaign(rows[0]))
-        out.print(tables.listed("rejected", status.rejections(connection, [CAMPAIGN])))
-        out.print(tables.listed("outcomes", status.outcomes(connection, [CAMPAIGN])))
-        out.print(tables.listed("attempts", status.attempts(connection, [CAMPAIGN])))
+        out.print(rendering.campaign(rows[0]))
+        out.print(rendering.listed("rejected", status.rejections(connection, [CAMPAIGN])))
+        out.print(rendering.listed("outcomes", status.outcomes(connection, [CAMPAIGN])))
+        out.print(rendering.listed("attempts", status.attempts(connection, [CAMPAIGN])))
     out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from leadloop import whole_prefect
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def deploy() -> str:
     Raises:
         UsageError: no server is named, it is of no use, or it does not take prefect.yaml.
     """
-    address = stage.prefect_address()
+    address = environment.prefect_address()
     if address is None:
         raise UsageError(
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from db import campaigns, watermarks
 from db.database import Database
 from db.source import find, probe, roles_that_reach_ours
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.client.api import Page
 from leadloop.client.errors import ApiError
 from leadloop.core.campaigns import Campaign
@@ -21,7 +21,7 @@ from leadloop.core.windows import Window
 from leadloop.postgres_store import list_orphans
 from leadloop.settings import Given, Settings
 from tasks.api_session import open_api
-from tasks.source import opened_reader
+from tasks.source_sync import opened_reader
 
 T = TypeVar("T")
 
@@ -135,8 +135,8 @@ def _read(stack: ExitStack, given: Sequence[Given]) -> tuple[str, tuple[Settings
     embedded = Settings.load(*given).is_embedded
     # The embedded Postgres's own URL is in the environment as soon as it runs.
     origins = _origins(given)
-    settings = stack.enter_context(stage.settings_with_database(*given))
-    stage.require_urls(settings)
+    settings = stack.enter_context(environment.settings_with_database(*given))
+    environment.require_urls(settings)
     said = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
     return f"{said}. {origins}", (settings, embedded)
 
@@ -156,8 +156,8 @@ def _login(settings: Settings) -> tuple[str, bool]:
 
 
 def _connect(settings: Settings, embedded: bool, stack: ExitStack) -> tuple[str, Database]:
-    database = stack.enter_context(stage.database(settings))
-    place = stage.EMBEDDED_PLACE if embedded else database.place
+    database = stack.enter_context(environment.database(settings))
+    place = environment.EMBEDDED_PLACE if embedded else database.place
     return f"{place}, with this version's schema", database
 
 
@@ -219,7 +219,7 @@ def _now(database: Database) -> datetime:
 
 
 def _ask_prefect() -> tuple[str, str | None]:
-    address = stage.prefect_address()
+    address = environment.prefect_address()
     if address is None:
         return "none set: a run by hand brings its own server", None
     from flows.local_runs import check_api_reachable

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Sequence
 
-from db import campaigns, forgetting, runs, suppression
+from db import campaigns, erasure, runs, suppression
 from db.database import Connection, Database
 from leadloop.core.errors import UsageError
 from leadloop.core.leads import InvalidLead, e164
-from leadloop.core.numbers import number_key
+from leadloop.core.phones import number_key
 from leadloop.settings import Settings
 
 
@@ -29,7 +29,7 @@ def forget_leads(
     runs.bury_dead(database, logging.getLogger(__name__).warning)
     with database.begin() as connection:
         (campaign,) = campaigns.chosen(connection, [campaign_id], settings.campaign_rules())
-        found = forgetting.find(connection, campaign_id, lead_ids)
+        found = erasure.find(connection, campaign_id, lead_ids)
         missing = set(lead_ids) - set(found.known)
         if missing:
             raise UsageError(
@@ -41,7 +41,7 @@ def forget_leads(
                 " it is done"
             )
         _suppress(connection, campaign_id, found.known, campaign.default_region)
-        forgetting.forget(connection, campaign_id, found.known)
+        erasure.forget(connection, campaign_id, found.known)
     return {"forgotten": len(found.known)}
 
 

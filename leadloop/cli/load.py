@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from db import campaigns
-from db.copying import Value
+from db.bulk_copy import Value
 from db.database import Database
-from db.loading import insert_new
+from db.lead_import import insert_new
 from leadloop.core.campaigns import DOCUMENTED_REQUIRED
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.leads import ANSWER_FIELDS, LEAD_FIELDS
@@ -234,7 +234,7 @@ def _tell_header(names: Sequence[str], err: TextIO) -> None:
 
 
 def _rows(text: TextIO, header: _Header) -> Iterator[Row]:
-    """Leads in the order of db.loading.COLUMNS, and bad lines."""
+    """Leads in the order of db.lead_import.COLUMNS, and bad lines."""
     reader = csv.reader(text, delimiter=header.delimiter, strict=True)
     while True:
         first = reader.line_num + 2

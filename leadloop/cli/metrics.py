@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from db import metrics
 from db.database import Database, DatabaseError
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 _STATUSES = ("new", "sending", "in_doubt", "created", "rejected", "cancelled")
@@ -67,7 +67,7 @@ def serve(database: Database, host: str, port: int) -> None:
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise stage.cannot_listen(error, host, port) from None
+        raise environment.cannot_listen(error, host, port) from None
     print(f"Metrics at http://{host}:{server.server_port}/metrics", flush=True)
     try:
         threading.Event().wait()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leadloop import borrowed
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
@@ -45,7 +45,7 @@ def serve(host: str, port: int, refresh_s: float) -> None:
         try:
             server.serve(looked_at, host, port, _tell)
         except OSError as error:
-            raise stage.cannot_listen(error, host, port) from None
+            raise environment.cannot_listen(error, host, port) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +111,16 @@ def _require_installed() -> None:
 @contextmanager
 def _database_url() -> Iterator[tuple[str, str]]:
     """Yield the URL of the page's login, else that of the runs, and the variable that names it."""
-    own = stage.load_settings().monitor_database_url
+    own = environment.load_settings().monitor_database_url
     if own is not None:
         yield _sound(own.get_secret_value(), MONITOR_DATABASE_URL)
         return
-    with stage.settings_with_database() as settings:
+    with environment.settings_with_database() as settings:
         yield _sound(settings.require_database_url(), DATABASE_URL)
 
 
 def _sound(url: str, setting: str) -> tuple[str, str]:
-    stage.require_sound_url(url, setting)
+    environment.require_sound_url(url, setting)
     return url, setting
 
 

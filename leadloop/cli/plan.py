@@ -6,9 +6,9 @@ from typing import Any
 from db import campaigns
 from db.database import Database
 from leadloop.core.errors import RunError
-from leadloop.core.plans import COUNTS
+from leadloop.core.push_preview import COUNTS
 from leadloop.settings import Settings
-from tasks.planning import plan_push
+from tasks.push_preview import plan_push
 
 
 class PlanFailed(RunError):

@@ -12,7 +12,7 @@ from rich.text import Text
 from db import status
 from db.database import Database, DatabaseError
 from db.schema import require_current
-from leadloop.cli import tables
+from leadloop.cli import rendering
 from leadloop.core.errors import LeadloopError, UsageError
 
 _EVERY_S = 2.0
@@ -64,7 +64,7 @@ def standing(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
         if error.sqlstate in _WHAT_TO_DO:
             raise UsageError(_WHAT_TO_DO[error.sqlstate]) from None
         raise
-    if not all(row.keys() >= tables.OF_A_CAMPAIGN for row in rows):
+    if not all(row.keys() >= rendering.OF_A_CAMPAIGN for row in rows):
         raise UsageError(_OTHER_VIEWS)
     unknown = set(campaign_ids) - {row["campaign_id"] for row in rows}
     if unknown:
@@ -75,8 +75,8 @@ def standing(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
 def show(found: Mapping[str, Any]) -> RenderableType:
     """What is wrong with the command that deals with it, and under it the campaigns."""
     campaigns = found["campaigns"]
-    standing = tables.status(campaigns) if campaigns else Text(_NO_CAMPAIGN)
-    return Group(tables.problems(found["problems"]), "", standing)
+    standing = rendering.status(campaigns) if campaigns else Text(_NO_CAMPAIGN)
+    return Group(rendering.problems(found["problems"]), "", standing)
 
 
 def watch_it(database: Database, campaign_ids: Sequence[str], out: Console) -> None:

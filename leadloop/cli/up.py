@@ -18,10 +18,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from db import campaigns, loading, opt_outs, schema
+from db import campaigns, lead_import, opt_outs, schema
 from db.database import Database
 from leadloop import whole_prefect
-from leadloop.cli import monitor, people, stage
+from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
 from leadloop.sandbox import Rules, running
 from leadloop.settings import Settings
@@ -70,13 +70,13 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         RunError: a server ended by itself.
     """
     with ExitStack() as stack:
-        stack.enter_context(stage.directory_of_its_own("up"))
-        stage.forget_environment()
+        stack.enter_context(environment.directory_of_its_own("up"))
+        environment.forget_environment()
         handle = stack.enter_context(running(Rules(rate_limit=(100, 60.0), pace=_PACE_S)))
         os.environ["LEADLOOP_API_URL"] = handle.url
         os.environ["LEADLOOP_API_TOKEN"] = handle.rules.tokens[0]
-        stack.enter_context(stage.embedded_database())
-        database = stack.enter_context(stage.database(Settings.load(), ready=False))
+        stack.enter_context(environment.embedded_database())
+        database = stack.enter_context(environment.database(Settings.load(), ready=False))
         with database.session() as connection:
             schema.renew_database(connection, "prefect")
         prefect = stack.enter_context(
@@ -101,15 +101,15 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
 
 def _told(*, ours: str, prefect: WholePrefect, sandbox: str) -> str:
     """Where everything is, and what to type to join in: with the programs of this very Python."""
-    environment = {**os.environ, **prefect.environment}
-    exports = (f"  export {name}={shlex.quote(environment[name])}" for name in _SHARED)
+    variables = {**os.environ, **prefect.environment}
+    exports = (f"  export {name}={shlex.quote(variables[name])}" for name in _SHARED)
     programs = Path(sys.executable).parent
     return _TOLD.format(
         ours=ours,
         page=prefect.page,
         password=shlex.quote(str(prefect.password)),
         api=sandbox,
-        home=stage.HOME,
+        home=environment.HOME,
         campaign=_CAMPAIGNS[0],
         exports="\n".join(exports),
         leadloop=shlex.quote(str(programs / "leadloop")),
@@ -140,13 +140,13 @@ def _begin_anew(database: Database) -> Callable[[], None]:
 def _bring(database: Database, campaign: str, first: int, amount: int) -> None:
     with database.begin() as connection:
         campaigns.add(connection, campaign)
-        rows = people.leads(amount, seed=first + len(campaign), after=first)
-        loading.insert_new(connection, campaign, rows)
+        rows = sample_leads.leads(amount, seed=first + len(campaign), after=first)
+        lead_import.insert_new(connection, campaign, rows)
 
 
 def _opt_out(database: Database, campaign: str, number: int) -> None:
     with database.begin() as connection:
-        opt_outs.request(connection, campaign, [people.lead_id(number)])
+        opt_outs.request(connection, campaign, [sample_leads.lead_id(number)])
 
 
 def _go_on(

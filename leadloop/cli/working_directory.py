@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from leadloop.cli.stage import HOME
+from leadloop.cli.environment import HOME
 from leadloop.core.errors import UsageError
 from leadloop.trusted_files import describe_user, require_private_directory, require_trusted
 

@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from leadloop.client.auth import Login
 from leadloop.client.errors import ApiError, Paused, Stopped, error_for
-from leadloop.client.login import Login
 from leadloop.client.transport import Received, Transport
+from leadloop.core.batch_response import Reading, read_receipt
 from leadloop.core.leads import Sendable
-from leadloop.core.receipts import Reading, read_receipt
+from leadloop.core.postgres_json import dumps
 from leadloop.core.results import lead_id_of
-from leadloop.core.storable import dumps
 from leadloop.core.timestamps import EpochUnit
 from leadloop.core.verdicts import UNCLEAR, Answer, Call, Verdict, judge
 from leadloop.core.windows import Window, query_bounds

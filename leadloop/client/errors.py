@@ -13,7 +13,7 @@ No message repeats a body, a token or a phone number.
 
 from typing import Any
 
-from leadloop.core.receipts import Reading
+from leadloop.core.batch_response import Reading
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Verdict
 
 

@@ -16,7 +16,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from leadloop.client.connections import RecordingAdapter, recorded_attempt
-from leadloop.core import storable
+from leadloop.core import postgres_json
 from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, Answer, Failure
 
@@ -149,7 +149,7 @@ def _body(response: requests.Response, until: float) -> Any:
     try:
         content = _unpacked(response, _content(response, until))
         if content.strip():
-            return storable.loads(content)
+            return postgres_json.loads(content)
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.

@@ -11,8 +11,8 @@ from typing import Any
 import phonenumbers
 
 from leadloop.core.leads import InvalidLead, e164
+from leadloop.core.postgres_json import dumps
 from leadloop.core.results import Outcome, UnreadableResult, lead_id_of, read_result
-from leadloop.core.storable import dumps
 
 #: Differences in what the two sides say of a person.
 DESCRIPTIONS: Mapping[str, str] = {

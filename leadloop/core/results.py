@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from leadloop.core.leads import ANSWER_FIELDS
-from leadloop.core.storable import dumps
+from leadloop.core.postgres_json import dumps
 from leadloop.core.timestamps import epoch_ms, read_time
 
 _LISTS = "call_attempt_"
@@ -108,7 +108,7 @@ class UnreadableResult(ValueError):
 
 
 def read_result(result: Any) -> Result:
-    """Take one result apart. Its values must be storable (`leadloop.core.storable.loads`).
+    """Take one result apart. Its values must be storable (`leadloop.core.postgres_json.loads`).
 
     Raises:
         UnreadableResult: see `identify`.

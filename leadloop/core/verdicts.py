@@ -165,5 +165,5 @@ def _success(call: Call, answer: Answer) -> Verdict:
         # A status line of success over a body that is cut or not the vendor's: a proxy may have
         # answered in its place.
         return _unknown(call)
-    # What it says of each lead is read in leadloop.core.receipts.
+    # What it says of each lead is read in leadloop.core.batch_response.
     return Verdict.ACCEPTED

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import forgetting, outcomes
-from db.copying import text_line
+from db import erasure, outcomes
+from db.bulk_copy import text_line
 from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
@@ -152,10 +152,10 @@ def test_an_opt_out_that_comes_meanwhile_meets_no_deadlock(
     opt_out = """INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
                  VALUES ('C1', 'A') ON CONFLICT DO NOTHING"""
     with ThreadPoolExecutor(1) as upstream, database.begin() as connection:
-        found = forgetting.find(connection, CAMPAIGN, ["A"])
+        found = erasure.find(connection, CAMPAIGN, ["A"])
         inserting = upstream.submit(books.run, database, opt_out)
         books.wait_until_blocked(database)
-        forgetting.forget(connection, CAMPAIGN, found.known)
+        erasure.forget(connection, CAMPAIGN, found.known)
         connection.commit()
         inserting.result(timeout=30)
     assert _NAME not in everything(database)
@@ -196,8 +196,8 @@ def test_whoever_is_inserted_while_they_are_forgotten(
                 forget_leads, database, Settings.load(), CAMPAIGN, ["A"]
             )
         else:
-            forgetting.find(connection, CAMPAIGN, ["A"])
-            forgetting.forget(connection, CAMPAIGN, ["A"])
+            erasure.find(connection, CAMPAIGN, ["A"])
+            erasure.forget(connection, CAMPAIGN, ["A"])
             second = partial(books.add_leads, database, person("A"))
         done: Future[Any] = other.submit(second)
         books.wait_until_blocked(database)
@@ -228,8 +228,8 @@ def test_what_a_poll_stores_while_they_are_forgotten(
         )
 
     def forget(connection: Connection) -> None:
-        forgetting.find(connection, CAMPAIGN, ["A"])
-        forgetting.forget(connection, CAMPAIGN, ["A"])
+        erasure.find(connection, CAMPAIGN, ["A"])
+        erasure.forget(connection, CAMPAIGN, ["A"])
 
     one, other = (poll, forget) if first == "poll" else (forget, poll)
     with ThreadPoolExecutor(1) as thread, database.begin() as connection:

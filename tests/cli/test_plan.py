@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from db.database import Database
 from flows.push import push_leads
-from leadloop.core.plans import masked
+from leadloop.core.push_preview import masked
 from leadloop.sandbox import Handle
 from tests import books
 from tests.conftest import Ran

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from leadloop.cli import tables
+from leadloop.cli import rendering
 from tests import books
 from tests.conftest import Ran
 
@@ -111,7 +111,7 @@ def test_many_campaigns_are_readable_at_80_columns(
 )
 def test_great_counts_take_little_room(amount: int, shown: str) -> None:
     """Five signs at most, never more than there are; --json and one campaign alone tell all."""
-    assert tables.brief("created", amount) == shown
+    assert rendering.brief("created", amount) == shown
 
 
 @pytest.fixture

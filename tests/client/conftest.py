@@ -4,7 +4,7 @@ from contextlib import ExitStack
 import pytest
 
 from leadloop.client.api import LeadsApi
-from leadloop.client.login import FixedToken, Login
+from leadloop.client.auth import FixedToken, Login
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.verdicts import Call
 from leadloop.sandbox import Handle

@@ -5,8 +5,8 @@ from threading import Event
 
 import pytest
 
+from leadloop.client.auth import Credentials, Login, PasswordGrant
 from leadloop.client.errors import Resend, Stopped
-from leadloop.client.login import Credentials, Login, PasswordGrant
 from leadloop.client.transport import Transport
 from leadloop.core.verdicts import Call
 from leadloop.sandbox import Handle, Rules

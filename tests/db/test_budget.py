@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from db import budget
-from db.budget import RateLimit, Slot
+from db import rate_limit
 from db.database import Database
+from db.rate_limit import RateLimit, Slot
 from tests import books
 
 LIMIT = RateLimit(requests=100, period_s=60.0)
@@ -18,21 +18,21 @@ LIMIT = RateLimit(requests=100, period_s=60.0)
 def laid_out(database: Database, limit: RateLimit = LIMIT) -> RateLimit:
     """The limit, its ring being there."""
     with database.begin() as connection:
-        budget.lay_out(connection, limit)
+        rate_limit.lay_out(connection, limit)
     return limit
 
 
 def take(database: Database, limit: RateLimit = LIMIT, *, urgent: bool = False) -> Slot:
     """A turn."""
     with database.session() as connection:
-        slot = budget.take(connection, limit, urgent=urgent)
+        slot = rate_limit.take(connection, limit, urgent=urgent)
     assert slot is not None
     return slot
 
 
 def turn(connection: Connection, limit: RateLimit) -> datetime | None:
     """Take a slot; by Postgres's clock, the moment at which its request may leave."""
-    slot = budget.take(connection, limit, urgent=False)
+    slot = rate_limit.take(connection, limit, urgent=False)
     if slot is None:
         return None
     query = text("SELECT free_at FROM leadloop.rate_slots WHERE slot = :slot")
@@ -99,7 +99,7 @@ def test_a_turn_that_was_not_used_is_given_back(database: Database) -> None:
     limit = laid_out(database, RateLimit(requests=1, period_s=60.0))
     slot = take(database, limit)
     with database.begin() as connection:
-        budget.give_back(connection, slot, limit)
+        rate_limit.give_back(connection, slot, limit)
     began = time.monotonic()
     assert take(database, limit).wait_s == 0
     assert take(database, limit).wait_s > 60 - (time.monotonic() - began)
@@ -111,7 +111,7 @@ def test_a_turn_that_somebody_waits_behind_is_not_given_back(database: Database)
     began = time.monotonic()
     mine, theirs = take(database, limit), take(database, limit)
     with database.begin() as connection:
-        budget.give_back(connection, mine, limit)
+        rate_limit.give_back(connection, mine, limit)
     waits_s = take(database, limit).wait_s + (time.monotonic() - began)
     assert waits_s > theirs.wait_s + 60
 
@@ -120,8 +120,8 @@ def test_a_pause_holds_everybody_back(database: Database) -> None:
     """Creates and disables alike; a shorter pause does not cut a longer one."""
     laid_out(database)
     with database.begin() as connection:
-        budget.pause(connection, 500.0)
-        budget.pause(connection, 5.0)
+        rate_limit.pause(connection, 500.0)
+        rate_limit.pause(connection, 5.0)
     assert take(database).wait_s > 490
     assert take(database, urgent=True).wait_s > 490
 
@@ -137,7 +137,7 @@ def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
 
 def turn_of(connection: Connection, limit: RateLimit) -> int | None:
     """The number of the slot that is taken."""
-    slot = budget.take(connection, limit, urgent=False)
+    slot = rate_limit.take(connection, limit, urgent=False)
     return None if slot is None else slot.number
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from db.copying import copy
+from db.bulk_copy import copy
 from db.database import Database, DatabaseError, InvalidUrl, normalised
 from tests import books
 from tests.own_postgres import own_postgres

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db import forgetting, outcomes, watermarks
-from db.copying import copy, text_line
+from db import erasure, outcomes, watermarks
+from db.bulk_copy import copy, text_line
 from db.database import Database
 from db.outcomes import Merged
+from leadloop.core.postgres_json import loads, storable
 from leadloop.core.results import read_result
-from leadloop.core.storable import loads, storable
 from leadloop.core.timestamps import EPOCH
 from tests import books
 from tests.books import CAMPAIGN
@@ -195,7 +195,7 @@ def test_corrections_of_the_forgotten_come_through_without_them(database: Databa
     call = {"reference_id": "r1", "called_at": 4000, "q": "private"}
     merge(database, result(total_cost=1, call_attempt_x_1=[{**call, "cost": 1}]))
     with database.begin() as connection:
-        forgetting.forget(connection, CAMPAIGN, ["a"])
+        erasure.forget(connection, CAMPAIGN, ["a"])
     corrected = result(total_cost=2, call_attempt_x_1=[{**call, "cost": 2}])
     assert merge(database, corrected) == counts(0, 1, 0)
     assert merge(database, corrected) == counts(0, 0, 1)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, text
 
-from db import forgetting, leads, opt_outs
+from db import erasure, leads, opt_outs
 from db.database import Database, DatabaseError
 from db.leads import Batch, Doubter
 from tests import books
@@ -253,8 +253,8 @@ def test_somebody_whose_row_is_gone_can_be_forgotten(database: Database) -> None
     sent(database)
     books.run(database, "DELETE FROM leadloop.leads")
     with database.begin() as connection:
-        assert forgetting.find(connection, CAMPAIGN, ["a"]).known == ["a"]
-        forgetting.forget(connection, CAMPAIGN, ["a"])
+        assert erasure.find(connection, CAMPAIGN, ["a"]).known == ["a"]
+        erasure.forget(connection, CAMPAIGN, ["a"])
     assert books.opt_outs(database) == {"a": "requested"}
     books.add_leads(database, "a")
     assert books.statuses(database) == {"a": "created"}

@@ -18,7 +18,7 @@ from flows.push import push_leads
 from leadloop.core.audit import DIFFERENCES
 from leadloop.sandbox import Handle
 from tasks.context import Threads
-from tasks.listing import in_order
+from tasks.lead_listing import in_order
 from tests import books
 from tests.conftest import prefect_login
 from tests.watching import watched

@@ -1,4 +1,4 @@
-from tasks.refusals import MOST_ALIKE, Refusals
+from tasks.rejection_streak import MOST_ALIKE, Refusals
 
 
 def test_words_that_differ_by_the_lead_alone_are_the_same() -> None:

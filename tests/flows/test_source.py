@@ -436,7 +436,7 @@ def test_many_rows_are_taken_in_portions(
     crm: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in a transaction of its own, in the order of the source, none left out."""
-    monkeypatch.setattr("tasks.source._PORTION", 7)
+    monkeypatch.setattr("tasks.source_sync._PORTION", 7)
     add(crm, *[f"L{number:02d}" for number in range(50)])
     assert push_leads()["from_source"] == 50
     portions = books.value(crm, "SELECT count(DISTINCT inserted_at) FROM leadloop.leads")

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from leadloop import embedded, postgres_store
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 from tests.conftest import Ran
 from tests.servers.conftest import User, data_of
@@ -304,10 +304,10 @@ def test_data_that_are_gone(tmp_path: Path) -> None:
 def test_a_demo_in_a_new_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`leadloop demo` and `up` begin without data anyway: data that are gone do not stop them."""
     monkeypatch.chdir(tmp_path)
-    with stage.directory_of_its_own("demo"):
+    with environment.directory_of_its_own("demo"):
         _remember(Path(".leadloop/pg"), "lost")
         shutil.rmtree(data_of(Path(".leadloop/pg")).parent)
-    with stage.directory_of_its_own("demo"):
+    with environment.directory_of_its_own("demo"):
         assert _remembered(Path(".leadloop/pg")) is None
 
 

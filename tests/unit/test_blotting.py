@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadloop.core.blotting import without_personal_data
+from leadloop.core.redaction import without_personal_data
 
 
 def _without_accents(text: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.clocks import behind, believed, disagreement, mark_ahead, still_to_read
+from leadloop.core.clock_skew import behind, believed, disagreement, mark_ahead, still_to_read
 from leadloop.core.timestamps import EPOCH
 
 NOW = EPOCH + timedelta(days=20_000)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tasks.reading import InOrder
+from tasks.window_reader import InOrder
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.lateness import Lateness, warning
+from leadloop.core.late_outcomes import Lateness, warning
 
 _LATE = st.builds(Lateness, late=st.integers(0, 9), needed_s=st.floats(0, 1e6))
 

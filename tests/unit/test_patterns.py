@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from leadloop.core.blotting import without_personal_data
-from leadloop.core.storable import loads
-from tasks.refusals import Refusals
+from leadloop.core.postgres_json import loads
+from leadloop.core.redaction import without_personal_data
+from tasks.rejection_streak import Refusals
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,8 +47,8 @@ _METHODS: Mapping[str, Method] = {
 }
 #: Functions that make a pattern of what they are given. Each has a test of its own below.
 _MADE_AT_RUN_TIME = {
-    "leadloop.core.blotting: re.finditer(pattern, folded)",
-    "tasks.refusals: re.sub(f'(?<!\\\\w){re.escape(lead_id)}(?!\\\\w)', '…', reason)",
+    "leadloop.core.redaction: re.finditer(pattern, folded)",
+    "tasks.rejection_streak: re.sub(f'(?<!\\\\w){re.escape(lead_id)}(?!\\\\w)', '…', reason)",
 }
 
 
@@ -301,8 +301,8 @@ def test_every_pattern_is_found() -> None:
     found = {use.where for use in _USES}
     for known in ("storable._TOKENS[0].finditer", "blotting._SHAPES[1].finditer"):
         assert f"leadloop.core.{known}" in found
-    assert "leadloop.core.trouble._DONE[1].match" in found
-    assert "leadloop.client.login:re.fullmatch([!-~]+)" in found
+    assert "leadloop.core.response_vocabulary._DONE[1].match" in found
+    assert "leadloop.client.auth:re.fullmatch([!-~]+)" in found
     unseen = set()
     for name, tree in _modules():
         for call in _calls_of_re(tree):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.batches import Queue
+from tasks.batch_claimer import Queue
 
 _SIZE = 10
 

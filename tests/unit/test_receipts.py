@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.leads import LEAD_FIELDS
-from leadloop.core.receipts import (
+from leadloop.core.batch_response import (
     Reading,
     read_receipt,
     says_duplicate,
     words,
 )
+from leadloop.core.leads import LEAD_FIELDS
 from leadloop.core.verdicts import Call
 
 _JSON = st.recursive(

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.reading import key_alone, row
+from tasks.window_reader import key_alone, row
 
 _ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 _TIMES = st.integers(1_600_000_000_000, 1_800_000_000_000) | st.datetimes().map(datetime.isoformat)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadloop.core.storable import dumps, loads, storable
+from leadloop.core.postgres_json import dumps, loads, storable
 
 # Any text at all, halves of surrogate pairs too.
 _TEXT = st.text(st.characters(exclude_categories=()))

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from db import source, taking
+from db import source, source_sync
 from db.database import Connection, Database, DatabaseError
-from db.taking import Differences, Taken
+from db.source_sync import Differences, Taken
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import RunError
-from leadloop.core.sources import LONGEST_ID
+from leadloop.core.source_requirements import LONGEST_ID
 from leadloop.settings import Settings
 from tasks.context import CampaignRun
 from tasks.retries import step
@@ -75,7 +75,7 @@ class Taker:
             self._wait_turn(connection)
             copy_source(reader, connection, self._campaign)
             with source.troubles(self._campaign), place.database.plainly():
-                differences = taking.compare(connection, self._campaign.campaign_id)
+                differences = source_sync.compare(connection, self._campaign.campaign_id)
             self._warn(differences)
             taken = self._apply(connection, differences)
         place.log.info(
@@ -87,7 +87,7 @@ class Taker:
     def _wait_turn(self, connection: Connection) -> None:
         try:
             with self._run.context.database.plainly():
-                taking.wait_turn(connection, self._campaign.campaign_id)
+                source_sync.wait_turn(connection, self._campaign.campaign_id)
         except DatabaseError as error:
             if error.sqlstate not in _NOT_MY_TURN:
                 raise
@@ -99,7 +99,7 @@ class Taker:
         taken = Taken()
         for first in range(1, differences.last + 1, _PORTION):
             last = first + _PORTION - 1
-            taken += taking.apply(connection, self._campaign.campaign_id, first, last)
+            taken += source_sync.apply(connection, self._campaign.campaign_id, first, last)
         return taken
 
     def _warn(self, differences: Differences) -> None:

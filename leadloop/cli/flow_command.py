@@ -8,8 +8,8 @@ from rich.console import Console
 
 from db import status, watermarks
 from db.campaigns import chosen, to_disable
-from leadloop.cli import hints, stage
-from leadloop.cli.watching import bars
+from leadloop.cli import environment, hints
+from leadloop.cli.progress_bars import bars
 from leadloop.settings import Settings
 
 #: Flows that also take campaigns which are not enabled, where opt-outs wait in them.
@@ -25,12 +25,12 @@ def run_flow(
         UsageError: it could not begin.
         RunError: it did not do all of its work; where it has a `summary`, that is what it did.
     """
-    with stage.settings_with_database() as settings, stage.prefect_server() as server:
+    with environment.settings_with_database() as settings, environment.prefect_server() as server:
         if name == "housekeeping":
-            ids = stage.check_without_vendor(settings, campaigns)
+            ids = environment.check_without_vendor(settings, campaigns)
         else:
             choose = to_disable if name in _WITH_OPT_OUTS else chosen
-            ids = stage.check(settings, campaigns, choose=choose)
+            ids = environment.check(settings, campaigns, choose=choose)
         if more.get("since") is not None:
             _say(_since_ignored(settings, ids))
         with err.status("waiting for Prefect"):
@@ -51,11 +51,11 @@ def _say(lines: Sequence[str]) -> None:
 
 
 def _since_ignored(settings: Settings, ids: Sequence[str]) -> list[str]:
-    with stage.database(settings) as database, database.begin() as connection:
+    with environment.database(settings) as database, database.begin() as connection:
         polled = [name for name in ids if watermarks.read(connection, name) is not None]
     return [hints.since_ignored(name) for name in polled]
 
 
 def _opt_outs(settings: Settings, ids: Sequence[str]) -> list[str]:
-    with stage.database(settings) as database, database.begin() as connection:
+    with environment.database(settings) as database, database.begin() as connection:
         return hints.opt_outs(**status.open_opt_outs(connection, ids))

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from leadloop.core.words import sums
+from leadloop.core.summary_text import sums
 
 _CAMPAIGN = (
     ("new", "new"),

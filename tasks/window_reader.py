@@ -21,13 +21,13 @@ from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
-from db.copying import text_line
+from db.bulk_copy import text_line
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError, Refused
-from leadloop.core import clocks
+from leadloop.core import clock_skew
 from leadloop.core.campaigns import Campaign
+from leadloop.core.postgres_json import dumps
 from leadloop.core.results import UnreadableResult, identify, read_result
-from leadloop.core.storable import dumps
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.windows import MOST_PAGES, Window, pieces
 from tasks.context import Counters
@@ -150,7 +150,7 @@ class Leaf:
     @property
     def now(self) -> datetime:
         """What is surely past for the vendor."""
-        return clocks.believed(self.vendor_now, self.ours)
+        return clock_skew.believed(self.vendor_now, self.ours)
 
     @property
     def keys(self) -> frozenset[Key]:

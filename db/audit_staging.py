@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from db.copying import copy, line
+from db.bulk_copy import copy, line
 from leadloop.core.audit import Listed
 
 _COLUMNS = (

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 
-from db import budget
-from db.budget import RateLimit, Slot
+from db import rate_limit
 from db.database import Database
+from db.rate_limit import RateLimit, Slot
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import Call
 
@@ -63,7 +63,7 @@ class Budget:
     def lay_out(self) -> None:
         """Make the ring as large as the limit says."""
         with self._database.begin() as connection:
-            budget.lay_out(connection, self._limit)
+            rate_limit.lay_out(connection, self._limit)
 
     def stop(self) -> None:
         """Let nobody wait any longer, and nothing more be sent: the run is being stopped."""
@@ -97,7 +97,7 @@ class Budget:
         urgent = call in (Call.DISABLE, Call.LOGIN)
         while True:
             with self._database.session() as connection:
-                slot = budget.take(connection, self._limit, urgent=urgent)
+                slot = rate_limit.take(connection, self._limit, urgent=urgent)
             if slot is not None:
                 return slot
             self._sleep(_ALL_TAKEN_PAUSE_S)
@@ -111,14 +111,14 @@ class Budget:
         self._sleep(slot.wait_s)
         if slot.wait_s > _WORTH_A_LOOK_S:
             with self._database.session() as connection:
-                if budget.is_paused(connection):
+                if rate_limit.is_paused(connection):
                     return None
         return Turn(slot=slot, good_until=boot_time() + self._good_for_s)
 
     def give_back(self, slot: Slot) -> None:
         """Return a slot for which nothing was sent."""
         with self._database.session() as connection:
-            budget.give_back(connection, slot, self._limit)
+            rate_limit.give_back(connection, slot, self._limit)
 
     def pause(self, asked_s: float | None) -> None:
         """The vendor asked for a pause: nobody of the business sends anything for so long.
@@ -129,7 +129,7 @@ class Budget:
         pause_s = min(asked_s if asked_s is not None else _DEFAULT_PAUSE_S, _LONGEST_PAUSE_S)
         self._warn(f"the vendor asked for a pause: nothing is sent for {pause_s:.0f} s")
         with self._database.session() as connection:
-            budget.pause(connection, pause_s)
+            rate_limit.pause(connection, pause_s)
 
     def _sleep(self, seconds: float) -> None:
         if self._stopped.wait(seconds):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from db.copying import Value, copy, line
+from db.bulk_copy import Value, copy, line
 
 COLUMNS = (
     "lead_id",

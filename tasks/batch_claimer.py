@@ -12,10 +12,10 @@ from db import leads, runs, suppression
 from db.leads import Claim
 from leadloop.core.errors import Fenced
 from leadloop.core.leads import InvalidLead, Lead, Sendable, e164, prepare
-from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
+from leadloop.core.phones import NUMBER_OPTED_OUT, number_key
 from leadloop.core.verdicts import Call
-from tasks.budget import Turn
 from tasks.context import CampaignRun
+from tasks.rate_limiter import Turn
 
 # A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
 _MOST_CLAIMS = 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from db import listing as stage
+from db import audit_staging as stage
 from db import watermarks
 from db.database import Connection
 from leadloop.client.api import Page

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
-from leadloop.core.storable import storable
+from leadloop.core.postgres_json import storable
 
 _LONGEST_REASON = 300
 # Patterns are tried on no more of a text, of which there may be megabytes.

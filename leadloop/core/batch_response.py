@@ -1,7 +1,7 @@
 """Per-lead results in an answer to a create or a disable.
 
 The document shows no body for either, so every shape that names leads beside an error is read, by
-what the words of its keys and texts mean (leadloop.core.trouble). What is understood and names a
+what the words of its keys and texts mean (leadloop.core.response_vocabulary). What is understood and names a
 lead refuses that lead; what speaks of trouble and does not say whose makes the others unclear.
 """
 
@@ -11,9 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leadloop.core.blotting import without_personal_data
 from leadloop.core.leads import LEAD_FIELDS
-from leadloop.core.trouble import Kind, is_done, is_doubtful, is_empty, is_fine, kind_of, says_bad
+from leadloop.core.redaction import without_personal_data
+from leadloop.core.response_vocabulary import (
+    Kind,
+    is_done,
+    is_doubtful,
+    is_empty,
+    is_fine,
+    kind_of,
+    says_bad,
+)
 from leadloop.core.verdicts import Call
 
 _REASON_KEYS = ("error", "errors", "reason", "message", "detail", "details")

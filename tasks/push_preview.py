@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from db import planning, source, suppression
+from db import push_preview, source, suppression
 from db.database import Connection, Database
-from db.planning import Planned
+from db.push_preview import Planned
 from leadloop.core.campaigns import Campaign
 from leadloop.core.leads import InvalidLead, Sendable, e164, prepare
-from leadloop.core.numbers import NUMBER_OPTED_OUT, number_key
-from leadloop.core.plans import Plan
+from leadloop.core.phones import NUMBER_OPTED_OUT, number_key
+from leadloop.core.push_preview import Plan
 from leadloop.settings import Settings
-from tasks.source import copy_source, opened_reader
+from tasks.source_sync import copy_source, opened_reader
 
 _AT_ONCE = 1000
 
@@ -27,7 +27,7 @@ def plan_push(database: Database, campaign: Campaign, settings: Settings) -> dic
             none of their own.
 
     Returns:
-        What `leadloop.core.plans.Plan` says.
+        What `leadloop.core.push_preview.Plan` says.
 
     Raises:
         SourceTrouble: its source cannot be used.
@@ -37,7 +37,7 @@ def plan_push(database: Database, campaign: Campaign, settings: Settings) -> dic
         if campaign.source is not None:
             with opened_reader(settings, database) as reader:
                 copy_source(reader, connection, campaign)
-        with planning.looking(connection):
+        with push_preview.looking(connection):
             return _Planner(connection, campaign, settings.default_region).plan()
 
 
@@ -54,7 +54,7 @@ class _Planner:
 
     def plan(self) -> dict[str, Any]:
         """Look at every lead once."""
-        rows = planning.planned(
+        rows = push_preview.planned(
             self._connection, self._campaign.campaign_id, has_source=self._has_source
         )
         while chunk := list(islice(rows, _AT_ONCE)):
@@ -98,7 +98,7 @@ class _Planner:
             for lead in suppression.all_to_note(self._connection, region=region)
         }
         campaign_id, own = self._campaign.campaign_id, self._campaign.default_region
-        rows = planning.opted_out(self._connection, campaign_id, has_source=self._has_source)
+        rows = push_preview.opted_out(self._connection, campaign_id, has_source=self._has_source)
         numbers |= {self._key_of(row.lead.phone_number, own) for row in rows if row.is_lead}
         return {key for key in numbers if key is not None}
 

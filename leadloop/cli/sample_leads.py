@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from db.copying import Value
-from db.loading import COLUMNS
+from db.bulk_copy import Value
+from db.lead_import import COLUMNS
 
 _FIRST = ("Ava", "Ben", "Carla", "Dmitri", "Elena", "Farid", "Grace", "Hiro", "Ines", "Jamal")
 _LAST = ("Adams", "Baker", "Costa", "Diaz", "Evans", "Fischer", "Gupta", "Hughes", "Ito", "Jones")
@@ -18,7 +18,7 @@ _WRONG_PERCENT = 4
 
 
 def leads(amount: int, seed: int, after: int = 0) -> list[Sequence[Value]]:
-    """Rows in the order of `db.loading.COLUMNS`; the same ones for the same seed.
+    """Rows in the order of `db.lead_import.COLUMNS`; the same ones for the same seed.
 
     They are numbered on from `after`.
     """
