@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from db.bulk_copy import copy, line
-from leadloop.core.audit import Listed
+from db.bulk_copy import copy_lines, format_row
+from leadloop.core.audit_differences import ListedLead
 
 _COLUMNS = (
     "reading",
@@ -65,20 +65,20 @@ _ANY_UNPROCESSED = text(
 )
 
 
-def open_stage(connection: Connection) -> None:
+def create_listing_table(connection: Connection) -> None:
     """Make the table that the listing is copied to; it lives as long as the connection."""
     connection.execute(_LISTING)
 
 
-def listed_line(listed: Listed, *, reading: int, page: int, whole: bool) -> str:
+def format_listed_row(listed: ListedLead, *, reading: int, page: int, with_result: bool) -> str:
     """A row of the listing as a line for COPY; `whole`: with the result, to store it later."""
     facts, outcome = listed.facts, listed.outcome
-    return line(
+    return format_row(
         (
             reading,
             page,
             listed.lead_id,
-            listed.copy,
+            listed.copy_key,
             facts.phone_number,
             facts.contact_name,
             facts.state_code,
@@ -86,35 +86,35 @@ def listed_line(listed: Listed, *, reading: int, page: int, whole: bool) -> str:
             outcome.outcome_id if outcome else None,
             outcome.outcome_name if outcome else None,
             outcome.total_cost if outcome else None,
-            listed.touched_at,
+            listed.last_attempt_at,
             listed.unreadable,
-            outcome.raw if outcome and whole else None,
+            outcome.raw if outcome and with_result else None,
         )
     )
 
 
-def add_page(connection: Connection, lines: Iterable[str]) -> None:
+def stage_page(connection: Connection, lines: Iterable[str]) -> None:
     """Copy a page's lines to the stage."""
-    copy(connection, "audit_listing", _COLUMNS, lines)
+    copy_lines(connection, "audit_listing", _COLUMNS, lines)
 
 
-def count_distinct(connection: Connection) -> int:
+def count_distinct_rows(connection: Connection) -> int:
     """How many rows the pages read so far hold, each counted once."""
     count: int = connection.execute(_COUNT).scalar_one()
     return count
 
 
-def repeated(connection: Connection, reading: int, most: int) -> list[str]:
+def list_repeated_leads(connection: Connection, reading: int, limit: int) -> list[str]:
     """Ids of leads that one reading showed more than once in the same words."""
-    return list(connection.scalars(_REPEATED, {"reading": reading, "most": most}))
+    return list(connection.scalars(_REPEATED, {"reading": reading, "most": limit}))
 
 
-def close_listing(connection: Connection) -> None:
+def create_lead_table(connection: Connection) -> None:
     """Everything is staged: make the table that is compared, a row a lead."""
     for statement in (_INDEX_LISTING, _THERE, _INDEX_THERE, _ANALYZE):
         connection.execute(statement)
 
 
-def any_unprocessed(connection: Connection) -> bool:
+def has_unprocessed_leads(connection: Connection) -> bool:
     """Whether the vendor's listing holds a lead that is not yet processed."""
     return bool(connection.scalar(_ANY_UNPROCESSED))

@@ -7,17 +7,17 @@ from decimal import Decimal
 
 from sqlalchemy import Connection
 
-Value = str | int | bool | Decimal | datetime | None
+CopyValue = str | int | bool | Decimal | datetime | None
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def line(values: Sequence[Value]) -> str:
+def format_row(values: Sequence[CopyValue]) -> str:
     """One row in COPY's text format: a quarter of the memory of the objects."""
-    return text_line([_text(value) for value in values])
+    return format_text_row([_to_text(value) for value in values])
 
 
-def text_line(texts: Sequence[str | None]) -> str:
+def format_text_row(texts: Sequence[str | None]) -> str:
     """The same of a row whose values are texts, each as Postgres reads it, or None."""
     # Most rows have nothing to escape, which is found out for all their texts at once.
     whole = "".join([text for text in texts if text])
@@ -26,7 +26,9 @@ def text_line(texts: Sequence[str | None]) -> str:
     return "\t".join([r"\N" if text is None else text for text in texts]) + "\n"
 
 
-def copy(connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]) -> None:
+def copy_lines(
+    connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]
+) -> None:
     """Write lines (see `line`) to a table. Names are ours, never a user's."""
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (ENCODING 'UTF8')"
     # As bytes: a StringIO takes four of them for each character.
@@ -39,7 +41,7 @@ def copy(connection: Connection, table: str, columns: Sequence[str], lines: Iter
         cursor.close()
 
 
-def _text(value: Value) -> str | None:
+def _to_text(value: CopyValue) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return value.isoformat() if isinstance(value, datetime) else str(value)

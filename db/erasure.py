@@ -90,19 +90,21 @@ SELECT lead_id FROM leadloop.forgotten WHERE campaign_id = :campaign AND lead_id
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class LockedLeads:
     """Ids of a campaign: those of which something is known, and the leads that are being sent."""
 
     known: Sequence[str]
-    on_their_way: Sequence[str]
+    sending: Sequence[str]
 
 
-def hold_off(connection: Connection, campaign_id: str) -> None:
+def hold_off_erasure(connection: Connection, campaign_id: str) -> None:
     """Have nobody of a campaign forgotten until this transaction, which stores results, is over."""
     connection.execute(_HOLD_OFF, {"campaign": campaign_id})
 
 
-def find(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> Found:
+def lock_for_erasure(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str]
+) -> LockedLeads:
     """Of which of these something is known; from now on nobody claims, inserts or stores them.
 
     For the transaction of `forget`: it opts out those that are known.
@@ -114,18 +116,18 @@ def find(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> F
     placeholders = list(connection.scalars(_INSERT_PLACEHOLDERS, known))
     connection.execute(_REMOVE, {"campaign": campaign_id, "ids": placeholders})
     rows = connection.execute(_LOCK, known).all()
-    return Found(
-        known=known["ids"], on_their_way=[row.lead_id for row in rows if row.is_on_its_way]
+    return LockedLeads(
+        known=known["ids"], sending=[row.lead_id for row in rows if row.is_on_its_way]
     )
 
 
-def forget(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
+def erase_leads(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
     """Remove what is known of people that were found; their numbers must be noted before."""
     for step in _STEPS:
         connection.execute(step, {"campaign": campaign_id, "ids": list(lead_ids)})
 
 
-def forgotten(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> set[str]:
+def find_forgotten(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> set[str]:
     """Which of these leads are forgotten: nothing tells what of the vendor's words is personal."""
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     return set(connection.scalars(_FORGOTTEN, asked))

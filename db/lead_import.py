@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from db.bulk_copy import Value, copy, line
+from db.bulk_copy import CopyValue, copy_lines, format_row
 
 COLUMNS = (
     "lead_id",
@@ -31,12 +31,14 @@ ON CONFLICT (campaign_id, lead_id) DO NOTHING
 """)
 
 
-def insert_new(connection: Connection, campaign_id: str, rows: Sequence[Sequence[Value]]) -> int:
+def insert_new_leads(
+    connection: Connection, campaign_id: str, rows: Sequence[Sequence[CopyValue]]
+) -> int:
     """Insert leads, given in the order of COLUMNS; those that are there already stay as they are.
 
     Returns:
         How many were inserted.
     """
     connection.execute(_STAGE)
-    copy(connection, "stage_leads", COLUMNS, map(line, rows))
+    copy_lines(connection, "stage_leads", COLUMNS, map(format_row, rows))
     return connection.execute(_INSERT, {"campaign": campaign_id}).rowcount

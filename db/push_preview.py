@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, text
 
 from db.leads import EBR_DATETIME
-from db.source import COMPARED
+from db.source import DIFF_QUERY
 from leadloop.core.leads import Lead
 
 _AT_ONCE = 1000
@@ -28,7 +28,7 @@ SELECT planned.kind, planned.lead_id, planned.phone_number, planned.contact_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class PreviewRow:
     """A lead that a push would take up, or a row of the source that it would pass over.
 
     `kind`: `new`, `changed`, `kept`: to be sent; `gone`, `unnamed`, `twin`: not (see
@@ -40,47 +40,51 @@ class Planned:
     opted_out: bool
 
     @property
-    def is_lead(self) -> bool:
+    def will_be_sent(self) -> bool:
         """Whether it is to be sent."""
         return self.kind in ("new", "changed", "kept")
 
 
 @contextmanager
-def looking(connection: Connection) -> Iterator[None]:
+def read_only_snapshot(connection: Connection) -> Iterator[None]:
     """A transaction that sees one moment and can change nothing."""
     with connection.begin():
         connection.execute(_ONLY_LOOK)
         yield
 
 
-def planned(connection: Connection, campaign_id: str, *, has_source: bool) -> Iterator[Planned]:
+def iter_rows(
+    connection: Connection, campaign_id: str, *, has_source: bool
+) -> Iterator[PreviewRow]:
     """All of them, one after the other: there may be millions.
 
     `has_source`: the connection has the rows of a source (`db.source.copy_rows`).
     """
-    return _stream(connection, campaign_id, "", has_source=has_source)
+    return _stream_rows(connection, campaign_id, "", has_source=has_source)
 
 
-def opted_out(connection: Connection, campaign_id: str, *, has_source: bool) -> Iterator[Planned]:
+def iter_opted_out_rows(
+    connection: Connection, campaign_id: str, *, has_source: bool
+) -> Iterator[PreviewRow]:
     """Those alone that opted out."""
     is_so = " AND (planned.opted_out OR request.lead_id IS NOT NULL)"
-    return _stream(connection, campaign_id, is_so, has_source=has_source)
+    return _stream_rows(connection, campaign_id, is_so, has_source=has_source)
 
 
-def _stream(
+def _stream_rows(
     connection: Connection, campaign_id: str, where: str, *, has_source: bool
-) -> Iterator[Planned]:
-    query = _PLANNED.format(ebr_datetime=EBR_DATETIME, planned=COMPARED if has_source else _NEW)
+) -> Iterator[PreviewRow]:
+    query = _PLANNED.format(ebr_datetime=EBR_DATETIME, planned=DIFF_QUERY if has_source else _NEW)
     streaming = {"yield_per": _AT_ONCE}
     rows = connection.execute(
         text(query + where), {"campaign": campaign_id}, execution_options=streaming
     )
-    return (_planned(row) for row in rows)
+    return (_to_preview_row(row) for row in rows)
 
 
-def _planned(row: Row[tuple[object, ...]]) -> Planned:
+def _to_preview_row(row: Row[tuple[object, ...]]) -> PreviewRow:
     values = row._asdict()
     kind, opted_out = values.pop("kind"), values.pop("opted_out")
     # A row that cannot be taken has no id.
     lead = Lead(**{**values, "lead_id": values["lead_id"] or ""})
-    return Planned(kind=kind, opted_out=opted_out, lead=lead)
+    return PreviewRow(kind=kind, opted_out=opted_out, lead=lead)

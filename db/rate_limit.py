@@ -74,7 +74,7 @@ class RateLimit:
         return self.requests // -(-self.requests // _MOST_SLOTS)
 
     @property
-    def uses(self) -> int:
+    def uses_per_slot(self) -> int:
         """How often a slot may be used in a period: all of them together, at most `requests`."""
         return self.requests // self.slots
 
@@ -84,12 +84,12 @@ class RateLimit:
         return min(_MARGIN_S, self.period_s * _MARGIN_SHARE)
 
     @property
-    def busy_s(self) -> float:
+    def occupied_s(self) -> float:
         """Seconds that a slot stays taken: its share of the period with the margin."""
-        return (self.period_s + self.margin_s) / self.uses
+        return (self.period_s + self.margin_s) / self.uses_per_slot
 
     @property
-    def kept_for_disables(self) -> int:
+    def reserved_for_disables(self) -> int:
         """Slots that only a disable may take: an opt-out does not wait behind a backlog."""
         return max(self.slots // 50, int(self.slots >= _LEAST_TO_SHARE))
 
@@ -103,7 +103,7 @@ class Slot:
     free_at: datetime
 
 
-def lay_out(connection: Connection, limit: RateLimit) -> None:
+def resize_ring(connection: Connection, limit: RateLimit) -> None:
     """Make the ring as large as the limit says."""
     if connection.scalar(_COUNT) == limit.slots:
         return
@@ -113,7 +113,7 @@ def lay_out(connection: Connection, limit: RateLimit) -> None:
     connection.execute(_SHRINK, {"slots": limit.slots})
 
 
-def take(connection: Connection, limit: RateLimit, *, urgent: bool) -> Slot | None:
+def reserve_slot(connection: Connection, limit: RateLimit, *, urgent: bool) -> Slot | None:
     """Take the slot that is free soonest; None where others hold them all at this very moment.
 
     Args:
@@ -121,20 +121,20 @@ def take(connection: Connection, limit: RateLimit, *, urgent: bool) -> Slot | No
         limit: what the vendor allows.
         urgent: a disable, which may use the slots kept for it.
     """
-    kept = 0 if urgent else limit.kept_for_disables
-    row = connection.execute(_TAKE, {"busy_s": limit.busy_s, "kept": kept}).first()
+    kept = 0 if urgent else limit.reserved_for_disables
+    row = connection.execute(_TAKE, {"busy_s": limit.occupied_s, "kept": kept}).first()
     if row is None:
         return None
     return Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)), free_at=row.free_at)
 
 
-def give_back(connection: Connection, slot: Slot, limit: RateLimit) -> None:
+def release_slot(connection: Connection, slot: Slot, limit: RateLimit) -> None:
     """Return a slot for which no request was sent."""
-    parameters = {"slot": slot.number, "free_at": slot.free_at, "busy_s": limit.busy_s}
+    parameters = {"slot": slot.number, "free_at": slot.free_at, "busy_s": limit.occupied_s}
     connection.execute(_GIVE_BACK, parameters)
 
 
-def pause(connection: Connection, pause_s: float) -> None:
+def pause_requests(connection: Connection, pause_s: float) -> None:
     """Let the whole business send nothing for so many seconds."""
     connection.execute(_PAUSE, {"pause_s": pause_s})
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db.source import COMPARED, FOLLOWS
+from db.source import DIFF_QUERY, FOLLOWS_SOURCE
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext(:campaign))")
 _STAGE = text("""
@@ -17,12 +17,12 @@ CREATE TEMPORARY TABLE source_differences (
 _COLUMNS = "lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields"
 _COMPARE = text(f"""
 INSERT INTO pg_temp.source_differences (kind, {_COLUMNS})
-SELECT kind, {_COLUMNS} FROM ({COMPARED}) AS compared
+SELECT kind, {_COLUMNS} FROM ({DIFF_QUERY}) AS compared
  WHERE kind <> 'kept' ORDER BY compared.place
 """)
 _KINDS = text("""
 SELECT count(*) FILTER (WHERE kind = 'unnamed') AS unnamed,
-       count(*) FILTER (WHERE kind = 'twin') AS twins,
+       count(*) FILTER (WHERE kind = 'twin') AS duplicates,
        coalesce(max(place) FILTER (WHERE kind NOT IN ('unnamed', 'twin')), 0) AS last
   FROM pg_temp.source_differences
 """)
@@ -38,7 +38,7 @@ _LOCKED = f"""
 WITH locked AS (
     SELECT difference.* FROM leadloop.leads AS lead
       JOIN pg_temp.source_differences AS difference USING (lead_id)
-     WHERE lead.campaign_id = :campaign AND {FOLLOWS} AND difference.kind = :kind
+     WHERE lead.campaign_id = :campaign AND {FOLLOWS_SOURCE} AND difference.kind = :kind
        AND difference.place BETWEEN :first AND :last
      ORDER BY lead.lead_id FOR UPDATE OF lead
 )
@@ -55,7 +55,7 @@ _REMOVE = text(f"{_LOCKED} DELETE FROM leadloop.leads AS lead USING locked {_THE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Differences:
+class SourceDiff:
     """What a reading of a source has found.
 
     `unnamed`: rows without a usable `lead_id`; `twins`: further rows of a `lead_id`. `last`: the
@@ -63,28 +63,28 @@ class Differences:
     """
 
     unnamed: int
-    twins: int
+    duplicates: int
     last: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class SyncCounts:
     """How many leads were inserted, brought up to date, and removed."""
 
     inserted: int = 0
     refreshed: int = 0
     removed: int = 0
 
-    def __add__(self, more: "Taken") -> "Taken":
+    def __add__(self, more: "SyncCounts") -> "SyncCounts":
         """Both together."""
-        return Taken(
+        return SyncCounts(
             inserted=self.inserted + more.inserted,
             refreshed=self.refreshed + more.refreshed,
             removed=self.removed + more.removed,
         )
 
 
-def wait_turn(connection: Connection, campaign_id: str) -> None:
+def lock_source(connection: Connection, campaign_id: str) -> None:
     """Wait until no other run takes leads of this campaign; for as long as the connection lives.
 
     Of two at once the one that has read first might write last.
@@ -93,15 +93,15 @@ def wait_turn(connection: Connection, campaign_id: str) -> None:
         connection.execute(_ONE_AT_A_TIME, {"campaign": campaign_id})
 
 
-def compare(connection: Connection, campaign_id: str) -> Differences:
+def compute_diff(connection: Connection, campaign_id: str) -> SourceDiff:
     """Compare the copied rows of the source with the leads, and keep what differs."""
     with connection.begin():
         connection.execute(_STAGE)
         connection.execute(_COMPARE, {"campaign": campaign_id})
-        return Differences(**connection.execute(_KINDS).one()._mapping)
+        return SourceDiff(**connection.execute(_KINDS).one()._mapping)
 
 
-def apply(connection: Connection, campaign_id: str, first: int, last: int) -> Taken:
+def apply_diff(connection: Connection, campaign_id: str, first: int, last: int) -> SyncCounts:
     """Apply the differences of these places, those of each kind in a transaction of their own.
 
     Each locks its leads in the order in which opt-outs do; two of them together would not.
@@ -113,4 +113,4 @@ def apply(connection: Connection, campaign_id: str, first: int, last: int) -> Ta
         refreshed = connection.execute(_REFRESH, {**these, "kind": "changed"}).rowcount
     with connection.begin():
         inserted = connection.execute(_INSERT, these).rowcount
-    return Taken(removed=removed, refreshed=refreshed, inserted=inserted)
+    return SyncCounts(removed=removed, refreshed=refreshed, inserted=inserted)

@@ -9,13 +9,13 @@ from prefect.events import emit_event
 
 from flows.campaign_runner import CampaignsFailed, run_campaigns
 from flows.reporting import Summary, campaign_resource, completed_state, make_run_name
-from leadloop.core.audit import DIFFERENCES, REMARKS
+from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.errors import RunError
-from tasks.audit import AuditJob, compare_books, read_listing, repair_books
+from tasks.audit import AuditJob, compare_records, read_listing, repair_records
 from tasks.blocks import RunSettings
 from tasks.context import CampaignRun
-from tasks.lead_listing import MOST_READINGS
-from tasks.prefect_progress import best_effort
+from tasks.lead_listing import MAX_LISTING_READS
+from tasks.prefect_progress import log_prefect_errors
 
 COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
 EVENT = "leadloop.audit.differences"
@@ -38,9 +38,9 @@ def audit_leads(
         `pages, seen`, a count a difference, `requests`, and under `campaigns` each one's own, with
         `samples`: the ids of a few leads for each difference.
     """
-    steps: list[Callable[[AuditJob], None]] = [read_listing, compare_books]
+    steps: list[Callable[[AuditJob], None]] = [read_listing, compare_records]
     if repair:
-        steps.append(repair_books)
+        steps.append(repair_records)
     audits: list[AuditJob] = []
 
     def start(run: CampaignRun) -> AuditJob:
@@ -49,7 +49,7 @@ def audit_leads(
 
     def step(audit: AuditJob, _most: int) -> bool:
         # All of it at once: each campaign's stage takes a connection for as long as it is needed.
-        with audit.staged():
+        with audit.open_staging():
             for do in steps:
                 do(audit)
         return False
@@ -75,8 +75,8 @@ def _check_listing_complete(audit: AuditJob) -> None:
     listing = audit.listing
     if not listing.complete:
         raise RunError(
-            f"the vendor's listing never stood still: {MOST_READINGS} readings found"
-            f" {listing.seen} leads where it counts {listing.claimed}; what was found is told, but"
+            f"the vendor's listing never stood still: {MAX_LISTING_READS} readings found"
+            f" {listing.seen} leads where it counts {listing.reported_count}; what was found is told, but"
             " no lead can be called missing: audit again at a quieter time"
         )
 
@@ -89,7 +89,7 @@ def _publish(summary: Summary, audits: Sequence[AuditJob]) -> None:
             name: list(finding.samples) for name, finding in audit.findings.items() if finding.leads
         }
         _emit(campaign_id, summary["campaigns"][campaign_id])
-    with best_effort():
+    with log_prefect_errors():
         create_table_artifact(
             key="leadloop-audit",
             table=_rows(summary),

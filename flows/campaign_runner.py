@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from db import campaigns, status
 from db.database import DatabaseError
 from flows.reporting import Summary, emit_problem_events, publish_artifacts, report_progress
-from leadloop.core.campaigns import Campaign
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError, RunError
-from leadloop.core.summary_text import any_counted, in_words
+from leadloop.core.summary_text import format_summary, has_counts
 from leadloop.settings import Settings
 from tasks import context
-from tasks.blocks import RunSettings, settled
-from tasks.context import CampaignRun, Workplace, error_line
+from tasks.blocks import RunSettings, resolve_settings
+from tasks.context import CampaignRun, RunContext, error_line
 
 # A task is many batches or windows, and the more there is to do, the more each of them takes on: a
 # run stays at a few hundred tasks, however long the backlog.
@@ -34,8 +34,8 @@ class Work(Protocol):
         """What has been done, under the contract's names."""
 
 
-Open = Callable[[Settings], AbstractContextManager[Workplace]]
-Choose = Callable[[Workplace, Sequence[str] | None], list[Campaign]]
+Open = Callable[[Settings], AbstractContextManager[RunContext]]
+Choose = Callable[[RunContext, Sequence[str] | None], list[Campaign]]
 Start = Callable[[CampaignRun], Work | None]
 Step = Callable[[Any, int], bool]
 
@@ -44,40 +44,40 @@ class CampaignsFailed(RunError):
     """Some campaigns could not be done: `reasons`; `summary` says what was done all the same."""
 
     def __init__(self, reasons: Sequence[str], summary: Summary) -> None:
-        done = [f"done: {in_words(summary)}"] if any_counted(summary) else []
+        done = [f"done: {format_summary(summary)}"] if has_counts(summary) else []
         super().__init__("; ".join([*reasons, *done]))
         self.reasons = reasons
         self.summary = summary
 
 
-def chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+def chosen(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
     """The campaigns of a flow run; none named: every enabled one.
 
     Raises:
         UsageError: a campaign is unknown, or none is enabled.
     """
-    with place.database.begin() as connection:
-        return campaigns.chosen(connection, ids, place.settings.campaign_rules())
+    with place.database.transaction() as connection:
+        return campaigns.select_campaigns(connection, ids, place.settings.campaign_rules())
 
 
-def to_disable(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+def to_disable(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
     """Return the campaigns of a disable run; none named: enabled ones, and others with opt-outs.
 
     Raises:
         UsageError: a campaign is unknown, or there is none.
     """
-    with place.database.begin() as connection:
-        return campaigns.to_disable(connection, ids, place.settings.campaign_rules())
+    with place.database.transaction() as connection:
+        return campaigns.select_for_disable(connection, ids, place.settings.campaign_rules())
 
 
-def every(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+def every(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
     """The campaigns of a flow run; none named: all of them, also those that are not enabled.
 
     Raises:
         UsageError: a campaign is unknown.
     """
-    with place.database.begin() as connection:
-        return campaigns.every(connection, ids, place.settings.campaign_rules())
+    with place.database.transaction() as connection:
+        return campaigns.list_campaigns(connection, ids, place.settings.campaign_rules())
 
 
 def run_campaigns(
@@ -91,7 +91,7 @@ def run_campaigns(
     least: int = _LEAST,
     begun: Callable[[list[Any]], None] = lambda _: None,
     finish: Callable[[Any], None] = lambda _: None,
-    opened: Open = context.opened,
+    opened: Open = context.open_api_context,
     choose: Choose = chosen,
 ) -> Summary:
     """Do a flow's work for its campaigns, taking turns, so that a huge one starves no other.
@@ -119,7 +119,7 @@ def run_campaigns(
     """
     _spare_what_stays()
     _limit_memory_arenas()
-    settings = settled(told)
+    settings = resolve_settings(told)
     with report_progress(), opened(settings) as place:
         parts = [
             _Part(place, flow, campaign, finish, counts, least) for campaign in choose(place, ids)
@@ -161,13 +161,13 @@ def _limit_memory_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
-def _problems(place: Workplace, ids: Sequence[str]) -> list[dict[str, Any]]:
+def _problems(place: RunContext, ids: Sequence[str]) -> list[dict[str, Any]]:
     """What is wrong with campaigns after a run of theirs."""
     if not ids:
         return []
     try:
-        with place.database.begin() as connection:
-            return status.problems(connection, ids)
+        with place.database.transaction() as connection:
+            return status.list_problems(connection, ids)
     except DatabaseError as error:
         place.log.warning("what is wrong with the campaigns could not be looked up: %s", error)
         return []
@@ -187,7 +187,7 @@ class _Part:
 
     def __init__(
         self,
-        place: Workplace,
+        place: RunContext,
         flow: str,
         campaign: Campaign,
         finish: Callable[[Any], None],
@@ -210,7 +210,7 @@ class _Part:
     def begin(self, start: Start) -> None:
         """Write the run's row and make the campaign's work."""
         with self._counting():
-            self._run = context.begin(self._place, self._flow, self._campaign)
+            self._run = context.start_run(self._place, self._flow, self._campaign)
             self.work = start(self._run)
 
     def turn(self, step: Step) -> bool:
@@ -236,7 +236,7 @@ class _Part:
         self.counted["requests"] = self._requests
         with self._counting():
             if run is not None:
-                context.end(run, self.counted, self.error)
+                context.finish_run(run, self.counted, self.error)
 
     def end_if_open(self) -> None:
         """Write that it was broken off."""
@@ -249,7 +249,7 @@ class _Part:
         """Count the requests of a share; an error ends this campaign and no other."""
         before = self._place.requests_sent
         try:
-            with self._place.database.plainly():
+            with self._place.database.translate_errors():
                 yield
         except LeadloopError as error:
             self.error = self.error or error

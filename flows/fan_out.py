@@ -21,8 +21,8 @@ from db import runs, watermarks
 from flows.campaign_runner import chosen
 from flows.reporting import Summary, completed_state, make_run_name
 from tasks import context
-from tasks.blocks import RunSettings, settled
-from tasks.context import Workplace
+from tasks.blocks import RunSettings, resolve_settings
+from tasks.context import RunContext
 
 DEPLOYMENT = "sync-leads/default"
 #: Nobody has begun these: a worker of their queue that comes back takes them up.
@@ -48,7 +48,7 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
     Returns:
         How many runs were `started`, and for how many campaigns one is `unfinished`.
     """
-    with context.opened(settled(settings)) as place:
+    with context.open_api_context(resolve_settings(settings)) as place:
         ids = [campaign.campaign_id for campaign in chosen(place, campaigns)]
         due = [campaign_id for campaign_id in ids if not _has_active_run(place, campaign_id)]
     told = settings.model_dump(exclude_none=True) if settings else None
@@ -68,7 +68,7 @@ def _campaign_tag(campaign_id: str) -> str:
     return f"campaign:{campaign_id}"
 
 
-def _has_active_run(place: Workplace, campaign_id: str) -> bool:
+def _has_active_run(place: RunContext, campaign_id: str) -> bool:
     """Whether a run of this campaign waits, begins, or is at work; Postgres knows the last."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
@@ -77,11 +77,11 @@ def _has_active_run(place: Workplace, campaign_id: str) -> bool:
     # After a change of the work pool, what waits in the old one may wait for ever.
     if any(run.work_queue_id == deployment.work_queue_id for run in waiting):
         return True
-    with place.database.begin() as connection:
-        now = watermarks.now(connection)
+    with place.database.transaction() as connection:
+        now = watermarks.get_database_time(connection)
         if any(_has_just_begun(run, now) for run in at_work):
             return True
-        return bool(runs.alive(connection, [str(run.id) for run in at_work]))
+        return bool(runs.find_live_flow_runs(connection, [str(run.id) for run in at_work]))
 
 
 def _has_just_begun(run: FlowRun, now: datetime) -> bool:

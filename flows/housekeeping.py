@@ -2,14 +2,14 @@
 
 from prefect import flow
 
-from db.housekeeping import AT_ONCE, HISTORY, RAW
+from db.housekeeping import HISTORY, IMMEDIATE, RAW
 from flows.campaign_runner import every, run_campaigns
 from flows.reporting import Summary, completed_state, make_run_name
 from tasks.blocks import RunSettings
-from tasks.context import opened_without_vendor
+from tasks.context import open_database_context
 from tasks.housekeeping import HousekeepingJob, tidy_up
 
-COUNTS = (*AT_ONCE, *HISTORY, *RAW)
+COUNTS = (*IMMEDIATE, *HISTORY, *RAW)
 
 
 @flow(name="housekeeping", flow_run_name=make_run_name, persist_result=False)
@@ -33,7 +33,7 @@ def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None 
             counts=COUNTS,
             start=HousekeepingJob,
             step=tidy_up,
-            opened=opened_without_vendor,
+            opened=open_database_context,
             choose=every,
         )
     )

@@ -23,7 +23,7 @@ from flows.push import push_leads
 from flows.reporting import call_flow
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
-from leadloop.core.progress import Watcher, watcher
+from leadloop.core.progress import ProgressListener, progress_listener
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
     flow.name: flow
@@ -39,7 +39,9 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
 }
 
 
-def run_flow_locally(name: str, parameters: Mapping[str, Any], watching: Watcher) -> dict[str, Any]:
+def run_flow_locally(
+    name: str, parameters: Mapping[str, Any], watching: ProgressListener
+) -> dict[str, Any]:
     """Run a flow here and now.
 
     Args:
@@ -53,7 +55,7 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], watching: Watcher
     Raises:
         LeadloopError: what the flow raised.
     """
-    token = watcher.set(watching)
+    token = progress_listener.set(watching)
     for noisy in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker"):
         logging.getLogger(noisy).addFilter(_is_worth_showing)
     try:
@@ -62,7 +64,7 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], watching: Watcher
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             return call_flow(FLOWS[name], **parameters)
     finally:
-        watcher.reset(token)
+        progress_listener.reset(token)
 
 
 def configured_api_url() -> str | None:

@@ -9,7 +9,7 @@ from flows.reporting import Summary, completed_state, make_run_name
 from tasks.blocks import RunSettings
 from tasks.context import CampaignRun
 from tasks.push import PushJob, push_batches
-from tasks.source_sync import Taker, take_from_source
+from tasks.source_sync import SourceSync, sync_from_source
 
 # Batches a task: half a minute's at the vendor's budget. Between two tasks nothing is sent for some
 # hundredths of a second, a tenth of a push to a vendor without latency at 20 batches a task.
@@ -45,5 +45,5 @@ def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
 
 def _begin(run: CampaignRun) -> PushJob:
     """The campaign's push, once its leads are those of its source, if it has one."""
-    take: Callable[[Taker], int] = take_from_source
-    return PushJob(run, from_source=0 if run.campaign.source is None else take(Taker(run)))
+    take: Callable[[SourceSync], int] = sync_from_source
+    return PushJob(run, from_source=0 if run.campaign.source is None else take(SourceSync(run)))

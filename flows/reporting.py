@@ -17,10 +17,10 @@ from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from leadloop.core.progress import nobody_watches, watcher
-from leadloop.core.summary_text import any_counted, in_words, stages, sums
+from leadloop.core.progress import has_no_listener, progress_listener
+from leadloop.core.summary_text import format_summary, has_counts, select_counts, select_stages
 from leadloop.core.windows import Window
-from tasks.prefect_progress import ProgressArtifacts, best_effort
+from tasks.prefect_progress import ProgressArtifacts, log_prefect_errors
 
 Summary = dict[str, Any]
 
@@ -59,7 +59,7 @@ def append_range_to_run_name(window: Window) -> None:
             _format_bound("before", window.before),
         ]
     )
-    with best_effort(), get_client(sync_client=True) as client:
+    with log_prefect_errors(), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.get_id()), name=name)
 
 
@@ -69,7 +69,7 @@ def completed_state(summary: Summary) -> Summary:
     Prefect hands whoever called the flow the data of the state, so its type is what they get.
     """
     _completed.set(summary)
-    return cast("Summary", Completed(message=in_words(summary), data=summary))
+    return cast("Summary", Completed(message=format_summary(summary), data=summary))
 
 
 def call_flow(flow: Callable[..., Summary], **parameters: Any) -> Summary:
@@ -99,14 +99,14 @@ def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
         summary: counts, and under `campaigns` each one's own; or a summary for each stage.
         page: the address of the page that shows the rest.
     """
-    if not any_counted(summary):
+    if not has_counts(summary):
         return
-    parts = stages(summary) or {flow: summary}
-    tables = [_make_table(name, part) for name, part in parts.items() if any_counted(part)]
+    parts = select_stages(summary) or {flow: summary}
+    tables = [_make_table(name, part) for name, part in parts.items() if has_counts(part)]
     link = [f"[How the campaigns stand]({page})"] if page else []
-    with best_effort():
+    with log_prefect_errors():
         create_markdown_artifact(
-            key=flow, markdown="\n\n".join([*tables, *link]), description=in_words(summary)
+            key=flow, markdown="\n\n".join([*tables, *link]), description=format_summary(summary)
         )
     for campaign_id, counted in summary.get("campaigns", {}).items():
         for name, event in EVENTS.items():
@@ -143,14 +143,14 @@ def campaign_resource(campaign_id: str) -> dict[str, str]:
 @contextmanager
 def report_progress() -> Iterator[None]:
     """Show the progress of long work in Prefect, unless somebody watches it already."""
-    if not nobody_watches():
+    if not has_no_listener():
         yield
         return
-    token = watcher.set(ProgressArtifacts())
+    token = progress_listener.set(ProgressArtifacts())
     try:
         yield
     finally:
-        watcher.reset(token)
+        progress_listener.reset(token)
 
 
 def _format_bound(word: str, value: object) -> str:
@@ -158,12 +158,12 @@ def _format_bound(word: str, value: object) -> str:
 
 
 def _make_table(name: str, summary: Mapping[str, Any]) -> str:
-    names = list(sums(summary))
+    names = list(select_counts(summary))
     each = summary["campaigns"]
     rows = [[campaign_id, *_format_counts(counted, names)] for campaign_id, counted in each.items()]
     left = len(rows) - _MOST_ROWS
     lines = [
-        f"### {name}: {in_words(summary)}",
+        f"### {name}: {format_summary(summary)}",
         "",
         _make_row(["campaign", *(column.replace("_", " ") for column in names)]),
         _make_row(["---"] * (len(names) + 1)),

@@ -13,11 +13,11 @@ from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
 from flows.reporting import Summary, call_flow, completed_state, make_run_name, publish_artifacts
-from leadloop.core.campaigns import Campaign
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
 from tasks import context
-from tasks.blocks import RunSettings, settled
-from tasks.context import CampaignRun, Workplace
+from tasks.blocks import RunSettings, resolve_settings
+from tasks.context import CampaignRun, RunContext
 
 _STAGES: dict[str, Callable[..., Summary]] = {
     "disable": disable_leads,
@@ -38,7 +38,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
     Returns:
         The three summaries under `disable`, `push` and `poll`.
     """
-    with context.opened(settled(settings)) as place:
+    with context.open_api_context(resolve_settings(settings)) as place:
         failures: list[str] = []
         runs = [
             run
@@ -61,14 +61,14 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
         finally:
             for run in runs:
                 with _collect_failure(run.campaign, failures):
-                    context.end(run, _counts_of(summary, run.campaign.campaign_id), error)
+                    context.finish_run(run, _counts_of(summary, run.campaign.campaign_id), error)
             publish_artifacts("sync-leads", summary, page=place.settings.page_url)
     if failures:
         raise CampaignsFailed(failures, summary)
     return completed_state(summary)
 
 
-def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
+def _chosen(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
     """Return the campaigns of the whole loop; none of a table where only opt-outs are to be sent.
 
     Raises:
@@ -82,9 +82,9 @@ def _chosen(place: Workplace, ids: Sequence[str] | None) -> list[Campaign]:
         return []
 
 
-def _begin(place: Workplace, campaign: Campaign, failures: list[str]) -> CampaignRun | None:
-    with _collect_failure(campaign, failures), place.database.plainly():
-        return context.begin(place, "sync-leads", campaign)
+def _begin(place: RunContext, campaign: Campaign, failures: list[str]) -> CampaignRun | None:
+    with _collect_failure(campaign, failures), place.database.translate_errors():
+        return context.start_run(place, "sync-leads", campaign)
     return None
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from db.database import Database
 from db.rate_limit import RateLimit
 from leadloop.client.api import LeadsApi
-from leadloop.client.auth import Credentials, FixedToken, Login, PasswordGrant
-from leadloop.client.certificates import require_ca_bundle
+from leadloop.client.auth import Credentials, OAuthPasswordGrant, StaticToken, TokenProvider
+from leadloop.client.certificates import check_ca_bundle
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.settings import Settings
-from tasks.rate_limiter import Budget
+from tasks.rate_limiter import RateLimiter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class ApiSession:
 
     api: LeadsApi
     transport: Transport
-    budget: Budget
+    budget: RateLimiter
 
 
 @contextmanager
@@ -34,11 +34,11 @@ def open_api(
         RunError: the environment names a CA bundle that is none.
     """
     settings.require_login()
-    require_ca_bundle(settings.api_url)
-    requests, period_s = settings.rate()
-    budget = Budget(database, RateLimit(requests=requests, period_s=period_s), warn)
-    budget.lay_out()
-    connect_s, read_s = settings.timeouts()
+    check_ca_bundle(settings.api_url)
+    requests, period_s = settings.parse_rate()
+    budget = RateLimiter(database, RateLimit(requests=requests, period_s=period_s), warn)
+    budget.resize_ring()
+    connect_s, read_s = settings.parse_timeouts()
     transport = Transport(
         settings.api_url,
         Timeouts(connect_s=connect_s, read_s=read_s),
@@ -46,21 +46,23 @@ def open_api(
     )
     try:
         login = _make_token_provider(settings, transport, budget)
-        api = LeadsApi(transport, login, budget.permit, budget.pause)
+        api = LeadsApi(transport, login, budget.wait_for_permit, budget.pause)
         yield ApiSession(api=api, transport=transport, budget=budget)
     finally:
         transport.close()
 
 
-def _make_token_provider(settings: Settings, transport: Transport, budget: Budget) -> Login:
+def _make_token_provider(
+    settings: Settings, transport: Transport, budget: RateLimiter
+) -> TokenProvider:
     if settings.api_token is not None:
-        return FixedToken(settings.api_token.get_secret_value())
+        return StaticToken(settings.api_token.get_secret_value())
     secret, password = settings.client_secret, settings.password
     assert settings.client_id is not None, "require_login"
     assert secret is not None, "require_login"
     assert settings.username is not None, "require_login"
     assert password is not None, "require_login"
-    return PasswordGrant(
+    return OAuthPasswordGrant(
         transport,
         Credentials(
             client_id=settings.client_id,
@@ -68,5 +70,5 @@ def _make_token_provider(settings: Settings, transport: Transport, budget: Budge
             username=settings.username,
             password=password.get_secret_value(),
         ),
-        budget.permit,
+        budget.wait_for_permit,
     )

@@ -9,71 +9,75 @@ from functools import partial
 from threading import Condition
 
 from db import leads, runs, suppression
-from db.leads import Claim
+from db.leads import ClaimResult
 from leadloop.core.errors import Fenced
-from leadloop.core.leads import InvalidLead, Lead, Sendable, e164, prepare
-from leadloop.core.phones import NUMBER_OPTED_OUT, number_key
-from leadloop.core.verdicts import Call
+from leadloop.core.leads import InvalidLead, Lead, PreparedLead, format_e164, prepare_lead
+from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number
+from leadloop.core.verdicts import ApiCall
 from tasks.context import CampaignRun
-from tasks.rate_limiter import Turn
+from tasks.rate_limiter import Permit
 
 # A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
-_MOST_CLAIMS = 20
-_NOTED_AT_ONCE = 1000
+_MAX_CLAIMS = 20
+_INDEX_LIMIT = 1000
 
 
-class Sizes:
+class BatchSizeLimits:
     """How many leads of one batch, and of parts of it, the vendor called too many (413) or took."""
 
     def __init__(self) -> None:
-        self._too_large = sys.maxsize
-        self._taken = 0
+        self._smallest_too_large = sys.maxsize
+        self._largest_accepted = 0
 
-    def too_large(self, amount: int) -> None:
+    def record_too_large(self, lead_count: int) -> None:
         """So many got a 413."""
-        self._too_large = min(self._too_large, amount)
+        self._smallest_too_large = min(self._smallest_too_large, lead_count)
 
-    def taken(self, amount: int) -> None:
+    def record_accepted(self, lead_count: int) -> None:
         """So many did not."""
-        self._taken = max(self._taken, amount)
+        self._largest_accepted = max(self._largest_accepted, lead_count)
 
     @property
-    def limit(self) -> int | None:
+    def learned_limit(self) -> int | None:
         """The most that the vendor takes, where it goes by their number.
 
         Where it took more at once than what it called too large, it goes by something else: a lead
         of many bytes says nothing about those beside it.
         """
-        return self._taken if 0 < self._taken < self._too_large < sys.maxsize else None
+        return (
+            self._largest_accepted
+            if 0 < self._largest_accepted < self._smallest_too_large < sys.maxsize
+            else None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class ClaimedBatch:
     """Leads of ours, `sending` on record, and the turn in which their request may leave.
 
     Its parts share its `sizes`.
     """
 
     claim_no: int
-    turn: Turn
-    leads: Sequence[Sendable]
-    sizes: Sizes = field(default_factory=Sizes)
+    permit: Permit
+    leads: Sequence[PreparedLead]
+    size_limits: BatchSizeLimits = field(default_factory=BatchSizeLimits)
 
-    def only(self, wanted: Sequence[Sendable]) -> "Batch":
+    def narrow_to(self, leads: Sequence[PreparedLead]) -> "ClaimedBatch":
         """A part of it."""
-        return replace(self, leads=wanted)
+        return replace(self, leads=leads)
 
-    def without(self, lead_ids: Mapping[str, object] | set[str]) -> "Batch":
+    def without_leads(self, lead_ids: Mapping[str, object] | set[str]) -> "ClaimedBatch":
         """The rest of it."""
-        return self.only([lead for lead in self.leads if lead.lead_id not in lead_ids])
+        return self.narrow_to([lead for lead in self.leads if lead.lead_id not in lead_ids])
 
-    def halves(self) -> tuple["Batch", "Batch"]:
+    def split_in_half(self) -> tuple["ClaimedBatch", "ClaimedBatch"]:
         """Its two halves."""
         middle = len(self.leads) // 2
-        return self.only(self.leads[:middle]), self.only(self.leads[middle:])
+        return self.narrow_to(self.leads[:middle]), self.narrow_to(self.leads[middle:])
 
 
-class Queue:
+class ClaimGate:
     """Lets claims begin side by side where that costs no request.
 
     Claims side by side share out the leads that are left. Where these are not enough for all of
@@ -83,27 +87,27 @@ class Queue:
         new: how many leads are in the queue.
     """
 
-    def __init__(self, new: int) -> None:
-        self._left = new
-        self._under_way = 0
+    def __init__(self, new_count: int) -> None:
+        self._unclaimed = new_count
+        self._claims_in_progress = 0
         self._changed = Condition()
 
-    def begin(self, most: int) -> None:
+    def begin_claim(self, limit: int) -> None:
         """Wait until a claim of `most` leads may begin."""
         with self._changed:
-            self._changed.wait_for(lambda: self._left >= most or not self._under_way)
-            self._left -= most
-            self._under_way += 1
+            self._changed.wait_for(lambda: self._unclaimed >= limit or not self._claims_in_progress)
+            self._unclaimed -= limit
+            self._claims_in_progress += 1
 
-    def end(self, unused: int) -> None:
+    def end_claim(self, shortfall: int) -> None:
         """A claim has ended, and so many leads short of what it was to take."""
         with self._changed:
-            self._left += unused
-            self._under_way -= 1
+            self._unclaimed += shortfall
+            self._claims_in_progress -= 1
             self._changed.notify_all()
 
 
-class Batches:
+class BatchClaimer:
     """Makes the batches of one campaign's run; used by several senders.
 
     Args:
@@ -112,108 +116,112 @@ class Batches:
         count: is told how many were `rejected` and `cancelled`.
     """
 
-    def __init__(self, run: CampaignRun, new: int, count: Callable[..., None]) -> None:
+    def __init__(self, run: CampaignRun, new_count: int, add_counts: Callable[..., None]) -> None:
         self._run = run
-        self._count = count
-        self._numbers = itertools.count(1)
-        self._queue = Queue(new)
+        self._add_counts = add_counts
+        self._claim_numbers = itertools.count(1)
+        self._gate = ClaimGate(new_count)
         # How far the queue has been taken. What has come back before there, or was committed late,
         # is found by a claim from the start: that is what says that nothing is left. So it does no
         # harm that of claims side by side the one that ends last sets it.
-        self._taken_to = 0
-        with run.context.database.begin() as connection:
-            self._key = suppression.key(connection)
+        self._cursor = 0
+        with run.context.database.transaction() as connection:
+            self._hash_secret = suppression.get_hash_key(connection)
 
-    def fill(self, turn: Turn, most: int) -> tuple[Batch, bool]:
+    def claim_batch(self, permit: Permit, limit: int) -> tuple[ClaimedBatch, bool]:
         """A batch as full as it gets, and whether there was nothing left to claim.
 
         Raises:
             Fenced: another run has declared this one dead.
         """
-        batch = Batch(claim_no=next(self._numbers), turn=turn, leads=())
-        with self._claim_released_on_error(batch.claim_no):
-            for _ in range(_MOST_CLAIMS):
-                claimed = self._claim(batch.claim_no, most - len(batch.leads))
-                if not claimed.taken:
+        batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
+        with self._release_claim_on_error(batch.claim_no):
+            for _ in range(_MAX_CLAIMS):
+                claimed = self._claim_leads(batch.claim_no, limit - len(batch.leads))
+                if not claimed.total:
                     return batch, True
-                batch = batch.only([*batch.leads, *self._checked(batch, claimed.leads)])
-                if len(batch.leads) == most:
+                batch = batch.narrow_to([*batch.leads, *self._reject_invalid(batch, claimed.leads)])
+                if len(batch.leads) == limit:
                     break
         return batch, False
 
-    def any_new(self) -> bool:
+    def has_new_leads(self) -> bool:
         """Whether there is anything to claim."""
         campaign_id = self._run.campaign.campaign_id
-        with self._run.context.database.session() as connection:
-            places = sorted({self._taken_to, 0}, reverse=True)
+        with self._run.context.database.autocommit() as connection:
+            places = sorted({self._cursor, 0}, reverse=True)
             return any(
-                leads.any_new(
+                leads.has_new_leads(
                     connection,
                     campaign_id,
-                    while_enabled=self._run.campaign.enabled,
-                    after=place,
+                    require_enabled=self._run.campaign.enabled,
+                    after_seq=place,
                 )
                 for place in places
             )
 
-    def fill_again(self, batch: Batch) -> Batch:
+    def reclaim_if_expired(self, batch: ClaimedBatch) -> ClaimedBatch:
         """The same leads with a turn that is not over, less those that have opted out since.
 
         Empty where this run has been declared dead.
         """
-        if not batch.turn.is_over:
+        if not batch.permit.is_expired:
             return batch
-        with self.released_unless_sent(batch):
-            self._run.context.budget.give_back(batch.turn.slot)
-        return self.in_another_turn(batch)
+        with self.release_on_error(batch):
+            self._run.context.limiter.release_slot(batch.permit.slot)
+        return self.reclaim(batch)
 
-    def in_another_turn(self, batch: Batch) -> Batch:
+    def reclaim(self, batch: ClaimedBatch) -> ClaimedBatch:
         """The same leads for one more request, less those that have opted out since."""
-        with self.released_unless_sent(batch):
-            turn = self._run.context.budget.wait_turn(Call.CREATE)
-            return replace(self._claimed_again(batch), turn=turn)
+        with self.release_on_error(batch):
+            turn = self._run.context.limiter.acquire_permit(ApiCall.CREATE)
+            return replace(self._reclaim_leads(batch), permit=turn)
 
-    def key(self, batch: Batch, wanted: Sequence[str] | None = None) -> leads.Batch:
+    def claim_ref(
+        self, batch: ClaimedBatch, lead_ids: Sequence[str] | None = None
+    ) -> leads.ClaimRef:
         """How Postgres knows these leads."""
-        ids = [lead.lead_id for lead in batch.leads] if wanted is None else wanted
-        return leads.Batch(
+        ids = [lead.lead_id for lead in batch.leads] if lead_ids is None else lead_ids
+        return leads.ClaimRef(
             campaign_id=self._run.campaign.campaign_id,
             run_id=self._run.run_id,
             claim_no=batch.claim_no,
             lead_ids=ids,
         )
 
-    def release(self, ours: leads.Batch) -> None:
+    def release_leads(self, claim_ref: leads.ClaimRef) -> None:
         """They were certainly not carried out: `new` again, and the next to be taken."""
-        self._taken_to = 0
-        if ours.lead_ids:
-            self._run.context.database.insist(lambda c: leads.release(c, ours))
+        self._cursor = 0
+        if claim_ref.lead_ids:
+            self._run.context.database.retry(lambda c: leads.release_leads(c, claim_ref))
 
-    def reject(self, batch: Batch, reasons: Mapping[str, str], *, was_sent: bool) -> None:
+    def reject_leads(
+        self, batch: ClaimedBatch, reasons: Mapping[str, str], *, was_sent: bool
+    ) -> None:
         """They will not be sent as they are; `reasons` by lead id."""
         if reasons:
-            ours = self.key(batch, list(reasons))
-            self._run.context.database.insist(
+            ours = self.claim_ref(batch, list(reasons))
+            self._run.context.database.retry(
                 lambda c: leads.record_rejected(c, ours, reasons, was_sent=was_sent)
             )
-            self._count(rejected=len(reasons))
+            self._add_counts(rejected=len(reasons))
 
     @contextmanager
-    def released_unless_sent(self, batch: Batch) -> Iterator[None]:
+    def release_on_error(self, batch: ClaimedBatch) -> Iterator[None]:
         """Whatever ends the block, the leads have not been sent: they must not be in doubt."""
         try:
             yield
         except BaseException:
-            self.release(self.key(batch))
+            self.release_leads(self.claim_ref(batch))
             raise
 
     @contextmanager
-    def _claim_released_on_error(self, claim_no: int) -> Iterator[None]:
+    def _release_claim_on_error(self, claim_no: int) -> Iterator[None]:
         """The same by the claim's number: where its answer got lost, we know none of its leads."""
         try:
             yield
         except BaseException:
-            self._run.context.database.insist(
+            self._run.context.database.retry(
                 lambda c: leads.release_claim(
                     c,
                     campaign_id=self._run.campaign.campaign_id,
@@ -223,109 +231,121 @@ class Batches:
             )
             raise
 
-    def _claim(self, claim_no: int, most: int) -> Claim:
-        self._queue.begin(most)
+    def _claim_leads(self, claim_no: int, limit: int) -> ClaimResult:
+        self._gate.begin_claim(limit)
         # Of a claim that failed it is not known what it took. What is counted short makes claims
         # come one at a time a little earlier than need be.
         unused = 0
         try:
-            claim = self._take(claim_no, most)
-            unused = most - claim.taken
+            claim = self._claim_from_cursor(claim_no, limit)
+            unused = limit - claim.total
         finally:
-            self._queue.end(unused)
-        self._count(cancelled=claim.cancelled)
-        if not claim.taken:
-            self._require_alive()
+            self._gate.end_claim(unused)
+        self._add_counts(cancelled=claim.cancelled)
+        if not claim.total:
+            self._check_run_alive()
         return claim
 
-    def _take(self, claim_no: int, most: int) -> Claim:
-        with self._run.context.database.session() as connection:
+    def _claim_from_cursor(self, claim_no: int, limit: int) -> ClaimResult:
+        with self._run.context.database.autocommit() as connection:
             take = partial(
-                leads.claim,
+                leads.claim_leads,
                 connection,
                 campaign_id=self._run.campaign.campaign_id,
                 run_id=self._run.run_id,
                 claim_no=claim_no,
-                most=most,
-                while_enabled=self._run.campaign.enabled,
+                limit=limit,
+                require_enabled=self._run.campaign.enabled,
             )
-            after = self._taken_to
-            claim = take(after=after)
-            if not claim.taken and after:
+            after = self._cursor
+            claim = take(after_seq=after)
+            if not claim.total and after:
                 claim = take()
-            self._taken_to = claim.last
+            self._cursor = claim.last_seq
         return claim
 
-    def _claimed_again(self, batch: Batch) -> Batch:
+    def _reclaim_leads(self, batch: ClaimedBatch) -> ClaimedBatch:
         if not batch.leads:
             return batch
-        with self._run.context.database.session() as connection:
-            wanted, cancelled = leads.claim_again(
-                connection, self.key(batch), while_enabled=self._run.campaign.enabled
+        with self._run.context.database.autocommit() as connection:
+            wanted, cancelled = leads.reclaim_leads(
+                connection, self.claim_ref(batch), require_enabled=self._run.campaign.enabled
             )
-        self._count(cancelled=cancelled)
+        self._add_counts(cancelled=cancelled)
         if len(wanted) + cancelled < len(batch.leads):
             # The brake made them new again: should it be let go within this run, they come first.
-            self._taken_to = 0
+            self._cursor = 0
         still = set(wanted)
-        left = batch.only([lead for lead in batch.leads if lead.lead_id in still])
+        left = batch.narrow_to([lead for lead in batch.leads if lead.lead_id in still])
         if not left.leads:
-            self._require_alive()
-        return left.only(self._with_open_numbers(left))
+            self._check_run_alive()
+        return left.narrow_to(self._drop_suppressed(left))
 
-    def _require_alive(self) -> None:
+    def _check_run_alive(self) -> None:
         """Tell a table without new leads from a run that is given none.
 
         Raises:
             Fenced: another run has declared this one dead.
         """
-        with self._run.context.database.begin() as connection:
+        with self._run.context.database.transaction() as connection:
             if not runs.is_running(connection, self._run.run_id):
                 raise Fenced("this run was taken for dead and has stopped: its connection was cut")
 
-    def _checked(self, batch: Batch, claimed: Sequence[Lead]) -> Sequence[Sendable]:
+    def _reject_invalid(
+        self, batch: ClaimedBatch, claimed: Sequence[Lead]
+    ) -> Sequence[PreparedLead]:
         """Those that may be sent; the others are rejected with their reasons, or cancelled."""
-        good: list[Sendable] = []
+        good: list[PreparedLead] = []
         reasons: dict[str, str] = {}
         for lead in claimed:
             try:
-                good.append(prepare(lead, self._run.campaign))
+                good.append(prepare_lead(lead, self._run.campaign))
             except InvalidLead as error:
                 reasons[lead.lead_id] = str(error)
-        self.reject(batch, reasons, was_sent=False)
-        return self._with_open_numbers(batch.only(good))
+        self.reject_leads(batch, reasons, was_sent=False)
+        return self._drop_suppressed(batch.narrow_to(good))
 
-    def _with_open_numbers(self, batch: Batch) -> Sequence[Sendable]:
+    def _drop_suppressed(self, batch: ClaimedBatch) -> Sequence[PreparedLead]:
         """Those whose numbers have not opted out under another lead; the others are cancelled."""
         if self._run.campaign.sends_opted_out_numbers or not batch.leads:
             return batch.leads
-        keys = {lead.lead_id: number_key(self._key, lead.e164) for lead in batch.leads if lead.e164}
-        suppressed = self._suppressed(list(keys.values()))
+        keys = {
+            lead.lead_id: hash_phone_number(self._hash_secret, lead.e164)
+            for lead in batch.leads
+            if lead.e164
+        }
+        suppressed = self._find_suppressed(list(keys.values()))
         stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
         if stopped:
-            ours = self.key(batch, sorted(stopped))
-            self._run.context.database.insist(lambda c: leads.cancel(c, ours, NUMBER_OPTED_OUT))
-            self._count(cancelled=len(stopped))
-        return batch.without(stopped).leads
+            ours = self.claim_ref(batch, sorted(stopped))
+            self._run.context.database.retry(
+                lambda c: leads.cancel_leads(c, ours, NUMBER_OPTED_OUT_REASON)
+            )
+            self._add_counts(cancelled=len(stopped))
+        return batch.without_leads(stopped).leads
 
-    def _suppressed(self, keys: Sequence[bytes]) -> set[bytes]:
+    def _find_suppressed(self, keys: Sequence[bytes]) -> set[bytes]:
         """Which numbers have opted out, by anybody's word up to this moment."""
         while True:
-            with self._run.context.database.session() as connection:
-                suppressed, some_to_note = suppression.look(connection, keys)
+            with self._run.context.database.autocommit() as connection:
+                suppressed, some_to_note = suppression.find_suppressed(connection, keys)
             if not some_to_note:
                 return suppressed
-            self._note_numbers()
+            self._index_opted_out_numbers()
 
-    def _note_numbers(self) -> None:
+    def _index_opted_out_numbers(self) -> None:
         """Note the numbers of leads that have opted out since this was last done."""
         region = self._run.context.settings.default_region
-        with self._run.context.database.begin() as connection:
-            waiting = suppression.to_note(connection, region=region, most=_NOTED_AT_ONCE)
-            suppression.note(connection, [(lead, self._key_of(lead)) for lead in waiting])
+        with self._run.context.database.transaction() as connection:
+            waiting = suppression.list_unindexed(connection, region=region, limit=_INDEX_LIMIT)
+            suppression.index_numbers(
+                connection, [(lead, self._hash_number(lead)) for lead in waiting]
+            )
 
-    def _key_of(self, lead: suppression.OptedOut) -> bytes | None:
+    def _hash_number(self, lead: suppression.OptedOutNumber) -> bytes | None:
         try:
-            return number_key(self._key, e164(lead.phone_number or "", lead.region))
+            return hash_phone_number(
+                self._hash_secret, format_e164(lead.phone_number or "", lead.region)
+            )
         except InvalidLead:
             return None

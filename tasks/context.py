@@ -13,14 +13,14 @@ from prefect.runtime import flow_run
 
 from db import runs
 from db.database import Connection, Database
-from db.runs import Lifeline
+from db.runs import RunLocks
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
-from leadloop.core.campaigns import Campaign
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
-from tasks.rate_limiter import Budget
+from tasks.rate_limiter import RateLimiter
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -29,7 +29,7 @@ _OTHER_CONNECTIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
+class RunContext:
     """The tools of one flow run, shared by its campaigns and threads.
 
     `vendor` is None in a run that asks the vendor nothing.
@@ -37,7 +37,7 @@ class Workplace:
 
     settings: Settings
     database: Database
-    lifeline: Lifeline
+    lifeline: RunLocks
     log: Logger
     vendor: ApiSession | None = None
 
@@ -47,7 +47,7 @@ class Workplace:
         return self._reached.api
 
     @property
-    def budget(self) -> Budget:
+    def limiter(self) -> RateLimiter:
         """The budget of requests to it."""
         return self._reached.budget
 
@@ -62,21 +62,21 @@ class Workplace:
         return self.vendor
 
     @contextmanager
-    def threads(self) -> Iterator["Threads"]:
+    def threads(self) -> Iterator["RequestThreads"]:
         """Threads for requests; where the run is stopped, they end instead of waiting for turns."""
-        pool = Threads(self.settings.concurrency)
+        pool = RequestThreads(self.settings.concurrency)
         try:
             yield pool
         except Exception:
             raise
         except BaseException:
-            self.budget.stop()
+            self.limiter.stop()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-class Threads(ThreadPoolExecutor):
+class RequestThreads(ThreadPoolExecutor):
     """A pool that tells how many threads it has."""
 
     def __init__(self, size: int) -> None:
@@ -90,11 +90,11 @@ class CampaignRun:
 
     run_id: int
     campaign: Campaign
-    context: Workplace
+    context: RunContext
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Workplace]:
+def open_api_context(settings: Settings) -> Iterator[RunContext]:
     """Connect to everything.
 
     Raises:
@@ -103,14 +103,14 @@ def opened(settings: Settings) -> Iterator[Workplace]:
         RunError: the environment names a CA bundle that is none.
     """
     with (
-        opened_without_vendor(settings) as place,
+        open_database_context(settings) as place,
         open_api(settings, place.database, place.log.warning) as vendor,
     ):
         yield replace(place, vendor=vendor)
 
 
 @contextmanager
-def opened_without_vendor(settings: Settings) -> Iterator[Workplace]:
+def open_database_context(settings: Settings) -> Iterator[RunContext]:
     """Connect to Postgres alone, for a run that has no need of the vendor, nor of a login there.
 
     Raises:
@@ -118,34 +118,34 @@ def opened_without_vendor(settings: Settings) -> Iterator[Workplace]:
         DatabaseError: Postgres is not there.
     """
     url = settings.require_database_url()
-    with Database(url, connections=settings.concurrency + _OTHER_CONNECTIONS) as database:
-        with database.begin() as connection:
+    with Database(url, pool_size=settings.concurrency + _OTHER_CONNECTIONS) as database:
+        with database.transaction() as connection:
             require_current(connection)
-        with database.session() as connection:
-            yield Workplace(
+        with database.autocommit() as connection:
+            yield RunContext(
                 settings=settings,
                 database=database,
-                lifeline=Lifeline(connection),
+                lifeline=RunLocks(connection),
                 log=get_run_logger(),
             )
 
 
-def begin(place: Workplace, flow: str, campaign: Campaign) -> CampaignRun:
+def start_run(place: RunContext, flow: str, campaign: Campaign) -> CampaignRun:
     """Write the run's row, then bury the runs that died: what they had sent becomes in doubt."""
-    run_id = place.lifeline.open(
+    run_id = place.lifeline.open_run(
         flow=flow, campaign_id=campaign.campaign_id, flow_run_id=flow_run.get_id()
     )
-    runs.bury_dead(place.database, place.log.warning, run_id=run_id)
+    runs.recover_dead_runs(place.database, place.log.warning, run_id=run_id)
     return CampaignRun(run_id=run_id, campaign=campaign, context=place)
 
 
-def end(run: CampaignRun, counted: Mapping[str, Any], error: BaseException | None) -> None:
+def finish_run(run: CampaignRun, counted: Mapping[str, Any], error: BaseException | None) -> None:
     """Write how the run ended; what it sent and heard nothing of becomes in doubt."""
     state = "completed" if error is None else "failed"
 
     def write(connection: Connection) -> None:
-        runs.doubt_unanswered(connection, run.run_id)
-        runs.close(
+        runs.mark_unanswered_in_doubt(connection, run.run_id)
+        runs.close_run(
             connection,
             run_id=run.run_id,
             state=state,
@@ -153,7 +153,7 @@ def end(run: CampaignRun, counted: Mapping[str, Any], error: BaseException | Non
             error=None if error is None else error_line(error),
         )
 
-    run.context.database.insist(write)
+    run.context.database.retry(write)
 
 
 def error_line(error: BaseException) -> str:

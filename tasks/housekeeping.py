@@ -1,6 +1,6 @@
 """What a campaign's books need not keep for ever."""
 
-from db.housekeeping import AT_ONCE, HISTORY, RAW
+from db.housekeeping import HISTORY, IMMEDIATE, RAW
 from tasks.context import CampaignRun, Counters
 from tasks.retries import step
 
@@ -16,10 +16,10 @@ class HousekeepingJob:
 
     def __init__(self, run: CampaignRun) -> None:
         self.run = run
-        self.counters = Counters(*AT_ONCE, *HISTORY, *RAW)
+        self.counters = Counters(*IMMEDIATE, *HISTORY, *RAW)
         self._after = ""
         settings = run.context.settings
-        self._left = [(name, tidy, 0) for name, tidy in AT_ONCE.items()]
+        self._left = [(name, tidy, 0) for name, tidy in IMMEDIATE.items()]
         self._left += [(name, tidy, settings.keep_history) for name, tidy in HISTORY.items()]
         if settings.keep_raw is not None:
             self._left += [(name, tidy, settings.keep_raw) for name, tidy in RAW.items()]
@@ -30,11 +30,11 @@ class HousekeepingJob:
             if not self._left:
                 return False
             name, tidy, days = self._left[0]
-            with self.run.context.database.begin() as connection:
+            with self.run.context.database.transaction() as connection:
                 done = tidy(connection, self.run.campaign.campaign_id, days, self._after)
-            self.counters.add(**{name: done.gone})
-            self._after = done.go_on_after or ""
-            if done.go_on_after is None:
+            self.counters.add(**{name: done.rows})
+            self._after = done.resume_after or ""
+            if done.resume_after is None:
                 self._left.pop(0)
         return bool(self._left)
 

@@ -4,16 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from db import campaigns, leads
-from db.leads import Doubt, Doubter
-from leadloop.client.api import Sighting
-from leadloop.client.errors import ApiError, Resend
+from db.leads import InDoubtLead, LookupRun
+from leadloop.client.api import LookupResult
+from leadloop.client.errors import ApiError, Retryable
 from tasks.context import CampaignRun
 
-_UNTOLD = Sighting(result=None, absent=False)
+_INCONCLUSIVE = LookupResult(result=None, absent=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookedUp:
+class ResolvedLeads:
     """What a round of lookups came to: who was found, and who is to be sent again.
 
     `full`: it came to as many as it was allowed; there may be more that are due.
@@ -21,7 +21,7 @@ class LookedUp:
 
     found: Sequence[str] = ()
     absent: Sequence[str] = ()
-    full: bool = False
+    reached_limit: bool = False
 
     @property
     def settled(self) -> frozenset[str]:
@@ -29,12 +29,12 @@ class LookedUp:
         return frozenset((*self.found, *self.absent))
 
     @property
-    def more(self) -> bool:
+    def has_more(self) -> bool:
         """Whether another round may have something to do, or a send has."""
-        return self.full or bool(self.settled)
+        return self.reached_limit or bool(self.settled)
 
 
-class Doubts:
+class InDoubtResolver:
     """The leads of one campaign that the vendor may or may not have.
 
     `GET ?lead_id=` is the only way to find out. Found means created. Absent means not created only
@@ -50,7 +50,7 @@ class Doubts:
         self._processed: set[str] = set()
         self._has_others = True
 
-    def resolve_some(self, most: int, *, opted_out: bool = False) -> LookedUp:
+    def resolve(self, limit: int, *, opted_out: bool = False) -> ResolvedLeads:
         """Look up the next leads in doubt; those that stay in doubt, once a run.
 
         A lookup that the vendor refuses tells nothing, and holds up neither the others nor anything
@@ -61,61 +61,61 @@ class Doubts:
             opted_out: only those whose opt-out waits.
 
         Raises:
-            Resend: the vendor did not answer; those before it are settled.
+            Retryable: the vendor did not answer; those before it are settled.
         """
-        if not opted_out and self._visibility().shows is False:
-            return LookedUp()
-        doubts = self._due(most, opted_out)
-        return self._resolve(doubts, full=len(doubts) == most)
+        if not opted_out and self._visibility().shows_unprocessed is False:
+            return ResolvedLeads()
+        doubts = self._due(limit, opted_out)
+        return self._resolve(doubts, full=len(doubts) == limit)
 
-    def _due(self, most: int, opted_out: bool) -> Sequence[Doubt]:
+    def _due(self, most: int, opted_out: bool) -> Sequence[InDoubtLead]:
         campaign = self._run.campaign
-        with self._run.context.database.begin() as connection:
-            leads.date_unanswered(connection, self._campaign_id)
-            return leads.in_doubt(
+        with self._run.context.database.transaction() as connection:
+            leads.start_settle_time(connection, self._campaign_id)
+            return leads.list_due_lookups(
                 connection,
-                run=Doubter(
+                run=LookupRun(
                     campaign=self._campaign_id, run=self._run.run_id, settle_s=campaign.settle_s
                 ),
                 opted_out=opted_out,
-                most=most,
+                limit=most,
             )
 
-    def _resolve(self, doubts: Sequence[Doubt], *, full: bool) -> LookedUp:
+    def _resolve(self, doubts: Sequence[InDoubtLead], *, full: bool) -> ResolvedLeads:
         found, absent = list[str](), list[str]()
         for doubt in doubts:
-            with self._run.context.database.begin() as connection:
-                leads.looked_up(connection, self._campaign_id, doubt.lead_id)
+            with self._run.context.database.transaction() as connection:
+                leads.record_lookup(connection, self._campaign_id, doubt.lead_id)
             seen = self._find(doubt.lead_id)
             if self._settle_found(doubt, seen):
                 found.append(doubt.lead_id)
             elif self._settle_absent(doubt, seen):
                 absent.append(doubt.lead_id)
-        return LookedUp(found=found, absent=absent, full=full)
+        return ResolvedLeads(found=found, absent=absent, reached_limit=full)
 
-    def _find(self, lead_id: str) -> Sighting:
+    def _find(self, lead_id: str) -> LookupResult:
         try:
-            return self._run.context.api.find(self._campaign_id, lead_id)
-        except Resend:
+            return self._run.context.api.look_up(self._campaign_id, lead_id)
+        except Retryable:
             raise
         except ApiError as error:
             log = self._run.context.log
             log.warning("campaign %s: a lookup failed: %s", self._campaign_id, error)
-            return _UNTOLD
+            return _INCONCLUSIVE
 
-    def _settle_found(self, doubt: Doubt, seen: Sighting) -> bool:
+    def _settle_found(self, doubt: InDoubtLead, seen: LookupResult) -> bool:
         if seen.result is None:
             return False
-        with self._run.context.database.begin() as connection:
+        with self._run.context.database.transaction() as connection:
             if not _is_processed(seen):
-                campaigns.learn_visibility(connection, self._campaign_id, shows=True)
-            return leads.settle_found(connection, self._campaign_id, doubt.lead_id) > 0
+                campaigns.record_visibility(connection, self._campaign_id, shows=True)
+            return leads.confirm_created(connection, self._campaign_id, doubt.lead_id) > 0
 
-    def _settle_absent(self, doubt: Doubt, seen: Sighting) -> bool:
+    def _settle_absent(self, doubt: InDoubtLead, seen: LookupResult) -> bool:
         if not (seen.absent and doubt.settled and self._absence_counts()):
             return False
-        with self._run.context.database.begin() as connection:
-            return leads.settle_absent(connection, self._campaign_id, doubt) > 0
+        with self._run.context.database.transaction() as connection:
+            return leads.confirm_absent(connection, self._campaign_id, doubt) > 0
 
     def _absence_counts(self) -> bool:
         """Check whether the vendor shows created, unprocessed leads: tried on one, and remembered.
@@ -123,8 +123,8 @@ class Doubts:
         A lead that is processed proves nothing: that it shows says nothing of those that are not.
         """
         known = self._visibility()
-        if known.shows is not None:
-            return known.shows
+        if known.shows_unprocessed is not None:
+            return known.shows_unprocessed
         for lead_id, settled in self._specimens(known):
             seen = self._find(lead_id)
             if _is_processed(seen):
@@ -132,18 +132,18 @@ class Doubts:
                 continue
             shows = seen.result is not None
             if shows or (seen.absent and settled):
-                with self._run.context.database.begin() as connection:
-                    campaigns.learn_visibility(connection, self._campaign_id, shows=shows)
+                with self._run.context.database.transaction() as connection:
+                    campaigns.record_visibility(connection, self._campaign_id, shows=shows)
             return shows
         return False
 
     def _specimens(self, known: campaigns.Visibility) -> Iterator[tuple[str, bool]]:
         """Yield leads to try it on, and whether they had time to show: the remembered, another."""
-        if known.specimen is not None and known.specimen not in self._processed:
-            yield known.specimen, known.specimen_settled
+        if known.probe_lead is not None and known.probe_lead not in self._processed:
+            yield known.probe_lead, known.probe_settled
         if self._has_others:
-            with self._run.context.database.begin() as connection:
-                other = campaigns.other_specimen(
+            with self._run.context.database.transaction() as connection:
+                other = campaigns.find_probe_lead(
                     connection,
                     self._campaign_id,
                     self._processed,
@@ -154,11 +154,11 @@ class Doubts:
                 yield other, True
 
     def _visibility(self) -> campaigns.Visibility:
-        with self._run.context.database.begin() as connection:
-            return campaigns.visibility(
+        with self._run.context.database.transaction() as connection:
+            return campaigns.get_visibility(
                 connection, self._campaign_id, settle_s=self._run.campaign.settle_s
             )
 
 
-def _is_processed(seen: Sighting) -> bool:
+def _is_processed(seen: LookupResult) -> bool:
     return seen.result is not None and bool(seen.result.get("processed_at"))

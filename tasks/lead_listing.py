@@ -15,36 +15,38 @@ from typing import TypeVar
 from db import audit_staging as stage
 from db import watermarks
 from db.database import Connection
-from leadloop.client.api import Page
-from leadloop.core.audit import clock_ahead, read_page
-from leadloop.core.progress import watcher
-from tasks.context import CampaignRun, Threads
+from leadloop.client.api import ResultPage
+from leadloop.core.audit_differences import measure_vendor_lead, parse_listing_page
+from leadloop.core.progress import progress_listener
+from tasks.context import CampaignRun, RequestThreads
 
 #: How often a listing that shifts is read before it is said that it never stood still.
-MOST_READINGS = 4
+MAX_LISTING_READS = 4
 #: How many leads that a reading showed twice are looked up, to tell two from one that shifted.
-_MOST_LOOKUPS = 20
-_MOST_COPIES = 100
+_MAX_LOOKUPS = 20
+_MAX_COPIES = 100
 #: Pages asked for, or waiting to be staged, for each thread.
-_AHEAD = 2
+_PAGES_AHEAD = 2
 
 T = TypeVar("T")
 A = TypeVar("A")
 
 
-def in_order(pool: Threads, work: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+def map_bounded(
+    pool: RequestThreads, function: Callable[[A], T], items: Iterable[A]
+) -> Iterator[T]:
     """Results in the order of the items; no more are begun than keep the threads busy."""
     begun: deque[Future[T]] = deque()
     for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) >= pool.size * _AHEAD:
+        begun.append(pool.submit(function, item))
+        if len(begun) >= pool.size * _PAGES_AHEAD:
             yield begun.popleft().result()
     while begun:
         yield begun.popleft().result()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lines:
+class _PageLines:
     """A page as lines for COPY; `count` is what the vendor says the whole listing holds."""
 
     number: int
@@ -54,7 +56,7 @@ class _Lines:
     vendor_now: datetime | None
 
 
-class Listing:
+class LeadListing:
     """The reading of one campaign's listing, which goes on where an error broke it off.
 
     Args:
@@ -67,66 +69,70 @@ class Listing:
     def __init__(
         self,
         run: CampaignRun,
-        stage_connection: Callable[[], AbstractContextManager[Connection]],
-        progress: Callable[[], None],
+        staging_connection: Callable[[], AbstractContextManager[Connection]],
+        on_page_staged: Callable[[], None],
         *,
         keep_results: bool,
     ) -> None:
         self.complete = False
-        self.claimed = 0
+        self.reported_count = 0
         self.seen = 0
-        self.ahead = timedelta(0)
+        self.clock_ahead = timedelta(0)
         self._run = run
-        self._stage = stage_connection
-        self._progress = progress
+        self._staging_connection = staging_connection
+        self._on_page_staged = on_page_staged
         self._keep_results = keep_results
-        self._reading = 1
-        self._next = 1
-        self._last = 1
-        self._size = 0
-        self._by_page = False
-        self._watcher = watcher.get()
-        self._planned = 0
+        self._read_no = 1
+        self._next_page = 1
+        self._last_page = 1
+        self._page_size = 0
+        self._counts_per_page = False
+        self._watcher = progress_listener.get()
+        self._pages_announced = 0
 
-    def read(self) -> None:
+    def read_all(self) -> None:
         """Read until the rows add up to the vendor's count, or the pages have shifted too often.
 
         Raises:
             ApiError: a page could not be had; those before it are staged, and need no reading more.
         """
         with self._run.context.threads() as pool:
-            while not self.complete and self._reading <= MOST_READINGS:
-                self._read_pages(pool)
-                self._add_up()
-                self._reading += 1
-                self._next = self._last = 1
-        with self._stage() as connection:
-            stage.close_listing(connection)
+            while not self.complete and self._read_no <= MAX_LISTING_READS:
+                self._read_remaining_pages(pool)
+                self._check_complete()
+                self._read_no += 1
+                self._next_page = self._last_page = 1
+        with self._staging_connection() as connection:
+            stage.create_lead_table(connection)
 
-    def _read_pages(self, pool: Threads) -> None:
+    def _read_remaining_pages(self, pool: RequestThreads) -> None:
         """Read the pages that are left of this reading, and those that come to it meanwhile."""
-        while self._next <= self._last:
-            for page in in_order(pool, self._page, range(self._next, self._last + 1)):
+        while self._next_page <= self._last_page:
+            for page in map_bounded(
+                pool, self._fetch_page, range(self._next_page, self._last_page + 1)
+            ):
                 if not page.lines and page.number > 1:
                     # Beyond the end: it has come nearer since the vendor gave its count.
-                    self._last = page.number - 1
+                    self._last_page = page.number - 1
                     return
-                self._take(page)
+                self._stage_page(page)
 
-    def _page(self, number: int) -> _Lines:
+    def _fetch_page(self, number: int) -> _PageLines:
         """A page, taken apart by the thread that reads it, while others wait."""
         campaign = self._run.campaign
-        page = self._run.context.api.everything(
+        page = self._run.context.api.list_all(
             campaign.campaign_id, page=number, page_size=campaign.page_size
         )
-        return self._lines(page, number)
+        return self._format_page(page, number)
 
-    def _lines(self, page: Page, number: int) -> _Lines:
+    def _format_page(self, page: ResultPage, number: int) -> _PageLines:
         lines = [
-            stage.listed_line(listed, reading=self._reading, page=number, whole=self._keep_results)
-            for listed in read_page(page.results)
+            stage.format_listed_row(
+                listed, reading=self._read_no, page=number, with_result=self._keep_results
+            )
+            for listed in parse_listing_page(page.results)
         ]
-        return _Lines(
+        return _PageLines(
             number=number,
             count=page.count,
             lines=lines,
@@ -134,60 +140,64 @@ class Listing:
             vendor_now=page.vendor_now,
         )
 
-    def _take(self, page: _Lines) -> None:
+    def _stage_page(self, page: _PageLines) -> None:
         """Stage a page; the newest count tells how many pages there are, a `next` of one more."""
-        with self._stage() as connection:
-            stage.add_page(connection, page.lines)
+        with self._staging_connection() as connection:
+            stage.stage_page(connection, page.lines)
             if page.number == 1:
-                self.ahead = clock_ahead(page.vendor_now, watermarks.now(connection))
+                self.clock_ahead = measure_vendor_lead(
+                    page.vendor_now, watermarks.get_database_time(connection)
+                )
                 # The vendor may give fewer results a page than asked for: its first page tells.
-                self._size = len(page.lines)
-        self._count_in(page)
-        self._last = -(-page.count // self._size) if self._size else 1
+                self._page_size = len(page.lines)
+        self._update_reported_count(page)
+        self._last_page = -(-page.count // self._page_size) if self._page_size else 1
         if page.has_next:
-            self._last = max(self._last, page.number + 1)
-        self._next = page.number + 1
-        self._tell()
+            self._last_page = max(self._last_page, page.number + 1)
+        self._next_page = page.number + 1
+        self._report_progress()
 
-    def _count_in(self, page: _Lines) -> None:
+    def _update_reported_count(self, page: _PageLines) -> None:
         """What the vendor says there is: the newest count, or the sum where pages count themselves.
 
         A later page counts the ones before it too, unless it counts itself alone.
         """
-        self._by_page = page.number > 1 and page.count == len(page.lines)
-        self.claimed = page.count + (self.claimed if self._by_page else 0)
+        self._counts_per_page = page.number > 1 and page.count == len(page.lines)
+        self.reported_count = page.count + (self.reported_count if self._counts_per_page else 0)
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         label = f"audit {self._run.campaign.campaign_id}"
-        self._watcher.planned(label, max(0, self._last - self._planned))
-        self._planned = max(self._planned, self._last)
-        self._watcher.done(label, 1)
-        self._progress()
+        self._watcher.add_total(label, max(0, self._last_page - self._pages_announced))
+        self._pages_announced = max(self._pages_announced, self._last_page)
+        self._watcher.advance(label, 1)
+        self._on_page_staged()
 
-    def _add_up(self) -> None:
+    def _check_complete(self) -> None:
         """See whether every row that the vendor counts has been read, each counted once.
 
         Where pages count themselves alone, a row that slipped from one to another is not missed in
         their sum: there a second reading must have found nothing more.
         """
-        if self._count() != self.claimed:
+        if self._count_distinct() != self.reported_count:
             self._look_up_repeated()
-        before, self.seen = self.seen, self._count()
-        self.complete = self.seen == self.claimed and (not self._by_page or self.seen == before)
+        before, self.seen = self.seen, self._count_distinct()
+        self.complete = self.seen == self.reported_count and (
+            not self._counts_per_page or self.seen == before
+        )
 
-    def _count(self) -> int:
-        with self._stage() as connection:
-            return stage.count_distinct(connection)
+    def _count_distinct(self) -> int:
+        with self._staging_connection() as connection:
+            return stage.count_distinct_rows(connection)
 
     def _look_up_repeated(self) -> None:
         """Have the vendor show on one page what it showed on two: there, two alike are two."""
         campaign = self._run.campaign
-        with self._stage() as connection:
-            lead_ids = stage.repeated(connection, self._reading, _MOST_LOOKUPS)
+        with self._staging_connection() as connection:
+            lead_ids = stage.list_repeated_leads(connection, self._read_no, _MAX_LOOKUPS)
         for lead_id in lead_ids:
-            page = self._run.context.api.everything(
-                campaign.campaign_id, page=1, page_size=_MOST_COPIES, lead_id=lead_id
+            page = self._run.context.api.list_all(
+                campaign.campaign_id, page=1, page_size=_MAX_COPIES, lead_id=lead_id
             )
-            with self._stage() as connection:
-                stage.add_page(connection, self._lines(page, 0).lines)
-            self._progress()
+            with self._staging_connection() as connection:
+                stage.stage_page(connection, self._format_page(page, 0).lines)
+            self._on_page_staged()

@@ -16,24 +16,24 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
 # Work that is over sooner has no bar: to tell Prefect takes as long as many batches.
-_EVERY_S = 10.0
+_UPDATE_INTERVAL_S = 10.0
 
 
 @dataclass(kw_only=True)
-class _Bar:
-    planned: int = 0
+class _ArtifactBar:
+    total: int = 0
     done: int = 0
     artifact: UUID | None = None
-    told_at: float = field(default_factory=time.monotonic)
+    updated_at: float = field(default_factory=time.monotonic)
 
     @property
     def percent(self) -> float:
-        return min(100.0, 100.0 * self.done / self.planned) if self.planned else 0.0
+        return min(100.0, 100.0 * self.done / self.total) if self.total else 0.0
 
     @property
     def is_due(self) -> bool:
-        ended = self.artifact is not None and self.done >= self.planned
-        return ended or time.monotonic() - self.told_at >= _EVERY_S
+        ended = self.artifact is not None and self.done >= self.total
+        return ended or time.monotonic() - self.updated_at >= _UPDATE_INTERVAL_S
 
 
 @dataclass(kw_only=True)
@@ -43,27 +43,27 @@ class ProgressArtifacts:
     Made in the flow's own thread: what other threads tell belongs to that flow's run too.
     """
 
-    _bars: dict[str, _Bar] = field(default_factory=dict)
+    _bars: dict[str, _ArtifactBar] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _context: Context = field(default_factory=copy_context)
 
-    def planned(self, label: str, total: int) -> None:
+    def add_total(self, label: str, total: int) -> None:
         """So much more is to be done under this label."""
         with self._lock:
-            self._bars.setdefault(label, _Bar()).planned += total
+            self._bars.setdefault(label, _ArtifactBar()).total += total
 
-    def done(self, label: str, amount: int) -> None:
+    def advance(self, label: str, amount: int) -> None:
         """So much more is done; told to Prefect now and then, and when it is all."""
         with self._lock:
-            bar = self._bars.setdefault(label, _Bar())
+            bar = self._bars.setdefault(label, _ArtifactBar())
             bar.done += amount
             if bar.is_due:
-                bar.told_at = time.monotonic()
-                self._context.run(_tell, label, bar)
+                bar.updated_at = time.monotonic()
+                self._context.run(_update_artifact, label, bar)
 
 
 @contextmanager
-def best_effort() -> Iterator[None]:
+def log_prefect_errors() -> Iterator[None]:
     """What Prefect cannot be told in this block ends no run: Postgres knows what was done."""
     try:
         yield
@@ -71,8 +71,8 @@ def best_effort() -> Iterator[None]:
         get_run_logger().warning("Prefect could not be told: %s", type(error).__name__)
 
 
-def _tell(label: str, bar: _Bar) -> None:
-    with best_effort():
+def _update_artifact(label: str, bar: _ArtifactBar) -> None:
+    with log_prefect_errors():
         if bar.artifact is None:
             # Its type says that it may be a coroutine; outside of a loop it is none.
             made = create_progress_artifact(progress=bar.percent, description=label)

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from leadloop.client.errors import ApiError
-from leadloop.core.errors import TryLater
+from leadloop.core.errors import RetryLater
 from tasks.context import CampaignRun
 
 #: Seconds before each retry (Prefect repeats the last); with jitter they spread by half as much.
@@ -29,7 +29,7 @@ _NO_LIMIT = 100_000
 def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed try is repeated. A plain function: Prefect never calls anything else."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, TryLater) and error.fruitless < MAX_FRUITLESS_ATTEMPTS
+    return isinstance(error, RetryLater) and error.fruitless_attempts < MAX_FRUITLESS_ATTEMPTS
 
 
 def step(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
@@ -68,13 +68,13 @@ class FruitlessAttempts:
         """Something was done."""
         self._fruitless = 0
 
-    def record_failure(self, reason: str) -> TryLater:
+    def record_failure(self, reason: str) -> RetryLater:
         """A try failed: the error to raise, so that Prefect tries again or gives up."""
         self._fruitless += 1
-        return TryLater(reason, fruitless=self._fruitless)
+        return RetryLater(reason, fruitless=self._fruitless)
 
 
-def retry_later(run: CampaignRun, patience: FruitlessAttempts, error: ApiError) -> TryLater:
+def retry_later(run: CampaignRun, patience: FruitlessAttempts, error: ApiError) -> RetryLater:
     """The error that has Prefect try again."""
     later = patience.record_failure(str(error))
     run.context.log.warning("campaign %s: %s; trying again", run.campaign.campaign_id, later)

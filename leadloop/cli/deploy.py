@@ -10,7 +10,7 @@ from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 
-def deploy() -> str:
+def deploy_flows() -> str:
     """Deploy to the server of PREFECT_API_URL, or of Prefect's profile. Returns its address.
 
     Warns on stderr where the work pool lets a run decide what is executed.
@@ -18,7 +18,7 @@ def deploy() -> str:
     Raises:
         UsageError: no server is named, it is of no use, or it does not take prefect.yaml.
     """
-    address = environment.prefect_address()
+    address = environment.find_prefect_url()
     if address is None:
         raise UsageError(
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"
@@ -29,11 +29,11 @@ def deploy() -> str:
     check_api_reachable()
     settable = whole_prefect.deploy(os.environ)
     if settable:
-        print(_pool_warning(settable), file=sys.stderr)
+        print(_format_pool_warning(settable), file=sys.stderr)
     return address
 
 
-def _pool_warning(settable: Sequence[str]) -> str:
+def _format_pool_warning(settable: Sequence[str]) -> str:
     pool, template = whole_prefect.POOL, shlex.quote(str(whole_prefect.JOB_TEMPLATE))
     return (
         f"leadloop: in the work pool {pool}, which was there before, each run may set"

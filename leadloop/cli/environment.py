@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from db.campaigns import chosen, every
-from db.database import Connection, Database, DatabaseError, InvalidUrl, require_url
+from db.campaigns import list_campaigns, select_campaigns
+from db.database import Connection, Database, DatabaseError, InvalidDatabaseUrl, require_url
 from db.schema import require_current
 from leadloop.borrowed import open_own
-from leadloop.core.campaigns import Campaign, CampaignRules
+from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.postgres_store import NOTE
-from leadloop.settings import DATABASE_URL, EMBEDDED, Given, Settings
+from leadloop.settings import DATABASE_URL, EMBEDDED, Settings, SettingSource
 from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 #: Where embedded servers keep their data, in the working directory.
 HOME = Path(".leadloop")
 #: The embedded Postgres in messages.
-EMBEDDED_PLACE = f"embedded Postgres in ./{HOME}"
+EMBEDDED_DISPLAY_NAME = f"embedded Postgres in ./{HOME}"
 
 _EMBEDDED_DATA = HOME / "pg"
 
-Choose = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
+CampaignSelector = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
 
 def make_home() -> Path:
@@ -47,40 +47,40 @@ def make_home() -> Path:
 
 
 @contextmanager
-def settings_with_database(*given: Given) -> Iterator[Settings]:
+def load_settings_with_database(*overrides: SettingSource) -> Iterator[Settings]:
     """Load the settings; if they ask for the embedded Postgres, run it for the block and say so.
 
     Args:
-        given: settings that win over the environment.
+        overrides: settings that win over the environment.
 
     Raises:
         UsageError: a setting is wrong, no database is named, or the embedded Postgres cannot run.
     """
-    settings = load_settings(*given)
+    settings = load_settings(*overrides)
     if settings.database_url is None:
-        raise _no_database_url()
+        raise _missing_database_url()
     if not settings.is_embedded:
         yield settings
         return
-    print(f"leadloop: {EMBEDDED_PLACE}", file=sys.stderr)
-    with embedded_database():
-        yield Settings.load(*given)
+    print(f"leadloop: {EMBEDDED_DISPLAY_NAME}", file=sys.stderr)
+    with run_embedded_database():
+        yield Settings.load(*overrides)
 
 
-def load_settings(*given: Given) -> Settings:
+def load_settings(*overrides: SettingSource) -> Settings:
     """Load the settings; warn on stderr about variables that look like settings and are none.
 
     Raises:
         UsageError: a setting is wrong.
     """
-    settings = Settings.load(*given)
-    for line in Settings.take_warnings(*given):
+    settings = Settings.load(*overrides)
+    for line in Settings.take_warnings(*overrides):
         print(f"leadloop: {line}", file=sys.stderr)
     return settings
 
 
 @contextmanager
-def embedded_database() -> Iterator[None]:
+def run_embedded_database() -> Iterator[None]:
     """Run the embedded Postgres of the working directory for the block.
 
     Its URL is in the environment meanwhile: there the flows of this process find it.
@@ -102,7 +102,7 @@ def embedded_database() -> Iterator[None]:
                 os.environ[DATABASE_URL] = before
 
 
-def _no_database_url() -> UsageError:
+def _missing_database_url() -> UsageError:
     line = (
         f"{DATABASE_URL} is not set: write postgresql://user@host:5432/database, or `{EMBEDDED}`"
         " for a throw-away Postgres in this directory"
@@ -113,7 +113,7 @@ def _no_database_url() -> UsageError:
 
 
 @contextmanager
-def directory_of_its_own(name: str) -> Iterator[None]:
+def enter_locked_directory(name: str) -> Iterator[None]:
     """Work in `.leadloop/NAME`, where no other process may be at the same.
 
     Raises:
@@ -124,7 +124,7 @@ def directory_of_its_own(name: str) -> Iterator[None]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open_own(directory / "lock")
     except OSError as error:
-        raise cannot_write(error, name) from None
+        raise explain_write_error(error, name) from None
     with lock, chdir(directory):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,14 +138,14 @@ def directory_of_its_own(name: str) -> Iterator[None]:
         yield
 
 
-def cannot_write(error: OSError, name: str) -> UsageError:
+def explain_write_error(error: OSError, name: str) -> UsageError:
     """What to say where `leadloop NAME` has no place for its files."""
     return UsageError(
         f"cannot write to {error.filename}: {error.strerror}; run `leadloop {name}` where you may"
     )
 
 
-def cannot_listen(error: OSError, host: str, port: int) -> UsageError:
+def explain_listen_error(error: OSError, host: str, port: int) -> UsageError:
     """What to say where a server cannot be reached at --host and --port."""
     # Codes of names that are not found are below nought; create_server keeps nothing else of them.
     unknown = isinstance(error, socket.gaierror) or (error.errno or 0) < 0
@@ -155,30 +155,30 @@ def cannot_listen(error: OSError, host: str, port: int) -> UsageError:
     return UsageError(f"cannot listen on port {port} of {host}: {why}; {choose}")
 
 
-def forget_environment() -> None:
+def clear_environment() -> None:
     """Take out of the environment what would mean another database, vendor or Prefect."""
     for name in [name for name in os.environ if name.startswith(("LEADLOOP_", "PREFECT_API_"))]:
         del os.environ[name]
 
 
 @contextmanager
-def database(settings: Settings, *, ready: bool = True) -> Iterator[Database]:
+def open_database(settings: Settings, *, require_schema: bool = True) -> Iterator[Database]:
     """The database, seen to be there.
 
     Args:
         settings: they name it.
-        ready: also make sure that its schema is this version's.
+        require_schema: also make sure that its schema is this version's.
 
     Raises:
         UsageError: it is not there, or not as it must be.
         DatabaseError: trouble in the block.
     """
     require_urls(settings)
-    opened = Database(settings.require_database_url(), connections=2)
+    opened = Database(settings.require_database_url(), pool_size=2)
     with opened:
         try:
-            with opened.begin() as connection:
-                if ready:
+            with opened.transaction() as connection:
+                if require_schema:
                     require_current(connection)
         except DatabaseError as error:
             raise UsageError(str(error)) from None
@@ -191,46 +191,48 @@ def require_urls(settings: Settings) -> None:
     Raises:
         UsageError: one of them is not.
     """
-    require_sound_url(settings.require_database_url(), DATABASE_URL)
-    require_sound_url(settings.require_source_url(), settings.source_variable)
+    require_postgres_url(settings.require_database_url(), DATABASE_URL)
+    require_postgres_url(settings.require_source_url(), settings.source_variable)
 
 
-def require_sound_url(url: str, setting: str) -> None:
+def require_postgres_url(url: str, variable: str) -> None:
     """Check the URL of a database.
 
     Args:
         url: what is checked.
-        setting: the variable that it comes from, for the message.
+        variable: the variable that it comes from, for the message.
 
     Raises:
         UsageError: it is not a URL of Postgres.
     """
     try:
-        require_url(url, setting)
-    except InvalidUrl as error:
+        require_url(url, variable)
+    except InvalidDatabaseUrl as error:
         raise UsageError(str(error)) from None
 
 
-def check(settings: Settings, campaigns: Sequence[str], *, choose: Choose = chosen) -> list[str]:
+def preflight_campaigns(
+    settings: Settings, campaigns: Sequence[str], *, select: CampaignSelector = select_campaigns
+) -> list[str]:
     """See that a flow could begin. Returns the ids of its campaigns, found by `choose`.
 
     Raises:
         UsageError: it could not; one line says why and what to do.
     """
     settings.require_login()
-    with database(settings) as opened, opened.begin() as connection:
-        found = choose(connection, campaigns, settings.campaign_rules())
+    with open_database(settings) as opened, opened.transaction() as connection:
+        found = select(connection, campaigns, settings.campaign_rules())
         return [campaign.campaign_id for campaign in found]
 
 
-def check_without_vendor(settings: Settings, campaigns: Sequence[str]) -> list[str]:
+def preflight_campaigns_without_api(settings: Settings, campaigns: Sequence[str]) -> list[str]:
     """The same of a flow that has no need of the vendor, and takes all campaigns.
 
     Raises:
         UsageError: it could not.
     """
-    with database(settings) as opened, opened.begin() as connection:
-        found = every(connection, campaigns, settings.campaign_rules())
+    with open_database(settings) as opened, opened.transaction() as connection:
+        found = list_campaigns(connection, campaigns, settings.campaign_rules())
         return [campaign.campaign_id for campaign in found]
 
 
@@ -238,7 +240,7 @@ class PrefectServer:
     """The server that runs by hand report to; `wait` returns when it can be used."""
 
     def __init__(self, borrowed: "Borrowed | None") -> None:
-        self._borrowed = borrowed
+        self._shared = borrowed
 
     def wait(self) -> None:
         """Import Prefect, which takes as long as most of the server's start, then wait for it.
@@ -248,8 +250,8 @@ class PrefectServer:
         """
         from flows.local_runs import check_api_reachable
 
-        if self._borrowed is not None:
-            self._borrowed.wait()
+        if self._shared is not None:
+            self._shared.wait()
         else:
             check_api_reachable()
 
@@ -271,7 +273,7 @@ def require_prefect_url() -> None:
         )
 
 
-def prefect_address() -> str | None:
+def find_prefect_url() -> str | None:
     """The API of the Prefect server that the environment or Prefect's profile names, if any.
 
     Raises:
@@ -285,7 +287,7 @@ def prefect_address() -> str | None:
 
 
 @contextmanager
-def prefect_server() -> Iterator[PrefectServer]:
+def open_prefect_server() -> Iterator[PrefectServer]:
     """The server that PREFECT_API_URL names; where none is named, one of our own for the block.
 
     Ours begins to start at once: what the caller does before `wait` costs no time.

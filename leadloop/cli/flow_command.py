@@ -7,17 +7,17 @@ from typing import Any
 from rich.console import Console
 
 from db import status, watermarks
-from db.campaigns import chosen, to_disable
+from db.campaigns import select_campaigns, select_for_disable
 from leadloop.cli import environment, hints
-from leadloop.cli.progress_bars import bars
+from leadloop.cli.progress_bars import show_progress_bars
 from leadloop.settings import Settings
 
 #: Flows that also take campaigns which are not enabled, where opt-outs wait in them.
 _WITH_OPT_OUTS = ("disable-leads", "sync-leads")
 
 
-def run_flow(
-    name: str, campaigns: Sequence[str], more: Mapping[str, Any], err: Console
+def run_flow_command(
+    flow: str, campaigns: Sequence[str], extra_parameters: Mapping[str, Any], err: Console
 ) -> dict[str, Any]:
     """Run a flow, with progress on `err`.
 
@@ -25,37 +25,40 @@ def run_flow(
         UsageError: it could not begin.
         RunError: it did not do all of its work; where it has a `summary`, that is what it did.
     """
-    with environment.settings_with_database() as settings, environment.prefect_server() as server:
-        if name == "housekeeping":
-            ids = environment.check_without_vendor(settings, campaigns)
+    with (
+        environment.load_settings_with_database() as settings,
+        environment.open_prefect_server() as server,
+    ):
+        if flow == "housekeeping":
+            ids = environment.preflight_campaigns_without_api(settings, campaigns)
         else:
-            choose = to_disable if name in _WITH_OPT_OUTS else chosen
-            ids = environment.check(settings, campaigns, choose=choose)
-        if more.get("since") is not None:
-            _say(_since_ignored(settings, ids))
+            choose = select_for_disable if flow in _WITH_OPT_OUTS else select_campaigns
+            ids = environment.preflight_campaigns(settings, campaigns, select=choose)
+        if extra_parameters.get("since") is not None:
+            _print_lines(_find_ignored_since(settings, ids))
         with err.status("waiting for Prefect"):
             server.wait()
         from flows.local_runs import run_flow_locally
 
-        with bars(err) as watching:
-            parameters = {**more, "campaigns": list(campaigns) or None}
-            summary = run_flow_locally(name, parameters, watching)
-        if name == "push-leads":
-            _say(_opt_outs(settings, ids))
+        with show_progress_bars(err) as watching:
+            parameters = {**extra_parameters, "campaigns": list(campaigns) or None}
+            summary = run_flow_locally(flow, parameters, watching)
+        if flow == "push-leads":
+            _print_lines(_find_open_opt_outs(settings, ids))
         return summary
 
 
-def _say(lines: Sequence[str]) -> None:
+def _print_lines(lines: Sequence[str]) -> None:
     for line in lines:
         print(line, file=sys.stderr)
 
 
-def _since_ignored(settings: Settings, ids: Sequence[str]) -> list[str]:
-    with environment.database(settings) as database, database.begin() as connection:
-        polled = [name for name in ids if watermarks.read(connection, name) is not None]
-    return [hints.since_ignored(name) for name in polled]
+def _find_ignored_since(settings: Settings, ids: Sequence[str]) -> list[str]:
+    with environment.open_database(settings) as database, database.transaction() as connection:
+        polled = [name for name in ids if watermarks.get_watermark(connection, name) is not None]
+    return [hints.ignored_since_hint(name) for name in polled]
 
 
-def _opt_outs(settings: Settings, ids: Sequence[str]) -> list[str]:
-    with environment.database(settings) as database, database.begin() as connection:
-        return hints.opt_outs(**status.open_opt_outs(connection, ids))
+def _find_open_opt_outs(settings: Settings, ids: Sequence[str]) -> list[str]:
+    with environment.open_database(settings) as database, database.transaction() as connection:
+        return hints.opt_out_hints(**status.count_open_opt_outs(connection, ids))

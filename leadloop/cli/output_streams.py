@@ -11,23 +11,23 @@ from collections.abc import Callable
 from typing import Any
 
 
-class _Patient(io.FileIO):
+class _TolerantFile(io.FileIO):
     """A descriptor to write to; from the first failure on, what is written is let go."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self.lost: OSError | None = None
+        self.error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         """Write, or count it as written."""
         try:
-            return super().write(data) if self.lost is None else len(data)
+            return super().write(data) if self.error is None else len(data)
         except OSError as error:
-            self.lost = error
+            self.error = error
             return len(data)
 
 
-def make_patient() -> Callable[[], str]:
+def install_tolerant_streams() -> Callable[[], str]:
     """Replace stdout and stderr by streams that never fail.
 
     Returns:
@@ -39,18 +39,18 @@ def make_patient() -> Callable[[], str]:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    out, err = _Patient(1), _Patient(2)
-    sys.stdout, sys.stderr = _text(out, sys.stdout), _text(err, sys.stderr)
+    out, err = _TolerantFile(1), _TolerantFile(2)
+    sys.stdout, sys.stderr = _wrap_text(out, sys.stdout), _wrap_text(err, sys.stderr)
 
     def why_lost() -> str:
         sys.stdout.flush()
-        unread = out.lost is None or out.lost.errno == errno.EPIPE
-        return "" if unread or out.lost is None else str(out.lost.strerror)
+        unread = out.error is None or out.error.errno == errno.EPIPE
+        return "" if unread or out.error is None else str(out.error.strerror)
 
     return why_lost
 
 
-def _text(raw: _Patient, before: Any) -> io.TextIOWrapper:
+def _wrap_text(raw: _TolerantFile, before: Any) -> io.TextIOWrapper:
     encoding = before.encoding if before is not None else "utf-8"
     live = raw.fileno() == 2 or raw.isatty()
     return io.TextIOWrapper(

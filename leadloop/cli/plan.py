@@ -6,9 +6,9 @@ from typing import Any
 from db import campaigns
 from db.database import Database
 from leadloop.core.errors import RunError
-from leadloop.core.push_preview import COUNTS
+from leadloop.core.push_preview import PREVIEW_COUNTS
 from leadloop.settings import Settings
-from tasks.push_preview import plan_push
+from tasks.push_preview import preview_push
 
 
 class PlanFailed(RunError):
@@ -36,16 +36,16 @@ def plan_campaigns(
         UsageError: an unknown campaign.
         PlanFailed: a campaign's source cannot be used; the others were looked at.
     """
-    with database.begin() as connection:
-        chosen = campaigns.chosen(connection, campaign_ids, settings.campaign_rules())
+    with database.transaction() as connection:
+        chosen = campaigns.select_campaigns(connection, campaign_ids, settings.campaign_rules())
     plans: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for campaign in chosen:
         try:
-            plans[campaign.campaign_id] = plan_push(database, campaign, settings)
+            plans[campaign.campaign_id] = preview_push(database, campaign, settings)
         except RunError as error:
             failures.append(f"campaign {campaign.campaign_id}: {error}")
-    sums = {name: sum(plan[name] for plan in plans.values()) for name in COUNTS}
+    sums = {name: sum(plan[name] for plan in plans.values()) for name in PREVIEW_COUNTS}
     summary = {**sums, "campaigns": plans}
     if failures:
         raise PlanFailed("; ".join(failures), summary)

@@ -15,10 +15,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from leadloop.core.progress import Watcher
+from leadloop.core.progress import ProgressListener
 
 
-class Bars:
+class ProgressBars:
     """A bar a label, made when something is first said about it."""
 
     def __init__(self, progress: Progress) -> None:
@@ -27,17 +27,17 @@ class Bars:
         self._bars: dict[str, TaskID] = {}
         self._totals: dict[str, int] = {}
 
-    def planned(self, label: str, total: int) -> None:
+    def add_total(self, label: str, total: int) -> None:
         """So much more is to be done under this label."""
         with self._lock:
             self._totals[label] = self._totals.get(label, 0) + total
-            self._progress.update(self._bar(label), total=self._totals[label])
+            self._progress.update(self._find_or_add_bar(label), total=self._totals[label])
 
-    def done(self, label: str, amount: int) -> None:
+    def advance(self, label: str, amount: int) -> None:
         """So much more is done."""
         if amount:
             with self._lock:
-                self._progress.advance(self._bar(label), amount)
+                self._progress.advance(self._find_or_add_bar(label), amount)
 
     def finish(self) -> None:
         """Nothing more comes: what had no plan is done, as far as it got."""
@@ -45,14 +45,14 @@ class Bars:
             if task.total is None:
                 self._progress.update(task.id, total=task.completed)
 
-    def _bar(self, label: str) -> TaskID:
+    def _find_or_add_bar(self, label: str) -> TaskID:
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=self._totals.get(label))
         return self._bars[label]
 
 
 @contextmanager
-def bars(console: Console) -> Iterator[Watcher]:
+def show_progress_bars(console: Console) -> Iterator[ProgressListener]:
     """Bars that live for the block; on something that is no terminal, their last state alone."""
     with Progress(
         SpinnerColumn(),
@@ -63,6 +63,6 @@ def bars(console: Console) -> Iterator[Watcher]:
         console=console,
         auto_refresh=console.is_terminal,
     ) as progress:
-        shown = Bars(progress)
+        shown = ProgressBars(progress)
         yield shown
         shown.finish()

@@ -11,25 +11,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from leadloop.client.errors import Stopped, error_for
+from leadloop.client.errors import Fatal, error_for_verdict
 from leadloop.client.transport import Transport
-from leadloop.core.verdicts import UNREADABLE, Answer, Call, Verdict, judge
+from leadloop.core.verdicts import UNREADABLE, ApiCall, ApiResponse, Verdict, classify_response
 
 TOKEN_PATH = "/oauth/token/"
 _RENEW_BEFORE_S = 60.0
 
 
-class Login(Protocol):
+class TokenProvider(Protocol):
     """Gives the token to send with a request."""
 
-    def token(self) -> str:
+    def fresh_token(self) -> str:
         """A token that should be good now.
 
         Raises:
             ApiError: the vendor gave none.
         """
 
-    def at_hand(self) -> str:
+    def cached_token(self) -> str:
         """The token that was got last, at once: even where it is about to end, or being renewed.
 
         Raises:
@@ -40,17 +40,17 @@ class Login(Protocol):
         """Get another token in place of one that was rejected; False where there is none."""
 
 
-class FixedToken:
+class StaticToken:
     """A token that a person has set."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def token(self) -> str:
+    def fresh_token(self) -> str:
         """The token."""
         return self._token
 
-    def at_hand(self) -> str:
+    def cached_token(self) -> str:
         """The token."""
         return self._token
 
@@ -70,25 +70,25 @@ class Credentials:
 
 
 @dataclass
-class _Grant:
+class _TokenGrant:
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
     good_until: float
 
 
-class PasswordGrant:
+class OAuthPasswordGrant:
     """Tokens from `POST /oauth/token/` (form-encoded), renewed by themselves, for all threads."""
 
     def __init__(
-        self, transport: Transport, credentials: Credentials, permit: Callable[[Call], None]
+        self, transport: Transport, credentials: Credentials, permit: Callable[[ApiCall], None]
     ) -> None:
         self._transport = transport
         self._credentials = credentials
         self._permit = permit
         self._lock = threading.Lock()
-        self._grant: _Grant | None = None
+        self._grant: _TokenGrant | None = None
 
-    def token(self) -> str:
+    def fresh_token(self) -> str:
         """The token at hand, renewed a minute before it ends.
 
         Raises:
@@ -99,14 +99,14 @@ class PasswordGrant:
                 self._grant = self._renewed()
             return self._grant.access_token
 
-    def at_hand(self) -> str:
+    def cached_token(self) -> str:
         """The last token, without waiting for whoever renews it; one to begin with if need be.
 
         Raises:
             ApiError: there has been none so far, and the vendor gave none.
         """
         grant = self._grant
-        return self.token() if grant is None else grant.access_token
+        return self.fresh_token() if grant is None else grant.access_token
 
     def renew(self, rejected: str) -> bool:
         """Replace a rejected token, once for all the threads that saw it rejected.
@@ -119,17 +119,17 @@ class PasswordGrant:
                 self._grant = self._renewed()
         return True
 
-    def _renewed(self) -> _Grant:
+    def _renewed(self) -> _TokenGrant:
         if self._grant is not None and self._grant.refresh_token is not None:
             form = {"grant_type": "refresh_token", "refresh_token": self._grant.refresh_token}
             try:
                 return self._ask(form)
-            except Stopped:
+            except Fatal:
                 # A refresh token may have ended or been revoked; the password has not.
                 self._grant = replace(self._grant, refresh_token=None)
         return self._ask({"grant_type": "password"})
 
-    def _ask(self, form: Mapping[str, str]) -> _Grant:
+    def _ask(self, form: Mapping[str, str]) -> _TokenGrant:
         secrets = self._credentials
         whole = {
             **form,
@@ -138,23 +138,25 @@ class PasswordGrant:
         }
         if form["grant_type"] == "password":
             whole |= {"username": secrets.username, "password": secrets.password}
-        self._permit(Call.LOGIN)
-        answer = self._transport.send("POST", TOKEN_PATH, token=None, form=whole).answer
+        self._permit(ApiCall.LOGIN)
+        answer = self._transport.send("POST", TOKEN_PATH, token=None, form=whole).response
         return _read_grant(answer)
 
 
-def _read_grant(answer: Answer) -> _Grant:
-    verdict = judge(Call.LOGIN, answer)
-    if verdict is Verdict.REFUSED:
+def _read_grant(answer: ApiResponse) -> _TokenGrant:
+    verdict = classify_response(ApiCall.LOGIN, answer)
+    if verdict is Verdict.REJECTED:
         # invalid_grant: the same login will not be taken the next time either.
-        verdict = Verdict.STOP
+        verdict = Verdict.FATAL
     if verdict is not Verdict.ACCEPTED:
-        raise error_for(verdict, Call.LOGIN, answer)
+        raise error_for_verdict(verdict, ApiCall.LOGIN, answer)
     body: Any = answer.body
     if not isinstance(body, dict) or not _is_token(body.get("access_token")):
-        raise error_for(Verdict.RESEND, Call.LOGIN, Answer(status=answer.status, body=UNREADABLE))
+        raise error_for_verdict(
+            Verdict.RETRY, ApiCall.LOGIN, ApiResponse(status=answer.status, body=UNREADABLE)
+        )
     refresh = body.get("refresh_token")
-    return _Grant(
+    return _TokenGrant(
         access_token=body["access_token"],
         refresh_token=refresh if isinstance(refresh, str) else None,
         good_until=time.monotonic() + max(0.0, _seconds(body.get("expires_in")) - _RENEW_BEFORE_S),

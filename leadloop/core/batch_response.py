@@ -12,17 +12,17 @@ from functools import cached_property
 from typing import Any
 
 from leadloop.core.leads import LEAD_FIELDS
-from leadloop.core.redaction import without_personal_data
+from leadloop.core.redaction import redact_personal_data
 from leadloop.core.response_vocabulary import (
-    Kind,
-    is_done,
-    is_doubtful,
-    is_empty,
-    is_fine,
-    kind_of,
-    says_bad,
+    KeyMeaning,
+    classify_key,
+    confirms_call,
+    is_negated,
+    means_failure,
+    means_no_error,
+    means_success,
 )
-from leadloop.core.verdicts import Call
+from leadloop.core.verdicts import ApiCall
 
 _REASON_KEYS = ("error", "errors", "reason", "message", "detail", "details")
 _DUPLICATE = re.compile(
@@ -43,7 +43,7 @@ _DEEPEST = 20
 
 
 @dataclass(kw_only=True)
-class Reading:
+class BatchResult:
     """What an answer says of the leads of its request.
 
     `refused`: those not taken, with the vendor's own words; `taken`: those that it lists as
@@ -51,17 +51,17 @@ class Reading:
     trouble without saying whose, or of some leads and not of all.
     """
 
-    refused: dict[str, str] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
-    unclear: bool = False
+    rejected: dict[str, str] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+    ambiguous: bool = False
 
 
-def read_receipt(
-    call: Call,
+def parse_batch_response(
+    call: ApiCall,
     body: Any,
     sent: Collection[str],
-    own_keys: Callable[[str], Collection[str]],
-) -> Reading:
+    custom_keys: Callable[[str], Collection[str]],
+) -> BatchResult:
     """Read the answer to a create or a disable.
 
     Args:
@@ -71,10 +71,10 @@ def read_receipt(
         own_keys: the custom fields of one of them. An answer that echoes leads repeats these, and
             a field of the user's called `status` says nothing of the create.
     """
-    return _Reader(call, sent, own_keys).read(body)
+    return _BatchParser(call, sent, custom_keys).read(body)
 
 
-def says_duplicate(reason: str) -> bool:
+def is_duplicate_reason(reason: str) -> bool:
     """Whether the vendor's words mean that it has the lead of this id already.
 
     Where they may mean another lead of the same person they do not: the lead is then rejected with
@@ -90,7 +90,7 @@ def says_duplicate(reason: str) -> bool:
     return bool(_OF_A_LEAD.search(reason)) or not _OF_SOMETHING_ELSE.search(reason)
 
 
-def words(body: Any, depth: int = _DEEPEST) -> str:
+def extract_reason(body: Any, depth: int = _DEEPEST) -> str:
     """The vendor's reason in a body that concerns one lead, as text; empty if there is none."""
     if isinstance(body, str):
         return body
@@ -99,18 +99,18 @@ def words(body: Any, depth: int = _DEEPEST) -> str:
     if isinstance(body, Mapping):
         for key in _REASON_KEYS:
             if body.get(key):
-                return words(body[key], depth - 1)
+                return extract_reason(body[key], depth - 1)
         return "; ".join(
             f"{key}: {text}"
             for key, value in body.items()
-            if key not in ("lead_id", "id") and (text := words(value, depth - 1))
+            if key not in ("lead_id", "id") and (text := extract_reason(value, depth - 1))
         )
     if isinstance(body, list):
-        return "; ".join(filter(None, (words(item, depth - 1) for item in body)))
+        return "; ".join(filter(None, (extract_reason(item, depth - 1) for item in body)))
     return ""
 
 
-def vendors_words(
+def redact_reason(
     reason: str, number: str | None = None, name: str | None = None, custom: Iterable[str] = ()
 ) -> str:
     """The vendor's reason as it is stored: without what it repeats of a person.
@@ -123,10 +123,10 @@ def vendors_words(
     """
     parts = [part for part in (name or "").split() if len(part) > 1]
     fields = [text for text in custom if len(text) > 2]
-    return f"vendor: {without_personal_data(reason, name, number, *fields, *parts)}"
+    return f"vendor: {redact_personal_data(reason, name, number, *fields, *parts)}"
 
 
-class _Ids:
+class _SentIds:
     """The ids of a request, found again where the answer writes them as numbers."""
 
     def __init__(self, sent: Collection[str]) -> None:
@@ -168,74 +168,74 @@ def _as_number(lead_id: str) -> str:
     return lead_id.lstrip("0") or "0" if lead_id.isdecimal() else lead_id
 
 
-class _Reader:
+class _BatchParser:
     """Goes through one answer, and notes what it says of whom."""
 
     def __init__(
-        self, call: Call, sent: Collection[str], own_keys: Callable[[str], Collection[str]]
+        self, call: ApiCall, sent: Collection[str], own_keys: Callable[[str], Collection[str]]
     ) -> None:
         self._call = call
-        self._ids = _Ids(sent)
+        self._ids = _SentIds(sent)
         self._sent = frozenset(sent)
         self._own_keys = own_keys
-        self._reading = Reading()
+        self._reading = BatchResult()
         self._mentioned: set[str] = set()
         self._least: float = len(self._sent)
 
-    def read(self, body: Any) -> Reading:
+    def read(self, body: Any) -> BatchResult:
         reading = self._reading
         if body is False or isinstance(body, str):
             self._hear(body)
         else:
-            self._walk(body, Kind.PART, _DEEPEST)
-        reading.taken -= reading.refused.keys()
-        spoken_of = reading.taken | self._mentioned | reading.refused.keys()
-        some_missing = bool(reading.taken | self._mentioned) and spoken_of < self._sent
-        too_few = self._least < len(self._sent) - len(reading.refused)
-        reading.unclear = reading.unclear or some_missing or too_few
+            self._walk(body, KeyMeaning.CONTAINER, _DEEPEST)
+        reading.accepted -= reading.rejected.keys()
+        spoken_of = reading.accepted | self._mentioned | reading.rejected.keys()
+        some_missing = bool(reading.accepted | self._mentioned) and spoken_of < self._sent
+        too_few = self._least < len(self._sent) - len(reading.rejected)
+        reading.ambiguous = reading.ambiguous or some_missing or too_few
         return reading
 
-    def _walk(self, value: Any, kind: Kind, depth: int) -> None:
+    def _walk(self, value: Any, kind: KeyMeaning, depth: int) -> None:
         """A part of the answer, under a key of that kind."""
         if depth == 0:
-            self._reading.unclear = True
+            self._reading.ambiguous = True
         elif isinstance(value, list):
-            if kind is Kind.DONE:
+            if kind is KeyMeaning.SUCCESS:
                 self._count(len(value))
             numbers = self._ids.may_be_places(value)
             for item in value:
                 if isinstance(item, dict | list):
                     self._walk(item, kind, depth - 1)
                 elif (ours := self._ids.of(item)) is not None:
-                    self._note(ours, taken=kind is Kind.DONE and not numbers)
+                    self._note(ours, taken=kind is KeyMeaning.SUCCESS and not numbers)
                 elif isinstance(item, str):
                     self._hear(item)
         elif isinstance(value, dict):
             self._object(value, kind, depth)
 
-    def _object(self, value: Mapping[str, Any], kind: Kind, depth: int) -> None:
+    def _object(self, value: Mapping[str, Any], kind: KeyMeaning, depth: int) -> None:
         if self._is_about_a_lead(value):
             self._lead(self._ids.of(_named(value)), value, kind)
         elif self._ids.may_be_places(value):
             # By the place in the list or by id: nobody can tell, so nobody is meant.
-            self._walk([*value.values()], Kind.PART, depth - 1)
+            self._walk([*value.values()], KeyMeaning.CONTAINER, depth - 1)
         else:
             for key, item in value.items():
                 self._entry(key, item, kind, depth)
 
-    def _entry(self, key: str, value: Any, above: Kind, depth: int) -> None:
-        kind = kind_of(key, self._call)
-        if kind is Kind.TROUBLE:
-            if not (is_empty(value) or (isinstance(value, str) and is_fine(value))):
+    def _entry(self, key: str, value: Any, above: KeyMeaning, depth: int) -> None:
+        kind = classify_key(key, self._call)
+        if kind is KeyMeaning.ERROR:
+            if not (means_no_error(value) or (isinstance(value, str) and means_success(value))):
                 self._trouble(value, key, depth - 1)
         elif key in LEAD_FIELDS - {"lead_id"} and isinstance(value, dict | list):
             # What is wrong with a field, of a lead that is told by its place at most.
-            self._reading.unclear = self._reading.unclear or not is_empty(value)
-        elif isinstance(value, dict | list) and kind is not Kind.OTHER:
-            self._walk(value, above if kind is Kind.PART else kind, depth - 1)
-        elif kind in (Kind.DONE, Kind.AMOUNT) and not isinstance(value, bool):
+            self._reading.ambiguous = self._reading.ambiguous or not means_no_error(value)
+        elif isinstance(value, dict | list) and kind is not KeyMeaning.UNKNOWN:
+            self._walk(value, above if kind is KeyMeaning.CONTAINER else kind, depth - 1)
+        elif kind in (KeyMeaning.SUCCESS, KeyMeaning.COUNT) and not isinstance(value, bool):
             self._count(value)
-        elif kind in (Kind.DONE, Kind.STATE, Kind.TEXT):
+        elif kind in (KeyMeaning.SUCCESS, KeyMeaning.STATUS, KeyMeaning.MESSAGE):
             self._hear(value)
         elif (ours := self._ids.of(key)) is not None:
             self._by_id(ours, value, above)
@@ -249,38 +249,38 @@ class _Reader:
             for item in value:
                 ours = None if numbers else self._ids.of(item)
                 if ours is not None:
-                    self._reading.refused.setdefault(ours, key)
-                elif not is_empty(item):
+                    self._reading.rejected.setdefault(ours, key)
+                elif not means_no_error(item):
                     self._trouble(item, key, depth - 1)
         elif isinstance(value, dict) and self._is_about_a_lead(value):
-            self._refuse(self._ids.of(_named(value)), words(self._facts(value)) or key)
+            self._refuse(self._ids.of(_named(value)), extract_reason(self._facts(value)) or key)
         elif isinstance(value, dict) and depth > 0 and not self._ids.may_be_places(value):
             self._troubles_by_key(value, key, depth)
         else:
-            self._reading.unclear = True
+            self._reading.ambiguous = True
 
     def _troubles_by_key(self, value: Mapping[str, Any], key: str, depth: int) -> None:
         for name, item in value.items():
-            if is_empty(item):
+            if means_no_error(item):
                 continue
             ours = self._ids.of(name)
-            if ours is None and kind_of(name, self._call) is Kind.PART:
+            if ours is None and classify_key(name, self._call) is KeyMeaning.CONTAINER:
                 self._trouble(item, key, depth - 1)
             else:
-                self._refuse(ours, words(item) or key)
+                self._refuse(ours, extract_reason(item) or key)
 
-    def _lead(self, ours: str | None, item: Mapping[str, Any], kind: Kind) -> None:
+    def _lead(self, ours: str | None, item: Mapping[str, Any], kind: KeyMeaning) -> None:
         """An object about one lead: what it says beside the lead's own fields."""
         facts = self._facts(item)
         bad = [value for key, value in facts.items() if self._is_bad(key, value)]
         if bad:
-            said = next((words(facts[key]) for key in _REASON_KEYS if facts.get(key)), "")
-            self._refuse(ours, said or words(bad[0]) or str(bad[0]))
+            said = next((extract_reason(facts[key]) for key in _REASON_KEYS if facts.get(key)), "")
+            self._refuse(ours, said or extract_reason(bad[0]) or str(bad[0]))
         elif any(self._is_doubtful(key, value) for key, value in facts.items()):
-            self._reading.unclear = True
+            self._reading.ambiguous = True
         elif ours is not None:
             done = any(self._is_done(key, value) for key, value in facts.items())
-            self._note(ours, taken=kind is Kind.DONE or done)
+            self._note(ours, taken=kind is KeyMeaning.SUCCESS or done)
 
     def _facts(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """What the vendor may have added to a lead, within its parts too: the rest is the user's.
@@ -296,53 +296,64 @@ class _Reader:
         return frozenset[str]().union(*map(self._own_keys, self._sent))
 
     def _is_bad(self, key: str, value: Any) -> bool:
-        kind = kind_of(key, self._call)
-        if kind is Kind.TROUBLE:
-            return not is_empty(value) and not (isinstance(value, str) and is_fine(value))
+        kind = classify_key(key, self._call)
+        if kind is KeyMeaning.ERROR:
+            return not means_no_error(value) and not (
+                isinstance(value, str) and means_success(value)
+            )
         if isinstance(value, dict):
-            return kind is not Kind.OTHER and any(self._is_bad(*entry) for entry in value.items())
-        if kind is Kind.DONE and type(value) is int:
+            return kind is not KeyMeaning.UNKNOWN and any(
+                self._is_bad(*entry) for entry in value.items()
+            )
+        if kind is KeyMeaning.SUCCESS and type(value) is int:
             return value == 0
-        return kind in (Kind.DONE, Kind.STATE, Kind.TEXT) and says_bad(value)
+        return kind in (
+            KeyMeaning.SUCCESS,
+            KeyMeaning.STATUS,
+            KeyMeaning.MESSAGE,
+        ) and means_failure(value)
 
     def _is_doubtful(self, key: str, value: Any) -> bool:
         if key in LEAD_FIELDS:
             # Its own value is left out, so that this is what is wrong with it.
-            return not is_empty(value)
-        return kind_of(key, self._call) in (Kind.STATE, Kind.TEXT) and is_doubtful(value)
+            return not means_no_error(value)
+        return classify_key(key, self._call) in (
+            KeyMeaning.STATUS,
+            KeyMeaning.MESSAGE,
+        ) and is_negated(value)
 
-    def _by_id(self, ours: str, value: Any, above: Kind) -> None:
+    def _by_id(self, ours: str, value: Any, above: KeyMeaning) -> None:
         """What an object keyed by ids says of one."""
         if isinstance(value, dict):
             self._lead(ours, {**value, "lead_id": ours}, above)
             return
-        said = value if isinstance(value, str) else words(value)
-        if value is False or says_bad(said):
+        said = value if isinstance(value, str) else extract_reason(value)
+        if value is False or means_failure(said):
             self._refuse(ours, said or "refused")
-        elif (said and not said.isdecimal() and not is_fine(said)) or says_bad(value):
+        elif (said and not said.isdecimal() and not means_success(said)) or means_failure(value):
             # Words that are not understood, or a number that may be a status.
-            self._reading.unclear = True
+            self._reading.ambiguous = True
         else:
-            self._note(ours, taken=above is Kind.DONE or is_done(said, self._call))
+            self._note(ours, taken=above is KeyMeaning.SUCCESS or confirms_call(said, self._call))
 
     def _is_done(self, key: str, value: Any) -> bool:
         said = key if value is True else value
-        told = kind_of(key, self._call) in (Kind.DONE, Kind.STATE)
-        return told and isinstance(said, str) and is_done(said, self._call)
+        told = classify_key(key, self._call) in (KeyMeaning.SUCCESS, KeyMeaning.STATUS)
+        return told and isinstance(said, str) and confirms_call(said, self._call)
 
     def _note(self, ours: str, *, taken: bool) -> None:
-        (self._reading.taken if taken else self._mentioned).add(ours)
+        (self._reading.accepted if taken else self._mentioned).add(ours)
 
     def _refuse(self, ours: str | None, reason: str) -> None:
         if ours is None:
-            self._reading.unclear = True
+            self._reading.ambiguous = True
         else:
-            self._reading.refused.setdefault(ours, reason)
+            self._reading.rejected.setdefault(ours, reason)
 
     def _hear(self, value: Any) -> None:
         """Something said of nobody in particular."""
-        if says_bad(value) or is_doubtful(value):
-            self._reading.unclear = True
+        if means_failure(value) or is_negated(value):
+            self._reading.ambiguous = True
 
     def _count(self, value: Any) -> None:
         """How many were taken."""

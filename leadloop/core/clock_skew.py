@@ -12,41 +12,43 @@ from datetime import UTC, datetime, timedelta
 _TOLERANCE = timedelta(seconds=60)
 _HEADER_UNIT = timedelta(seconds=1)
 #: What is made nothing of where one clock says what the other one has to read up to, or from.
-CLOSE = timedelta(seconds=5)
+NEGLIGIBLE_SKEW = timedelta(seconds=5)
 
 
-def believed(vendor_now: datetime | None, ours: datetime) -> datetime:
+def earlier_clock(vendor_now: datetime | None, database_now: datetime) -> datetime:
     """What is surely past for the vendor, whichever clock is wrong."""
-    return ours if vendor_now is None else min(vendor_now, ours)
+    return database_now if vendor_now is None else min(vendor_now, database_now)
 
 
-def still_to_read(end: datetime, vendor_now: datetime | None) -> datetime | None:
+def read_ahead_end(end: datetime, vendor_now: datetime | None) -> datetime | None:
     """Up to where to read on from `end` to follow the vendor's clock; None: it is not ahead."""
-    if vendor_now is None or vendor_now - end <= CLOSE:
+    if vendor_now is None or vendor_now - end <= NEGLIGIBLE_SKEW:
         return None
     # Its header is rounded down.
     return vendor_now + _HEADER_UNIT
 
 
-def behind(vendor_now: datetime | None, ours: datetime) -> timedelta:
+def measure_vendor_lag(vendor_now: datetime | None, database_now: datetime) -> timedelta:
     """How far the vendor's clock is behind ours; nothing where it is not told, or close."""
-    apart = timedelta(0) if vendor_now is None else ours - vendor_now
-    return apart if apart > CLOSE else timedelta(0)
+    apart = timedelta(0) if vendor_now is None else database_now - vendor_now
+    return apart if apart > NEGLIGIBLE_SKEW else timedelta(0)
 
 
-def disagreement(vendor_now: datetime | None, ours: datetime) -> str | None:
+def describe_skew(vendor_now: datetime | None, database_now: datetime) -> str | None:
     """That the clocks are apart, naming both of them; None where they agree."""
-    if vendor_now is None or abs(vendor_now - ours) <= _TOLERANCE:
+    if vendor_now is None or abs(vendor_now - database_now) <= _TOLERANCE:
         return None
-    return f"{_both(vendor_now, ours)}; the watermark goes by the earlier of them"
+    return f"{_both(vendor_now, database_now)}; the watermark goes by the earlier of them"
 
 
-def mark_ahead(mark: datetime, vendor_now: datetime | None, ours: datetime) -> str | None:
+def describe_future_watermark(
+    watermark: datetime, vendor_now: datetime | None, database_now: datetime
+) -> str | None:
     """That the watermark lies in the future, with what to do; None where it does not."""
-    if mark <= believed(vendor_now, ours) + _TOLERANCE:
+    if watermark <= earlier_clock(vendor_now, database_now) + _TOLERANCE:
         return None
     return (
-        f"the watermark {_utc(mark)} is ahead of now ({_both(vendor_now or ours, ours)}): what is"
+        f"the watermark {_utc(watermark)} is ahead of now ({_both(vendor_now or database_now, database_now)}): what is"
         " processed between two polls may be missed until then; if the clocks are right, set"
         " processed_through in leadloop.watermarks to what is surely stored"
     )

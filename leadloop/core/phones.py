@@ -4,9 +4,9 @@ import hashlib
 import hmac
 
 #: Why a lead is cancelled whose own id nobody has opted out.
-NUMBER_OPTED_OUT = "its phone number has opted out under another lead"
+NUMBER_OPTED_OUT_REASON = "its phone number has opted out under another lead"
 
 
-def number_key(secret: bytes, e164: str) -> bytes:
+def hash_phone_number(secret: bytes, e164: str) -> bytes:
     """What a number in E.164 is suppressed under."""
     return hmac.new(secret, e164.encode(), hashlib.sha256).digest()

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from typing import Any
 
-from leadloop.core.leads import Sendable
+from leadloop.core.leads import PreparedLead
 
 #: The counts of a plan by name, each with what it counts.
-COUNTS = {
+PREVIEW_COUNTS = {
     "send": "leads that would be sent",
     "refuse": "leads that our checks would refuse; `refusals` says why",
     "cancel": "leads that would be cancelled; `cancellations` says why",
@@ -31,7 +31,7 @@ _MOST_REASONS = 50
 _OTHERS = "other reasons"
 
 
-class Plan:
+class PushPreview:
     """What a push of one campaign would do."""
 
     def __init__(self) -> None:
@@ -40,26 +40,26 @@ class Plan:
         self._cancellations: Counter[str] = Counter()
         self._sample: dict[str, str] | None = None
 
-    def found(self, kind: str) -> None:
+    def add_source_row(self, kind: str) -> None:
         """A row of that kind (see `db.source.compared`)."""
         if kind in _KINDS:
             self._counts[_KINDS[kind]] += 1
 
-    def send(self, lead: Sendable) -> None:
+    def add_sendable(self, lead: PreparedLead) -> None:
         """A lead that may be sent."""
         self._counts["send"] += 1
-        self._sample = self._sample or masked(lead.body)
+        self._sample = self._sample or mask_values(lead.body)
 
-    def refuse(self, reason: str) -> None:
+    def add_refused(self, reason: str) -> None:
         """A lead that must not be sent as it is."""
         known = reason in self._refusals or len(self._refusals) < _MOST_REASONS
         self._refusals[reason if known else _OTHERS] += 1
 
-    def cancel(self, reason: str = _OPTED_OUT) -> None:
+    def add_cancelled(self, reason: str = _OPTED_OUT) -> None:
         """A lead that must not be sent at all."""
         self._cancellations[reason] += 1
 
-    def as_json(self, batch_size: int) -> dict[str, Any]:
+    def to_json(self, batch_size: int) -> dict[str, Any]:
         """The counts, why, and a sample; `batch_size`: leads a request."""
         counts = {
             **self._counts,
@@ -68,14 +68,14 @@ class Plan:
             "requests": -(-self._counts["send"] // batch_size),
         }
         return {
-            **{name: counts.get(name, 0) for name in COUNTS},
+            **{name: counts.get(name, 0) for name in PREVIEW_COUNTS},
             "refusals": dict(self._refusals.most_common()),
             "cancellations": dict(self._cancellations.most_common()),
             "sample": self._sample,
         }
 
 
-def masked(body: bytes) -> dict[str, str]:
+def mask_values(body: bytes) -> dict[str, str]:
     """A lead's JSON object with the kind of each value in its place."""
     # Python refuses to parse numbers of thousands of digits, and their value does not matter.
     lead: dict[str, Any] = json.loads(body, parse_int=_zero, parse_float=_zero)

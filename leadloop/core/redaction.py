@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
-from leadloop.core.postgres_json import storable
+from leadloop.core.postgres_json import escape_unstorable
 
 _LONGEST_REASON = 300
 # Patterns are tried on no more of a text, of which there may be megabytes.
@@ -26,7 +26,7 @@ _LETTERS = re.compile(r"[^\W_]+")
 _BETWEEN = r"[\W_]*+"
 
 
-def without_personal_data(text: str, *values: str | None) -> str:
+def redact_personal_data(text: str, *values: str | None) -> str:
     """The vendor's words with phone numbers, dates, addresses and the given values blotted out.
 
     The values are found however they are written: in other letters' case, without accents, with
@@ -48,7 +48,7 @@ def without_personal_data(text: str, *values: str | None) -> str:
         # Twice its length, for accents and signs between its words.
         half = _AT_THE_CUT + 2 * max(map(len, given), default=0)
         spans.append((max(0, len(text) - half), len(text)))
-    return str(storable(_blotted(text, spans)))[:_LONGEST_REASON]
+    return str(escape_unstorable(_blotted(text, spans)))[:_LONGEST_REASON]
 
 
 def _shapes(text: str) -> Iterator[tuple[int, int]]:

@@ -11,19 +11,19 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from leadloop.core.verdicts import Call
+from leadloop.core.verdicts import ApiCall
 
 
-class Kind(Enum):
+class KeyMeaning(Enum):
     """What a key of an answer speaks of."""
 
-    TROUBLE = "what was not done, and why"
-    DONE = "what was done"
-    AMOUNT = "how many"
-    STATE = "how it went"
-    TEXT = "a word to whoever reads it"
-    PART = "leads, or a part of the answer"
-    OTHER = "we cannot tell"
+    ERROR = "what was not done, and why"
+    SUCCESS = "what was done"
+    COUNT = "how many"
+    STATUS = "how it went"
+    MESSAGE = "a word to whoever reads it"
+    CONTAINER = "leads, or a part of the answer"
+    UNKNOWN = "we cannot tell"
 
 
 _STEMS = (
@@ -55,8 +55,8 @@ _NOTHING = {"", "0", "false", "n/a", "no", "none", "null", "ok", "success", "cre
 _BAD_WORD = re.compile(rf"(?:{_STEMS}|not$|reason|unproc)")
 _EXPLAINS = {"detail", "details", "reason", "reasons"}
 _DONE = {
-    Call.CREATE: re.compile(r"accept|add|creat|import|insert|ok$|succe"),
-    Call.DISABLE: re.compile(r"accept|disabl|ok$|stop|succe"),
+    ApiCall.CREATE: re.compile(r"accept|add|creat|import|insert|ok$|succe"),
+    ApiCall.DISABLE: re.compile(r"accept|disabl|ok$|stop|succe"),
 }
 _AMOUNTS = {"amount", "count", "n", "num", "number", "total", "size"}
 _THINGS = {"contacts", "entries", "id", "ids", "items", "lead", "leads", "objects", "records"} | {
@@ -68,21 +68,21 @@ _PARTS = {"batch", "body", "content", "data", "payload", "response", "result", "
 
 
 @lru_cache(maxsize=1024)
-def kind_of(key: str, call: Call) -> Kind:
+def classify_key(key: str, call: ApiCall) -> KeyMeaning:
     """What a key speaks of, by its words: `failed_leads`, `leadsCreated`, `errorCount`."""
     words = _words(key)
     rest = words - _THINGS
     if any(_BAD_WORD.match(word) for word in words) or words & _EXPLAINS:
-        return Kind.TROUBLE
+        return KeyMeaning.ERROR
     if any(_DONE[call].match(word) for word in rest) and not {"at", "by", "on"} & words:
-        return Kind.DONE
+        return KeyMeaning.SUCCESS
     if rest and rest <= _AMOUNTS:
-        return Kind.AMOUNT
+        return KeyMeaning.COUNT
     if rest and rest <= _STATES:
-        return Kind.STATE
+        return KeyMeaning.STATUS
     if rest and rest <= _TEXTS:
-        return Kind.TEXT
-    return Kind.PART if words and rest <= _PARTS else Kind.OTHER
+        return KeyMeaning.MESSAGE
+    return KeyMeaning.CONTAINER if words and rest <= _PARTS else KeyMeaning.UNKNOWN
 
 
 def _words(key: str) -> Set[str]:
@@ -90,7 +90,7 @@ def _words(key: str) -> Set[str]:
     return frozenset(filter(None, re.split(r"[\W_]+", apart.lower())))
 
 
-def says_bad(value: Any) -> bool:
+def means_failure(value: Any) -> bool:
     """Whether a state or a text says that something was not done."""
     if isinstance(value, bool):
         return not value
@@ -100,27 +100,27 @@ def says_bad(value: Any) -> bool:
     return bool(_BAD.search(text) or _NOT_DONE.search(text)) or text in ("false", "no", "n")
 
 
-def is_doubtful(value: Any) -> bool:
+def is_negated(value: Any) -> bool:
     """Whether it says that something is not so, and not clearly what."""
     return bool(_NOT.search(_plain(value)))
 
 
-def is_fine(text: str) -> bool:
+def means_success(text: str) -> bool:
     """Whether a text says that all is well."""
-    return bool(_FINE.search(text)) and not says_bad(text) and not is_doubtful(text)
+    return bool(_FINE.search(text)) and not means_failure(text) and not is_negated(text)
 
 
-def is_done(text: str, call: Call) -> bool:
+def confirms_call(text: str, call: ApiCall) -> bool:
     """Whether a text says that the very thing was done that was asked for."""
-    return is_fine(text) and ("creat" if call is Call.CREATE else "disabl") in text.lower()
+    return means_success(text) and ("creat" if call is ApiCall.CREATE else "disabl") in text.lower()
 
 
-def is_empty(value: Any) -> bool:
+def means_no_error(value: Any) -> bool:
     """Whether what stands where trouble is told speaks of none."""
     if isinstance(value, str):
         return value.strip().lower() in _NOTHING
     if isinstance(value, dict):
-        return all(is_empty(item) for item in value.values())
+        return all(means_no_error(item) for item in value.values())
     if isinstance(value, list):
         return all(_is_no_item(item) for item in value)
     return not value
@@ -128,7 +128,7 @@ def is_empty(value: Any) -> bool:
 
 def _is_no_item(item: Any) -> bool:
     # Any text or number in a list may be an id: "0" and "ok" as well.
-    return is_empty(item) if isinstance(item, dict | list | bool) else item in (None, "")
+    return means_no_error(item) if isinstance(item, dict | list | bool) else item in (None, "")
 
 
 def _plain(value: Any) -> str:

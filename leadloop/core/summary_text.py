@@ -4,28 +4,32 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def in_words(summary: Mapping[str, Any]) -> str:
+def format_summary(summary: Mapping[str, Any]) -> str:
     """A run's counts in one line, without the noughts; of a run in stages, each of them."""
-    if parts := stages(summary):
-        return "; ".join(f"{name}: {in_words(part)}" for name, part in parts.items())
-    said = [f"{name.replace('_', ' ')} {value:,}" for name, value in sums(summary).items() if value]
+    if parts := select_stages(summary):
+        return "; ".join(f"{name}: {format_summary(part)}" for name, part in parts.items())
+    said = [
+        f"{name.replace('_', ' ')} {value:,}"
+        for name, value in select_counts(summary).items()
+        if value
+    ]
     return ", ".join(said) or "nothing to do"
 
 
-def stages(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def select_stages(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The summaries in the summary of a run in stages; none of any other run."""
     return {name: part for name, part in summary.items() if "campaigns" in _mapping(part)}
 
 
-def sums(summary: Mapping[str, Any]) -> dict[str, int]:
+def select_counts(summary: Mapping[str, Any]) -> dict[str, int]:
     """The counts of a summary over all its campaigns."""
     return {name: value for name, value in summary.items() if isinstance(value, int)}
 
 
-def any_counted(summary: Mapping[str, Any]) -> bool:
+def has_counts(summary: Mapping[str, Any]) -> bool:
     """Whether any count, of any stage, is not nought."""
-    parts = [*stages(summary).values(), summary]
-    return any(any(sums(part).values()) for part in parts)
+    parts = [*select_stages(summary).values(), summary]
+    return any(any(select_counts(part).values()) for part in parts)
 
 
 def _mapping(part: object) -> Mapping[str, Any]:

@@ -15,10 +15,10 @@ from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
-from leadloop.core.audit import DIFFERENCES
+from leadloop.core.audit_differences import DIFFERENCES
 from leadloop.sandbox import Handle
-from tasks.context import Threads
-from tasks.lead_listing import in_order
+from tasks.context import RequestThreads
+from tasks.lead_listing import map_bounded
 from tests import books
 from tests.conftest import prefect_login
 from tests.watching import watched
@@ -498,13 +498,15 @@ def test_pages_wait_for_each_other() -> None:
     """However long a listing is, only a few of its pages are in memory; they come in order."""
     begun: list[int] = []
     taken = 0
-    pool = Threads(3)
-    for _ in in_order(pool, begun.append, range(1000)):
+    pool = RequestThreads(3)
+    for _ in map_bounded(pool, begun.append, range(1000)):
         assert len(begun) - taken <= 6
         taken += 1
     pool.shutdown()
     assert taken == len(begun) == 1000
-    assert list(in_order(Threads(3), str, range(20))) == [str(number) for number in range(20)]
+    assert list(map_bounded(RequestThreads(3), str, range(20))) == [
+        str(number) for number in range(20)
+    ]
 
 
 def test_what_was_staged_is_gone_afterwards(database: Database, vendor: Handle) -> None:

@@ -11,7 +11,7 @@ from flows.campaign_runner import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.core.timestamps import EPOCH
-from leadloop.core.windows import MOST_PAGES
+from leadloop.core.windows import MAX_PAGES
 from leadloop.sandbox import Handle
 from tests import books
 
@@ -188,7 +188,7 @@ def test_pages_that_count_themselves_alone_and_are_too_many(
     summary = backfill_outcomes(after=start, before=now())
     assert set(books.outcomes(database)) == set(ids)
     most = books.value(database, "SELECT max(pages) FROM leadloop.poll_windows")
-    assert (summary["windows"] > 1, most <= MOST_PAGES) == (True, True)
+    assert (summary["windows"] > 1, most <= MAX_PAGES) == (True, True)
 
 
 def _sent(database: Database, ago: timedelta) -> None:

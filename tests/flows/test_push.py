@@ -381,9 +381,11 @@ def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Databa
     books.add_leads(database, "a", "b")
     books.run(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
     books.opt_out(database, "a")
-    with database.begin() as connection:
+    with database.transaction() as connection:
         both = ["a", "b"]
-        back = leads.put_back(connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both)
+        back = leads.requeue_rejected(
+            connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both
+        )
     assert back == 1
     assert books.statuses(database) == {"a": "rejected", "b": "new"}
 
@@ -428,7 +430,7 @@ def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     books.add_campaign(database, batch_size=1)
     vendor.change(latency=1)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(
             text("""INSERT INTO leadloop.leads
                            (campaign_id, lead_id, phone_number, contact_name, state_code)
@@ -495,7 +497,7 @@ def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vend
         books.leave_dead(database, lead_id, campaign)
     books.add_leads(database, "fresh")
     books.opt_out(database, "free", campaign="C2")
-    with database.begin() as upstream:
+    with database.transaction() as upstream:
         upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
         disable_leads()
         push_leads()
@@ -542,7 +544,7 @@ def test_a_postgres_that_is_restarted_under_a_push(
     """The run goes on or ends in one clear line; then all are created, nobody twice."""
     with own_postgres(tmp_path / "pg") as server:
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", server.url)
-        with Database(server.url, connections=1) as database:
+        with Database(server.url, pool_size=1) as database:
             books.add_campaign(database, batch_size=5)
             books.add_leads(database, *ids(200))
         # Requests are on their way while it is down.
@@ -565,6 +567,6 @@ def test_a_postgres_that_is_restarted_under_a_push(
         assert re.fullmatch("(campaign C1: .*Postgres.*(cut|refused).*)?", trouble)
         vendor.clear_faults()
         push_leads()
-        with Database(server.url, connections=1) as database:
+        with Database(server.url, pool_size=1) as database:
             assert set(books.statuses(database).values()) == {"created"}
     assert created(vendor) == dict.fromkeys(ids(200), 1)

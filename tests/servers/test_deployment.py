@@ -142,8 +142,8 @@ def test_the_commands_of_the_readme(team: Team) -> None:
     """Four commands lead to a scheduled run; a run by hand with parameters completes too."""
     install, init, deploy, _ = _readme_commands()
     assert install == "make install"
-    with team.database.begin() as connection:
-        schema.remove(connection)
+    with team.database.transaction() as connection:
+        schema.drop_schema(connection)
     for command in (init, deploy):
         team.carry_out(command)
     require_closed(f"{team.page}/api")

@@ -304,10 +304,10 @@ def test_data_that_are_gone(tmp_path: Path) -> None:
 def test_a_demo_in_a_new_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`leadloop demo` and `up` begin without data anyway: data that are gone do not stop them."""
     monkeypatch.chdir(tmp_path)
-    with environment.directory_of_its_own("demo"):
+    with environment.enter_locked_directory("demo"):
         _remember(Path(".leadloop/pg"), "lost")
         shutil.rmtree(data_of(Path(".leadloop/pg")).parent)
-    with environment.directory_of_its_own("demo"):
+    with environment.enter_locked_directory("demo"):
         assert _remembered(Path(".leadloop/pg")) is None
 
 

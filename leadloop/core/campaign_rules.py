@@ -6,7 +6,7 @@ from datetime import timedelta
 from leadloop.core.timestamps import EpochUnit
 
 #: What the vendor's document marks as required (seed, "Body Parameters").
-DOCUMENTED_REQUIRED = ("lead_id", "phone_number", "contact_name", "state_code")
+DEFAULT_REQUIRED_FIELDS = ("lead_id", "phone_number", "contact_name", "state_code")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class CampaignRules:
     epoch_unit: EpochUnit
     default_region: str
     source_timeout_s: int
-    required_fields: tuple[str, ...] = DOCUMENTED_REQUIRED
+    required_fields: tuple[str, ...] = DEFAULT_REQUIRED_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,6 @@ class Campaign(CampaignRules):
         return timedelta(seconds=self.settle_s)
 
     @property
-    def longest_window(self) -> timedelta:
+    def max_window(self) -> timedelta:
         """The longest range of `processed_at` that one read asks for."""
         return timedelta(seconds=self.window_s)

@@ -10,12 +10,12 @@ from typing import Any
 
 import phonenumbers
 
-from leadloop.core.leads import InvalidLead, e164
-from leadloop.core.postgres_json import dumps
-from leadloop.core.results import Outcome, UnreadableResult, lead_id_of, read_result
+from leadloop.core.leads import InvalidLead, format_e164
+from leadloop.core.postgres_json import dump_json
+from leadloop.core.results import Outcome, UnreadableResult, parse_lead_id, parse_result
 
 #: Differences in what the two sides say of a person.
-DESCRIPTIONS: Mapping[str, str] = {
+PERSON_DIFFERENCES: Mapping[str, str] = {
     "phone_differs": "created here, with another phone number at the vendor",
     "name_differs": "created here, with another name at the vendor",
     "state_differs": "created here, with another state at the vendor",
@@ -29,7 +29,7 @@ DIFFERENCES: Mapping[str, str] = {
     "rejected_but_there": "at the vendor, and `rejected` here",
     "cancelled_but_there": "at the vendor, and `cancelled` here: the person has opted out",
     "created_twice": "more than once at the vendor",
-    **DESCRIPTIONS,
+    **PERSON_DIFFERENCES,
     "outcome_missing_here": "processed at the vendor before the watermark (or before any poll), and"
     " no outcome here",
     "outcome_differs": "with an outcome on both sides whose time, id, name or cost differ",
@@ -57,7 +57,7 @@ _CLOCKS_AGREE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class PersonFacts:
     """What both sides say of a person; None: not said."""
 
     phone_number: str | None
@@ -66,11 +66,11 @@ class Facts:
 
     def __repr__(self) -> str:
         """Nothing: all of it is a person's data."""
-        return "Facts(...)"
+        return "PersonFacts(...)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedLead:
     """One row of the vendor's listing.
 
     `copy` tells rows of the same `lead_id` apart; it does not change when a lead is processed.
@@ -78,18 +78,18 @@ class Listed:
     """
 
     lead_id: str
-    copy: str
-    facts: Facts
+    copy_key: str
+    facts: PersonFacts
     outcome: Outcome | None
-    touched_at: datetime | None
+    last_attempt_at: datetime | None
     unreadable: bool
 
     def __repr__(self) -> str:
         """The id alone: the rest is a person's data."""
-        return f"Listed({self.lead_id!r})"
+        return f"ListedLead({self.lead_id!r})"
 
 
-def read_page(results: Iterable[Any]) -> Iterator[Listed]:
+def parse_listing_page(results: Iterable[Any]) -> Iterator[ListedLead]:
     """Take a page's rows apart.
 
     Two rows of one answer are two rows, however alike: each gets a `copy` of its own. Rows alike in
@@ -97,13 +97,13 @@ def read_page(results: Iterable[Any]) -> Iterator[Listed]:
     """
     alike: Counter[tuple[str, str]] = Counter()
     for result in results:
-        lead_id = (lead_id_of(result) if isinstance(result, dict) else None) or ""
-        made = dumps(result.get("created_at")) if lead_id else _digest(result)
+        lead_id = (parse_lead_id(result) if isinstance(result, dict) else None) or ""
+        made = dump_json(result.get("created_at")) if lead_id else _digest(result)
         alike[lead_id, made] += 1
         yield _listed(result, lead_id, f"{made}#{alike[lead_id, made]}")
 
 
-def differing(ours: Facts, theirs: Facts, region: str) -> frozenset[str]:
+def compare_person(ours: PersonFacts, theirs: PersonFacts, region: str) -> frozenset[str]:
     """The names of the differences between two accounts of a lead that was sent.
 
     Phone numbers are compared as E.164, names without the blanks around them. What the vendor does
@@ -120,37 +120,37 @@ def differing(ours: Facts, theirs: Facts, region: str) -> frozenset[str]:
     return frozenset(name for name, differs in found.items() if differs)
 
 
-def calling_code(region: str) -> str:
+def find_calling_code(region: str) -> str:
     """What numbers of a region begin with in E.164, without the plus (`1` for the US)."""
     return str(phonenumbers.country_code_for_region(region))
 
 
-def clock_ahead(vendor_now: datetime | None, now: datetime) -> timedelta:
+def measure_vendor_lead(vendor_now: datetime | None, now: datetime) -> timedelta:
     """How far the vendor's clock is ahead of ours; nothing where it is not told, or agrees."""
     ahead = timedelta(0) if vendor_now is None else vendor_now - now
     return ahead if abs(ahead) > _CLOCKS_AGREE else timedelta(0)
 
 
-def _listed(result: Any, lead_id: str, copy: str) -> Listed:
+def _listed(result: Any, lead_id: str, copy: str) -> ListedLead:
     try:
-        read = read_result(result)
+        read = parse_result(result)
     except UnreadableResult:
         read = None
     attempts = read.attempts if read else ()
     times = [datetime.fromisoformat(each.occurred_at) for each in attempts if each.occurred_at]
-    return Listed(
+    return ListedLead(
         lead_id=lead_id,
-        copy=copy,
+        copy_key=copy,
         facts=_facts(result) if isinstance(result, dict) else _facts({}),
         outcome=read.outcome if read else None,
-        touched_at=max(times, default=None),
+        last_attempt_at=max(times, default=None),
         unreadable=read is None,
     )
 
 
-def _facts(result: Mapping[str, Any]) -> Facts:
+def _facts(result: Mapping[str, Any]) -> PersonFacts:
     phone = result.get("phone_number")
-    return Facts(
+    return PersonFacts(
         phone_number=_text(result.get("contact_number") if phone is None else phone),
         contact_name=_text(result.get("contact_name")),
         state_code=_text(result.get("state_code")),
@@ -158,11 +158,11 @@ def _facts(result: Mapping[str, Any]) -> Facts:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else dumps(value)
+    return value if value is None or isinstance(value, str) else dump_json(value)
 
 
 def _digest(result: Any) -> str:
-    return hashlib.sha256(dumps(result).encode()).hexdigest()
+    return hashlib.sha256(dump_json(result).encode()).hexdigest()
 
 
 def _same_number(ours: str, theirs: str, region: str) -> bool:
@@ -172,6 +172,6 @@ def _same_number(ours: str, theirs: str, region: str) -> bool:
 
 def _digits(number: str, region: str) -> str:
     try:
-        return e164(number, region).removeprefix("+")
+        return format_e164(number, region).removeprefix("+")
     except InvalidLead:
         return re.sub(r"\D", "", number)
