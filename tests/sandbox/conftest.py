@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from leadloop.sandbox import Rules, running
-from tests.sandbox.visitor import Visitor
+from tests.sandbox.http_client import Visitor
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.visitor import Visitor, lead
+from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
 

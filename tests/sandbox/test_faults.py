@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from leadloop.sandbox import Fault
-from tests.sandbox.visitor import Visitor, lead
+from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
 

@@ -9,7 +9,7 @@ from dlt.sources.helpers.rest_client.paginators import (
     PageNumberPaginator,
 )
 
-from tests.sandbox.visitor import Visitor, lead
+from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from leadloop.sandbox import Handle
-from tests.sandbox.visitor import Visitor, lead
+from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
 PATHS = {

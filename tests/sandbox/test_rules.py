@@ -9,7 +9,7 @@ import pytest
 
 from leadloop.sandbox import Rules
 from leadloop.sandbox.traffic import most_within
-from tests.sandbox.visitor import Visitor, lead
+from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
 

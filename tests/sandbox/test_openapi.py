@@ -1,4 +1,6 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -6,9 +8,11 @@ import pytest
 import requests
 from openapi_spec_validator import validate
 
-from tests.sandbox.visitor import Visitor, lead
+from leadloop import sandbox
+from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
+STATIC = Path(sandbox.__file__).with_name("openapi.json")
 CREATE = "/api/v1/leads/create/{campaign_id}/"
 RESPONSES = "/api/v1/leads/responses/{campaign_id}/"
 DISABLE = "/api/v1/leads/disable/{campaign_id}/"
@@ -32,6 +36,14 @@ def conforms(document: Any, path: str, method: str, answer: requests.Response) -
     if "content" in response:
         schema = response["content"][answer.headers["Content-Type"]]["schema"]
         jsonschema.Draft202012Validator(schema_of(document, schema)).validate(answer.json())
+
+
+def test_the_served_document_is_the_static_one_with_the_address_filled_in(visit: Visit) -> None:
+    """Key by key and in the same order, except for the address of the server."""
+    api = visit()
+    static = json.loads(STATIC.read_text())
+    static["servers"] = [{"url": api.handle.url}]
+    assert json.dumps(described(api)) == json.dumps(static)
 
 
 def test_the_description_is_valid_openapi(visit: Visit) -> None:
