@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
+from pathlib import Path
 from random import Random
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -15,7 +17,6 @@ from leadloop.sandbox import desk
 from leadloop.sandbox.controls import control_routes
 from leadloop.sandbox.exchange import Answer, Call, Refused, told
 from leadloop.sandbox.faults import Fault
-from leadloop.sandbox.openapi import document
 from leadloop.sandbox.stage import Unanswered, spoken, staged
 from leadloop.sandbox.state import Sandbox
 from leadloop.sandbox.traffic import Entry, Kind, monotonic
@@ -28,6 +29,7 @@ RESPONSES = "/api/v1/leads/responses/{campaign_id}/"
 DISABLE = "/api/v1/leads/disable/{campaign_id}/"
 TOKEN = "/oauth/token/"
 REVOKE = "/oauth/revoke_token/"
+_OPENAPI = Path(__file__).with_name("openapi.json")
 
 
 def application(sandbox: Sandbox) -> Starlette:
@@ -149,4 +151,6 @@ def _stray(sandbox: Sandbox) -> Callable[[Request, Exception], Awaitable[Respons
 
 
 async def _description(request: Request) -> Response:
-    return spoken(told(200, document(_base(request))))
+    document = orjson.loads(_OPENAPI.read_bytes())
+    document["servers"] = [{"url": _base(request)}]
+    return spoken(told(200, document))
