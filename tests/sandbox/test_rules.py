@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leadloop.sandbox import Rules
-from leadloop.sandbox.traffic import most_within
+from leadloop.sandbox.request_log import count_busiest_window
 from tests.sandbox.http_client import Visitor, lead
 
 Visit = Callable[..., Visitor]
@@ -141,7 +141,7 @@ def test_repeat_rule_second(visit: Visit) -> None:
     assert api.ids() == ["a", "a"]
     assert api.ids(lead_id="a") == ["a", "a"]
     assert [v.lead_id for v in api.handle.books.violations] == ["a"]
-    assert api.handle.books.summary()["C1"]["created_twice"] == 1
+    assert api.handle.books.summarize_campaigns()["C1"]["created_twice"] == 1
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_the_rate_limit_is_a_sliding_window(visit: Visit) -> None:
         time.sleep(0.01)
     passed = [e.arrived for e in api.handle.requests if e.status == 200]
     assert set(statuses) == {200, 429}
-    assert most_within(passed, 1) == 5
+    assert count_busiest_window(passed, 1) == 5
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -431,9 +431,9 @@ def test_retry_after_rule(visit: Visit, told: bool) -> None:
 
 def test_the_busiest_window_counts_every_window() -> None:
     """Half-open windows of the length asked for, wherever they start."""
-    assert most_within([], 1) == 0
-    assert most_within([0.0, 0.5, 0.9, 1.0, 1.4], 1) == 4
-    assert most_within([0.0, 1.0, 2.0], 1) == 1
+    assert count_busiest_window([], 1) == 0
+    assert count_busiest_window([0.0, 0.5, 0.9, 1.0, 1.4], 1) == 4
+    assert count_busiest_window([0.0, 1.0, 2.0], 1) == 1
 
 
 def test_rules_come_from_texts() -> None:
