@@ -63,7 +63,7 @@ def _make_endpoint(
             headers = {"Retry-After": str(int(wait_s) + 1)} if sandbox.rules.retry_after else {}
             response = json_response(429, {"detail": "Request was throttled."}, headers)
         else:
-            response = _respond(sandbox, received, entry, route.handler)
+            response = _run_handler(sandbox, received, entry, route.handler)
         await asyncio.sleep(sandbox.rules.latency)
         return _finish_response(sandbox, entry, response)
 
@@ -83,7 +83,7 @@ def _log_request(sandbox: SandboxState, request: Request, kind: RequestKind) -> 
     return entry
 
 
-def _respond(
+def _run_handler(
     sandbox: SandboxState, request: ReceivedRequest, entry: LoggedRequest, handler: Handler
 ) -> Response:
     """Run the handler, with the faults that fire on this request."""

@@ -97,7 +97,7 @@ class CampaignLeads:
         self.campaign_id = campaign_id
         self.name = name
         self.leads: list[StoredLead] = []
-        self.first_by_id: dict[str, StoredLead] = {}
+        self.first: dict[str, StoredLead] = {}
         self._duplicates_by_id: dict[str, list[StoredLead]] = {}
         self._processed: list[StoredLead] = []
         self._processed_unsorted = False
@@ -110,16 +110,16 @@ class CampaignLeads:
         """Store a new lead; a duplicate if its id exists."""
         lead = StoredLead(draft, number=len(self.leads), created_at=now)
         self.leads.append(lead)
-        if draft.lead_id in self.first_by_id:
+        if draft.lead_id in self.first:
             self._duplicates_by_id.setdefault(draft.lead_id, []).append(lead)
         else:
-            self.first_by_id[draft.lead_id] = lead
+            self.first[draft.lead_id] = lead
         self._version += 1
         return lead
 
     def find_leads(self, lead_id: str) -> list[StoredLead]:
         """Return the leads of an id, duplicates after the first."""
-        lead = self.first_by_id.get(lead_id)
+        lead = self.first.get(lead_id)
         return [] if lead is None else [lead, *self._duplicates_by_id.get(lead_id, ())]
 
     def schedule_outcome(

@@ -132,7 +132,7 @@ def _split_valid(
         if isinstance(item, EntryError):
             errors.append(item)
             continue
-        exists = item.lead_id in campaign.first_by_id
+        exists = item.lead_id in campaign.first
         if sandbox.rules.repeat == "error" and (exists or item.lead_id in seen):
             if exists:
                 sandbox.store.count_rejected_repeat(campaign, item.lead_id)
@@ -228,7 +228,7 @@ def disable_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     errors = [
         EntryError(index=index, lead_id=lead_id, reason=reason).to_dict()
         for index, lead_id in enumerate(lead_ids)
-        if lead_id not in campaign.first_by_id
+        if lead_id not in campaign.first
     ]
     if errors and rules.unknown_disable in ("404", "400"):
         detail = f"{len(errors)} of {len(entries)} leads are unknown. Nothing was disabled."

@@ -69,7 +69,7 @@ class LeadStore:
     def _create_lead(
         self, campaign: CampaignLeads, draft: LeadDraft, rules: Rules, now: int
     ) -> None:
-        known = campaign.first_by_id.get(draft.lead_id)
+        known = campaign.first.get(draft.lead_id)
         if known is not None:
             known.offered += 1
             known.created += 1
@@ -81,12 +81,18 @@ class LeadStore:
             )
         lead = campaign.add_lead(draft, now)
         if rules.pace is not None:
-            _schedule_outcome(campaign, lead, rules, rules.pace)
+            seed_key = (rules.seed, campaign.campaign_id, lead.number)
+            processed_at = now + draw_delay_ms(rules.pace, *seed_key)
+            is_late = seeded_fraction("late", *seed_key) < rules.late_share
+            hidden_s = rules.outcome_visible_after + (rules.late_by if is_late else 0.0)
+            campaign.schedule_outcome(
+                lead, processed_at=processed_at, visible_at=processed_at + int(hidden_s * 1000)
+            )
 
     def count_rejected_repeat(self, campaign: CampaignLeads, lead_id: str) -> None:
         """Count a create request that was rejected because its lead exists."""
         with self._lock:
-            campaign.first_by_id[lead_id].offered += 1
+            campaign.first[lead_id].offered += 1
 
     def disable_leads(self, campaign: CampaignLeads, lead_ids: Iterable[str]) -> None:
         """Stop all outreach on the leads of these ids; ignore unknown ids."""
@@ -121,7 +127,7 @@ class LeadStore:
             for item in items:
                 key = str(item["campaign_id"]), str(item["lead_id"])
                 campaign = self._campaigns.get(key[0])
-                lead = campaign.first_by_id.get(key[1]) if campaign else None
+                lead = campaign.first.get(key[1]) if campaign else None
                 if campaign is None or lead is None:
                     unknown.append(key)
                     continue
@@ -226,7 +232,7 @@ class LeadStore:
         """Find the (first) lead of an id."""
         with self._lock:
             campaign = self.shelf(campaign_id)
-            return campaign.first_by_id.get(lead_id) if campaign else None
+            return campaign.first.get(lead_id) if campaign else None
 
     def creations(self, campaign_id: str) -> dict[str, int]:
         """Map lead ids to the number of accepted creates (2 and more: created twice)."""
@@ -239,7 +245,7 @@ class LeadStore:
     def _first_leads(self, campaign_id: str) -> dict[str, StoredLead]:
         with self._lock:
             campaign = self.shelf(campaign_id)
-            return dict(campaign.first_by_id) if campaign else {}
+            return dict(campaign.first) if campaign else {}
 
     def processed(self, campaign_id: str) -> dict[str, int]:
         """Map lead ids to `processed_at` (epoch ms), for every outcome that is visible by now."""
@@ -266,11 +272,3 @@ class LeadStore:
                 }
                 for campaign_id in self.campaign_ids
             }
-
-
-def _schedule_outcome(campaign: CampaignLeads, lead: StoredLead, rules: Rules, pace: float) -> None:
-    seed_key = (rules.seed, campaign.campaign_id, lead.number)
-    processed_at = lead.created_at + draw_delay_ms(pace, *seed_key)
-    late = rules.late_by if seeded_fraction("late", *seed_key) < rules.late_share else 0.0
-    visible_at = processed_at + int((rules.outcome_visible_after + late) * 1000)
-    campaign.schedule_outcome(lead, processed_at=processed_at, visible_at=visible_at)
