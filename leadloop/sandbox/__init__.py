@@ -3,9 +3,12 @@
 The sandbox shares no code with the rest of the project, so that a misreading of the document on
 one side is not repeated on the other.
 
-`server` serves; `asgi_app` takes a request through the log, the rate limit, faults and a handler of
-`routes`; `admin_routes` has the endpoints for tests and scripts. `rules` has every setting,
-`openapi.json` describes the API.
+- Serving: `server`, `asgi_app` (the path of a request through log, rate limit, faults, handler),
+  `routes` (the vendor's endpoints), `admin_routes` (`/_sandbox/…`), `openapi.json`.
+- Requests: `auth`, `rate_limiting`, `validation`, `request_log`, `faults` (statuses, TCP resets).
+- Data: `store` (all campaigns), `campaign_leads` (filters and order), `outcomes` (drawn from a
+  seed), `serialization` (JSON of a lead).
+- Settings: `rules`; `state` holds the rules in force and the parts above.
 """
 
 from leadloop.sandbox.faults import Fault
