@@ -17,8 +17,8 @@ from db.database import Database, DatabaseError
 from db.monitor import NotReadable, standing
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
-from leadloop.monitor import given
-from leadloop.monitor.given import prefect_page
+from leadloop.monitor import data
+from leadloop.monitor.data import find_prefect_page
 from leadloop.settings import MONITOR_DATABASE_URL
 from tests import books
 from tests.conftest import Ran
@@ -27,7 +27,7 @@ _STRANGER = "page_stranger"
 # The page of the product; what Streamlit then holds is looked at from inside of its process.
 _SERVE_AND_SHOW = """
 import json, os
-from leadloop.monitor import given, server
+from leadloop.monitor import data, page_server
 
 def show(url):
     from streamlit import config
@@ -41,8 +41,8 @@ def show(url):
     }), flush=True)
 
 url = "postgresql://nobody@127.0.0.1:1/x"
-looked_at = given.Given(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
-server.serve(looked_at, "127.0.0.1", 0, show)
+looked_at = data.PageConfig(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
+page_server.serve_page(looked_at, "127.0.0.1", 0, show)
 """
 
 
@@ -109,9 +109,9 @@ def test_a_login_that_is_no_url(leadloop: Callable[..., Ran]) -> None:
 
 def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's line names the variable of that login, not that of the runs."""
-    monkeypatch.setattr(given, "_given", [])
-    given.give(
-        given.Given(
+    monkeypatch.setattr(data, "_configs", [])
+    data.set_config(
+        data.PageConfig(
             database_url="postgresql://127.0.0.1:1/d",
             database_setting=MONITOR_DATABASE_URL,
             prefect_url=None,
@@ -119,7 +119,7 @@ def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPat
         )
     )
     with pytest.raises(DatabaseError, match=r"is LEADLOOP_MONITOR_DATABASE_URL right\?"):
-        given.standing()
+        data.load_status()
 
 
 def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,4 +216,4 @@ def test_views_that_take_too_long(database: Database, monkeypatch: pytest.Monkey
 )
 def test_where_runs_are_shown(environment: dict[str, str], page: str | None) -> None:
     """Prefect's page by its own settings; no link where they do not tell."""
-    assert prefect_page(environment) == page
+    assert find_prefect_page(environment) == page

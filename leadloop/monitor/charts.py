@@ -10,16 +10,16 @@ import pandas as pd
 from db.monitor import Past, Rows, Standing
 from leadloop.monitor.colours import ACCENT, GREY, SERIES
 
-Drawn = alt.Chart | alt.LayerChart | alt.FacetChart
+AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 _HEIGHT = 250
 # A legend takes its room from the chart.
-_LEGEND = 70
+_LEGEND_HEIGHT = 70
 #: More lines or colours than this nobody tells apart.
-_MOST = 6
-_HOURS_UP_TO_DAYS = 2
-_LAG_ALLOWED_MIN = 60
-_OPT_OUT_ALLOWED_MIN = 15
+_MAX_SERIES = 6
+_MAX_HOURLY_DAYS = 2
+_MAX_LAG_MIN = 60
+_MAX_OPT_OUT_MIN = 15
 
 _STAGES = {
     "new": "New",
@@ -33,7 +33,7 @@ _STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class ChartPanel:
     """One of them; `chart` is None where there is nothing to draw.
 
     Args:
@@ -49,13 +49,13 @@ class Picture:
     title: str
     note: str
     frame: pd.DataFrame
-    chart: Drawn | None
-    nothing: str
+    chart: AltairChart | None
+    empty_text: str
 
 
-def pictures(now: Standing, past: Past) -> list[Picture]:
+def build_charts(status: Standing, history: Past) -> list[ChartPanel]:
     """All of them, in the order in which they are shown."""
-    rows = {**past, "funnel": now.campaigns}
+    rows = {**history, "funnel": status.campaigns}
     return [_picture(rows[about["name"]], **about) for about in _ABOUT]
 
 
@@ -65,18 +65,20 @@ def _picture(
     title: str,
     note: str,
     frame: Callable[[Rows], pd.DataFrame],
-    chart: Callable[[pd.DataFrame], Drawn],
+    chart: Callable[[pd.DataFrame], AltairChart],
     nothing: str = "Nothing in this period.",
-) -> Picture:
+) -> ChartPanel:
     figures = frame(rows)
     drawn = None if figures.empty else chart(figures)
-    return Picture(name=name, title=title, note=note, frame=figures, chart=drawn, nothing=nothing)
+    return ChartPanel(
+        name=name, title=title, note=note, frame=figures, chart=drawn, empty_text=nothing
+    )
 
 
 # Figures
 
 
-def _funnel(campaigns: Rows) -> pd.DataFrame:
+def _prepare_funnel(campaigns: Rows) -> pd.DataFrame:
     leads = {stage: sum(row[stage] for row in campaigns) for stage in _STAGES}
     total = sum(leads.values()) - leads["processed"]
     if not total:
@@ -91,16 +93,16 @@ def _funnel(campaigns: Rows) -> pd.DataFrame:
     )
 
 
-def _outcomes(rows: Rows) -> pd.DataFrame:
+def _prepare_outcomes(rows: Rows) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     frame = pd.DataFrame(rows)
-    frame["outcome"] = _fewer(frame, "outcome", "leads")
-    frame["hour"] = _coarse(frame["hour"])
+    frame["outcome"] = _group_smallest(frame, "outcome", "leads")
+    frame["hour"] = _floor_to_days(frame["hour"])
     return frame.groupby(["hour", "outcome"])[["leads", "cost"]].sum().reset_index()
 
 
-def _attempts(rows: Rows) -> pd.DataFrame:
+def _prepare_attempts(rows: Rows) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -110,54 +112,54 @@ def _attempts(rows: Rows) -> pd.DataFrame:
     return frame
 
 
-def _requests(rows: Rows) -> pd.DataFrame:
+def _prepare_requests(rows: Rows) -> pd.DataFrame:
     frame = pd.DataFrame(row for row in rows if row["requests"])
     if frame.empty:
         return frame
-    frame["hour"] = _coarse(frame["hour"])
+    frame["hour"] = _floor_to_days(frame["hour"])
     return frame.groupby(["hour", "flow"])[["requests"]].sum().reset_index()
 
 
-def _lag(rows: Rows) -> pd.DataFrame:
+def _prepare_lag(rows: Rows) -> pd.DataFrame:
     frame = pd.DataFrame(row for row in rows if row["lag_s"] is not None)
-    return frame if frame.empty else _minutes(frame, "hour", "lag_s", "lag_min")
+    return frame if frame.empty else _to_minutes(frame, "hour", "lag_s", "lag_min")
 
 
-def _opt_outs(rows: Rows) -> pd.DataFrame:
+def _prepare_opt_outs(rows: Rows) -> pd.DataFrame:
     frame = pd.DataFrame(row for row in rows if row["p95_s"] is not None)
     if frame.empty:
         return frame
     frame["day"] = pd.to_datetime(frame["day"])
-    return _minutes(frame, "day", "p95_s", "p95_min")
+    return _to_minutes(frame, "day", "p95_s", "p95_min")
 
 
-def _minutes(frame: pd.DataFrame, when: str, seconds: str, minutes: str) -> pd.DataFrame:
+def _to_minutes(frame: pd.DataFrame, when: str, seconds: str, minutes: str) -> pd.DataFrame:
     """A line a campaign in minutes; of many campaigns, the slowest alone."""
     frame[minutes] = frame[seconds].astype(float) / 60
-    if frame["campaign_id"].nunique() <= _MOST:
+    if frame["campaign_id"].nunique() <= _MAX_SERIES:
         return frame[[when, "campaign_id", minutes]]
     slowest = frame.groupby(when)[[minutes]].max().reset_index()
     slowest["campaign_id"] = "the slowest campaign"
     return slowest
 
 
-def _coarse(hours: "pd.Series[Any]") -> "pd.Series[Any]":
+def _floor_to_days(hours: "pd.Series[Any]") -> "pd.Series[Any]":
     """Hours, or days where there are many."""
     hours = pd.to_datetime(hours)
-    wide = (hours.max() - hours.min()).days >= _HOURS_UP_TO_DAYS
+    wide = (hours.max() - hours.min()).days >= _MAX_HOURLY_DAYS
     return hours.dt.floor("D") if wide else hours
 
 
-def _fewer(frame: pd.DataFrame, column: str, amount: str) -> "pd.Series[Any]":
+def _group_smallest(frame: pd.DataFrame, column: str, amount: str) -> "pd.Series[Any]":
     """The greatest by their names, the rest as one."""
     totals = frame.groupby(column)[amount].sum().sort_values(ascending=False)
-    return frame[column].where(frame[column].isin(totals.index[:_MOST]), "(others)")
+    return frame[column].where(frame[column].isin(totals.index[:_MAX_SERIES]), "(others)")
 
 
 # Charts
 
 
-def _draw_funnel(frame: pd.DataFrame) -> Drawn:
+def _draw_funnel(frame: pd.DataFrame) -> AltairChart:
     pairs = zip(frame["leads"], frame["share"], strict=True)
     labels = [f"{leads:,}  ({share:.0%})" for leads, share in pairs]
     bars = alt.Chart(frame.assign(label=labels)).encode(
@@ -180,15 +182,15 @@ def _draw_funnel(frame: pd.DataFrame) -> Drawn:
     ).properties(height=_HEIGHT)
 
 
-def _draw_outcomes(frame: pd.DataFrame) -> Drawn:
-    return _bars(frame, "outcome", "leads", "leads")
+def _draw_outcomes(frame: pd.DataFrame) -> AltairChart:
+    return _draw_stacked_bars(frame, "outcome", "leads", "leads")
 
 
-def _draw_requests(frame: pd.DataFrame) -> Drawn:
-    return _bars(frame, "flow", "requests", "requests")
+def _draw_requests(frame: pd.DataFrame) -> AltairChart:
+    return _draw_stacked_bars(frame, "flow", "requests", "requests")
 
 
-def _bars(frame: pd.DataFrame, part: str, amount: str, title: str) -> Drawn:
+def _draw_stacked_bars(frame: pd.DataFrame, part: str, amount: str, title: str) -> AltairChart:
     order = list(frame.groupby(part)[amount].sum().sort_values(ascending=False).index)
     by_day = bool((frame["hour"] == frame["hour"].dt.floor("D")).all())
     unit = "yearmonthdate" if by_day else "yearmonthdatehours"
@@ -203,7 +205,7 @@ def _bars(frame: pd.DataFrame, part: str, amount: str, title: str) -> Drawn:
                 axis=alt.Axis(format="%d %b" if by_day else "%H:%M", labelOverlap=True),
             ),
             y=alt.Y(f"{amount}:Q", title=title),
-            color=_colour(part, order),
+            color=_colour_by(part, order),
             order=alt.Order("rank:Q"),
             tooltip=[
                 alt.Tooltip("hour:T", title="from", format="%d %b %H:%M"),
@@ -212,12 +214,12 @@ def _bars(frame: pd.DataFrame, part: str, amount: str, title: str) -> Drawn:
             ],
         )
         .transform_calculate(rank=f"indexof({order!r}, datum.{part})")
-        .properties(height=_HEIGHT + _LEGEND)
+        .properties(height=_HEIGHT + _LEGEND_HEIGHT)
     )
     return chart
 
 
-def _draw_attempts(frame: pd.DataFrame) -> Drawn:
+def _draw_attempts(frame: pd.DataFrame) -> AltairChart:
     chart: alt.Chart = (
         alt.Chart(frame)
         .mark_rect(cornerRadius=2)
@@ -244,20 +246,22 @@ def _draw_attempts(frame: pd.DataFrame) -> Drawn:
     return chart
 
 
-def _draw_lag(frame: pd.DataFrame) -> Drawn:
-    return _lines(frame, "hour", "lag_min", _LAG_ALLOWED_MIN, "%d %b %H:%M")
+def _draw_lag(frame: pd.DataFrame) -> AltairChart:
+    return _draw_lines(frame, "hour", "lag_min", _MAX_LAG_MIN, "%d %b %H:%M")
 
 
-def _draw_opt_outs(frame: pd.DataFrame) -> Drawn:
-    return _lines(frame, "day", "p95_min", _OPT_OUT_ALLOWED_MIN, "%d %b")
+def _draw_opt_outs(frame: pd.DataFrame) -> AltairChart:
+    return _draw_lines(frame, "day", "p95_min", _MAX_OPT_OUT_MIN, "%d %b")
 
 
-def _lines(frame: pd.DataFrame, when: str, minutes: str, allowed: int, time: str) -> Drawn:
+def _draw_lines(
+    frame: pd.DataFrame, when: str, minutes: str, allowed: int, time: str
+) -> AltairChart:
     order = sorted(frame["campaign_id"].unique())
     lines = alt.Chart(frame).encode(
         x=alt.X(f"{when}:T", title="UTC", axis=alt.Axis(format=time, labelOverlap=True)),
         y=alt.Y(f"{minutes}:Q", title="minutes", scale=alt.Scale(domainMin=0)),
-        color=_colour("campaign_id", order),
+        color=_colour_by("campaign_id", order),
         shape=alt.Shape("campaign_id:N", scale=alt.Scale(domain=order), legend=None),
         tooltip=[
             alt.Tooltip(f"{when}:T", format=time),
@@ -274,10 +278,10 @@ def _lines(frame: pd.DataFrame, when: str, minutes: str, allowed: int, time: str
         limit.mark_text(align="left", dy=-7, dx=4, color=GREY).encode(
             y="allowed:Q", x=alt.value(0), text="said:N"
         ),
-    ).properties(height=_HEIGHT + _LEGEND)
+    ).properties(height=_HEIGHT + _LEGEND_HEIGHT)
 
 
-def _colour(column: str, order: list[str]) -> alt.Color:
+def _colour_by(column: str, order: list[str]) -> alt.Color:
     return alt.Color(
         f"{column}:N",
         scale=alt.Scale(domain=order, range=[SERIES[i % len(SERIES)] for i in range(len(order))]),
@@ -290,7 +294,7 @@ _ABOUT: tuple[Mapping[str, Any], ...] = (
         "name": "funnel",
         "title": "Where the leads are",
         "note": "Now, whatever the period. A lead with an outcome is also counted as created.",
-        "frame": _funnel,
+        "frame": _prepare_funnel,
         "chart": _draw_funnel,
         "nothing": "No lead yet.",
     },
@@ -298,35 +302,35 @@ _ABOUT: tuple[Mapping[str, Any], ...] = (
         "name": "outcomes",
         "title": "Outcomes over time",
         "note": "By the time at which the vendor processed the lead.",
-        "frame": _outcomes,
+        "frame": _prepare_outcomes,
         "chart": _draw_outcomes,
     },
     {
         "name": "attempts",
         "title": "Attempts by day and hour",
         "note": "Calls, emails, SMS and IVR together.",
-        "frame": _attempts,
+        "frame": _prepare_attempts,
         "chart": _draw_attempts,
     },
     {
         "name": "requests",
         "title": "Budget used: requests",
         "note": "Requests to the vendor, by the time at which their run began.",
-        "frame": _requests,
+        "frame": _prepare_requests,
         "chart": _draw_requests,
     },
     {
         "name": "lag",
         "title": "Watermark lag",
         "note": "How far behind the polls of each hour were at most.",
-        "frame": _lag,
+        "frame": _prepare_lag,
         "chart": _draw_lag,
     },
     {
         "name": "opt_outs",
         "title": "Opt-out latency",
         "note": "From the request to the confirmation: 95 of 100 of the day's stayed within.",
-        "frame": _opt_outs,
+        "frame": _prepare_opt_outs,
         "chart": _draw_opt_outs,
     },
 )

@@ -4,9 +4,9 @@ import pandas as pd
 import streamlit as st
 
 from db.monitor import RUNS, Past, Rows, Standing
-from leadloop.monitor import given
-from leadloop.monitor.download import as_csv
-from leadloop.monitor.pictures import Picture, pictures
+from leadloop.monitor import data
+from leadloop.monitor.charts import ChartPanel, build_charts
+from leadloop.monitor.csv_download import show_csv_button
 
 #: The worst first.
 _HEALTH = {"critical": "✖ critical", "warning": "▲ warning", "ok": "● ok"}
@@ -23,7 +23,7 @@ def show_campaigns(campaigns: Rows) -> None:
     worst = list(_HEALTH).index
     rows = sorted(campaigns, key=lambda row: worst(row["health"]))
     frame = pd.DataFrame(rows)
-    _heading("Campaigns", "campaigns", frame)
+    _show_heading("Campaigns", "campaigns", frame)
     shown = frame.assign(
         name=frame["name"].fillna(""),
         health=frame["health"].map(_HEALTH),
@@ -32,20 +32,20 @@ def show_campaigns(campaigns: Rows) -> None:
     st.dataframe(shown, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
 
 
-def show_pictures(now: Standing, past: Past, *, as_tables: bool) -> None:
+def show_charts(status: Standing, history: Past, *, as_tables: bool) -> None:
     """Two in a row, and one where the screen is narrow."""
-    drawn = pictures(now, past)
+    drawn = build_charts(status, history)
     for pair in zip(drawn[::2], drawn[1::2], strict=True):
         for place, picture in zip(st.columns(2, gap="large"), pair, strict=True):
             with place:
-                _show_picture(picture, as_tables)
+                _show_chart(picture, as_tables)
 
 
-def _show_picture(picture: Picture, as_table: bool) -> None:
-    _heading(picture.title, picture.name, picture.frame)
+def _show_chart(picture: ChartPanel, as_table: bool) -> None:
+    _show_heading(picture.title, picture.name, picture.frame)
     st.caption(picture.note)
     if picture.chart is None:
-        st.info(picture.nothing, icon=":material/inbox:")
+        st.info(picture.empty_text, icon=":material/inbox:")
     elif as_table:
         st.dataframe(picture.frame, hide_index=True, column_config=_FIGURES)
     else:
@@ -57,15 +57,15 @@ def show_rejections(rejections: Rows) -> None:
     frame = pd.DataFrame(rejections)
     if frame.empty:
         return
-    _heading("Why leads are rejected", "rejections", frame)
+    _show_heading("Why leads are rejected", "rejections", frame)
     st.dataframe(frame, hide_index=True, column_config=_REJECTIONS)
 
 
 def show_runs(runs: Rows) -> None:
     """The runs of the period, linked to Prefect."""
-    links = [given.given().run_url(run["flow_run_id"]) for run in runs]
+    links = [data.get_config().build_run_url(run["flow_run_id"]) for run in runs]
     frame = pd.DataFrame(runs).assign(prefect=pd.Series(links, dtype=object))
-    _heading("Runs", "runs", frame)
+    _show_heading("Runs", "runs", frame)
     if frame.empty:
         st.info("No run in this period.", icon=":material/inbox:")
         return
@@ -77,11 +77,11 @@ def show_runs(runs: Rows) -> None:
     st.dataframe(frame, hide_index=True, column_config=_RUNS, column_order=shown)
 
 
-def _heading(title: str, name: str, frame: pd.DataFrame) -> None:
+def _show_heading(title: str, name: str, frame: pd.DataFrame) -> None:
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         st.subheader(title, anchor=False)
         if not frame.empty:
-            as_csv(name, title, frame)
+            show_csv_button(name, title, frame)
 
 
 _TIME = "DD MMM HH:mm"

@@ -6,10 +6,10 @@ from typing import Any
 import streamlit as st
 
 from db.monitor import Rows, Standing
-from leadloop.monitor.judged import count, duration, headline
-from leadloop.monitor.markdown import plain
+from leadloop.monitor.headline import choose_headline, format_count, format_duration
+from leadloop.monitor.markdown import escape_markdown
 
-_FIRST = 6
+_MAX_EXPANDED = 6
 _BOXES = {
     "critical": (st.error, ":material/error:"),
     "warning": (st.warning, ":material/warning:"),
@@ -20,24 +20,24 @@ _BOXES = {
 _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
 
 
-def show_headline(now: Standing, *, is_stale: bool) -> None:
+def show_headline(status: Standing, *, is_stale: bool) -> None:
     """In a word whether it is healthy."""
-    line = headline(now, is_stale=is_stale)
+    line = choose_headline(status, is_stale=is_stale)
     box, icon = _BOXES[line.level]
-    box(f"**{line.said}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
+    box(f"**{line.text}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
     if line.command:
         st.code(line.command, language=None, wrap_lines=True)
 
 
-def show_freshness(now: Standing, hidden: int) -> None:
+def show_freshness(status: Standing, hidden: int) -> None:
     """Of when it is, and how many problems other campaigns have than those that are shown."""
-    said = [f"As of {now.at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
-    if now.newest is not None:
-        age = duration((now.at - now.newest["started_at"]).total_seconds())
-        newest = f"{now.newest['flow']} of {now.newest['campaign_id']}"
-        said.append(f"Newest run: {plain(newest)}, {age} ago.")
+    said = [f"As of {status.at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
+    if status.newest is not None:
+        age = format_duration((status.at - status.newest["started_at"]).total_seconds())
+        newest = f"{status.newest['flow']} of {status.newest['campaign_id']}"
+        said.append(f"Newest run: {escape_markdown(newest)}, {age} ago.")
     if hidden:
-        said.append(f"**Not shown: {count(hidden, 'problem')} of other campaigns.**")
+        said.append(f"**Not shown: {format_count(hidden, 'problem')} of other campaigns.**")
     st.caption(" ".join(said))
 
 
@@ -46,9 +46,9 @@ def show_problems(problems: Rows) -> None:
     if not problems:
         return
     with st.container(border=True, gap="small"):
-        for problem in problems[:_FIRST]:
+        for problem in problems[:_MAX_EXPANDED]:
             _show_problem(problem)
-        if rest := problems[_FIRST:]:
+        if rest := problems[_MAX_EXPANDED:]:
             with st.expander(f"and {len(rest)} more"):
                 for problem in rest:
                     _show_problem(problem)
@@ -58,8 +58,8 @@ def _show_problem(problem: dict[str, Any]) -> None:
     icon, colour = _BADGES[problem["severity"]]
     left, right = st.columns([3, 2], vertical_alignment="center", gap="small")
     left.markdown(
-        f":{colour}-badge[{icon} {problem['severity']}] **{plain(problem['campaign_id'])}**:"
-        f" {plain(problem['said'])} :small[{_since(problem['since'])}]"
+        f":{colour}-badge[{icon} {problem['severity']}]"
+        f" **{escape_markdown(problem['campaign_id'])}**: {escape_markdown(problem['said'])} :small[{_since(problem['since'])}]"
     )
     right.code(problem["command"], language=None, wrap_lines=True)
 
@@ -68,9 +68,9 @@ def _since(moment: datetime | None) -> str:
     return f"since {moment.astimezone(UTC):%d %b %H:%M} UTC" if moment else ""
 
 
-def show_figures(now: Standing) -> None:
+def show_metrics(status: Standing) -> None:
     """What stands now, over the chosen campaigns."""
-    campaigns = now.campaigns
+    campaigns = status.campaigns
     with st.container(horizontal=True):
         for label, column in (
             ("New", "new"),
@@ -79,17 +79,17 @@ def show_figures(now: Standing) -> None:
             ("With outcome", "processed"),
             ("Rejected", "rejected"),
         ):
-            _figure(label, f"{sum(row[column] for row in campaigns):,}")
+            _show_metric(label, f"{sum(row[column] for row in campaigns):,}")
         waiting = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
-        oldest = _worst(campaigns, "disable_oldest_s")
-        _figure("Opt-outs waiting", f"{waiting:,}", oldest and f"oldest: {oldest}")
+        oldest = _longest_duration(campaigns, "disable_oldest_s")
+        _show_metric("Opt-outs waiting", f"{waiting:,}", oldest and f"oldest: {oldest}")
         # A campaign that is not enabled is polled by hand alone, and need not be up to date.
-        lag = _worst([row for row in campaigns if row["enabled"]], "watermark_lag_s")
-        _figure("Outcomes behind", lag or "no poll yet")
-        _figure("Budget in use", *_budget(now))
+        lag = _longest_duration([row for row in campaigns if row["enabled"]], "watermark_lag_s")
+        _show_metric("Outcomes behind", lag or "no poll yet")
+        _show_metric("Budget in use", *_format_budget(status))
 
 
-def _figure(label: str, value: str, more: str | None = None) -> None:
+def _show_metric(label: str, value: str, more: str | None = None) -> None:
     st.metric(
         label,
         value,
@@ -101,13 +101,13 @@ def _figure(label: str, value: str, more: str | None = None) -> None:
     )
 
 
-def _worst(campaigns: Rows, column: str) -> str | None:
+def _longest_duration(campaigns: Rows, column: str) -> str | None:
     seconds = [row[column] for row in campaigns if row[column] is not None]
-    return duration(max(seconds)) if seconds else None
+    return format_duration(max(seconds)) if seconds else None
 
 
-def _budget(now: Standing) -> tuple[str, str | None]:
+def _format_budget(status: Standing) -> tuple[str, str | None]:
     """The share of the business's requests that is used at this moment, of all campaigns."""
-    slots, taken, paused_s = (now.budget[name] for name in ("slots", "taken", "paused_s"))
-    paused = f"vendor asks for {duration(paused_s)}" if paused_s else None
+    slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
+    paused = f"vendor asks for {format_duration(paused_s)}" if paused_s else None
     return (f"{taken / slots:.0%}" if slots else "none yet"), paused

@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from db.database import Database
 from tests import books
-from tests.page import scenes
-from tests.page.conftest import PREFECT, fill
+from tests.monitor import seed_data
+from tests.monitor.conftest import PREFECT, fill
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
@@ -54,13 +54,13 @@ def look(browser: Browser) -> Iterator[Look]:
 @pytest.fixture(scope="module")
 def healthy(page_database: Database) -> None:
     """All is well."""
-    fill(page_database, scenes.healthy)
+    fill(page_database, seed_data.healthy)
 
 
 @pytest.fixture(scope="module")
 def stuck(page_database: Database) -> None:
     """Three problems."""
-    fill(page_database, scenes.stuck)
+    fill(page_database, seed_data.stuck)
 
 
 def sees(page: Page, *words: str) -> None:
@@ -209,7 +209,7 @@ def test_every_part_is_downloaded(look: Look, page_url: str, tmp_path: Path) -> 
 
 def test_nothing_runs(look: Look, page_url: str, page_database: Database) -> None:
     """No figure is wrong, and yet not all is well; a campaign given up makes none of them worse."""
-    fill(page_database, scenes.idle)
+    fill(page_database, seed_data.idle)
     page = look(page_url)
     sees(page, "Warning: 2 problems", "nothing has run for more than an hour", "leadloop doctor")
     expect(page.get_by_text("All is well")).to_have_count(0)
@@ -229,14 +229,14 @@ def test_it_follows_by_itself(look: Look, page_url: str, page_database: Database
     books.add_campaign(page_database)
     sees(page, "nothing has run yet", "leadloop sync", "No lead yet", "No run in this period")
     sees(page, "Nothing in this period")
-    fill(page_database, scenes.healthy)
+    fill(page_database, seed_data.healthy)
     sees(page, "All is well")
     expect(page.get_by_test_id("stException")).to_have_count(0)
 
 
 def test_loading_says_so(look: Look, page_url: str, page_database: Database) -> None:
     """Whoever waits for a slow picture sees what for, and meanwhile whether all is well."""
-    fill(page_database, scenes.healthy)
+    fill(page_database, seed_data.healthy)
     with page_database.begin() as connection:
         connection.execute(text("LOCK TABLE leadloop.outreach_attempts IN ACCESS EXCLUSIVE MODE"))
         # Not what others have just looked at: that is there at once.

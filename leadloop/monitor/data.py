@@ -8,14 +8,14 @@ from functools import cache
 from db import monitor
 from db.database import Database
 from db.monitor import Past, Standing
-from leadloop.monitor.looks import Looks
+from leadloop.monitor.throttled_cache import ThrottledCache
 
 #: For one look at how it stands, and one at what has been.
 _CONNECTIONS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class PageConfig:
     """Where to read, where runs are shown, and how often to look.
 
     Args:
@@ -30,44 +30,44 @@ class Given:
     prefect_url: str | None
     refresh_s: float
 
-    def run_url(self, flow_run_id: str | None) -> str | None:
+    def build_run_url(self, flow_run_id: str | None) -> str | None:
         """Where Prefect shows a run."""
         if self.prefect_url is None or flow_run_id is None:
             return None
         return f"{self.prefect_url}/runs/flow-run/{flow_run_id}"
 
 
-_given: list[Given] = []
+_configs: list[PageConfig] = []
 
 
-def give(given: Given) -> None:
+def set_config(config: PageConfig) -> None:
     """Hand it over, before the page is served."""
-    _given[:] = [given]
+    _configs[:] = [config]
 
 
-def given() -> Given:
+def get_config() -> PageConfig:
     """What was handed over."""
-    return _given[0]
+    return _configs[0]
 
 
-def standing() -> Standing:
+def load_status() -> Standing:
     """How every campaign stands; see `db.monitor.standing`."""
-    return _standing()
+    return _status_cache()
 
 
-def past(campaign_ids: Sequence[str], days: int | None) -> Past:
+def load_history(campaign_ids: Sequence[str], days: int | None) -> Past:
     """What has been in so many days, None: ever; see `db.monitor.past`."""
-    return _past(tuple(campaign_ids), days)
+    return _history_cache(tuple(campaign_ids), days)
 
 
-def _since(days: int) -> datetime:
+def _start_of_period(days: int) -> datetime:
     """Where a period begins: with a whole hour, or of several days with a whole one."""
     begins = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     return begins if days == 1 else begins.replace(hour=0)
 
 
-def _opened() -> Database:
-    return _database(given().database_url, given().database_setting)
+def _open_database() -> Database:
+    return _database(get_config().database_url, get_config().database_setting)
 
 
 @cache
@@ -75,15 +75,15 @@ def _database(url: str, setting: str) -> Database:
     return Database(url, connections=_CONNECTIONS, setting=setting)
 
 
-_standing = Looks(lambda: monitor.standing(_opened()))
-_past = Looks(
+_status_cache = ThrottledCache(lambda: monitor.standing(_open_database()))
+_history_cache = ThrottledCache(
     lambda campaign_ids, days: monitor.past(
-        _opened(), campaign_ids, None if days is None else _since(days)
+        _open_database(), campaign_ids, None if days is None else _start_of_period(days)
     )
 )
 
 
-def prefect_page(environment: dict[str, str]) -> str | None:
+def find_prefect_page(environment: dict[str, str]) -> str | None:
     """Where Prefect's own page is, by PREFECT_UI_URL, else by PREFECT_API_URL; None: nowhere."""
     page = environment.get("PREFECT_UI_URL", "").rstrip("/")
     api = environment.get("PREFECT_API_URL", "").rstrip("/")

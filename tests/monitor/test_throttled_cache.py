@@ -3,7 +3,7 @@
 import pytest
 
 from leadloop.core.errors import RunError
-from leadloop.monitor.looks import Looks
+from leadloop.monitor.throttled_cache import ThrottledCache
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which looks are kept."""
     clock = Clock()
-    monkeypatch.setattr("leadloop.monitor.looks.time", clock)
+    monkeypatch.setattr("leadloop.monitor.throttled_cache.time", clock)
     return clock
 
 
@@ -34,7 +34,7 @@ def test_a_twentieth_of_the_time_at_most(clock: Clock) -> None:
         clock.now += 3
         return len(began)
 
-    looks = Looks(look)
+    looks = ThrottledCache(look)
     for _ in range(130):
         assert [looks() for _ in range(100)] == [len(began)] * 100
         clock.now += 1
@@ -43,7 +43,7 @@ def test_a_twentieth_of_the_time_at_most(clock: Clock) -> None:
 
 def test_each_question_has_its_answer(clock: Clock) -> None:
     """Nobody gets the figures of another campaign."""
-    looks = Looks(lambda campaign: f"figures of {campaign}")
+    looks = ThrottledCache(lambda campaign: f"figures of {campaign}")
     for campaign in ("A", "B", "A"):
         assert looks(campaign) == f"figures of {campaign}"
 
@@ -59,7 +59,7 @@ def test_a_failure_is_told_to_all_and_tried_again_sooner(clock: Clock) -> None:
             raise RunError("no answer")
         return "all is well"
 
-    looks = Looks(look)
+    looks = ThrottledCache(look)
     for _ in range(2):
         for _ in range(3):
             with pytest.raises(RunError, match="no answer"):

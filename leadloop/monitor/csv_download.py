@@ -7,11 +7,11 @@ import streamlit as st
 _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def as_csv(name: str, title: str, frame: pd.DataFrame) -> None:
+def show_csv_button(name: str, title: str, frame: pd.DataFrame) -> None:
     """A button for `leadloop-<name>.csv`: plain figures, without the formats of the screen."""
     st.download_button(
         "CSV",
-        frame.map(harmless).to_csv(index=False),
+        frame.map(escape_formula).to_csv(index=False),
         f"leadloop-{name}.csv",
         "text/csv",
         key=f"csv-{name}",
@@ -22,7 +22,7 @@ def as_csv(name: str, title: str, frame: pd.DataFrame) -> None:
     )
 
 
-def harmless(cell: object) -> object:
+def escape_formula(cell: object) -> object:
     """It as a spreadsheet may have it: ids, names and the vendor's words are anybody's."""
     if isinstance(cell, str) and cell.startswith(_BEGINS_A_FORMULA):
         return f"'{cell}"

@@ -11,12 +11,12 @@ import streamlit as st
 
 from db.database import DatabaseError
 from db.monitor import NotReadable, Standing
-from leadloop.monitor import given
-from leadloop.monitor.download import as_csv
-from leadloop.monitor.health import show_figures, show_freshness, show_headline, show_problems
-from leadloop.monitor.judged import duration
-from leadloop.monitor.markdown import plain
-from leadloop.monitor.panels import show_campaigns, show_pictures, show_rejections, show_runs
+from leadloop.monitor import data
+from leadloop.monitor.csv_download import show_csv_button
+from leadloop.monitor.headline import format_duration
+from leadloop.monitor.markdown import escape_markdown
+from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
+from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _STYLE = """<style>
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chosen:
+class Filters:
     """What the viewer has chosen; campaigns: none is all of them; days: None is ever."""
 
     campaign_ids: tuple[str, ...]
@@ -41,64 +41,64 @@ class _Chosen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen(Generic[T]):
+class LoadedData(Generic[T]):
     """What a look saw; stale: it could not be renewed."""
 
-    what: T
+    value: T
     is_stale: bool
 
 
-def show() -> None:
+def show_page() -> None:
     """Draw the page, and again and again while somebody looks at it."""
     st.set_page_config(page_title="leadloop", page_icon=_ICON, layout="wide")
     st.html(_STYLE)
     st.title("leadloop", anchor=False)
-    st.fragment(_screen, run_every=given.given().refresh_s)()
+    st.fragment(_show_body, run_every=data.get_config().refresh_s)()
 
 
-def _screen() -> None:
+def _show_body() -> None:
     # Trouble has a place of its own, so that nothing moves when it comes or goes.
     trouble, health, filters = st.container(), st.container(), st.container()
     with trouble:
-        seen = _seen("standing", None, given.standing)
+        seen = _load_or_keep("standing", None, data.load_status)
     if seen is None:
         return
-    now = seen.what
+    now = seen.value
     # What is chosen is there once it is drawn, and decides what is shown above it.
     with filters:
-        chosen = _choose(now.campaign_ids) if now.campaign_ids else None
+        chosen = _show_filters(now.campaign_ids) if now.campaign_ids else None
     with health:
-        _show_health(now, chosen.campaign_ids if chosen else (), is_stale=seen.is_stale)
+        _show_overview(now, chosen.campaign_ids if chosen else (), is_stale=seen.is_stale)
     if chosen is not None:
-        _show_rest(now.of(chosen.campaign_ids), chosen)
+        _show_sections(now.of(chosen.campaign_ids), chosen)
 
 
-def _show_health(now: Standing, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
-    shown = now.of(campaign_ids)
+def _show_overview(status: Standing, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
+    shown = status.of(campaign_ids)
     show_headline(shown, is_stale=is_stale)
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        show_freshness(shown, len(now.problems) - len(shown.problems))
+        show_freshness(shown, len(status.problems) - len(shown.problems))
         if shown.problems:
-            as_csv("problems", "Problems", pd.DataFrame(shown.problems))
+            show_csv_button("problems", "Problems", pd.DataFrame(shown.problems))
     show_problems(shown.problems)
     if shown.campaigns:
-        show_figures(shown)
+        show_metrics(shown)
 
 
-def _show_rest(now: Standing, chosen: _Chosen) -> None:
-    show_campaigns(now.campaigns)
+def _show_sections(status: Standing, chosen: Filters) -> None:
+    show_campaigns(status.campaigns)
     asked = (chosen.campaign_ids, chosen.days)
     with st.container():
-        seen = _seen("past", asked, lambda: given.past(*asked))
+        seen = _load_or_keep("past", asked, lambda: data.load_history(*asked))
     if seen is None:
         return
-    past = seen.what
-    show_pictures(now, past, as_tables=chosen.as_tables)
+    past = seen.value
+    show_charts(status, past, as_tables=chosen.as_tables)
     show_rejections(past["rejections"])
     show_runs(past["runs"])
 
 
-def _choose(campaign_ids: Sequence[str]) -> _Chosen:
+def _show_filters(campaign_ids: Sequence[str]) -> Filters:
     """Let the viewer choose; the page's address holds it, for whoever it is sent to."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
@@ -119,10 +119,10 @@ def _choose(campaign_ids: Sequence[str]) -> _Chosen:
         )
         as_tables = st.toggle("Figures as tables", key="tables", bind="query-params")
     days = _PERIODS[period or _DEFAULT_PERIOD]
-    return _Chosen(campaign_ids=tuple(chosen), days=days, as_tables=as_tables)
+    return Filters(campaign_ids=tuple(chosen), days=days, as_tables=as_tables)
 
 
-def _seen(what: str, asked: object, look: Callable[[], T]) -> _Seen[T] | None:
+def _load_or_keep(what: str, asked: object, look: Callable[[], T]) -> LoadedData[T] | None:
     """What a look sees; where it fails, which is then shown, what the last one saw, or None."""
     asked_before, kept = st.session_state.get(what, (None, None))
     if asked_before != (asked,):
@@ -132,17 +132,17 @@ def _seen(what: str, asked: object, look: Callable[[], T]) -> _Seen[T] | None:
         with st.spinner("Loading: reading the books …") if kept is None else nullcontext():
             seen = look()
     except NotReadable as error:
-        _trouble("The database is not ready for this page", str(error))
+        _show_error("The database is not ready for this page", str(error))
     except DatabaseError as error:
         away = "unreachable" if error.disconnected else "no help"
-        _trouble(f"The database is {away}", str(error))
+        _show_error(f"The database is {away}", str(error))
     else:
-        kept = _Seen(what=seen, is_stale=False)
+        kept = LoadedData(value=seen, is_stale=False)
         st.session_state[what] = ((asked,), kept)
         return kept
     return None if kept is None else replace(kept, is_stale=True)
 
 
-def _trouble(said: str, why: str) -> None:
-    st.error(f"**{said}**: {plain(why)}", icon=":material/cloud_off:")
-    st.caption(f"The page looks again every {duration(given.given().refresh_s)}.")
+def _show_error(said: str, why: str) -> None:
+    st.error(f"**{said}**: {escape_markdown(why)}", icon=":material/cloud_off:")
+    st.caption(f"The page looks again every {format_duration(data.get_config().refresh_s)}.")

@@ -13,35 +13,37 @@ class Headline:
     """How it stands, in a word or two, and what to do where that is not said elsewhere."""
 
     level: Level
-    said: str
+    text: str
     advice: str | None = None
     command: str | None = None
 
 
-def headline(now: Standing, *, is_stale: bool) -> Headline:
+def choose_headline(status: Standing, *, is_stale: bool) -> Headline:
     """The worst of what there is to say; of what could not be renewed, that."""
-    problems = now.problems
+    problems = status.problems
     if is_stale:
         return Headline(
             level="stale",
-            said="Stale",
+            text="Stale",
             advice="what you see could not be renewed; “As of” is the time of it.",
         )
     if any(problem["severity"] == "critical" for problem in problems):
-        return Headline(level="critical", said=f"Critical: {count(len(problems), 'problem')}")
+        return Headline(
+            level="critical", text=f"Critical: {format_count(len(problems), 'problem')}"
+        )
     if problems:
-        return Headline(level="warning", said=f"Warning: {count(len(problems), 'problem')}")
-    if not now.campaign_ids:
+        return Headline(level="warning", text=f"Warning: {format_count(len(problems), 'problem')}")
+    if not status.campaign_ids:
         return Headline(
             level="empty",
-            said="No campaign yet",
+            text="No campaign yet",
             advice="Nothing to show before the first leads are loaded.",
             command="leadloop load FILE.csv --campaign C",
         )
-    return Headline(level="ok", said="All is well")
+    return Headline(level="ok", text="All is well")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """As a person says it, in one unit: 45 s, 12 min, 3 h, 4 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -52,6 +54,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def count(number: int, thing: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """As a person says it: 1 problem, 2 problems."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

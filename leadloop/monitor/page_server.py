@@ -13,9 +13,9 @@ from streamlit.starlette import App
 from streamlit.web import bootstrap
 
 from leadloop.monitor.colours import DARK, LIGHT
-from leadloop.monitor.given import Given, give
+from leadloop.monitor.data import PageConfig, set_config
 
-_SCRIPT = Path(__file__).with_name("page.py")
+_SCRIPT = Path(__file__).with_name("streamlit_app.py")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OPTIONS = {
     "browser.gatherUsageStats": False,
@@ -38,7 +38,7 @@ _OPTIONS = {
 }
 
 
-class _Server(uvicorn.Server):
+class _PageServer(uvicorn.Server):
     """A server that says when it is ready, and for which a stop is no failure."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
@@ -63,11 +63,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(given: Given, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then return.
 
     Args:
-        given: what the page is about.
+        config: what the page is about.
         host: the address to listen on.
         port: the port to listen on; 0: any free one.
         on_ready: told the page's address once it is answered.
@@ -75,13 +75,13 @@ def serve(given: Given, host: str, port: int, on_ready: Callable[[str], None]) -
     Raises:
         OSError: the address cannot be listened on.
     """
-    with _listener(host, port) as listener:
-        give(given)
+    with _open_listener(host, port) as listener:
+        set_config(config)
         # .streamlit/ of the working directory or the home could set any option, and its secrets are
         # put into the environment, where Postgres's client looks for a host.
         streamlit_config.get_config_files = _find_no_files
         bootstrap.load_config_options({**_OPTIONS, "server.port": listener.getsockname()[1]})
-        config = uvicorn.Config(
+        server_config = uvicorn.Config(
             App(_SCRIPT),
             log_config=None,
             log_level="error",
@@ -89,7 +89,8 @@ def serve(given: Given, host: str, port: int, on_ready: Callable[[str], None]) -
             # Browsers hold a connection open for as long as they show the page.
             timeout_graceful_shutdown=1,
         )
-        _Server(config, lambda: on_ready(_url(listener))).run(sockets=[listener])
+        server = _PageServer(server_config, lambda: on_ready(_format_url(listener)))
+        server.run(sockets=[listener])
 
 
 def _find_no_files(file_name: str) -> list[str]:
@@ -97,11 +98,11 @@ def _find_no_files(file_name: str) -> list[str]:
     return []
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _open_listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family)
 
 
-def _url(listener: socket.socket) -> str:
+def _format_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -12,42 +12,42 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: What was seen holds for so many times as long as the look took: a twentieth of the time is work.
-_HOLDS_FOR = 19
-_MOST_KEPT = 50
+_TTL_FACTOR = 19
+_MAX_ENTRIES = 50
 
 
-class Looks(Generic[P, T]):
+class ThrottledCache(Generic[P, T]):
     """One look after the other; whoever asks the same before it is time gets what was seen.
 
     A failure holds for as long as it took, so that a database in trouble has as much time for
     itself.
     """
 
-    def __init__(self, look: Callable[P, T]) -> None:
-        self._look = look
-        self._kept: dict[Hashable, tuple[float, Callable[[], T]]] = {}
+    def __init__(self, load: Callable[P, T]) -> None:
+        self._load = load
+        self._entries: dict[Hashable, tuple[float, Callable[[], T]]] = {}
         self._lock = Lock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """What the look returns, or raises."""
         asked = (args, tuple(kwargs.items()))
         with self._lock:
-            until, tell = self._kept.pop(asked, (0.0, None))
+            until, tell = self._entries.pop(asked, (0.0, None))
             if tell is None or time.monotonic() >= until:
-                until, tell = self._renew(*args, **kwargs)
+                until, tell = self._refresh(*args, **kwargs)
             # The one that was asked for last is the last one to go.
-            self._kept[asked] = until, tell
-            if len(self._kept) > _MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._entries[asked] = until, tell
+            if len(self._entries) > _MAX_ENTRIES:
+                del self._entries[next(iter(self._entries))]
         return tell()
 
-    def _renew(self, *args: P.args, **kwargs: P.kwargs) -> tuple[float, Callable[[], T]]:
+    def _refresh(self, *args: P.args, **kwargs: P.kwargs) -> tuple[float, Callable[[], T]]:
         began = time.monotonic()
         try:
-            seen = self._look(*args, **kwargs)
+            seen = self._load(*args, **kwargs)
         except LeadloopError as error:
             return _until(began, 1), partial(_fail, error)
-        return _until(began, _HOLDS_FOR), lambda: seen
+        return _until(began, _TTL_FACTOR), lambda: seen
 
 
 def _until(began: float, times: int) -> float:
