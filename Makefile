@@ -63,7 +63,7 @@ docs: $(VENV)/installed
 	@$(BIN)/python docs/generate.py
 
 screenshots: $(VENV)/installed-dev
-	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/monitor -k stuck
+	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/monitor -k problems_with
 
 # A virtual environment stops working when its folder is moved or its Python removed: then it is made
 # anew, and what was installed in it no longer counts.

@@ -1,48 +1,45 @@
-"""The pictures: each a question, the figures that answer it, and a chart of them."""
+"""The charts of the page: each a frame of figures and an Altair chart of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import altair as alt
 import pandas as pd
 
 from db.monitor import Past, Rows, Standing
+from leadloop.monitor.chart_frames import (
+    STAGES,
+    build_attempts_frame,
+    build_funnel_frame,
+    build_lag_frame,
+    build_opt_outs_frame,
+    build_outcomes_frame,
+    build_requests_frame,
+)
 from leadloop.monitor.colours import ACCENT, GREY, SERIES
 
 AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 _HEIGHT = 250
-# A legend takes its room from the chart.
+#: A legend takes its space from the chart, so a chart with one is taller.
 _LEGEND_HEIGHT = 70
-#: More lines or colours than this nobody tells apart.
-_MAX_SERIES = 6
-_MAX_HOURLY_DAYS = 2
+#: The thresholds of the view `problems`.
 _MAX_LAG_MIN = 60
 _MAX_OPT_OUT_MIN = 15
-
-_STAGES = {
-    "new": "New",
-    "sending": "Sending",
-    "in_doubt": "In doubt",
-    "created": "Created",
-    "processed": "With outcome",
-    "rejected": "Rejected",
-    "cancelled": "Cancelled",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChartPanel:
-    """One of them; `chart` is None where there is nothing to draw.
+    """A chart with its figures and texts.
 
     Args:
-        name: for its CSV file.
-        title: what it is about.
+        name: the part of the CSV file's name.
+        title: its heading.
         note: how to read it.
         frame: the figures.
-        chart: a chart of them.
-        nothing: what to say where there is none.
+        chart: a chart of the figures; None if there are none.
+        empty_text: the text to show if there are none.
     """
 
     name: str
@@ -53,150 +50,65 @@ class ChartPanel:
     empty_text: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChartSpec:
+    """The fixed part of a panel, and the functions that make its frame and its chart."""
+
+    name: str
+    title: str
+    note: str
+    build_frame: Callable[[Rows], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], AltairChart]
+    empty_text: str = "Nothing in this period."
+
+
 def build_charts(status: Standing, history: Past) -> list[ChartPanel]:
-    """All of them, in the order in which they are shown."""
+    """Return all chart panels, in the order of the page."""
     rows = {**history, "funnel": status.campaigns}
-    return [_picture(rows[about["name"]], **about) for about in _ABOUT]
-
-
-def _picture(
-    rows: Rows,
-    name: str,
-    title: str,
-    note: str,
-    frame: Callable[[Rows], pd.DataFrame],
-    chart: Callable[[pd.DataFrame], AltairChart],
-    nothing: str = "Nothing in this period.",
-) -> ChartPanel:
-    figures = frame(rows)
-    drawn = None if figures.empty else chart(figures)
-    return ChartPanel(
-        name=name, title=title, note=note, frame=figures, chart=drawn, empty_text=nothing
-    )
-
-
-# Figures
-
-
-def _prepare_funnel(campaigns: Rows) -> pd.DataFrame:
-    leads = {stage: sum(row[stage] for row in campaigns) for stage in _STAGES}
-    total = sum(leads.values()) - leads["processed"]
-    if not total:
-        return pd.DataFrame()
-    return pd.DataFrame(
-        {
-            "stage": _STAGES[stage],
-            "leads": amount,
-            "share": amount / total,
-        }
-        for stage, amount in leads.items()
-    )
-
-
-def _prepare_outcomes(rows: Rows) -> pd.DataFrame:
-    if not rows:
-        return pd.DataFrame()
-    frame = pd.DataFrame(rows)
-    frame["outcome"] = _group_smallest(frame, "outcome", "leads")
-    frame["hour"] = _floor_to_days(frame["hour"])
-    return frame.groupby(["hour", "outcome"])[["leads", "cost"]].sum().reset_index()
-
-
-def _prepare_attempts(rows: Rows) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    frame["day"] = frame["day"].astype(str)
-    # Emails and the like do not connect; where nobody was called there is no rate.
-    frame["connect_rate"] = frame["connected"] / frame["calls"].where(frame["calls"] > 0)
-    return frame
-
-
-def _prepare_requests(rows: Rows) -> pd.DataFrame:
-    frame = pd.DataFrame(row for row in rows if row["requests"])
-    if frame.empty:
-        return frame
-    frame["hour"] = _floor_to_days(frame["hour"])
-    return frame.groupby(["hour", "flow"])[["requests"]].sum().reset_index()
-
-
-def _prepare_lag(rows: Rows) -> pd.DataFrame:
-    frame = pd.DataFrame(row for row in rows if row["lag_s"] is not None)
-    return frame if frame.empty else _to_minutes(frame, "hour", "lag_s", "lag_min")
-
-
-def _prepare_opt_outs(rows: Rows) -> pd.DataFrame:
-    frame = pd.DataFrame(row for row in rows if row["p95_s"] is not None)
-    if frame.empty:
-        return frame
-    frame["day"] = pd.to_datetime(frame["day"])
-    return _to_minutes(frame, "day", "p95_s", "p95_min")
-
-
-def _to_minutes(frame: pd.DataFrame, when: str, seconds: str, minutes: str) -> pd.DataFrame:
-    """A line a campaign in minutes; of many campaigns, the slowest alone."""
-    frame[minutes] = frame[seconds].astype(float) / 60
-    if frame["campaign_id"].nunique() <= _MAX_SERIES:
-        return frame[[when, "campaign_id", minutes]]
-    slowest = frame.groupby(when)[[minutes]].max().reset_index()
-    slowest["campaign_id"] = "the slowest campaign"
-    return slowest
-
-
-def _floor_to_days(hours: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Hours, or days where there are many."""
-    hours = pd.to_datetime(hours)
-    wide = (hours.max() - hours.min()).days >= _MAX_HOURLY_DAYS
-    return hours.dt.floor("D") if wide else hours
-
-
-def _group_smallest(frame: pd.DataFrame, column: str, amount: str) -> "pd.Series[Any]":
-    """The greatest by their names, the rest as one."""
-    totals = frame.groupby(column)[amount].sum().sort_values(ascending=False)
-    return frame[column].where(frame[column].isin(totals.index[:_MAX_SERIES]), "(others)")
-
-
-# Charts
+    panels = []
+    for spec in _SPECS:
+        frame = spec.build_frame(rows[spec.name])
+        panels.append(
+            ChartPanel(
+                name=spec.name,
+                title=spec.title,
+                note=spec.note,
+                frame=frame,
+                chart=None if frame.empty else spec.draw(frame),
+                empty_text=spec.empty_text,
+            )
+        )
+    return panels
 
 
 def _draw_funnel(frame: pd.DataFrame) -> AltairChart:
     pairs = zip(frame["leads"], frame["share"], strict=True)
     labels = [f"{leads:,}  ({share:.0%})" for leads, share in pairs]
     bars = alt.Chart(frame.assign(label=labels)).encode(
-        y=alt.Y("stage:N", sort=list(_STAGES.values()), title=None),
+        y=alt.Y("stage:N", sort=list(STAGES.values()), title=None),
         tooltip=[
             "stage:N",
             alt.Tooltip("leads:Q", format=","),
             alt.Tooltip("share:Q", format=".1%"),
         ],
     )
-    # The longest bar leaves room for its label.
-    room = alt.X(
-        "leads:Q", axis=None, scale=alt.Scale(domain=[0, int(frame["leads"].max()) * 1.45])
-    )
+    # The longest bar leaves space for its label.
+    x = alt.X("leads:Q", axis=None, scale=alt.Scale(domain=[0, int(frame["leads"].max()) * 1.45]))
     return alt.layer(
-        bars.mark_bar(color=ACCENT, cornerRadiusEnd=3).encode(x=room),
+        bars.mark_bar(color=ACCENT, cornerRadiusEnd=3).encode(x=x),
         bars.mark_text(align="left", dx=6, color=GREY, fontWeight="bold").encode(
-            x=room, text="label:N"
+            x=x, text="label:N"
         ),
     ).properties(height=_HEIGHT)
 
 
-def _draw_outcomes(frame: pd.DataFrame) -> AltairChart:
-    return _draw_stacked_bars(frame, "outcome", "leads", "leads")
-
-
-def _draw_requests(frame: pd.DataFrame) -> AltairChart:
-    return _draw_stacked_bars(frame, "flow", "requests", "requests")
-
-
-def _draw_stacked_bars(frame: pd.DataFrame, part: str, amount: str, title: str) -> AltairChart:
+def _draw_stacked_bars(frame: pd.DataFrame, *, part: str, amount: str) -> AltairChart:
     order = list(frame.groupby(part)[amount].sum().sort_values(ascending=False).index)
     by_day = bool((frame["hour"] == frame["hour"].dt.floor("D")).all())
     unit = "yearmonthdate" if by_day else "yearmonthdatehours"
     chart: alt.Chart = (
         alt.Chart(frame)
-        # The gap shows where a part ends to those who see no difference in colour.
+        # The outline separates the parts for viewers who cannot tell the colours apart.
         .mark_bar(stroke="#808890", strokeWidth=0.6)
         .encode(
             x=alt.X(
@@ -204,7 +116,7 @@ def _draw_stacked_bars(frame: pd.DataFrame, part: str, amount: str, title: str) 
                 title="UTC",
                 axis=alt.Axis(format="%d %b" if by_day else "%H:%M", labelOverlap=True),
             ),
-            y=alt.Y(f"{amount}:Q", title=title),
+            y=alt.Y(f"{amount}:Q", title=amount),
             color=_colour_by(part, order),
             order=alt.Order("rank:Q"),
             tooltip=[
@@ -246,37 +158,29 @@ def _draw_attempts(frame: pd.DataFrame) -> AltairChart:
     return chart
 
 
-def _draw_lag(frame: pd.DataFrame) -> AltairChart:
-    return _draw_lines(frame, "hour", "lag_min", _MAX_LAG_MIN, "%d %b %H:%M")
-
-
-def _draw_opt_outs(frame: pd.DataFrame) -> AltairChart:
-    return _draw_lines(frame, "day", "p95_min", _MAX_OPT_OUT_MIN, "%d %b")
-
-
 def _draw_lines(
-    frame: pd.DataFrame, when: str, minutes: str, allowed: int, time: str
+    frame: pd.DataFrame, *, when: str, minutes: str, limit_min: int, time_format: str
 ) -> AltairChart:
     order = sorted(frame["campaign_id"].unique())
     lines = alt.Chart(frame).encode(
-        x=alt.X(f"{when}:T", title="UTC", axis=alt.Axis(format=time, labelOverlap=True)),
+        x=alt.X(f"{when}:T", title="UTC", axis=alt.Axis(format=time_format, labelOverlap=True)),
         y=alt.Y(f"{minutes}:Q", title="minutes", scale=alt.Scale(domainMin=0)),
         color=_colour_by("campaign_id", order),
         shape=alt.Shape("campaign_id:N", scale=alt.Scale(domain=order), legend=None),
         tooltip=[
-            alt.Tooltip(f"{when}:T", format=time),
+            alt.Tooltip(f"{when}:T", format=time_format),
             "campaign_id:N",
             alt.Tooltip(f"{minutes}:Q", format=".1f"),
         ],
     )
-    said = f"a problem above {allowed} min"
-    limit = alt.Chart(pd.DataFrame({"allowed": [allowed], "said": [said]}))
+    label = f"a problem above {limit_min} min"
+    limit = alt.Chart(pd.DataFrame({"limit_min": [limit_min], "label": [label]}))
     return alt.layer(
         lines.mark_line(),
         lines.mark_point(filled=True, size=50, opacity=1),
-        limit.mark_rule(strokeDash=[5, 4], color=GREY).encode(y="allowed:Q"),
+        limit.mark_rule(strokeDash=[5, 4], color=GREY).encode(y="limit_min:Q"),
         limit.mark_text(align="left", dy=-7, dx=4, color=GREY).encode(
-            y="allowed:Q", x=alt.value(0), text="said:N"
+            y="limit_min:Q", x=alt.value(0), text="label:N"
         ),
     ).properties(height=_HEIGHT + _LEGEND_HEIGHT)
 
@@ -289,48 +193,60 @@ def _colour_by(column: str, order: list[str]) -> alt.Color:
     )
 
 
-_ABOUT: tuple[Mapping[str, Any], ...] = (
-    {
-        "name": "funnel",
-        "title": "Where the leads are",
-        "note": "Now, whatever the period. A lead with an outcome is also counted as created.",
-        "frame": _prepare_funnel,
-        "chart": _draw_funnel,
-        "nothing": "No lead yet.",
-    },
-    {
-        "name": "outcomes",
-        "title": "Outcomes over time",
-        "note": "By the time at which the vendor processed the lead.",
-        "frame": _prepare_outcomes,
-        "chart": _draw_outcomes,
-    },
-    {
-        "name": "attempts",
-        "title": "Attempts by day and hour",
-        "note": "Calls, emails, SMS and IVR together.",
-        "frame": _prepare_attempts,
-        "chart": _draw_attempts,
-    },
-    {
-        "name": "requests",
-        "title": "Budget used: requests",
-        "note": "Requests to the vendor, by the time at which their run began.",
-        "frame": _prepare_requests,
-        "chart": _draw_requests,
-    },
-    {
-        "name": "lag",
-        "title": "Watermark lag",
-        "note": "How far behind the polls of each hour were at most.",
-        "frame": _prepare_lag,
-        "chart": _draw_lag,
-    },
-    {
-        "name": "opt_outs",
-        "title": "Opt-out latency",
-        "note": "From the request to the confirmation: 95 of 100 of the day's stayed within.",
-        "frame": _prepare_opt_outs,
-        "chart": _draw_opt_outs,
-    },
+_SPECS = (
+    ChartSpec(
+        name="funnel",
+        title="Lead funnel",
+        note="Now, independent of the period. A lead with an outcome is also counted as created.",
+        build_frame=build_funnel_frame,
+        draw=_draw_funnel,
+        empty_text="No lead yet.",
+    ),
+    ChartSpec(
+        name="outcomes",
+        title="Outcomes over time",
+        note="By the time at which the vendor processed the lead.",
+        build_frame=build_outcomes_frame,
+        draw=partial(_draw_stacked_bars, part="outcome", amount="leads"),
+    ),
+    ChartSpec(
+        name="attempts",
+        title="Attempts by day and hour",
+        note="Calls, emails, SMS and IVR together.",
+        build_frame=build_attempts_frame,
+        draw=_draw_attempts,
+    ),
+    ChartSpec(
+        name="requests",
+        title="API requests",
+        note="Requests that count against the rate limit, by the start time of their run.",
+        build_frame=build_requests_frame,
+        draw=partial(_draw_stacked_bars, part="flow", amount="requests"),
+    ),
+    ChartSpec(
+        name="lag",
+        title="Watermark lag",
+        note="The largest lag of the polls in each hour.",
+        build_frame=build_lag_frame,
+        draw=partial(
+            _draw_lines,
+            when="hour",
+            minutes="lag_min",
+            limit_min=_MAX_LAG_MIN,
+            time_format="%d %b %H:%M",
+        ),
+    ),
+    ChartSpec(
+        name="opt_outs",
+        title="Opt-out latency",
+        note="The 95th percentile of each day, from the request to the confirmation.",
+        build_frame=build_opt_outs_frame,
+        draw=partial(
+            _draw_lines,
+            when="day",
+            minutes="p95_min",
+            limit_min=_MAX_OPT_OUT_MIN,
+            time_format="%d %b",
+        ),
+    ),
 )

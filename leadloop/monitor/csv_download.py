@@ -1,21 +1,21 @@
-"""Figures to take away: every part of the page as CSV."""
+"""CSV downloads of the page's sections, safe to open in a spreadsheet."""
 
 import pandas as pd
 import streamlit as st
 
-# By these a spreadsheet takes a cell for a formula, and would carry it out.
-_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet executes a cell that begins with one of these as a formula (CSV injection).
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
 def show_csv_button(name: str, title: str, frame: pd.DataFrame) -> None:
-    """A button for `leadloop-<name>.csv`: plain figures, without the formats of the screen."""
+    """Show a button that downloads `leadloop-<name>.csv`, with values unformatted."""
     st.download_button(
         "CSV",
         frame.map(escape_formula).to_csv(index=False),
         f"leadloop-{name}.csv",
         "text/csv",
         key=f"csv-{name}",
-        help=f"Download the figures of “{title}”",
+        help=f"Download “{title}” as CSV",
         icon=":material/download:",
         type="tertiary",
         on_click="ignore",
@@ -23,7 +23,10 @@ def show_csv_button(name: str, title: str, frame: pd.DataFrame) -> None:
 
 
 def escape_formula(cell: object) -> object:
-    """It as a spreadsheet may have it: ids, names and the vendor's words are anybody's."""
-    if isinstance(cell, str) and cell.startswith(_BEGINS_A_FORMULA):
+    """Prefix a text that a spreadsheet would execute with an apostrophe; return others unchanged.
+
+    Ids, names and the vendor's messages are untrusted input.
+    """
+    if isinstance(cell, str) and cell.startswith(_FORMULA_PREFIXES):
         return f"'{cell}"
     return cell

@@ -1,4 +1,7 @@
-"""What the page is given when it is served; Streamlit runs its script in the same process."""
+"""The page's configuration and its cached reads of the database.
+
+Streamlit runs the page's script in the process of the server, so both share this module's state.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +13,19 @@ from db.database import Database
 from db.monitor import Past, Standing
 from leadloop.monitor.throttled_cache import ThrottledCache
 
-#: For one look at how it stands, and one at what has been.
+#: One for the status, one for the history: each cache loads one entry at a time.
 _CONNECTIONS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageConfig:
-    """Where to read, where runs are shown, and how often to look.
+    """The database to read, the Prefect UI to link to, and the refresh interval.
 
     Args:
         database_url: a login that may act as `leadloop_reader`.
-        database_setting: the variable that the URL comes from, for messages.
-        prefect_url: Prefect's page; None: runs have no link.
-        refresh_s: seconds between two looks.
+        database_setting: the variable that holds the URL, for error messages.
+        prefect_url: Prefect's UI; None: runs have no link.
+        refresh_s: seconds between two refreshes.
     """
 
     database_url: str
@@ -31,7 +34,7 @@ class PageConfig:
     refresh_s: float
 
     def build_run_url(self, flow_run_id: str | None) -> str | None:
-        """Where Prefect shows a run."""
+        """Return the URL of a flow run in Prefect's UI, or None if there is no UI or no id."""
         if self.prefect_url is None or flow_run_id is None:
             return None
         return f"{self.prefect_url}/runs/flow-run/{flow_run_id}"
@@ -41,50 +44,56 @@ _configs: list[PageConfig] = []
 
 
 def set_config(config: PageConfig) -> None:
-    """Hand it over, before the page is served."""
+    """Set the configuration, before the page is served."""
     _configs[:] = [config]
 
 
 def get_config() -> PageConfig:
-    """What was handed over."""
+    """Return the configuration that `set_config` has set."""
     return _configs[0]
 
 
 def load_status() -> Standing:
-    """How every campaign stands; see `db.monitor.standing`."""
+    """Return a snapshot of every campaign, fresh or cached; see `db.monitor`."""
     return _status_cache()
 
 
 def load_history(campaign_ids: Sequence[str], days: int | None) -> Past:
-    """What has been in so many days, None: ever; see `db.monitor.past`."""
+    """Return the history of some campaigns over a number of days, fresh or cached.
+
+    Args:
+        campaign_ids: which campaigns; none: all.
+        days: the length of the period; None: everything.
+    """
     return _history_cache(tuple(campaign_ids), days)
 
 
 def _start_of_period(days: int) -> datetime:
-    """Where a period begins: with a whole hour, or of several days with a whole one."""
-    begins = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
-    return begins if days == 1 else begins.replace(hour=0)
-
-
-def _open_database() -> Database:
-    return _database(get_config().database_url, get_config().database_setting)
+    """Return the start of the period: a full hour for one day, midnight (UTC) for several."""
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
+    return start if days == 1 else start.replace(hour=0)
 
 
 @cache
-def _database(url: str, setting: str) -> Database:
-    return Database(url, connections=_CONNECTIONS, setting=setting)
+def _open_database(config: PageConfig) -> Database:
+    return Database(config.database_url, connections=_CONNECTIONS, setting=config.database_setting)
 
 
-_status_cache = ThrottledCache(lambda: monitor.standing(_open_database()))
+_status_cache = ThrottledCache(lambda: monitor.standing(_open_database(get_config())))
 _history_cache = ThrottledCache(
     lambda campaign_ids, days: monitor.past(
-        _open_database(), campaign_ids, None if days is None else _start_of_period(days)
+        _open_database(get_config()),
+        campaign_ids,
+        None if days is None else _start_of_period(days),
     )
 )
 
 
 def find_prefect_page(environment: dict[str, str]) -> str | None:
-    """Where Prefect's own page is, by PREFECT_UI_URL, else by PREFECT_API_URL; None: nowhere."""
+    """Return the URL of Prefect's UI, or None if the environment names none.
+
+    PREFECT_UI_URL takes precedence over a PREFECT_API_URL that ends in `/api`.
+    """
     page = environment.get("PREFECT_UI_URL", "").rstrip("/")
     api = environment.get("PREFECT_API_URL", "").rstrip("/")
     found = page or (api.removesuffix("/api") if api.endswith("/api") else "")

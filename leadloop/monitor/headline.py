@@ -1,4 +1,4 @@
-"""The page's first line: is it healthy. Decided from what was seen, and from nothing else."""
+"""The page's first line, decided from a status snapshot; durations and counts as text."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Level = Literal["critical", "warning", "stale", "ok", "empty"]
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """How it stands, in a word or two, and what to do where that is not said elsewhere."""
+    """The overall state in a word or two; advice and command where no other section has them."""
 
     level: Level
     text: str
@@ -19,32 +19,31 @@ class Headline:
 
 
 def choose_headline(status: Standing, *, is_stale: bool) -> Headline:
-    """The worst of what there is to say; of what could not be renewed, that."""
+    """Return the most severe state; staleness takes precedence over any problem."""
     problems = status.problems
     if is_stale:
         return Headline(
             level="stale",
             text="Stale",
-            advice="what you see could not be renewed; “As of” is the time of it.",
+            advice="the refresh failed; the data below dates from the time after “As of”.",
         )
+    total = format_count(len(problems), "problem")
     if any(problem["severity"] == "critical" for problem in problems):
-        return Headline(
-            level="critical", text=f"Critical: {format_count(len(problems), 'problem')}"
-        )
+        return Headline(level="critical", text=f"Critical: {total}")
     if problems:
-        return Headline(level="warning", text=f"Warning: {format_count(len(problems), 'problem')}")
+        return Headline(level="warning", text=f"Warning: {total}")
     if not status.campaign_ids:
         return Headline(
             level="empty",
             text="No campaign yet",
-            advice="Nothing to show before the first leads are loaded.",
+            advice="Load the first leads:",
             command="leadloop load FILE.csv --campaign C",
         )
     return Headline(level="ok", text="All is well")
 
 
 def format_duration(seconds: float) -> str:
-    """As a person says it, in one unit: 45 s, 12 min, 3 h, 4 days."""
+    """Format a duration in its largest suitable unit: 45 s, 12 min, 3 h, 4 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -55,5 +54,5 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """As a person says it: 1 problem, 2 problems."""
+    """Format a count with its noun in singular or plural: 1 problem, 2 problems."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""The screen: is it healthy, what is stuck and what to do about it; then the pictures."""
+"""The layout of the page: errors, overview, filters and sections, refreshed in place."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,6 +11,7 @@ import streamlit as st
 
 from db.database import DatabaseError
 from db.monitor import NotReadable, Standing
+from leadloop.core.errors import LeadloopError
 from leadloop.monitor import data
 from leadloop.monitor.csv_download import show_csv_button
 from leadloop.monitor.headline import format_duration
@@ -20,11 +21,11 @@ from leadloop.monitor.sections import show_campaigns, show_charts, show_rejectio
 
 T = TypeVar("T")
 
-# In the page itself: Streamlit fetches its own icons from elsewhere.
+# Inlined: Streamlit would fetch an icon of its own from another host.
 _ICON = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
 _PERIODS = {"24 hours": 1, "7 days": 7, "30 days": 30, "all": None}
 _DEFAULT_PERIOD = "7 days"
-# Streamlit leaves a strip free for its menu; there is room for the title beside that.
+# Streamlit reserves a strip for its menu; the title fits beside the menu.
 _STYLE = """<style>
     .stMainBlockContainer { padding-top: 0.6rem }
     .stAppHeader { background: none }
@@ -33,7 +34,7 @@ _STYLE = """<style>
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What the viewer has chosen; campaigns: none is all of them; days: None is ever."""
+    """The viewer's selection; an empty `campaign_ids` selects all, `days` None everything."""
 
     campaign_ids: tuple[str, ...]
     days: int | None
@@ -42,14 +43,14 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedData(Generic[T]):
-    """What a look saw; stale: it could not be renewed."""
+    """A value from the database; stale if the latest refresh failed."""
 
     value: T
     is_stale: bool
 
 
 def show_page() -> None:
-    """Draw the page, and again and again while somebody looks at it."""
+    """Show the page, and refresh it for as long as a browser has it open."""
     st.set_page_config(page_title="leadloop", page_icon=_ICON, layout="wide")
     st.html(_STYLE)
     st.title("leadloop", anchor=False)
@@ -57,55 +58,56 @@ def show_page() -> None:
 
 
 def _show_body() -> None:
-    # Trouble has a place of its own, so that nothing moves when it comes or goes.
-    trouble, health, filters = st.container(), st.container(), st.container()
-    with trouble:
-        seen = _load_or_keep("standing", None, data.load_status)
-    if seen is None:
+    # An error has its own container, so that the rest keeps its place when it comes and goes.
+    error_box, overview_box, filter_box = st.container(), st.container(), st.container()
+    with error_box:
+        loaded = _load_or_keep("status", None, data.load_status)
+    if loaded is None:
         return
-    now = seen.value
-    # What is chosen is there once it is drawn, and decides what is shown above it.
-    with filters:
-        chosen = _show_filters(now.campaign_ids) if now.campaign_ids else None
-    with health:
-        _show_overview(now, chosen.campaign_ids if chosen else (), is_stale=seen.is_stale)
-    if chosen is not None:
-        _show_sections(now.of(chosen.campaign_ids), chosen)
+    status = loaded.value
+    # Drawing the filters returns the selection, which the overview above them depends on.
+    with filter_box:
+        filters = _show_filters(status.campaign_ids) if status.campaign_ids else None
+    with overview_box:
+        campaign_ids = filters.campaign_ids if filters else ()
+        _show_overview(status, campaign_ids, is_stale=loaded.is_stale)
+    if filters is not None:
+        _show_sections(status.of(filters.campaign_ids), filters)
 
 
 def _show_overview(status: Standing, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
-    shown = status.of(campaign_ids)
-    show_headline(shown, is_stale=is_stale)
+    selected = status.of(campaign_ids)
+    show_headline(selected, is_stale=is_stale)
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        show_freshness(shown, len(status.problems) - len(shown.problems))
-        if shown.problems:
-            show_csv_button("problems", "Problems", pd.DataFrame(shown.problems))
-    show_problems(shown.problems)
-    if shown.campaigns:
-        show_metrics(shown)
+        show_freshness(selected, len(status.problems) - len(selected.problems))
+        if selected.problems:
+            show_csv_button("problems", "Problems", pd.DataFrame(selected.problems))
+    show_problems(selected.problems)
+    if selected.campaigns:
+        show_metrics(selected)
 
 
-def _show_sections(status: Standing, chosen: Filters) -> None:
+def _show_sections(status: Standing, filters: Filters) -> None:
     show_campaigns(status.campaigns)
-    asked = (chosen.campaign_ids, chosen.days)
+    query = (filters.campaign_ids, filters.days)
     with st.container():
-        seen = _load_or_keep("past", asked, lambda: data.load_history(*asked))
-    if seen is None:
+        loaded = _load_or_keep("history", query, lambda: data.load_history(*query))
+    if loaded is None:
         return
-    past = seen.value
-    show_charts(status, past, as_tables=chosen.as_tables)
-    show_rejections(past["rejections"])
-    show_runs(past["runs"])
+    history = loaded.value
+    show_charts(status, history, as_tables=filters.as_tables)
+    show_rejections(history["rejections"])
+    show_runs(history["runs"])
 
 
 def _show_filters(campaign_ids: Sequence[str]) -> Filters:
-    """Let the viewer choose; the page's address holds it, for whoever it is sent to."""
+    """Show the filters and return the selection; the URL holds it, so that a link shares it."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = st.multiselect(
+        selected = st.multiselect(
             "Campaigns",
             campaign_ids,
             key="campaign",
-            placeholder="all of them",
+            placeholder="all campaigns",
             width=320,
             bind="query-params",
         )
@@ -119,30 +121,39 @@ def _show_filters(campaign_ids: Sequence[str]) -> Filters:
         )
         as_tables = st.toggle("Figures as tables", key="tables", bind="query-params")
     days = _PERIODS[period or _DEFAULT_PERIOD]
-    return Filters(campaign_ids=tuple(chosen), days=days, as_tables=as_tables)
+    return Filters(campaign_ids=tuple(selected), days=days, as_tables=as_tables)
 
 
-def _load_or_keep(what: str, asked: object, look: Callable[[], T]) -> LoadedData[T] | None:
-    """What a look sees; where it fails, which is then shown, what the last one saw, or None."""
-    asked_before, kept = st.session_state.get(what, (None, None))
-    if asked_before != (asked,):
+def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData[T] | None:
+    """Return what `load` returns; if it fails, show the error and return the previous value.
+
+    Args:
+        name: where the session keeps the value.
+        query: the parameters of the load; a value of another query is not kept.
+        load: reads the database.
+
+    Returns:
+        The value, stale if the load failed; None: it failed and there is no previous value.
+    """
+    kept_query, kept = st.session_state.get(name, (None, None))
+    if kept_query != query:
         kept = None
-    # A spinner for what somebody waits for, and none that flickers at every refresh.
+    # A spinner for the first load alone: it would flicker at every refresh.
     try:
-        with st.spinner("Loading: reading the books …") if kept is None else nullcontext():
-            seen = look()
+        with st.spinner("Loading data…") if kept is None else nullcontext():
+            value = load()
     except NotReadable as error:
-        _show_error("The database is not ready for this page", str(error))
+        _show_error("The database is not ready for this page", error)
     except DatabaseError as error:
-        away = "unreachable" if error.disconnected else "no help"
-        _show_error(f"The database is {away}", str(error))
+        failure = "The database is unreachable" if error.disconnected else "Database query failed"
+        _show_error(failure, error)
     else:
-        kept = LoadedData(value=seen, is_stale=False)
-        st.session_state[what] = ((asked,), kept)
+        kept = LoadedData(value=value, is_stale=False)
+        st.session_state[name] = (query, kept)
         return kept
     return None if kept is None else replace(kept, is_stale=True)
 
 
-def _show_error(said: str, why: str) -> None:
-    st.error(f"**{said}**: {escape_markdown(why)}", icon=":material/cloud_off:")
-    st.caption(f"The page looks again every {format_duration(data.get_config().refresh_s)}.")
+def _show_error(failure: str, error: LeadloopError) -> None:
+    st.error(f"**{failure}**: {escape_markdown(str(error))}", icon=":material/cloud_off:")
+    st.caption(f"The page retries every {format_duration(data.get_config().refresh_s)}.")

@@ -1,6 +1,6 @@
-"""The first screenful: the headline, what is stuck with its commands, the figures that matter."""
+"""The top of the page: the headline, the problems with their commands, the key metrics."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import streamlit as st
@@ -21,28 +21,28 @@ _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warni
 
 
 def show_headline(status: Standing, *, is_stale: bool) -> None:
-    """In a word whether it is healthy."""
-    line = choose_headline(status, is_stale=is_stale)
-    box, icon = _BOXES[line.level]
-    box(f"**{line.text}**" + (f": {line.advice}" if line.advice else ""), icon=icon)
-    if line.command:
-        st.code(line.command, language=None, wrap_lines=True)
+    """Show the overall state in a coloured box, with its advice and command if there are any."""
+    headline = choose_headline(status, is_stale=is_stale)
+    box, icon = _BOXES[headline.level]
+    box(f"**{headline.text}**" + (f": {headline.advice}" if headline.advice else ""), icon=icon)
+    if headline.command:
+        st.code(headline.command, language=None, wrap_lines=True)
 
 
 def show_freshness(status: Standing, hidden: int) -> None:
-    """Of when it is, and how many problems other campaigns have than those that are shown."""
-    said = [f"As of {status.at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
+    """Show the time of the data, the latest run, and how many problems the filter hides."""
+    sentences = [f"As of {status.at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
     if status.newest is not None:
         age = format_duration((status.at - status.newest["started_at"]).total_seconds())
-        newest = f"{status.newest['flow']} of {status.newest['campaign_id']}"
-        said.append(f"Newest run: {escape_markdown(newest)}, {age} ago.")
+        run = f"{status.newest['flow']} of {status.newest['campaign_id']}"
+        sentences.append(f"Latest run: {escape_markdown(run)}, {age} ago.")
     if hidden:
-        said.append(f"**Not shown: {format_count(hidden, 'problem')} of other campaigns.**")
-    st.caption(" ".join(said))
+        sentences.append(f"**Not shown: {format_count(hidden, 'problem')} of other campaigns.**")
+    st.caption(" ".join(sentences))
 
 
 def show_problems(problems: Rows) -> None:
-    """What is stuck, the worst first, each with the command that deals with it."""
+    """Show the problems, most severe first, each with the command that resolves it."""
     if not problems:
         return
     with st.container(border=True, gap="small"):
@@ -56,20 +56,18 @@ def show_problems(problems: Rows) -> None:
 
 def _show_problem(problem: dict[str, Any]) -> None:
     icon, colour = _BADGES[problem["severity"]]
+    campaign, text = (escape_markdown(problem[column]) for column in ("campaign_id", "said"))
+    since = problem["since"]
+    when = f"since {since.astimezone(UTC):%d %b %H:%M} UTC" if since else ""
     left, right = st.columns([3, 2], vertical_alignment="center", gap="small")
     left.markdown(
-        f":{colour}-badge[{icon} {problem['severity']}]"
-        f" **{escape_markdown(problem['campaign_id'])}**: {escape_markdown(problem['said'])} :small[{_since(problem['since'])}]"
+        f":{colour}-badge[{icon} {problem['severity']}] **{campaign}**: {text} :small[{when}]"
     )
     right.code(problem["command"], language=None, wrap_lines=True)
 
 
-def _since(moment: datetime | None) -> str:
-    return f"since {moment.astimezone(UTC):%d %b %H:%M} UTC" if moment else ""
-
-
 def show_metrics(status: Standing) -> None:
-    """What stands now, over the chosen campaigns."""
+    """Show the current figures, summed over the selected campaigns."""
     campaigns = status.campaigns
     with st.container(horizontal=True):
         for label, column in (
@@ -80,20 +78,21 @@ def show_metrics(status: Standing) -> None:
             ("Rejected", "rejected"),
         ):
             _show_metric(label, f"{sum(row[column] for row in campaigns):,}")
-        waiting = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
+        pending = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
         oldest = _longest_duration(campaigns, "disable_oldest_s")
-        _show_metric("Opt-outs waiting", f"{waiting:,}", oldest and f"oldest: {oldest}")
-        # A campaign that is not enabled is polled by hand alone, and need not be up to date.
-        lag = _longest_duration([row for row in campaigns if row["enabled"]], "watermark_lag_s")
-        _show_metric("Outcomes behind", lag or "no poll yet")
-        _show_metric("Budget in use", *_format_budget(status))
+        _show_metric("Opt-outs pending", f"{pending:,}", oldest and f"oldest: {oldest}")
+        # A disabled campaign is polled only on demand, so its lag is expected.
+        enabled = [row for row in campaigns if row["enabled"]]
+        lag = _longest_duration(enabled, "watermark_lag_s")
+        _show_metric("Watermark lag", lag or "no poll yet")
+        _show_metric("Rate limit in use", *_format_budget(status))
 
 
-def _show_metric(label: str, value: str, more: str | None = None) -> None:
+def _show_metric(label: str, value: str, note: str | None = None) -> None:
     st.metric(
         label,
         value,
-        more,
+        note,
         border=True,
         height="stretch",
         delta_color="off",
@@ -107,7 +106,7 @@ def _longest_duration(campaigns: Rows, column: str) -> str | None:
 
 
 def _format_budget(status: Standing) -> tuple[str, str | None]:
-    """The share of the business's requests that is used at this moment, of all campaigns."""
+    """Return the share of the account's rate limit in use now, by all campaigns, and any pause."""
     slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
-    paused = f"vendor asks for {format_duration(paused_s)}" if paused_s else None
+    paused = f"vendor pause: {format_duration(paused_s)}" if paused_s else None
     return (f"{taken / slots:.0%}" if slots else "none yet"), paused

@@ -1,4 +1,4 @@
-"""Serves the page."""
+"""The HTTP server of the page: Streamlit under uvicorn, with fixed options."""
 
 import contextlib
 import signal
@@ -39,15 +39,15 @@ _OPTIONS = {
 
 
 class _PageServer(uvicorn.Server):
-    """A server that says when it is ready, and for which a stop is no failure."""
+    """A server that calls `on_ready` once it listens, and returns normally on a stop signal."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        self._on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -64,43 +64,35 @@ class _PageServer(uvicorn.Server):
 
 
 def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then return.
+    """Serve the page until SIGINT or SIGTERM, then return.
 
     Args:
-        config: what the page is about.
+        config: the database to read, and what else the page depends on.
         host: the address to listen on.
         port: the port to listen on; 0: any free one.
-        on_ready: told the page's address once it is answered.
+        on_ready: called with the page's URL once the server answers.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on the address.
     """
-    with _open_listener(host, port) as listener:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listener:
         set_config(config)
-        # .streamlit/ of the working directory or the home could set any option, and its secrets are
-        # put into the environment, where Postgres's client looks for a host.
-        streamlit_config.get_config_files = _find_no_files
+        # Read no `.streamlit/` of the working directory or the home directory: config.toml could
+        # set any option, and Streamlit exports secrets.toml to the environment, where libpq looks
+        # for a host.
+        streamlit_config.get_config_files = lambda file_name: []
         bootstrap.load_config_options({**_OPTIONS, "server.port": listener.getsockname()[1]})
         server_config = uvicorn.Config(
             App(_SCRIPT),
             log_config=None,
             log_level="error",
             access_log=False,
-            # Browsers hold a connection open for as long as they show the page.
+            # A browser keeps its connection open for as long as it shows the page.
             timeout_graceful_shutdown=1,
         )
         server = _PageServer(server_config, lambda: on_ready(_format_url(listener)))
         server.run(sockets=[listener])
-
-
-def _find_no_files(file_name: str) -> list[str]:
-    """Stand in for Streamlit's search for `config.toml` and `secrets.toml`."""
-    return []
-
-
-def _open_listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
 
 
 def _format_url(listener: socket.socket) -> str:

@@ -1,14 +1,14 @@
-"""What comes below the first screenful: campaigns, pictures, rejections, runs; each also as CSV."""
+"""The sections below the overview: campaigns, charts, rejections and runs, each also as CSV."""
 
 import pandas as pd
 import streamlit as st
 
 from db.monitor import RUNS, Past, Rows, Standing
 from leadloop.monitor import data
-from leadloop.monitor.charts import ChartPanel, build_charts
+from leadloop.monitor.charts import build_charts
 from leadloop.monitor.csv_download import show_csv_button
 
-#: The worst first.
+#: Most severe first: the order of the table.
 _HEALTH = {"critical": "✖ critical", "warning": "▲ warning", "ok": "● ok"}
 _STATES = {
     "running": "▶ running",
@@ -19,9 +19,9 @@ _STATES = {
 
 
 def show_campaigns(campaigns: Rows) -> None:
-    """A row a campaign, the worst first."""
-    worst = list(_HEALTH).index
-    rows = sorted(campaigns, key=lambda row: worst(row["health"]))
+    """Show a table of the campaigns, most severe health first."""
+    severity = list(_HEALTH).index
+    rows = sorted(campaigns, key=lambda row: severity(row["health"]))
     frame = pd.DataFrame(rows)
     _show_heading("Campaigns", "campaigns", frame)
     shown = frame.assign(
@@ -33,36 +33,32 @@ def show_campaigns(campaigns: Rows) -> None:
 
 
 def show_charts(status: Standing, history: Past, *, as_tables: bool) -> None:
-    """Two in a row, and one where the screen is narrow."""
-    drawn = build_charts(status, history)
-    for pair in zip(drawn[::2], drawn[1::2], strict=True):
-        for place, picture in zip(st.columns(2, gap="large"), pair, strict=True):
-            with place:
-                _show_chart(picture, as_tables)
-
-
-def _show_chart(picture: ChartPanel, as_table: bool) -> None:
-    _show_heading(picture.title, picture.name, picture.frame)
-    st.caption(picture.note)
-    if picture.chart is None:
-        st.info(picture.empty_text, icon=":material/inbox:")
-    elif as_table:
-        st.dataframe(picture.frame, hide_index=True, column_config=_FIGURES)
-    else:
-        st.altair_chart(picture.chart, alt=f"{picture.title}. {picture.note}")
+    """Show the charts two in a row, or one on a narrow screen; as tables if asked."""
+    panels = build_charts(status, history)
+    for pair in zip(panels[::2], panels[1::2], strict=True):
+        for column, panel in zip(st.columns(2, gap="large"), pair, strict=True):
+            with column:
+                _show_heading(panel.title, panel.name, panel.frame)
+                st.caption(panel.note)
+                if panel.chart is None:
+                    st.info(panel.empty_text, icon=":material/inbox:")
+                elif as_tables:
+                    st.dataframe(panel.frame, hide_index=True, column_config=_FIGURES)
+                else:
+                    st.altair_chart(panel.chart, alt=f"{panel.title}. {panel.note}")
 
 
 def show_rejections(rejections: Rows) -> None:
-    """Why leads are not sent."""
+    """Show the reasons for which leads are rejected, with counts."""
     frame = pd.DataFrame(rejections)
     if frame.empty:
         return
-    _show_heading("Why leads are rejected", "rejections", frame)
+    _show_heading("Rejection reasons", "rejections", frame)
     st.dataframe(frame, hide_index=True, column_config=_REJECTIONS)
 
 
 def show_runs(runs: Rows) -> None:
-    """The runs of the period, linked to Prefect."""
+    """Show the runs of the period, with links to Prefect's UI if it is known."""
     links = [data.get_config().build_run_url(run["flow_run_id"]) for run in runs]
     frame = pd.DataFrame(runs).assign(prefect=pd.Series(links, dtype=object))
     _show_heading("Runs", "runs", frame)
@@ -70,7 +66,7 @@ def show_runs(runs: Rows) -> None:
         st.info("No run in this period.", icon=":material/inbox:")
         return
     if len(frame) == RUNS:
-        st.caption(f"The last {RUNS}.")
+        st.caption(f"The latest {RUNS}.")
     frame["state"] = frame["state"].map(_STATES)
     frame["error"] = frame["error"].fillna("")
     shown = [name for name in _RUNS if name != "prefect" or frame["prefect"].notna().any()]
@@ -103,7 +99,7 @@ _CAMPAIGNS = {
         "Last disable", format=_TIME, timezone="UTC"
     ),
 }
-#: The columns of all pictures' figures; each has some of them.
+#: The columns of all charts' frames; each frame has some of them.
 _FIGURES = {
     "stage": st.column_config.TextColumn("Stage"),
     "campaign_id": st.column_config.TextColumn("Campaign"),
@@ -117,23 +113,23 @@ _FIGURES = {
     "attempts": st.column_config.NumberColumn("Attempts", format="localized"),
     "calls": st.column_config.NumberColumn("Calls", format="localized"),
     "connected": st.column_config.NumberColumn("Connected", format="localized"),
-    "connect_rate": st.column_config.NumberColumn("Connected, share of calls", format="percent"),
+    "connect_rate": st.column_config.NumberColumn("Connect rate of calls", format="percent"),
     "requests": st.column_config.NumberColumn("Requests", format="localized"),
-    "lag_min": st.column_config.NumberColumn("Minutes behind", format="%.1f"),
-    "p95_min": st.column_config.NumberColumn("Minutes, 95 of 100", format="%.1f"),
+    "lag_min": st.column_config.NumberColumn("Lag (minutes)", format="%.1f"),
+    "p95_min": st.column_config.NumberColumn("95th percentile (minutes)", format="%.1f"),
 }
 _REJECTIONS = {
     "campaign_id": st.column_config.TextColumn("Campaign"),
     "reason": st.column_config.TextColumn("Reason", width="large"),
     "leads": st.column_config.NumberColumn("Leads", format="localized"),
-    "sample_lead_ids": st.column_config.TextColumn("The last of them"),
+    "sample_lead_ids": st.column_config.TextColumn("Latest lead ids"),
 }
 _RUNS = {
     "state": st.column_config.TextColumn("State"),
     "flow": st.column_config.TextColumn("Flow"),
     "campaign_id": st.column_config.TextColumn("Campaign"),
     "started_at": st.column_config.DatetimeColumn(
-        "Began (UTC)", format="DD MMM HH:mm:ss", timezone="UTC"
+        "Started (UTC)", format="DD MMM HH:mm:ss", timezone="UTC"
     ),
     "duration_s": st.column_config.NumberColumn("Seconds", format="%.1f"),
     "requests": st.column_config.NumberColumn("Requests"),

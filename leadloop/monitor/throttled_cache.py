@@ -1,4 +1,4 @@
-"""Looks at the database that viewers share, and that never keep it busy, however many look."""
+"""A cache that bounds the page's load on the database, independent of the number of viewers."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -11,16 +11,16 @@ from leadloop.core.errors import LeadloopError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What was seen holds for so many times as long as the look took: a twentieth of the time is work.
+#: A result's lifetime in durations of its load, so that loads take a twentieth of the time.
 _TTL_FACTOR = 19
 _MAX_ENTRIES = 50
 
 
 class ThrottledCache(Generic[P, T]):
-    """One look after the other; whoever asks the same before it is time gets what was seen.
+    """A thread-safe LRU cache whose time-to-live grows with the duration of the load.
 
-    A failure holds for as long as it took, so that a database in trouble has as much time for
-    itself.
+    Loads run one at a time. An error is cached for as long as the failed load took, which leaves an
+    overloaded database the same time to recover.
     """
 
     def __init__(self, load: Callable[P, T]) -> None:
@@ -29,32 +29,32 @@ class ThrottledCache(Generic[P, T]):
         self._lock = Lock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the look returns, or raises."""
-        asked = (args, tuple(kwargs.items()))
+        """Return the result, or raise the error, of a fresh or a cached load."""
+        key = (args, tuple(kwargs.items()))
         with self._lock:
-            until, tell = self._entries.pop(asked, (0.0, None))
-            if tell is None or time.monotonic() >= until:
-                until, tell = self._refresh(*args, **kwargs)
-            # The one that was asked for last is the last one to go.
-            self._entries[asked] = until, tell
+            expires_at, get_result = self._entries.pop(key, (0.0, None))
+            if get_result is None or time.monotonic() >= expires_at:
+                expires_at, get_result = self._refresh(*args, **kwargs)
+            # The most recently used entry is the last to be evicted.
+            self._entries[key] = expires_at, get_result
             if len(self._entries) > _MAX_ENTRIES:
                 del self._entries[next(iter(self._entries))]
-        return tell()
+        return get_result()
 
     def _refresh(self, *args: P.args, **kwargs: P.kwargs) -> tuple[float, Callable[[], T]]:
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            seen = self._load(*args, **kwargs)
+            result = self._load(*args, **kwargs)
         except LeadloopError as error:
-            return _until(began, 1), partial(_fail, error)
-        return _until(began, _TTL_FACTOR), lambda: seen
+            return _expiry_time(started, 1), partial(_raise_cached, error)
+        return _expiry_time(started, _TTL_FACTOR), lambda: result
 
 
-def _until(began: float, times: int) -> float:
+def _expiry_time(started: float, factor: int) -> float:
     now = time.monotonic()
-    return now + times * (now - began)
+    return now + factor * (now - started)
 
 
-def _fail(error: LeadloopError) -> NoReturn:
-    # Each raise of the same one would make its traceback longer.
+def _raise_cached(error: LeadloopError) -> NoReturn:
+    # Each raise of the same exception would extend its traceback.
     raise error.with_traceback(None)

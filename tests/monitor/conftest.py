@@ -17,65 +17,65 @@ from db.database import Database
 from db.schema import migrate, remove
 
 _LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: Where runs are said to be shown; nobody listens there, and nobody calls it.
-PREFECT = "http://127.0.0.1:4299"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: The Prefect UI that runs link to; no server listens on it, and no test follows the links.
+PREFECT_URL = "http://127.0.0.1:4299"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser; where there is none, the test is skipped, unless BROWSER_REQUIRED is set."""
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    """Yield a browser; skip the test if there is none, or fail it if BROWSER_REQUIRED is set."""
+    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
-        said = "no browser: apt-get install chromium"
+        reason = "no browser: apt-get install chromium"
         if os.environ.get("BROWSER_REQUIRED"):
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(reason)
+        pytest.skip(reason)
     with sync_playwright() as playwright:
-        # In a container as root there is no sandbox to be had, and little shared memory.
+        # As root in a container, Chromium has no sandbox and little shared memory.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        opened = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield opened
-        opened.close()
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
 def page_database(postgres: str) -> Iterator[Database]:
-    """A database for the page of this module; it holds what the last scene has put in."""
+    """Yield a database for the pages of one test module; see `seed_database`."""
     url = make_url(postgres).set(database="page").render_as_string(hide_password=False)
     with Database(postgres, connections=1) as server, server.session() as connection:
         connection.execute(text("CREATE DATABASE page"))
-        with Database(url, connections=2) as opened:
-            yield opened
+        with Database(url, connections=2) as database:
+            yield database
         connection.execute(text("DROP DATABASE page WITH (FORCE)"))
 
 
 @pytest.fixture(scope="module")
 def page_url(page_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a page that looks at that database every three seconds."""
+    """Yield the URL of a page that refreshes from `page_database` every three seconds."""
     url = page_database.address("page", "postgresql")
-    with serving(url, tmp_path_factory.mktemp("page")) as address:
+    with serve_monitor(url, tmp_path_factory.mktemp("page")) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def unreachable_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a page whose database is not there."""
-    nowhere = "postgresql://somebody@127.0.0.1:1/nothing"
-    with serving(nowhere, tmp_path_factory.mktemp("page")) as address:
+    """Yield the URL of a page whose database is unreachable."""
+    url = "postgresql://somebody@127.0.0.1:1/nothing"
+    with serve_monitor(url, tmp_path_factory.mktemp("page")) as address:
         yield address
 
 
 @contextmanager
-def serving(database_url: str, directory: Path) -> Iterator[str]:
-    """`leadloop monitor` for the block, ended with Ctrl-C: exit 0, whoever is looking."""
+def serve_monitor(database_url: str, directory: Path) -> Iterator[str]:
+    """Run `leadloop monitor` for the block; Ctrl-C must end it with exit 0, even with viewers."""
     with subprocess.Popen(
         [_LEADLOOP, "monitor", "--port", "0", "--refresh", "3"],
         cwd=directory,
         env={
             **os.environ,
             "LEADLOOP_DATABASE_URL": database_url,
-            "PREFECT_API_URL": f"{PREFECT}/api",
+            "PREFECT_API_URL": f"{PREFECT_URL}/api",
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -92,15 +92,15 @@ def serving(database_url: str, directory: Path) -> Iterator[str]:
         assert code == 0
 
 
-def fill(database: Database, scene: Callable[[Database], None] | None) -> None:
-    """Put a scene in place of what there was; None: not even a schema."""
+def seed_database(database: Database, seed: Callable[[Database], None] | None) -> None:
+    """Replace the contents of the database by a seed; None: drop the schema too."""
 
     def clear(connection: Connection) -> None:
         remove(connection)
-        if scene is not None:
+        if seed is not None:
             migrate(connection)
 
-    # The page reads meanwhile, and may lock two views the other way round.
+    # Retry deadlocks: a page reads at the same time and may lock two views in the other order.
     database.insist(clear)
-    if scene is not None:
-        scene(database)
+    if seed is not None:
+        seed(database)

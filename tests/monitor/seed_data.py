@@ -1,9 +1,9 @@
-"""What the page is looked at with: books in which a week has passed, well or badly."""
+"""Seed data for the page: a week of two campaigns, healthy, stuck or idle."""
 
 from db.database import Database
 from tests import books
 
-#: Their ids, and how many leads each has.
+#: Campaign ids, and how many leads each campaign has.
 CAMPAIGNS = {"EAST-1": 400, "WEST-2": 300}
 
 _LEADS = """
@@ -18,7 +18,7 @@ _REJECTED = """
 UPDATE leadloop.leads SET last_error = 'phone_number: not a phone number'
  WHERE status = 'rejected'
 """
-# By day and by hour, so that no two places of the heatmap have to look alike.
+# Spread over days and hours, so that the cells of the heatmap differ.
 _OUTCOMES = """
 INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, outcome_name, total_cost,
                                     raw)
@@ -61,11 +61,11 @@ SELECT campaign_id, lead_id, 'disabled', processed_at,
        processed_at + make_interval(secs => 30 + CAST(substr(lead_id, 3) AS int) * 11 % 400)
   FROM leadloop.lead_outcomes WHERE CAST(substr(lead_id, 3) AS int) % 7 = 0
 """
-_MARKS = """
+_WATERMARKS = """
 INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
 SELECT campaign_id, 'outcomes', now() - interval '2 minutes' FROM leadloop.campaigns
 """
-_BUDGET = """
+_RATE_SLOTS = """
 INSERT INTO leadloop.rate_slots
 SELECT n, CASE WHEN n BETWEEN 1 AND 31 THEN now() + interval '1 day' ELSE '-infinity' END
   FROM generate_series(0, 100) AS n
@@ -89,30 +89,30 @@ VALUES ('push-leads', 'WEST-2', 'f0e1d2c3', 'failed', now() - interval '4 minute
 )
 
 
-def healthy(database: Database) -> None:
-    """Two campaigns in which a week went well."""
+def seed_healthy(database: Database) -> None:
+    """Seed two campaigns with a week without problems."""
     for campaign, amount in CAMPAIGNS.items():
         books.add_campaign(database, campaign)
         books.run(database, _LEADS, campaign=campaign, amount=amount)
     for statement in (
-        _REJECTED, _OUTCOMES, _ATTEMPTS, _RUNS, _WINDOWS, _OPT_OUTS, _MARKS, _BUDGET,
+        _REJECTED, _OUTCOMES, _ATTEMPTS, _RUNS, _WINDOWS, _OPT_OUTS, _WATERMARKS, _RATE_SLOTS,
     ):  # fmt: skip
         books.run(database, statement)
 
 
-def stuck(database: Database) -> None:
-    """The same, and three things have gone wrong since."""
-    healthy(database)
+def seed_stuck(database: Database) -> None:
+    """Seed the healthy week, then three problems."""
+    seed_healthy(database)
     for statement in _STUCK:
         books.run(database, statement)
 
 
-def idle(database: Database) -> None:
-    """The same as healthy, and then nothing has run for five hours.
+def seed_idle(database: Database) -> None:
+    """Seed the healthy week without a run in the last five hours.
 
-    A third campaign was given up long ago.
+    A third campaign is disabled, with a watermark 40 days old.
     """
-    healthy(database)
+    seed_healthy(database)
     for column in ("started_at", "ended_at"):
         books.run(database, f"UPDATE leadloop.sync_runs SET {column} = {column} - interval '5 h'")
     books.add_campaign(database, "GONE-3", enabled=False)

@@ -1,4 +1,4 @@
-"""How often the page asks the database, however many look at it."""
+"""How often the page queries the database, independent of the number of viewers."""
 
 import pytest
 
@@ -6,64 +6,64 @@ from leadloop.core.errors import RunError
 from leadloop.monitor.throttled_cache import ThrottledCache
 
 
-class Clock:
-    """Moves on when it is told to."""
+class FakeClock:
+    """A monotonic clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which looks are kept."""
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Return the clock that the cache uses."""
+    clock = FakeClock()
     monkeypatch.setattr("leadloop.monitor.throttled_cache.time", clock)
     return clock
 
 
-def test_a_twentieth_of_the_time_at_most(clock: Clock) -> None:
-    """A hundred viewers, each a second, of a database that takes three: every sixty seconds."""
-    began = []
+def test_loads_take_a_twentieth_of_the_time(clock: FakeClock) -> None:
+    """With 100 viewers a second and loads of three seconds, a load starts every 60 seconds."""
+    started = []
 
-    def look() -> int:
-        began.append(clock.now)
+    def load() -> int:
+        started.append(clock.now)
         clock.now += 3
-        return len(began)
+        return len(started)
 
-    looks = ThrottledCache(look)
+    cache = ThrottledCache(load)
     for _ in range(130):
-        assert [looks() for _ in range(100)] == [len(began)] * 100
+        assert [cache() for _ in range(100)] == [len(started)] * 100
         clock.now += 1
-    assert began == [100, 160, 220]
+    assert started == [100, 160, 220]
 
 
-def test_each_question_has_its_answer(clock: Clock) -> None:
-    """Nobody gets the figures of another campaign."""
-    looks = ThrottledCache(lambda campaign: f"figures of {campaign}")
+def test_entries_by_arguments(clock: FakeClock) -> None:
+    """A viewer never gets the figures of another campaign."""
+    cache = ThrottledCache(lambda campaign: f"figures of {campaign}")
     for campaign in ("A", "B", "A"):
-        assert looks(campaign) == f"figures of {campaign}"
+        assert cache(campaign) == f"figures of {campaign}"
 
 
-def test_a_failure_is_told_to_all_and_tried_again_sooner(clock: Clock) -> None:
-    """A database in trouble is left alone for as long as it has just been kept busy."""
+def test_errors_expire_sooner(clock: FakeClock) -> None:
+    """All viewers get a cached error; the next load waits as long as the failed one took."""
     tries = []
 
-    def look() -> str:
+    def load() -> str:
         tries.append(clock.now)
         clock.now += 10
         if len(tries) < 3:
             raise RunError("no answer")
         return "all is well"
 
-    looks = ThrottledCache(look)
+    cache = ThrottledCache(load)
     for _ in range(2):
         for _ in range(3):
             with pytest.raises(RunError, match="no answer"):
-                looks()
+                cache()
         clock.now += 10
-    assert looks() == "all is well"
+    assert cache() == "all is well"
     assert tries == [100, 120, 140]
