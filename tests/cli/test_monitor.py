@@ -20,7 +20,7 @@ from leadloop.core.errors import UsageError
 from leadloop.monitor import data
 from leadloop.monitor.data import find_prefect_page
 from leadloop.settings import MONITOR_DATABASE_URL
-from tests import books
+from tests import factories, sql
 from tests.conftest import Ran
 
 _STRANGER = "page_stranger"
@@ -131,18 +131,18 @@ def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_login_that_is_no_reader(database: Database, database_url: str) -> None:
     """It is told what to grant; once that is done, it reads."""
-    books.add_campaign(database)
-    books.run(database, f"DROP ROLE IF EXISTS {_STRANGER}")
-    books.run(database, f"CREATE ROLE {_STRANGER} LOGIN")
+    factories.add_campaign(database)
+    sql.execute(database, f"DROP ROLE IF EXISTS {_STRANGER}")
+    sql.execute(database, f"CREATE ROLE {_STRANGER} LOGIN")
     url = make_url(database_url).set(username=_STRANGER).render_as_string(hide_password=False)
     try:
         with Database(url, connections=1) as theirs:
             with pytest.raises(NotReadable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
                 standing(theirs)
-            books.run(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert standing(theirs).campaign_ids == [books.CAMPAIGN]
+            sql.execute(database, f"GRANT leadloop_reader TO {_STRANGER}")
+            assert standing(theirs).campaign_ids == [factories.CAMPAIGN]
     finally:
-        books.run(database, f"DROP ROLE {_STRANGER}")
+        sql.execute(database, f"DROP ROLE {_STRANGER}")
 
 
 def told(database: Database) -> str:
@@ -155,21 +155,23 @@ def told(database: Database) -> str:
 
 def test_without_the_role(database: Database) -> None:
     """It is told, with the page of the documents on which one reads how to make it."""
-    books.run(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
+    sql.execute(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
     try:
         assert "leadloop_reader is missing" in told(database)
         assert "watch-the-page.md" in told(database)
     finally:
-        books.run(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
+        sql.execute(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
 
 
 def test_a_role_that_may_not_read(database: Database) -> None:
     """The line says what to run; once that is done, it reads. So after an upgrade, too."""
-    books.run(database, "REVOKE ALL ON ALL TABLES IN SCHEMA leadloop_monitor FROM leadloop_reader")
-    books.run(database, "REVOKE ALL ON SCHEMA leadloop_monitor FROM leadloop_reader")
+    sql.execute(
+        database, "REVOKE ALL ON ALL TABLES IN SCHEMA leadloop_monitor FROM leadloop_reader"
+    )
+    sql.execute(database, "REVOKE ALL ON SCHEMA leadloop_monitor FROM leadloop_reader")
     grants = re.findall("`(GRANT [^`]*)`", told(database))
     for grant in grants:
-        books.run(database, grant)
+        sql.execute(database, grant)
     assert standing(database).campaign_ids == []
 
 
@@ -182,7 +184,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
 )
 def test_views_of_another_version(database: Database, change: str) -> None:
     """Older or newer: `leadloop init` mends the one and says what to do about the other."""
-    books.run(database, change)
+    sql.execute(database, change)
     assert "not those of this leadloop: run `leadloop init`" in told(database)
 
 
@@ -195,7 +197,7 @@ def test_without_a_schema(empty_database_url: str) -> None:
 def test_views_that_take_too_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is given up in time, and told as that; it keeps no server busy for ever."""
     monkeypatch.setattr("db.monitor._IN_TIME", text("SET LOCAL statement_timeout = '50ms'"))
-    books.run(
+    sql.execute(
         database,
         "CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS"
         " SELECT bigint '1' AS slots, bigint '1' AS taken,"

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests import books
+from tests import factories
 from tests.fire.world import Given
 
 Fault = dict[str, Any]
@@ -30,7 +30,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 def given(shape: str, lead_id: str, phone: str, *, newer_limits: bool) -> Given:
     """The lead of that shape; a long name is bad only where the vendor's newer limits hold."""
-    row = books.lead(lead_id, **{"phone_number": phone, **_CHANGES[shape]})
+    row = factories.build_lead(lead_id, **{"phone_number": phone, **_CHANGES[shape]})
     bad = shape in ("phone", "state", "nameless", "clash") or (shape == "long" and newer_limits)
     return Given(row=row, good=not bad)
 

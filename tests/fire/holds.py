@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from db.database import Database
 from leadloop.sandbox import Handle
-from tests import books
+from tests import sql
 from tests.fire.processes import until
 
 _KEY = 4711
@@ -49,8 +49,8 @@ class Statement:
         """Hold whoever does this from now on."""
         kind, moment = ("CONSTRAINT ", "AFTER") if self.at_commit else ("", "BEFORE")
         late = "DEFERRABLE INITIALLY DEFERRED" if self.at_commit else ""
-        books.run(database, _FUNCTION)
-        books.run(
+        sql.execute(database, _FUNCTION)
+        sql.execute(
             database,
             f"CREATE {kind}TRIGGER held {moment} {self.change} ON leadloop.{self.table} {late}"
             f" FOR EACH ROW WHEN ({self.when}) EXECUTE FUNCTION public.wait_for_the_test()",
@@ -60,7 +60,7 @@ class Statement:
             hold = _HeldStatement(database, connection)
             yield hold
             hold.release()
-        books.run(database, f"DROP TRIGGER held ON leadloop.{self.table}")
+        sql.execute(database, f"DROP TRIGGER held ON leadloop.{self.table}")
 
 
 class _HeldStatement:
@@ -71,7 +71,7 @@ class _HeldStatement:
 
     def wait(self) -> None:
         until(
-            lambda: books.value(self._database, _WAITING, key=_KEY),
+            lambda: sql.fetch_value(self._database, _WAITING, key=_KEY),
             "no statement came to where it would be held",
         )
 

@@ -3,8 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
-from tests import books
-from tests.books import CAMPAIGN
+from tests import sql
+from tests.factories import CAMPAIGN
 from tests.fire.tally import TALLY
 from tests.fire.world import World
 
@@ -36,7 +36,7 @@ def no_opted_out_number_was_sent(world: World) -> None:
 
 def statuses_fit(world: World) -> None:
     """What we say of a lead is so at the vendor; nothing is on its way when no run is."""
-    statuses, has = books.statuses(world.database), set(world.vendor.books.creations(CAMPAIGN))
+    statuses, has = sql.fetch_statuses(world.database), set(world.vendor.books.creations(CAMPAIGN))
     assert set(statuses.values()) <= _STATUSES - {"sending"}
     lacking = {key for key, status in statuses.items() if status == "created" and key not in has}
     assert lacking == set(), "created here, and not at the vendor"
@@ -46,7 +46,7 @@ def statuses_fit(world: World) -> None:
 
 def opt_outs_fit(world: World) -> None:
     """What was confirmed is so: a cancelled lead is unknown there, a disabled one is stopped."""
-    states, has = books.opt_outs(world.database), set(world.vendor.books.creations(CAMPAIGN))
+    states, has = sql.fetch_opt_outs(world.database), set(world.vendor.books.creations(CAMPAIGN))
     stopped = set(world.vendor.books.disabled(CAMPAIGN))
     assert set(states.values()) <= _OPT_OUTS
     cancelled = {key for key, state in states.items() if state == "cancelled"}
@@ -82,13 +82,13 @@ def the_watermark_is_not_ahead(world: World) -> None:
 def runs_are_over(world: World) -> None:
     """Every run has said how it ended."""
     query = "SELECT DISTINCT state FROM leadloop.sync_runs"
-    states = {row["state"] for row in books.rows(world.database, query)}
+    states = {row["state"] for row in sql.fetch_rows(world.database, query)}
     assert states <= {"completed", "failed"}
 
 
 def stored(world: World) -> list[tuple[Any, ...]]:
     """The outcomes in Postgres: lead, epoch ms, and the facts that `World.told` has."""
-    found = books.rows(
+    found = sql.fetch_rows(
         world.database,
         "SELECT lead_id, round(extract(epoch FROM processed_at) * 1000) AS at, outcome_id,"
         " outcome_name, total_cost FROM leadloop.lead_outcomes WHERE campaign_id = :campaign",
@@ -107,7 +107,7 @@ def _cost(row: dict[str, Any]) -> float:
 
 def all_settled(world: World) -> None:
     """In the end: each good lead once, no other but for a reason, each opt-out, each outcome."""
-    statuses, created = books.statuses(world.database), world.vendor.books.creations(CAMPAIGN)
+    statuses, created = sql.fetch_statuses(world.database), world.vendor.books.creations(CAMPAIGN)
     excused = world.opted_out | world.never_by_phone
     wanted = {key for key, lead in world.leads.items() if lead.good} - excused
     TALLY["lost"] += len(wanted - set(created))
@@ -126,7 +126,7 @@ def all_settled(world: World) -> None:
 
 
 def _opt_outs_settled(world: World, created: set[str]) -> None:
-    states = books.opt_outs(world.database)
+    states = sql.fetch_opt_outs(world.database)
     assert "requested" not in states.values()
     stopped = set(world.vendor.books.disabled(CAMPAIGN))
     assert (world.opted_out & created) - stopped == set(), "opted out, and not stopped"

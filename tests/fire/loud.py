@@ -12,7 +12,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.by_hand import FLOWS
-from tests.quick import hurry
+from tests.fast_retries import shorten_retry_pauses
 
 _LINE = "%(name)s %(levelname)s %(message)s"
 
@@ -49,7 +49,7 @@ def run(name: str) -> None:
 
 if __name__ == "__main__":
     listen_to_everybody()
-    hurry()
+    shorten_retry_pauses()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for argument in sys.argv[1:]:
             run(argument)

@@ -14,8 +14,8 @@ from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.app import app
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 from tests.fire import drawn, judge
 from tests.fire.tally import TALLY
 from tests.fire.world import LOOKBACK_S, World
@@ -52,7 +52,7 @@ class Loop(RuleBasedStateMachine):
         """A campaign at a vendor of some habits."""
         self.world.settle_s = settle
         self.vendor.change(**readings, **moods, lead_visible_after=settle / 2)
-        books.add_campaign(
+        factories.add_campaign(
             self.database,
             batch_size=sizes["batch"],
             page_size=sizes["page"],
@@ -68,7 +68,7 @@ class Loop(RuleBasedStateMachine):
         """New leads, some of them bad."""
         for shape, form in shapes:
             number = next(self.numbers)
-            self._insert(shape, form.format(number), books.phone(number))
+            self._insert(shape, form.format(number), factories.build_phone(number))
 
     @precondition(lambda self: self.world.leads)
     @rule(which=_WHICH)
@@ -83,7 +83,7 @@ class Loop(RuleBasedStateMachine):
     def inserts_who_opted_out_before(self) -> None:
         """A lead whose opt-out was there first."""
         lead_id = self.promised.pop()
-        self._insert("plain", lead_id, books.phone(next(self.numbers)))
+        self._insert("plain", lead_id, factories.build_phone(next(self.numbers)))
 
     def _insert(self, shape: str, lead_id: str, phone: str) -> None:
         limits = self.vendor.rules.newer_limits
@@ -212,7 +212,7 @@ class Loop(RuleBasedStateMachine):
         self.vendor.clear_faults()
         self.vendor.change(shows_unprocessed=True, max_page_size=None, lead_visible_after=0.0)
         # One more that is created without a doubt: by it the vendor's habits can be told.
-        self._insert("plain", "last", books.phone(9_999_999))
+        self._insert("plain", "last", factories.build_phone(9_999_999))
         self._sync_until_quiet()
         if hid or self.world.blamed:
             self._ask_a_person()
@@ -229,18 +229,18 @@ class Loop(RuleBasedStateMachine):
         for _ in range(_MOST_SYNCS):
             self.world.pass_time()
             assert self.world.read(sync_leads), "nothing is wrong any more, and yet it fails"
-            if not {"new", "in_doubt"} & set(books.statuses(self.database).values()):
+            if not {"new", "in_doubt"} & set(sql.fetch_statuses(self.database).values()):
                 return
 
     def _ask_a_person(self) -> None:
         """Whom the vendor lacks is sent again; who was refused without a reason too."""
         has = self.vendor.books.creations(CAMPAIGN)
-        for lead_id, status in books.statuses(self.database).items():
+        for lead_id, status in sql.fetch_statuses(self.database).items():
             if status == "in_doubt" and lead_id not in has:
                 _requeue("--in-doubt", lead_id)
             if status == "rejected" and self.world.leads[lead_id].good:
                 _requeue("--rejected", lead_id)
-        for lead_id, state in books.opt_outs(self.database).items():
+        for lead_id, state in sql.fetch_opt_outs(self.database).items():
             if state == "failed" and lead_id in has:
                 _requeue("--disables", lead_id)
 

@@ -16,8 +16,8 @@ from flows.poll import poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 from tests.fire import judge
 from tests.fire.conftest import Soak
 from tests.fire.drawn import given
@@ -111,7 +111,7 @@ def world(database: Database, vendor: Handle, environment: Path) -> World:
     world = World(database=database, vendor=vendor)
     # A vendor that refuses what it has already would hide what was sent twice.
     vendor.change(repeat="second")
-    books.add_campaign(database, batch_size=2, page_size=2)
+    factories.add_campaign(database, batch_size=2, page_size=2)
     add(world, "specimen")
     push_leads()
     return world
@@ -120,7 +120,7 @@ def world(database: Database, vendor: Handle, environment: Path) -> World:
 def add(world: World, *ids: str, shape: str = "plain") -> None:
     """Leads as upstream inserts them, each with a number of its own."""
     for lead_id in ids:
-        phone = books.phone(1000 + len(world.leads))
+        phone = factories.build_phone(1000 + len(world.leads))
         world.insert(given(shape, lead_id, phone, newer_limits=False))
 
 
@@ -144,7 +144,7 @@ def prepare(world: World, command: str) -> None:
 
 def states(world: World) -> list[str]:
     """How the runs ended, the oldest first."""
-    found = books.rows(world.database, "SELECT state FROM leadloop.sync_runs ORDER BY run_id")
+    found = sql.fetch_rows(world.database, "SELECT state FROM leadloop.sync_runs ORDER BY run_id")
     return [row["state"] for row in found]
 
 
@@ -186,7 +186,7 @@ def test_a_killed_process_is_made_up_for_by_the_next_run(
         process.kill()
     next_run(world, command)
     require_true(world)
-    left = {"new", "sending", "in_doubt"} & set(books.statuses(world.database).values())
+    left = {"new", "sending", "in_doubt"} & set(sql.fetch_statuses(world.database).values())
     assert left == set(), "the next run has left something undecided"
     if boundary is not RUN_IS_OPEN:
         assert states(world).count("crashed") == 1
@@ -221,21 +221,21 @@ def blocked(world: World) -> int:
     """How many connections wait for a lock."""
     query = """SELECT count(*) FROM pg_stat_activity
                 WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-    count: int = books.value(world.database, query)
+    count: int = sql.fetch_value(world.database, query)
     return count
 
 
 def backends(world: World) -> set[int]:
     """Every connection to this test's database."""
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-    return {row["pid"] for row in books.rows(world.database, query)}
+    return {row["pid"] for row in sql.fetch_rows(world.database, query)}
 
 
 def cut(world: World, pids: set[int]) -> None:
     """End connections, as an operator or a failover does; return when they are gone."""
     TALLY["connections cut"] += len(pids)
     for pid in pids:
-        books.value(world.database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+        sql.fetch_value(world.database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_run_that_loses_its_connections_in_a_statement(
     with boundary.set(world.database, world.vendor) as hold:
         process = processes.start(tmp_path, command, "--json")
         hold.wait()
-        holder = books.value(
+        holder = sql.fetch_value(
             world.database, "SELECT pid FROM pg_locks WHERE objid = 4711 AND granted"
         )
         cut(world, backends(world) - ours - {holder})
@@ -290,7 +290,7 @@ def test_a_run_that_was_taken_for_dead_sends_nothing_more(
     told = ("taken for dead", *(["the connection was cut"] if lost == "all connections" else []))
     assert any(words in process.said for words in told)
     assert states(world).count("crashed") == 1
-    assert {books.statuses(world.database)[key] for key in ("later", "latest")} == {"new"}
+    assert {sql.fetch_statuses(world.database)[key] for key in ("later", "latest")} == {"new"}
     require_true(world)
     require_all_done(world)
 
@@ -299,7 +299,7 @@ def lifelines(world: World) -> set[int]:
     """The connections whose locks say that a run lives."""
     query = """SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
                 WHERE locktype = 'advisory' AND datname = current_database()"""
-    return {row["pid"] for row in books.rows(world.database, query)}
+    return {row["pid"] for row in sql.fetch_rows(world.database, query)}
 
 
 def creates(vendor: Handle) -> int:
@@ -351,7 +351,7 @@ def test_kills_at_random_moments(
     for seed in soak.seeds(0.35) if soak else (20_261_124,):
         print(f"kills at random moments, seed {seed}")
         luck = Random(seed)
-        books.run(world.database, "UPDATE leadloop.campaigns SET settle_s = 1")
+        sql.execute(world.database, "UPDATE leadloop.campaigns SET settle_s = 1")
         world.settle_s = 1
         for number in range(_ROUNDS):
             a_round(world, processes, tmp_path, luck, f"{seed}-{number}")
@@ -388,7 +388,7 @@ def _strike(world: World, run: Process, luck: Random) -> None:
     else:
         luckless = "SELECT pid FROM pg_stat_activity WHERE application_name = 'leadloop'"
         luckless += " AND datname = current_database() AND pid <> pg_backend_pid()"
-        found = sorted(row["pid"] for row in books.rows(world.database, luckless))
+        found = sorted(row["pid"] for row in sql.fetch_rows(world.database, luckless))
         cut(world, set(luck.sample(found, len(found) // 2)))
         run.wait()
 
@@ -399,7 +399,7 @@ def end_well(world: World) -> None:
     for _ in range(4):
         world.pass_time()
         assert world.read(sync_leads)
-        if not undecided & set(books.statuses(world.database).values()):
+        if not undecided & set(sql.fetch_statuses(world.database).values()):
             break
     require_true(world)
     judge.all_settled(world)

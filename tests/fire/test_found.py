@@ -5,8 +5,8 @@ import pytest
 from db.database import Database
 from flows.push import push_leads
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories
+from tests.factories import CAMPAIGN
 
 pytestmark = pytest.mark.usefixtures("environment", "quick_retries")
 
@@ -16,8 +16,8 @@ def test_a_lookup_that_counts_a_lead_and_does_not_show_it_proves_nothing(
 ) -> None:
     """A page that says count 1 and holds no row is not the absence of the lead."""
     vendor.change(repeat="second")
-    books.add_campaign(database, shows_unprocessed=True)
-    books.add_leads(database, "a")
+    factories.add_campaign(database, shows_unprocessed=True)
+    factories.add_leads(database, "a")
     vendor.fault(route="create", kind="reset", when="after", nth=1)
     vendor.fault(route="responses", kind="shift", rows=1, nth=1)
     push_leads()

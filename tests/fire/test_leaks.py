@@ -15,11 +15,11 @@ from sqlalchemy import make_url
 
 from db.database import Database
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
-from tests.client.listening import Listener, listening, response
+from tests import factories, sql
 from tests.conftest import Ran, prefect_login
-from tests.watching import watched
+from tests.factories import CAMPAIGN
+from tests.prefect_events import collect_events
+from tests.raw_http_server import RawServer, response, run_raw_server
 
 pytestmark = pytest.mark.servers
 
@@ -39,7 +39,7 @@ _ALL = (
 
 def phones() -> list[str]:
     """The ten digits of every lead's number."""
-    return [books.phone(4_711_000 + number)[2:] for number in range(40)]
+    return [factories.build_phone(4_711_000 + number)[2:] for number in range(40)]
 
 
 def canaries() -> list[str]:
@@ -53,7 +53,7 @@ class Stage:
 
     database: Database
     vendor: Handle
-    elsewhere: Listener
+    elsewhere: RawServer
     directory: Path
     prefect: str
     events: list[str] = field(default_factory=list)
@@ -61,8 +61,10 @@ class Stage:
     def add(self, *numbers: int) -> None:
         """Leads that nobody has sent yet."""
         for number in numbers:
-            row = books.lead(f"L{number}", phone_number=f"+1{phones()[number]}", contact_name=NAME)
-            books.add_leads(self.database, {**row, "custom_fields": {"plan": CUSTOM}})
+            row = factories.build_lead(
+                f"L{number}", phone_number=f"+1{phones()[number]}", contact_name=NAME
+            )
+            factories.add_leads(self.database, {**row, "custom_fields": {"plan": CUSTOM}})
 
     def process(self, *numbers: int) -> None:
         """Outcomes whose attempts, blocks and odd values are canaries too."""
@@ -87,7 +89,7 @@ class Stage:
             )
             said.append(ran.stdout + ran.stderr)
 
-        self.events.extend(event.model_dump_json() for event in watched(self.prefect, work))
+        self.events.extend(event.model_dump_json() for event in collect_events(self.prefect, work))
         return "".join(said)
 
 
@@ -115,8 +117,8 @@ def stage(
     monkeypatch.setenv("LEADLOOP_DATABASE_URL", url.render_as_string(hide_password=False))
     monkeypatch.setenv("LEADLOOP_API_TOKEN", TOKEN)
     vendor.change(tokens=(TOKEN,), client_secret=SECRET, password=PASSWORD)
-    books.add_campaign(database, batch_size=2, page_size=2)
-    with listening(response("200 OK", '{"count": 0, "results": []}')) as elsewhere:
+    factories.add_campaign(database, batch_size=2, page_size=2)
+    with run_raw_server(response("200 OK", '{"count": 0, "results": []}')) as elsewhere:
         vendor.change(link_base=elsewhere.url)
         yield Stage(
             database=database,
@@ -147,7 +149,7 @@ def require_secrecy(stage: Stage, said: str) -> None:
 def prefects(stage: Stage) -> str:
     """All that Prefect's API tells of this test's runs."""
     query = "SELECT DISTINCT flow_run_id FROM leadloop.sync_runs WHERE flow_run_id IS NOT NULL"
-    ids = [row["flow_run_id"] for row in books.rows(stage.database, query)]
+    ids = [row["flow_run_id"] for row in sql.fetch_rows(stage.database, query)]
     assert ids
     of_runs = {"flow_run_id": {"any_": ids}}
     logs = _all(stage.prefect, "logs", {"logs": of_runs})
@@ -185,7 +187,7 @@ def _get(api: str, path: str, *, post: dict[str, Any] | None = None, **params: s
 
 def ours(database: Database) -> str:
     """Every table and view in which no personal data belongs, and all errors that are kept."""
-    views = books.rows(
+    views = sql.fetch_rows(
         database,
         "SELECT format('%I.%I', schemaname, viewname) AS name FROM pg_views"
         " WHERE schemaname = 'leadloop_monitor'",
@@ -198,26 +200,28 @@ def ours(database: Database) -> str:
         for table in ("leads", "disable_requests")
     ]
     queries.append("SELECT reason AS line FROM leadloop.unreadable_results")
-    return "\n".join(row["line"] for query in queries for row in books.rows(database, query))
+    return "\n".join(row["line"] for query in queries for row in sql.fetch_rows(database, query))
 
 
 def test_nothing_leaks_where_all_is_well(stage: Stage) -> None:
     """The whole loop, with opt-outs, bad leads, odd outcomes and the vendor's own wrong links."""
     stage.add(*range(6))
-    books.add_leads(stage.database, books.lead("bad", phone_number=phones()[6][:-3] + "x"))
-    books.opt_out(stage.database, "L0", reason=NAME)
+    factories.add_leads(
+        stage.database, factories.build_lead("bad", phone_number=phones()[6][:-3] + "x")
+    )
+    factories.add_opt_outs(stage.database, "L0", reason=NAME)
     first = stage.run("push-leads")
     stage.process(*range(1, 6))
-    books.opt_out(stage.database, "L1", "unknown", reason=NAME)
+    factories.add_opt_outs(stage.database, "L1", "unknown", reason=NAME)
     # Differences, for the audit to tell of.
     change = "UPDATE leadloop.leads SET contact_name = :name, phone_number = :phone"
     other = {"name": "Zanzibarsky the Other", "phone": phones()[39]}
-    books.run(stage.database, f"{change} WHERE lead_id = 'L2'", **other)
+    sql.execute(stage.database, f"{change} WHERE lead_id = 'L2'", **other)
     require_secrecy(stage, first + stage.run(*_ALL))
     assert "leadloop-audit" in prefects(stage)
     assert any("leadloop.audit.differences" in event for event in stage.events)
-    assert set(books.statuses(stage.database).values()) == {"created", "rejected", "cancelled"}
-    assert len(books.outcomes(stage.database)) == 5
+    assert set(sql.fetch_statuses(stage.database).values()) == {"created", "rejected", "cancelled"}
+    assert len(sql.fetch_outcomes(stage.database)) == 5
 
 
 def words() -> str:
@@ -242,10 +246,10 @@ def test_nothing_leaks_where_the_vendor_fails(stage: Stage) -> None:
     for route in ("create", "responses", "disable"):
         for nth, failure in enumerate(failures, 1):
             vendor.fault(route=route, nth=nth, **failure)
-    books.opt_out(stage.database, "L19", "nobody")
+    factories.add_opt_outs(stage.database, "L19", "nobody")
     said = stage.run("push-leads", "push-leads")
     stage.process(*range(20))
-    books.opt_out(stage.database, *(f"L{number}" for number in range(8)))
+    factories.add_opt_outs(stage.database, *(f"L{number}" for number in range(8)))
     said += stage.run(*_ALL)
     stops: list[dict[str, Any]] = [
         {"kind": "redirect", "url": away},
@@ -282,7 +286,7 @@ def test_nothing_leaks_where_the_login_fails(stage: Stage, monkeypatch: pytest.M
     for nth, failure in enumerate(failures, 1):
         stage.vendor.fault(route="token", nth=nth, **failure)
     said = stage.run(*(["push-leads"] * 6))
-    assert set(books.statuses(stage.database).values()) == {"created"}
+    assert set(sql.fetch_statuses(stage.database).values()) == {"created"}
     require_secrecy(stage, said)
 
 
@@ -291,24 +295,24 @@ def test_nothing_leaks_where_postgres_fails(stage: Stage) -> None:
     stage.add(0, 1, 2, 3)
     said = stage.run("push-leads")
     stage.process(0, 1)
-    books.run(
+    sql.execute(
         stage.database,
         "CREATE FUNCTION public.tell_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " RAISE EXCEPTION 'no good: %, %', NEW, '" + NAME + "' USING DETAIL = NEW::text,"
         " HINT = '" + NAME + "'; END $$",
     )
     stage.add(4, 5)
-    books.opt_out(stage.database, "L2", reason=NAME)
+    factories.add_opt_outs(stage.database, "L2", reason=NAME)
     for tables in (("leads", "lead_outcomes", "disable_requests"), ("outreach_attempts",)):
         for table in tables:
-            books.run(
+            sql.execute(
                 stage.database,
                 f"CREATE TRIGGER tells BEFORE INSERT OR UPDATE ON leadloop.{table}"
                 " FOR EACH ROW EXECUTE FUNCTION public.tell_all()",
             )
         said += stage.run("disable-leads", "push-leads", "audit-leads", "poll-outcomes")
         for table in tables:
-            books.run(stage.database, f"DROP TRIGGER tells ON leadloop.{table}")
+            sql.execute(stage.database, f"DROP TRIGGER tells ON leadloop.{table}")
     require_secrecy(stage, said)
 
 
@@ -318,7 +322,7 @@ def test_nothing_leaks_on_the_screen(stage: Stage, leadloop: Callable[..., Ran])
     stage.add(*range(4))
     ran = [leadloop("push", **where)]
     stage.process(*range(4))
-    books.run(stage.database, "UPDATE leadloop.leads SET contact_name = 'Zanzibarsky'")
+    sql.execute(stage.database, "UPDATE leadloop.leads SET contact_name = 'Zanzibarsky'")
     ran += [leadloop("audit", "--repair", **where), leadloop("audit", "--json", **where)]
     assert {each.code for each in ran} == {0}
     assert "name differs" in ran[1].out

@@ -8,8 +8,8 @@ import pytest
 from db.database import Database
 from flows.disable import disable_leads
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 from tests.fire.conftest import Soak
 from tests.fire.processes import Nest, until
 from tests.fire.tally import TALLY
@@ -39,7 +39,7 @@ def test_eight_processes_share_one_budget(
         monkeypatch.setenv("LEADLOOP_RATE_LIMIT", f"{requests}/{_PERIOD_S}")
         World(database=database, vendor=vendor).begin()
         vendor.change(rate_limit=(requests, float(_PERIOD_S)), repeat="second")
-        books.add_campaign(database, batch_size=1)
+        factories.add_campaign(database, batch_size=1)
         race(database, vendor, environment, processes, requests, f"{turn}")
 
 
@@ -50,20 +50,23 @@ def race(
     amount = limit * _LOADED_PERIODS + limit // 2
     ids = [f"{name}-{number}" for number in range(amount)]
     # Each has a number of its own: an opt-out goes by number too.
-    rows = [books.lead(lead_id, phone_number=books.phone(n)) for n, lead_id in enumerate(ids)]
-    books.add_leads(database, *rows)
+    rows = [
+        factories.build_lead(lead_id, phone_number=factories.build_phone(n))
+        for n, lead_id in enumerate(ids)
+    ]
+    factories.add_leads(database, *rows)
     runs = [processes.start(directory, "push", "--json") for _ in range(_PROCESSES)]
     # When the first period's budget is used up, somebody opts out.
     until(lambda: creates(vendor) >= limit * 9 // 10, "nothing is sent")
     first = next(iter(vendor.books.creations(CAMPAIGN)))
-    books.opt_out(database, first)
+    factories.add_opt_outs(database, first)
     assert disable_leads()["disabled"] == 1
     for run in runs:
         run.wait()
         assert run.last is not None, run.said
     judge(vendor, limit, ids)
     assert sum(run.last["created"] for run in runs) == amount
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 def judge(vendor: Handle, limit: int, ids: list[str]) -> None:
@@ -97,12 +100,12 @@ def test_one_huge_campaign_starves_no_other(
 ) -> None:
     """The small ones are done long before it, in one run and in several at the same time."""
     vendor.change(repeat="second")
-    books.add_campaign(database, "a huge one", batch_size=2)
-    books.add_leads(database, *(f"H{number}" for number in range(600)), campaign="a huge one")
+    factories.add_campaign(database, "a huge one", batch_size=2)
+    factories.add_leads(database, *(f"H{number}" for number in range(600)), campaign="a huge one")
     small = [f"small {number}" for number in range(4)]
     for campaign in small:
-        books.add_campaign(database, campaign, batch_size=2)
-        books.add_leads(database, *(f"S{number}" for number in range(12)), campaign=campaign)
+        factories.add_campaign(database, campaign, batch_size=2)
+        factories.add_leads(database, *(f"S{number}" for number in range(12)), campaign=campaign)
     for run in [processes.start(environment, "push", "--json") for _ in range(2)]:
         run.wait()
         assert run.last is not None, run.said
@@ -112,4 +115,4 @@ def test_one_huge_campaign_starves_no_other(
     assert last < len(paths) / 2
     for campaign in (*small, "a huge one"):
         assert set(vendor.books.creations(campaign).values()) == {1}
-        assert set(books.statuses(database, campaign).values()) == {"created"}
+        assert set(sql.fetch_statuses(database, campaign).values()) == {"created"}

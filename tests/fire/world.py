@@ -9,8 +9,8 @@ from typing import Any
 from db.database import Database, DatabaseError
 from leadloop.core.errors import RunError
 from leadloop.sandbox import Handle, Rules
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 from tests.fire.tally import TALLY
 
 #: Seconds that a poll reads again behind the watermark: the setting's default.
@@ -58,14 +58,14 @@ class World:
 
     def begin(self) -> None:
         """Empty both sides, and put the default rules in force."""
-        tables = books.rows(
+        tables = sql.fetch_rows(
             self.database,
             "SELECT format('leadloop.%I', tablename) AS name FROM pg_tables"
             # What the migrations put in stays.
             " WHERE schemaname = 'leadloop' AND tablename NOT IN ('alembic_version', 'number_key')",
         )
         names = ", ".join(row["name"] for row in tables)
-        books.run(self.database, f"TRUNCATE {names}")
+        sql.execute(self.database, f"TRUNCATE {names}")
         self.vendor.reset()
         secrets = {"tokens", "client_id", "client_secret", "username", "password"}
         fresh = Rules(rate_limit=None, pace=None)
@@ -76,7 +76,7 @@ class World:
     def insert(self, lead: Given) -> None:
         """A new lead; one whose opt-out came first must never be sent."""
         lead_id = lead.row["lead_id"]
-        books.add_leads(self.database, lead.row)
+        factories.add_leads(self.database, lead.row)
         self.leads[lead_id] = lead
         TALLY["leads"] += 1
         if lead_id in self.opted_out:
@@ -86,7 +86,7 @@ class World:
 
     def opt_out(self, lead_id: str) -> None:
         """A person opts out; if the vendor does not have them by now, it must never get them."""
-        books.opt_out(self.database, lead_id)
+        factories.add_opt_outs(self.database, lead_id)
         self.opted_out.add(lead_id)
         TALLY["opt-outs"] += 1
         if self.vendor.books.lead(CAMPAIGN, lead_id) is None:
@@ -173,7 +173,7 @@ class World:
 
     def watermark(self) -> datetime | None:
         """Up to where everything is said to be stored."""
-        found = books.rows(self.database, "SELECT processed_through FROM leadloop.watermarks")
+        found = sql.fetch_rows(self.database, "SELECT processed_through FROM leadloop.watermarks")
         return found[0]["processed_through"] if found else None
 
     def pass_time(self) -> None:

@@ -1,7 +1,7 @@
 """Seed data for the page: a week of two campaigns, healthy, stuck or idle."""
 
 from db.database import Database
-from tests import books
+from tests import factories, sql
 
 #: Campaign ids, and how many leads each campaign has.
 CAMPAIGNS = {"EAST-1": 400, "WEST-2": 300}
@@ -92,19 +92,19 @@ VALUES ('push-leads', 'WEST-2', 'f0e1d2c3', 'failed', now() - interval '4 minute
 def seed_healthy(database: Database) -> None:
     """Seed two campaigns with a week without problems."""
     for campaign, amount in CAMPAIGNS.items():
-        books.add_campaign(database, campaign)
-        books.run(database, _LEADS, campaign=campaign, amount=amount)
+        factories.add_campaign(database, campaign)
+        sql.execute(database, _LEADS, campaign=campaign, amount=amount)
     for statement in (
         _REJECTED, _OUTCOMES, _ATTEMPTS, _RUNS, _WINDOWS, _OPT_OUTS, _WATERMARKS, _RATE_SLOTS,
     ):  # fmt: skip
-        books.run(database, statement)
+        sql.execute(database, statement)
 
 
 def seed_stuck(database: Database) -> None:
     """Seed the healthy week, then three problems."""
     seed_healthy(database)
     for statement in _STUCK:
-        books.run(database, statement)
+        sql.execute(database, statement)
 
 
 def seed_idle(database: Database) -> None:
@@ -114,9 +114,9 @@ def seed_idle(database: Database) -> None:
     """
     seed_healthy(database)
     for column in ("started_at", "ended_at"):
-        books.run(database, f"UPDATE leadloop.sync_runs SET {column} = {column} - interval '5 h'")
-    books.add_campaign(database, "GONE-3", enabled=False)
-    books.run(
+        sql.execute(database, f"UPDATE leadloop.sync_runs SET {column} = {column} - interval '5 h'")
+    factories.add_campaign(database, "GONE-3", enabled=False)
+    sql.execute(
         database,
         """INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
            VALUES ('GONE-3', 'outcomes', now() - interval '40 days')""",

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 
 from db.database import Database
-from tests import books
+from tests import factories, sql
 from tests.monitor import seed_data
 from tests.monitor.conftest import PREFECT_URL, seed_database
 
@@ -151,11 +151,11 @@ def test_url_holds_the_filters(open_page: OpenPage, page_url: str, page_database
     shared.goto(f"{page_url}/?tables=true")
     expect(shared.get_by_test_id("stDataFrame")).to_have_count(9)
     expect(shared.get_by_test_id("stVegaLiteChart")).to_have_count(0)
-    books.run(page_database, "ALTER VIEW leadloop_monitor.problems RENAME TO renamed")
+    sql.execute(page_database, "ALTER VIEW leadloop_monitor.problems RENAME TO renamed")
     expect_texts(page, "The database is not ready for this page", "Stale")
     expect(page.get_by_text("All is well")).to_have_count(0)
     expect(created).to_contain_text("260")
-    books.run(page_database, "ALTER VIEW leadloop_monitor.renamed RENAME TO problems")
+    sql.execute(page_database, "ALTER VIEW leadloop_monitor.renamed RENAME TO problems")
     expect_texts(page, "All is well")
     expect(created).to_contain_text("260")
     expect(page.get_by_role("radio", name="24 hours")).to_be_checked()
@@ -228,9 +228,9 @@ def test_refreshes_without_reload(
     expect_texts(page, "the database has no leadloop schema yet: run `leadloop init`")
     seed_database(page_database, lambda _: None)
     expect_texts(page, "No campaign yet", "leadloop load FILE.csv --campaign C")
-    books.opt_out(page_database, "a")
+    factories.add_opt_outs(page_database, "a")
     expect_texts(page, "Critical: 1 problem", "waits in a campaign that is unknown")
-    books.add_campaign(page_database)
+    factories.add_campaign(page_database)
     expect_texts(
         page, "nothing has run yet", "leadloop sync", "No lead yet", "No run in this period"
     )

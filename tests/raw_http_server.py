@@ -1,4 +1,4 @@
-"""A vendor of the test's own, for what the sandbox cannot do: bare bytes over a real socket."""
+"""A fake API that sends raw bytes over a socket, for responses that the sandbox cannot give."""
 
 import socket
 import struct
@@ -20,11 +20,11 @@ Bytes = bytes | Iterable[bytes]
 
 
 @dataclass
-class Listener:
-    """Answers each request with the next of `answers`, the last one for ever; keeps the requests.
+class RawServer:
+    """A server that sends the next of `answers` to each request, and repeats the last one.
 
-    An answer is the whole of its bytes, or pieces of it, which may take their time to come; `RESET`
-    resets the connection, after the request was read.
+    An answer is its bytes, or an iterable of pieces, which may be slow. `RESET` resets the
+    connection after the request is read. The server keeps the requests.
     """
 
     url: str
@@ -32,28 +32,30 @@ class Listener:
 
 
 @contextmanager
-def listening(*answers: Bytes) -> Iterator[Listener]:
-    """Serve on a free port of loopback, one request a connection."""
+def run_raw_server(*answers: Bytes) -> Iterator[RawServer]:
+    """Serve on a free loopback port, one request a connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        listener = Listener(url=f"http://127.0.0.1:{server.getsockname()[1]}")
-        thread = threading.Thread(target=_serve, args=(server, listener, answers), daemon=True)
+        listener = RawServer(url=f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread = threading.Thread(
+            target=_serve_requests, args=(server, listener, answers), daemon=True
+        )
         thread.start()
         try:
             yield listener
         finally:
-            # A thread in accept does not notice that its socket is closed.
+            # A close alone would leave the thread in accept.
             server.shutdown(socket.SHUT_RDWR)
             thread.join(timeout=10)
 
 
 def response(status: str, body: bytes | str = b"", *headers: str) -> bytes:
-    """An answer with a right length."""
+    """Return a response with its Content-Length."""
     content = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", "Connection: close", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def _serve(server: socket.socket, listener: Listener, answers: tuple[Bytes, ...]) -> None:
+def _serve_requests(server: socket.socket, listener: RawServer, answers: tuple[Bytes, ...]) -> None:
     while True:
         try:
             connection, _ = server.accept()
@@ -61,10 +63,12 @@ def _serve(server: socket.socket, listener: Listener, answers: tuple[Bytes, ...]
             return
         with connection:
             connection.settimeout(1)
-            _answer(connection, listener, answers)
+            _send_answer(connection, listener, answers)
 
 
-def _answer(connection: socket.socket, listener: Listener, answers: tuple[Bytes, ...]) -> None:
+def _send_answer(
+    connection: socket.socket, listener: RawServer, answers: tuple[Bytes, ...]
+) -> None:
     try:
         listener.requests.append(read_request(connection))
         answer = answers[min(len(listener.requests), len(answers)) - 1]
@@ -74,11 +78,11 @@ def _answer(connection: socket.socket, listener: Listener, answers: tuple[Bytes,
             for piece in [answer] if isinstance(answer, bytes) else answer:
                 connection.sendall(piece)
     except OSError:
-        return  # the client has had enough
+        return  # the client has closed the connection
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """The whole of one request."""
+    """Return the bytes of one request."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65_536)
@@ -92,8 +96,8 @@ def read_request(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def self_signed(folder: Path) -> Path:
-    """Write a certificate of 127.0.0.1 and vendor.invalid that nobody vouches for, and its key."""
+def create_certificate(folder: Path) -> Path:
+    """Write a self-signed certificate for 127.0.0.1 and vendor.invalid, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Prefect's events while something is done, as an automation would get them."""
+"""Prefect's events during a piece of work, as an automation receives them."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from prefect.events.filters import EventFilter, EventNameFilter
 _END = "leadloop.tests.end"
 
 
-def watched(api_url: str, work: Callable[[], object], *names: str) -> list[Event]:
-    """The events of these names that a piece of work causes; all of them where none is given.
+def collect_events(api_url: str, work: Callable[[], object], *names: str) -> list[Event]:
+    """Return the events that `work` emits: those of these names, or all if no name is given.
 
-    They come in order, so that one of our own that follows marks the end.
+    Events arrive in order, so an event that is emitted after the work marks the end.
     """
 
     async def watch() -> list[Event]:

@@ -1,4 +1,4 @@
-"""A Postgres of one test's own, over TCP, that the test may stop and start again."""
+"""A Postgres server for one test, over TCP, that the test may stop and restart."""
 
 import os
 import shutil
@@ -15,12 +15,12 @@ from db.schema import migrate
 from leadloop import embedded
 
 
-class OwnPostgres:
-    """The server on a port of loopback, migrated; the data is under `directory`."""
+class DedicatedPostgres:
+    """A migrated server on a loopback port, with its data under `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._port = _free_port()
+        self._port = _find_free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         directory.mkdir()
         self.start()
@@ -28,7 +28,7 @@ class OwnPostgres:
             migrate(connection)
 
     def start(self) -> None:
-        """Return when it takes connections."""
+        """Start the server and wait until it accepts connections."""
         launch = embedded._launch(self._directory)
         user, group = launch.user or (None, None)
         over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
@@ -48,16 +48,16 @@ class OwnPostgres:
             )
         for descriptor in launch.inherited:
             os.close(descriptor)
-        self._wait()
+        self._wait_until_ready()
 
     def stop(self) -> None:
-        """End it as an administrator does: every connection is cut."""
+        """Stop the server as an administrator does (SIGINT), which cuts every connection."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=60)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _wait(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
         with Database(self.url, connections=1) as database:
             while True:
@@ -65,21 +65,21 @@ class OwnPostgres:
                     with database.begin():
                         return
                 except DatabaseError:
-                    assert time.monotonic() < deadline, "it does not start"
+                    assert time.monotonic() < deadline, "the server does not start"
                     time.sleep(0.05)
 
 
 @contextmanager
-def own_postgres(directory: Path) -> Iterator[OwnPostgres]:
-    """Run one for as long as the block."""
-    server = OwnPostgres(directory)
+def run_dedicated_postgres(directory: Path) -> Iterator[DedicatedPostgres]:
+    """Run a server for the block."""
+    server = DedicatedPostgres(directory)
     try:
         yield server
     finally:
         server.stop()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

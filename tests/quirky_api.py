@@ -1,4 +1,4 @@
-"""A vendor of the test's own, for polls of what the sandbox would never answer."""
+"""A fake API for polls, with responses that the sandbox never gives."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a request asked for; bounds in the unit sent."""
+    """The parameters of a request; bounds in the unit that the client sent."""
 
     after: int
     before: int
@@ -26,10 +26,10 @@ Answer = Callable[[Query], dict[str, Any] | bytes | int]
 
 
 @dataclass
-class OddVendor:
-    """Answers each query by `answer`: an object, the bytes of a body, or a status of refusal.
+class QuirkyApi:
+    """A server that responds to each query with `answer`: an object, a body, or an error status.
 
-    `rows` are results for `paged`, `ahead_s` is how far its clock is ahead.
+    `rows` are the results for `build_page`; `ahead_s` is how far the server's clock is ahead.
     """
 
     answer: Answer
@@ -39,18 +39,18 @@ class OddVendor:
     url: str = ""
 
 
-def paged(rows: list[dict[str, Any]], query: Query) -> dict[str, Any]:
-    """The page that a faithful vendor would give; each row has `processed_at` in epoch ms."""
+def build_page(rows: list[dict[str, Any]], query: Query) -> dict[str, Any]:
+    """Return the page that a correct API would; each row has `processed_at` in epoch ms."""
     found = [row for row in rows if query.after <= row["processed_at"] <= query.before]
     start = (query.page - 1) * query.size
     return {"count": len(found), "results": found[start : start + query.size]}
 
 
 @contextmanager
-def odd_vendor(answer: Answer | None = None) -> Iterator[OddVendor]:
-    """Serve on a free port of loopback; without an `answer`, faithfully."""
-    vendor = OddVendor(answer=answer or (lambda query: paged(vendor.rows, query)))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(vendor))
+def run_quirky_api(answer: Answer | None = None) -> Iterator[QuirkyApi]:
+    """Serve on a free loopback port; without an `answer`, as a correct API."""
+    vendor = QuirkyApi(answer=answer or (lambda query: build_page(vendor.rows, query)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _create_handler(vendor))
     server.daemon_threads = True
     vendor.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -63,12 +63,12 @@ def odd_vendor(answer: Answer | None = None) -> Iterator[OddVendor]:
         thread.join(timeout=10)
 
 
-def _handler(vendor: OddVendor) -> type[BaseHTTPRequestHandler]:
+def _create_handler(vendor: QuirkyApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            query = _query(self.path)
+            query = _parse_query(self.path)
             vendor.queries.append(query)
             given = vendor.answer(query)
             status = given if isinstance(given, int) else 200
@@ -88,7 +88,7 @@ def _handler(vendor: OddVendor) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _query(path: str) -> Query:
+def _parse_query(path: str) -> Query:
     given = {name: int(value[0]) for name, value in parse_qs(urlsplit(path).query).items()}
     return Query(
         after=given["processed_after"],

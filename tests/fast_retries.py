@@ -1,6 +1,6 @@
-"""Retries without their pauses of seconds: what is tested is what is tried again, not when.
+"""Retries without their pauses: tests check what is retried, not when.
 
-There is no setting for the pauses, and a machine that fails all the time meets hundreds of them.
+The pauses have no setting, and a test of constant failures meets hundreds of them.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from prefect import Task
 from tasks import audit, budget, disable, poll, push, retrying
 
 
-def hurry(put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Shorten the pauses by `put` (setattr, or one that is undone later)."""
+def shorten_retry_pauses(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Shorten every retry pause by `put`: setattr, or a variant that is undone later."""
     put(budget, "_DEFAULT_PAUSE_S", 0.01)
     put(retrying, "_PAUSE_S", 0.001)
     for module in (audit, disable, poll, push):
-        # Prefect reads the pauses off the task at each run.
+        # Prefect reads the pauses from the task at each run.
         for task in [item for item in vars(module).values() if isinstance(item, Task)]:
             put(task, "retry_delay_seconds", [0.01])
