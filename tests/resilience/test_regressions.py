@@ -1,4 +1,4 @@
-"""What the tests under fire have found, each as small as it can be."""
+"""Bugs that the resilience tests have found, each as a minimal case."""
 
 import pytest
 
@@ -11,10 +11,8 @@ from tests.factories import CAMPAIGN
 pytestmark = pytest.mark.usefixtures("environment", "quick_retries")
 
 
-def test_a_lookup_that_counts_a_lead_and_does_not_show_it_proves_nothing(
-    database: Database, vendor: Handle
-) -> None:
-    """A page that says count 1 and holds no row is not the absence of the lead."""
+def test_lookup_with_count_but_no_row_proves_no_absence(database: Database, vendor: Handle) -> None:
+    """A page with count 1 and no row does not prove that the lead is absent."""
     vendor.change(repeat="second")
     factories.add_campaign(database, shows_unprocessed=True)
     factories.add_leads(database, "a")

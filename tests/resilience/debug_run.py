@@ -1,6 +1,6 @@
-"""Flows as a worker runs them, with everything that can be logged on stderr: DEBUG, of everybody.
+"""Runs flows as a worker does, with every logger at DEBUG on stderr.
 
-`python -m tests.fire.loud sync-leads push-leads …`; a flow that fails does so with its traceback.
+`python -m tests.resilience.debug_run sync-leads push-leads …`; a failing flow logs its traceback.
 """
 
 import logging
@@ -14,18 +14,18 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from flows.by_hand import FLOWS
 from tests.fast_retries import shorten_retry_pauses
 
-_LINE = "%(name)s %(levelname)s %(message)s"
+_LOG_FORMAT = "%(name)s %(levelname)s %(message)s"
 
 
-def listen_to_everybody() -> None:
-    """Every logger there is or will be, on top of what Prefect's own handlers print."""
+def log_everything() -> None:
+    """Log every present and future logger, in addition to Prefect's own handlers."""
     setup_logging()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_LINE))
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     root = logging.getLogger()
     root.setLevel(logging.DEBUG)
     root.addHandler(handler)
-    # Those that would keep their own threshold; SQLAlchemy asks for its own by name.
+    # Loggers that would keep their own threshold; SQLAlchemy reads its threshold by name.
     for name in ("sqlalchemy", "sqlalchemy.engine", "sqlalchemy.pool", "urllib3", "requests"):
         logging.getLogger(name).setLevel(logging.DEBUG)
     for logger in list(logging.root.manager.loggerDict.values()):
@@ -33,8 +33,8 @@ def listen_to_everybody() -> None:
             logger.setLevel(logging.DEBUG)
 
 
-def run(name: str) -> None:
-    """A flow; whatever it raises is logged with its traceback, as a worker would."""
+def run_flow(name: str) -> None:
+    """Run a flow and log any exception with its traceback, as a worker does."""
     more: dict[str, Any] = {}
     if name == "backfill-outcomes":
         now = datetime.now(UTC)
@@ -48,8 +48,8 @@ def run(name: str) -> None:
 
 
 if __name__ == "__main__":
-    listen_to_everybody()
+    log_everything()
     shorten_retry_pauses()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for argument in sys.argv[1:]:
-            run(argument)
+            run_flow(argument)

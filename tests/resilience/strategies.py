@@ -1,4 +1,4 @@
-"""What Hypothesis draws for the machine: leads, readings of the document, faults."""
+"""Hypothesis strategies for the state machine: leads, API interpretations, faults."""
 
 from itertools import product
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests import factories
-from tests.fire.world import Given
+from tests.resilience.model import InsertedLead
 
 Fault = dict[str, Any]
 
-# What is wrong with a lead, or odd about a good one; the last are seldom.
+# Shapes of valid and of invalid leads; valid ones are drawn more often.
 _GOOD = ("plain", "plain", "plain", "unicode", "custom")
 _BAD = ("phone", "state", "nameless", "clash", "long")
-SHAPES = st.sampled_from((*_GOOD, *_GOOD, *_BAD))
-IDS = st.sampled_from(("L{}", "{}", "00{}", "é {}/?&#%☎", "L{}"))
+LEAD_SHAPES = st.sampled_from((*_GOOD, *_GOOD, *_BAD))
+LEAD_IDS = st.sampled_from(("L{}", "{}", "00{}", "é {}/?&#%☎", "L{}"))
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -28,15 +28,17 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def given(shape: str, lead_id: str, phone: str, *, newer_limits: bool) -> Given:
-    """The lead of that shape; a long name is bad only where the vendor's newer limits hold."""
+def create_lead(shape: str, lead_id: str, phone: str, *, newer_limits: bool) -> InsertedLead:
+    """Return a lead of the shape; a long name is invalid only under the vendor's newer limits."""
     row = factories.build_lead(lead_id, **{"phone_number": phone, **_CHANGES[shape]})
-    bad = shape in ("phone", "state", "nameless", "clash") or (shape == "long" and newer_limits)
-    return Given(row=row, good=not bad)
+    is_invalid = shape in ("phone", "state", "nameless", "clash") or (
+        shape == "long" and newer_limits
+    )
+    return InsertedLead(row=row, is_valid=not is_invalid)
 
 
-#: How the vendor reads its own document, for as long as it lives.
-READINGS = st.fixed_dictionaries(
+#: How the vendor implements its document; fixed for the life of the vendor.
+INTERPRETATIONS = st.fixed_dictionaries(
     {
         "bad_lead": st.sampled_from(("batch", "lead", "batch-anonymous")),
         "repeat": st.sampled_from(("second", "error", "update")),
@@ -46,8 +48,8 @@ READINGS = st.fixed_dictionaries(
         "shows_unprocessed": st.sampled_from((True, True, True, False)),
     }
 )
-#: What it may think better of from one day to the next.
-MOODS = st.fixed_dictionaries(
+#: How the vendor behaves where the document leaves a choice; may change at any time.
+BEHAVIOURS = st.fixed_dictionaries(
     {},
     optional={
         "unknown_disable": st.sampled_from(("404", "400", "lead", "ignore")),
@@ -69,16 +71,16 @@ def _status(number: int, **more: Any) -> Fault:
     return {"kind": "status", "status": number, **more}
 
 
-# These say that nothing was done, or where nothing was: they come before a create's effect alone.
-# A 400 after the effect is left out: no client can tell it from a refusal.
-_REFUSALS = [
+# Responses that state that nothing was done. For a create they come before its effect only: a
+# client cannot tell a 400 after the effect from a rejection.
+_REJECTIONS = [
     *(_status(number) for number in (400, 401, 403, 404, 429)),
     _status(404, body="html"),
     _status(429, **_SOON),
     _status(503, **_SOON),
     _NOWHERE,
 ]
-_SILENCES: list[Fault] = [
+_LOST_RESPONSES: list[Fault] = [
     _status(500),
     _status(500, body="empty"),
     _status(503, body="html"),
@@ -86,22 +88,22 @@ _SILENCES: list[Fault] = [
     {"kind": "hang", "seconds": 0.05},
     {"kind": "foreign"},
 ]
-_SPOILT: list[Fault] = [{"kind": "cut"}, {"kind": "slow", "seconds": 0.05}]
-_DRIFTS: list[Fault] = [
+_DAMAGED_RESPONSES: list[Fault] = [{"kind": "cut"}, {"kind": "slow", "seconds": 0.05}]
+_ROW_SHIFTS: list[Fault] = [
     *({"kind": "shift", "rows": rows} for rows in (-2, -1, 1, 2)),
     *({"kind": "late", "seconds": seconds} for seconds in (5.0, 300.0)),
     {"kind": "repeat"},
 ]
-_ON_CREATE = [
-    *({"when": "before", **fault} for fault in (*_REFUSALS, *_SILENCES)),
-    *({"when": "after", **fault} for fault in (*_SILENCES, *_SPOILT)),
+_CREATE_FAULTS = [
+    *({"when": "before", **fault} for fault in (*_REJECTIONS, *_LOST_RESPONSES)),
+    *({"when": "after", **fault} for fault in (*_LOST_RESPONSES, *_DAMAGED_RESPONSES)),
 ]
-_HARMLESS = [
-    *({"when": when, **fault} for when, fault in product(("before", "after"), _SILENCES)),
-    *({"when": when, **fault} for when, fault in product(("before", "after"), _REFUSALS)),
-    *_SPOILT,
+_IDEMPOTENT_FAULTS = [
+    *({"when": when, **fault} for when, fault in product(("before", "after"), _LOST_RESPONSES)),
+    *({"when": when, **fault} for when, fault in product(("before", "after"), _REJECTIONS)),
+    *_DAMAGED_RESPONSES,
 ]
-_OCCASIONS: list[Fault] = [
+_TIMINGS: list[Fault] = [
     {"nth": 1},
     {"nth": 2},
     {"nth": 3},
@@ -110,22 +112,22 @@ _OCCASIONS: list[Fault] = [
 ]
 
 
-def _at(route: str, faults: list[Fault]) -> st.SearchStrategy[Fault]:
-    pairs = st.tuples(st.sampled_from(faults), st.sampled_from(_OCCASIONS))
+def _draw_fault(route: str, faults: list[Fault]) -> st.SearchStrategy[Fault]:
+    pairs = st.tuples(st.sampled_from(faults), st.sampled_from(_TIMINGS))
     return pairs.map(lambda pair: {"route": route, **pair[0], **pair[1]})
 
 
-def _drift() -> st.SearchStrategy[Fault]:
+def _draw_row_shift() -> st.SearchStrategy[Fault]:
     numbers = st.sampled_from((1, 2, 3))
-    pairs = st.tuples(st.sampled_from(_DRIFTS), numbers)
+    pairs = st.tuples(st.sampled_from(_ROW_SHIFTS), numbers)
     return pairs.map(lambda pair: {"route": "responses", **pair[0], "nth": pair[1]})
 
 
-ON_CREATE = _at("create", _ON_CREATE)
-DRIFTS = _drift()
+CREATE_FAULTS = _draw_fault("create", _CREATE_FAULTS)
+ROW_SHIFTS = _draw_row_shift()
 FAULTS = st.one_of(
-    ON_CREATE,
-    _at("responses", _HARMLESS),
-    _at("disable", _HARMLESS),
-    DRIFTS,
+    CREATE_FAULTS,
+    _draw_fault("responses", _IDEMPOTENT_FAULTS),
+    _draw_fault("disable", _IDEMPOTENT_FAULTS),
+    ROW_SHIFTS,
 )

@@ -1,4 +1,4 @@
-"""Any order of what upstream, the vendor and we can do keeps both sides' books true."""
+"""Any order of actions of upstream, the vendor and leadloop keeps the invariants."""
 
 import logging
 import os
@@ -10,37 +10,37 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from db.database import Database
 from leadloop.sandbox import Handle
-from tests.fire.conftest import Soak
-from tests.fire.machine import Loop
+from tests.resilience.conftest import Soak
+from tests.resilience.loop_machine import LoopMachine
 
 _STEPS = 25
 _EXAMPLES = 7
-# A round of the soak: short, so that it ends when it is told to.
-_EXAMPLES_A_ROUND = 5
-# Shrinking takes minutes: worth it only to whoever looks for the cause (FIRE_SHRINK=1).
-_PHASES = [Phase.generate, *([Phase.shrink] if os.environ.get("FIRE_SHRINK") else [])]
+# A round of the soak: short, so that the soak ends on time.
+_EXAMPLES_PER_ROUND = 5
+# Shrinking takes minutes: enable it to look for a cause (SOAK_SHRINK=1).
+_PHASES = [Phase.generate, *([Phase.shrink] if os.environ.get("SOAK_SHRINK") else [])]
 
 
 @pytest.fixture
-def quiet() -> Iterator[None]:
-    """Failures are what this is about: nobody reads their tracebacks, and they cost time."""
+def disabled_logging() -> Iterator[None]:
+    """Disable logging: the tracebacks of expected failures cost time."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.usefixtures("environment", "quick_retries", "quiet")
+@pytest.mark.usefixtures("environment", "quick_retries", "disabled_logging")
 @pytest.mark.timeout(0)
-def test_the_books_stay_true(database: Database, vendor: Handle, soak: Soak | None) -> None:
+def test_invariants_hold(database: Database, vendor: Handle, soak: Soak | None) -> None:
     """Each lead is created at most once, in the end exactly once; no outcome is missed."""
-    machine = type("Machine", (Loop,), {"database": database, "vendor": vendor})
+    machine = type("Machine", (LoopMachine,), {"database": database, "vendor": vendor})
     if soak is None:
         run_state_machine_as_test(machine, settings=_settings(_EXAMPLES, derandomize=True))
         return
-    for number in soak.seeds(0.4):
+    for number in soak.draw_seeds(0.4):
         print(f"state machine, seed {number}")
-        a_round = _settings(_EXAMPLES_A_ROUND, derandomize=False)
-        run_state_machine_as_test(seed(number)(machine), settings=a_round)
+        round_settings = _settings(_EXAMPLES_PER_ROUND, derandomize=False)
+        run_state_machine_as_test(seed(number)(machine), settings=round_settings)
 
 
 def _settings(examples: int, *, derandomize: bool) -> settings:
