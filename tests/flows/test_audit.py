@@ -21,24 +21,24 @@ from tasks.audit import AUDIT
 from tasks.jobs import CampaignsFailed
 from tasks.lead_listing import map_bounded
 from tasks.thread_pool import RequestThreads
-from tests import books
+from tests import factories, sql
 from tests.conftest import prefect_login
-from tests.watching import watched
+from tests.prefect_events import collect_events
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 
 def push(database: Database, *leads: str | dict[str, Any], **columns: Any) -> None:
     """A campaign whose leads the vendor has."""
-    books.add_campaign(database, **columns)
-    books.add_leads(database, *leads)
+    factories.add_campaign(database, **columns)
+    factories.add_leads(database, *leads)
     push_leads()
 
 
 def create_elsewhere(vendor: Handle, *leads: dict[str, Any]) -> None:
     """Leads that the vendor gets from somebody else."""
     response = requests.post(
-        f"{vendor.url}/api/v1/leads/create/{books.CAMPAIGN}/",
+        f"{vendor.url}/api/v1/leads/create/{factories.CAMPAIGN}/",
         json=list(leads),
         headers={"Authorization": f"Bearer {vendor.rules.tokens[0]}"},
         timeout=30,
@@ -53,7 +53,7 @@ def process(vendor: Handle, *ids: str, at: datetime | None = None, **more: Any) 
     stamp = int(moment.timestamp() * 1000)
     vendor.put(
         [
-            {"campaign_id": books.CAMPAIGN, "lead_id": lead_id, "processed_at": stamp, **fixed}
+            {"campaign_id": factories.CAMPAIGN, "lead_id": lead_id, "processed_at": stamp, **fixed}
             for lead_id in ids
         ]
     )
@@ -73,7 +73,7 @@ def differences(**parameters: Any) -> dict[str, list[str]]:
 
 def set_status(database: Database, lead_id: str, status: str) -> None:
     """Our books say something else of a lead."""
-    books.run(
+    sql.execute(
         database,
         "UPDATE leadloop.leads SET status = :status WHERE lead_id = :lead",
         status=status,
@@ -86,20 +86,20 @@ def test_books_that_agree_have_no_difference(database: Database, vendor: Handle)
     ids = [f"L{number:03d}" for number in range(25)]
     push(database, *ids, page_size=10)
     process(vendor, *ids[:12])
-    books.opt_out(database, "L020")
+    factories.add_opt_outs(database, "L020")
     disable_leads()
     poll_outcomes()
     summary = audit_leads()
     assert set(summary) == {*AUDIT.counts, "requests", "campaigns"}
     nonzero = {name: summary[name] for name in (*AUDIT.counts, "requests") if summary[name]}
     assert nonzero == {"pages": 3, "seen": 25, "requests": 3}
-    assert summary["campaigns"][books.CAMPAIGN]["samples"] == {}
+    assert summary["campaigns"][factories.CAMPAIGN]["samples"] == {}
 
 
 def test_a_lead_that_the_vendor_lacks_is_missing_there(database: Database, vendor: Handle) -> None:
     """Created here, never seen there."""
     push(database, "a", "b")
-    books.add_leads(database, "lost")
+    factories.add_leads(database, "lost")
     set_status(database, "lost", "created")
     assert differences() == {"missing_there": ["lost"]}
 
@@ -107,7 +107,7 @@ def test_a_lead_that_the_vendor_lacks_is_missing_there(database: Database, vendo
 def test_a_lead_that_we_lack_is_missing_here(database: Database, vendor: Handle) -> None:
     """The vendor may call somebody of whom we know nothing."""
     push(database, "a")
-    create_elsewhere(vendor, books.lead("stranger"))
+    create_elsewhere(vendor, factories.build_lead("stranger"))
     assert differences() == {"missing_here": ["stranger"]}
 
 
@@ -129,19 +129,21 @@ def test_a_lead_that_is_there_twice_is_told(
     """Also where its two rows are alike in every word, on one page or on two."""
     vendor.change(repeat="second", time_format=time_format)
     push(database, "a", "b", page_size=page_size)
-    create_elsewhere(vendor, books.lead("a"), books.lead("a"))
+    create_elsewhere(vendor, factories.build_lead("a"), factories.build_lead("a"))
     assert differences() == {"created_twice": ["a"]}
 
 
 def test_what_the_vendor_says_of_a_person_is_compared(database: Database, vendor: Handle) -> None:
     """Phone, name and state differ by themselves; how a number is written does not matter."""
-    push(database, "a", "b", "c", "d", books.lead("e", phone_number="(415) 555-0123"), "f")
+    push(
+        database, "a", "b", "c", "d", factories.build_lead("e", phone_number="(415) 555-0123"), "f"
+    )
     change = "UPDATE leadloop.leads SET {} WHERE lead_id = :lead"
-    books.run(database, change.format("phone_number = '+1 415 555 0199'"), lead="a")
-    books.run(database, change.format("contact_name = 'Somebody Else'"), lead="b")
-    books.run(database, change.format("state_code = 'CA'"), lead="c")
-    books.run(database, change.format("contact_name = '  Ann d ', state_code = 'ny'"), lead="d")
-    books.run(database, change.format("phone_number = '1-415-555.0123'"), lead="e")
+    sql.execute(database, change.format("phone_number = '+1 415 555 0199'"), lead="a")
+    sql.execute(database, change.format("contact_name = 'Somebody Else'"), lead="b")
+    sql.execute(database, change.format("state_code = 'CA'"), lead="c")
+    sql.execute(database, change.format("contact_name = '  Ann d ', state_code = 'ny'"), lead="d")
+    sql.execute(database, change.format("phone_number = '1-415-555.0123'"), lead="e")
     assert differences() == {
         "phone_differs": ["a"],
         "name_differs": ["b"],
@@ -155,18 +157,18 @@ def test_outcomes_are_compared_both_ways(database: Database, vendor: Handle) -> 
     push(database, *ids)
     process(vendor, *ids[:5], total_cost=0.5)
     poll_outcomes()
-    books.run(database, "DELETE FROM leadloop.lead_outcomes WHERE lead_id = 'a'")
+    sql.execute(database, "DELETE FROM leadloop.lead_outcomes WHERE lead_id = 'a'")
     change = "UPDATE leadloop.lead_outcomes SET {} WHERE lead_id = :lead"
-    books.run(database, change.format("outcome_name = 'No'"), lead="b")
-    books.run(database, change.format("total_cost = 0.50"), lead="c")
-    books.run(database, change.format("total_cost = 9"), lead="d")
+    sql.execute(database, change.format("outcome_name = 'No'"), lead="b")
+    sql.execute(database, change.format("total_cost = 0.50"), lead="c")
+    sql.execute(database, change.format("total_cost = 9"), lead="d")
     earlier = "processed_at = processed_at - interval '1 hour'"
-    books.run(database, change.format(earlier), lead="e")
-    books.run(
+    sql.execute(database, change.format(earlier), lead="e")
+    sql.execute(
         database,
         """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
            VALUES (:campaign, 'f', now(), '{}')""",
-        campaign=books.CAMPAIGN,
+        campaign=factories.CAMPAIGN,
     )
     assert differences() == {
         "outcome_missing_here": ["a"],
@@ -191,7 +193,7 @@ def test_leads_in_doubt_are_told_by_whether_they_are_there(
 ) -> None:
     """Shown, or not shown."""
     push(database, "a")
-    books.add_leads(database, "b")
+    factories.add_leads(database, "b")
     set_status(database, "a", "in_doubt")
     set_status(database, "b", "in_doubt")
     assert differences() == {"in_doubt_there": ["a"], "in_doubt_not_there": ["b"]}
@@ -205,7 +207,7 @@ def test_a_person_who_is_called_after_opting_out_is_told(
     push(database, "a", "b")
     past = datetime.now(UTC) - timedelta(hours=1)
     process(vendor, "a", at=past)
-    books.opt_out(database, "a", "b")
+    factories.add_opt_outs(database, "a", "b")
     disable_leads()
     late = past if calls else datetime.now(UTC) + timedelta(seconds=5)
     process(vendor, "b", at=late, attempts=calls)
@@ -217,7 +219,7 @@ def test_the_vendors_clock_is_allowed_for(database: Database, vendor: Handle, ah
     """A call before the opt-out is not one after it, nor the reverse, because clocks differ."""
     vendor.change(clock_offset=ahead)
     push(database, "a", "b")
-    books.opt_out(database, "a", "b")
+    factories.add_opt_outs(database, "a", "b")
     disable_leads()
     there = datetime.now(UTC) + timedelta(seconds=ahead)
     process(vendor, "a", at=there - timedelta(minutes=5))
@@ -229,16 +231,16 @@ def test_an_opt_out_that_the_vendor_was_not_told_of(database: Database, vendor: 
     """Cancelled here as never sent, and held there."""
     push(database, "a")
     set_status(database, "a", "new")
-    books.opt_out(database, "a")
+    factories.add_opt_outs(database, "a")
     disable_leads()
     assert differences() == {"cancelled_but_there": ["a"], "opt_out_not_sent": ["a"]}
 
 
 def test_a_row_that_is_no_outcome_is_told(database: Database, vendor: Handle) -> None:
     """A `processed_at` that is no time: neither a missing lead nor a missing outcome."""
-    books.add_campaign(database)
-    books.add_leads(database, "a")
-    create_elsewhere(vendor, books.lead("a", processed_at="soon"))
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    create_elsewhere(vendor, factories.build_lead("a", processed_at="soon"))
     set_status(database, "a", "created")
     assert differences() == {"unreadable": ["a"]}
 
@@ -266,15 +268,15 @@ def test_a_vendor_that_shows_processed_leads_only(
     process(vendor, "a", "b")
     poll_outcomes()
     vendor.reset()
-    create_elsewhere(vendor, *(books.lead(lead_id) for lead_id in "ac"))
+    create_elsewhere(vendor, *(factories.build_lead(lead_id) for lead_id in "ac"))
     process(
         vendor,
         "a",
-        at=books.value(database, "SELECT min(processed_at) FROM leadloop.lead_outcomes"),
+        at=sql.fetch_value(database, "SELECT min(processed_at) FROM leadloop.lead_outcomes"),
     )
     summary = audit_leads()
     expected = ["b", "c"] if known else ["b"]
-    assert summary["campaigns"][books.CAMPAIGN]["samples"]["missing_there"] == expected
+    assert summary["campaigns"][factories.CAMPAIGN]["samples"]["missing_there"] == expected
     assert summary["absence_unproven"] == (0 if known else 1)
 
 
@@ -354,7 +356,9 @@ def test_a_listing_that_never_stands_still_is_said(database: Database, vendor: H
         "rejected_but_there": 1
     }
     assert summary["absence_unproven"] == 3
-    state = books.value(database, "SELECT state FROM leadloop.sync_runs WHERE flow = 'audit-leads'")
+    state = sql.fetch_value(
+        database, "SELECT state FROM leadloop.sync_runs WHERE flow = 'audit-leads'"
+    )
     assert state == "failed"
 
 
@@ -370,7 +374,7 @@ def test_leads_that_come_while_it_reads_are_read_too(
     def create_meanwhile() -> None:
         while len(vendor.requests) < before + 2:
             time.sleep(0.01)
-        create_elsewhere(vendor, books.lead("late"))
+        create_elsewhere(vendor, factories.build_lead("late"))
 
     with ThreadPoolExecutor(1) as pool:
         created = pool.submit(create_meanwhile)
@@ -390,15 +394,15 @@ def test_a_read_that_fails_is_tried_again(database: Database, vendor: Handle) ->
 
 def test_a_refusal_ends_the_campaign_and_no_other(database: Database, vendor: Handle) -> None:
     """The other campaign is audited; the run fails with the reason."""
-    vendor.change(campaigns={books.CAMPAIGN: "known"})
+    vendor.change(campaigns={factories.CAMPAIGN: "known"})
     push(database, "a")
-    books.add_campaign(database, "C0")
+    factories.add_campaign(database, "C0")
     with (
         collect_summary() as collected,
         pytest.raises(CampaignsFailed, match=r"campaign C0: .*HTTP 404"),
     ):
         audit_leads()
-    assert collected.summary["campaigns"][books.CAMPAIGN]["seen"] == 1
+    assert collected.summary["campaigns"][factories.CAMPAIGN]["seen"] == 1
 
 
 def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None:
@@ -406,21 +410,21 @@ def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None
     push(database, *"abcdefg")
     process(vendor, "c", "d", attempts=[{"reference_id": "r1", "called_at": 1531409739413}])
     poll_outcomes()
-    mark = books.value(database, "SELECT processed_through FROM leadloop.watermarks")
+    mark = sql.fetch_value(database, "SELECT processed_through FROM leadloop.watermarks")
     set_status(database, "a", "in_doubt")
     set_status(database, "b", "new")
-    books.run(database, "DELETE FROM leadloop.lead_outcomes WHERE lead_id = 'c'")
-    books.run(database, "DELETE FROM leadloop.outreach_attempts WHERE lead_id = 'c'")
-    books.run(
+    sql.execute(database, "DELETE FROM leadloop.lead_outcomes WHERE lead_id = 'c'")
+    sql.execute(database, "DELETE FROM leadloop.outreach_attempts WHERE lead_id = 'c'")
+    sql.execute(
         database,
         """UPDATE leadloop.lead_outcomes SET outcome_name = 'No', raw = '{}',
                   processed_at = processed_at - interval '1 hour' WHERE lead_id = 'd'""",
     )
     set_status(database, "e", "new")
     set_status(database, "f", "new")
-    books.opt_out(database, "e", "f")
+    factories.add_opt_outs(database, "e", "f")
     disable_leads()
-    assert books.opt_outs(database) == {"e": "cancelled", "f": "cancelled"}
+    assert sql.fetch_opt_outs(database) == {"e": "cancelled", "f": "cancelled"}
     sent = len([entry for entry in vendor.requests if entry.kind != "responses"])
 
     summary = audit_leads(repair=True)
@@ -428,17 +432,17 @@ def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None
     assert repaired == {"repaired_leads": 4, "repaired_outcomes": 2, "repaired_opt_outs": 2}
     assert summary["new_but_there"] == summary["in_doubt_there"] == 1
     assert summary["opt_out_not_sent"] == 2
-    assert set(books.statuses(database).values()) == {"created"}
-    assert books.outcomes(database) == {"c": "Interested", "d": "Interested"}
-    assert books.value(database, "SELECT count(*) FROM leadloop.outreach_attempts") == 2
-    assert books.value(database, "SELECT processed_through FROM leadloop.watermarks") == mark
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    assert sql.fetch_outcomes(database) == {"c": "Interested", "d": "Interested"}
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.outreach_attempts") == 2
+    assert sql.fetch_value(database, "SELECT processed_through FROM leadloop.watermarks") == mark
     assert len([entry for entry in vendor.requests if entry.kind != "responses"]) == sent
 
     assert disable_leads()["disabled"] == 2
-    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"e", "f"}
+    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"e", "f"}
     assert differences(repair=True) == {}
     assert push_leads()["created"] == 0
-    assert set(vendor.books.creations(books.CAMPAIGN).values()) == {1}
+    assert set(vendor.books.creations(factories.CAMPAIGN).values()) == {1}
 
 
 def test_without_repair_nothing_is_changed(database: Database, vendor: Handle) -> None:
@@ -448,21 +452,23 @@ def test_without_repair_nothing_is_changed(database: Database, vendor: Handle) -
     set_status(database, "b", "in_doubt")
     set_status(database, "c", "new")
     tables = ("leads", "lead_outcomes", "outreach_attempts", "disable_requests", "watermarks")
-    before = [books.rows(database, f"SELECT * FROM leadloop.{table}") for table in tables]
+    before = [sql.fetch_rows(database, f"SELECT * FROM leadloop.{table}") for table in tables]
     audit_leads()
-    assert [books.rows(database, f"SELECT * FROM leadloop.{table}") for table in tables] == before
+    assert [
+        sql.fetch_rows(database, f"SELECT * FROM leadloop.{table}") for table in tables
+    ] == before
 
 
 def test_a_repair_leaves_alone_what_is_not_safe(database: Database, vendor: Handle) -> None:
     """A lead that is missing, there twice or different stays as it is, and so does a rejection."""
     vendor.change(repeat="second")
     push(database, "a", "b", "c")
-    create_elsewhere(vendor, books.lead("a"), books.lead("stranger"))
+    create_elsewhere(vendor, factories.build_lead("a"), factories.build_lead("stranger"))
     set_status(database, "b", "rejected")
-    books.add_leads(database, "lost")
+    factories.add_leads(database, "lost")
     set_status(database, "lost", "created")
-    books.run(database, "UPDATE leadloop.leads SET state_code = 'CA' WHERE lead_id = 'c'")
-    before = books.rows(database, "SELECT * FROM leadloop.leads ORDER BY lead_id")
+    sql.execute(database, "UPDATE leadloop.leads SET state_code = 'CA' WHERE lead_id = 'c'")
+    before = sql.fetch_rows(database, "SELECT * FROM leadloop.leads ORDER BY lead_id")
     first = differences(repair=True)
     assert first == {
         "missing_there": ["lost"],
@@ -471,7 +477,7 @@ def test_a_repair_leaves_alone_what_is_not_safe(database: Database, vendor: Hand
         "created_twice": ["a"],
         "state_differs": ["c"],
     }
-    assert books.rows(database, "SELECT * FROM leadloop.leads ORDER BY lead_id") == before
+    assert sql.fetch_rows(database, "SELECT * FROM leadloop.leads ORDER BY lead_id") == before
     assert differences() == first
 
 
@@ -480,7 +486,7 @@ def test_the_run_s_row_has_the_counts(database: Database, vendor: Handle) -> Non
     push(database, "a")
     set_status(database, "a", "rejected")
     audit_leads()
-    counts = books.value(
+    counts = sql.fetch_value(
         database, "SELECT counts FROM leadloop.sync_runs WHERE flow = 'audit-leads'"
     )
     assert counts["rejected_but_there"] == counts["seen"] == counts["requests"] == 1
@@ -490,8 +496,8 @@ def test_the_run_s_row_has_the_counts(database: Database, vendor: Handle) -> Non
 def test_each_campaign_is_told_by_itself(database: Database, vendor: Handle) -> None:
     """Sums over all, and each one's own."""
     push(database, "a", "b")
-    books.add_campaign(database, "C2")
-    books.add_leads(database, "a", campaign="C2")
+    factories.add_campaign(database, "C2")
+    factories.add_leads(database, "a", campaign="C2")
     push_leads()
     summary = audit_leads()
     assert summary["seen"] == 3
@@ -524,7 +530,7 @@ def test_what_was_staged_is_gone_afterwards(database: Database, vendor: Handle) 
     audit_leads()
     # Postgres drops it when it notices that the connection has ended.
     deadline = time.monotonic() + 30
-    while books.value(database, staged):
+    while sql.fetch_value(database, staged):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -544,7 +550,7 @@ def test_an_audit_that_is_broken_off_leaves_nothing(
         # Its last words, before the page that drips: the page before it.
         ends = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                    WHERE datname = current_database() AND query LIKE 'COPY audit_listing%'"""
-        while not books.rows(database, ends):
+        while not sql.fetch_rows(database, ends):
             time.sleep(0.01)
 
     with ThreadPoolExecutor(1) as pool:
@@ -558,9 +564,9 @@ def test_an_audit_that_is_broken_off_leaves_nothing(
 def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefect: str) -> None:
     """An event with the counts for each campaign that differs, an artifact with the sums; no id."""
     push(database, "lead-a", "lead-b")
-    books.add_campaign(database, "C2")
+    factories.add_campaign(database, "C2")
     set_status(database, "lead-a", "rejected")
-    events = watched(prefect, audit_leads, "leadloop.audit.differences")
+    events = collect_events(prefect, audit_leads, "leadloop.audit.differences")
     assert [(event.resource.id, event.payload) for event in events] == [
         ("leadloop.campaign.C1", {"rejected_but_there": 1})
     ]

@@ -12,39 +12,39 @@ from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tasks.jobs import CampaignsFailed
-from tests import books
+from tests import factories, sql
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 
 def push(database: Database, *ids: str) -> None:
     """A campaign whose leads the vendor has."""
-    books.add_campaign(database)
-    books.add_leads(database, *ids)
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids)
     push_leads()
 
 
 def test_people_who_opted_out_are_disabled(database: Database, vendor: Handle) -> None:
     """The vendor disables them, and both times are kept."""
     push(database, "a", "b", "c")
-    books.opt_out(database, "a", "b")
+    factories.add_opt_outs(database, "a", "b")
     summary = disable_leads()
     assert (summary["disabled"], summary["requests"]) == (2, 1)
-    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a", "b"}
+    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a", "b"}
     times = "SELECT bool_and(requested_at <= sent_at AND sent_at <= confirmed_at)"
-    assert books.value(database, f"{times} FROM leadloop.disable_requests")
+    assert sql.fetch_value(database, f"{times} FROM leadloop.disable_requests")
 
 
 def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: Handle) -> None:
     """It costs no request, and no later push sends it."""
-    books.add_campaign(database)
-    books.add_leads(database, "a")
-    books.opt_out(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    factories.add_opt_outs(database, "a")
     summary = disable_leads()
     assert (summary["cancelled"], summary["requests"]) == (1, 0)
     push_leads()
-    assert books.statuses(database) == {"a": "cancelled"}
-    assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
+    assert sql.fetch_statuses(database) == {"a": "cancelled"}
+    assert dict(vendor.books.creations(factories.CAMPAIGN)) == {}
 
 
 @pytest.mark.parametrize("first", ["lead", "opt-out"])
@@ -53,22 +53,22 @@ def test_an_opt_out_and_its_lead_that_do_not_see_each_other_meet_at_the_disable(
     database: Database, vendor: Handle, first: str, sent: bool
 ) -> None:
     """Each is committed while the other's transaction is open: the number is suppressed anyway."""
-    books.add_campaign(database)
-    row = books.lead("a")
+    factories.add_campaign(database)
+    row = factories.build_lead("a")
     insert = text(
         "INSERT INTO leadloop.leads (campaign_id, lead_id, phone_number) VALUES ('C1', 'a', :n)"
     )
     with database.transaction() as upstream, database.transaction() as other:
         lead, opt_out = (upstream, other) if first == "lead" else (other, upstream)
         lead.execute(insert, {"n": row["phone_number"]})
-        opt_outs.request_opt_outs(opt_out, books.CAMPAIGN, ["a"])
+        opt_outs.request_opt_outs(opt_out, factories.CAMPAIGN, ["a"])
     if sent:
-        books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
+        sql.execute(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
     disable_leads()
-    books.add_leads(database, books.lead("twin", phone_number=row["phone_number"]))
+    factories.add_leads(database, factories.build_lead("twin", phone_number=row["phone_number"]))
     push_leads()
-    assert dict(vendor.books.creations(books.CAMPAIGN)) == {}
-    assert books.statuses(database)["twin"] == "cancelled"
+    assert dict(vendor.books.creations(factories.CAMPAIGN)) == {}
+    assert sql.fetch_statuses(database)["twin"] == "cancelled"
 
 
 @pytest.mark.parametrize("policy", ["404", "400", "lead"])
@@ -76,12 +76,12 @@ def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, pol
     """It is tried again, then reported; the others are disabled at the first try."""
     vendor.change(unknown_disable=policy)
     push(database, "a", "b", "c")
-    books.opt_out(database, "a", "nobody", "c")
+    factories.add_opt_outs(database, "a", "nobody", "c")
     summary = disable_leads()
     assert (summary["disabled"], summary["failed"]) == (2, 1)
-    assert books.opt_outs(database) == {"a": "disabled", "c": "disabled", "nobody": "failed"}
+    assert sql.fetch_opt_outs(database) == {"a": "disabled", "c": "disabled", "nobody": "failed"}
     tries = "SELECT tries FROM leadloop.disable_requests WHERE lead_id = 'nobody'"
-    assert books.value(database, tries) == 3
+    assert sql.fetch_value(database, tries) == 3
 
 
 @pytest.mark.parametrize("policy", ["404", "lead"])
@@ -91,21 +91,21 @@ def test_a_campaign_that_refuses_everybody_is_not_asked_for_each(
     """After a hundred refusals with the same words the run stops; the next one asks for others."""
     vendor.change(unknown_disable=policy)
     push(database, "known")
-    books.opt_out(database, *(f"U{n:03d}" for n in range(180)), "known")
+    factories.add_opt_outs(database, *(f"U{n:03d}" for n in range(180)), "known")
     with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
         disable_leads()
-    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
     assert len(vendor.requests) <= 202
     with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
         disable_leads()
-    assert books.opt_outs(database)["known"] == "disabled"
+    assert sql.fetch_opt_outs(database)["known"] == "disabled"
 
 
 def test_too_large_a_list_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
     """One 413 a halving, not one a list."""
     push(database, *(f"L{n:03d}" for n in range(160)))
-    books.opt_out(database, *(f"L{n:03d}" for n in range(160)))
-    books.run(database, "UPDATE leadloop.campaigns SET batch_size = 40")
+    factories.add_opt_outs(database, *(f"L{n:03d}" for n in range(160)))
+    sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 40")
     vendor.change(max_body_bytes=300)
     assert disable_leads()["disabled"] == 160
     answers = [entry.status for entry in vendor.requests if entry.kind == "disable"]
@@ -116,40 +116,40 @@ def test_too_large_a_list_is_halved_and_remembered(database: Database, vendor: H
 def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
     """What has failed is tried again by itself, a minute later and then ever more seldom."""
     push(database, "a", "b")
-    books.opt_out(database, "a", "b")
+    factories.add_opt_outs(database, "a", "b")
     vendor.fault(route="disable", kind="status", status=404)
     assert disable_leads()["failed"] == 2
     vendor.clear_faults()
     assert disable_leads()["requests"] == 0
-    books.run(
+    sql.execute(
         database,
         "UPDATE leadloop.disable_requests SET next_try_at = next_try_at - interval '61 seconds'",
     )
     assert disable_leads()["disabled"] == 2
-    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a", "b"}
+    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a", "b"}
 
 
 def test_a_proxy_in_the_vendors_place_fails_no_opt_out(database: Database, vendor: Handle) -> None:
     """Its page says nothing of anybody: the run stops, and all stay requested."""
     lead_ids = [f"L{number}" for number in range(32)]
     push(database, *lead_ids)
-    books.opt_out(database, *lead_ids)
+    factories.add_opt_outs(database, *lead_ids)
     vendor.fault(route="disable", kind="status", status=404, body="html")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
-    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
 
 
 def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: Handle) -> None:
     """What the vendor repeats of a person who opted out does not get into `last_error`."""
     vendor.fault(route="disable", kind="status", status=404)
-    books.add_campaign(database)
+    factories.add_campaign(database)
     # The sandbox's words are "A fault of the sandbox."
-    books.add_leads(database, books.lead("a", contact_name="Sandbox Example"))
+    factories.add_leads(database, factories.build_lead("a", contact_name="Sandbox Example"))
     push_leads()
-    books.opt_out(database, "a")
+    factories.add_opt_outs(database, "a")
     disable_leads()
-    said = books.value(database, "SELECT last_error FROM leadloop.disable_requests")
+    said = sql.fetch_value(database, "SELECT last_error FROM leadloop.disable_requests")
     assert said.startswith("vendor: ")
     assert "sandbox" not in said.lower()
 
@@ -159,12 +159,12 @@ def test_the_vendors_words_of_somebody_forgotten_are_not_kept(
 ) -> None:
     """Their name is known to nobody any more, so that it could not be blotted out."""
     vendor.fault(route="disable", kind="status", status=404)
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("a", contact_name="Sandbox Example"))
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("a", contact_name="Sandbox Example"))
     push_leads()
-    forget_leads(database, Settings.load(), books.CAMPAIGN, ["a"])
+    forget_leads(database, Settings.load(), factories.CAMPAIGN, ["a"])
     disable_leads()
-    told = books.value(database, "SELECT last_error FROM leadloop.disable_requests")
+    told = sql.fetch_value(database, "SELECT last_error FROM leadloop.disable_requests")
     assert told.startswith("vendor: ")
     assert "sandbox" not in (told + caplog.text).lower()
 
@@ -176,15 +176,15 @@ def test_a_disable_is_sent_until_it_is_confirmed(
 ) -> None:
     """A disable that may not have been carried out is repeated."""
     push(database, "a")
-    books.opt_out(database, "a")
+    factories.add_opt_outs(database, "a")
     vendor.fault(route="disable", kind=kind, when=when, nth=1)
     assert disable_leads()["disabled"] == 1
-    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a"}
+    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a"}
 
 
 def test_nothing_to_disable_sends_nothing(database: Database, vendor: Handle) -> None:
     """A run without an opt-out costs no request."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     assert disable_leads()["requests"] == 0
 
 
@@ -193,38 +193,38 @@ def test_a_lead_in_doubt_is_settled_before_it_is_disabled(
 ) -> None:
     """Its lookup shows that the vendor has it, and it is disabled in the same run."""
     push(database, "a")
-    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
-    books.opt_out(database, "a")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
+    factories.add_opt_outs(database, "a")
     assert disable_leads()["disabled"] == 1
-    assert books.statuses(database) == {"a": "created"}
-    assert set(vendor.books.disabled(books.CAMPAIGN)) == {"a"}
+    assert sql.fetch_statuses(database) == {"a": "created"}
+    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a"}
 
 
 def test_sync_disables_first_and_does_all_three(database: Database, vendor: Handle) -> None:
     """Who opted out before the sync is not in its push; outcomes come back by its poll."""
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b")
-    books.opt_out(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+    factories.add_opt_outs(database, "a")
     summary = sync_leads()
     assert summary["disable"]["cancelled"] == 1
     assert summary["push"]["created"] == 1
     assert set(summary["poll"]) >= {"windows", "pages", "seen", "inserted", "requests"}
     flows = "SELECT flow FROM leadloop.sync_runs ORDER BY run_id"
-    assert [row["flow"] for row in books.rows(database, flows)] == [
+    assert [row["flow"] for row in sql.fetch_rows(database, flows)] == [
         "sync-leads",
         "disable-leads",
         "push-leads",
         "poll-outcomes",
     ]
     states = "SELECT DISTINCT state FROM leadloop.sync_runs"
-    assert books.rows(database, states) == [{"state": "completed"}]
+    assert sql.fetch_rows(database, states) == [{"state": "completed"}]
 
 
 def opted_out_people(database: Database, amount: int) -> list[str]:
     """As many people whom the vendor has, all of whom have opted out."""
     ids = [f"P{number:03d}" for number in range(amount)]
     push(database, *ids)
-    books.opt_out(database, *ids)
+    factories.add_opt_outs(database, *ids)
     return ids
 
 
@@ -247,8 +247,8 @@ def test_one_on_which_the_vendor_fails_holds_up_nobody(
     vendor.fault(route="disable", lead_id="P037", **answer)
     summary = disable_leads()
     assert (summary["disabled"], summary["failed"]) == (112, 1)
-    assert set(vendor.books.disabled(books.CAMPAIGN)) == {*ids} - {"P037"}
-    (left,) = books.rows(
+    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {*ids} - {"P037"}
+    (left,) = sql.fetch_rows(
         database,
         """SELECT lead_id, status, last_error, next_try_at > now() AS is_later
              FROM leadloop.disable_requests WHERE status <> 'disabled'""",
@@ -264,7 +264,7 @@ def test_many_on_which_the_vendor_fails_hold_up_nobody(database: Database, vendo
     for lead_id in bad:
         vendor.fault(route="disable", kind="status", lead_id=lead_id)
     assert disable_leads()["disabled"] == 35
-    failed = [lead for lead, status in books.opt_outs(database).items() if status == "failed"]
+    failed = [lead for lead, status in sql.fetch_opt_outs(database).items() if status == "failed"]
     assert sorted(failed) == bad
 
 
@@ -278,17 +278,17 @@ def test_one_that_was_set_aside_is_tried_ever_more_seldom_and_for_ever(
     waits = []
     for _ in range(14):
         assert disable_leads()["requests"] == 0, "it is not due"
-        books.run(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
+        sql.execute(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
         assert disable_leads()["failed"] == 1, "the vendor answers others: no run fails for it"
         wait = """SELECT extract(epoch FROM next_try_at - tried_at)
                     FROM leadloop.disable_requests WHERE status = 'failed'"""
         # Two looks at the clock in one statement differ by some microseconds.
-        waits.append(round(books.value(database, wait)))
+        waits.append(round(sql.fetch_value(database, wait)))
     assert waits == sorted(waits)
     assert waits[0] < 300
     assert waits[-1] == 86_400
     vendor.clear_faults()
-    books.run(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
+    sql.execute(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
     assert disable_leads()["disabled"] == 1
 
 
@@ -298,7 +298,7 @@ def test_an_outage_sets_nobody_aside(database: Database, vendor: Handle) -> None
     vendor.fault(route="disable", kind="status")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
-    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
     vendor.clear_faults()
     assert disable_leads()["disabled"] == 30
 
@@ -312,9 +312,9 @@ def test_who_hold_up_an_outage_of_their_own_come_last_the_next_time(
         vendor.fault(route="disable", kind="status", lead_id=f"P{number:03d}")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
-    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
     assert disable_leads()["disabled"] == 28
-    assert books.opt_outs(database)["P000"] == "failed"
+    assert sql.fetch_opt_outs(database)["P000"] == "failed"
 
 
 def test_the_only_opt_out_is_not_taken_for_an_outage(database: Database, vendor: Handle) -> None:
@@ -323,25 +323,25 @@ def test_the_only_opt_out_is_not_taken_for_an_outage(database: Database, vendor:
     vendor.fault(route="disable", kind="status")
     with pytest.raises(CampaignsFailed, match="took no other"):
         disable_leads()
-    assert books.opt_outs(database) == {"P000": "failed"}
+    assert sql.fetch_opt_outs(database) == {"P000": "failed"}
 
 
 def test_others_do_not_wait_for_one_that_fails(database: Database, vendor: Handle) -> None:
     """The list that fails is isolated last, and in turns with other campaigns."""
-    books.add_campaign(database, batch_size=2)
-    books.add_campaign(database, "D")
-    books.add_leads(database, "a", "b", "c", "d")
-    books.add_leads(database, "z", campaign="D")
+    factories.add_campaign(database, batch_size=2)
+    factories.add_campaign(database, "D")
+    factories.add_leads(database, "a", "b", "c", "d")
+    factories.add_leads(database, "z", campaign="D")
     push_leads()
-    books.opt_out(database, "a", "b", "c", "d")
-    books.opt_out(database, "z", campaign="D")
+    factories.add_opt_outs(database, "a", "b", "c", "d")
+    factories.add_opt_outs(database, "z", campaign="D")
     before = len(vendor.requests)
     vendor.fault(route="disable", kind="status", lead_id="a")
     disable_leads()
     paths = [entry.path for entry in vendor.requests[before:] if entry.kind == "disable"]
-    assert paths[1].endswith(f"/{books.CAMPAIGN}/"), "the second list of the campaign"
+    assert paths[1].endswith(f"/{factories.CAMPAIGN}/"), "the second list of the campaign"
     assert any(path.endswith("/D/") for path in paths[2:5])
-    assert books.opt_outs(database) == {"a": "failed"} | dict.fromkeys("bcd", "disabled")
+    assert sql.fetch_opt_outs(database) == {"a": "failed"} | dict.fromkeys("bcd", "disabled")
 
 
 def test_a_404_that_is_not_the_vendors_word_shelves_nobody(
@@ -352,7 +352,7 @@ def test_a_404_that_is_not_the_vendors_word_shelves_nobody(
     vendor.fault(kind="status", status=404, body="html")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
-    assert set(books.opt_outs(database).values()) == {"requested"}
+    assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
 
 
 def test_a_campaign_that_the_vendor_had_is_tried_again_soon(
@@ -364,4 +364,4 @@ def test_a_campaign_that_the_vendor_had_is_tried_again_soon(
     assert disable_leads()["failed"] == 3
     waits = """SELECT max(extract(epoch FROM next_try_at - tried_at))
                  FROM leadloop.disable_requests"""
-    assert float(books.value(database, waits)) <= 300
+    assert float(sql.fetch_value(database, waits)) <= 300

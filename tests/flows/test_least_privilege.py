@@ -15,7 +15,7 @@ from flows.housekeeping import keep_house
 from flows.poll import poll_outcomes
 from flows.push import push_leads
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories, sql
 from tests.conftest import Ran
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -38,33 +38,33 @@ def documented(page: str, first: str) -> str:
 @pytest.fixture
 def role(database: Database, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[str]:
     """The URL under which the role of the documents runs leadloop, on the documents' own view."""
-    books.run(database, "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE leadloop_run LOGIN")
+    sql.execute(database, "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE leadloop_run LOGIN")
     try:
-        books.run(database, documented("connect-behind-a-pooler.md", "GRANT USAGE"))
-        books.run(database, documented("bring-your-own-table.md", "CREATE SCHEMA crm"))
-        books.add_campaign(database, source="crm.leads_for_calls")
+        sql.execute(database, documented("connect-behind-a-pooler.md", "GRANT USAGE"))
+        sql.execute(database, documented("bring-your-own-table.md", "CREATE SCHEMA crm"))
+        factories.add_campaign(database, source="crm.leads_for_calls")
         url = make_url(database_url).set(username="leadloop_run")
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", url.render_as_string(hide_password=False))
         yield url.render_as_string(hide_password=False)
     finally:
-        books.run(database, "DROP OWNED BY leadloop_run; DROP ROLE leadloop_run")
+        sql.execute(database, "DROP OWNED BY leadloop_run; DROP ROLE leadloop_run")
 
 
 def test_they_are_enough_for_the_whole_loop(
     role: str, database: Database, vendor: Handle, leadloop: Callable[..., Ran]
 ) -> None:
     """Every command but `init`, which is the owner's."""
-    books.run(database, _PEOPLE)
-    books.run(database, "UPDATE crm.customers SET home_state = '?' WHERE id = 4")
+    sql.execute(database, _PEOPLE)
+    sql.execute(database, "UPDATE crm.customers SET home_state = '?' WHERE id = 4")
     assert leadloop("plan", "--json").last["send"] == 3
     assert push_leads()["created"] == 3
-    books.run(database, "UPDATE crm.customers SET home_state = 'CA' WHERE id = 4")
-    books.run(database, "INSERT INTO leadloop.disable_requests VALUES ('C1', '1'), ('C1', '4')")
+    sql.execute(database, "UPDATE crm.customers SET home_state = 'CA' WHERE id = 4")
+    sql.execute(database, "INSERT INTO leadloop.disable_requests VALUES ('C1', '1'), ('C1', '4')")
     summary = push_leads()
     assert (summary["from_source"], summary["created"]) == (0, 0)
     counts = disable_leads()
     assert (counts["disabled"], counts["cancelled"]) == (1, 1)
-    books.run(database, "DELETE FROM crm.customers WHERE id = 3")
+    sql.execute(database, "DELETE FROM crm.customers WHERE id = 3")
     done = {"campaign_id": "C1", "lead_id": "2", "processed_at": int(time.time() * 1000) - 2000}
     vendor.put([done])
     assert poll_outcomes()["inserted"] == 1
@@ -97,7 +97,7 @@ def test_they_are_no_more_than_that(role: str, statement: str) -> None:
         Database(role, pool_size=1) as ours,
         pytest.raises(DatabaseError, match=r"InsufficientPrivilege \(SQLSTATE 42501\)"),
     ):
-        books.run(ours, statement)
+        sql.execute(ours, statement)
 
 
 def test_a_source_that_may_not_be_read_is_told(
@@ -106,11 +106,11 @@ def test_a_source_that_may_not_be_read_is_told(
     """Whether the right is missing on the schema, the view, or what the view's owner reads."""
     line = "this role may not read its source 'crm.leads_for_calls'\\: GRANT USAGE on its schema"
     for grant in ("SELECT ON crm.leads_for_calls", "USAGE ON SCHEMA crm"):
-        books.run(database, f"REVOKE {grant} FROM leadloop_run")
+        sql.execute(database, f"REVOKE {grant} FROM leadloop_run")
         ran = leadloop("plan")
         assert (ran.code, line.replace("\\", "") in ran.err) == (1, True)
-        books.run(database, f"GRANT {grant} TO leadloop_run")
-    books.run(database, "ALTER VIEW crm.leads_for_calls SET (security_invoker)")
+        sql.execute(database, f"GRANT {grant} TO leadloop_run")
+    sql.execute(database, "ALTER VIEW crm.leads_for_calls SET (security_invoker)")
     ran = leadloop("doctor")
     assert "the view's owner, may not" in ran.out
     assert "source of C1" in ran.out

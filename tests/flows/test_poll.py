@@ -14,7 +14,7 @@ from leadloop.core.timestamps import EPOCH
 from leadloop.core.windows import MAX_PAGES
 from leadloop.sandbox import Handle
 from tasks.jobs import CampaignsFailed
-from tests import books
+from tests import factories, sql
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 def push(database: Database, amount: int, **columns: Any) -> list[str]:
     """A campaign whose leads the vendor has."""
     ids = [f"L{number:04d}" for number in range(amount)]
-    books.add_campaign(database, **columns)
-    books.add_leads(database, *ids)
+    factories.add_campaign(database, **columns)
+    factories.add_leads(database, *ids)
     push_leads()
     return ids
 
@@ -31,7 +31,7 @@ def push(database: Database, amount: int, **columns: Any) -> list[str]:
 def process(vendor: Handle, lead_id: str, at: datetime, **more: Any) -> None:
     """The vendor is done with a lead."""
     fixed = {"outcome_id": "1", "outcome_name": "Interested", "attempts": []}
-    item = {"campaign_id": books.CAMPAIGN, "lead_id": lead_id, **fixed, **more}
+    item = {"campaign_id": factories.CAMPAIGN, "lead_id": lead_id, **fixed, **more}
     vendor.put([{**item, "processed_at": int(at.timestamp() * 1000)}])
 
 
@@ -42,7 +42,7 @@ def now() -> datetime:
 
 def watermark(database: Database) -> datetime:
     """Up to where everything is stored."""
-    mark: datetime = books.value(database, "SELECT processed_through FROM leadloop.watermarks")
+    mark: datetime = sql.fetch_value(database, "SELECT processed_through FROM leadloop.watermarks")
     return mark
 
 
@@ -58,11 +58,11 @@ def test_every_outcome_and_attempt_comes_back_once(database: Database, vendor: H
     first = poll_outcomes()
     assert (first["seen"], first["inserted"]) == (230, 230)
     stamp = "SELECT max(updated_at) FROM leadloop.lead_outcomes"
-    updated = books.value(database, stamp)
+    updated = sql.fetch_value(database, stamp)
     second = poll_outcomes()
     assert (second["inserted"], second["updated"], second["unchanged"]) == (0, 0, 230)
-    assert books.value(database, stamp) == updated
-    attempts = books.value(database, "SELECT count(*) FROM leadloop.outreach_attempts")
+    assert sql.fetch_value(database, stamp) == updated
+    attempts = sql.fetch_value(database, "SELECT count(*) FROM leadloop.outreach_attempts")
     assert attempts == sum(number % 4 for number in range(230))
 
 
@@ -75,9 +75,9 @@ def test_an_idle_poll_is_one_request(database: Database, vendor: Handle) -> None
 
 def test_nothing_sent_means_nothing_to_ask(database: Database, vendor: Handle) -> None:
     """A campaign that never sent a lead costs no request and gets no watermark."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     assert poll_outcomes()["requests"] == 0
-    assert books.rows(database, "SELECT * FROM leadloop.watermarks") == []
+    assert sql.fetch_rows(database, "SELECT * FROM leadloop.watermarks") == []
 
 
 def test_the_watermark_stays_behind_what_may_still_show(
@@ -105,7 +105,7 @@ def test_bounds_may_be_inclusive_or_not(
     for lead_id, minutes in zip(ids, (0, 1, 2), strict=True):
         process(vendor, lead_id, start + timedelta(minutes=minutes))
     backfill_outcomes(after=start, before=start + timedelta(minutes=2))
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 @pytest.mark.parametrize("order", ["processed-desc", "random", "lead_id"])
@@ -119,7 +119,7 @@ def test_pages_are_read_in_any_order(
     for lead_id in ids:
         process(vendor, lead_id, now())
     assert poll_outcomes()["seen"] == 40
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 @pytest.mark.parametrize("beyond", ["404", "empty"])
@@ -143,8 +143,10 @@ def test_pages_are_read_whatever_count_and_next_mean(
     for lead_id in ids:
         process(vendor, lead_id, now())
     assert poll_outcomes()["inserted"] == amount
-    assert set(books.outcomes(database)) == set(ids)
-    assert books.value(database, "SELECT sum(claimed_count) FROM leadloop.poll_windows") == amount
+    assert set(sql.fetch_outcomes(database)) == set(ids)
+    assert (
+        sql.fetch_value(database, "SELECT sum(claimed_count) FROM leadloop.poll_windows") == amount
+    )
     assert watermark(database) > now() - timedelta(seconds=30)
 
 
@@ -174,7 +176,7 @@ def test_pages_that_count_themselves_alone_and_shift(
         process(vendor, lead_id, now())
     vendor.fault(route="responses", kind="shift", nth=nth, rows=rows)
     poll_outcomes()
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 def test_pages_that_count_themselves_alone_and_are_too_many(
@@ -187,13 +189,13 @@ def test_pages_that_count_themselves_alone_and_are_too_many(
     for number, lead_id in enumerate(ids):
         process(vendor, lead_id, start + timedelta(seconds=number))
     summary = backfill_outcomes(after=start, before=now())
-    assert set(books.outcomes(database)) == set(ids)
-    most = books.value(database, "SELECT max(pages) FROM leadloop.poll_windows")
+    assert set(sql.fetch_outcomes(database)) == set(ids)
+    most = sql.fetch_value(database, "SELECT max(pages) FROM leadloop.poll_windows")
     assert (summary["windows"] > 1, most <= MAX_PAGES) == (True, True)
 
 
 def _sent(database: Database, ago: timedelta) -> None:
-    books.run(database, "UPDATE leadloop.leads SET sent_at = sent_at - :ago", ago=ago)
+    sql.execute(database, "UPDATE leadloop.leads SET sent_at = sent_at - :ago", ago=ago)
 
 
 @pytest.mark.parametrize("polls_before", [0, 1])
@@ -215,7 +217,7 @@ def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
     for _ in range(polls_before):
         poll_outcomes()
     query = "SELECT processed_through FROM leadloop.watermarks"
-    before = books.rows(database, query)
+    before = sql.fetch_rows(database, query)
     _sent(database, timedelta(hours=2))
     for _ in range(2):
         with (
@@ -224,8 +226,8 @@ def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
         ):
             poll_outcomes()
         assert collected.summary["requests"] == 2
-        assert polls_before == 0 or books.rows(database, query) == before
-    books.run(database, "UPDATE leadloop.campaigns SET epoch_unit = :unit", unit=theirs)
+        assert polls_before == 0 or sql.fetch_rows(database, query) == before
+    sql.execute(database, "UPDATE leadloop.campaigns SET epoch_unit = :unit", unit=theirs)
     summary = poll_outcomes()
     assert (summary["inserted"], summary["late"]) == (1, 0)
     assert watermark(database) > now() - timedelta(seconds=30)
@@ -267,7 +269,7 @@ def test_times_are_read_as_the_vendor_writes_them(
     moment = now().replace(microsecond=0)
     process(vendor, "L0000", moment)
     poll_outcomes()
-    assert books.value(database, "SELECT processed_at FROM leadloop.lead_outcomes") == moment
+    assert sql.fetch_value(database, "SELECT processed_at FROM leadloop.lead_outcomes") == moment
 
 
 def test_a_window_whose_rows_shift_is_read_again(database: Database, vendor: Handle) -> None:
@@ -277,8 +279,8 @@ def test_a_window_whose_rows_shift_is_read_again(database: Database, vendor: Han
         process(vendor, lead_id, now())
     vendor.fault(route="responses", kind="shift", nth=2, rows=-3)
     poll_outcomes()
-    assert set(books.outcomes(database)) == set(ids)
-    assert books.value(
+    assert set(sql.fetch_outcomes(database)) == set(ids)
+    assert sql.fetch_value(
         database, "SELECT bool_and(status <> 'incomplete') FROM leadloop.poll_windows"
     )
 
@@ -294,10 +296,10 @@ def test_an_incomplete_window_holds_the_watermark(database: Database, vendor: Ha
     with pytest.raises(CampaignsFailed, match="the next poll reads them again"):
         poll_outcomes()
     assert watermark(database) == before
-    assert 0 < len(books.outcomes(database)) < 30
+    assert 0 < len(sql.fetch_outcomes(database)) < 30
     vendor.clear_faults()
     poll_outcomes()
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
     assert watermark(database) >= before
 
 
@@ -309,7 +311,7 @@ def test_too_many_pages_are_split(database: Database, vendor: Handle) -> None:
         process(vendor, lead_id, start + timedelta(seconds=number))
     summary = backfill_outcomes(after=start, before=now())
     assert summary["windows"] > 1
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 def test_what_holds_too_much_is_divided_before_its_turn(
@@ -327,7 +329,7 @@ def test_what_holds_too_much_is_divided_before_its_turn(
             process(vendor, lead_id, start + timedelta(minutes=minute, seconds=1 + number / 2))
     vendor.change(latency=0.05)
     backfill_outcomes(after=start, before=start + timedelta(minutes=3))
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
     asked = [_bounds(entry.query) for entry in vendor.requests if entry.kind == "responses"]
     second, third = (start + timedelta(minutes=minute) for minute in (1, 2))
     last_of_second = max(n for n, window in enumerate(asked) if _is_minute(window, second))
@@ -362,7 +364,7 @@ def test_a_changed_outcome_is_updated(database: Database, vendor: Handle) -> Non
     poll_outcomes()
     process(vendor, "L0000", now(), outcome_name="Callback")
     assert poll_outcomes()["updated"] == 1
-    assert books.outcomes(database) == {"L0000": "Callback"}
+    assert sql.fetch_outcomes(database) == {"L0000": "Callback"}
 
 
 def test_a_late_outcome_is_found_by_the_lookback(database: Database, vendor: Handle) -> None:
@@ -379,8 +381,8 @@ def test_what_postgres_cannot_store_is_kept_escaped(database: Database, vendor: 
     odd = {"note": "a\x00b", "deep": [{"k\x00": "x"}]}
     process(vendor, "L0000", now(), outcome_name="x\x00y", **odd)
     poll_outcomes()
-    assert books.outcomes(database) == {"L0000": "x\\u0000y"}
-    raw = books.value(database, "SELECT raw FROM leadloop.lead_outcomes")
+    assert sql.fetch_outcomes(database) == {"L0000": "x\\u0000y"}
+    raw = sql.fetch_value(database, "SELECT raw FROM leadloop.lead_outcomes")
     assert raw["note"] == "a\\u0000b"
     assert raw["deep"] == [{"k\\u0000": "x"}]
 
@@ -388,21 +390,21 @@ def test_what_postgres_cannot_store_is_kept_escaped(database: Database, vendor: 
 def test_integer_ids_match_text_ids(database: Database, vendor: Handle) -> None:
     """A vendor that answers numbers for numeric ids does not lose the lead."""
     vendor.change(lead_id_answer="integer")
-    books.add_campaign(database)
-    books.add_leads(database, "42")
+    factories.add_campaign(database)
+    factories.add_leads(database, "42")
     push_leads()
     process(vendor, "42", now())
     poll_outcomes()
-    assert set(books.outcomes(database)) == {"42"}
+    assert set(sql.fetch_outcomes(database)) == {"42"}
 
 
 def test_an_outcome_settles_a_doubt(database: Database, vendor: Handle) -> None:
     """A lead in doubt whose outcome comes was created."""
     push(database, 1)
-    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
     process(vendor, "L0000", now())
     poll_outcomes()
-    assert books.statuses(database) == {"L0000": "created"}
+    assert sql.fetch_statuses(database) == {"L0000": "created"}
 
 
 @pytest.mark.parametrize(
@@ -426,7 +428,7 @@ def test_a_read_that_fails_is_tried_again(
     when = "after" if fault["kind"] == "cut" else "before"
     vendor.fault(route="responses", when=when, nth=2, **fault)
     poll_outcomes()
-    assert set(books.outcomes(database)) == set(ids)
+    assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 @pytest.mark.parametrize("ahead", [30, 3600, -3600])
@@ -439,7 +441,7 @@ def test_the_vendors_clock_says_what_now_is(
     push(database, 1)
     vendor_now = now() + timedelta(seconds=ahead)
     process(vendor, "L0000", vendor_now)
-    books.run(database, "UPDATE leadloop.leads SET sent_at = sent_at - interval '2 hours'")
+    sql.execute(database, "UPDATE leadloop.leads SET sent_at = sent_at - interval '2 hours'")
     assert poll_outcomes()["inserted"] == 1
     assert watermark(database) <= now() + timedelta(seconds=ahead - 10)
 
@@ -452,11 +454,11 @@ def test_a_vendor_whose_clock_is_behind_loses_nothing_at_the_first_poll(
     monkeypatch.setenv("LEADLOOP_LOOKBACK", str(lookback))
     vendor.change(clock_offset=-behind)
     push(database, 2)
-    first_sent = books.value(database, "SELECT min(sent_at) FROM leadloop.leads")
+    first_sent = sql.fetch_value(database, "SELECT min(sent_at) FROM leadloop.leads")
     process(vendor, "L0000", first_sent - timedelta(seconds=behind - 0.1))
     assert poll_outcomes()["inserted"] == 1
     after = "SELECT min(window_after) FROM leadloop.poll_windows"
-    assert books.value(database, after) <= first_sent - timedelta(seconds=behind)
+    assert sql.fetch_value(database, after) <= first_sent - timedelta(seconds=behind)
     assert watermark(database) <= now() - timedelta(seconds=behind)
     process(vendor, "L0001", now() - timedelta(seconds=behind))
     assert poll_outcomes()["inserted"] == 1
@@ -470,7 +472,7 @@ def test_a_first_poll_that_got_no_answer_begins_anew(database: Database, vendor:
     vendor.fault(route="responses", kind="status", status=403, nth=1)
     with pytest.raises(CampaignsFailed, match="HTTP 403"):
         poll_outcomes()
-    assert books.rows(database, "SELECT 1 FROM leadloop.watermarks") == []
+    assert sql.fetch_rows(database, "SELECT 1 FROM leadloop.watermarks") == []
     assert poll_outcomes()["inserted"] == 1
 
 
@@ -479,5 +481,5 @@ def test_since_counts_where_there_is_no_watermark(database: Database, vendor: Ha
     push(database, 1)
     process(vendor, "L0000", now() - timedelta(days=2))
     assert poll_outcomes()["inserted"] == 0
-    books.run(database, "DELETE FROM leadloop.watermarks")
+    sql.execute(database, "DELETE FROM leadloop.watermarks")
     assert poll_outcomes(since=now() - timedelta(days=3))["inserted"] == 1

@@ -19,11 +19,11 @@ from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import Handle
 from tasks.jobs import CampaignsFailed
-from tests import books
-from tests.client.listening import listening, response
+from tests import factories, sql
 from tests.conftest import Ran
-from tests.own_postgres import own_postgres
-from tests.wire import wire
+from tests.cutting_proxy import run_cutting_proxy
+from tests.dedicated_postgres import run_dedicated_postgres
+from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -32,7 +32,7 @@ REFUSE_ALL = {"phone_number": "+1 415 not a number"}
 
 def created(vendor: Handle) -> dict[str, int]:
     """How often the vendor has created each lead."""
-    return dict(vendor.books.creations(books.CAMPAIGN))
+    return dict(vendor.books.creations(factories.CAMPAIGN))
 
 
 def ids(amount: int) -> list[str]:
@@ -42,41 +42,41 @@ def ids(amount: int) -> list[str]:
 
 def test_leads_are_created_in_batches(database: Database, vendor: Handle) -> None:
     """Pushing n leads takes ceil(n / batch) requests, and each is created once."""
-    books.add_campaign(database)
-    books.add_leads(database, *ids(250))
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(250))
     summary = push_leads()
     assert summary["created"] == 250
     assert summary["requests"] == 3
     assert set(created(vendor).values()) == {1}
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 def test_nothing_to_push_sends_nothing(database: Database, vendor: Handle) -> None:
     """A run with no new lead costs no request."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     assert push_leads()["requests"] == 0
     assert vendor.requests == []
 
 
 def test_a_bad_lead_never_holds_up_a_good_one(database: Database, vendor: Handle) -> None:
     """Bad leads are rejected with a reason that repeats no value; the others are created."""
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("bad", **REFUSE_ALL), "good")
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("bad", **REFUSE_ALL), "good")
     summary = push_leads()
     assert (summary["created"], summary["rejected"]) == (1, 1)
-    assert books.statuses(database) == {"bad": "rejected", "good": "created"}
-    assert books.errors(database)["bad"].startswith("phone_number")
-    assert "415" not in books.errors(database)["bad"]
+    assert sql.fetch_statuses(database) == {"bad": "rejected", "good": "created"}
+    assert sql.fetch_errors(database)["bad"].startswith("phone_number")
+    assert "415" not in sql.fetch_errors(database)["bad"]
     assert set(created(vendor)) == {"good"}
 
 
 def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: Handle) -> None:
     """The place of a bad lead in a batch is filled with the next good one."""
-    books.add_campaign(database, batch_size=10)
-    bad = [books.lead(f"B{number}", **REFUSE_ALL) for number in range(20)]
+    factories.add_campaign(database, batch_size=10)
+    bad = [factories.build_lead(f"B{number}", **REFUSE_ALL) for number in range(20)]
     good = ids(40)
     mixed = [item for pair in zip(bad, good[:20], strict=True) for item in pair]
-    books.add_leads(database, *mixed, *good[20:])
+    factories.add_leads(database, *mixed, *good[20:])
     summary = push_leads()
     assert summary["created"] == 40
     assert summary["requests"] <= 4 + 3
@@ -86,12 +86,12 @@ def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: Handl
 def test_a_refused_batch_is_narrowed_down(database: Database, vendor: Handle, policy: str) -> None:
     """Whichever way the vendor refuses, the culprits alone are rejected, in its own words."""
     vendor.change(bad_lead=policy, newer_limits=True)
-    books.add_campaign(database)
-    books.add_leads(database, *ids(60), books.lead("long", contact_name="x" * 60))
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(60), factories.build_lead("long", contact_name="x" * 60))
     summary = push_leads()
     assert (summary["created"], summary["rejected"]) == (60, 1)
-    assert books.statuses(database)["long"] == "rejected"
-    assert books.errors(database)["long"].startswith("vendor: ")
+    assert sql.fetch_statuses(database)["long"] == "rejected"
+    assert sql.fetch_errors(database)["long"].startswith("vendor: ")
     assert set(created(vendor).values()) == {1}
     # The batch, and two requests a halving for one culprit.
     assert summary["requests"] <= 1 + 2 * 6
@@ -100,14 +100,14 @@ def test_a_refused_batch_is_narrowed_down(database: Database, vendor: Handle, po
 def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
     """After a 413 smaller batches go out, in later runs from the start."""
     vendor.change(max_body_bytes=4000)
-    books.add_campaign(database)
-    books.add_leads(database, *ids(100))
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(100))
     assert push_leads()["created"] == 100
-    books.add_leads(database, *[f"M{number}" for number in range(50)])
+    factories.add_leads(database, *[f"M{number}" for number in range(50)])
     push_leads()
     assert [entry.status for entry in vendor.requests].count(413) <= 6
     assert set(created(vendor).values()) == {1}
-    limit = books.value(database, "SELECT batch_limit FROM leadloop.campaigns")
+    limit = sql.fetch_value(database, "SELECT batch_limit FROM leadloop.campaigns")
     assert 0 < limit < 100
 
 
@@ -117,17 +117,17 @@ def test_a_lead_of_many_bytes_makes_no_batch_smaller(
 ) -> None:
     """Whether it is too large by itself or just with others: later batches are as full as ever."""
     vendor.change(max_body_bytes=40_000)
-    books.add_campaign(database)
-    giant = books.lead("giant", custom_fields={"note": "x" * (bytes_each - 200)})
-    books.add_leads(database, *ids(99), giant)
+    factories.add_campaign(database)
+    giant = factories.build_lead("giant", custom_fields={"note": "x" * (bytes_each - 200)})
+    factories.add_leads(database, *ids(99), giant)
     push_leads()
-    assert books.statuses(database).pop("giant") == (
+    assert sql.fetch_statuses(database).pop("giant") == (
         "rejected" if bytes_each > 40_000 else "created"
     )
     assert set(created(vendor)) >= set(ids(99))
-    books.add_leads(database, *[f"M{number}" for number in range(40)])
+    factories.add_leads(database, *[f"M{number}" for number in range(40)])
     assert push_leads()["requests"] == 1
-    assert books.value(database, "SELECT batch_limit FROM leadloop.campaigns") is None
+    assert sql.fetch_value(database, "SELECT batch_limit FROM leadloop.campaigns") is None
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_what_was_certainly_not_done_is_sent_again(
     database: Database, vendor: Handle, fault: dict[str, Any]
 ) -> None:
     """A refusal that says when to come back costs a retry and no lead."""
-    books.add_campaign(database)
-    books.add_leads(database, *ids(150))
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(150))
     vendor.fault(route="create", when="before", nth=1, **fault)
     assert push_leads()["created"] == 150
     assert set(created(vendor).values()) == {1}
@@ -166,14 +166,14 @@ def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
     database: Database, vendor: Handle, fault: dict[str, Any], when: str
 ) -> None:
     """Whether the vendor carried the request out or not, each lead is created exactly once."""
-    books.add_campaign(database)
-    books.add_leads(database, *ids(30))
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(30))
     vendor.fault(route="create", when=when, nth=2, **fault)
-    books.run(database, "UPDATE leadloop.campaigns SET batch_size = 10")
+    sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 10")
     push_leads()
     push_leads()
     assert created(vendor) == dict.fromkeys(ids(30), 1)
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 @pytest.mark.parametrize(
@@ -184,24 +184,24 @@ def test_a_lookup_that_is_answered_404_proves_nothing(
 ) -> None:
     """A lead that was created and cannot be looked up stays in doubt; it is not sent again."""
     vendor.change(repeat="second")
-    books.add_campaign(database, shows_unprocessed=True)
-    books.add_leads(database, *ids(5))
+    factories.add_campaign(database, shows_unprocessed=True)
+    factories.add_leads(database, *ids(5))
     vendor.fault(route="create", kind="reset", when="after", nth=1)
     vendor.fault(route="responses", kind="status", every=1, **answer)
     push_leads()
     assert created(vendor) == dict.fromkeys(ids(5), 1)
-    assert set(books.statuses(database).values()) == {"in_doubt"}
+    assert set(sql.fetch_statuses(database).values()) == {"in_doubt"}
 
 
 def test_the_vendors_words_are_kept_without_the_name(database: Database, vendor: Handle) -> None:
     """What the vendor repeats of a person does not get into `last_error`."""
     vendor.change(newer_limits=True)
-    books.add_campaign(database)
+    factories.add_campaign(database)
     name = "Zebulon " + "Quirk" * 12
-    books.add_leads(database, books.lead("long", contact_name=name))
+    factories.add_leads(database, factories.build_lead("long", contact_name=name))
     push_leads()
-    assert "Quirk" not in books.errors(database)["long"]
-    assert "Zebulon" not in books.errors(database)["long"]
+    assert "Quirk" not in sql.fetch_errors(database)["long"]
+    assert "Zebulon" not in sql.fetch_errors(database)["long"]
 
 
 def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
@@ -210,13 +210,13 @@ def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
     """The run gives up after a few batches; they are in doubt, and the rest is still new."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
     monkeypatch.setattr("tasks.retries.MAX_FRUITLESS_ATTEMPTS", 3)
-    books.add_campaign(database, batch_size=1)
-    books.add_leads(database, *ids(100))
+    factories.add_campaign(database, batch_size=1)
+    factories.add_leads(database, *ids(100))
     vendor.fault(route="create", when="after", kind="status", status=500, every=1)
     vendor.change(shows_unprocessed=False)
     with pytest.raises(CampaignsFailed):
         push_leads()
-    doubts = list(books.statuses(database).values()).count("in_doubt")
+    doubts = list(sql.fetch_statuses(database).values()).count("in_doubt")
     assert 1 <= doubts <= 4 + 2
     assert set(created(vendor).values()) == {1}
 
@@ -226,13 +226,13 @@ def test_doubt_stays_where_the_vendor_hides_unprocessed_leads(
 ) -> None:
     """Absence proves nothing there: the leads stay in doubt, until their outcome or a person."""
     vendor.change(shows_unprocessed=False)
-    books.add_campaign(database, batch_size=10)
-    books.add_leads(database, *ids(20))
+    factories.add_campaign(database, batch_size=10)
+    factories.add_leads(database, *ids(20))
     vendor.fault(route="create", when="before", nth=2, kind="status", status=500)
     push_leads()
     summary = push_leads()
     assert summary["in_doubt"] == 10
-    assert sorted(books.statuses(database).values()) == ["created"] * 10 + ["in_doubt"] * 10
+    assert sorted(sql.fetch_statuses(database).values()) == ["created"] * 10 + ["in_doubt"] * 10
     assert set(created(vendor).values()) == {1}
 
 
@@ -240,36 +240,36 @@ def test_an_answer_that_leaves_a_lead_out_settles_the_others(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whom it names is created or rejected; who is missing is in doubt, and is not sent again."""
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b", "c")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b", "c")
     told = '{"created": ["a"], "errors": {"b": "full"}}'
     nobody = response("200 OK", '{"count": 0, "results": []}')
-    with listening(response("201 Created", told), nobody) as odd:
+    with run_raw_server(response("201 Created", told), nobody) as odd:
         monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
         summary = push_leads()
-    assert books.statuses(database) == {"a": "created", "b": "rejected", "c": "in_doubt"}
+    assert sql.fetch_statuses(database) == {"a": "created", "b": "rejected", "c": "in_doubt"}
     assert (summary["created"], summary["rejected"], summary["in_doubt"]) == (1, 1, 1)
     assert sum(request.startswith(b"POST") for request in odd.requests) == 1
 
 
 def test_a_duplicate_counts_as_created(database: Database, vendor: Handle) -> None:
     """A lead that the vendor says it has already is created, not rejected."""
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
     push_leads()
-    books.run(database, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
     assert push_leads()["created"] == 1
     assert created(vendor) == {"a": 1, "b": 1}
 
 
 def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: Handle) -> None:
     """It is cancelled inside the claim, without a disable having run."""
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b")
-    books.opt_out(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+    factories.add_opt_outs(database, "a")
     assert push_leads()["cancelled"] == 1
-    assert books.statuses(database) == {"a": "cancelled", "b": "created"}
-    assert books.opt_outs(database) == {"a": "cancelled"}
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "created"}
+    assert sql.fetch_opt_outs(database) == {"a": "cancelled"}
     assert set(created(vendor)) == {"b"}
 
 
@@ -277,16 +277,16 @@ def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handl
     """The others are done; the run fails and says which campaign it was, with what was done."""
     vendor.change(campaigns={"good": "Good"})
     for campaign in ("gone", "good"):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, *ids(3), campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, *ids(3), campaign=campaign)
     with (
         collect_summary() as collected,
         pytest.raises(CampaignsFailed, match=r"campaign gone.*404"),
     ):
         push_leads()
     assert collected.summary["created"] == 3
-    assert set(books.statuses(database, "gone").values()) == {"new"}
-    states = books.rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
+    assert set(sql.fetch_statuses(database, "gone").values()) == {"new"}
+    states = sql.fetch_rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
     assert {row["campaign_id"]: row["state"] for row in states} == {
         "gone": "failed",
         "good": "completed",
@@ -298,12 +298,12 @@ def test_a_refused_login_stops_the_run(
 ) -> None:
     """The leads stay new, and the message says what to check, without the token."""
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "wrong-token")
-    books.add_campaign(database)
-    books.add_leads(database, *ids(5))
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(5))
     with pytest.raises(CampaignsFailed, match="LEADLOOP_API_TOKEN") as caught:
         push_leads()
     assert "wrong-token" not in str(caught.value)
-    assert set(books.statuses(database).values()) == {"new"}
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
 
 
 @pytest.fixture
@@ -318,19 +318,19 @@ def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) ->
 def test_nobody_is_claimed_while_the_run_logs_in(database: Database, vendor: Handle) -> None:
     """Who opts out while the login takes its time is not sent."""
     vendor.fault(route="token", kind="slow", seconds=2)
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
 
     def opt_out_at_the_login() -> None:
         while not vendor.requests:
             time.sleep(0.01)
-        books.opt_out(database, "a")
+        factories.add_opt_outs(database, "a")
 
     with ThreadPoolExecutor(1) as pool:
         opting_out = pool.submit(opt_out_at_the_login)
         push_leads()
         opting_out.result()
-    assert books.statuses(database) == {"a": "cancelled", "b": "created"}
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "created"}
     assert set(created(vendor)) == {"b"}
 
 
@@ -339,8 +339,8 @@ def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
     database: Database, vendor: Handle
 ) -> None:
     """The leads are claimed anew once there is another token; each is created once."""
-    books.add_campaign(database, batch_size=10)
-    books.add_leads(database, *ids(40))
+    factories.add_campaign(database, batch_size=10)
+    factories.add_leads(database, *ids(40))
     vendor.fault(route="create", kind="status", status=401, when="before", nth=2)
     assert push_leads()["created"] == 40
     assert created(vendor) == dict.fromkeys(ids(40), 1)
@@ -353,16 +353,18 @@ def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
 ) -> None:
     """After a hundred refusals with the same words the run stops, and rejects nobody for it."""
     vendor.change(newer_limits=True, bad_lead=policy)
-    books.add_campaign(database)
-    books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(250)])
+    factories.add_campaign(database)
+    factories.add_leads(
+        database, *[factories.build_lead(name, contact_name="x" * 60) for name in ids(250)]
+    )
     with (
         collect_summary() as collected,
         pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open"),
     ):
         push_leads()
     assert collected.summary["rejected"] == 0
-    assert set(books.statuses(database).values()) == {"new"}
-    assert books.errors(database) == {}
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
+    assert sql.fetch_errors(database) == {}
     vendor.change(newer_limits=False)
     assert push_leads()["created"] == 250
     assert set(created(vendor).values()) == {1}
@@ -374,9 +376,11 @@ def test_leads_that_are_refused_alike_hold_up_no_good_one(
     """Those that a stopped run puts back go behind the others: it was their own fault after all."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     vendor.change(newer_limits=True)
-    books.add_campaign(database)
-    books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(150)])
-    books.add_leads(database, "good")
+    factories.add_campaign(database)
+    factories.add_leads(
+        database, *[factories.build_lead(name, contact_name="x" * 60) for name in ids(150)]
+    )
+    factories.add_leads(database, "good")
     with pytest.raises(CampaignsFailed, match="100 leads in a row"):
         push_leads()
     push_leads()
@@ -385,16 +389,16 @@ def test_leads_that_are_refused_alike_hold_up_no_good_one(
 
 def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Database) -> None:
     """Only of a lead that is rejected is the vendor told, and it may have it all the same."""
-    books.add_leads(database, "a", "b")
-    books.run(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
-    books.opt_out(database, "a")
+    factories.add_leads(database, "a", "b")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
+    factories.add_opt_outs(database, "a")
     with database.transaction() as connection:
         both = ["a", "b"]
         back = leads.requeue_rejected(
-            connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both
+            connection, campaign_id=factories.CAMPAIGN, run_id=1, lead_ids=both
         )
     assert back == 1
-    assert books.statuses(database) == {"a": "rejected", "b": "new"}
+    assert sql.fetch_statuses(database) == {"a": "rejected", "b": "new"}
 
 
 def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
@@ -402,18 +406,18 @@ def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
 ) -> None:
     """It may have the lead all the same; where it knows nothing of it, the opt-out is settled."""
     vendor.change(newer_limits=True)
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("long", contact_name="x" * 60))
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("long", contact_name="x" * 60))
     push_leads()
-    books.opt_out(database, "long")
+    factories.add_opt_outs(database, "long")
     disable_leads()
     assert [entry.kind for entry in vendor.requests].count("disable") == 3
-    assert books.opt_outs(database) == {"long": "cancelled"}
+    assert sql.fetch_opt_outs(database) == {"long": "cancelled"}
 
 
 def test_an_unknown_campaign_is_told(database: Database) -> None:
     """The message names it and says where to add it."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     with pytest.raises(UsageError, match="unknown campaign nope"):
         push_leads(campaigns=["nope"])
 
@@ -422,8 +426,8 @@ def test_runs_at_the_same_time_create_each_lead_once(
     database: Database, vendor: Handle, prefect: str, leadloop: Callable[..., Ran]
 ) -> None:
     """Several processes share the leads of one campaign without a double."""
-    books.add_campaign(database, batch_size=10)
-    books.add_leads(database, *ids(300))
+    factories.add_campaign(database, batch_size=10)
+    factories.add_leads(database, *ids(300))
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(leadloop, "push", "--json", PREFECT_API_URL=prefect) for _ in range(3)]
     assert sum(run.result().last["created"] for run in runs) == 300
@@ -435,16 +439,16 @@ def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
 ) -> None:
     """Its place in the queue is before those that were taken already."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
-    books.add_campaign(database, batch_size=1)
+    factories.add_campaign(database, batch_size=1)
     vendor.change(latency=1)
     with database.transaction() as connection:
         connection.execute(
             text("""INSERT INTO leadloop.leads
                            (campaign_id, lead_id, phone_number, contact_name, state_code)
                     VALUES (:campaign, 'late', :phone, 'Ann', 'NY')"""),
-            {"campaign": books.CAMPAIGN, "phone": books.phone(1)},
+            {"campaign": factories.CAMPAIGN, "phone": factories.build_phone(1)},
         )
-        books.add_leads(database, "b", "c")
+        factories.add_leads(database, "b", "c")
 
         def commit_while_the_first_is_on_its_way() -> None:
             while not vendor.requests:
@@ -463,9 +467,11 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
     database: Database, database_url: str, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is cut between commit and answer: nobody was sent, so all are new again."""
-    books.add_campaign(database)
-    books.add_leads(database, *ids(5))
-    with wire(database_url, cut_at=b"CASE WHEN picked.opted_out THEN 'cancelled'") as url:
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(5))
+    with run_cutting_proxy(
+        database_url, cut_at=b"CASE WHEN picked.opted_out THEN 'cancelled'"
+    ) as url:
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
         # No other sender takes what this one gives back.
         monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
@@ -475,7 +481,7 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
         ):
             push_leads()
         assert collected.summary["in_doubt"] == 0
-        assert set(books.statuses(database).values()) == {"new"}
+        assert set(sql.fetch_statuses(database).values()) == {"new"}
         assert push_leads()["created"] == 5
     assert created(vendor) == dict.fromkeys(ids(5), 1)
 
@@ -487,37 +493,37 @@ def test_what_a_dead_run_was_sending_is_settled_at_once(
     database: Database, vendor: Handle, environment: Path
 ) -> None:
     """The next run looks up what a killed one had sent, without waiting for a lease."""
-    books.add_campaign(database)
-    books.add_leads(database, "sent", "unsent")
+    factories.add_campaign(database)
+    factories.add_leads(database, "sent", "unsent")
     push_leads()
-    books.leave_dead(database, "sent")
+    factories.orphan_lead(database, "sent")
     push_leads()
-    assert books.statuses(database) == {"sent": "created", "unsent": "created"}
+    assert sql.fetch_statuses(database) == {"sent": "created", "unsent": "created"}
     assert created(vendor) == {"sent": 1, "unsent": 1}
-    assert books.value(database, CRASHED) == 1
+    assert sql.fetch_value(database, CRASHED) == 1
 
 
 def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vendor: Handle) -> None:
     """The other dead run is settled, other leads and opt-outs go out; its own wait, unsent."""
     for campaign, lead_ids in (("C1", ["held"]), ("C2", ["free"])):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, *lead_ids, campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, *lead_ids, campaign=campaign)
     push_leads()
     for campaign, lead_id in (("C1", "held"), ("C2", "free")):
-        books.leave_dead(database, lead_id, campaign)
-    books.add_leads(database, "fresh")
-    books.opt_out(database, "free", campaign="C2")
+        factories.orphan_lead(database, lead_id, campaign)
+    factories.add_leads(database, "fresh")
+    factories.add_opt_outs(database, "free", campaign="C2")
     with database.transaction() as upstream:
         upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
         disable_leads()
         push_leads()
-        assert books.statuses(database) == {"held": "sending", "fresh": "created"}
-        assert books.statuses(database, "C2") == {"free": "created"}
-        assert books.opt_outs(database, "C2") == {"free": "disabled"}
-        assert books.value(database, CRASHED) == 1
+        assert sql.fetch_statuses(database) == {"held": "sending", "fresh": "created"}
+        assert sql.fetch_statuses(database, "C2") == {"free": "created"}
+        assert sql.fetch_opt_outs(database, "C2") == {"free": "disabled"}
+        assert sql.fetch_value(database, CRASHED) == 1
     push_leads()
-    assert books.statuses(database)["held"] == "created"
-    assert books.value(database, CRASHED) == 2
+    assert sql.fetch_statuses(database)["held"] == "created"
+    assert sql.fetch_value(database, CRASHED) == 2
     assert created(vendor) == {"held": 1, "fresh": 1}
 
 
@@ -528,11 +534,11 @@ def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
 ) -> None:
     """Postgres refuses the begin, or the end, of one campaign's run: the other is done."""
     for campaign in ("C1", "C2"):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, "a", campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
     # The last one where it cannot begin, the first one where it cannot end.
     broken = "C2" if event == "INSERT" else "C1"
-    books.run(
+    sql.execute(
         database,
         f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE 'no'; END $$;
@@ -543,20 +549,20 @@ def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
     with pytest.raises(CampaignsFailed, match=f"campaign {broken}: Postgres refused"):
         flow()
     (other,) = {"C1", "C2"} - {broken}
-    assert books.statuses(database, other) == {"a": "created"}
+    assert sql.fetch_statuses(database, other) == {"a": "created"}
     query = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running' AND campaign_id = :c"
-    assert books.value(database, query, c=other) == 0
+    assert sql.fetch_value(database, query, c=other) == 0
 
 
 def test_a_postgres_that_is_restarted_under_a_push(
     vendor: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run goes on or ends in one clear line; then all are created, nobody twice."""
-    with own_postgres(tmp_path / "pg") as server:
+    with run_dedicated_postgres(tmp_path / "pg") as server:
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", server.url)
         with Database(server.url, pool_size=1) as database:
-            books.add_campaign(database, batch_size=5)
-            books.add_leads(database, *ids(200))
+            factories.add_campaign(database, batch_size=5)
+            factories.add_leads(database, *ids(200))
         # Requests are on their way while it is down.
         vendor.fault(route="create", kind="slow", seconds=0.3)
 
@@ -578,5 +584,5 @@ def test_a_postgres_that_is_restarted_under_a_push(
         vendor.clear_faults()
         push_leads()
         with Database(server.url, pool_size=1) as database:
-            assert set(books.statuses(database).values()) == {"created"}
+            assert set(sql.fetch_statuses(database).values()) == {"created"}
     assert created(vendor) == dict.fromkeys(ids(200), 1)

@@ -26,7 +26,7 @@ from leadloop.core.errors import RunError
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tasks.jobs import CampaignsFailed
-from tests import books
+from tests import factories, sql
 from tests.conftest import Ran
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -41,16 +41,16 @@ CREATE TABLE crm.customers (lead_id text, phone_number text, contact_name text, 
 @pytest.fixture
 def crm(database: Database) -> Database:
     """A database with a campaign and the table that it takes its leads from."""
-    books.run(database, CUSTOMERS)
-    books.add_campaign(database, source="crm.customers")
+    sql.execute(database, CUSTOMERS)
+    factories.add_campaign(database, source="crm.customers")
     return database
 
 
 def add(database: Database, *leads: str, plan: str | None = None) -> None:
     """Rows of customers, as the team writes them."""
     for lead_id in leads:
-        row = books.lead(lead_id, plan=plan)
-        books.run(
+        row = factories.build_lead(lead_id, plan=plan)
+        sql.execute(
             database,
             "INSERT INTO crm.customers"
             " VALUES (:lead_id, :phone_number, :contact_name, :state_code, :plan)",
@@ -58,11 +58,11 @@ def add(database: Database, *leads: str, plan: str | None = None) -> None:
         )
 
 
-def held(vendor: Handle, campaign: str = books.CAMPAIGN) -> dict[str, dict[str, Any]]:
+def held(vendor: Handle, campaign: str = factories.CAMPAIGN) -> dict[str, dict[str, Any]]:
     """What the vendor has of each lead."""
     return {
         lead.lead_id: {
-            **{name: getattr(lead, name) for name in books.lead(lead.lead_id)},
+            **{name: getattr(lead, name) for name in factories.build_lead(lead.lead_id)},
             **json.loads(lead.custom or b"{}"),
         }
         for lead in vendor.books.leads(campaign)
@@ -82,15 +82,15 @@ def test_rows_become_leads(crm: Database, vendor: Handle) -> None:
     add(crm, "007", "b", plan="gold")
     summary = push_leads()
     assert (summary["from_source"], summary["created"]) == (2, 2)
-    assert held(vendor)["007"] == {**books.lead("007"), "plan": "gold"}
+    assert held(vendor)["007"] == {**factories.build_lead("007"), "plan": "gold"}
     add(crm, "c")
     assert (push_leads()["from_source"], push_leads()["from_source"]) == (1, 0)
-    assert vendor.books.creations(books.CAMPAIGN) == {"007": 1, "b": 1, "c": 1}
+    assert vendor.books.creations(factories.CAMPAIGN) == {"007": 1, "b": 1, "c": 1}
 
 
 def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
     """Types and names are its business: numbers become text, JSON stays, nulls are left out."""
-    books.run(
+    sql.execute(
         crm,
         r"""CREATE VIEW crm.calls AS
             SELECT n AS lead_id, 4155550120 + n AS phone_number, 'Ann' AS contact_name,
@@ -100,7 +100,7 @@ def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
                    'x' AS "own", 'y' AS "Odd ""name"
               FROM generate_series(1, 2) AS n ORDER BY n DESC""",
     )
-    books.run(crm, "UPDATE leadloop.campaigns SET source = 'crm.calls'")
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source = 'crm.calls'")
     assert push_leads()["created"] == 2
     assert list(held(vendor)) == ["2", "1"], "sent in the view's order"
     assert held(vendor)["1"] == {
@@ -115,27 +115,27 @@ def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
         'Odd "name': "y",
     }
     moments = "SELECT DISTINCT ebr_datetime FROM leadloop.leads"
-    assert books.value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
+    assert sql.fetch_value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
 
 
 def test_what_goes_and_what_changes_is_not_locked_at_once(crm: Database, vendor: Handle) -> None:
     """While a push waits for a row that has changed it holds none: opt-outs meet no deadlock."""
     add(crm, "a", "z")
-    books.run(crm, "UPDATE leadloop.campaigns SET enabled = false")
-    run = partial(push_leads, campaigns=[books.CAMPAIGN])
+    sql.execute(crm, "UPDATE leadloop.campaigns SET enabled = false")
+    run = partial(push_leads, campaigns=[factories.CAMPAIGN])
     vendor.fault(route="create", kind="status", status=401, when="before")
     with pytest.raises(CampaignsFailed):
         run()
-    assert set(books.statuses(crm).values()) == {"new"}
+    assert set(sql.fetch_statuses(crm).values()) == {"new"}
     vendor.clear_faults()
-    books.run(crm, "UPDATE crm.customers SET plan = 'gold' WHERE lead_id = 'a'")
-    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'z'")
+    sql.execute(crm, "UPDATE crm.customers SET plan = 'gold' WHERE lead_id = 'a'")
+    sql.execute(crm, "DELETE FROM crm.customers WHERE lead_id = 'z'")
     lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
     with ThreadPoolExecutor(1) as pool, crm.transaction() as upstream:
         upstream.execute(lock, {"lead": "a"})
 
         def opt_out_both() -> None:
-            books.wait_until_blocked(crm)
+            sql.wait_until_blocked(crm)
             upstream.execute(lock, {"lead": "z"})
             upstream.commit()
 
@@ -148,15 +148,15 @@ def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
     """Not even where the trigger missed an opt-out, and the lead's doubt is settled as absent."""
     add(crm, "a")
     missed = {"status": "in_doubt", "from_source": True}
-    books.add_leads(crm, books.lead("a", **missed))
-    books.opt_out(crm, "a")
-    books.run(crm, "UPDATE leadloop.leads SET opted_out = false")
-    forget_leads(crm, Settings.load(), books.CAMPAIGN, ["a"])
-    books.run(crm, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
+    factories.add_leads(crm, factories.build_lead("a", **missed))
+    factories.add_opt_outs(crm, "a")
+    sql.execute(crm, "UPDATE leadloop.leads SET opted_out = false")
+    forget_leads(crm, Settings.load(), factories.CAMPAIGN, ["a"])
+    sql.execute(crm, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
     assert push_leads()["created"] == 0
-    left = books.rows(crm, "SELECT phone_number, contact_name, state_code FROM leadloop.leads")
+    left = sql.fetch_rows(crm, "SELECT phone_number, contact_name, state_code FROM leadloop.leads")
     assert left == [{"phone_number": None, "contact_name": None, "state_code": None}]
-    assert vendor.books.creations(books.CAMPAIGN) == {}
+    assert vendor.books.creations(factories.CAMPAIGN) == {}
 
 
 def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: Handle) -> None:
@@ -177,7 +177,7 @@ def test_rows_that_cannot_be_leads_are_counted(
     add(crm, "a", plan="gold")
     add(crm, "b")
     add(crm, "", "x" * 256)
-    books.run(crm, "INSERT INTO crm.customers (phone_number) VALUES ('+14155550123')")
+    sql.execute(crm, "INSERT INTO crm.customers (phone_number) VALUES ('+14155550123')")
     assert push_leads()["from_source"] == 2
     assert held(vendor)["a"]["plan"] == "gold", "the same one, in whatever order they come"
     (said,) = [line for line in caplog.messages if "passed over" in line]
@@ -189,72 +189,74 @@ def test_rows_that_cannot_be_leads_are_counted(
 def hold(database: Database, *leads: str) -> None:
     """Leads of the source that stay unsent: their state is none until it is mended."""
     add(database, *leads)
-    books.run(
+    sql.execute(
         database,
         "UPDATE crm.customers SET state_code = '??' WHERE lead_id = ANY(:ids)",
         ids=[*leads],
     )
     push_leads()
-    assert {books.statuses(database)[lead_id] for lead_id in leads} == {"rejected"}
+    assert {sql.fetch_statuses(database)[lead_id] for lead_id in leads} == {"rejected"}
 
 
 def test_a_row_that_changed_before_it_was_sent_is_refreshed(crm: Database, vendor: Handle) -> None:
     """What was refused is tried again once its row is another, and not before."""
     hold(crm, "a", "b")
     assert push_leads()["rejected"] == 0
-    books.run(crm, "UPDATE crm.customers SET state_code = 'CA', plan = 'new' WHERE lead_id = 'a'")
+    sql.execute(crm, "UPDATE crm.customers SET state_code = 'CA', plan = 'new' WHERE lead_id = 'a'")
     summary = push_leads()
     assert (summary["created"], summary["from_source"], summary["rejected"]) == (1, 0, 0)
     assert (held(vendor)["a"]["plan"], held(vendor)["a"]["state_code"]) == ("new", "CA")
-    assert books.errors(crm).keys() == {"b"}
+    assert sql.fetch_errors(crm).keys() == {"b"}
 
 
 def test_what_did_not_change_is_not_written(crm: Database) -> None:
     """A million rows that stay as they are cost no write, whatever the time zone of a session."""
-    books.run(crm, "ALTER TABLE crm.customers ADD at timestamptz DEFAULT now(), ADD price numeric")
+    sql.execute(
+        crm, "ALTER TABLE crm.customers ADD at timestamptz DEFAULT now(), ADD price numeric"
+    )
     hold(crm, "a")
-    before = books.value(crm, "SELECT xmin::text FROM leadloop.leads")
-    name = books.value(crm, "SELECT current_database()")
-    books.run(crm, f"ALTER DATABASE {name} SET TimeZone = 'Asia/Kolkata'")
+    before = sql.fetch_value(crm, "SELECT xmin::text FROM leadloop.leads")
+    name = sql.fetch_value(crm, "SELECT current_database()")
+    sql.execute(crm, f"ALTER DATABASE {name} SET TimeZone = 'Asia/Kolkata'")
     push_leads()
-    assert books.value(crm, "SELECT xmin::text FROM leadloop.leads") == before
+    assert sql.fetch_value(crm, "SELECT xmin::text FROM leadloop.leads") == before
 
 
 def test_a_sent_lead_stays_as_it_was_sent(crm: Database, vendor: Handle) -> None:
     """Changed or gone: it is the vendor's."""
     add(crm, "a", "b")
     push_leads()
-    books.run(crm, "UPDATE crm.customers SET contact_name = 'Eve' WHERE lead_id = 'a'")
-    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'b'")
+    sql.execute(crm, "UPDATE crm.customers SET contact_name = 'Eve' WHERE lead_id = 'a'")
+    sql.execute(crm, "DELETE FROM crm.customers WHERE lead_id = 'b'")
     assert push_leads()["created"] == 0
     names = "SELECT contact_name FROM leadloop.leads ORDER BY lead_id"
-    assert [row["contact_name"] for row in books.rows(crm, names)] == ["Ann a", "Ann b"]
+    assert [row["contact_name"] for row in sql.fetch_rows(crm, names)] == ["Ann a", "Ann b"]
 
 
 def test_what_the_vendor_refused_waits_for_a_person(crm: Database, vendor: Handle) -> None:
     """It was sent, so a changed row does not send it again; `requeue` does, as the row is now."""
     vendor.change(newer_limits=True)
     add(crm, "a", "b")
-    books.run(crm, "UPDATE crm.customers SET contact_name = repeat('x', 60)")
+    sql.execute(crm, "UPDATE crm.customers SET contact_name = repeat('x', 60)")
     assert push_leads()["rejected"] == 2
-    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'b'")
-    books.run(crm, "UPDATE crm.customers SET contact_name = 'Eve'")
+    sql.execute(crm, "DELETE FROM crm.customers WHERE lead_id = 'b'")
+    sql.execute(crm, "UPDATE crm.customers SET contact_name = 'Eve'")
     push_leads()
-    assert (books.statuses(crm), held(vendor)) == ({"a": "rejected", "b": "rejected"}, {})
+    assert (sql.fetch_statuses(crm), held(vendor)) == ({"a": "rejected", "b": "rejected"}, {})
     app(["requeue", "--rejected"], standalone_mode=False)
     push_leads()
-    assert (set(books.statuses(crm)), held(vendor)["a"]["contact_name"]) == ({"a"}, "Eve")
+    assert (set(sql.fetch_statuses(crm)), held(vendor)["a"]["contact_name"]) == ({"a"}, "Eve")
 
 
 def test_a_row_that_vanished_is_not_sent(crm: Database, vendor: Handle) -> None:
     """Unless it comes again. A lead that came otherwise stays, whatever the source says."""
     hold(crm, "a", "b")
-    books.add_leads(crm, "loaded", books.lead("b2"))
+    factories.add_leads(crm, "loaded", factories.build_lead("b2"))
     add(crm, "b2", plan="of the source")
-    books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'a'")
-    books.run(crm, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
+    sql.execute(crm, "DELETE FROM crm.customers WHERE lead_id = 'a'")
+    sql.execute(crm, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
     push_leads()
-    assert set(books.statuses(crm)) == {"b", "loaded", "b2"}
+    assert set(sql.fetch_statuses(crm)) == {"b", "loaded", "b2"}
     assert set(held(vendor)) == {"loaded", "b2"}
     assert "plan" not in held(vendor)["b2"]
     add(crm, "a")
@@ -268,39 +270,39 @@ def test_an_opt_out_of_a_lead_not_yet_taken_counts(
 ) -> None:
     """Whatever `disable` did about it meanwhile, the lead is cancelled when it comes."""
     add(crm, "a", "b")
-    books.opt_out(crm, "a")
+    factories.add_opt_outs(crm, "a")
     if disabled_before:
         disable_leads()
     summary = push_leads()
     disable_leads()
     assert (summary["created"], summary["cancelled"]) == (1, 1)
     assert set(held(vendor)) == {"b"}
-    assert books.statuses(crm)["a"] == "cancelled"
-    assert books.opt_outs(crm) == {"a": "cancelled"}
+    assert sql.fetch_statuses(crm)["a"] == "cancelled"
+    assert sql.fetch_opt_outs(crm) == {"a": "cancelled"}
 
 
 def test_an_opt_out_counts_by_number_too(crm: Database, vendor: Handle) -> None:
     """A row with the number of somebody who opted out is not sent under its own id."""
     add(crm, "a", "b")
-    books.run(crm, "UPDATE crm.customers SET phone_number = '+14155550123'")
-    books.opt_out(crm, "a")
+    sql.execute(crm, "UPDATE crm.customers SET phone_number = '+14155550123'")
+    factories.add_opt_outs(crm, "a")
     push_leads()
     assert held(vendor) == {}
-    assert set(books.statuses(crm).values()) == {"cancelled"}
+    assert set(sql.fetch_statuses(crm).values()) == {"cancelled"}
 
 
 def test_who_opted_out_is_kept_though_the_row_is_gone(crm: Database, vendor: Handle) -> None:
     """The opt-out is settled as cancelled, and the number stays suppressed."""
     hold(crm, "a")
-    books.opt_out(crm, "a")
-    books.run(crm, "DELETE FROM crm.customers")
-    books.run(crm, "UPDATE leadloop.leads SET status = 'new'")
+    factories.add_opt_outs(crm, "a")
+    sql.execute(crm, "DELETE FROM crm.customers")
+    sql.execute(crm, "UPDATE leadloop.leads SET status = 'new'")
     push_leads()
     disable_leads()
-    assert books.opt_outs(crm) == {"a": "cancelled"}
+    assert sql.fetch_opt_outs(crm) == {"a": "cancelled"}
     add(crm, "z")
-    number = books.lead("a")["phone_number"]
-    books.run(crm, "UPDATE crm.customers SET phone_number = :number", number=number)
+    number = factories.build_lead("a")["phone_number"]
+    sql.execute(crm, "UPDATE crm.customers SET phone_number = :number", number=number)
     push_leads()
     assert held(vendor) == {}
 
@@ -308,12 +310,12 @@ def test_who_opted_out_is_kept_though_the_row_is_gone(crm: Database, vendor: Han
 def test_nothing_is_written_to_the_source_and_no_writer_waits(crm: Database) -> None:
     """Who changes the source all the while is not kept from it, nor keeps a push from its work."""
     add(crm, "a")
-    books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 5")
-    before = books.value(crm, "SELECT xmin::text FROM crm.customers")
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 5")
+    before = sql.fetch_value(crm, "SELECT xmin::text FROM crm.customers")
     with crm.transaction() as writer:
         writer.execute(text("LOCK TABLE crm.customers IN EXCLUSIVE MODE"))
         assert push_leads()["from_source"] == 1
-    assert books.value(crm, "SELECT xmin::text FROM crm.customers") == before
+    assert sql.fetch_value(crm, "SELECT xmin::text FROM crm.customers") == before
 
 
 @pytest.mark.parametrize(
@@ -341,7 +343,7 @@ def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
 ) -> None:
     """That campaign's run fails, with the reason and no row in it; the others do their work."""
     add(crm, "a")
-    books.run(
+    sql.execute(
         crm,
         r"""CREATE VIEW crm.no_id AS SELECT phone_number, contact_name, state_code
                                     FROM crm.customers;
@@ -354,7 +356,7 @@ def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
                 'DELETE FROM crm.customers RETURNING lead_id';
             CREATE VIEW crm.writing AS SELECT *, crm.write() AS x FROM crm.customers""",
     )
-    books.add_campaign(crm, "bad", source=source, source_timeout_s=1)
+    factories.add_campaign(crm, "bad", source=source, source_timeout_s=1)
     began = time.monotonic()
     line = failure()
     assert line.startswith("campaign bad: ")
@@ -363,7 +365,7 @@ def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
     assert time.monotonic() - began < 55
     assert set(held(vendor)) == {"a"}
     assert held(vendor, "bad") == {}
-    assert books.value(crm, "SELECT count(*) FROM crm.customers") == 1
+    assert sql.fetch_value(crm, "SELECT count(*) FROM crm.customers") == 1
 
 
 def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
@@ -374,7 +376,7 @@ def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
     with crm.transaction() as connection:
         escaped = quoted.replace("%", "%%")
         connection.exec_driver_sql(f"ALTER TABLE crm.customers RENAME TO {escaped}", ())
-    books.run(crm, "UPDATE leadloop.campaigns SET source = :name", name=f"crm.{quoted}")
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source = :name", name=f"crm.{quoted}")
     assert push_leads()["from_source"] == 1
     assert set(held(vendor)) == {"a"}
 
@@ -382,11 +384,11 @@ def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
 def test_a_source_that_is_locked_holds_up_nobody_for_long(crm: Database, vendor: Handle) -> None:
     """The push of that campaign fails in time; opt-outs go out meanwhile."""
     add(crm, "a")
-    books.add_campaign(crm, "other")
-    books.add_leads(crm, "b", campaign="other")
+    factories.add_campaign(crm, "other")
+    factories.add_leads(crm, "b", campaign="other")
     push_leads(campaigns=["other"])
-    books.opt_out(crm, "b", campaign="other")
-    books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    factories.add_opt_outs(crm, "b", campaign="other")
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
     with crm.transaction() as migration:
         migration.execute(text("LOCK TABLE crm.customers IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(CampaignsFailed, match="slow, or locked"):
@@ -398,7 +400,7 @@ def test_a_source_that_is_locked_holds_up_nobody_for_long(crm: Database, vendor:
 def test_two_runs_take_one_after_the_other(crm: Database) -> None:
     """Of two that read at once the older reading might be written last: the second one waits."""
     add(crm, "a")
-    books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
     with crm.autocommit() as other:
         other.execute(text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext('C1'))"))
         assert "another run is still taking leads" in failure()
@@ -410,8 +412,8 @@ def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
     """A connection that is cut while it waits for its turn is told of as that."""
 
     def cut_waiting() -> None:
-        books.wait_until_blocked(crm)
-        books.run(
+        sql.wait_until_blocked(crm)
+        sql.execute(
             crm,
             """SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
                 WHERE datname = current_database() AND wait_event_type = 'Lock'""",
@@ -427,7 +429,7 @@ def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
 
 def test_it_is_a_step_that_one_sees(crm: Database, caplog: pytest.LogCaptureFixture) -> None:
     """What fails in the run's page is the step that takes the leads, and not all of the push."""
-    books.run(crm, "DROP TABLE crm.customers")
+    sql.execute(crm, "DROP TABLE crm.customers")
     failure()
     steps = [vars(record).get("task_run_name", "") for record in caplog.records]
     assert any(step.startswith("take-from-source") for step in steps)
@@ -440,15 +442,15 @@ def test_many_rows_are_taken_in_portions(
     monkeypatch.setattr("tasks.source_sync._PORTION", 7)
     add(crm, *[f"L{number:02d}" for number in range(50)])
     assert push_leads()["from_source"] == 50
-    portions = books.value(crm, "SELECT count(DISTINCT inserted_at) FROM leadloop.leads")
+    portions = sql.fetch_value(crm, "SELECT count(DISTINCT inserted_at) FROM leadloop.leads")
     assert portions == 8
     queue = "SELECT lead_id FROM leadloop.leads ORDER BY seq"
-    assert [row["lead_id"] for row in books.rows(crm, queue)] == sorted(held(vendor))
+    assert [row["lead_id"] for row in sql.fetch_rows(crm, queue)] == sorted(held(vendor))
 
 
 def view_calling(database: Database, body: str) -> None:
     """The source is a view of the customers that calls a function of theirs on each row."""
-    books.run(
+    sql.execute(
         database,
         f"""CREATE FUNCTION crm.meddle() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
                 {body}
@@ -464,8 +466,8 @@ def test_what_a_view_calls_stays_in_a_session_that_is_thrown_away(
 ) -> None:
     """It sets a path on which ours would find other functions, and leaves a notice: in vain."""
     add(crm, "a", "b")
-    books.opt_out(crm, "b")
-    books.run(
+    factories.add_opt_outs(crm, "b")
+    sql.execute(
         crm,
         """CREATE SCHEMA trap;
            CREATE FUNCTION trap.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql
@@ -484,7 +486,7 @@ def test_what_a_view_calls_stays_in_a_session_that_is_thrown_away(
         assert raw is not None
         raw.poll()
         assert raw.notifies == []
-    assert books.statuses(crm) == {"a": "created", "b": "cancelled"}
+    assert sql.fetch_statuses(crm) == {"a": "created", "b": "cancelled"}
     assert held(vendor).keys() == {"a"}
 
 
@@ -493,7 +495,7 @@ def test_what_a_view_calls_can_write_nothing(crm: Database) -> None:
     add(crm, "a")
     view_calling(crm, "DELETE FROM leadloop.disable_requests;")
     assert "writes: a view may only read" in failure()
-    books.run(crm, "DROP VIEW crm.calls; DROP FUNCTION crm.meddle()")
+    sql.execute(crm, "DROP VIEW crm.calls; DROP FUNCTION crm.meddle()")
     view_calling(crm, "PERFORM set_config('transaction_read_only', 'off', true);")
     assert "crm.calls" in failure()
 
@@ -503,7 +505,7 @@ def test_a_views_functions_find_what_their_owner_expects(
 ) -> None:
     """Names without a schema in their bodies are looked up by the path of the role, as ever."""
     add(crm, "a")
-    books.run(
+    sql.execute(
         crm,
         """CREATE FUNCTION crm.helper() RETURNS text LANGUAGE sql AS $$ SELECT 'helped' $$;
            DO $$ BEGIN
@@ -518,7 +520,7 @@ def test_a_views_functions_find_what_their_owner_expects(
 @pytest.fixture
 def reader(crm: Database, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[str]:
     """A login of its own for sources: it may read the team's schema and nothing of leadloop's."""
-    books.run(
+    sql.execute(
         crm,
         """REVOKE ALL ON SCHEMA leadloop FROM PUBLIC; CREATE ROLE source_reader LOGIN;
            GRANT USAGE ON SCHEMA crm TO source_reader;
@@ -530,7 +532,7 @@ def reader(crm: Database, monkeypatch: pytest.MonkeyPatch, database_url: str) ->
     try:
         yield url.render_as_string(hide_password=False)
     finally:
-        books.run(crm, "DROP OWNED BY source_reader; DROP ROLE source_reader")
+        sql.execute(crm, "DROP OWNED BY source_reader; DROP ROLE source_reader")
 
 
 @pytest.mark.usefixtures("reader")
@@ -594,8 +596,8 @@ def test_a_login_for_sources_that_is_wrong_is_named(
 
 def test_a_source_is_named_with_its_schema(crm: Database) -> None:
     """No search path completes a name: whoever may write to a schema on it could take its place."""
-    books.run(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
-    books.run(crm, "UPDATE leadloop.campaigns SET source = 'customers'")
+    sql.execute(crm, "CREATE TABLE public.customers AS TABLE crm.customers")
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source = 'customers'")
     assert "write schema.name into leadloop.campaigns.source" in failure()
 
 
@@ -605,34 +607,34 @@ def test_a_stop_while_a_source_is_read_stops_the_push(
     """SIGTERM ends it at once: neither a slow source nor the next campaign goes on."""
     add(crm, "a")
     view_calling(crm, "PERFORM pg_sleep(60);")
-    books.add_campaign(crm, "next")
-    books.add_leads(crm, "n", campaign="next")
+    factories.add_campaign(crm, "next")
+    factories.add_leads(crm, "n", campaign="next")
     command = [str(Path(sys.executable).with_name("leadloop")), "push"]
     with subprocess.Popen(
         command, cwd=environment, env={**os.environ, "PREFECT_API_URL": prefect}
     ) as process:
         sleeping = """SELECT count(*) FROM pg_stat_activity
                        WHERE datname = current_database() AND wait_event = 'PgSleep'"""
-        while books.value(crm, sleeping) == 0:
+        while sql.fetch_value(crm, sleeping) == 0:
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate()
         assert process.wait(timeout=40) == 1
-    assert books.value(crm, sleeping) == 0
+    assert sql.fetch_value(crm, sleeping) == 0
     assert vendor.books.creations("next") == {}
     states = "SELECT DISTINCT error FROM leadloop.sync_runs WHERE flow = 'push-leads'"
-    assert all("stopped" in row["error"] for row in books.rows(crm, states))
+    assert all("stopped" in row["error"] for row in sql.fetch_rows(crm, states))
 
 
 def test_texts_come_as_they_are_whatever_the_logins_speak(
     crm: Database, vendor: Handle, reader: str
 ) -> None:
     """Another client encoding of one of the two logins garbles no name."""
-    books.run(
+    sql.execute(
         crm,
         "INSERT INTO crm.customers VALUES ('a', '+14155550123', 'Zoë Ünal', 'NY', NULL)",
     )
-    books.run(crm, "ALTER ROLE source_reader SET client_encoding = 'latin1'")
+    sql.execute(crm, "ALTER ROLE source_reader SET client_encoding = 'latin1'")
     assert push_leads()["created"] == 1
     assert held(vendor)["a"]["contact_name"] == "Zoë Ünal"
 
@@ -642,11 +644,11 @@ def test_doctor_looks_at_the_roles_that_a_login_may_change_to(
     crm: Database, reader: str, leadloop: Callable[..., Ran], reach: str
 ) -> None:
     """Rights that are not inherited can be had by SET ROLE, which a view's function may call."""
-    books.run(crm, "CREATE ROLE leadloop_like; GRANT USAGE ON SCHEMA leadloop TO leadloop_like")
+    sql.execute(crm, "CREATE ROLE leadloop_like; GRANT USAGE ON SCHEMA leadloop TO leadloop_like")
     try:
-        books.run(crm, f"ALTER ROLE source_reader NOINHERIT; GRANT {reach} TO source_reader")
+        sql.execute(crm, f"ALTER ROLE source_reader NOINHERIT; GRANT {reach} TO source_reader")
         checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
         assert checks["login for sources"]["warns"]
         assert reach in checks["login for sources"]["detail"]
     finally:
-        books.run(crm, "DROP OWNED BY leadloop_like; DROP ROLE leadloop_like")
+        sql.execute(crm, "DROP OWNED BY leadloop_like; DROP ROLE leadloop_like")

@@ -15,7 +15,7 @@ from flows.disable import disable_leads
 from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tasks.jobs import CampaignsFailed
-from tests import books
+from tests import factories, sql
 
 _IDS = st.sampled_from([f"L{number}" for number in range(6)])
 _STATES = st.sampled_from(["NY", "CA", "??"])
@@ -35,12 +35,12 @@ class Source(RuleBasedStateMachine):
         self.table: dict[str, dict[str, str]] = {}
         self.out: set[str] = set()
         self.sent: dict[str, dict[str, str]] = {}
-        books.run(
+        sql.execute(
             self.database,
             f"CREATE TABLE crm.{self.campaign} (lead_id text PRIMARY KEY, phone_number text,"
             " contact_name text, state_code text, value text)",
         )
-        books.add_campaign(
+        factories.add_campaign(
             self.database, self.campaign, source=f"crm.{self.campaign}", batch_size=2
         )
 
@@ -48,10 +48,10 @@ class Source(RuleBasedStateMachine):
     def writes(self, lead_id: str, state: str) -> None:
         """A row is inserted, or changed where it is there."""
         # A number of its own in each campaign, so that opt-outs by number do not cross.
-        phone = books.phone(int(self.campaign[1:]) * 10 + int(lead_id[1:]))
+        phone = factories.build_phone(int(self.campaign[1:]) * 10 + int(lead_id[1:]))
         row = {"state_code": state, "value": str(next(self.values)), "phone_number": phone}
         self.table[lead_id] = row
-        books.run(
+        sql.execute(
             self.database,
             f"""INSERT INTO crm.{self.campaign}
                 VALUES (:lead_id, :phone_number, 'Ann', :state_code, :value)
@@ -64,7 +64,7 @@ class Source(RuleBasedStateMachine):
     def deletes(self, lead_id: str) -> None:
         """A row goes, if it is there."""
         self.table.pop(lead_id, None)
-        books.run(
+        sql.execute(
             self.database, f"DELETE FROM crm.{self.campaign} WHERE lead_id = :lead", lead=lead_id
         )
 
@@ -73,7 +73,7 @@ class Source(RuleBasedStateMachine):
         """Somebody wants no calls, whether or not there is a row or a lead."""
         if lead_id not in self.out:
             self.out.add(lead_id)
-            books.opt_out(self.database, lead_id, campaign=self.campaign)
+            factories.add_opt_outs(self.database, lead_id, campaign=self.campaign)
 
     @rule()
     def disable(self) -> None:
@@ -83,7 +83,7 @@ class Source(RuleBasedStateMachine):
     @rule()
     def requeue(self) -> None:
         """A person has everything that was refused tried again."""
-        books.run(
+        sql.execute(
             self.database,
             "UPDATE leadloop.leads SET status = 'new'"
             " WHERE campaign_id = :campaign AND status = 'rejected'",
@@ -135,7 +135,7 @@ class Source(RuleBasedStateMachine):
 @pytest.mark.timeout(0)
 def test_the_vendor_has_each_row_once(database: Database, vendor: Handle) -> None:
     """Never one that had vanished or opted out before it was sent, and each as it was when sent."""
-    books.run(database, "CREATE SCHEMA crm")
+    sql.execute(database, "CREATE SCHEMA crm")
     machine = type("Machine", (Source,), {"database": database, "vendor": vendor})
     run_state_machine_as_test(
         machine,

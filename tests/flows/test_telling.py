@@ -23,9 +23,9 @@ from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from tasks import prefect_progress
-from tests import books
-from tests.books import CAMPAIGN
-from tests.watching import watched
+from tests import factories, sql
+from tests.factories import CAMPAIGN
+from tests.prefect_events import collect_events
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
@@ -47,8 +47,8 @@ def artifacts(run: FlowRun) -> dict[str, Any]:
 
 def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> None:
     """Name, state and table tell campaign and counts, nobody's data; callers get the sums."""
-    books.add_campaign(database)
-    books.add_leads(database, "A", "B", books.lead("C", state_code="XX"))
+    factories.add_campaign(database)
+    factories.add_leads(database, "A", "B", factories.build_lead("C", state_code="XX"))
     state, run = ran(push_leads, campaigns=[CAMPAIGN])
     assert run.name == f"push-leads {CAMPAIGN}"
     assert state.message == "created 2, rejected 1, requests 1"
@@ -62,7 +62,7 @@ def test_names_of_runs(database: Database, vendor: Handle) -> None:
     """None named, many named, a range: each is told as short as it goes."""
     ids = [f"C{number}" for number in range(5)]
     for campaign in ids:
-        books.add_campaign(database, campaign)
+        factories.add_campaign(database, campaign)
     assert ran(disable_leads)[1].name == "disable-leads every campaign"
     assert ran(disable_leads, campaigns=ids)[1].name == "disable-leads C0, C1, C2 and 2 more"
     after, before = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
@@ -73,22 +73,22 @@ def test_names_of_runs(database: Database, vendor: Handle) -> None:
 def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: Handle) -> None:
     """From the earliest start of its campaigns to now, as soon as it is known; else no range."""
     for campaign, sent in (("C1", "2026-01-02T09:30:30Z"), ("C2", "2026-01-01T10:15:30Z")):
-        books.add_campaign(database, campaign, lookback_s=0)
+        factories.add_campaign(database, campaign, lookback_s=0)
         assert " after " not in str(ran(poll_outcomes, campaigns=[campaign])[1].name)
-        books.add_leads(database, "A", campaign=campaign)
-        books.run(database, f"UPDATE leadloop.leads SET sent_at = '{sent}' WHERE sent_at IS NULL")
+        factories.add_leads(database, "A", campaign=campaign)
+        sql.execute(database, f"UPDATE leadloop.leads SET sent_at = '{sent}' WHERE sent_at IS NULL")
     name = str(ran(poll_outcomes)[1].name)
-    now = books.value(database, "SELECT now()").astimezone(UTC)
+    now = sql.fetch_value(database, "SELECT now()").astimezone(UTC)
     assert name.startswith("poll-outcomes every campaign after 2026-01-01 10:15 before ")
     assert f"before {now:%Y-%m-%d}" in name
 
 
 def test_a_run_that_fails_says_what_it_did_all_the_same(database: Database, vendor: Handle) -> None:
     """One campaign fails: the state says which, why, and the counts of all; once, of a sync."""
-    books.add_campaign(database)
-    books.add_campaign(database, "GONE")
-    books.add_leads(database, "A")
-    books.add_leads(database, "A", campaign="GONE")
+    factories.add_campaign(database)
+    factories.add_campaign(database, "GONE")
+    factories.add_leads(database, "A")
+    factories.add_leads(database, "A", campaign="GONE")
     vendor.change(campaigns={CAMPAIGN: "Fine"})
     state, _ = ran(sync_leads)
     message = str(state.message)
@@ -100,7 +100,7 @@ def test_a_run_that_fails_says_what_it_did_all_the_same(database: Database, vend
 
 def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
     """A run a minute for years: only those that did something have a table."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     state, run = ran(disable_leads)
     assert state.message == "nothing to do"
     assert artifacts(run) == {}
@@ -108,8 +108,8 @@ def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
 
 def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
     """Of a sync one reads what each of its three did."""
-    books.add_campaign(database)
-    books.add_leads(database, "A")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
     state, run = ran(sync_leads)
     assert "disable: nothing to do; push: created 1, requests 1; poll: " in str(state.message)
     told = str(artifacts(run)["markdown"].data)
@@ -124,8 +124,8 @@ def test_a_link_to_the_page(
 ) -> None:
     """From a run to the page that shows the rest, where there is one."""
     monkeypatch.setenv("LEADLOOP_PAGE_URL", "https://leads.example.com/page")
-    books.add_campaign(database)
-    books.add_leads(database, "A")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
     _, run = ran(push_leads)
     assert "(https://leads.example.com/page)" in str(artifacts(run)["markdown"].data)
 
@@ -134,16 +134,16 @@ def test_what_is_wrong_is_told_by_the_rules_of_the_page(
     database: Database, vendor: Handle, prefect: str
 ) -> None:
     """As `status` has it, after a run that did something else; of that campaign, without data."""
-    books.add_campaign(database)
-    books.add_campaign(database, "C2")
-    books.add_leads(database, books.lead("A", inserted_at="2026-01-01T00:00:00Z"))
-    books.add_leads(database, "A", campaign="C2")
+    factories.add_campaign(database)
+    factories.add_campaign(database, "C2")
+    factories.add_leads(database, factories.build_lead("A", inserted_at="2026-01-01T00:00:00Z"))
+    factories.add_leads(database, "A", campaign="C2")
     (event,) = [
         event
-        for event in watched(prefect, disable_leads)
+        for event in collect_events(prefect, disable_leads)
         if event.event.startswith("leadloop.problem.")
     ]
-    (problem,) = books.rows(database, "SELECT * FROM leadloop_monitor.problems")
+    (problem,) = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.problems")
     assert event.event == "leadloop.problem.leads-unsent"
     assert event.resource.id == f"leadloop.campaign.{CAMPAIGN}"
     assert event.payload == {
@@ -159,8 +159,8 @@ def test_long_work_shows_how_far_it_is(
 ) -> None:
     """A bar in the page, full at the end; its label names the campaign alone."""
     monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
-    books.add_campaign(database, batch_size=2)
-    books.add_leads(database, *(f"L{number}" for number in range(10)))
+    factories.add_campaign(database, batch_size=2)
+    factories.add_leads(database, *(f"L{number}" for number in range(10)))
     _, run = ran(push_leads)
     bar = artifacts(run)["progress"]
     assert (bar.data, bar.description) == (100.0, f"push {CAMPAIGN}")
@@ -177,8 +177,8 @@ def test_no_work_depends_on_prefect(
     monkeypatch.setattr(SyncPrefectClient, "create_artifact", hiccup)
     monkeypatch.setattr(PrefectClient, "create_artifact", hiccup)
     monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
-    books.add_campaign(database)
-    books.add_leads(database, "A")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
     assert push_leads()["created"] == 1
     assert audit_leads(repair=True)["seen"] == 1
 
@@ -226,9 +226,9 @@ def test_a_stage_is_done_though_prefect_has_lost_its_answer(
     database: Database, vendor: Handle, forgetful: type[_Forgetful]
 ) -> None:
     """Its counts are told all the same, and the next stages have their turn."""
-    books.add_campaign(database)
-    books.add_leads(database, "A", "B")
-    books.opt_out(database, "B")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A", "B")
+    factories.add_opt_outs(database, "B")
     summary = sync_leads()
     assert forgetful.lost
     assert summary["disable"]["cancelled"] == 1
