@@ -172,7 +172,7 @@ def prefect_login() -> tuple[str, str]:
 
 
 @pytest.fixture
-def quick_retries(prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the retry pauses in this process; see tests/fast_retries.py."""
     from tests.fast_retries import shorten_retry_pauses
 

@@ -13,7 +13,9 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
     """Return a snapshot with a problem of each severity."""
     rows: list[dict[str, Any]] = [{"campaign_id": f"C-{number}"} for number in range(campaigns)]
     problems: list[dict[str, Any]] = [{"severity": severity} for severity in severities]
-    return StatusSnapshot(at=datetime.now(UTC), campaigns=rows, problems=problems, newest=None, budget={})
+    return StatusSnapshot(
+        taken_at=datetime.now(UTC), campaigns=rows, problems=problems, newest_run=None, budget={}
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from urllib.parse import parse_qs
 import pytest
 
 from db.database import Database
-from flows.poll import backfill_outcomes, poll_outcomes
-from flows.push import push_leads
 from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.windows import MAX_PAGES
 from leadloop.sandbox import Handle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
+from tests.jobs import backfill_outcomes, poll_outcomes, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 

@@ -5,14 +5,13 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from flows.disable import disable_leads
-from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
+from tests.jobs import disable_leads, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -200,6 +199,7 @@ def test_a_lead_in_doubt_is_settled_before_it_is_disabled(
     assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a"}
 
 
+@pytest.mark.usefixtures("prefect")
 def test_sync_disables_first_and_does_all_three(database: Database, vendor: Handle) -> None:
     """Who opted out before the sync is not in its push; outcomes come back by its poll."""
     factories.add_campaign(database)

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
+import flows.push
 from db.database import Database
-from flows.disable import disable_leads
-from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.app import app
 from leadloop.cli.forget import forget_leads
@@ -28,6 +27,7 @@ from leadloop.settings import Settings
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.conftest import Ran
+from tests.jobs import disable_leads, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -381,6 +381,7 @@ def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
     assert set(held(vendor)) == {"a"}
 
 
+@pytest.mark.usefixtures("prefect")
 def test_a_source_that_is_locked_holds_up_nobody_for_long(crm: Database, vendor: Handle) -> None:
     """The push of that campaign fails in time; opt-outs go out meanwhile."""
     add(crm, "a")
@@ -427,10 +428,12 @@ def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
         cutting.result()
 
 
-def test_it_is_a_step_that_one_sees(crm: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """What fails in the run's page is the step that takes the leads, and not all of the push."""
+@pytest.mark.usefixtures("prefect")
+def test_prefect_shows_the_sync_as_a_task(crm: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """In Prefect, a sync that fails is a failed task of the push."""
     sql.execute(crm, "DROP TABLE crm.customers")
-    failure()
+    with pytest.raises(CampaignsFailed):
+        flows.push.push_leads()
     steps = [vars(record).get("task_run_name", "") for record in caplog.records]
     assert any(step.startswith("take-from-source") for step in steps)
 
@@ -439,7 +442,7 @@ def test_many_rows_are_taken_in_portions(
     crm: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in a transaction of its own, in the order of the source, none left out."""
-    monkeypatch.setattr("tasks.source_sync._PORTION", 7)
+    monkeypatch.setattr("tasks.source_sync._CHUNK_ROWS", 7)
     add(crm, *[f"L{number:02d}" for number in range(50)])
     assert push_leads()["from_source"] == 50
     portions = sql.fetch_value(crm, "SELECT count(DISTINCT inserted_at) FROM leadloop.leads")

@@ -12,12 +12,12 @@ import pytest
 
 from db import status
 from db.database import Database
-from flows.poll import backfill_outcomes, poll_outcomes
 from leadloop.core.errors import UsageError
 from leadloop.core.timestamps import to_epoch_ms
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.conftest import Ran
+from tests.jobs import backfill_outcomes, poll_outcomes
 from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -39,7 +39,7 @@ def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[QuirkyA
 
 
 @pytest.fixture
-def warnings(prefect: str) -> Iterator[list[str]]:
+def warnings() -> Iterator[list[str]]:
     """What flow runs warn of."""
     heard: list[str] = []
 
@@ -47,7 +47,7 @@ def warnings(prefect: str) -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             heard.append(record.getMessage())
 
-    ear, logger = Ear(logging.WARNING), logging.getLogger("prefect.flow_runs")
+    ear, logger = Ear(logging.WARNING), logging.getLogger("leadloop.tests")
     logger.addHandler(ear)
     yield heard
     logger.removeHandler(ear)

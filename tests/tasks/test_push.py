@@ -12,8 +12,6 @@ from sqlalchemy import text
 
 from db import leads
 from db.database import Database
-from flows.disable import disable_leads
-from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
@@ -23,6 +21,7 @@ from tests import factories, sql
 from tests.conftest import Ran
 from tests.cutting_proxy import run_cutting_proxy
 from tests.dedicated_postgres import run_dedicated_postgres
+from tests.jobs import disable_leads, push_leads
 from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -527,6 +526,7 @@ def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vend
     assert created(vendor) == {"held": 1, "fresh": 1}
 
 
+@pytest.mark.usefixtures("prefect")
 @pytest.mark.parametrize("flow", [push_leads, sync_leads])
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
 def test_a_campaign_whose_run_cannot_be_written_stops_no_other(

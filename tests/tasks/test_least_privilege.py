@@ -9,14 +9,10 @@ import pytest
 from sqlalchemy import make_url
 
 from db.database import Database, DatabaseError
-from flows.audit import audit_leads
-from flows.disable import disable_leads
-from flows.housekeeping import keep_house
-from flows.poll import poll_outcomes
-from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.conftest import Ran
+from tests.jobs import audit_leads, disable_leads, keep_house, poll_outcomes, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 

@@ -1,5 +1,6 @@
 """What a run says of itself in Prefect's page: its name, its final state, its artifacts."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,9 @@ from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from tasks import prefect_progress
+from tasks.audit import AUDIT
 from tests import factories, sql
+from tests.conftest import prefect_login
 from tests.factories import CAMPAIGN
 from tests.prefect_events import collect_events
 
@@ -234,3 +237,26 @@ def test_a_stage_is_done_though_prefect_has_lost_its_answer(
     assert summary["disable"]["cancelled"] == 1
     assert summary["push"]["created"] == 1
     assert summary["poll"]["windows"] == 1
+
+
+def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefect: str) -> None:
+    """An event with the counts for each campaign that differs, an artifact with the sums; no id."""
+    factories.add_campaign(database)
+    factories.add_campaign(database, "C2")
+    factories.add_leads(database, "lead-a", "lead-b")
+    push_leads()
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'lead-a'")
+    events = collect_events(prefect, audit_leads, "leadloop.audit.differences")
+    assert [(event.resource.id, event.payload) for event in events] == [
+        ("leadloop.campaign.C1", {"rejected_but_there": 1})
+    ]
+    (artifact,) = requests.post(
+        f"{prefect}/artifacts/latest/filter",
+        json={"artifacts": {"key": {"any_": ["leadloop-audit"]}}},
+        auth=prefect_login(),
+        timeout=30,
+    ).json()
+    rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}
+    assert set(rows) == set(AUDIT.counts)
+    assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
+    assert "lead-a" not in str(artifact)

@@ -5,13 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from db.database import Database
-from flows.disable import disable_leads
-from flows.poll import poll_outcomes
-from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.conftest import Ran
+from tests.jobs import disable_leads, poll_outcomes, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -31,6 +29,7 @@ def brake(database: Database, column: str) -> None:
     sql.execute(database, f"UPDATE leadloop.campaigns SET {column} = false")
 
 
+@pytest.mark.usefixtures("prefect")
 def test_a_paused_campaign_creates_nobody_and_does_all_else(
     database: Database, vendor: Handle
 ) -> None:
@@ -101,6 +100,7 @@ def test_a_batch_whose_turn_is_over_goes_back(
     assert len(vendor.books.creations(factories.CAMPAIGN)) == 2
 
 
+@pytest.mark.usefixtures("prefect")
 def test_opt_outs_go_out_whatever_enabled_says(database: Database, vendor: Handle) -> None:
     """By the schedule's runs, which name no campaign; neither push nor poll takes it."""
     sent_and_more(database, vendor)

@@ -6,20 +6,18 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
-from flows.housekeeping import keep_house
-from flows.poll import backfill_outcomes, poll_outcomes
-from flows.push import push_leads
 from leadloop.core.timestamps import EPOCH, to_epoch_ms
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.conftest import Ran
 from tests.factories import CAMPAIGN
+from tests.jobs import backfill_outcomes, keep_house, poll_outcomes, push_leads
 
 _YEAR_AGO = "now() - interval '1 year'"
 
 
 @pytest.fixture
-def year_old(environment: Path, prefect: str, database: Database, vendor: Handle) -> None:
+def year_old(environment: Path, database: Database, vendor: Handle) -> None:
     """A campaign whose every window, run and outcome is a year old."""
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B")

@@ -1,6 +1,5 @@
 """`audit-leads`, against the sandbox over real HTTP."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,10 +9,6 @@ import pytest
 import requests
 
 from db.database import Database
-from flows.audit import audit_leads
-from flows.disable import disable_leads
-from flows.poll import poll_outcomes
-from flows.push import push_leads
 from leadloop.core.audit_differences import DIFFERENCES
 from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import Handle
@@ -22,8 +17,7 @@ from tasks.jobs import CampaignsFailed
 from tasks.lead_listing import map_bounded
 from tasks.thread_pool import RequestThreads
 from tests import factories, sql
-from tests.conftest import prefect_login
-from tests.prefect_events import collect_events
+from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -559,24 +553,3 @@ def test_an_audit_that_is_broken_off_leaves_nothing(
             audit_leads()
         done.result()
     assert audit_leads()["seen"] == 20
-
-
-def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefect: str) -> None:
-    """An event with the counts for each campaign that differs, an artifact with the sums; no id."""
-    push(database, "lead-a", "lead-b")
-    factories.add_campaign(database, "C2")
-    set_status(database, "lead-a", "rejected")
-    events = collect_events(prefect, audit_leads, "leadloop.audit.differences")
-    assert [(event.resource.id, event.payload) for event in events] == [
-        ("leadloop.campaign.C1", {"rejected_but_there": 1})
-    ]
-    (artifact,) = requests.post(
-        f"{prefect}/artifacts/latest/filter",
-        json={"artifacts": {"key": {"any_": ["leadloop-audit"]}}},
-        auth=prefect_login(),
-        timeout=30,
-    ).json()
-    rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}
-    assert set(rows) == set(AUDIT.counts)
-    assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
-    assert "lead-a" not in str(artifact)

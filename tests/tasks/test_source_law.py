@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from db.database import Database
-from flows.disable import disable_leads
-from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
+from tests.jobs import disable_leads, push_leads
 
 _IDS = st.sampled_from([f"L{number}" for number in range(6)])
 _STATES = st.sampled_from(["NY", "CA", "??"])

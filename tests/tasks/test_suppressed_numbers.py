@@ -3,10 +3,9 @@
 import pytest
 
 from db.database import Database
-from flows.disable import disable_leads
-from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tests import factories, sql
+from tests.jobs import disable_leads, push_leads
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
