@@ -1,1 +1,1 @@
-"""Pure decisions: standard library only, no clock, no disk, no network."""
+"""Pure decisions: no clock, disk or network; the standard library, orjson and phonenumbers."""

@@ -78,7 +78,7 @@ def test_one_wrong_clock_hides_nothing(
     poll_outcomes()
     assert watermark(database) <= now()
     assert any(
-        "the vendor's clock says" in words and "the database's" in words for words in warnings
+        "the vendor's clock is at" in words and "the database's" in words for words in warnings
     )
     odd.ahead_s = 0
     odd.rows.append(result("x", now()))
