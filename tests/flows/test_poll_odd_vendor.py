@@ -541,7 +541,7 @@ def test_what_comes_late_is_measured(
         assert summary["late"] == (lead_id == "second")
     odd.rows.append(result("just", now() - 14 * MINUTE))
     assert poll_outcomes()["late"] == 1
-    assert "was only just long enough" in warnings[-1]
+    assert "was barely long enough" in warnings[-1]
     odd.rows.append(result("beyond", now() - 40 * MINUTE))
     assert poll_outcomes()["late"] == 0
     summary = backfill_outcomes(after=now() - 60 * MINUTE, before=now())
