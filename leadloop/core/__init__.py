@@ -1,1 +1,1 @@
-"""Pure decisions: no clock, disk or network; the standard library, orjson and phonenumbers."""
+"""Pure decisions: no disk, no network, and no clock outside `boot_clock`."""
