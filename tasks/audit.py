@@ -16,9 +16,9 @@ from leadloop.core.audit_differences import (
     PERSON_DIFFERENCES,
     REMARKS,
     compare_person,
-    find_calling_code,
 )
 from leadloop.core.errors import RunError
+from leadloop.core.phones import find_calling_code
 from leadloop.core.postgres_json import parse_json
 from leadloop.core.results import parse_result
 from leadloop.core.summaries import Summary

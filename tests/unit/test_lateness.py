@@ -29,7 +29,7 @@ def test_what_is_suggested_needs_no_further_warning(
 
 @pytest.mark.parametrize(
     ("needed_s", "words"),
-    [(100.0, None), (800.0, "was only just long enough"), (900.5, "is too short")],
+    [(100.0, None), (800.0, "was barely long enough"), (900.5, "is too short")],
 )
 def test_a_lookback_that_will_do_is_not_spoken_of(needed_s: float, words: str | None) -> None:
     """One that just sufficed is: the next outcome may come a little later."""

@@ -301,7 +301,7 @@ def test_every_pattern_is_found() -> None:
     found = {use.where for use in _USES}
     for known in ("postgres_json._TOKENS[0].finditer", "redaction._SHAPES[1].finditer"):
         assert f"leadloop.core.{known}" in found
-    assert "leadloop.core.response_vocabulary._DONE[1].match" in found
+    assert "leadloop.core.response_vocabulary._SUCCESS_WORD[1].match" in found
     assert "leadloop.client.auth:re.fullmatch([!-~]+)" in found
     unseen = set()
     for name, tree in _modules():

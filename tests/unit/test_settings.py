@@ -163,7 +163,7 @@ def test_a_misspelt_setting_that_is_set_is_a_warning(
         Settings.load()
     Settings.load(block)
     assert Settings.take_warnings(block) == [
-        "LEADLOOP_DB_URL is not a setting and has no effect; LEADLOOP_DATABASE_URL is set, and is"
+        "LEADLOOP_DB_URL is not a setting and has no effect; LEADLOOP_DATABASE_URL is set and"
         " used"
     ]
     monkeypatch.setenv("LEADLOOP_DATABASE_URL", "postgresql://h/d")
@@ -289,7 +289,7 @@ def test_a_login_is_not_put_together_from_two_places(monkeypatch: pytest.MonkeyP
     """One line names both."""
     monkeypatch.setenv("LEADLOOP_PASSWORD", "x")
     three = dict.fromkeys(("client_id", "client_secret", "username"), "x")
-    line = "put together from block leadloop-credentials/team and the environment:"
+    line = "split between block leadloop-credentials/team and the environment:"
     with pytest.raises(UsageError, match=line):
         Settings.load(_block("leadloop-credentials", **three))
     Settings.load(_block("leadloop-credentials", **three, password="x"))
