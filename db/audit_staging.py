@@ -1,7 +1,7 @@
 """The vendor's whole listing, copied page by page to a stage of Postgres's.
 
 The stage is a pair of temporary tables, so it is gone with its connection, however that ends:
-`audit_listing` holds every row of every page, `audit_there` a row a lead.
+`audit_listing` holds every row of every page, `audit_leads` a row a lead.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ SELECT DISTINCT lead_id FROM audit_listing
 # is its latest state, and how many copies there are.
 _INDEX_LISTING = text("CREATE INDEX ON audit_listing (lead_id)")
 _THERE = text("""
-CREATE TEMPORARY TABLE audit_there AS
+CREATE TEMPORARY TABLE audit_leads AS
 SELECT latest.*, whole.copies, whole.touched_at
   FROM (SELECT DISTINCT ON (lead_id)
                lead_id, phone_number, contact_name, state_code, unreadable,
@@ -58,10 +58,10 @@ SELECT latest.*, whole.copies, whole.touched_at
                max(greatest(processed_at, touched_at)) AS touched_at
           FROM audit_listing GROUP BY lead_id) AS whole USING (lead_id)
 """)
-_INDEX_THERE = text("ALTER TABLE audit_there ADD PRIMARY KEY (lead_id)")
-_ANALYZE = text("ANALYZE audit_listing, audit_there")
+_INDEX_THERE = text("ALTER TABLE audit_leads ADD PRIMARY KEY (lead_id)")
+_ANALYZE = text("ANALYZE audit_listing, audit_leads")
 _ANY_UNPROCESSED = text(
-    "SELECT EXISTS (SELECT FROM audit_there WHERE processed_at IS NULL AND NOT unreadable)"
+    "SELECT EXISTS (SELECT FROM audit_leads WHERE processed_at IS NULL AND NOT unreadable)"
 )
 
 
