@@ -117,9 +117,7 @@ def lock_for_erasure(
     placeholders = list(connection.scalars(_INSERT_PLACEHOLDERS, known))
     connection.execute(_REMOVE, {"campaign": campaign_id, "ids": placeholders})
     rows = connection.execute(_LOCK, known).all()
-    return LockedLeads(
-        known=known["ids"], sending=[row.lead_id for row in rows if row.is_sending]
-    )
+    return LockedLeads(known=known["ids"], sending=[row.lead_id for row in rows if row.is_sending])
 
 
 def erase_leads(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
-from db import campaigns, status
+from db import campaign_status, campaigns
 from db.database import DatabaseError
 from flows.reporting import Summary, emit_problem_events, publish_artifacts, report_progress
 from leadloop.core.campaign_rules import Campaign
@@ -167,7 +167,7 @@ def _problems(place: RunContext, ids: Sequence[str]) -> list[dict[str, Any]]:
         return []
     try:
         with place.database.transaction() as connection:
-            return status.list_problems(connection, ids)
+            return campaign_status.list_problems(connection, ids)
     except DatabaseError as error:
         place.log.warning("what is wrong with the campaigns could not be looked up: %s", error)
         return []
