@@ -31,7 +31,7 @@ DELETE FROM leadloop.unreadable_results
                  WHERE campaign_id = :campaign AND seen_at < {_OLD} LIMIT :limit)
 """)
 # Cleared rows stay, so each chunk starts after the last key of the previous one. The bounds are
-# parameters, which show the planner how short the range is. Locked in the order in which polls lock.
+# parameters, which show the planner how short the range is. Rows are locked in the order of polls.
 _CHUNK_END = text("""
 SELECT max(lead_id) FROM (
     SELECT lead_id FROM leadloop.lead_outcomes WHERE campaign_id = :campaign AND lead_id > :after

@@ -62,8 +62,8 @@ UPDATE leadloop.disable_requests AS d
 RETURNING d.lead_id
 """)
 # A confirmation does not count while the lead is in doubt: its create may be carried out after the
-# disable. The lead is disabled again until it is settled. A lead whose row was deleted is not looked
-# up: it counts as settled after its settle time.
+# disable. The lead is disabled again until it is settled. A lead whose row was deleted is never
+# looked up: it counts as settled after its settle time.
 _LEAD_IN_DOUBT = """
 SELECT 1 FROM leadloop.leads AS lead
  WHERE lead.campaign_id = d.campaign_id AND lead.lead_id = d.lead_id AND lead.status = 'in_doubt'
@@ -105,10 +105,13 @@ UPDATE leadloop.disable_requests AS d
    AND d.status IN ('requested', 'failed')
 RETURNING d.status, d.tries
 """)
+# For opt-outs that are failed at once, as if all attempts were used.
+_NEXT_FAILED_ATTEMPT = _NEXT_ATTEMPT.replace("d.tries", "greatest(d.tries, :max_attempts - 1)")
 _MARK_FAILED = text(f"""
 UPDATE leadloop.disable_requests AS d
-   SET status = 'failed', tries = greatest(d.tries + 1, :max_attempts), tried_at = clock_timestamp(),
-       next_try_at = {_NEXT_ATTEMPT.replace("d.tries", "greatest(d.tries, :max_attempts - 1)")},
+   SET status = 'failed', tries = greatest(d.tries + 1, :max_attempts),
+       tried_at = clock_timestamp(),
+       next_try_at = {_NEXT_FAILED_ATTEMPT},
        last_error = :reason
  WHERE d.campaign_id = :campaign AND d.lead_id = ANY(:ids) AND d.status IN ('requested', 'failed')
 """)
@@ -119,14 +122,15 @@ UPDATE leadloop.disable_requests SET tried_at = clock_timestamp()
 # A campaign that the vendor is known to have held may be back in a minute; others wait a day.
 _FAIL_ALL_DUE = text(f"""
 UPDATE leadloop.disable_requests AS d
-   SET status = 'failed', tries = greatest(d.tries + 1, :max_attempts), tried_at = clock_timestamp(),
+   SET status = 'failed', tries = greatest(d.tries + 1, :max_attempts),
+       tried_at = clock_timestamp(),
        next_try_at = CASE WHEN EXISTS (
                                SELECT FROM leadloop.leads
                                 WHERE campaign_id = :campaign AND status = 'created')
                             OR EXISTS (
                                SELECT FROM leadloop.disable_requests
                                 WHERE campaign_id = :campaign AND status = 'disabled')
-                          THEN {_NEXT_ATTEMPT.replace("d.tries", "greatest(d.tries, :max_attempts - 1)")}
+                          THEN {_NEXT_FAILED_ATTEMPT}
                           ELSE clock_timestamp() + interval '1 day' END,
        last_error = :reason
  WHERE d.campaign_id = :campaign
