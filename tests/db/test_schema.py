@@ -161,7 +161,7 @@ def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
     for work in (migrate_schema, require_current):
         with (
             database.transaction() as connection,
-            pytest.raises(UsageError, match=r"9999.*install the leadloop that made it"),
+            pytest.raises(UsageError, match=r"9999.*install the version that created it"),
         ):
             work(connection)
     assert books.value(database, "SELECT version_num FROM leadloop.alembic_version") == "9999"
