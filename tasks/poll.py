@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from db import lateness, leads, outcomes, watermarks
+from db import leads, outcomes, watermarks
 from db.database import Connection
 from db.watermarks import WindowRecord
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
@@ -411,7 +411,7 @@ class PollJob:
         if mark is None or self._plan.silent_since is not None:
             # Of the first to come at all, the lookback is not to blame.
             return stored, LateOutcomes()
-        return stored, lateness.mark_late_outcomes(
+        return stored, outcomes.mark_late_outcomes(
             connection, campaign_id, reading.window, run_id=self.run.run_id, watermark=mark
         )
 

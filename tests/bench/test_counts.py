@@ -62,12 +62,12 @@ def test_a_lead_writes_few_records_to_the_log_of_postgres(database: Database) ->
                VALUES ('push-leads', :campaign) RETURNING run_id"""
     ours = {"campaign": CAMPAIGN, "run": sql.fetch_value(database, query, campaign=CAMPAIGN)}
     with database.autocommit() as connection:
-        parameters = {**ours, "claim": 1, "most": 1000, "after": 0, "while_enabled": True}
+        parameters = {**ours, "claim": 1, "limit": 1000, "after_seq": 0, "require_enabled": True}
         claimed = _records(connection, leads._CLAIM, **parameters)
         sent = [
             row["lead_id"] for row in sql.fetch_rows(database, "SELECT lead_id FROM leadloop.leads")
         ]
-        recorded = _records(connection, leads._CREATED, **ours, claim=1, ids=sent)
+        recorded = _records(connection, leads._RECORD_CREATED, **ours, claim=1, ids=sent)
     assert claimed <= 4.5 * 1000
     assert recorded <= 3.5 * 1000
 

@@ -68,7 +68,7 @@ def test_no_campaign_at_all(database: Database) -> None:
 def test_none_that_is_enabled(database: Database) -> None:
     """Nobody is told to add what is there."""
     factories.add_campaign(database, enabled=False)
-    with pytest.raises(UsageError, match=r"no campaign is enabled: .* name those that are meant"):
+    with pytest.raises(UsageError, match=r"no campaign is enabled: .* name campaigns with"):
         chosen(database)
 
 

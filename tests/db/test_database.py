@@ -87,7 +87,7 @@ def test_an_error_rolls_back(database: Database) -> None:
         ("postgresql://ann:s3cret@127.0.0.1:1/db", "127.0.0.1:1/db: connection refused"),
         ("postgresql://ann:s3cret@/db?host=/nowhere", "/nowhere/db: no such socket"),
         ("postgresql://ann:s3cret@no.such.host.invalid/db", "no.such.host.invalid/db: "),
-        ("postgresql://ann:s3cret@127.0.0.1:1/db?sslmode=s3cret", "has a value that Postgres does"),
+        ("postgresql://ann:s3cret@127.0.0.1:1/db?sslmode=s3cret", "has an invalid value"),
     ],
 )
 def test_a_database_that_is_not_there(url: str, said: str) -> None:
@@ -106,7 +106,7 @@ def test_a_database_of_another_setting() -> None:
     """The line names the setting that the URL comes from, wrong or right."""
     with (
         Database("postgresql://127.0.0.1:1/d", pool_size=1, setting="LEADLOOP_X") as database,
-        pytest.raises(DatabaseError, match=r"is LEADLOOP_X right\?"),
+        pytest.raises(DatabaseError, match="LEADLOOP_X is correct"),
         database.transaction(),
     ):
         pass

@@ -161,7 +161,7 @@ def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
     for work in (migrate_schema, require_current):
         with (
             database.transaction() as connection,
-            pytest.raises(UsageError, match=r"9999.*install the leadloop that made it"),
+            pytest.raises(UsageError, match=r"9999.*install the version that created it"),
         ):
             work(connection)
     assert sql.fetch_value(database, "SELECT version_num FROM leadloop.alembic_version") == "9999"
@@ -264,8 +264,8 @@ def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
         assert sql.fetch_statuses(empty) == {"a": "new"}
     lines = [record.message for record in caplog.records if "differs" in record.message]
     assert len(lines) == 2
-    assert "it lacks the index CREATE INDEX leads_folded_id" in lines[0]
-    assert "it has the column leads.mine text" in lines[1]
+    assert "missing: the index CREATE INDEX leads_folded_id" in lines[0]
+    assert "additional: the column leads.mine text" in lines[1]
 
 
 def test_a_schema_of_long_before_is_told_how_to_get_on(database: Database) -> None:

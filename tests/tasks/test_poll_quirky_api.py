@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from db import status
+from db import campaign_status
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.timestamps import to_epoch_ms
@@ -555,7 +555,7 @@ def test_what_comes_late_is_measured(
     counts = "SELECT counts FROM leadloop.sync_runs ORDER BY run_id DESC LIMIT 1"
     assert sql.fetch_value(database, counts)["late"] == 1
     with database.transaction() as connection:
-        (told,) = status.list_campaign_health(connection, ["C1"])
+        (told,) = campaign_status.list_campaign_health(connection, ["C1"])
     assert told["late"] == 3
     assert 2300 < told["lookback_needed_s"] < 2700
     wrong = "SELECT count(*) FROM leadloop_monitor.problems WHERE problem = 'outcomes_late'"

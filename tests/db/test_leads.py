@@ -359,8 +359,8 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
         plan = "\n".join(
             connection.scalars(
                 text(f"EXPLAIN {leads._CLAIM.text}"),
-                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 50, "after": 0}
-                | {"while_enabled": True},
+                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "limit": 50, "after_seq": 0}
+                | {"require_enabled": True},
             )
         )
     assert "Index Scan using leads_new on leads" in plan
@@ -373,13 +373,13 @@ def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) 
     """What was sent since it began is passed over: a claim goes on where the last one ended."""
     factories.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     run_id = a_run(database)
-    parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 10}
-    parameters |= {"while_enabled": True}
+    parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "limit": 10}
+    parameters |= {"require_enabled": True}
     explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leads._CLAIM.text}")
 
     def pages(connection: Connection, after: int) -> int:
         """Of the index and the table, until it has found whom it takes."""
-        (plan,) = connection.execute(explain, {**parameters, "after": after}).scalar_one()
+        (plan,) = connection.execute(explain, {**parameters, "after_seq": after}).scalar_one()
         (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_new"]
         read: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
         return read
