@@ -12,8 +12,9 @@ from db.audit import AuditFinding, AuditScope
 from db.bulk_copy import format_text_row
 from db.database import Connection
 from leadloop.client.errors import ApiError, Retryable
-from leadloop.core.audit_differences import PERSON_DIFFERENCES, compare_person, find_calling_code
+from leadloop.core.audit_differences import PERSON_DIFFERENCES, compare_person
 from leadloop.core.errors import RunError
+from leadloop.core.phones import find_calling_code
 from leadloop.core.postgres_json import parse_json
 from leadloop.core.results import parse_result
 from tasks.context import CampaignRun, Counters

@@ -10,9 +10,9 @@ from threading import Condition
 
 from db import leads, runs, suppression
 from db.leads import ClaimResult
-from leadloop.core.errors import Fenced
-from leadloop.core.leads import InvalidLead, Lead, PreparedLead, format_e164, prepare_lead
-from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number
+from leadloop.core.errors import Fenced, InvalidLead
+from leadloop.core.leads import Lead, PreparedLead, prepare_lead
+from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, format_e164, hash_phone_number
 from leadloop.core.verdicts import ApiCall
 from tasks.context import CampaignRun
 from tasks.rate_limiter import Permit

@@ -10,9 +10,10 @@ from itertools import chain
 from db import erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
-from leadloop.core.errors import RetryLater, RunError
+from leadloop.core.errors import InvalidLead, RetryLater, RunError
 from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, split_in_half
-from leadloop.core.leads import InvalidLead, Lead, extract_custom_texts, format_e164
+from leadloop.core.leads import Lead, extract_custom_texts
+from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import UNREADABLE, TransportFailure, may_blame_content
 from tasks.context import CampaignRun, Counters

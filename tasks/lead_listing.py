@@ -16,7 +16,7 @@ from db import audit_staging as stage
 from db import watermarks
 from db.database import Connection
 from leadloop.client.api import ResultPage
-from leadloop.core.audit_differences import measure_vendor_lead, parse_listing_page
+from leadloop.core.audit_differences import measure_clock_offset, parse_listing_page
 from leadloop.core.progress import progress_listener
 from tasks.context import CampaignRun, RequestThreads
 
@@ -145,7 +145,7 @@ class LeadListing:
         with self._staging_connection() as connection:
             stage.stage_page(connection, page.lines)
             if page.number == 1:
-                self.clock_ahead = measure_vendor_lead(
+                self.clock_ahead = measure_clock_offset(
                     page.vendor_now, watermarks.get_database_time(connection)
                 )
                 # The vendor may give fewer results a page than asked for: its first page tells.

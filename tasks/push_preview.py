@@ -8,8 +8,9 @@ from db import push_preview, source, suppression
 from db.database import Connection, Database
 from db.push_preview import PreviewRow
 from leadloop.core.campaign_rules import Campaign
-from leadloop.core.leads import InvalidLead, PreparedLead, format_e164, prepare_lead
-from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number
+from leadloop.core.errors import InvalidLead
+from leadloop.core.leads import PreparedLead, prepare_lead
+from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, format_e164, hash_phone_number
 from leadloop.core.push_preview import PushPreview
 from leadloop.settings import Settings
 from tasks.source_sync import open_source_database, stage_source

@@ -35,3 +35,7 @@ class RetryLater(RunError):
 
 class Fenced(RunError):
     """This run was declared dead by another one and may send nothing more."""
+
+
+class InvalidLead(ValueError):
+    """A lead that must not be sent. The message names the field and never repeats its value."""

@@ -6,10 +6,10 @@ import pytest
 from leadloop.core.audit_differences import (
     PersonFacts,
     compare_person,
-    find_calling_code,
-    measure_vendor_lead,
+    measure_clock_offset,
     parse_listing_page,
 )
+from leadloop.core.phones import find_calling_code
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -107,7 +107,7 @@ def test_a_row_is_read_with_all_that_is_compared() -> None:
 )
 def test_a_clock_that_is_off_is_allowed_for(vendor_now: datetime | None, ahead: int) -> None:
     """The few seconds of a header's rounding and a slow answer are not."""
-    assert measure_vendor_lead(vendor_now, NOW) == timedelta(seconds=ahead)
+    assert measure_clock_offset(vendor_now, NOW) == timedelta(seconds=ahead)
 
 
 def test_what_a_region_s_numbers_begin_with() -> None:

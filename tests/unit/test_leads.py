@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.errors import InvalidLead
 from leadloop.core.leads import (
     LEAD_FIELDS,
     RESPONSE_FIELDS,
     US_STATES,
-    InvalidLead,
     Lead,
     extract_custom_texts,
-    format_e164,
     is_reserved_name,
     prepare_lead,
 )
+from leadloop.core.phones import format_e164
 
 RULES = CampaignRules(
     batch_size=100,
@@ -91,10 +91,10 @@ _DIGITS_MISSING = (
     "phone_number: in scientific notation, digits are missing (a spreadsheet or a float column?)"
 )
 _FRACTION = "phone_number: a decimal fraction (a spreadsheet or a float column?)"
-_SIGNS = "phone_number: has signs that a phone number does not have (two numbers in one field?)"
+_SIGNS = "phone_number: has characters that no phone number has (two numbers in one field?)"
 _SECOND = "phone_number: more than one number in the field"
-_POINT = "phone_number: the digits behind the last point may be a decimal fraction"
-_LETTERS = "phone_number: has letters, and is no vanity number (1-800-FLOWERS)"
+_POINT = "phone_number: the digits after the last point may be a decimal fraction"
+_LETTERS = "phone_number: has letters, but is not a vanity number (1-800-FLOWERS)"
 
 
 def _java(number: int) -> str:
