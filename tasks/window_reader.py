@@ -30,7 +30,7 @@ from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.windows import MAX_PAGES, Window, cover_window
-from tasks.context import Counters
+from tasks.counters import Counters
 
 #: The most reads of a window whose rows move; after that, it is left for the next poll.
 MAX_READS = 4
