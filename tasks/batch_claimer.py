@@ -106,7 +106,7 @@ class ClaimGate:
 
 
 class BatchClaimer:
-    """Claims the batches of one campaign's run; thread-safe.
+    """The claimer of the batches of one campaign's run; thread-safe.
 
     Args:
         run: the campaign's run.

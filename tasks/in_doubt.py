@@ -38,12 +38,12 @@ class ResolvedLeads:
 
 
 class InDoubtResolver:
-    """Resolves the leads of one campaign that the vendor may or may not have created.
+    """A resolver of one campaign's leads that the vendor may or may not have created.
 
-    The only evidence is a lookup (`GET ?lead_id=`). A lead that is found was created. A lead that is
-    absent was not created, under two conditions: `SETTLE` has passed since the request, and the
-    vendor is known to show leads that are created and not yet processed. A probe lead tells that
-    (visibility). If the vendor hides such leads, lookups prove nothing, and the outcomes that a poll
+    The only evidence is a lookup (`GET ?lead_id=`). A lead that is found was created. One that is
+    absent was not created, under two conditions: `SETTLE` has passed since its request, and the
+    vendor is known to show leads that are created and not yet processed. A lookup of a probe lead
+    shows that. If the vendor hides such leads, lookups prove nothing, and the outcomes that a poll
     stores resolve the leads in doubt.
     """
 
