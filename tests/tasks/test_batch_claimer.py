@@ -1,4 +1,4 @@
-"""Claims of a push: how many at once, and what that makes of the end of the queue."""
+"""The gate of concurrent claims, and the number of batches at the end of the queue."""
 
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
@@ -15,16 +15,16 @@ _SIZE = 10
 
 
 class _Leads:
-    """Leads that claims side by side share out, one by one."""
+    """New leads that concurrent claims take one by one."""
 
     def __init__(self, amount: int) -> None:
         self._left = amount
         self._lock = Lock()
 
-    def take(self, most: int) -> int:
-        """As many as are left, up to `most`."""
+    def take_leads(self, limit: int) -> int:
+        """Take up to `limit` of the leads that are left."""
         taken = 0
-        while taken < most and self._take_one():
+        while taken < limit and self._take_one():
             taken += 1
             sleep(0)
         return taken
@@ -35,18 +35,18 @@ class _Leads:
             return self._left >= 0
 
 
-def _batches(amount: int, known: int, claimers: int) -> list[int]:
-    """The sizes of the batches that some threads make of so many leads."""
-    leads, queue = _Leads(amount), ClaimGate(known)
+def _claim_all(amount: int, known: int, claimers: int) -> list[int]:
+    """Return the sizes of the batches that some threads claim."""
+    leads, gate = _Leads(amount), ClaimGate(known)
     together = Barrier(claimers)
 
     def claim() -> list[int]:
         made: list[int] = []
         together.wait()
         while not made or made[-1]:
-            queue.begin_claim(_SIZE)
-            made.append(leads.take(_SIZE))
-            queue.end_claim(_SIZE - made[-1])
+            gate.begin_claim(_SIZE)
+            made.append(leads.take_leads(_SIZE))
+            gate.end_claim(_SIZE - made[-1])
         return made[:-1]
 
     with ThreadPoolExecutor(claimers) as pool:
@@ -55,27 +55,29 @@ def _batches(amount: int, known: int, claimers: int) -> list[int]:
 
 
 @given(st.integers(0, 130), st.integers(1, 6))
-def test_claims_side_by_side_make_no_more_batches(amount: int, claimers: int) -> None:
-    """However many claim at once: n leads are ceil(n / batch) requests."""
-    made = _batches(amount, amount, claimers)
+def test_concurrent_claims_make_no_more_batches(amount: int, claimers: int) -> None:
+    """Any number of claimers: n leads take ceil(n / batch) requests."""
+    made = _claim_all(amount, amount, claimers)
     assert (sum(made), len(made)) == (amount, ceil(amount / _SIZE))
 
 
 @given(st.integers(0, 130), st.integers(-50, 50), st.integers(1, 6))
-def test_all_are_claimed_whatever_was_counted(amount: int, off: int, claimers: int) -> None:
-    """Leads come and go after they were counted: none is left, and nobody waits for ever."""
-    assert sum(_batches(amount, max(0, amount + off), claimers)) == amount
+def test_all_leads_are_claimed_if_their_count_was_wrong(
+    amount: int, off: int, claimers: int
+) -> None:
+    """Leads come and go after the count: none is left, and no claimer waits indefinitely."""
+    assert sum(_claim_all(amount, max(0, amount + off), claimers)) == amount
 
 
 @pytest.mark.timeout(20)
-def test_claims_of_a_long_queue_run_side_by_side() -> None:
-    """Two that wait for each other, each in its claim, both go on."""
-    queue, both = ClaimGate(2 * _SIZE), Barrier(2)
+def test_claims_of_a_long_queue_are_concurrent() -> None:
+    """Two claims that wait for each other both go on."""
+    gate, both = ClaimGate(2 * _SIZE), Barrier(2)
 
     def claim() -> None:
-        queue.begin_claim(_SIZE)
+        gate.begin_claim(_SIZE)
         both.wait(timeout=10)
-        queue.end_claim(0)
+        gate.end_claim(0)
 
     with ThreadPoolExecutor(2) as pool:
         for claiming in [pool.submit(claim) for _ in range(2)]:
