@@ -62,7 +62,7 @@ _WHAT_TO_DO = {
     "55P03": "another connection has held a lock for too long: end it (pg_locks shows which) and"
     " run this again",
     "40P01": "another connection locks the same rows in another order: run this again",
-    "42501": "this role lacks a right: docs/how-to/connect-behind-a-pooler.md lists what it needs",
+    "42501": "this role lacks a right: docs/how-to/grant-permissions.md lists what it needs",
     "42P01": _NOT_WHOLE,
     "42703": _NOT_WHOLE,
     "25006": "the server is read-only, perhaps a standby: name the primary in {setting}",

@@ -236,7 +236,7 @@ def _become_reader(connection: Connection) -> None:
     if not there.reader:
         raise ViewsUnavailable(
             "the role leadloop_reader is missing: somebody who may make roles makes it, and grants"
-            " it the views (docs/how-to/watch-the-page.md)"
+            " it the views (docs/how-to/monitor-page.md)"
         )
     try:
         connection.execute(_AS_READER)
