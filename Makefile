@@ -14,7 +14,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
-	@echo 'make up       all of it running, to look at: Prefect and our page, a worker, the sandbox'
+	@echo 'make up       a complete local stack: Prefect and our page, a worker, the sandbox'
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
@@ -22,8 +22,8 @@ help:
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference from the code'
 	@echo 'make screenshots  docs/screenshots from the page, in a browser'
-	@echo 'make install  only the setting up: $(VENV), with $(BIN)/leadloop'
-	@echo 'make lock     pin the requirements anew   (make lock UPGRADE=--upgrade)'
+	@echo 'make install  install only: $(VENV), with $(BIN)/leadloop'
+	@echo 'make lock     pin the requirements again   (make lock UPGRADE=--upgrade)'
 
 install: $(VENV)/installed
 
@@ -65,8 +65,8 @@ docs: $(VENV)/installed
 screenshots: $(VENV)/installed-dev
 	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/monitor -k problems_with
 
-# A virtual environment stops working when its folder is moved or its Python removed: then it is made
-# anew, and what was installed in it no longer counts.
+# A virtual environment stops working when its folder is moved or its Python removed: then it is
+# created again, and what was installed in it no longer counts.
 $(shell test "$$(cat $(VENV)/made-in 2>&1)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>&1 || \
         rm -f $(VENV)/made-in $(VENV)/installed $(VENV)/installed-dev)
 
@@ -99,4 +99,4 @@ lock: $(VENV)/installed-dev
 	@for peer in dlt drt singer; do \
 	  $(UV_COMPILE) tests/bench/peers/$$peer.in -o tests/bench/peers/$$peer.lock || exit; done
 	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/bench/peers/*.lock
-	@echo 'Pinned anew: requirements.lock, requirements-dev.lock'
+	@echo 'Pinned: requirements.lock, requirements-dev.lock'

@@ -49,7 +49,8 @@ def idle(stage: Stage, _: int, __: int) -> list[Section]:
         Section(
             title="A scheduled run that finds nothing to do",
             conditions=f"Processes from start to end, in turns, {_TURNS} of each. All of them wait"
-            " for the thread of Prefect's heartbeat, up to a second; CPU tells what that hides.",
+            " for the thread of Prefect's heartbeat, up to a second; CPU time shows what it"
+            " hides.",
             figures=figures,
         )
     ]

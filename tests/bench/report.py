@@ -16,11 +16,16 @@ _HERE = Path(__file__).parent
 _FINDINGS = _HERE / "findings.md"
 _HEAD = """# Benchmarks
 
-Written by `make bench` (`make bench ONLY=push,poll AMOUNT=50000 TURNS=3`), with the section
-[What paid, and what did not](#what-paid-and-what-did-not) from `tests/bench/findings.md`. Each
-figure is a ratio to a yardstick that was run in turns with it in the same call: seconds alone say
-as much about the machine. Every process that is measured shares the machine with Postgres, the
-sandbox and a Prefect server.
+```sh
+make bench                                        # all parts: the better part of an hour
+make bench ONLY=push,poll AMOUNT=50000 TURNS=3    # some parts, with this many leads and turns
+```
+
+`make bench` writes this page; the section [What paid, and what did
+not](#what-paid-and-what-did-not) comes from `tests/bench/findings.md`. *The floor* is a bare script
+without guarantees. Each figure is a ratio to a baseline that ran alternately with it in the same
+call, because seconds alone depend on the machine. All measured processes share the machine with
+Postgres, the sandbox and a Prefect server.
 """
 
 
