@@ -18,12 +18,12 @@ from flows.audit import COUNTS as AUDIT
 from flows.disable import COUNTS as DISABLE
 from flows.poll import COUNTS as POLL
 from flows.push import COUNTS as PUSH
-from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.plans import COUNTS as PLAN
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Failure, Verdict, judge
+from leadloop.local import postgres, postgres_data
 from leadloop.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -34,10 +34,10 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 def main() -> None:
     """Write every page, over an embedded Postgres of the moment."""
     with tempfile.TemporaryDirectory() as directory:
-        with embedded.running(Path(directory) / "pg") as url:
+        with postgres.running(Path(directory) / "pg") as url:
             for name, page in pages(url).items():
                 (REFERENCE / name).write_text(page, encoding="utf-8")
-        postgres_store.remove_temporary(Path(directory))
+        postgres_data.remove_temporary(Path(directory))
 
 
 def pages(database_url: str) -> dict[str, str]:

@@ -22,7 +22,8 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from db.database import Database
 from db.schema import migrate
-from leadloop import embedded, postgres_store, prefect_server
+from leadloop.local import postgres_data, prefect_ephemeral
+from leadloop.local.postgres import running as run_postgres
 from leadloop.sandbox import Handle, Rules, running
 
 _TEMPLATE = "leadloop_template"
@@ -50,7 +51,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the data of embedded Postgres servers that tests began in their temporary folders."""
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
     if factory._basetemp is not None:
-        postgres_store.remove_temporary(factory._basetemp)
+        postgres_data.remove_temporary(factory._basetemp)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,8 +64,8 @@ def postgres() -> Iterator[str]:
     """The URL of one embedded Postgres for the whole session; it holds a migrated template."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="leadloop-tests-"))
-        stack.callback(postgres_store.remove_temporary, Path(directory))
-        url = stack.enter_context(embedded.running(Path(directory) / "pg"))
+        stack.callback(postgres_data.remove_temporary, Path(directory))
+        url = stack.enter_context(run_postgres(Path(directory) / "pg"))
         # No test pulls the plug, and a new database a test is a lot to write through.
         _as_superuser(url, "ALTER SYSTEM SET fsync = off")
         # Whoever waits for a lock that nobody gives up fails its test instead of hanging it.
@@ -136,7 +137,7 @@ def prefect() -> Iterator[str]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
-        prefect_server.borrow(Path(directory)) as server,
+        prefect_ephemeral.borrow(Path(directory)) as server,
     ):
         # Imported while the server starts; the tests that need no flow do without either.
         from prefect.settings import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from db.database import Database, DatabaseError
 from db.schema import migrate
-from leadloop import embedded
+from leadloop.local import postgres
 
 
 class OwnPostgres:
@@ -29,7 +29,7 @@ class OwnPostgres:
 
     def start(self) -> None:
         """Return when it takes connections."""
-        launch = embedded._launch(self._directory)
+        launch = postgres._launch(self._directory)
         user, group = launch.user or (None, None)
         over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
         self._scratch = launch.scratch

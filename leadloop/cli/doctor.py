@@ -18,7 +18,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.campaigns import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
-from leadloop.postgres_store import list_orphans
+from leadloop.local.postgres_data import list_orphans
 from leadloop.settings import Given, Settings
 from tasks.source import opened_reader
 from tasks.vendor import reached

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadloop import borrowed
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
+from leadloop.local import shared_server
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
@@ -71,12 +71,12 @@ def beside(directory: Path, prefect_page: str, port: int) -> Iterator[Beside]:
     _require_installed()
     directory = directory.absolute()
     _require_free(port)
-    launch = borrowed.Launch(
+    launch = shared_server.Launch(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
         log=directory / "log",
     )
-    with borrowed.borrow(directory, lambda: launch) as running:
+    with shared_server.borrow(directory, lambda: launch) as running:
         _wait(port, running.is_alive, launch.log)
         yield Beside(url=f"http://{_HOST}:{port}", is_alive=running.is_alive)
 

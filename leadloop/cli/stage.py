@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 from db.campaigns import chosen, every
 from db.database import Connection, Database, DatabaseError, InvalidUrl, require_url
 from db.schema import require_current
-from leadloop.borrowed import open_own
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
-from leadloop.postgres_store import NOTE
+from leadloop.local.postgres_data import NOTE
+from leadloop.local.shared_server import open_own
 from leadloop.settings import DATABASE_URL, EMBEDDED, Given, Settings
 from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
-    from leadloop.prefect_server import Borrowed
+    from leadloop.local.prefect_ephemeral import Borrowed
 
 #: Where embedded servers keep their data, in the working directory.
 HOME = Path(".leadloop")
@@ -88,10 +88,10 @@ def embedded_database() -> Iterator[None]:
     Raises:
         UsageError: it cannot run.
     """
-    from leadloop import embedded
+    from leadloop.local.postgres import running
 
     make_home()
-    with embedded.running(_EMBEDDED_DATA) as url:
+    with running(_EMBEDDED_DATA) as url:
         before = os.environ.get(DATABASE_URL)
         os.environ[DATABASE_URL] = url
         try:
@@ -297,8 +297,8 @@ def prefect_server() -> Iterator[PrefectServer]:
         require_prefect_url()
         yield PrefectServer(None)
         return
-    from leadloop import prefect_server as server
+    from leadloop.local import prefect_ephemeral
 
-    with server.borrow(make_home() / "prefect") as borrowed:
+    with prefect_ephemeral.borrow(make_home() / "prefect") as borrowed:
         os.environ.update(borrowed.client_environment())
         yield PrefectServer(borrowed)

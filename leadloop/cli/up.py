@@ -20,12 +20,12 @@ from rich.console import Console
 
 from db import campaigns, loading, opt_outs, schema
 from db.database import Database
-from leadloop import whole_prefect
 from leadloop.cli import monitor, people, stage
 from leadloop.core.errors import RunError
+from leadloop.local import prefect_stack
+from leadloop.local.prefect_stack import WholePrefect
 from leadloop.sandbox import Rules, running
 from leadloop.settings import Settings
-from leadloop.whole_prefect import WholePrefect
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
 _FIRST_LEADS = 300
@@ -80,7 +80,7 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         with database.session() as connection:
             schema.renew_database(connection, "prefect")
         prefect = stack.enter_context(
-            whole_prefect.server(
+            prefect_stack.server(
                 Path("prefect"), database.address("prefect", "postgresql+asyncpg"), port
             )
         )
@@ -88,11 +88,11 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
-            whole_prefect.deploy(prefect.environment)
+            prefect_stack.deploy(prefect.environment)
         page = stack.enter_context(monitor.beside(Path("page"), prefect.page, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
-        worker = stack.enter_context(whole_prefect.worker(Path("worker"), prefect))
-        whole_prefect.run_now(prefect.environment, "sync-leads/default")
+        worker = stack.enter_context(prefect_stack.worker(Path("worker"), prefect))
+        prefect_stack.run_now(prefect.environment, "sync-leads/default")
         told = _told(ours=page.url, prefect=prefect, sandbox=handle.url)
         # As it is: what is to be copied must not be broken in two by a narrow terminal.
         out.print(told, markup=False, highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ import requests
 
 from db import schema
 from db.database import Database
-from leadloop import embedded, postgres_store
+from leadloop.local import postgres, postgres_data
 from tests import books
 
 CAMPAIGN = "bench"
@@ -242,13 +242,13 @@ def _outcome(number: int, at: datetime) -> dict[str, Any]:
 def staged(directory: Path) -> Iterator[Stage]:
     """A stage whose servers end with the block."""
     with (
-        embedded.running(directory / "pg") as database_url,
+        postgres.running(directory / "pg") as database_url,
         _prefect(directory) as prefect_url,
     ):
         stage = Stage(database_url, prefect_url, directory)
         with stage.database:
             yield stage
-    postgres_store.remove_temporary(directory)
+    postgres_data.remove_temporary(directory)
 
 
 @contextmanager

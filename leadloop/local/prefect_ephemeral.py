@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from leadloop import borrowed
 from leadloop.core.errors import UsageError
+from leadloop.local import shared_server
 
 _LOG = "log"
 _EVENTS_PATIENCE_S = 5.0
@@ -59,7 +59,7 @@ class Borrowed:
     api_url: str
     auth_string: str = field(repr=False)
     log: Path
-    server: borrowed.Borrowed
+    server: shared_server.Borrowed
 
     def client_environment(self) -> Mapping[str, str]:
         """Return the environment variables that make Prefect use this server alone.
@@ -108,7 +108,9 @@ def borrow(directory: Path) -> Iterator[Borrowed]:
     directory = directory.expanduser().absolute()
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(borrowed.borrow(directory, partial(_launch, directory)))
+            server = stack.enter_context(
+                shared_server.borrow(directory, partial(_launch, directory))
+            )
         except OSError as error:
             raise UsageError(
                 f"No Prefect server for this run: {error.filename or directory}: {error.strerror}. "
@@ -133,12 +135,18 @@ def _let_prefect_finish() -> None:
         events.EventsWorker.drain_all(timeout=_EVENTS_PATIENCE_S)
 
 
-def _launch(directory: Path) -> borrowed.Launch:
+def _launch(directory: Path) -> shared_server.Launch:
     listener = socket.create_server(("127.0.0.1", 0))
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
     auth_string = f"leadloop:{secrets.token_urlsafe()}"
-    return borrowed.Launch(
-        command=(sys.executable, "-P", "-m", "leadloop.prefect_server", str(listener.fileno())),
+    return shared_server.Launch(
+        command=(
+            sys.executable,
+            "-P",
+            "-m",
+            "leadloop.local.prefect_ephemeral",
+            str(listener.fileno()),
+        ),
         environment={
             **_server_environment(directory),
             "PREFECT_SERVER_API_AUTH_STRING": auth_string,

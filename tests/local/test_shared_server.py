@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from leadloop import borrowed
-from leadloop.borrowed import Launch, borrow
-from tests.servers.conftest import User, processes_of, wait_until_gone
+from leadloop.local import shared_server
+from leadloop.local.shared_server import Launch, borrow
+from tests.local.conftest import User, processes_of, wait_until_gone
 
 Start = Callable[[str, Path], User]
 
@@ -94,7 +94,7 @@ def test_only_the_server_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     It may run as another user, and holds `alive.lock` open for writing.
     """
-    monkeypatch.setattr(borrowed, "_LAST_ONE_OUT_WAITS_S", 0.5)
+    monkeypatch.setattr(shared_server, "_LAST_ONE_OUT_WAITS_S", 0.5)
     bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
     launch = Launch(
         command=("sleep", "601.25"),

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from leadloop import embedded, prefect_server
-from leadloop.borrowed import Launch, borrow
+from leadloop.local import postgres, prefect_ephemeral
+from leadloop.local.shared_server import Launch, borrow
 
 
 @contextmanager
@@ -30,12 +30,12 @@ def _sleeper(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def _prefect(directory: Path) -> Iterator[str]:
-    with prefect_server.borrow(directory) as server:
+    with prefect_ephemeral.borrow(directory) as server:
         server.wait()
         yield server.api_url
 
 
-_KINDS = {"sleeper": _sleeper, "postgres": embedded.running, "prefect": _prefect}
+_KINDS = {"sleeper": _sleeper, "postgres": postgres.running, "prefect": _prefect}
 
 if __name__ == "__main__":
     with _KINDS[sys.argv[1]](Path(sys.argv[2])) as address:

@@ -22,11 +22,11 @@ from sqlalchemy import make_url
 
 from db import schema
 from db.database import Database
-from leadloop import whole_prefect
+from leadloop.local import prefect_stack
 from leadloop.sandbox import Handle, Rules, running
 from tests import books
 from tests.books import CAMPAIGN
-from tests.servers.conftest import free_port, require_closed
+from tests.local.conftest import free_port, require_closed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -163,7 +163,7 @@ def test_the_commands_of_the_readme(team: Team) -> None:
         told_to = "SELECT DISTINCT campaign_id FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
         assert books.rows(team.database, told_to) == [{"campaign_id": CAMPAIGN}]
         scheduled = _wait_for(lambda: _scheduled(team.runs("disable-leads", "COMPLETED")))
-    assert {run["work_pool_name"] for run in scheduled} == {whole_prefect.POOL}
+    assert {run["work_pool_name"] for run in scheduled} == {prefect_stack.POOL}
 
 
 def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
@@ -252,7 +252,7 @@ def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
             {
                 "flow_id": deployment["flow_id"],
                 "deployment_id": deployment["id"],
-                "work_pool_name": whole_prefect.POOL,
+                "work_pool_name": prefect_stack.POOL,
                 "job_variables": variables,
                 "state": {"type": "SCHEDULED"},
             },

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from leadloop import embedded, postgres_store
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
+from leadloop.local import postgres, postgres_data
 from tests.conftest import Ran
-from tests.servers.conftest import User, data_of
+from tests.local.conftest import User, data_of
 
 pytestmark = [
     pytest.mark.servers,
@@ -38,16 +38,16 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         if Path(folder).stat().st_dev == Path("/var/lib").stat().st_dev:
             pytest.skip("/dev/shm is not a file system of its own")
         yield Path(folder)
-        postgres_store.remove_temporary(Path(folder))
+        postgres_data.remove_temporary(Path(folder))
 
 
 def _remember(directory: Path, word: str) -> None:
-    with embedded.running(directory) as url:
+    with postgres.running(directory) as url:
         _run(url, f"CREATE TABLE IF NOT EXISTS kept AS SELECT '{word}' AS word")
 
 
 def _remembered(directory: Path) -> object:
-    with embedded.running(directory) as url:
+    with postgres.running(directory) as url:
         return _run(url, "SELECT word FROM kept") if _run(url, _HAS_TABLE) else None
 
 
@@ -71,12 +71,12 @@ def _as_earlier_versions_had_it(directory: Path) -> None:
     for path in [directory / "data", *(directory / "data").rglob("*")]:
         os.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
     shutil.rmtree(data.parent)
-    (directory / postgres_store.NOTE).unlink()
+    (directory / postgres_data.NOTE).unlink()
 
 
 def test_only_its_user_may_enter_the_data(tmp_path: Path) -> None:
     """The data are nobody's alone, every folder above is root's, and the program is the copy."""
-    with embedded.running(tmp_path):
+    with postgres.running(tmp_path):
         data = data_of(tmp_path)
         pid = (data / "postmaster.pid").read_text().split("\n")[0]
         program = Path("/proc", pid, "exe").readlink()
@@ -102,7 +102,7 @@ def test_data_on_another_file_system_are_moved(elsewhere: Path) -> None:
     _as_earlier_versions_had_it(elsewhere / "pg")
     assert _remembered(elsewhere / "pg") == "before"
     assert [path for path in (elsewhere / "pg").iterdir() if "data" in path.name] == [
-        elsewhere / "pg" / postgres_store.NOTE
+        elsewhere / "pg" / postgres_data.NOTE
     ]
 
 
@@ -138,8 +138,8 @@ def test_a_move_that_is_broken_off_is_finished(
                 lambda path, **more: kill() if path.name == "data.moved" else removed(path, **more),
             )
         with pytest.raises(KeyboardInterrupt):
-            postgres_store.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
-    postgres_store.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
+            postgres_data.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
+    postgres_data.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
     assert (new / "base" / "1").read_text() == "rows"
     assert (new / "base" / "1").stat().st_uid == _NOBODY.pw_uid
     assert list(elsewhere.iterdir()) == []
@@ -152,7 +152,7 @@ def test_two_sets_of_data(tmp_path: Path) -> None:
     data = data_of(tmp_path)
     shutil.copytree(data, tmp_path / "data")
     with pytest.raises(UsageError, match="two sets of data") as caught:
-        embedded.running(tmp_path).__enter__()
+        postgres.running(tmp_path).__enter__()
     assert str(data) in str(caught.value)
     shutil.rmtree(tmp_path / "data")
     assert _remembered(tmp_path) == "ours"
@@ -167,12 +167,12 @@ def test_a_persons_own_data_stay_with_them() -> None:
         _as_earlier_versions_had_it(directory)
         for path in [directory, directory / "data", *(directory / "data").rglob("*")]:
             os.chown(path, _PERSON, _PERSON)
-        with embedded.running(directory) as url:
+        with postgres.running(directory) as url:
             assert _run(url, "SELECT word FROM kept") == "mine"
             pid = (directory / "data" / "postmaster.pid").read_text().split("\n")[0]
             assert Path("/proc", pid).stat().st_uid == _PERSON
-        assert not (directory / postgres_store.NOTE).exists()
-        postgres_store.remove_temporary(Path(folder))
+        assert not (directory / postgres_data.NOTE).exists()
+        postgres_data.remove_temporary(Path(folder))
 
 
 def test_data_of_a_directory_that_is_not_there_stay(tmp_path: Path) -> None:
@@ -181,12 +181,12 @@ def test_data_of_a_directory_that_is_not_there_stay(tmp_path: Path) -> None:
     data = data_of(tmp_path / "away")
     (tmp_path / "away").rename(tmp_path / "unmounted")
     assert _remembered(tmp_path / "other") is None
-    orphans = [each for each in postgres_store.list_orphans() if each.folder == data.parent]
+    orphans = [each for each in postgres_data.list_orphans() if each.folder == data.parent]
     assert [each.home for each in orphans] == [tmp_path / "away"]
     assert orphans[0].size > 1e6
     (tmp_path / "unmounted").rename(tmp_path / "away")
     assert _remembered(tmp_path / "away") == "kept"
-    assert not [each for each in postgres_store.list_orphans() if each.folder == data.parent]
+    assert not [each for each in postgres_data.list_orphans() if each.folder == data.parent]
 
 
 def test_another_directory_at_the_same_path(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ def test_data_in_use_are_no_orphans(tmp_path: Path, start: Callable[[str, Path],
     user.address()
     folder = data_of(tmp_path / "pg").parent
     (tmp_path / "pg").rename(tmp_path / "unseen")
-    assert folder not in [orphan.folder for orphan in postgres_store.list_orphans()]
+    assert folder not in [orphan.folder for orphan in postgres_data.list_orphans()]
     (tmp_path / "unseen").rename(tmp_path / "pg")
     user.leave()
     (tmp_path / "pg").rename(tmp_path / "unseen")
-    assert folder in [orphan.folder for orphan in postgres_store.list_orphans()]
+    assert folder in [orphan.folder for orphan in postgres_data.list_orphans()]
 
 
 def test_one_server_on_the_data(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
@@ -242,11 +242,11 @@ def test_one_server_on_the_data(tmp_path: Path, start: Callable[[str, Path], Use
     # Another container has locks of its own in its own `.leadloop/pg`, and cannot see the pid.
     other = tmp_path / "container" / "pg"
     other.mkdir(parents=True)
-    shutil.copy(tmp_path / "pg" / postgres_store.NOTE, other)
+    shutil.copy(tmp_path / "pg" / postgres_data.NOTE, other)
     (data.parent / "home.json").unlink()
     (data / "postmaster.pid").rename(tmp_path / "postmaster.pid")
     with pytest.raises(UsageError, match=f"runs on the data in {data.parent} already"):
-        embedded.running(other).__enter__()
+        postgres.running(other).__enter__()
     (tmp_path / "postmaster.pid").rename(data / "postmaster.pid")
     user.leave()
     assert _remembered(other) is None
@@ -272,7 +272,7 @@ def test_a_directory_on_another_file_system(tmp_path: Path, elsewhere: Path) -> 
     shutil.move(tmp_path / "old", elsewhere / "new")
     for name in ("new", "copy"):
         with pytest.raises(UsageError, match=f"if it was moved .*, remove {record};.* is a copy"):
-            embedded.running(elsewhere / name).__enter__()
+            postgres.running(elsewhere / name).__enter__()
     record.unlink()
     assert _remembered(elsewhere / "new") == "mine"
     assert _remembered(elsewhere / "copy") is None
@@ -295,9 +295,9 @@ def test_data_that_are_gone(tmp_path: Path) -> None:
     _remember(tmp_path, "lost")
     folder = data_of(tmp_path).parent
     shutil.rmtree(folder)
-    with pytest.raises(UsageError, match=f"were in {folder}.*remove .*{postgres_store.NOTE}"):
-        embedded.running(tmp_path).__enter__()
-    (tmp_path / postgres_store.NOTE).unlink()
+    with pytest.raises(UsageError, match=f"were in {folder}.*remove .*{postgres_data.NOTE}"):
+        postgres.running(tmp_path).__enter__()
+    (tmp_path / postgres_data.NOTE).unlink()
     assert _remembered(tmp_path) is None
 
 
@@ -316,14 +316,14 @@ def test_a_note_that_names_another_place(tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / "data").mkdir(parents=True)
     (tmp_path / "pg").mkdir()
-    (tmp_path / "pg" / postgres_store.NOTE).write_text(f'{{"data": "{other / "data"}"}}')
+    (tmp_path / "pg" / postgres_data.NOTE).write_text(f'{{"data": "{other / "data"}"}}')
     assert _remembered(tmp_path / "pg") is None
     assert list(other.rglob("*")) == [other / "data"]
 
 
 def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that start together get one whole copy, which everybody may read."""
-    monkeypatch.setattr(postgres_store, "STORE", tmp_path / "store")
+    monkeypatch.setattr(postgres_data, "STORE", tmp_path / "store")
     package = tmp_path / "site" / "package"
     package.mkdir(parents=True, mode=0o700)
     for number in range(200):
@@ -332,7 +332,7 @@ def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "store" / "binaries" / "1.0.new").mkdir(parents=True)
 
     def copied(_: int) -> int:
-        copy = postgres_store.copy_binaries(tmp_path / "site", ["package", "absent.libs"], "1.0")
+        copy = postgres_data.copy_binaries(tmp_path / "site", ["package", "absent.libs"], "1.0")
         return len(list((copy / "package").iterdir()))
 
     with ThreadPoolExecutor(8) as pool:
@@ -343,8 +343,8 @@ def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_store_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root runs no program from a folder that another user may change; one line says so."""
-    monkeypatch.setattr(postgres_store, "STORE", tmp_path / "store")
+    monkeypatch.setattr(postgres_data, "STORE", tmp_path / "store")
     (tmp_path / "store").mkdir()
     os.chown(tmp_path / "store", _PERSON, _PERSON)
     with pytest.raises(UsageError, match=rf"{tmp_path}/store: it belongs .* {_PERSON}"):
-        embedded.running(tmp_path / "pg").__enter__()
+        postgres.running(tmp_path / "pg").__enter__()

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.conftest import (
+from tests.local.conftest import (
     free_port,
     processes_of,
     require_closed,

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from leadloop.borrowed import supervisor
+from leadloop.local import supervisor
 
 _PID_FILE = "supervisor.pid"
 _SUPERVISOR_KILLS_AFTER_S = 15.0

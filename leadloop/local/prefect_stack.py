@@ -1,6 +1,6 @@
 """A whole Prefect for somebody who wants to look: server with its page, schedules, a worker.
 
-Unlike the small server of `leadloop.prefect_server` it does all that a team's server does, on a
+Unlike the server of `local.prefect_ephemeral` it does all that a team's server does, on a
 Postgres. Server and worker are borrowed: whatever becomes of us, they end with us. The server
 requires a password, a random one for each start: any user of the machine can reach its port, and
 write access to a Prefect server is enough to run code in its workers.
@@ -21,19 +21,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from leadloop import borrowed
 from leadloop.core.errors import UsageError
 from leadloop.core.work_pools import settable_variables
+from leadloop.local import shared_server
 
 _READY_WITHIN_S = 180.0
 _HOST = "127.0.0.1"
 # -P: a prefect.py in the working directory is not imported in place of Prefect.
 _PREFECT = (sys.executable, "-P", "-m", "prefect")
-_FILE = Path(__file__).parents[1] / "prefect.yaml"
+_FILE = Path(__file__).parents[2] / "prefect.yaml"
 #: The work pool that prefect.yaml names.
 POOL = "leadloop"
 #: What runs may set in that pool: neither a command nor an environment nor a folder.
-JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")
+JOB_TEMPLATE = Path(__file__).parents[1] / "work_pool.json"
 _PASSWORD = "password"
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -57,7 +57,7 @@ class WholePrefect:
     environment: Mapping[str, str] = field(repr=False)
     password: Path
     log: Path
-    _server: borrowed.Borrowed
+    _server: shared_server.Borrowed
 
     def is_alive(self) -> bool:
         """Whether the server is running."""
@@ -102,10 +102,10 @@ def server(directory: Path, database: str, port: int) -> Iterator[WholePrefect]:
     }
     password = directory / _PASSWORD
 
-    def launch() -> borrowed.Launch:
+    def launch() -> shared_server.Launch:
         auth_string = f"leadloop:{secrets.token_urlsafe()}"
-        borrowed.write_private(password, f"{auth_string}\n")
-        return borrowed.Launch(
+        shared_server.write_private(password, f"{auth_string}\n")
+        return shared_server.Launch(
             command=(*_PREFECT, "server", "start", "--host", _HOST, "--port", str(port)),
             environment={
                 **environment,
@@ -118,7 +118,7 @@ def server(directory: Path, database: str, port: int) -> Iterator[WholePrefect]:
             stop_signal=signal.SIGINT,
         )
 
-    with borrowed.borrow(directory, launch) as running:
+    with shared_server.borrow(directory, launch) as running:
         yield WholePrefect(
             page=page,
             environment={**environment, "PREFECT_API_AUTH_STRING": password.read_text().strip()},
@@ -166,17 +166,17 @@ def run_now(environment: Mapping[str, str], deployment: str) -> None:
 
 
 @contextmanager
-def worker(directory: Path, prefect: WholePrefect) -> Iterator[borrowed.Borrowed]:
+def worker(directory: Path, prefect: WholePrefect) -> Iterator[shared_server.Borrowed]:
     """A process worker on the pool; its runs have this process's LEADLOOP_… settings."""
     directory = directory.expanduser().absolute()
     ours = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
-    launch = borrowed.Launch(
+    launch = shared_server.Launch(
         command=(*_PREFECT, "worker", "start", "--pool", POOL),
         environment={**prefect.environment, **ours},
         log=directory / "log",
         stop_signal=signal.SIGTERM,
     )
-    with borrowed.borrow(directory, lambda: launch) as running:
+    with shared_server.borrow(directory, lambda: launch) as running:
         yield running
 
 

@@ -26,8 +26,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadloop.borrowed import write_private
 from leadloop.core.errors import UsageError
+from leadloop.local.shared_server import write_private
 
 STORE = Path("/var/lib/leadloop")
 #: The file in the `.leadloop/pg` directory that says where the data are.

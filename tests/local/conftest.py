@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from leadloop import postgres_store
+from leadloop.local import postgres_data
 
 _USER = Path(__file__).with_name("user.py")
 
@@ -81,7 +81,7 @@ def start() -> Iterator[Callable[[str, Path], User]]:
 
 def data_of(directory: Path) -> Path:
     """Find the data of an embedded Postgres: in its directory or, by its note, elsewhere."""
-    note = directory / postgres_store.NOTE
+    note = directory / postgres_data.NOTE
     return Path(json.loads(note.read_text())["data"]) if note.exists() else directory / "data"
 
 

@@ -1,0 +1,1 @@
+"""Servers that local runs start."""
