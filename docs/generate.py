@@ -23,7 +23,8 @@ from leadloop.core.audit import DIFFERENCES, REMARKS
 from leadloop.core.campaigns import CampaignRules
 from leadloop.core.plans import COUNTS as PLAN
 from leadloop.core.verdicts import UNREADABLE, Answer, Call, Failure, Verdict, judge
-from leadloop.local import postgres, postgres_data
+from leadloop.local.postgres import run_postgres
+from leadloop.local.postgres_data import remove_temporary
 from leadloop.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -34,10 +35,10 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 def main() -> None:
     """Write every page, over an embedded Postgres of the moment."""
     with tempfile.TemporaryDirectory() as directory:
-        with postgres.running(Path(directory) / "pg") as url:
+        with run_postgres(Path(directory) / "pg") as url:
             for name, page in pages(url).items():
                 (REFERENCE / name).write_text(page, encoding="utf-8")
-        postgres_data.remove_temporary(Path(directory))
+        remove_temporary(Path(directory))
 
 
 def pages(database_url: str) -> dict[str, str]:

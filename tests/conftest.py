@@ -22,8 +22,9 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from db.database import Database
 from db.schema import migrate
-from leadloop.local import postgres_data, prefect_ephemeral
-from leadloop.local.postgres import running as run_postgres
+from leadloop.local.postgres import run_postgres
+from leadloop.local.postgres_data import remove_temporary
+from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 from leadloop.sandbox import Handle, Rules, running
 
 _TEMPLATE = "leadloop_template"
@@ -51,7 +52,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the data of embedded Postgres servers that tests began in their temporary folders."""
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
     if factory._basetemp is not None:
-        postgres_data.remove_temporary(factory._basetemp)
+        remove_temporary(factory._basetemp)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,7 +65,7 @@ def postgres() -> Iterator[str]:
     """The URL of one embedded Postgres for the whole session; it holds a migrated template."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="leadloop-tests-"))
-        stack.callback(postgres_data.remove_temporary, Path(directory))
+        stack.callback(remove_temporary, Path(directory))
         url = stack.enter_context(run_postgres(Path(directory) / "pg"))
         # No test pulls the plug, and a new database a test is a lot to write through.
         _as_superuser(url, "ALTER SYSTEM SET fsync = off")
@@ -137,7 +138,7 @@ def prefect() -> Iterator[str]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
-        prefect_ephemeral.borrow(Path(directory)) as server,
+        run_ephemeral_prefect(Path(directory)) as server,
     ):
         # Imported while the server starts; the tests that need no flow do without either.
         from prefect.settings import (

@@ -5,9 +5,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from leadloop import deployments
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
-from leadloop.local import prefect_stack
 
 
 def deploy() -> str:
@@ -27,14 +27,14 @@ def deploy() -> str:
     from flows.by_hand import require_server
 
     require_server()
-    settable = prefect_stack.deploy(os.environ)
+    settable = deployments.deploy_flows(os.environ)
     if settable:
         print(_pool_warning(settable), file=sys.stderr)
     return address
 
 
 def _pool_warning(settable: Sequence[str]) -> str:
-    pool, template = prefect_stack.POOL, shlex.quote(str(prefect_stack.JOB_TEMPLATE))
+    pool, template = deployments.WORK_POOL, shlex.quote(str(deployments.JOB_TEMPLATE))
     return (
         f"leadloop: in the work pool {pool}, which was there before, each run may set"
         f" {', '.join(settable)}; to close a process pool:"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
-from leadloop.local import shared_server
+from leadloop.local.shared_server import ServerSpec, share_server
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
@@ -71,13 +71,13 @@ def beside(directory: Path, prefect_page: str, port: int) -> Iterator[Beside]:
     _require_installed()
     directory = directory.absolute()
     _require_free(port)
-    launch = shared_server.Launch(
+    spec = ServerSpec(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
         log=directory / "log",
     )
-    with shared_server.borrow(directory, lambda: launch) as running:
-        _wait(port, running.is_alive, launch.log)
+    with share_server(directory, lambda: spec) as running:
+        _wait(port, running.is_alive, spec.log)
         yield Beside(url=f"http://{_HOST}:{port}", is_alive=running.is_alive)
 
 

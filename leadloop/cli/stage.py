@@ -17,12 +17,12 @@ from db.schema import require_current
 from leadloop.core.campaigns import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.local.postgres_data import NOTE
-from leadloop.local.shared_server import open_own
+from leadloop.local.private_files import open_private
 from leadloop.settings import DATABASE_URL, EMBEDDED, Given, Settings
 from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
-    from leadloop.local.prefect_ephemeral import Borrowed
+    from leadloop.local.prefect_ephemeral import EphemeralPrefect
 
 #: Where embedded servers keep their data, in the working directory.
 HOME = Path(".leadloop")
@@ -88,10 +88,10 @@ def embedded_database() -> Iterator[None]:
     Raises:
         UsageError: it cannot run.
     """
-    from leadloop.local.postgres import running
+    from leadloop.local.postgres import run_postgres
 
     make_home()
-    with running(_EMBEDDED_DATA) as url:
+    with run_postgres(_EMBEDDED_DATA) as url:
         before = os.environ.get(DATABASE_URL)
         os.environ[DATABASE_URL] = url
         try:
@@ -122,7 +122,7 @@ def directory_of_its_own(name: str) -> Iterator[None]:
     directory = make_home() / name
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open_own(directory / "lock")
+        lock = open_private(directory / "lock")
     except OSError as error:
         raise cannot_write(error, name) from None
     with lock, chdir(directory):
@@ -237,8 +237,8 @@ def check_without_vendor(settings: Settings, campaigns: Sequence[str]) -> list[s
 class PrefectServer:
     """The server that runs by hand report to; `wait` returns when it can be used."""
 
-    def __init__(self, borrowed: "Borrowed | None") -> None:
-        self._borrowed = borrowed
+    def __init__(self, server: "EphemeralPrefect | None") -> None:
+        self._server = server
 
     def wait(self) -> None:
         """Import Prefect, which takes as long as most of the server's start, then wait for it.
@@ -248,8 +248,8 @@ class PrefectServer:
         """
         from flows.by_hand import require_server
 
-        if self._borrowed is not None:
-            self._borrowed.wait()
+        if self._server is not None:
+            self._server.wait()
         else:
             require_server()
 
@@ -297,8 +297,8 @@ def prefect_server() -> Iterator[PrefectServer]:
         require_prefect_url()
         yield PrefectServer(None)
         return
-    from leadloop.local import prefect_ephemeral
+    from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 
-    with prefect_ephemeral.borrow(make_home() / "prefect") as borrowed:
-        os.environ.update(borrowed.client_environment())
-        yield PrefectServer(borrowed)
+    with run_ephemeral_prefect(make_home() / "prefect") as server:
+        os.environ.update(server.client_environment())
+        yield PrefectServer(server)

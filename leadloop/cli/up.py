@@ -20,10 +20,10 @@ from rich.console import Console
 
 from db import campaigns, loading, opt_outs, schema
 from db.database import Database
+from leadloop import deployments
 from leadloop.cli import monitor, people, stage
 from leadloop.core.errors import RunError
-from leadloop.local import prefect_stack
-from leadloop.local.prefect_stack import WholePrefect
+from leadloop.local.prefect_stack import LocalPrefect, run_prefect_server, run_prefect_worker
 from leadloop.sandbox import Rules, running
 from leadloop.settings import Settings
 
@@ -80,7 +80,7 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         with database.session() as connection:
             schema.renew_database(connection, "prefect")
         prefect = stack.enter_context(
-            prefect_stack.server(
+            run_prefect_server(
                 Path("prefect"), database.address("prefect", "postgresql+asyncpg"), port
             )
         )
@@ -88,26 +88,26 @@ def play(port: int, page_port: int, err: Console, out: Console) -> None:
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
-            prefect_stack.deploy(prefect.environment)
-        page = stack.enter_context(monitor.beside(Path("page"), prefect.page, page_port))
+            deployments.deploy_flows(prefect.environment)
+        page = stack.enter_context(monitor.beside(Path("page"), prefect.ui_url, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
-        worker = stack.enter_context(prefect_stack.worker(Path("worker"), prefect))
-        prefect_stack.run_now(prefect.environment, "sync-leads/default")
+        worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
+        deployments.start_run(prefect.environment, "sync-leads/default")
         told = _told(ours=page.url, prefect=prefect, sandbox=handle.url)
         # As it is: what is to be copied must not be broken in two by a narrow terminal.
         out.print(told, markup=False, highlight=False, soft_wrap=True)
         _go_on(prefect, {"page": page.is_alive, "worker": worker.is_alive}, news)
 
 
-def _told(*, ours: str, prefect: WholePrefect, sandbox: str) -> str:
+def _told(*, ours: str, prefect: LocalPrefect, sandbox: str) -> str:
     """Where everything is, and what to type to join in: with the programs of this very Python."""
     environment = {**os.environ, **prefect.environment}
     exports = (f"  export {name}={shlex.quote(environment[name])}" for name in _SHARED)
     programs = Path(sys.executable).parent
     return _TOLD.format(
         ours=ours,
-        page=prefect.page,
-        password=shlex.quote(str(prefect.password)),
+        page=prefect.ui_url,
+        password=shlex.quote(str(prefect.password_file)),
         api=sandbox,
         home=stage.HOME,
         campaign=_CAMPAIGNS[0],
@@ -150,7 +150,7 @@ def _opt_out(database: Database, campaign: str, number: int) -> None:
 
 
 def _go_on(
-    prefect: WholePrefect, alive: Mapping[str, Callable[[], bool]], news: Callable[[], None]
+    prefect: LocalPrefect, alive: Mapping[str, Callable[[], bool]], news: Callable[[], None]
 ) -> None:
     """Bring news now and then, until somebody stops us or a server has ended."""
     due = time.monotonic() + _NEWS_EVERY_S

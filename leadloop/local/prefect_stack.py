@@ -1,19 +1,16 @@
-"""A whole Prefect for somebody who wants to look: server with its page, schedules, a worker.
+"""A complete local Prefect: server with UI and schedules, and a worker.
 
-Unlike the server of `local.prefect_ephemeral` it does all that a team's server does, on a
-Postgres. Server and worker are borrowed: whatever becomes of us, they end with us. The server
-requires a password, a random one for each start: any user of the machine can reach its port, and
-write access to a Prefect server is enough to run code in its workers.
+Unlike the server of `leadloop.local.prefect_ephemeral` it does all that a team's server does, on a
+Postgres. Server and worker are shared servers: they end with this process, however it ends. The
+server requires a password, a random one for each start: any user of the machine can reach its port,
+and write access to a Prefect server is enough to run code in its workers.
 """
 
 import http.client
-import json
 import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -22,190 +19,128 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leadloop.core.errors import UsageError
-from leadloop.core.work_pools import settable_variables
-from leadloop.local import shared_server
+from leadloop.deployments import PREFECT, WORK_POOL
+from leadloop.local.private_files import write_private
+from leadloop.local.shared_server import ServerSpec, SharedServer, share_server
 
-_READY_WITHIN_S = 180.0
+_READY_TIMEOUT_S = 180.0
 _HOST = "127.0.0.1"
-# -P: a prefect.py in the working directory is not imported in place of Prefect.
-_PREFECT = (sys.executable, "-P", "-m", "prefect")
-_FILE = Path(__file__).parents[2] / "prefect.yaml"
-#: The work pool that prefect.yaml names.
-POOL = "leadloop"
-#: What runs may set in that pool: neither a command nor an environment nor a folder.
-JOB_TEMPLATE = Path(__file__).parents[1] / "work_pool.json"
-_PASSWORD = "password"
-_QUIET = {
+_LOG = "log"
+_BASE_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_COLORS": "false",
-    # Else a restart of the server ends the runs that hold a place under a concurrency limit.
+    # Otherwise a server restart ends the runs that hold a slot of a concurrency limit.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
+    # Prefect starts Python processes without -P.
+    "PYTHONSAFEPATH": "1",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholePrefect:
-    """A server in use: where its page is, and what a program's environment must say to use it.
+class LocalPrefect:
+    """A Prefect server in use: the address of its UI, and the environment of its clients.
 
-    `password` is the file that holds the password of its page and its API.
+    `password_file` holds the user and password of its UI and its API.
     """
 
-    page: str
+    ui_url: str
     environment: Mapping[str, str] = field(repr=False)
-    password: Path
+    password_file: Path
     log: Path
-    _server: shared_server.Borrowed
+    _server: SharedServer
 
     def is_alive(self) -> bool:
-        """Whether the server is running."""
+        """Return whether the server is running."""
         return self._server.is_alive()
 
     def wait(self) -> None:
-        """Return when it answers.
+        """Wait until the server responds.
 
         Raises:
-            UsageError: it ended, or did not answer in time.
+            UsageError: the server ended, or did not respond within 180 s.
         """
-        deadline = time.monotonic() + _READY_WITHIN_S
-        # No proxy of the environment may come between us and our own machine.
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        # No proxy of the environment between this process and its own machine.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while self.is_alive() and time.monotonic() < deadline:
             with suppress(OSError, http.client.HTTPException):
-                direct.open(f"{self.page}/api/health", timeout=5).close()
+                direct.open(f"{self.ui_url}/api/health", timeout=5).close()
                 return
             time.sleep(0.2)
         raise UsageError(f"the Prefect server does not start (its log: {self.log})")
 
 
 @contextmanager
-def server(directory: Path, database: str, port: int) -> Iterator[WholePrefect]:
-    """Begin to start a server whose files are in `directory` and whose tables are in `database`.
+def run_prefect_server(directory: Path, database: str, port: int) -> Iterator[LocalPrefect]:
+    """Run a Prefect server for the block. Does not wait until the server responds.
 
     Args:
-        directory: made if missing.
-        database: its URL, for asyncpg.
-        port: where it listens on loopback.
+        directory: for the server's files; made if missing.
+        database: the URL of the database for its tables, for asyncpg.
+        port: its port on loopback.
 
     Raises:
         UsageError: the port is taken.
     """
     directory = directory.expanduser().absolute()
-    _require_free(port)
-    page = f"http://{_HOST}:{port}"
+    _require_free_port(port)
+    ui_url = f"http://{_HOST}:{port}"
+    # A user's own PREFECT_… settings are another server's.
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT_")}
     environment = {
-        **_cleared(),
+        **kept,
+        **_BASE_SETTINGS,
         "PREFECT_HOME": str(directory),
-        "PREFECT_API_URL": f"{page}/api",
+        "PREFECT_API_URL": f"{ui_url}/api",
     }
-    password = directory / _PASSWORD
+    password_file = directory / "password"
 
-    def launch() -> shared_server.Launch:
+    def prepare() -> ServerSpec:
         auth_string = f"leadloop:{secrets.token_urlsafe()}"
-        shared_server.write_private(password, f"{auth_string}\n")
-        return shared_server.Launch(
-            command=(*_PREFECT, "server", "start", "--host", _HOST, "--port", str(port)),
+        write_private(password_file, f"{auth_string}\n")
+        return ServerSpec(
+            command=(*PREFECT, "server", "start", "--host", _HOST, "--port", str(port)),
             environment={
                 **environment,
                 "PREFECT_API_DATABASE_CONNECTION_URL": database,
                 "PREFECT_SERVER_API_AUTH_STRING": auth_string,
-                # The page itself needs no permission; other web pages get none.
-                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page,
+                # The UI itself needs no permission; other web pages get none.
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ui_url,
             },
-            log=directory / "log",
+            log=directory / _LOG,
             stop_signal=signal.SIGINT,
         )
 
-    with shared_server.borrow(directory, launch) as running:
-        yield WholePrefect(
-            page=page,
-            environment={**environment, "PREFECT_API_AUTH_STRING": password.read_text().strip()},
-            password=password,
-            log=directory / "log",
-            _server=running,
+    with share_server(directory, prepare) as server:
+        auth_string = password_file.read_text().strip()
+        yield LocalPrefect(
+            ui_url=ui_url,
+            environment={**environment, "PREFECT_API_AUTH_STRING": auth_string},
+            password_file=password_file,
+            log=directory / _LOG,
+            _server=server,
         )
 
 
-def deploy(environment: Mapping[str, str]) -> list[str]:
-    """Create the work pool where there is none, and the deployments of prefect.yaml.
-
-    A pool that is there stays as its operators have it: paused, limited, of another type, with its
-    own job template.
-
-    Args:
-        environment: of Prefect's commands; says which server is meant.
-
-    Returns:
-        The job variables by which a run decides what is executed, in a pool that was there; see
-        `settable_variables`.
-
-    Raises:
-        UsageError: prefect.yaml is not there, or Prefect does not take it.
-    """
-    if not _FILE.exists():
-        raise UsageError(f"{_FILE} is missing: run this from a checkout of leadloop")
-    shown = _carried_out(environment, "work-pool", "inspect", POOL, "--output", "json")
-    if shown.returncode:
-        template = ("--base-job-template", str(JOB_TEMPLATE))
-        _order(environment, "work-pool", "create", POOL, "--type", "process", *template)
-    _order(environment, "--no-prompt", "deploy", "--all")
-    if shown.returncode:
-        return []
-    return settable_variables(json.loads(shown.stdout)["base_job_template"])
-
-
-def run_now(environment: Mapping[str, str], deployment: str) -> None:
-    """Have a deployment run once, as soon as a worker is there.
-
-    Raises:
-        UsageError: Prefect does not know it.
-    """
-    _order(environment, "deployment", "run", deployment)
-
-
 @contextmanager
-def worker(directory: Path, prefect: WholePrefect) -> Iterator[shared_server.Borrowed]:
-    """A process worker on the pool; its runs have this process's LEADLOOP_… settings."""
+def run_prefect_worker(directory: Path, prefect: LocalPrefect) -> Iterator[SharedServer]:
+    """Run a process worker on the pool; its runs have this process's LEADLOOP_… settings."""
     directory = directory.expanduser().absolute()
     ours = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
-    launch = shared_server.Launch(
-        command=(*_PREFECT, "worker", "start", "--pool", POOL),
+    spec = ServerSpec(
+        command=(*PREFECT, "worker", "start", "--pool", WORK_POOL),
         environment={**prefect.environment, **ours},
-        log=directory / "log",
+        log=directory / _LOG,
         stop_signal=signal.SIGTERM,
     )
-    with shared_server.borrow(directory, lambda: launch) as running:
-        yield running
+    with share_server(directory, lambda: spec) as worker:
+        yield worker
 
 
-def _order(environment: Mapping[str, str], *order: str) -> None:
-    done = _carried_out(environment, *order)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["it did not say why"]
-        raise UsageError(f"`prefect {' '.join(order)}` failed: {said[0]}")
-
-
-def _carried_out(environment: Mapping[str, str], *order: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*_PREFECT, *order],
-        cwd=_FILE.parent,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-
-
-def _cleared() -> dict[str, str]:
-    """Our environment less what steers Prefect: a user's profile is about some other server."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT_")}
-    # Prefect starts Pythons of its own, which have no -P.
-    return {**kept, **_QUIET, "PYTHONSAFEPATH": "1"}
-
-
-def _require_free(port: int) -> None:
+def _require_free_port(port: int) -> None:
     try:
         socket.create_server((_HOST, port)).close()
     except OSError as error:

@@ -1,18 +1,18 @@
-"""A server that several of our processes share, started by the first and stopped by the last.
+"""A server that several processes share: the first one starts it, the last one stops it.
 
-Everything rests on locks that the kernel takes away from a process that dies, however it dies, so
-no file can go stale. In the server's directory:
+The kernel releases the file locks of a process that dies, however it dies, so no lock goes stale.
+The server's directory holds:
 
-    door.lock    held for the moment of coming in or going out: one at a time
-    users.lock   shared by every user for as long as it lives
-    alive.lock   handed down to the server itself: it is free when the server is gone
-    supervisor.pid  the process group to kill where the supervisor itself was killed; not in
-                 alive.lock, which a server that runs as another user can write
-    server.json  what later users need to know, a password too: only its owner may read it; it
-                 counts only while alive.lock is held
+    door.lock       exclusive: held by a process while it joins or leaves
+    users.lock      shared: held by every user for as long as it uses the server
+    alive.lock      inherited by the server: free once the server has ended
+    supervisor.pid  the process group to kill if the supervisor itself was killed; not in
+                    alive.lock, which a server that runs as another user can write
+    server.json     the facts for later users, a password among them: mode 0600, and valid only
+                    while alive.lock is held
 
-The server's parent is a small supervisor, in a session of its own so that a Ctrl-C at the terminal
-does not reach either. It waits for users.lock to be free, ends the server and goes.
+The server's parent is a small supervisor in a separate session: a Ctrl-C at the terminal reaches
+neither. The supervisor waits until users.lock is free, stops the server and ends.
 """
 
 import fcntl
@@ -30,19 +30,20 @@ from pathlib import Path
 from typing import IO
 
 from leadloop.local import supervisor
+from leadloop.local.private_files import open_private, write_private
 
 _PID_FILE = "supervisor.pid"
-_SUPERVISOR_KILLS_AFTER_S = 15.0
-_LAST_ONE_OUT_WAITS_S = _SUPERVISOR_KILLS_AFTER_S + 5.0
+_STOP_TIMEOUT_S = 15.0
+_SUPERVISOR_TIMEOUT_S = _STOP_TIMEOUT_S + 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch:
-    """How to start a server that nobody runs yet.
+class ServerSpec:
+    """The command, environment and resources of a server to start.
 
-    `facts` is handed to every user (text only). `inherited` are file descriptors for the server,
-    closed here once it has them; `scratch` is a folder to remove when it has ended; `user` is the
-    (uid, gid) that it runs as where that is not our own.
+    `facts` is passed to every user (text only). `inherited_fds` are file descriptors for the
+    server, closed in this process once the server has them. `scratch` is a folder to remove after
+    the server has ended. `user` is the (uid, gid) that runs the server; None: the current user.
     """
 
     command: tuple[str, ...]
@@ -50,114 +51,112 @@ class Launch:
     log: Path
     facts: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_signal: signal.Signals = signal.SIGTERM
-    inherited: tuple[int, ...] = ()
+    inherited_fds: tuple[int, ...] = ()
     scratch: Path | None = None
     user: tuple[int, int] | None = None
 
+    def supervisor_job(self, users_lock: Path) -> str:
+        """Return the supervisor's argument, in JSON."""
+        return json.dumps(
+            {
+                "command": self.command,
+                "inherited_fds": self.inherited_fds,
+                "users_lock": str(users_lock),
+                "stop_signal": int(self.stop_signal),
+                "stop_timeout_s": _STOP_TIMEOUT_S,
+                "scratch": None if self.scratch is None else str(self.scratch),
+                "user": self.user,
+            }
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
-class Borrowed:
-    """A server in use: its facts, and whether it is still there."""
+class SharedServer:
+    """A server in use, with the facts that its starter stated."""
 
     directory: Path
     facts: Mapping[str, str] = field(repr=False)
 
     def is_alive(self) -> bool:
-        """Whether the server, ready or not, is running."""
-        return _is_alive(self.directory)
+        """Return whether the server, ready or not, is running."""
+        return _is_server_alive(self.directory)
 
 
 @contextmanager
-def borrow(directory: Path, launch: Callable[[], Launch]) -> Iterator[Borrowed]:
-    """Use the server of `directory` (absolute; made if missing), and start it if nobody runs it.
+def share_server(directory: Path, make_spec: Callable[[], ServerSpec]) -> Iterator[SharedServer]:
+    """Share the server of `directory` for the block; start the server unless it runs.
 
-    Does not wait for the server to be ready. `launch` is called only where it has to be started, by
-    one process at a time. On the way out the last user waits until the server is gone.
+    Does not wait until the server is ready. The last user waits on exit until the server has ended.
+
+    Args:
+        directory: absolute; created with mode 0700 if missing.
+        make_spec: called only to start the server, by one process at a time.
 
     Raises:
         OSError: the directory cannot be used.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open_own(directory / "users.lock") as users:
-        with _locked(directory / "door.lock"):
-            # Waits where a supervisor is just ending the server of users that were killed.
+    with open_private(directory / "users.lock") as users:
+        with _lock_file(directory / "door.lock"):
+            # Blocks while a supervisor stops the server of users that were killed.
             fcntl.flock(users, fcntl.LOCK_SH)
-            facts = _read_facts(directory) if _is_alive(directory) else _start(directory, launch())
+            if _is_server_alive(directory):
+                facts = json.loads((directory / "server.json").read_text())
+            else:
+                facts = _start_server(directory, make_spec())
         try:
-            yield Borrowed(directory=directory, facts=facts)
+            yield SharedServer(directory=directory, facts=facts)
         finally:
-            with _locked(directory / "door.lock"):
-                _go_out(directory, users)
+            with _lock_file(directory / "door.lock"):
+                _leave_server(directory, users)
 
 
-def _start(directory: Path, launch: Launch) -> Mapping[str, str]:
-    facts = dict(launch.facts)
+def _start_server(directory: Path, spec: ServerSpec) -> Mapping[str, str]:
+    facts = dict(spec.facts)
     write_private(directory / "server.json", json.dumps(facts))
-    with _locked(directory / "alive.lock") as alive, open_own(launch.log) as log:
+    job = spec.supervisor_job(directory / "users.lock")
+    with _lock_file(directory / "alive.lock") as alive, open_private(spec.log) as log:
         process = subprocess.Popen(
-            # Isolated and without site-packages: it starts in 20 ms and is in nobody's way.
-            [sys.executable, "-I", "-S", supervisor.__file__, _order(directory, launch)],
+            # Isolated and without site-packages: starts in 20 ms and imports no module of a user.
+            [sys.executable, "-I", "-S", supervisor.__file__, job],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=dict(launch.environment),
+            env=dict(spec.environment),
             cwd=directory,
-            pass_fds=(alive.fileno(), *launch.inherited),
+            pass_fds=(alive.fileno(), *spec.inherited_fds),
             start_new_session=True,
         )
-        for descriptor in launch.inherited:
+        for descriptor in spec.inherited_fds:
             os.close(descriptor)
         write_private(directory / _PID_FILE, str(process.pid))
-    # It may end long before we do, or long after: nothing here waits for it, so no zombie either.
+    # The supervisor may end long before this process or long after: reap it without waiting.
     threading.Thread(target=process.wait, name="reaper", daemon=True).start()
     return facts
 
 
-def _order(directory: Path, launch: Launch) -> str:
-    return json.dumps(
-        {
-            "command": launch.command,
-            "inherited": launch.inherited,
-            "users_lock": str(directory / "users.lock"),
-            "stop_signal": int(launch.stop_signal),
-            "patience_s": _SUPERVISOR_KILLS_AFTER_S,
-            "scratch": None if launch.scratch is None else str(launch.scratch),
-            "user": launch.user,
-        }
-    )
-
-
-def _go_out(directory: Path, users: IO[str]) -> None:
-    """Give up our share; where it was the last one, return when the server is gone."""
+def _leave_server(directory: Path, users: IO[str]) -> None:
+    """Release this process's share; after the last one, return when the server has ended."""
     fcntl.flock(users, fcntl.LOCK_UN)
-    # Waits where the supervisor is ending the server; one that is killed meanwhile lets go too.
+    # Blocks while the supervisor stops the server; a killed supervisor releases its lock too.
     fcntl.flock(users, fcntl.LOCK_SH)
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        # Others use it.
-        return
+        return  # other processes use the server
     fcntl.flock(users, fcntl.LOCK_UN)
-    _wait_until_gone(directory)
-
-
-def _wait_until_gone(directory: Path) -> None:
-    deadline = time.monotonic() + _LAST_ONE_OUT_WAITS_S
-    while _is_alive(directory):
+    deadline = time.monotonic() + _SUPERVISOR_TIMEOUT_S
+    while _is_server_alive(directory):
         if time.monotonic() > deadline:
-            # Only a supervisor that was killed itself leaves this to us.
-            _kill_group(int((directory / _PID_FILE).read_text()))
+            # Only a supervisor that was killed itself leaves the server running.
+            with suppress(ProcessLookupError):
+                os.killpg(int((directory / _PID_FILE).read_text()), signal.SIGKILL)
             return
         time.sleep(0.02)
 
 
-def _kill_group(leader: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
-
-
-def _is_alive(directory: Path) -> bool:
-    with open_own(directory / "alive.lock") as alive:
+def _is_server_alive(directory: Path) -> bool:
+    with open_private(directory / "alive.lock") as alive:
         try:
             fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -166,38 +165,8 @@ def _is_alive(directory: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[IO[str]]:
-    """Hold the exclusive lock of a file; closing it lets go, unless a child has inherited it."""
-    with open_own(path) as file:
+def _lock_file(path: Path) -> Iterator[IO[str]]:
+    """Hold a file's exclusive lock; closing the file releases it unless a child inherited it."""
+    with open_private(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
-
-
-def open_own(path: Path) -> IO[str]:
-    """Open a file to append to it, made if missing; refuse a symbolic link.
-
-    Root may work in a directory of another user, who could have it write to any file.
-
-    Raises:
-        OSError: it cannot be opened, or is a link (ELOOP).
-    """
-    return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file atomically, with mode 0600 from its creation on.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    new = path.with_suffix(".new")
-    # One that a killed process left behind keeps the mode that it has.
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
-
-
-def _read_facts(directory: Path) -> Mapping[str, str]:
-    facts: dict[str, str] = json.loads((directory / "server.json").read_text())
-    return facts

@@ -1,7 +1,7 @@
-"""The parent of a borrowed server: ends it when nobody uses it any more, and ends with it.
+"""The parent process of a shared server: stops the server after its last user, ends with it.
 
-A script of its own, started by path, standard library only. Its one argument is JSON; see
-`leadloop.local.shared_server._order`.
+A standalone script, started by path; standard library only. Its argument is the JSON of
+`leadloop.local.shared_server.ServerSpec.supervisor_job`.
 """
 
 import fcntl
@@ -17,48 +17,48 @@ from types import FrameType
 from typing import Any
 
 
-def main(order: dict[str, Any]) -> None:
-    """Run the server of `order` until it ends by itself or its last user has gone."""
-    server = _start(order)
+def main(job: dict[str, Any]) -> None:
+    """Run the server of `job` until the server ends or its last user has left."""
+    server = _start_child(job)
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        server.send_signal(order["stop_signal"])
+    def forward_stop(signum: int, frame: FrameType | None) -> None:
+        server.send_signal(job["stop_signal"])
 
-    signal.signal(signal.SIGTERM, stop)  # the machine is shutting down
-    threading.Thread(target=_stop_when_unused, args=(server, order), daemon=True).start()
+    signal.signal(signal.SIGTERM, forward_stop)  # the machine is shutting down
+    threading.Thread(target=_stop_after_last_user, args=(server, job), daemon=True).start()
     server.wait()
-    if order["scratch"]:
-        shutil.rmtree(order["scratch"], ignore_errors=True)
-    # Without the ceremonies of an exit: a thread may still be waiting for its lock.
+    if job["scratch"]:
+        shutil.rmtree(job["scratch"], ignore_errors=True)
+    # Skips the interpreter's cleanup: a thread may still be waiting for its lock.
     os._exit(0)
 
 
-def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
-    user, group = order["user"] or (None, None)
+def _start_child(job: dict[str, Any]) -> subprocess.Popen[bytes]:
+    user, group = job["user"] or (None, None)
     server = subprocess.Popen(
-        order["command"],
-        # What we were handed goes on to the server, alive.lock above all.
+        job["command"],
+        # The server inherits our descriptors, alive.lock above all.
         close_fds=False,
         user=user,
         group=group,
         extra_groups=None if user is None else [],
     )
-    for descriptor in order["inherited"]:
-        # A socket must be refused, not left unanswered, once the server is dead.
+    for descriptor in job["inherited_fds"]:
+        # A dead server's socket must refuse connections, not leave them unanswered.
         os.close(descriptor)
     return server
 
 
-def _stop_when_unused(server: subprocess.Popen[bytes], order: dict[str, Any]) -> None:
-    with Path(order["users_lock"]).open("r+") as users:
+def _stop_after_last_user(server: subprocess.Popen[bytes], job: dict[str, Any]) -> None:
+    with Path(job["users_lock"]).open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
-        server.send_signal(order["stop_signal"])
+        server.send_signal(job["stop_signal"])
         try:
-            server.wait(timeout=order["patience_s"])
+            server.wait(timeout=job["stop_timeout_s"])
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-        # The lock is kept to the end of the process: who comes in meanwhile waits for that.
+        # Keeps the lock until this process ends: a new user waits for that.
         threading.Event().wait()
 
 

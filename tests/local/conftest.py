@@ -17,7 +17,7 @@ import pytest
 
 from leadloop.local import postgres_data
 
-_USER = Path(__file__).with_name("user.py")
+_USER = Path(__file__).with_name("server_user.py")
 
 
 def free_port() -> int:

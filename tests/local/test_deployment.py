@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 
 from db import schema
 from db.database import Database
-from leadloop.local import prefect_stack
+from leadloop.deployments import WORK_POOL
 from leadloop.sandbox import Handle, Rules, running
 from tests import books
 from tests.books import CAMPAIGN
@@ -163,7 +163,7 @@ def test_the_commands_of_the_readme(team: Team) -> None:
         told_to = "SELECT DISTINCT campaign_id FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
         assert books.rows(team.database, told_to) == [{"campaign_id": CAMPAIGN}]
         scheduled = _wait_for(lambda: _scheduled(team.runs("disable-leads", "COMPLETED")))
-    assert {run["work_pool_name"] for run in scheduled} == {prefect_stack.POOL}
+    assert {run["work_pool_name"] for run in scheduled} == {WORK_POOL}
 
 
 def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
@@ -252,7 +252,7 @@ def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
             {
                 "flow_id": deployment["flow_id"],
                 "deployment_id": deployment["id"],
-                "work_pool_name": prefect_stack.POOL,
+                "work_pool_name": WORK_POOL,
                 "job_variables": variables,
                 "state": {"type": "SCHEDULED"},
             },

@@ -15,7 +15,8 @@ from sqlalchemy import create_engine, text
 
 from leadloop.cli import stage
 from leadloop.core.errors import UsageError
-from leadloop.local import postgres, postgres_data
+from leadloop.local import postgres_data
+from leadloop.local.postgres import run_postgres
 from tests.conftest import Ran
 from tests.local.conftest import User, data_of
 
@@ -42,12 +43,12 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 
 def _remember(directory: Path, word: str) -> None:
-    with postgres.running(directory) as url:
+    with run_postgres(directory) as url:
         _run(url, f"CREATE TABLE IF NOT EXISTS kept AS SELECT '{word}' AS word")
 
 
 def _remembered(directory: Path) -> object:
-    with postgres.running(directory) as url:
+    with run_postgres(directory) as url:
         return _run(url, "SELECT word FROM kept") if _run(url, _HAS_TABLE) else None
 
 
@@ -76,7 +77,7 @@ def _as_earlier_versions_had_it(directory: Path) -> None:
 
 def test_only_its_user_may_enter_the_data(tmp_path: Path) -> None:
     """The data are nobody's alone, every folder above is root's, and the program is the copy."""
-    with postgres.running(tmp_path):
+    with run_postgres(tmp_path):
         data = data_of(tmp_path)
         pid = (data / "postmaster.pid").read_text().split("\n")[0]
         program = Path("/proc", pid, "exe").readlink()
@@ -152,7 +153,7 @@ def test_two_sets_of_data(tmp_path: Path) -> None:
     data = data_of(tmp_path)
     shutil.copytree(data, tmp_path / "data")
     with pytest.raises(UsageError, match="two sets of data") as caught:
-        postgres.running(tmp_path).__enter__()
+        run_postgres(tmp_path).__enter__()
     assert str(data) in str(caught.value)
     shutil.rmtree(tmp_path / "data")
     assert _remembered(tmp_path) == "ours"
@@ -167,7 +168,7 @@ def test_a_persons_own_data_stay_with_them() -> None:
         _as_earlier_versions_had_it(directory)
         for path in [directory, directory / "data", *(directory / "data").rglob("*")]:
             os.chown(path, _PERSON, _PERSON)
-        with postgres.running(directory) as url:
+        with run_postgres(directory) as url:
             assert _run(url, "SELECT word FROM kept") == "mine"
             pid = (directory / "data" / "postmaster.pid").read_text().split("\n")[0]
             assert Path("/proc", pid).stat().st_uid == _PERSON
@@ -245,8 +246,8 @@ def test_one_server_on_the_data(tmp_path: Path, start: Callable[[str, Path], Use
     shutil.copy(tmp_path / "pg" / postgres_data.NOTE, other)
     (data.parent / "home.json").unlink()
     (data / "postmaster.pid").rename(tmp_path / "postmaster.pid")
-    with pytest.raises(UsageError, match=f"runs on the data in {data.parent} already"):
-        postgres.running(other).__enter__()
+    with pytest.raises(UsageError, match=f"already runs on the data in {data.parent}"):
+        run_postgres(other).__enter__()
     (tmp_path / "postmaster.pid").rename(data / "postmaster.pid")
     user.leave()
     assert _remembered(other) is None
@@ -272,7 +273,7 @@ def test_a_directory_on_another_file_system(tmp_path: Path, elsewhere: Path) -> 
     shutil.move(tmp_path / "old", elsewhere / "new")
     for name in ("new", "copy"):
         with pytest.raises(UsageError, match=f"if it was moved .*, remove {record};.* is a copy"):
-            postgres.running(elsewhere / name).__enter__()
+            run_postgres(elsewhere / name).__enter__()
     record.unlink()
     assert _remembered(elsewhere / "new") == "mine"
     assert _remembered(elsewhere / "copy") is None
@@ -296,7 +297,7 @@ def test_data_that_are_gone(tmp_path: Path) -> None:
     folder = data_of(tmp_path).parent
     shutil.rmtree(folder)
     with pytest.raises(UsageError, match=f"were in {folder}.*remove .*{postgres_data.NOTE}"):
-        postgres.running(tmp_path).__enter__()
+        run_postgres(tmp_path).__enter__()
     (tmp_path / postgres_data.NOTE).unlink()
     assert _remembered(tmp_path) is None
 
@@ -347,4 +348,4 @@ def test_a_store_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "store").mkdir()
     os.chown(tmp_path / "store", _PERSON, _PERSON)
     with pytest.raises(UsageError, match=rf"{tmp_path}/store: it belongs .* {_PERSON}"):
-        postgres.running(tmp_path / "pg").__enter__()
+        run_postgres(tmp_path / "pg").__enter__()

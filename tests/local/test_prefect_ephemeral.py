@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from leadloop.core.errors import UsageError
-from leadloop.local import prefect_ephemeral
+from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 from tests.local.conftest import processes_of, require_closed, require_hidden
 
 pytestmark = pytest.mark.servers
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.servers
 _RUN = """
 import os, sys
 from pathlib import Path
-from leadloop.local.prefect_ephemeral import borrow
+from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 
-with borrow(Path(sys.argv[1])) as server:
+with run_ephemeral_prefect(Path(sys.argv[1])) as server:
     os.environ.update(server.client_environment())
     import prefect
     from prefect.artifacts import create_markdown_artifact
@@ -56,7 +56,7 @@ def test_flows_with_retries_and_artifacts_run_on_it(tmp_path: Path) -> None:
 def test_only_runs_that_share_it_know_its_password(tmp_path: Path) -> None:
     """Other users of the machine, and web pages, can neither read nor write; the next run can."""
     os.umask(0o022)
-    with prefect_ephemeral.borrow(tmp_path) as first, prefect_ephemeral.borrow(tmp_path) as second:
+    with run_ephemeral_prefect(tmp_path) as first, run_ephemeral_prefect(tmp_path) as second:
         first.wait()
         require_closed(first.api_url)
         user, _, password = second.auth_string.partition(":")
@@ -72,14 +72,14 @@ def test_the_password_is_another_one_each_time(tmp_path: Path) -> None:
     """Whoever knew the one of an earlier run has no use for it."""
     known = []
     for _ in range(2):
-        with prefect_ephemeral.borrow(tmp_path) as server:
+        with run_ephemeral_prefect(tmp_path) as server:
             known.append(server.auth_string)
     assert known[0] != known[1]
 
 
 def test_a_server_that_ended(tmp_path: Path) -> None:
     """One line names the log, instead of a wait for what never comes."""
-    with prefect_ephemeral.borrow(tmp_path) as server:
+    with run_ephemeral_prefect(tmp_path) as server:
         # The supervisor leads the server's process group.
         os.killpg(int((tmp_path / "supervisor.pid").read_text()), signal.SIGKILL)
         with pytest.raises(UsageError, match=r"has ended \(its log: .*PREFECT_API_URL"):
@@ -91,7 +91,7 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     """One line names the folder and what is the matter with it."""
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"file: .*PREFECT_API_URL"):
-        prefect_ephemeral.borrow(tmp_path / "file").__enter__()
+        run_ephemeral_prefect(tmp_path / "file").__enter__()
 
 
 def test_proxies_and_profiles_do_not_come_between(
@@ -101,5 +101,5 @@ def test_proxies_and_profiles_do_not_come_between(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://nowhere/x")
-    with prefect_ephemeral.borrow(tmp_path) as server:
+    with run_ephemeral_prefect(tmp_path) as server:
         server.wait()

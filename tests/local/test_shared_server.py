@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from leadloop.local import shared_server
-from leadloop.local.shared_server import Launch, borrow
+from leadloop.local.shared_server import ServerSpec, share_server
 from tests.local.conftest import User, processes_of, wait_until_gone
 
 Start = Callable[[str, Path], User]
@@ -94,15 +94,15 @@ def test_only_the_server_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     It may run as another user, and holds `alive.lock` open for writing.
     """
-    monkeypatch.setattr(shared_server, "_LAST_ONE_OUT_WAITS_S", 0.5)
+    monkeypatch.setattr(shared_server, "_SUPERVISOR_TIMEOUT_S", 0.5)
     bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    launch = Launch(
+    spec = ServerSpec(
         command=("sleep", "601.25"),
         environment={"PATH": os.defpath},
         log=tmp_path / "log",
     )
     try:
-        with borrow(tmp_path, lambda: launch):
+        with share_server(tmp_path, lambda: spec):
             (tmp_path / "alive.lock").write_text(str(bystander.pid))
             _wait_for_server(tmp_path)
             os.kill(int((tmp_path / "supervisor.pid").read_text()), signal.SIGKILL)
