@@ -1,4 +1,4 @@
-"""Use a shared server until stdin ends: `python server_user.py KIND DIRECTORY`.
+"""Use a shared server until stdin ends: `python server_user.py KIND DIRECTORY [DATA_TEMPLATE]`.
 
 Prints the server's address as one line of JSON, and "left" after it has left the server.
 """
@@ -7,7 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from leadloop.local.postgres import run_postgres
@@ -39,7 +39,14 @@ def _run_prefect(directory: Path) -> Iterator[str]:
 _KINDS = {"sleeper": _run_sleeper, "postgres": run_postgres, "prefect": _run_prefect}
 
 if __name__ == "__main__":
-    with _KINDS[sys.argv[1]](Path(sys.argv[2])) as address:
+    kind, directory, *template = sys.argv[1:]
+    with ExitStack() as stack:
+        if template:
+            # Imports asyncio, which takes a while: not for users of other servers.
+            from tests.local.initdb_template import replace_initdb
+
+            stack.enter_context(replace_initdb(Path(template[0])))
+        address = stack.enter_context(_KINDS[kind](Path(directory)))
         print(json.dumps(address), flush=True)
         sys.stdin.read()
     print("left", flush=True)

