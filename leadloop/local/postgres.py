@@ -103,7 +103,11 @@ def prepare_postgres(directory: Path) -> ServerSpec:
         UsageError: the data are another version's or in use, or the binaries are not installed.
     """
     _check_version(directory / "data")
-    cluster = _locate_as_root(directory) if os.geteuid() == 0 else _locate_as_user(directory)
+    if os.geteuid() == 0:
+        cluster = _locate_as_root(directory)
+    else:
+        install = _find_package() / "pginstall"
+        cluster = _Cluster(directory=directory, install=install, data=directory / "data")
     with ExitStack() as on_error:
         lock = postgres_data.lock_data(cluster.data.parent)
         on_error.callback(os.close, lock)
@@ -127,11 +131,6 @@ def prepare_postgres(directory: Path) -> ServerSpec:
         scratch=socket,
         user=cluster.user,
     )
-
-
-def _locate_as_user(directory: Path) -> _Cluster:
-    install = _find_package() / "pginstall"
-    return _Cluster(directory=directory, install=install, data=directory / "data")
 
 
 def _locate_as_root(directory: Path) -> _Cluster:

@@ -144,7 +144,7 @@ def _require_free_port(port: int) -> None:
     try:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise UsageError(
-            f"the Prefect server cannot listen on port {port}: {error.strerror}; choose another"
-            " --port"
+            f"the Prefect server cannot listen on port {port}: {why}; choose another --port"
         ) from None
