@@ -80,14 +80,14 @@ def postgres() -> Iterator[str]:
 def empty_database_url(postgres: str) -> Iterator[str]:
     """The URL of a database of this test's own with nothing in it."""
     with ExitStack() as stack:
-        yield _new_database(stack, postgres, "template0")
+        yield new_database(stack, postgres, "template0")
 
 
 @pytest.fixture
 def database_url(postgres: str) -> Iterator[str]:
     """The URL of a database of this test's own, migrated."""
     with ExitStack() as stack:
-        yield _new_database(stack, postgres, _TEMPLATE)
+        yield new_database(stack, postgres, _TEMPLATE)
 
 
 @pytest.fixture
@@ -223,7 +223,8 @@ def _last(out: str) -> Any:
         return None
 
 
-def _new_database(stack: ExitStack, server: str, template: str) -> str:
+def new_database(stack: ExitStack, server: str, template: str) -> str:
+    """Create a database of a template, dropped with the stack; return its URL."""
     name = f"test_{next(_NUMBERS)}"
     _as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     stack.callback(_as_superuser, server, f"DROP DATABASE {name} WITH (FORCE)")
