@@ -1,4 +1,4 @@
-"""The vendor's listing, as `db.listing` has staged it, beside our tables: compared, and mended."""
+"""The vendor's listing, as `db.audit_staging` has staged it, beside our tables: compared, and mended."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from leadloop.core.audit import Facts
+from leadloop.core.audit_differences import PersonFacts
 
 #: How many lead ids a finding tells.
-SAMPLES = 3
+MAX_SAMPLES = 3
 _BATCH = 1000
 
 # The comparison. Each query finds lead ids.
@@ -175,7 +175,7 @@ _CLOSE = text("CLOSE audit_rows")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assumptions:
+class AuditScope:
     """What a comparison rests on.
 
     `began`: when the listing was begun. `settled_by`: what was sent before it would be shown.
@@ -183,46 +183,48 @@ class Assumptions:
     """
 
     campaign_id: str
-    began: datetime
+    started_at: datetime
     settled_by: datetime
-    complete: bool
+    is_complete: bool
     shows_unprocessed: bool
-    ahead: timedelta
+    clock_skew: timedelta
 
-    def parameters(self) -> dict[str, Any]:
+    def to_parameters(self) -> dict[str, Any]:
         """As the queries name them."""
         return {
             "campaign": self.campaign_id,
-            "began": self.began,
+            "began": self.started_at,
             "settled_by": self.settled_by,
-            "complete": self.complete,
+            "complete": self.is_complete,
             "shows_unprocessed": self.shows_unprocessed,
-            "ahead": self.ahead,
+            "ahead": self.clock_skew,
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class AuditFinding:
     """How many leads differ in one way, and the ids of a few."""
 
     leads: int
     samples: Sequence[str]
 
-    def with_one_more(self, lead_id: str) -> "Finding":
+    def with_lead(self, lead_id: str) -> "AuditFinding":
         """The finding with another lead."""
-        return Finding(leads=self.leads + 1, samples=[*self.samples, lead_id][:SAMPLES])
+        return AuditFinding(leads=self.leads + 1, samples=[*self.samples, lead_id][:MAX_SAMPLES])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unalike:
+class FieldMismatch:
     """A lead that the two sides may describe differently."""
 
     lead_id: str
-    ours: Facts
-    theirs: Facts
+    ours: PersonFacts
+    theirs: PersonFacts
 
 
-def suspect(connection: Connection, campaign_id: str, *, settled_by: datetime) -> str | None:
+def find_unlisted_lead(
+    connection: Connection, campaign_id: str, *, settled_by: datetime
+) -> str | None:
     """A lead created here, without an outcome, that the listing lacks; the oldest."""
     found: str | None = connection.scalar(
         _SUSPECT, {"campaign": campaign_id, "settled_by": settled_by}
@@ -230,27 +232,29 @@ def suspect(connection: Connection, campaign_id: str, *, settled_by: datetime) -
     return found
 
 
-def compare(connection: Connection, assumptions: Assumptions) -> dict[str, Finding]:
-    """Every finding that SQL alone can tell, by its name in `leadloop.core.audit`."""
-    parameters = {**assumptions.parameters(), "samples": SAMPLES}
-    found: dict[str, Finding] = {}
+def compare_listing(connection: Connection, scope: AuditScope) -> dict[str, AuditFinding]:
+    """Every finding that SQL alone can tell, by its name in `leadloop.core.audit_differences`."""
+    parameters = {**scope.to_parameters(), "samples": MAX_SAMPLES}
+    found: dict[str, AuditFinding] = {}
     for name, query in _QUERIES.items():
         row = connection.execute(query, parameters).one()
-        found[name] = Finding(leads=row.leads, samples=row.ids)
+        found[name] = AuditFinding(leads=row.leads, samples=row.ids)
     return found
 
 
-def unalike(connection: Connection, campaign_id: str, calling_code: str) -> Iterator[Unalike]:
+def iter_field_mismatches(
+    connection: Connection, campaign_id: str, calling_code: str
+) -> Iterator[FieldMismatch]:
     """Created leads whose phone, name or state may differ, in the order of their ids."""
     parameters = {"campaign": campaign_id, "calling_code": calling_code}
-    for rows in _in_batches(connection, _UNALIKE, parameters):
+    for rows in _fetch_batches(connection, _UNALIKE, parameters):
         for row in rows:
-            yield Unalike(
+            yield FieldMismatch(
                 lead_id=row.lead_id,
-                ours=Facts(
+                ours=PersonFacts(
                     phone_number=row.our_phone, contact_name=row.our_name, state_code=row.our_state
                 ),
-                theirs=Facts(
+                theirs=PersonFacts(
                     phone_number=row.phone_number,
                     contact_name=row.contact_name,
                     state_code=row.state_code,
@@ -258,7 +262,7 @@ def unalike(connection: Connection, campaign_id: str, calling_code: str) -> Iter
             )
 
 
-def mend_opt_outs(connection: Connection, campaign_id: str) -> tuple[int, int]:
+def repair_opt_outs(connection: Connection, campaign_id: str) -> tuple[int, int]:
     """Have opt-outs sent that were called cancelled though the vendor has the lead.
 
     Returns:
@@ -268,18 +272,18 @@ def mend_opt_outs(connection: Connection, campaign_id: str) -> tuple[int, int]:
     return row.opt_outs, row.leads
 
 
-def mend_leads(connection: Connection, campaign_id: str) -> int:
+def repair_leads(connection: Connection, campaign_id: str) -> int:
     """Leads that are `new` or in doubt, and that the vendor has, are created."""
     return connection.execute(_MEND_LEADS, {"campaign": campaign_id}).rowcount
 
 
-def better_outcomes(connection: Connection, campaign_id: str) -> Iterator[list[str]]:
+def iter_newer_outcomes(connection: Connection, campaign_id: str) -> Iterator[list[str]]:
     """Results, as JSON text, whose outcome is missing here or no newer than there; in batches."""
-    for rows in _in_batches(connection, _BETTER, {"campaign": campaign_id}):
+    for rows in _fetch_batches(connection, _BETTER, {"campaign": campaign_id}):
         yield [row.result for row in rows]
 
 
-def _in_batches(
+def _fetch_batches(
     connection: Connection, query: str, parameters: Mapping[str, Any]
 ) -> Iterator[Sequence[Row[Any]]]:
     connection.execute(text(_DECLARE + query), parameters)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
 
-from leadloop.core.campaigns import Campaign, CampaignRules
+from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 
 _COMPLETE = """
@@ -77,7 +77,7 @@ _LEARN_LIMIT = text(
 )
 
 
-def chosen(
+def select_campaigns(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
     """The campaigns named, or every enabled one where none is; a row's values win over `defaults`.
@@ -85,18 +85,18 @@ def chosen(
     Raises:
         UsageError: a name that is not in the table, or a table without an enabled campaign.
     """
-    found = _found(connection, ids, defaults, or_else=_ENABLED)
+    found = _query_campaigns(connection, ids, defaults, fallback=_ENABLED)
     if found:
         return found
-    if every(connection, None, defaults):
+    if list_campaigns(connection, None, defaults):
         raise UsageError(
             "no campaign is enabled: set `enabled` in leadloop.campaigns, or name those that are"
             " meant (--campaign)"
         )
-    raise _no_campaign()
+    raise _no_campaign_error()
 
 
-def to_disable(
+def select_for_disable(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
     """Return the campaigns named; none named: the enabled ones and those with opt-outs to send.
@@ -104,13 +104,13 @@ def to_disable(
     Raises:
         UsageError: a name that is not in the table, or a table without a campaign.
     """
-    found = _found(connection, ids, defaults, or_else=_ENABLED_OR_OPTING_OUT)
-    if not found and not every(connection, None, defaults):
-        raise _no_campaign()
+    found = _query_campaigns(connection, ids, defaults, fallback=_ENABLED_OR_OPTING_OUT)
+    if not found and not list_campaigns(connection, None, defaults):
+        raise _no_campaign_error()
     return found
 
 
-def every(
+def list_campaigns(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
     """The campaigns named, or all that there are where none is, also those that are not enabled.
@@ -118,7 +118,7 @@ def every(
     Raises:
         UsageError: a name that is not in the table.
     """
-    return _found(connection, ids, defaults, or_else=_ALL)
+    return _query_campaigns(connection, ids, defaults, fallback=_ALL)
 
 
 def set_push_enabled(
@@ -135,17 +135,17 @@ def set_push_enabled(
     return sorted(changed)
 
 
-def _found(
+def _query_campaigns(
     connection: Connection,
     ids: Sequence[str] | None,
     defaults: CampaignRules,
     *,
-    or_else: TextClause,
+    fallback: TextClause,
 ) -> list[Campaign]:
     wanted = dict.fromkeys(ids or ())
     values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
-    rows = connection.execute(_NAMED if wanted else or_else, {**values, "ids": list(wanted)}).all()
-    found = [_campaign(row) for row in rows]
+    rows = connection.execute(_NAMED if wanted else fallback, {**values, "ids": list(wanted)}).all()
+    found = [_to_campaign(row) for row in rows]
     _require_known(wanted.keys() - {campaign.campaign_id for campaign in found})
     return found
 
@@ -158,14 +158,14 @@ def _require_known(unknown: Set[str]) -> None:
         )
 
 
-def _no_campaign() -> UsageError:
+def _no_campaign_error() -> UsageError:
     return UsageError(
         "there is no campaign: add one to leadloop.campaigns (campaign_id is the vendor's id), or"
         " load leads with `leadloop load FILE.csv --campaign C`"
     )
 
 
-def add(connection: Connection, campaign_id: str) -> bool:
+def add_campaign(connection: Connection, campaign_id: str) -> bool:
     """Add a campaign with nothing but its id; False where it is there already."""
     return connection.scalar(_ADD, {"id": campaign_id}) is not None
 
@@ -178,46 +178,48 @@ class Visibility:
     which the vendor has taken; `specimen_settled`: it has had its time to show it.
     """
 
-    shows: bool | None
-    specimen: str | None
-    specimen_settled: bool
+    shows_unprocessed: bool | None
+    probe_lead: str | None
+    probe_settled: bool
 
 
-def visibility(connection: Connection, campaign_id: str, *, settle_s: int) -> Visibility:
+def get_visibility(connection: Connection, campaign_id: str, *, settle_s: int) -> Visibility:
     """What has been learned about lookups of unprocessed leads."""
     row = connection.execute(_VISIBILITY, {"id": campaign_id, "settle_s": settle_s}).one()
     return Visibility(
-        shows=row.shows, specimen=row.specimen, specimen_settled=bool(row.specimen_settled)
+        shows_unprocessed=row.shows,
+        probe_lead=row.specimen,
+        probe_settled=bool(row.specimen_settled),
     )
 
 
-def other_specimen(
-    connection: Connection, campaign_id: str, known: Collection[str], *, settle_s: int
+def find_probe_lead(
+    connection: Connection, campaign_id: str, exclude: Collection[str], *, settle_s: int
 ) -> str | None:
     """Find a created lead without an outcome that is none of `known`; None: there is no such lead.
 
     The vendor has had `settle_s` seconds to show it. Goes through all leads of the campaign.
     """
-    parameters = {"id": campaign_id, "known": list(known), "settle_s": settle_s}
+    parameters = {"id": campaign_id, "known": list(exclude), "settle_s": settle_s}
     lead_id: str | None = connection.scalar(_OTHER_SPECIMEN, parameters)
     return lead_id
 
 
-def keep_specimen(connection: Connection, campaign_id: str, lead_id: str) -> None:
+def remember_probe_lead(connection: Connection, campaign_id: str, lead_id: str) -> None:
     """Remember a lead that the vendor has just taken."""
     connection.execute(_KEEP_SPECIMEN, {"id": campaign_id, "lead": lead_id})
 
 
-def learn_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:
+def record_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:
     """Remember whether a lookup shows a lead that is created and not yet processed."""
     connection.execute(_LEARN_VISIBILITY, {"id": campaign_id, "shows": shows})
 
 
-def learn_batch_limit(connection: Connection, campaign_id: str, most: int) -> None:
+def lower_batch_limit(connection: Connection, campaign_id: str, limit: int) -> None:
     """Remember that the vendor takes at most this many leads a request."""
-    connection.execute(_LEARN_LIMIT, {"id": campaign_id, "most": most})
+    connection.execute(_LEARN_LIMIT, {"id": campaign_id, "most": limit})
 
 
-def _campaign(row: Row[Any]) -> Campaign:
+def _to_campaign(row: Row[Any]) -> Campaign:
     values = row._asdict()
     return Campaign(**{**values, "required_fields": tuple(values["required_fields"])})

@@ -14,7 +14,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError
 
 from leadloop.core.errors import LeadloopError, RunError
 
-__all__ = ["Connection", "Database", "DatabaseError", "InvalidUrl", "normalised", "require_url"]
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseError",
+    "InvalidDatabaseUrl",
+    "normalise_url",
+    "require_url",
+]
 
 T = TypeVar("T")
 
@@ -76,16 +83,16 @@ class DatabaseError(RunError):
         self.disconnected = disconnected
 
     @property
-    def passes(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same transaction may succeed the next time."""
         return self.disconnected or self.sqlstate in _IN_THE_WAY
 
 
-class InvalidUrl(LeadloopError):
+class InvalidDatabaseUrl(LeadloopError):
     """The text is not the URL of a Postgres database."""
 
 
-def normalised(text: str) -> URL:
+def normalise_url(text: str) -> URL:
     """The URL for SQLAlchemy with psycopg2, from any spelling that people use.
 
     Raises:
@@ -94,15 +101,15 @@ def normalised(text: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError:
-        raise InvalidUrl("not a URL; write postgresql://user@host:5432/database") from None
+        raise InvalidDatabaseUrl("not a URL; write postgresql://user@host:5432/database") from None
     except ValueError:
-        raise InvalidUrl(f"its port is not a number; {_ENCODE}") from None
+        raise InvalidDatabaseUrl(f"its port is not a number; {_ENCODE}") from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg2"):
-        raise InvalidUrl("it is not Postgres; write postgresql://user@host:5432/database")
+        raise InvalidDatabaseUrl("it is not Postgres; write postgresql://user@host:5432/database")
     if text.count("@") > 1 or "@" in f"{url.host}{url.database}":
-        raise InvalidUrl(f"it is not clear where its login ends; {_ENCODE}")
+        raise InvalidDatabaseUrl(f"it is not clear where its login ends; {_ENCODE}")
     if not 1 <= (url.port or 5432) <= 65535:
-        raise InvalidUrl("its port is not between 1 and 65535")
+        raise InvalidDatabaseUrl("its port is not between 1 and 65535")
     for option in url.query:
         _require_known(option)
     return url.set(drivername="postgresql+psycopg2")
@@ -115,9 +122,9 @@ def require_url(text: str, setting: str) -> URL:
         InvalidUrl: not a Postgres URL; the message names the setting that the text comes from.
     """
     try:
-        return normalised(text)
-    except InvalidUrl as error:
-        raise InvalidUrl(f"{setting} is wrong: {error}") from None
+        return normalise_url(text)
+    except InvalidDatabaseUrl as error:
+        raise InvalidDatabaseUrl(f"{setting} is wrong: {error}") from None
 
 
 _ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
@@ -128,7 +135,7 @@ def _require_known(option: str) -> None:
         make_dsn(**{option: "1"})
     except psycopg2.Error:
         known = "such as sslmode=require"
-        raise InvalidUrl(
+        raise InvalidDatabaseUrl(
             f"Postgres knows no option {option!r}; remove it or write one {known}"
         ) from None
 
@@ -145,16 +152,14 @@ class Database:
         InvalidUrl: not a Postgres URL.
     """
 
-    def __init__(
-        self, url: str, *, connections: int, setting: str = "LEADLOOP_DATABASE_URL"
-    ) -> None:
+    def __init__(self, url: str, *, pool_size: int, setting: str = "LEADLOOP_DATABASE_URL") -> None:
         self._setting = setting
         self._url = require_url(url, setting)
-        self._engine = self._pool(connections)
+        self._engine = self._create_engine(pool_size)
         # For single statements: no BEGIN and no COMMIT, a third of the ways there and back.
-        self._single = self._pool(connections, isolation_level="AUTOCOMMIT")
+        self._single = self._create_engine(pool_size, isolation_level="AUTOCOMMIT")
 
-    def _pool(self, connections: int, **more: str) -> Engine:
+    def _create_engine(self, connections: int, **more: str) -> Engine:
         engine = create_engine(
             self._url,
             pool_size=connections,
@@ -177,59 +182,59 @@ class Database:
         self._single.dispose()
 
     @property
-    def place(self) -> str:
+    def display_name(self) -> str:
         """Host, port and name for messages, without a password."""
         host = self._url.host or self._url.query.get("host") or "local socket"
         port = f":{self._url.port}" if self._url.port else ""
         return f"{host}{port}/{self._url.database or ''}"
 
-    def address(self, name: str, driver: str) -> str:
+    def sibling_url(self, name: str, driver: str) -> str:
         """The URL, with any password in it, of another database on the same server."""
         url = self._url.set(drivername=driver, database=name)
         return url.render_as_string(hide_password=False)
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Connection]:
         """A transaction: committed at the end of the block, rolled back on an exception.
 
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self._plain_errors(), self._engine.begin() as connection:
+        with self._translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def session(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[Connection]:
         """A connection that commits each statement: for a session's lock, or one statement.
 
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self._plain_errors(), self._single.connect() as connection:
+        with self._translated(), self._single.connect() as connection:
             yield connection
 
     @contextmanager
-    def apart(self) -> Iterator[Connection]:
+    def dedicated(self) -> Iterator[Connection]:
         """A connection for several transactions (`connection.begin()`), closed with all it made.
 
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self._plain_errors(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             connection.detach()
             yield connection
 
     @contextmanager
-    def plainly(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """For work on a `session` that outlives the block: its errors as those of `session`.
 
         Raises:
             DatabaseError: Postgres refused, or was not there.
         """
-        with self._plain_errors():
+        with self._translated():
             yield
 
-    def insist(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
+    def retry(self, work: Callable[[Connection], T], *, single_statement: bool = False) -> T:
         """Run `work` in a transaction, again where it was cut or another one was in the way.
 
         Args:
@@ -239,40 +244,42 @@ class Database:
         Raises:
             DatabaseError: Postgres refused, or did so or stayed away several times.
         """
-        connected = self.session if single else self.begin
+        connected = self.autocommit if single_statement else self.transaction
         for pause_s in _AGAIN_AFTER_S:
             try:
                 with connected() as connection:
                     return work(connection)
             except DatabaseError as error:
-                if not error.passes:
+                if not error.is_transient:
                     raise
             time.sleep(pause_s)
         with connected() as connection:
             return work(connection)
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except PendingRollbackError as error:
             # An earlier statement on it has met the end of this connection.
-            raise self._plain(error, disconnected=True) from None
+            raise self._translate_error(error, disconnected=True) from None
         except DBAPIError as error:
-            raise self._plain(error.orig, disconnected=error.connection_invalidated) from None
+            raise self._translate_error(
+                error.orig, disconnected=error.connection_invalidated
+            ) from None
         except psycopg2.Error as error:
-            raise self._plain(
+            raise self._translate_error(
                 error, disconnected=isinstance(error, psycopg2.InterfaceError)
             ) from None
 
-    def _plain(self, error: BaseException | None, *, disconnected: bool) -> DatabaseError:
+    def _translate_error(self, error: BaseException | None, *, disconnected: bool) -> DatabaseError:
         sqlstate = getattr(error, "pgcode", None)
         diagnosis = getattr(error, "diag", None)
         constraint = getattr(diagnosis, "constraint_name", None)
         if sqlstate is None:
-            reason = _connection_trouble(error)
+            reason = _describe_connection_error(error)
             return DatabaseError(
-                f"cannot reach Postgres at {self.place}: {reason}; is it running, and is"
+                f"cannot reach Postgres at {self.display_name}: {reason}; is it running, and is"
                 f" {self._setting} right?",
                 sqlstate=None,
                 disconnected=True,
@@ -315,7 +322,7 @@ _TROUBLES = (
 )
 
 
-def _connection_trouble(error: BaseException | None) -> str:
+def _describe_connection_error(error: BaseException | None) -> str:
     """A few words of ours for libpq's, which may repeat anything."""
     text = str(error)
     return next((ours for theirs, ours in _TROUBLES if theirs in text), "the connection failed")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, TextClause, text
 
-PORTION = 20_000
+CHUNK_SIZE = 20_000
 
 _OLD = "clock_timestamp() - make_interval(days => :days)"
 # An incomplete window is owed until it has been made good, however old it is.
@@ -68,40 +68,40 @@ UPDATE leadloop.leads AS lead
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tidied:
+class PurgeResult:
     """How many rows went, and after which key the next portion begins; None: there is no more."""
 
-    gone: int
-    go_on_after: str | None
+    rows: int
+    resume_after: str | None
 
 
 #: Tidies a portion of a campaign: what is older than so many days, after that key.
-Portion = Callable[[Connection, str, int, str], Tidied]
+PurgeStep = Callable[[Connection, str, int, str], PurgeResult]
 
 
-def _remove(statement: TextClause) -> Portion:
+def _purge_with(statement: TextClause) -> PurgeStep:
     """Rows that go are not met again: the next portion begins where this one did."""
 
-    def tidy(connection: Connection, campaign_id: str, days: int, after: str) -> Tidied:
-        parameters = {"campaign": campaign_id, "days": days, "most": PORTION}
+    def tidy(connection: Connection, campaign_id: str, days: int, after: str) -> PurgeResult:
+        parameters = {"campaign": campaign_id, "days": days, "most": CHUNK_SIZE}
         gone = connection.execute(statement, parameters).rowcount
-        return Tidied(gone=gone, go_on_after=after if gone == PORTION else None)
+        return PurgeResult(rows=gone, resume_after=after if gone == CHUNK_SIZE else None)
 
     return tidy
 
 
-def _empty_answers(connection: Connection, campaign_id: str, days: int, after: str) -> Tidied:
-    stretch = {"campaign": campaign_id, "after": after, "most": PORTION}
+def _clear_raw(connection: Connection, campaign_id: str, days: int, after: str) -> PurgeResult:
+    stretch = {"campaign": campaign_id, "after": after, "most": CHUNK_SIZE}
     last: str | None = connection.scalar(_STRETCH, stretch)
     if last is None:
-        return Tidied(gone=0, go_on_after=None)
+        return PurgeResult(rows=0, resume_after=None)
     old = {"campaign": campaign_id, "days": days, "after": after, "last": last}
-    return Tidied(gone=connection.execute(_ANSWERS, old).rowcount, go_on_after=last)
+    return PurgeResult(rows=connection.execute(_ANSWERS, old).rowcount, resume_after=last)
 
 
 #: What goes whatever its age, by the name under which it is counted.
-AT_ONCE: Mapping[str, Portion] = {"forgotten": _remove(_FORGOTTEN)}
+IMMEDIATE: Mapping[str, PurgeStep] = {"forgotten": _purge_with(_FORGOTTEN)}
 #: What goes after LEADLOOP_KEEP_HISTORY days.
-HISTORY: Mapping[str, Portion] = {"windows": _remove(_WINDOWS), "runs": _remove(_RUNS)}
+HISTORY: Mapping[str, PurgeStep] = {"windows": _purge_with(_WINDOWS), "runs": _purge_with(_RUNS)}
 #: What goes after LEADLOOP_KEEP_RAW days.
-RAW: Mapping[str, Portion] = {"raw": _empty_answers, "unreadable": _remove(_UNREADABLE)}
+RAW: Mapping[str, PurgeStep] = {"raw": _clear_raw, "unreadable": _purge_with(_UNREADABLE)}

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.lateness import Lateness
+from leadloop.core.late_outcomes import LateOutcomes
 from leadloop.core.windows import Window
 
 # Of what this transaction has stored first (`seen_at` is its time), that which an earlier run
@@ -30,9 +30,9 @@ SELECT count(*) AS late, coalesce(max(lookback_needed_s), 0) AS needed_s FROM la
 """)
 
 
-def measure(
-    connection: Connection, campaign_id: str, window: Window, *, run_id: int, mark: datetime
-) -> Lateness:
+def mark_late_outcomes(
+    connection: Connection, campaign_id: str, window: Window, *, run_id: int, watermark: datetime
+) -> LateOutcomes:
     """Mark which of the outcomes just merged were late. For the transaction of the merge.
 
     Args:
@@ -49,7 +49,7 @@ def measure(
             "run": run_id,
             "after": window.after,
             "before": window.before,
-            "mark": mark,
+            "mark": watermark,
         },
     ).one()
-    return Lateness(late=row.late, needed_s=row.needed_s)
+    return LateOutcomes(count=row.late, needed_lookback_s=row.needed_s)

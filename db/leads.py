@@ -101,10 +101,10 @@ _THESE = """these AS (
 _OF_THESE = "lead.campaign_id = these.campaign_id AND lead.lead_id = these.lead_id"
 
 
-def _change(which: str, change: str, gone: str = "SELECT") -> TextClause:
+def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT") -> TextClause:
     """Change leads; `gone` does the same to those whose rows were deleted while they were sent."""
     return text(
-        f"WITH {_THESE.format(which)}, gone AS ({gone}) UPDATE leadloop.leads AS lead SET {change}"
+        f"WITH {_THESE.format(condition)}, gone AS ({deleted_rows}) UPDATE leadloop.leads AS lead SET {assignments}"
         f" FROM these WHERE {_OF_THESE}"
     )
 
@@ -130,17 +130,21 @@ UPDATE leadloop.leads AS lead
    SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
   FROM hurry, these WHERE {_OF_THESE}
 """)
-_RELEASED = _change(_OURS, _NEW, _NOT_SENT)
+_RELEASED = _locked_update(_OURS, _NEW, _NOT_SENT)
 # A claim holds its run's row until it is committed: whoever waits for that sees all that it took.
 _AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
-_CLAIM_RELEASED = _change(_OF_CLAIM, _NEW, f"DELETE FROM leadloop.sent_leads WHERE {_OF_CLAIM}")
-_DOUBTED = _change(
+_CLAIM_RELEASED = _locked_update(
+    _OF_CLAIM, _NEW, f"DELETE FROM leadloop.sent_leads WHERE {_OF_CLAIM}"
+)
+_DOUBTED = _locked_update(
     _OURS,
     "status = 'in_doubt', last_error = :reason, doubted_at = clock_timestamp(),"
     " looked_up_at = NULL",
     f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {_OURS}",
 )
-_CANCELLED = _change(_OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT)
+_CANCELLED = _locked_update(
+    _OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT
+)
 _REJECTED = text(f"""
 WITH {_THESE.format(_OURS)}, gone AS ({_NOT_SENT})
 UPDATE leadloop.leads AS lead
@@ -154,7 +158,7 @@ UPDATE leadloop.leads AS lead
 
 # Who has opted out meanwhile stays: what the vendor has refused it may hold all the same, and it is
 # told so of a lead that is rejected, not of one that is new.
-_PUT_BACK = _change(
+_PUT_BACK = _locked_update(
     """campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
        AND status = 'rejected' AND NOT opted_out""",
     "status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT",
@@ -165,7 +169,7 @@ _PUT_BACK = _change(
 _UNANSWERED = """campaign_id = :campaign AND status = 'in_doubt' AND doubted_at = 'infinity'
        AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run
                         WHERE run.run_id = {}.run_id AND run.state = 'running')"""
-_DATE_UNANSWERED = _change(
+_DATE_UNANSWERED = _locked_update(
     _UNANSWERED.format("leads"),
     "doubted_at = clock_timestamp()",
     "UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp()"
@@ -218,7 +222,7 @@ SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custo
   FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """)
 # As `new` it would count as never sent, and its opt-out as settled without a word to the vendor.
-_REQUEUE = _change(
+_REQUEUE = _locked_update(
     """campaign_id = ANY(:campaigns) AND status = :status
        AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
        AND NOT opted_out AND NOT EXISTS (
@@ -229,7 +233,7 @@ _REQUEUE = _change(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class ClaimResult:
     """What one claim got: leads to send, now `sending`, and how many had opted out.
 
     `last` is the place in the queue of the last one, 0 where there was none.
@@ -237,25 +241,25 @@ class Claim:
 
     leads: Sequence[Lead]
     cancelled: int
-    last: int
+    last_seq: int
 
     @property
-    def taken(self) -> int:
+    def total(self) -> int:
         """How many rows it moved."""
         return len(self.leads) + self.cancelled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubt:
+class InDoubtLead:
     """A lead in doubt; `settled`: the vendor has had its time to show it."""
 
     lead_id: str
-    doubted_at: datetime
+    in_doubt_since: datetime
     settled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubter:
+class LookupRun:
     """A run that looks leads of a campaign up, which the vendor has `settle_s` seconds to show."""
 
     campaign: str
@@ -263,17 +267,17 @@ class Doubter:
     settle_s: int
 
 
-def any_new(
-    connection: Connection, campaign_id: str, *, while_enabled: bool, after: int = 0
+def has_new_leads(
+    connection: Connection, campaign_id: str, *, require_enabled: bool, after_seq: int = 0
 ) -> bool:
     """Whether the campaign may send leads, and has any behind a place in the queue."""
-    parameters = {"campaign": campaign_id, "while_enabled": while_enabled, "after": after}
+    parameters = {"campaign": campaign_id, "while_enabled": require_enabled, "after": after_seq}
     return bool(connection.scalar(_ANY_NEW, parameters))
 
 
-def count_held_back(connection: Connection, campaign_id: str, *, while_enabled: bool) -> int:
+def count_held_back(connection: Connection, campaign_id: str, *, require_enabled: bool) -> int:
     """Count the new leads of a campaign that may not send them; 0 where it may."""
-    parameters = {"campaign": campaign_id, "while_enabled": while_enabled}
+    parameters = {"campaign": campaign_id, "while_enabled": require_enabled}
     count: int = connection.execute(_COUNT_HELD_BACK, parameters).scalar_one()
     return count
 
@@ -284,16 +288,16 @@ def count_new(connection: Connection, campaign_id: str) -> int:
     return count
 
 
-def claim(
+def claim_leads(
     connection: Connection,
     *,
     campaign_id: str,
     run_id: int,
     claim_no: int,
-    most: int,
-    while_enabled: bool = False,
-    after: int = 0,
-) -> Claim:
+    limit: int,
+    require_enabled: bool = False,
+    after_seq: int = 0,
+) -> ClaimResult:
     """Take up to `most` new leads, oldest first: from the commit on they may be on their way.
 
     Those that opted out become `cancelled` in the same statement. Gets nothing for a run that is
@@ -315,29 +319,33 @@ def claim(
         "campaign": campaign_id,
         "run": run_id,
         "claim": claim_no,
-        "most": most,
-        "while_enabled": while_enabled,
-        "after": after,
+        "most": limit,
+        "while_enabled": require_enabled,
+        "after": after_seq,
     }
     rows = connection.execute(_CLAIM, parameters).all()
     taken = [Lead(*lead) for status, _, *lead in rows if status == "sending"]
-    return Claim(leads=taken, cancelled=len(rows) - len(taken), last=rows[-1].seq if rows else 0)
+    return ClaimResult(
+        leads=taken, cancelled=len(rows) - len(taken), last_seq=rows[-1].seq if rows else 0
+    )
 
 
-def claim_again(
-    connection: Connection, batch: "Batch", *, while_enabled: bool = False
+def reclaim_leads(
+    connection: Connection, batch: "ClaimRef", *, require_enabled: bool = False
 ) -> tuple[list[str], int]:
     """Return which leads of ours may still be sent, and how many have opted out since.
 
     Where the campaign may not create any more, they are `new` again and none may be sent.
     """
-    rows = connection.execute(_CLAIM_AGAIN, {**batch.key(), "while_enabled": while_enabled}).all()
+    rows = connection.execute(
+        _CLAIM_AGAIN, {**batch.to_parameters(), "while_enabled": require_enabled}
+    ).all()
     wanted = [row.lead_id for row in rows if row.status == "sending"]
     return wanted, sum(row.status == "cancelled" for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class ClaimRef:
     """Leads of one campaign under one claim of one run."""
 
     campaign_id: str
@@ -345,7 +353,7 @@ class Batch:
     claim_no: int
     lead_ids: Sequence[str]
 
-    def key(self) -> dict[str, Any]:
+    def to_parameters(self) -> dict[str, Any]:
         """The parameters that name them in a statement."""
         return {
             "campaign": self.campaign_id,
@@ -355,14 +363,14 @@ class Batch:
         }
 
 
-def record_created(connection: Connection, batch: Batch) -> int:
+def record_created(connection: Connection, batch: ClaimRef) -> int:
     """The vendor has them. Returns how many were changed."""
-    return connection.execute(_CREATED, batch.key()).rowcount
+    return connection.execute(_CREATED, batch.to_parameters()).rowcount
 
 
-def release(connection: Connection, batch: Batch) -> int:
+def release_leads(connection: Connection, batch: ClaimRef) -> int:
     """They were certainly not carried out: `new` again."""
-    return connection.execute(_RELEASED, batch.key()).rowcount
+    return connection.execute(_RELEASED, batch.to_parameters()).rowcount
 
 
 def release_claim(connection: Connection, *, campaign_id: str, run_id: int, claim_no: int) -> int:
@@ -372,22 +380,22 @@ def release_claim(connection: Connection, *, campaign_id: str, run_id: int, clai
     return connection.execute(_CLAIM_RELEASED, parameters).rowcount
 
 
-def record_doubt(connection: Connection, batch: Batch, reason: str) -> int:
+def mark_in_doubt(connection: Connection, batch: ClaimRef, reason: str) -> int:
     """The vendor may have them."""
-    return connection.execute(_DOUBTED, {**batch.key(), "reason": reason}).rowcount
+    return connection.execute(_DOUBTED, {**batch.to_parameters(), "reason": reason}).rowcount
 
 
-def cancel(connection: Connection, batch: Batch, reason: str) -> int:
+def cancel_leads(connection: Connection, batch: ClaimRef, reason: str) -> int:
     """They must not be sent after all."""
-    return connection.execute(_CANCELLED, {**batch.key(), "reason": reason}).rowcount
+    return connection.execute(_CANCELLED, {**batch.to_parameters(), "reason": reason}).rowcount
 
 
 def record_rejected(
-    connection: Connection, batch: Batch, reasons: Mapping[str, str], *, was_sent: bool
+    connection: Connection, batch: ClaimRef, reasons: Mapping[str, str], *, was_sent: bool
 ) -> int:
     """They will not be sent again as they are; `reasons` by lead id, one for each of the batch."""
     parameters = {
-        **batch.key(),
+        **batch.to_parameters(),
         "ids": list(reasons),
         "reasons": list(reasons.values()),
         "was_sent": was_sent,
@@ -395,7 +403,7 @@ def record_rejected(
     return connection.execute(_REJECTED, parameters).rowcount
 
 
-def put_back(
+def requeue_rejected(
     connection: Connection, *, campaign_id: str, run_id: int, lead_ids: Sequence[str]
 ) -> int:
     """`new` again, behind all others, as far as this run has rejected them. Returns how many."""
@@ -403,7 +411,9 @@ def put_back(
     return connection.execute(_PUT_BACK, parameters).rowcount
 
 
-def in_doubt(connection: Connection, *, run: Doubter, opted_out: bool, most: int) -> list[Doubt]:
+def list_due_lookups(
+    connection: Connection, *, run: LookupRun, opted_out: bool, limit: int
+) -> list[InDoubtLead]:
     """Leads in doubt that are due to be looked up, those that wait longest first.
 
     Args:
@@ -412,14 +422,14 @@ def in_doubt(connection: Connection, *, run: Doubter, opted_out: bool, most: int
         opted_out: only those whose opt-out waits.
         most: how many at the most.
     """
-    parameters = {**asdict(run), "opted_out": opted_out, "most": most}
+    parameters = {**asdict(run), "opted_out": opted_out, "most": limit}
     return [
-        Doubt(lead_id=row.lead_id, doubted_at=row.doubted_at, settled=row.settled)
+        InDoubtLead(lead_id=row.lead_id, in_doubt_since=row.doubted_at, settled=row.settled)
         for row in connection.execute(_IN_DOUBT, parameters)
     ]
 
 
-def date_unanswered(connection: Connection, campaign_id: str) -> int:
+def start_settle_time(connection: Connection, campaign_id: str) -> int:
     """Let the vendor's time begin for leads whose rows were deleted while they were being sent.
 
     Those of runs that are over: they have given up on the answers. Returns how many leads.
@@ -427,7 +437,7 @@ def date_unanswered(connection: Connection, campaign_id: str) -> int:
     return connection.execute(_DATE_UNANSWERED, {"campaign": campaign_id}).rowcount
 
 
-def looked_up(connection: Connection, campaign_id: str, lead_id: str) -> None:
+def record_lookup(connection: Connection, campaign_id: str, lead_id: str) -> None:
     """Note that a lead is being looked up: if that fails, others are looked up first."""
     connection.execute(_LOOKED_UP, {"campaign": campaign_id, "lead": lead_id})
 
@@ -438,32 +448,34 @@ def count_in_doubt(connection: Connection, campaign_id: str) -> int:
     return count
 
 
-def settle_found(connection: Connection, campaign_id: str, lead_id: str) -> int:
+def confirm_created(connection: Connection, campaign_id: str, lead_id: str) -> int:
     """A lookup showed it: the vendor has it."""
     return connection.execute(_FOUND, {"campaign": campaign_id, "lead": lead_id}).rowcount
 
 
-def settle_absent(connection: Connection, campaign_id: str, doubt: Doubt) -> int:
+def confirm_absent(connection: Connection, campaign_id: str, lead: InDoubtLead) -> int:
     """It is proven not to have been created: `new` again, unless it was doubted anew."""
     return connection.execute(
         _ABSENT,
-        {"campaign": campaign_id, "lead": doubt.lead_id, "doubted_at": doubt.doubted_at},
+        {"campaign": campaign_id, "lead": lead.lead_id, "doubted_at": lead.in_doubt_since},
     ).rowcount
 
 
-def first_sent_at(connection: Connection, campaign_id: str) -> datetime | None:
+def get_first_sent_at(connection: Connection, campaign_id: str) -> datetime | None:
     """When the campaign's first lead was sent."""
     moment: datetime | None = connection.scalar(_FIRST_SENT, {"campaign": campaign_id})
     return moment
 
 
-def people(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> list[Lead]:
+def list_personal_fields(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str]
+) -> list[Lead]:
     """What must not be repeated of these leads: numbers, names and custom fields."""
     rows = connection.execute(_PEOPLE, {"campaign": campaign_id, "ids": list(lead_ids)})
     return [Lead(**row._mapping) for row in rows]
 
 
-def requeue(
+def requeue_leads(
     connection: Connection, *, campaign_ids: Sequence[str], status: str, lead_ids: Sequence[str]
 ) -> int:
     """Make leads of one status `new` again; all of them where no ids are given.

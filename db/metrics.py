@@ -12,16 +12,16 @@ SELECT campaign_id, severity, problem, sum(amount) AS amount FROM leadloop_monit
 _BUDGET = text("SELECT * FROM leadloop_monitor.budget_now")
 
 
-def campaigns(connection: Connection) -> list[dict[str, Any]]:
+def list_campaign_health(connection: Connection) -> list[dict[str, Any]]:
     """A row of `campaign_health` each."""
     return [dict(row._mapping) for row in connection.execute(_HEALTH)]
 
 
-def problems(connection: Connection) -> list[dict[str, Any]]:
+def sum_problems(connection: Connection) -> list[dict[str, Any]]:
     """How much of each problem each campaign has."""
     return [dict(row._mapping) for row in connection.execute(_PROBLEMS)]
 
 
-def budget(connection: Connection) -> dict[str, Any]:
+def get_rate_budget(connection: Connection) -> dict[str, Any]:
     """Slots, how many are taken, and for how long the vendor wants none."""
     return dict(connection.execute(_BUDGET).one()._mapping)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Rows = list[dict[str, Any]]
 
 #: How many runs are listed at most.
-RUNS = 200
+MAX_RUNS = 200
 _LONGEST_S = 30
 
 _THERE = text("""
@@ -96,12 +96,12 @@ SELECT campaign_id, reason, leads, array_to_string(sample_lead_ids, ', ') AS sam
     "runs": f"""
 SELECT state, flow, campaign_id, started_at, duration_s, requests, error, flow_run_id, run_id
   FROM leadloop_monitor.run_history WHERE {_SINCE.format("started_at")}
- ORDER BY run_id DESC LIMIT {RUNS}""",
+ ORDER BY run_id DESC LIMIT {MAX_RUNS}""",
 }
 _STATEMENTS = {name: text(query) for name, query in _PAST.items()}
 
 
-class NotReadable(LeadloopError):
+class ViewsUnavailable(LeadloopError):
     """The database is there, but not what the page reads, or not for this login.
 
     The message says in one line what to do.
@@ -109,7 +109,7 @@ class NotReadable(LeadloopError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class StatusSnapshot:
     """How it stands at one moment.
 
     Args:
@@ -120,10 +120,10 @@ class Standing:
         budget: `slots`, `taken` and `paused_s`.
     """
 
-    at: datetime
+    taken_at: datetime
     campaigns: Rows
     problems: Rows
-    newest: Mapping[str, Any] | None
+    newest_run: Mapping[str, Any] | None
     budget: Mapping[str, Any]
 
     @property
@@ -131,7 +131,7 @@ class Standing:
         """The campaigns that it is about."""
         return [campaign["campaign_id"] for campaign in self.campaigns]
 
-    def of(self, campaign_ids: Sequence[str]) -> Self:
+    def for_campaigns(self, campaign_ids: Sequence[str]) -> Self:
         """The same, of these campaigns alone; none: of all. Runs and budget are everybody's.
 
         Problems may also be of campaigns that nobody has added.
@@ -148,10 +148,10 @@ class Standing:
 
 #: What has been: the rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a
 #: period, and `rejections` of any.
-Past = Mapping[str, Rows]
+History = Mapping[str, Rows]
 
 
-def standing(database: Database) -> Standing:
+def read_status(database: Database) -> StatusSnapshot:
     """How every campaign stands now.
 
     Args:
@@ -161,10 +161,12 @@ def standing(database: Database) -> Standing:
         NotReadable: the views or the role are not there, or not for this login, or too slow.
         DatabaseError: Postgres was not there, or refused.
     """
-    return _read(database, _standing)
+    return _run_as_reader(database, _query_status)
 
 
-def past(database: Database, campaign_ids: Sequence[str], since: datetime | None) -> Past:
+def read_history(
+    database: Database, campaign_ids: Sequence[str], since: datetime | None
+) -> History:
     """What has been.
 
     Args:
@@ -176,63 +178,63 @@ def past(database: Database, campaign_ids: Sequence[str], since: datetime | None
         NotReadable, DatabaseError: as in `standing`.
     """
     chosen = {"ids": list(campaign_ids) or None, "since": since}
-    return _read(
+    return _run_as_reader(
         database,
         lambda connection: {
-            name: _rows(connection.execute(statement, chosen))
+            name: _to_dicts(connection.execute(statement, chosen))
             for name, statement in _STATEMENTS.items()
         },
     )
 
 
-def _standing(connection: Connection) -> Standing:
+def _query_status(connection: Connection) -> StatusSnapshot:
     newest = connection.execute(_NEWEST).one_or_none()
-    return Standing(
-        at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
-        campaigns=_rows(connection.execute(_CAMPAIGNS)),
-        problems=_rows(connection.execute(_PROBLEMS)),
-        newest=None if newest is None else dict(newest._mapping),
+    return StatusSnapshot(
+        taken_at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
+        campaigns=_to_dicts(connection.execute(_CAMPAIGNS)),
+        problems=_to_dicts(connection.execute(_PROBLEMS)),
+        newest_run=None if newest is None else dict(newest._mapping),
         budget=dict(connection.execute(_BUDGET).one()._mapping),
     )
 
 
-def _rows(found: Iterable[Row[Any]]) -> Rows:
+def _to_dicts(found: Iterable[Row[Any]]) -> Rows:
     return [dict(row._mapping) for row in found]
 
 
-def _read(database: Database, work: Callable[[Connection], T]) -> T:
+def _run_as_reader(database: Database, work: Callable[[Connection], T]) -> T:
     """Do it as the reader, of one moment."""
     try:
-        with _as_reader(database) as connection:
+        with _reader_transaction(database) as connection:
             return work(connection)
     except DatabaseError as error:
         if not error.disconnected or error.sqlstate is None:
             raise
     # The pool held a connection of before a restart; it has let go of it now.
-    with _as_reader(database) as connection:
+    with _reader_transaction(database) as connection:
         return work(connection)
 
 
 @contextmanager
-def _as_reader(database: Database) -> Iterator[Connection]:
+def _reader_transaction(database: Database) -> Iterator[Connection]:
     try:
-        with database.begin() as connection:
+        with database.transaction() as connection:
             connection.execute(_ONE_MOMENT)
             connection.execute(_IN_TIME)
             _become_reader(connection)
             yield connection
     except DatabaseError as error:
         if error.sqlstate in _WHAT_TO_DO:
-            raise NotReadable(_WHAT_TO_DO[error.sqlstate]) from None
+            raise ViewsUnavailable(_WHAT_TO_DO[error.sqlstate]) from None
         raise
 
 
 def _become_reader(connection: Connection) -> None:
     there = connection.execute(_THERE).one()
     if not there.views:
-        raise NotReadable("the database has no leadloop schema yet: run `leadloop init`")
+        raise ViewsUnavailable("the database has no leadloop schema yet: run `leadloop init`")
     if not there.reader:
-        raise NotReadable(
+        raise ViewsUnavailable(
             "the role leadloop_reader is missing: somebody who may make roles makes it, and grants"
             " it the views (docs/how-to/watch-the-page.md)"
         )
@@ -241,7 +243,7 @@ def _become_reader(connection: Connection) -> None:
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) not in _FORBIDDEN:
             raise
-        raise NotReadable(
+        raise ViewsUnavailable(
             f"the login {there.login} may not act as leadloop_reader: run `GRANT leadloop_reader TO"
             f' "{there.login}"`, or name another login in LEADLOOP_MONITOR_DATABASE_URL'
         ) from None

@@ -151,7 +151,7 @@ UPDATE leadloop.disable_requests
 """)
 
 
-def request(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+def request_opt_outs(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
     """Opt leads out, as upstream does. Returns how many had not yet."""
     return connection.execute(_REQUEST, {"campaign": campaign_id, "ids": list(lead_ids)}).rowcount
 
@@ -165,8 +165,8 @@ def cancel_unsent(connection: Connection, campaign_id: str) -> int:
     return connection.execute(_CANCEL, {"campaign": campaign_id}).rowcount
 
 
-def next_due(
-    connection: Connection, *, campaign_id: str, status: str, most: int, tried: Sequence[str]
+def pick_due(
+    connection: Connection, *, campaign_id: str, status: str, limit: int, exclude: Sequence[str]
 ) -> list[str]:
     """Ids of the leads to disable next, oldest opt-out first, without those `tried` already.
 
@@ -174,11 +174,11 @@ def next_due(
 
     `status`: those `requested`, or those that have `failed` and are due to be tried again.
     """
-    parameters = {"campaign": campaign_id, "status": status, "most": most, "tried": list(tried)}
+    parameters = {"campaign": campaign_id, "status": status, "most": limit, "tried": list(exclude)}
     return list(connection.scalars(_NEXT, parameters))
 
 
-def confirm(
+def confirm_disabled(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, settle_s: int
 ) -> int:
     """Record that the vendor has confirmed them, but for those whose leads are in doubt.
@@ -189,12 +189,12 @@ def confirm(
     return connection.execute(_CONFIRM, parameters).rowcount
 
 
-def refuse(
+def record_refused(
     connection: Connection,
     *,
     campaign_id: str,
     reasons: Mapping[str, str],
-    most_tries: int,
+    max_attempts: int,
     settle_s: int,
 ) -> int:
     """The vendor refused them. Returns how many are given up, after `most_tries`."""
@@ -204,52 +204,54 @@ def refuse(
             "campaign": campaign_id,
             "ids": list(reasons),
             "reasons": list(reasons.values()),
-            "most_tries": most_tries,
+            "most_tries": max_attempts,
             "settle_s": settle_s,
         },
     )
-    return sum(row.status == "failed" and row.tries == most_tries for row in rows)
+    return sum(row.status == "failed" and row.tries == max_attempts for row in rows)
 
 
-def set_aside(
+def mark_failed(
     connection: Connection,
     *,
     campaign_id: str,
     lead_ids: Sequence[str],
     reason: str,
-    most_tries: int,
+    max_attempts: int,
 ) -> int:
     """Mark opt-outs `failed` on which the vendor fails; each is tried again, at least daily.
 
     Returns how many were not `failed` before, or failed once more.
     """
     parameters = {"campaign": campaign_id, "ids": list(lead_ids), "reason": reason}
-    return connection.execute(_SET_ASIDE, {**parameters, "most_tries": most_tries}).rowcount
+    return connection.execute(_SET_ASIDE, {**parameters, "most_tries": max_attempts}).rowcount
 
 
-def postpone(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+def move_to_back(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
     """Send these after all others from now on. Returns how many."""
     parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
     return connection.execute(_POSTPONE, parameters).rowcount
 
 
-def fail_all(connection: Connection, campaign_id: str, reason: str, *, most_tries: int) -> int:
+def fail_all_due(
+    connection: Connection, campaign_id: str, reason: str, *, max_attempts: int
+) -> int:
     """Mark all opt-outs of a campaign that are due `failed`.
 
     They are tried again in a day; where the vendor is known to have had the campaign, as others
     are: a minute later, then ever more seldom. Returns how many.
     """
-    parameters = {"campaign": campaign_id, "reason": reason, "most_tries": most_tries}
+    parameters = {"campaign": campaign_id, "reason": reason, "most_tries": max_attempts}
     return connection.execute(_FAIL_ALL, parameters).rowcount
 
 
-def confirmed_last(connection: Connection, campaign_id: str) -> str | None:
+def find_last_confirmed(connection: Connection, campaign_id: str) -> str | None:
     """Return the lead whose opt-out the vendor has confirmed last, None where there is none."""
     lead_id: str | None = connection.scalar(_CONFIRMED_LAST, {"campaign": campaign_id})
     return lead_id
 
 
-def still_requested(
+def count_retriable(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, settle_s: int
 ) -> int:
     """How many of these are to be tried again within the same run."""
@@ -258,7 +260,9 @@ def still_requested(
     return count
 
 
-def requeue(connection: Connection, *, campaign_ids: Sequence[str], lead_ids: Sequence[str]) -> int:
+def requeue_failed(
+    connection: Connection, *, campaign_ids: Sequence[str], lead_ids: Sequence[str]
+) -> int:
     """Ask again for opt-outs that failed; all of them where no ids are given."""
     return connection.execute(
         _REQUEUE, {"campaigns": list(campaign_ids), "ids": list(lead_ids) or None}

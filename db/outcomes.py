@@ -7,10 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from db import forgetting
-from db.copying import copy
-from leadloop.core.results import Attempt, Outcome
-from leadloop.core.storable import dumps
+from db import erasure
+from db.bulk_copy import copy_lines
+from leadloop.core.postgres_json import dump_json
+from leadloop.core.results import Outcome, OutreachAttempt
 
 # Made once a connection and emptied by each commit: no catalogue churn, no cleaning up.
 _STAGES = text("""
@@ -157,7 +157,7 @@ ON CONFLICT DO NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merged:
+class MergeCounts:
     """What storing outcomes changed, in leads."""
 
     inserted: int
@@ -165,38 +165,38 @@ class Merged:
     unchanged: int
 
 
-def merge(
+def merge_outcomes(
     connection: Connection,
     campaign_id: str,
     *,
     outcomes: Iterable[str],
     attempts: Iterable[str],
-) -> Merged:
+) -> MergeCounts:
     """Store outcomes and attempts, lines for COPY; rows are touched only where something changed.
 
     A lead in doubt whose outcome has come is `created`.
     """
-    forgetting.hold_off(connection, campaign_id)
+    erasure.hold_off_erasure(connection, campaign_id)
     connection.execute(_STAGES)
-    copy(connection, "stage_outcomes", Outcome._fields, outcomes)
-    copy(connection, "stage_attempts", Attempt._fields, attempts)
+    copy_lines(connection, "stage_outcomes", Outcome._fields, outcomes)
+    copy_lines(connection, "stage_attempts", OutreachAttempt._fields, attempts)
     row = connection.execute(_STORE_OUTCOMES, {"campaign": campaign_id}).one()
     all_newest = row.staged == row.inserted + row.updated
     connection.execute(_STORE_REST, {"campaign": campaign_id, "all_newest": all_newest})
-    return Merged(
+    return MergeCounts(
         inserted=row.inserted,
         updated=row.updated,
         unchanged=row.leads - row.inserted - row.updated,
     )
 
 
-def awaited_since(connection: Connection, campaign_id: str) -> datetime | None:
+def get_waiting_since(connection: Connection, campaign_id: str) -> datetime | None:
     """When the first lead was sent, where no outcome has ever come; None where one has."""
     moment: datetime | None = connection.scalar(_AWAITED_SINCE, {"campaign": campaign_id})
     return moment
 
 
-def keep_unreadable(
+def store_unreadable(
     connection: Connection, campaign_id: str, results: Sequence[tuple[str, object]]
 ) -> None:
     """Keep results that could not be read, each with the reason; the same one only once.
@@ -204,9 +204,9 @@ def keep_unreadable(
     Those of the forgotten are not kept: nothing is in them but what is personal.
     """
     if results:
-        forgetting.hold_off(connection, campaign_id)
+        erasure.hold_off_erasure(connection, campaign_id)
     for reason, result in results:
-        raw = dumps(result)
+        raw = dump_json(result)
         digest = hashlib.sha256(raw.encode()).hexdigest()
         connection.execute(
             _KEEP_UNREADABLE,

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
-from leadloop.core.storable import dumps
+from leadloop.core.postgres_json import dump_json
 
 _OPEN = text("""
 INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id)
@@ -58,7 +58,7 @@ UPDATE leadloop.leads AS lead
 """)
 
 
-class Lifeline:
+class RunLocks:
     """One connection whose locks tell other processes that this one's runs are alive.
 
     The server drops the locks the moment the connection ends, however the process died. Behind a
@@ -68,7 +68,7 @@ class Lifeline:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def open(self, *, flow: str, campaign_id: str, flow_run_id: str | None) -> int:
+    def open_run(self, *, flow: str, campaign_id: str, flow_run_id: str | None) -> int:
         """Write a run's row and take its lock, in one transaction: no one sees it without.
 
         Returns:
@@ -83,7 +83,7 @@ class Lifeline:
         return run_id
 
 
-def close(
+def close_run(
     connection: Connection,
     *,
     run_id: int,
@@ -93,11 +93,11 @@ def close(
 ) -> None:
     """Write how a run ended; a run that was declared dead stays so."""
     connection.execute(
-        _CLOSE, {"run": run_id, "state": state, "counts": dumps(counts), "error": error}
+        _CLOSE, {"run": run_id, "state": state, "counts": dump_json(counts), "error": error}
     )
 
 
-def doubt_unanswered(connection: Connection, run_id: int) -> int:
+def mark_unanswered_in_doubt(connection: Connection, run_id: int) -> int:
     """Put in doubt what a run that ends has sent and heard nothing of. Returns how many leads."""
     return connection.execute(_DOUBT_THEIRS, {"run": run_id}).rowcount
 
@@ -107,17 +107,17 @@ def is_running(connection: Connection, run_id: int) -> bool:
     return bool(connection.scalar(_STATE, {"run": run_id}) == "running")
 
 
-def dead(connection: Connection, *, run_id: int | None) -> list[int]:
+def list_dead_runs(connection: Connection, *, run_id: int | None) -> list[int]:
     """Every run, other than this one, whose process is gone and that nobody has buried."""
     return list(connection.scalars(_DEAD, {"run": run_id}))
 
 
-def alive(connection: Connection, flow_run_ids: Sequence[str]) -> set[str]:
+def find_live_flow_runs(connection: Connection, flow_run_ids: Sequence[str]) -> set[str]:
     """Which of these flow runs, by Prefect's ids, are at work in a process that lives."""
     return set(connection.scalars(_ALIVE, {"flow_runs": list(flow_run_ids)}))
 
 
-def bury(connection: Connection, run_id: int) -> int | None:
+def recover_run(connection: Connection, run_id: int) -> int | None:
     """Declare a run dead; what it may have sent becomes in doubt.
 
     In a transaction of its own: where somebody holds on to one of its leads, that fails after a
@@ -129,10 +129,12 @@ def bury(connection: Connection, run_id: int) -> int | None:
     connection.execute(_HURRY)
     if not connection.execute(_BURY, {"run": run_id}).rowcount:
         return None
-    return doubt_unanswered(connection, run_id)
+    return mark_unanswered_in_doubt(connection, run_id)
 
 
-def bury_dead(database: Database, tell: Callable[..., None], *, run_id: int | None = None) -> None:
+def recover_dead_runs(
+    database: Database, warn: Callable[..., None], *, run_id: int | None = None
+) -> None:
     """Bury every dead run: what they had sent becomes in doubt.
 
     Each in its own transaction: one that cannot be buried now stops neither us nor the rest.
@@ -145,16 +147,16 @@ def bury_dead(database: Database, tell: Callable[..., None], *, run_id: int | No
     Raises:
         DatabaseError: trouble that does not pass by itself.
     """
-    with database.begin() as connection:
-        found = dead(connection, run_id=run_id)
+    with database.transaction() as connection:
+        found = list_dead_runs(connection, run_id=run_id)
     for each in found:
         try:
-            with database.begin() as connection:
-                doubted = bury(connection, each)
+            with database.transaction() as connection:
+                doubted = recover_run(connection, each)
         except DatabaseError as error:
-            if not error.passes:
+            if not error.is_transient:
                 raise
-            tell("dead run %d found; the next run tries again to settle its leads: %s", each, error)
+            warn("dead run %d found; the next run tries again to settle its leads: %s", each, error)
         else:
             if doubted is not None:
-                tell("dead run %d found; %d leads that it had sent are in doubt", each, doubted)
+                warn("dead run %d found; %d leads that it had sent are in doubt", each, doubted)

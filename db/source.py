@@ -15,14 +15,14 @@ import psycopg2.extensions
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
-from leadloop.core.campaigns import Campaign
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
-from leadloop.core.sources import (
-    LONGEST_ID,
-    SourceTrouble,
-    not_found,
-    not_readable,
-    require_fit,
+from leadloop.core.source_requirements import (
+    MAX_LEAD_ID_LENGTH,
+    SourceError,
+    check_columns,
+    source_not_found,
+    source_not_readable,
 )
 
 # The name is a value here, never a part of the statement; what comes back is quoted by Postgres.
@@ -75,14 +75,14 @@ _NO_NAME = ("42602", "42601", "0A000")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceTable:
     """A source that can be read; `relation` is its name as SQL, quoted by Postgres."""
 
     relation: str
     columns: Mapping[str, str]
 
 
-def find(reader: Database, campaign: Campaign, name: str) -> Source:
+def inspect_source(reader: Database, campaign: Campaign, name: str) -> SourceTable:
     """The table or view of that name, seen to be fit for the campaign, and readable by this login.
 
     Args:
@@ -91,24 +91,26 @@ def find(reader: Database, campaign: Campaign, name: str) -> Source:
         name: with its schema: no search path completes it.
 
     Raises:
-        SourceTrouble: it is not.
+        SourceError: it is not.
         DatabaseError: Postgres was not there.
     """
     try:
-        with reader.begin() as connection:
+        with reader.transaction() as connection:
             row = connection.execute(_FIND, {"source": name}).one_or_none()
     except DatabaseError as error:
         if error.sqlstate == _NO_RIGHT:
-            raise not_readable(name) from None
+            raise source_not_readable(name) from None
         if error.sqlstate in _NO_NAME:
-            raise not_found(name) from None
+            raise source_not_found(name) from None
         raise
     if row is None or not row.may_be:
-        raise not_found(name)
+        raise source_not_found(name)
     if not row.readable:
-        raise not_readable(name)
-    found = Source(relation=row.relation, columns=dict(zip(row.names, row.types, strict=False)))
-    require_fit(name, found.columns, campaign.required_fields)
+        raise source_not_readable(name)
+    found = SourceTable(
+        relation=row.relation, columns=dict(zip(row.names, row.types, strict=False))
+    )
+    check_columns(name, found.columns, campaign.required_fields)
     return found
 
 
@@ -120,36 +122,38 @@ def require_same_database(reader: Database, database: Database) -> None:
     """
     identities = []
     for each in (reader, database):
-        with each.begin() as connection:
+        with each.transaction() as connection:
             identities.append(connection.execute(_IDENTITY).one())
     if identities[0] != identities[1]:
         raise UsageError(
-            f"LEADLOOP_SOURCE_URL names another database ({reader.place}) than"
-            f" LEADLOOP_DATABASE_URL ({database.place}): it is for another login of the same one"
+            f"LEADLOOP_SOURCE_URL names another database ({reader.display_name}) than"
+            f" LEADLOOP_DATABASE_URL ({database.display_name}): it is for another login of the same one"
         )
 
 
-def roles_that_reach_ours(reader: Database) -> list[str]:
+def list_roles_with_access(reader: Database) -> list[str]:
     """Return the roles by which the login that reads sources can read what is leadloop's.
 
     The login itself and each role that it may change to: superusers, those that may use the schema
     `leadloop`, and those that may read all data or run programs on the server.
     """
-    with reader.begin() as connection:
+    with reader.transaction() as connection:
         return connection.scalar(_REACHES_OURS) or []
 
 
-def probe(reader: Database, campaign: Campaign, found: Source) -> None:
+def check_readable(reader: Database, campaign: Campaign, table: SourceTable) -> None:
     """See that Postgres would carry out a reading; it is asked for no row.
 
     Raises:
-        SourceTrouble: it would not, as where a view reads what its owner may not.
+        SourceError: it would not, as where a view reads what its owner may not.
     """
-    with troubles(campaign), _reading(reader, campaign) as connection:
-        connection.execute(text(f"SELECT FROM {_no_parameters(found.relation)} LIMIT 0"))
+    with translate_errors(campaign), _reader_transaction(reader, campaign) as connection:
+        connection.execute(text(f"SELECT FROM {_escape_colons(table.relation)} LIMIT 0"))
 
 
-def copy_rows(reader: Database, connection: Connection, campaign: Campaign, found: Source) -> None:
+def stage_source_rows(
+    reader: Database, connection: Connection, campaign: Campaign, table: SourceTable
+) -> None:
     """Copy a source's rows to the temporary table `source_rows` of a connection of ours.
 
     Args:
@@ -159,21 +163,30 @@ def copy_rows(reader: Database, connection: Connection, campaign: Campaign, foun
         found: what `find` has found.
 
     Raises:
-        SourceTrouble: it could not be read.
+        SourceError: it could not be read.
     """
     with connection.begin():
         connection.execute(_STAGE)
-    with troubles(campaign), _reading(reader, campaign) as source, connection.begin():
-        _pipe(source, f"COPY ({_rows(found)}) TO STDOUT (ENCODING 'UTF8')", connection, _INTO_STAGE)
+    with (
+        translate_errors(campaign),
+        _reader_transaction(reader, campaign) as source,
+        connection.begin(),
+    ):
+        _pipe_rows(
+            source,
+            f"COPY ({_select_rows(table)}) TO STDOUT (ENCODING 'UTF8')",
+            connection,
+            _INTO_STAGE,
+        )
     with connection.begin():
         connection.execute(text("ANALYZE pg_temp.source_rows"))
 
 
 @contextmanager
-def _reading(reader: Database, campaign: Campaign) -> Iterator[Connection]:
+def _reader_transaction(reader: Database, campaign: Campaign) -> Iterator[Connection]:
     """Yield a read-only transaction of a connection that is closed with all that was done in it."""
-    with reader.apart() as connection:
-        be_patient(connection, campaign.source_timeout_s)
+    with reader.dedicated() as connection:
+        set_read_limits(connection, campaign.source_timeout_s)
         with connection.begin() as transaction:
             connection.execute(_READ_ONLY)
             connection.execute(_PATH_OF_ROLE)
@@ -188,7 +201,7 @@ FROM STDIN (ENCODING 'UTF8')
 """
 
 
-def _pipe(source: Connection, copy_out: str, target: Connection, copy_in: str) -> None:
+def _pipe_rows(source: Connection, copy_out: str, target: Connection, copy_in: str) -> None:
     """Send what one connection copies out to another one that copies it in; no row stays here."""
     incoming, outgoing = os.pipe()
 
@@ -210,7 +223,7 @@ def _pipe(source: Connection, copy_out: str, target: Connection, copy_in: str) -
             raise
 
 
-def be_patient(connection: Connection, timeout_s: int) -> None:
+def set_read_limits(connection: Connection, timeout_s: int) -> None:
     """Let no statement of this connection take longer; times without a zone are UTC on it.
 
     Else a custom field with a time in it would look changed to a session in another zone.
@@ -220,23 +233,23 @@ def be_patient(connection: Connection, timeout_s: int) -> None:
 
 
 @contextmanager
-def troubles(campaign: Campaign) -> Iterator[None]:
+def translate_errors(campaign: Campaign) -> Iterator[None]:
     """Say in one line what is wrong with a source that is read in the block.
 
     Raises:
-        SourceTrouble: it could not be read.
+        SourceError: it could not be read.
     """
     try:
         yield
     except DatabaseError as error:
         if error.disconnected or campaign.source is None:
             raise
-        raise SourceTrouble(
-            f"its source {campaign.source!r} {_why(error, campaign.source_timeout_s)}"
+        raise SourceError(
+            f"its source {campaign.source!r} {_describe_error(error, campaign.source_timeout_s)}"
         ) from None
 
 
-def _why(error: DatabaseError, timeout_s: int) -> str:
+def _describe_error(error: DatabaseError, timeout_s: int) -> str:
     said = {
         _TOO_LONG: f"was not read within {timeout_s} s: it is slow, or locked; make it quicker, or"
         " LEADLOOP_SOURCE_TIMEOUT longer",
@@ -251,7 +264,7 @@ def _why(error: DatabaseError, timeout_s: int) -> str:
 # The comparison
 
 #: A lead that follows its row in the source: certainly never sent, by nobody's word kept back.
-FOLLOWS = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS NULL
+FOLLOWS_SOURCE = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS NULL
         AND lead.status IN ('new', 'rejected')"""
 
 _FIELDS = ("phone_number", "contact_name", "state_code")
@@ -271,7 +284,7 @@ SELECT lead_id, phone_number, contact_name, state_code, ebr_datetime, place,
                      OFFSET 0) AS own"""
 
 
-def _row(of: str) -> str:
+def _row_of(of: str) -> str:
     return f"({', '.join(f'{of}.{column}' for column in _COLUMNS)})"
 
 
@@ -285,12 +298,12 @@ def _either(column: str) -> str:
 #: Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`: `new`; `changed`
 #: and `gone`, of leads that follow it; `kept`, of leads that are to be sent as they are; `unnamed`
 #: and `twin`, of rows that cannot be taken; null of what does not matter.
-COMPARED = f"""
+DIFF_QUERY = f"""
 SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
        coalesce(lead.opted_out, false) AS opted_out,
        {", ".join(_either(column) for column in _COLUMNS)}
   FROM (SELECT *, CASE WHEN nth = 1 AND named THEN lead_id END AS key
-          FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {LONGEST_ID} AS named,
+          FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {MAX_LEAD_ID_LENGTH} AS named,
                        row_number() OVER (PARTITION BY lead_id COLLATE "C"
                                           ORDER BY {", ".join(_COLUMNS)}) AS nth
                   FROM ({_STAGED}) AS staged) AS numbered) AS given
@@ -300,37 +313,37 @@ SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
        WHEN lead.lead_id IS NULL AND given.key IS NULL
             THEN CASE WHEN given.named THEN 'twin' ELSE 'unnamed' END
        WHEN lead.lead_id IS NULL THEN 'new'
-       WHEN NOT ({FOLLOWS}) THEN CASE WHEN lead.status = 'new' THEN 'kept' END
+       WHEN NOT ({FOLLOWS_SOURCE}) THEN CASE WHEN lead.status = 'new' THEN 'kept' END
        WHEN given.key IS NULL THEN 'gone'
-       WHEN {_row("lead")} IS DISTINCT FROM {_row("given")} THEN 'changed'
+       WHEN {_row_of("lead")} IS DISTINCT FROM {_row_of("given")} THEN 'changed'
        WHEN lead.status = 'new' THEN 'kept' END AS kind) AS kind
 """
 
 
-def _rows(source: Source) -> str:
+def _select_rows(source: SourceTable) -> str:
     """Return SQL of a source's rows, in its own order.
 
     Every name is qualified, for this runs by the search path of the role. `own.*` is the whole row
     even where a column has the name of the table.
     """
-    texts = [_text(name, source.columns) for name in ("lead_id", *_FIELDS)]
+    texts = [_text_column(name, source.columns) for name in ("lead_id", *_FIELDS)]
     return (
-        f"SELECT {', '.join(texts)}, {_time(source.columns)},"
+        f"SELECT {', '.join(texts)}, {_time_column(source.columns)},"
         " CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)"
         f" FROM {source.relation} AS own"
     )
 
 
-def _text(name: str, columns: Mapping[str, str]) -> str:
+def _text_column(name: str, columns: Mapping[str, str]) -> str:
     return f"CAST({f'own.{name}' if name in columns else 'NULL'} AS pg_catalog.text)"
 
 
-def _time(columns: Mapping[str, str]) -> str:
+def _time_column(columns: Mapping[str, str]) -> str:
     """Times without a zone are read in the session's, which is UTC."""
     value = "own.ebr_datetime" if "ebr_datetime" in columns else "NULL"
     return f"CAST({value} AS pg_catalog.timestamptz)"
 
 
-def _no_parameters(relation: str) -> str:
+def _escape_colons(relation: str) -> str:
     """A name for SQLAlchemy, which would take `:x` in it for a parameter."""
     return relation.replace(":", r"\:")

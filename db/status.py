@@ -42,33 +42,33 @@ SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
 """)
 
 
-def open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+def count_open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
     """How many opt-outs are `requested`, and how many have `failed`."""
     return dict(connection.execute(_OPEN_OPT_OUTS, {"ids": list(ids)}).one()._mapping)
 
 
-def campaigns(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+def list_campaign_health(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """A row a campaign; all of them where no ids are given. Times in UTC, lags in seconds."""
     rows = connection.execute(_CAMPAIGNS, {"ids": list(ids) or None})
     return [dict(row._mapping) for row in rows]
 
 
-def problems(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+def list_problems(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """What is wrong, the worst first: `severity`, `problem`, `said`, `command` and more."""
     rows = connection.execute(_PROBLEMS, {"ids": list(ids) or None})
     return [dict(row._mapping) for row in rows]
 
 
-def rejections(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+def count_rejections(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Reasons, how many leads each has, and the ids of three of them."""
     return [dict(row._mapping) for row in connection.execute(_REJECTIONS, {"ids": list(ids)})]
 
 
-def outcomes(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+def count_outcomes(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Outcomes by name, with their cost."""
     return [dict(row._mapping) for row in connection.execute(_OUTCOMES, {"ids": list(ids)})]
 
 
-def attempts(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+def count_attempts(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Attempts by channel."""
     return [dict(row._mapping) for row in connection.execute(_ATTEMPTS, {"ids": list(ids)})]

@@ -50,7 +50,7 @@ UPDATE leadloop.leads AS lead SET number_noted = true FROM noted
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptedOut:
+class OptedOutNumber:
     """A lead that opted out, and a number of it that is yet to be noted; `region` reads it."""
 
     campaign_id: str
@@ -63,43 +63,45 @@ class OptedOut:
         return f"OptedOut({self.campaign_id!r}, {self.lead_id!r})"
 
 
-def key(connection: Connection) -> bytes:
+def get_hash_key(connection: Connection) -> bytes:
     """The secret under which numbers are hashed."""
     return bytes(connection.execute(_KEY).scalar_one())
 
 
-def look(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], bool]:
+def find_suppressed(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], bool]:
     """Which of these numbers have opted out, and whether there are opt-outs yet to be noted."""
     row = connection.execute(_LOOK, {"keys": list(keys)}).one()
     return {bytes(number_key) for number_key in row.suppressed}, row.some_to_note
 
 
-def to_note(connection: Connection, *, region: str, most: int) -> list[OptedOut]:
+def list_unindexed(connection: Connection, *, region: str, limit: int) -> list[OptedOutNumber]:
     """Leads that opted out and whose numbers are yet to be noted; `region` is the default."""
-    rows = connection.execute(_TO_NOTE, {"region": region, "most": most})
-    return [OptedOut(**row._mapping) for row in rows]
+    rows = connection.execute(_TO_NOTE, {"region": region, "most": limit})
+    return [OptedOutNumber(**row._mapping) for row in rows]
 
 
-def numbers(
+def list_known_numbers(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, region: str
-) -> list[OptedOut]:
+) -> list[OptedOutNumber]:
     """All numbers that are known of leads that are about to opt out; `region` is their campaign's.
 
     A lead has none, or one, or several: what the vendor tells may differ from what it was given.
     """
     parameters = {"campaign": campaign_id, "ids": list(lead_ids), "region": region}
     rows = connection.execute(_NUMBERS, parameters)
-    return [OptedOut(**row._mapping) for row in rows]
+    return [OptedOutNumber(**row._mapping) for row in rows]
 
 
-def all_to_note(connection: Connection, *, region: str) -> Iterator[OptedOut]:
+def iter_unindexed(connection: Connection, *, region: str) -> Iterator[OptedOutNumber]:
     """All of them, one after the other."""
     values = {"region": region, "most": None}
     for row in connection.execute(_TO_NOTE, values, execution_options={"yield_per": 1000}):
-        yield OptedOut(**row._mapping)
+        yield OptedOutNumber(**row._mapping)
 
 
-def note(connection: Connection, keys: Sequence[tuple[OptedOut, bytes | None]]) -> None:
+def index_numbers(
+    connection: Connection, keys: Sequence[tuple[OptedOutNumber, bytes | None]]
+) -> None:
     """Suppress the numbers of leads, each under its key; None where it is none to call."""
     parameters: dict[str, Any] = {
         "campaigns": [lead.campaign_id for lead, _ in keys],

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.windows import Proof, Window, merged
+from leadloop.core.windows import Window, WindowProof, merge_windows
 
 #: The one stream that is read incrementally.
 OUTCOMES = "outcomes"
@@ -63,19 +63,19 @@ RESUMABLE_DAYS = 7
 _NOW = text("SELECT clock_timestamp()")
 
 
-def read(connection: Connection, campaign_id: str) -> datetime | None:
+def get_watermark(connection: Connection, campaign_id: str) -> datetime | None:
     """Up to where everything is stored; None before the first poll."""
     parameters = {"campaign": campaign_id, "stream": OUTCOMES}
     moment: datetime | None = connection.scalar(_READ, parameters)
     return moment
 
 
-def start(connection: Connection, campaign_id: str, at: datetime) -> None:
+def start_watermark(connection: Connection, campaign_id: str, at: datetime) -> None:
     """Set the first watermark; does nothing where there is one."""
     connection.execute(_START, {"campaign": campaign_id, "stream": OUTCOMES, "at": at})
 
 
-def advance(
+def advance_watermark(
     connection: Connection, campaign_id: str, *, after: datetime, through: datetime
 ) -> bool:
     """Move the watermark over a stretch that is proven stored, if it adjoins. Never back.
@@ -91,7 +91,7 @@ def advance(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Polled:
+class WindowRecord:
     """A row of `leadloop.poll_windows`.
 
     `claimed` is the API's count, `stored` the distinct results read, `proof` what that proves, and
@@ -100,20 +100,22 @@ class Polled:
 
     run_id: int
     window: Window
-    proof: Proof
-    claimed: int
-    stored: int
+    proof: WindowProof
+    reported_count: int
+    stored_count: int
     pages: int
     backfill: Window | None
 
 
-def record_windows(connection: Connection, campaign_id: str, polled: Iterable[Polled]) -> None:
+def record_windows(
+    connection: Connection, campaign_id: str, polled: Iterable[WindowRecord]
+) -> None:
     """Write down that windows were read, and what came of it."""
     for window in polled:
         _record_window(connection, campaign_id, window)
 
 
-def _record_window(connection: Connection, campaign_id: str, polled: Polled) -> None:
+def _record_window(connection: Connection, campaign_id: str, polled: WindowRecord) -> None:
     proven, backfill = polled.proof.proven, polled.backfill
     connection.execute(
         _WINDOW,
@@ -123,8 +125,8 @@ def _record_window(connection: Connection, campaign_id: str, polled: Polled) -> 
             "after": polled.window.after,
             "before": polled.window.before,
             "status": polled.proof.status,
-            "claimed": polled.claimed,
-            "stored": polled.stored,
+            "claimed": polled.reported_count,
+            "stored": polled.stored_count,
             "pages": polled.pages,
             "through": proven.before if proven else None,
             "range_after": backfill.after if backfill else None,
@@ -133,13 +135,15 @@ def _record_window(connection: Connection, campaign_id: str, polled: Polled) -> 
     )
 
 
-def owed(connection: Connection, campaign_id: str) -> list[Window]:
+def list_incomplete_windows(connection: Connection, campaign_id: str) -> list[Window]:
     """Windows that were left incomplete and that no later reading has made good."""
     connection.execute(_MAKE_GOOD, {"campaign": campaign_id})
-    return _windows(connection.execute(_OWED, {"campaign": campaign_id}))
+    return _to_windows(connection.execute(_OWED, {"campaign": campaign_id}))
 
 
-def closed_before(connection: Connection, campaign_id: str, backfill: Window) -> list[Window]:
+def list_resumable_windows(
+    connection: Connection, campaign_id: str, backfill: Window
+) -> list[Window]:
     """What a backfill of this very range has closed already, if it was not completed."""
     parameters = {
         "campaign": campaign_id,
@@ -147,14 +151,14 @@ def closed_before(connection: Connection, campaign_id: str, backfill: Window) ->
         "before": backfill.before,
         "days": RESUMABLE_DAYS,
     }
-    return _windows(connection.execute(_CLOSED_BEFORE, parameters))
+    return _to_windows(connection.execute(_CLOSED_BEFORE, parameters))
 
 
-def _windows(rows: Iterable[Any]) -> list[Window]:
-    return merged(Window(after=row.window_after, before=row.window_before) for row in rows)
+def _to_windows(rows: Iterable[Any]) -> list[Window]:
+    return merge_windows(Window(after=row.window_after, before=row.window_before) for row in rows)
 
 
-def now(connection: Connection) -> datetime:
+def get_database_time(connection: Connection) -> datetime:
     """The database's clock."""
     moment: datetime = connection.execute(_NOW).scalar_one()
     return moment

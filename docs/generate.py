@@ -13,19 +13,26 @@ import typer
 from sqlalchemy import text
 
 from db.database import Connection, Database
-from db.schema import migrate
-from flows.audit import COUNTS as AUDIT
-from flows.disable import COUNTS as DISABLE
-from flows.poll import COUNTS as POLL
-from flows.push import COUNTS as PUSH
+from db.schema import migrate_schema
 from leadloop.cli.app import app
-from leadloop.core.audit import DIFFERENCES, REMARKS
-from leadloop.core.campaigns import CampaignRules
-from leadloop.core.plans import COUNTS as PLAN
-from leadloop.core.verdicts import UNREADABLE, Answer, Call, Failure, Verdict, judge
+from leadloop.core.audit_differences import DIFFERENCES, REMARKS
+from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.push_preview import PREVIEW_COUNTS as PLAN
+from leadloop.core.verdicts import (
+    UNREADABLE,
+    ApiCall,
+    ApiResponse,
+    TransportFailure,
+    Verdict,
+    classify_response,
+)
 from leadloop.local.postgres import run_postgres
 from leadloop.local.postgres_data import remove_temporary
 from leadloop.settings import Settings
+from tasks.audit import AUDIT
+from tasks.disable import DISABLE
+from tasks.poll import POLL
+from tasks.push import PUSH
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -50,8 +57,8 @@ def pages(database_url: str) -> dict[str, str]:
     Raises:
         LookupError: something that users meet lacks a description; the message names it.
     """
-    with Database(database_url, connections=1) as database, database.begin() as connection:
-        migrate(connection)
+    with Database(database_url, pool_size=1) as database, database.transaction() as connection:
+        migrate_schema(connection)
         return {
             "settings.md": settings_page(),
             "command-line.md": command_line_page(),
@@ -341,32 +348,34 @@ _STATUSES = (
     *(400, 401, 403, 404, 405, 408, 409, 413, 422, 425, 429),
     *(500, 502, 503, 504),
 )
-_ANSWERS: Mapping[str, Answer] = {
-    "no connection: not a byte was sent": Answer(failure=Failure.NOT_SENT),
-    "no answer: timeout, reset or cut after sending": Answer(failure=Failure.NO_ANSWER),
-    **{str(status): Answer(status=status) for status in _STATUSES},
-    "2xx, body cut or not JSON": Answer(status=200, body=UNREADABLE),
-    "400, 409 or 422, body cut or not JSON": Answer(status=400, body=UNREADABLE),
-    "404, body cut or not JSON": Answer(status=404, body=UNREADABLE),
-    "429 with `Retry-After`": Answer(status=429, retry_after_s=10.0),
-    "503 with `Retry-After`": Answer(status=503, retry_after_s=10.0),
+_ANSWERS: Mapping[str, ApiResponse] = {
+    "no connection: not a byte was sent": ApiResponse(failure=TransportFailure.NOT_SENT),
+    "no answer: timeout, reset or cut after sending": ApiResponse(
+        failure=TransportFailure.NO_RESPONSE
+    ),
+    **{str(status): ApiResponse(status=status) for status in _STATUSES},
+    "2xx, body cut or not JSON": ApiResponse(status=200, body=UNREADABLE),
+    "400, 409 or 422, body cut or not JSON": ApiResponse(status=400, body=UNREADABLE),
+    "404, body cut or not JSON": ApiResponse(status=404, body=UNREADABLE),
+    "429 with `Retry-After`": ApiResponse(status=429, retry_after_s=10.0),
+    "503 with `Retry-After`": ApiResponse(status=503, retry_after_s=10.0),
 }
 _MEANINGS = {
     Verdict.ACCEPTED: "The vendor carried it out; leads that the body names beside trouble are"
     " rejected. Where it speaks of trouble and does not say whose, counts fewer than were sent, or"
     " names some and not all, the others are in doubt (`create`) or not confirmed (`disable`).",
-    Verdict.REFUSED: "The vendor takes none of it as it stands. Leads that it names are rejected;"
+    Verdict.REJECTED: "The vendor takes none of it as it stands. Leads that it names are rejected;"
     " where it names none, the batch is halved until the culprits stand alone.",
     Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the size that is taken"
     " remembered (unless it was one lead that was too large).",
-    Verdict.RESEND: "Not carried out, or harmless to repeat: sent again after a pause.",
-    Verdict.PAUSE: "Not carried out. The whole business sends nothing for as long as the vendor"
+    Verdict.RETRY: "Not carried out, or harmless to repeat: sent again after a pause.",
+    Verdict.RATE_LIMITED: "Not carried out. The whole business sends nothing for as long as the vendor"
     " asks (5 s where it does not say), then it is sent again.",
-    Verdict.LOGIN: "The token is no longer good: renewed once and sent again. A fixed token stops"
+    Verdict.UNAUTHORIZED: "The token is no longer good: renewed once and sent again. A fixed token stops"
     " the run.",
     Verdict.IN_DOUBT: "It may have been carried out: the leads become `in_doubt` and are looked up,"
     " never resent unasked.",
-    Verdict.STOP: "Nothing will succeed until a person changes something: the campaign's run ends"
+    Verdict.FATAL: "Nothing will succeed until a person changes something: the campaign's run ends"
     " and the exit is 1.",
 }
 
@@ -381,14 +390,14 @@ def verdicts_page() -> str:
         " pause.",
         _table(["verdict", "what is done"], [[_code(v), _MEANINGS[v]] for v in Verdict]),
         _table(
-            ["answer", *map(_code, Call)],
+            ["answer", *map(_code, ApiCall)],
             [[name, *_verdicts(answer)] for name, answer in _ANSWERS.items()],
         ),
     )
 
 
-def _verdicts(answer: Answer) -> list[str]:
-    return [str(judge(call, answer)) for call in Call]
+def _verdicts(answer: ApiResponse) -> list[str]:
+    return [str(classify_response(call, answer)) for call in ApiCall]
 
 
 # Exit codes and JSON
@@ -448,7 +457,10 @@ def results_page(connection: Connection) -> str:
         " `lookback_needed_s`: the `LEADLOOP_LOOKBACK` that would have found its late outcomes,"
         " seconds; 0 where none was late.",
         _table(["command", "keys"], _summaries()),
-        _table(["key", "counts"], _meanings(_COUNTS, [*PUSH, *DISABLE, *POLL, "requests"])),
+        _table(
+            ["key", "counts"],
+            _meanings(_COUNTS, [*PUSH.counts, *DISABLE.counts, *POLL.counts, "requests"]),
+        ),
         "## plan",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
         " with `refusals` and `cancellations` (how many by reason) and `sample`: one of the leads"
@@ -461,7 +473,7 @@ def results_page(connection: Connection) -> str:
         " with `samples`: up to three lead ids by the name of the count. Counts from"
         f" `{next(iter(DIFFERENCES))}` to `{list(DIFFERENCES)[-1]}` are differences: with none,"
         " the books agree. A lead may be in several of them. They do not change the exit.",
-        _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT, "requests"])),
+        _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
         '`{"campaigns": [...], "problems": [...]}`. One object a campaign:',
         _view_table(connection, "campaign_health", ("key", "holds")),

@@ -1,27 +1,26 @@
 """`audit-leads`: do the vendor's books and ours agree?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from flows.campaigns import CampaignsFailed, run_campaigns
-from flows.telling import Summary, completed, resource, run_name
-from leadloop.core.audit import DIFFERENCES, REMARKS
-from leadloop.core.errors import RunError
-from tasks.audit import Audit, compare_books, read_listing, repair_books
+from flows.campaign_runner import run_campaigns
+from flows.reporting import campaign_resource, completed_state, make_run_name
+from leadloop.core.audit_differences import DIFFERENCES, REMARKS
+from leadloop.core.summaries import Summary
+from tasks.audit import AUDIT, AuditJob
 from tasks.blocks import RunSettings
-from tasks.listing import MOST_READINGS
-from tasks.progress import best_effort
-from tasks.workplace import Run
+from tasks.prefect_progress import log_prefect_errors
 
-COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
 EVENT = "leadloop.audit.differences"
 
 
-@flow(name="audit-leads", flow_run_name=run_name, persist_result=False)
+@flow(name="audit-leads", flow_run_name=make_run_name, persist_result=False)
 def audit_leads(
     campaigns: list[str] | None = None,
     repair: bool = False,
@@ -38,50 +37,23 @@ def audit_leads(
         `pages, seen`, a count a difference, `requests`, and under `campaigns` each one's own, with
         `samples`: the ids of a few leads for each difference.
     """
-    steps: list[Callable[[Audit], None]] = [read_listing, compare_books]
-    if repair:
-        steps.append(repair_books)
-    audits: list[Audit] = []
+    audits: list[AuditJob] = []
 
-    def start(run: Run) -> Audit:
-        audits.append(Audit(run, will_repair=repair))
-        return audits[-1]
+    def publish(summary: Summary) -> None:
+        _publish(summary, audits)
 
-    def step(audit: Audit, _most: int) -> bool:
-        # All of it at once: each campaign's stage takes a connection for as long as it is needed.
-        with audit.staged():
-            for do in steps:
-                do(audit)
-        return False
-
-    try:
-        summary = run_campaigns(
-            "audit-leads",
+    return completed_state(
+        run_campaigns(
+            replace(AUDIT, start=partial(AuditJob, repair=repair)),
             campaigns,
             settings,
-            counts=COUNTS,
-            start=start,
-            step=step,
-            finish=_require_whole,
+            on_started=audits.extend,
+            on_summary=publish,
         )
-    except CampaignsFailed as error:
-        _publish(error.summary, audits)
-        raise
-    _publish(summary, audits)
-    return completed(summary)
+    )
 
 
-def _require_whole(audit: Audit) -> None:
-    listing = audit.listing
-    if not listing.complete:
-        raise RunError(
-            f"the vendor's listing never stood still: {MOST_READINGS} readings found"
-            f" {listing.seen} leads where it counts {listing.claimed}; what was found is told, but"
-            " no lead can be called missing: audit again at a quieter time"
-        )
-
-
-def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
+def _publish(summary: Summary, audits: Sequence[AuditJob]) -> None:
     """Add the samples, and tell Prefect: the sums as an artifact, differences as events."""
     for audit in audits:
         campaign_id = audit.run.campaign.campaign_id
@@ -89,7 +61,7 @@ def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
             name: list(finding.samples) for name, finding in audit.findings.items() if finding.leads
         }
         _emit(campaign_id, summary["campaigns"][campaign_id])
-    with best_effort():
+    with log_prefect_errors():
         create_table_artifact(
             key="leadloop-audit",
             table=_rows(summary),
@@ -100,10 +72,12 @@ def _publish(summary: Summary, audits: Sequence[Audit]) -> None:
 def _emit(campaign_id: str, counted: Summary) -> None:
     found = {name: counted[name] for name in DIFFERENCES if counted[name]}
     if found:
-        emit_event(EVENT, resource=resource(campaign_id), payload=found)
+        emit_event(EVENT, resource=campaign_resource(campaign_id), payload=found)
 
 
 def _rows(summary: Summary) -> list[dict[str, Any]]:
     """A row a count; sums alone, so that it stays as small for a hundred campaigns."""
     said = {"pages": "pages read", "seen": "leads that the vendor shows", **DIFFERENCES, **REMARKS}
-    return [{"count": name, "leads": summary[name], "which are": said[name]} for name in COUNTS]
+    return [
+        {"count": name, "leads": summary[name], "which are": said[name]} for name in AUDIT.counts
+    ]

@@ -1,16 +1,15 @@
-"""`disable-leads`: people who opted out are called no more."""
+"""`disable-leads`: send opt-outs to the vendor."""
 
 from prefect import flow
 
-from flows.campaigns import run_campaigns, to_disable
-from flows.telling import Summary, completed, run_name
+from flows.campaign_runner import run_campaigns
+from flows.reporting import completed_state, make_run_name
+from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings
-from tasks.disable import Disable, disable_batches
-
-COUNTS = ("disabled", "cancelled", "failed")
+from tasks.disable import DISABLE
 
 
-@flow(name="disable-leads", flow_run_name=run_name, persist_result=False)
+@flow(name="disable-leads", flow_run_name=make_run_name, persist_result=False)
 def disable_leads(
     campaigns: list[str] | None = None, settings: RunSettings | None = None
 ) -> Summary:
@@ -24,14 +23,4 @@ def disable_leads(
     Returns:
         `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
     """
-    return completed(
-        run_campaigns(
-            "disable-leads",
-            campaigns,
-            settings,
-            counts=COUNTS,
-            start=Disable,
-            step=disable_batches,
-            choose=to_disable,
-        )
-    )
+    return completed_state(run_campaigns(DISABLE, campaigns, settings))

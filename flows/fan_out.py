@@ -1,4 +1,4 @@
-"""`fan-out`: every campaign gets a run of its own, which can be seen and retried by itself."""
+"""`fan-out`: a separate run of `sync-leads` for each campaign, to be seen and retried alone."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -18,11 +18,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 
 from db import runs, watermarks
-from flows.campaigns import chosen
-from flows.telling import Summary, completed, run_name
-from tasks import workplace
-from tasks.blocks import RunSettings, settled
-from tasks.workplace import Workplace
+from flows.campaign_runner import prefect_host
+from flows.reporting import completed_state, make_run_name
+from leadloop.core.summaries import Summary
+from tasks.blocks import RunSettings, resolve_settings
+from tasks.context import ApiContext, open_api_context
 
 DEPLOYMENT = "sync-leads/default"
 #: Nobody has begun these: a worker of their queue that comes back takes them up.
@@ -33,7 +33,7 @@ _AT_WORK = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _BEGINS_WITHIN = timedelta(minutes=10)
 
 
-@flow(name="fan-out", flow_run_name=run_name, persist_result=False)
+@flow(name="fan-out", flow_run_name=make_run_name, persist_result=False)
 def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Start a run of `sync-leads/default` for each campaign, and do not wait for it.
 
@@ -48,47 +48,47 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
     Returns:
         How many runs were `started`, and for how many campaigns one is `unfinished`.
     """
-    with workplace.opened(settled(settings)) as place:
-        ids = [campaign.campaign_id for campaign in chosen(place, campaigns)]
-        due = [campaign_id for campaign_id in ids if not _is_unfinished(place, campaign_id)]
-    told = settings.model_dump(exclude_none=True) if settings else None
+    with open_api_context(resolve_settings(settings), prefect_host()) as context:
+        ids = [campaign.campaign_id for campaign in context.select_campaigns(campaigns)]
+        due = [campaign_id for campaign_id in ids if not _has_active_run(context, campaign_id)]
+    run_settings = settings.model_dump(exclude_none=True) if settings else None
     for campaign_id in due:
         run_deployment(
             DEPLOYMENT,
-            parameters={"campaigns": [campaign_id], "settings": told},
-            tags=[_tag(campaign_id)],
+            parameters={"campaigns": [campaign_id], "settings": run_settings},
+            tags=[_campaign_tag(campaign_id)],
             timeout=0,
             # Else its state would hang on ours, and a retry of it would be refused.
             as_subflow=False,
         )
-    return completed({"started": len(due), "unfinished": len(ids) - len(due)})
+    return completed_state({"started": len(due), "unfinished": len(ids) - len(due)})
 
 
-def _tag(campaign_id: str) -> str:
+def _campaign_tag(campaign_id: str) -> str:
     return f"campaign:{campaign_id}"
 
 
-def _is_unfinished(place: Workplace, campaign_id: str) -> bool:
+def _has_active_run(context: ApiContext, campaign_id: str) -> bool:
     """Whether a run of this campaign waits, begins, or is at work; Postgres knows the last."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
-        waiting = _runs(client, deployment.id, campaign_id, _WAITING)
-        at_work = _runs(client, deployment.id, campaign_id, _AT_WORK)
+        waiting = _read_runs(client, deployment.id, campaign_id, _WAITING)
+        at_work = _read_runs(client, deployment.id, campaign_id, _AT_WORK)
     # After a change of the work pool, what waits in the old one may wait for ever.
     if any(run.work_queue_id == deployment.work_queue_id for run in waiting):
         return True
-    with place.database.begin() as connection:
-        now = watermarks.now(connection)
+    with context.database.transaction() as connection:
+        now = watermarks.get_database_time(connection)
         if any(_has_just_begun(run, now) for run in at_work):
             return True
-        return bool(runs.alive(connection, [str(run.id) for run in at_work]))
+        return bool(runs.find_live_flow_runs(connection, [str(run.id) for run in at_work]))
 
 
 def _has_just_begun(run: FlowRun, now: datetime) -> bool:
     return run.state is not None and now - run.state.timestamp < _BEGINS_WITHIN
 
 
-def _runs(
+def _read_runs(
     client: SyncPrefectClient, deployment: UUID, campaign_id: str, states: Sequence[StateType]
 ) -> list[FlowRun]:
     """The campaign's runs of the deployment in these states; of very many, the latest."""
@@ -96,7 +96,7 @@ def _runs(
         flow_run_filter=FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
-            tags=FlowRunFilterTags(all_=[_tag(campaign_id)]),
+            tags=FlowRunFilterTags(all_=[_campaign_tag(campaign_id)]),
         ),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
     )

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from leadloop.core.addresses import is_loopback
-from leadloop.core.campaigns import CampaignRules
+from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.core.misspellings import find_intended_setting
 from leadloop.trusted_files import read_trusted
@@ -35,7 +35,7 @@ _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
 _A_DAY_S = 86_400
 _A_MONTH_S = 30 * _A_DAY_S
-EMBEDDED_IS_LOCAL = (
+EMBEDDED_IS_LOCAL_ONLY = (
     f"`{EMBEDDED}` is for local commands, a deployment's run works in a temporary directory: write"
     " postgresql://user@host:5432/database"
 )
@@ -102,14 +102,14 @@ def _sound_region(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class SettingSource:
     """Settings from one place, such as a Prefect block.
 
     `source` names the place in messages. Places with the same `origin` count as one source of the
     login and its address.
     """
 
-    source: str
+    name: str
     origin: str
     values: Mapping[str, Any]
 
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def load(cls, *given: Given) -> Self:
+    def load(cls, *given: SettingSource) -> Self:
         """Read the settings: from what is given, the first of it first, else the environment.
 
         Raises:
@@ -219,8 +219,8 @@ class Settings(BaseSettings):
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = _field(error)
-            source = next((one.source for one in given if field in one.values), None)
-            raise wrong(error, source) from None
+            source = next((one.name for one in given if field in one.values), None)
+            raise invalid_value(error, source) from None
         except UnicodeDecodeError:
             raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
         except OSError as error:
@@ -231,11 +231,11 @@ class Settings(BaseSettings):
         return settings
 
     @classmethod
-    def sources(cls, *given: Given) -> dict[str, str]:
+    def describe_sources(cls, *given: SettingSource) -> dict[str, str]:
         """Where each setting that is not at its default comes from, by the setting's name."""
         found = _found(*cls._sources(), *given)
         return {
-            field: found[field][1].source
+            field: found[field][1].name
             for field in cls.model_fields
             if field in found and found[field][0] is not None
         }
@@ -246,7 +246,7 @@ class Settings(BaseSettings):
         return EnvSettingsSource(cls), _DotenvSource(cls, read_trusted(Path(_DOTENV)) or "")
 
     @classmethod
-    def take_warnings(cls, *given: Given) -> list[str]:
+    def take_warnings(cls, *given: SettingSource) -> list[str]:
         """Return the warnings about misspelt variables that this process did not have before.
 
         A variable whose intended setting is set, by whatever source, does no harm.
@@ -289,12 +289,12 @@ class Settings(BaseSettings):
             source_timeout_s=self.source_timeout,
         )
 
-    def rate(self) -> tuple[int, float]:
+    def parse_rate(self) -> tuple[int, float]:
         """The rate limit as requests and seconds."""
         requests, seconds = self.rate_limit.split("/")
         return int(requests), float(seconds)
 
-    def timeouts(self) -> tuple[float, float]:
+    def parse_timeouts(self) -> tuple[float, float]:
         """Seconds to wait for a connection, and between the bytes of an answer."""
         connect, read = self.timeout.split(",")
         return float(connect), float(read)
@@ -311,7 +311,7 @@ class Settings(BaseSettings):
             UsageError: it is not set, or `embedded`.
         """
         if self.is_embedded:
-            raise UsageError(f"LEADLOOP_DATABASE_URL is wrong: {EMBEDDED_IS_LOCAL}")
+            raise UsageError(f"LEADLOOP_DATABASE_URL is wrong: {EMBEDDED_IS_LOCAL_ONLY}")
         if self.database_url is None:
             raise UsageError(
                 "LEADLOOP_DATABASE_URL is not set: a deployment needs it in its worker's"
@@ -353,21 +353,21 @@ class Settings(BaseSettings):
 
 
 def _found(
-    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *given: Given
-) -> dict[str, tuple[Any, Given]]:
+    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *given: SettingSource
+) -> dict[str, tuple[Any, SettingSource]]:
     """Return each setting's value and the first place that sets it, by the setting's name."""
     places = (
         *given,
-        Given(source="the environment", origin="the environment", values=environment()),
-        Given(source=_DOTENV, origin=_DOTENV, values=dotenv()),
+        SettingSource(name="the environment", origin="the environment", values=environment()),
+        SettingSource(name=_DOTENV, origin=_DOTENV, values=dotenv()),
     )
-    found: dict[str, tuple[Any, Given]] = {}
+    found: dict[str, tuple[Any, SettingSource]] = {}
     for place in reversed(places):
         found |= {name: (value, place) for name, value in _with_no_other(place.values)}
     return found
 
 
-def wrong(error: ValidationError, source: str | None) -> UsageError:
+def invalid_value(error: ValidationError, source: str | None) -> UsageError:
     """What is wrong with a value, in a line that names it and does not repeat it.
 
     Args:
@@ -384,7 +384,7 @@ def _field(error: ValidationError) -> str:
     return str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
 
 
-def _require_one_origin(places: Mapping[str, Given]) -> None:
+def _require_one_origin(places: Mapping[str, SettingSource]) -> None:
     """Check that the login in force, and `api_url` where it is set, come from one origin.
 
     Otherwise whoever may write to one place (a block, say) could have the login of another place
@@ -396,12 +396,12 @@ def _require_one_origin(places: Mapping[str, Given]) -> None:
     in_force = next((login for login in _LOGINS if any(part in places for part in login)), ())
     parts = [places[part] for part in in_force if part in places]
     if len({part.origin for part in parts}) > 1:
-        sources = " and ".join(dict.fromkeys(part.source for part in parts))
+        sources = " and ".join(dict.fromkeys(part.name for part in parts))
         raise UsageError(f"the login is put together from {sources}: set all of it in one of them")
     address = places.get("api_url")
     if parts and address is not None and address.origin != parts[0].origin:
         raise UsageError(
-            f"the login comes from {parts[0].source}, but api_url from {address.source}: set both"
+            f"the login comes from {parts[0].name}, but api_url from {address.name}: set both"
             " in one of them, a login is sent only to an api_url of the same source"
         )
 
@@ -417,7 +417,7 @@ def _variable(field: str) -> str:
 
 
 def _require_no_misspelt(
-    misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, Given]]
+    misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, SettingSource]]
 ) -> None:
     lines = [
         f"{name} is not a setting, did you mean {meant}?"
@@ -428,7 +428,7 @@ def _require_no_misspelt(
         raise UsageError(f"{' '.join(lines)} Rename or unset it")
 
 
-def _is_set(variable: str, found: Mapping[str, tuple[Any, Given]]) -> bool:
+def _is_set(variable: str, found: Mapping[str, tuple[Any, SettingSource]]) -> bool:
     value, _ = found.get(variable.removeprefix(_PREFIX).lower(), (None, None))
     return value is not None
 

@@ -1,178 +1,176 @@
-"""The steps of an audit: read all that the vendor holds, compare it with our tables, mend.
+"""The audit job: list all leads of a campaign at the vendor, compare with our tables, repair.
 
-It shares the client and the budget with the poll, and nothing of its windows: what one of the two
-gets wrong, the other one finds.
+It shares the client and the rate limiter with the poll, but no windows: an error in one of the two
+is found by the other.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from db import audit, campaigns, listing, outcomes, watermarks
-from db.audit import Assumptions, Finding
-from db.copying import text_line
+from db import audit, audit_staging, campaigns, outcomes, watermarks
+from db.audit import AuditFinding, AuditScope
+from db.bulk_copy import format_text_row
 from db.database import Connection
-from leadloop.client.errors import ApiError, Resend
-from leadloop.core.audit import DESCRIPTIONS, calling_code, differing
+from leadloop.core.audit_differences import (
+    DIFFERENCES,
+    PERSON_DIFFERENCES,
+    REMARKS,
+    compare_person,
+    find_calling_code,
+)
 from leadloop.core.errors import RunError
-from leadloop.core.results import read_result
-from leadloop.core.storable import loads
-from tasks.listing import Listing
-from tasks.retrying import Patience, step, try_later
-from tasks.workplace import Run, Tally
+from leadloop.core.postgres_json import parse_json
+from leadloop.core.results import parse_result
+from tasks.context import ApiContext, CampaignRun, open_api_context
+from tasks.counters import Counters
+from tasks.jobs import DONE, ChunkResult, JobSpec
+from tasks.lead_listing import MAX_LISTING_READS, LeadListing
+from tasks.retries import FruitlessAttempts, retry_request
 
 
-@step("read-listing")
-def read_listing(audit: "Audit") -> None:
-    """Read what is left of the vendor's listing to the stage."""
-    audit.read()
-
-
-@step("compare-books")
-def compare_books(audit: "Audit") -> None:
-    """Compare what was staged with our tables."""
-    audit.compare()
-
-
-@step("repair-books")
-def repair_books(audit: "Audit") -> None:
-    """Mend in our tables what is safe to mend."""
-    audit.repair()
-
-
-class Audit:
-    """One campaign's books, theirs and ours.
+class AuditJob:
+    """The audit of one campaign: the vendor's records beside ours.
 
     Args:
         run: the campaign's run.
-        will_repair: `repair` is going to be called, and needs whole results staged.
+        repair: also repair in our tables what is safe to repair.
     """
 
-    def __init__(self, run: Run, *, will_repair: bool) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], *, repair: bool = False) -> None:
         self.run = run
-        self.findings: dict[str, Finding] = {}
-        self.listing = Listing(run, self._stage, self._page_read, keep_results=will_repair)
-        self._tally = Tally("pages", "repaired_leads", "repaired_outcomes", "repaired_opt_outs")
-        self._patience = Patience()
-
-    @contextmanager
-    def staged(self) -> Iterator[None]:
-        """A connection for the block: the stage lives on it, through all that is tried again.
-
-        Raises:
-            DatabaseError: Postgres refused, or was not there.
-        """
-        with self.run.place.database.session() as self._connection:
-            self._began = watermarks.now(self._connection)
-            try:
-                listing.open_stage(self._connection)
-                yield
-            finally:
-                # Not back to the pool: the stage ends with the connection.
-                self._connection.invalidate()
-
-    def read(self) -> None:
-        """Read the vendor's listing, or what is left of it.
-
-        Raises:
-            TryLater: the vendor did not answer; what was read is staged.
-            RunError: the vendor refuses us.
-        """
-        with self._asking():
-            self.listing.read()
-
-    def compare(self) -> None:
-        """Find every difference.
-
-        Raises:
-            TryLater: the vendor did not answer.
-            RunError: the vendor refuses us.
-        """
-        with self._asking():
-            shows_unprocessed = self._shows_unprocessed()
-        campaign = self.run.campaign
-        assumptions = Assumptions(
-            campaign_id=campaign.campaign_id,
-            began=self._began,
-            settled_by=self._began - campaign.settle,
-            complete=self.listing.complete,
-            shows_unprocessed=shows_unprocessed,
-            ahead=self.listing.ahead,
+        self.findings: dict[str, AuditFinding] = {}
+        self._listing = LeadListing(run, self._use_staging, self._count_page, keep_results=repair)
+        self._repair = repair
+        self._counters = Counters(
+            "pages", "repaired_leads", "repaired_outcomes", "repaired_opt_outs"
         )
-        with self._stage() as connection:
-            self.findings = audit.compare(connection, assumptions) | self._described(connection)
+        self._attempts = FruitlessAttempts()
 
-    def repair(self) -> None:
-        """Mend what is safe: opt-outs to be sent, leads that are there, outcomes not stored."""
-        campaign_id = self.run.campaign.campaign_id
-        with self._stage() as connection:
-            opt_outs, held = audit.mend_opt_outs(connection, campaign_id)
-            leads = held + audit.mend_leads(connection, campaign_id)
-            self._tally.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
-            for results in audit.better_outcomes(connection, campaign_id):
-                self._store(results)
+    def run_chunk(self, limit: int) -> ChunkResult:
+        """Audit the whole campaign at once: its staging table lives on one connection.
+
+        Raises:
+            RunError: the vendor rejects the login, or fails repeatedly.
+            DatabaseError: Postgres refused, or cannot be reached.
+        """
+        with self._open_staging():
+            retry_request(self.run, self._attempts, self._listing.read_all)
+            self._compare_records()
+            if self._repair:
+                self._repair_records()
+        return DONE
+
+    def finish(self) -> None:
+        """Raise RunError where the vendor's listing never stood still."""
+        listing = self._listing
+        if not listing.complete:
+            raise RunError(
+                f"the vendor's listing never stood still: {MAX_LISTING_READS} readings found"
+                f" {listing.seen} leads where it counts {listing.reported_count}; what was found is"
+                " told, but no lead can be called missing: audit again at a quieter time"
+            )
 
     def counts(self) -> dict[str, int]:
-        """The counts, under the names of `leadloop.core.audit`."""
+        """Return the counts, under the names of `leadloop.core.audit_differences`."""
         found = {name: finding.leads for name, finding in self.findings.items()}
-        return {**self._tally.counts(), "seen": self.listing.seen, **found}
+        return {**self._counters.counts(), "seen": self._listing.seen, **found}
 
-    def _shows_unprocessed(self) -> bool:
+    @contextmanager
+    def _open_staging(self) -> Iterator[None]:
+        """Open the connection on which the staging table lives, through all retries."""
+        with self.run.context.database.autocommit() as self._connection:
+            self._started_at = watermarks.get_database_time(self._connection)
+            try:
+                audit_staging.create_listing_table(self._connection)
+                yield
+            finally:
+                # Not back to the pool: the staging table ends with the connection.
+                self._connection.invalidate()
+
+    def _compare_records(self) -> None:
+        """Find every difference between the listing and our tables."""
+        shows_unprocessed = retry_request(self.run, self._attempts, self._unprocessed_are_shown)
+        campaign = self.run.campaign
+        scope = AuditScope(
+            campaign_id=campaign.campaign_id,
+            started_at=self._started_at,
+            settled_by=self._started_at - campaign.settle,
+            is_complete=self._listing.complete,
+            shows_unprocessed=shows_unprocessed,
+            clock_skew=self._listing.clock_ahead,
+        )
+        with self._use_staging() as connection:
+            self.findings = audit.compare_listing(connection, scope)
+            self.findings |= self._find_mismatches(connection)
+
+    def _repair_records(self) -> None:
+        """Repair what is safe: unsent opt-outs, leads that exist, outcomes not stored."""
+        campaign_id = self.run.campaign.campaign_id
+        with self._use_staging() as connection:
+            opt_outs, held = audit.repair_opt_outs(connection, campaign_id)
+            leads = held + audit.repair_leads(connection, campaign_id)
+            self._counters.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
+            for results in audit.iter_newer_outcomes(connection, campaign_id):
+                self._store_outcomes(results)
+
+    def _unprocessed_are_shown(self) -> bool:
         """Whether a lead that is created, not processed and not in the listing is missing.
 
         The listing tells, where it holds such a lead. Where it holds none, and lookups are known to
         show them, one of those that it lacks is looked up: a lookup may show what a listing hides.
         """
         campaign = self.run.campaign
-        with self._stage() as connection:
-            if listing.any_unprocessed(connection):
+        with self._use_staging() as connection:
+            if audit_staging.has_unprocessed_leads(connection):
                 return True
-            known = campaigns.visibility(
+            known = campaigns.get_visibility(
                 connection, campaign.campaign_id, settle_s=campaign.settle_s
             )
-            if not known.shows:
+            if not known.shows_unprocessed:
                 return False
-            lead_id = audit.suspect(
-                connection, campaign.campaign_id, settled_by=self._began - campaign.settle
+            lead_id = audit.find_unlisted_lead(
+                connection, campaign.campaign_id, settled_by=self._started_at - campaign.settle
             )
-        return lead_id is None or self.run.place.api.find(campaign.campaign_id, lead_id).absent
+        return lead_id is None or self.run.context.api.look_up(campaign.campaign_id, lead_id).absent
 
-    def _described(self, connection: Connection) -> dict[str, Finding]:
+    def _find_mismatches(self, connection: Connection) -> dict[str, AuditFinding]:
         """Where phone, name or state differ; SQL narrows it down, libphonenumber decides."""
         region = self.run.campaign.default_region
-        found = {name: Finding(leads=0, samples=()) for name in DESCRIPTIONS}
-        pairs = audit.unalike(connection, self.run.campaign.campaign_id, calling_code(region))
+        found = {name: AuditFinding(leads=0, samples=()) for name in PERSON_DIFFERENCES}
+        pairs = audit.iter_field_mismatches(
+            connection, self.run.campaign.campaign_id, find_calling_code(region)
+        )
         for pair in pairs:
-            for name in differing(pair.ours, pair.theirs, region):
-                found[name] = found[name].with_one_more(pair.lead_id)
+            for name in compare_person(pair.ours, pair.theirs, region):
+                found[name] = found[name].with_lead(pair.lead_id)
         return found
 
-    def _store(self, results: Sequence[str]) -> None:
+    def _store_outcomes(self, results: Sequence[str]) -> None:
         """Store outcomes as a poll does."""
         campaign_id = self.run.campaign.campaign_id
-        read = [read_result(loads(result.encode())) for result in results]
-        lines = [text_line(each.outcome) for each in read if each.outcome]
-        attempts = [text_line(attempt) for each in read for attempt in each.attempts]
-        merged = self.run.place.database.insist(
-            lambda c: outcomes.merge(c, campaign_id, outcomes=lines, attempts=attempts)
+        read = [parse_result(parse_json(result.encode())) for result in results]
+        lines = [format_text_row(each.outcome) for each in read if each.outcome]
+        attempts = [format_text_row(attempt) for each in read for attempt in each.attempts]
+        merged = self.run.write(
+            outcomes.merge_outcomes, campaign_id, outcomes=lines, attempts=attempts
         )
-        self._tally.add(repaired_outcomes=merged.inserted + merged.updated)
+        self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
 
-    def _page_read(self) -> None:
-        self._tally.add(pages=1)
-        self._patience.progress()
+    def _count_page(self) -> None:
+        self._counters.add(pages=1)
+        self._attempts.reset()
 
     @contextmanager
-    def _stage(self) -> Iterator[Connection]:
+    def _use_staging(self) -> Iterator[Connection]:
         """The stage's connection; what Postgres says is said plainly."""
-        with self.run.place.database.plainly():
+        with self.run.context.database.translate_errors():
             yield self._connection
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Requests; where time may mend the answer, Prefect tries again."""
-        try:
-            yield
-        except Resend as error:
-            raise try_later(self.run, self._patience, error) from None
-        except ApiError as error:
-            raise RunError(str(error)) from None
+
+AUDIT = JobSpec(
+    flow="audit-leads",
+    task="audit-campaign",
+    counts=("pages", "seen", *DIFFERENCES, *REMARKS),
+    open_context=open_api_context,
+    start=AuditJob,
+)

@@ -12,13 +12,19 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from leadloop.core.errors import UsageError
-from leadloop.settings import EMBEDDED, EMBEDDED_IS_LOCAL, Given, Settings, wrong
+from leadloop.settings import (
+    EMBEDDED,
+    EMBEDDED_IS_LOCAL_ONLY,
+    Settings,
+    SettingSource,
+    invalid_value,
+)
 
 # A form that is sent in empty leaves a text without a character.
-_SAYS_NOTHING = (None, "", SecretStr(""))
+_EMPTY_VALUES = (None, "", SecretStr(""))
 
 
-def _as_in_settings(name: str) -> Any:
+def _optional_setting(name: str) -> Any:
     """A field that says what the setting of that name is; where it is empty, others decide."""
     return Field(default=None, description=Settings.model_fields[name].description)
 
@@ -31,20 +37,20 @@ class LeadloopCredentials(Block):
     _description = "The database's URL, and the login for the vendor's API with its address."
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    database_url: SecretStr | None = _as_in_settings("database_url")
-    source_url: SecretStr | None = _as_in_settings("source_url")
-    api_url: str | None = _as_in_settings("api_url")
-    api_token: SecretStr | None = _as_in_settings("api_token")
-    client_id: str | None = _as_in_settings("client_id")
-    client_secret: SecretStr | None = _as_in_settings("client_secret")
-    username: str | None = _as_in_settings("username")
-    password: SecretStr | None = _as_in_settings("password")
+    database_url: SecretStr | None = _optional_setting("database_url")
+    source_url: SecretStr | None = _optional_setting("source_url")
+    api_url: str | None = _optional_setting("api_url")
+    api_token: SecretStr | None = _optional_setting("api_token")
+    client_id: str | None = _optional_setting("client_id")
+    client_secret: SecretStr | None = _optional_setting("client_secret")
+    username: str | None = _optional_setting("username")
+    password: SecretStr | None = _optional_setting("password")
 
     @field_validator("database_url")
     @classmethod
-    def _refuse_embedded(cls, url: SecretStr | None) -> SecretStr | None:
+    def _reject_embedded(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and url.get_secret_value() == EMBEDDED:
-            raise ValueError(EMBEDDED_IS_LOCAL)
+            raise ValueError(EMBEDDED_IS_LOCAL_ONLY)
         return url
 
 
@@ -55,21 +61,21 @@ class LeadloopSettings(Block):
     _block_type_slug = "leadloop-settings"
     _description = "The vendor's address and limits, and how leads are sent and outcomes read."
 
-    api_url: str | None = _as_in_settings("api_url")
-    rate_limit: str | None = _as_in_settings("rate_limit")
-    batch_size: int | None = _as_in_settings("batch_size")
-    page_size: int | None = _as_in_settings("page_size")
-    concurrency: int | None = _as_in_settings("concurrency")
-    timeout: str | None = _as_in_settings("timeout")
-    lookback: int | None = _as_in_settings("lookback")
-    settle: int | None = _as_in_settings("settle")
-    window: int | None = _as_in_settings("window")
-    epoch_unit: str | None = _as_in_settings("epoch_unit")
-    default_region: str | None = _as_in_settings("default_region")
-    keep_history: int | None = _as_in_settings("keep_history")
-    keep_raw: int | None = _as_in_settings("keep_raw")
-    page_url: str | None = _as_in_settings("page_url")
-    source_timeout: int | None = _as_in_settings("source_timeout")
+    api_url: str | None = _optional_setting("api_url")
+    rate_limit: str | None = _optional_setting("rate_limit")
+    batch_size: int | None = _optional_setting("batch_size")
+    page_size: int | None = _optional_setting("page_size")
+    concurrency: int | None = _optional_setting("concurrency")
+    timeout: str | None = _optional_setting("timeout")
+    lookback: int | None = _optional_setting("lookback")
+    settle: int | None = _optional_setting("settle")
+    window: int | None = _optional_setting("window")
+    epoch_unit: str | None = _optional_setting("epoch_unit")
+    default_region: str | None = _optional_setting("default_region")
+    keep_history: int | None = _optional_setting("keep_history")
+    keep_raw: int | None = _optional_setting("keep_raw")
+    page_url: str | None = _optional_setting("page_url")
+    source_timeout: int | None = _optional_setting("source_timeout")
 
 
 class RunSettings(BaseModel):
@@ -81,16 +87,16 @@ class RunSettings(BaseModel):
         default=None,
         description="name of a leadloop-credentials block, a leadloop-settings block, or both",
     )
-    batch_size: int | None = _as_in_settings("batch_size")
-    page_size: int | None = _as_in_settings("page_size")
-    concurrency: int | None = _as_in_settings("concurrency")
-    timeout: str | None = _as_in_settings("timeout")
-    lookback: int | None = _as_in_settings("lookback")
-    settle: int | None = _as_in_settings("settle")
-    window: int | None = _as_in_settings("window")
+    batch_size: int | None = _optional_setting("batch_size")
+    page_size: int | None = _optional_setting("page_size")
+    concurrency: int | None = _optional_setting("concurrency")
+    timeout: str | None = _optional_setting("timeout")
+    lookback: int | None = _optional_setting("lookback")
+    settle: int | None = _optional_setting("settle")
+    window: int | None = _optional_setting("window")
 
 
-def settled(told: RunSettings | None) -> Settings:
+def resolve_settings(run_settings: RunSettings | None) -> Settings:
     """Resolve the settings of a run: its parameters, then its blocks, then the environment.
 
     Variables that look like settings and are none are warned about in the run's log.
@@ -98,40 +104,40 @@ def settled(told: RunSettings | None) -> Settings:
     Raises:
         UsageError: a value is wrong, or there is no block of that name.
     """
-    sources = given(told)
+    sources = collect_setting_sources(run_settings)
     settings = Settings.load(*sources)
     for line in Settings.take_warnings(*sources):
         get_run_logger().warning(line)
     return settings
 
 
-def given(told: RunSettings | None) -> list[Given]:
+def collect_setting_sources(run_settings: RunSettings | None) -> list[SettingSource]:
     """What a run is given beside the environment; the first wins.
 
     Raises:
         UsageError: there is no block of that name, or what it holds has not the form of a setting.
     """
-    if told is None:
+    if run_settings is None:
         return []
     parameters = "the run's parameters"
-    own = Given(source=parameters, origin=parameters, values=_values(told))
-    return [own, *(_from_blocks(told.block) if told.block else ())]
+    own = SettingSource(name=parameters, origin=parameters, values=_setting_values(run_settings))
+    return [own, *(_load_blocks(run_settings.block) if run_settings.block else ())]
 
 
-def _from_blocks(name: str) -> list[Given]:
-    found = list(_blocks(name))
+def _load_blocks(name: str) -> list[SettingSource]:
+    found = list(_find_blocks(name))
     if not found:
         raise UsageError(
             f"no block leadloop-credentials/{name} or leadloop-settings/{name} on this Prefect"
             " server: make one in its page, or correct the name"
         )
-    _require_equal_addresses(found)
+    _require_same_api_url(found)
     return found
 
 
-def _require_equal_addresses(blocks: Sequence[Given]) -> None:
+def _require_same_api_url(blocks: Sequence[SettingSource]) -> None:
     addresses = {
-        block.source: block.values["api_url"].rstrip("/")
+        block.name: block.values["api_url"].rstrip("/")
         for block in blocks
         if "api_url" in block.values
     }
@@ -142,7 +148,7 @@ def _require_equal_addresses(blocks: Sequence[Given]) -> None:
         )
 
 
-def _blocks(name: str) -> Iterator[Given]:
+def _find_blocks(name: str) -> Iterator[SettingSource]:
     for kind in (LeadloopCredentials, LeadloopSettings):
         source = f"block {kind.get_block_type_slug()}/{name}"
         try:
@@ -153,14 +159,14 @@ def _blocks(name: str) -> Iterator[Given]:
         except RuntimeError as error:
             # And for one that was made elsewhere, and not by this class.
             if isinstance(error.__cause__, ValidationError):
-                raise wrong(error.__cause__, source) from None
+                raise invalid_value(error.__cause__, source) from None
             raise
         # Both blocks of a name are one source: whoever sets up the one also sets up the other.
-        yield Given(source=source, origin=f"blocks {name}", values=_values(block))
+        yield SettingSource(name=source, origin=f"blocks {name}", values=_setting_values(block))
 
 
-def _values(model: BaseModel) -> dict[str, Any]:
+def _setting_values(model: BaseModel) -> dict[str, Any]:
     """What it says of settings: nothing by an empty text, as in the environment."""
     fields = Settings.model_fields.keys() & type(model).model_fields.keys()
     values = {name: getattr(model, name) for name in sorted(fields)}
-    return {name: value for name, value in values.items() if value not in _SAYS_NOTHING}
+    return {name: value for name, value in values.items() if value not in _EMPTY_VALUES}

@@ -46,7 +46,7 @@ def opt_out(database: Database, *lead_ids: str, campaign: str = CAMPAIGN, **more
 
 def rows(database: Database, query: str, **parameters: Any) -> list[dict[str, Any]]:
     """What a query gives."""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         return [dict(row._mapping) for row in connection.execute(text(query), parameters)]
 
 
@@ -58,7 +58,7 @@ def value(database: Database, query: str, **parameters: Any) -> Any:
 
 def run(database: Database, statement: str, **parameters: Any) -> None:
     """Carry out a statement."""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(text(statement), parameters)
 
 
@@ -89,7 +89,7 @@ def _by_lead(database: Database, table: str, column: str, campaign: str) -> dict
 
 
 def _insert(database: Database, table: str, rows: list[dict[str, Any]]) -> None:
-    with database.begin() as connection:
+    with database.transaction() as connection:
         for row in rows:
             names = ", ".join(row)
             places = ", ".join(f":{name}" for name in row)

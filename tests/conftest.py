@@ -21,7 +21,7 @@ from hypothesis import settings
 from sqlalchemy import Connection, create_engine, make_url, text
 
 from db.database import Database
-from db.schema import migrate
+from db.schema import migrate_schema
 from leadloop.local.postgres import run_postgres
 from leadloop.local.postgres_data import remove_temporary
 from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
@@ -93,14 +93,14 @@ def database_url(postgres: str) -> Iterator[str]:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """That database, opened, with connections for a dozen threads."""
-    with Database(database_url, connections=12) as opened:
+    with Database(database_url, pool_size=12) as opened:
         yield opened
 
 
 @pytest.fixture
 def connection(database: Database) -> Iterator[Connection]:
     """One transaction on that database, committed at the end of the test."""
-    with database.begin() as opened:
+    with database.transaction() as opened:
         yield opened
 
 
@@ -232,8 +232,8 @@ def new_database(stack: ExitStack, server: str, template: str) -> str:
 
 
 def _migrate(url: str) -> None:
-    with Database(url, connections=1) as database, database.begin() as connection:
-        migrate(connection)
+    with Database(url, pool_size=1) as database, database.transaction() as connection:
+        migrate_schema(connection)
 
 
 def _at(server: str, name: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db.database import Database, DatabaseError
-from db.schema import migrate
+from db.schema import migrate_schema
 from leadloop.local.postgres import prepare_postgres
 
 
@@ -24,8 +24,8 @@ class OwnPostgres:
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         directory.mkdir()
         self.start()
-        with Database(self.url, connections=1) as database, database.begin() as connection:
-            migrate(connection)
+        with Database(self.url, pool_size=1) as database, database.transaction() as connection:
+            migrate_schema(connection)
 
     def start(self) -> None:
         """Return when it takes connections."""
@@ -59,10 +59,10 @@ class OwnPostgres:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 60
-        with Database(self.url, connections=1) as database:
+        with Database(self.url, pool_size=1) as database:
             while True:
                 try:
-                    with database.begin():
+                    with database.transaction():
                         return
                 except DatabaseError:
                     assert time.monotonic() < deadline, "it does not start"

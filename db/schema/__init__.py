@@ -49,14 +49,14 @@ _FOLDED = (
 _log = logging.getLogger(__name__)
 
 
-def create(connection: Connection, *files: str) -> None:
+def create_schema(connection: Connection, *files: str) -> None:
     """Apply the stated schema, or some of its files, with `FOLDED(column)` written out."""
     for name in files or ("tables", *_REPLACEABLE):
         statements = (_HERE / f"{name}.sql").read_text(encoding="utf-8")
         connection.exec_driver_sql(re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements))
 
 
-def migrate(connection: Connection, to: str = "head") -> str:
+def migrate_schema(connection: Connection, to: str = "head") -> str:
     """Bring the schema up to this version of leadloop; safe to run from several places at once.
 
     Args:
@@ -71,21 +71,21 @@ def migrate(connection: Connection, to: str = "head") -> str:
             too old for it.
     """
     connection.execute(_PATIENCE)
-    require_server((connection.dialect.server_version_info or (0,))[0])
+    require_postgres_version((connection.dialect.server_version_info or (0,))[0])
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
-    current = version(connection)
+    current = get_version(connection)
     if current is None:
         _require_empty(connection)
     elif current == _UNSTATED:
-        _adopt(connection)
-    elif current not in _known():
-        raise UsageError(_unknown(current))
-    _upgrade(connection, to)
-    return version(connection) or to
+        _adopt_unstated(connection)
+    elif current not in _known_versions():
+        raise UsageError(_unknown_version(current))
+    _run_migrations(connection, to)
+    return get_version(connection) or to
 
 
-def require_server(major: int) -> None:
+def require_postgres_version(major: int) -> None:
     """Make sure that Postgres, of this major version, can do what leadloop asks of it.
 
     Raises:
@@ -98,12 +98,12 @@ def require_server(major: int) -> None:
         )
 
 
-def remove(connection: Connection) -> None:
+def drop_schema(connection: Connection) -> None:
     """Drop the schema with all that is in it, and the views over it."""
     connection.execute(text("DROP SCHEMA IF EXISTS leadloop, leadloop_monitor CASCADE"))
 
 
-def renew_database(connection: Connection, name: str) -> None:
+def recreate_database(connection: Connection, name: str) -> None:
     """Make an empty database beside this one, in place of the one of that name.
 
     Args:
@@ -120,7 +120,7 @@ def require_current(connection: Connection) -> None:
     Raises:
         UsageError: it is missing, older or newer; the message says what to do.
     """
-    current, known = version(connection), _known()
+    current, known = get_version(connection), _known_versions()
     if current == known[-1]:
         return
     if current is None:
@@ -128,10 +128,10 @@ def require_current(connection: Connection) -> None:
         raise UsageError("the database has no leadloop schema yet: run `leadloop init`")
     if current in (*known, _UNSTATED):
         raise UsageError(f"the leadloop schema is at version {current}: run `leadloop init`")
-    raise UsageError(_unknown(current))
+    raise UsageError(_unknown_version(current))
 
 
-def version(connection: Connection) -> str | None:
+def get_version(connection: Connection) -> str | None:
     """Return the version of the schema in the database; None where there is none."""
     exists = connection.scalar(text("SELECT to_regclass('leadloop.alembic_version')"))
     if exists is None:
@@ -142,20 +142,21 @@ def version(connection: Connection) -> str | None:
     return current
 
 
-def _adopt(connection: Connection) -> None:
+def _adopt_unstated(connection: Connection) -> None:
     """Take a schema of before it was stated for the first stated one, and warn where it differs.
 
     What stands is never refused: functions, views and comments are replaced, tables are compared.
     """
-    for difference in _differences(connection):
+    for difference in _describe_differences(connection):
         _log.warning("the leadloop schema differs from the stated one: %s", difference)
-    create(connection, *_REPLACEABLE)
+    create_schema(connection, *_REPLACEABLE)
     connection.execute(
-        text("UPDATE leadloop.alembic_version SET version_num = :first"), {"first": _known()[0]}
+        text("UPDATE leadloop.alembic_version SET version_num = :first"),
+        {"first": _known_versions()[0]},
     )
 
 
-def _differences(connection: Connection) -> list[str]:
+def _describe_differences(connection: Connection) -> list[str]:
     """Describe how the tables that stand differ from those of the stated schema."""
     standing = describe_tables(connection)
     with connection.begin_nested() as aside:
@@ -164,7 +165,7 @@ def _differences(connection: Connection) -> list[str]:
             text("ALTER SCHEMA leadloop_monitor RENAME TO leadloop_monitor_standing")
         )
         connection.execute(text("CREATE SCHEMA leadloop"))
-        create(connection)
+        create_schema(connection)
         stated = describe_tables(connection)
         aside.rollback()
     missing = [f"it lacks {each}" for each in sorted(stated - standing)]
@@ -185,7 +186,7 @@ def _require_empty(connection: Connection) -> None:
         )
 
 
-def _unknown(current: str) -> str:
+def _unknown_version(current: str) -> str:
     if current < _UNSTATED and current.isdecimal():
         return (
             f"the leadloop schema is at version {current}, from before the first release: bring it"
@@ -198,7 +199,7 @@ def _unknown(current: str) -> str:
     )
 
 
-def _upgrade(connection: Connection, to: str) -> None:
+def _run_migrations(connection: Connection, to: str) -> None:
     # Here, since every run would pay for it: a fifth of a second, and only `init` migrates.
     from alembic import command
     from alembic.config import Config
@@ -209,6 +210,6 @@ def _upgrade(connection: Connection, to: str) -> None:
     command.upgrade(config, to)
 
 
-def _known() -> list[str]:
+def _known_versions() -> list[str]:
     """Return the versions that this leadloop knows, in their order: the names of their files."""
     return sorted(path.stem for path in _MIGRATIONS.glob("versions/[0-9]*.py"))

@@ -5,7 +5,7 @@ import sys
 from types import FrameType
 from typing import NoReturn, cast
 
-from leadloop.cli.streams import make_patient
+from leadloop.cli.output_streams import install_tolerant_streams
 from leadloop.core.errors import LeadloopError, UsageError
 
 #: What is said of work that was broken off by Ctrl-C or SIGTERM.
@@ -20,9 +20,9 @@ def main() -> None:
     Exits with 0 where the work was done, 1 where a run failed or had to stop, 2 for wrong usage or
     settings; errors are one line on stderr.
     """
-    why_lost = make_patient()
-    signal.signal(signal.SIGTERM, _stop)
-    code, message = _run()
+    why_lost = install_tolerant_streams()
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    code, message = _run_app()
     if message:
         print(f"leadloop: {message}", file=sys.stderr)
     if lost := why_lost():
@@ -30,7 +30,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run() -> tuple[int, str]:
+def _run_app() -> tuple[int, str]:
     """The exit code, and a line about what went wrong."""
     try:
         import typer
@@ -52,6 +52,6 @@ def _run() -> tuple[int, str]:
         return 1, STOPPED
 
 
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     """SIGTERM ends a command as Ctrl-C does: it writes down what it has done."""
     raise KeyboardInterrupt

@@ -14,13 +14,14 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
-from leadloop.cli import STOPPED, hints, stage, tables
+from leadloop.cli import STOPPED, environment, hints, rendering
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
-from leadloop.core.timestamps import read_time_argument
+from leadloop.core.summaries import collect_summary
+from leadloop.core.timestamps import parse_time_argument
 
 
-class _Commands(TyperGroup):
+class _TrustedDirectoryGroup(TyperGroup):
     """The commands; those that use files of the working directory require that it is trusted."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -33,21 +34,23 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     name="leadloop",
-    cls=_Commands,
+    cls=_TrustedDirectoryGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-Campaigns = Annotated[
+EnabledCampaignsOption = Annotated[
     list[str] | None,
     typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: every enabled one."),
 ]
-AllCampaigns = Annotated[
+AllCampaignsOption = Annotated[
     list[str] | None,
     typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: all of them."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object as the last line on stdout.")
+]
 
 err = Console(stderr=True)
 out = Console()
@@ -60,7 +63,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _program(
+def _handle_global_options(
     version: Annotated[
         bool,
         typer.Option("--version", help="Say which it is.", is_eager=True, callback=_show_version),
@@ -70,23 +73,23 @@ def _program(
 
 
 @app.command()
-def init(as_json: AsJson = False) -> None:
+def init(as_json: JsonOption = False) -> None:
     """Make or upgrade the `leadloop` schema. Safe to repeat, and from several places at once."""
-    from db.schema import migrate
+    from db.schema import migrate_schema
 
     with (
-        stage.settings_with_database() as settings,
-        stage.database(settings, ready=False) as database,
+        environment.load_settings_with_database() as settings,
+        environment.open_database(settings, require_schema=False) as database,
     ):
-        version = database.insist(migrate)
-        place = database.place
+        version = database.retry(migrate_schema)
+        place = database.display_name
     if as_json:
         _print_json({"version": version})
     else:
         out.print(f"The leadloop schema is at version {version} ({place}).", soft_wrap=True)
 
 
-class _PlainUsage(TyperCommand):
+class _PlainUsageCommand(TyperCommand):
     """`load FILE` as everybody writes it, and not typer's `load {FILE}`."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -94,94 +97,102 @@ class _PlainUsage(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
-@app.command(cls=_PlainUsage)
+@app.command(cls=_PlainUsageCommand)
 def load(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A CSV file with a header; -: standard input.")
     ],
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Load leads from a CSV file; columns that are no field of a lead become custom fields."""
     from leadloop.cli.load import load_file
 
-    _require_named([campaign])
+    _require_campaign_ids([campaign])
 
-    def work() -> Mapping[str, Any]:
-        with stage.settings_with_database() as settings, stage.database(settings) as database:
-            return load_file(database, file, campaign, sys.stderr)
+    def work() -> None:
+        with (
+            environment.load_settings_with_database() as settings,
+            environment.open_database(settings) as database,
+        ):
+            load_file(database, file, campaign, sys.stderr)
 
-    _carry_out(
-        work, lambda loaded: out.print(tables.counted(f"loaded into {campaign}", loaded)), as_json
+    _run_and_show(
+        work,
+        lambda loaded: out.print(rendering.render_counts(f"loaded into {campaign}", loaded)),
+        as_json,
     )
 
 
 @app.command()
-def push(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+def push(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
     """Create new leads at the vendor, in batches."""
-    _run("push-leads", campaigns, {}, as_json)
+    _run_flow_command("push-leads", campaigns, {}, as_json)
 
 
 @app.command()
-def plan(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+def plan(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
     """Show what a push would send and refuse, and why; nothing is sent, and nothing written."""
     from leadloop.cli.plan import plan_campaigns
 
-    _require_named(campaigns)
+    _require_campaign_ids(campaigns)
 
-    def work() -> Mapping[str, Any]:
+    def work() -> None:
         with (
-            stage.settings_with_database() as settings,
-            stage.database(settings) as database,
+            environment.load_settings_with_database() as settings,
+            environment.open_database(settings) as database,
             err.status("looking at the leads"),
         ):
-            return plan_campaigns(database, settings, campaigns or [])
+            plan_campaigns(database, settings, campaigns or [])
 
-    _carry_out(work, lambda planned: tables.show_plan(out, planned), as_json)
+    _run_and_show(work, lambda planned: rendering.print_plan(out, planned), as_json)
 
 
 @app.command()
 def poll(
-    campaigns: Campaigns = None,
+    campaigns: EnabledCampaignsOption = None,
     since: Annotated[
         str | None,
         typer.Option(help="Where to begin in a campaign without a watermark (ISO 8601 or ms)."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read the outcomes that came since the watermark, less the lookback."""
-    start = None if since is None else _time("--since", since)
-    _run("poll-outcomes", campaigns, {"since": start}, as_json)
+    start = None if since is None else _parse_time_option("--since", since)
+    _run_flow_command("poll-outcomes", campaigns, {"since": start}, as_json)
 
 
 @app.command()
-def disable(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+def disable(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
     """Disable leads that opted out, and cancel those that were never sent."""
-    _run("disable-leads", campaigns, {}, as_json)
+    _run_flow_command("disable-leads", campaigns, {}, as_json)
 
 
 @app.command()
-def sync(campaigns: Campaigns = None, as_json: AsJson = False) -> None:
+def sync(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
     """Disable, then push, then poll."""
-    _run("sync-leads", campaigns, {}, as_json)
+    _run_flow_command("sync-leads", campaigns, {}, as_json)
 
 
 @app.command()
 def backfill(
     after: Annotated[str, typer.Option(help="Where the range begins (ISO 8601 or ms).")],
     before: Annotated[str, typer.Option(help="Where the range ends (ISO 8601 or ms).")],
-    campaigns: Campaigns = None,
-    as_json: AsJson = False,
+    campaigns: EnabledCampaignsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Read a range of outcomes again. The watermark never moves back."""
-    bounds = {"after": _time("--after", after), "before": _time("--before", before)}
+    bounds = {
+        "after": _parse_time_option("--after", after),
+        "before": _parse_time_option("--before", before),
+    }
     if bounds["before"] <= bounds["after"]:
         raise UsageError("the range is empty: --before must be later than --after")
-    _run("backfill-outcomes", campaigns, bounds, as_json)
+    _run_flow_command("backfill-outcomes", campaigns, bounds, as_json)
 
 
 @app.command()
-def pause(campaigns: AllCampaigns = None, as_json: AsJson = False) -> None:
+def pause(campaigns: AllCampaignsOption = None, as_json: JsonOption = False) -> None:
     """Stop creating leads, from the next batch on; opt-outs, polls and lookups go on."""
     ids = _set_push_enabled(campaigns, enabled=False)
     if as_json:
@@ -191,7 +202,7 @@ def pause(campaigns: AllCampaigns = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def resume(campaigns: AllCampaigns = None, as_json: AsJson = False) -> None:
+def resume(campaigns: AllCampaignsOption = None, as_json: JsonOption = False) -> None:
     """Let campaigns create leads again."""
     ids = _set_push_enabled(campaigns, enabled=True)
     if as_json:
@@ -202,41 +213,44 @@ def resume(campaigns: AllCampaigns = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def audit(
-    campaigns: Campaigns = None,
+    campaigns: EnabledCampaignsOption = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend in Postgres what is safe; resend nothing.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare all that the vendor holds with Postgres, both ways."""
-    _run("audit-leads", campaigns, {"repair": repair}, as_json)
+    _run_flow_command("audit-leads", campaigns, {"repair": repair}, as_json)
 
 
 @app.command()
 def housekeeping(
-    campaigns: AllCampaigns = None,
-    as_json: AsJson = False,
+    campaigns: AllCampaignsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove windows, runs and raw answers that are older than the settings say."""
-    _run("housekeeping", campaigns, {}, as_json)
+    _run_flow_command("housekeeping", campaigns, {}, as_json)
 
 
 @app.command()
 def forget(
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
     lead_ids: Annotated[list[str], typer.Option("--lead-id", help="Whom; repeatable.")],
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove a person's data on request; they stay opted out, and their number suppressed."""
     from leadloop.cli.forget import forget_leads
 
-    _require_named([campaign])
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
+    _require_campaign_ids([campaign])
+    with (
+        environment.load_settings_with_database() as settings,
+        environment.open_database(settings) as database,
+    ):
         counts = forget_leads(database, settings, campaign, lead_ids)
     if as_json:
         _print_json(counts)
     else:
-        out.print(tables.counted(f"of {campaign}", counts))
+        out.print(rendering.render_counts(f"of {campaign}", counts))
     # With its name: runs that name none leave out what is not enabled.
     told_by = f"leadloop disable --campaign {shlex.quote(campaign)}"
     print(f"The vendor is told by `{told_by}`, or a schedule's next one.", file=sys.stderr)
@@ -244,33 +258,33 @@ def forget(
 
 @app.command()
 def status(
-    campaigns: Campaigns = None,
+    campaigns: EnabledCampaignsOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew until Ctrl-C.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 where something is wrong.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show where every campaign stands, what is wrong, and what to do about it."""
-    from leadloop.cli.status import require_version, show, standing, watch_it
+    from leadloop.cli.status import read_status, render_report, require_schema_version, watch_status
 
-    _require_named(campaigns)
+    _require_campaign_ids(campaigns)
     if watch and (check or as_json or not out.is_terminal):
         raise UsageError("--watch is for people at a terminal: leave out --check and --json")
     with (
-        stage.settings_with_database() as settings,
-        stage.database(settings, ready=False) as database,
+        environment.load_settings_with_database() as settings,
+        environment.open_database(settings, require_schema=False) as database,
     ):
-        require_version(database)
+        require_schema_version(database)
         if watch:
             with suppress(KeyboardInterrupt):
-                watch_it(database, campaigns or [], out)
+                watch_status(database, campaigns or [], out)
             return
-        found = standing(database, campaigns or [])
+        found = read_status(database, campaigns or [])
     if as_json:
         _print_json(found)
     else:
-        out.print(show(found))
+        out.print(render_report(found))
     if check and found["problems"]:
         raise typer.Exit(1)
 
@@ -281,19 +295,19 @@ def metrics(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve where every campaign stands to Prometheus, until Ctrl-C ends it, with exit 0."""
-    from leadloop.cli.metrics import serve
+    from leadloop.cli.metrics import serve_metrics
 
     with (
-        stage.settings_with_database() as settings,
-        stage.database(settings, ready=False) as database,
+        environment.load_settings_with_database() as settings,
+        environment.open_database(settings, require_schema=False) as database,
         suppress(KeyboardInterrupt),
     ):
-        serve(database, host, port)
+        serve_metrics(database, host, port)
 
 
 @app.command()
 def requeue(
-    campaigns: Campaigns = None,
+    campaigns: EnabledCampaignsOption = None,
     rejected: Annotated[bool, typer.Option("--rejected", help="Leads that were rejected.")] = False,
     in_doubt: Annotated[
         bool,
@@ -305,22 +319,25 @@ def requeue(
     lead_ids: Annotated[
         list[str] | None, typer.Option("--lead-id", help="Only this lead; repeatable.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Have leads sent again once what was wrong with them is mended."""
     from leadloop.cli.requeue import requeue_leads
 
-    _require_named(campaigns)
+    _require_campaign_ids(campaigns)
     chosen = {"rejected": rejected, "in_doubt": in_doubt, "disables": disables}
     kinds = [name for name, wanted in chosen.items() if wanted]
     if not kinds:
         raise UsageError("say what to requeue: --rejected, --in-doubt or --disables")
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
+    with (
+        environment.load_settings_with_database() as settings,
+        environment.open_database(settings) as database,
+    ):
         counts = requeue_leads(database, settings, campaigns or [], kinds, lead_ids or [])
     if as_json:
         _print_json(counts)
     else:
-        out.print(tables.counted("to be sent again", counts))
+        out.print(rendering.render_counts("to be sent again", counts))
 
 
 @app.command()
@@ -329,31 +346,31 @@ def doctor(
         str | None,
         typer.Option(help="Also the settings in the Prefect blocks of this name, as a run would."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check the settings, the database, the API, the login and Prefect, one line each."""
-    from leadloop.cli.doctor import examine
+    from leadloop.cli.doctor import run_checks
 
-    findings = examine(block)
+    findings = run_checks(block)
     if as_json:
         _print_json({"checks": [finding.as_json() for finding in findings]})
     else:
         for finding in findings:
             mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
-            mark = "[yellow]warn[/]" if finding.warns else mark
+            mark = "[yellow]warn[/]" if finding.is_warning else mark
             out.print(f"{mark} {finding.name}: ", end="")
-            out.print(finding.said, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            out.print(finding.detail, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not all(finding.ok for finding in findings):
-        raise typer.Exit(2 if any(finding.wrong_settings for finding in findings) else 1)
+        raise typer.Exit(2 if any(finding.is_settings_fault for finding in findings) else 1)
 
 
 @app.command()
 def deploy() -> None:
     """Put prefect.yaml's deployments, and the work pool if missing, on the Prefect server."""
-    from leadloop.cli.deploy import deploy
+    from leadloop.cli.deploy import deploy_flows
 
     with err.status("deploying prefect.yaml"):
-        address = deploy()
+        address = deploy_flows()
     out.print(
         f"Deployed to {address}. Next: prefect worker start --pool leadloop",
         highlight=False,
@@ -364,9 +381,9 @@ def deploy() -> None:
 @app.command()
 def demo() -> None:
     """Show the whole loop on an embedded Postgres and the bundled sandbox API."""
-    from leadloop.cli.demo import play
+    from leadloop.cli.demo import run_demo
 
-    play(err, out)
+    run_demo(err, out)
 
 
 @app.command()
@@ -375,10 +392,10 @@ def up(
     page_port: Annotated[int, typer.Option(help="Of our page.", min=1, max=65535)] = 8501,
 ) -> None:
     """Run everything to look at: our page, Prefect, a worker, the sandbox; until Ctrl-C."""
-    from leadloop.cli.up import play
+    from leadloop.cli.up import run_stack
 
     with suppress(KeyboardInterrupt):
-        play(port, page_port, err, out)
+        run_stack(port, page_port, err, out)
 
 
 @app.command()
@@ -392,13 +409,13 @@ def monitor(
     ] = 30,
 ) -> None:
     """Serve the page: is it healthy, what is stuck, what to do about it; until Ctrl-C."""
-    from leadloop.cli.monitor import serve
+    from leadloop.cli.monitor import serve_page
 
     with suppress(KeyboardInterrupt):
-        serve(host, port, refresh)
+        serve_page(host, port, refresh)
 
 
-class _WithRules(TyperCommand):
+class _RulesHelpCommand(TyperCommand):
     """The help lists the rules, which are looked up only then: their package is slow to import."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -409,7 +426,7 @@ class _WithRules(TyperCommand):
         print("Rules, with their defaults here:\n\n  " + "\n  ".join(Rules.described()))
 
 
-@app.command(cls=_WithRules)
+@app.command(cls=_RulesHelpCommand)
 def sandbox(
     port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8080,
     rules: Annotated[
@@ -434,7 +451,7 @@ def sandbox(
     try:
         serve(settled, "127.0.0.1", port, on_ready=ready)
     except OSError as error:
-        raise stage.cannot_listen(error, "127.0.0.1", port) from None
+        raise environment.explain_listen_error(error, "127.0.0.1", port) from None
 
 
 def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str]:
@@ -445,75 +462,76 @@ def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str
     """
     from db.campaigns import set_push_enabled
 
-    _require_named(campaigns)
-    with stage.settings_with_database() as settings, stage.database(settings) as database:
-        ids = database.insist(lambda c: set_push_enabled(c, campaigns, enabled=enabled))
+    _require_campaign_ids(campaigns)
+    with (
+        environment.load_settings_with_database() as settings,
+        environment.open_database(settings) as database,
+    ):
+        ids = database.retry(lambda c: set_push_enabled(c, campaigns, enabled=enabled))
     if not ids:
         raise UsageError("there is no campaign to pause or resume in leadloop.campaigns")
     return ids
 
 
-def _run(flow: str, campaigns: list[str] | None, more: dict[str, Any], as_json: bool) -> None:
+def _run_flow_command(
+    flow: str, campaigns: list[str] | None, parameters: dict[str, Any], as_json: bool
+) -> None:
     """Run a flow by hand: check first, then wait for Prefect, then show what was done."""
-    from leadloop.cli.running import run_flow
+    from leadloop.cli.flow_command import run_flow_command
 
-    _require_named(campaigns)
+    _require_campaign_ids(campaigns)
 
     def show(summary: Mapping[str, Any]) -> None:
-        tables.show_summary(out, flow, summary)
+        rendering.print_summary(out, flow, summary)
 
-    def work() -> Mapping[str, Any]:
-        return run_flow(flow, campaigns or [], more, err)
+    def work() -> None:
+        run_flow_command(flow, campaigns or [], parameters, err)
 
-    _carry_out(work, show, as_json)
+    _run_and_show(work, show, as_json)
 
 
-def _carry_out(
-    work: Callable[[], Mapping[str, Any]],
+def _run_and_show(
+    work: Callable[[], object],
     show: Callable[[Mapping[str, Any]], None],
     as_json: bool,
 ) -> None:
     """Show what was done, also where it failed or was stopped half-way."""
     failure: RunError | None = None
-    try:
-        summary = work()
-    except RunError as error:
-        failure, summary = error, _done(error)
-    except KeyboardInterrupt as error:
-        failure, summary = RunError(STOPPED), _done(error)
+    with collect_summary() as collected:
+        try:
+            work()
+        except RunError as error:
+            failure = error
+        except KeyboardInterrupt:
+            failure = RunError(STOPPED)
+    summary = collected.summary
     if as_json:
         _print_json({**summary, **({"error": str(failure)} if failure else {})})
     elif summary:
         show(summary)
-    for hint in hints.left_over(summary) + ([] if failure else hints.nothing_to_poll(summary)):
+    for hint in hints.leftover_hints(summary) + (
+        [] if failure else hints.empty_poll_hints(summary)
+    ):
         print(hint, file=sys.stderr)
     if failure:
         raise failure
 
 
-def _done(error: BaseException | None) -> Mapping[str, Any]:
-    """The summary of an error, or of the one that it replaced (Prefect's for SIGTERM, by ours)."""
-    while error is not None and not hasattr(error, "summary"):
-        error = error.__context__
-    summary: Mapping[str, Any] = getattr(error, "summary", {})
-    return summary
-
-
-def _require_named(campaigns: list[str] | None) -> None:
+def _require_campaign_ids(campaigns: list[str] | None) -> None:
     if not all(campaign.strip() for campaign in campaigns or []):
         raise UsageError("--campaign is empty: write the vendor's id of the campaign")
 
 
-def _time(option: str, text: str) -> datetime:
+def _parse_time_option(option: str, text: str) -> datetime:
     try:
-        return read_time_argument(text)
+        return parse_time_argument(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, default=_jsonable, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, default=_encode_json_value, ensure_ascii=False) + "\n")
 
 
-def _jsonable(value: object) -> str:
+def _encode_json_value(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)

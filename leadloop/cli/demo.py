@@ -9,15 +9,15 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from db import campaigns, loading, opt_outs, schema, status
+from db import campaigns, lead_import, opt_outs, schema, status
 from db.database import Database
-from leadloop.cli import people, stage, tables
-from leadloop.cli.watching import bars
-from leadloop.core.words import in_words
+from leadloop.cli import environment, rendering, sample_leads
+from leadloop.cli.progress_bars import show_progress_bars
+from leadloop.core.summaries import collect_summary
+from leadloop.core.summary_text import format_summary
 from leadloop.sandbox import Handle, Rules, running
 from leadloop.settings import Settings
 
@@ -28,10 +28,10 @@ _LEADS_FILE = "leads.csv"
 _PACE_S = 3.0
 _FIRST_POLLS_AFTER_S = (3.0, 6.0)
 # What is not there by then is left: the demo takes no more than a minute.
-_OUTCOMES_WITHIN_S = 50.0
+_OUTCOMES_TIMEOUT_S = 50.0
 _SEED = 7
 
-_NEXT = """
+_NEXT_STEPS = """
 What next? From this folder:
 {path}
   # look at what is left
@@ -52,7 +52,7 @@ What next? From this folder:
 """
 
 
-def play(err: Console, out: Console) -> None:
+def run_demo(err: Console, out: Console) -> None:
     """Run disable, push and poll as real Prefect flows while outcomes trickle in.
 
     Raises:
@@ -62,52 +62,52 @@ def play(err: Console, out: Console) -> None:
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(stage.directory_of_its_own("demo"))
+        stack.enter_context(environment.enter_locked_directory("demo"))
         _write_leads()
-        handle = _surround(stack)
-        server = stack.enter_context(stage.prefect_server())
-        stack.enter_context(stage.embedded_database())
+        handle = _start_sandbox(stack)
+        server = stack.enter_context(environment.open_prefect_server())
+        stack.enter_context(environment.run_embedded_database())
         settings = Settings.load()
-        database = stack.enter_context(stage.database(settings, ready=False))
-        _begin_anew(database)
+        database = stack.enter_context(environment.open_database(settings, require_schema=False))
+        _reset_database(database)
         out.print(
-            f"{LEADS:,} leads in an embedded Postgres in ./{stage.HOME}/demo, the sandbox API at"
-            f" {settings.api_url}.",
+            f"{LEADS:,} leads in an embedded Postgres in ./{environment.HOME}/demo, the sandbox API"
+            f" at {settings.api_url}.",
             soft_wrap=True,
         )
         with err.status("waiting for Prefect"):
             server.wait()
-        requests = _first_loop(database, err, out)
-        left = _wait_for_outcomes(handle, started + _OUTCOMES_WITHIN_S, err)
-        requests += _run("poll-outcomes", err, out)
-        _show(database, out, requests)
+        requests = _run_first_loop(database, err, out)
+        left = _wait_for_outcomes(handle, started + _OUTCOMES_TIMEOUT_S, err)
+        requests += _run_flow("poll-outcomes", err, out)
+        _print_results(database, out, requests)
     if left:
         out.print(f"Outcomes still to come when the demo's minute was over: {left}.")
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
-    print(_what_next())
+    print(_format_next_steps())
 
 
 def _write_leads() -> None:
     """A file to play with afterwards."""
     try:
-        people.write_csv(Path(_LEADS_FILE), 100)
+        sample_leads.write_csv(Path(_LEADS_FILE), 100)
     except OSError as error:
-        raise stage.cannot_write(error, "demo") from None
+        raise environment.explain_write_error(error, "demo") from None
 
 
-def _what_next() -> str:
+def _format_next_steps() -> str:
     """Commands that work as they stand, from where the user stands."""
     programs = Path(sys.argv[0]).absolute().parent
     on_path = str(programs) in os.environ.get("PATH", "").split(os.pathsep)
     path = "" if on_path else f'\n  export PATH={shlex.quote(str(programs))}:"$PATH"\n'
-    return _NEXT.format(path=path, home=stage.HOME, leads=_LEADS_FILE)
+    return _NEXT_STEPS.format(path=path, home=environment.HOME, leads=_LEADS_FILE)
 
 
-def _surround(stack: ExitStack) -> Handle:
+def _start_sandbox(stack: ExitStack) -> Handle:
     """The sandbox as the API, and nothing from the environment that would mean another one."""
     rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
     handle = stack.enter_context(running(rules))
-    stage.forget_environment()
+    environment.clear_environment()
     os.environ["LEADLOOP_API_URL"] = handle.url
     os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
     # While outcomes come in a window is read several times: pages of 100 would use the budget up.
@@ -115,28 +115,28 @@ def _surround(stack: ExitStack) -> Handle:
     return handle
 
 
-def _begin_anew(database: Database) -> None:
-    with database.begin() as connection:
-        schema.remove(connection)
-    with database.begin() as connection:
-        schema.migrate(connection)
-    with database.begin() as connection:
-        campaigns.add(connection, CAMPAIGN)
-        loading.insert_new(connection, CAMPAIGN, people.leads(LEADS, _SEED))
+def _reset_database(database: Database) -> None:
+    with database.transaction() as connection:
+        schema.drop_schema(connection)
+    with database.transaction() as connection:
+        schema.migrate_schema(connection)
+    with database.transaction() as connection:
+        campaigns.add_campaign(connection, CAMPAIGN)
+        lead_import.insert_new_leads(connection, CAMPAIGN, sample_leads.make_leads(LEADS, _SEED))
 
 
-def _first_loop(database: Database, err: Console, out: Console) -> int:
+def _run_first_loop(database: Database, err: Console, out: Console) -> int:
     """Opt-outs before and after the push, and polls while outcomes come. Returns requests sent."""
-    _opt_out(database, range(100, 1100, 100))
+    _request_opt_outs(database, range(100, 1100, 100))
     requests = 0
     for flow in ("disable-leads", "push-leads"):
-        requests += _run(flow, err, out)
-    _opt_out(database, range(150, 1150, 100))
-    requests += _run("disable-leads", err, out)
+        requests += _run_flow(flow, err, out)
+    _request_opt_outs(database, range(150, 1150, 100))
+    requests += _run_flow("disable-leads", err, out)
     for pause_s in _FIRST_POLLS_AFTER_S:
         with err.status("outcomes are coming in at the vendor"):
             time.sleep(pause_s)
-        requests += _run("poll-outcomes", err, out)
+        requests += _run_flow("poll-outcomes", err, out)
     return requests
 
 
@@ -150,25 +150,29 @@ def _wait_for_outcomes(handle: Handle, until: float, err: Console) -> int:
     return left
 
 
-def _opt_out(database: Database, numbers: range) -> None:
-    with database.begin() as connection:
-        opt_outs.request(connection, CAMPAIGN, [people.lead_id(number) for number in numbers])
+def _request_opt_outs(database: Database, numbers: range) -> None:
+    with database.transaction() as connection:
+        opt_outs.request_opt_outs(
+            connection, CAMPAIGN, [sample_leads.format_lead_id(number) for number in numbers]
+        )
 
 
-def _run(flow: str, err: Console, out: Console) -> int:
-    from flows.by_hand import run_by_hand
+def _run_flow(flow: str, err: Console, out: Console) -> int:
+    from flows.local_runs import run_flow_locally
 
-    with bars(err) as watching:
-        summary: dict[str, Any] = run_by_hand(flow, {"campaigns": [CAMPAIGN]}, watching)
-    out.print(f"{flow}: {in_words(summary)}", soft_wrap=True)
-    return int(summary["requests"])
+    with show_progress_bars(err) as listener, collect_summary() as collected:
+        run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
+    out.print(f"{flow}: {format_summary(collected.summary)}", soft_wrap=True)
+    return int(collected.summary["requests"])
 
 
-def _show(database: Database, out: Console, requests: int) -> None:
-    with database.begin() as connection:
-        rows = status.campaigns(connection, [CAMPAIGN])
-        out.print(tables.campaign(rows[0]))
-        out.print(tables.listed("rejected", status.rejections(connection, [CAMPAIGN])))
-        out.print(tables.listed("outcomes", status.outcomes(connection, [CAMPAIGN])))
-        out.print(tables.listed("attempts", status.attempts(connection, [CAMPAIGN])))
+def _print_results(database: Database, out: Console, requests: int) -> None:
+    with database.transaction() as connection:
+        rows = status.list_campaign_health(connection, [CAMPAIGN])
+        out.print(rendering.render_campaign(rows[0]))
+        out.print(
+            rendering.render_rows("rejected", status.count_rejections(connection, [CAMPAIGN]))
+        )
+        out.print(rendering.render_rows("outcomes", status.count_outcomes(connection, [CAMPAIGN])))
+        out.print(rendering.render_rows("attempts", status.count_attempts(connection, [CAMPAIGN])))
     out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")

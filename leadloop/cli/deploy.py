@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from leadloop import deployments
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 
-def deploy() -> str:
+def deploy_flows() -> str:
     """Deploy to the server of PREFECT_API_URL, or of Prefect's profile. Returns its address.
 
     Warns on stderr where the work pool lets a run decide what is executed.
@@ -18,22 +18,22 @@ def deploy() -> str:
     Raises:
         UsageError: no server is named, it is of no use, or it does not take prefect.yaml.
     """
-    address = stage.prefect_address()
+    address = environment.find_prefect_url()
     if address is None:
         raise UsageError(
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"
             " http://127.0.0.1:4200/api; `prefect server start` starts one"
         )
-    from flows.by_hand import require_server
+    from flows.local_runs import check_api_reachable
 
-    require_server()
+    check_api_reachable()
     settable = deployments.deploy_flows(os.environ)
     if settable:
-        print(_pool_warning(settable), file=sys.stderr)
+        print(_format_pool_warning(settable), file=sys.stderr)
     return address
 
 
-def _pool_warning(settable: Sequence[str]) -> str:
+def _format_pool_warning(settable: Sequence[str]) -> str:
     pool, template = deployments.WORK_POOL, shlex.quote(str(deployments.JOB_TEMPLATE))
     return (
         f"leadloop: in the work pool {pool}, which was there before, each run may set"

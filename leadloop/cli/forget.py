@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Sequence
 
-from db import campaigns, forgetting, runs, suppression
+from db import campaigns, erasure, runs, suppression
 from db.database import Connection, Database
 from leadloop.core.errors import UsageError
-from leadloop.core.leads import InvalidLead, e164
-from leadloop.core.numbers import number_key
+from leadloop.core.leads import InvalidLead, format_e164
+from leadloop.core.phones import hash_phone_number
 from leadloop.settings import Settings
 
 
@@ -26,35 +26,37 @@ def forget_leads(
         UsageError: an id of which nothing is known, or a lead that a run is sending at this moment.
             Then none is forgotten.
     """
-    runs.bury_dead(database, logging.getLogger(__name__).warning)
-    with database.begin() as connection:
-        (campaign,) = campaigns.chosen(connection, [campaign_id], settings.campaign_rules())
-        found = forgetting.find(connection, campaign_id, lead_ids)
+    runs.recover_dead_runs(database, logging.getLogger(__name__).warning)
+    with database.transaction() as connection:
+        (campaign,) = campaigns.select_campaigns(
+            connection, [campaign_id], settings.campaign_rules()
+        )
+        found = erasure.lock_for_erasure(connection, campaign_id, lead_ids)
         missing = set(lead_ids) - set(found.known)
         if missing:
             raise UsageError(
                 f"nothing is known of {', '.join(sorted(missing))} in campaign {campaign_id}"
             )
-        if found.on_their_way:
+        if found.sending:
             raise UsageError(
-                f"a run is sending {', '.join(found.on_their_way)} at this moment: try again when"
+                f"a run is sending {', '.join(found.sending)} at this moment: try again when"
                 " it is done"
             )
-        _suppress(connection, campaign_id, found.known, campaign.default_region)
-        forgetting.forget(connection, campaign_id, found.known)
+        _suppress_numbers(connection, campaign_id, found.known, campaign.default_region)
+        erasure.erase_leads(connection, campaign_id, found.known)
     return {"forgotten": len(found.known)}
 
 
-def _suppress(
+def _suppress_numbers(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str], region: str
 ) -> None:
-    secret = suppression.key(connection)
-    numbers = suppression.numbers(connection, campaign_id, lead_ids, region=region)
-    suppression.note(connection, [(lead, _key_of(lead, secret)) for lead in numbers])
+    secret = suppression.get_hash_key(connection)
+    numbers = suppression.list_known_numbers(connection, campaign_id, lead_ids, region=region)
+    suppression.index_numbers(connection, [(lead, _key_of(lead, secret)) for lead in numbers])
 
 
-def _key_of(lead: suppression.OptedOut, secret: bytes) -> bytes | None:
+def _key_of(lead: suppression.OptedOutNumber, secret: bytes) -> bytes | None:
     try:
-        return number_key(secret, e164(lead.phone_number or "", lead.region))
+        return hash_phone_number(secret, format_e164(lead.phone_number or "", lead.region))
     except InvalidLead:
         return None

@@ -3,50 +3,50 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_STUCK = "docs/how-to/handle-stuck-leads.md"
+_STUCK_GUIDE = "docs/how-to/handle-stuck-leads.md"
 _STAGES = ("disable", "push", "poll")
 
 
-def left_over(summary: Mapping[str, Any]) -> list[str]:
+def leftover_hints(summary: Mapping[str, Any]) -> list[str]:
     """What a run leaves for later, or for a person."""
-    counts = {key: value for part in _parts(summary) for key, value in part.items()}
+    counts = {key: value for part in _iter_stages(summary) for key, value in part.items()}
     found = []
     if counts.get("in_doubt"):
         found.append(
-            f"leads in doubt: {counts['in_doubt']:,}; the next push looks them up ({_STUCK})"
+            f"leads in doubt: {counts['in_doubt']:,}; the next push looks them up ({_STUCK_GUIDE})"
         )
     if counts.get("held_back"):
         found.append(
             f"leads held back: {counts['held_back']:,}; their campaign is paused or not enabled"
             " (leadloop resume lets it create again)"
         )
-    return found + opt_outs(failed=counts.get("failed", 0), requested=0)
+    return found + opt_out_hints(failed=counts.get("failed", 0), requested=0)
 
 
-def nothing_to_poll(summary: Mapping[str, Any]) -> list[str]:
+def empty_poll_hints(summary: Mapping[str, Any]) -> list[str]:
     """Why a run that went well has read nothing at all."""
     return [
         f"campaign {name}: nothing was sent yet, so nothing can have come back"
         " (poll --since T reads all the same)"
-        for part in _parts(summary)
+        for part in _iter_stages(summary)
         for name, counts in part.get("campaigns", {}).items()
         if counts.get("windows") == 0 and counts.get("requests") == 0
     ]
 
 
-def opt_outs(*, requested: int, failed: int) -> list[str]:
+def opt_out_hints(*, requested: int, failed: int) -> list[str]:
     """About opt-outs that are not carried out."""
     found = []
     if requested:
         found.append(f"opt-outs waiting: {requested:,}; leadloop disable sends them")
     if failed:
         found.append(
-            f"opt-outs that failed: {failed:,}; these people may still be called ({_STUCK})"
+            f"opt-outs that failed: {failed:,}; these people may still be called ({_STUCK_GUIDE})"
         )
     return found
 
 
-def since_ignored(campaign_id: str) -> str:
+def ignored_since_hint(campaign_id: str) -> str:
     """About a `--since` that has no meaning."""
     return (
         f"campaign {campaign_id} was polled before: it goes on at its watermark, and --since does"
@@ -54,7 +54,7 @@ def since_ignored(campaign_id: str) -> str:
     )
 
 
-def _parts(summary: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iter_stages(summary: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The summaries of the stages, or the only one."""
     stages = [summary[name] for name in _STAGES if name in summary]
     yield from stages or [summary]

@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from db import campaigns
-from db.copying import Value
+from db.bulk_copy import CopyValue
 from db.database import Database
-from db.loading import insert_new
-from leadloop.core.campaigns import DOCUMENTED_REQUIRED
+from db.lead_import import insert_new_leads
+from leadloop.core.campaign_rules import DEFAULT_REQUIRED_FIELDS
 from leadloop.core.errors import RunError, UsageError
-from leadloop.core.leads import ANSWER_FIELDS, LEAD_FIELDS
-from leadloop.core.timestamps import read_time_argument
+from leadloop.core.leads import LEAD_FIELDS, RESPONSE_FIELDS
+from leadloop.core.summaries import report_summary
+from leadloop.core.timestamps import parse_time_argument
 
-_ROWS_AT_ONCE = 5000
+_CHUNK_SIZE = 5000
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_LONGEST_ID = 255
+_MAX_ID_LENGTH = 255
 # Order as in the documents.
-_OWN = ("lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime")
-_ANOTHER_ENCODING = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+_LEAD_COLUMNS = ("lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime")
+_ENCODING_ADVICE = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +43,19 @@ class BadLine:
     reason: str
 
     @property
-    def lines(self) -> str:
+    def location(self) -> str:
         """Which, in words."""
-        return f"line {self.first}" if self.amount == 1 else f"lines {self.first} to {self.last}"
+        return (
+            f"line {self.first}" if self.line_count == 1 else f"lines {self.first} to {self.last}"
+        )
 
     @property
-    def amount(self) -> int:
+    def line_count(self) -> int:
         """How many lines of the file."""
         return self.last - self.first + 1
 
 
-Row = list[Value] | BadLine
-
-
-class LoadFailed(RunError):
-    """Not all of the file could be loaded; `summary` says what was."""
-
-    def __init__(self, message: str, summary: dict[str, int]) -> None:
-        super().__init__(message)
-        self.summary = summary
+LoadRow = list[CopyValue] | BadLine
 
 
 def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> dict[str, int]:
@@ -80,26 +75,23 @@ def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> 
 
     Raises:
         UsageError: the file cannot be read, or its header does not fit; nothing was loaded.
-        LoadFailed: several lines were lost to a quote, or none could be loaded.
+        RunError: several lines were lost to a quote, or none could be loaded.
     """
-    loading = _Loading(database, campaign_id, err)
-    with _opened(file) as text:
+    loading = _CsvLoader(database, campaign_id, err)
+    with _open_text(file) as text:
         header = _read_header(text, file)
-        _tell_header(header.names, err)
+        _report_header(header.names, err)
         loading.add_campaign()
-        try:
-            rows = _rows(text, header)
-            while chunk := list(islice(rows, _ROWS_AT_ONCE)):
-                loading.load(chunk)
-        except BaseException as error:
-            # Ctrl-C, or a database that went away: what is loaded stays loaded.
-            vars(error)["summary"] = loading.counts
-            raise
+        # Reported now: after Ctrl-C, or where the database goes away, what is loaded stays loaded.
+        report_summary(loading.counts)
+        rows = _parse_rows(text, header)
+        while chunk := list(islice(rows, _CHUNK_SIZE)):
+            loading.insert_chunk(chunk)
     loading.require_success()
     return loading.counts
 
 
-class _Loading:
+class _CsvLoader:
     """A load on its way: what it has done, and the first lines that a quote has cost it."""
 
     def __init__(self, database: Database, campaign_id: str, err: TextIO) -> None:
@@ -107,60 +99,59 @@ class _Loading:
         self._database = database
         self._campaign_id = campaign_id
         self._err = err
-        self._swallowed: BadLine | None = None
+        self._first_quoted: BadLine | None = None
 
     def add_campaign(self) -> None:
         """Add the campaign where it is not there yet."""
-        with self._database.begin() as connection:
-            added = campaigns.add(connection, self._campaign_id)
+        with self._database.transaction() as connection:
+            added = campaigns.add_campaign(connection, self._campaign_id)
         if added:
             print(f"Campaign {self._campaign_id} is new here and was added.", file=self._err)
 
-    def load(self, chunk: Sequence[Row]) -> None:
+    def insert_chunk(self, chunk: Sequence[LoadRow]) -> None:
         """Insert the leads, and tell the others."""
         bad = [row for row in chunk if isinstance(row, BadLine)]
         good = [row for row in chunk if not isinstance(row, BadLine)]
-        self._tell(bad)
-        loaded = self._database.insist(
-            lambda connection: insert_new(connection, self._campaign_id, good)
+        self._report_bad_lines(bad)
+        loaded = self._database.retry(
+            lambda connection: insert_new_leads(connection, self._campaign_id, good)
         )
         self.counts["loaded"] += loaded
         self.counts["existing"] += len(good) - loaded
 
-    def _tell(self, bad: Sequence[BadLine]) -> None:
+    def _report_bad_lines(self, bad: Sequence[BadLine]) -> None:
         if bad:
-            print("\n".join(f"{row.lines}: {row.reason}" for row in bad), file=self._err)
-        self.counts["bad"] += sum(row.amount for row in bad)
-        self._swallowed = self._swallowed or next((row for row in bad if row.amount > 1), None)
+            print("\n".join(f"{row.location}: {row.reason}" for row in bad), file=self._err)
+        self.counts["bad"] += sum(row.line_count for row in bad)
+        self._first_quoted = self._first_quoted or next(
+            (row for row in bad if row.line_count > 1), None
+        )
 
     def require_success(self) -> None:
         """Make sure that no lines were lost to a quote, and that there was a lead at all.
 
         Raises:
-            LoadFailed: it is not so.
+            RunError: it is not so.
         """
-        if lost := self._swallowed:
-            raise LoadFailed(
-                f"{lost.lines} were not loaded: a quote that is opened in line {lost.first} holds"
-                " them together; mend it and load the file again",
-                self.counts,
+        if lost := self._first_quoted:
+            raise RunError(
+                f"{lost.location} were not loaded: a quote that is opened in line {lost.first}"
+                " holds them together; mend it and load the file again"
             )
         if self.counts["bad"] and not self.counts["loaded"] + self.counts["existing"]:
-            raise LoadFailed(
-                "no line of the file could be loaded; see the lines above", self.counts
-            )
+            raise RunError("no line of the file could be loaded; see the lines above")
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[TextIO]:
+def _open_text(file: Path) -> Iterator[TextIO]:
     try:
-        with _stream(file) as text:
+        with _open_stream(file) as text:
             yield text
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
 
 
-def _stream(file: Path) -> TextIO:
+def _open_stream(file: Path) -> TextIO:
     if str(file) == "-":
         binary: BinaryIO = os.fdopen(0, "rb", closefd=False)
     else:
@@ -189,26 +180,26 @@ def _read_header(text: TextIO, file: Path) -> _Header:
     if not first.strip():
         raise UsageError(f"{file} is empty, or its first line is: that must name the columns")
     if "\x00" in first or first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
-        raise UsageError(f"{file} is UTF-16, or no text at all: {_ANOTHER_ENCODING}")
+        raise UsageError(f"{file} is UTF-16, or no text at all: {_ENCODING_ADVICE}")
     if _UNSTORABLE.search(first):
-        raise UsageError(f"{file} is not UTF-8 (Latin-1?): {_ANOTHER_ENCODING}")
+        raise UsageError(f"{file} is not UTF-8 (Latin-1?): {_ENCODING_ADVICE}")
     delimiter = max(",;\t|", key=first.count)
     cells = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
     names = [name.lower() if name.lower() in LEAD_FIELDS else name for name in cells]
-    _require_good(names)
+    _validate_header(names)
     return _Header(names=names, delimiter=delimiter)
 
 
-def _require_good(names: Sequence[str]) -> None:
+def _validate_header(names: Sequence[str]) -> None:
     if "lead_id" not in names:
         raise UsageError(
             "the header has no column lead_id: the first line must name the columns, of which"
-            f" {', '.join(_OWN)} are a lead's own"
+            f" {', '.join(_LEAD_COLUMNS)} are a lead's own"
         )
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise UsageError(f"the header names a column twice: {', '.join(twice)}")
-    reserved = sorted(ANSWER_FIELDS.intersection(names))
+    reserved = sorted(RESPONSE_FIELDS.intersection(names))
     if reserved:
         raise UsageError(
             f"the vendor's answers use these names themselves: {', '.join(reserved)};"
@@ -216,9 +207,9 @@ def _require_good(names: Sequence[str]) -> None:
         )
 
 
-def _tell_header(names: Sequence[str], err: TextIO) -> None:
+def _report_header(names: Sequence[str], err: TextIO) -> None:
     """Say in one line what may not be meant: near misses become custom fields."""
-    missing = [name for name in DOCUMENTED_REQUIRED if name not in names]
+    missing = [name for name in DEFAULT_REQUIRED_FIELDS if name not in names]
     custom = [name for name in names if name and name not in LEAD_FIELDS]
     unnamed = names.count("")
     said = [
@@ -233,15 +224,15 @@ def _tell_header(names: Sequence[str], err: TextIO) -> None:
 # The lines
 
 
-def _rows(text: TextIO, header: _Header) -> Iterator[Row]:
-    """Leads in the order of db.loading.COLUMNS, and bad lines."""
+def _parse_rows(text: TextIO, header: _Header) -> Iterator[LoadRow]:
+    """Leads in the order of db.lead_import.COLUMNS, and bad lines."""
     reader = csv.reader(text, delimiter=header.delimiter, strict=True)
     while True:
         first = reader.line_num + 2
         try:
             cells = next(reader)
             if cells:
-                yield _lead(header.names, cells)
+                yield _parse_lead(header.names, cells)
         except StopIteration:
             return
         except csv.Error as error:
@@ -250,7 +241,7 @@ def _rows(text: TextIO, header: _Header) -> Iterator[Row]:
             yield BadLine(first=first, last=reader.line_num + 1, reason=str(error))
 
 
-def _lead(header: Sequence[str], cells: Sequence[str]) -> list[Value]:
+def _parse_lead(header: Sequence[str], cells: Sequence[str]) -> list[CopyValue]:
     """A row for the database.
 
     Raises:
@@ -263,22 +254,22 @@ def _lead(header: Sequence[str], cells: Sequence[str]) -> list[Value]:
     lead = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     if "lead_id" not in lead:
         raise ValueError("lead_id is empty")
-    if len(lead["lead_id"]) > _LONGEST_ID:
-        raise ValueError(f"lead_id is longer than {_LONGEST_ID} characters")
+    if len(lead["lead_id"]) > _MAX_ID_LENGTH:
+        raise ValueError(f"lead_id is longer than {_MAX_ID_LENGTH} characters")
     custom = {name: cell for name, cell in lead.items() if name and name not in LEAD_FIELDS}
     return [
         lead["lead_id"],
         lead.get("phone_number"),
         lead.get("contact_name"),
         lead.get("state_code"),
-        _ebr_datetime(lead.get("ebr_datetime")),
+        _parse_ebr_datetime(lead.get("ebr_datetime")),
         json.dumps(custom, ensure_ascii=False),
     ]
 
 
-def _ebr_datetime(text: str | None) -> datetime | None:
+def _parse_ebr_datetime(text: str | None) -> datetime | None:
     try:
-        return None if text is None else read_time_argument(text)
+        return None if text is None else parse_time_argument(text)
     except ValueError:
         raise ValueError(
             "ebr_datetime is not a time: write ISO 8601 with an offset, or epoch milliseconds"

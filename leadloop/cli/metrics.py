@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from db import metrics
 from db.database import Database, DatabaseError
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 _STATUSES = ("new", "sending", "in_doubt", "created", "rejected", "cancelled")
@@ -27,7 +27,7 @@ _GAUGES = {
 }
 
 
-class Figures:
+class CampaignCollector:
     """What is collected at a scrape; a database that is not there is a figure too."""
 
     def __init__(self, database: Database) -> None:
@@ -36,38 +36,38 @@ class Figures:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All gauges, with the state of this moment."""
         try:
-            with self._database.begin() as connection:
-                rows = metrics.campaigns(connection)
-                problems = metrics.problems(connection)
-                budget = metrics.budget(connection)
+            with self._database.transaction() as connection:
+                rows = metrics.list_campaign_health(connection)
+                problems = metrics.sum_problems(connection)
+                budget = metrics.get_rate_budget(connection)
         except DatabaseError:
             yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=0)
             return
         yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=1)
-        yield _leads(rows)
+        yield _build_lead_gauge(rows)
         for column, (name, said) in _GAUGES.items():
-            yield _each(name, said, rows, column)
-        yield _problems(problems)
-        yield from _budget(budget)
+            yield _build_campaign_gauge(name, said, rows, column)
+        yield _build_problem_gauge(problems)
+        yield from _build_rate_limit_gauges(budget)
 
 
-def serve(database: Database, host: str, port: int) -> None:
+def serve_metrics(database: Database, host: str, port: int) -> None:
     """Answer scrapes until somebody stops it.
 
     Raises:
         UsageError: the port is taken, or the views cannot be read.
     """
     try:
-        with database.begin() as connection:
-            metrics.budget(connection)
+        with database.transaction() as connection:
+            metrics.get_rate_budget(connection)
     except DatabaseError as error:
         raise UsageError(f"{error}; has `leadloop init` been run?") from None
     registry = CollectorRegistry()
-    registry.register(Figures(database))
+    registry.register(CampaignCollector(database))
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise stage.cannot_listen(error, host, port) from None
+        raise environment.explain_listen_error(error, host, port) from None
     print(f"Metrics at http://{host}:{server.server_port}/metrics", flush=True)
     try:
         threading.Event().wait()
@@ -76,7 +76,7 @@ def serve(database: Database, host: str, port: int) -> None:
         thread.join()
 
 
-def _leads(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
+def _build_lead_gauge(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
     family = GaugeMetricFamily("leadloop_leads", "Leads by status.", labels=["campaign", "status"])
     for row in rows:
         for status in _STATUSES:
@@ -84,18 +84,18 @@ def _leads(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
     return family
 
 
-def _each(
-    name: str, said: str, rows: Iterable[Mapping[str, Any]], column: str
+def _build_campaign_gauge(
+    name: str, documentation: str, rows: Iterable[Mapping[str, Any]], column: str
 ) -> GaugeMetricFamily:
     """A gauge a campaign; none where there is nothing that could be measured."""
-    family = GaugeMetricFamily(f"leadloop_{name}", said, labels=["campaign"])
+    family = GaugeMetricFamily(f"leadloop_{name}", documentation, labels=["campaign"])
     for row in rows:
         if row[column] is not None:
             family.add_metric([row["campaign_id"]], row[column])
     return family
 
 
-def _problems(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
+def _build_problem_gauge(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
     labels = ["campaign", "severity", "problem"]
     family = GaugeMetricFamily("leadloop_problems", "What is wrong; none: nothing.", labels=labels)
     for row in rows:
@@ -103,7 +103,7 @@ def _problems(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
     return family
 
 
-def _budget(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
+def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
     said = "Slots of the business's budget of requests"
     yield GaugeMetricFamily("leadloop_budget_slots", f"{said}.", value=budget["slots"])
     yield GaugeMetricFamily("leadloop_budget_taken", f"{said} in use.", value=budget["taken"])

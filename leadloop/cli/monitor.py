@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 from leadloop.local.shared_server import ServerSpec, share_server
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
-_READY_WITHIN_S = 120.0
+_START_TIMEOUT_S = 120.0
 _NOT_INSTALLED = "the page needs Streamlit: pip install 'leadloop[monitor]'"
 
 
-def serve(host: str, port: int, refresh_s: float) -> None:
+def serve_page(host: str, port: int, refresh_s: float) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
@@ -31,7 +31,7 @@ def serve(host: str, port: int, refresh_s: float) -> None:
     Raises:
         UsageError: Streamlit is not installed, a setting is wrong, or the port is taken.
     """
-    _require_installed()
+    _require_streamlit()
     with _database_url() as (url, setting):
         # Seconds to import: not before what is wrong has been said.
         from leadloop.monitor import given, server
@@ -43,13 +43,13 @@ def serve(host: str, port: int, refresh_s: float) -> None:
             refresh_s=refresh_s,
         )
         try:
-            server.serve(looked_at, host, port, _tell)
+            server.serve(looked_at, host, port, _announce_url)
         except OSError as error:
-            raise stage.cannot_listen(error, host, port) from None
+            raise environment.explain_listen_error(error, host, port) from None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class PageServer:
     """A page in a process of its own: its address, and whether it is still there."""
 
     url: str
@@ -57,7 +57,7 @@ class Beside:
 
 
 @contextmanager
-def beside(directory: Path, prefect_page: str, port: int) -> Iterator[Beside]:
+def run_page_server(directory: Path, prefect_page: str, port: int) -> Iterator[PageServer]:
     """The page with this process's settings, for the block; whatever becomes of us, it ends.
 
     Args:
@@ -68,21 +68,21 @@ def beside(directory: Path, prefect_page: str, port: int) -> Iterator[Beside]:
     Raises:
         UsageError: it does not start.
     """
-    _require_installed()
+    _require_streamlit()
     directory = directory.absolute()
-    _require_free(port)
+    _require_free_port(port)
     spec = ServerSpec(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
         log=directory / "log",
     )
     with share_server(directory, lambda: spec) as running:
-        _wait(port, running.is_alive, spec.log)
-        yield Beside(url=f"http://{_HOST}:{port}", is_alive=running.is_alive)
+        _wait_until_listening(port, running.is_alive, spec.log)
+        yield PageServer(url=f"http://{_HOST}:{port}", is_alive=running.is_alive)
 
 
-def _wait(port: int, is_alive: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + _READY_WITHIN_S
+def _wait_until_listening(port: int, is_alive: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
     while is_alive() and time.monotonic() < deadline:
         try:
             socket.create_connection((_HOST, port), timeout=5).close()
@@ -93,7 +93,7 @@ def _wait(port: int, is_alive: Callable[[], bool], log: Path) -> None:
     raise UsageError(f"the page does not start (its log: {log})")
 
 
-def _require_free(port: int) -> None:
+def _require_free_port(port: int) -> None:
     try:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
@@ -103,7 +103,7 @@ def _require_free(port: int) -> None:
         ) from None
 
 
-def _require_installed() -> None:
+def _require_streamlit() -> None:
     if importlib.util.find_spec("streamlit") is None:
         raise UsageError(_NOT_INSTALLED)
 
@@ -111,19 +111,19 @@ def _require_installed() -> None:
 @contextmanager
 def _database_url() -> Iterator[tuple[str, str]]:
     """Yield the URL of the page's login, else that of the runs, and the variable that names it."""
-    own = stage.load_settings().monitor_database_url
+    own = environment.load_settings().monitor_database_url
     if own is not None:
-        yield _sound(own.get_secret_value(), MONITOR_DATABASE_URL)
+        yield _validate_url(own.get_secret_value(), MONITOR_DATABASE_URL)
         return
-    with stage.settings_with_database() as settings:
-        yield _sound(settings.require_database_url(), DATABASE_URL)
+    with environment.load_settings_with_database() as settings:
+        yield _validate_url(settings.require_database_url(), DATABASE_URL)
 
 
-def _sound(url: str, setting: str) -> tuple[str, str]:
-    stage.require_sound_url(url, setting)
-    return url, setting
+def _validate_url(url: str, variable: str) -> tuple[str, str]:
+    environment.require_postgres_url(url, variable)
+    return url, variable
 
 
-def _tell(url: str) -> None:
+def _announce_url(url: str) -> None:
     print(f"The page: {url}", flush=True)
     print("Ctrl-C ends it.", file=sys.stderr, flush=True)

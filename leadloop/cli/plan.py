@@ -6,17 +6,10 @@ from typing import Any
 from db import campaigns
 from db.database import Database
 from leadloop.core.errors import RunError
-from leadloop.core.plans import COUNTS
+from leadloop.core.push_preview import PREVIEW_COUNTS
+from leadloop.core.summaries import report_summary
 from leadloop.settings import Settings
-from tasks.planning import plan_push
-
-
-class PlanFailed(RunError):
-    """Some campaigns could not be looked at; `summary` says what the others came to."""
-
-    def __init__(self, message: str, summary: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.summary = summary
+from tasks.push_preview import preview_push
 
 
 def plan_campaigns(
@@ -34,19 +27,20 @@ def plan_campaigns(
 
     Raises:
         UsageError: an unknown campaign.
-        PlanFailed: a campaign's source cannot be used; the others were looked at.
+        RunError: a campaign's source cannot be used; the others were looked at.
     """
-    with database.begin() as connection:
-        chosen = campaigns.chosen(connection, campaign_ids, settings.campaign_rules())
+    with database.transaction() as connection:
+        chosen = campaigns.select_campaigns(connection, campaign_ids, settings.campaign_rules())
     plans: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for campaign in chosen:
         try:
-            plans[campaign.campaign_id] = plan_push(database, campaign, settings)
+            plans[campaign.campaign_id] = preview_push(database, campaign, settings)
         except RunError as error:
             failures.append(f"campaign {campaign.campaign_id}: {error}")
-    sums = {name: sum(plan[name] for plan in plans.values()) for name in COUNTS}
+    sums = {name: sum(plan[name] for plan in plans.values()) for name in PREVIEW_COUNTS}
     summary = {**sums, "campaigns": plans}
+    report_summary(summary)
     if failures:
-        raise PlanFailed("; ".join(failures), summary)
+        raise RunError("; ".join(failures))
     return summary

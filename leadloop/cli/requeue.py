@@ -29,12 +29,12 @@ def requeue_leads(
     Raises:
         UsageError: an unknown campaign.
     """
-    with database.begin() as connection:
-        chosen = campaigns.chosen(connection, campaign_ids, settings.campaign_rules())
+    with database.transaction() as connection:
+        chosen = campaigns.select_campaigns(connection, campaign_ids, settings.campaign_rules())
         ids = [campaign.campaign_id for campaign in chosen]
         return {
-            kind: opt_outs.requeue(connection, campaign_ids=ids, lead_ids=lead_ids)
+            kind: opt_outs.requeue_failed(connection, campaign_ids=ids, lead_ids=lead_ids)
             if kind == "disables"
-            else leads.requeue(connection, campaign_ids=ids, status=kind, lead_ids=lead_ids)
+            else leads.requeue_leads(connection, campaign_ids=ids, status=kind, lead_ids=lead_ids)
             for kind in kinds
         }

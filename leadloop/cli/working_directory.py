@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from leadloop.cli.stage import HOME
+from leadloop.cli.environment import HOME
 from leadloop.core.errors import UsageError
 from leadloop.trusted_files import describe_user, require_private_directory, require_trusted
 
@@ -36,16 +36,16 @@ def require_trusted_directory(command: str) -> None:
     """
     if command not in _READ_OUR_SETTINGS_ONLY:
         require_private_directory()
-    used = [path for path in _settings_files() if os.path.lexists(path)]
+    used = [path for path in _find_settings_files() if os.path.lexists(path)]
     for path in used:
         require_trusted(path)
     if os.path.lexists(HOME):
-        _require_own_home()
+        _secure_home()
         used.append(HOME)
-    _report_foreign(used)
+    _report_foreign_owner(used)
 
 
-def _settings_files() -> Iterator[Path]:
+def _find_settings_files() -> Iterator[Path]:
     yield from (Path(".env"), Path("prefect.toml"), Path(".streamlit"))
     project = Path("pyproject.toml")
     if _configures_prefect(project):
@@ -63,9 +63,9 @@ def _configures_prefect(project: Path) -> bool:
     return isinstance(tool, dict) and "prefect" in tool
 
 
-def _require_own_home() -> None:
+def _secure_home() -> None:
     """Deny everybody else access to a `.leadloop` of ours; refuse one that is not trusted."""
-    mode = HOME.stat().st_mode if _is_ours(HOME) else 0
+    mode = HOME.stat().st_mode if _is_own_directory(HOME) else 0
     if mode & stat.S_IWGRP and not mode & stat.S_IWOTH:
         HOME.chmod(0o700)
         _require_no_foreign_entries()
@@ -74,7 +74,7 @@ def _require_own_home() -> None:
         HOME.chmod(0o700)
 
 
-def _is_ours(directory: Path) -> bool:
+def _is_own_directory(directory: Path) -> bool:
     return directory.is_dir() and directory.stat().st_uid == os.geteuid()
 
 
@@ -89,7 +89,7 @@ def _require_no_foreign_entries() -> None:
             )
 
 
-def _report_foreign(used: list[Path]) -> None:
+def _report_foreign_owner(used: list[Path]) -> None:
     owners = {path: path.lstat().st_uid for path in used}
     foreign = [path for path, owner in owners.items() if owner not in (0, os.geteuid())]
     if foreign:

@@ -11,25 +11,31 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from leadloop.client.errors import ApiError, Paused, Stopped, error_for
-from leadloop.client.login import Login
-from leadloop.client.transport import Received, Transport
-from leadloop.core.leads import Sendable
-from leadloop.core.receipts import Reading, read_receipt
-from leadloop.core.results import lead_id_of
-from leadloop.core.storable import dumps
+from leadloop.client.auth import TokenProvider
+from leadloop.client.errors import ApiError, Fatal, RateLimited, error_for_verdict
+from leadloop.client.transport import ReceivedResponse, Transport
+from leadloop.core.batch_response import BatchResult, parse_batch_response
+from leadloop.core.leads import PreparedLead
+from leadloop.core.postgres_json import dump_json
+from leadloop.core.results import parse_lead_id
 from leadloop.core.timestamps import EpochUnit
-from leadloop.core.verdicts import UNCLEAR, Answer, Call, Verdict, judge
+from leadloop.core.verdicts import (
+    AMBIGUOUS_VERDICTS,
+    ApiCall,
+    ApiResponse,
+    Verdict,
+    classify_response,
+)
 from leadloop.core.windows import Window, query_bounds
 
-Permit = Callable[[Call], None]
+AcquirePermit = Callable[[ApiCall], None]
 
 #: A count beyond this is none: it is more than a column of Postgres's type integer holds.
 _MOST_RESULTS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sighting:
+class LookupResult:
     """What a lookup of one lead showed: its `result`, or that it is `absent`, or neither."""
 
     result: Mapping[str, Any] | None
@@ -37,7 +43,7 @@ class Sighting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ResultPage:
     """One page of results; `count` is what the vendor says the whole query holds.
 
     `has_next` is whether it names a next page. That is a sign and no more: the link is not kept.
@@ -55,8 +61,8 @@ class LeadsApi:
     def __init__(
         self,
         transport: Transport,
-        login: Login,
-        permit: Permit,
+        login: TokenProvider,
+        permit: AcquirePermit,
         paused: Callable[[float | None], None],
     ) -> None:
         self._transport = transport
@@ -64,16 +70,16 @@ class LeadsApi:
         self._permit = permit
         self._paused = paused
 
-    def log_in(self) -> None:
+    def ensure_token(self) -> None:
         """Have a token that is good for the next minute: a create must not have to wait for one.
 
         Raises:
-            Resend, Paused, Stopped: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         with self._pauses_heeded():
-            self._login.token()
+            self._login.fresh_token()
 
-    def create(self, campaign_id: str, leads: Sequence[Sendable]) -> Reading:
+    def create(self, campaign_id: str, leads: Sequence[PreparedLead]) -> BatchResult:
         """`POST /api/v1/leads/create/{campaign_id}/` with a list of leads.
 
         The caller logs in and asks for the permit itself, before it decides which leads to send: a
@@ -82,43 +88,47 @@ class LeadsApi:
         longer good the leads are not sent a second time here.
 
         Raises:
-            InDoubt, Refused, TooLarge, Resend, Paused, Stopped: see leadloop.client.errors.
+            InDoubt, Refused, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         content = b"[" + b",".join(lead.body for lead in leads) + b"]"
         path = f"/api/v1/leads/create/{quote(campaign_id, safe='')}/"
         with self._pauses_heeded():
-            token = self._login.at_hand()
+            token = self._login.cached_token()
             received = self._transport.send("POST", path, token=token, content=content)
-            verdict = judge(Call.CREATE, received.answer)
-            if verdict is Verdict.LOGIN and self._login.renew(token):
-                verdict = Verdict.RESEND
+            verdict = classify_response(ApiCall.CREATE, received.response)
+            if verdict is Verdict.UNAUTHORIZED and self._login.renew(token):
+                verdict = Verdict.RETRY
             by_id = {lead.lead_id: lead for lead in leads}
             return _read(
-                Call.CREATE, received.answer, verdict, by_id, lambda key: by_id[key].own_keys()
+                ApiCall.CREATE,
+                received.response,
+                verdict,
+                by_id,
+                lambda key: by_id[key].custom_keys(),
             )
 
-    def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> Reading:
+    def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> BatchResult:
         """`POST /api/v1/leads/disable/{campaign_id}/` with a list of `{"lead_id"}`.
 
         Raises:
-            Refused, TooLarge, Resend, Paused, Stopped: see leadloop.client.errors.
+            Refused, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
-        content = dumps([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
+        content = dump_json([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
         path = f"/api/v1/leads/disable/{quote(campaign_id, safe='')}/"
         with self._pauses_heeded():
-            received, verdict = self._exchange(Call.DISABLE, "POST", path, content=content)
-            return _read(Call.DISABLE, received.answer, verdict, lead_ids, lambda _: ())
+            received, verdict = self._exchange(ApiCall.DISABLE, "POST", path, content=content)
+            return _read(ApiCall.DISABLE, received.response, verdict, lead_ids, lambda _: ())
 
-    def processed(
+    def list_processed(
         self, campaign_id: str, window: Window, *, unit: EpochUnit, page: int, page_size: int
-    ) -> Page:
+    ) -> ResultPage:
         """One page of what was processed in a window, by number and with all its filters.
 
         The vendor's own `next` is never followed: it has lost the filters and names plain http.
         A page beyond the last may be answered 404; it is returned as an empty one.
 
         Raises:
-            Resend, Paused, Stopped: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         after, before = query_bounds(window, unit)
         params = {
@@ -129,21 +139,21 @@ class LeadsApi:
         }
         return self._page_or_end(campaign_id, params)
 
-    def everything(
+    def list_all(
         self, campaign_id: str, *, page: int, page_size: int, lead_id: str | None = None
-    ) -> Page:
+    ) -> ResultPage:
         """One page of all that the vendor holds of a campaign, by number, or of one lead's rows.
 
         Whether that includes leads not yet processed is for the vendor to say. A page beyond the
         last may be answered 404; it is returned as an empty one.
 
         Raises:
-            Resend, Paused, Stopped: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         params = {"page": str(page), "page_size": str(page_size)}
         return self._page_or_end(campaign_id, params | ({"lead_id": lead_id} if lead_id else {}))
 
-    def find(self, campaign_id: str, lead_id: str) -> Sighting:
+    def look_up(self, campaign_id: str, lead_id: str) -> LookupResult:
         """Look up one lead, processed or not.
 
         Only an empty page that counts nothing is absence: a 404 may come from anybody, a page of
@@ -151,43 +161,43 @@ class LeadsApi:
         from rows that have just moved.
 
         Raises:
-            Resend, Paused, Stopped: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         try:
             page = self._page(campaign_id, {"lead_id": lead_id})
-        except Stopped as error:
-            if error.answer.status == 404:
-                return Sighting(result=None, absent=False)
+        except Fatal as error:
+            if error.response.status == 404:
+                return LookupResult(result=None, absent=False)
             raise
         for item in page.results:
-            if isinstance(item, dict) and lead_id_of(item) == lead_id:
-                return Sighting(result=item, absent=False)
-        return Sighting(result=None, absent=page.count == 0 and not page.results)
+            if isinstance(item, dict) and parse_lead_id(item) == lead_id:
+                return LookupResult(result=item, absent=False)
+        return LookupResult(result=None, absent=page.count == 0 and not page.results)
 
-    def _page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> Page:
+    def _page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
         try:
             return self._page(campaign_id, params)
-        except Stopped as error:
-            if params["page"] != "1" and error.answer.status == 404:
-                return Page(count=0, results=(), has_next=False, vendor_now=None)
+        except Fatal as error:
+            if params["page"] != "1" and error.response.status == 404:
+                return ResultPage(count=0, results=(), has_next=False, vendor_now=None)
             raise
 
-    def _page(self, campaign_id: str, params: Mapping[str, str]) -> Page:
+    def _page(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
         with self._pauses_heeded():
-            received, verdict = self._exchange(Call.READ, "GET", path, params=params)
+            received, verdict = self._exchange(ApiCall.READ, "GET", path, params=params)
             if verdict is not Verdict.ACCEPTED:
-                raise error_for(verdict, Call.READ, received.answer)
-        body = received.answer.body
+                raise error_for_verdict(verdict, ApiCall.READ, received.response)
+        body = received.response.body
         if not (
             isinstance(body, dict)
             and isinstance(body.get("results"), list)
             and type(body.get("count")) is int
             and 0 <= body["count"] <= _MOST_RESULTS
         ):
-            raise error_for(Verdict.RESEND, Call.READ, received.answer)
+            raise error_for_verdict(Verdict.RETRY, ApiCall.READ, received.response)
         # An empty page is the last one, whatever it names.
-        return Page(
+        return ResultPage(
             count=body["count"],
             results=body["results"],
             has_next=bool(body.get("next") and body["results"]),
@@ -196,33 +206,33 @@ class LeadsApi:
 
     def _exchange(
         self,
-        call: Call,
+        call: ApiCall,
         method: str,
         path: str,
         *,
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
-    ) -> tuple[Received, Verdict]:
+    ) -> tuple[ReceivedResponse, Verdict]:
         """Send what may be repeated, once more with a new token where the first was not good."""
-        token = self._login.token()
+        token = self._login.fresh_token()
         received, verdict = self._permitted(call, method, path, token, params, content)
-        if verdict is Verdict.LOGIN and self._login.renew(token):
-            token = self._login.token()
+        if verdict is Verdict.UNAUTHORIZED and self._login.renew(token):
+            token = self._login.fresh_token()
             received, verdict = self._permitted(call, method, path, token, params, content)
         return received, verdict
 
     def _permitted(
         self,
-        call: Call,
+        call: ApiCall,
         method: str,
         path: str,
         token: str,
         params: Mapping[str, str] | None,
         content: bytes | None,
-    ) -> tuple[Received, Verdict]:
+    ) -> tuple[ReceivedResponse, Verdict]:
         self._permit(call)
         received = self._transport.send(method, path, token=token, params=params, content=content)
-        return received, judge(call, received.answer)
+        return received, classify_response(call, received.response)
 
     @contextmanager
     def _pauses_heeded(self) -> Iterator[None]:
@@ -230,29 +240,29 @@ class LeadsApi:
         try:
             yield
         except ApiError as error:
-            if isinstance(error, Paused) or error.answer.asks_for_a_pause:
-                self._paused(error.answer.retry_after_s)
+            if isinstance(error, RateLimited) or error.response.requests_pause:
+                self._paused(error.response.retry_after_s)
             raise
 
 
 def _read(
-    call: Call,
-    answer: Answer,
+    call: ApiCall,
+    answer: ApiResponse,
     verdict: Verdict,
     sent: Collection[str],
     own_keys: Callable[[str], Collection[str]],
-) -> Reading:
+) -> BatchResult:
     """What an answer that was accepted says of the leads of its request.
 
     Raises:
         ApiError: it was not, or says of some of them that they were not, or might not have been,
             taken, and does not say of which. Its `reading` tells what was said of the others.
     """
-    if verdict not in (Verdict.ACCEPTED, Verdict.REFUSED):
-        raise error_for(verdict, call, answer)
-    reading = read_receipt(call, answer.body, sent, own_keys)
-    if verdict is Verdict.ACCEPTED and reading.unclear:
-        verdict = UNCLEAR[call]
+    if verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
+        raise error_for_verdict(verdict, call, answer)
+    reading = parse_batch_response(call, answer.body, sent, own_keys)
+    if verdict is Verdict.ACCEPTED and reading.ambiguous:
+        verdict = AMBIGUOUS_VERDICTS[call]
     if verdict is not Verdict.ACCEPTED:
-        raise error_for(verdict, call, answer, reading)
+        raise error_for_verdict(verdict, call, answer, reading)
     return reading

@@ -10,7 +10,7 @@ from leadloop.core.errors import RunError
 _VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
-def require_ca_bundle(url: str) -> None:
+def check_ca_bundle(url: str) -> None:
     """Check that the CA bundle in force for a URL can be read, before anything is sent there.
 
     Raises:

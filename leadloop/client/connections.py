@@ -18,19 +18,19 @@ from urllib3.connection import HTTPConnection
 
 
 @dataclass
-class Attempt:
+class SendAttempt:
     """One try to send a request; `begun` once its first byte was handed to a connection."""
 
-    begun: bool = False
+    has_begun: bool = False
 
 
-_attempt: ContextVar[Attempt] = ContextVar("attempt")
+_attempt: ContextVar[SendAttempt] = ContextVar("attempt")
 
 
 @contextmanager
-def recorded_attempt() -> Iterator[Attempt]:
+def record_attempt() -> Iterator[SendAttempt]:
     """Record what connections do for a request that this thread sends in the block."""
-    attempt = Attempt()
+    attempt = SendAttempt()
     token = _attempt.set(attempt)
     try:
         yield attempt
@@ -85,5 +85,5 @@ class _Recording(HTTPConnection):
             if self.sock is None:
                 # As http.client does, but before the request counts as begun.
                 self.connect()
-            _attempt.get().begun = True
+            _attempt.get().has_begun = True
         super().send(data)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from leadloop.client.connections import RecordingAdapter, recorded_attempt
-from leadloop.core import storable
+from leadloop.client.connections import RecordingAdapter, record_attempt
+from leadloop.core import postgres_json
 from leadloop.core.addresses import is_loopback
-from leadloop.core.verdicts import UNREADABLE, Answer, Failure
+from leadloop.core.verdicts import UNREADABLE, ApiResponse, TransportFailure
 
 #: The most that the body of an answer may hold, packed or not: a page of thousands of results holds
 #: a few MB, and nothing that this machine cannot hold may end a run.
@@ -44,10 +44,10 @@ class Timeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Received:
+class ReceivedResponse:
     """An answer, and the vendor's clock when it gave it (None: not told)."""
 
-    answer: Answer
+    response: ApiResponse
     vendor_now: datetime | None
 
 
@@ -89,14 +89,14 @@ class Transport:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
         form: Mapping[str, str] | None = None,
-    ) -> Received:
+    ) -> ReceivedResponse:
         """Send one request, once. Whatever goes wrong becomes the answer's `failure`."""
         with self._counting:
             self.requests_sent += 1
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
         if content is not None:
             headers["Content-Type"] = "application/json"
-        with recorded_attempt() as attempt:
+        with record_attempt() as attempt:
             try:
                 response = self._session.request(
                     method,
@@ -111,7 +111,9 @@ class Transport:
                     stream=True,
                 )
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                return Received(answer=_absence(error, begun=attempt.begun), vendor_now=None)
+                return ReceivedResponse(
+                    response=_absence(error, begun=attempt.has_begun), vendor_now=None
+                )
         _, read_s = self._timeouts
         with response:
             return _received(response, until=time.monotonic() + read_s)
@@ -121,10 +123,11 @@ class Transport:
         self._session.close()
 
 
-def _absence(error: Exception, *, begun: bool) -> Answer:
+def _absence(error: Exception, *, begun: bool) -> ApiResponse:
     """Return the failure that stands for an exception: had the request begun to leave?"""
-    return Answer(
-        failure=Failure.NO_ANSWER if begun else Failure.NOT_SENT, cause=type(_root(error)).__name__
+    return ApiResponse(
+        failure=TransportFailure.NO_RESPONSE if begun else TransportFailure.NOT_SENT,
+        cause=type(_root(error)).__name__,
     )
 
 
@@ -135,21 +138,21 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _received(response: requests.Response, *, until: float) -> Received:
+def _received(response: requests.Response, *, until: float) -> ReceivedResponse:
     told_at = _http_date(response.headers.get("Date"))
-    answer = Answer(
+    answer = ApiResponse(
         status=response.status_code,
         body=_body(response, until),
         retry_after_s=_retry_after(response.headers.get("Retry-After"), told_at),
     )
-    return Received(answer=answer, vendor_now=told_at)
+    return ReceivedResponse(response=answer, vendor_now=told_at)
 
 
 def _body(response: requests.Response, until: float) -> Any:
     try:
         content = _unpacked(response, _content(response, until))
         if content.strip():
-            return storable.loads(content)
+            return postgres_json.parse_json(content)
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         return UNREADABLE
     # Without a length, an answer that breaks off in its headers looks like one without a body.

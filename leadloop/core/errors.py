@@ -3,7 +3,7 @@
     LeadloopError            one line that says what is wrong and what to do
     ├── UsageError           wrong settings, arguments or set-up; nothing was begun (exit 2)
     └── RunError             the run had begun and had to end (exit 1)
-        ├── TryLater         time will mend it; the work that is left may be repeated
+        ├── RetryLater         time will mend it; the work that is left may be repeated
         └── Fenced           another run has declared this one dead; it must send nothing more
 
 Messages carry ids and counts only: they end up in Prefect's states and in logs.
@@ -22,7 +22,7 @@ class RunError(LeadloopError):
     """A run that had begun could not do all of its work."""
 
 
-class TryLater(RunError):
+class RetryLater(RunError):
     """The work that is left may be tried again after a pause.
 
     `fruitless` counts the tries in a row that got nothing done, this one included.
@@ -30,7 +30,7 @@ class TryLater(RunError):
 
     def __init__(self, message: str, *, fruitless: int) -> None:
         super().__init__(message)
-        self.fruitless = fruitless
+        self.fruitless_attempts = fruitless
 
 
 class Fenced(RunError):

@@ -80,9 +80,9 @@ class Isolation:
         if len(failed) == 1:
             self._suspects += failed
         else:
-            self._lists += reversed(halve(failed))
+            self._lists += reversed(split_in_half(failed))
 
-    def replace(self, lists: Sequence[Sequence[str]]) -> None:
+    def replace_list(self, lists: Sequence[Sequence[str]]) -> None:
         """Replace the next list by others, without counting a failure: it was refused."""
         self._close_list()
         self._lists += [list(items) for items in reversed(lists) if items]
@@ -103,7 +103,7 @@ class Isolation:
         return self._lists.pop()
 
 
-def halve(items: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_in_half(items: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the two halves of a list."""
     middle = len(items) // 2
     return list(items[:middle]), list(items[middle:])

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import orjson
 import phonenumbers
 
-from leadloop.core.campaigns import CampaignRules
+from leadloop.core.campaign_rules import CampaignRules
 
 #: Keys of a create request that are not custom fields (seed, "Body Parameters").
 LEAD_FIELDS = frozenset({"lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime"})
 
 #: Keys that the vendor's answers use for its own facts (seed, "Response Structure"): a custom
 #: field of that name would come back indistinguishable from them.
-ANSWER_FIELDS = frozenset(
+RESPONSE_FIELDS = frozenset(
     {
         "contact_number",
         "created_at",
@@ -109,7 +109,7 @@ class Lead(NamedTuple):
         return f"Lead({self.lead_id!r})"
 
 
-class Sendable(NamedTuple):
+class PreparedLead(NamedTuple):
     """A lead that may be sent: its id, its number in E.164, its name, and its JSON object."""
 
     lead_id: str
@@ -117,20 +117,20 @@ class Sendable(NamedTuple):
     contact_name: str | None
     body: bytes
 
-    def own_keys(self) -> frozenset[str]:
+    def custom_keys(self) -> frozenset[str]:
         """The names of its custom fields."""
         return frozenset(_custom_fields(self.body.decode())) - LEAD_FIELDS
 
     def __repr__(self) -> str:
         """The id alone: a lead must be safe in a traceback."""
-        return f"Sendable({self.lead_id!r})"
+        return f"PreparedLead({self.lead_id!r})"
 
 
 class InvalidLead(ValueError):
     """A lead that must not be sent. The message names the field and never repeats its value."""
 
 
-def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
+def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
     """Check a lead and write its JSON object.
 
     Phone numbers are checked by libphonenumber with the campaign's default region and sent as
@@ -145,7 +145,7 @@ def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
             raise InvalidLead(f"{field}: missing")
     if lead.ebr_datetime is not None and not 1900 <= lead.ebr_datetime.year < 9999:
         raise InvalidLead("ebr_datetime: not a time that can be meant")
-    number = e164(lead.phone_number, rules.default_region) if lead.phone_number else None
+    number = format_e164(lead.phone_number, rules.default_region) if lead.phone_number else None
     fixed = {
         "lead_id": lead.lead_id,
         "phone_number": number,
@@ -156,7 +156,7 @@ def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
         else None,
     }
     present = {key: value for key, value in fixed.items() if value is not None}
-    return Sendable(
+    return PreparedLead(
         lead_id=lead.lead_id,
         e164=number,
         contact_name=lead.contact_name,
@@ -164,7 +164,7 @@ def prepare(lead: Lead, rules: CampaignRules) -> Sendable:
     )
 
 
-def e164(text: str, region: str) -> str:
+def format_e164(text: str, region: str) -> str:
     """Normalize a phone number to E.164 (`+14155550123`).
 
     The text is read by a strict grammar: an optional label ("Tel."), one number, an optional
@@ -383,12 +383,12 @@ def _parse_or_none(text: str, region: str | None) -> phonenumbers.PhoneNumber | 
         return None
 
 
-def is_the_vendors(field: str) -> bool:
+def is_reserved_name(field: str) -> bool:
     """Whether the vendor's answers use that name for facts of its own."""
-    return field in ANSWER_FIELDS or field.startswith(_ATTEMPT_PREFIXES)
+    return field in RESPONSE_FIELDS or field.startswith(_ATTEMPT_PREFIXES)
 
 
-def custom_texts(lead: str) -> list[str]:
+def extract_custom_texts(lead: str) -> list[str]:
     """What the custom fields in a JSON object hold, texts and numbers, as they are written."""
     try:
         fields = _custom_fields(lead, _as_written)
@@ -420,7 +420,7 @@ def _state(text: str | None, region: str) -> str | None:
 
 def _custom(text: str) -> str:
     for key in _custom_fields(text):
-        if key in LEAD_FIELDS or is_the_vendors(key):
+        if key in LEAD_FIELDS or is_reserved_name(key):
             # A fixed name, not personal data: it is safe to repeat.
             raise InvalidLead(f"custom_fields: {key[:64]!r} is a name of the vendor's own")
     return text

@@ -4,28 +4,28 @@ from contextvars import ContextVar
 from typing import Protocol
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Is told of progress, from any thread. Labels are campaign ids and words of ours."""
 
-    def planned(self, label: str, total: int) -> None:
+    def add_total(self, label: str, total: int) -> None:
         """So much is to be done under this label."""
 
-    def done(self, label: str, amount: int) -> None:
+    def advance(self, label: str, amount: int) -> None:
         """So much more is done."""
 
 
-class _Nobody:
-    def planned(self, label: str, total: int) -> None: ...
+class _NullListener:
+    def add_total(self, label: str, total: int) -> None: ...
 
-    def done(self, label: str, amount: int) -> None: ...
+    def advance(self, label: str, amount: int) -> None: ...
 
 
-_NOBODY = _Nobody()
+_NULL_LISTENER = _NullListener()
 
 #: Set by the command line for the length of a run; flows and tasks that it calls see it.
-watcher: ContextVar[Watcher] = ContextVar("watcher", default=_NOBODY)
+progress_listener: ContextVar[ProgressListener] = ContextVar("watcher", default=_NULL_LISTENER)
 
 
-def nobody_watches() -> bool:
+def has_no_listener() -> bool:
     """Whether nobody has said that they do."""
-    return watcher.get() is _NOBODY
+    return progress_listener.get() is _NULL_LISTENER

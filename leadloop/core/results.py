@@ -11,9 +11,9 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from leadloop.core.leads import ANSWER_FIELDS
-from leadloop.core.storable import dumps
-from leadloop.core.timestamps import epoch_ms, read_time
+from leadloop.core.leads import RESPONSE_FIELDS
+from leadloop.core.postgres_json import dump_json
+from leadloop.core.timestamps import parse_time, to_epoch_ms
 
 _LISTS = "call_attempt_"
 _LAST_MARK = "last_"
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
         return f"Outcome({self.lead_id!r})"
 
 
-class Attempt(NamedTuple):
+class OutreachAttempt(NamedTuple):
     """A row of `leadloop.outreach_attempts`, each value as text (None: NULL).
 
     Times are ISO 8601 in UTC, `duration_s` is in seconds, `answers` JSON. `attempt_key` tells the
@@ -91,34 +91,34 @@ class Attempt(NamedTuple):
 
     def __repr__(self) -> str:
         """The ids alone: the rest is a person's data."""
-        return f"Attempt({self.lead_id!r}, {self.block!r}, {self.attempt_key!r})"
+        return f"OutreachAttempt({self.lead_id!r}, {self.block!r}, {self.attempt_key!r})"
 
 
-class Result(NamedTuple):
+class ParsedResult(NamedTuple):
     """One result; `processed_at` and `outcome` are None for a lead not processed yet."""
 
     lead_id: str
     processed_at: datetime | None
     outcome: Outcome | None
-    attempts: Sequence[Attempt]
+    attempts: Sequence[OutreachAttempt]
 
 
 class UnreadableResult(ValueError):
     """A result that lacks what makes it one. The message repeats none of its values."""
 
 
-def read_result(result: Any) -> Result:
-    """Take one result apart. Its values must be storable (`leadloop.core.storable.loads`).
+def parse_result(result: Any) -> ParsedResult:
+    """Take one result apart. Its values must be storable (`leadloop.core.postgres_json.loads`).
 
     Raises:
         UnreadableResult: see `identify`.
     """
-    lead_id, processed_at = identify(result)
-    lead = _Lead(lead_id, processed_at.isoformat() if processed_at else None)
-    return Result(lead_id, processed_at, _outcome(lead, result), _attempts(lead, result))
+    lead_id, processed_at = parse_identity(result)
+    lead = _RowKey(lead_id, processed_at.isoformat() if processed_at else None)
+    return ParsedResult(lead_id, processed_at, _outcome(lead, result), _attempts(lead, result))
 
 
-def identify(result: Any) -> tuple[str, datetime | None]:
+def parse_identity(result: Any) -> tuple[str, datetime | None]:
     """The lead that a result tells of, and when it was processed (None: not yet).
 
     Raises:
@@ -127,7 +127,7 @@ def identify(result: Any) -> tuple[str, datetime | None]:
     """
     if not isinstance(result, dict):
         raise UnreadableResult("the result is not an object")
-    lead_id = lead_id_of(result)
+    lead_id = parse_lead_id(result)
     if lead_id is None:
         raise UnreadableResult("lead_id: missing or neither text nor a number")
     if len(lead_id.encode()) > _LONGEST_ID:
@@ -135,7 +135,7 @@ def identify(result: Any) -> tuple[str, datetime | None]:
     return lead_id, _processed_at(result)
 
 
-def lead_id_of(result: Mapping[str, Any]) -> str | None:
+def parse_lead_id(result: Mapping[str, Any]) -> str | None:
     """The id as text, whichever way the vendor writes it."""
     value = result.get("lead_id")
     if isinstance(value, bool) or not isinstance(value, _SCALARS) or value == "":
@@ -148,19 +148,19 @@ def _processed_at(result: Mapping[str, Any]) -> datetime | None:
     if value is None or value == "":
         return None
     try:
-        return read_time(value)
+        return parse_time(value)
     except ValueError as error:
         raise UnreadableResult(f"processed_at: {error}") from None
 
 
-class _Lead(NamedTuple):
+class _RowKey(NamedTuple):
     """What all rows of a result have in common; `processed_at` is None where it has no outcome."""
 
     lead_id: str
     processed_at: str | None
 
 
-def _outcome(lead: _Lead, result: Mapping[str, Any]) -> Outcome | None:
+def _outcome(lead: _RowKey, result: Mapping[str, Any]) -> Outcome | None:
     if lead.processed_at is None:
         return None
     return Outcome(
@@ -169,14 +169,14 @@ def _outcome(lead: _Lead, result: Mapping[str, Any]) -> Outcome | None:
         outcome_id=_text(result.get("outcome_id")),
         outcome_name=_text(result.get("outcome_name")),
         total_cost=_number(result.get("total_cost")),
-        raw=dumps(result),
+        raw=dump_json(result),
     )
 
 
-def _attempts(lead: _Lead, result: Mapping[str, Any]) -> Sequence[Attempt]:
+def _attempts(lead: _RowKey, result: Mapping[str, Any]) -> Sequence[OutreachAttempt]:
     lists, lasts = result.get("call_attempt_keys"), result.get("last_call_attempt_keys")
     blocks = _blocks(tuple(result), _texts(lists), _texts(lasts))
-    found: list[Attempt] = []
+    found: list[OutreachAttempt] = []
     for block, keys in blocks.calls:
         given = set[str]()
         found += [_call(lead, block, call, given) for call in _calls(result, keys)]
@@ -210,13 +210,15 @@ def _blocks(keys: tuple[str, ...], lists: tuple[str, ...], lasts: tuple[str, ...
     for key in dict.fromkeys((*lasts, *_beginning(keys, _LAST_MARK + _LISTS))):
         calls.setdefault(key.removeprefix(_LAST_MARK), []).append(key)
     return _Blocks(
-        calls=[(fitting(block), keys) for block, keys in calls.items()],
-        messages=[(fitting(key), key) for key in _beginning(keys, *_MESSAGES) if key not in calls],
+        calls=[(shorten_key(block), keys) for block, keys in calls.items()],
+        messages=[
+            (shorten_key(key), key) for key in _beginning(keys, *_MESSAGES) if key not in calls
+        ],
     )
 
 
 def _beginning(keys: Iterable[str], *prefixes: str) -> Iterable[str]:
-    return (key for key in keys if key.startswith(prefixes) and key not in ANSWER_FIELDS)
+    return (key for key in keys if key.startswith(prefixes) and key not in RESPONSE_FIELDS)
 
 
 def _calls(result: Mapping[str, Any], keys: Iterable[str]) -> Iterable[Mapping[str, Any]]:
@@ -224,7 +226,7 @@ def _calls(result: Mapping[str, Any], keys: Iterable[str]) -> Iterable[Mapping[s
     calls: dict[str, Mapping[str, Any]] = {}
     for key in keys:
         for call in _objects(result.get(key)):
-            calls.setdefault(_text(call.get("reference_id")) or dumps(call), call)
+            calls.setdefault(_text(call.get("reference_id")) or dump_json(call), call)
     return calls.values()
 
 
@@ -238,11 +240,11 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, dict) and item]
 
 
-def _call(lead: _Lead, block: str, call: Mapping[str, Any], given: set[str]) -> Attempt:
+def _call(lead: _RowKey, block: str, call: Mapping[str, Any], given: set[str]) -> OutreachAttempt:
     reference = _text(call.get("reference_id"))
     occurred_at = _time(call.get("called_at"))
     # By position: by name it takes a tenth longer.
-    return Attempt(
+    return OutreachAttempt(
         *lead,
         "call",
         block,
@@ -253,7 +255,7 @@ def _call(lead: _Lead, block: str, call: Mapping[str, Any], given: set[str]) -> 
         _iso(occurred_at),
         _number(call.get("call_duration")),
         _number(call.get("cost")),
-        dumps(_answers(call)),
+        dump_json(_answers(call)),
     )
 
 
@@ -276,8 +278,10 @@ def _messages(key: str, value: Any) -> Sequence[Mapping[str, Any]]:
     return items if looks_right else ()
 
 
-def _message(lead: _Lead, block: str, message: Mapping[str, Any], given: set[str]) -> Attempt:
-    return Attempt(
+def _message(
+    lead: _RowKey, block: str, message: Mapping[str, Any], given: set[str]
+) -> OutreachAttempt:
+    return OutreachAttempt(
         lead_id=lead.lead_id,
         processed_at=lead.processed_at,
         channel=block.partition("_")[0],
@@ -290,13 +294,15 @@ def _message(lead: _Lead, block: str, message: Mapping[str, Any], given: set[str
         occurred_at=_iso(_time(message.get("sent_at"))),
         duration_s=_number(message.get("duration")),
         cost=_number(message.get("cost")),
-        answers=dumps({key: value for key, value in message.items() if key not in _BLOCK_FIXED}),
+        answers=dump_json(
+            {key: value for key, value in message.items() if key not in _BLOCK_FIXED}
+        ),
     )
 
 
 def _new_key(wanted: str, given: set[str]) -> str:
     """A key that no other attempt of the block was `given`: the one wanted, or by its position."""
-    wanted = fitting(wanted)
+    wanted = shorten_key(wanted)
     key, twin = wanted or "#1", 1
     while key in given:
         twin += 1
@@ -305,7 +311,7 @@ def _new_key(wanted: str, given: set[str]) -> str:
     return key
 
 
-def fitting(key: str) -> str:
+def shorten_key(key: str) -> str:
     """A key that Postgres can index: its head and a digest of it where it is too long."""
     content = key.encode()
     if len(content) <= _LONGEST_KEY:
@@ -316,12 +322,12 @@ def fitting(key: str) -> str:
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value or None
-    return None if value is None else dumps(value)
+    return None if value is None else dump_json(value)
 
 
 def _time(value: Any) -> datetime | None:
     try:
-        return read_time(value)
+        return parse_time(value)
     except ValueError:
         return None
 
@@ -331,7 +337,7 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _milliseconds(moment: datetime | None) -> str:
-    return str(epoch_ms(moment)) if moment else ""
+    return str(to_epoch_ms(moment)) if moment else ""
 
 
 def _number(value: Any) -> str | None:

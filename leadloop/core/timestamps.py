@@ -15,7 +15,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 
 
-def read_time(value: object) -> datetime:
+def parse_time(value: object) -> datetime:
     """Read a time as the vendor may write it.
 
     Args:
@@ -37,7 +37,7 @@ def read_time(value: object) -> datetime:
     return _from_epoch(value)
 
 
-def read_time_argument(text: str) -> datetime:
+def parse_time_argument(text: str) -> datetime:
     """Read a time that a person typed: ISO 8601 with an offset, or epoch milliseconds.
 
     Raises:
@@ -56,7 +56,7 @@ def read_time_argument(text: str) -> datetime:
     return aware
 
 
-def epoch_ms(moment: datetime) -> int:
+def to_epoch_ms(moment: datetime) -> int:
     """Whole milliseconds since the epoch, rounded down."""
     return (moment - EPOCH) // timedelta(milliseconds=1)
 

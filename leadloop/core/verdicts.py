@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 
-class Call(StrEnum):
+class ApiCall(StrEnum):
     """The calls of the API that we make."""
 
     CREATE = "create"
@@ -23,28 +23,28 @@ class Verdict(StrEnum):
     """What the caller should do."""
 
     ACCEPTED = "accepted"
-    REFUSED = "refused"
+    REJECTED = "refused"
     """The vendor wants none of it as it stands: split it, and give up what stands alone."""
     TOO_LARGE = "too large"
     """Send fewer at a time."""
-    RESEND = "resend"
+    RETRY = "resend"
     """Not carried out, or harmless to repeat: send it again after a pause."""
-    PAUSE = "pause"
+    RATE_LIMITED = "pause"
     """Not carried out; the whole business must send nothing for a while."""
-    LOGIN = "login"
+    UNAUTHORIZED = "login"
     """Not carried out; the token is no longer good."""
     IN_DOUBT = "in doubt"
     """It may have been carried out: never resend before it has been looked up."""
-    STOP = "stop"
+    FATAL = "stop"
     """Nothing will succeed until a person changes something."""
 
 
-class Failure(StrEnum):
+class TransportFailure(StrEnum):
     """Why there is no status."""
 
     NOT_SENT = "no connection"
     """No byte of the request can have reached the vendor."""
-    NO_ANSWER = "no answer"
+    NO_RESPONSE = "no answer"
     """The request may have arrived."""
 
 
@@ -58,20 +58,20 @@ UNREADABLE: Final = _Unreadable()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ApiResponse:
     """An answer, or its absence: the whole of what a verdict rests on.
 
     `body` is parsed JSON, None where it was empty, or UNREADABLE; `cause` names what broke.
     """
 
     status: int | None = None
-    failure: Failure | None = None
+    failure: TransportFailure | None = None
     cause: str = ""
     body: Any = None
     retry_after_s: float | None = None
 
     @property
-    def asks_for_a_pause(self) -> bool:
+    def requests_pause(self) -> bool:
         """Whether it says when to come back, besides whatever its status says of the request."""
         return self.status is not None and self.status >= 400 and self.retry_after_s is not None
 
@@ -84,17 +84,17 @@ class Answer:
 
 _STATUSES: Final[dict[int, Verdict]] = {
     # A moved address: the request was not carried out where it arrived.
-    301: Verdict.STOP,
-    307: Verdict.STOP,
-    308: Verdict.STOP,
-    400: Verdict.REFUSED,
-    401: Verdict.LOGIN,
-    408: Verdict.RESEND,
-    409: Verdict.REFUSED,
+    301: Verdict.FATAL,
+    307: Verdict.FATAL,
+    308: Verdict.FATAL,
+    400: Verdict.REJECTED,
+    401: Verdict.UNAUTHORIZED,
+    408: Verdict.RETRY,
+    409: Verdict.REJECTED,
     413: Verdict.TOO_LARGE,
-    422: Verdict.REFUSED,
-    425: Verdict.RESEND,
-    429: Verdict.PAUSE,
+    422: Verdict.REJECTED,
+    425: Verdict.RETRY,
+    429: Verdict.RATE_LIMITED,
 }
 
 
@@ -102,68 +102,70 @@ _STATUSES: Final[dict[int, Verdict]] = {
 _NOT_THE_CONTENT: Final = frozenset({401, 405, 407, 429})
 
 #: The verdict on leads of a success that speaks of trouble and does not say whose.
-UNCLEAR: Final[dict[Call, Verdict]] = {
-    Call.CREATE: Verdict.IN_DOUBT,
+AMBIGUOUS_VERDICTS: Final[dict[ApiCall, Verdict]] = {
+    ApiCall.CREATE: Verdict.IN_DOUBT,
     # Tried again, at last by itself.
-    Call.DISABLE: Verdict.REFUSED,
+    ApiCall.DISABLE: Verdict.REJECTED,
 }
 
 
-def judge(call: Call, answer: Answer) -> Verdict:
+def classify_response(call: ApiCall, response: ApiResponse) -> Verdict:
     """The verdict on an answer; total, so that nothing the vendor says is left without one."""
-    if answer.failure is Failure.NOT_SENT:
-        return Verdict.RESEND
-    if answer.failure is Failure.NO_ANSWER or answer.status is None:
+    if response.failure is TransportFailure.NOT_SENT:
+        return Verdict.RETRY
+    if response.failure is TransportFailure.NO_RESPONSE or response.status is None:
         return _unknown(call)
-    if 200 <= answer.status < 300:
-        return _success(call, answer)
-    if answer.status == 503 and answer.retry_after_s is not None:
+    if 200 <= response.status < 300:
+        return _success(call, response)
+    if response.status == 503 and response.retry_after_s is not None:
         # Maintenance that says when to come back has refused the request by design. A bare 503
         # may as well come from a proxy that lost patience with a vendor still at work.
-        return Verdict.PAUSE
-    if call in (Call.CREATE, Call.DISABLE) and _blames_leads(call, answer.status):
+        return Verdict.RATE_LIMITED
+    if call in (ApiCall.CREATE, ApiCall.DISABLE) and _blames_leads(call, response.status):
         # A proxy's page, or half of an answer, is nobody's word about the leads.
-        return Verdict.STOP if answer.body is UNREADABLE else Verdict.REFUSED
-    if answer.status == 413 and call is Call.LOGIN:
+        return Verdict.FATAL if response.body is UNREADABLE else Verdict.REJECTED
+    if response.status == 413 and call is ApiCall.LOGIN:
         # There is nothing to send less of.
-        return Verdict.STOP
-    if answer.status in _STATUSES:
-        return _STATUSES[answer.status]
-    if 400 <= answer.status < 500:
-        return Verdict.STOP
-    if 300 <= answer.status < 400 and call is not Call.CREATE:
-        return Verdict.STOP
+        return Verdict.FATAL
+    if response.status in _STATUSES:
+        return _STATUSES[response.status]
+    if 400 <= response.status < 500:
+        return Verdict.FATAL
+    if 300 <= response.status < 400 and call is not ApiCall.CREATE:
+        return Verdict.FATAL
     # 5xx, and redirects that commonly follow a success (302, 303).
     return _unknown(call)
 
 
-def may_blame_content(answer: Answer) -> bool:
+def may_blame_content(response: ApiResponse) -> bool:
     """Return whether what a request held may be why it failed.
 
     False where the failure is about the connection, the login, the address or the budget, or the
     vendor says in JSON what is wrong. A firewall's page, a 5xx or no answer at all may be about one
     item of the request.
     """
-    if answer.failure is not None:
-        return answer.failure is Failure.NO_ANSWER
-    if answer.status is None or answer.asks_for_a_pause or answer.status in _NOT_THE_CONTENT:
+    if response.failure is not None:
+        return response.failure is TransportFailure.NO_RESPONSE
+    if response.status is None or response.requests_pause or response.status in _NOT_THE_CONTENT:
         return False
-    return answer.status >= 500 or (answer.body is UNREADABLE and not 300 <= answer.status < 400)
+    return response.status >= 500 or (
+        response.body is UNREADABLE and not 300 <= response.status < 400
+    )
 
 
-def _blames_leads(call: Call, status: int) -> bool:
+def _blames_leads(call: ApiCall, status: int) -> bool:
     # The 404 of a disable may mean one lead of the list that is unknown: splitting finds out.
-    return _STATUSES.get(status) is Verdict.REFUSED or (status == 404 and call is Call.DISABLE)
+    return _STATUSES.get(status) is Verdict.REJECTED or (status == 404 and call is ApiCall.DISABLE)
 
 
-def _unknown(call: Call) -> Verdict:
-    return Verdict.IN_DOUBT if call is Call.CREATE else Verdict.RESEND
+def _unknown(call: ApiCall) -> Verdict:
+    return Verdict.IN_DOUBT if call is ApiCall.CREATE else Verdict.RETRY
 
 
-def _success(call: Call, answer: Answer) -> Verdict:
+def _success(call: ApiCall, answer: ApiResponse) -> Verdict:
     if answer.body is UNREADABLE:
         # A status line of success over a body that is cut or not the vendor's: a proxy may have
         # answered in its place.
         return _unknown(call)
-    # What it says of each lead is read in leadloop.core.receipts.
+    # What it says of each lead is read in leadloop.core.batch_response.
     return Verdict.ACCEPTED

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from leadloop.core.timestamps import EPOCH, EpochUnit, epoch_ms
+from leadloop.core.timestamps import EPOCH, EpochUnit, to_epoch_ms
 
 _TICK = {"ms": 1, "s": 1000}
 _MILLISECOND = timedelta(milliseconds=1)
 
 #: A window with more pages than this is split: it bounds the memory of a run.
-MOST_PAGES = 50
+MAX_PAGES = 50
 # How full the parts are meant to be: they never are equally full, and one too full is split again.
 _FULL = 0.75
 #: Into how many parts a window is split at a time: fifty years have half a million hours.
-MOST_PARTS = 64
+MAX_PARTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -41,25 +41,25 @@ class Window:
         return self.before - self.after
 
 
-def cut(after: datetime, before: datetime, longest: timedelta) -> Iterator[Window]:
+def chunk_range(after: datetime, before: datetime, max_length: timedelta) -> Iterator[Window]:
     """Windows, none longer than `longest`, that leave no gap from `after` to `before`."""
     start = after
-    while before - start > longest:
-        yield Window(after=start, before=start + longest)
-        start += longest
+    while before - start > max_length:
+        yield Window(after=start, before=start + max_length)
+        start += max_length
     if start < before:
         yield Window(after=start, before=before)
 
 
-def split(window: Window, parts: int) -> list[Window]:
+def split_window(window: Window, parts: int) -> list[Window]:
     """At most `parts` windows of whole milliseconds in place of one; it alone if too short."""
     # Rounded up: rounded down, a window of a millisecond or so would be left, and cost a request.
     milliseconds = -(-window.length // (parts * _MILLISECOND))
-    return list(cut(window.after, window.before, milliseconds * _MILLISECOND)) or [window]
+    return list(chunk_range(window.after, window.before, milliseconds * _MILLISECOND)) or [window]
 
 
-def parts_needed(
-    window: Window, *, count: int, page_size: int, longest: timedelta, unit: EpochUnit
+def count_parts(
+    window: Window, *, count: int, page_size: int, max_length: timedelta, unit: EpochUnit
 ) -> int:
     """In how many parts to read a window that holds more than one answer can; 1: as it is.
 
@@ -67,17 +67,17 @@ def parts_needed(
     little in it costs few requests.
     """
     pages = -(-count // page_size)
-    if window.length > longest:
-        wanted = min(pages, -(-window.length // longest))
-    elif pages > MOST_PAGES and window.length > 2 * _TICK[unit] * _MILLISECOND:
-        wanted = -(-pages // int(MOST_PAGES * _FULL))
+    if window.length > max_length:
+        wanted = min(pages, -(-window.length // max_length))
+    elif pages > MAX_PAGES and window.length > 2 * _TICK[unit] * _MILLISECOND:
+        wanted = -(-pages // int(MAX_PAGES * _FULL))
     else:
         return 1
-    return max(2, min(wanted, MOST_PARTS))
+    return max(2, min(wanted, MAX_PARTS))
 
 
-def pieces(
-    window: Window, moments: Iterable[datetime], longest: timedelta
+def cover_window(
+    window: Window, moments: Iterable[datetime], max_length: timedelta
 ) -> list[tuple[Window, int]]:
     """A stretch that one answer holds whole, as windows with the number of results in each.
 
@@ -96,7 +96,7 @@ def pieces(
         if start < left[0]:
             found.append((Window(after=start, before=left[0]), 0))
             start = left[0]
-        end = min(start + longest, window.before)
+        end = min(start + max_length, window.before)
         inside = 0
         while left and left[0] <= end:
             left.popleft()
@@ -108,7 +108,7 @@ def pieces(
     return found
 
 
-def merged(windows: Iterable[Window]) -> list[Window]:
+def merge_windows(windows: Iterable[Window]) -> list[Window]:
     """The same moments in as few windows as will do, in order."""
     found: list[Window] = []
     for window in sorted(windows):
@@ -119,11 +119,11 @@ def merged(windows: Iterable[Window]) -> list[Window]:
     return found
 
 
-def gaps(window: Window, covered: Iterable[Window]) -> list[Window]:
+def find_gaps(window: Window, covered: Iterable[Window]) -> list[Window]:
     """What none of `covered` holds of a window, in order."""
     found = []
     start = window.after
-    for other in merged(covered):
+    for other in merge_windows(covered):
         end = min(other.after, window.before)
         if start < end:
             found.append(Window(after=start, before=end))
@@ -133,9 +133,9 @@ def gaps(window: Window, covered: Iterable[Window]) -> list[Window]:
     return found
 
 
-def reach(start: datetime, proven: Iterable[Window]) -> datetime:
+def find_contiguous_end(start: datetime, proven: Iterable[Window]) -> datetime:
     """Up to where there is no gap from `start` on; `start` itself where it begins with one."""
-    for window in merged(proven):
+    for window in merge_windows(proven):
         if window.after <= start < window.before:
             return window.before
     return start
@@ -148,34 +148,36 @@ def query_bounds(window: Window, unit: EpochUnit) -> tuple[int, int]:
     nothing in the window is missed either way, and what is read beyond it does no harm.
     """
     tick = _TICK[unit]
-    first = epoch_ms(window.after) // tick - 1
+    first = to_epoch_ms(window.after) // tick - 1
     last = -(-(_ceil_ms(window.before)) // tick) + 1
     return max(first, 0), max(last, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class WindowProof:
     """What a reading of a window proves: the status it is recorded with, and the proven part."""
 
     status: Literal["closed", "open", "incomplete"]
     proven: Window | None
 
 
-def prove(window: Window, *, complete: bool, now: datetime, settle: timedelta) -> Proof:
+def prove_window(
+    window: Window, *, complete: bool, now: datetime, settle: timedelta
+) -> WindowProof:
     """What may be said of a window once it has been read.
 
     What the vendor processed within the last `settle` before `now` may not show yet.
     """
-    through = min(window.before, earlier(now, settle))
+    through = min(window.before, subtract_to_epoch(now, settle))
     if not complete:
-        return Proof(status="incomplete", proven=None)
-    return Proof(
+        return WindowProof(status="incomplete", proven=None)
+    return WindowProof(
         status="closed" if through == window.before else "open",
         proven=Window(after=window.after, before=through) if through > window.after else None,
     )
 
 
-def earlier(moment: datetime, by: timedelta) -> datetime:
+def subtract_to_epoch(moment: datetime, by: timedelta) -> datetime:
     """So much earlier, and never before 1970, when no vendor had processed anything."""
     return max(EPOCH, moment - min(by, moment - EPOCH))
 

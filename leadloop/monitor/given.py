@@ -7,7 +7,7 @@ from functools import cache
 
 from db import monitor
 from db.database import Database
-from db.monitor import Past, Standing
+from db.monitor import History, StatusSnapshot
 from leadloop.monitor.looks import Looks
 
 #: For one look at how it stands, and one at what has been.
@@ -50,12 +50,12 @@ def given() -> Given:
     return _given[0]
 
 
-def standing() -> Standing:
+def standing() -> StatusSnapshot:
     """How every campaign stands; see `db.monitor.standing`."""
     return _standing()
 
 
-def past(campaign_ids: Sequence[str], days: int | None) -> Past:
+def past(campaign_ids: Sequence[str], days: int | None) -> History:
     """What has been in so many days, None: ever; see `db.monitor.past`."""
     return _past(tuple(campaign_ids), days)
 
@@ -72,12 +72,12 @@ def _opened() -> Database:
 
 @cache
 def _database(url: str, setting: str) -> Database:
-    return Database(url, connections=_CONNECTIONS, setting=setting)
+    return Database(url, pool_size=_CONNECTIONS, setting=setting)
 
 
-_standing = Looks(lambda: monitor.standing(_opened()))
+_standing = Looks(lambda: monitor.read_status(_opened()))
 _past = Looks(
-    lambda campaign_ids, days: monitor.past(
+    lambda campaign_ids, days: monitor.read_history(
         _opened(), campaign_ids, None if days is None else _since(days)
     )
 )

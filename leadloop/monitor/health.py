@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from db.monitor import Rows, Standing
+from db.monitor import Rows, StatusSnapshot
 from leadloop.monitor.judged import count, duration, headline
 from leadloop.monitor.markdown import plain
 
@@ -20,7 +20,7 @@ _BOXES = {
 _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
 
 
-def show_headline(now: Standing, *, is_stale: bool) -> None:
+def show_headline(now: StatusSnapshot, *, is_stale: bool) -> None:
     """In a word whether it is healthy."""
     line = headline(now, is_stale=is_stale)
     box, icon = _BOXES[line.level]
@@ -29,12 +29,12 @@ def show_headline(now: Standing, *, is_stale: bool) -> None:
         st.code(line.command, language=None, wrap_lines=True)
 
 
-def show_freshness(now: Standing, hidden: int) -> None:
+def show_freshness(now: StatusSnapshot, hidden: int) -> None:
     """Of when it is, and how many problems other campaigns have than those that are shown."""
-    said = [f"As of {now.at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
-    if now.newest is not None:
-        age = duration((now.at - now.newest["started_at"]).total_seconds())
-        newest = f"{now.newest['flow']} of {now.newest['campaign_id']}"
+    said = [f"As of {now.taken_at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
+    if now.newest_run is not None:
+        age = duration((now.taken_at - now.newest_run["started_at"]).total_seconds())
+        newest = f"{now.newest_run['flow']} of {now.newest_run['campaign_id']}"
         said.append(f"Newest run: {plain(newest)}, {age} ago.")
     if hidden:
         said.append(f"**Not shown: {count(hidden, 'problem')} of other campaigns.**")
@@ -68,7 +68,7 @@ def _since(moment: datetime | None) -> str:
     return f"since {moment.astimezone(UTC):%d %b %H:%M} UTC" if moment else ""
 
 
-def show_figures(now: Standing) -> None:
+def show_figures(now: StatusSnapshot) -> None:
     """What stands now, over the chosen campaigns."""
     campaigns = now.campaigns
     with st.container(horizontal=True):
@@ -106,7 +106,7 @@ def _worst(campaigns: Rows, column: str) -> str | None:
     return duration(max(seconds)) if seconds else None
 
 
-def _budget(now: Standing) -> tuple[str, str | None]:
+def _budget(now: StatusSnapshot) -> tuple[str, str | None]:
     """The share of the business's requests that is used at this moment, of all campaigns."""
     slots, taken, paused_s = (now.budget[name] for name in ("slots", "taken", "paused_s"))
     paused = f"vendor asks for {duration(paused_s)}" if paused_s else None

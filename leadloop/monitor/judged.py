@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from db.monitor import Standing
+from db.monitor import StatusSnapshot
 
 Level = Literal["critical", "warning", "stale", "ok", "empty"]
 
@@ -18,7 +18,7 @@ class Headline:
     command: str | None = None
 
 
-def headline(now: Standing, *, is_stale: bool) -> Headline:
+def headline(now: StatusSnapshot, *, is_stale: bool) -> Headline:
     """The worst of what there is to say; of what could not be renewed, that."""
     problems = now.problems
     if is_stale:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from db.monitor import RUNS, Past, Rows, Standing
+from db.monitor import MAX_RUNS, History, Rows, StatusSnapshot
 from leadloop.monitor import given
 from leadloop.monitor.download import as_csv
 from leadloop.monitor.pictures import Picture, pictures
@@ -32,7 +32,7 @@ def show_campaigns(campaigns: Rows) -> None:
     st.dataframe(shown, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
 
 
-def show_pictures(now: Standing, past: Past, *, as_tables: bool) -> None:
+def show_pictures(now: StatusSnapshot, past: History, *, as_tables: bool) -> None:
     """Two in a row, and one where the screen is narrow."""
     drawn = pictures(now, past)
     for pair in zip(drawn[::2], drawn[1::2], strict=True):
@@ -69,8 +69,8 @@ def show_runs(runs: Rows) -> None:
     if frame.empty:
         st.info("No run in this period.", icon=":material/inbox:")
         return
-    if len(frame) == RUNS:
-        st.caption(f"The last {RUNS}.")
+    if len(frame) == MAX_RUNS:
+        st.caption(f"The last {MAX_RUNS}.")
     frame["state"] = frame["state"].map(_STATES)
     frame["error"] = frame["error"].fillna("")
     shown = [name for name in _RUNS if name != "prefect" or frame["prefect"].notna().any()]

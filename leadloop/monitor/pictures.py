@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from db.monitor import Past, Rows, Standing
+from db.monitor import History, Rows, StatusSnapshot
 from leadloop.monitor.colours import ACCENT, GREY, SERIES
 
 Drawn = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -53,7 +53,7 @@ class Picture:
     nothing: str
 
 
-def pictures(now: Standing, past: Past) -> list[Picture]:
+def pictures(now: StatusSnapshot, past: History) -> list[Picture]:
     """All of them, in the order in which they are shown."""
     rows = {**past, "funnel": now.campaigns}
     return [_picture(rows[about["name"]], **about) for about in _ABOUT]

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from db.database import DatabaseError
-from db.monitor import NotReadable, Standing
+from db.monitor import StatusSnapshot, ViewsUnavailable
 from leadloop.monitor import given
 from leadloop.monitor.download import as_csv
 from leadloop.monitor.health import show_figures, show_freshness, show_headline, show_problems
@@ -70,11 +70,11 @@ def _screen() -> None:
     with health:
         _show_health(now, chosen.campaign_ids if chosen else (), is_stale=seen.is_stale)
     if chosen is not None:
-        _show_rest(now.of(chosen.campaign_ids), chosen)
+        _show_rest(now.for_campaigns(chosen.campaign_ids), chosen)
 
 
-def _show_health(now: Standing, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
-    shown = now.of(campaign_ids)
+def _show_health(now: StatusSnapshot, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
+    shown = now.for_campaigns(campaign_ids)
     show_headline(shown, is_stale=is_stale)
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         show_freshness(shown, len(now.problems) - len(shown.problems))
@@ -85,7 +85,7 @@ def _show_health(now: Standing, campaign_ids: Sequence[str], *, is_stale: bool) 
         show_figures(shown)
 
 
-def _show_rest(now: Standing, chosen: _Chosen) -> None:
+def _show_rest(now: StatusSnapshot, chosen: _Chosen) -> None:
     show_campaigns(now.campaigns)
     asked = (chosen.campaign_ids, chosen.days)
     with st.container():
@@ -131,7 +131,7 @@ def _seen(what: str, asked: object, look: Callable[[], T]) -> _Seen[T] | None:
     try:
         with st.spinner("Loading: reading the books …") if kept is None else nullcontext():
             seen = look()
-    except NotReadable as error:
+    except ViewsUnavailable as error:
         _trouble("The database is not ready for this page", str(error))
     except DatabaseError as error:
         away = "unreachable" if error.disconnected else "no help"

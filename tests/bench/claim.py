@@ -31,7 +31,7 @@ def claim(stage: Stage, _: int, __: int) -> list[Section]:
         _fill(small, 0)
         _fill(large, _LARGE - _NEW)
         calm = _in_turns(small, large, claims=_NEW // _BATCH)
-        with large.begin() as reader:
+        with large.transaction() as reader:
             reader.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             reader.exec_driver_sql("SELECT 1 FROM leadloop.campaigns")
             _churn(large)
@@ -62,28 +62,28 @@ def claim(stage: Stage, _: int, __: int) -> list[Section]:
 @contextmanager
 def _databases(stage: Stage) -> Iterator[tuple[Database, Database]]:
     names = ("bench_small", "bench_large")
-    with stage.database.session() as connection:
+    with stage.database.autocommit() as connection:
         for name in names:
-            schema.renew_database(connection, name)
+            schema.recreate_database(connection, name)
     small, large = (
-        Database(stage.database.address(name, "postgresql+psycopg2"), connections=3)
+        Database(stage.database.sibling_url(name, "postgresql+psycopg2"), pool_size=3)
         for name in names
     )
     with small, large:
         yield small, large
-    with stage.database.session() as connection:
+    with stage.database.autocommit() as connection:
         for name in names:
             connection.exec_driver_sql(f"DROP DATABASE {name}")
 
 
 def _fill(database: Database, others: int) -> None:
-    with database.begin() as connection:
-        schema.migrate(connection)
+    with database.transaction() as connection:
+        schema.migrate_schema(connection)
     books.add_campaign(database, CAMPAIGN)
     if others:
         _add(database, "created", 1, others)
     _add(database, "new", _LARGE, _NEW)
-    with database.session() as connection:
+    with database.autocommit() as connection:
         connection.exec_driver_sql("VACUUM ANALYZE leadloop.leads")
         connection.exec_driver_sql("CHECKPOINT")
 
@@ -104,7 +104,7 @@ def _churn(database: Database) -> None:
     _add(database, "new", 4 * _LARGE, _CHURN)
     run_id = _run(database)
     claims = _Claims(run_id)
-    with database.session() as connection:
+    with database.autocommit() as connection:
         for _ in range(_CHURN // 1000):
             claims.send(connection, 1000)
 
@@ -113,7 +113,7 @@ def _in_turns(small: Database, large: Database, *, claims: int) -> tuple[list[fl
     """What claims took, each of which goes on where the last one ended."""
     runs = [_Claims(_run(database)) for database in (small, large)]
     taken: tuple[list[float], list[float]] = ([], [])
-    with small.session() as first, large.session() as second:
+    with small.autocommit() as first, large.autocommit() as second:
         for _ in range(claims):
             for connection, run, times in zip((first, second), runs, taken, strict=True):
                 times.append(run.send(connection, _BATCH))
@@ -138,18 +138,18 @@ class _Claims:
         """Claim, and record as created; what the claim took, seconds."""
         self._number += 1
         began = time.monotonic()
-        claimed = leads.claim(
+        claimed = leads.claim_leads(
             connection,
             campaign_id=CAMPAIGN,
             run_id=self._run_id,
             claim_no=self._number,
-            most=most,
-            after=self._last,
+            limit=most,
+            after_seq=self._last,
         )
         took = time.monotonic() - began
-        self._last = claimed.last
+        self._last = claimed.last_seq
         assert len(claimed.leads) == most
-        batch = leads.Batch(
+        batch = leads.ClaimRef(
             campaign_id=CAMPAIGN,
             run_id=self._run_id,
             claim_no=self._number,

@@ -114,13 +114,13 @@ class Stage:
         self.database_url = database_url
         self.directory = directory
         self._prefect_url = prefect_url
-        self.database = Database(database_url, connections=4)
+        self.database = Database(database_url, pool_size=4)
 
     def renew(self, amount: int) -> None:
         """An empty schema of ours, and `bench.leads` with so many leads, none of them sent."""
-        with self.database.begin() as connection:
-            schema.remove(connection)
-            schema.migrate(connection)
+        with self.database.transaction() as connection:
+            schema.drop_schema(connection)
+            schema.migrate_schema(connection)
         books.run(self.database, "DROP SCHEMA IF EXISTS bench CASCADE")
         books.run(self.database, "CREATE SCHEMA bench")
         books.run(
@@ -143,7 +143,7 @@ class Stage:
 
     def settle(self) -> None:
         """Statistics as autovacuum would have them, and no checkpoint in the middle of a turn."""
-        with self.database.session() as connection:
+        with self.database.autocommit() as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
             connection.exec_driver_sql("CHECKPOINT")
 

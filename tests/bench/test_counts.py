@@ -61,7 +61,7 @@ def test_a_lead_writes_few_records_to_the_log_of_postgres(database: Database) ->
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
                VALUES ('push-leads', :campaign) RETURNING run_id"""
     ours = {"campaign": CAMPAIGN, "run": books.value(database, query, campaign=CAMPAIGN)}
-    with database.session() as connection:
+    with database.autocommit() as connection:
         parameters = {**ours, "claim": 1, "most": 1000, "after": 0, "while_enabled": True}
         claimed = _records(connection, leads._CLAIM, **parameters)
         sent = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from leadloop.core.timestamps import epoch_ms
+from leadloop.core.timestamps import to_epoch_ms
 from tests import books
 from tests.bench.peers.environments import environment, script
 from tests.bench.stage import CAMPAIGN, TOKEN, Ran, Stage, Vendor, run
@@ -55,8 +55,8 @@ class Yardstick:
             "BENCH_API_URL": vendor.url,
             "BENCH_TOKEN": TOKEN,
             "BENCH_CAMPAIGN": campaign,
-            "BENCH_AFTER": str(epoch_ms(after)),
-            "BENCH_BEFORE": str(epoch_ms(before)),
+            "BENCH_AFTER": str(to_epoch_ms(after)),
+            "BENCH_BEFORE": str(to_epoch_ms(before)),
             "BENCH_LEADS": "bench.leads",
             "BENCH_SCHEMA": f"bench_{self.name}",
             "BENCH_WORK": str(scratch),

@@ -7,7 +7,7 @@ from pathlib import Path
 import requests
 
 from db.database import Database
-from leadloop.core.audit import DIFFERENCES, REMARKS
+from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import forgetting, outcomes
-from db.copying import text_line
+from db import erasure, outcomes
+from db.bulk_copy import format_text_row
 from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
@@ -19,8 +19,8 @@ from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.cli.forget import forget_leads
-from leadloop.core.audit import DESCRIPTIONS
-from leadloop.core.results import read_result
+from leadloop.core.audit_differences import PERSON_DIFFERENCES
+from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
@@ -70,7 +70,7 @@ def test_nothing_personal_is_left(
     assert list(vendor.books.disabled(CAMPAIGN)) == ["A"]
     assert books.value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
     found = audit_leads()
-    assert not any(found[name] for name in DESCRIPTIONS)
+    assert not any(found[name] for name in PERSON_DIFFERENCES)
 
 
 def test_the_number_stays_suppressed(
@@ -151,11 +151,11 @@ def test_an_opt_out_that_comes_meanwhile_meets_no_deadlock(
     books.add_leads(database, person("A"))
     opt_out = """INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
                  VALUES ('C1', 'A') ON CONFLICT DO NOTHING"""
-    with ThreadPoolExecutor(1) as upstream, database.begin() as connection:
-        found = forgetting.find(connection, CAMPAIGN, ["A"])
+    with ThreadPoolExecutor(1) as upstream, database.transaction() as connection:
+        found = erasure.lock_for_erasure(connection, CAMPAIGN, ["A"])
         inserting = upstream.submit(books.run, database, opt_out)
         books.wait_until_blocked(database)
-        forgetting.forget(connection, CAMPAIGN, found.known)
+        erasure.erase_leads(connection, CAMPAIGN, found.known)
         connection.commit()
         inserting.result(timeout=30)
     assert _NAME not in everything(database)
@@ -167,7 +167,7 @@ def test_what_upstream_inserts_by_an_older_snapshot_goes_too(
     """The trigger does not see the forget; the next housekeeping empties the row."""
     books.add_campaign(database)
     books.opt_out(database, "A")
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         connection.execute(text("SELECT FROM leadloop.campaigns"))
         forget_leads(database, Settings.load(), CAMPAIGN, ["A"])
@@ -188,7 +188,7 @@ def test_whoever_is_inserted_while_they_are_forgotten(
     books.add_campaign(database)
     books.opt_out(database, "A")
 
-    with ThreadPoolExecutor(1) as other, database.begin() as connection:
+    with ThreadPoolExecutor(1) as other, database.transaction() as connection:
         if first == "upstream":
             insert = "INSERT INTO leadloop.leads VALUES ('C1', 'A', :number, :name)"
             connection.execute(text(insert), {"number": _NUMBER, "name": _NAME})
@@ -196,8 +196,8 @@ def test_whoever_is_inserted_while_they_are_forgotten(
                 forget_leads, database, Settings.load(), CAMPAIGN, ["A"]
             )
         else:
-            forgetting.find(connection, CAMPAIGN, ["A"])
-            forgetting.forget(connection, CAMPAIGN, ["A"])
+            erasure.lock_for_erasure(connection, CAMPAIGN, ["A"])
+            erasure.erase_leads(connection, CAMPAIGN, ["A"])
             second = partial(books.add_leads, database, person("A"))
         done: Future[Any] = other.submit(second)
         books.wait_until_blocked(database)
@@ -216,25 +216,25 @@ def test_what_a_poll_stores_while_they_are_forgotten(
     books.add_leads(database, books.lead("A", status="created"))
     call = {"reference_id": "r1", "called_at": 4000, "q": _ANSWER}
     told = {"lead_id": "A", "processed_at": 5000, "contact_name": _NAME, "call_attempt_1": [call]}
-    read = read_result(told)
+    read = parse_result(told)
 
     def poll(connection: Connection) -> None:
-        outcomes.keep_unreadable(connection, CAMPAIGN, [("no time", {**told, "processed_at": 0})])
-        outcomes.merge(
+        outcomes.store_unreadable(connection, CAMPAIGN, [("no time", {**told, "processed_at": 0})])
+        outcomes.merge_outcomes(
             connection,
             CAMPAIGN,
-            outcomes=[text_line(read.outcome)] if read.outcome else [],
-            attempts=map(text_line, read.attempts),
+            outcomes=[format_text_row(read.outcome)] if read.outcome else [],
+            attempts=map(format_text_row, read.attempts),
         )
 
     def forget(connection: Connection) -> None:
-        forgetting.find(connection, CAMPAIGN, ["A"])
-        forgetting.forget(connection, CAMPAIGN, ["A"])
+        erasure.lock_for_erasure(connection, CAMPAIGN, ["A"])
+        erasure.erase_leads(connection, CAMPAIGN, ["A"])
 
     one, other = (poll, forget) if first == "poll" else (forget, poll)
-    with ThreadPoolExecutor(1) as thread, database.begin() as connection:
+    with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
         one(connection)
-        done = thread.submit(database.insist, other)
+        done = thread.submit(database.retry, other)
         books.wait_until_blocked(database)
         connection.commit()
         done.result()

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database, DatabaseError
-from db.monitor import NotReadable, standing
+from db.monitor import ViewsUnavailable, read_status
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
 from leadloop.monitor import given
@@ -126,7 +126,7 @@ def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'leadloop\[monitor\]'"):
-        monitor.serve("127.0.0.1", 0, 30)
+        monitor.serve_page("127.0.0.1", 0, 30)
 
 
 def test_a_login_that_is_no_reader(database: Database, database_url: str) -> None:
@@ -136,19 +136,19 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
     books.run(database, f"CREATE ROLE {_STRANGER} LOGIN")
     url = make_url(database_url).set(username=_STRANGER).render_as_string(hide_password=False)
     try:
-        with Database(url, connections=1) as theirs:
-            with pytest.raises(NotReadable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
-                standing(theirs)
+        with Database(url, pool_size=1) as theirs:
+            with pytest.raises(ViewsUnavailable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
+                read_status(theirs)
             books.run(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert standing(theirs).campaign_ids == [books.CAMPAIGN]
+            assert read_status(theirs).campaign_ids == [books.CAMPAIGN]
     finally:
         books.run(database, f"DROP ROLE {_STRANGER}")
 
 
 def told(database: Database) -> str:
     """The line that the page shows in place of its figures."""
-    with pytest.raises(NotReadable) as caught:
-        standing(database)
+    with pytest.raises(ViewsUnavailable) as caught:
+        read_status(database)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -170,7 +170,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
     grants = re.findall("`(GRANT [^`]*)`", told(database))
     for grant in grants:
         books.run(database, grant)
-    assert standing(database).campaign_ids == []
+    assert read_status(database).campaign_ids == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_views_of_another_version(database: Database, change: str) -> None:
 
 def test_without_a_schema(empty_database_url: str) -> None:
     """It says what to run first."""
-    with Database(empty_database_url, connections=1) as empty:
+    with Database(empty_database_url, pool_size=1) as empty:
         assert told(empty) == "the database has no leadloop schema yet: run `leadloop init`"
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from db.database import Database
 from flows.push import push_leads
-from leadloop.core.plans import masked
+from leadloop.core.push_preview import mask_values
 from leadloop.sandbox import Handle
 from tests import books
 from tests.conftest import Ran
@@ -105,7 +105,7 @@ def test_nothing_of_a_person_is_shown(
 def test_every_kind_of_value_is_masked() -> None:
     """Also what Python would rather not parse."""
     body = b'{"a":"x","b":1.5,"c":true,"d":[1],"e":{"f":2},"n":null,"g":' + b"9" * 5000 + b"}"
-    assert list(masked(body).values()) == [
+    assert list(mask_values(body).values()) == [
         *("<text>", "<number>", "<true or false>", "<list>", "<object>", "<null>", "<number>")
     ]
 
@@ -146,7 +146,7 @@ def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(
 
 def test_a_view_cannot_write_while_it_is_looked_at(mixed: Database, leadloop: Leadloop) -> None:
     """Whatever functions it calls."""
-    with mixed.begin() as connection:
+    with mixed.transaction() as connection:
         connection.execute(
             text(
                 """CREATE FUNCTION crm.write() RETURNS text LANGUAGE sql AS

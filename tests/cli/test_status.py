@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from leadloop.cli import tables
+from leadloop.cli import rendering
 from tests import books
 from tests.conftest import Ran
 
@@ -111,7 +111,7 @@ def test_many_campaigns_are_readable_at_80_columns(
 )
 def test_great_counts_take_little_room(amount: int, shown: str) -> None:
     """Five signs at most, never more than there are; --json and one campaign alone tell all."""
-    assert tables.brief("created", amount) == shown
+    assert rendering.abbreviate_value("created", amount) == shown
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_watch_shows_what_is_wrong_first_and_goes_on(
     """
     for number in range(40):
         books.add_campaign(database, f"MORE{number}")
-    with Database(empty_database_url, connections=1) as elsewhere, _watching() as screen:
+    with Database(empty_database_url, pool_size=1) as elsewhere, _watching() as screen:
         first = screen.until("leadloop disable --campaign C1")
         assert first.index("leadloop disable") < first.index("rejected")
         name = books.value(database, "SELECT current_database() AS name")
@@ -182,7 +182,7 @@ def test_watch_shows_what_is_wrong_first_and_goes_on(
         screen.until("cannot reach Postgres", "leadloop disable --campaign C1")
         _let_in(elsewhere, name, True)
         settled = text("UPDATE leadloop.disable_requests SET status = 'disabled'")
-        database.insist(lambda connection: connection.execute(settled))
+        database.retry(lambda connection: connection.execute(settled))
         assert "cannot reach" not in screen.until("All is well.")
         screen.process.send_signal(signal.SIGINT)
         assert screen.process.stderr is not None
@@ -190,7 +190,7 @@ def test_watch_shows_what_is_wrong_first_and_goes_on(
 
 
 def _let_in(elsewhere: Database, name: str, allowed: bool) -> None:
-    with elsewhere.session() as connection:
+    with elsewhere.autocommit() as connection:
         connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}"))
         if not allowed:
             ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"

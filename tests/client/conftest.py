@@ -4,9 +4,9 @@ from contextlib import ExitStack
 import pytest
 
 from leadloop.client.api import LeadsApi
-from leadloop.client.login import FixedToken, Login
+from leadloop.client.auth import StaticToken, TokenProvider
 from leadloop.client.transport import Timeouts, Transport
-from leadloop.core.verdicts import Call
+from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import Handle
 
 TOKEN = "sandbox-token"
@@ -17,9 +17,11 @@ Reach = Callable[..., "Client"]
 class Client(LeadsApi):
     """The API as a run has it, with its transport and a list of the turns that it took."""
 
-    def __init__(self, transport: Transport, login: Login | None, turns: list[Call]) -> None:
+    def __init__(
+        self, transport: Transport, login: TokenProvider | None, turns: list[ApiCall]
+    ) -> None:
         self.pauses: list[float | None] = []
-        super().__init__(transport, login or FixedToken(TOKEN), turns.append, self.pauses.append)
+        super().__init__(transport, login or StaticToken(TOKEN), turns.append, self.pauses.append)
         self.transport = transport
         self.turns = turns
 
@@ -33,11 +35,11 @@ def reach() -> Iterator[Reach]:
             url: str,
             *,
             read_s: float = 10.0,
-            login: Callable[[Transport, Callable[[Call], None]], Login] | None = None,
+            login: Callable[[Transport, Callable[[ApiCall], None]], TokenProvider] | None = None,
         ) -> Client:
             transport = Transport(url, Timeouts(connect_s=5.0, read_s=read_s), connections=4)
             stack.callback(transport.close)
-            turns: list[Call] = []
+            turns: list[ApiCall] = []
             return Client(transport, login(transport, turns.append) if login else None, turns)
 
         yield start

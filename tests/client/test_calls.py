@@ -5,11 +5,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from leadloop.client.api import Sighting
-from leadloop.client.errors import InDoubt, Refused, Resend, Stopped, TooLarge
-from leadloop.core.leads import Sendable
+from leadloop.client.api import LookupResult
+from leadloop.client.errors import Fatal, InDoubt, Rejected, Retryable, TooLarge
+from leadloop.core.leads import PreparedLead
 from leadloop.core.timestamps import EPOCH
-from leadloop.core.verdicts import Call
+from leadloop.core.verdicts import ApiCall
 from leadloop.core.windows import Window
 from leadloop.sandbox import Handle
 from tests import books
@@ -20,11 +20,11 @@ HOUR = Window(after=EPOCH + timedelta(days=18_000), before=EPOCH + timedelta(day
 _DATE = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
 
 
-def sendable(lead_id: str, **more: Any) -> Sendable:
+def sendable(lead_id: str, **more: Any) -> PreparedLead:
     """A lead as it is sent."""
     row = books.lead(lead_id, **more)
     body = json.dumps(row).encode()
-    return Sendable(
+    return PreparedLead(
         lead_id=lead_id, e164=row["phone_number"], contact_name=row["contact_name"], body=body
     )
 
@@ -32,7 +32,7 @@ def sendable(lead_id: str, **more: Any) -> Sendable:
 def create(client: Client, *lead_ids: str) -> None:
     """Create leads, all of which are taken."""
     receipt = client.create("C1", [sendable(lead_id) for lead_id in lead_ids])
-    assert receipt.refused == {}
+    assert receipt.rejected == {}
 
 
 def test_a_batch_is_created_in_one_request(client: Client, vendor: Handle) -> None:
@@ -41,7 +41,7 @@ def test_a_batch_is_created_in_one_request(client: Client, vendor: Handle) -> No
     assert vendor.books.creations("C1") == {"a": 1, "007": 1}
     assert [entry.kind for entry in vendor.requests] == ["create"]
     assert client.turns == []
-    found = client.find("C1", "a").result
+    found = client.look_up("C1", "a").result
     assert found is not None
     assert found["plan"] == "x\N{SNOWMAN}"
     assert found["contact_name"] == "Ann a"
@@ -51,13 +51,13 @@ def test_leads_that_were_not_taken_are_named(client: Client, vendor: Handle) -> 
     """Where the vendor takes the good ones of a batch, the receipt says which it did not."""
     vendor.change(bad_lead="lead")
     receipt = client.create("C1", [sendable("a"), sendable("b", contact_name="")])
-    assert list(receipt.refused) == ["b"]
+    assert list(receipt.rejected) == ["b"]
     assert vendor.books.creations("C1") == {"a": 1}
 
 
 def test_a_batch_that_is_refused_says_why(client: Client, vendor: Handle) -> None:
     """The body goes to the caller; the text of the error does not repeat it."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Rejected) as caught:
         client.create("C1", [sendable("a"), sendable("b", contact_name="")])
     assert caught.value.body
     assert str(caught.value) == "create: HTTP 400"
@@ -71,10 +71,10 @@ def test_a_refusal_that_repeats_the_leads_accuses_those_it_means(reach: Reach) -
     told[2]["reason"] = "no"
     told[2]["errors"] = ["phone_number: not valid"]
     answer = response("400 Bad Request", json.dumps({"leads": told}))
-    with listening(answer) as listener, pytest.raises(Refused) as caught:
+    with listening(answer) as listener, pytest.raises(Rejected) as caught:
         reach(listener.url).create("C1", leads)
-    assert caught.value.reading.refused == {"c": "phone_number: not valid"}
-    assert caught.value.reading.taken == set()
+    assert caught.value.batch_result.rejected == {"c": "phone_number: not valid"}
+    assert caught.value.batch_result.accepted == set()
 
 
 def test_a_success_that_leaves_somebody_out_puts_them_in_doubt(reach: Reach) -> None:
@@ -84,15 +84,15 @@ def test_a_success_that_leaves_somebody_out_puts_them_in_doubt(reach: Reach) -> 
         client = reach(listener.url)
         with pytest.raises(InDoubt) as caught:
             client.create("C1", [sendable(lead_id) for lead_id in "abc"])
-        assert caught.value.reading.taken == {"a"}
-        assert caught.value.reading.refused == {"b": "full"}
+        assert caught.value.batch_result.accepted == {"a"}
+        assert caught.value.batch_result.rejected == {"b": "full"}
 
 
 def test_a_disable_that_is_not_confirmed_is_refused(reach: Reach) -> None:
     """It does no harm to try it again, by itself at last."""
     with listening(response("200 OK", '{"disabled": 1}')) as listener:
         client = reach(listener.url)
-        with pytest.raises(Refused):
+        with pytest.raises(Rejected):
             client.disable("C1", ["a", "b"])
         client.disable("C1", ["a"])
 
@@ -107,10 +107,10 @@ def test_a_batch_that_is_too_large(client: Client, vendor: Handle) -> None:
 def test_leads_are_disabled(client: Client, vendor: Handle) -> None:
     """In one request, each with a turn of its own."""
     create(client, "a", "b", "c")
-    assert client.disable("C1", ["a", "c"]).refused == {}
+    assert client.disable("C1", ["a", "c"]).rejected == {}
     disabled = {key for key in "abc" if _row(vendor, key).disabled_at is not None}
     assert disabled == {"a", "c"}
-    assert client.turns == [Call.DISABLE]
+    assert client.turns == [ApiCall.DISABLE]
 
 
 def _row(vendor: Handle, lead_id: str) -> Any:
@@ -122,7 +122,7 @@ def _row(vendor: Handle, lead_id: str) -> Any:
 def test_an_unknown_lead_in_a_disable_is_a_refusal_not_the_end(client: Client) -> None:
     """404 of a disable may mean one lead of the list: splitting finds out."""
     create(client, "a")
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         client.disable("C1", ["a", "stranger"])
 
 
@@ -137,12 +137,13 @@ def test_pages_are_read_by_number(client: Client, vendor: Handle) -> None:
     moment = EPOCH + timedelta(milliseconds=at)
     window = Window(after=moment, before=moment + timedelta(seconds=1))
     pages = [
-        client.processed("C1", window, unit="ms", page=page, page_size=10) for page in (1, 2, 3)
+        client.list_processed("C1", window, unit="ms", page=page, page_size=10)
+        for page in (1, 2, 3)
     ]
     assert [page.count for page in pages] == [25, 25, 25]
     ids = [result["lead_id"] for page in pages for result in page.results]
     assert sorted(ids) == sorted(f"L{n}" for n in range(25))
-    assert client.turns == [Call.READ] * 3
+    assert client.turns == [ApiCall.READ] * 3
     assert len(vendor.requests) == 4
     for entry in vendor.requests[1:]:
         assert {"processed_after", "processed_before", "page", "page_size"} == set(
@@ -156,8 +157,8 @@ def test_every_documented_parameter_is_sent(reach: Reach, unit: Any) -> None:
     page = response("200 OK", '{"count": 0, "results": []}', _DATE)
     with listening(page) as listener:
         client = reach(listener.url)
-        read = client.processed("C/ 1?", HOUR, unit=unit, page=3, page_size=50)
-        client.find("C1", "0 &7")
+        read = client.list_processed("C/ 1?", HOUR, unit=unit, page=3, page_size=50)
+        client.look_up("C1", "0 &7")
     first, second = (request.decode() for request in listener.requests)
     path, query = first.split(" ")[1].split("?")
     scale = 1000 if unit == "ms" else 1
@@ -175,7 +176,7 @@ def test_every_documented_parameter_is_sent(reach: Reach, unit: Any) -> None:
 
 def test_a_create_and_a_disable_on_the_wire(reach: Reach) -> None:
     """JSON lists, said to be JSON; ids as text and custom digits as they are."""
-    lead = Sendable(
+    lead = PreparedLead(
         lead_id="007",
         e164=None,
         contact_name=None,
@@ -203,16 +204,16 @@ def test_a_page_beyond_the_last_is_an_empty_one(
     """Rows that left the range while it was read may take the last page with them."""
     vendor.change(page_beyond_last=answer)
     create(client, "a")
-    page = client.processed("C1", HOUR, unit="ms", page=7, page_size=10)
+    page = client.list_processed("C1", HOUR, unit="ms", page=7, page_size=10)
     assert list(page.results) == []
 
 
 def test_an_unknown_campaign_is_no_empty_page(client: Client, vendor: Handle) -> None:
     """404 on the first page stops the run, with what to check."""
     vendor.change(campaigns={"C1": "One"})
-    with pytest.raises(Stopped, match="check the campaign id"):
-        client.processed("C9", HOUR, unit="ms", page=1, page_size=10)
-    with pytest.raises(Stopped, match="check the campaign id"):
+    with pytest.raises(Fatal, match="check the campaign id"):
+        client.list_processed("C9", HOUR, unit="ms", page=1, page_size=10)
+    with pytest.raises(Fatal, match="check the campaign id"):
         client.create("C9", [sendable("a")])
 
 
@@ -223,23 +224,23 @@ def test_a_lead_is_found_however_its_id_comes_back(
     """As text or as a number; one with a leading zero is another lead."""
     vendor.change(lead_id_answer=written)
     create(client, "7")
-    assert client.find("C1", "7").result is not None
-    assert client.find("C1", "07") == Sighting(result=None, absent=True)
-    assert client.find("C1", "8") == Sighting(result=None, absent=True)
+    assert client.look_up("C1", "7").result is not None
+    assert client.look_up("C1", "07") == LookupResult(result=None, absent=True)
+    assert client.look_up("C1", "8") == LookupResult(result=None, absent=True)
 
 
 def test_a_row_that_moves_is_not_absent(client: Client, vendor: Handle) -> None:
     """An empty page that counts one result is no proof that there is none."""
     create(client, "a")
     vendor.fault(route="responses", kind="shift", rows=1)
-    assert client.find("C1", "a") == Sighting(result=None, absent=False)
+    assert client.look_up("C1", "a") == LookupResult(result=None, absent=False)
 
 
 def test_a_server_that_does_not_know_the_filter_tells_nothing(reach: Reach) -> None:
     """It answers with everybody: that a lead is not on this page does not make it absent."""
     everybody = '{"count": 2, "results": [{"lead_id": 1}, "odd"]}'
     with listening(response("200 OK", everybody)) as listener:
-        assert reach(listener.url).find("C1", "2") == Sighting(result=None, absent=False)
+        assert reach(listener.url).look_up("C1", "2") == LookupResult(result=None, absent=False)
 
 
 @pytest.mark.parametrize(
@@ -255,8 +256,8 @@ def test_a_page_that_is_none_is_read_again(reach: Reach, body: str) -> None:
     """A success over something else proves nothing: it must not close a window."""
     with listening(response("200 OK", body.encode("latin-1"))) as listener:
         client = reach(listener.url)
-        with pytest.raises(Resend):
-            client.processed("C1", HOUR, unit="ms", page=1, page_size=10)
+        with pytest.raises(Retryable):
+            client.list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_a_clock_that_cannot_be_read_is_no_clock(reach: Reach, date: str) -> Non
     headers = [date] if date else []
     page = response("200 OK", '{"count": 0, "results": []}', *headers)
     with listening(page) as listener:
-        read = reach(listener.url).processed("C1", HOUR, unit="ms", page=1, page_size=10)
+        read = reach(listener.url).list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
     assert read.vendor_now is None
 
 
@@ -282,5 +283,5 @@ def test_an_odd_byte_spoils_no_page(reach: Reach) -> None:
         b'\xef\xbb\xbf{"count": 2, "results": [{"lead_id": "a"}, {"lead_id": "b", "n": "\xe9\n"}]}'
     )
     with listening(response("200 OK", body)) as listener:
-        read = reach(listener.url).processed("C1", HOUR, unit="ms", page=1, page_size=10)
+        read = reach(listener.url).list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
     assert read.results == [{"lead_id": "a"}, {"lead_id": "b", "n": "\\udce9\n"}]

@@ -14,7 +14,7 @@ import pytest
 from leadloop.client import certificates
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.errors import RunError
-from leadloop.core.verdicts import Failure
+from leadloop.core.verdicts import TransportFailure
 from tests.client.listening import RESET, listening, read_request, response, self_signed
 
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -26,13 +26,13 @@ def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def failure(url: str, *, read_s: float = 10.0, before: int = 0) -> Failure | None:
+def failure(url: str, *, read_s: float = 10.0, before: int = 0) -> TransportFailure | None:
     """Send a request like a create, after some that are answered; why there was no answer."""
     transport = Transport(url, Timeouts(connect_s=5.0, read_s=read_s), connections=1)
     try:
         for _ in range(before):
-            assert transport.send("GET", "/", token="t").answer.status == 200
-        return transport.send("POST", "/", token="t", content=b"[{}]").answer.failure
+            assert transport.send("GET", "/", token="t").response.status == 200
+        return transport.send("POST", "/", token="t", content=b"[{}]").response.failure
     finally:
         transport.close()
 
@@ -94,7 +94,7 @@ def _read_and_close(connection: socket.socket) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
 def test_without_a_connection_nothing_is_sent(url: str) -> None:
     """The port is closed, or there is no such host."""
-    assert failure(url) is Failure.NOT_SENT
+    assert failure(url) is TransportFailure.NOT_SENT
 
 
 @pytest.mark.parametrize("name", _BUNDLES)
@@ -108,20 +108,20 @@ def test_without_certificates_nothing_is_sent(
     (tmp_path / "a folder").mkdir()
     monkeypatch.setenv(name, str(tmp_path / bundle))
     with serving(_shake_hands(tmp_path, _read_and_close)) as address:
-        assert failure(f"https://{address}") is Failure.NOT_SENT
+        assert failure(f"https://{address}") is TransportFailure.NOT_SENT
 
 
 @pytest.mark.parametrize("act", [_close, _answer_in_plain])
 def test_without_a_handshake_nothing_is_sent(act: Act) -> None:
     """The port speaks no TLS."""
     with serving(act) as address:
-        assert failure(f"https://{address}") is Failure.NOT_SENT
+        assert failure(f"https://{address}") is TransportFailure.NOT_SENT
 
 
 def test_nothing_is_sent_to_a_server_that_nobody_vouches_for(tmp_path: Path) -> None:
     """Its certificate is not trusted."""
     with serving(_shake_hands(tmp_path, _read_and_close)) as address:
-        assert failure(f"https://{address}") is Failure.NOT_SENT
+        assert failure(f"https://{address}") is TransportFailure.NOT_SENT
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -136,14 +136,14 @@ def test_without_a_tunnel_nothing_is_sent(
     """A proxy that builds none, or one that ends before TLS: what it was sent is its CONNECT."""
     with serving(act) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://{address}")
-        assert failure("https://vendor.invalid") is Failure.NOT_SENT
+        assert failure("https://vendor.invalid") is TransportFailure.NOT_SENT
 
 
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers the CONNECT, and the request stays here."""
     with listening(response("407 Proxy Authentication Required")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        assert failure("https://vendor.invalid") is Failure.NOT_SENT
+        assert failure("https://vendor.invalid") is TransportFailure.NOT_SENT
         assert [request[:8] for request in proxy.requests] == [b"CONNECT "]
 
 
@@ -154,7 +154,7 @@ def test_an_answer_that_is_lost_in_a_tunnel(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(self_signed(tmp_path)))
     with serving(_build_tunnel(_shake_hands(tmp_path, _read_and_close))) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
-        assert failure("https://vendor.invalid") is Failure.NO_ANSWER
+        assert failure("https://vendor.invalid") is TransportFailure.NO_RESPONSE
 
 
 def test_an_answer_that_is_lost_after_a_handshake(
@@ -163,14 +163,14 @@ def test_an_answer_that_is_lost_after_a_handshake(
     """The request went out in TLS."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(self_signed(tmp_path)))
     with serving(_shake_hands(tmp_path, _read_and_close)) as address:
-        assert failure(f"https://{address}") is Failure.NO_ANSWER
+        assert failure(f"https://{address}") is TransportFailure.NO_RESPONSE
 
 
 @pytest.mark.parametrize("answer", [b"", RESET, b"HTTP/1.1 2"])
 def test_an_answer_that_does_not_come(answer: bytes) -> None:
     """Closed without a word, reset, or broken off: the request was read."""
     with listening(answer) as listener:
-        assert failure(listener.url) is Failure.NO_ANSWER
+        assert failure(listener.url) is TransportFailure.NO_RESPONSE
         assert len(listener.requests) == 1
 
 
@@ -182,7 +182,7 @@ def test_a_connection_that_is_reset_at_the_first_byte() -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     with serving(reset) as address:
-        assert failure(f"http://{address}") is Failure.NO_ANSWER
+        assert failure(f"http://{address}") is TransportFailure.NO_RESPONSE
 
 
 def test_an_answer_that_is_not_waited_for() -> None:
@@ -193,7 +193,7 @@ def test_an_answer_that_is_not_waited_for() -> None:
             pass
 
     with serving(read_on) as address:
-        assert failure(f"http://{address}", read_s=0.2) is Failure.NO_ANSWER
+        assert failure(f"http://{address}", read_s=0.2) is TransportFailure.NO_RESPONSE
 
 
 def test_a_kept_connection_that_breaks() -> None:
@@ -216,7 +216,10 @@ def test_a_kept_connection_that_breaks() -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        assert failure(f"http://127.0.0.1:{server.server_port}", before=2) is Failure.NO_ANSWER
+        assert (
+            failure(f"http://127.0.0.1:{server.server_port}", before=2)
+            is TransportFailure.NO_RESPONSE
+        )
         server.shutdown()
 
 
@@ -224,18 +227,18 @@ def test_an_attempt_begins_without_what_the_one_before_it_did() -> None:
     """Refused after a request that was answered, by the same connection pool."""
     with listening(response("200 OK", "{}")) as listener:
         transport = Transport(listener.url, Timeouts(), connections=1)
-        assert transport.send("GET", "/", token="t").answer.status == 200
-    assert transport.send("GET", "/", token="t").answer.failure is Failure.NOT_SENT
+        assert transport.send("GET", "/", token="t").response.status == 200
+    assert transport.send("GET", "/", token="t").response.failure is TransportFailure.NOT_SENT
     transport.close()
 
 
 def test_an_environment_without_a_bundle_is_a_good_one(tmp_path: Path) -> None:
     """And so is one that names certificates, or a folder of them."""
-    certificates.require_ca_bundle("https://vendor.invalid")
+    certificates.check_ca_bundle("https://vendor.invalid")
     for path in (self_signed(tmp_path), tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CURL_CA_BUNDLE", str(path))
-            certificates.require_ca_bundle("https://vendor.invalid")
+            certificates.check_ca_bundle("https://vendor.invalid")
 
 
 @pytest.mark.parametrize(
@@ -254,5 +257,5 @@ def test_a_bundle_that_is_none_is_told(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
     monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / bundle))
     with pytest.raises(RunError, match=f"^CURL_CA_BUNDLE {said} .*unset it"):
-        certificates.require_ca_bundle("https://vendor.invalid")
-    certificates.require_ca_bundle("http://127.0.0.1")
+        certificates.check_ca_bundle("https://vendor.invalid")
+    certificates.check_ca_bundle("http://127.0.0.1")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from leadloop.client.errors import ApiError, InDoubt, Paused, Refused, Resend, Stopped
+from leadloop.client.errors import ApiError, Fatal, InDoubt, RateLimited, Rejected, Retryable
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
 from tests.client.listening import RESET, listening, read_request, response, self_signed
@@ -34,11 +34,11 @@ def a_disable(client: Client) -> None:
 
 def a_read(client: Client) -> None:
     """Another one."""
-    client.processed("C1", HOUR, unit="ms", page=1, page_size=10)
+    client.list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
 
 
 CALLS = pytest.mark.parametrize(
-    ("call", "error"), [(a_create, InDoubt), (a_disable, Resend), (a_read, Resend)]
+    ("call", "error"), [(a_create, InDoubt), (a_disable, Retryable), (a_read, Retryable)]
 )
 
 
@@ -58,21 +58,21 @@ def fails(error: type[ApiError], said: str = "") -> Iterator[None]:
 )
 def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, url: str) -> None:
     """Refused, or no such host: send it again later, a create as well."""
-    with fails(Resend, "no connection"):
+    with fails(Retryable, "no connection"):
         call(reach(url))
 
 
 def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
     """The token is not sent, so a create is not in doubt: it closes instead of shaking hands."""
     with listening(response("200 OK")) as listener:
-        with fails(Resend, "no connection"):
+        with fails(Retryable, "no connection"):
             a_create(reach(listener.url.replace("http:", "https:")))
         assert b"sandbox-token" not in b"".join(listener.requests)
 
 
 def test_a_server_that_speaks_no_tls(reach: Reach, vendor: Handle) -> None:
     """Nothing can have been carried out where both sides never came to speak."""
-    with fails(Resend, "no connection"):
+    with fails(Retryable, "no connection"):
         a_create(reach(vendor.url.replace("http:", "https:")))
 
 
@@ -86,7 +86,7 @@ def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) ->
     ):
         answering = threading.Thread(target=_try_to_accept, args=(secure,), daemon=True)
         answering.start()
-        with fails(Resend, "no connection"):
+        with fails(Retryable, "no connection"):
             a_create(reach(f"https://127.0.0.1:{secure.getsockname()[1]}"))
         answering.join(timeout=10)
 
@@ -188,12 +188,12 @@ def test_a_server_error_puts_a_create_in_doubt(
         (RESET, InDoubt),
         (response("303 See Other", b"", "Location: /done"), InDoubt),
         (response("503 Service Unavailable"), InDoubt),
-        (response("503 Service Unavailable", b"", "Retry-After: 7"), Paused),
-        (response("429 Too Many Requests", b"", "Retry-After: 7"), Paused),
-        (response("408 Request Timeout"), Resend),
-        (response("403 Forbidden"), Stopped),
-        (response("405 Method Not Allowed"), Stopped),
-        (response("422 Unprocessable Content", "[]"), Refused),
+        (response("503 Service Unavailable", b"", "Retry-After: 7"), RateLimited),
+        (response("429 Too Many Requests", b"", "Retry-After: 7"), RateLimited),
+        (response("408 Request Timeout"), Retryable),
+        (response("403 Forbidden"), Fatal),
+        (response("405 Method Not Allowed"), Fatal),
+        (response("422 Unprocessable Content", "[]"), Rejected),
     ],
 )
 def test_what_a_create_is_told_by_each_answer(
@@ -259,9 +259,9 @@ def test_a_packed_answer_is_read(reach: Reach) -> None:
         response("200 OK", first + second[:-9], "Content-Encoding: gzip"),
     ) as server:
         client = reach(server.url)
-        assert client.everything("C1", page=1, page_size=1).count == 0
-        with fails(Resend):
-            client.everything("C1", page=1, page_size=1)
+        assert client.list_all("C1", page=1, page_size=1).count == 0
+        with fails(Retryable):
+            client.list_all("C1", page=1, page_size=1)
         assert b"Accept-Encoding: gzip\r\n" in server.requests[0]
 
 
@@ -328,7 +328,7 @@ def test_how_long_the_vendor_asks_us_to_wait(
 ) -> None:
     """In seconds, or until a moment by its own clock; nonsense is taken as a minute."""
     with listening(response("429 Too Many Requests", b"", *headers)) as listener:
-        with pytest.raises(Paused) as caught:
+        with pytest.raises(RateLimited) as caught:
             a_read(reach(listener.url))
         assert caught.value.retry_after_s == seconds
 
@@ -337,13 +337,13 @@ def test_a_vendor_without_a_clock_is_waited_for_by_ours(reach: Reach) -> None:
     """An answer need not have a Date."""
     moment = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     with listening(response("429 Too Many Requests", b"", f"Retry-After: {moment}")) as listener:
-        with pytest.raises(Paused) as caught:
+        with pytest.raises(RateLimited) as caught:
             a_read(reach(listener.url))
         assert 90 < (caught.value.retry_after_s or 0) <= 100
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(403, Stopped), (404, Stopped), (408, Resend), (500, InDoubt)]
+    ("status", "error"), [(403, Fatal), (404, Fatal), (408, Retryable), (500, InDoubt)]
 )
 def test_whoever_asks_for_a_pause_gets_it(reach: Reach, status: int, error: type[ApiError]) -> None:
     """Nobody of the business sends anything; what becomes of the request is another matter."""
@@ -360,7 +360,7 @@ def test_a_success_pauses_nobody(reach: Reach) -> None:
     with listening(response("202 Accepted", b"", "Retry-After: 7"), moved) as listener:
         client = reach(listener.url)
         a_create(client)
-        with fails(Stopped):
+        with fails(Fatal):
             a_create(client)
         assert client.pauses == []
 
@@ -385,7 +385,7 @@ def test_the_vendor_s_next_is_never_followed(reach: Reach) -> None:
         with listening(response("200 OK", page)) as listener:
             client = reach(listener.url)
             for number in (1, 2):
-                client.processed("C1", HOUR, unit="ms", page=number, page_size=1)
+                client.list_processed("C1", HOUR, unit="ms", page=number, page_size=1)
             assert [b"page=2&" in request for request in listener.requests] == [False, True]
         assert elsewhere.requests == []
 
@@ -421,7 +421,7 @@ def test_a_proxy_is_used_for_the_vendor(reach: Reach, monkeypatch: pytest.Monkey
     """It is asked for a tunnel, and is told no token; where it gives none, nothing was sent."""
     with listening(response("503 Service Unavailable")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        with fails(Resend, "no connection"):
+        with fails(Retryable, "no connection"):
             a_create(reach("https://vendor.invalid"))
         assert proxy.requests[0].startswith(b"CONNECT vendor.invalid:443 ")
         assert b"sandbox-token" not in proxy.requests[0]
@@ -431,7 +431,7 @@ def test_every_request_is_counted(client: Client) -> None:
     """Answered or not: the contract's `requests`."""
     create(client, "a")
     a_disable(client)
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         client.disable("C1", ["stranger"])
     assert client.transport.requests_sent == 3
 
@@ -451,7 +451,7 @@ def test_a_proxy_s_refusal_blames_no_lead(
 ) -> None:
     """A person must look: a good lead is not given up for it, and no list is split."""
     vendor.fault(kind="status", status=status, body="html")
-    with fails(Stopped, f"HTTP {status}; .*LEADLOOP_API_URL"):
+    with fails(Fatal, f"HTTP {status}; .*LEADLOOP_API_URL"):
         call(client)
 
 

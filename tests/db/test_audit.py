@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
-from db import audit, listing
-from db.audit import Assumptions, Finding
+from db import audit, audit_staging
+from db.audit import AuditFinding, AuditScope
 from db.database import Connection, Database
-from leadloop.core.audit import DESCRIPTIONS, DIFFERENCES, REMARKS, read_page
+from leadloop.core.audit_differences import (
+    DIFFERENCES,
+    PERSON_DIFFERENCES,
+    REMARKS,
+    parse_listing_page,
+)
 from tests import books
 
 BEGAN = datetime(9000, 1, 1, tzinfo=UTC)
@@ -20,8 +25,8 @@ EARLIER = datetime(2026, 1, 1, tzinfo=UTC)
 def stage(database: Database) -> Iterator[Connection]:
     """A connection with an open stage, and a campaign."""
     books.add_campaign(database)
-    with database.session() as connection:
-        listing.open_stage(connection)
+    with database.autocommit() as connection:
+        audit_staging.create_listing_table(connection)
         yield connection
 
 
@@ -32,40 +37,40 @@ def shown(lead_id: str, **more: Any) -> dict[str, Any]:
 
 def put(stage: Connection, *results: Any, reading: int = 1, page: int = 1) -> None:
     """Stage a page."""
-    listing.add_page(
+    audit_staging.stage_page(
         stage,
         [
-            listing.listed_line(listed, reading=reading, page=page, whole=True)
-            for listed in read_page(results)
+            audit_staging.format_listed_row(listed, reading=reading, page=page, with_result=True)
+            for listed in parse_listing_page(results)
         ],
     )
 
 
-def assumed(**changes: Any) -> Assumptions:
+def assumed(**changes: Any) -> AuditScope:
     """A listing that was read whole, of a vendor that shows everything."""
     usual = {
         "campaign_id": books.CAMPAIGN,
-        "began": BEGAN,
+        "started_at": BEGAN,
         "settled_by": BEGAN,
-        "complete": True,
+        "is_complete": True,
         "shows_unprocessed": True,
-        "ahead": timedelta(0),
+        "clock_skew": timedelta(0),
     }
-    return Assumptions(**{**usual, **changes})
+    return AuditScope(**{**usual, **changes})
 
 
 def found(stage: Connection, **changes: Any) -> dict[str, list[str]]:
     """The samples of what a comparison finds."""
-    findings = audit.compare(stage, assumed(**changes))
+    findings = audit.compare_listing(stage, assumed(**changes))
     return {name: list(finding.samples) for name, finding in findings.items() if finding.leads}
 
 
 def test_every_difference_is_looked_for(stage: Connection) -> None:
     """What the documents list is what is compared, and nothing more."""
-    listing.close_listing(stage)
+    audit_staging.create_lead_table(stage)
     repaired = {name for name in REMARKS if name.startswith("repaired")}
-    expected = ({*DIFFERENCES, *REMARKS} - {*DESCRIPTIONS}) - repaired
-    assert set(audit.compare(stage, assumed())) == expected
+    expected = ({*DIFFERENCES, *REMARKS} - {*PERSON_DIFFERENCES}) - repaired
+    assert set(audit.compare_listing(stage, assumed())) == expected
 
 
 def test_a_row_counts_once_however_often_it_was_read(stage: Connection) -> None:
@@ -73,26 +78,26 @@ def test_a_row_counts_once_however_often_it_was_read(stage: Connection) -> None:
     put(stage, shown("a"), shown("b"))
     put(stage, shown("b"), page=2)
     put(stage, shown("a", processed_at=5), shown("a", created_at=2), {"no": "id"}, reading=2)
-    assert listing.count_distinct(stage) == 4
-    assert listing.repeated(stage, reading=1, most=9) == ["b"]
-    assert listing.repeated(stage, reading=2, most=9) == []
+    assert audit_staging.count_distinct_rows(stage) == 4
+    assert audit_staging.list_repeated_leads(stage, reading=1, limit=9) == ["b"]
+    assert audit_staging.list_repeated_leads(stage, reading=2, limit=9) == []
 
 
 def test_the_latest_state_counts(database: Database, stage: Connection) -> None:
     """A lead that was processed while it was read is processed, in whichever order it came."""
     put(stage, shown("a", processed_at=1767225600000, outcome_name="Yes"))
     put(stage, shown("a"), reading=2)
-    listing.close_listing(stage)
-    assert not listing.any_unprocessed(stage)
+    audit_staging.create_lead_table(stage)
+    assert not audit_staging.has_unprocessed_leads(stage)
     assert found(stage) == {"missing_here": ["a"], "outcome_missing_here": ["a"]}
 
 
 def test_a_finding_tells_three_ids_and_counts_all(database: Database, stage: Connection) -> None:
     """The first ones, so that two audits tell the same."""
     put(stage, *[shown(f"L{number}") for number in range(9)])
-    listing.close_listing(stage)
-    finding = audit.compare(stage, assumed())["missing_here"]
-    assert finding == Finding(leads=9, samples=["L0", "L1", "L2"])
+    audit_staging.create_lead_table(stage)
+    finding = audit.compare_listing(stage, assumed())["missing_here"]
+    assert finding == AuditFinding(leads=9, samples=["L0", "L1", "L2"])
 
 
 def test_other_campaigns_are_not_looked_at(database: Database, stage: Connection) -> None:
@@ -102,10 +107,10 @@ def test_other_campaigns_are_not_looked_at(database: Database, stage: Connection
     books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
     books.opt_out(database, "a", campaign="C2", status="cancelled", confirmed_at=EARLIER)
     put(stage, shown("a"))
-    listing.close_listing(stage)
+    audit_staging.create_lead_table(stage)
     assert found(stage) == {"missing_here": ["a"]}
-    assert audit.mend_leads(stage, books.CAMPAIGN) == 0
-    assert audit.mend_opt_outs(stage, books.CAMPAIGN) == (0, 0)
+    assert audit.repair_leads(stage, books.CAMPAIGN) == 0
+    assert audit.repair_opt_outs(stage, books.CAMPAIGN) == (0, 0)
     assert books.statuses(database, "C2") == {"a": "in_doubt", "z": "in_doubt"}
 
 
@@ -114,7 +119,7 @@ def test_other_campaigns_are_not_looked_at(database: Database, stage: Connection
     [
         ({}, "missing_there"),
         ({"settled_by": EARLIER}, "absence_unproven"),
-        ({"complete": False}, "absence_unproven"),
+        ({"is_complete": False}, "absence_unproven"),
         ({"shows_unprocessed": False}, "absence_unproven"),
     ],
 )
@@ -124,7 +129,7 @@ def test_absence_counts_only_where_it_proves_something(
     """Settled, the listing whole, and a vendor that would show the lead."""
     books.add_leads(database, "a")
     books.run(database, "UPDATE leadloop.leads SET status = 'created', confirmed_at = now()")
-    listing.close_listing(stage)
+    audit_staging.create_lead_table(stage)
     assert found(stage, **changes) == {finding: ["a"]}
 
 
@@ -135,7 +140,7 @@ def test_leads_that_we_do_not_claim_are_not_missed(
     """Neither side has them."""
     books.add_leads(database, "a")
     books.run(database, "UPDATE leadloop.leads SET status = :status", status=status)
-    listing.close_listing(stage)
+    audit_staging.create_lead_table(stage)
     assert found(stage) == {}
 
 
@@ -151,8 +156,8 @@ def test_what_a_poll_stores_meanwhile_is_no_difference(
     )
     books.run(database, "UPDATE leadloop.leads SET status = 'created'")
     put(stage, shown("a", processed_at=5), shown("b"))
-    listing.close_listing(stage)
-    assert found(stage, began=EARLIER) == {}
+    audit_staging.create_lead_table(stage)
+    assert found(stage, started_at=EARLIER) == {}
     both = {"outcome_differs": ["a"], "outcome_missing_there": ["b"]}
     assert found(stage) == both
 
@@ -169,8 +174,8 @@ def test_only_what_may_differ_is_looked_at_closely(database: Database, stage: Co
     same = {"phone_number": "+14155550123"}
     rows = [shown(lead_id, **same) for lead_id in "abc"] + [shown("d", state_code=None)]
     put(stage, *rows, *[shown(lead_id, contact_name="Other") for lead_id in many])
-    listing.close_listing(stage)
-    pairs = list(audit.unalike(stage, books.CAMPAIGN, "1"))
+    audit_staging.create_lead_table(stage)
+    pairs = list(audit.iter_field_mismatches(stage, books.CAMPAIGN, "1"))
     assert [pair.lead_id for pair in pairs] == [*many, "b"]
     assert "Other" not in repr(pairs[0])
 
@@ -180,12 +185,12 @@ def test_better_outcomes_come_in_batches(database: Database, stage: Connection) 
     many = [f"L{number:04d}" for number in range(2500)]
     put(stage, *[shown(lead_id, processed_at=1767225600000) for lead_id in many])
     put(stage, *[shown(lead_id, processed_at=1767225600000) for lead_id in many], reading=2)
-    listing.close_listing(stage)
+    audit_staging.create_lead_table(stage)
     books.run(
         database,
         """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
            VALUES ('C1', 'L0000', '2026-02-01Z', '{}'), ('C1', 'L0001', '2025-12-01Z', '{}')""",
     )
-    batches = [len(batch) for batch in audit.better_outcomes(stage, books.CAMPAIGN)]
+    batches = [len(batch) for batch in audit.iter_newer_outcomes(stage, books.CAMPAIGN)]
     assert sum(batches) == 2499
     assert max(batches) <= 1000

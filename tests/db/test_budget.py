@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from db import budget
-from db.budget import RateLimit, Slot
+from db import rate_limit
 from db.database import Database
+from db.rate_limit import RateLimit, Slot
 from tests import books
 
 LIMIT = RateLimit(requests=100, period_s=60.0)
@@ -17,27 +17,27 @@ LIMIT = RateLimit(requests=100, period_s=60.0)
 
 def laid_out(database: Database, limit: RateLimit = LIMIT) -> RateLimit:
     """The limit, its ring being there."""
-    with database.begin() as connection:
-        budget.lay_out(connection, limit)
+    with database.transaction() as connection:
+        rate_limit.resize_ring(connection, limit)
     return limit
 
 
 def take(database: Database, limit: RateLimit = LIMIT, *, urgent: bool = False) -> Slot:
     """A turn."""
-    with database.session() as connection:
-        slot = budget.take(connection, limit, urgent=urgent)
+    with database.autocommit() as connection:
+        slot = rate_limit.reserve_slot(connection, limit, urgent=urgent)
     assert slot is not None
     return slot
 
 
 def turn(connection: Connection, limit: RateLimit) -> datetime | None:
     """Take a slot; by Postgres's clock, the moment at which its request may leave."""
-    slot = budget.take(connection, limit, urgent=False)
+    slot = rate_limit.reserve_slot(connection, limit, urgent=False)
     if slot is None:
         return None
     query = text("SELECT free_at FROM leadloop.rate_slots WHERE slot = :slot")
     free_at: datetime = connection.execute(query, {"slot": slot.number}).scalar_one()
-    return free_at - timedelta(seconds=limit.busy_s)
+    return free_at - timedelta(seconds=limit.occupied_s)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_no_stretch_of_a_period_holds_more_than_is_allowed(
     def take_some(_: int) -> list[datetime]:
         turns: list[datetime] = []
         while len(turns) < 25:
-            with database.begin() as connection:
+            with database.transaction() as connection:
                 moment = turn(connection, limit)
             turns += [moment] if moment else []
         return turns
@@ -73,9 +73,9 @@ def test_no_stretch_of_a_period_holds_more_than_is_allowed(
 def test_a_ring_allows_what_the_limit_does_and_hardly_less(requests: int, period_s: float) -> None:
     """All slots together serve no more than `requests` a period, and 99 % of them at least."""
     limit = RateLimit(requests=requests, period_s=period_s)
-    assert limit.slots * limit.uses <= requests
-    assert limit.slots * limit.uses >= 0.98 * requests
-    assert limit.uses * limit.busy_s >= limit.period_s + 0.99 * limit.margin_s
+    assert limit.slots * limit.uses_per_slot <= requests
+    assert limit.slots * limit.uses_per_slot >= 0.98 * requests
+    assert limit.uses_per_slot * limit.occupied_s >= limit.period_s + 0.99 * limit.margin_s
 
 
 def test_the_whole_budget_can_be_used_but_for_the_share_of_disables(database: Database) -> None:
@@ -98,8 +98,8 @@ def test_a_turn_that_was_not_used_is_given_back(database: Database) -> None:
     """It is there for the next one, and no more than once."""
     limit = laid_out(database, RateLimit(requests=1, period_s=60.0))
     slot = take(database, limit)
-    with database.begin() as connection:
-        budget.give_back(connection, slot, limit)
+    with database.transaction() as connection:
+        rate_limit.release_slot(connection, slot, limit)
     began = time.monotonic()
     assert take(database, limit).wait_s == 0
     assert take(database, limit).wait_s > 60 - (time.monotonic() - began)
@@ -110,8 +110,8 @@ def test_a_turn_that_somebody_waits_behind_is_not_given_back(database: Database)
     limit = laid_out(database, RateLimit(requests=1, period_s=60.0))
     began = time.monotonic()
     mine, theirs = take(database, limit), take(database, limit)
-    with database.begin() as connection:
-        budget.give_back(connection, mine, limit)
+    with database.transaction() as connection:
+        rate_limit.release_slot(connection, mine, limit)
     waits_s = take(database, limit).wait_s + (time.monotonic() - began)
     assert waits_s > theirs.wait_s + 60
 
@@ -119,9 +119,9 @@ def test_a_turn_that_somebody_waits_behind_is_not_given_back(database: Database)
 def test_a_pause_holds_everybody_back(database: Database) -> None:
     """Creates and disables alike; a shorter pause does not cut a longer one."""
     laid_out(database)
-    with database.begin() as connection:
-        budget.pause(connection, 500.0)
-        budget.pause(connection, 5.0)
+    with database.transaction() as connection:
+        rate_limit.pause_requests(connection, 500.0)
+        rate_limit.pause_requests(connection, 5.0)
     assert take(database).wait_s > 490
     assert take(database, urgent=True).wait_s > 490
 
@@ -129,7 +129,11 @@ def test_a_pause_holds_everybody_back(database: Database) -> None:
 def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
     """The next free one is taken; where all are held, the caller is told."""
     limit = laid_out(database, RateLimit(requests=2, period_s=60.0))
-    with database.begin() as first, database.begin() as second, database.begin() as third:
+    with (
+        database.transaction() as first,
+        database.transaction() as second,
+        database.transaction() as third,
+    ):
         numbers = {turn_of(first, limit), turn_of(second, limit)}
         assert numbers == {1, 2}
         assert turn_of(third, limit) is None
@@ -137,7 +141,7 @@ def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
 
 def turn_of(connection: Connection, limit: RateLimit) -> int | None:
     """The number of the slot that is taken."""
-    slot = budget.take(connection, limit, urgent=False)
+    slot = rate_limit.reserve_slot(connection, limit, urgent=False)
     return None if slot is None else slot.number
 
 
@@ -165,5 +169,5 @@ def test_a_generous_limit_is_kept_in_shares(requests: int) -> None:
     """As many requests a second, never more, by a ring that stays small."""
     limit = RateLimit(requests=requests, period_s=60.0)
     assert limit.slots <= 1000
-    assert limit.slots / limit.busy_s <= requests / 60.0
-    assert limit.slots / limit.busy_s >= 0.97 * requests / 60.0 or requests > 1000
+    assert limit.slots / limit.occupied_s <= requests / 60.0
+    assert limit.slots / limit.occupied_s >= 0.97 * requests / 60.0 or requests > 1000

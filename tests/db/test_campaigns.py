@@ -4,7 +4,7 @@ import pytest
 
 from db import campaigns
 from db.database import Database
-from leadloop.core.campaigns import Campaign
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
 from leadloop.settings import Settings
 from tests import books
@@ -12,8 +12,8 @@ from tests import books
 
 def chosen(database: Database, *ids: str) -> list[Campaign]:
     """The campaigns that a run would take."""
-    with database.begin() as connection:
-        return campaigns.chosen(connection, ids, Settings().campaign_rules())
+    with database.transaction() as connection:
+        return campaigns.select_campaigns(connection, ids, Settings().campaign_rules())
 
 
 def test_a_campaign_without_overrides_follows_the_settings(database: Database) -> None:
@@ -75,7 +75,7 @@ def test_none_that_is_enabled(database: Database) -> None:
 def test_a_batch_limit_is_remembered_and_only_shrinks(database: Database) -> None:
     """What the vendor once called too large is not tried again, whatever the setting."""
     books.add_campaign(database, batch_size=80)
-    with database.begin() as connection:
-        campaigns.learn_batch_limit(connection, "C1", 50)
-        campaigns.learn_batch_limit(connection, "C1", 60)
+    with database.transaction() as connection:
+        campaigns.lower_batch_limit(connection, "C1", 50)
+        campaigns.lower_batch_limit(connection, "C1", 60)
     assert chosen(database)[0].batch_size == 50

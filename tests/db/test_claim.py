@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from db import leads, opt_outs
 from db.database import Database
-from db.leads import Batch, Claim, Doubter
+from db.leads import ClaimRef, ClaimResult, LookupRun
 from tests import books
 from tests.books import CAMPAIGN
 
@@ -27,12 +27,14 @@ def a_run(database: Database) -> int:
     return run_id
 
 
-def claim(connection: Connection, run_id: int, most: int = 100) -> Claim:
+def claim(connection: Connection, run_id: int, most: int = 100) -> ClaimResult:
     """A claim on the tests' campaign."""
-    return leads.claim(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, most=most)
+    return leads.claim_leads(
+        connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, limit=most
+    )
 
 
-def ids(claimed: Claim) -> list[str]:
+def ids(claimed: ClaimResult) -> list[str]:
     """Whom it got."""
     return [lead.lead_id for lead in claimed.leads]
 
@@ -41,7 +43,7 @@ def test_the_oldest_come_first_and_no_more_than_asked(database: Database) -> Non
     """Leads go out in the order in which upstream inserted them."""
     books.add_leads(database, "z", "b", "a", "y")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         assert ids(claim(connection, run_id, most=3)) == ["z", "b", "a"]
     assert books.statuses(database) == {
         "z": "sending",
@@ -58,7 +60,7 @@ def test_a_claimed_lead_is_whole(database: Database) -> None:
     row = books.lead("007", ebr_datetime=moment, custom_fields=custom)
     books.add_leads(database, row)
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         (lead,) = claim(connection, run_id).leads
     assert lead.lead_id == "007"
     assert (lead.phone_number, lead.contact_name) == (row["phone_number"], row["contact_name"])
@@ -74,7 +76,7 @@ def test_a_time_that_python_has_no_year_for_holds_nobody_up(
     """It comes as a year that the check refuses; the lead beside it goes out."""
     books.add_leads(database, books.lead("odd", ebr_datetime=when), "good")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(text(f"SET LOCAL timezone = '{zone}'"))
         odd, good = claim(connection, run_id).leads
     assert good.ebr_datetime is None
@@ -86,7 +88,7 @@ def test_two_claims_at_once_share_the_leads(database: Database) -> None:
     """Neither waits for the other, and no lead is given to both."""
     books.add_leads(database, *[f"L{n}" for n in range(10)])
     one, other = a_run(database), a_run(database)
-    with database.begin() as first, database.begin() as second:
+    with database.transaction() as first, database.transaction() as second:
         mine = ids(claim(first, one, most=6))
         theirs = ids(claim(second, other, most=6))
     assert (len(mine), len(theirs)) == (6, 4)
@@ -100,7 +102,7 @@ def test_many_claims_at_once_lose_and_double_nothing(database: Database) -> None
     def eat(_: int) -> list[str]:
         run_id, eaten = a_run(database), list[str]()
         while True:
-            with database.begin() as connection:
+            with database.transaction() as connection:
                 bite = ids(claim(connection, run_id, most=7))
             if not bite:
                 return eaten
@@ -117,7 +119,7 @@ def test_a_claim_that_is_rolled_back_never_was(database: Database) -> None:
     """A process that dies before the commit has sent nothing."""
     books.add_leads(database, "a")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claim(connection, run_id)
         connection.rollback()
     assert books.statuses(database) == {"a": "new"}
@@ -132,9 +134,9 @@ def test_whoever_opted_out_is_cancelled_instead(database: Database, order: str) 
     if order == "opt-out first":
         books.add_leads(database, "a", "b")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claimed = claim(connection, run_id)
-    assert (ids(claimed), claimed.cancelled, claimed.taken) == (["b"], 1, 2)
+    assert (ids(claimed), claimed.cancelled, claimed.total) == (["b"], 1, 2)
     assert books.statuses(database) == {"a": "cancelled", "b": "sending"}
     assert books.opt_outs(database) == {"a": "cancelled"}
     (row,) = books.rows(
@@ -150,11 +152,11 @@ def test_an_opt_out_not_yet_committed_keeps_its_lead_back(database: Database) ->
     """The claim passes over it without waiting, and the next one cancels it."""
     books.add_leads(database, "a", "b")
     run_id = a_run(database)
-    with database.begin() as upstream:
-        opt_outs.request(upstream, CAMPAIGN, ["a"])
-        with database.begin() as connection:
+    with database.transaction() as upstream:
+        opt_outs.request_opt_outs(upstream, CAMPAIGN, ["a"])
+        with database.transaction() as connection:
             assert ids(claim(connection, run_id)) == ["b"]
-    with database.begin() as connection:
+    with database.transaction() as connection:
         assert claim(connection, run_id).cancelled == 1
     assert books.statuses(database) == {"a": "cancelled", "b": "sending"}
 
@@ -164,12 +166,12 @@ def test_an_opt_out_that_commits_while_the_claim_runs_is_seen(database: Database
     books.add_leads(database, "a", "b")
     run_id = a_run(database)
 
-    def late_claim() -> Claim:
-        with database.begin() as connection:
+    def late_claim() -> ClaimResult:
+        with database.transaction() as connection:
             return claim(connection, run_id)
 
     with ThreadPoolExecutor(1) as pool:
-        with database.begin() as blocker:
+        with database.transaction() as blocker:
             # The claim has its snapshot, and waits for its run's row.
             blocker.execute(
                 text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR UPDATE"),
@@ -180,7 +182,7 @@ def test_an_opt_out_that_commits_while_the_claim_runs_is_seen(database: Database
             books.opt_out(database, "a")
         assert ids(claiming.result(timeout=30)) == ["b"]
     assert books.statuses(database) == {"a": "cancelled", "b": "sending"}
-    with database.begin() as connection:
+    with database.transaction() as connection:
         assert opt_outs.cancel_unsent(connection, CAMPAIGN) == 1
     assert books.opt_outs(database) == {"a": "cancelled"}
 
@@ -190,7 +192,7 @@ def test_an_opt_out_after_the_claim_waits_and_is_sent_as_a_disable(database: Dat
     books.add_leads(database, "a")
     run_id = a_run(database)
     with ThreadPoolExecutor(1) as pool:
-        with database.begin() as connection:
+        with database.transaction() as connection:
             assert ids(claim(connection, run_id)) == ["a"]
             opting_out = pool.submit(books.opt_out, database, "a")
             books.wait_until_blocked(database)
@@ -212,7 +214,7 @@ def test_no_race_of_claims_and_opt_outs_sends_whom_it_should_not(database: Datab
     def take_all(_: int) -> list[str]:
         run_id, taken = a_run(database), list[str]()
         while books.value(database, "SELECT count(*) FROM leadloop.leads WHERE status = 'new'"):
-            with database.begin() as connection:
+            with database.transaction() as connection:
                 taken += ids(claim(connection, run_id, most=5))
         return taken
 
@@ -224,7 +226,7 @@ def test_no_race_of_claims_and_opt_outs_sends_whom_it_should_not(database: Datab
             future.result(timeout=60)
     statuses = books.statuses(database)
     assert taken == {lead_id for lead_id in everyone if statuses[lead_id] == "sending"}
-    with database.begin() as connection:
+    with database.transaction() as connection:
         # Those that a claim cancelled before it could see their requests.
         opt_outs.cancel_unsent(connection, CAMPAIGN)
     cancelled = {key for key, status in books.opt_outs(database).items() if status == "cancelled"}
@@ -236,15 +238,15 @@ def test_a_run_that_was_declared_dead_gets_nothing(database: Database, state: st
     """Neither new leads nor its own once more: somebody else may have looked at them."""
     books.add_leads(database, "a", "b")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claim(connection, run_id, most=1)
     books.run(
         database, "UPDATE leadloop.sync_runs SET state = :s WHERE run_id = :r", s=state, r=run_id
     )
-    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
-    with database.begin() as connection:
-        assert claim(connection, run_id).taken == 0
-        assert leads.claim_again(connection, batch) == ([], 0)
+    batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
+    with database.transaction() as connection:
+        assert claim(connection, run_id).total == 0
+        assert leads.reclaim_leads(connection, batch) == ([], 0)
     assert books.statuses(database) == {"a": "sending", "b": "new"}
 
 
@@ -252,12 +254,12 @@ def test_before_a_second_batch_opt_outs_are_seen_again(database: Database) -> No
     """A refused batch goes out in parts, without those who opted out meanwhile."""
     books.add_leads(database, "a", "b", "c")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claim(connection, run_id)
     books.opt_out(database, "b")
-    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a", "b"])
-    with database.begin() as connection:
-        again, cancelled = leads.claim_again(connection, batch)
+    batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a", "b"])
+    with database.transaction() as connection:
+        again, cancelled = leads.reclaim_leads(connection, batch)
     assert (again, cancelled) == (["a"], 1)
     assert books.statuses(database) == {"a": "sending", "b": "cancelled", "c": "sending"}
 
@@ -266,12 +268,12 @@ def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) ->
     """The commit's answer was lost, and another sender of the run has claimed the lead since."""
     books.add_leads(database, "a")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claim(connection, run_id)
-        first = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
-        leads.release(connection, first)
-        leads.claim(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=2, most=1)
-        assert leads.release(connection, first) == 0
+        first = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
+        leads.release_leads(connection, first)
+        leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=2, limit=1)
+        assert leads.release_leads(connection, first) == 0
     assert books.statuses(database) == {"a": "sending"}
 
 
@@ -279,26 +281,26 @@ def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) ->
     "change",
     [
         leads.record_created,
-        leads.release,
-        lambda c, batch: leads.record_doubt(c, batch, "x"),
-        lambda c, batch: leads.cancel(c, batch, "x"),
+        leads.release_leads,
+        lambda c, batch: leads.mark_in_doubt(c, batch, "x"),
+        lambda c, batch: leads.cancel_leads(c, batch, "x"),
         lambda c, batch: leads.record_rejected(c, batch, {"z": "x", "a": "y"}, was_sent=True),
-        leads.claim_again,
+        leads.reclaim_leads,
     ],
     ids=["created", "release", "doubt", "cancel", "rejected", "claim again"],
 )
 def test_we_lock_leads_in_the_order_of_upstreams_opt_outs(
-    database: Database, change: Callable[[Connection, Batch], object]
+    database: Database, change: Callable[[Connection, ClaimRef], object]
 ) -> None:
     """While we wait for one we hold none that comes after it: upstream never meets a deadlock."""
     books.add_leads(database, "z", "a")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claim(connection, run_id)
-    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["z", "a"])
+    batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["z", "a"])
 
     def ours() -> None:
-        with database.begin() as connection:
+        with database.transaction() as connection:
             # The order of the heap, not that of an index.
             connection.execute(text("SET LOCAL enable_indexscan = off"))
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
@@ -306,7 +308,7 @@ def test_we_lock_leads_in_the_order_of_upstreams_opt_outs(
 
     lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
     with ThreadPoolExecutor(1) as pool:
-        with database.begin() as upstream:
+        with database.transaction() as upstream:
             upstream.execute(lock, {"lead": "a"})
             changing = pool.submit(ours)
             books.wait_until_blocked(database)
@@ -318,13 +320,13 @@ def test_the_vendor_has_its_time_from_the_moment_of_the_doubt(database: Database
     """Not from the claim: a request that timed out may be at work for as long again."""
     books.add_leads(database, "a")
     run_id = a_run(database)
-    batch = Batch(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
-    with database.begin() as connection:
+    batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
+    with database.transaction() as connection:
         claim(connection, run_id)
         connection.execute(text("UPDATE leadloop.leads SET sent_at = now() - interval '1 hour'"))
-        leads.record_doubt(connection, batch, "no answer")
-        run = Doubter(campaign=CAMPAIGN, run=run_id, settle_s=60)
-        (doubt,) = leads.in_doubt(connection, run=run, opted_out=False, most=10)
+        leads.mark_in_doubt(connection, batch, "no answer")
+        run = LookupRun(campaign=CAMPAIGN, run=run_id, settle_s=60)
+        (doubt,) = leads.list_due_lookups(connection, run=run, opted_out=False, limit=10)
     assert not doubt.settled
 
 
@@ -332,10 +334,10 @@ def test_a_run_settles_its_own_leads_alone(database: Database) -> None:
     """An answer that comes late does not touch what another run has sent since."""
     books.add_leads(database, "a", "b")
     mine, other = a_run(database), a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         claim(connection, mine, most=1)
         claim(connection, other, most=1)
-        both = Batch(campaign_id=CAMPAIGN, run_id=mine, claim_no=1, lead_ids=["a", "b"])
+        both = ClaimRef(campaign_id=CAMPAIGN, run_id=mine, claim_no=1, lead_ids=["a", "b"])
         assert leads.record_created(connection, both) == 1
     assert books.statuses(database) == {"a": "created", "b": "sending"}
 
@@ -351,7 +353,7 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
     )
     books.run(database, "ANALYZE leadloop.leads")
     run_id = a_run(database)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         plan = "\n".join(
             connection.scalars(
                 text(f"EXPLAIN {leads._CLAIM.text}"),
@@ -380,12 +382,12 @@ def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) 
         read: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
         return read
 
-    with database.begin() as reader, database.session() as connection:
+    with database.transaction() as reader, database.autocommit() as connection:
         reader.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         reader.execute(text("SELECT FROM leadloop.leads LIMIT 1"))
         first = pages(connection, 0)
         taken = claim(connection, run_id, most=900)
-        assert pages(connection, taken.last) <= 2 * first
+        assert pages(connection, taken.last_seq) <= 2 * first
         assert pages(connection, 0) > 4 * first, "the entries are not there: this shows nothing"
 
 

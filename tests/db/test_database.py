@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from db.copying import copy
-from db.database import Database, DatabaseError, InvalidUrl, normalised
+from db.bulk_copy import copy_lines
+from db.database import Database, DatabaseError, InvalidDatabaseUrl, normalise_url
 from tests import books
 from tests.own_postgres import own_postgres
 
@@ -45,7 +45,7 @@ def _no_sql(connection: Connection) -> None:
 
 def _no_row(connection: Connection) -> None:
     connection.execute(text("CREATE TEMPORARY TABLE t (a int) ON COMMIT DROP"))
-    copy(connection, "t", ("a",), [SECRET + "\t\n"])
+    copy_lines(connection, "t", ("a",), [SECRET + "\t\n"])
 
 
 def _raised(connection: Connection) -> None:
@@ -67,7 +67,7 @@ def test_an_error_repeats_no_row(
     database: Database, work: Callable[[Connection], None], said: str
 ) -> None:
     """Postgres's own words hold whole rows; ours hold the code and the constraint."""
-    with pytest.raises(DatabaseError) as caught, database.begin() as connection:
+    with pytest.raises(DatabaseError) as caught, database.transaction() as connection:
         work(connection)
     assert str(caught.value) == f"Postgres refused: {said}"
     assert not caught.value.disconnected
@@ -76,7 +76,7 @@ def test_an_error_repeats_no_row(
 
 def test_an_error_rolls_back(database: Database) -> None:
     """All or nothing."""
-    with pytest.raises(DatabaseError), database.begin() as connection:
+    with pytest.raises(DatabaseError), database.transaction() as connection:
         _twice(connection)
     assert books.statuses(database) == {}
 
@@ -93,9 +93,9 @@ def test_an_error_rolls_back(database: Database) -> None:
 def test_a_database_that_is_not_there(url: str, said: str) -> None:
     """One line says where it was looked for and what to check, and holds no password."""
     with (
-        Database(url, connections=1) as database,
+        Database(url, pool_size=1) as database,
         pytest.raises(DatabaseError, match="LEADLOOP_DATABASE_URL") as caught,
-        database.begin(),
+        database.transaction(),
     ):
         pass
     assert said in str(caught.value)
@@ -105,22 +105,22 @@ def test_a_database_that_is_not_there(url: str, said: str) -> None:
 def test_a_database_of_another_setting() -> None:
     """The line names the setting that the URL comes from, wrong or right."""
     with (
-        Database("postgresql://127.0.0.1:1/d", connections=1, setting="LEADLOOP_X") as database,
+        Database("postgresql://127.0.0.1:1/d", pool_size=1, setting="LEADLOOP_X") as database,
         pytest.raises(DatabaseError, match=r"is LEADLOOP_X right\?"),
-        database.begin(),
+        database.transaction(),
     ):
         pass
-    with pytest.raises(InvalidUrl, match=r"^LEADLOOP_X is wrong: not a URL"):
-        Database("s3cret", connections=1, setting="LEADLOOP_X")
+    with pytest.raises(InvalidDatabaseUrl, match=r"^LEADLOOP_X is wrong: not a URL"):
+        Database("s3cret", pool_size=1, setting="LEADLOOP_X")
 
 
 def test_a_database_by_a_wrong_name(database_url: str) -> None:
     """It is told from a server that is down."""
-    wrong = normalised(database_url).set(database="no_such")
+    wrong = normalise_url(database_url).set(database="no_such")
     with (
-        Database(wrong.render_as_string(hide_password=False), connections=1) as database,
+        Database(wrong.render_as_string(hide_password=False), pool_size=1) as database,
         pytest.raises(DatabaseError, match="no such database or user"),
-        database.begin(),
+        database.transaction(),
     ):
         pass
 
@@ -128,7 +128,7 @@ def test_a_database_by_a_wrong_name(database_url: str) -> None:
 @pytest.mark.parametrize("start", ["postgres", "postgresql", "postgresql+psycopg2"])
 def test_every_spelling_of_a_url(start: str) -> None:
     """All that people use mean the same driver."""
-    assert normalised(f"{start}://a@h:5/d").drivername == "postgresql+psycopg2"
+    assert normalise_url(f"{start}://a@h:5/d").drivername == "postgresql+psycopg2"
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_every_spelling_of_a_url(start: str) -> None:
 )
 def test_a_url_that_is_none_is_not_repeated(url: str, said: str) -> None:
     """It may hold a password; what is wrong with it is told all the same."""
-    with pytest.raises(InvalidUrl) as caught:
-        normalised(url)
+    with pytest.raises(InvalidDatabaseUrl) as caught:
+        normalise_url(url)
     assert said in str(caught.value)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
@@ -163,12 +163,12 @@ def test_work_is_repeated_on_a_new_connection_when_this_one_is_cut(database: Dat
     def work(connection: Connection) -> str:
         pids.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
         if len(pids) == 1:
-            with database.begin() as other:
+            with database.transaction() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pids[0]})
         connection.execute(text("INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')"))
         return "done"
 
-    assert database.insist(work) == "done"
+    assert database.retry(work) == "done"
     assert len(set(pids)) == 2
     assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1
 
@@ -191,7 +191,7 @@ def test_work_is_repeated_when_upstream_deadlocks_with_us(database: Database) ->
         connection.execute(update, {"name": "ours", "lead": "a"})
 
     def upstream() -> None:
-        with database.begin() as other:
+        with database.transaction() as other:
             other.execute(update, {"name": "theirs", "lead": "a"})
             they_began.set()
             their_turn.wait(30)
@@ -201,7 +201,7 @@ def test_work_is_repeated_when_upstream_deadlocks_with_us(database: Database) ->
     with ThreadPoolExecutor(1) as pool:
         theirs = pool.submit(upstream)
         assert they_began.wait(30)
-        database.insist(work)
+        database.retry(work)
         theirs.result()
     assert len(tries) == 2
     names = books.rows(database, "SELECT DISTINCT contact_name FROM leadloop.leads")
@@ -215,12 +215,12 @@ def test_a_lock_that_is_held_is_not_waited_for_for_ever(
     books.add_campaign(database)
     monkeypatch.setattr("db.database._ON_CONNECT", "SET lock_timeout = '100ms'")
     update = text("UPDATE leadloop.campaigns SET name = 'x'")
-    with Database(database_url, connections=1) as ours, database.begin() as upstream:
+    with Database(database_url, pool_size=1) as ours, database.transaction() as upstream:
         upstream.execute(update)
-        with pytest.raises(DatabaseError, match="held a lock"), ours.begin() as connection:
+        with pytest.raises(DatabaseError, match="held a lock"), ours.transaction() as connection:
             connection.execute(update)
         with ThreadPoolExecutor(1) as pool:
-            insisting = pool.submit(ours.insist, lambda c: c.execute(update).rowcount)
+            insisting = pool.submit(ours.retry, lambda c: c.execute(update).rowcount)
             time.sleep(0.2)
             upstream.commit()
             assert insisting.result() == 1
@@ -229,7 +229,7 @@ def test_a_lock_that_is_held_is_not_waited_for_for_ever(
 def test_a_vanished_server_is_noticed(database: Database) -> None:
     """Keepalives, and no lock is waited for longer than half a minute."""
     assert books.value(database, "SHOW lock_timeout") == "30s"
-    with database.session() as connection:
+    with database.autocommit() as connection:
         driver: Any = connection.connection.driver_connection
         options = driver.get_dsn_parameters()
     assert {"keepalives_idle", "tcp_user_timeout"} <= set(options)
@@ -238,7 +238,7 @@ def test_a_vanished_server_is_noticed(database: Database) -> None:
 def test_a_vanished_client_is_noticed(tmp_path: Path) -> None:
     """The server's end asks for signs of life as well: it is what lets go of a dead run's lock."""
     names = ["idle", "interval", "count"]
-    with own_postgres(tmp_path / "pg") as server, Database(server.url, connections=1) as database:
+    with own_postgres(tmp_path / "pg") as server, Database(server.url, pool_size=1) as database:
         found = [int(books.value(database, f"SHOW tcp_keepalives_{name}")) for name in names]
         assert found == [30, 10, 3]
         assert books.value(database, "SHOW tcp_user_timeout") == "60000"
@@ -253,7 +253,7 @@ def test_a_refusal_is_not_repeated(database: Database) -> None:
         _no_such_status(connection)
 
     with pytest.raises(DatabaseError, match="leads_status_check"):
-        database.insist(work)
+        database.retry(work)
     assert len(tries) == 1
 
 
@@ -265,13 +265,13 @@ def test_a_cut_connection_is_told_as_such(database: Database) -> None:
         books.run(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
         connection.execute(text("SELECT 1"))
 
-    with pytest.raises(DatabaseError) as caught, database.begin() as connection:
+    with pytest.raises(DatabaseError) as caught, database.transaction() as connection:
         work(connection)
     assert caught.value.disconnected
 
 
 def test_a_session_commits_each_statement(database: Database) -> None:
     """Nobody waits for the rest of it."""
-    with database.session() as connection:
+    with database.autocommit() as connection:
         connection.execute(text("INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')"))
         assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1

@@ -30,7 +30,7 @@ def upstream(database: Database) -> Iterator[Connection]:
            GRANT TEMPORARY ON DATABASE test TO upstream""".replace("test", _name(database)),
     )
     try:
-        with database.session() as connection:
+        with database.autocommit() as connection:
             connection.execute(text("SET ROLE upstream"))
             yield connection
             connection.execute(text("RESET ROLE"))
@@ -108,7 +108,7 @@ def test_our_sessions_look_names_up_in_postgres_own_schema(database: Database) -
                AS $$ BEGIN RAISE EXCEPTION 'ours was called'; END $$""",
     )
     call = "SELECT make_interval(secs => 2.5)"
-    for connected in (database.begin, database.session, database.apart):
+    for connected in (database.transaction, database.autocommit, database.dedicated):
         with connected() as connection:
             path = connection.execute(text("SHOW search_path")).scalar_one()
             assert path == "pg_catalog, pg_temp"

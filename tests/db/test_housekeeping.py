@@ -27,15 +27,15 @@ def test_a_campaign_is_gone_through_once(
     """However many portions it takes, no row is looked at again for each of them."""
     books.run(database, _OUTCOMES)
     books.run(database, "ANALYZE leadloop.lead_outcomes")
-    monkeypatch.setattr(housekeeping, "PORTION", 50)
+    monkeypatch.setattr(housekeeping, "CHUNK_SIZE", 50)
     gone, after = 0, ""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         while True:
             done = housekeeping.RAW["raw"](connection, CAMPAIGN, 30, after)
-            gone += done.gone
-            if done.go_on_after is None:
+            gone += done.rows
+            if done.resume_after is None:
                 break
-            after = done.go_on_after
+            after = done.resume_after
         read = connection.exec_driver_sql(_READ).scalar_one()
     assert gone == 996
     young = "SELECT count(*) FROM leadloop.lead_outcomes WHERE raw <> '{}'"

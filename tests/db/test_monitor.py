@@ -61,7 +61,7 @@ def assert_complete(command: str) -> None:
 
 def as_reader(database: Database, statement: str) -> None:
     """Carry it out with the rights of a dashboard's login."""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(text("SET LOCAL ROLE leadloop_reader"))
         connection.execute(text(statement))
 
@@ -218,7 +218,7 @@ def test_only_calls_connect(lived: Database) -> None:
 )
 def test_hours_are_those_of_utc(lived: Database, view: str, column: str) -> None:
     """Also for whoever's session is of a zone that begins its hours with another minute."""
-    with lived.begin() as connection:
+    with lived.transaction() as connection:
         connection.execute(text("SET LOCAL TimeZone = 'Asia/Kolkata'"))
         query = f"SELECT extract(minute FROM {column} AT TIME ZONE 'UTC') FROM"
         assert connection.scalar(text(f"{query} leadloop_monitor.{view}")) == 0

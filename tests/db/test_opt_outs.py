@@ -12,20 +12,20 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 def due(database: Database, *tried: str, status: str = "requested", most: int = 10) -> list[str]:
     """Whom to disable next."""
-    with database.begin() as connection:
-        return opt_outs.next_due(
-            connection, campaign_id=CAMPAIGN, status=status, most=most, tried=tried
+    with database.transaction() as connection:
+        return opt_outs.pick_due(
+            connection, campaign_id=CAMPAIGN, status=status, limit=most, exclude=tried
         )
 
 
 def refuse(database: Database, lead_id: str) -> int:
     """The vendor refuses one; at most three tries."""
-    with database.begin() as connection:
-        return opt_outs.refuse(
+    with database.transaction() as connection:
+        return opt_outs.record_refused(
             connection,
             campaign_id=CAMPAIGN,
             reasons={lead_id: "vendor: unknown"},
-            most_tries=3,
+            max_attempts=3,
             settle_s=60,
         )
 
@@ -47,7 +47,7 @@ def test_only_what_was_never_sent_is_cancelled(
     """Whom the vendor may have, it has to be told to stop calling."""
     books.add_leads(database, books.lead("a", status=status), books.lead("b", status=status))
     books.opt_out(database, "a")
-    with database.begin() as connection:
+    with database.transaction() as connection:
         assert opt_outs.cancel_unsent(connection, CAMPAIGN) == int(cancelled)
     assert books.statuses(database) == {"a": "cancelled" if cancelled else status, "b": status}
     assert books.opt_outs(database) == {"a": "cancelled" if cancelled else "requested"}
@@ -81,8 +81,8 @@ def test_the_times_of_a_disable_are_kept(database: Database) -> None:
     due(database)
     (first,) = books.rows(database, query)
     due(database)
-    with database.begin() as connection:
-        assert opt_outs.confirm(connection, CAMPAIGN, ["a", "b"], settle_s=60) == 1
+    with database.transaction() as connection:
+        assert opt_outs.confirm_disabled(connection, CAMPAIGN, ["a", "b"], settle_s=60) == 1
     (then,) = books.rows(database, query)
     assert then["requested_at"] == NOON
     assert then["sent_at"] == first["sent_at"] < then["confirmed_at"]
@@ -97,8 +97,8 @@ def test_a_refused_one_is_given_up_after_three_tries(database: Database) -> None
     query = "SELECT status, last_error FROM leadloop.disable_requests"
     assert books.rows(database, query) == [{"status": "failed", "last_error": "vendor: unknown"}]
     assert due(database) == []
-    with database.begin() as connection:
-        assert opt_outs.requeue(connection, campaign_ids=[CAMPAIGN], lead_ids=[]) == 1
+    with database.transaction() as connection:
+        assert opt_outs.requeue_failed(connection, campaign_ids=[CAMPAIGN], lead_ids=[]) == 1
     assert due(database) == ["a"]
 
 
@@ -112,6 +112,6 @@ def test_one_that_may_yet_turn_up_at_the_vendor_is_never_given_up(database: Data
 
 def test_an_opt_out_twice_is_one(database: Database) -> None:
     """The first request's time stands."""
-    with database.begin() as connection:
-        assert opt_outs.request(connection, CAMPAIGN, ["a", "b"]) == 2
-        assert opt_outs.request(connection, CAMPAIGN, ["a", "c"]) == 1
+    with database.transaction() as connection:
+        assert opt_outs.request_opt_outs(connection, CAMPAIGN, ["a", "b"]) == 2
+        assert opt_outs.request_opt_outs(connection, CAMPAIGN, ["a", "c"]) == 1

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db import forgetting, outcomes, watermarks
-from db.copying import copy, text_line
+from db import erasure, outcomes, watermarks
+from db.bulk_copy import copy_lines, format_text_row
 from db.database import Database
-from db.outcomes import Merged
-from leadloop.core.results import read_result
-from leadloop.core.storable import loads, storable
+from db.outcomes import MergeCounts
+from leadloop.core.postgres_json import escape_unstorable, parse_json
+from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
 from tests import books
 from tests.books import CAMPAIGN
@@ -52,29 +52,31 @@ def result(lead_id: str = "a", at: int = 5000, **more: Any) -> dict[str, Any]:
     return {"lead_id": lead_id, "processed_at": at, "outcome_name": "Yes", **more}
 
 
-def merge(database: Database, *results: dict[str, Any], campaign: str = CAMPAIGN) -> Merged:
+def merge(database: Database, *results: dict[str, Any], campaign: str = CAMPAIGN) -> MergeCounts:
     """Store results, in one reading."""
-    read = [read_result(each) for each in results]
-    with database.begin() as connection:
-        return outcomes.merge(
+    read = [parse_result(each) for each in results]
+    with database.transaction() as connection:
+        return outcomes.merge_outcomes(
             connection,
             campaign,
-            outcomes=[text_line(each.outcome) for each in read if each.outcome],
-            attempts=[text_line(item) for each in read for item in each.attempts],
+            outcomes=[format_text_row(each.outcome) for each in read if each.outcome],
+            attempts=[format_text_row(item) for each in read for item in each.attempts],
         )
 
 
-def counts(inserted: int, updated: int, unchanged: int) -> Merged:
+def counts(inserted: int, updated: int, unchanged: int) -> MergeCounts:
     """What a merge should come to."""
-    return Merged(inserted=inserted, updated=updated, unchanged=unchanged)
+    return MergeCounts(inserted=inserted, updated=updated, unchanged=unchanged)
 
 
 def test_what_the_watermark_counts_on_is_on_the_disk(database: Database) -> None:
     """A poll outlives a crash of the server: what that forgot must not lie behind the watermark."""
-    stored = read_result(result())
+    stored = parse_result(result())
     assert stored.outcome is not None
-    with database.begin() as connection:
-        outcomes.merge(connection, CAMPAIGN, outcomes=[text_line(stored.outcome)], attempts=[])
+    with database.transaction() as connection:
+        outcomes.merge_outcomes(
+            connection, CAMPAIGN, outcomes=[format_text_row(stored.outcome)], attempts=[]
+        )
         assert connection.scalar(text("SHOW synchronous_commit")) == "on"
 
 
@@ -194,8 +196,8 @@ def test_corrections_of_the_forgotten_come_through_without_them(database: Databa
     """Outcome and attempt: what they cost changes, what was said is not stored."""
     call = {"reference_id": "r1", "called_at": 4000, "q": "private"}
     merge(database, result(total_cost=1, call_attempt_x_1=[{**call, "cost": 1}]))
-    with database.begin() as connection:
-        forgetting.forget(connection, CAMPAIGN, ["a"])
+    with database.transaction() as connection:
+        erasure.erase_leads(connection, CAMPAIGN, ["a"])
     corrected = result(total_cost=2, call_attempt_x_1=[{**call, "cost": 2}])
     assert merge(database, corrected) == counts(0, 1, 0)
     assert merge(database, corrected) == counts(0, 0, 1)
@@ -283,7 +285,7 @@ def test_any_text_comes_through_as_it_was(
     r"""Tabs, line ends, backslashes, `\N`, U+0000, halves of emojis: the poll stores them all."""
     call = {"reference_id": reference, "report_keys_order": [question], question: answer}
     given_ = result(outcome_name=name, custom=custom, call_attempt_x_1=[call])
-    read = loads(json.dumps(given_).encode())
+    read = parse_json(json.dumps(given_).encode())
     books.run(database, "TRUNCATE leadloop.lead_outcomes, leadloop.outreach_attempts")
     merge(database, read)
     (row,) = books.rows(
@@ -293,8 +295,8 @@ def test_any_text_comes_through_as_it_was(
              JOIN (SELECT lead_id, reference_id, answers FROM leadloop.outreach_attempts) AS attempt
             USING (lead_id)""",
     )
-    assert row["outcome_name"] == (storable(name) or None)
-    assert row["raw"] == storable(given_)
+    assert row["outcome_name"] == (escape_unstorable(name) or None)
+    assert row["raw"] == escape_unstorable(given_)
     stored = read["call_attempt_x_1"][0]
     assert row["reference_id"] == (stored["reference_id"] or None)
     assert row["answers"] == {key: stored[key] for key in stored["report_keys_order"]}
@@ -302,16 +304,21 @@ def test_any_text_comes_through_as_it_was(
 
 
 @_SHARED
-@given(rows=st.lists(st.tuples(_TEXT.map(storable), st.none() | _TEXT.map(storable)), max_size=5))
+@given(
+    rows=st.lists(
+        st.tuples(_TEXT.map(escape_unstorable), st.none() | _TEXT.map(escape_unstorable)),
+        max_size=5,
+    )
+)
 def test_copy_keeps_rows_and_cells_apart(
     database: Database, rows: list[tuple[str, str | None]]
 ) -> None:
     """As many rows come out as went in, in the same order; a null is told from its own sign."""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(
             text("CREATE TEMPORARY TABLE t (n serial, a text, b text) ON COMMIT DROP")
         )
-        copy(connection, "t", ("a", "b"), map(text_line, rows))
+        copy_lines(connection, "t", ("a", "b"), map(format_text_row, rows))
         assert [
             tuple(row) for row in connection.execute(text("SELECT a, b FROM t ORDER BY n"))
         ] == rows
@@ -320,16 +327,16 @@ def test_copy_keeps_rows_and_cells_apart(
 @pytest.mark.parametrize("cost", ["1e999", "1" * 900, "-1e-900", "NaN", "0." + "1" * 20_000])
 def test_no_number_fails_a_window(database: Database, cost: str) -> None:
     """What Postgres cannot hold as a number is kept in `raw`."""
-    bare = loads(f'{{"lead_id": "a", "processed_at": 5, "total_cost": {cost}}}'.encode())
+    bare = parse_json(f'{{"lead_id": "a", "processed_at": 5, "total_cost": {cost}}}'.encode())
     assert merge(database, bare, result("b", total_cost=cost)) == counts(2, 0, 0)
 
 
 def test_what_cannot_be_read_is_kept_once(database: Database) -> None:
     """With its reason, whatever it holds."""
-    odd = loads(b'{"phone_number": "+14155552671\\u0000", "n": NaN}')
+    odd = parse_json(b'{"phone_number": "+14155552671\\u0000", "n": NaN}')
     for _ in range(2):
-        with database.begin() as connection:
-            outcomes.keep_unreadable(connection, CAMPAIGN, [("lead_id: missing", odd), ("x", [1])])
+        with database.transaction() as connection:
+            outcomes.store_unreadable(connection, CAMPAIGN, [("lead_id: missing", odd), ("x", [1])])
     kept = books.rows(database, "SELECT reason, raw FROM leadloop.unreadable_results ORDER BY 1")
     assert kept == [{"reason": "lead_id: missing", "raw": odd}, {"reason": "x", "raw": [1]}]
 
@@ -349,17 +356,19 @@ def test_a_watermark_only_moves_forward_over_what_adjoins(
     """A stretch that begins beyond it leaves a gap, one that ends before it is old news."""
     books.run(database, "TRUNCATE leadloop.watermarks")
     mark = start
-    with database.begin() as connection:
-        assert watermarks.read(connection, CAMPAIGN) is None
-        assert not watermarks.advance(connection, CAMPAIGN, after=_at(0), through=_at(99))
-        watermarks.start(connection, CAMPAIGN, _at(start))
-        watermarks.start(connection, CAMPAIGN, _at(start + 7))
+    with database.transaction() as connection:
+        assert watermarks.get_watermark(connection, CAMPAIGN) is None
+        assert not watermarks.advance_watermark(connection, CAMPAIGN, after=_at(0), through=_at(99))
+        watermarks.start_watermark(connection, CAMPAIGN, _at(start))
+        watermarks.start_watermark(connection, CAMPAIGN, _at(start + 7))
         for after, length in moves:
             through = after + length
-            moved = watermarks.advance(connection, CAMPAIGN, after=_at(after), through=_at(through))
+            moved = watermarks.advance_watermark(
+                connection, CAMPAIGN, after=_at(after), through=_at(through)
+            )
             assert moved == (after <= mark < through)
             mark = through if moved else mark
-            assert watermarks.read(connection, CAMPAIGN) == _at(mark)
+            assert watermarks.get_watermark(connection, CAMPAIGN) == _at(mark)
 
 
 def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database: Database) -> None:
@@ -367,7 +376,7 @@ def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database
     books.add_leads(database, *(books.lead(lead_id, status="in_doubt") for lead_id in ("z", "a")))
     lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
     with ThreadPoolExecutor(1) as pool:
-        with database.begin() as upstream:
+        with database.transaction() as upstream:
             upstream.execute(lock, {"lead": "a"})
             storing = pool.submit(merge, database, result("z"), result("a"))
             books.wait_until_blocked(database)
@@ -396,17 +405,17 @@ def test_a_window_is_stored_without_going_through_all_leads(database: Database) 
     books.run(database, "ANALYZE leadloop.leads")
     call = [{"reference_id": "r1", "called_at": 5000}]
     window = [
-        read_result(result(str(number), at=6000, call_attempt_x_1=call)) for number in range(1, 51)
+        parse_result(result(str(number), at=6000, call_attempt_x_1=call)) for number in range(1, 51)
     ]
     # Up to a second's transactions before this one are in it too.
     rows_read = text("""SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables
                          WHERE schemaname = 'leadloop' AND relname IN ('leads', 'lead_outcomes')""")
-    with database.begin() as connection:
+    with database.transaction() as connection:
         before = connection.scalar(rows_read)
-        outcomes.merge(
+        outcomes.merge_outcomes(
             connection,
             CAMPAIGN,
-            outcomes=[text_line(each.outcome) for each in window if each.outcome],
-            attempts=[text_line(item) for each in window for item in each.attempts],
+            outcomes=[format_text_row(each.outcome) for each in window if each.outcome],
+            attempts=[format_text_row(item) for each in window for item in each.attempts],
         )
         assert connection.scalar(rows_read) - before <= 5 * len(window)

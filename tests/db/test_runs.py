@@ -3,8 +3,8 @@ from sqlalchemy import Connection, text
 
 from db import leads, runs
 from db.database import Database
-from db.leads import Batch
-from db.runs import Lifeline
+from db.leads import ClaimRef
+from db.runs import RunLocks
 from tests import books
 from tests.books import CAMPAIGN
 
@@ -17,7 +17,7 @@ def campaign(database: Database) -> None:
 
 def opened(connection: Connection) -> int:
     """A run whose life hangs on this connection."""
-    return Lifeline(connection).open(flow="push-leads", campaign_id=CAMPAIGN, flow_run_id="f-1")
+    return RunLocks(connection).open_run(flow="push-leads", campaign_id=CAMPAIGN, flow_run_id="f-1")
 
 
 def states(database: Database) -> dict[int, str]:
@@ -35,23 +35,23 @@ def cut(database: Database, connection: Connection) -> None:
 
 def bury(database: Database, run_id: int) -> tuple[int, int]:
     """What a run does first: how many runs and leads that concerns."""
-    with database.begin() as connection:
-        dead = runs.dead(connection, run_id=run_id)
+    with database.transaction() as connection:
+        dead = runs.list_dead_runs(connection, run_id=run_id)
     doubted = 0
     for each in dead:
-        with database.begin() as connection:
-            doubted += runs.bury(connection, each) or 0
+        with database.transaction() as connection:
+            doubted += runs.recover_run(connection, each) or 0
     return len(dead), doubted
 
 
 def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Database) -> None:
     """What it had sent the vendor may have; what it had not claimed is still new."""
     books.add_leads(database, "a", "b", "c")
-    with database.session() as dying, database.session() as living:
+    with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
-        with database.begin() as connection:
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, most=2)
-            done = Batch(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
+        with database.transaction() as connection:
+            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, limit=2)
+            done = ClaimRef(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
             leads.record_created(connection, done)
         assert bury(database, alive) == (0, 0), "it lives"
         cut(database, dying)
@@ -65,38 +65,40 @@ def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Databa
 def test_a_fenced_run_can_claim_nothing_and_stays_dead(database: Database) -> None:
     """Its process may go on after its connection was cut: it must send nothing more."""
     books.add_leads(database, "a")
-    with database.session() as dying, database.session() as living:
+    with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         cut(database, dying)
         bury(database, alive)
-        with database.begin() as connection:
+        with database.transaction() as connection:
             assert not runs.is_running(connection, dead)
             assert (
-                leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, most=1).taken
+                leads.claim_leads(
+                    connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, limit=1
+                ).total
                 == 0
             )
-            runs.close(connection, run_id=dead, state="completed", counts={}, error=None)
+            runs.close_run(connection, run_id=dead, state="completed", counts={}, error=None)
     assert states(database)[dead] == "crashed"
 
 
 def test_an_answer_that_comes_after_the_burial_still_counts(database: Database) -> None:
     """The process lived, only its connection was cut: what it heard is known, not doubted."""
     books.add_leads(database, "a")
-    with database.session() as dying, database.session() as living:
+    with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
-        with database.begin() as connection:
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, most=1)
+        with database.transaction() as connection:
+            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, limit=1)
         cut(database, dying)
         bury(database, alive)
-        with database.begin() as connection:
-            heard = Batch(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
+        with database.transaction() as connection:
+            heard = ClaimRef(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
             assert leads.record_created(connection, heard) == 1
     assert books.statuses(database) == {"a": "created"}
 
 
 def test_a_run_is_never_seen_without_its_lock(database: Database) -> None:
     """A run that is just beginning is not taken for dead by one that looks at that moment."""
-    with database.session() as one, database.session() as other:
+    with database.autocommit() as one, database.autocommit() as other:
         first = opened(one)
         second = opened(other)
         assert bury(database, second) == (0, 0)
@@ -105,7 +107,7 @@ def test_a_run_is_never_seen_without_its_lock(database: Database) -> None:
 
 def test_runs_of_one_process_live_on_one_connection(database: Database) -> None:
     """Each campaign of a flow run has its own row; they die together."""
-    with database.session() as dying, database.session() as living:
+    with database.autocommit() as dying, database.autocommit() as living:
         mine = {opened(dying) for _ in range(3)}
         alive = opened(living)
         cut(database, dying)
@@ -115,26 +117,26 @@ def test_runs_of_one_process_live_on_one_connection(database: Database) -> None:
 
 def test_a_run_is_buried_once_however_many_find_it(database: Database) -> None:
     """Whoever comes second leaves it alone, and does not wait for the first."""
-    with database.session() as dying, database.session() as living:
+    with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         cut(database, dying)
-        with database.begin() as connection:
-            assert runs.dead(connection, run_id=alive) == [dead]
-        with database.begin() as first, database.begin() as second:
-            assert runs.bury(first, dead) == 0
-            assert runs.bury(second, dead) is None
-        with database.begin() as late:
-            assert runs.bury(late, dead) is None
-            assert runs.bury(late, alive) is None, "it lives"
+        with database.transaction() as connection:
+            assert runs.list_dead_runs(connection, run_id=alive) == [dead]
+        with database.transaction() as first, database.transaction() as second:
+            assert runs.recover_run(first, dead) == 0
+            assert runs.recover_run(second, dead) is None
+        with database.transaction() as late:
+            assert runs.recover_run(late, dead) is None
+            assert runs.recover_run(late, alive) is None, "it lives"
     assert states(database)[alive] == "running"
 
 
 def test_a_run_that_ends_leaves_a_word(database: Database) -> None:
     """State, counts and error are in its row; nothing of it is buried later."""
-    with database.session() as one, database.session() as other:
+    with database.autocommit() as one, database.autocommit() as other:
         run_id, later = opened(one), opened(other)
-        with database.begin() as connection:
-            runs.close(
+        with database.transaction() as connection:
+            runs.close_run(
                 connection, run_id=run_id, state="failed", counts={"created": 3}, error="no answer"
             )
         assert bury(database, later) == (0, 0)
@@ -156,10 +158,10 @@ def test_a_run_that_ends_leaves_a_word(database: Database) -> None:
 def test_what_a_run_heard_nothing_of_is_in_doubt_at_its_end(database: Database) -> None:
     """Its own leads alone."""
     books.add_leads(database, "a", "b")
-    with database.session() as one, database.session() as other:
+    with database.autocommit() as one, database.autocommit() as other:
         mine, theirs = opened(one), opened(other)
-        with database.begin() as connection:
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=mine, claim_no=1, most=1)
-            leads.claim(connection, campaign_id=CAMPAIGN, run_id=theirs, claim_no=1, most=1)
-            assert runs.doubt_unanswered(connection, mine) == 1
+        with database.transaction() as connection:
+            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=mine, claim_no=1, limit=1)
+            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=theirs, claim_no=1, limit=1)
+            assert runs.mark_unanswered_in_doubt(connection, mine) == 1
     assert books.statuses(database) == {"a": "in_doubt", "b": "sending"}

@@ -8,7 +8,13 @@ from sqlalchemy import text
 
 from db import schema
 from db.database import Database, DatabaseError
-from db.schema import create, migrate, require_current, require_server, version
+from db.schema import (
+    create_schema,
+    get_version,
+    migrate_schema,
+    require_current,
+    require_postgres_version,
+)
 from db.schema.fingerprint import describe_all
 from leadloop.core.errors import UsageError
 from tests import books
@@ -33,20 +39,20 @@ CONTRACT = {
 @pytest.fixture
 def empty(empty_database_url: str) -> Database:
     """A database with nothing in it."""
-    return Database(empty_database_url, connections=4)
+    return Database(empty_database_url, pool_size=4)
 
 
 def upgraded(database: Database) -> str:
     """What `leadloop init` does."""
-    with database.begin() as connection:
-        return migrate(connection)
+    with database.transaction() as connection:
+        return migrate_schema(connection)
 
 
 def test_the_files_of_migrations_are_numbered_in_their_order() -> None:
     """A run reads the versions that it knows off them; Alembic goes by what stands in them."""
     folder = Path(schema.__file__).parents[1] / "migrations"
     chain = ScriptDirectory(str(folder)).walk_revisions()
-    assert schema._known() == [script.revision for script in chain][::-1]
+    assert schema._known_versions() == [script.revision for script in chain][::-1]
 
 
 @pytest.mark.parametrize("table", CONTRACT)
@@ -120,8 +126,8 @@ def test_up_from_empty_and_once_more(empty: Database) -> None:
         books.add_leads(empty, "a")
         assert upgraded(empty) == first
         assert books.statuses(empty) == {"a": "new"}
-        with empty.begin() as connection:
-            assert version(connection) == first
+        with empty.transaction() as connection:
+            assert get_version(connection) == first
             require_current(connection)
 
 
@@ -132,7 +138,7 @@ def test_from_several_places_at_once(empty: Database) -> None:
     def init(_: int) -> str:
         barrier.wait(timeout=30)
         # As the command does it: a lock that others hold for long is waited for again.
-        return empty.insist(migrate)
+        return empty.retry(migrate_schema)
 
     with empty, ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(init, range(4)))) == 1
@@ -141,16 +147,20 @@ def test_from_several_places_at_once(empty: Database) -> None:
 
 def test_a_database_without_the_schema(empty: Database) -> None:
     """One line says what to run."""
-    with empty, empty.begin() as connection, pytest.raises(UsageError, match="`leadloop init`"):
+    with (
+        empty,
+        empty.transaction() as connection,
+        pytest.raises(UsageError, match="`leadloop init`"),
+    ):
         require_current(connection)
 
 
 def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
     """An older program neither works on it nor changes it; one line says what to do."""
     books.run(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
-    for work in (migrate, require_current):
+    for work in (migrate_schema, require_current):
         with (
-            database.begin() as connection,
+            database.transaction() as connection,
             pytest.raises(UsageError, match=r"9999.*install the leadloop that made it"),
         ):
             work(connection)
@@ -160,8 +170,8 @@ def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
 def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
     """Killed in the middle, it can simply be run again."""
     with empty:
-        with empty.begin() as connection:
-            migrate(connection)
+        with empty.transaction() as connection:
+            migrate_schema(connection)
             connection.rollback()
         assert books.value(empty, "SELECT to_regnamespace('leadloop') IS NULL")
         upgraded(empty)
@@ -170,38 +180,38 @@ def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
 @pytest.mark.parametrize("statement", ["CREATE TABLE leadloop.leads (a int)", None])
 def test_a_schema_that_is_not_ours_is_told(empty_database_url: str, statement: str | None) -> None:
     """Somebody else's tables, or ours without a version: both commands say what to do."""
-    with Database(empty_database_url, connections=1) as database:
-        with database.begin() as connection:
+    with Database(empty_database_url, pool_size=1) as database:
+        with database.transaction() as connection:
             if statement is None:
-                migrate(connection)
+                migrate_schema(connection)
                 connection.execute(text("DELETE FROM leadloop.alembic_version"))
             else:
                 connection.execute(text("CREATE SCHEMA leadloop"))
                 connection.execute(text(statement))
-        for look in (migrate, require_current):
-            with pytest.raises(UsageError, match="RENAME TO"), database.begin() as connection:
+        for look in (migrate_schema, require_current):
+            with pytest.raises(UsageError, match="RENAME TO"), database.transaction() as connection:
                 look(connection)
 
 
 def test_a_postgres_that_is_too_old_is_told() -> None:
     """Before anything is made, with what to do about it."""
-    require_server(14)
+    require_postgres_version(14)
     with pytest.raises(UsageError, match="Postgres 13, and leadloop needs 14 or newer"):
-        require_server(13)
+        require_postgres_version(13)
 
 
 def stated(database: Database) -> frozenset[str]:
     """Create the stated schema in a database with nothing in it, and describe it."""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(text("CREATE SCHEMA leadloop"))
-        create(connection)
-    with database.begin() as connection:
+        create_schema(connection)
+    with database.transaction() as connection:
         return describe_all(connection)
 
 
 def test_the_migrations_lead_to_the_stated_schema(empty: Database, database: Database) -> None:
     """Whoever upgrades gets the very schema of whoever begins now."""
-    with database.begin() as connection:
+    with database.transaction() as connection:
         migrated = describe_all(connection)
     with empty:
         assert stated(empty) == migrated
@@ -227,11 +237,14 @@ def test_a_schema_of_before_it_was_stated_is_taken_over(
     """Nothing is lost, views are renewed, and it is the same as a new one from then on."""
     with empty:
         of_issue_a(empty)
-        with empty.begin() as connection, pytest.raises(UsageError, match="run `leadloop init`"):
+        with (
+            empty.transaction() as connection,
+            pytest.raises(UsageError, match="run `leadloop init`"),
+        ):
             require_current(connection)
         upgraded(empty)
         assert books.statuses(empty) == {"a": "new"}
-        with empty.begin() as connection, database.begin() as other:
+        with empty.transaction() as connection, database.transaction() as other:
             require_current(connection)
             assert describe_all(connection) == describe_all(other)
     assert "differs" not in caplog.text
@@ -258,15 +271,18 @@ def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
 def test_a_schema_of_long_before_is_told_how_to_get_on(database: Database) -> None:
     """It is upgraded in two steps; nothing is changed meanwhile."""
     books.run(database, "UPDATE leadloop.alembic_version SET version_num = '0005'")
-    for work in (migrate, require_current):
-        with database.begin() as connection, pytest.raises(UsageError, match="to version 0008"):
+    for work in (migrate_schema, require_current):
+        with (
+            database.transaction() as connection,
+            pytest.raises(UsageError, match="to version 0008"),
+        ):
             work(connection)
 
 
 def test_an_upgrade_waits_for_nobody_who_reads_leads(empty: Database) -> None:
     """A team's long report keeps an upgrade from nothing."""
     of_issue_a(empty)
-    with empty.begin() as report:
+    with empty.transaction() as report:
         report.execute(text("SELECT count(*) FROM leadloop.leads"))
         assert upgraded(empty) != "0008"
 
@@ -281,7 +297,7 @@ def test_an_upgrade_waits_for_nobody_who_reads_leads(empty: Database) -> None:
 def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database, statement: str) -> None:
     """It gives up after seconds, so that nobody queues behind it, and says so in one line."""
     of_issue_a(empty)
-    with empty.begin() as other:
+    with empty.transaction() as other:
         other.execute(text(statement))
         with pytest.raises(DatabaseError, match="has held a lock for too long"):
             upgraded(empty)

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, text
 
-from db import forgetting, leads, opt_outs
+from db import erasure, leads, opt_outs
 from db.database import Database, DatabaseError
-from db.leads import Batch, Doubter
+from db.leads import ClaimRef, LookupRun
 from tests import books
 from tests.books import CAMPAIGN
 
@@ -74,7 +74,7 @@ def test_a_nightly_job_may_do_it_every_night(database: Database) -> None:
     """Within one transaction too, and whatever it inserts beside."""
     sent(database)
     for night in range(3):
-        with database.begin() as connection:
+        with database.transaction() as connection:
             connection.execute(text("DELETE FROM leadloop.leads"))
             connection.execute(
                 text(
@@ -93,8 +93,8 @@ def test_an_answer_that_is_on_its_way_settles_the_lead_that_came_back(database: 
     sent(database, "sending")
     books.run(database, "DELETE FROM leadloop.leads")
     books.add_leads(database, "a")
-    batch = Batch(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"])
-    with database.begin() as connection:
+    batch = ClaimRef(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"])
+    with database.transaction() as connection:
         assert leads.record_created(connection, batch) == 1
     assert books.statuses(database) == {"a": "created"}
 
@@ -121,7 +121,7 @@ def test_an_older_snapshot_inserts_nobody_whom_another_has_just_deleted(
     sent(database)
 
     def nightly() -> None:
-        with database.begin() as job:
+        with database.transaction() as job:
             job.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
             job.execute(text("SELECT FROM leadloop.campaigns"))
             books.run(database, "DELETE FROM leadloop.leads")
@@ -160,7 +160,7 @@ def test_an_older_snapshot_truncates_nothing(database: Database, level: str) -> 
     sent(database, "new")
 
     def nightly() -> None:
-        with database.begin() as job:
+        with database.transaction() as job:
             job.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
             job.execute(text("SELECT FROM leadloop.leads"))
             books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
@@ -175,19 +175,19 @@ def test_an_older_snapshot_truncates_nothing(database: Database, level: str) -> 
     ("record", "ledger"),
     [
         (leads.record_created, "created"),
-        (partial(leads.record_doubt, reason="no answer"), "in_doubt"),
-        (leads.release, None),
+        (partial(leads.mark_in_doubt, reason="no answer"), "in_doubt"),
+        (leads.release_leads, None),
         (partial(leads.record_rejected, reasons={"a": "no"}, was_sent=True), None),
     ],
 )
 def test_an_answer_for_a_row_that_is_gone_is_not_lost(
-    database: Database, record: Callable[[Connection, Batch], int], ledger: str | None
+    database: Database, record: Callable[[Connection, ClaimRef], int], ledger: str | None
 ) -> None:
     """What the vendor said decides what the lead is when it comes again."""
     sent(database, "sending")
     books.run(database, "DELETE FROM leadloop.leads")
-    with database.begin() as connection:
-        record(connection, Batch(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"]))
+    with database.transaction() as connection:
+        record(connection, ClaimRef(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"]))
     found = books.rows(
         database, "SELECT status, doubted_at < now() AS dated FROM leadloop.sent_leads"
     )
@@ -205,13 +205,13 @@ def test_the_vendor_has_its_time_only_once_the_run_has_given_up(database: Databa
     books.add_leads(database, books.lead("a", status="sending", sent_at=NOON, run_id=run_id))
     books.run(database, "DELETE FROM leadloop.leads")
     books.add_leads(database, "a")
-    looking = Doubter(campaign=CAMPAIGN, run=run_id + 1, settle_s=0)
+    looking = LookupRun(campaign=CAMPAIGN, run=run_id + 1, settle_s=0)
 
     def due() -> list[bool]:
-        with database.begin() as connection:
-            leads.date_unanswered(connection, CAMPAIGN)
-        with database.begin() as connection:
-            found = leads.in_doubt(connection, run=looking, opted_out=False, most=9)
+        with database.transaction() as connection:
+            leads.start_settle_time(connection, CAMPAIGN)
+        with database.transaction() as connection:
+            found = leads.list_due_lookups(connection, run=looking, opted_out=False, limit=9)
             return [doubt.settled for doubt in found]
 
     assert due() == [], "its run is at work"
@@ -230,16 +230,16 @@ def test_an_opt_out_of_a_lead_that_is_being_sent_waits_for_its_answer(database: 
     books.run(database, "DELETE FROM leadloop.leads")
 
     def due() -> list[str]:
-        with database.begin() as connection:
-            leads.date_unanswered(connection, CAMPAIGN)
-        with database.begin() as connection:
-            return opt_outs.next_due(
-                connection, campaign_id=CAMPAIGN, status="requested", most=9, tried=[]
+        with database.transaction() as connection:
+            leads.start_settle_time(connection, CAMPAIGN)
+        with database.transaction() as connection:
+            return opt_outs.pick_due(
+                connection, campaign_id=CAMPAIGN, status="requested", limit=9, exclude=[]
             )
 
     def confirmed(settle_s: int) -> int:
-        with database.begin() as connection:
-            return opt_outs.confirm(connection, CAMPAIGN, ["a"], settle_s=settle_s)
+        with database.transaction() as connection:
+            return opt_outs.confirm_disabled(connection, CAMPAIGN, ["a"], settle_s=settle_s)
 
     assert due() == []
     books.run(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
@@ -252,9 +252,9 @@ def test_somebody_whose_row_is_gone_can_be_forgotten(database: Database) -> None
     """They opt out, and the nightly insert brings nothing personal back."""
     sent(database)
     books.run(database, "DELETE FROM leadloop.leads")
-    with database.begin() as connection:
-        assert forgetting.find(connection, CAMPAIGN, ["a"]).known == ["a"]
-        forgetting.forget(connection, CAMPAIGN, ["a"])
+    with database.transaction() as connection:
+        assert erasure.lock_for_erasure(connection, CAMPAIGN, ["a"]).known == ["a"]
+        erasure.erase_leads(connection, CAMPAIGN, ["a"])
     assert books.opt_outs(database) == {"a": "requested"}
     books.add_leads(database, "a")
     assert books.statuses(database) == {"a": "created"}

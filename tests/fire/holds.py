@@ -55,7 +55,7 @@ class Statement:
             f"CREATE {kind}TRIGGER held {moment} {self.change} ON leadloop.{self.table} {late}"
             f" FOR EACH ROW WHEN ({self.when}) EXECUTE FUNCTION public.wait_for_the_test()",
         )
-        with database.session() as connection:
+        with database.autocommit() as connection:
             connection.execute(text(f"SELECT pg_advisory_lock({_KEY})"))
             hold = _HeldStatement(database, connection)
             yield hold

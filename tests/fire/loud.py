@@ -11,7 +11,7 @@ from typing import Any
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows.by_hand import FLOWS
+from flows.local_runs import FLOWS
 from tests.quick import hurry
 
 _LINE = "%(name)s %(levelname)s %(message)s"

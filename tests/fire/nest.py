@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import Any
 
-import flows.by_hand  # noqa: F401 - for the time it takes
+import flows.local_runs  # noqa: F401 - for the time it takes
 from leadloop.cli import main
 
 

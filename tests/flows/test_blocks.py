@@ -11,14 +11,20 @@ import pytest
 from pydantic import SecretStr
 
 from db.database import Database
-from flows.by_hand import lets_anyone_in
+from flows.local_runs import allows_anonymous_access
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.sandbox import Handle, Rules, running
-from leadloop.settings import EMBEDDED_IS_LOCAL, Settings
+from leadloop.settings import EMBEDDED_IS_LOCAL_ONLY, Settings
 from tasks import blocks
-from tasks.blocks import LeadloopCredentials, LeadloopSettings, RunSettings, given, settled
+from tasks.blocks import (
+    LeadloopCredentials,
+    LeadloopSettings,
+    RunSettings,
+    collect_setting_sources,
+    resolve_settings,
+)
 from tests import books
 from tests.client.listening import listening, response
 from tests.conftest import Ran, prefect_login
@@ -61,10 +67,10 @@ def test_what_wins(environment: Path, monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "12")
     monkeypatch.setenv("LEADLOOP_LOOKBACK", "13")
     LeadloopSettings(batch_size=21, page_size=22).save(name)
-    settings = settled(RunSettings(block=name, batch_size=31))
+    settings = resolve_settings(RunSettings(block=name, batch_size=31))
     assert (settings.batch_size, settings.page_size, settings.lookback) == (31, 22, 13)
     assert settings.window == 3600
-    assert settled(None).batch_size == 11
+    assert resolve_settings(None).batch_size == 11
 
 
 def test_a_login_wins_whole(
@@ -87,7 +93,9 @@ def test_a_login_wins_whole(
     books.add_campaign(database)
     books.add_leads(database, "A")
     assert push_leads(settings=RunSettings(block=name))["created"] == 1
-    assert "api_token" not in Settings.sources(*given(RunSettings(block=name)))
+    assert "api_token" not in Settings.describe_sources(
+        *collect_setting_sources(RunSettings(block=name))
+    )
 
 
 def test_a_block_gets_no_token_for_its_address(
@@ -124,11 +132,11 @@ def test_both_blocks_may_name_the_same_address(environment: Path, name: str) -> 
     token = SecretStr("t")
     LeadloopCredentials(api_token=token, api_url="https://example.com/").save(name)
     LeadloopSettings(api_url="https://example.com").save(name)
-    assert settled(RunSettings(block=name)).api_url == "https://example.com"
+    assert resolve_settings(RunSettings(block=name)).api_url == "https://example.com"
     LeadloopSettings(api_url="https://example.org").save(name, overwrite=True)
     blocks_ = f"block leadloop-credentials/{name} and block leadloop-settings/{name}"
     with pytest.raises(UsageError, match=f"^api_url differs between {blocks_}"):
-        settled(RunSettings(block=name))
+        resolve_settings(RunSettings(block=name))
 
 
 def test_a_run_starts_no_embedded_database(
@@ -175,7 +183,7 @@ def test_half_a_login_does_not_win(
     """The token of the environment is used where a block has a part of the other kind alone."""
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
     LeadloopCredentials(client_id="c", username="u").save(name)
-    assert settled(RunSettings(block=name)).api_token == SecretStr("t")
+    assert resolve_settings(RunSettings(block=name)).api_token == SecretStr("t")
 
 
 def test_what_is_empty_in_a_block_says_nothing(
@@ -187,7 +195,7 @@ def test_what_is_empty_in_a_block_says_nothing(
     empty = SecretStr("")
     LeadloopCredentials(client_id="", client_secret=empty, username="", password=empty).save(name)
     LeadloopSettings(timeout="", lookback=0).save(name)
-    settings = settled(RunSettings(block=name))
+    settings = resolve_settings(RunSettings(block=name))
     assert (settings.api_token, settings.client_id) == (SecretStr("t"), None)
     assert (settings.timeout, settings.lookback) == ("3,4", 0)
 
@@ -218,14 +226,14 @@ def test_the_server_shows_no_secret(prefect: str, environment: Path, name: str) 
 def test_no_such_block(environment: Path) -> None:
     """One line names both kinds."""
     with pytest.raises(UsageError, match="leadloop-credentials/nobody or leadloop-settings/nobody"):
-        settled(RunSettings(block="nobody"))
+        resolve_settings(RunSettings(block="nobody"))
 
 
 def test_a_wrong_value_says_where_it_stands(environment: Path, name: str) -> None:
     """So that nobody looks for it in the environment."""
     LeadloopSettings(batch_size=0).save(name)
     with pytest.raises(UsageError, match=f"batch_size of block leadloop-settings/{name} is wrong"):
-        settled(RunSettings(block=name))
+        resolve_settings(RunSettings(block=name))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +242,7 @@ def test_a_wrong_value_says_where_it_stands(environment: Path, name: str) -> Non
         ("settings", "batch_size", "s3cret", "write a whole number from 1 to 10000"),
         ("settings", "epoch_unit", ["s3cret"], "write ms or s"),
         ("credentials", "api_token", {"s3cret": 1}, "it is not text"),
-        ("credentials", "database_url", "embedded", EMBEDDED_IS_LOCAL),
+        ("credentials", "database_url", "embedded", EMBEDDED_IS_LOCAL_ONLY),
     ],
 )
 def test_a_block_in_another_form_is_told(
@@ -314,9 +322,9 @@ def test_whether_a_server_is_open_is_told_only_where_it_is_known(
 ) -> None:
     """What is neither a refusal nor an answer vouches for nothing."""
     with listening(response(answer, "[]")) as server:
-        assert lets_anyone_in(server.url) is open_to_all
+        assert allows_anonymous_access(server.url) is open_to_all
     # Nobody is there any more.
-    assert lets_anyone_in(server.url) is None
+    assert allows_anonymous_access(server.url) is None
 
 
 def test_doctor_says_where_values_come_from(

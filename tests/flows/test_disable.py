@@ -5,13 +5,13 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.jobs import CampaignsFailed
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -58,10 +58,10 @@ def test_an_opt_out_and_its_lead_that_do_not_see_each_other_meet_at_the_disable(
     insert = text(
         "INSERT INTO leadloop.leads (campaign_id, lead_id, phone_number) VALUES ('C1', 'a', :n)"
     )
-    with database.begin() as upstream, database.begin() as other:
+    with database.transaction() as upstream, database.transaction() as other:
         lead, opt_out = (upstream, other) if first == "lead" else (other, upstream)
         lead.execute(insert, {"n": row["phone_number"]})
-        opt_outs.request(opt_out, books.CAMPAIGN, ["a"])
+        opt_outs.request_opt_outs(opt_out, books.CAMPAIGN, ["a"])
     if sent:
         books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
     disable_leads()

@@ -12,7 +12,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Pending, Running
 
 from db.database import Database
-from db.runs import Lifeline
+from db.runs import RunLocks
 from flows.fan_out import DEPLOYMENT, fan_out
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
@@ -85,9 +85,9 @@ def test_a_run_that_takes_long(
     """As long as its process lives, and no longer, its campaign gets no other."""
     books.add_campaign(database)
     run = begun(client, deployment, Running())
-    with database.session() as connection:
+    with database.autocommit() as connection:
         connection.detach()
-        Lifeline(connection).open(flow="sync-leads", campaign_id=CAMPAIGN, flow_run_id=str(run))
+        RunLocks(connection).open_run(flow="sync-leads", campaign_id=CAMPAIGN, flow_run_id=str(run))
         assert started() == 0
     assert started() == 1
 

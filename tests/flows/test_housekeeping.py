@@ -9,7 +9,7 @@ from db.database import Database
 from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
-from leadloop.core.timestamps import EPOCH, epoch_ms
+from leadloop.core.timestamps import EPOCH, to_epoch_ms
 from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN
@@ -57,7 +57,7 @@ def test_raw_answers_go_where_it_is_set(
     again = backfill_outcomes(after=EPOCH, before=now)
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 1)
     at = books.value(database, "SELECT processed_at FROM leadloop.lead_outcomes")
-    corrected = {"processed_at": epoch_ms(at), "outcome_id": 9, "total_cost": 5}
+    corrected = {"processed_at": to_epoch_ms(at), "outcome_id": 9, "total_cost": 5}
     vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", **corrected}])
     assert backfill_outcomes(after=EPOCH, before=now)["updated"] == 1
     outcome = "SELECT processed_at, total_cost, raw FROM leadloop.lead_outcomes"

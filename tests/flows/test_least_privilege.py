@@ -94,7 +94,7 @@ def test_they_are_enough_for_the_whole_loop(
 def test_they_are_no_more_than_that(role: str, statement: str) -> None:
     """The team's tables are not this role's, and no table of ours is to be lost by it."""
     with (
-        Database(role, connections=1) as ours,
+        Database(role, pool_size=1) as ours,
         pytest.raises(DatabaseError, match=r"InsufficientPrivilege \(SQLSTATE 42501\)"),
     ):
         books.run(ours, statement)

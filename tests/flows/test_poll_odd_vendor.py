@@ -12,10 +12,10 @@ import pytest
 
 from db import status
 from db.database import Database
-from flows.campaigns import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from leadloop.core.errors import UsageError
-from leadloop.core.timestamps import epoch_ms
+from leadloop.core.timestamps import to_epoch_ms
+from tasks.jobs import CampaignsFailed
 from tests import books
 from tests.conftest import Ran
 from tests.flows.odd_vendor import OddVendor, Query, odd_vendor, paged
@@ -30,7 +30,7 @@ def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[OddVend
     """An odd vendor in place of the sandbox, and a campaign whose lead it has had for an hour."""
     with odd_vendor() as vendor:
         monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
-        monkeypatch.setattr("tasks.retrying._PAUSES_S", [0.0])
+        monkeypatch.setattr("tasks.retries._PAUSES_S", (0.0,))
         books.add_campaign(database)
         books.add_leads(database, books.lead("x", status="created", sent_at=now() - 60 * MINUTE))
         yield vendor
@@ -58,7 +58,7 @@ def now() -> datetime:
 
 def result(lead_id: str, at: datetime, **more: Any) -> dict[str, Any]:
     """A processed lead."""
-    return {"lead_id": lead_id, "processed_at": epoch_ms(at), "outcome_name": "Yes", **more}
+    return {"lead_id": lead_id, "processed_at": to_epoch_ms(at), "outcome_name": "Yes", **more}
 
 
 def watermark(database: Database) -> datetime:
@@ -136,11 +136,13 @@ def test_an_odd_row_spoils_nothing(
 ) -> None:
     """The row beside it is stored, it is kept itself, and the watermark moves on."""
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", str(size))
-    good = f'{{"lead_id": "good", "processed_at": {epoch_ms(now() - MINUTE)}}}'
-    row = f'{{"lead_id": "bad", "processed_at": {epoch_ms(now() - MINUTE)}, {_BAD[bad]}}}'
+    good = f'{{"lead_id": "good", "processed_at": {to_epoch_ms(now() - MINUTE)}}}'
+    row = f'{{"lead_id": "bad", "processed_at": {to_epoch_ms(now() - MINUTE)}, {_BAD[bad]}}}'
 
     def answer(query: Query) -> bytes:
-        if query.before < epoch_ms(now() - 2 * MINUTE) or query.after > epoch_ms(now() - MINUTE):
+        if query.before < to_epoch_ms(now() - 2 * MINUTE) or query.after > to_epoch_ms(
+            now() - MINUTE
+        ):
             return b'{"count": 0, "results": []}'
         start = (query.page - 1) * query.size
         rows = ",".join([good, row][start : start + query.size])
@@ -221,7 +223,7 @@ def test_a_row_that_leaves_and_one_that_comes_are_noticed(
         page = paged(odd.rows, query)
         if page["count"] == 4 and odd.rows[0]["lead_id"] == "A":
             odd.rows.append(result("Y", at + timedelta(seconds=9)))
-            odd.rows.append({**odd.rows.pop(0), "processed_at": epoch_ms(now() + 60 * MINUTE)})
+            odd.rows.append({**odd.rows.pop(0), "processed_at": to_epoch_ms(now() + 60 * MINUTE)})
         return page
 
     odd.answer = answer
@@ -242,7 +244,7 @@ def test_a_row_that_leaves_a_page_in_the_middle_is_noticed(
         page = paged(odd.rows, query)
         if query.page == 2 and odd.rows[2]["lead_id"] == "C":
             odd.rows.append(result("Y", at + timedelta(seconds=9)))
-            odd.rows.append({**odd.rows.pop(2), "processed_at": epoch_ms(now())})
+            odd.rows.append({**odd.rows.pop(2), "processed_at": to_epoch_ms(now())})
         return page
 
     odd.answer = answer
@@ -262,7 +264,7 @@ def test_a_window_whose_leads_are_processed_again_all_the_time(
         if query.page > 1 and len(odd.queries) % 3 == 0:
             again = min(odd.rows, key=lambda row: row["processed_at"])
             odd.rows.remove(again)
-            odd.rows.append({**again, "processed_at": epoch_ms(now()), "outcome_name": "Again"})
+            odd.rows.append({**again, "processed_at": to_epoch_ms(now()), "outcome_name": "Again"})
         return page
 
     odd.answer = answer
@@ -383,7 +385,7 @@ def test_a_crowd_in_one_moment_is_told_from_it(
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "2")
     monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", unit)
     scale = 1 if unit == "ms" else 1000
-    moment = epoch_ms(now() - MINUTE) // scale
+    moment = to_epoch_ms(now() - MINUTE) // scale
     odd.rows += [{"lead_id": f"L{number}", "processed_at": moment} for number in range(120)]
     poll_outcomes()
     assert len(books.outcomes(database)) == 120
@@ -447,11 +449,11 @@ def test_a_backfill_that_was_broken_off_goes_on_where_it_was(
     """It reads what is missing alone; once it is completed, the same command reads all again."""
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "2")
     after, before = _hourly(odd, 12)
-    middle = epoch_ms(after + timedelta(hours=6))
+    middle = to_epoch_ms(after + timedelta(hours=6))
 
     def answer(query: Query) -> dict[str, Any] | int:
         whole = query.before - query.after > 7 * 3_600_000
-        just_now = query.after > epoch_ms(before)
+        just_now = query.after > to_epoch_ms(before)
         known = whole or just_now or query.before <= middle + 1
         return paged(odd.rows, query) if known else 403
 
@@ -480,7 +482,7 @@ def test_a_backfill_moves_the_watermark_over_what_adjoins(
     books.run(
         database, "INSERT INTO leadloop.watermarks VALUES ('C1', 'outcomes', :mark)", mark=after
     )
-    gap = epoch_ms(after + timedelta(hours=3, minutes=30))
+    gap = to_epoch_ms(after + timedelta(hours=3, minutes=30))
 
     def answer(query: Query) -> dict[str, Any]:
         page = paged(odd.rows, query)
@@ -548,8 +550,8 @@ def test_what_comes_late_is_measured(
     assert "LEADLOOP_LOOKBACK=900 is too short, set it to 3" in warnings[-1]
     counts = "SELECT counts FROM leadloop.sync_runs ORDER BY run_id DESC LIMIT 1"
     assert books.value(database, counts)["late"] == 1
-    with database.begin() as connection:
-        (told,) = status.campaigns(connection, ["C1"])
+    with database.transaction() as connection:
+        (told,) = status.list_campaign_health(connection, ["C1"])
     assert told["late"] == 3
     assert 2300 < told["lookback_needed_s"] < 2700
     wrong = "SELECT count(*) FROM leadloop_monitor.problems WHERE problem = 'outcomes_late'"

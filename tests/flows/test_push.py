@@ -12,12 +12,13 @@ from sqlalchemy import text
 
 from db import leads
 from db.database import Database
-from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
+from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import Handle
+from tasks.jobs import CampaignsFailed
 from tests import books
 from tests.client.listening import listening, response
 from tests.conftest import Ran
@@ -208,7 +209,7 @@ def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
 ) -> None:
     """The run gives up after a few batches; they are in doubt, and the rest is still new."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
-    monkeypatch.setattr("tasks.retrying.PATIENCE", 3)
+    monkeypatch.setattr("tasks.retries.MAX_FRUITLESS_ATTEMPTS", 3)
     books.add_campaign(database, batch_size=1)
     books.add_leads(database, *ids(100))
     vendor.fault(route="create", when="after", kind="status", status=500, every=1)
@@ -278,9 +279,12 @@ def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handl
     for campaign in ("gone", "good"):
         books.add_campaign(database, campaign)
         books.add_leads(database, *ids(3), campaign=campaign)
-    with pytest.raises(CampaignsFailed, match=r"campaign gone.*404") as caught:
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"campaign gone.*404"),
+    ):
         push_leads()
-    assert caught.value.summary["created"] == 3
+    assert collected.summary["created"] == 3
     assert set(books.statuses(database, "gone").values()) == {"new"}
     states = books.rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
     assert {row["campaign_id"]: row["state"] for row in states} == {
@@ -351,9 +355,12 @@ def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
     vendor.change(newer_limits=True, bad_lead=policy)
     books.add_campaign(database)
     books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(250)])
-    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open") as caught:
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open"),
+    ):
         push_leads()
-    assert caught.value.summary["rejected"] == 0
+    assert collected.summary["rejected"] == 0
     assert set(books.statuses(database).values()) == {"new"}
     assert books.errors(database) == {}
     vendor.change(newer_limits=False)
@@ -381,9 +388,11 @@ def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Databa
     books.add_leads(database, "a", "b")
     books.run(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
     books.opt_out(database, "a")
-    with database.begin() as connection:
+    with database.transaction() as connection:
         both = ["a", "b"]
-        back = leads.put_back(connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both)
+        back = leads.requeue_rejected(
+            connection, campaign_id=books.CAMPAIGN, run_id=1, lead_ids=both
+        )
     assert back == 1
     assert books.statuses(database) == {"a": "rejected", "b": "new"}
 
@@ -428,7 +437,7 @@ def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     books.add_campaign(database, batch_size=1)
     vendor.change(latency=1)
-    with database.begin() as connection:
+    with database.transaction() as connection:
         connection.execute(
             text("""INSERT INTO leadloop.leads
                            (campaign_id, lead_id, phone_number, contact_name, state_code)
@@ -460,9 +469,12 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
         # No other sender takes what this one gives back.
         monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
-        with pytest.raises(CampaignsFailed, match="the connection was cut") as caught:
+        with (
+            collect_summary() as collected,
+            pytest.raises(CampaignsFailed, match="the connection was cut"),
+        ):
             push_leads()
-        assert caught.value.summary["in_doubt"] == 0
+        assert collected.summary["in_doubt"] == 0
         assert set(books.statuses(database).values()) == {"new"}
         assert push_leads()["created"] == 5
     assert created(vendor) == dict.fromkeys(ids(5), 1)
@@ -495,7 +507,7 @@ def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vend
         books.leave_dead(database, lead_id, campaign)
     books.add_leads(database, "fresh")
     books.opt_out(database, "free", campaign="C2")
-    with database.begin() as upstream:
+    with database.transaction() as upstream:
         upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
         disable_leads()
         push_leads()
@@ -542,7 +554,7 @@ def test_a_postgres_that_is_restarted_under_a_push(
     """The run goes on or ends in one clear line; then all are created, nobody twice."""
     with own_postgres(tmp_path / "pg") as server:
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", server.url)
-        with Database(server.url, connections=1) as database:
+        with Database(server.url, pool_size=1) as database:
             books.add_campaign(database, batch_size=5)
             books.add_leads(database, *ids(200))
         # Requests are on their way while it is down.
@@ -565,6 +577,6 @@ def test_a_postgres_that_is_restarted_under_a_push(
         assert re.fullmatch("(campaign C1: .*Postgres.*(cut|refused).*)?", trouble)
         vendor.clear_faults()
         push_leads()
-        with Database(server.url, connections=1) as database:
+        with Database(server.url, pool_size=1) as database:
             assert set(books.statuses(database).values()) == {"created"}
     assert created(vendor) == dict.fromkeys(ids(200), 1)

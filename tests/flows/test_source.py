@@ -16,15 +16,16 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from flows.campaigns import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.app import app
 from leadloop.cli.forget import forget_leads
-from leadloop.cli.plan import PlanFailed, plan_campaigns
+from leadloop.cli.plan import plan_campaigns
+from leadloop.core.errors import RunError
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.jobs import CampaignsFailed
 from tests import books
 from tests.conftest import Ran
 
@@ -130,7 +131,7 @@ def test_what_goes_and_what_changes_is_not_locked_at_once(crm: Database, vendor:
     books.run(crm, "UPDATE crm.customers SET plan = 'gold' WHERE lead_id = 'a'")
     books.run(crm, "DELETE FROM crm.customers WHERE lead_id = 'z'")
     lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
-    with ThreadPoolExecutor(1) as pool, crm.begin() as upstream:
+    with ThreadPoolExecutor(1) as pool, crm.transaction() as upstream:
         upstream.execute(lock, {"lead": "a"})
 
         def opt_out_both() -> None:
@@ -160,7 +161,7 @@ def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
 
 def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: Handle) -> None:
     """Its transaction began first and ended last: no cursor has gone past it."""
-    with crm.begin() as slow:
+    with crm.transaction() as slow:
         slow.execute(text("INSERT INTO crm.customers VALUES ('a', '+14155550123', 'Ann', 'NY')"))
         add(crm, "b")
         push_leads()
@@ -309,7 +310,7 @@ def test_nothing_is_written_to_the_source_and_no_writer_waits(crm: Database) -> 
     add(crm, "a")
     books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 5")
     before = books.value(crm, "SELECT xmin::text FROM crm.customers")
-    with crm.begin() as writer:
+    with crm.transaction() as writer:
         writer.execute(text("LOCK TABLE crm.customers IN EXCLUSIVE MODE"))
         assert push_leads()["from_source"] == 1
     assert books.value(crm, "SELECT xmin::text FROM crm.customers") == before
@@ -370,7 +371,7 @@ def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
     name = r"""cus"tomers'; DROP TABLE :x %(y)s %s \:z::text --"""
     quoted = '"' + name.replace('"', '""') + '"'
     add(crm, "a")
-    with crm.begin() as connection:
+    with crm.transaction() as connection:
         escaped = quoted.replace("%", "%%")
         connection.exec_driver_sql(f"ALTER TABLE crm.customers RENAME TO {escaped}", ())
     books.run(crm, "UPDATE leadloop.campaigns SET source = :name", name=f"crm.{quoted}")
@@ -386,7 +387,7 @@ def test_a_source_that_is_locked_holds_up_nobody_for_long(crm: Database, vendor:
     push_leads(campaigns=["other"])
     books.opt_out(crm, "b", campaign="other")
     books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
-    with crm.begin() as migration:
+    with crm.transaction() as migration:
         migration.execute(text("LOCK TABLE crm.customers IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(CampaignsFailed, match="slow, or locked"):
             sync_leads()
@@ -398,7 +399,7 @@ def test_two_runs_take_one_after_the_other(crm: Database) -> None:
     """Of two that read at once the older reading might be written last: the second one waits."""
     add(crm, "a")
     books.run(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
-    with crm.session() as other:
+    with crm.autocommit() as other:
         other.execute(text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext('C1'))"))
         assert "another run is still taking leads" in failure()
         other.execute(text("SELECT pg_advisory_unlock_all()"))
@@ -417,7 +418,7 @@ def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
         )
 
     turn = "SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext('C1'))"
-    with crm.session() as other, ThreadPoolExecutor(1) as pool:
+    with crm.autocommit() as other, ThreadPoolExecutor(1) as pool:
         other.execute(text(turn))
         cutting = pool.submit(cut_waiting)
         assert "cut" in failure()
@@ -436,7 +437,7 @@ def test_many_rows_are_taken_in_portions(
     crm: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in a transaction of its own, in the order of the source, none left out."""
-    monkeypatch.setattr("tasks.source._PORTION", 7)
+    monkeypatch.setattr("tasks.source_sync._PORTION", 7)
     add(crm, *[f"L{number:02d}" for number in range(50)])
     assert push_leads()["from_source"] == 50
     portions = books.value(crm, "SELECT count(DISTINCT inserted_at) FROM leadloop.leads")
@@ -476,7 +477,7 @@ def test_what_a_view_calls_stays_in_a_session_that_is_thrown_away(
            PERFORM set_config('statement_timeout', '1', false);
            PERFORM pg_notify('theirs', 'a');""",
     )
-    with crm.session() as listening:
+    with crm.autocommit() as listening:
         listening.execute(text("LISTEN theirs"))
         assert push_leads()["created"] == 1
         raw = listening.connection.driver_connection
@@ -510,7 +511,7 @@ def test_a_views_functions_find_what_their_owner_expects(
            END $$""",
     )
     view_calling(crm, "PERFORM helper();")
-    with Database(database_url, connections=1):
+    with Database(database_url, pool_size=1):
         assert push_leads()["created"] == 1
 
 
@@ -542,12 +543,12 @@ def test_a_login_for_sources_keeps_them_from_what_is_ours(crm: Database, vendor:
     assert "reads what this role" in str(plan_failure())
 
 
-def plan_failure() -> PlanFailed:
+def plan_failure() -> RunError:
     """What a plan fails with."""
     settings = Settings.load()
     with (
-        Database(settings.require_database_url(), connections=2) as database,
-        pytest.raises(PlanFailed) as caught,
+        Database(settings.require_database_url(), pool_size=2) as database,
+        pytest.raises(RunError) as caught,
     ):
         plan_campaigns(database, settings, [])
     return caught.value

@@ -22,7 +22,7 @@ from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
-from tasks import progress
+from tasks import prefect_progress
 from tests import books
 from tests.books import CAMPAIGN
 from tests.watching import watched
@@ -158,7 +158,7 @@ def test_long_work_shows_how_far_it_is(
     database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bar in the page, full at the end; its label names the campaign alone."""
-    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
     books.add_campaign(database, batch_size=2)
     books.add_leads(database, *(f"L{number}" for number in range(10)))
     _, run = ran(push_leads)
@@ -176,7 +176,7 @@ def test_no_work_depends_on_prefect(
 
     monkeypatch.setattr(SyncPrefectClient, "create_artifact", hiccup)
     monkeypatch.setattr(PrefectClient, "create_artifact", hiccup)
-    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
     books.add_campaign(database)
     books.add_leads(database, "A")
     assert push_leads()["created"] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leadloop.cli import demo, people
+from leadloop.cli import demo, sample_leads
 from leadloop.sandbox import Rules, running
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -17,8 +17,8 @@ def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
     """Pasted into a terminal with no settings of ours, they send leads and show them."""
     leads = tmp_path / ".leadloop" / "demo" / "leads.csv"
     leads.parent.mkdir(parents=True)
-    people.write_csv(leads, 20)
-    printed = demo._what_next()
+    sample_leads.write_csv(leads, 20)
+    printed = demo._format_next_steps()
     steps = printed[printed.index("  # in another one") :]
     with running(Rules(rate_limit=None)) as vendor:
         ran = subprocess.run(

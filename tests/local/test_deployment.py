@@ -197,8 +197,8 @@ def test_the_commands_of_the_readme(team: Team) -> None:
     install, init, deploy, _ = _readme_commands()
     assert install == "make install"
     team.remove_deployments()
-    with team.database.begin() as connection:
-        schema.remove(connection)
+    with team.database.transaction() as connection:
+        schema.drop_schema(connection)
     for command in (init, deploy):
         team.run_command(command)
     require_closed(f"{team.server.page}/api")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from leadloop.cli import stage
+from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 from leadloop.local import postgres_data
 from leadloop.local.postgres import run_postgres
@@ -306,10 +306,10 @@ def test_data_that_are_gone(tmp_path: Path) -> None:
 def test_a_demo_in_a_new_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`leadloop demo` and `up` start without data anyway: missing data do not stop them."""
     monkeypatch.chdir(tmp_path)
-    with stage.directory_of_its_own("demo"):
+    with environment.enter_locked_directory("demo"):
         _store_word(Path(".leadloop/pg"), "lost")
         shutil.rmtree(data_of(Path(".leadloop/pg")).parent)
-    with stage.directory_of_its_own("demo"):
+    with environment.enter_locked_directory("demo"):
         assert _stored_word(Path(".leadloop/pg")) is None
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Connection, make_url, text
 
 from db.database import Database
-from db.schema import migrate, remove
+from db.schema import drop_schema, migrate_schema
 
 _LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -43,9 +43,9 @@ def browser() -> Iterator[Browser]:
 def page_database(postgres: str) -> Iterator[Database]:
     """A database for the page of this module; it holds what the last scene has put in."""
     url = make_url(postgres).set(database="page").render_as_string(hide_password=False)
-    with Database(postgres, connections=1) as server, server.session() as connection:
+    with Database(postgres, pool_size=1) as server, server.autocommit() as connection:
         connection.execute(text("CREATE DATABASE page"))
-        with Database(url, connections=2) as opened:
+        with Database(url, pool_size=2) as opened:
             yield opened
         connection.execute(text("DROP DATABASE page WITH (FORCE)"))
 
@@ -53,7 +53,7 @@ def page_database(postgres: str) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def page_url(page_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a page that looks at that database every three seconds."""
-    url = page_database.address("page", "postgresql")
+    url = page_database.sibling_url("page", "postgresql")
     with serving(url, tmp_path_factory.mktemp("page")) as address:
         yield address
 
@@ -96,11 +96,11 @@ def fill(database: Database, scene: Callable[[Database], None] | None) -> None:
     """Put a scene in place of what there was; None: not even a schema."""
 
     def clear(connection: Connection) -> None:
-        remove(connection)
+        drop_schema(connection)
         if scene is not None:
-            migrate(connection)
+            migrate_schema(connection)
 
     # The page reads meanwhile, and may lock two views the other way round.
-    database.insist(clear)
+    database.retry(clear)
     if scene is not None:
         scene(database)

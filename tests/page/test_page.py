@@ -237,7 +237,7 @@ def test_it_follows_by_itself(look: Look, page_url: str, page_database: Database
 def test_loading_says_so(look: Look, page_url: str, page_database: Database) -> None:
     """Whoever waits for a slow picture sees what for, and meanwhile whether all is well."""
     fill(page_database, scenes.healthy)
-    with page_database.begin() as connection:
+    with page_database.transaction() as connection:
         connection.execute(text("LOCK TABLE leadloop.outreach_attempts IN ACCESS EXCLUSIVE MODE"))
         # Not what others have just looked at: that is there at once.
         page = look(f"{page_url}/?period=24+hours")

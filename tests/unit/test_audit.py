@@ -3,15 +3,21 @@ from typing import Any
 
 import pytest
 
-from leadloop.core.audit import Facts, calling_code, clock_ahead, differing, read_page
+from leadloop.core.audit_differences import (
+    PersonFacts,
+    compare_person,
+    find_calling_code,
+    measure_vendor_lead,
+    parse_listing_page,
+)
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> PersonFacts:
     """What is said of a person."""
     same = {"phone_number": "+14155550123", "contact_name": "Ann", "state_code": "CA"}
-    return Facts(**{**same, **changes})
+    return PersonFacts(**{**same, **changes})
 
 
 @pytest.mark.parametrize(
@@ -28,7 +34,7 @@ def facts(**changes: Any) -> Facts:
 )
 def test_a_number_is_the_same_however_it_is_written(ours: str | None, theirs: str | None) -> None:
     """Neither blanks nor the region's own code make two of one; what is not shown is no other."""
-    assert not differing(facts(phone_number=ours), facts(phone_number=theirs), "US")
+    assert not compare_person(facts(phone_number=ours), facts(phone_number=theirs), "US")
 
 
 @pytest.mark.parametrize(
@@ -42,40 +48,40 @@ def test_a_number_is_the_same_however_it_is_written(ours: str | None, theirs: st
 )
 def test_another_number_is_another(ours: str | None, theirs: str) -> None:
     """Also where the digits are the same in two countries."""
-    found = differing(facts(phone_number=ours), facts(phone_number=theirs), "US")
+    found = compare_person(facts(phone_number=ours), facts(phone_number=theirs), "US")
     assert found == {"phone_differs"}
 
 
 def test_names_and_states_are_compared_as_they_are_sent() -> None:
     """Blanks around them and the case of a state do not count, everything else does."""
     ours = facts(contact_name=" Ann\N{NO-BREAK SPACE}", state_code="ca ")
-    assert not differing(ours, facts(), "US")
-    found = differing(ours, facts(contact_name="ann", state_code="NY"), "US")
+    assert not compare_person(ours, facts(), "US")
+    found = compare_person(ours, facts(contact_name="ann", state_code="NY"), "US")
     assert found == {"name_differs", "state_differs"}
 
 
 def test_rows_alike_on_one_page_are_two() -> None:
     """On two pages they may be one that has shifted; created at different times they are two."""
     row = {"lead_id": "a", "created_at": 1}
-    once, twice = read_page([row, row])
-    (again,) = read_page([{**row, "processed_at": 1531409739413}])
-    (later,) = read_page([{**row, "created_at": 2}])
-    assert once.copy != twice.copy
-    assert again.copy == once.copy
-    assert later.copy not in (once.copy, twice.copy)
+    once, twice = parse_listing_page([row, row])
+    (again,) = parse_listing_page([{**row, "processed_at": 1531409739413}])
+    (later,) = parse_listing_page([{**row, "created_at": 2}])
+    assert once.copy_key != twice.copy_key
+    assert again.copy_key == once.copy_key
+    assert later.copy_key not in (once.copy_key, twice.copy_key)
 
 
 @pytest.mark.parametrize("result", [None, 7, "text", [], {}, {"lead_id": ""}, {"lead_id": True}])
 def test_a_row_that_names_no_lead_is_unreadable(result: Any) -> None:
     """It counts as a row, so that the sums add up."""
-    (listed,) = read_page([result])
+    (listed,) = parse_listing_page([result])
     assert (listed.lead_id, listed.unreadable) == ("", True)
 
 
 def test_a_row_is_read_with_all_that_is_compared() -> None:
     """The outcome, the last call, and the number under either of its keys; nothing in its repr."""
     calls = [{"called_at": 1531409739413}, {"called_at": 1531409999000}, {"called_at": "never"}]
-    (listed,) = read_page(
+    (listed,) = parse_listing_page(
         [
             {
                 "lead_id": 10,
@@ -87,11 +93,11 @@ def test_a_row_is_read_with_all_that_is_compared() -> None:
         ]
     )
     assert listed.lead_id == "10"
-    assert listed.facts == Facts(
+    assert listed.facts == PersonFacts(
         phone_number="919899550412", contact_name="John Doe", state_code=None
     )
     assert listed.outcome is not None
-    assert listed.touched_at == datetime.fromtimestamp(1531409999, UTC)
+    assert listed.last_attempt_at == datetime.fromtimestamp(1531409999, UTC)
     assert "John" not in repr(listed) + repr(listed.facts)
 
 
@@ -101,9 +107,9 @@ def test_a_row_is_read_with_all_that_is_compared() -> None:
 )
 def test_a_clock_that_is_off_is_allowed_for(vendor_now: datetime | None, ahead: int) -> None:
     """The few seconds of a header's rounding and a slow answer are not."""
-    assert clock_ahead(vendor_now, NOW) == timedelta(seconds=ahead)
+    assert measure_vendor_lead(vendor_now, NOW) == timedelta(seconds=ahead)
 
 
 def test_what_a_region_s_numbers_begin_with() -> None:
     """Without the plus."""
-    assert (calling_code("US"), calling_code("IN")) == ("1", "91")
+    assert (find_calling_code("US"), find_calling_code("IN")) == ("1", "91")

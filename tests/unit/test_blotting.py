@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadloop.core.blotting import without_personal_data
+from leadloop.core.redaction import redact_personal_data
 
 
 def _without_accents(text: str) -> str:
@@ -37,7 +37,7 @@ def _without_accents(text: str) -> str:
 def test_no_phone_number_is_left_in_the_vendor_s_words(number: int, form: int, said: str) -> None:
     """In no way that numbers are written, wherever it stands."""
     written = phonenumbers.format_number(phonenumbers.parse(f"+1415{number}"), form)
-    left = without_personal_data(f"{said} {written} {said}")
+    left = redact_personal_data(f"{said} {written} {said}")
     assert str(number)[3:] not in left
     assert str(number)[:3] not in left
     assert len(left) <= 300
@@ -49,7 +49,7 @@ def test_no_phone_number_is_left_in_the_vendor_s_words(number: int, form: int, s
 )
 def test_a_given_name_is_left_nowhere(name: str, said: str) -> None:
     """In any case of letters, e-mail addresses too."""
-    left = without_personal_data(f"{said} {name} ann@example.com", name, None, " ")
+    left = redact_personal_data(f"{said} {name} ann@example.com", name, None, " ")
     assert name.strip() in ("…", " … …"[: len(name.strip())]) or name.strip() not in left
     assert "@example" not in left
 
@@ -57,13 +57,13 @@ def test_a_given_name_is_left_nowhere(name: str, said: str) -> None:
 def test_what_is_no_personal_data_stays() -> None:
     """The reason must still tell what is wrong."""
     said = "phone_number +14155552671 of Ann Example: max 12 characters (400)"
-    left = without_personal_data(said, "Ann Example")
+    left = redact_personal_data(said, "Ann Example")
     assert left == "phone_number … of …: max 12 characters (400)"
 
 
 def test_a_long_answer_without_a_blank_is_read_at_once() -> None:
     """A compact echo of a whole batch takes no minutes."""
-    assert len(without_personal_data("x" * 300_000)) == 300
+    assert len(redact_personal_data("x" * 300_000)) == 300
 
 
 @given(
@@ -79,20 +79,20 @@ def test_a_long_answer_is_not_cut_in_the_midst_of_a_person(
     """A megabyte is not read to its end, and half a number or a name is not kept of it."""
     # Blotted to one sign each, so that what stands at the cut is among the 300 characters.
     said = "1234567 " * (start // 8) + written + after * 1_000_000
-    left = without_personal_data(said, "Ann Example")
+    left = redact_personal_data(said, "Ann Example")
     assert not any(letter.isalnum() and letter != "x" for letter in left)
 
 
 def test_a_custom_text_longer_than_what_is_read_is_not_kept() -> None:
     """Of its echo only the beginning would be looked at, which is no whole value to find."""
     note = " ".join(f"word{n}" for n in range(20_000))
-    assert "word" not in without_personal_data(f"not valid: {note}", note)
-    assert without_personal_data("not valid: note", note) == "not valid: note"
+    assert "word" not in redact_personal_data(f"not valid: {note}", note)
+    assert redact_personal_data("not valid: note", note) == "not valid: note"
 
 
 def test_what_python_does_not_read_as_a_character_ends_no_run() -> None:
     """A custom text that looks like a character reference of thousands of digits."""
-    assert without_personal_data("too long", "&#" + "9" * 5000) == "too long"
+    assert redact_personal_data("too long", "&#" + "9" * 5000) == "too long"
 
 
 #: Everything but letters and digits; a few that people do write are drawn often.
@@ -113,7 +113,7 @@ _SIGNS = st.sampled_from("-./_ ()\u2011\u2013\u2010\u00a0\u200b,") | st.characte
 def test_a_number_is_found_whatever_is_between_its_digits(number: str, between: list[str]) -> None:
     """Unicode's hyphens and blanks, slashes, underscores: none of its last seven digits is left."""
     written = "".join(digit + sign for digit, sign in zip(number, [*between, ""], strict=True))
-    left = without_personal_data(f"number {written} is bad")
+    left = redact_personal_data(f"number {written} is bad")
     assert not any(letter.isdecimal() for letter in left)
     assert left.endswith(" is bad")
 
@@ -144,7 +144,7 @@ def test_a_name_is_found_however_it_is_written(
     written = name
     for change in changes:
         written = change(written)
-    left = without_personal_data(f"{said} {escape(written)} {said}", name)
+    left = redact_personal_data(f"{said} {escape(written)} {said}", name)
     assert not any(letter.isalpha() for letter in left)
 
 
@@ -167,7 +167,7 @@ def test_a_name_is_found_however_it_is_written(
 )
 def test_what_a_vendor_might_write(said: str, value: str | None, left: str) -> None:
     """The rest of its words stays, unescaped."""
-    assert without_personal_data(said, value) == left
+    assert redact_personal_data(said, value) == left
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_what_a_vendor_might_write(said: str, value: str | None, left: str) -> N
 )
 def test_counts_and_statuses_stay(said: str) -> None:
     """They are what tells a person what is wrong."""
-    assert without_personal_data(said, "John A. Smith", "A.") == said
+    assert redact_personal_data(said, "John A. Smith", "A.") == said
 
 
 def test_what_cannot_be_stored_is_not_unescaped_into_the_books() -> None:
     """Postgres takes no U+0000."""
-    assert "\x00" not in without_personal_data("bad%00 name&#0;")
+    assert "\x00" not in redact_personal_data("bad%00 name&#0;")

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.clocks import behind, believed, disagreement, mark_ahead, still_to_read
+from leadloop.core.clock_skew import (
+    describe_future_watermark,
+    describe_skew,
+    earlier_clock,
+    measure_vendor_lag,
+    read_ahead_end,
+)
 from leadloop.core.timestamps import EPOCH
 
 NOW = EPOCH + timedelta(days=20_000)
@@ -19,14 +25,14 @@ def at(skew_s: int | None) -> datetime | None:
 @given(_SKEWS)
 def test_neither_clock_alone_makes_it_later(skew_s: int | None) -> None:
     """Whichever goes wrong ahead: nothing is closed that the other says is still to come."""
-    now = believed(at(skew_s), NOW)
+    now = earlier_clock(at(skew_s), NOW)
     assert now == NOW + timedelta(seconds=min(0, skew_s or 0))
 
 
 @given(_SKEWS)
 def test_the_vendors_clock_is_followed_where_it_is_ahead(skew_s: int | None) -> None:
     """A little beyond what its header says, which is in whole seconds."""
-    end = still_to_read(NOW, at(skew_s))
+    end = read_ahead_end(NOW, at(skew_s))
     if skew_s is None or skew_s <= 5:
         assert end is None
     else:
@@ -37,7 +43,7 @@ def test_the_vendors_clock_is_followed_where_it_is_ahead(skew_s: int | None) -> 
 def test_how_far_the_vendors_clock_is_behind(skew_s: int | None) -> None:
     """Nothing where it is ahead, or as good as the same."""
     far = skew_s is not None and skew_s < -5
-    assert behind(at(skew_s), NOW) == timedelta(seconds=-(skew_s or 0) if far else 0)
+    assert measure_vendor_lag(at(skew_s), NOW) == timedelta(seconds=-(skew_s or 0) if far else 0)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ def test_how_far_the_vendors_clock_is_behind(skew_s: int | None) -> None:
 )
 def test_clocks_that_are_apart_are_both_named(skew_s: int | None, told: bool) -> None:
     """A second or two between them is nothing to speak of."""
-    words = disagreement(at(skew_s), NOW)
+    words = describe_skew(at(skew_s), NOW)
     assert (words is not None) == told
     if words:
         assert "2024-10-04 00:00:00Z" in words
@@ -58,5 +64,5 @@ def test_clocks_that_are_apart_are_both_named(skew_s: int | None, told: bool) ->
 )
 def test_a_watermark_in_the_future_is_told(mark_s: int, skew_s: int | None, told: bool) -> None:
     """Ahead of either clock: what is processed until then might be missed."""
-    words = mark_ahead(NOW + timedelta(seconds=mark_s), at(skew_s), NOW)
+    words = describe_future_watermark(NOW + timedelta(seconds=mark_s), at(skew_s), NOW)
     assert (words is not None) == told

@@ -5,16 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tasks.reading import InOrder
+from tasks.window_reader import FifoSemaphore
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_no_more_than_so_many_are_in_at_once(at_once: int) -> None:
     """However many threads ask again and again; all of them get in, also after a failure."""
-    gate, inside, most = InOrder(at_once), [], []
+    gate, inside, most = FifoSemaphore(at_once), [], []
 
     def ask(number: int) -> None:
-        with gate.one():
+        with gate.acquire():
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.0005)

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.campaigns import CampaignRules
+from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.leads import (
-    ANSWER_FIELDS,
     LEAD_FIELDS,
+    RESPONSE_FIELDS,
     US_STATES,
     InvalidLead,
     Lead,
-    custom_texts,
-    e164,
-    is_the_vendors,
-    prepare,
+    extract_custom_texts,
+    format_e164,
+    is_reserved_name,
+    prepare_lead,
 )
 
 RULES = CampaignRules(
@@ -56,14 +56,14 @@ def lead(**changes: Any) -> Lead:
 
 def sent(given: Lead, by: CampaignRules = RULES) -> dict[str, Any]:
     """The JSON object that the vendor gets."""
-    body: dict[str, Any] = json.loads(prepare(given, by).body)
+    body: dict[str, Any] = json.loads(prepare_lead(given, by).body)
     return body
 
 
 def refusal(given: Lead, by: CampaignRules = RULES) -> str:
     """Why a lead is not sent."""
     with pytest.raises(InvalidLead) as caught:
-        prepare(given, by)
+        prepare_lead(given, by)
     return str(caught.value)
 
 
@@ -134,7 +134,7 @@ def test_a_number_from_a_float_column_is_never_another_number(
     plus = plus if country else ""
     written = around.format(plus + write(int(country + number)))
     try:
-        read = e164(written, "US")
+        read = format_e164(written, "US")
     except InvalidLead:
         return
     assert read == f"+1{number}"
@@ -176,7 +176,7 @@ def test_forms_of_a_float_column(written: str, region: str, read: str) -> None:
 
 def _is_read_or_rejected(written: str, region: str, read: str) -> None:
     if read.startswith("+"):
-        assert e164(written, region) == read
+        assert format_e164(written, region) == read
     else:
         assert refusal(lead(phone_number=written), rules(default_region=region)) == read
 
@@ -351,7 +351,7 @@ def test_two_numbers_in_one_field(written: str, region: str, read: str) -> None:
 )
 def test_labels_and_extensions(written: str) -> None:
     """A label before a number, and an extension behind it, are not sent."""
-    assert e164(written, "US") == "+14155550129"
+    assert format_e164(written, "US") == "+14155550129"
 
 
 _NUMBERS = st.sampled_from(
@@ -409,7 +409,7 @@ def test_whatever_stands_beside_a_number_it_is_that_very_number_or_none(
     """Remarks, separators, second numbers and decimals never make up another number."""
     region, e164_form, forms = number
     form = data.draw(st.sampled_from(forms))
-    assert e164(form, region) == e164_form
+    assert format_e164(form, region) == e164_form
     place = data.draw(st.integers(0, len(form)))
     written = (
         data.draw(_NOTHING | _AROUND | _BEFORE)
@@ -420,7 +420,7 @@ def test_whatever_stands_beside_a_number_it_is_that_very_number_or_none(
     )
     for text in (written, f" {written} ", f"Tel. {written}", f"{written} x12"):
         try:
-            read = e164(text, region)
+            read = format_e164(text, region)
         except InvalidLead:
             continue
         assert read == e164_form
@@ -437,7 +437,7 @@ def test_a_number_without_its_area_code_is_never_completed(
 ) -> None:
     """Neither a word nor decimals stand for the digits that are missing."""
     with pytest.raises(InvalidLead):
-        e164(local + beside if is_behind else beside + local, "US")
+        format_e164(local + beside if is_behind else beside + local, "US")
 
 
 def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:
@@ -445,8 +445,8 @@ def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:
     fields = (
         '{"pin": 48213, "balance": 1234.50, "id": 12345678901234567890, "ok": true, "to": "Bo"}'
     )
-    assert custom_texts(fields) == ["48213", "1234.50", "12345678901234567890", "Bo"]
-    assert custom_texts("[1]") == custom_texts("{}") == []
+    assert extract_custom_texts(fields) == ["48213", "1234.50", "12345678901234567890", "Bo"]
+    assert extract_custom_texts("[1]") == extract_custom_texts("{}") == []
 
 
 @given(st.from_regex("[+]1[0-9]{9,11}", fullmatch=True))
@@ -488,7 +488,7 @@ def test_there_are_fifty_states_a_district_and_its_territories() -> None:
 @pytest.mark.parametrize("lead_id", ["007", "0", "1e3", " 7", "é/☎", "+1"])
 def test_ids_are_text(lead_id: str) -> None:
     """No leading zero is lost and nothing becomes a number."""
-    prepared = prepare(lead(lead_id=lead_id), RULES)
+    prepared = prepare_lead(lead(lead_id=lead_id), RULES)
     assert prepared.lead_id == lead_id
     assert json.loads(prepared.body)["lead_id"] == lead_id
 
@@ -545,7 +545,7 @@ def test_a_reason_never_repeats_the_value(changes: dict[str, Any]) -> None:
         assert part not in reason
 
 
-@pytest.mark.parametrize("key", sorted(LEAD_FIELDS | ANSWER_FIELDS))
+@pytest.mark.parametrize("key", sorted(LEAD_FIELDS | RESPONSE_FIELDS))
 def test_a_custom_field_by_the_name_of_a_fixed_one_is_refused(key: str) -> None:
     """It would overwrite the fixed one, or come back as the vendor's own fact."""
     assert key in refusal(lead(custom_fields=json.dumps({"plan": 1, key: "x"})))
@@ -563,14 +563,14 @@ def test_a_custom_field_that_looks_like_an_attempt_is_refused(key: str) -> None:
 )
 def test_custom_fields_keep_their_very_digits(digits: str) -> None:
     """An account number of 23 digits is not rounded, and one of 5,000 holds nobody up."""
-    body = prepare(lead(custom_fields=f'{{"account": {digits}, "n": null}}'), RULES).body
+    body = prepare_lead(lead(custom_fields=f'{{"account": {digits}, "n": null}}'), RULES).body
     assert f'"account": {digits}'.encode() in body
 
 
 @given(st.dictionaries(_NAMES, st.text()), _NAMES)
 def test_the_whole_is_one_json_object(custom: dict[str, str], name: str) -> None:
     """Fixed and custom fields beside each other, any Unicode in either."""
-    taken = [key for key in custom if key in LEAD_FIELDS or is_the_vendors(key)]
+    taken = [key for key in custom if key in LEAD_FIELDS or is_reserved_name(key)]
     custom = {key: text for key, text in custom.items() if key not in taken}
     given = lead(contact_name=name, custom_fields=json.dumps(custom))
     assert sent(given) == sent(lead(contact_name=name)) | custom
@@ -586,7 +586,7 @@ def test_custom_fields_nested_without_end_are_refused() -> None:
 def test_a_lead_is_safe_in_a_traceback() -> None:
     """Its repr is its id alone."""
     given = lead(custom_fields='{"plan": "secret"}')
-    for text in (repr(given), repr(prepare(given, RULES))):
+    for text in (repr(given), repr(prepare_lead(given, RULES))):
         assert "0042" in text
         for secret in ("415", "Ann", "CA", "secret"):
             assert secret not in text

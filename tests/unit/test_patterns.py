@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from leadloop.core.blotting import without_personal_data
-from leadloop.core.storable import loads
-from tasks.refusals import Refusals
+from leadloop.core.postgres_json import parse_json
+from leadloop.core.redaction import redact_personal_data
+from tasks.rejection_streak import RejectionStreak
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,8 +47,8 @@ _METHODS: Mapping[str, Method] = {
 }
 #: Functions that make a pattern of what they are given. Each has a test of its own below.
 _MADE_AT_RUN_TIME = {
-    "leadloop.core.blotting: re.finditer(pattern, folded)",
-    "tasks.refusals: re.sub(f'(?<!\\\\w){re.escape(lead_id)}(?!\\\\w)', '…', reason)",
+    "leadloop.core.redaction: re.finditer(pattern, folded)",
+    "tasks.rejection_streak: re.sub(f'(?<!\\\\w){re.escape(lead_id)}(?!\\\\w)', '…', reason)",
 }
 
 
@@ -299,10 +299,10 @@ def test_a_pattern_reads_a_megabyte_of_its_worst(use: Use) -> None:
 def test_every_pattern_is_found() -> None:
     """Those that are made at run time are known, for no other test can try them."""
     found = {use.where for use in _USES}
-    for known in ("storable._TOKENS[0].finditer", "blotting._SHAPES[1].finditer"):
+    for known in ("postgres_json._TOKENS[0].finditer", "redaction._SHAPES[1].finditer"):
         assert f"leadloop.core.{known}" in found
-    assert "leadloop.core.trouble._DONE[1].match" in found
-    assert "leadloop.client.login:re.fullmatch([!-~]+)" in found
+    assert "leadloop.core.response_vocabulary._DONE[1].match" in found
+    assert "leadloop.client.auth:re.fullmatch([!-~]+)" in found
     unseen = set()
     for name, tree in _modules():
         for call in _calls_of_re(tree):
@@ -339,18 +339,18 @@ def test_an_answer_that_ends_within_a_text_is_no_json(unit: str, end: str) -> No
     """Cut off in the midst of its escapes, or after one half of one: it is found at once."""
     content = '{"results": [{"note": "' + unit * (1_300_000 // len(unit)) + end
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
-        loads(content.encode())
+        parse_json(content.encode())
 
 
 @pytest.mark.parametrize("value", ["a b", "a" * 2000 + "b", "a " * 2000 + "b", "- " * 2000])
 @pytest.mark.parametrize("unit", ["a", "a ", "a-", "- ", "a _"])
 def test_a_value_is_looked_for_in_a_megabyte(value: str, unit: str) -> None:
     """The pattern that is made of it is linear, and the vendor's text is cut before."""
-    assert len(without_personal_data(unit * (_MEGABYTE // len(unit)), value)) <= 300
+    assert len(redact_personal_data(unit * (_MEGABYTE // len(unit)), value)) <= 300
 
 
 @pytest.mark.parametrize("lead_id", ["a", "a" * 300, "-" * 300 + "x", "a-" * 150])
 @pytest.mark.parametrize("unit", ["a", "a-", "-", "1"])
 def test_an_id_is_looked_for_in_a_megabyte(lead_id: str, unit: str) -> None:
     """The words of a refusal are compared without it."""
-    assert Refusals().add([(lead_id, unit * (_MEGABYTE // len(unit)))]) == []
+    assert RejectionStreak().add_rejections([(lead_id, unit * (_MEGABYTE // len(unit)))]) == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.batches import Queue
+from tasks.batch_claimer import ClaimGate
 
 _SIZE = 10
 
@@ -37,16 +37,16 @@ class _Leads:
 
 def _batches(amount: int, known: int, claimers: int) -> list[int]:
     """The sizes of the batches that some threads make of so many leads."""
-    leads, queue = _Leads(amount), Queue(known)
+    leads, queue = _Leads(amount), ClaimGate(known)
     together = Barrier(claimers)
 
     def claim() -> list[int]:
         made: list[int] = []
         together.wait()
         while not made or made[-1]:
-            queue.begin(_SIZE)
+            queue.begin_claim(_SIZE)
             made.append(leads.take(_SIZE))
-            queue.end(_SIZE - made[-1])
+            queue.end_claim(_SIZE - made[-1])
         return made[:-1]
 
     with ThreadPoolExecutor(claimers) as pool:
@@ -70,12 +70,12 @@ def test_all_are_claimed_whatever_was_counted(amount: int, off: int, claimers: i
 @pytest.mark.timeout(20)
 def test_claims_of_a_long_queue_run_side_by_side() -> None:
     """Two that wait for each other, each in its claim, both go on."""
-    queue, both = Queue(2 * _SIZE), Barrier(2)
+    queue, both = ClaimGate(2 * _SIZE), Barrier(2)
 
     def claim() -> None:
-        queue.begin(_SIZE)
+        queue.begin_claim(_SIZE)
         both.wait(timeout=10)
-        queue.end(0)
+        queue.end_claim(0)
 
     with ThreadPoolExecutor(2) as pool:
         for claiming in [pool.submit(claim) for _ in range(2)]:

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.leads import LEAD_FIELDS
-from leadloop.core.receipts import (
-    Reading,
-    read_receipt,
-    says_duplicate,
-    words,
+from leadloop.core.batch_response import (
+    BatchResult,
+    extract_reason,
+    is_duplicate_reason,
+    parse_batch_response,
 )
-from leadloop.core.verdicts import Call
+from leadloop.core.leads import LEAD_FIELDS
+from leadloop.core.verdicts import ApiCall
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -28,9 +28,9 @@ _JSON = st.recursive(
 )
 
 
-def read(body: Any, *sent: str, call: Call = Call.CREATE, own: Any = None) -> Reading:
+def read(body: Any, *sent: str, call: ApiCall = ApiCall.CREATE, own: Any = None) -> BatchResult:
     """The answer to a request that held these; `own`: their custom fields."""
-    return read_receipt(call, body, set(sent), lambda lead_id: (own or {}).get(lead_id, ()))
+    return parse_batch_response(call, body, set(sent), lambda lead_id: (own or {}).get(lead_id, ()))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def read(body: Any, *sent: str, call: Call = Call.CREATE, own: Any = None) -> Re
 )
 def test_every_shape_that_names_leads_is_read(body: Any, refused: dict[str, str]) -> None:
     """The document shows none, so all the usual ones must do; ids may be numbers."""
-    assert read(body, "a", "b", "7").refused == refused
+    assert read(body, "a", "b", "7").rejected == refused
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_every_shape_that_names_leads_is_read(body: Any, refused: dict[str, str]
 )
 def test_an_answer_that_accuses_nobody_of_ours(body: Any) -> None:
     """Successes, lists that are empty, and leads that were not in the request."""
-    assert read(body, "a", "b").refused == {}
+    assert read(body, "a", "b").rejected == {}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_answer_that_accuses_nobody_of_ours(body: Any) -> None:
 )
 def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
     """A 207's statuses, objects keyed by id, ids that lost their leading zeros."""
-    assert read(body, "a", "b", "007").refused == refused
+    assert read(body, "a", "b", "007").rejected == refused
 
 
 @pytest.mark.parametrize(
@@ -137,31 +137,31 @@ def test_rarer_shapes(body: Any, refused: dict[str, str]) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("call", [Call.CREATE, Call.DISABLE])
-def test_trouble_of_nobody_in_particular_is_unclear(call: Call, body: Any) -> None:
+@pytest.mark.parametrize("call", [ApiCall.CREATE, ApiCall.DISABLE])
+def test_trouble_of_nobody_in_particular_is_unclear(call: ApiCall, body: Any) -> None:
     """It must be taken neither for a success nor for a refusal of all."""
     reading = read(body, "a", "b", call=call)
-    assert reading.unclear
-    assert not reading.refused
+    assert reading.ambiguous
+    assert not reading.rejected
 
 
 @pytest.mark.parametrize(
     ("call", "body"),
     [
-        (Call.CREATE, {"created": 1}),
-        (Call.CREATE, {"created": "1"}),
-        (Call.CREATE, {"status": "success", "count": 1}),
-        (Call.CREATE, {"leads_created": 0, "total": 2}),
-        (Call.CREATE, {"createdCount": 1}),
-        (Call.CREATE, {"created": []}),
-        (Call.CREATE, {"data": {"accepted": 1}}),
-        (Call.CREATE, {"created": [501]}),
-        (Call.DISABLE, {"disabled": 1}),
+        (ApiCall.CREATE, {"created": 1}),
+        (ApiCall.CREATE, {"created": "1"}),
+        (ApiCall.CREATE, {"status": "success", "count": 1}),
+        (ApiCall.CREATE, {"leads_created": 0, "total": 2}),
+        (ApiCall.CREATE, {"createdCount": 1}),
+        (ApiCall.CREATE, {"created": []}),
+        (ApiCall.CREATE, {"data": {"accepted": 1}}),
+        (ApiCall.CREATE, {"created": [501]}),
+        (ApiCall.DISABLE, {"disabled": 1}),
     ],
 )
-def test_fewer_than_were_sent_are_not_all(call: Call, body: Any) -> None:
+def test_fewer_than_were_sent_are_not_all(call: ApiCall, body: Any) -> None:
     """Who is missing is not told."""
-    assert read(body, "a", "b", call=call).unclear
+    assert read(body, "a", "b", call=call).ambiguous
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,13 @@ def test_fewer_than_were_sent_are_not_all(call: Call, body: Any) -> None:
 )
 def test_as_many_as_were_sent_are_all(body: Any) -> None:
     """Counted, or listed by ids of the vendor's own."""
-    assert read(body, "a") == Reading()
+    assert read(body, "a") == BatchResult()
 
 
 def test_those_that_were_refused_are_not_missing() -> None:
     """The sandbox's own form: a count of the good ones, and the bad ones by name."""
     reading = read({"created": 1, "errors": [{"lead_id": "b", "reason": "full"}]}, "a", "b")
-    assert not reading.unclear
+    assert not reading.ambiguous
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_those_that_were_refused_are_not_missing() -> None:
 def test_who_is_left_out_is_in_doubt(body: Any, taken: set[str]) -> None:
     """Whoever tells of some tells of all; those that it says it has created are."""
     reading = read(body, "a", "b")
-    assert reading.unclear
-    assert (reading.taken, reading.refused) == (taken, {})
+    assert reading.ambiguous
+    assert (reading.accepted, reading.rejected) == (taken, {})
 
 
 @pytest.mark.parametrize(
@@ -222,24 +222,24 @@ def test_who_is_left_out_is_in_doubt(body: Any, taken: set[str]) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("call", [Call.CREATE, Call.DISABLE])
+@pytest.mark.parametrize("call", [ApiCall.CREATE, ApiCall.DISABLE])
 def test_trouble_that_names_a_lead_refuses_that_lead(
-    call: Call, body: Any, reason: str | None
+    call: ApiCall, body: Any, reason: str | None
 ) -> None:
     """In the vendor's words, or in the name of the list that it is in; nobody else is refused."""
     reading = read(body, "a", "b", call=call)
-    assert reading.refused == ({"b": reason} if reason else {})
-    assert reading.unclear == (reason is None or "detail" in body)
+    assert reading.rejected == ({"b": reason} if reason else {})
+    assert reading.ambiguous == (reason is None or "detail" in body)
 
 
 def test_what_was_asked_for_is_what_must_be_done() -> None:
     """A lead that was just created is not disabled, and one that is disabled was not just made."""
     echo = [{"lead_id": "a", "created": False, "disabled": True}]
-    assert list(read(echo, "a").refused) == ["a"]
-    assert read(echo, "a", call=Call.DISABLE) == Reading(taken={"a"})
+    assert list(read(echo, "a").rejected) == ["a"]
+    assert read(echo, "a", call=ApiCall.DISABLE) == BatchResult(accepted={"a"})
     echo = [{"lead_id": "a", "created": True, "disabled": False}]
-    assert read(echo, "a") == Reading(taken={"a"})
-    assert list(read(echo, "a", call=Call.DISABLE).refused) == ["a"]
+    assert read(echo, "a") == BatchResult(accepted={"a"})
+    assert list(read(echo, "a", call=ApiCall.DISABLE).rejected) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -253,15 +253,15 @@ def test_what_was_asked_for_is_what_must_be_done() -> None:
 )
 def test_a_place_in_the_list_is_not_taken_for_an_id(body: Any) -> None:
     """Where leads are called 1, 2 and 3, nobody can tell whom it means."""
-    assert read(body, "1", "2", "3") == Reading(unclear=True)
+    assert read(body, "1", "2", "3") == BatchResult(ambiguous=True)
 
 
 def test_a_number_that_can_be_no_place_is_an_id() -> None:
     """Beyond the length of the list, or beside a key that is no number, or as a list's text."""
-    assert list(read({"errors": {"7": "bad"}}, "1", "7").refused) == ["7"]
-    assert list(read({"errors": {"1": "bad", "x": "bad"}}, "1", "x").refused) == ["1", "x"]
-    assert list(read({"failed": ["1"]}, "1", "2").refused) == ["1"]
-    assert list(read({"errors": {"1": "bad"}}, "1").refused) == ["1"]
+    assert list(read({"errors": {"7": "bad"}}, "1", "7").rejected) == ["7"]
+    assert list(read({"errors": {"1": "bad", "x": "bad"}}, "1", "x").rejected) == ["1", "x"]
+    assert list(read({"failed": ["1"]}, "1", "2").rejected) == ["1"]
+    assert list(read({"errors": {"1": "bad"}}, "1").rejected) == ["1"]
 
 
 _IDS = st.text(
@@ -335,8 +335,8 @@ def test_a_plain_success_is_one(given_: tuple[dict[str, dict[str, Any]], Any]) -
     """Whatever the users' fields are called and hold, and whatever the leads are called."""
     custom, body = given_
     reading = read(body, *custom, own=custom)
-    assert not reading.unclear
-    assert reading.refused == {}
+    assert not reading.ambiguous
+    assert reading.rejected == {}
 
 
 _TROUBLE_KEYS = st.builds(
@@ -359,7 +359,7 @@ def test_trouble_is_never_a_success(
         told = {name: told}
     both = {**body, **told} if isinstance(body, dict) else {"data": body, **told}
     reading = read(both, *custom, own=custom)
-    assert reading.unclear or reading.refused
+    assert reading.ambiguous or reading.rejected
 
 
 @given(_successes(), _TROUBLE_KEYS, st.data())
@@ -375,20 +375,20 @@ def test_whoever_is_named_beside_trouble_is_refused(
     }
     both = {**body, **told} if isinstance(body, dict) else {"data": body, **told}
     reading = read(both, *custom, own=custom)
-    assert lead_id in reading.refused or reading.unclear
+    assert lead_id in reading.rejected or reading.ambiguous
 
 
 def test_an_echo_of_a_users_own_field_accuses_nobody() -> None:
     """A custom field called `status` says nothing of the create, and what is in one even less."""
     echo = {"lead_id": "a", "status": "failed", "notes": {"lead_id": "b", "error": "x"}}
     own = {"a": {"status", "notes"}}
-    assert not read([echo], "a", "b", own=own).refused
+    assert not read([echo], "a", "b", own=own).rejected
 
 
 def test_an_echo_under_an_id_of_the_vendors_own_accuses_nobody() -> None:
     """Whose field it is cannot be told; it is one of ours all the same."""
     echo = [{"lead_id": 501, "status": "failed"}, {"lead_id": 502}]
-    assert read(echo, "a", "b", own={"a": {"status"}, "b": set()}) == Reading()
+    assert read(echo, "a", "b", own={"a": {"status"}, "b": set()}) == BatchResult()
 
 
 @pytest.mark.parametrize(
@@ -410,24 +410,24 @@ def test_an_echo_under_an_id_of_the_vendors_own_accuses_nobody() -> None:
 def test_no_trouble_is_none(body: Any) -> None:
     """Where it is said that there is none, or an empty list stands."""
     reading = read(body, "a", "b")
-    assert not reading.unclear
-    assert reading.refused == {}
+    assert not reading.ambiguous
+    assert reading.rejected == {}
 
 
 def test_leads_that_are_listed_as_created_are_taken() -> None:
     """A refusal may say whom it took all the same: they must not be sent again."""
     reading = read({"created": ["a", 7], "errors": {"b": "full"}}, "a", "b", "007")
-    assert (reading.taken, reading.refused) == ({"a", "007"}, {"b": "full"})
+    assert (reading.accepted, reading.rejected) == ({"a", "007"}, {"b": "full"})
 
 
 @given(_JSON)
 def test_no_answer_is_too_strange(body: Any) -> None:
     """Whatever it holds, only leads that were sent are named, each with some words."""
     sent = {"", "0", "1", "a"}
-    refused = read(body, *sent).refused
+    refused = read(body, *sent).rejected
     assert refused.keys() <= sent
     assert all(isinstance(reason, str) for reason in refused.values())
-    assert isinstance(words(body), str)
+    assert isinstance(extract_reason(body), str)
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_no_answer_is_too_strange(body: Any) -> None:
 )
 def test_the_vendor_s_own_words(body: Any, said: str) -> None:
     """What a person reads in last_error of the lead that stood alone."""
-    assert words(body) == said
+    assert extract_reason(body) == said
 
 
 @pytest.mark.parametrize(
@@ -464,8 +464,8 @@ def test_the_vendor_s_own_words(body: Any, said: str) -> None:
 )
 def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
     """For a lead that we sent that is a success."""
-    assert says_duplicate(said)
-    assert not says_duplicate("Invalid phone")
+    assert is_duplicate_reason(said)
+    assert not is_duplicate_reason("Invalid phone")
 
 
 @pytest.mark.parametrize(
@@ -490,4 +490,4 @@ def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
 )
 def test_a_refusal_is_not_taken_for_a_duplicate(said: str) -> None:
     """A lead that the vendor refused must not count as one that it has."""
-    assert not says_duplicate(said)
+    assert not is_duplicate_reason(said)

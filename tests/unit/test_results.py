@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.results import Attempt, Result, UnreadableResult, read_result
+from leadloop.core.results import OutreachAttempt, ParsedResult, UnreadableResult, parse_result
 
 #: The seed's sample, as it stands there.
 UNPROCESSED: dict[str, Any] = {
@@ -57,21 +57,21 @@ CALLED = PROCESSED | {
 _AT = "2018-07-12T15:37:19+00:00"
 
 
-def attempts(**blocks: Any) -> Sequence[Attempt]:
+def attempts(**blocks: Any) -> Sequence[OutreachAttempt]:
     """The attempts of a processed result with these keys."""
-    return read_result(PROCESSED | blocks).attempts
+    return parse_result(PROCESSED | blocks).attempts
 
 
 def test_the_documented_sample_of_a_lead_not_yet_processed() -> None:
     """It is read, and has no outcome."""
-    assert read_result(UNPROCESSED) == Result(
+    assert parse_result(UNPROCESSED) == ParsedResult(
         lead_id="10", processed_at=None, outcome=None, attempts=[]
     )
 
 
 def test_a_processed_lead() -> None:
     """The outcome's facts, as Postgres reads them; the whole answer kept."""
-    read = read_result(PROCESSED)
+    read = parse_result(PROCESSED)
     assert read.processed_at == datetime(2018, 7, 12, 15, 37, 19, 413000, tzinfo=UTC)
     outcome = read.outcome
     assert outcome is not None
@@ -83,7 +83,7 @@ def test_a_processed_lead() -> None:
 
 def test_every_call_attempt_once() -> None:
     """The last one comes twice, in the list and by itself, and was one call."""
-    first, second = read_result(CALLED).attempts
+    first, second = parse_result(CALLED).attempts
     assert (first.reference_id, first.duration_s, first.answers) == ("r1", "0", "{}")
     assert (second.channel, second.block) == ("call", "call_attempt_Spring_1")
     assert (second.occurred_at, second.duration_s) == (_AT, "62")
@@ -95,7 +95,7 @@ def test_every_call_attempt_once() -> None:
 def test_a_missing_list_loses_no_call(lost: str) -> None:
     """The last attempt is then known by itself; keys that nobody lists are found."""
     result = {key: value for key, value in CALLED.items() if key != lost}
-    found = read_result(result).attempts
+    found = parse_result(result).attempts
     assert found[-1].reference_id == "r2"
     assert {attempt.block for attempt in found} == {"call_attempt_Spring_1"}
     assert len(found) == (1 if lost == "call_attempt_Spring_1" else 2)
@@ -156,11 +156,11 @@ def test_keys_without_measure_are_shortened_and_still_told_apart() -> None:
 
 def test_an_attempt_tells_which_version_of_the_result_it_is_from() -> None:
     """So that an older one does not overwrite what a newer one said."""
-    assert {attempt.processed_at for attempt in read_result(CALLED).attempts} == {
+    assert {attempt.processed_at for attempt in parse_result(CALLED).attempts} == {
         "2018-07-12T15:37:19.413000+00:00"
     }
     bare = UNPROCESSED | {"sms_x": {"cost": 1}}
-    assert [attempt.processed_at for attempt in read_result(bare).attempts] == [None]
+    assert [attempt.processed_at for attempt in parse_result(bare).attempts] == [None]
 
 
 def test_two_scripts_of_a_campaign_are_two_blocks() -> None:
@@ -203,7 +203,7 @@ def test_what_is_pending_has_no_cost_yet() -> None:
     pending = "PENDING OR NOT AVAILABLE"
     (sms,) = attempts(sms_x={"status": pending, "cost": pending, "body": "", "sent_at": None})
     assert (sms.cost, sms.occurred_at, sms.outcome_name) == (None, None, pending)
-    outcome = read_result(PROCESSED | {"total_cost": pending}).outcome
+    outcome = parse_result(PROCESSED | {"total_cost": pending}).outcome
     assert outcome is not None
     assert outcome.total_cost is None
 
@@ -232,7 +232,7 @@ def test_a_custom_field_that_looks_like_outreach_is_none(key: str, value: Any) -
 @pytest.mark.parametrize(("written", "read"), [(10, "10"), ("010", "010"), ("é", "é"), (0, "0")])
 def test_ids_are_read_as_text(written: Any, read: str) -> None:
     """Number or text, and no zero is lost."""
-    assert read_result(PROCESSED | {"lead_id": written}).lead_id == read
+    assert parse_result(PROCESSED | {"lead_id": written}).lead_id == read
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_ids_are_read_as_text(written: Any, read: str) -> None:
 def test_what_cannot_be_read_is_said_without_its_values(result: Any, reason: str) -> None:
     """It is kept apart with that reason, which must be safe to show."""
     with pytest.raises(UnreadableResult, match=reason) as caught:
-        read_result(result)
+        parse_result(result)
     assert "4155552671" not in str(caught.value)
 
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_read_is_said_without_its_values(result: Any, reason: str
 )
 def test_a_cost_that_is_no_number_is_none(cost: Any) -> None:
     """Nor does a number that Postgres cannot hold fail the whole window."""
-    outcome = read_result(PROCESSED | {"total_cost": cost}).outcome
+    outcome = parse_result(PROCESSED | {"total_cost": cost}).outcome
     assert outcome is not None
     assert outcome.total_cost is None
 
@@ -286,7 +286,7 @@ _JSON = st.recursive(
 def test_every_result_is_read_or_said_to_be_unreadable(result: dict[str, Any]) -> None:
     """Whatever the vendor sends: keys tell the attempts apart, and the answer is kept whole."""
     try:
-        read = read_result(result)
+        read = parse_result(result)
     except UnreadableResult:
         return
     assert read.outcome is None or json.loads(read.outcome.raw) == result
@@ -296,7 +296,7 @@ def test_every_result_is_read_or_said_to_be_unreadable(result: dict[str, Any]) -
 
 def test_a_result_is_safe_in_a_traceback() -> None:
     """The reprs of its parts hold ids alone."""
-    read = read_result(CALLED)
+    read = parse_result(CALLED)
     for text in (repr(read.outcome), repr(read.attempts)):
         assert "10" in text
         assert "9899550412" not in text

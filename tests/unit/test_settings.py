@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from leadloop.core.errors import UsageError
-from leadloop.settings import Given, Settings
+from leadloop.settings import Settings, SettingSource
 
 _TOKEN = "LEADLOOP_API_TOKEN=t\n"
 _ADDRESS = "LEADLOOP_API_URL=https://example.com\n"
@@ -21,9 +21,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     """People rely on them."""
     settings = Settings.load()
     assert settings.api_url == "https://app.squadrun.co"
-    assert settings.rate() == (100, 60.0)
+    assert settings.parse_rate() == (100, 60.0)
     assert (settings.batch_size, settings.page_size, settings.concurrency) == (100, 100, 4)
-    assert settings.timeouts() == (5.0, 60.0)
+    assert settings.parse_timeouts() == (5.0, 60.0)
     assert (settings.lookback, settings.settle, settings.window) == (900, 60, 3600)
     assert (settings.epoch_unit, settings.default_region) == ("ms", "US")
 
@@ -215,7 +215,7 @@ def test_a_whole_login_leaves_no_room_for_another(
         assert Settings.load().api_token is not None
         monkeypatch.setenv(f"LEADLOOP_{name}", "x")
     assert Settings.load().api_token is None
-    assert "api_token" not in Settings.sources()
+    assert "api_token" not in Settings.describe_sources()
     for name in _OAUTH:
         monkeypatch.delenv(f"LEADLOOP_{name}")
     (tmp_path / ".env").write_text("".join(f"LEADLOOP_{name}=x\n" for name in _OAUTH))
@@ -223,8 +223,8 @@ def test_a_whole_login_leaves_no_room_for_another(
     assert Settings.load().client_id is None
 
 
-def _block(kind: str, **values: str) -> Given:
-    return Given(source=f"block {kind}/team", origin="blocks team", values=values)
+def _block(kind: str, **values: str) -> SettingSource:
+    return SettingSource(name=f"block {kind}/team", origin="blocks team", values=values)
 
 
 def test_a_token_goes_only_to_the_address_beside_it(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadloop.core.storable import dumps, loads, storable
+from leadloop.core.postgres_json import dump_json, escape_unstorable, parse_json
 
 # Any text at all, halves of surrogate pairs too.
 _TEXT = st.text(st.characters(exclude_categories=()))
@@ -33,7 +33,7 @@ def _texts(value: Any) -> list[str]:
 @given(_VALUES)
 def test_nothing_is_left_that_postgres_cannot_store(value: Any) -> None:
     """No U+0000 and no half of a surrogate pair, in keys or values, however deep."""
-    for text in _texts(storable(value)):
+    for text in _texts(escape_unstorable(value)):
         assert "\x00" not in text
         text.encode()  # halves of surrogate pairs have no UTF-8
 
@@ -41,13 +41,13 @@ def test_nothing_is_left_that_postgres_cannot_store(value: Any) -> None:
 @given(_VALUES)
 def test_to_do_it_twice_changes_nothing(value: Any) -> None:
     """What was made storable is."""
-    assert storable(storable(value)) == storable(value)
+    assert escape_unstorable(escape_unstorable(value)) == escape_unstorable(value)
 
 
 @given(_VALUES)
 def test_what_can_be_stored_stays_as_it_is(value: Any) -> None:
     """Every character but those is kept, and those are spelt out, so that nothing is lost."""
-    for before, after in zip(_texts(value), _texts(storable(value)), strict=False):
+    for before, after in zip(_texts(value), _texts(escape_unstorable(value)), strict=False):
         bare = [char for char in before if char != "\x00" and not "\ud800" <= char <= "\udfff"]
         if len(bare) == len(before):
             assert after == before
@@ -58,11 +58,11 @@ def test_what_can_be_stored_stays_as_it_is(value: Any) -> None:
 @given(_VALUES)
 def test_json_of_the_vendor_s_reads_the_same(value: Any) -> None:
     """Whether it writes characters out or escapes them all."""
-    assert loads(json.dumps(value).encode()) == storable(value)
+    assert parse_json(json.dumps(value).encode()) == escape_unstorable(value)
     written = json.dumps(value, ensure_ascii=False)
     # Half of a surrogate pair has no bytes: it can only come escaped.
     if all(not "\ud800" <= char <= "\udfff" for char in written):
-        assert loads(written.encode()) == storable(value)
+        assert parse_json(written.encode()) == escape_unstorable(value)
 
 
 @example(-(2**63) - 1, "{}")
@@ -71,14 +71,14 @@ def test_json_of_the_vendor_s_reads_the_same(value: Any) -> None:
 def test_integers_keep_all_their_digits(number: int, around: str) -> None:
     """An id of twenty digits is not rounded, whatever stands beside it."""
     written = around.format(number)
-    assert loads(written.encode()) == json.loads(written)
+    assert parse_json(written.encode()) == json.loads(written)
 
 
 @given(_VALUES)
 def test_what_was_read_can_be_written(value: Any) -> None:
     """As UTF-8 that reads the same."""
-    read = loads(json.dumps(value).encode())
-    assert loads(dumps(read).encode()) == read
+    read = parse_json(json.dumps(value).encode())
+    assert parse_json(dump_json(read).encode()) == read
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_what_was_read_can_be_written(value: Any) -> None:
 )
 def test_what_jsonb_does_not_know_is_kept_as_text(text: str, kept: Any) -> None:
     """Numbers that are none, U+0000, half of an emoji; a whole one is an emoji."""
-    assert loads(text.encode()) == kept
+    assert parse_json(text.encode()) == kept
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"<html>", b"[" * 100_000, b'{"a": "\x00', b"\xff"])
 def test_what_is_no_json_is_a_value_error(content: bytes) -> None:
     """Cut off, foreign, or nested without end."""
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
-        loads(content)
+        parse_json(content)
 
 
 def _depth(value: Any) -> int:
@@ -124,16 +124,16 @@ def test_what_is_nested_too_deeply_is_kept_as_text(
 ) -> None:
     """It takes nothing of what stands beside it along, and never ends a run."""
     deep = left * depth + (inner if inner != "\x01" else '"\x01"') + right * depth
-    read = loads(f'{{"before": 1, "deep": [{deep}, {deep}], "after": [{{}}]}}'.encode())
+    read = parse_json(f'{{"before": 1, "deep": [{deep}, {deep}], "after": [{{}}]}}'.encode())
     assert (read["before"], read["after"]) == (1, [{}])
     assert _depth(read) < 254
-    assert loads(dumps(read).encode()) == read
-    assert dumps(read).count(left[0]) >= 2 * depth
+    assert parse_json(dump_json(read).encode()) == read
+    assert dump_json(read).count(left[0]) >= 2 * depth
 
 
 def test_an_odd_byte_is_kept_as_its_escape() -> None:
     """A name in Latin-1, a byte order mark, a line end in a text: the rest is read as ever."""
     odd = b'\xef\xbb\xbf{"name": "Jos\xe9", "note": "a\tb\x00", "n": ' + b"9" * 5000 + b"}"
-    read = loads(odd)
+    read = parse_json(odd)
     assert read == {"name": "Jos\\udce9", "note": "a\tb\\u0000", "n": "9" * 5000}
-    assert loads(b'"Jos\xc3\xa9"') == "Jos\N{LATIN SMALL LETTER E WITH ACUTE}"
+    assert parse_json(b'"Jos\xc3\xa9"') == "Jos\N{LATIN SMALL LETTER E WITH ACUTE}"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.timestamps import EPOCH, epoch_ms, read_time, read_time_argument
+from leadloop.core.timestamps import EPOCH, parse_time, parse_time_argument, to_epoch_ms
 
 # Where ms and seconds cannot be mistaken for each other: from March 1973 on.
 _MS = st.integers(100_000_000_000, 4_102_444_800_000)
@@ -17,21 +17,21 @@ _OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minut
 def test_milliseconds_come_back_as_they_were(ms: int) -> None:
     """As a number, as text and as a float, to the very millisecond."""
     for written in (ms, str(ms), f" {ms} ", float(ms)):
-        assert epoch_ms(read_time(written)) == ms
+        assert to_epoch_ms(parse_time(written)) == ms
 
 
 @given(st.integers(0, 4_102_444_800))
 def test_seconds_are_told_from_milliseconds(seconds: int) -> None:
     """A call of our time is meant, whichever unit the vendor writes."""
     for written in (seconds, str(seconds)):
-        assert read_time(written) == EPOCH + timedelta(seconds=seconds)
+        assert parse_time(written) == EPOCH + timedelta(seconds=seconds)
 
 
 @given(_MS, _OFFSETS)
 def test_iso_with_any_offset_is_the_same_moment(ms: int, offset: timezone) -> None:
     """An offset changes how a time is written, not when it was; the answer is in UTC."""
     moment = EPOCH + timedelta(milliseconds=ms)
-    read = read_time(moment.astimezone(offset).isoformat())
+    read = parse_time(moment.astimezone(offset).isoformat())
     assert read == moment
     assert read.utcoffset() == timedelta(0)
 
@@ -40,7 +40,7 @@ def test_iso_as_the_newer_api_writes_it() -> None:
     """With Z, with fractions, and without an offset, which then means UTC."""
     expected = datetime(2021, 1, 5, 9, 30, tzinfo=UTC)
     for written in ("2021-01-05T09:30:00Z", "2021-01-05T15:00:00.000+05:30", "2021-01-05T09:30"):
-        assert read_time(written) == expected
+        assert parse_time(written) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_iso_as_the_newer_api_writes_it() -> None:
 def test_what_is_no_time_is_refused(value: Any) -> None:
     """As a ValueError and no other, whatever the vendor wrote."""
     with pytest.raises(ValueError, match="not a time"):
-        read_time(value)
+        parse_time(value)
 
 
 @given(st.text())
@@ -62,7 +62,7 @@ def test_an_error_does_not_repeat_the_value(text: str) -> None:
     """It may be anything, a person's number too, and the message goes to logs."""
     said = ""
     try:
-        read_time(text)
+        parse_time(text)
     except ValueError as error:
         said = str(error)
     assert said in ("", *(f"not a time: the {why}" for why in _REASONS))
@@ -72,8 +72,8 @@ def test_an_error_does_not_repeat_the_value(text: str) -> None:
 def test_a_typed_time_is_iso_with_an_offset_or_milliseconds(ms: int, offset: timezone) -> None:
     """Both mean the same."""
     moment = EPOCH + timedelta(milliseconds=ms)
-    assert read_time_argument(str(ms)) == moment
-    assert read_time_argument(moment.astimezone(offset).isoformat()) == moment
+    assert parse_time_argument(str(ms)) == moment
+    assert parse_time_argument(moment.astimezone(offset).isoformat()) == moment
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_a_typed_time_is_iso_with_an_offset_or_milliseconds(ms: int, offset: tim
 def test_a_typed_time_that_is_unclear_is_refused(text: str) -> None:
     """With what to write instead; a time without an offset could mean another hour."""
     with pytest.raises(ValueError, match="write ISO 8601 with an offset"):
-        read_time_argument(text)
+        parse_time_argument(text)

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from leadloop.core.timestamps import EPOCH, EpochUnit
 from leadloop.core.windows import (
-    MOST_PAGES,
+    MAX_PAGES,
     Window,
-    cut,
-    earlier,
-    gaps,
-    merged,
-    parts_needed,
-    pieces,
-    prove,
+    chunk_range,
+    count_parts,
+    cover_window,
+    find_contiguous_end,
+    find_gaps,
+    merge_windows,
+    prove_window,
     query_bounds,
-    reach,
-    split,
+    split_window,
+    subtract_to_epoch,
 )
 
 _MOMENTS = st.integers(0, 4 * 10**15).map(lambda us: EPOCH + timedelta(microseconds=us))
@@ -46,28 +46,28 @@ def test_a_cut_leaves_no_gap(after: datetime, pieces: int, longest_us: int, more
     """The windows adjoin from the first moment to the last, and none is longer than asked."""
     longest = timedelta(microseconds=longest_us)
     before = after + longest * pieces + timedelta(microseconds=more_us % longest_us)
-    windows = list(cut(after, before, longest))
+    windows = list(chunk_range(after, before, longest))
     _assert_covers(windows, after, before)
     assert all(window.length <= longest for window in windows)
 
 
 def test_nothing_is_cut_into_nothing() -> None:
     """A range that is empty, or runs backwards, has no window."""
-    assert list(cut(EPOCH, EPOCH, timedelta(hours=1))) == []
-    assert list(cut(EPOCH, EPOCH - timedelta(1), timedelta(hours=1))) == []
+    assert list(chunk_range(EPOCH, EPOCH, timedelta(hours=1))) == []
+    assert list(chunk_range(EPOCH, EPOCH - timedelta(1), timedelta(hours=1))) == []
 
 
 def test_a_range_may_end_where_python_s_years_do() -> None:
     """A person who types the year 9999 means "all there is", and gets no traceback."""
     end = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-    windows = list(cut(end - timedelta(minutes=90), end, timedelta(hours=1)))
+    windows = list(chunk_range(end - timedelta(minutes=90), end, timedelta(hours=1)))
     _assert_covers(windows, end - timedelta(minutes=90), end)
 
 
 @given(_windows(), st.integers(2, 20))
 def test_a_split_covers_the_same(window: Window, parts: int) -> None:
     """Nothing of the window is lost, and unless it is too short there is more than one part."""
-    windows = split(window, parts)
+    windows = split_window(window, parts)
     _assert_covers(windows, window.after, window.before)
     assert len(windows) <= parts
     if window.length > _ONE_MS:
@@ -107,7 +107,7 @@ def test_nothing_unsettled_is_proven(
 ) -> None:
     """Never beyond the window, nor beyond now less the time that the vendor needs."""
     settle = timedelta(seconds=settle_s)
-    proof = prove(window, complete=complete, now=now, settle=settle)
+    proof = prove_window(window, complete=complete, now=now, settle=settle)
     assert (proof.status == "incomplete") == (not complete)
     assert (proof.status == "closed") == (proof.proven == window)
     if proof.proven:
@@ -138,7 +138,7 @@ def _seconds(windows: Iterable[Window]) -> set[int]:
 @given(st.lists(_SMALL, max_size=8))
 def test_merged_windows_hold_the_same_and_do_not_touch(windows: list[Window]) -> None:
     """In order, with a gap between any two."""
-    found = merged(windows)
+    found = merge_windows(windows)
     assert _seconds(found) == _seconds(windows)
     assert all(one.before < other.after for one, other in pairwise(found))
 
@@ -146,9 +146,9 @@ def test_merged_windows_hold_the_same_and_do_not_touch(windows: list[Window]) ->
 @given(_SMALL, st.lists(_SMALL, max_size=8))
 def test_gaps_are_what_is_left(window: Window, covered: list[Window]) -> None:
     """What is missing and what is there make up the whole, and nothing is read twice."""
-    found = gaps(window, covered)
+    found = find_gaps(window, covered)
     assert _seconds(found) == _seconds([window]) - _seconds(covered)
-    assert merged(found) == found
+    assert merge_windows(found) == found
 
 
 @given(st.integers(0, 40), st.lists(_SMALL, max_size=8), st.permutations(range(8)))
@@ -156,12 +156,12 @@ def test_the_watermark_reaches_as_far_as_there_is_no_gap(
     start: int, proven: list[Window], order: list[int]
 ) -> None:
     """Every second before it is proven, the next one is not; the order of reading is no matter."""
-    end = reach(_second(start), proven)
+    end = find_contiguous_end(_second(start), proven)
     held = _seconds(proven)
     last = int((end - EPOCH).total_seconds())
     assert set(range(start, last)) <= held
     assert last not in held
-    assert reach(_second(start), [proven[i] for i in order if i < len(proven)]) == end
+    assert find_contiguous_end(_second(start), [proven[i] for i in order if i < len(proven)]) == end
 
 
 _HOUR = timedelta(hours=1)
@@ -172,27 +172,27 @@ def test_a_window_that_is_split_gets_shorter_until_it_may_stay(
     window: Window, count: int, page_size: int, unit: EpochUnit
 ) -> None:
     """Whatever it claims to hold, splitting ends, and what stays is bounded where it can be."""
-    rules: Any = {"count": count, "page_size": page_size, "longest": _HOUR, "unit": unit}
-    while (parts := parts_needed(window, **rules)) > 1:
-        (shorter, *_) = split(window, parts)
+    rules: Any = {"count": count, "page_size": page_size, "max_length": _HOUR, "unit": unit}
+    while (parts := count_parts(window, **rules)) > 1:
+        (shorter, *_) = split_window(window, parts)
         assert shorter.length < window.length
         window = shorter
     assert window.length <= _HOUR
     ticks = {"ms": 2, "s": 2000}[unit]
-    assert count <= MOST_PAGES * page_size or window.length <= ticks * _ONE_MS
+    assert count <= MAX_PAGES * page_size or window.length <= ticks * _ONE_MS
 
 
 @given(_windows(), st.integers(0, 10**7))
 def test_a_long_window_has_no_more_parts_than_pages(window: Window, count: int) -> None:
     """Or else years with little in them would cost a request an hour."""
-    parts = parts_needed(window, count=count, page_size=100, longest=_HOUR, unit="ms")
+    parts = count_parts(window, count=count, page_size=100, max_length=_HOUR, unit="ms")
     assert parts <= max(2, -(-count // 100))
 
 
 @given(_windows(), st.lists(_MOMENTS, max_size=30))
 def test_a_long_stretch_is_written_down_in_pieces(window: Window, moments: list[datetime]) -> None:
     """They leave no gap, hold each result once, and are only as long as is allowed or empty."""
-    found = pieces(window, moments, _HOUR)
+    found = cover_window(window, moments, _HOUR)
     windows = [piece for piece, _ in found]
     assert (windows[0].after, windows[-1].before) == (window.after, window.before)
     assert all(one.before == next_.after for one, next_ in pairwise(windows))
@@ -205,7 +205,7 @@ def test_a_long_stretch_is_written_down_in_pieces(window: Window, moments: list[
 def test_earlier_ends_where_time_begins(moment: datetime, seconds: int) -> None:
     """A lookback of thousands of years means all there is."""
     by = timedelta(seconds=seconds)
-    assert earlier(moment, by) == max(timedelta(0), moment - EPOCH - by) + EPOCH
+    assert subtract_to_epoch(moment, by) == max(timedelta(0), moment - EPOCH - by) + EPOCH
 
 
 def test_a_window_runs_forward() -> None:

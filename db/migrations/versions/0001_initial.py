@@ -6,7 +6,7 @@ that time, and each change comes as a migration of its own beside the change of 
 
 from alembic import op
 
-from db.schema import create
+from db.schema import create_schema
 
 revision = "0001_initial"
 down_revision = None
@@ -16,4 +16,4 @@ depends_on = None
 
 def upgrade() -> None:
     """Create everything; `db.schema` has made the schema itself, for Alembic's own table."""
-    create(op.get_bind())
+    create_schema(op.get_bind())

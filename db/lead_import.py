@@ -1,0 +1,44 @@
+"""Leads from a file: copied to a staging table, then inserted where they are not there yet."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from db.bulk_copy import CopyValue, copy_lines, format_row
+
+COLUMNS = (
+    "lead_id",
+    "phone_number",
+    "contact_name",
+    "state_code",
+    "ebr_datetime",
+    "custom_fields",
+)
+
+_STAGE = text("""
+CREATE TEMPORARY TABLE IF NOT EXISTS stage_leads (
+    place bigint GENERATED ALWAYS AS IDENTITY,
+    lead_id text, phone_number text, contact_name text, state_code text, ebr_datetime timestamptz,
+    custom_fields jsonb
+) ON COMMIT DELETE ROWS
+""")
+_INSERT = text("""
+INSERT INTO leadloop.leads
+       (campaign_id, lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields)
+SELECT :campaign, lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields
+  FROM stage_leads ORDER BY place
+ON CONFLICT (campaign_id, lead_id) DO NOTHING
+""")
+
+
+def insert_new_leads(
+    connection: Connection, campaign_id: str, rows: Sequence[Sequence[CopyValue]]
+) -> int:
+    """Insert leads, given in the order of COLUMNS; those that are there already stay as they are.
+
+    Returns:
+        How many were inserted.
+    """
+    connection.execute(_STAGE)
+    copy_lines(connection, "stage_leads", COLUMNS, map(format_row, rows))
+    return connection.execute(_INSERT, {"campaign": campaign_id}).rowcount

@@ -1,0 +1,114 @@
+"""Run a flow's jobs under Prefect: tasks, progress, artifacts, events, the summary."""
+
+import ctypes
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from db import status
+from db.database import DatabaseError
+from flows.reporting import emit_problem_events, publish_artifacts, report_progress
+from leadloop.core.summaries import Summary, report_summary
+from tasks.blocks import RunSettings, resolve_settings
+from tasks.context import C, DatabaseContext, RunHost
+from tasks.jobs import JobRunner, JobSpec
+
+T = TypeVar("T")
+
+# mallopt's name for it in glibc's malloc.h.
+_M_ARENA_MAX = -8
+
+
+def run_campaigns(
+    spec: JobSpec[C],
+    ids: Sequence[str] | None,
+    run_settings: RunSettings | None,
+    *,
+    on_started: Callable[[Sequence[Any]], None] = lambda _: None,
+    on_summary: Callable[[Summary], None] = lambda _: None,
+) -> Summary:
+    """Run a flow's job for each of its campaigns, each chunk as a Prefect task.
+
+    Args:
+        spec: how the flow makes and runs its jobs.
+        ids: campaigns; none: all that the spec selects.
+        run_settings: settings for this run alone.
+        on_started: is called with all jobs before the first chunk.
+        on_summary: may add to the summary, also where campaigns failed.
+
+    Returns:
+        The counts, and under `campaigns` each one's own.
+
+    Raises:
+        UsageError: settings are wrong, a campaign is unknown, or the schema has another version.
+        CampaignsFailed: at least one campaign failed; the others were done.
+        BaseException: the run was stopped (Ctrl-C, SIGTERM).
+    """
+    _freeze_imported_modules()
+    _limit_memory_arenas()
+    settings = resolve_settings(run_settings)
+    with report_progress(), spec.open_context(settings, prefect_host()) as context:
+        runner = JobRunner(context, spec, ids)
+        try:
+            runner.run(on_started=on_started)
+        finally:
+            summary = runner.summary()
+            on_summary(summary)
+            report_summary(summary)
+            publish_artifacts(spec.flow, summary, page=settings.page_url)
+            emit_problem_events(_list_problems(context, runner.campaign_ids))
+    return summary
+
+
+def prefect_host() -> RunHost:
+    """Return the flow run of this thread as the host of jobs: each step is a Prefect task."""
+    return RunHost(log=get_run_logger(), flow_run_id=flow_run.get_id(), run_step=_run_step_as_task)
+
+
+def _run_step_as_task(name: str, step: Callable[[], T], /) -> T:
+    """Run a step as a Prefect task that is never cached, and whose result is not stored."""
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run_step() -> T:
+        return step()
+
+    return run_step()
+
+
+def _freeze_imported_modules() -> None:
+    """Exclude imported modules from garbage collection (`gc.freeze`).
+
+    Scanning them again and again, and once more at exit, took a sixth of a run with nothing to do.
+    """
+    if not gc.get_freeze_count():
+        gc.freeze()
+
+
+def _limit_memory_arenas() -> None:
+    """Stop glibc's malloc from creating more arenas than the process has by now.
+
+    Each thread otherwise keeps memory of its own: a poll of a million outcomes would take half as
+    much again as one of ten thousand (docs/benchmarks.md). MALLOC_ARENA_MAX=1 does the same from
+    the start of the process, but a work pool that sets it lets each run set its environment.
+    """
+    # Other C libraries have neither this function nor arenas.
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _list_problems(context: DatabaseContext, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the open problems of campaigns after a run; none where they cannot be read."""
+    if not ids:
+        return []
+    try:
+        with context.database.transaction() as connection:
+            return status.list_problems(connection, ids)
+    except DatabaseError as error:
+        context.log.warning("the problems of the campaigns cannot be read: %s", error)
+        return []

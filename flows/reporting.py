@@ -1,0 +1,170 @@
+"""How runs explain themselves in Prefect: names, final states, artifacts and events.
+
+Ids and counts alone: whoever may look at Prefect may not for that reason look at people.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.exceptions import MissingResult
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from leadloop.core.progress import has_no_listener, progress_listener
+from leadloop.core.summaries import Summary
+from leadloop.core.summary_text import format_summary, has_counts, select_counts, select_stages
+from leadloop.core.windows import Window
+from tasks.prefect_progress import ProgressArtifacts, log_prefect_errors
+
+#: What a run has met, told as an event of the campaign where its count is not nought. What is wrong
+#: after it is told by the rules of the view `problems`.
+EVENTS: Mapping[str, str] = {
+    "rejected": "leadloop.leads.rejected",
+    "late": "leadloop.outcomes.late",
+    "failed": "leadloop.opt-outs.failed",
+}
+_MOST_ROWS = 100
+_MOST_NAMED = 3
+
+
+def make_run_name() -> str:
+    """A run's name: its flow, its campaigns, and the range that it was asked for."""
+    parameters = flow_run.parameters
+    named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
+    more = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    moments = [
+        _format_bound(word, value)
+        for word in ("since", "after", "before")
+        if (value := parameters.get(word))
+    ]
+    return " ".join([str(flow_run.flow_name), ", ".join(named[:_MOST_NAMED]), *more, *moments])
+
+
+def append_range_to_run_name(window: Window) -> None:
+    """Put into a run's name the range that it reads, where that is known only once it has begun."""
+    name = " ".join(
+        [
+            make_run_name(),
+            _format_bound("after", window.after),
+            _format_bound("before", window.before),
+        ]
+    )
+    with log_prefect_errors(), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.get_id()), name=name)
+
+
+def completed_state(summary: Summary) -> Summary:
+    """Return a summary as the run's final state, whose message has its counts.
+
+    Prefect hands the caller of a flow the data of its state, so the caller gets the summary.
+    """
+    return cast("Summary", Completed(message=format_summary(summary), data=summary))
+
+
+def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
+    """Run a flow in this process; `collect_summary` has its summary.
+
+    When the response to a final state is lost, Prefect's client sends the state again. The server
+    then answers with its own copy, which has no data: the flow has completed all the same.
+    """
+    with suppress(MissingResult):
+        flow(**parameters)
+
+
+def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
+    """Tell Prefect what a run has done; nothing where it has found nothing to do.
+
+    Of a run in stages it is the tables alone: each stage has told its events.
+
+    Args:
+        flow: the flow's name, by which its artifacts are found.
+        summary: counts, and under `campaigns` each one's own; or a summary for each stage.
+        page: the address of the page that shows the rest.
+    """
+    if not has_counts(summary):
+        return
+    parts = select_stages(summary) or {flow: summary}
+    tables = [_make_table(name, part) for name, part in parts.items() if has_counts(part)]
+    link = [f"[How the campaigns stand]({page})"] if page else []
+    with log_prefect_errors():
+        create_markdown_artifact(
+            key=flow, markdown="\n\n".join([*tables, *link]), description=format_summary(summary)
+        )
+    for campaign_id, counted in summary.get("campaigns", {}).items():
+        for name, event in EVENTS.items():
+            if counted.get(name):
+                emit_event(event, resource=campaign_resource(campaign_id), payload=dict(counted))
+
+
+def emit_problem_events(problems: Sequence[Mapping[str, Any]]) -> None:
+    """Emit an event for each thing that is wrong with a campaign: `leadloop.problem.…`.
+
+    Args:
+        problems: rows of the view `leadloop_monitor.problems`, the one definition of what is wrong.
+            What is told of each is its severity, amount, since when, and the command that deals
+            with it; `said` may repeat words of the vendor's.
+    """
+    for problem in problems:
+        name = str(problem["problem"])
+        emit_event(
+            f"leadloop.problem.{name.replace('_', '-')}",
+            resource={**campaign_resource(problem["campaign_id"]), "leadloop.problem": name},
+            payload={key: problem[key] for key in ("severity", "amount", "command")}
+            | {"since": problem["since"].isoformat()},
+        )
+
+
+def campaign_resource(campaign_id: str) -> dict[str, str]:
+    """A campaign as Prefect's events name what they are about."""
+    return {
+        "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
+        "prefect.resource.name": campaign_id,
+    }
+
+
+@contextmanager
+def report_progress() -> Iterator[None]:
+    """Show the progress of long work in Prefect, unless somebody watches it already."""
+    if not has_no_listener():
+        yield
+        return
+    token = progress_listener.set(ProgressArtifacts())
+    try:
+        yield
+    finally:
+        progress_listener.reset(token)
+
+
+def _format_bound(word: str, value: object) -> str:
+    return f"{word} {value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else f"{word} {value}"
+
+
+def _make_table(name: str, summary: Mapping[str, Any]) -> str:
+    names = list(select_counts(summary))
+    each = summary["campaigns"]
+    rows = [[campaign_id, *_format_counts(counted, names)] for campaign_id, counted in each.items()]
+    left = len(rows) - _MOST_ROWS
+    lines = [
+        f"### {name}: {format_summary(summary)}",
+        "",
+        _make_row(["campaign", *(column.replace("_", " ") for column in names)]),
+        _make_row(["---"] * (len(names) + 1)),
+        *map(_make_row, rows[:_MOST_ROWS]),
+        *([_make_row([f"and {left} more", *[""] * len(names)])] if left > 0 else []),
+        _make_row(["**all**", *_format_counts(summary, names)]),
+    ]
+    return "\n".join(lines)
+
+
+def _format_counts(counted: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{counted.get(name, 0):,}" for name in names]
+
+
+def _make_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

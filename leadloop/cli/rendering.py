@@ -1,0 +1,223 @@
+"""What commands print for people: tables of counts, no personal data."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Number
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from leadloop.core.summary_text import select_counts
+
+_CAMPAIGN_FIELDS = (
+    ("new", "new"),
+    ("of which the oldest waits for", "new_oldest_s"),
+    ("sending", "sending"),
+    ("in doubt", "in_doubt"),
+    ("created at the vendor", "created"),
+    ("with an outcome", "processed"),
+    ("rejected", "rejected"),
+    ("cancelled by an opt-out", "cancelled"),
+    ("disabled by an opt-out", "disabled"),
+    ("opt-outs waiting", "disable_pending"),
+    ("opt-outs failed", "disable_failed"),
+    ("of either the oldest waits for", "disable_oldest_s"),
+    ("stored up to", "watermark"),
+    ("which is behind by", "watermark_lag_s"),
+    ("outcomes that came late", "late"),
+    ("lookback that they needed", "lookback_needed_s"),
+)
+#: Where a plan says why, by the name of the count.
+_REASON_FIELDS = {"refuse": "refusals", "cancel": "cancellations"}
+#: What fits beside many other campaigns.
+_OVERVIEW_FIELDS = (
+    ("\nnew", "new"),
+    ("\nage", "new_oldest_s"),
+    ("in\ndoubt", "in_doubt"),
+    ("\ncreated", "created"),
+    ("\nrejected", "rejected"),
+    ("with\noutcome", "processed"),
+    ("opt-outs\nopen", "disable_open"),
+    ("\nage", "disable_oldest_s"),
+    ("\nbehind", "watermark_lag_s"),
+)
+#: The columns of the view `campaign_health` that are shown.
+CAMPAIGN_COLUMNS = frozenset({"campaign_id", "enabled", "health", *dict(_CAMPAIGN_FIELDS).values()})
+#: The worst first.
+_MARKS = {"critical": "!!", "warning": "!", "ok": ""}
+_LEGEND = "!! critical  ! warning  (…) not enabled  – none"
+_STYLES = {"critical": "bold red", "warning": "yellow"}
+
+
+def render_status(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Where every campaign stands: all of it where there is one, else a row each, worst first."""
+    if len(rows) == 1:
+        return render_campaign(rows[0])
+    table = Table(caption=_LEGEND, caption_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("\ncampaign", overflow="fold", min_width=12)
+    for heading, _ in _OVERVIEW_FIELDS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in sorted(rows, key=_sort_key):
+        name = row["campaign_id"] if row["enabled"] else f"({row['campaign_id']})"
+        name += "" if row["push_enabled"] else " paused"
+        shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
+        figures = (abbreviate_value(key, shown[key]) for _, key in _OVERVIEW_FIELDS)
+        table.add_row(_MARKS[row["health"]], Text(name), *figures, style=_row_style(row))
+    return table
+
+
+def _sort_key(row: Mapping[str, Any]) -> tuple[int, bool, str]:
+    return list(_MARKS).index(row["health"]), not row["enabled"], row["campaign_id"]
+
+
+def _row_style(row: Mapping[str, Any]) -> str:
+    return _STYLES.get(row["health"], "" if row["enabled"] else "dim")
+
+
+def render_problems(problems: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What is wrong, and under it the command that deals with it, which may be copied."""
+    if not problems:
+        return Text("All is well.", style="green")
+    return Group(*(_render_problem(each) for each in problems))
+
+
+def _render_problem(problem: Mapping[str, Any]) -> Text:
+    severity, campaign_id = problem["severity"], problem["campaign_id"]
+    return Text.assemble(
+        (severity, _STYLES[severity]),
+        f" {campaign_id}: {problem['said']}\n  ",
+        (problem["command"], "bold"),
+    )
+
+
+def render_campaign(row: Mapping[str, Any]) -> Table:
+    """All that is known of one campaign."""
+    table = _create_table(f"campaign {row['campaign_id']}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("health", row["health"], style=_row_style(row))
+    table.add_row("enabled", "yes" if row["enabled"] else "no")
+    table.add_row("may create leads", "yes" if row["push_enabled"] else "no, paused")
+    for heading, key in _CAMPAIGN_FIELDS:
+        table.add_row(heading, format_cell(key, row[key]))
+    return table
+
+
+def format_cell(key: str, value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "–"
+    if key == "watermark":
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    if key.endswith("_s"):
+        return format_duration(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def format_duration(seconds: float) -> str:
+    """A length of time in its two greatest units."""
+    whole = max(0, int(seconds))
+    for unit, size, smaller, least in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // least} {smaller}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def abbreviate_value(key: str, value: Any) -> str:
+    """The same in five signs: ages as 40d, thousands as 12k, millions as 3.4M."""
+    if value is None:
+        return "–"
+    if key.endswith("_s"):
+        amount, unit, *_ = format_duration(value).split()
+        return f"{amount}{unit[0]}"
+    if value >= 1_000_000:
+        return f"{value // 100_000 / 10}M"
+    return f"{value // 1000}k" if value >= 10_000 else f"{value:,}"
+
+
+def render_counts(title: str, counts: Mapping[str, int]) -> Table:
+    """What a run did."""
+    table = _create_table(title)
+    for name in counts:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*(f"{value:,}" for value in counts.values()))
+    return table
+
+
+def render_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of a query with their own headings."""
+    table = _create_table(title)
+    for name, value in rows[0].items() if rows else ():
+        heading = Text(name.replace("_", " "))
+        table.add_column(heading, justify="right" if isinstance(value, Number) else "left")
+    for row in rows:
+        table.add_row(*(Text(_format_value(value)) for value in row.values()))
+    return table
+
+
+def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
+    """A flow's summary: the sums, and each campaign's where there are several."""
+    if "push" in summary or "poll" in summary or "disable" in summary:
+        console.print(
+            Group(*(render_counts(name, select_counts(part)) for name, part in summary.items()))
+        )
+        return
+    if flow == "audit-leads":
+        console.print(
+            Group(*(render_audit(name, part) for name, part in summary["campaigns"].items()))
+        )
+        return
+    console.print(render_counts(flow, select_counts(summary)))
+    each = summary.get("campaigns", {})
+    if len(each) > 1:
+        console.print(
+            render_rows("by campaign", [{"campaign": name, **part} for name, part in each.items()])
+        )
+
+
+def print_plan(console: Console, summary: Mapping[str, Any]) -> None:
+    """What a push would do with each campaign's leads, and why not more."""
+    for name, plan in summary["campaigns"].items():
+        console.print(_render_plan(f"a push of {name}", plan))
+        if plan["sample"]:
+            console.print("One of them, its values masked:")
+            console.print_json(data=plan["sample"])
+
+
+def _render_plan(title: str, plan: Mapping[str, Any]) -> Table:
+    table = _create_table(title, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in select_counts(plan).items():
+        table.add_row(name.replace("_", " "), f"{value:,}")
+        for reason, amount in plan.get(_REASON_FIELDS.get(name, ""), {}).items():
+            table.add_row(Text(f"  {reason}"), f"{amount:,}")
+    return table
+
+
+def _create_table(title: str, *, show_header: bool = True) -> Table:
+    """A table under words that may hold a campaign's id, which is no markup."""
+    return Table(title=Text(title, style="table.title"), show_header=show_header)
+
+
+def render_audit(campaign_id: str, counts: Mapping[str, Any]) -> Table:
+    """What an audit found in one campaign, without the noughts, and ids of a few of the leads."""
+    table = _create_table(f"audit of {campaign_id}")
+    table.add_column("")
+    table.add_column("leads", justify="right")
+    table.add_column("such as")
+    samples = counts.get("samples", {})
+    for name, value in select_counts(counts).items():
+        if value or name == "seen":
+            table.add_row(
+                name.replace("_", " "), f"{value:,}", Text(", ".join(samples.get(name, ())))
+            )
+    return table
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else ("–" if value is None else str(value))

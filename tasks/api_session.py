@@ -1,0 +1,79 @@
+"""A session with the vendor's API: transport, login and rate limiter, as the settings say."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from db.database import Database
+from db.rate_limit import RateLimit
+from leadloop.client.api import LeadsApi
+from leadloop.client.auth import Credentials, OAuthPasswordGrant, StaticToken, TokenProvider
+from leadloop.client.certificates import check_ca_bundle
+from leadloop.client.transport import Timeouts, Transport
+from leadloop.settings import Settings
+from tasks.rate_limiter import RateLimiter
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiSession:
+    """The vendor's API, its transport, and the rate limiter that every request passes."""
+
+    api: LeadsApi
+    transport: Transport
+    limiter: RateLimiter
+
+
+@contextmanager
+def open_api(
+    settings: Settings, database: Database, warn: Callable[[str], None]
+) -> Iterator[ApiSession]:
+    """Prepare everything that a request needs; send nothing yet.
+
+    Args:
+        settings: the API's address, login, rate and timeouts.
+        database: holds the rate limiter's ring of slots.
+        warn: is called when the vendor asks for a pause.
+
+    Raises:
+        UsageError: the login is incomplete.
+        RunError: the environment names a CA bundle that cannot be read.
+    """
+    settings.require_login()
+    check_ca_bundle(settings.api_url)
+    requests, period_s = settings.parse_rate()
+    limiter = RateLimiter(database, RateLimit(requests=requests, period_s=period_s), warn)
+    limiter.resize_ring()
+    connect_s, read_s = settings.parse_timeouts()
+    transport = Transport(
+        settings.api_url,
+        Timeouts(connect_s=connect_s, read_s=read_s),
+        connections=settings.concurrency,
+    )
+    try:
+        tokens = _make_token_provider(settings, transport, limiter)
+        api = LeadsApi(transport, tokens, limiter.wait_for_permit, limiter.pause)
+        yield ApiSession(api=api, transport=transport, limiter=limiter)
+    finally:
+        transport.close()
+
+
+def _make_token_provider(
+    settings: Settings, transport: Transport, limiter: RateLimiter
+) -> TokenProvider:
+    if settings.api_token is not None:
+        return StaticToken(settings.api_token.get_secret_value())
+    secret, password = settings.client_secret, settings.password
+    assert settings.client_id is not None, "require_login"
+    assert secret is not None, "require_login"
+    assert settings.username is not None, "require_login"
+    assert password is not None, "require_login"
+    return OAuthPasswordGrant(
+        transport,
+        Credentials(
+            client_id=settings.client_id,
+            client_secret=secret.get_secret_value(),
+            username=settings.username,
+            password=password.get_secret_value(),
+        ),
+        limiter.wait_for_permit,
+    )
