@@ -14,7 +14,6 @@ from sqlalchemy import text
 
 from db.database import Connection, Database
 from db.schema import migrate_schema
-from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
@@ -27,6 +26,8 @@ from leadloop.core.verdicts import (
     Verdict,
     classify_response,
 )
+from leadloop.local.postgres import run_postgres
+from leadloop.local.postgres_data import remove_temporary
 from leadloop.settings import Settings
 from tasks.audit import AUDIT
 from tasks.disable import DISABLE
@@ -41,10 +42,10 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 def main() -> None:
     """Write every page, with a temporary embedded Postgres."""
     with tempfile.TemporaryDirectory() as directory:
-        with embedded.running(Path(directory) / "pg") as url:
+        with run_postgres(Path(directory) / "pg") as url:
             for name, page in render_pages(url).items():
                 (REFERENCE / name).write_text(page, encoding="utf-8")
-        postgres_store.remove_temporary(Path(directory))
+        remove_temporary(Path(directory))
 
 
 def render_pages(database_url: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
-from leadloop.postgres_store import list_orphans
+from leadloop.local.postgres_data import list_orphans
 from leadloop.settings import Settings, SettingSource
 from tasks.api_session import open_api
 from tasks.source_sync import open_source_database

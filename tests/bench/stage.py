@@ -23,7 +23,8 @@ import requests
 
 from db import schema
 from db.database import Database
-from leadloop import embedded, postgres_store
+from leadloop.local.postgres import run_postgres
+from leadloop.local.postgres_data import remove_temporary
 from tests import factories, sql
 
 CAMPAIGN = "bench"
@@ -242,13 +243,13 @@ def _outcome(number: int, at: datetime) -> dict[str, Any]:
 def staged(directory: Path) -> Iterator[Stage]:
     """A stage whose servers end with the block."""
     with (
-        embedded.running(directory / "pg") as database_url,
+        run_postgres(directory / "pg") as database_url,
         _prefect(directory) as prefect_url,
     ):
         stage = Stage(database_url, prefect_url, directory)
         with stage.database:
             yield stage
-    postgres_store.remove_temporary(directory)
+    remove_temporary(directory)
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from leadloop import embedded
 from leadloop.core.errors import UsageError
-from tests.servers.conftest import data_of, processes_of
+from leadloop.local import postgres
+from leadloop.local.postgres import run_postgres
+from tests.local.conftest import data_of, processes_of
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("fast_initdb")]
 
 _SET_BY_POSTGRES = {"PGDATA", "PG_GRANDPARENT_PID", "PGSYSCONFDIR", "PGLOCALEDIR"}
 
@@ -26,16 +27,16 @@ def _query(url: str, *statements: str) -> object:
 
 
 def test_the_data_stays(tmp_path: Path) -> None:
-    """What one run stored, the next one finds."""
-    with embedded.running(tmp_path / "pg") as url:
+    """A run finds the rows of the run before."""
+    with run_postgres(tmp_path / "pg") as url:
         _query(url, "CREATE TABLE kept (what text)", "INSERT INTO kept VALUES ('é\N{SNOWMAN}')")
-    with embedded.running(tmp_path / "pg") as url:
+    with run_postgres(tmp_path / "pg") as url:
         assert _query(url, "SELECT what FROM kept") == "é\N{SNOWMAN}"
 
 
 def test_it_is_set_up_as_promised(tmp_path: Path) -> None:
     """UTF-8 everywhere, room for 200 connections, durable, and reachable over no network."""
-    with embedded.running(tmp_path) as url:
+    with run_postgres(tmp_path) as url:
         settings = {
             name: _query(url, f"SHOW {name}")
             for name in ("server_encoding", "max_connections", "fsync", "listen_addresses")
@@ -51,20 +52,20 @@ def test_it_is_set_up_as_promised(tmp_path: Path) -> None:
 def test_a_path_longer_than_a_socket_name_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkout deep down, with spaces, and a long TMPDIR work as well."""
+    """A deep checkout, with spaces, and a long TMPDIR work as well."""
     deep = tmp_path / ("a b" * 60)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    with embedded.running(deep / "pg") as url:
+    with run_postgres(deep / "pg") as url:
         assert _query(url, "SELECT 1") == 1
 
 
 def test_a_shut_parent_folder(tmp_path: Path) -> None:
-    """Below a folder of mode 700, as root's home is, it works, and the folder stays as it was."""
+    """Below a folder of mode 700, like root's home, it works; the folder's mode does not change."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     before = [folder.stat().st_mode for folder in home.parents]
-    with embedded.running(home / "pg") as url:
+    with run_postgres(home / "pg") as url:
         assert _query(url, "SELECT 1") == 1
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert [folder.stat().st_mode for folder in home.parents] == before
@@ -74,7 +75,7 @@ def test_its_environment_holds_no_secret(tmp_path: Path, monkeypatch: pytest.Mon
     """Postgres gets a few harmless names of the caller's environment, and none of its tokens."""
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "s3cret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
-    with embedded.running(tmp_path):
+    with run_postgres(tmp_path):
         pid = (data_of(tmp_path) / "postmaster.pid").read_text().split("\n")[0]
         environment = Path("/proc", pid, "environ").read_bytes().decode().split("\0")
     names = {entry.split("=")[0] for entry in environment if entry}
@@ -82,27 +83,27 @@ def test_its_environment_holds_no_secret(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_only_its_owner_may_enter_the_socket(tmp_path: Path) -> None:
-    """Another user of the machine is not let in: whoever reaches the socket is superuser."""
-    with embedded.running(tmp_path) as url:
+    """No other user of the machine reaches the socket, which logs in as superuser."""
+    with run_postgres(tmp_path) as url:
         socket = Path(str(make_url(url).query["host"]))
         assert socket.stat().st_mode & 0o077 == 0
     assert not socket.exists()
 
 
-def test_a_crashed_server_is_started_anew(tmp_path: Path) -> None:
-    """After a power cut, with its pid now another program's, it comes up and has its data."""
-    with embedded.running(tmp_path) as url:
+def test_a_crashed_server_starts_again(tmp_path: Path) -> None:
+    """After a power cut, with its pid now another program's, it starts and has its data."""
+    with run_postgres(tmp_path) as url:
         _query(url, "CREATE TABLE kept (n int)")
         pid_file = data_of(tmp_path) / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    with embedded.running(tmp_path) as url:
+    with run_postgres(tmp_path) as url:
         assert _query(url, "SELECT count(*) FROM kept") == 0
 
 
 def test_the_log_holds_no_rows(tmp_path: Path) -> None:
     """A statement that fails does not put a person's number into the server's log."""
-    with embedded.running(tmp_path) as url:
+    with run_postgres(tmp_path) as url:
         _query(url, "CREATE TABLE person (phone text PRIMARY KEY)")
         with psycopg2.connect(_dsn(url)) as connection, connection.cursor() as cursor:
             cursor.execute("INSERT INTO person VALUES ('+15555550100')")
@@ -117,32 +118,32 @@ def _dsn(url: str) -> str:
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what to install, or what to set instead."""
-    monkeypatch.setattr(embedded, "_PACKAGE", "no_such_package")
+    """One line states what to install, or what to set instead."""
+    monkeypatch.setattr(postgres, "_PACKAGE", "no_such_package")
     with pytest.raises(UsageError, match=r"leadloop\[embedded\].*LEADLOOP_DATABASE_URL"):
-        embedded.running(tmp_path).__enter__()
+        run_postgres(tmp_path).__enter__()
 
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
-    """One line names the folder and what is the matter with it."""
+    """One line names the folder and the error."""
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot use .*file.*LEADLOOP_DATABASE_URL"):
-        embedded.running(tmp_path / "file").__enter__()
+        run_postgres(tmp_path / "file").__enter__()
 
 
 def test_data_of_another_major_version(tmp_path: Path) -> None:
-    """Data of an older PostgreSQL is left alone, and one line says so."""
+    """Data of an older PostgreSQL stay unchanged, and one line states it."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "PG_VERSION").write_text("16\n")
     with pytest.raises(UsageError, match=r"made by PostgreSQL 16, and this is 18"):
-        embedded.running(tmp_path).__enter__()
+        run_postgres(tmp_path).__enter__()
 
 
 def test_a_server_that_does_not_start(tmp_path: Path) -> None:
-    """One line repeats what Postgres said, names its log, and nothing is left running."""
-    with embedded.running(tmp_path):
+    """One line repeats Postgres's error and names its log; no process is left."""
+    with run_postgres(tmp_path):
         pass
     (data_of(tmp_path) / "postgresql.conf").write_text("no_such_setting = 1\n")
     with pytest.raises(UsageError, match=r"did not start: .*FATAL.* \(log: "):
-        embedded.running(tmp_path).__enter__()
+        run_postgres(tmp_path).__enter__()
     assert processes_of(tmp_path) == []

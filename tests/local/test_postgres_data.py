@@ -1,4 +1,4 @@
-"""What root's embedded Postgres keeps in /var/lib/leadloop, and for how long."""
+"""The data of root's embedded Postgres in /var/lib/leadloop: where they are, and for how long."""
 
 import os
 import pwd
@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from leadloop import embedded, postgres_store
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
+from leadloop.local import postgres_data
+from leadloop.local.postgres import run_postgres
 from tests.conftest import Ran
-from tests.servers.conftest import User, data_of
+from tests.local.conftest import StartUser, data_of
 
 pytestmark = [
     pytest.mark.servers,
+    pytest.mark.usefixtures("fast_initdb"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps data in /var/lib/leadloop"),
 ]
 
@@ -38,23 +40,23 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         if Path(folder).stat().st_dev == Path("/var/lib").stat().st_dev:
             pytest.skip("/dev/shm is not a file system of its own")
         yield Path(folder)
-        postgres_store.remove_temporary(Path(folder))
+        postgres_data.remove_temporary(Path(folder))
 
 
-def _remember(directory: Path, word: str) -> None:
-    with embedded.running(directory) as url:
-        _run(url, f"CREATE TABLE IF NOT EXISTS kept AS SELECT '{word}' AS word")
+def _store_word(directory: Path, word: str) -> None:
+    with run_postgres(directory) as url:
+        _execute(url, f"CREATE TABLE IF NOT EXISTS kept AS SELECT '{word}' AS word")
 
 
-def _remembered(directory: Path) -> object:
-    with embedded.running(directory) as url:
-        return _run(url, "SELECT word FROM kept") if _run(url, _HAS_TABLE) else None
+def _stored_word(directory: Path) -> object:
+    with run_postgres(directory) as url:
+        return _execute(url, "SELECT word FROM kept") if _execute(url, _HAS_TABLE) else None
 
 
 _HAS_TABLE = "SELECT to_regclass('kept')"
 
 
-def _run(url: str, statement: str) -> object:
+def _execute(url: str, statement: str) -> object:
     engine = create_engine(url)
     try:
         with engine.begin() as connection:
@@ -64,19 +66,19 @@ def _run(url: str, statement: str) -> object:
         engine.dispose()
 
 
-def _as_earlier_versions_had_it(directory: Path) -> None:
-    """Put the data where they lay before there was a store: in the directory, owned by nobody."""
+def _move_as_earlier_versions(directory: Path) -> None:
+    """Move the data to their place before the store existed: the directory, owned by nobody."""
     data = data_of(directory)
     shutil.copytree(data, directory / "data", symlinks=True)
     for path in [directory / "data", *(directory / "data").rglob("*")]:
         os.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
     shutil.rmtree(data.parent)
-    (directory / postgres_store.NOTE).unlink()
+    (directory / postgres_data.NOTE).unlink()
 
 
 def test_only_its_user_may_enter_the_data(tmp_path: Path) -> None:
     """The data are nobody's alone, every folder above is root's, and the program is the copy."""
-    with embedded.running(tmp_path):
+    with run_postgres(tmp_path):
         data = data_of(tmp_path)
         pid = (data / "postmaster.pid").read_text().split("\n")[0]
         program = Path("/proc", pid, "exe").readlink()
@@ -90,27 +92,27 @@ def test_only_its_user_may_enter_the_data(tmp_path: Path) -> None:
 
 def test_data_of_an_earlier_version_are_moved(tmp_path: Path) -> None:
     """What was stored in `.leadloop/pg/data` is there after the upgrade, and only once."""
-    _remember(tmp_path, "before")
-    _as_earlier_versions_had_it(tmp_path)
-    assert _remembered(tmp_path) == "before"
+    _store_word(tmp_path, "before")
+    _move_as_earlier_versions(tmp_path)
+    assert _stored_word(tmp_path) == "before"
     assert not (tmp_path / "data").exists()
 
 
 def test_data_on_another_file_system_are_moved(elsewhere: Path) -> None:
-    """So it is where they have to be copied."""
-    _remember(elsewhere / "pg", "before")
-    _as_earlier_versions_had_it(elsewhere / "pg")
-    assert _remembered(elsewhere / "pg") == "before"
+    """Data that have to be copied are complete too, and only once."""
+    _store_word(elsewhere / "pg", "before")
+    _move_as_earlier_versions(elsewhere / "pg")
+    assert _stored_word(elsewhere / "pg") == "before"
     assert [path for path in (elsewhere / "pg").iterdir() if "data" in path.name] == [
-        elsewhere / "pg" / postgres_store.NOTE
+        elsewhere / "pg" / postgres_data.NOTE
     ]
 
 
-@pytest.mark.parametrize("broken_off", ["sync", "rename", "move", "rmtree"])
-def test_a_move_that_is_broken_off_is_finished(
-    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, broken_off: str
+@pytest.mark.parametrize("interrupted_at", ["sync", "rename", "move", "rmtree"])
+def test_an_interrupted_move_is_completed(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: str
 ) -> None:
-    """Wherever the move of data to another file system was killed, the next start has all of it."""
+    """A move to another file system may be killed at any step: the next start completes it."""
     old, new = elsewhere / "data", tmp_path / "data"
     (old / "base").mkdir(parents=True)
     (old / "base" / "1").write_text("rows")
@@ -122,24 +124,24 @@ def test_a_move_that_is_broken_off_is_finished(
 
     def rename(path: Path, target: Path) -> Path:
         # The first try of a move is a rename, which another file system refuses.
-        stops = {"rename": "data.moved", "move": "data"}.get(broken_off)
+        stops = {"rename": "data.moved", "move": "data"}.get(interrupted_at)
         if target.name == stops and path.parent == target.parent:
             raise KeyboardInterrupt
         return whole_rename(path, target)
 
     with monkeypatch.context() as patch:
-        if broken_off == "sync":
+        if interrupted_at == "sync":
             patch.setattr("os.sync", kill)
         patch.setattr(Path, "rename", rename)
-        if broken_off == "rmtree":
+        if interrupted_at == "rmtree":
             removed = shutil.rmtree
             patch.setattr(
                 "shutil.rmtree",
                 lambda path, **more: kill() if path.name == "data.moved" else removed(path, **more),
             )
         with pytest.raises(KeyboardInterrupt):
-            postgres_store.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
-    postgres_store.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
+            postgres_data.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
+    postgres_data.move_data(old, new, (_NOBODY.pw_uid, _NOBODY.pw_gid))
     assert (new / "base" / "1").read_text() == "rows"
     assert (new / "base" / "1").stat().st_uid == _NOBODY.pw_uid
     assert list(elsewhere.iterdir()) == []
@@ -147,15 +149,15 @@ def test_a_move_that_is_broken_off_is_finished(
 
 
 def test_two_sets_of_data(tmp_path: Path) -> None:
-    """Where both places have data, none are touched, and one line names both."""
-    _remember(tmp_path, "ours")
+    """If both places have data, both stay unchanged, and one line names both."""
+    _store_word(tmp_path, "ours")
     data = data_of(tmp_path)
     shutil.copytree(data, tmp_path / "data")
     with pytest.raises(UsageError, match="two sets of data") as caught:
-        embedded.running(tmp_path).__enter__()
+        run_postgres(tmp_path).__enter__()
     assert str(data) in str(caught.value)
     shutil.rmtree(tmp_path / "data")
-    assert _remembered(tmp_path) == "ours"
+    assert _stored_word(tmp_path) == "ours"
 
 
 def test_a_persons_own_data_stay_with_them() -> None:
@@ -163,57 +165,57 @@ def test_a_persons_own_data_stay_with_them() -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         Path(folder).chmod(0o755)
         directory = Path(folder, "pg")
-        _remember(directory, "mine")
-        _as_earlier_versions_had_it(directory)
+        _store_word(directory, "mine")
+        _move_as_earlier_versions(directory)
         for path in [directory, directory / "data", *(directory / "data").rglob("*")]:
             os.chown(path, _PERSON, _PERSON)
-        with embedded.running(directory) as url:
-            assert _run(url, "SELECT word FROM kept") == "mine"
+        with run_postgres(directory) as url:
+            assert _execute(url, "SELECT word FROM kept") == "mine"
             pid = (directory / "data" / "postmaster.pid").read_text().split("\n")[0]
             assert Path("/proc", pid).stat().st_uid == _PERSON
-        assert not (directory / postgres_store.NOTE).exists()
-        postgres_store.remove_temporary(Path(folder))
+        assert not (directory / postgres_data.NOTE).exists()
+        postgres_data.remove_temporary(Path(folder))
 
 
 def test_data_of_a_directory_that_is_not_there_stay(tmp_path: Path) -> None:
-    """It may be unmounted only: starts elsewhere leave the data, and they are there when it is."""
-    _remember(tmp_path / "away", "kept")
+    """It may only be unmounted: starts elsewhere keep the data, and the directory finds them."""
+    _store_word(tmp_path / "away", "kept")
     data = data_of(tmp_path / "away")
     (tmp_path / "away").rename(tmp_path / "unmounted")
-    assert _remembered(tmp_path / "other") is None
-    orphans = [each for each in postgres_store.list_orphans() if each.folder == data.parent]
+    assert _stored_word(tmp_path / "other") is None
+    orphans = [each for each in postgres_data.list_orphans() if each.folder == data.parent]
     assert [each.home for each in orphans] == [tmp_path / "away"]
     assert orphans[0].size > 1e6
     (tmp_path / "unmounted").rename(tmp_path / "away")
-    assert _remembered(tmp_path / "away") == "kept"
-    assert not [each for each in postgres_store.list_orphans() if each.folder == data.parent]
+    assert _stored_word(tmp_path / "away") == "kept"
+    assert not [each for each in postgres_data.list_orphans() if each.folder == data.parent]
 
 
 def test_another_directory_at_the_same_path(tmp_path: Path) -> None:
-    """A directory that is mounted over another one has data of its own, and both stay."""
-    _remember(tmp_path / "pg", "below")
+    """A directory that is mounted over another one has separate data, and both stay."""
+    _store_word(tmp_path / "pg", "below")
     (tmp_path / "pg").rename(tmp_path / "below")
-    _remember(tmp_path / "pg", "above")
+    _store_word(tmp_path / "pg", "above")
     (tmp_path / "pg").rename(tmp_path / "above")
     (tmp_path / "below").rename(tmp_path / "pg")
-    assert _remembered(tmp_path / "pg") == "below"
+    assert _stored_word(tmp_path / "pg") == "below"
     (tmp_path / "pg").rename(tmp_path / "below")
     (tmp_path / "above").rename(tmp_path / "pg")
-    assert _remembered(tmp_path / "pg") == "above"
+    assert _stored_word(tmp_path / "pg") == "above"
 
 
-def test_a_directory_that_was_deleted_begins_without_data(tmp_path: Path) -> None:
-    """Who deletes `.leadloop` to begin again does so."""
-    _remember(tmp_path / "pg", "old")
+def test_a_deleted_directory_starts_without_data(tmp_path: Path) -> None:
+    """A person who deletes `.leadloop` starts again."""
+    _store_word(tmp_path / "pg", "old")
     shutil.rmtree(tmp_path / "pg")
-    assert _remembered(tmp_path / "pg") is None
+    assert _stored_word(tmp_path / "pg") is None
 
 
 def test_doctor_names_data_without_a_directory(
     leadloop: Callable[..., Ran], environment: Path
 ) -> None:
-    """With their size, whose they are, and the command that removes them."""
-    _remember(environment / "pg", "old")
+    """With their size, their directory, and the command that removes them."""
+    _store_word(environment / "pg", "old")
     folder = data_of(environment / "pg").parent
     shutil.rmtree(environment / "pg")
     checks = leadloop("doctor", "--json").last["checks"]
@@ -221,109 +223,109 @@ def test_doctor_names_data_without_a_directory(
     assert re.search(rf"holds \d+ MB of {environment}/pg, .*rm -r {folder}$", said)
 
 
-def test_data_in_use_are_no_orphans(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
-    """Nobody is advised to remove the data of a running server, as of another container."""
-    user = start("postgres", tmp_path / "pg")
+def test_data_in_use_are_no_orphans(tmp_path: Path, start_user: StartUser) -> None:
+    """No one is advised to remove the data of a running server, as of another container."""
+    user = start_user("postgres", tmp_path / "pg")
     user.address()
     folder = data_of(tmp_path / "pg").parent
     (tmp_path / "pg").rename(tmp_path / "unseen")
-    assert folder not in [orphan.folder for orphan in postgres_store.list_orphans()]
+    assert folder not in [orphan.folder for orphan in postgres_data.list_orphans()]
     (tmp_path / "unseen").rename(tmp_path / "pg")
     user.leave()
     (tmp_path / "pg").rename(tmp_path / "unseen")
-    assert folder in [orphan.folder for orphan in postgres_store.list_orphans()]
+    assert folder in [orphan.folder for orphan in postgres_data.list_orphans()]
 
 
-def test_one_server_on_the_data(tmp_path: Path, start: Callable[[str, Path], User]) -> None:
-    """Where containers share the store, the second start is refused: their processes are unseen."""
-    user = start("postgres", tmp_path / "pg")
+def test_one_server_on_the_data(tmp_path: Path, start_user: StartUser) -> None:
+    """Containers that share the store cannot see each other's processes: the second is refused."""
+    user = start_user("postgres", tmp_path / "pg")
     user.address()
     data = data_of(tmp_path / "pg")
     # Another container has locks of its own in its own `.leadloop/pg`, and cannot see the pid.
     other = tmp_path / "container" / "pg"
     other.mkdir(parents=True)
-    shutil.copy(tmp_path / "pg" / postgres_store.NOTE, other)
+    shutil.copy(tmp_path / "pg" / postgres_data.NOTE, other)
     (data.parent / "home.json").unlink()
     (data / "postmaster.pid").rename(tmp_path / "postmaster.pid")
-    with pytest.raises(UsageError, match=f"runs on the data in {data.parent} already"):
-        embedded.running(other).__enter__()
+    with pytest.raises(UsageError, match=f"already runs on the data in {data.parent}"):
+        run_postgres(other).__enter__()
     (tmp_path / "postmaster.pid").rename(data / "postmaster.pid")
     user.leave()
-    assert _remembered(other) is None
+    assert _stored_word(other) is None
 
 
 @pytest.mark.parametrize("start_between", [False, True])
 def test_data_follow_a_directory_that_was_moved(tmp_path: Path, start_between: bool) -> None:
-    """After `mv` the data are still there, whatever was started meanwhile."""
-    _remember(tmp_path / "old", "mine")
+    """After `mv` the data are still there, whether or not another server started meanwhile."""
+    _store_word(tmp_path / "old", "mine")
     (tmp_path / "old").rename(tmp_path / "new")
     if start_between:
-        _remember(tmp_path / "other", "theirs")
-    assert _remembered(tmp_path / "new") == "mine"
-    assert _remembered(tmp_path / "old") is None
-    assert _remembered(tmp_path / "new") == "mine"
+        _store_word(tmp_path / "other", "theirs")
+    assert _stored_word(tmp_path / "new") == "mine"
+    assert _stored_word(tmp_path / "old") is None
+    assert _stored_word(tmp_path / "new") == "mine"
 
 
 def test_a_directory_on_another_file_system(tmp_path: Path, elsewhere: Path) -> None:
-    """It may be moved, or a copy of one that is unmounted: one line says what to do."""
-    _remember(tmp_path / "old", "mine")
+    """It may be moved, or a copy of an unmounted one: one line states what to do."""
+    _store_word(tmp_path / "old", "mine")
     record = data_of(tmp_path / "old").with_name("home.json")
     shutil.copytree(tmp_path / "old", elsewhere / "copy")
     shutil.move(tmp_path / "old", elsewhere / "new")
     for name in ("new", "copy"):
         with pytest.raises(UsageError, match=f"if it was moved .*, remove {record};.* is a copy"):
-            embedded.running(elsewhere / name).__enter__()
+            run_postgres(elsewhere / name).__enter__()
     record.unlink()
-    assert _remembered(elsewhere / "new") == "mine"
-    assert _remembered(elsewhere / "copy") is None
+    assert _stored_word(elsewhere / "new") == "mine"
+    assert _stored_word(elsewhere / "copy") is None
 
 
-def test_a_copied_directory_begins_without_data(tmp_path: Path) -> None:
+def test_a_copied_directory_starts_without_data(tmp_path: Path) -> None:
     """The copy of a checkout does not write into the data of the first."""
-    _remember(tmp_path / "first", "first")
+    _store_word(tmp_path / "first", "first")
     shutil.copytree(tmp_path / "first", tmp_path / "second")
-    assert _remembered(tmp_path / "second") is None
-    _remember(tmp_path / "second", "second")
-    assert (_remembered(tmp_path / "first"), _remembered(tmp_path / "second")) == (
+    assert _stored_word(tmp_path / "second") is None
+    _store_word(tmp_path / "second", "second")
+    assert (_stored_word(tmp_path / "first"), _stored_word(tmp_path / "second")) == (
         "first",
         "second",
     )
 
 
 def test_data_that_are_gone(tmp_path: Path) -> None:
-    """In a new container no empty database replaces them: one line says where they were."""
-    _remember(tmp_path, "lost")
+    """In a new container no empty database replaces them: one line names their place."""
+    _store_word(tmp_path, "lost")
     folder = data_of(tmp_path).parent
     shutil.rmtree(folder)
-    with pytest.raises(UsageError, match=f"were in {folder}.*remove .*{postgres_store.NOTE}"):
-        embedded.running(tmp_path).__enter__()
-    (tmp_path / postgres_store.NOTE).unlink()
-    assert _remembered(tmp_path) is None
+    with pytest.raises(UsageError, match=f"were in {folder}.*remove .*{postgres_data.NOTE}"):
+        run_postgres(tmp_path).__enter__()
+    (tmp_path / postgres_data.NOTE).unlink()
+    assert _stored_word(tmp_path) is None
 
 
 def test_a_demo_in_a_new_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`leadloop demo` and `up` begin without data anyway: data that are gone do not stop them."""
+    """`leadloop demo` and `up` start without data anyway: missing data do not stop them."""
     monkeypatch.chdir(tmp_path)
     with environment.enter_locked_directory("demo"):
-        _remember(Path(".leadloop/pg"), "lost")
+        _store_word(Path(".leadloop/pg"), "lost")
         shutil.rmtree(data_of(Path(".leadloop/pg")).parent)
     with environment.enter_locked_directory("demo"):
-        assert _remembered(Path(".leadloop/pg")) is None
+        assert _stored_word(Path(".leadloop/pg")) is None
 
 
 def test_a_note_that_names_another_place(tmp_path: Path) -> None:
-    """Nothing outside of the store is taken for our data, whatever the note says."""
+    """A folder outside the store is never used as our data, whatever the note names."""
     other = tmp_path / "other"
     (other / "data").mkdir(parents=True)
     (tmp_path / "pg").mkdir()
-    (tmp_path / "pg" / postgres_store.NOTE).write_text(f'{{"data": "{other / "data"}"}}')
-    assert _remembered(tmp_path / "pg") is None
+    (tmp_path / "pg" / postgres_data.NOTE).write_text(f'{{"data": "{other / "data"}"}}')
+    assert _stored_word(tmp_path / "pg") is None
     assert list(other.rglob("*")) == [other / "data"]
 
 
 def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that start together get one whole copy, which everybody may read."""
-    monkeypatch.setattr(postgres_store, "STORE", tmp_path / "store")
+    """Processes that start together get one complete copy, which everybody may read."""
+    monkeypatch.setattr(postgres_data, "STORE", tmp_path / "store")
     package = tmp_path / "site" / "package"
     package.mkdir(parents=True, mode=0o700)
     for number in range(200):
@@ -332,7 +334,7 @@ def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "store" / "binaries" / "1.0.new").mkdir(parents=True)
 
     def copied(_: int) -> int:
-        copy = postgres_store.copy_binaries(tmp_path / "site", ["package", "absent.libs"], "1.0")
+        copy = postgres_data.copy_binaries(tmp_path / "site", ["package", "absent.libs"], "1.0")
         return len(list((copy / "package").iterdir()))
 
     with ThreadPoolExecutor(8) as pool:
@@ -342,9 +344,9 @@ def test_binaries_are_copied_once_by_many(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_store_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root runs no program from a folder that another user may change; one line says so."""
-    monkeypatch.setattr(postgres_store, "STORE", tmp_path / "store")
+    """Root runs no program from a folder that another user may change; one line states it."""
+    monkeypatch.setattr(postgres_data, "STORE", tmp_path / "store")
     (tmp_path / "store").mkdir()
     os.chown(tmp_path / "store", _PERSON, _PERSON)
     with pytest.raises(UsageError, match=rf"{tmp_path}/store: it belongs .* {_PERSON}"):
-        embedded.running(tmp_path / "pg").__enter__()
+        run_postgres(tmp_path / "pg").__enter__()

@@ -1,4 +1,4 @@
-"""`leadloop up`: what a person who wants to look sees, and what is left when they go."""
+"""`leadloop up`: what it serves and prints, and what is left after Ctrl-C."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.conftest import (
+from tests.local.conftest import (
     free_port,
     processes_of,
     require_closed,
@@ -31,24 +31,24 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
     here.mkdir()
     elsewhere.mkdir()
     _plant_modules(here)
-    with _up(here) as (process, told):
-        addresses = dict(re.findall(r"^(\w+): +(\S+)", told, re.MULTILINE))
+    with _run_up(here) as (process, printed):
+        addresses = dict(re.findall(r"^(\w+): +(\S+)", printed, re.MULTILINE))
         assert "Streamlit" in httpx.get(addresses["Page"], trust_env=False, timeout=60).text
         assert "Prefect" in httpx.get(addresses["Prefect"], trust_env=False, timeout=60).text
         assert httpx.get(
             f"{addresses['Sandbox']}/openapi.json", trust_env=False, timeout=60
         ).is_success
         require_closed(f"{addresses['Prefect']}/api")
-        (shown,) = re.findall(r"its password: cat (\S+)\)", told)
+        (shown,) = re.findall(r"its password: cat (\S+)\)", printed)
         password = Path(shown).read_text().strip().partition(":")[2]
         require_hidden(password, here)
-        assert password not in told
-        exports = "\n".join(re.findall(r"^ +export .*$", told, re.MULTILINE))
-        (push,) = re.findall(r"^ +(.* push .*)$", told, re.MULTILINE)
+        assert password not in printed
+        exports = "\n".join(re.findall(r"^ +export .*$", printed, re.MULTILINE))
+        (push,) = re.findall(r"^ +(.* push .*)$", printed, re.MULTILINE)
         joined = subprocess.run(
             ["sh", "-ec", f"{exports}\n{push} --json"],
             cwd=elsewhere,
-            env=_bare(),
+            env=_unset_environment(),
             capture_output=True,
             text=True,
         )
@@ -67,8 +67,8 @@ def _plant_modules(directory: Path) -> None:
     """Put modules that must not be imported into every folder in which a server works."""
     up = directory / ".leadloop" / "up"
     ours = ("leadloop.py", "streamlit.py", "flows.py")
-    # Prefect's migrations put the server's folder, which is ours alone, on its path: what it has
-    # not imported by then would be found there.
+    # Prefect's migrations put the server's folder, which is ours alone, on its path: a module that
+    # it has not imported yet would be found there.
     planted = {
         directory: ours,
         up: ours,
@@ -83,31 +83,31 @@ def _plant_modules(directory: Path) -> None:
 
 
 @contextmanager
-def _up(directory: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """`leadloop up` in a directory and a terminal of its own, and what it says when it is up."""
+def _run_up(directory: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run `leadloop up` in a directory and a separate terminal; yield it and what it printed."""
     ports = ["--port", str(free_port()), "--page-port", str(free_port())]
     with subprocess.Popen(
         [_LEADLOOP, "up", *ports],
         cwd=directory,
-        env={**_bare(), "COLUMNS": "40"},
+        env={**_unset_environment(), "COLUMNS": "40"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        told = []
+        printed = []
         for line in process.stdout:
-            told.append(line)
+            printed.append(line)
             if line.startswith("Ctrl-C"):
                 break
         try:
-            yield process, "".join(told)
+            yield process, "".join(printed)
         finally:
             process.send_signal(signal.SIGTERM)
 
 
-def _bare() -> dict[str, str]:
-    """The environment of a shell in which nothing of ours is set."""
+def _unset_environment() -> dict[str, str]:
+    """Return the environment of a shell without our settings."""
     ours = ("LEADLOOP_", "PREFECT_")
     return {name: text for name, text in os.environ.items() if not name.startswith(ours)}

@@ -1,17 +1,17 @@
-"""Binaries and data of the embedded Postgres where root starts it: `/var/lib/leadloop`.
+"""Binaries and data of the embedded Postgres in `/var/lib/leadloop`, if root starts it.
 
-Postgres refuses to run as root, so another user runs it, who may enter neither root's home nor
-most checkouts. Here every folder above the data belongs to root and lets everybody pass through:
+Postgres refuses to run as root, so another user runs it, and that user may enter neither root's
+home nor most checkouts. Every folder above the data belongs to root and lets everybody pass:
 
-    lock                        exclusive lock of whoever changes anything below
+    lock                        exclusive: held for every change below
     binaries/VERSION/           copy of the package's binaries
     clusters/NAME/home.json     the `.leadloop/pg` directory that the data belong to
     clusters/NAME/in-use.lock   held by the Postgres that runs on the data
     clusters/NAME/data/         the data, 0700, owned by the user that runs Postgres
 
 `data-location.json` in the `.leadloop/pg` directory names the folder. A start removes no data: a
-directory that cannot be found may be unmounted, or belong to another container that shares the
-store. `list_orphans` finds them for a person to decide.
+missing directory may be unmounted, or belong to another container that shares the store.
+`list_orphans` finds such data for a person to decide.
 """
 
 import errno
@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadloop.borrowed import write_private
 from leadloop.core.errors import UsageError
+from leadloop.local.private_files import write_private
 
 STORE = Path("/var/lib/leadloop")
-#: The file in the `.leadloop/pg` directory that says where the data are.
+#: The file in the `.leadloop/pg` directory that names the place of the data.
 NOTE = "data-location.json"
 _RECORD = "home.json"
 _LOCK = "in-use.lock"
@@ -38,11 +38,11 @@ _ROOT = (0, 0)
 
 
 def copy_binaries(site_packages: Path, names: Sequence[str], version: str) -> Path:
-    """Copy the installed `names` unless this version is there; return the folder that has them.
+    """Copy the installed `names` unless the store has this version; return their folder.
 
     Raises:
-        OSError: it cannot be copied.
-        UsageError: a folder on the way belongs to somebody else.
+        OSError: a file cannot be copied.
+        UsageError: a folder on the way belongs to another user.
     """
     with _locked_store():
         copy = _make_folder(STORE / "binaries") / version
@@ -62,19 +62,23 @@ def copy_binaries(site_packages: Path, names: Sequence[str], version: str) -> Pa
 def claim_folder(home: Path) -> Path:
     """Return the folder for the data of the `.leadloop/pg` directory `home`, made if missing.
 
-    The data follow a directory that was moved on its file system. A copy of a directory begins
+    The data follow a directory that was moved on its file system. A copy of a directory starts
     without data.
 
     Raises:
         OSError: a file cannot be written.
-        UsageError: the data are gone, it is not certain that they belong to `home`, or a folder on
-            the way belongs to somebody else.
+        UsageError: the data are gone, may belong to another directory than `home`, or a folder on
+            the way belongs to another user.
     """
     with _locked_store():
         clusters = _make_folder(STORE / "clusters")
-        folder = _noted_folder(home)
+        folder = _read_note(home)
         if folder is not None and not folder.exists():
-            raise _data_gone(home, folder)
+            raise UsageError(
+                f"The data of the embedded Postgres were in {folder}, which does not exist (another"
+                f" machine or container?). Restore it, or remove {home / NOTE} to start without"
+                " data."
+            )
         if folder is None or not _belongs_to(folder, home):
             folder = _make_folder(clusters / secrets.token_hex(8))
         _write_record(folder, home)
@@ -82,10 +86,10 @@ def claim_folder(home: Path) -> Path:
 
 
 def lock_data(folder: Path) -> int:
-    """Return a descriptor that locks the data of `folder`, for the Postgres that will run on them.
+    """Lock the data of `folder` for the Postgres that will run on them; return the descriptor.
 
-    The lock also holds against other containers that share the store, whose processes cannot be
-    seen from here.
+    The lock also holds against other containers that share the store, whose processes are
+    invisible here.
 
     Raises:
         OSError: the lock cannot be opened.
@@ -98,15 +102,14 @@ def lock_data(folder: Path) -> int:
     except BlockingIOError:
         os.close(lock)
         raise UsageError(
-            f"A Postgres runs on the data in {folder} already (of another container that shares"
-            " them?): wait until it has ended, or set LEADLOOP_DATABASE_URL to a Postgres of your"
-            " own."
+            f"A Postgres already runs on the data in {folder}, perhaps in another container: wait"
+            " until it has ended, or set LEADLOOP_DATABASE_URL to another Postgres."
         ) from None
     return lock
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orphan:
+class OrphanedData:
     """Data whose `.leadloop/pg` directory cannot be found, and their size in bytes."""
 
     folder: Path
@@ -114,24 +117,28 @@ class Orphan:
     size: int
 
 
-def list_orphans() -> list[Orphan]:
-    """Find data that nobody uses and whose directory does not exist, is not mounted, or has others.
+def list_orphans() -> list[OrphanedData]:
+    """Find unused data whose directory is missing, unmounted or has other data.
 
     Raises:
         OSError: the store cannot be read.
-        UsageError: the store belongs to somebody else.
+        UsageError: the store belongs to another user.
     """
     if not STORE.exists():
         return []
-    # Records and notes do not change meanwhile.
+    # Under the lock neither records nor notes change.
     with _locked_store():
         folders = [record.parent for record in sorted(STORE.glob(f"clusters/*/{_RECORD}"))]
         return [
-            Orphan(folder=folder, home=home, size=_measure_size(folder))
+            OrphanedData(
+                folder=folder,
+                home=home,
+                size=sum(path.lstat().st_size for path in folder.rglob("*")),
+            )
             for folder in folders
             if (home := _recorded_home(folder)) is not None
-            # In this order: to look whether data are in use takes their lock for a moment.
-            and not _is_noted(folder, home)
+            # In this order: the test for use takes the data's lock for a moment.
+            and not _note_names(home, folder)
             and not _is_in_use(folder)
         ]
 
@@ -147,14 +154,14 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def remove_temporary(place: Path) -> None:
-    """Remove the data of all directories below `place`, a temporary directory of the caller's own.
+    """Remove the data of all directories below `place`, the caller's own temporary directory.
 
     Raises:
-        OSError: they cannot be removed.
-        UsageError: the store belongs to somebody else.
+        OSError: a folder cannot be removed.
+        UsageError: the store belongs to another user.
     """
     if os.geteuid() != 0 or not STORE.exists():
-        return  # only root has data there
+        return  # only root has data in the store
     with _locked_store():
         for record in STORE.glob(f"clusters/*/{_RECORD}"):
             home = _recorded_home(record.parent)
@@ -163,16 +170,16 @@ def remove_temporary(place: Path) -> None:
 
 
 def move_data(old: Path, new: Path, user: tuple[int, int]) -> None:
-    """Move a data directory to another place. Repeat the call where it was interrupted.
+    """Move a data directory, if `old` exists. Idempotent: repeat an interrupted call.
 
-    Across file systems the data are copied to `new`.moving. Once that is complete on disk, `old`
-    becomes `old`.moved, the copy becomes `new`, and `old`.moved is removed.
+    Across file systems the data are copied to `new`.moving. Once the copy is complete on disk,
+    `old` becomes `old`.moved, the copy becomes `new`, and `old`.moved is removed.
 
     Raises:
-        OSError: it cannot be moved; `old` is still whole.
+        OSError: the data cannot be moved; `old` is still complete.
     """
     moving, moved = new.with_name("data.moving"), old.with_name("data.moved")
-    if old.exists() and not _renamed(old, new):
+    if old.exists() and not _try_rename(old, new):
         shutil.rmtree(moving, ignore_errors=True)
         _copy_tree(old, moving, user)
         os.sync()
@@ -201,8 +208,8 @@ def _make_folder(path: Path) -> Path:
         if status.st_uid != 0:
             raise UsageError(
                 f"The embedded Postgres cannot use {path}: it belongs to the user with id"
-                f" {status.st_uid}, not to root. Move it away, or set LEADLOOP_DATABASE_URL to a"
-                " Postgres of your own."
+                f" {status.st_uid}, not to root. Move it away, or set LEADLOOP_DATABASE_URL to"
+                " another Postgres."
             )
     path.chmod(0o711)  # whatever the umask is
     return path
@@ -231,8 +238,8 @@ def _open_to_all(tree: Path) -> None:
             path.chmod(stat.S_IMODE(mode) | 0o444 | (0o111 if mode & stat.S_IXUSR else 0))
 
 
-def _renamed(old: Path, new: Path) -> bool:
-    """Rename a folder; return False where it is on another file system."""
+def _try_rename(old: Path, new: Path) -> bool:
+    """Rename a folder; return False if `new` is on another file system."""
     try:
         old.rename(new)
     except OSError as error:
@@ -242,16 +249,20 @@ def _renamed(old: Path, new: Path) -> bool:
     return True
 
 
-def _noted_folder(home: Path) -> Path | None:
-    """Read which folder the note in `home` names; None where it names no folder of the store."""
+def _read_note(home: Path) -> Path | None:
+    """Return the folder that the note in `home` names; None if it is not a folder of the store.
+
+    Raises:
+        UsageError: the note is damaged.
+    """
     try:
         data = Path(json.loads((home / NOTE).read_text())["data"])
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
         raise UsageError(
-            f"{home / NOTE} is damaged: it should say where the embedded Postgres has its data."
-            f" Remove it, and look at {STORE / 'clusters'} for them."
+            f"{home / NOTE} is damaged: it should name the place of the embedded Postgres's data."
+            f" Remove it, and look for the data in {STORE / 'clusters'}."
         ) from None
     folder = data.parent
     return folder if folder.parent == STORE / "clusters" and folder.name != ".." else None
@@ -261,44 +272,36 @@ def _belongs_to(folder: Path, home: Path) -> bool:
     """Return whether the data that the note in `home` names are its own; False: `home` is a copy.
 
     Raises:
-        UsageError: it may be a copy, or have been moved from a path that is not there any more.
+        UsageError: `home` may be a copy, or have been moved from a path that does not exist.
     """
-    record = _read_record(folder)
     recorded = _recorded_home(folder)
     if recorded is None or recorded == home:
         return True
     if recorded.exists() and recorded.samefile(home):
         return True
-    if _is_noted(folder, recorded):
+    if _note_names(recorded, folder):
         return False
-    if record.get("inode") == home.stat().st_ino:
+    if _read_record(folder).get("inode") == home.stat().st_ino:
         return True
     raise UsageError(
-        f"{home / NOTE} names {folder}, the data of {recorded}, which is not there: if it was moved"
-        f" to {home}, remove {folder / _RECORD}; if {home} is a copy, remove the first of these"
-        " files to begin without data."
+        f"{home / NOTE} names {folder}, the data of {recorded}, which does not exist: if it was"
+        f" moved to {home}, remove {folder / _RECORD}; if {home} is a copy, remove the first of"
+        " these files to start without data."
     )
 
 
-def _is_noted(folder: Path, home: Path) -> bool:
-    """Return whether a directory exists and says that its data are in `folder`."""
+def _note_names(home: Path, folder: Path) -> bool:
+    """Return whether the note in `home` exists and names `folder`."""
     try:
-        return _noted_folder(home) == folder
+        return _read_note(home) == folder
     except (OSError, UsageError):
         return False
-
-
-def _data_gone(home: Path, folder: Path) -> UsageError:
-    return UsageError(
-        f"The data of the embedded Postgres were in {folder}, which is not there (another machine"
-        f" or container?). Bring it back, or remove {home / NOTE} to begin without data."
-    )
 
 
 def _write_record(folder: Path, home: Path) -> None:
     """Write the record in `folder` and the note in `home`."""
     fields = {
-        "about": "Root ran the embedded Postgres here, so its data are outside: see `data`.",
+        "about": "Root ran the embedded Postgres here, so its data are elsewhere: see `data`.",
         "data": str(folder / "data"),
         "home": str(home),
         "inode": home.stat().st_ino,
@@ -319,7 +322,3 @@ def _read_record(folder: Path) -> dict[str, object]:
 def _recorded_home(folder: Path) -> Path | None:
     home = _read_record(folder).get("home")
     return Path(home) if isinstance(home, str) else None
-
-
-def _measure_size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))

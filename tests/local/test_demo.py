@@ -1,4 +1,4 @@
-"""`leadloop demo`: the steps that it prints for afterwards."""
+"""`leadloop demo`: the next steps that it prints."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
         ran = subprocess.run(
             ["sh", "-ec", steps.replace("http://127.0.0.1:8080", vendor.url)],
             cwd=tmp_path,
-            env=_bare(),
+            env=_unset_environment(),
             capture_output=True,
             text=True,
         )
@@ -33,8 +33,8 @@ def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
     assert "embedded Postgres in ./.leadloop" in ran.stderr
 
 
-def _bare() -> dict[str, str]:
-    """Return the environment of a shell in which nothing of ours is set but the way to leadloop."""
+def _unset_environment() -> dict[str, str]:
+    """Return the environment of a shell without our settings, with leadloop on its path."""
     ours = ("LEADLOOP_", "PREFECT_")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}

@@ -1,11 +1,11 @@
-"""A Prefect server for runs by hand where PREFECT_API_URL names none.
+"""A minimal Prefect server for local runs where PREFECT_API_URL names none.
 
-Prefect would start one for itself for each run, when the run needs it, and stop waiting after 20
-seconds. This one is started before Prefect is even imported, is shared by the runs of one
-directory, and keeps its database there, so that only the very first start has to make the tables.
-It requires a password, a random one for each start: any user of the machine can reach its port, and
-write access to a Prefect server is enough to run code in its clients. Prefect itself is not
-imported here, neither by the borrower nor by the server's main function.
+Prefect would start a server for each run, only when the run needs it, and stop waiting after 20
+seconds. The server here starts before Prefect is imported, and the runs of one directory share it.
+Its database stays in that directory, so only the first start creates the tables. The server
+requires a password, a random one for each start: any user of the machine can reach its port, and
+write access to a Prefect server is enough to run code in its clients. This module does not import
+Prefect, neither for the users of the server nor in its main function.
 """
 
 import gc
@@ -22,19 +22,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from leadloop import borrowed
 from leadloop.core.errors import UsageError
+from leadloop.local.shared_server import ServerSpec, SharedServer, share_server
 
 _LOG = "log"
-_EVENTS_PATIENCE_S = 5.0
+_DRAIN_TIMEOUT_S = 5.0
 _APPLICATION = "prefect.server.api.server:create_app"
 # Prefect gives SQLite a single connection where the address contains this word. With several,
 # transactions run into each other's locks: every second flow waited 2 s for its retry, and of four
-# processes with 300 tasks each one failed. (A Prefect that stops doing so is slower, not wrong.)
+# processes with 300 tasks each one failed. (Without that rule Prefect would be slower, not wrong.)
 _DATABASE = "runs-:memory:.db"
-# Nobody looks at this server, schedules on it or deploys to it. What flows, tasks, retries and
-# artifacts need, they ask of its API.
-_UNNEEDED_SERVICES = (
+# This server has no UI users, schedules or deployments. Flows, tasks, retries and artifacts need
+# its API alone.
+_DISABLED_SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
     "EVENT_PERSISTER",
@@ -46,29 +46,29 @@ _UNNEEDED_SERVICES = (
     "TASK_RUN_RECORDER",
     "TRIGGERS",
 )
-_PRIVATE = {
+_NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Borrowed:
-    """A Prefect server in use: its address is good at once, its answers may take a while."""
+class EphemeralPrefect:
+    """A Prefect server in use: its port accepts at once, its first response may take a while."""
 
     api_url: str
     auth_string: str = field(repr=False)
     log: Path
-    server: borrowed.Borrowed
+    server: SharedServer
 
     def client_environment(self) -> Mapping[str, str]:
         """Return the environment variables that make Prefect use this server alone.
 
-        They must be set before Prefect is imported. No login of the user's profile goes to the
-        server, and only warnings are logged.
+        Set them before Prefect is imported. No login of the user's profile goes to the server, and
+        only warnings are logged.
         """
         return {
-            **_PRIVATE,
+            **_NO_TELEMETRY,
             "PREFECT_API_URL": self.api_url,
             "PREFECT_API_KEY": "",
             "PREFECT_API_AUTH_STRING": self.auth_string,
@@ -77,19 +77,19 @@ class Borrowed:
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         }
 
-    def wait(self, patience_s: float = 180.0) -> None:
-        """Return when the server answers; its port is open from the start, so this only listens.
+    def wait(self, timeout_s: float = 180.0) -> None:
+        """Wait until the server responds: one request, because its port is open from the start.
 
         Raises:
-            UsageError: it ended, or did not answer within `patience_s` seconds.
+            UsageError: the server ended, or did not respond within `timeout_s` seconds.
         """
-        # No proxy of the environment may come between us and our own machine.
+        # No proxy of the environment between this process and its own machine.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with direct.open(f"{self.api_url}/health", timeout=patience_s):
+            with direct.open(f"{self.api_url}/health", timeout=timeout_s):
                 return
         except (OSError, http.client.HTTPException):
-            state = "does not answer" if self.server.is_alive() else "has ended"
+            state = "does not respond" if self.server.is_alive() else "has ended"
         raise UsageError(
             f"The Prefect server for this run {state} (its log: {self.log}). "
             "Set PREFECT_API_URL to use another one."
@@ -97,10 +97,10 @@ class Borrowed:
 
 
 @contextmanager
-def borrow(directory: Path) -> Iterator[Borrowed]:
-    """Use the Prefect server of `directory`, and begin to start it if nobody runs it.
+def run_ephemeral_prefect(directory: Path) -> Iterator[EphemeralPrefect]:
+    """Share the Prefect server of `directory` for the block; start the server unless it runs.
 
-    Does not wait for it. The last of those who use it stops it on the way out.
+    Does not wait until the server responds. The last user stops the server on exit.
 
     Raises:
         UsageError: the directory cannot be used.
@@ -108,14 +108,15 @@ def borrow(directory: Path) -> Iterator[Borrowed]:
     directory = directory.expanduser().absolute()
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(borrowed.borrow(directory, partial(_launch, directory)))
+            prepare = partial(_prepare_server, directory)
+            server = stack.enter_context(share_server(directory, prepare))
         except OSError as error:
             raise UsageError(
                 f"No Prefect server for this run: {error.filename or directory}: {error.strerror}. "
-                f"Make {directory} writable, or set PREFECT_API_URL to a server of your own."
+                f"Make {directory} writable, or set PREFECT_API_URL to another server."
             ) from None
-        stack.callback(_let_prefect_finish)
-        yield Borrowed(
+        stack.callback(_drain_events)
+        yield EphemeralPrefect(
             api_url=server.facts["api_url"],
             auth_string=server.facts["auth_string"],
             log=directory / _LOG,
@@ -123,44 +124,44 @@ def borrow(directory: Path) -> Iterator[Borrowed]:
         )
 
 
-def _let_prefect_finish() -> None:
-    """Have the events that Prefect still holds sent, where this process has imported it.
+def _drain_events() -> None:
+    """Send the events that Prefect still buffers, if this process has imported Prefect.
 
-    At the exit of the process, with the server gone, it would try for 7 s and log an error.
+    At the exit of the process, without the server, Prefect would try for 7 s and log an error.
     """
     events = sys.modules.get("prefect.events.worker")
     if events is not None:
-        events.EventsWorker.drain_all(timeout=_EVENTS_PATIENCE_S)
+        events.EventsWorker.drain_all(timeout=_DRAIN_TIMEOUT_S)
 
 
-def _launch(directory: Path) -> borrowed.Launch:
+def _prepare_server(directory: Path) -> ServerSpec:
     listener = socket.create_server(("127.0.0.1", 0))
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
     auth_string = f"leadloop:{secrets.token_urlsafe()}"
-    return borrowed.Launch(
-        command=(sys.executable, "-P", "-m", "leadloop.prefect_server", str(listener.fileno())),
+    return ServerSpec(
+        command=(sys.executable, "-P", "-m", __name__, str(listener.fileno())),
         environment={
             **_server_environment(directory),
             "PREFECT_SERVER_API_AUTH_STRING": auth_string,
-            # No other web page may read answers; without a password none gets any.
+            # No other web page may read responses; without a password no page gets any.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
         },
         log=directory / _LOG,
         facts={"api_url": f"{origin}/api", "auth_string": auth_string},
-        # It holds nothing that is not on disk already, and a polite end takes as long as a start.
+        # All of its state is on disk already, and a graceful stop takes as long as a start.
         stop_signal=signal.SIGKILL,
-        inherited=(listener.detach(),),
+        inherited_fds=(listener.detach(),),
     )
 
 
 def _server_environment(directory: Path) -> Mapping[str, str]:
-    """Ours less what steers Prefect: a user's profile or settings are about some other server."""
+    """Return this process's environment without PREFECT_…: those settings are another server's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    services = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNNEEDED_SERVICES}
+    services = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _DISABLED_SERVICES}
     return {
         **kept,
         **services,
-        **_PRIVATE,
+        **_NO_TELEMETRY,
         "PREFECT_HOME": str(directory),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{directory / _DATABASE}",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
@@ -173,9 +174,8 @@ def _server_environment(directory: Path) -> Mapping[str, str]:
 
 
 def main(listener: int) -> None:
-    """Be the server, on a listening socket inherited as a file descriptor."""
-    # A start makes millions of objects that stay: looking for garbage among them took a quarter
-    # of the time.
+    """Serve Prefect's API on a listening socket, inherited as a file descriptor."""
+    # A start creates millions of permanent objects: garbage collection took a quarter of the time.
     gc.set_threshold(100_000)
     import uvicorn
 
