@@ -26,8 +26,8 @@ from db.database import Database
 from leadloop.deployments import WORK_POOL
 from leadloop.sandbox import Handle, Rules, running
 from tests import factories, sql
-from tests.factories import CAMPAIGN
 from tests.conftest import new_database
+from tests.factories import CAMPAIGN
 from tests.local.conftest import free_port, require_closed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
