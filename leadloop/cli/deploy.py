@@ -24,7 +24,7 @@ def deploy_flows() -> str:
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"
             " http://127.0.0.1:4200/api; `prefect server start` starts one"
         )
-    from flows.local_runs import check_api_reachable
+    from flows.prefect_api import check_api_reachable
 
     check_api_reachable()
     settable = deployments.deploy_flows(os.environ)

@@ -230,7 +230,7 @@ def _check_prefect() -> tuple[str, str | None]:
     address = environment.find_prefect_url()
     if address is None:
         return "none set: a run by hand brings its own server", None
-    from flows.local_runs import check_api_reachable
+    from flows.prefect_api import check_api_reachable
 
     check_api_reachable()
     whose = "PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "Prefect's profile"
@@ -239,7 +239,7 @@ def _check_prefect() -> tuple[str, str | None]:
 
 def _check_prefect_authentication(address: str) -> Check:
     """Whether strangers may read what the server's blocks hold."""
-    from flows.local_runs import allows_anonymous_access
+    from flows.prefect_api import allows_anonymous_access
 
     said = {
         True: "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"

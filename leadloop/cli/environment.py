@@ -248,7 +248,7 @@ class PrefectServer:
         Raises:
             UsageError: it does not come up; or the one that PREFECT_API_URL names is of no use.
         """
-        from flows.local_runs import check_api_reachable
+        from flows.prefect_api import check_api_reachable
 
         if self._server is not None:
             self._server.wait()
@@ -281,7 +281,7 @@ def find_prefect_url() -> str | None:
     """
     if os.environ.get("PREFECT_API_URL"):
         require_prefect_url()
-    from flows.local_runs import configured_api_url
+    from flows.prefect_api import configured_api_url
 
     return configured_api_url()
 
