@@ -17,7 +17,7 @@ from db.database import Database
 from leadloop.sandbox import Handle
 from tests import books
 from tests.books import CAMPAIGN
-from tests.client.listening import Listener, listening, response
+from tests.client.raw_http_server import Listener, listening, response
 from tests.conftest import Ran, prefect_login
 from tests.watching import watched
 

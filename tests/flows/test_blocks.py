@@ -26,7 +26,7 @@ from tasks.blocks import (
     resolve_settings,
 )
 from tests import books
-from tests.client.listening import listening, response
+from tests.client.raw_http_server import listening, response
 from tests.conftest import Ran, prefect_login
 
 pytestmark = pytest.mark.usefixtures("prefect")

@@ -20,7 +20,7 @@ from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import Handle
 from tasks.jobs import CampaignsFailed
 from tests import books
-from tests.client.listening import listening, response
+from tests.client.raw_http_server import listening, response
 from tests.conftest import Ran
 from tests.own_postgres import own_postgres
 from tests.wire import wire

@@ -11,7 +11,7 @@ from leadloop.client.transport import Transport
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import Handle, Rules
 from tests.client.conftest import Client, Reach
-from tests.client.listening import listening, response
+from tests.client.raw_http_server import listening, response
 from tests.client.test_calls import create
 
 _DEFAULTS = {field.name: field.default for field in fields(Rules)}

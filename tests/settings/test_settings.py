@@ -163,8 +163,7 @@ def test_a_misspelt_setting_that_is_set_is_a_warning(
         Settings.load()
     Settings.load(block)
     assert Settings.take_warnings(block) == [
-        "LEADLOOP_DB_URL is not a setting and has no effect; LEADLOOP_DATABASE_URL is set and"
-        " used"
+        "LEADLOOP_DB_URL is not a setting and has no effect; LEADLOOP_DATABASE_URL is set and used"
     ]
     monkeypatch.setenv("LEADLOOP_DATABASE_URL", "postgresql://h/d")
     Settings.load()

@@ -14,7 +14,7 @@ from leadloop.core.windows import Window
 from leadloop.sandbox import Handle
 from tests import books
 from tests.client.conftest import Client, Reach
-from tests.client.listening import listening, response
+from tests.client.raw_http_server import listening, response
 
 HOUR = Window(after=EPOCH + timedelta(days=18_000), before=EPOCH + timedelta(days=18_000, hours=1))
 _DATE = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
