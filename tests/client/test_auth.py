@@ -12,7 +12,7 @@ from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import Handle, Rules
 from tests.client.conftest import Client, Reach
 from tests.client.raw_http_server import listening, response
-from tests.client.test_calls import create
+from tests.client.test_api import create
 
 _DEFAULTS = {field.name: field.default for field in fields(Rules)}
 RIGHT = {

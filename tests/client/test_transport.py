@@ -17,7 +17,7 @@ from leadloop.client.errors import ApiError, Fatal, InDoubt, RateLimited, Reject
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
 from tests.client.raw_http_server import RESET, listening, read_request, response, self_signed
-from tests.client.test_calls import HOUR, create, sendable
+from tests.client.test_api import HOUR, create, sendable
 
 SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")
 
