@@ -6,7 +6,7 @@ import pytest
 
 from leadloop.client import certificates
 from leadloop.core.errors import RunError
-from tests.client.raw_http_server import self_signed
+from tests.raw_http_server import create_certificate
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_environment_without_a_bundle_is_a_good_one(tmp_path: Path) -> None:
     """And so is one that names certificates, or a folder of them."""
     certificates.check_ca_bundle("https://vendor.invalid")
-    for path in (self_signed(tmp_path), tmp_path):
+    for path in (create_certificate(tmp_path), tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CURL_CA_BUNDLE", str(path))
             certificates.check_ca_bundle("https://vendor.invalid")

@@ -13,7 +13,7 @@ import pytest
 
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.verdicts import TransportFailure
-from tests.client.raw_http_server import RESET, listening, read_request, response, self_signed
+from tests.raw_http_server import RESET, create_certificate, read_request, response, run_raw_server
 
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -67,7 +67,7 @@ def _answer_in_plain(connection: socket.socket) -> None:
 
 def _shake_hands(folder: Path, then: Act = _close) -> Act:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed(folder))
+    context.load_cert_chain(create_certificate(folder))
 
     def act(connection: socket.socket) -> None:
         with suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as secure:
@@ -139,7 +139,7 @@ def test_without_a_tunnel_nothing_is_sent(
 
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers the CONNECT, and the request stays here."""
-    with listening(response("407 Proxy Authentication Required")) as proxy:
+    with run_raw_server(response("407 Proxy Authentication Required")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         assert failure("https://vendor.invalid") is TransportFailure.NOT_SENT
         assert [request[:8] for request in proxy.requests] == [b"CONNECT "]
@@ -149,7 +149,7 @@ def test_an_answer_that_is_lost_in_a_tunnel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request went through it, so it may have arrived."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(self_signed(tmp_path)))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(create_certificate(tmp_path)))
     with serving(_build_tunnel(_shake_hands(tmp_path, _read_and_close))) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
         assert failure("https://vendor.invalid") is TransportFailure.NO_RESPONSE
@@ -159,7 +159,7 @@ def test_an_answer_that_is_lost_after_a_handshake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request went out in TLS."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(self_signed(tmp_path)))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(create_certificate(tmp_path)))
     with serving(_shake_hands(tmp_path, _read_and_close)) as address:
         assert failure(f"https://{address}") is TransportFailure.NO_RESPONSE
 
@@ -167,7 +167,7 @@ def test_an_answer_that_is_lost_after_a_handshake(
 @pytest.mark.parametrize("answer", [b"", RESET, b"HTTP/1.1 2"])
 def test_an_answer_that_does_not_come(answer: bytes) -> None:
     """Closed without a word, reset, or broken off: the request was read."""
-    with listening(answer) as listener:
+    with run_raw_server(answer) as listener:
         assert failure(listener.url) is TransportFailure.NO_RESPONSE
         assert len(listener.requests) == 1
 
@@ -223,7 +223,7 @@ def test_a_kept_connection_that_breaks() -> None:
 
 def test_an_attempt_begins_without_what_the_one_before_it_did() -> None:
     """Refused after a request that was answered, by the same connection pool."""
-    with listening(response("200 OK", "{}")) as listener:
+    with run_raw_server(response("200 OK", "{}")) as listener:
         transport = Transport(listener.url, Timeouts(), connections=1)
         assert transport.send("GET", "/", token="t").response.status == 200
     assert transport.send("GET", "/", token="t").response.failure is TransportFailure.NOT_SENT
