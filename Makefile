@@ -16,7 +16,7 @@ help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
 	@echo 'make up       a complete local stack: Prefect and our page, a worker, the sandbox'
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
-	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
+	@echo 'make test     the whole test suite        (make test ARGS="tests/core -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
 	@echo 'make check    lint, format, types, import rules'

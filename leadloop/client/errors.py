@@ -95,10 +95,10 @@ def error_for_verdict(
     verdict: Verdict, call: ApiCall, response: ApiResponse, batch_result: BatchResult | None = None
 ) -> ApiError:
     """Return the exception for a verdict other than ACCEPTED."""
-    return _ERRORS[verdict](call, response, _advise(verdict, call, response), batch_result)
+    return _ERRORS[verdict](call, response, _find_advice(verdict, call, response), batch_result)
 
 
-def _advise(verdict: Verdict, call: ApiCall, response: ApiResponse) -> str:
+def _find_advice(verdict: Verdict, call: ApiCall, response: ApiResponse) -> str:
     status = response.status or 0
     if call is ApiCall.LOGIN and status in (400, 401):
         return _CHECK_LOGIN

@@ -106,7 +106,10 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
         if lead.ebr_datetime
         else None,
     }
-    _check_custom_keys(lead.custom_fields)
+    for key in _parse_custom_fields(lead.custom_fields):
+        if key in LEAD_FIELDS or is_reserved_name(key):
+            # A fixed name, not personal data: safe to repeat.
+            raise InvalidLead(f"custom_fields: {key[:64]!r} is a name reserved by the vendor's API")
     body = orjson.dumps({key: value for key, value in fixed.items() if value is not None})
     if lead.custom_fields != "{}":
         # The custom fields are spliced in as text, because parsing would round numbers.
@@ -149,13 +152,6 @@ def _normalize_state(text: str | None, region: str) -> str | None:
     if not (len(state) == 2 and state.isascii() and state.isalpha()):
         raise InvalidLead("state_code: not two letters")
     return state
-
-
-def _check_custom_keys(text: str) -> None:
-    for key in _parse_custom_fields(text):
-        if key in LEAD_FIELDS or is_reserved_name(key):
-            # A fixed name, not personal data: safe to repeat.
-            raise InvalidLead(f"custom_fields: {key[:64]!r} is a name reserved by the vendor's API")
 
 
 def _decode_rounded(text: str) -> object:

@@ -134,7 +134,13 @@ def parse_identity(result: Any) -> tuple[str, datetime | None]:
         raise UnreadableResult("lead_id: missing or neither text nor a number")
     if len(lead_id.encode()) > _MAX_ID_BYTES:
         raise UnreadableResult(f"lead_id: longer than {_MAX_ID_BYTES} bytes")
-    return lead_id, _parse_processed_at(result)
+    processed_at = result.get("processed_at")
+    if processed_at is None or processed_at == "":
+        return lead_id, None
+    try:
+        return lead_id, parse_time(processed_at)
+    except ValueError as error:
+        raise UnreadableResult(f"processed_at: {error}") from None
 
 
 def parse_lead_id(result: Mapping[str, Any]) -> str | None:
@@ -143,16 +149,6 @@ def parse_lead_id(result: Mapping[str, Any]) -> str | None:
     if isinstance(value, bool) or not isinstance(value, _SCALARS) or value == "":
         return None
     return str(value)
-
-
-def _parse_processed_at(result: Mapping[str, Any]) -> datetime | None:
-    value = result.get("processed_at")
-    if value is None or value == "":
-        return None
-    try:
-        return parse_time(value)
-    except ValueError as error:
-        raise UnreadableResult(f"processed_at: {error}") from None
 
 
 class _RowKey(NamedTuple):
@@ -342,18 +338,16 @@ def _as_iso(moment: datetime | None) -> str | None:
 
 
 def _as_number(value: Any) -> str | None:
-    """Return a number as text; None for 'PENDING OR NOT AVAILABLE' and the like."""
+    """Return a number as text for Postgres; None for 'PENDING OR NOT AVAILABLE' and the like."""
     if isinstance(value, bool) or not isinstance(value, _SCALARS):
         return None
     text = str(value)
     if len(text) > _MAX_NUMBER_LENGTH:
         return None
-    return _normalize_number(text) if isinstance(value, str) else text
-
-
-def _normalize_number(text: str) -> str | None:
-    """Normalize a number for Postgres, which accepts fewer spellings than Python."""
+    if not isinstance(value, str):
+        return text
     try:
+        # Postgres accepts fewer spellings than Python.
         number = Decimal(text)
     except InvalidOperation:
         return None

@@ -16,7 +16,7 @@ import pytest
 from leadloop.client.errors import ApiError, Fatal, InDoubt, RateLimited, Rejected, Retryable
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
-from tests.client.test_calls import HOUR, create, sendable
+from tests.client.test_api import HOUR, create, sendable
 from tests.raw_http_server import RESET, create_certificate, read_request, response, run_raw_server
 
 SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")

@@ -11,7 +11,7 @@ from leadloop.client.transport import Transport
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import Handle, Rules
 from tests.client.conftest import Client, Reach
-from tests.client.test_calls import create
+from tests.client.test_api import create
 from tests.raw_http_server import response, run_raw_server
 
 _DEFAULTS = {field.name: field.default for field in fields(Rules)}
@@ -43,7 +43,7 @@ def test_one_login_serves_many_requests(logged_in: Client, vendor: Handle) -> No
     for _ in range(3):
         logged_in.look_up("C1", "a")
     assert kinds(vendor) == ["token 200", *["responses 200"] * 3]
-    assert logged_in.turns == [ApiCall.LOGIN, *[ApiCall.READ] * 3]
+    assert logged_in.permits == [ApiCall.LOGIN, *[ApiCall.READ] * 3]
 
 
 def test_many_threads_share_one_login(logged_in: Client, vendor: Handle) -> None:
@@ -112,7 +112,7 @@ def test_a_401_renews_once_and_sends_again(logged_in: Client, vendor: Handle) ->
     logged_in.look_up("C1", "a")
     expected = ["token 200", "responses 200", "responses 401", "token 200", "responses 200"]
     assert kinds(vendor) == expected
-    assert len(logged_in.turns) == 5
+    assert len(logged_in.permits) == 5
 
 
 def test_a_refresh_token_that_ended_falls_back_on_the_password(

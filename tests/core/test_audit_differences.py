@@ -9,7 +9,6 @@ from leadloop.core.audit_differences import (
     measure_clock_offset,
     parse_listing_page,
 )
-from leadloop.core.phones import find_calling_code
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -108,8 +107,3 @@ def test_a_row_is_read_with_all_that_is_compared() -> None:
 def test_a_clock_that_is_off_is_allowed_for(vendor_now: datetime | None, ahead: int) -> None:
     """The few seconds of a header's rounding and a slow answer are not."""
     assert measure_clock_offset(vendor_now, NOW) == timedelta(seconds=ahead)
-
-
-def test_what_a_region_s_numbers_begin_with() -> None:
-    """Without the plus."""
-    assert (find_calling_code("US"), find_calling_code("IN")) == ("1", "91")

@@ -302,7 +302,8 @@ def test_every_pattern_is_found() -> None:
     for known in ("postgres_json._TOKENS[0].finditer", "redaction._SHAPES[1].finditer"):
         assert f"leadloop.core.{known}" in found
     assert "leadloop.core.response_vocabulary._SUCCESS_WORD[1].match" in found
-    assert "leadloop.client.auth:re.fullmatch([!-~]+)" in found
+    assert "leadloop.core.header_values._VISIBLE_ASCII[0].fullmatch" in found
+    assert r"leadloop.settings:re.fullmatch(https?://[^\s()<>]+)" in found
     unseen = set()
     for name, tree in _modules():
         for call in _calls_of_re(tree):

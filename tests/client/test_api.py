@@ -40,7 +40,7 @@ def test_a_batch_is_created_in_one_request(client: Client, vendor: Handle) -> No
     client.create("C1", [sendable("a", plan="x\N{SNOWMAN}"), sendable("007")])
     assert vendor.books.creations("C1") == {"a": 1, "007": 1}
     assert [entry.kind for entry in vendor.requests] == ["create"]
-    assert client.turns == []
+    assert client.permits == []
     found = client.look_up("C1", "a").result
     assert found is not None
     assert found["plan"] == "x\N{SNOWMAN}"
@@ -110,7 +110,7 @@ def test_leads_are_disabled(client: Client, vendor: Handle) -> None:
     assert client.disable("C1", ["a", "c"]).rejected == {}
     disabled = {key for key in "abc" if _row(vendor, key).disabled_at is not None}
     assert disabled == {"a", "c"}
-    assert client.turns == [ApiCall.DISABLE]
+    assert client.permits == [ApiCall.DISABLE]
 
 
 def _row(vendor: Handle, lead_id: str) -> Any:
@@ -143,7 +143,7 @@ def test_pages_are_read_by_number(client: Client, vendor: Handle) -> None:
     assert [page.count for page in pages] == [25, 25, 25]
     ids = [result["lead_id"] for page in pages for result in page.results]
     assert sorted(ids) == sorted(f"L{n}" for n in range(25))
-    assert client.turns == [ApiCall.READ] * 3
+    assert client.permits == [ApiCall.READ] * 3
     assert len(vendor.requests) == 4
     for entry in vendor.requests[1:]:
         assert {"processed_after", "processed_before", "page", "page_size"} == set(
