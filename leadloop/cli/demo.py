@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,6 +16,7 @@ from db import campaign_status, campaigns, lead_import, opt_outs, schema
 from db.database import Database
 from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
+from leadloop.core.summaries import collect_summary
 from leadloop.core.summary_text import format_summary
 from leadloop.sandbox import Handle, Rules, running
 from leadloop.settings import Settings
@@ -160,10 +160,10 @@ def _request_opt_outs(database: Database, numbers: range) -> None:
 def _run_flow(flow: str, err: Console, out: Console) -> int:
     from flows.local_runs import run_flow_locally
 
-    with show_progress_bars(err) as watching:
-        summary: dict[str, Any] = run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, watching)
-    out.print(f"{flow}: {format_summary(summary)}", soft_wrap=True)
-    return int(summary["requests"])
+    with show_progress_bars(err) as listener, collect_summary() as collected:
+        run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
+    out.print(f"{flow}: {format_summary(collected.summary)}", soft_wrap=True)
+    return int(collected.summary["requests"])
 
 
 def _print_results(database: Database, out: Console, requests: int) -> None:

@@ -20,6 +20,7 @@ from db.lead_import import insert_new_leads
 from leadloop.core.campaign_rules import DEFAULT_REQUIRED_FIELDS
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.leads import LEAD_FIELDS, RESPONSE_FIELDS
+from leadloop.core.summaries import report_summary
 from leadloop.core.timestamps import parse_time_argument
 
 _CHUNK_SIZE = 5000
@@ -57,14 +58,6 @@ class BadLine:
 LoadRow = list[CopyValue] | BadLine
 
 
-class LoadFailed(RunError):
-    """Not all of the file could be loaded; `summary` says what was."""
-
-    def __init__(self, message: str, summary: dict[str, int]) -> None:
-        super().__init__(message)
-        self.summary = summary
-
-
 def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> dict[str, int]:
     """Stream a file into `leadloop.leads`; each bad line is told by number and passed over.
 
@@ -82,21 +75,18 @@ def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> 
 
     Raises:
         UsageError: the file cannot be read, or its header does not fit; nothing was loaded.
-        LoadFailed: several lines were lost to a quote, or none could be loaded.
+        RunError: several lines were lost to a quote, or none could be loaded.
     """
     loading = _CsvLoader(database, campaign_id, err)
     with _open_text(file) as text:
         header = _read_header(text, file)
         _report_header(header.names, err)
         loading.add_campaign()
-        try:
-            rows = _parse_rows(text, header)
-            while chunk := list(islice(rows, _CHUNK_SIZE)):
-                loading.insert_chunk(chunk)
-        except BaseException as error:
-            # Ctrl-C, or a database that went away: what is loaded stays loaded.
-            vars(error)["summary"] = loading.counts
-            raise
+        # Reported now: after Ctrl-C, or where the database goes away, what is loaded stays loaded.
+        report_summary(loading.counts)
+        rows = _parse_rows(text, header)
+        while chunk := list(islice(rows, _CHUNK_SIZE)):
+            loading.insert_chunk(chunk)
     loading.require_success()
     return loading.counts
 
@@ -141,18 +131,15 @@ class _CsvLoader:
         """Make sure that no lines were lost to a quote, and that there was a lead at all.
 
         Raises:
-            LoadFailed: it is not so.
+            RunError: it is not so.
         """
         if lost := self._first_quoted:
-            raise LoadFailed(
+            raise RunError(
                 f"{lost.location} were not loaded: a quote that is opened in line {lost.first}"
-                " holds them together; mend it and load the file again",
-                self.counts,
+                " holds them together; mend it and load the file again"
             )
         if self.counts["bad"] and not self.counts["loaded"] + self.counts["existing"]:
-            raise LoadFailed(
-                "no line of the file could be loaded; see the lines above", self.counts
-            )
+            raise RunError("no line of the file could be loaded; see the lines above")
 
 
 @contextmanager

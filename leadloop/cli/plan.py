@@ -7,16 +7,9 @@ from db import campaigns
 from db.database import Database
 from leadloop.core.errors import RunError
 from leadloop.core.push_preview import PREVIEW_COUNTS
+from leadloop.core.summaries import report_summary
 from leadloop.settings import Settings
 from tasks.push_preview import preview_push
-
-
-class PlanFailed(RunError):
-    """Some campaigns could not be looked at; `summary` says what the others came to."""
-
-    def __init__(self, message: str, summary: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.summary = summary
 
 
 def plan_campaigns(
@@ -34,7 +27,7 @@ def plan_campaigns(
 
     Raises:
         UsageError: an unknown campaign.
-        PlanFailed: a campaign's source cannot be used; the others were looked at.
+        RunError: a campaign's source cannot be used; the others were looked at.
     """
     with database.transaction() as connection:
         chosen = campaigns.select_campaigns(connection, campaign_ids, settings.campaign_rules())
@@ -47,6 +40,7 @@ def plan_campaigns(
             failures.append(f"campaign {campaign.campaign_id}: {error}")
     sums = {name: sum(plan[name] for plan in plans.values()) for name in PREVIEW_COUNTS}
     summary = {**sums, "campaigns": plans}
+    report_summary(summary)
     if failures:
-        raise PlanFailed("; ".join(failures), summary)
+        raise RunError("; ".join(failures))
     return summary
