@@ -130,7 +130,7 @@ def test_of_two_equally_new_ones_the_one_read_last_counts(database: Database) ->
 def test_an_older_version_of_an_attempt_never_replaces_a_newer_one(
     database: Database, at_once: bool
 ) -> None:
-    """What it knows of attempts that nobody else knows is added all the same."""
+    """Attempts that only the older version contains are added."""
     newer = {"reference_id": "r", "called_at": 4000, "cost": 2}
     older = [{**newer, "cost": 1}, {**newer, "reference_id": "only here", "cost": 3}]
     readings = [
@@ -273,7 +273,7 @@ def test_campaigns_do_not_meet(database: Database) -> None:
 
 
 def test_an_outcome_of_a_lead_that_is_not_ours_is_kept(database: Database) -> None:
-    """Somebody created it at the vendor by hand: the books show it all the same."""
+    """Others created it at the vendor: its outcome is stored anyway."""
     assert merge(database, result("stranger")) == counts(1, 0, 0)
 
 

@@ -42,7 +42,7 @@ def test_a_lead_without_a_callable_number_counts_as_indexed(opted_out: Connectio
 
 
 def test_numbers_in_results_are_known_too(opted_out: Connection) -> None:
-    """Somebody may have corrected the number at the vendor."""
+    """The number may have been corrected at the vendor."""
     opted_out.execute(
         text("""
         INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
