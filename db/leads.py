@@ -112,7 +112,7 @@ def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT
     )
 
 
-# A response settles only the leads of its own claim. So a retry after a lost commit confirmation
+# A response settles only the leads of its claim. So a retry after a lost commit confirmation
 # (idempotent) cannot touch leads that were claimed again since. A response also settles a lead that
 # another run has put in doubt meanwhile.
 _OF_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim

@@ -121,5 +121,5 @@ CREATE OR REPLACE TRIGGER remember_truncated_leads BEFORE TRUNCATE ON leadloop.l
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.remember_sent_leads();
 
 -- Postgres grants EXECUTE on a new function to PUBLIC. A role with EXECUTE on a trigger's function
--- could attach it to a table of its own, where it runs with the rights of this schema's owner.
+-- could attach it to its own table, where it runs with the rights of this schema's owner.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA leadloop FROM PUBLIC;

@@ -20,7 +20,7 @@ def campaign(database: Database) -> None:
 
 
 def a_run(database: Database) -> int:
-    """A run that is alive as far as its row tells."""
+    """A run that is alive according to its row."""
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
                VALUES ('push-leads', :campaign) RETURNING run_id"""
     run_id: int = sql.fetch_value(database, query, campaign=CAMPAIGN)
@@ -237,7 +237,7 @@ def test_no_race_of_claims_and_opt_outs_sends_whom_it_should_not(database: Datab
 
 @pytest.mark.parametrize("state", ["crashed", "completed", "failed"])
 def test_a_run_that_was_declared_dead_gets_nothing(database: Database, state: str) -> None:
-    """Neither new leads nor its own once more: somebody else may have looked at them."""
+    """Neither new leads nor its own again: another run may have put them in doubt."""
     factories.add_leads(database, "a", "b")
     run_id = a_run(database)
     with database.transaction() as connection:

@@ -127,7 +127,7 @@ def test_a_pause_holds_everybody_back(database: Database) -> None:
 
 
 def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
-    """The next free one is taken; where all are held, the caller is told."""
+    """The next free slot is reserved; if all are locked, the caller gets None."""
     limit = laid_out(database, RateLimit(requests=2, period_s=60.0))
     with (
         database.transaction() as first,
