@@ -19,7 +19,7 @@ from db.database import Database
 from leadloop import __version__
 from leadloop.cli.app import app
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories, sql
 from tests.conftest import Ran
 
 Leadloop = Callable[..., Ran]
@@ -33,7 +33,10 @@ def test_the_loop_by_hand(
     leadloop: Leadloop, environment: Path, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """Load, sync and status do what they say, with one JSON object as the last line each."""
-    lines = [f"{number:03d},{books.phone(number)},Ann {number},NY,gold\n" for number in range(30)]
+    lines = [
+        f"{number:03d},{factories.build_phone(number)},Ann {number},NY,gold\n"
+        for number in range(30)
+    ]
     (environment / "leads.csv").write_text(HEADER + "".join(lines))
     assert leadloop("load", "leads.csv", "--campaign", "C1", "--json").last == {
         "loaded": 30,
@@ -47,7 +50,7 @@ def test_the_loop_by_hand(
     assert poll["inserted"] + summary["poll"]["inserted"] == 30
     (row,) = leadloop("status", "--json").last["campaigns"]
     assert (row["created"], row["processed"], row["new"]) == (30, 30, 0)
-    assert books.value(database, "SELECT min(lead_id) FROM leadloop.leads") == "000"
+    assert sql.fetch_value(database, "SELECT min(lead_id) FROM leadloop.leads") == "000"
     assert json.loads(vendor.books.leads("C1")[0].custom or b"") == {"plan": "gold"}
 
 
@@ -55,8 +58,8 @@ def test_a_run_brings_its_own_prefect_server_and_leaves_nothing(
     leadloop: Leadloop, environment: Path, database: Database
 ) -> None:
     """Without PREFECT_API_URL a run works, and no process of it remains."""
-    books.add_campaign(database)
-    books.add_leads(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
     ran = leadloop("push", "--json")
     assert (ran.code, ran.last["created"]) == (0, 1)
     assert _processes_in(environment) == []
@@ -81,8 +84,8 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     number: signal.Signals,
 ) -> None:
     """Exit 1, one line and the counts; the next one goes on, and no lead is created twice."""
-    books.add_campaign(database, batch_size=1)
-    books.add_leads(database, *[f"L{number}" for number in range(300)])
+    factories.add_campaign(database, batch_size=1)
+    factories.add_leads(database, *[f"L{number}" for number in range(300)])
     vendor.fault(route="create", kind="slow", seconds=0.2, every=1)
     with subprocess.Popen(
         [LEADLOOP, command, "--json"],
@@ -102,11 +105,11 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     assert "Crash" not in err
     summary = json.loads(out.splitlines()[-1])
     pushed = summary["push"] if command == "sync" else summary
-    done = list(books.statuses(database).values())
+    done = list(sql.fetch_statuses(database).values())
     assert pushed["created"] == pushed["campaigns"]["C1"]["created"] == done.count("created") > 0
     assert summary["error"].startswith("stopped; ")
     assert "sending" not in done
-    rows = books.rows(
+    rows = sql.fetch_rows(
         database,
         "SELECT state, counts->>'created' AS created FROM leadloop.sync_runs"
         " WHERE flow = 'push-leads'",
@@ -116,7 +119,7 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     vendor.clear_faults()
     leadloop("push", PREFECT_API_URL=prefect)
     assert set(vendor.books.creations("C1").values()) == {1}
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -135,7 +138,7 @@ def test_a_load_that_is_stopped_says_so(
         lines = (f"{number},+14155550123,Ann,CA,gold\n" for number in range(5500))
         process.stdin.write(HEADER + "".join(lines))
         process.stdin.flush()
-        while not books.value(database, "SELECT count(*) FROM leadloop.leads"):
+        while not sql.fetch_value(database, "SELECT count(*) FROM leadloop.leads"):
             assert process.poll() is None
             time.sleep(0.1)
         time.sleep(2)
@@ -143,7 +146,9 @@ def test_a_load_that_is_stopped_says_so(
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("leadloop: stopped; ")
-    assert json.loads(out)["loaded"] == books.value(database, "SELECT count(*) FROM leadloop.leads")
+    assert json.loads(out)["loaded"] == sql.fetch_value(
+        database, "SELECT count(*) FROM leadloop.leads"
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_wrong_usage_is_one_line(
     said: str,
 ) -> None:
     """Exit 2, one line on stderr that says what is wrong, no traceback and no password."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     ran = leadloop(*arguments, **environment_changes)
     assert ran.code == 2
     assert said in ran.err
@@ -209,7 +214,7 @@ def test_a_name_like_a_setting_that_is_set_is_a_warning(
     leadloop: Leadloop, database: Database, prefect: str
 ) -> None:
     """The opt-outs are sent all the same; one line on stderr names both variables."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     ran = leadloop("disable", LEADLOOP_TOKEN="pw", PREFECT_API_URL=prefect)
     assert ran.code == 0
     assert ran.err.count("LEADLOOP_TOKEN") == 1
@@ -223,7 +228,7 @@ def test_a_schema_that_is_missing_or_too_new_is_told(
     """Both say what to do, and exit with 2."""
     missing = leadloop("status", LEADLOOP_DATABASE_URL=empty_database_url)
     assert (missing.code, "leadloop init" in missing.err) == (2, True)
-    books.run(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
+    sql.execute(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
     newer = leadloop("status")
     assert (newer.code, "9999" in newer.err) == (2, True)
 
@@ -273,7 +278,7 @@ def test_each_bad_line_of_a_file_is_told_by_number(
     assert "note: custom fields: plan" in ran.err
     assert "line 4: lead_id is empty" in ran.err
     assert "Secret" not in ran.err
-    custom = books.value(database, "SELECT custom_fields FROM leadloop.leads")
+    custom = sql.fetch_value(database, "SELECT custom_fields FROM leadloop.leads")
     assert custom == {"plan": "gold"}
 
 
@@ -282,8 +287,8 @@ def test_a_failed_run_says_why_and_what_it_did(
 ) -> None:
     """Exit 1, the counts and the error in the JSON, no traceback."""
     vendor.fault(route="create", kind="status", status=403, every=1)
-    books.add_campaign(database)
-    books.add_leads(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
     ran = leadloop("push", "--json", PREFECT_API_URL=prefect)
     assert ran.code == 1
     assert "HTTP 403" in ran.last["error"]
@@ -296,10 +301,10 @@ def test_requeue_sends_mended_leads_again(
     leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """A rejected lead that upstream has mended goes out after a requeue, and not before."""
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("a", state_code="XX"))
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("a", state_code="XX"))
     leadloop("push", PREFECT_API_URL=prefect)
-    books.run(database, "UPDATE leadloop.leads SET state_code = 'CA'")
+    sql.execute(database, "UPDATE leadloop.leads SET state_code = 'CA'")
     assert leadloop("push", "--json", PREFECT_API_URL=prefect).last["created"] == 0
     assert leadloop("requeue", "--rejected", "--json").last == {"rejected": 1}
     assert leadloop("push", "--json", PREFECT_API_URL=prefect).last["created"] == 1
@@ -310,15 +315,15 @@ def test_a_ca_bundle_that_is_none_ends_a_run_at_its_start(
     leadloop: Leadloop, database: Database, prefect: str, flow: str
 ) -> None:
     """One line names the variable; no lead was claimed, so none is in doubt."""
-    books.add_campaign(database)
-    books.add_leads(database, *(f"L{n}" for n in range(9)))
+    factories.add_campaign(database)
+    factories.add_leads(database, *(f"L{n}" for n in range(9)))
     environment = {"LEADLOOP_API_URL": "https://127.0.0.1:1", "REQUESTS_CA_BUNDLE": "/no/ca.pem"}
     ran = leadloop(flow, PREFECT_API_URL=prefect, **environment)
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("leadloop: REQUESTS_CA_BUNDLE names no file")
     assert "Traceback" not in ran.err
-    assert set(books.statuses(database).values()) == {"new"}
-    assert books.value(database, "SELECT max(sent_at) FROM leadloop.leads") is None
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
+    assert sql.fetch_value(database, "SELECT max(sent_at) FROM leadloop.leads") is None
     doctor = leadloop("doctor", **environment)
     assert doctor.code == 1
     assert "REQUESTS_CA_BUNDLE names no file" in doctor.out
@@ -344,7 +349,7 @@ def test_doctor_finds_what_is_wrong(
     leadloop: Leadloop, database: Database, changes: dict[str, str], code: int, failing: list[str]
 ) -> None:
     """Exit 2 for settings, 1 for what does not answer; what rests on neither is looked at still."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     ran = leadloop("doctor", "--json", **changes)
     assert ran.code == code
     assert [check["check"] for check in ran.last["checks"] if not check["ok"]] == failing
@@ -358,8 +363,12 @@ def test_nothing_personal_is_printed_or_kept_by_prefect(
     """No phone number, name or token on the screen (DEBUG too) or in Prefect's database."""
     secret = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk"}
     vendor.fault(route="create", kind="status", status=500, nth=1)
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("a", **secret), books.lead("b", **secret, state_code="X"))
+    factories.add_campaign(database)
+    factories.add_leads(
+        database,
+        factories.build_lead("a", **secret),
+        factories.build_lead("b", **secret, state_code="X"),
+    )
     ran = leadloop("push", "--json", PREFECT_LOGGING_LEVEL="DEBUG")
     kept = b"".join(path.read_bytes() for path in environment.rglob("*") if path.is_file())
     for private in ("4155550177", "Zebulon", vendor.rules.tokens[0]):
@@ -389,7 +398,7 @@ def test_sandbox_serves_until_it_is_told_to_stop(environment: Path) -> None:
 def _told(database: Database, command: str) -> str:
     """What the last run of a command has left in Prefect's page."""
     last = "SELECT max(flow_run_id) FROM leadloop.sync_runs WHERE flow = :flow"
-    run = UUID(books.value(database, last, flow=f"{command}-leads"))
+    run = UUID(sql.fetch_value(database, last, flow=f"{command}-leads"))
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=wanted)
@@ -411,7 +420,7 @@ def _processes_in(directory: Path) -> list[str]:
 
 def test_json_output_is_json(leadloop: Leadloop, database: Database) -> None:
     """The last line on stdout is one object, also where nothing was done."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     out = leadloop("status", "--json").out
     assert list(json.loads(out.splitlines()[-1])) == ["campaigns", "problems"]
 
@@ -421,8 +430,8 @@ def test_status_tells_how_late_outcomes_came(
 ) -> None:
     """By campaign, how many were late and the lookback that finds such; 0 where none was."""
     for campaign in ("C1", "C2"):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, "a", campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
     for command in ("push", "poll"):
         leadloop(command, PREFECT_API_URL=prefect)
     item = {"campaign_id": "C1", "lead_id": "a", "outcome_id": 1}
@@ -441,18 +450,18 @@ def test_idle_options_are_told(
     leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """A run does its work, and says on stderr what was probably not meant, or is left to do."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     where = {"PREFECT_API_URL": prefect}
     idle = leadloop("poll", "--json", **where)
     assert (idle.code, idle.last["requests"]) == (0, 0)
     assert "campaign C1: nothing was sent yet" in idle.err
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     vendor.fault(route="create", kind="reset", when="after", nth=1)
     vendor.change(lead_visible_after=3600)
     pushed = leadloop("push", "--json", **where)
     assert pushed.last["in_doubt"] == 2
     assert "leads in doubt: 2; " in pushed.err
-    books.opt_out(database, "a")
+    factories.add_opt_outs(database, "a")
     assert "opt-outs waiting: 1; leadloop disable" in leadloop("push", **where).err
     leadloop("poll", **where)
     assert "--since does not count" in leadloop("poll", "--since", "0", **where).err
@@ -482,8 +491,8 @@ def test_output_that_nobody_takes_ends_no_command(
 def test_a_campaign_s_id_is_no_markup(leadloop: Leadloop, database: Database, prefect: str) -> None:
     """Ids are the vendor's: brackets in them end no command."""
     for campaign in ("[/x]", "[red]y"):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, books.lead("a", state_code="XX"), campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, factories.build_lead("a", state_code="XX"), campaign=campaign)
     ran = leadloop("push", PREFECT_API_URL=prefect)
     assert (ran.code, "[/x]" in ran.out, "[red]y" in ran.out) == (0, True, True)
     assert "[red]y" in leadloop("status").out

@@ -10,7 +10,7 @@ from db.database import Database
 from leadloop.cli.load import load_file
 from leadloop.core.errors import LeadloopError, RunError, UsageError
 from leadloop.core.summaries import collect_summary
-from tests import books
+from tests import sql
 
 HEADER = "lead_id,phone_number,contact_name,state_code\n"
 GOOD = "{0},+14155550123,Ann,CA\n"
@@ -86,7 +86,9 @@ def test_a_lead_s_own_columns_are_known_by_their_names(load: Any, database: Data
         "note: the header lacks contact_name, state_code; custom fields: name, state;"
         " 2 columns without a name are left out"
     )
-    (row,) = books.rows(database, "SELECT lead_id, phone_number, custom_fields FROM leadloop.leads")
+    (row,) = sql.fetch_rows(
+        database, "SELECT lead_id, phone_number, custom_fields FROM leadloop.leads"
+    )
     assert row == {
         "lead_id": "7",
         "phone_number": "+14155550123",
@@ -112,4 +114,4 @@ def test_a_file_that_is_none_adds_no_campaign(
     loaded = load(content)
     assert isinstance(loaded.error, UsageError)
     assert said in str(loaded.error)
-    assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 0
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.campaigns") == 0
