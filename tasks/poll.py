@@ -276,7 +276,7 @@ class PollJob:
         return first.count >= whole and not self._bounds_respected
 
     def _require_bounds(self, count: int) -> None:
-        """Check, once a poll, that the API's count respects the bounds of a window.
+        """Check once a poll that the API's count respects the bounds of a window.
 
         Raises:
             RunError: the count does not depend on the bounds.
@@ -289,7 +289,7 @@ class PollJob:
             )
 
     def _require_unit(self, reading: WindowRead) -> None:
-        """Check, once a poll without any outcome so far, that the unit of the bounds is right.
+        """Check once a poll without any outcome so far that the unit of the bounds is right.
 
         The check comes before the first window is stored: with the wrong unit, the watermark must
         not move.
@@ -435,7 +435,7 @@ class PollJob:
             self._listener.add_total(self._label, 1)
 
     def _compare_clocks(self, first: ParsedPage) -> None:
-        """Warn, once a poll, about clock skew, and note a watermark in the future."""
+        """Warn once a poll about clock skew, and note a watermark in the future."""
         if self._clocks_seen:
             return
         self._clocks_seen = True

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from db import source, source_sync
 from db.database import Connection, Database, DatabaseError
-from db.source_sync import SourceDiff, SyncCounts
+from db.source_sync import SyncCounts
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH
@@ -65,8 +65,16 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
         stage_source(reader, connection, campaign)
         with source.translate_errors(campaign), context.database.translate_errors():
             diff = source_sync.compute_diff(connection, campaign.campaign_id)
-        _warn_skipped_rows(run, diff)
-        counts = _apply_diff(connection, campaign.campaign_id, diff)
+        if diff.unnamed or diff.duplicates:
+            run.warn(
+                "rows of its source are skipped: %d without a lead_id (or with one of more than %d"
+                " characters), %d whose lead_id another row has",
+                *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
+            )
+        counts = SyncCounts()
+        for first in range(1, diff.last + 1, _CHUNK_ROWS):
+            last = first + _CHUNK_ROWS - 1
+            counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
     context.log.info(
         "campaign %s: synced with its source: %d leads inserted, %d updated, %d removed",
         *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
@@ -85,21 +93,3 @@ def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:
         raise RunError(
             "another run is still taking leads from its source: run this again when it is done"
         ) from None
-
-
-def _warn_skipped_rows(run: CampaignRun[ApiContext], diff: SourceDiff) -> None:
-    if diff.unnamed or diff.duplicates:
-        run.warn(
-            "rows of its source are skipped: %d without a lead_id (or with one of more than %d"
-            " characters), %d whose lead_id another row has",
-            *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
-        )
-
-
-def _apply_diff(connection: Connection, campaign_id: str, diff: SourceDiff) -> SyncCounts:
-    """Apply the diff in chunks, a transaction each."""
-    counts = SyncCounts()
-    for first in range(1, diff.last + 1, _CHUNK_ROWS):
-        last = first + _CHUNK_ROWS - 1
-        counts += source_sync.apply_diff(connection, campaign_id, first, last)
-    return counts
