@@ -4,7 +4,7 @@ A run's parameters override its blocks, and its blocks override the worker's env
 stores parameters in plain text, so no parameter is a secret; blocks mask their secrets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 from prefect.blocks.core import Block
@@ -131,11 +131,6 @@ def collect_setting_sources(run_settings: RunSettings | None) -> list[SettingSou
             f" leadloop-settings/{run_settings.block} on this Prefect server: create one in"
             " Prefect's UI, or correct the name"
         )
-    _require_same_api_url(blocks)
-    return [parameters, *blocks]
-
-
-def _require_same_api_url(blocks: Sequence[SettingSource]) -> None:
     urls = {
         block.name: block.values["api_url"].rstrip("/")
         for block in blocks
@@ -146,6 +141,7 @@ def _require_same_api_url(blocks: Sequence[SettingSource]) -> None:
             f"api_url differs between {' and '.join(urls)}: set it only in the block that holds"
             " the login"
         )
+    return [parameters, *blocks]
 
 
 def _find_blocks(name: str) -> Iterator[SettingSource]:

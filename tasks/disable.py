@@ -64,7 +64,9 @@ class DisableJob:
             RunError: the vendor rejects the login, or fails repeatedly.
         """
         try:
-            self._cancel_unsent()
+            campaign_id = self.run.campaign.campaign_id
+            self.run.write(leads.start_settle_time, campaign_id)
+            self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, campaign_id))
             more = self._send_lists(limit)
             more = self._resolve_in_doubt() or more
         except _CampaignUnknown:
@@ -106,13 +108,6 @@ class DisableJob:
         self._unconfirmed = [each for each in self._unconfirmed if each not in resolved.settled]
         return resolved.has_more
 
-    def _cancel_unsent(self) -> None:
-        """Cancel leads that opted out before they were sent."""
-        campaign_id = self.run.campaign.campaign_id
-        self.run.write(leads.start_settle_time, campaign_id)
-        cancelled = self.run.write(opt_outs.cancel_unsent, campaign_id)
-        self._add_counts(cancelled=cancelled)
-
     def _send_lists(self, limit: int) -> bool:
         """Send up to `limit` lists; return whether more is to be sent.
 
@@ -128,8 +123,13 @@ class DisableJob:
                 self._send_or_suspect(Isolation(due, max_failures=1))
             elif not self._failing_lists:
                 return False
-            elif not self._continue_isolation():
-                return True
+            else:
+                isolation = next(iter(self._failing_lists))
+                if isolation.failures:
+                    pause_before_retry(isolation.failures)
+                if not self._advance_isolation(isolation):
+                    return True
+                del self._failing_lists[isolation]
         return True
 
     def _load_due(self, status: str) -> list[str]:
@@ -152,16 +152,6 @@ class DisableJob:
         lead_ids = list(isolation.next_list)
         if not self._advance_isolation(isolation):
             self._failing_lists[isolation] = lead_ids
-
-    def _continue_isolation(self) -> bool:
-        """Continue the first isolation until its next failure; return whether it is complete."""
-        isolation = next(iter(self._failing_lists))
-        if isolation.failures:
-            pause_before_retry(isolation.failures)
-        if not self._advance_isolation(isolation):
-            return False
-        del self._failing_lists[isolation]
-        return True
 
     def _advance_isolation(self, isolation: Isolation) -> bool:
         """Send the lists of an isolation until one fails; return whether all are done.
@@ -274,7 +264,7 @@ class DisableJob:
         raise _make_outage_error(failure)
 
     def _check_campaign_exists(self) -> None:
-        """Check, once a run, whether a 404 is about a lead or about the campaign.
+        """Check once a run whether a 404 is about a lead or about the campaign.
 
         Raises:
             _CampaignUnknown: the vendor also answers 404 to a read of the campaign.

@@ -167,11 +167,22 @@ class LeadListing:
     def _check_complete(self) -> None:
         """Check that the distinct rows are as many as the vendor counts.
 
-        If pages count only themselves, their sum cannot show a row that moved between two pages, so
-        a second read must find no further row.
+        If they are not, leads that one read listed twice are looked up: on one page, two equal rows
+        are two leads. If pages count only themselves, their sum cannot show a row that moved
+        between two pages, so a second read must find no further row.
         """
         if self._count_distinct() != self.reported_count:
-            self._look_up_repeated()
+            with self._staging_connection() as connection:
+                repeated = audit_staging.list_repeated_leads(
+                    connection, self._read_no, _MAX_LOOKUPS
+                )
+            for lead_id in repeated:
+                page = self._run.context.api.list_all(
+                    self._run.campaign.campaign_id, page=1, page_size=_MAX_COPIES, lead_id=lead_id
+                )
+                with self._staging_connection() as connection:
+                    audit_staging.stage_page(connection, self._format_page(page, 0).lines)
+                self._on_page_staged()
         before, self.seen = self.seen, self._count_distinct()
         self.complete = self.seen == self.reported_count and (
             not self._counts_per_page or self.seen == before
@@ -180,16 +191,3 @@ class LeadListing:
     def _count_distinct(self) -> int:
         with self._staging_connection() as connection:
             return audit_staging.count_distinct_rows(connection)
-
-    def _look_up_repeated(self) -> None:
-        """Look up leads that one read listed twice; on one page, two equal rows are two leads."""
-        campaign = self._run.campaign
-        with self._staging_connection() as connection:
-            lead_ids = audit_staging.list_repeated_leads(connection, self._read_no, _MAX_LOOKUPS)
-        for lead_id in lead_ids:
-            page = self._run.context.api.list_all(
-                campaign.campaign_id, page=1, page_size=_MAX_COPIES, lead_id=lead_id
-            )
-            with self._staging_connection() as connection:
-                audit_staging.stage_page(connection, self._format_page(page, 0).lines)
-            self._on_page_staged()

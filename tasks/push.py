@@ -25,7 +25,7 @@ from leadloop.core.errors import RunError
 from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import ApiCall
-from tasks.batch_claimer import BatchClaimer, BatchSizeLimits, ClaimedBatch
+from tasks.batch_claimer import BatchClaimer, ClaimedBatch
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
@@ -138,15 +138,22 @@ class PushJob:
         return state.is_drained
 
     def _run_sender(self, state: "_ChunkState") -> None:
-        """Send batch after batch, until the chunk is done or any sender has failed."""
+        """Send batch after batch until the chunk is done or any sender has failed.
+
+        If a batch and its parts reveal the vendor's limit of leads a request, the limit is stored.
+        """
         try:
             while (permit := self._acquire_permit(state)) is not None:
                 batch, state.is_drained = self._claimer.claim_batch(permit, self._batch_size)
-                if batch.leads:
-                    self._send_batch(batch)
-                    self._learn_batch_limit(batch.size_limits)
-                else:
+                if not batch.leads:
                     self.run.context.limiter.release_slot(permit.slot)
+                    continue
+                self._send_batch(batch)
+                if (learned := batch.size_limits.learned_limit) is not None:
+                    self._batch_size = min(self._batch_size, learned)
+                    self.run.write(
+                        campaigns.lower_batch_limit, self.run.campaign.campaign_id, learned
+                    )
         except BaseException:
             state.batches_left = 0
             raise
@@ -293,13 +300,6 @@ class PushJob:
             self._send_reclaimed(rest)
         else:
             self._send_halves(batch)
-
-    def _learn_batch_limit(self, size_limits: BatchSizeLimits) -> None:
-        """Store the vendor's limit of leads a request, if a batch and its parts revealed one."""
-        limit = size_limits.learned_limit
-        if limit is not None:
-            self._batch_size = min(self._batch_size, limit)
-            self.run.write(campaigns.lower_batch_limit, self.run.campaign.campaign_id, limit)
 
     def _send_halves(self, batch: ClaimedBatch) -> None:
         """Bisect a batch and send each half in its own request."""

@@ -30,7 +30,9 @@ class RejectionStreak:
         """
         with self._lock:
             for lead_id, text in rejections:
-                reason = _normalise_reason(lead_id, text)
+                # Compare reasons without the lead's id and without all digits.
+                without_id = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", "…", text)
+                reason = _DIGITS.sub("…", without_id).casefold()
                 if reason != self._reason:
                     self._reason, self._alike = reason, {}
                 self._alike[lead_id] = None
@@ -40,9 +42,3 @@ class RejectionStreak:
         """End the streak: the vendor accepted a lead."""
         with self._lock:
             self._alike = {}
-
-
-def _normalise_reason(lead_id: str, reason: str) -> str:
-    """Return a reason without the lead's id and all digits, so that equal reasons compare equal."""
-    without_id = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", "…", reason)
-    return _DIGITS.sub("…", without_id).casefold()

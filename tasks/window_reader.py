@@ -216,31 +216,25 @@ class WindowRead:
         return cover_window(self.window, times, max_window)
 
     def add_page(self, page: ParsedPage) -> None:
-        """Add a page's rows. A repeated result counts once, and its latest content wins."""
+        """Add a page's count and rows. A repeated result counts once; its latest content wins."""
         self.pages += 1
-        self._count(page)
-        for row in page.rows:
-            content = hash((row.outcome, *row.attempts))
-            if self.seen.get(row.key) != content:
-                self.seen[row.key] = content
-                self._add_row(row)
-        self.stable &= len(self.seen) <= self.reported_count and not self.is_too_long
-
-    def _count(self, page: ParsedPage) -> None:
-        """Update the reported count: the sum over pages that count themselves, else the first."""
         if self.first.counts_per_page:
             self.reported_count += page.count
             self.stable = self.stable and page.matches_count
         else:
             self.reported_count = self.first.count
             self.stable = self.stable and page.count == self.reported_count
-
-    def _add_row(self, row: ParsedRow) -> None:
-        self.attempts += row.attempts
-        if row.outcome is not None:
-            self.outcomes.append(row.outcome)
-        if row.unreadable is not None:
-            self.unreadable.append(row.unreadable)
+        for row in page.rows:
+            content = hash((row.outcome, *row.attempts))
+            if self.seen.get(row.key) == content:
+                continue
+            self.seen[row.key] = content
+            self.attempts += row.attempts
+            if row.outcome is not None:
+                self.outcomes.append(row.outcome)
+            if row.unreadable is not None:
+                self.unreadable.append(row.unreadable)
+        self.stable &= len(self.seen) <= self.reported_count and not self.is_too_long
 
     def has_moved_rows(self, since: Iterable[ParsedRow]) -> bool:
         """Return whether a lead of this window was processed again, so that its row moved."""
