@@ -40,18 +40,18 @@ test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
 	  --dist loadscope --no-loadscope-reorder $(ARGS)
 
-# The state machine, kills and races share the time; each boundary at which a run can die comes once.
+# The state machine, kills and races share the time; each pause point at which a run can die runs once.
 SECONDS ?= 600
 SEED    ?= $(shell date +%s)
 
 soak: $(VENV)/installed-dev
-	@echo 'seed $(SEED), $(SECONDS) seconds and what the boundaries take'
+	@echo 'seed $(SEED), $(SECONDS) seconds plus the time of the pause points'
 	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
 	  tests/resilience/test_crash.py tests/resilience/test_race.py tests/resilience/test_state_machine.py $(ARGS)
 
 # All parts take the better part of an hour; AMOUNT (of leads) and TURNS can be set too.
 bench: $(VENV)/installed-dev
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.benchmarks
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -97,6 +97,6 @@ lock: $(VENV)/installed-dev
 	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build --group dev \
 	  --constraints requirements.lock -o requirements-dev.lock
 	@for peer in dlt drt singer; do \
-	  $(UV_COMPILE) tests/bench/peers/$$peer.in -o tests/bench/peers/$$peer.lock || exit; done
-	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/bench/peers/*.lock
+	  $(UV_COMPILE) tests/benchmarks/peers/$$peer.in -o tests/benchmarks/peers/$$peer.lock || exit; done
+	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/benchmarks/peers/*.lock
 	@echo 'Pinned: requirements.lock, requirements-dev.lock'

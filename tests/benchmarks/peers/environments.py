@@ -1,4 +1,4 @@
-"""The environments of the peers: what leadloop's poll and push are measured beside.
+"""The virtual environments of the peers, with which leadloop's poll and push are compared.
 
 | peer | poll | push | runs |
 | --- | --- | --- | --- |
@@ -6,15 +6,15 @@
 | `drt` | no: it only activates, Postgres to elsewhere | Postgres to its rest_api | `run_drt.py` |
 | `singer` | a tap on singer-sdk to target-postgres | no: a tap reads | `run_singer.py` |
 
-Each has what it needs in `<peer>.in`, pinned with hashes in `<peer>.lock`, and an environment of
-its own made from that. It is run as `<its python> run_<peer>.py poll|push`, does the work once and
-prints one JSON line: `seconds` of work (without the start of the interpreter and imports),
-`requests` it made (null: it does not say), and `rows` that landed. The environment tells it:
+Each peer has its requirements in `<peer>.in`, pinned with hashes in `<peer>.lock`, and its own
+virtual environment. `<its python> run_<peer>.py poll|push` does the work once and prints one JSON
+line: `seconds` of work (without the start of the interpreter and imports), the number of `requests`
+(null: unknown), and the `rows` stored. It reads these environment variables:
 
-- `BENCH_DATABASE_URL`, a libpq URL; `BENCH_SCHEMA`, which it fills; `BENCH_LEADS`, the table of
+- `BENCH_DATABASE_URL`, a libpq URL; `BENCH_SCHEMA`, the schema to fill; `BENCH_LEADS`, the table of
   leads to push (lead_id, phone_number, contact_name, state_code, custom_fields);
 - `BENCH_API_URL`, `BENCH_TOKEN`, `BENCH_CAMPAIGN`; `BENCH_AFTER`, `BENCH_BEFORE`, epoch ms;
-- `BENCH_WORK`, an empty folder for what it writes on the way.
+- `BENCH_WORK`, an empty folder for temporary files.
 """
 
 import subprocess
@@ -25,11 +25,11 @@ _HERE = Path(__file__).parent
 _PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet", "--quiet", "install")
 
 
-def environment(name: str, root: Path) -> Path:
-    """The Python of the peer's environment under `root`, made where it is missing or outdated.
+def ensure_environment(name: str, root: Path) -> Path:
+    """Return the Python of the peer's environment; create it if missing or outdated.
 
     Raises:
-        subprocess.CalledProcessError: it cannot be made; what pip says is on stderr.
+        subprocess.CalledProcessError: the creation failed; pip's errors are on stderr.
     """
     folder, lock = root / name, (_HERE / f"{name}.lock").read_text()
     python, made_from = folder / "bin" / "python", folder / "made-from.lock"
@@ -41,6 +41,6 @@ def environment(name: str, root: Path) -> Path:
     return python
 
 
-def script(name: str) -> Path:
-    """What the peer's Python is to run."""
+def find_script(name: str) -> Path:
+    """Return the script for the peer's Python."""
     return _HERE / f"run_{name}.py"

@@ -1,6 +1,6 @@
-"""Runs a command, and writes down what it has taken: `launch.py REPORT COMMAND...`.
+"""Runs a command and writes its resource usage to a file: `process_launcher.py REPORT COMMAND...`.
 
-To the peak memory of a process Linux counts that of whoever started it, up to then: this is small.
+Linux counts the memory of the parent at the start in the child's peak, so this parent is small.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Write `seconds`, `cpu_s`, `peak` in bytes, and the exit `code`."""
+    """Write `seconds`, `cpu_s`, `peak_bytes` and the exit `code` of the command."""
     report, *command = sys.argv[1:]
     began = time.monotonic()
     child = os.posix_spawn(command[0], command, os.environ)
@@ -19,7 +19,7 @@ def main() -> None:
     taken = {
         "seconds": time.monotonic() - began,
         "cpu_s": used.ru_utime + used.ru_stime,
-        "peak": used.ru_maxrss * 1024,
+        "peak_bytes": used.ru_maxrss * 1024,
         "code": os.waitstatus_to_exitcode(status),
     }
     Path(report).write_text(json.dumps(taken))

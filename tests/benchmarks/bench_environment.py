@@ -1,7 +1,7 @@
-"""What benchmarks run on: an embedded Postgres, the sandbox, a Prefect server, and processes.
+"""The environment of the benchmarks: an embedded Postgres, the sandbox, a Prefect server.
 
-Whatever is measured is a process of its own, so that none shares its memory or its interpreter's
-lock with another.
+Every measured program runs in its own process, so that it shares neither memory nor the
+interpreter's lock with another.
 """
 
 import json
@@ -30,9 +30,9 @@ from tests import factories, sql
 CAMPAIGN = "bench"
 TOKEN = "sandbox-token"
 _BIN = Path(sys.executable).parent
-_LAUNCHER = Path(__file__).with_name("launch.py")
-_AT_ONCE = 2000
-_SPREAD = timedelta(minutes=9)
+_LAUNCHER = Path(__file__).with_name("process_launcher.py")
+_PUT_SIZE = 2000
+_TIME_SPAN = timedelta(minutes=9)
 _LEADS = """
 INSERT INTO bench.leads
 SELECT lpad(i::text, 8, '0'), '+1' || (ARRAY[212, 415, 512, 617])[i % 4 + 1]
@@ -43,24 +43,26 @@ SELECT lpad(i::text, 8, '0'), '+1' || (ARRAY[212, 415, 512, 617])[i % 4 + 1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ran:
-    """A process that has ended well: its last line of JSON, its peak memory in bytes, its CPU."""
+class FinishedProcess:
+    """A process that ended with exit code 0, with its last output line as JSON and its usage."""
 
-    said: dict[str, Any]
+    output: dict[str, Any]
     seconds: float
-    peak: int
+    peak_bytes: int
     cpu_s: float
 
 
-def run(command: Sequence[str | Path], environment: Mapping[str, str], directory: Path) -> Ran:
-    """Run a process to its end.
+def run_process(
+    command: Sequence[str | Path], environment: Mapping[str, str], directory: Path
+) -> FinishedProcess:
+    """Run a process and wait for its end.
 
     Raises:
-        RuntimeError: it failed; with the end of what it said.
+        RuntimeError: the process failed; with the end of its stderr.
     """
-    said, errors, report = (directory / name for name in ("said", "errors", "taken"))
+    output, errors, report = (directory / name for name in ("output", "errors", "usage"))
     launch = [sys.executable, "-I", "-S", str(_LAUNCHER), str(report)]
-    with said.open("w") as out, errors.open("w") as err:
+    with output.open("w") as out, errors.open("w") as err:
         process = subprocess.Popen(
             [*launch, *command],
             env=environment,
@@ -74,41 +76,41 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], directory
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    taken = json.loads(report.read_text())
-    if code := taken.pop("code"):
+    usage = json.loads(report.read_text())
+    if code := usage.pop("code"):
         raise RuntimeError(f"{command[:3]} ended with {code}: {errors.read_text()[-1500:]}")
-    lines = said.read_text().splitlines()
+    lines = output.read_text().splitlines()
     last = lines[-1] if lines else ""
-    return Ran(said=json.loads(last) if last.startswith("{") else {}, **taken)
+    return FinishedProcess(output=json.loads(last) if last.startswith("{") else {}, **usage)
 
 
-class Vendor:
-    """The sandbox in a process of its own, with no limit unless a rule sets one."""
+class SandboxProcess:
+    """The sandbox in its own process, without a rate limit unless a rule sets one."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def put(self, outcomes: Iterator[Mapping[str, Any]]) -> None:
-        """Have leads processed."""
-        while part := list(islice(outcomes, _AT_ONCE)):
+    def put_outcomes(self, outcomes: Iterator[Mapping[str, Any]]) -> None:
+        """Add outcomes of leads."""
+        while part := list(islice(outcomes, _PUT_SIZE)):
             answer = requests.post(f"{self.url}/_sandbox/outcomes", json=part, timeout=60)
             answer.raise_for_status()
             assert not answer.json()["unknown"]
 
-    def requests(self) -> list[dict[str, Any]]:
-        """Every request that it has got."""
+    def fetch_requests(self) -> list[dict[str, Any]]:
+        """Return the log of all requests."""
         log: list[dict[str, Any]] = requests.get(f"{self.url}/_sandbox/requests", timeout=60).json()
         return log
 
-    def busiest(self, seconds: float) -> int:
-        """The most requests that any stretch of so many seconds has held."""
+    def fetch_busiest(self, seconds: float) -> int:
+        """Return the maximum number of requests in any window of this many seconds."""
         answer = requests.get(f"{self.url}/_sandbox/busiest?seconds={seconds}", timeout=60)
         amount: int = answer.json()["requests"]
         return amount
 
 
-class Stage:
-    """A Postgres, a Prefect server, and room for what is run on them."""
+class BenchEnvironment:
+    """A Postgres, a Prefect server and a working directory for the measured processes."""
 
     def __init__(self, database_url: str, prefect_url: str, directory: Path) -> None:
         self.database_url = database_url
@@ -116,8 +118,8 @@ class Stage:
         self._prefect_url = prefect_url
         self.database = Database(database_url, pool_size=4)
 
-    def renew(self, amount: int) -> None:
-        """An empty schema of ours, and `bench.leads` with so many leads, none of them sent."""
+    def reset_leads(self, amount: int) -> None:
+        """Recreate our schema, empty, and the table `bench.leads` with this many unsent leads."""
         with self.database.transaction() as connection:
             schema.drop_schema(connection)
             schema.migrate_schema(connection)
@@ -131,8 +133,8 @@ class Stage:
         sql.execute(self.database, _LEADS, amount=amount)
         factories.add_campaign(self.database, CAMPAIGN)
 
-    def load(self) -> None:
-        """The same leads as ours, `new`; see also `settle`."""
+    def load_leads(self) -> None:
+        """Copy `bench.leads` to our leads, with status `new`; see also `vacuum`."""
         columns = "lead_id, phone_number, contact_name, state_code, custom_fields"
         sql.execute(
             self.database,
@@ -141,15 +143,15 @@ class Stage:
             campaign=CAMPAIGN,
         )
 
-    def settle(self) -> None:
-        """Statistics as autovacuum would have them, and no checkpoint in the middle of a turn."""
+    def vacuum(self) -> None:
+        """Vacuum, analyze and checkpoint, so that no turn is disturbed by either."""
         with self.database.autocommit() as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
             connection.exec_driver_sql("CHECKPOINT")
 
     @contextmanager
-    def vendor(self, **rules: object) -> Iterator[Vendor]:
-        """A sandbox; `rules` as in `leadloop sandbox --rule`."""
+    def run_sandbox(self, **rules: object) -> Iterator[SandboxProcess]:
+        """Run a sandbox for the block; `rules` as in `leadloop sandbox --rule`."""
         given = {"rate_limit": "none", "pace": "none"} | rules
         options = [f"--rule={name}={value}" for name, value in given.items()]
         process = subprocess.Popen(
@@ -157,17 +159,17 @@ class Stage:
             stdout=subprocess.PIPE,
             text=True,
             cwd=self.directory,
-            env=_bare(self.directory),
+            env=_strip_environment(self.directory),
         )
         assert process.stdout is not None
         try:
-            yield Vendor(process.stdout.readline().split()[-1])
+            yield SandboxProcess(process.stdout.readline().split()[-1])
         finally:
             process.terminate()
             process.wait()
 
-    def environment(self, vendor: Vendor, **settings: str) -> dict[str, str]:
-        """That of a deployed run; `settings` of leadloop without their prefix."""
+    def build_environment(self, vendor: SandboxProcess, **settings: str) -> dict[str, str]:
+        """Return the environment of a deployed run; `settings` without the LEADLOOP_ prefix."""
         given = {
             "DATABASE_URL": self.database_url,
             "API_URL": vendor.url,
@@ -177,19 +179,21 @@ class Stage:
             **settings,
         }
         ours = {f"LEADLOOP_{name}": value for name, value in given.items()}
-        return {**self.bare(), **ours}
+        return {**self.build_bare_environment(), **ours}
 
-    def bare(self) -> dict[str, str]:
-        """An environment with nothing of the user's settings, and our Prefect server."""
-        return {**_bare(self.directory), "PREFECT_API_URL": self._prefect_url}
+    def build_bare_environment(self) -> dict[str, str]:
+        """Return an environment with our Prefect server and without the user's settings."""
+        return {**_strip_environment(self.directory), "PREFECT_API_URL": self._prefect_url}
 
-    def leadloop(self, vendor: Vendor, *arguments: str, **settings: str) -> Ran:
-        """Run a command of ours; its last line is JSON."""
+    def run_leadloop(
+        self, vendor: SandboxProcess, *arguments: str, **settings: str
+    ) -> FinishedProcess:
+        """Run a `leadloop` command with `--json`."""
         command = [str(_BIN / "leadloop"), *arguments, "--json"]
-        return run(command, self.environment(vendor, **settings), self.directory)
+        return run_process(command, self.build_environment(vendor, **settings), self.directory)
 
-    def seconds(self, flow: str) -> float:
-        """How long the last run of a flow took, its start-up aside."""
+    def fetch_run_seconds(self, flow: str) -> float:
+        """Return the duration of a flow's latest run in seconds, without its start-up."""
         took: float = sql.fetch_value(
             self.database,
             """SELECT CAST(extract(epoch FROM ended_at - started_at) AS float)
@@ -199,21 +203,21 @@ class Stage:
         return took
 
 
-def _bare(directory: Path) -> dict[str, str]:
+def _strip_environment(directory: Path) -> dict[str, str]:
     foreign = ("LEADLOOP_", "PREFECT_", "PG")
     own = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return {**own, "PREFECT_HOME": str(directory / "prefect")}
 
 
-def outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
-    """Outcomes with two attempts each of the leads on stage, and the times that hold them all."""
+def generate_outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
+    """Return an outcome with two attempts for each lead, and the range of their times."""
     end = datetime.now(UTC) - timedelta(seconds=30)
-    began = end - _SPREAD
-    made = (_outcome(i, began + _SPREAD * (i / amount)) for i in range(amount))
-    return made, began, end
+    began = end - _TIME_SPAN
+    generated = (_build_outcome(i, began + _TIME_SPAN * (i / amount)) for i in range(amount))
+    return generated, began, end
 
 
-def _outcome(number: int, at: datetime) -> dict[str, Any]:
+def _build_outcome(number: int, at: datetime) -> dict[str, Any]:
     moment = int(at.timestamp() * 1000)
     attempts = [
         {
@@ -240,39 +244,39 @@ def _outcome(number: int, at: datetime) -> dict[str, Any]:
 
 
 @contextmanager
-def staged(directory: Path) -> Iterator[Stage]:
-    """A stage whose servers end with the block."""
+def run_bench_environment(directory: Path) -> Iterator[BenchEnvironment]:
+    """Run the servers for the block."""
     with (
         run_postgres(directory / "pg") as database_url,
-        _prefect(directory) as prefect_url,
+        _run_prefect(directory) as prefect_url,
     ):
-        stage = Stage(database_url, prefect_url, directory)
-        with stage.database:
-            yield stage
+        bench = BenchEnvironment(database_url, prefect_url, directory)
+        with bench.database:
+            yield bench
     remove_temporary(directory)
 
 
 @contextmanager
-def _prefect(directory: Path) -> Iterator[str]:
+def _run_prefect(directory: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with (directory / "prefect.log").open("w") as log:
         process = subprocess.Popen(
             [_BIN / "prefect", "server", "start", "--port", str(port), "--no-ui"],
-            env=_bare(directory),
+            env=_strip_environment(directory),
             stdout=log,
             stderr=log,
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        _await(f"{url}/health")
+        _wait_until_healthy(f"{url}/health")
         yield url
     finally:
         process.terminate()
         process.wait()
 
 
-def _await(url: str) -> None:
+def _wait_until_healthy(url: str) -> None:
     for _ in range(600):
         try:
             requests.get(url, timeout=5).raise_for_status()

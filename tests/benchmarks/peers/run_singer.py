@@ -42,18 +42,18 @@ BENCH = {name.removeprefix("BENCH_"): value for name, value in os.environ.items(
 
 
 class Pages(PageNumberPaginator):  # type: ignore[misc, unused-ignore]
-    """Counts up to the last page, which the first one tells: no other is parsed twice."""
+    """A paginator that counts to the last page, known from the first page."""
 
     last = 0
 
     def has_more(self, response: requests.Response) -> bool:
-        """Whether there is a next page."""
+        """Return whether there is a next page."""
         self.last = self.last or ceil(response.json()["count"] / PAGE_SIZE)
         return bool(self.current_value < self.last)
 
 
 class Responses(RESTStream):  # type: ignore[misc, unused-ignore]
-    """What both streams have in common: the pages of the responses route."""
+    """The base of both streams: the pages of the responses route."""
 
     path = "/api/v1/leads/responses/"
 
@@ -68,15 +68,15 @@ class Responses(RESTStream):  # type: ignore[misc, unused-ignore]
         return BearerTokenAuthenticator(token=self.config["token"])
 
     def get_url(self, context: Any) -> str:
-        """The route of the campaign."""
+        """Return the URL of the campaign's route."""
         return f"{self.url_base}{self.path}{self.config['campaign']}/"
 
     def get_new_paginator(self) -> Pages:
-        """From page 1."""
+        """Return a paginator that starts at page 1."""
         return Pages(1)
 
     def get_url_params(self, context: Any, next_page_token: int | None) -> dict[str, Any]:
-        """The range and the page."""
+        """Return the parameters of the range and the page."""
         window = {f"processed_{edge}": self.config[edge] for edge in ("after", "before")}
         return {**window, "page_size": PAGE_SIZE, "page": next_page_token}
 
@@ -95,11 +95,11 @@ class Outcomes(Responses):
     ).to_dict()
 
     def parse_response(self, response: requests.Response) -> Iterator[dict[str, Any]]:
-        """The outcomes of a page."""
+        """Yield the outcomes of a page."""
         for row in response.json()["results"]:
             yield {
                 "lead_id": row["lead_id"],
-                "processed_at": _time(row["processed_at"]),
+                "processed_at": _format_time(row["processed_at"]),
                 "outcome_id": str(row["outcome_id"]),
                 "outcome_name": row["outcome_name"],
                 "total_cost": row["total_cost"],
@@ -123,25 +123,25 @@ class Attempts(Responses):
     ).to_dict()
 
     def parse_response(self, response: requests.Response) -> Iterator[dict[str, Any]]:
-        """The attempts of a page."""
+        """Yield the attempts of a page."""
         for row in response.json()["results"]:
             for block in row["call_attempt_keys"]:
                 for attempt in row[block]:
-                    yield {"lead_id": row["lead_id"], "block": block, **_attempt(attempt)}
+                    yield {"lead_id": row["lead_id"], "block": block, **_parse_attempt(attempt)}
 
 
-def _attempt(attempt: dict[str, Any]) -> dict[str, Any]:
+def _parse_attempt(attempt: dict[str, Any]) -> dict[str, Any]:
     return {
         "reference_id": attempt["reference_id"],
         "outcome_id": str(attempt["outcome_id"]),
         "outcome_name": attempt["outcome_name"],
-        "occurred_at": _time(attempt["called_at"]),
+        "occurred_at": _format_time(attempt["called_at"]),
         "duration_s": attempt["call_duration"],
         "answers": {key: attempt[key] for key in attempt["report_keys_order"]},
     }
 
 
-def _time(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
 
 
@@ -158,15 +158,15 @@ class TapLeads(Tap):  # type: ignore[misc, unused-ignore]
     ).to_dict()
 
     def discover_streams(self) -> list[Responses]:
-        """Its two streams."""
+        """Return the two streams."""
         return [Outcomes(self), Attempts(self)]
 
 
-def poll() -> None:
-    """The outcomes of the range to the tables outcomes and attempts: `tap | target`."""
+def run_poll() -> None:
+    """Load the outcomes of the range into the tables outcomes and attempts: `tap | target`."""
     pipe = os.pipe()
     fork = get_context("fork")
-    processes = [fork.Process(target=run, args=pipe) for run in (_tap, _target)]
+    processes = [fork.Process(target=run, args=pipe) for run in (_run_tap, _run_target)]
     for process in processes:
         process.start()
     for end in pipe:
@@ -174,10 +174,10 @@ def poll() -> None:
     for process in processes:
         process.join()
     if any(process.exitcode for process in processes):
-        sys.exit("The tap or the target has failed: above it says why.")
+        sys.exit("The tap or the target has failed: see the messages above.")
 
 
-def _tap(reading: int, writing: int) -> None:
+def _run_tap(reading: int, writing: int) -> None:
     os.close(reading)
     os.dup2(writing, sys.stdout.fileno())
     os.close(writing)
@@ -195,7 +195,7 @@ def _tap(reading: int, writing: int) -> None:
     TapLeads(config=config).sync_all()
 
 
-def _target(reading: int, writing: int) -> None:
+def _run_target(reading: int, writing: int) -> None:
     os.close(writing)
     config = {
         "sqlalchemy_url": BENCH["DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:", 1),
@@ -205,18 +205,18 @@ def _target(reading: int, writing: int) -> None:
         "add_record_metadata": False,
         "activate_version": False,
     }
-    # It prints the state that it has reached, for the tap's next run: not for ours.
+    # The target prints its state for a next run of the tap, which there is not.
     with os.fdopen(reading) as messages, redirect_stdout(sys.stderr):
         TargetPostgres(config=config).listen(messages)
 
 
-def landed() -> dict[str, int]:
-    """Rows in the tables."""
+def count_landed() -> dict[str, int]:
+    """Count the rows in the tables."""
     with psycopg.connect(BENCH["DATABASE_URL"]) as connection:
-        return {table: _count(connection, table) for table in ("outcomes", "attempts")}
+        return {table: _count_rows(connection, table) for table in ("outcomes", "attempts")}
 
 
-def _count(connection: psycopg.Connection, table: str) -> int:
+def _count_rows(connection: psycopg.Connection, table: str) -> int:
     row = connection.execute(f"select count(*) from {BENCH['SCHEMA']}.{table}").fetchone()
     return int(row[0])
 
@@ -225,6 +225,6 @@ if __name__ == "__main__":
     if sys.argv[1] != "poll":
         sys.exit("A Singer tap reads, and target-postgres writes to Postgres: there is no push.")
     started = time.monotonic()
-    poll()
+    run_poll()
     seconds = time.monotonic() - started
-    print(json.dumps({"seconds": seconds, "requests": None, "rows": landed()}))
+    print(json.dumps({"seconds": seconds, "requests": None, "rows": count_landed()}))

@@ -37,30 +37,30 @@ from {leads} where abs(mod(hashtext(lead_id), {syncs})) = {share}
 """
 
 
-def push() -> dict[str, Any]:
-    """The leads to the create route, 100 a request."""
-    said = StringIO()
-    with redirect_stdout(said):
+def run_push() -> dict[str, Any]:
+    """Send the leads to the create route, 100 a request."""
+    output = StringIO()
+    with redirect_stdout(output):
         failed = app(["run", "--threads", str(SYNCS), "--output", "json"], standalone_mode=False)
     if failed:
-        sys.exit(f"drt has failed: {said.getvalue()}")
-    return {"leads": sum(sync["rows_synced"] for sync in json.loads(said.getvalue())["syncs"])}
+        sys.exit(f"drt has failed: {output.getvalue()}")
+    return {"leads": sum(sync["rows_synced"] for sync in json.loads(output.getvalue())["syncs"])}
 
 
-def project(home: Path) -> None:
-    """What `drt init` and an editor would write: a project, its syncs and a profile."""
-    _write(home / "drt_project.yml", {"name": "push", "profile": "leads"})
-    _write(home / ".drt" / "profiles.yml", {"leads": _profile()})
+def write_project(home: Path) -> None:
+    """Write the files of `drt init` and an editor: a project, its syncs and a profile."""
+    _write_yaml(home / "drt_project.yml", {"name": "push", "profile": "leads"})
+    _write_yaml(home / ".drt" / "profiles.yml", {"leads": _build_profile()})
     for share in range(SYNCS):
-        _write(home / "syncs" / f"leads_{share}.yml", _sync(share))
+        _write_yaml(home / "syncs" / f"leads_{share}.yml", _build_sync(share))
 
 
-def _write(path: Path, content: Any) -> None:
+def _write_yaml(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content))
 
 
-def _profile() -> dict[str, Any]:
+def _build_profile() -> dict[str, Any]:
     url = urlsplit(BENCH["DATABASE_URL"])
     asked = dict(parse_qsl(url.query))
     return {
@@ -73,7 +73,7 @@ def _profile() -> dict[str, Any]:
     }
 
 
-def _sync(share: int) -> dict[str, Any]:
+def _build_sync(share: int) -> dict[str, Any]:
     return {
         "name": f"leads_{share}",
         "model": MODEL.format(leads=BENCH["LEADS"], syncs=SYNCS, share=share),
@@ -95,8 +95,8 @@ if __name__ == "__main__":
         sys.exit("drt reads tables and pushes them elsewhere: it has no poll")
     os.environ["HOME"] = BENCH["WORK"]
     os.chdir(BENCH["WORK"])
-    project(Path.cwd())
+    write_project(Path.cwd())
     started = time.monotonic()
-    rows = push()
+    rows = run_push()
     seconds = time.monotonic() - started
     print(json.dumps({"seconds": seconds, "requests": None, "rows": rows}))

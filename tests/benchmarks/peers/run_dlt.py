@@ -46,44 +46,44 @@ BENCH = {name.removeprefix("BENCH_"): value for name, value in os.environ.items(
 REQUESTS: list[int] = []  # how many leads each one carried; appending is safe among threads
 
 
-def poll() -> None:
-    """The outcomes of the range to the tables outcomes and outcomes__attempts."""
+def run_poll() -> None:
+    """Load the outcomes of the range into the tables outcomes and outcomes__attempts."""
     os.environ.update(SETTINGS)
     pipeline = dlt.pipeline(
         "poll",
         pipelines_dir=BENCH["WORK"],
-        destination=dlt.destinations.postgres(_credentials()),
+        destination=dlt.destinations.postgres(_parse_credentials()),
         dataset_name=BENCH["SCHEMA"],
     )
-    pipeline.run(_outcomes(), loader_file_format="csv")
+    pipeline.run(_build_source(), loader_file_format="csv")
 
 
-def push() -> None:
-    """The leads to the create route, 100 a request."""
+def run_push() -> None:
+    """Send the leads to the create route, 100 a request."""
     os.environ.update(SETTINGS | ROTATED)
     pipeline = dlt.pipeline("push", pipelines_dir=BENCH["WORK"], destination=create_leads)
     pipeline.run(leads())
 
 
-def landed() -> dict[str, int]:
-    """Rows in the tables after polling: dlt's own counts add up more than there are."""
+def count_landed() -> dict[str, int]:
+    """Count the rows in the tables after polling: dlt's own counts are too high."""
     tables = {"outcomes": "outcomes", "attempts": "outcomes__attempts"}
     with psycopg2.connect(BENCH["DATABASE_URL"]) as connection, connection.cursor() as rows:
-        return {name: _count(rows, table) for name, table in tables.items()}
+        return {name: _count_rows(rows, table) for name, table in tables.items()}
 
 
-def sent() -> dict[str, int]:
-    """Leads that the API has taken."""
+def count_sent() -> dict[str, int]:
+    """Return the number of leads that the API has accepted."""
     return {"leads": sum(REQUESTS)}
 
 
-def _count(rows: Any, table: str) -> int:
+def _count_rows(rows: Any, table: str) -> int:
     rows.execute(f"select count(*) from {BENCH['SCHEMA']}.{table}")
     return int(rows.fetchone()[0])
 
 
-def _credentials() -> dict[str, Any]:
-    """Dlt wants a host and a password where libpq needs neither; the query's host wins."""
+def _parse_credentials() -> dict[str, Any]:
+    """Return credentials: dlt needs a host and a password, libpq neither; the query's host wins."""
     dsn = parse_dsn(BENCH["DATABASE_URL"])
     return {
         "host": "localhost",
@@ -95,25 +95,25 @@ def _credentials() -> dict[str, Any]:
     }
 
 
-def _outcomes() -> Any:
+def _build_source() -> Any:
     client: Any = {
         "base_url": BENCH["API_URL"],
         "auth": {"type": "bearer", "token": BENCH["TOKEN"]},
         "paginator": {"type": "page_number", "base_page": 1, "total_path": None},
     }
-    resources = [_part(*part) for part in _parts()]
+    resources = [_build_resource(*part) for part in _split_range()]
     return rest_api_source({"client": client, "resources": resources}, parallelized=True)
 
 
-def _parts() -> Iterator[tuple[int, int, int]]:
-    """Number, first and last ms of each part: both ends count, so no two share one."""
+def _split_range() -> Iterator[tuple[int, int, int]]:
+    """Yield number, first and last ms of each part; bounds are inclusive, so none is shared."""
     after, before = int(BENCH["AFTER"]), int(BENCH["BEFORE"])
     edges = [after + (before + 1 - after) * part // PARTS for part in range(PARTS + 1)]
     for part in range(PARTS):
         yield part, edges[part], edges[part + 1] - 1
 
 
-def _part(number: int, after: int, before: int) -> Any:
+def _build_resource(number: int, after: int, before: int) -> Any:
     params = {"processed_after": after, "processed_before": before, "page_size": 100}
     return {
         "name": f"outcomes_{number}",
@@ -127,49 +127,49 @@ def _part(number: int, after: int, before: int) -> Any:
             "params": params,
             "data_selector": "results",
             # The page after the last may be a 404: dlt's way to let that end the paging.
-            "response_actions": [_counted, {"status_code": 404, "action": "ignore"}],
+            "response_actions": [_count_request, {"status_code": 404, "action": "ignore"}],
         },
-        "processing_steps": [{"map": _outcome}],
+        "processing_steps": [{"map": _parse_outcome}],
     }
 
 
-def _counted(response: requests.Response, *_: Any, **__: Any) -> requests.Response:
+def _count_request(response: requests.Response, *_: Any, **__: Any) -> requests.Response:
     REQUESTS.append(0)
     return response
 
 
-def _outcome(row: dict[str, Any]) -> dict[str, Any]:
+def _parse_outcome(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "lead_id": row["lead_id"],
-        "processed_at": _time(row["processed_at"]),
+        "processed_at": _parse_time(row["processed_at"]),
         "outcome_id": str(row["outcome_id"]),
         "outcome_name": row["outcome_name"],
         "total_cost": row["total_cost"],
         "attempts": [
-            _attempt(block, one) for block in row["call_attempt_keys"] for one in row[block]
+            _parse_attempt(block, one) for block in row["call_attempt_keys"] for one in row[block]
         ],
     }
 
 
-def _attempt(block: str, attempt: dict[str, Any]) -> dict[str, Any]:
+def _parse_attempt(block: str, attempt: dict[str, Any]) -> dict[str, Any]:
     return {
         "block": block,
         "reference_id": attempt["reference_id"],
         "outcome_id": str(attempt["outcome_id"]),
         "outcome_name": attempt["outcome_name"],
-        "occurred_at": _time(attempt["called_at"]),
+        "occurred_at": _parse_time(attempt["called_at"]),
         "duration_s": attempt["call_duration"],
         "answers": {key: attempt[key] for key in attempt["report_keys_order"]},
     }
 
 
-def _time(ms: int) -> datetime:
+def _parse_time(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 @dlt.resource(max_table_nesting=0)
 def leads() -> Iterator[list[dict[str, Any]]]:
-    """Pages of leads, each with its custom fields beside its own."""
+    """Yield pages of leads, with custom fields at the top level."""
     query = (
         "select lead_id, phone_number, contact_name, state_code, custom_fields"
         f" from {BENCH['LEADS']}"
@@ -177,10 +177,10 @@ def leads() -> Iterator[list[dict[str, Any]]]:
     with psycopg2.connect(BENCH["DATABASE_URL"]) as connection, connection.cursor("leads") as rows:
         rows.execute(query)
         while page := rows.fetchmany(ROWS_IN_A_FILE):
-            yield [_lead(*row) for row in page]
+            yield [_build_lead(*row) for row in page]
 
 
-def _lead(
+def _build_lead(
     lead_id: str, phone: str, name: str, state: str, custom: dict[str, Any]
 ) -> dict[str, Any]:
     own = {"lead_id": lead_id, "phone_number": phone, "contact_name": name, "state_code": state}
@@ -189,7 +189,7 @@ def _lead(
 
 @dlt.destination(batch_size=100)
 def create_leads(items: Any, table: Any) -> None:
-    """One create request."""
+    """Send one create request."""
     response = requests.post(
         f"{BENCH['API_URL']}/api/v1/leads/create/{BENCH['CAMPAIGN']}/",
         data=dlt_json.dumpb(items),
@@ -203,7 +203,7 @@ def create_leads(items: Any, table: Any) -> None:
 
 
 if __name__ == "__main__":
-    work, rows = {"poll": (poll, landed), "push": (push, sent)}[sys.argv[1]]
+    work, rows = {"poll": (run_poll, count_landed), "push": (run_push, count_sent)}[sys.argv[1]]
     started = time.monotonic()
     work()
     seconds = time.monotonic() - started

@@ -1,6 +1,6 @@
-"""The tutorial: a push as one writes it first, one Prefect task and one UPDATE a lead.
+"""The tutorial: a naive push with one Prefect task, one request and one UPDATE a lead.
 
-Run as `tutorial.py push`; see tests/bench/peers/environments.py for what it reads and prints.
+Run as `tutorial.py push`; its environment and output: tests/benchmarks/peers/environments.py.
 """
 
 import json
@@ -17,7 +17,7 @@ _LEADS = os.environ["BENCH_LEADS"]
 
 @task(retries=3, retry_delay_seconds=1)
 def send_lead(lead_id: str) -> None:
-    """Send one lead, and note that it was sent."""
+    """Send one lead and record that it was sent."""
     with psycopg2.connect(os.environ["BENCH_DATABASE_URL"]) as connection:
         cursor = connection.cursor()
         cursor.execute(
@@ -39,7 +39,7 @@ def send_lead(lead_id: str) -> None:
 
 @flow
 def send_leads() -> None:
-    """Send all leads that have not been sent, and print how long they took."""
+    """Send all unsent leads, and print the duration and count."""
     with psycopg2.connect(os.environ["BENCH_DATABASE_URL"]) as connection:
         cursor = connection.cursor()
         cursor.execute(f"ALTER TABLE {_LEADS} ADD COLUMN IF NOT EXISTS sent_at timestamptz")

@@ -1,11 +1,11 @@
-"""How much of the vendor's budget is used under load, by one process and by four."""
+"""The share of the vendor's rate limit used under load, by one process and by four."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.bench.report import Figure, Section
-from tests.bench.stage import Stage, Vendor
+from tests.benchmarks.bench_environment import BenchEnvironment, SandboxProcess
+from tests.benchmarks.report import Figure, Section
 
 _REQUESTS = 100
 _PERIOD_S = 20
@@ -13,33 +13,33 @@ _PERIODS = 3
 _PROCESSES = (1, 4)
 
 
-def budget(stage: Stage, _: int, __: int) -> list[Section]:
-    """A backlog that lasts for longer than what is judged; no 429 is allowed."""
-    figures = [_shared(stage, processes) for processes in _PROCESSES]
+def measure_rate_limit(bench: BenchEnvironment, _: int, __: int) -> list[Section]:
+    """Measure the use under a backlog that outlasts the measured periods, without any 429."""
+    figures = [_measure_shared_use(bench, processes) for processes in _PROCESSES]
     return [
         Section(
-            title="The vendor's budget under load",
+            title="The vendor's rate limit under load",
             conditions=f"{_REQUESTS} requests in any {_PERIOD_S} s, over {_PERIODS} of these"
-            " periods; single leads, so that the budget is what a push waits for. A slot is kept"
+            " periods; single leads, so that a push waits for the rate limit alone. A slot is kept"
             f" busy for 1/40 longer than the period, which leaves {1 / (1 + 1 / 40):.1%}.",
             figures=figures,
         )
     ]
 
 
-def _shared(stage: Stage, processes: int) -> Figure:
+def _measure_shared_use(bench: BenchEnvironment, processes: int) -> Figure:
     amount = _REQUESTS * (_PERIODS + 1)
-    stage.renew(amount)
-    stage.load()
+    bench.reset_leads(amount)
+    bench.load_leads()
     limit = f"{_REQUESTS}/{_PERIOD_S}"
-    with stage.vendor(rate_limit=limit) as vendor:
+    with bench.run_sandbox(rate_limit=limit) as sandbox:
         command = [str(Path(sys.executable).parent / "leadloop"), "push"]
-        environment = stage.environment(vendor, RATE_LIMIT=limit, BATCH_SIZE="1")
+        environment = bench.build_environment(sandbox, RATE_LIMIT=limit, BATCH_SIZE="1")
         running = [
             subprocess.Popen(
                 command,
                 env=environment,
-                cwd=stage.directory,
+                cwd=bench.directory,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -50,7 +50,7 @@ def _shared(stage: Stage, processes: int) -> Figure:
         finally:
             for process in running:
                 process.kill()
-        used, refused = _judged(vendor)
+        used, refused = _measure_use(sandbox)
     return Figure(
         what=f"{processes} process{'es' if processes > 1 else ''}",
         measured=f"{used:.1%} used, {refused} times 429",
@@ -59,10 +59,10 @@ def _shared(stage: Stage, processes: int) -> Figure:
     )
 
 
-def _judged(vendor: Vendor) -> tuple[float, int]:
-    log = vendor.requests()
+def _measure_use(sandbox: SandboxProcess) -> tuple[float, int]:
+    log = sandbox.fetch_requests()
     began = log[0]["arrived"]
     within = [e for e in log if e["arrived"] < began + _PERIOD_S * _PERIODS]
     assert len(within) < len(log), "the load did not last"
-    assert vendor.busiest(_PERIOD_S) <= _REQUESTS
+    assert sandbox.fetch_busiest(_PERIOD_S) <= _REQUESTS
     return len(within) / (_REQUESTS * _PERIODS), sum(e["status"] == 429 for e in log)

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: one section a part, each written anew when the part has been run."""
+"""The writer of docs/benchmarks.md: each benchmark replaces its own sections."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ make bench ONLY=push,poll AMOUNT=50000 TURNS=3    # some parts, with this many l
 ```
 
 `make bench` writes this page; the section [What paid, and what did
-not](#what-paid-and-what-did-not) comes from `tests/bench/findings.md`. *The floor* is a bare script
+not](#what-paid-and-what-did-not) comes from `tests/benchmarks/findings.md`. *The baseline* is a bare script
 without guarantees. Each figure is a ratio to a baseline that ran alternately with it in the same
 call, because seconds alone depend on the machine. All measured processes share the machine with
 Postgres, the sandbox and a Prefect server.
@@ -31,7 +31,7 @@ Postgres, the sandbox and a Prefect server.
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A row of a table: what was measured, what came out, and what was aimed at."""
+    """A row of a table: what was measured, the result, and the target."""
 
     what: str
     measured: str
@@ -39,37 +39,37 @@ class Figure:
     target: str = ""
     met: bool | None = None
 
-    def cells(self) -> tuple[str, ...]:
-        """As they are printed."""
+    def format_cells(self) -> tuple[str, ...]:
+        """Return the cells of the row."""
         met = {True: "yes", False: "**no**", None: ""}[self.met]
         return (self.what, self.measured, self.ratio, self.target, met)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What one part has found, and under which conditions."""
+    """The results of one part, and the conditions of the measurement."""
 
     title: str
     conditions: str
     figures: Sequence[Figure]
 
-    def told(self, machine: str) -> str:
-        """As Markdown; `machine` as at the start of the part."""
+    def format_markdown(self, machine: str) -> str:
+        """Return the section as Markdown; `machine` describes the machine before the part ran."""
         head = ("what", "measured", "ratio", "target", "met")
-        rows = [head, ("---",) * len(head), *(figure.cells() for figure in self.figures)]
+        rows = [head, ("---",) * len(head), *(figure.format_cells() for figure in self.figures)]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         return f"## {self.title}\n\n{self.conditions}\n{machine}\n\n{table}\n"
 
 
-def times(seconds: Sequence[float]) -> str:
-    """The median of some turns, and their range."""
+def format_times(seconds: Sequence[float]) -> str:
+    """Format the median of the turns, and their range."""
     if len(seconds) == 1:
         return f"{seconds[0]:.1f} s"
     return f"{median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
-    """The median of the turns' ratios, and how it is printed with their range."""
+def compare_times(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
+    """Return the median of the turns' ratios, and its text with their range."""
     each = [a / b for a, b in zip(ours, theirs, strict=True)]
     middle = median(each)
     if len(each) == 1:
@@ -77,22 +77,22 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
     return middle, f"{middle:.2f} ({min(each):.2f} to {max(each):.2f})"
 
 
-def write(sections: Mapping[str, str]) -> None:
-    """Put sections, by title, in place of those of the same titles; the others stay."""
-    kept = _sections(DOCUMENT.read_text()) if DOCUMENT.exists() else {}
-    findings = _sections(_FINDINGS.read_text())
-    all_of_them = {**kept, **sections}
-    parts = [text for title, text in all_of_them.items() if title not in findings]
+def write_sections(sections: Mapping[str, str]) -> None:
+    """Replace the document's sections of the same titles; keep the others."""
+    kept = _split_sections(DOCUMENT.read_text()) if DOCUMENT.exists() else {}
+    findings = _split_sections(_FINDINGS.read_text())
+    merged = {**kept, **sections}
+    parts = [text for title, text in merged.items() if title not in findings]
     DOCUMENT.write_text("\n".join([_HEAD, *parts, *findings.values()]))
 
 
-def _sections(text: str) -> Mapping[str, str]:
+def _split_sections(text: str) -> Mapping[str, str]:
     parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     return {part.split("\n", 1)[0][3:]: part.rstrip() + "\n" for part in parts[1:]}
 
 
-def machine() -> str:
-    """The machine as it is now, and what is measured on it."""
+def describe_machine() -> str:
+    """Describe the machine, its load and the measured versions."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=_HERE, capture_output=True, text=True
     )
