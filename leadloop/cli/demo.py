@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from db import campaigns, lead_import, opt_outs, schema, status
+from db import campaign_status, campaigns, lead_import, opt_outs, schema
 from db.database import Database
 from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
@@ -168,11 +168,21 @@ def _run_flow(flow: str, err: Console, out: Console) -> int:
 
 def _print_results(database: Database, out: Console, requests: int) -> None:
     with database.transaction() as connection:
-        rows = status.list_campaign_health(connection, [CAMPAIGN])
+        rows = campaign_status.list_campaign_health(connection, [CAMPAIGN])
         out.print(rendering.render_campaign(rows[0]))
         out.print(
-            rendering.render_rows("rejected", status.count_rejections(connection, [CAMPAIGN]))
+            rendering.render_rows(
+                "rejected", campaign_status.count_rejections(connection, [CAMPAIGN])
+            )
         )
-        out.print(rendering.render_rows("outcomes", status.count_outcomes(connection, [CAMPAIGN])))
-        out.print(rendering.render_rows("attempts", status.count_attempts(connection, [CAMPAIGN])))
+        out.print(
+            rendering.render_rows(
+                "outcomes", campaign_status.count_outcomes(connection, [CAMPAIGN])
+            )
+        )
+        out.print(
+            rendering.render_rows(
+                "attempts", campaign_status.count_attempts(connection, [CAMPAIGN])
+            )
+        )
     out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")

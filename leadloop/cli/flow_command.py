@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from db import status, watermarks
+from db import campaign_status, watermarks
 from db.campaigns import select_campaigns, select_for_disable
 from leadloop.cli import environment, hints
 from leadloop.cli.progress_bars import show_progress_bars
@@ -60,4 +60,4 @@ def _find_ignored_since(settings: Settings, ids: Sequence[str]) -> list[str]:
 
 def _find_open_opt_outs(settings: Settings, ids: Sequence[str]) -> list[str]:
     with environment.open_database(settings) as database, database.transaction() as connection:
-        return hints.opt_out_hints(**status.count_open_opt_outs(connection, ids))
+        return hints.opt_out_hints(**campaign_status.count_open_opt_outs(connection, ids))

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 
-from db import metrics
+from db import campaign_status
 from db.database import Database, DatabaseError
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
@@ -37,9 +37,9 @@ class CampaignCollector:
         """All gauges, with the state of this moment."""
         try:
             with self._database.transaction() as connection:
-                rows = metrics.list_campaign_health(connection)
-                problems = metrics.sum_problems(connection)
-                budget = metrics.get_rate_budget(connection)
+                rows = campaign_status.list_campaign_health(connection)
+                problems = campaign_status.sum_problems(connection)
+                budget = campaign_status.get_rate_budget(connection)
         except DatabaseError:
             yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=0)
             return
@@ -59,7 +59,7 @@ def serve_metrics(database: Database, host: str, port: int) -> None:
     """
     try:
         with database.transaction() as connection:
-            metrics.get_rate_budget(connection)
+            campaign_status.get_rate_budget(connection)
     except DatabaseError as error:
         raise UsageError(f"{error}; has `leadloop init` been run?") from None
     registry = CollectorRegistry()

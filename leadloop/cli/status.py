@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from db import status
+from db import campaign_status
 from db.database import Database, DatabaseError
 from db.schema import require_current
 from leadloop.cli import rendering
@@ -58,8 +58,8 @@ def read_status(database: Database, campaign_ids: Sequence[str]) -> dict[str, An
     """
     try:
         with database.transaction() as connection:
-            rows = status.list_campaign_health(connection, campaign_ids)
-            problems = status.list_problems(connection, campaign_ids)
+            rows = campaign_status.list_campaign_health(connection, campaign_ids)
+            problems = campaign_status.list_problems(connection, campaign_ids)
     except DatabaseError as error:
         if error.sqlstate in _ADVICE_BY_SQLSTATE:
             raise UsageError(_ADVICE_BY_SQLSTATE[error.sqlstate]) from None

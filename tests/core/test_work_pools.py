@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from leadloop.core.work_pools import settable_variables
-from leadloop.whole_prefect import JOB_TEMPLATE
+from leadloop.deployments import JOB_TEMPLATE
 
 
 @pytest.mark.parametrize(
