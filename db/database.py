@@ -62,7 +62,7 @@ _ADVICE = {
     "55P03": "another connection has held a lock for too long: end it (pg_locks shows which) and"
     " run the command again",
     "40P01": "another connection locks the same rows in another order: run the command again",
-    "42501": "this role lacks a privilege; docs/how-to/connect-behind-a-pooler.md lists them all",
+    "42501": "this role lacks a privilege; docs/how-to/grant-permissions.md lists them all",
     "42P01": _SCHEMA_DAMAGED,
     "42703": _SCHEMA_DAMAGED,
     "25006": "the server is read-only, perhaps a standby: set {setting} to the primary",

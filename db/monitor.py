@@ -233,7 +233,7 @@ def _become_reader(connection: Connection) -> None:
     if not found.reader:
         raise ViewsUnavailable(
             "the role leadloop_reader is missing: create it with a login that may create roles, and"
-            " grant it the views (docs/how-to/watch-the-page.md)"
+            " grant it the views (docs/how-to/monitor-page.md)"
         )
     try:
         connection.execute(_AS_READER)

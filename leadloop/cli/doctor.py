@@ -18,7 +18,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
-from leadloop.postgres_store import list_orphans
+from leadloop.local.postgres_data import list_orphans
 from leadloop.settings import Settings, SettingSource
 from tasks.api_session import open_api
 from tasks.source_sync import open_source_database
@@ -230,7 +230,7 @@ def _check_prefect() -> tuple[str, str | None]:
     address = environment.find_prefect_url()
     if address is None:
         return "none set: a run by hand brings its own server", None
-    from flows.local_runs import check_api_reachable
+    from flows.prefect_api import check_api_reachable
 
     check_api_reachable()
     whose = "PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "Prefect's profile"
@@ -239,7 +239,7 @@ def _check_prefect() -> tuple[str, str | None]:
 
 def _check_prefect_authentication(address: str) -> Check:
     """Whether strangers may read what the server's blocks hold."""
-    from flows.local_runs import allows_anonymous_access
+    from flows.prefect_api import allows_anonymous_access
 
     said = {
         True: "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"

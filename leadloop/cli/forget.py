@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from db import campaigns, erasure, runs, suppression
 from db.database import Connection, Database
-from leadloop.core.errors import UsageError
-from leadloop.core.leads import InvalidLead, format_e164
-from leadloop.core.phones import hash_phone_number
+from leadloop.core.errors import InvalidLead, UsageError
+from leadloop.core.phones import format_e164, hash_phone_number
 from leadloop.settings import Settings
 
 

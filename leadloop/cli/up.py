@@ -20,12 +20,12 @@ from rich.console import Console
 
 from db import campaigns, lead_import, opt_outs, schema
 from db.database import Database
-from leadloop import whole_prefect
+from leadloop import deployments
 from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
+from leadloop.local.prefect_stack import LocalPrefect, run_prefect_server, run_prefect_worker
 from leadloop.sandbox import Rules, running
 from leadloop.settings import Settings
-from leadloop.whole_prefect import WholePrefect
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
 _INITIAL_LEADS = 300
@@ -89,7 +89,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         with database.autocommit() as connection:
             schema.recreate_database(connection, "prefect")
         prefect = stack.enter_context(
-            whole_prefect.server(
+            run_prefect_server(
                 Path("prefect"), database.sibling_url("prefect", "postgresql+asyncpg"), port
             )
         )
@@ -97,26 +97,26 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
-            whole_prefect.deploy(prefect.environment)
-        page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.page, page_port))
+            deployments.deploy_flows(prefect.environment)
+        page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.ui_url, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
-        worker = stack.enter_context(whole_prefect.worker(Path("worker"), prefect))
-        whole_prefect.run_now(prefect.environment, "sync-leads/default")
+        worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
+        deployments.start_run(prefect.environment, "sync-leads/default")
         told = _format_instructions(page_url=page.url, prefect=prefect, sandbox_url=handle.url)
         # As it is: what is to be copied must not be broken in two by a narrow terminal.
         out.print(told, markup=False, highlight=False, soft_wrap=True)
         _run_until_stopped(prefect, {"page": page.is_alive, "worker": worker.is_alive}, news)
 
 
-def _format_instructions(*, page_url: str, prefect: WholePrefect, sandbox_url: str) -> str:
+def _format_instructions(*, page_url: str, prefect: LocalPrefect, sandbox_url: str) -> str:
     """Where everything is, and what to type to join in: with the programs of this very Python."""
     variables = {**os.environ, **prefect.environment}
     exports = (f"  export {name}={shlex.quote(variables[name])}" for name in _EXPORTED_VARIABLES)
     programs = Path(sys.executable).parent
     return _INSTRUCTIONS.format(
         ours=page_url,
-        page=prefect.page,
-        password=shlex.quote(str(prefect.password)),
+        page=prefect.ui_url,
+        password=shlex.quote(str(prefect.password_file)),
         api=sandbox_url,
         home=environment.HOME,
         campaign=_CAMPAIGNS[0],
@@ -159,7 +159,7 @@ def _request_opt_out(database: Database, campaign: str, number: int) -> None:
 
 
 def _run_until_stopped(
-    prefect: WholePrefect, alive: Mapping[str, Callable[[], bool]], news: Callable[[], None]
+    prefect: LocalPrefect, alive: Mapping[str, Callable[[], bool]], news: Callable[[], None]
 ) -> None:
     """Bring news now and then, until somebody stops us or a server has ended."""
     due = time.monotonic() + _ARRIVAL_INTERVAL_S

@@ -158,7 +158,7 @@ def test_without_the_role(database: Database) -> None:
     sql.execute(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
     try:
         assert "leadloop_reader is missing" in told(database)
-        assert "watch-the-page.md" in told(database)
+        assert "monitor-page.md" in told(database)
     finally:
         sql.execute(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
 
