@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -23,6 +23,7 @@ __all__ = [
     "require_url",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # At DEBUG SQLAlchemy logs every row that it reads; `hide_parameters` does not keep it from that.
@@ -233,6 +234,17 @@ class Database:
         """
         with self._translated():
             yield
+
+    def run(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(connection, *args, **kwargs)` once, in its own transaction.
+
+        Raises:
+            DatabaseError: Postgres refused, or was not there.
+        """
+        with self.transaction() as connection:
+            return work(connection, *args, **kwargs)
 
     def retry(self, work: Callable[[Connection], T], *, single_statement: bool = False) -> T:
         """Run `work` in a transaction, again where it was cut or another one was in the way.

@@ -1,5 +1,6 @@
 """The figures that monitoring systems scrape, from the data team's views alone."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -25,3 +26,21 @@ def sum_problems(connection: Connection) -> list[dict[str, Any]]:
 def get_rate_budget(connection: Connection) -> dict[str, Any]:
     """Slots, how many are taken, and for how long the vendor wants none."""
     return dict(connection.execute(_BUDGET).one()._mapping)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSnapshot:
+    """All that one scrape shows."""
+
+    campaigns: list[dict[str, Any]]
+    problems: list[dict[str, Any]]
+    budget: dict[str, Any]
+
+
+def read_metrics(connection: Connection) -> MetricsSnapshot:
+    """Read everything that one scrape shows."""
+    return MetricsSnapshot(
+        campaigns=list_campaign_health(connection),
+        problems=sum_problems(connection),
+        budget=get_rate_budget(connection),
+    )

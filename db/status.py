@@ -72,3 +72,23 @@ def count_outcomes(connection: Connection, ids: Sequence[str]) -> list[dict[str,
 def count_attempts(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Attempts by channel."""
     return [dict(row._mapping) for row in connection.execute(_ATTEMPTS, {"ids": list(ids)})]
+
+
+def read_status(
+    connection: Connection, ids: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the campaigns' health and their problems, as one snapshot; no ids: of all."""
+    return list_campaign_health(connection, ids), list_problems(connection, ids)
+
+
+def read_campaign_report(
+    connection: Connection, campaign_id: str
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Return one campaign's health, and its rejections, outcomes and attempts by title."""
+    ids = [campaign_id]
+    (health,) = list_campaign_health(connection, ids)
+    return health, {
+        "rejected": count_rejections(connection, ids),
+        "outcomes": count_outcomes(connection, ids),
+        "attempts": count_attempts(connection, ids),
+    }

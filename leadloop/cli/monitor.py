@@ -1,4 +1,4 @@
-"""`leadloop monitor`: the page, until Ctrl-C; or beside other servers, until they end."""
+"""`leadloop monitor`: serve the page, in this process or in a child process beside others."""
 
 import importlib.util
 import os
@@ -24,16 +24,16 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
-        host: where it listens.
-        port: where it listens; 0: any free one.
-        refresh_s: seconds between two looks at the database.
+        host: the address to listen on.
+        port: the port to listen on; 0: any free port.
+        refresh_s: seconds between two queries of the database.
 
     Raises:
         UsageError: Streamlit is not installed, a setting is wrong, or the port is taken.
     """
     _require_streamlit()
     with _database_url() as (url, setting):
-        # Seconds to import: not before what is wrong has been said.
+        # The import takes seconds; errors in the settings come first.
         from leadloop.monitor import given, server
 
         looked_at = given.Given(
@@ -50,7 +50,7 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PageServer:
-    """A page in a process of its own: its address, and whether it is still there."""
+    """A page server in a child process."""
 
     url: str
     is_alive: Callable[[], bool]
@@ -58,15 +58,17 @@ class PageServer:
 
 @contextmanager
 def run_page_server(directory: Path, prefect_page: str, port: int) -> Iterator[PageServer]:
-    """The page with this process's settings, for the block; whatever becomes of us, it ends.
+    """Serve the page in a child process for the block, with this process's settings.
+
+    The child also ends if this process is killed.
 
     Args:
-        directory: for its log; made if missing.
-        prefect_page: where runs are shown.
-        port: where it listens on loopback.
+        directory: for the child's log; created if missing.
+        prefect_page: the URL of Prefect's page, for links to runs.
+        port: the port to listen on at loopback.
 
     Raises:
-        UsageError: it does not start.
+        UsageError: the server does not start.
     """
     _require_streamlit()
     directory = directory.absolute()
@@ -110,18 +112,15 @@ def _require_streamlit() -> None:
 
 @contextmanager
 def _database_url() -> Iterator[tuple[str, str]]:
-    """Yield the URL of the page's login, else that of the runs, and the variable that names it."""
+    """Yield the URL of the page's login, else of the runs' login, and the name of its variable."""
     own = environment.load_settings().monitor_database_url
     if own is not None:
-        yield _validate_url(own.get_secret_value(), MONITOR_DATABASE_URL)
+        environment.require_postgres_url(own.get_secret_value(), MONITOR_DATABASE_URL)
+        yield own.get_secret_value(), MONITOR_DATABASE_URL
         return
     with environment.load_settings_with_database() as settings:
-        yield _validate_url(settings.require_database_url(), DATABASE_URL)
-
-
-def _validate_url(url: str, variable: str) -> tuple[str, str]:
-    environment.require_postgres_url(url, variable)
-    return url, variable
+        environment.require_postgres_url(settings.require_database_url(), DATABASE_URL)
+        yield settings.require_database_url(), DATABASE_URL
 
 
 def _announce_url(url: str) -> None:

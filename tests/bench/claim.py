@@ -62,9 +62,8 @@ def claim(stage: Stage, _: int, __: int) -> list[Section]:
 @contextmanager
 def _databases(stage: Stage) -> Iterator[tuple[Database, Database]]:
     names = ("bench_small", "bench_large")
-    with stage.database.autocommit() as connection:
-        for name in names:
-            schema.recreate_database(connection, name)
+    for name in names:
+        schema.recreate_database(stage.database, name)
     small, large = (
         Database(stage.database.sibling_url(name, "postgresql+psycopg2"), pool_size=3)
         for name in names

@@ -184,7 +184,7 @@ def test_a_load_that_is_stopped_says_so(
         ({}, ["push", "--nonsense"], "No such option"),
         ({}, ["nonsense"], "No such command"),
         ({}, ["sandbox", "--port", "x"], "--port"),
-        ({}, ["requeue"], "say what to requeue"),
+        ({}, ["requeue"], "name what to requeue"),
         ({}, ["load", "missing.csv", "--campaign", "C1"], "missing.csv"),
         ({}, ["sandbox", "--rule", "nonsense=1"], "nonsense"),
     ],
@@ -432,8 +432,8 @@ def test_status_tells_how_late_outcomes_came(
     assert (late["late"], none["late"], none["lookback_needed_s"]) == (1, 0, 0)
     assert 500 < late["lookback_needed_s"] <= 601
     lines = leadloop("status", "--campaign", "C1").out.splitlines()
-    (count,) = [line for line in lines if "came late" in line]
-    (needed,) = [line for line in lines if "lookback that" in line]
+    (count,) = [line for line in lines if "late outcomes" in line and "lookback" not in line]
+    (needed,) = [line for line in lines if "lookback needed" in line]
     assert ([word for word in count.split() if word.isdigit()], "min" in needed) == (["1"], True)
 
 

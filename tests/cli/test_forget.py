@@ -18,12 +18,12 @@ from flows.disable import disable_leads
 from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
-from leadloop.cli.forget import forget_leads
 from leadloop.core.audit_differences import PERSON_DIFFERENCES
 from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.forget import forget_leads
 from tests import books
 from tests.books import CAMPAIGN
 from tests.conftest import Ran

@@ -9,9 +9,9 @@ from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
-from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.forget import forget_leads
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
