@@ -530,8 +530,7 @@ def _parse_time_option(option: str, text: str) -> datetime:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, default=_encode_json_value, ensure_ascii=False) + "\n")
+    def encode(value: object) -> str:
+        return value.isoformat() if isinstance(value, datetime) else str(value)
 
-
-def _encode_json_value(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    sys.stdout.write(json.dumps(value, default=encode, ensure_ascii=False) + "\n")

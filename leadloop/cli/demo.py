@@ -75,7 +75,9 @@ def run_demo(err: Console, out: Console) -> None:
         stack.enter_context(environment.run_embedded_database())
         settings = Settings.load()
         database = stack.enter_context(environment.open_database(settings, require_schema=False))
-        _reset_database(database)
+        database.run(drop_schema)
+        database.run(migrate_schema)
+        database.run(import_campaign, CAMPAIGN, sample_leads.make_leads(LEADS, _SEED))
         out.print(
             f"{LEADS:,} leads in an embedded Postgres in ./{environment.HOME}/demo, the sandbox API"
             f" at {settings.api_url}.",
@@ -111,13 +113,6 @@ def _start_sandbox(stack: ExitStack) -> Handle:
     # A window is read several times while outcomes arrive: 100 a page would exhaust the rate limit.
     os.environ["LEADLOOP_PAGE_SIZE"] = "500"
     return handle
-
-
-def _reset_database(database: Database) -> None:
-    """Recreate the schema, with one campaign and its sample leads."""
-    database.run(drop_schema)
-    database.run(migrate_schema)
-    database.run(import_campaign, CAMPAIGN, sample_leads.make_leads(LEADS, _SEED))
 
 
 def _run_first_loop(database: Database, err: Console, out: Console) -> int:

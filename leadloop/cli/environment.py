@@ -61,7 +61,15 @@ def load_settings_with_database(*overrides: SettingSource) -> Iterator[Settings]
     """
     settings = load_settings(*overrides)
     if settings.database_url is None:
-        raise _missing_database_url()
+        message = (
+            f"{DATABASE_URL} is not set: write postgresql://user@host:5432/database, or"
+            f" `{EMBEDDED}` for a throw-away Postgres in this directory"
+        )
+        if _EMBEDDED_DATA.exists():
+            message += (
+                f" ({_EMBEDDED_DATA} holds data of an earlier one: `{EMBEDDED}` opens it again)"
+            )
+        raise UsageError(message)
     if not settings.is_embedded:
         yield settings
         return
@@ -103,17 +111,6 @@ def run_embedded_database() -> Iterator[None]:
             del os.environ[DATABASE_URL]
             if before is not None:
                 os.environ[DATABASE_URL] = before
-
-
-def _missing_database_url() -> UsageError:
-    """Return the error for an unset LEADLOOP_DATABASE_URL."""
-    line = (
-        f"{DATABASE_URL} is not set: write postgresql://user@host:5432/database, or `{EMBEDDED}`"
-        " for a throw-away Postgres in this directory"
-    )
-    if _EMBEDDED_DATA.exists():
-        line += f" ({_EMBEDDED_DATA} holds data of an earlier one: `{EMBEDDED}` opens it again)"
-    return UsageError(line)
 
 
 @contextmanager

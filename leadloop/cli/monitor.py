@@ -72,7 +72,13 @@ def run_page_server(directory: Path, prefect_page: str, port: int) -> Iterator[P
     """
     _require_streamlit()
     directory = directory.absolute()
-    _require_free_port(port)
+    try:
+        socket.create_server((_HOST, port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
+            " another --page-port"
+        ) from None
     launch = borrowed.Launch(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
@@ -93,16 +99,6 @@ def _wait_until_listening(port: int, is_alive: Callable[[], bool], log: Path) ->
         else:
             return
     raise UsageError(f"the page does not start (its log: {log})")
-
-
-def _require_free_port(port: int) -> None:
-    try:
-        socket.create_server((_HOST, port)).close()
-    except OSError as error:
-        raise UsageError(
-            f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
-            " another --page-port"
-        ) from None
 
 
 def _require_streamlit() -> None:

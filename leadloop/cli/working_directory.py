@@ -64,21 +64,17 @@ def _secure_home() -> None:
     mode = HOME.stat().st_mode if is_ours else 0
     if mode & stat.S_IWGRP and not mode & stat.S_IWOTH:
         HOME.chmod(0o700)
-        _require_no_foreign_entries()
+        # Members of the group could write it until now.
+        for path in HOME.rglob("*"):
+            owner = path.lstat().st_uid
+            if owner not in (0, os.geteuid()):
+                raise UsageError(
+                    f"{path.absolute()} belongs to {describe_user(owner)}, in a directory that a"
+                    " group could write: remove it, or work in another directory"
+                )
     require_trusted(HOME)
     if mode & 0o077:
         HOME.chmod(0o700)
-
-
-def _require_no_foreign_entries() -> None:
-    """Refuse files that members of a group put into a group-writable `.leadloop`."""
-    for path in HOME.rglob("*"):
-        owner = path.lstat().st_uid
-        if owner not in (0, os.geteuid()):
-            raise UsageError(
-                f"{path.absolute()} belongs to {describe_user(owner)}, in a directory that a group"
-                " could write: remove it, or work in another directory"
-            )
 
 
 def _report_foreign_owner(used: list[Path]) -> None:
