@@ -14,10 +14,6 @@ from sqlalchemy import text
 
 from db.database import Connection, Database
 from db.schema import migrate_schema
-from flows.audit import COUNTS as AUDIT
-from flows.disable import COUNTS as DISABLE
-from flows.poll import COUNTS as POLL
-from flows.push import COUNTS as PUSH
 from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
@@ -32,6 +28,10 @@ from leadloop.core.verdicts import (
     classify_response,
 )
 from leadloop.settings import Settings
+from tasks.audit import AUDIT
+from tasks.disable import DISABLE
+from tasks.poll import POLL
+from tasks.push import PUSH
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -456,7 +456,7 @@ def results_page(connection: Connection) -> str:
         " `lookback_needed_s`: the `LEADLOOP_LOOKBACK` that would have found its late outcomes,"
         " seconds; 0 where none was late.",
         _table(["command", "keys"], _summaries()),
-        _table(["key", "counts"], _meanings(_COUNTS, [*PUSH, *DISABLE, *POLL, "requests"])),
+        _table(["key", "counts"], _meanings(_COUNTS, [*PUSH.counts, *DISABLE.counts, *POLL.counts, "requests"])),
         "## plan",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
         " with `refusals` and `cancellations` (how many by reason) and `sample`: one of the leads"
@@ -469,7 +469,7 @@ def results_page(connection: Connection) -> str:
         " with `samples`: up to three lead ids by the name of the count. Counts from"
         f" `{next(iter(DIFFERENCES))}` to `{list(DIFFERENCES)[-1]}` are differences: with none,"
         " the books agree. A lead may be in several of them. They do not change the exit.",
-        _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT, "requests"])),
+        _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
         '`{"campaigns": [...], "problems": [...]}`. One object a campaign:',
         _view_table(connection, "campaign_health", ("key", "holds")),

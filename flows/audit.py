@@ -1,23 +1,22 @@
 """`audit-leads`: do the vendor's books and ours agree?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from flows.campaign_runner import CampaignsFailed, run_campaigns
-from flows.reporting import Summary, campaign_resource, completed_state, make_run_name
+from flows.campaign_runner import run_campaigns
+from flows.reporting import campaign_resource, completed_state, make_run_name
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
-from leadloop.core.errors import RunError
-from tasks.audit import AuditJob, compare_records, read_listing, repair_records
+from leadloop.core.summaries import Summary
+from tasks.audit import AUDIT, AuditJob
 from tasks.blocks import RunSettings
-from tasks.context import CampaignRun
-from tasks.lead_listing import MAX_LISTING_READS
 from tasks.prefect_progress import log_prefect_errors
 
-COUNTS = ("pages", "seen", *DIFFERENCES, *REMARKS)
 EVENT = "leadloop.audit.differences"
 
 
@@ -38,47 +37,20 @@ def audit_leads(
         `pages, seen`, a count a difference, `requests`, and under `campaigns` each one's own, with
         `samples`: the ids of a few leads for each difference.
     """
-    steps: list[Callable[[AuditJob], None]] = [read_listing, compare_records]
-    if repair:
-        steps.append(repair_records)
     audits: list[AuditJob] = []
 
-    def start(run: CampaignRun) -> AuditJob:
-        audits.append(AuditJob(run, will_repair=repair))
-        return audits[-1]
+    def publish(summary: Summary) -> None:
+        _publish(summary, audits)
 
-    def step(audit: AuditJob, _most: int) -> bool:
-        # All of it at once: each campaign's stage takes a connection for as long as it is needed.
-        with audit.open_staging():
-            for do in steps:
-                do(audit)
-        return False
-
-    try:
-        summary = run_campaigns(
-            "audit-leads",
+    return completed_state(
+        run_campaigns(
+            replace(AUDIT, start=partial(AuditJob, repair=repair)),
             campaigns,
             settings,
-            counts=COUNTS,
-            start=start,
-            step=step,
-            finish=_check_listing_complete,
+            on_started=audits.extend,
+            on_summary=publish,
         )
-    except CampaignsFailed as error:
-        _publish(error.summary, audits)
-        raise
-    _publish(summary, audits)
-    return completed_state(summary)
-
-
-def _check_listing_complete(audit: AuditJob) -> None:
-    listing = audit.listing
-    if not listing.complete:
-        raise RunError(
-            f"the vendor's listing never stood still: {MAX_LISTING_READS} readings found"
-            f" {listing.seen} leads where it counts {listing.reported_count}; what was found is told, but"
-            " no lead can be called missing: audit again at a quieter time"
-        )
+    )
 
 
 def _publish(summary: Summary, audits: Sequence[AuditJob]) -> None:
@@ -106,4 +78,6 @@ def _emit(campaign_id: str, counted: Summary) -> None:
 def _rows(summary: Summary) -> list[dict[str, Any]]:
     """A row a count; sums alone, so that it stays as small for a hundred campaigns."""
     said = {"pages": "pages read", "seen": "leads that the vendor shows", **DIFFERENCES, **REMARKS}
-    return [{"count": name, "leads": summary[name], "which are": said[name]} for name in COUNTS]
+    return [
+        {"count": name, "leads": summary[name], "which are": said[name]} for name in AUDIT.counts
+    ]

@@ -1,149 +1,90 @@
-"""What every flow does: one run a campaign, turns between them, one sum at the end."""
+"""Run a flow's jobs under Prefect: tasks, progress, artifacts, events, the summary."""
 
 import ctypes
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from db import campaigns, status
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from db import status
 from db.database import DatabaseError
-from flows.reporting import Summary, emit_problem_events, publish_artifacts, report_progress
-from leadloop.core.campaign_rules import Campaign
-from leadloop.core.errors import LeadloopError, RunError
-from leadloop.core.summary_text import format_summary, has_counts
-from leadloop.settings import Settings
-from tasks import context
+from flows.reporting import emit_problem_events, publish_artifacts, report_progress
+from leadloop.core.summaries import Summary, report_summary
 from tasks.blocks import RunSettings, resolve_settings
-from tasks.context import CampaignRun, RunContext, error_line
+from tasks.context import C, DatabaseContext, RunHost
+from tasks.jobs import JobRunner, JobSpec
 
-# A task is many batches or windows, and the more there is to do, the more each of them takes on: a
-# run stays at a few hundred tasks, however long the backlog.
-_LEAST = 20
-_SHARES = 50
+T = TypeVar("T")
+
 # mallopt's name for it in glibc's malloc.h.
 _M_ARENA_MAX = -8
 
 
-class Work(Protocol):
-    """What a flow does for one campaign."""
-
-    run: CampaignRun
-
-    def counts(self) -> dict[str, int]:
-        """What has been done, under the contract's names."""
-
-
-Open = Callable[[Settings], AbstractContextManager[RunContext]]
-Choose = Callable[[RunContext, Sequence[str] | None], list[Campaign]]
-Start = Callable[[CampaignRun], Work | None]
-Step = Callable[[Any, int], bool]
-
-
-class CampaignsFailed(RunError):
-    """Some campaigns could not be done: `reasons`; `summary` says what was done all the same."""
-
-    def __init__(self, reasons: Sequence[str], summary: Summary) -> None:
-        done = [f"done: {format_summary(summary)}"] if has_counts(summary) else []
-        super().__init__("; ".join([*reasons, *done]))
-        self.reasons = reasons
-        self.summary = summary
-
-
-def chosen(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
-    """The campaigns of a flow run; none named: every enabled one.
-
-    Raises:
-        UsageError: a campaign is unknown, or none is enabled.
-    """
-    with place.database.transaction() as connection:
-        return campaigns.select_campaigns(connection, ids, place.settings.campaign_rules())
-
-
-def to_disable(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
-    """Return the campaigns of a disable run; none named: enabled ones, and others with opt-outs.
-
-    Raises:
-        UsageError: a campaign is unknown, or there is none.
-    """
-    with place.database.transaction() as connection:
-        return campaigns.select_for_disable(connection, ids, place.settings.campaign_rules())
-
-
-def every(place: RunContext, ids: Sequence[str] | None) -> list[Campaign]:
-    """The campaigns of a flow run; none named: all of them, also those that are not enabled.
-
-    Raises:
-        UsageError: a campaign is unknown.
-    """
-    with place.database.transaction() as connection:
-        return campaigns.list_campaigns(connection, ids, place.settings.campaign_rules())
-
-
 def run_campaigns(
-    flow: str,
+    spec: JobSpec[C],
     ids: Sequence[str] | None,
-    told: RunSettings | None,
+    run_settings: RunSettings | None,
     *,
-    counts: Sequence[str],
-    start: Start,
-    step: Step,
-    least: int = _LEAST,
-    begun: Callable[[list[Any]], None] = lambda _: None,
-    finish: Callable[[Any], None] = lambda _: None,
-    opened: Open = context.open_api_context,
-    choose: Choose = chosen,
+    on_started: Callable[[Sequence[Any]], None] = lambda _: None,
+    on_summary: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
-    """Do a flow's work for its campaigns, taking turns, so that a huge one starves no other.
+    """Run a flow's job for each of its campaigns, each chunk as a Prefect task.
 
     Args:
-        flow: the flow's name.
-        ids: campaigns; none: all that `choose` takes.
-        told: what the run was told of the settings.
-        counts: the names that the summary has.
-        start: makes a campaign's work, or None where there is nothing to do.
-        step: does a share of it; True while there is more.
-        least: the least that is a share, in batches or windows.
-        begun: sees the work of all campaigns that have any before the first share is done.
-        finish: looks at finished work; raises RunError where it is not as it must be.
-        opened: opens what it works with.
-        choose: finds the campaigns by their ids.
+        spec: how the flow makes and runs its jobs.
+        ids: campaigns; none: all that the spec selects.
+        run_settings: settings for this run alone.
+        on_started: is called with all jobs before the first chunk.
+        on_summary: may add to the summary, also where campaigns failed.
 
     Returns:
         The counts, and under `campaigns` each one's own.
 
     Raises:
-        UsageError: settings are wrong, a campaign is unknown, the schema is not ours.
-        CampaignsFailed: not all of it could be done; the rest was.
-        BaseException: the run was stopped (Ctrl-C, SIGTERM); see `with_summary`.
+        UsageError: settings are wrong, a campaign is unknown, or the schema has another version.
+        CampaignsFailed: at least one campaign failed; the others were done.
+        BaseException: the run was stopped (Ctrl-C, SIGTERM).
     """
-    _spare_what_stays()
+    _freeze_imported_modules()
     _limit_memory_arenas()
-    settings = resolve_settings(told)
-    with report_progress(), opened(settings) as place:
-        parts = [
-            _Part(place, flow, campaign, finish, counts, least) for campaign in choose(place, ids)
-        ]
+    settings = resolve_settings(run_settings)
+    with report_progress(), spec.open_context(settings, prefect_host()) as context:
+        runner = JobRunner(context, spec, ids)
         try:
-            for part in parts:
-                part.begin(start)
-            begun([part.work for part in parts if part.work is not None])
-            _take_turns(parts, step)
-        except BaseException as error:
-            for part in parts:
-                part.end_if_open()
-            raise with_summary(error, _sums(parts, counts)) from None
+            runner.run(on_started=on_started)
         finally:
-            publish_artifacts(flow, _sums(parts, counts), page=settings.page_url)
-            emit_problem_events(_problems(place, [part.campaign_id for part in parts]))
-    return _summary(parts, counts)
+            summary = runner.summary()
+            on_summary(summary)
+            report_summary(summary)
+            publish_artifacts(spec.flow, summary, page=settings.page_url)
+            emit_problem_events(_list_problems(context, runner.campaign_ids))
+    return summary
 
 
-def _spare_what_stays() -> None:
-    """Have the garbage collector leave out, from now on, what has been imported.
+def prefect_host() -> RunHost:
+    """Return the flow run of this thread as the host of jobs: each step is a Prefect task."""
+    return RunHost(log=get_run_logger(), flow_run_id=flow_run.get_id(), run_step=_run_step_as_task)
 
-    That it went through all of it again and again, and once more when the process ended, took a
-    sixth of a run that finds nothing to do.
+
+def _run_step_as_task(name: str, step: Callable[[], T], /) -> T:
+    """Run a step as a Prefect task that is never cached, and whose result is not stored."""
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run_step() -> T:
+        return step()
+
+    return run_step()
+
+
+def _freeze_imported_modules() -> None:
+    """Exclude imported modules from garbage collection (`gc.freeze`).
+
+    Scanning them again and again, and once more at exit, took a sixth of a run with nothing to do.
     """
     if not gc.get_freeze_count():
         gc.freeze()
@@ -156,128 +97,18 @@ def _limit_memory_arenas() -> None:
     much again as one of ten thousand (docs/benchmarks.md). MALLOC_ARENA_MAX=1 does the same from
     the start of the process, but a work pool that sets it lets each run set its environment.
     """
-    # Other C libraries have no such function, and no arenas either.
+    # Other C libraries have neither this function nor arenas.
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
-def _problems(place: RunContext, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What is wrong with campaigns after a run of theirs."""
+def _list_problems(context: DatabaseContext, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the open problems of campaigns after a run; none where they cannot be read."""
     if not ids:
         return []
     try:
-        with place.database.transaction() as connection:
+        with context.database.transaction() as connection:
             return status.list_problems(connection, ids)
     except DatabaseError as error:
-        place.log.warning("what is wrong with the campaigns could not be looked up: %s", error)
+        context.log.warning("the problems of the campaigns cannot be read: %s", error)
         return []
-
-
-def with_summary(error: BaseException, summary: Summary) -> BaseException:
-    """The error that stops a run, with a `summary` of what was done for whoever catches it.
-
-    It stays the error that it is: Prefect tells a cancelled run from a failed one by its type.
-    """
-    vars(error)["summary"] = summary
-    return error
-
-
-class _Part:
-    """One campaign in a flow run."""
-
-    def __init__(
-        self,
-        place: RunContext,
-        flow: str,
-        campaign: Campaign,
-        finish: Callable[[Any], None],
-        counts: Sequence[str],
-        least: int,
-    ) -> None:
-        self.campaign_id = campaign.campaign_id
-        self.error: LeadloopError | None = None
-        self.counted: dict[str, int] = dict.fromkeys([*counts, "requests"], 0)
-        self._place = place
-        self._flow = flow
-        self._campaign = campaign
-        self._finish = finish
-        self._requests = 0
-        self._run: CampaignRun | None = None
-        self.work: Work | None = None
-        self._least = least
-        self._done = 0
-
-    def begin(self, start: Start) -> None:
-        """Write the run's row and make the campaign's work."""
-        with self._counting():
-            self._run = context.start_run(self._place, self._flow, self._campaign)
-            self.work = start(self._run)
-
-    def turn(self, step: Step) -> bool:
-        """Do one share; True while there is more."""
-        more = False
-        with self._counting():
-            if self.work is not None:
-                share = max(self._least, self._done // _SHARES)
-                more = step(self.work, share)
-                self._done += share
-                if not more:
-                    self._finish(self.work)
-        if not more or self.error:
-            self.end()
-        return more and self.error is None
-
-    def end(self) -> None:
-        """Write how it ended; where even that fails, it is no other campaign's trouble."""
-        run, self._run = self._run, None
-        with self._counting():
-            if self.work is not None:
-                self.counted |= self.work.counts()
-        self.counted["requests"] = self._requests
-        with self._counting():
-            if run is not None:
-                context.finish_run(run, self.counted, self.error)
-
-    def end_if_open(self) -> None:
-        """Write that it was broken off."""
-        if self._run is not None:
-            self.error = self.error or RunError("the run was stopped before it was done")
-            self.end()
-
-    @contextmanager
-    def _counting(self) -> Iterator[None]:
-        """Count the requests of a share; an error ends this campaign and no other."""
-        before = self._place.requests_sent
-        try:
-            with self._place.database.translate_errors():
-                yield
-        except LeadloopError as error:
-            self.error = self.error or error
-            self._place.log.error("campaign %s: %s", self.campaign_id, error_line(error))
-        finally:
-            self._requests += self._place.requests_sent - before
-
-
-def _take_turns(parts: list[_Part], step: Step) -> None:
-    waiting = list(parts)
-    while waiting:
-        waiting = [part for part in waiting if part.turn(step)]
-
-
-def _summary(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
-    summary = _sums(parts, counts)
-    failed = {part.campaign_id: part.error for part in parts if part.error}
-    if failed:
-        lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
-        raise CampaignsFailed(lines, summary)
-    return summary
-
-
-def _sums(parts: Sequence[_Part], counts: Sequence[str]) -> Summary:
-    each = {part.campaign_id: part.counted for part in parts}
-    return {**added_up(list(each.values()), [*counts, "requests"]), "campaigns": each}
-
-
-def added_up(counted: Sequence[Mapping[str, int]], names: Sequence[str]) -> dict[str, int]:
-    """Sums by name."""
-    return {name: sum(counts.get(name, 0) for counts in counted) for name in names}

@@ -1,13 +1,12 @@
-"""`disable-leads`: people who opted out are called no more."""
+"""`disable-leads`: send opt-outs to the vendor."""
 
 from prefect import flow
 
-from flows.campaign_runner import run_campaigns, to_disable
-from flows.reporting import Summary, completed_state, make_run_name
+from flows.campaign_runner import run_campaigns
+from flows.reporting import completed_state, make_run_name
+from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings
-from tasks.disable import DisableJob, disable_batches
-
-COUNTS = ("disabled", "cancelled", "failed")
+from tasks.disable import DISABLE
 
 
 @flow(name="disable-leads", flow_run_name=make_run_name, persist_result=False)
@@ -24,14 +23,4 @@ def disable_leads(
     Returns:
         `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
     """
-    return completed_state(
-        run_campaigns(
-            "disable-leads",
-            campaigns,
-            settings,
-            counts=COUNTS,
-            start=DisableJob,
-            step=disable_batches,
-            choose=to_disable,
-        )
-    )
+    return completed_state(run_campaigns(DISABLE, campaigns, settings))

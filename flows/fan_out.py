@@ -1,4 +1,4 @@
-"""`fan-out`: every campaign gets a run of its own, which can be seen and retried by itself."""
+"""`fan-out`: a separate run of `sync-leads` for each campaign, to be seen and retried alone."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -18,11 +18,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 
 from db import runs, watermarks
-from flows.campaign_runner import chosen
-from flows.reporting import Summary, completed_state, make_run_name
-from tasks import context
+from flows.campaign_runner import prefect_host
+from flows.reporting import completed_state, make_run_name
+from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings, resolve_settings
-from tasks.context import RunContext
+from tasks.context import ApiContext, open_api_context
 
 DEPLOYMENT = "sync-leads/default"
 #: Nobody has begun these: a worker of their queue that comes back takes them up.
@@ -48,14 +48,14 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
     Returns:
         How many runs were `started`, and for how many campaigns one is `unfinished`.
     """
-    with context.open_api_context(resolve_settings(settings)) as place:
-        ids = [campaign.campaign_id for campaign in chosen(place, campaigns)]
-        due = [campaign_id for campaign_id in ids if not _has_active_run(place, campaign_id)]
-    told = settings.model_dump(exclude_none=True) if settings else None
+    with open_api_context(resolve_settings(settings), prefect_host()) as context:
+        ids = [campaign.campaign_id for campaign in context.select_campaigns(campaigns)]
+        due = [campaign_id for campaign_id in ids if not _has_active_run(context, campaign_id)]
+    run_settings = settings.model_dump(exclude_none=True) if settings else None
     for campaign_id in due:
         run_deployment(
             DEPLOYMENT,
-            parameters={"campaigns": [campaign_id], "settings": told},
+            parameters={"campaigns": [campaign_id], "settings": run_settings},
             tags=[_campaign_tag(campaign_id)],
             timeout=0,
             # Else its state would hang on ours, and a retry of it would be refused.
@@ -68,7 +68,7 @@ def _campaign_tag(campaign_id: str) -> str:
     return f"campaign:{campaign_id}"
 
 
-def _has_active_run(place: RunContext, campaign_id: str) -> bool:
+def _has_active_run(context: ApiContext, campaign_id: str) -> bool:
     """Whether a run of this campaign waits, begins, or is at work; Postgres knows the last."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
@@ -77,7 +77,7 @@ def _has_active_run(place: RunContext, campaign_id: str) -> bool:
     # After a change of the work pool, what waits in the old one may wait for ever.
     if any(run.work_queue_id == deployment.work_queue_id for run in waiting):
         return True
-    with place.database.transaction() as connection:
+    with context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
         if any(_has_just_begun(run, now) for run in at_work):
             return True

@@ -1,22 +1,17 @@
-"""`housekeeping`: what need not be kept for ever goes."""
+"""`housekeeping`: purge rows that need not be kept indefinitely."""
 
 from prefect import flow
 
-from db.housekeeping import HISTORY, IMMEDIATE, RAW
-from flows.campaign_runner import every, run_campaigns
-from flows.reporting import Summary, completed_state, make_run_name
+from flows.campaign_runner import run_campaigns
+from flows.reporting import completed_state, make_run_name
+from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings
-from tasks.context import open_database_context
-from tasks.housekeeping import HousekeepingJob, tidy_up
-
-COUNTS = (*IMMEDIATE, *HISTORY, *RAW)
+from tasks.housekeeping import HOUSEKEEPING
 
 
 @flow(name="housekeeping", flow_run_name=make_run_name, persist_result=False)
 def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
-    """Remove old windows and runs, and what was to be kept for a time only or not at all.
-
-    It needs the database alone.
+    """Purge old windows and runs, and rows whose retention has ended. Needs only the database.
 
     Args:
         campaigns: ids of the campaigns; none: all of them, also those that are not enabled.
@@ -25,15 +20,4 @@ def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None 
     Returns:
         `forgotten, windows, runs, raw, unreadable, requests`, and under `campaigns` each one's own.
     """
-    return completed_state(
-        run_campaigns(
-            "housekeeping",
-            campaigns,
-            settings,
-            counts=COUNTS,
-            start=HousekeepingJob,
-            step=tidy_up,
-            opened=open_database_context,
-            choose=every,
-        )
-    )
+    return completed_state(run_campaigns(HOUSEKEEPING, campaigns, settings))

@@ -39,30 +39,25 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
 }
 
 
-def run_flow_locally(
-    name: str, parameters: Mapping[str, Any], watching: ProgressListener
-) -> dict[str, Any]:
-    """Run a flow here and now.
+def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: ProgressListener) -> None:
+    """Run a flow in this process; `collect_summary` has its summary.
 
     Args:
         name: the flow's name, as deployments know it.
         parameters: the flow's own.
-        watching: is told of the progress.
-
-    Returns:
-        The flow's summary.
+        listener: receives the progress.
 
     Raises:
         LeadloopError: what the flow raised.
     """
-    token = progress_listener.set(watching)
+    token = progress_listener.set(listener)
     for noisy in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker"):
         logging.getLogger(noisy).addFilter(_is_worth_showing)
     try:
         # The heartbeat tells a server that a worker's process lives; here it would make every run
         # end a second late.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            return call_flow(FLOWS[name], **parameters)
+            call_flow(FLOWS[name], **parameters)
     finally:
         progress_listener.reset(token)
 

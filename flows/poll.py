@@ -1,22 +1,19 @@
-"""`poll-outcomes` and `backfill-outcomes`: what became of the leads comes back."""
+"""`poll-outcomes` and `backfill-outcomes`: read outcomes and call attempts from the vendor."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from prefect import flow
 
 from flows.campaign_runner import run_campaigns
-from flows.reporting import Summary, append_range_to_run_name, completed_state, make_run_name
+from flows.reporting import append_range_to_run_name, completed_state, make_run_name
 from leadloop.core.errors import UsageError
+from leadloop.core.summaries import Summary
 from leadloop.core.windows import Window
 from tasks.blocks import RunSettings
-from tasks.poll import PollJob, plan_backfill, plan_poll, read_windows
-
-# Windows a task: at most twenty minutes' at the vendor's budget. A task ends with nothing read on,
-# so the next one begins with nothing to store: a twentieth of a poll at 20 windows a task.
-_LEAST = 40
-COUNTS = ("windows", "pages", "seen", "inserted", "updated", "unchanged", "late")
+from tasks.poll import POLL, PollJob, plan_backfill, plan_poll
 
 
 @flow(name="poll-outcomes", flow_run_name=make_run_name, persist_result=False)
@@ -45,15 +42,10 @@ def poll_outcomes(
             raise UsageError("`since` is still to come: nothing was processed after it yet")
     return completed_state(
         run_campaigns(
-            "poll-outcomes",
+            replace(POLL, start=partial(plan_poll, since=since)),
             campaigns,
             settings,
-            counts=COUNTS,
-            start=partial(plan_poll, since=since),
-            step=read_windows,
-            least=_LEAST,
-            begun=_add_range,
-            finish=PollJob.finish,
+            on_started=_name_run_by_range,
         )
     )
 
@@ -86,20 +78,19 @@ def backfill_outcomes(
         raise UsageError("the range ends before it begins: `before` must be later than `after`")
     return completed_state(
         run_campaigns(
-            "backfill-outcomes",
+            replace(
+                POLL,
+                flow="backfill-outcomes",
+                start=partial(plan_backfill, wanted=Window(after=after, before=before)),
+            ),
             campaigns,
             settings,
-            counts=COUNTS,
-            start=partial(plan_backfill, wanted=Window(after=after, before=before)),
-            step=read_windows,
-            least=_LEAST,
-            finish=PollJob.finish,
         )
     )
 
 
-def _add_range(polls: Sequence[PollJob]) -> None:
-    """Name the run by all that it reads: only now is it known."""
+def _name_run_by_range(polls: Sequence[PollJob]) -> None:
+    """Append to the run's name the range that its jobs read, known only once they are planned."""
     windows = [window for poll in polls for window in poll.planned]
     if windows:
         after = min(window.after for window in windows)

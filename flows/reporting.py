@@ -4,8 +4,7 @@ Ids and counts alone: whoever may look at Prefect may not for that reason look a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -18,11 +17,10 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from leadloop.core.progress import has_no_listener, progress_listener
+from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, has_counts, select_counts, select_stages
 from leadloop.core.windows import Window
 from tasks.prefect_progress import ProgressArtifacts, log_prefect_errors
-
-Summary = dict[str, Any]
 
 #: What a run has met, told as an event of the campaign where its count is not nought. What is wrong
 #: after it is told by the rules of the view `problems`.
@@ -31,8 +29,6 @@ EVENTS: Mapping[str, str] = {
     "late": "leadloop.outcomes.late",
     "failed": "leadloop.opt-outs.failed",
 }
-#: The summary of the flow run that was completed last.
-_completed: ContextVar[Summary | None] = ContextVar("completed", default=None)
 _MOST_ROWS = 100
 _MOST_NAMED = 3
 
@@ -64,29 +60,21 @@ def append_range_to_run_name(window: Window) -> None:
 
 
 def completed_state(summary: Summary) -> Summary:
-    """The summary as the run's final state, which says its counts in words.
+    """Return a summary as the run's final state, whose message has its counts.
 
-    Prefect hands whoever called the flow the data of the state, so its type is what they get.
+    Prefect hands the caller of a flow the data of its state, so the caller gets the summary.
     """
-    _completed.set(summary)
     return cast("Summary", Completed(message=format_summary(summary), data=summary))
 
 
-def call_flow(flow: Callable[..., Summary], **parameters: Any) -> Summary:
-    """Run a flow that ends with `completed`: its summary, also where Prefect has lost it.
+def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
+    """Run a flow in this process; `collect_summary` has its summary.
 
-    Where the answer to a final state is lost on the way, Prefect's client sends the state again.
-    The server refuses what it has already, and answers with its own copy, in which there is no
-    data.
+    When the response to a final state is lost, Prefect's client sends the state again. The server
+    then answers with its own copy, which has no data: the flow has completed all the same.
     """
-    _completed.set(None)
-    try:
-        return flow(**parameters)
-    except MissingResult:
-        summary = _completed.get()
-        if summary is None:
-            raise
-        return summary
+    with suppress(MissingResult):
+        flow(**parameters)
 
 
 def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The vendor, ready to be asked: connection, login and budget as the settings say."""
+"""A session with the vendor's API: transport, login and rate limiter, as the settings say."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,28 +16,33 @@ from tasks.rate_limiter import RateLimiter
 
 @dataclass(frozen=True, kw_only=True)
 class ApiSession:
-    """The API, the transport under it, and the budget that it draws on."""
+    """The vendor's API, its transport, and the rate limiter that every request passes."""
 
     api: LeadsApi
     transport: Transport
-    budget: RateLimiter
+    limiter: RateLimiter
 
 
 @contextmanager
 def open_api(
     settings: Settings, database: Database, warn: Callable[[str], None]
 ) -> Iterator[ApiSession]:
-    """Everything that a request needs; nothing is sent yet. `warn` is told of pauses.
+    """Prepare everything that a request needs; send nothing yet.
+
+    Args:
+        settings: the API's address, login, rate and timeouts.
+        database: holds the rate limiter's ring of slots.
+        warn: is called when the vendor asks for a pause.
 
     Raises:
-        UsageError: there is no whole login.
-        RunError: the environment names a CA bundle that is none.
+        UsageError: the login is incomplete.
+        RunError: the environment names a CA bundle that cannot be read.
     """
     settings.require_login()
     check_ca_bundle(settings.api_url)
     requests, period_s = settings.parse_rate()
-    budget = RateLimiter(database, RateLimit(requests=requests, period_s=period_s), warn)
-    budget.resize_ring()
+    limiter = RateLimiter(database, RateLimit(requests=requests, period_s=period_s), warn)
+    limiter.resize_ring()
     connect_s, read_s = settings.parse_timeouts()
     transport = Transport(
         settings.api_url,
@@ -45,15 +50,15 @@ def open_api(
         connections=settings.concurrency,
     )
     try:
-        login = _make_token_provider(settings, transport, budget)
-        api = LeadsApi(transport, login, budget.wait_for_permit, budget.pause)
-        yield ApiSession(api=api, transport=transport, budget=budget)
+        tokens = _make_token_provider(settings, transport, limiter)
+        api = LeadsApi(transport, tokens, limiter.wait_for_permit, limiter.pause)
+        yield ApiSession(api=api, transport=transport, limiter=limiter)
     finally:
         transport.close()
 
 
 def _make_token_provider(
-    settings: Settings, transport: Transport, budget: RateLimiter
+    settings: Settings, transport: Transport, limiter: RateLimiter
 ) -> TokenProvider:
     if settings.api_token is not None:
         return StaticToken(settings.api_token.get_secret_value())
@@ -70,5 +75,5 @@ def _make_token_provider(
             username=settings.username,
             password=password.get_secret_value(),
         ),
-        budget.wait_for_permit,
+        limiter.wait_for_permit,
     )

@@ -1,7 +1,7 @@
-"""The steps of an audit: read all that the vendor holds, compare it with our tables, mend.
+"""The audit job: list all leads of a campaign at the vendor, compare with our tables, repair.
 
-It shares the client and the budget with the poll, and nothing of its windows: what one of the two
-gets wrong, the other one finds.
+It shares the client and the rate limiter with the poll, but no windows: an error in one of the two
+is found by the other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,104 +11,100 @@ from db import audit, audit_staging, campaigns, outcomes, watermarks
 from db.audit import AuditFinding, AuditScope
 from db.bulk_copy import format_text_row
 from db.database import Connection
-from leadloop.client.errors import ApiError, Retryable
-from leadloop.core.audit_differences import PERSON_DIFFERENCES, compare_person, find_calling_code
+from leadloop.core.audit_differences import (
+    DIFFERENCES,
+    PERSON_DIFFERENCES,
+    REMARKS,
+    compare_person,
+    find_calling_code,
+)
 from leadloop.core.errors import RunError
 from leadloop.core.postgres_json import parse_json
 from leadloop.core.results import parse_result
-from tasks.context import CampaignRun, Counters
-from tasks.lead_listing import LeadListing
-from tasks.retries import FruitlessAttempts, retry_later, step
-
-
-@step("read-listing")
-def read_listing(audit: "AuditJob") -> None:
-    """Read what is left of the vendor's listing to the stage."""
-    audit.read_listing()
-
-
-@step("compare-records")
-def compare_records(audit: "AuditJob") -> None:
-    """Compare what was staged with our tables."""
-    audit.compare_records()
-
-
-@step("repair-records")
-def repair_records(audit: "AuditJob") -> None:
-    """Mend in our tables what is safe to mend."""
-    audit.repair_records()
+from tasks.context import ApiContext, CampaignRun, open_api_context
+from tasks.counters import Counters
+from tasks.jobs import DONE, ChunkResult, JobSpec
+from tasks.lead_listing import MAX_LISTING_READS, LeadListing
+from tasks.retries import FruitlessAttempts, retry_request
 
 
 class AuditJob:
-    """One campaign's books, theirs and ours.
+    """The audit of one campaign: the vendor's records beside ours.
 
     Args:
         run: the campaign's run.
-        will_repair: `repair` is going to be called, and needs whole results staged.
+        repair: also repair in our tables what is safe to repair.
     """
 
-    def __init__(self, run: CampaignRun, *, will_repair: bool) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], *, repair: bool = False) -> None:
         self.run = run
         self.findings: dict[str, AuditFinding] = {}
-        self.listing = LeadListing(
-            run, self._use_staging, self._count_page, keep_results=will_repair
-        )
+        self._listing = LeadListing(run, self._use_staging, self._count_page, keep_results=repair)
+        self._repair = repair
         self._counters = Counters(
             "pages", "repaired_leads", "repaired_outcomes", "repaired_opt_outs"
         )
         self._attempts = FruitlessAttempts()
 
-    @contextmanager
-    def open_staging(self) -> Iterator[None]:
-        """A connection for the block: the stage lives on it, through all that is tried again.
+    def run_chunk(self, limit: int) -> ChunkResult:
+        """Audit the whole campaign at once: its staging table lives on one connection.
 
         Raises:
-            DatabaseError: Postgres refused, or was not there.
+            RunError: the vendor rejects the login, or fails repeatedly.
+            DatabaseError: Postgres refused, or cannot be reached.
         """
+        with self._open_staging():
+            retry_request(self.run, self._attempts, self._listing.read_all)
+            self._compare_records()
+            if self._repair:
+                self._repair_records()
+        return DONE
+
+    def finish(self) -> None:
+        """Raise RunError where the vendor's listing never stood still."""
+        listing = self._listing
+        if not listing.complete:
+            raise RunError(
+                f"the vendor's listing never stood still: {MAX_LISTING_READS} readings found"
+                f" {listing.seen} leads where it counts {listing.reported_count}; what was found is"
+                " told, but no lead can be called missing: audit again at a quieter time"
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts, under the names of `leadloop.core.audit_differences`."""
+        found = {name: finding.leads for name, finding in self.findings.items()}
+        return {**self._counters.counts(), "seen": self._listing.seen, **found}
+
+    @contextmanager
+    def _open_staging(self) -> Iterator[None]:
+        """Open the connection on which the staging table lives, through all retries."""
         with self.run.context.database.autocommit() as self._connection:
             self._started_at = watermarks.get_database_time(self._connection)
             try:
                 audit_staging.create_listing_table(self._connection)
                 yield
             finally:
-                # Not back to the pool: the stage ends with the connection.
+                # Not back to the pool: the staging table ends with the connection.
                 self._connection.invalidate()
 
-    def read_listing(self) -> None:
-        """Read the vendor's listing, or what is left of it.
-
-        Raises:
-            RetryLater: the vendor did not answer; what was read is staged.
-            RunError: the vendor refuses us.
-        """
-        with self._translate_api_errors():
-            self.listing.read_all()
-
-    def compare_records(self) -> None:
-        """Find every difference.
-
-        Raises:
-            RetryLater: the vendor did not answer.
-            RunError: the vendor refuses us.
-        """
-        with self._translate_api_errors():
-            shows_unprocessed = self._unprocessed_are_shown()
+    def _compare_records(self) -> None:
+        """Find every difference between the listing and our tables."""
+        shows_unprocessed = retry_request(self.run, self._attempts, self._unprocessed_are_shown)
         campaign = self.run.campaign
-        assumptions = AuditScope(
+        scope = AuditScope(
             campaign_id=campaign.campaign_id,
             started_at=self._started_at,
             settled_by=self._started_at - campaign.settle,
-            is_complete=self.listing.complete,
+            is_complete=self._listing.complete,
             shows_unprocessed=shows_unprocessed,
-            clock_skew=self.listing.clock_ahead,
+            clock_skew=self._listing.clock_ahead,
         )
         with self._use_staging() as connection:
-            self.findings = audit.compare_listing(connection, assumptions) | self._find_mismatches(
-                connection
-            )
+            self.findings = audit.compare_listing(connection, scope)
+            self.findings |= self._find_mismatches(connection)
 
-    def repair_records(self) -> None:
-        """Mend what is safe: opt-outs to be sent, leads that are there, outcomes not stored."""
+    def _repair_records(self) -> None:
+        """Repair what is safe: unsent opt-outs, leads that exist, outcomes not stored."""
         campaign_id = self.run.campaign.campaign_id
         with self._use_staging() as connection:
             opt_outs, held = audit.repair_opt_outs(connection, campaign_id)
@@ -116,11 +112,6 @@ class AuditJob:
             self._counters.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
             for results in audit.iter_newer_outcomes(connection, campaign_id):
                 self._store_outcomes(results)
-
-    def counts(self) -> dict[str, int]:
-        """The counts, under the names of `leadloop.core.audit_differences`."""
-        found = {name: finding.leads for name, finding in self.findings.items()}
-        return {**self._counters.counts(), "seen": self.listing.seen, **found}
 
     def _unprocessed_are_shown(self) -> bool:
         """Whether a lead that is created, not processed and not in the listing is missing.
@@ -160,8 +151,8 @@ class AuditJob:
         read = [parse_result(parse_json(result.encode())) for result in results]
         lines = [format_text_row(each.outcome) for each in read if each.outcome]
         attempts = [format_text_row(attempt) for each in read for attempt in each.attempts]
-        merged = self.run.context.database.retry(
-            lambda c: outcomes.merge_outcomes(c, campaign_id, outcomes=lines, attempts=attempts)
+        merged = self.run.write(
+            outcomes.merge_outcomes, campaign_id, outcomes=lines, attempts=attempts
         )
         self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
 
@@ -175,12 +166,11 @@ class AuditJob:
         with self.run.context.database.translate_errors():
             yield self._connection
 
-    @contextmanager
-    def _translate_api_errors(self) -> Iterator[None]:
-        """Requests; where time may mend the answer, Prefect tries again."""
-        try:
-            yield
-        except Retryable as error:
-            raise retry_later(self.run, self._attempts, error) from None
-        except ApiError as error:
-            raise RunError(str(error)) from None
+
+AUDIT = JobSpec(
+    flow="audit-leads",
+    task="audit-campaign",
+    counts=("pages", "seen", *DIFFERENCES, *REMARKS),
+    open_context=open_api_context,
+    start=AuditJob,
+)

@@ -14,7 +14,7 @@ from leadloop.core.errors import Fenced
 from leadloop.core.leads import InvalidLead, Lead, PreparedLead, format_e164, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number
 from leadloop.core.verdicts import ApiCall
-from tasks.context import CampaignRun
+from tasks.context import ApiContext, CampaignRun
 from tasks.rate_limiter import Permit
 
 # A turn must be used soon after it has come, so bad leads may not keep a batch waiting for long.
@@ -116,7 +116,9 @@ class BatchClaimer:
         count: is told how many were `rejected` and `cancelled`.
     """
 
-    def __init__(self, run: CampaignRun, new_count: int, add_counts: Callable[..., None]) -> None:
+    def __init__(
+        self, run: CampaignRun[ApiContext], new_count: int, add_counts: Callable[..., None]
+    ) -> None:
         self._run = run
         self._add_counts = add_counts
         self._claim_numbers = itertools.count(1)
@@ -193,7 +195,7 @@ class BatchClaimer:
         """They were certainly not carried out: `new` again, and the next to be taken."""
         self._cursor = 0
         if claim_ref.lead_ids:
-            self._run.context.database.retry(lambda c: leads.release_leads(c, claim_ref))
+            self._run.write(leads.release_leads, claim_ref)
 
     def reject_leads(
         self, batch: ClaimedBatch, reasons: Mapping[str, str], *, was_sent: bool
@@ -201,9 +203,7 @@ class BatchClaimer:
         """They will not be sent as they are; `reasons` by lead id."""
         if reasons:
             ours = self.claim_ref(batch, list(reasons))
-            self._run.context.database.retry(
-                lambda c: leads.record_rejected(c, ours, reasons, was_sent=was_sent)
-            )
+            self._run.write(leads.record_rejected, ours, reasons, was_sent=was_sent)
             self._add_counts(rejected=len(reasons))
 
     @contextmanager
@@ -221,13 +221,11 @@ class BatchClaimer:
         try:
             yield
         except BaseException:
-            self._run.context.database.retry(
-                lambda c: leads.release_claim(
-                    c,
-                    campaign_id=self._run.campaign.campaign_id,
-                    run_id=self._run.run_id,
-                    claim_no=claim_no,
-                )
+            self._run.write(
+                leads.release_claim,
+                campaign_id=self._run.campaign.campaign_id,
+                run_id=self._run.run_id,
+                claim_no=claim_no,
             )
             raise
 
@@ -318,9 +316,7 @@ class BatchClaimer:
         stopped = {lead_id for lead_id, key in keys.items() if key in suppressed}
         if stopped:
             ours = self.claim_ref(batch, sorted(stopped))
-            self._run.context.database.retry(
-                lambda c: leads.cancel_leads(c, ours, NUMBER_OPTED_OUT_REASON)
-            )
+            self._run.write(leads.cancel_leads, ours, NUMBER_OPTED_OUT_REASON)
             self._add_counts(cancelled=len(stopped))
         return batch.without_leads(stopped).leads
 

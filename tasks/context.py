@@ -1,182 +1,207 @@
-"""What a flow run works with: database, API and budget, and a row of its own a campaign."""
+"""What the jobs of a flow run work with, and the row that each campaign's run has in Postgres."""
 
 import logging
-import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
-
-from db import runs
+from db import campaigns, runs
 from db.database import Connection, Database
 from db.runs import RunLocks
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
-from leadloop.core.campaign_rules import Campaign
+from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import LeadloopError
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
 from tasks.rate_limiter import RateLimiter
+from tasks.thread_pool import RequestThreads, open_threads
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+P = ParamSpec("P")
+T = TypeVar("T")
+SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
-# Beside the requests in flight: the lifeline, the claimer, and a record that is written meanwhile.
+# Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
 _OTHER_CONNECTIONS = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """The tools of one flow run, shared by its campaigns and threads.
+class RunStep(Protocol):
+    """Runs a named step of a job, and returns what the step returns."""
 
-    `vendor` is None in a run that asks the vendor nothing.
+    def __call__(self, name: str, step: Callable[[], T], /) -> T:
+        """Run the step."""
+
+
+def run_plain_step(_name: str, step: Callable[[], T], /) -> T:
+    """Run a step as a plain call."""
+    return step()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHost:
+    """The program that runs jobs: Prefect (`flows/campaign_runner.py`), or any other.
+
+    Attributes:
+        log: where the run logs.
+        flow_run_id: Prefect's id of the flow run, if it is one.
+        run_step: runs a step so that it can be seen by its name.
     """
+
+    log: Logger
+    flow_run_id: str | None = None
+    run_step: RunStep = run_plain_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseContext:
+    """Settings, database and host of one flow run, shared by its campaigns and threads."""
 
     settings: Settings
     database: Database
-    lifeline: RunLocks
-    log: Logger
-    vendor: ApiSession | None = None
+    locks: RunLocks
+    host: RunHost
+
+    @property
+    def log(self) -> Logger:
+        """The log of the run."""
+        return self.host.log
+
+    @property
+    def requests_sent(self) -> int:
+        """Requests sent to the vendor so far."""
+        return 0
+
+    def select_campaigns(
+        self, ids: Sequence[str] | None, select: SelectCampaigns = campaigns.select_campaigns
+    ) -> list[Campaign]:
+        """Return the campaigns of a flow run; with no ids, all that `select` finds.
+
+        Raises:
+            UsageError: a campaign is unknown, or there is none.
+        """
+        with self.database.transaction() as connection:
+            return select(connection, ids, self.settings.campaign_rules())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiContext(DatabaseContext):
+    """A context whose jobs also send requests to the vendor."""
+
+    session: ApiSession
 
     @property
     def api(self) -> LeadsApi:
         """The vendor's API."""
-        return self._reached.api
+        return self.session.api
 
     @property
     def limiter(self) -> RateLimiter:
-        """The budget of requests to it."""
-        return self._reached.budget
+        """The rate limiter that every request passes."""
+        return self.session.limiter
 
     @property
     def requests_sent(self) -> int:
-        """Requests to it so far."""
-        return self.vendor.transport.requests_sent if self.vendor else 0
+        """Requests sent to the vendor so far."""
+        return self.session.transport.requests_sent
 
-    @property
-    def _reached(self) -> ApiSession:
-        assert self.vendor is not None, "who asks the vendor opens the place by `opened`"
-        return self.vendor
-
-    @contextmanager
-    def threads(self) -> Iterator["RequestThreads"]:
-        """Threads for requests; where the run is stopped, they end instead of waiting for turns."""
-        pool = RequestThreads(self.settings.concurrency)
-        try:
-            yield pool
-        except Exception:
-            raise
-        except BaseException:
-            self.limiter.stop()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def open_threads(self) -> AbstractContextManager[RequestThreads]:
+        """Open threads for requests; a run that is stopped ends their waits for permits."""
+        return open_threads(self.settings.concurrency, on_stop=self.limiter.stop)
 
 
-class RequestThreads(ThreadPoolExecutor):
-    """A pool that tells how many threads it has."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
+#: What a run works with: a DatabaseContext, or an ApiContext.
+C = TypeVar("C", bound=DatabaseContext, covariant=True)
+AnyContext = TypeVar("AnyContext", bound=DatabaseContext)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CampaignRun:
+class CampaignRun(Generic[C]):
     """One campaign's part of a flow run: a row of `leadloop.sync_runs`."""
 
     run_id: int
     campaign: Campaign
-    context: RunContext
+    context: C
+
+    def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function of `db` in a transaction, and retry it where the connection was cut.
+
+        Raises:
+            DatabaseError: Postgres refused, or failed several times.
+        """
+        return self.context.database.retry(lambda connection: work(connection, *args, **kwargs))
+
+    def warn(self, message: str, *args: object) -> None:
+        """Log a warning that begins with the campaign's id."""
+        self.context.log.warning(f"campaign %s: {message}", self.campaign.campaign_id, *args)
 
 
 @contextmanager
-def open_api_context(settings: Settings) -> Iterator[RunContext]:
-    """Connect to everything.
+def open_database_context(settings: Settings, host: RunHost) -> Iterator[DatabaseContext]:
+    """Connect to Postgres alone, for a run that sends the vendor nothing and needs no login.
 
     Raises:
-        UsageError: settings are missing, or the schema is not the one we work on.
-        DatabaseError: Postgres is not there.
-        RunError: the environment names a CA bundle that is none.
-    """
-    with (
-        open_database_context(settings) as place,
-        open_api(settings, place.database, place.log.warning) as vendor,
-    ):
-        yield replace(place, vendor=vendor)
-
-
-@contextmanager
-def open_database_context(settings: Settings) -> Iterator[RunContext]:
-    """Connect to Postgres alone, for a run that has no need of the vendor, nor of a login there.
-
-    Raises:
-        UsageError: the database is not named, or the schema is not the one we work on.
-        DatabaseError: Postgres is not there.
+        UsageError: the database is not named, or its schema has another version.
+        DatabaseError: Postgres cannot be reached.
     """
     url = settings.require_database_url()
     with Database(url, pool_size=settings.concurrency + _OTHER_CONNECTIONS) as database:
         with database.transaction() as connection:
             require_current(connection)
         with database.autocommit() as connection:
-            yield RunContext(
-                settings=settings,
-                database=database,
-                lifeline=RunLocks(connection),
-                log=get_run_logger(),
+            yield DatabaseContext(
+                settings=settings, database=database, locks=RunLocks(connection), host=host
             )
 
 
-def start_run(place: RunContext, flow: str, campaign: Campaign) -> CampaignRun:
-    """Write the run's row, then bury the runs that died: what they had sent becomes in doubt."""
-    run_id = place.lifeline.open_run(
-        flow=flow, campaign_id=campaign.campaign_id, flow_run_id=flow_run.get_id()
+@contextmanager
+def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
+    """Connect to Postgres, and prepare the session with the vendor's API; nothing is sent yet.
+
+    Raises:
+        UsageError: settings are missing, or the schema has another version.
+        DatabaseError: Postgres cannot be reached.
+        RunError: the environment names a CA bundle that cannot be read.
+    """
+    with (
+        open_database_context(settings, host) as context,
+        open_api(settings, context.database, host.log.warning) as session,
+    ):
+        yield ApiContext(**vars(context), session=session)
+
+
+def start_run(context: AnyContext, flow: str, campaign: Campaign) -> CampaignRun[AnyContext]:
+    """Write the run's row, then recover dead runs: what they had sent becomes in doubt."""
+    run_id = context.locks.open_run(
+        flow=flow, campaign_id=campaign.campaign_id, flow_run_id=context.host.flow_run_id
     )
-    runs.recover_dead_runs(place.database, place.log.warning, run_id=run_id)
-    return CampaignRun(run_id=run_id, campaign=campaign, context=place)
+    runs.recover_dead_runs(context.database, context.log.warning, run_id=run_id)
+    return CampaignRun(run_id=run_id, campaign=campaign, context=context)
 
 
-def finish_run(run: CampaignRun, counted: Mapping[str, Any], error: BaseException | None) -> None:
-    """Write how the run ended; what it sent and heard nothing of becomes in doubt."""
-    state = "completed" if error is None else "failed"
+def finish_run(
+    run: CampaignRun[DatabaseContext], counts: Mapping[str, Any], error: BaseException | None
+) -> None:
+    """Write how the run ended; what it sent and got no response to becomes in doubt."""
 
     def write(connection: Connection) -> None:
         runs.mark_unanswered_in_doubt(connection, run.run_id)
         runs.close_run(
             connection,
             run_id=run.run_id,
-            state=state,
-            counts=counted,
+            state="completed" if error is None else "failed",
+            counts=counts,
             error=None if error is None else error_line(error),
         )
 
-    run.context.database.retry(write)
+    run.write(write)
 
 
 def error_line(error: BaseException) -> str:
-    """What to say of an error: our own words, or no more than the type of a foreign one."""
+    """Return the text of our own error; of another only its type, as its text may be personal."""
     if isinstance(error, LeadloopError):
         return str(error)
     return f"unexpected {type(error).__name__}"
-
-
-class Counters:
-    """Counts that several threads add to."""
-
-    def __init__(self, *names: str) -> None:
-        self._lock = threading.Lock()
-        self._counts = dict.fromkeys(names, 0)
-
-    def add(self, **amounts: int) -> None:
-        """Add to some of the counts."""
-        with self._lock:
-            for name, amount in amounts.items():
-                self._counts[name] += amount
-
-    def counts(self) -> dict[str, int]:
-        """All counts as they stand."""
-        with self._lock:
-            return dict(self._counts)

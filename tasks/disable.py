@@ -7,18 +7,20 @@ list fail, the list is halved down to that lead, and all others are confirmed in
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from db import erasure, leads, opt_outs
+from db import campaigns, erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
-from leadloop.core.errors import RetryLater, RunError
+from leadloop.core.errors import RunError
 from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, split_in_half
 from leadloop.core.leads import InvalidLead, Lead, extract_custom_texts, format_e164
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import UNREADABLE, TransportFailure, may_blame_content
-from tasks.context import CampaignRun, Counters
+from tasks.context import ApiContext, CampaignRun, open_api_context
+from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver
+from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, due_in
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
-from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later, step
+from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
 
 #: How often a lead that the vendor refuses is tried before it is reported as failed.
 MAX_ATTEMPTS = 3
@@ -34,18 +36,12 @@ class _CampaignUnknown(Exception):
     """The vendor answers 404 to a read of the campaign too."""
 
 
-@step("disable-batches")
-def disable_batches(disable: "DisableJob", most: int) -> bool:
-    """Send up to `most` batches of a campaign's opt-outs; True while there may be more."""
-    return disable.run_chunk(most)
-
-
 class DisableJob:
     """One campaign's opt-outs, oldest first."""
 
-    def __init__(self, run: CampaignRun) -> None:
+    def __init__(self, run: CampaignRun[ApiContext]) -> None:
         self.run = run
-        self.counters = Counters("disabled", "cancelled", "failed")
+        self._counters = Counters("disabled", "cancelled", "failed")
         self._in_doubt = InDoubtResolver(run)
         self._attempts = FruitlessAttempts()
         self._batch_size = run.campaign.batch_size
@@ -57,33 +53,38 @@ class DisableJob:
         self._marked_failed_count = 0
         self._api_has_answered = False
         self._campaign_exists = False
-        self._watcher = progress_listener.get()
+        self._listener = progress_listener.get()
 
-    def run_chunk(self, most: int) -> bool:
-        """Cancel what was never sent, then send up to `most` batches; True while there is more.
+    def run_chunk(self, limit: int) -> ChunkResult:
+        """Cancel leads that were never sent, then send up to `limit` lists of opt-outs.
 
         Raises:
-            RetryLater: the vendor did not answer, or refused some that will be tried again.
-            RunError: the vendor refuses us.
+            RunError: the vendor rejects the login, or fails repeatedly.
         """
         try:
             self._cancel_unsent()
-            more = self._send_lists(most)
+            more = self._send_lists(limit)
             more = self._resolve_in_doubt() or more
         except _CampaignUnknown:
-            return self._mark_all_failed()
+            self._mark_all_failed()
+            return DONE
         except Retryable as error:
-            raise retry_later(self.run, self._attempts, error) from None
+            return retry_later(self.run, self._attempts, error)
         except ApiError as error:
             raise RunError(str(error)) from None
-        if not more:
-            self._retry_rejected()
-            self._check_any_answer()
-        return more
+        return MORE if more else self._retry_rejected()
+
+    def finish(self) -> None:
+        """Raise RunError where opt-outs were marked failed and the vendor confirmed no other."""
+        if self._marked_failed_count and not self._api_has_answered:
+            raise RunError(
+                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; each"
+                " is tried again, at least daily: `leadloop status` names them"
+            )
 
     def counts(self) -> dict[str, int]:
         """The contract's counts."""
-        return self.counters.counts()
+        return self._counters.counts()
 
     def _resolve_in_doubt(self) -> bool:
         """Settle leads in doubt that opted out; True while there may be more to do.
@@ -102,10 +103,8 @@ class DisableJob:
 
     def _cancel_unsent(self) -> None:
         campaign_id = self.run.campaign.campaign_id
-        self.run.context.database.retry(lambda c: leads.start_settle_time(c, campaign_id))
-        cancelled = self.run.context.database.retry(
-            lambda c: opt_outs.cancel_unsent(c, campaign_id)
-        )
+        self.run.write(leads.start_settle_time, campaign_id)
+        cancelled = self.run.write(opt_outs.cancel_unsent, campaign_id)
         self._add_counts(cancelled=cancelled)
 
     def _send_lists(self, limit: int) -> bool:
@@ -239,9 +238,7 @@ class DisableJob:
                     isolation.keep_suspects()
                     return
         except RunError:
-            self.run.context.database.retry(
-                lambda c: opt_outs.move_to_back(c, campaign_id, isolation.suspects)
-            )
+            self.run.write(opt_outs.move_to_back, campaign_id, isolation.suspects)
             raise
         self._mark_failed(isolation.record_probe_success(), isolation.reason)
 
@@ -292,14 +289,12 @@ class DisableJob:
     def _request_campaign(self) -> None:
         self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
 
-    def _mark_all_failed(self) -> bool:
+    def _mark_all_failed(self) -> None:
         """Mark all that are due `failed`, to be tried again at least daily."""
         self._failing_lists.clear()
         campaign_id = self.run.campaign.campaign_id
-        failed = self.run.context.database.retry(
-            lambda c: opt_outs.fail_all_due(
-                c, campaign_id, _CAMPAIGN_UNKNOWN, max_attempts=MAX_ATTEMPTS
-            )
+        failed = self.run.write(
+            opt_outs.fail_all_due, campaign_id, _CAMPAIGN_UNKNOWN, max_attempts=MAX_ATTEMPTS
         )
         self._add_counts(failed=failed)
         self.run.context.log.warning(
@@ -307,7 +302,6 @@ class DisableJob:
             " daily",
             *(campaign_id, _CAMPAIGN_UNKNOWN, failed),
         )
-        return False
 
     def _mark_failed(self, lead_ids: Sequence[str], failure: str) -> None:
         """Mark opt-outs `failed` on which the vendor fails; each is tried again, at least daily."""
@@ -315,14 +309,12 @@ class DisableJob:
             return
         campaign_id = self.run.campaign.campaign_id
         reason = f"the vendor fails on it, and not on others: {failure}"
-        self.run.context.database.retry(
-            lambda c: opt_outs.mark_failed(
-                c,
-                campaign_id=campaign_id,
-                lead_ids=lead_ids,
-                reason=reason,
-                max_attempts=MAX_ATTEMPTS,
-            )
+        self.run.write(
+            opt_outs.mark_failed,
+            campaign_id=campaign_id,
+            lead_ids=lead_ids,
+            reason=reason,
+            max_attempts=MAX_ATTEMPTS,
         )
         self._attempted += lead_ids
         self._marked_failed_count += len(lead_ids)
@@ -332,14 +324,6 @@ class DisableJob:
             " daily",
             *(campaign_id, ", ".join(lead_ids), failure),
         )
-
-    def _check_any_answer(self) -> None:
-        """Raise RunError where opt-outs were set aside and the vendor accepted or refused none."""
-        if self._marked_failed_count and not self._api_has_answered:
-            raise RunError(
-                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; each is"
-                " tried again, at least daily: `leadloop status` names them"
-            )
 
     def _record_result(self, lead_ids: Sequence[str], refused: Mapping[str, str]) -> None:
         """What the vendor said of each.
@@ -395,11 +379,11 @@ class DisableJob:
             for lead_id, reason in refused.items()
         }
 
-    def _retry_rejected(self) -> None:
-        """Have those that were refused and are not given up tried once more, after a pause.
+    def _retry_rejected(self) -> ChunkResult:
+        """Return when rejected opt-outs that are not given up are due again; DONE without any.
 
         Raises:
-            RetryLater: there are such.
+            RunError: the vendor rejected opt-outs repeatedly.
         """
         tried, self._attempted = self._attempted, []
         with self.run.context.database.transaction() as connection:
@@ -409,15 +393,15 @@ class DisableJob:
                 tried,
                 settle_s=self.run.campaign.settle_s,
             )
-        if again:
-            raise self._again(again)
-
-    def _again(self, amount: int) -> RetryLater:
-        return self._attempts.record_failure(f"{amount} opt-outs were refused and are tried again")
+        if not again:
+            return DONE
+        return due_in(
+            self._attempts.record_failure(f"{again} opt-outs were refused and are tried again")
+        )
 
     def _add_counts(self, **amounts: int) -> None:
-        self.counters.add(**amounts)
-        self._watcher.advance(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
+        self._counters.add(**amounts)
+        self._listener.advance(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
 
 
 def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, list[str]]:
@@ -427,3 +411,13 @@ def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, l
     except InvalidLead:
         number = lead.phone_number
     return number, lead.contact_name, extract_custom_texts(lead.custom_fields)
+
+
+DISABLE = JobSpec(
+    flow="disable-leads",
+    task="disable-batches",
+    counts=("disabled", "cancelled", "failed"),
+    open_context=open_api_context,
+    start=DisableJob,
+    select=campaigns.select_for_disable,
+)

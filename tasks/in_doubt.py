@@ -7,7 +7,7 @@ from db import campaigns, leads
 from db.leads import InDoubtLead, LookupRun
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
-from tasks.context import CampaignRun
+from tasks.context import ApiContext, CampaignRun
 
 _INCONCLUSIVE = LookupResult(result=None, absent=False)
 
@@ -43,7 +43,7 @@ class InDoubtResolver:
     outcomes that the poll brings settle those leads.
     """
 
-    def __init__(self, run: CampaignRun) -> None:
+    def __init__(self, run: CampaignRun[ApiContext]) -> None:
         self._run = run
         self._campaign_id = run.campaign.campaign_id
         # Of this run's trials: leads on which nothing can be seen, and whether others are left.

@@ -18,7 +18,8 @@ from db.database import Connection
 from leadloop.client.api import ResultPage
 from leadloop.core.audit_differences import measure_vendor_lead, parse_listing_page
 from leadloop.core.progress import progress_listener
-from tasks.context import CampaignRun, RequestThreads
+from tasks.context import ApiContext, CampaignRun
+from tasks.thread_pool import RequestThreads
 
 #: How often a listing that shifts is read before it is said that it never stood still.
 MAX_LISTING_READS = 4
@@ -68,7 +69,7 @@ class LeadListing:
 
     def __init__(
         self,
-        run: CampaignRun,
+        run: CampaignRun[ApiContext],
         staging_connection: Callable[[], AbstractContextManager[Connection]],
         on_page_staged: Callable[[], None],
         *,
@@ -96,7 +97,7 @@ class LeadListing:
         Raises:
             ApiError: a page could not be had; those before it are staged, and need no reading more.
         """
-        with self._run.context.threads() as pool:
+        with self._run.context.open_threads() as pool:
             while not self.complete and self._read_no <= MAX_LISTING_READS:
                 self._read_remaining_pages(pool)
                 self._check_complete()

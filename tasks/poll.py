@@ -32,8 +32,11 @@ from leadloop.core.windows import (
     split_window,
     subtract_to_epoch,
 )
-from tasks.context import CampaignRun, Counters, RequestThreads
-from tasks.retries import FruitlessAttempts, retry_later, step
+from tasks.context import ApiContext, CampaignRun, open_api_context
+from tasks.counters import Counters
+from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
+from tasks.retries import FruitlessAttempts, retry_later
+from tasks.thread_pool import RequestThreads
 from tasks.window_reader import DatabaseClock, ParsedPage, WindowRead, WindowReader
 
 _SHORTEST = timedelta(milliseconds=1)
@@ -42,12 +45,6 @@ _WINDOWS_AT_ONCE = 2
 _PARTS_OF_REFUSED = 16
 #: For how long no outcome may have come at all before the unit of the bounds is doubted.
 UNIT_DOUBTED_AFTER = timedelta(days=1)
-
-
-@step("read-windows")
-def read_windows(poll: "PollJob", most: int) -> bool:
-    """Read and store up to `most` windows of a campaign; True while there are more."""
-    return poll.run_chunk(most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +78,9 @@ class PollPlan:
 class PollJob:
     """One campaign's ranges of `processed_at`, window by window."""
 
-    def __init__(self, run: CampaignRun, plan: PollPlan) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], plan: PollPlan) -> None:
         self.run = run
-        self.counters = Counters(
+        self._counters = Counters(
             "windows", "pages", "seen", "inserted", "updated", "unchanged", "late"
         )
         self.incomplete = 0
@@ -96,7 +93,7 @@ class PollJob:
         at_once = run.context.settings.concurrency
         clock = DatabaseClock(plan.now)
         self._reader = WindowReader(
-            run.context.api, run.campaign, clock, self.counters, concurrency=at_once
+            run.context.api, run.campaign, clock, self._counters, concurrency=at_once
         )
         self._firsts: dict[Window, Future[ParsedPage]] = {}
         self._readings: dict[Window, Future[WindowRead | None]] = {}
@@ -107,39 +104,38 @@ class PollJob:
         self._clocks_seen = False
         self._attempts = FruitlessAttempts()
         self._stored: Future[None] | None = None
-        self._watcher = progress_listener.get()
+        self._listener = progress_listener.get()
         self._label = f"poll {run.campaign.campaign_id}"
-        self._watcher.add_total(self._label, len(self._windows))
+        self._listener.add_total(self._label, len(self._windows))
 
     @property
     def planned(self) -> Sequence[Window]:
         """What was to be read when it began."""
         return self._plan.windows
 
-    def run_chunk(self, most: int) -> bool:
-        """Read and store up to `most` windows; True while there are more.
+    def run_chunk(self, limit: int) -> ChunkResult:
+        """Read and store up to `limit` windows.
 
         Raises:
-            RetryLater: the vendor did not answer; what was read is stored, the rest is planned.
-            RunError: the vendor refuses us.
+            RunError: the vendor rejects the login, or fails repeatedly; what was read is stored.
         """
         try:
-            with self._reading(), self._storing(), self.run.context.threads() as pool:
-                for left in range(most, 0, -1):
+            with self._reading(), self._storing(), self.run.context.open_threads() as pool:
+                for left in range(limit, 0, -1):
                     if not self._windows:
                         break
                     self._next(pool, left)
         except Retryable as error:
-            raise retry_later(self.run, self._attempts, error) from None
+            return retry_later(self.run, self._attempts, error)
         except ApiError as error:
             raise RunError(str(error)) from None
-        return bool(self._windows)
+        return MORE if self._windows else DONE
 
     def counts(self) -> dict[str, int]:
         """The contract's counts, the lookback in force, and that which late outcomes needed, s."""
         lookback = {"lookback_s": self.run.campaign.lookback_s}
         needed = {"lookback_needed_s": math.ceil(self.lateness.needed_lookback_s)}
-        return {**self.counters.counts(), **lookback, **needed}
+        return {**self._counters.counts(), **lookback, **needed}
 
     def finish(self) -> None:
         """Say what came late.
@@ -254,7 +250,7 @@ class PollJob:
         self._windows[at : at + 1] = parts
         for known in (self._firsts, self._readings, self._claims):
             known.pop(window, None)
-        self._watcher.add_total(self._label, len(parts) - 1)
+        self._listener.add_total(self._label, len(parts) - 1)
 
     def _parts_needed(self, window: Window, first: ParsedPage) -> int:
         campaign = self.run.campaign
@@ -378,9 +374,9 @@ class PollJob:
             watermarks.record_windows(connection, campaign_id, polled)
             return stored
 
-        stored, late = self.run.context.database.retry(write)
+        stored, late = self.run.write(write)
         self._proven = proven
-        self.counters.add(windows=len(polled))
+        self._counters.add(windows=len(polled))
         self._count(reading, stored, late)
 
     def _polled(self, reading: WindowRead) -> list[WindowRecord]:
@@ -420,10 +416,10 @@ class PollJob:
         )
 
     def _count(self, reading: WindowRead, stored: outcomes.MergeCounts, late: LateOutcomes) -> None:
-        self._watcher.advance(self._label, 1)
+        self._listener.advance(self._label, 1)
         self.incomplete += not reading.complete
         self.lateness += late
-        self.counters.add(
+        self._counters.add(
             seen=len(reading.seen),
             inserted=stored.inserted,
             updated=stored.updated,
@@ -437,7 +433,7 @@ class PollJob:
         end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
         if end is not None:
             self._windows.append(Window(after=reading.window.before, before=end))
-            self._watcher.add_total(self._label, 1)
+            self._listener.add_total(self._label, 1)
 
     def _compare_clocks(self, first: ParsedPage) -> None:
         """Once a poll, say what is wrong with the clocks and the watermark."""
@@ -464,21 +460,17 @@ class PollJob:
         back = clock_skew.measure_vendor_lag(first.vendor_now, first.ours)
         start = subtract_to_epoch(plan.start, back)
         self._plan = replace(plan, start=start, watermark=start, from_sending=False)
-        self.run.context.database.retry(
-            lambda connection: watermarks.start_watermark(
-                connection, self.run.campaign.campaign_id, start
-            )
-        )
+        self.run.write(watermarks.start_watermark, self.run.campaign.campaign_id, start)
         if start < plan.start:
             self._windows.insert(0, Window(after=start, before=plan.start))
-            self._watcher.add_total(self._label, 1)
+            self._listener.add_total(self._label, 1)
         return start < plan.start
 
     def _warn(self, words: str) -> None:
         self.run.context.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
 
 
-def plan_poll(run: CampaignRun, *, since: datetime | None) -> PollJob | None:
+def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) -> PollJob | None:
     """The poll that is due: from the watermark less the lookback up to now.
 
     Without a watermark it begins at `since`, or else at the first lead sent less the lookback (and
@@ -519,7 +511,7 @@ def plan_poll(run: CampaignRun, *, since: datetime | None) -> PollJob | None:
     return PollJob(run, plan)
 
 
-def plan_backfill(run: CampaignRun, wanted: Window) -> PollJob:
+def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     """A range read again. One that was broken off is taken up where it was."""
     campaign_id = run.campaign.campaign_id
     with run.context.database.transaction() as connection:
@@ -545,7 +537,7 @@ def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
     return [part for window in owed for part in find_gaps(window, [due])]
 
 
-def _first_sent(connection: Connection, run: CampaignRun) -> datetime | None:
+def _first_sent(connection: Connection, run: CampaignRun[ApiContext]) -> datetime | None:
     sent_at = leads.get_first_sent_at(connection, run.campaign.campaign_id)
     # Less also what a clock may be off by without a word.
     return (
@@ -553,3 +545,16 @@ def _first_sent(connection: Connection, run: CampaignRun) -> datetime | None:
         if sent_at is None
         else subtract_to_epoch(sent_at, run.campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
     )
+
+
+# Windows a chunk: at most twenty minutes at the vendor's rate limit. Nothing is read ahead at the
+# end of a chunk, so the next one begins with nothing to store: at 20 windows a chunk, a twentieth
+# of a poll.
+POLL = JobSpec(
+    flow="poll-outcomes",
+    task="read-windows",
+    counts=("windows", "pages", "seen", "inserted", "updated", "unchanged", "late"),
+    open_context=open_api_context,
+    start=plan_poll,
+    min_chunk=40,
+)

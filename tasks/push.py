@@ -1,13 +1,15 @@
-"""The steps of a push: log in, wait for a turn, claim, check, send, record.
+"""The push job: create a campaign's new leads at the vendor, in batches.
 
-No transaction spans a request. A lead is `sending` in a committed row before the request that
-holds it leaves, and whatever makes us wait comes before the claim: so leads are `sending` only
-while a request is really on its way, and whoever opts out meanwhile is not in it.
+A sender acquires a permit, claims a batch, sends it and records the result. No transaction spans a
+request. A lead is `sending` in a committed row before its request leaves, and every wait comes
+before the claim. So leads are `sending` only while their request is in flight, and a lead that
+opts out during the wait is not claimed.
 """
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import NoReturn
 
@@ -24,66 +26,61 @@ from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import ApiCall
 from tasks.batch_claimer import BatchClaimer, BatchSizeLimits, ClaimedBatch
-from tasks.context import CampaignRun, Counters
+from tasks.context import ApiContext, CampaignRun, open_api_context
+from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
+from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
-from tasks.retries import FruitlessAttempts, retry_later, step
-
-
-@step("push-batches")
-def push_batches(push: "PushJob", most: int) -> bool:
-    """Send up to `most` batches of a campaign; True while there may be more."""
-    return push.run_chunk(most)
+from tasks.retries import FruitlessAttempts, retry_later
+from tasks.source_sync import sync_source
 
 
 class PushJob:
-    """One campaign's push. It keeps nothing that Postgres does not know: a retry goes on."""
+    """One campaign's push. Postgres knows all of its state, so a later run can go on with it."""
 
-    def __init__(self, run: CampaignRun, *, from_source: int = 0) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], *, from_source: int = 0) -> None:
         self.run = run
         self._from_source = from_source
-        self.counters = Counters("created", "rejected", "cancelled")
+        self._counters = Counters("created", "rejected", "cancelled")
         self._batch_size = run.campaign.batch_size
         self._in_doubt = InDoubtResolver(run)
         self._attempts = FruitlessAttempts()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
         self._probe_lead_stored = False
-        self._watcher = progress_listener.get()
+        self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
         with run.context.database.transaction() as connection:
             new = leads.count_new(connection, run.campaign.campaign_id)
         self._claimer = BatchClaimer(run, new, self._add_counts)
-        self._watcher.add_total(self._label, new)
+        self._listener.add_total(self._label, new)
 
-    def run_chunk(self, most: int) -> bool:
-        """Look up what is in doubt, then send up to `most` batches; True while there may be more.
+    def run_chunk(self, limit: int) -> ChunkResult:
+        """Look up leads in doubt, then send up to `limit` batches.
 
-        The lookups come first: they are safe to repeat, and find out whether the vendor answers.
+        Lookups come first: they are safe to retry, and show whether the vendor responds.
 
         Raises:
-            RetryLater: nothing is wrong that time does not mend; what is left is `new` or in doubt.
-            RunError: the vendor refuses us, or this run has been declared dead.
+            RunError: the vendor rejects the login, fails repeatedly, or this run was declared dead.
         """
         self._probe_lead_stored = False
         try:
-            looked_up = self._resolve_in_doubt(most)
-            drained = self._send_batches(most)
+            resolved = self._resolve_in_doubt(limit)
+            drained = self._send_batches(limit)
         except (Retryable, InDoubt) as error:
-            raise retry_later(self.run, self._attempts, error) from None
+            return retry_later(self.run, self._attempts, error)
         except ApiError as error:
             raise RunError(str(error)) from None
-        return not drained or looked_up.has_more
+        return DONE if drained and not resolved.has_more else MORE
 
     def counts(self) -> dict[str, int]:
         """The contract's counts; `in_doubt`: how many the campaign has now.
 
         `held_back`: new leads that the campaign may not create.
         """
-        campaign_id = self.run.campaign.campaign_id
-        in_doubt = self.run.context.database.retry(lambda c: leads.count_in_doubt(c, campaign_id))
-        return self.counters.counts() | {
+        in_doubt = self.run.write(leads.count_in_doubt, self.run.campaign.campaign_id)
+        return self._counters.counts() | {
             "in_doubt": in_doubt,
             "from_source": self._from_source,
             "held_back": self._count_held_back(),
@@ -101,10 +98,8 @@ class PushJob:
 
     def _count_held_back(self) -> int:
         campaign = self.run.campaign
-        return self.run.context.database.retry(
-            lambda c: leads.count_held_back(
-                c, campaign.campaign_id, require_enabled=campaign.enabled
-            )
+        return self.run.write(
+            leads.count_held_back, campaign.campaign_id, require_enabled=campaign.enabled
         )
 
     def _resolve_in_doubt(self, limit: int) -> ResolvedLeads:
@@ -128,7 +123,7 @@ class PushJob:
         # After a failure one batch goes ahead alone: a vendor that takes creates and never answers
         # must not put the whole backlog in doubt.
         share = _ChunkState(1 if self._attempts.has_failed else limit)
-        with self.run.context.threads() as pool:
+        with self.run.context.open_threads() as pool:
             at_once = min(share.batches_left, pool.size)
             senders = [pool.submit(self._run_sender, share) for _ in range(at_once)]
             wait(senders)
@@ -238,12 +233,10 @@ class PushJob:
         Behind the others, so that these hold up none if it was their own fault after all.
         """
         campaign_id, run_id = self.run.campaign.campaign_id, self.run.run_id
-        back = self.run.context.database.retry(
-            lambda c: leads.requeue_rejected(
-                c, campaign_id=campaign_id, run_id=run_id, lead_ids=alike
-            )
+        back = self.run.write(
+            leads.requeue_rejected, campaign_id=campaign_id, run_id=run_id, lead_ids=alike
         )
-        self.counters.add(rejected=-back)
+        self._counters.add(rejected=-back)
         raise RunError(
             f"{MAX_ALIKE} leads in a row were refused with the same words"
             f" ({next(iter(reasons.values()))}): is the campaign open, and do they have all that it"
@@ -259,9 +252,7 @@ class PushJob:
             return
         self._probe_lead_stored = True
         campaign_id = self.run.campaign.campaign_id
-        self.run.context.database.retry(
-            lambda c: campaigns.remember_probe_lead(c, campaign_id, lead.lead_id)
-        )
+        self.run.write(campaigns.remember_probe_lead, campaign_id, lead.lead_id)
 
     def _isolate_rejected(self, batch: ClaimedBatch, error: Rejected) -> None:
         """Reject the culprits: those that the vendor names, or who stands alone in the end."""
@@ -293,7 +284,7 @@ class PushJob:
             return
         self._batch_size = min(self._batch_size, most)
         campaign_id = self.run.campaign.campaign_id
-        self.run.context.database.retry(lambda c: campaigns.lower_batch_limit(c, campaign_id, most))
+        self.run.write(campaigns.lower_batch_limit, campaign_id, most)
 
     def _send_halves(self, batch: ClaimedBatch) -> None:
         first, second = batch.split_in_half()
@@ -308,11 +299,11 @@ class PushJob:
 
     def _mark_in_doubt(self, batch: ClaimedBatch, error: ApiError) -> None:
         ours = self._claimer.claim_ref(batch)
-        self.run.context.database.retry(lambda c: leads.mark_in_doubt(c, ours, str(error)))
+        self.run.write(leads.mark_in_doubt, ours, str(error))
 
     def _add_counts(self, **amounts: int) -> None:
-        self.counters.add(**amounts)
-        self._watcher.advance(self._label, sum(amounts.values()))
+        self._counters.add(**amounts)
+        self._listener.advance(self._label, sum(amounts.values()))
 
 
 def _select_mentioned(batch: ClaimedBatch, reading: BatchResult) -> ClaimedBatch:
@@ -343,3 +334,23 @@ def _raise_worst_error(senders: Sequence[Future[None]]) -> None:
     errors = [error for sender in senders if (error := sender.exception())]
     if errors:
         raise max(errors, key=lambda error: not isinstance(error, Retryable | InDoubt))
+
+
+def start_push(run: CampaignRun[ApiContext]) -> PushJob:
+    """Return the campaign's push job; first make its leads follow its source, if it has one."""
+    if run.campaign.source is None:
+        return PushJob(run)
+    new = run.context.host.run_step("take-from-source", partial(sync_source, run))
+    return PushJob(run, from_source=new)
+
+
+# Batches a chunk: half a minute at the vendor's rate limit. Between two chunks nothing is sent for
+# some hundredths of a second: at 20 batches a chunk, a tenth of a push to a vendor without latency.
+PUSH = JobSpec(
+    flow="push-leads",
+    task="push-batches",
+    counts=("created", "rejected", "in_doubt", "cancelled", "from_source", "held_back"),
+    open_context=open_api_context,
+    start=start_push,
+    min_chunk=60,
+)

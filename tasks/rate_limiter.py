@@ -1,6 +1,5 @@
 """The business's budget of requests, as this process sees it."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
@@ -8,6 +7,7 @@ from threading import Event
 from db import rate_limit
 from db.database import Database
 from db.rate_limit import RateLimit, Slot
+from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import ApiCall
 
@@ -20,14 +20,6 @@ _RECHECK_AFTER_S = 0.5
 _DEFAULT_PAUSE_S = 5.0
 # A vendor that asks for more than an hour has made a mistake, or nobody would ever notice.
 _MAX_PAUSE_S = 3600.0
-
-# Goes on while the machine sleeps, which `monotonic` does not.
-_clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def read_boot_clock() -> float:
-    """Seconds of a clock that neither jumps nor stops."""
-    return time.clock_gettime(_clock)
 
 
 @dataclass(frozen=True, kw_only=True)

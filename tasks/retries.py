@@ -1,81 +1,91 @@
-"""Prefect task retries: with back-off and jitter, and only where the work may be repeated."""
+"""Retries of a job: exponential back-off with jitter, after failures that may pass."""
 
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from leadloop.client.errors import ApiError, Retryable
+from leadloop.core.errors import RunError
+from tasks.context import ApiContext, CampaignRun
+from tasks.jobs import ChunkResult, due_in
 
-from leadloop.client.errors import ApiError
-from leadloop.core.errors import RetryLater
-from tasks.context import CampaignRun
+T = TypeVar("T")
 
-#: Seconds before each retry (Prefect repeats the last); with jitter they spread by half as much.
-_PAUSES_S = [1.0, 2.0, 4.0, 8.0, 16.0]
+#: Seconds before each retry of a job; the last one repeats.
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 #: Seconds before a single request is sent again for the first time.
-_PAUSE_S = 1.0
+_REQUEST_PAUSE_S = 1.0
 
-#: Tries in a row that got nothing done, after which the vendor is taken to be out of order.
+#: Failures in a row without any progress, after which the vendor counts as out of order.
 MAX_FRUITLESS_ATTEMPTS = 6
-
-# Only tries without any progress count against PATIENCE, so this one must never be what ends a run.
-_NO_LIMIT = 100_000
-
-
-def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed try is repeated. A plain function: Prefect never calls anything else."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, RetryLater) and error.fruitless_attempts < MAX_FRUITLESS_ATTEMPTS
-
-
-def step(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
-    """A task with effects: retried while it gets something done, never cached, never persisted."""
-    return task(
-        name=name,
-        retries=_NO_LIMIT,
-        retry_delay_seconds=_PAUSES_S,
-        retry_jitter_factor=0.5,
-        retry_condition_fn=worth_another_try,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
-
-
-def pause_before_retry(failures: int) -> None:
-    """Sleep before a request is sent again: 1 s after its first failure, then twice as long.
-
-    With jitter, so that processes that failed together do not come back together.
-    """
-    time.sleep(_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.5))
 
 
 class FruitlessAttempts:
-    """Counts tries in a row without progress."""
+    """A job's failures in a row, without any progress between them."""
 
     def __init__(self) -> None:
-        self._fruitless = 0
+        self._count = 0
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last try failed."""
-        return self._fruitless > 0
+        """Whether the last attempt failed."""
+        return self._count > 0
 
     def reset(self) -> None:
-        """Something was done."""
-        self._fruitless = 0
+        """Forget the failures: the job has made progress."""
+        self._count = 0
 
-    def record_failure(self, reason: str) -> RetryLater:
-        """A try failed: the error to raise, so that Prefect tries again or gives up."""
-        self._fruitless += 1
-        return RetryLater(reason, fruitless=self._fruitless)
+    def record_failure(self, reason: str) -> float:
+        """Count a failure, and return the seconds to wait before the next attempt.
+
+        Raises:
+            RunError: it was the last of MAX_FRUITLESS_ATTEMPTS.
+        """
+        self._count += 1
+        if self._count >= MAX_FRUITLESS_ATTEMPTS:
+            raise RunError(reason) from None
+        return _add_jitter(_PAUSES_S[min(self._count, len(_PAUSES_S)) - 1])
 
 
-def retry_later(run: CampaignRun, patience: FruitlessAttempts, error: ApiError) -> RetryLater:
-    """The error that has Prefect try again."""
-    later = patience.record_failure(str(error))
-    run.context.log.warning("campaign %s: %s; trying again", run.campaign.campaign_id, later)
-    return later
+def retry_later(
+    run: CampaignRun[ApiContext], attempts: FruitlessAttempts, error: ApiError
+) -> ChunkResult:
+    """Log a failure of the API, and return when the job is due again.
+
+    Raises:
+        RunError: it was the last of MAX_FRUITLESS_ATTEMPTS.
+    """
+    pause_s = attempts.record_failure(str(error))
+    run.warn("%s; trying again", error)
+    return due_in(pause_s)
+
+
+def retry_request(
+    run: CampaignRun[ApiContext], attempts: FruitlessAttempts, request: Callable[[], T]
+) -> T:
+    """Send a request, and again while its error may pass.
+
+    Raises:
+        RunError: the vendor rejects it, or it was the last of MAX_FRUITLESS_ATTEMPTS.
+    """
+    while True:
+        try:
+            return request()
+        except Retryable as error:
+            pause_s = attempts.record_failure(str(error))
+            run.warn("%s; trying again", error)
+        except ApiError as error:
+            raise RunError(str(error)) from None
+        time.sleep(pause_s)
+
+
+def pause_before_retry(failures: int) -> None:
+    """Sleep before a request is sent again: 1 s after its first failure, then twice as long."""
+    time.sleep(_add_jitter(_REQUEST_PAUSE_S * 2 ** (failures - 1)))
+
+
+def _add_jitter(pause_s: float) -> float:
+    """Spread a pause by half, so that processes that failed together do not retry together."""
+    return pause_s * random.uniform(0.5, 1.5)

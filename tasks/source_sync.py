@@ -10,19 +10,12 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH
 from leadloop.settings import Settings
-from tasks.context import CampaignRun
-from tasks.retries import step
+from tasks.context import ApiContext, CampaignRun
 
 # Short transactions: whoever waits for one of the leads does not wait for all of them.
 _CHUNK_ROWS = 5000
 #: What Postgres says to whoever has waited for too long: by lock_timeout, by statement_timeout.
 _TIMEOUT_STATES = ("55P03", "57014")
-
-
-@step("take-from-source")
-def sync_from_source(sync: "SourceSync") -> int:
-    """Have the campaign's leads follow its source. Returns how many are new."""
-    return sync.sync_leads().inserted
 
 
 @contextmanager
@@ -51,62 +44,61 @@ def stage_source(reader: Database, connection: Connection, campaign: Campaign) -
     source.stage_source_rows(reader, connection, campaign, found)
 
 
-class SourceSync:
-    """Takes the leads of one campaign's source."""
+def sync_source(run: CampaignRun[ApiContext]) -> int:
+    """Make a campaign's leads follow its source, and return how many were inserted.
 
-    def __init__(self, run: CampaignRun) -> None:
-        self._run = run
-        self._campaign = run.campaign
+    New rows are inserted, leads that were not sent are updated, and those whose row is gone are
+    removed.
 
-    def sync_leads(self) -> SyncCounts:
-        """Insert what is new there, bring what was not sent up to date, and remove what is gone.
+    Raises:
+        SourceError: the source cannot be used, or not be read in time.
+        RunError: another run has been reading it for too long.
+    """
+    context, campaign = run.context, run.campaign
+    with (
+        open_source_database(context.settings, context.database) as reader,
+        context.database.dedicated() as connection,
+    ):
+        source.set_read_limits(connection, campaign.source_timeout_s)
+        # Lock before reading: a run that reads first would otherwise write last.
+        _lock_source(run, connection)
+        stage_source(reader, connection, campaign)
+        with source.translate_errors(campaign), context.database.translate_errors():
+            diff = source_sync.compute_diff(connection, campaign.campaign_id)
+        _warn_skipped_rows(run, diff)
+        counts = _apply_diff(connection, campaign.campaign_id, diff)
+    context.log.info(
+        "campaign %s: %d leads taken from its source, %d refreshed, %d gone from it",
+        *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
+    )
+    return counts.inserted
 
-        Raises:
-            SourceError: the source cannot be used, or not be read in time.
-            RunError: another run has been taking leads from it for too long.
-        """
-        place = self._run.context
-        with (
-            open_source_database(place.settings, place.database) as reader,
-            place.database.dedicated() as connection,
-        ):
-            source.set_read_limits(connection, self._campaign.source_timeout_s)
-            # Read in our turn: who reads first would otherwise write last.
-            self._lock_source(connection)
-            stage_source(reader, connection, self._campaign)
-            with source.translate_errors(self._campaign), place.database.translate_errors():
-                differences = source_sync.compute_diff(connection, self._campaign.campaign_id)
-            self._warn_skipped_rows(differences)
-            taken = self._apply_diff(connection, differences)
-        place.log.info(
-            "campaign %s: %d leads taken from its source, %d refreshed, %d gone from it",
-            *(self._campaign.campaign_id, taken.inserted, taken.refreshed, taken.removed),
+
+def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:
+    try:
+        with run.context.database.translate_errors():
+            source_sync.lock_source(connection, run.campaign.campaign_id)
+    except DatabaseError as error:
+        if error.sqlstate not in _TIMEOUT_STATES:
+            raise
+        raise RunError(
+            "another run is still taking leads from its source: run this again when it is done"
+        ) from None
+
+
+def _warn_skipped_rows(run: CampaignRun[ApiContext], diff: SourceDiff) -> None:
+    if diff.unnamed or diff.duplicates:
+        run.warn(
+            "rows of its source that are passed over: %d without a lead_id (or with one of more"
+            " than %d characters), %d whose lead_id another row has",
+            *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
         )
-        return taken
 
-    def _lock_source(self, connection: Connection) -> None:
-        try:
-            with self._run.context.database.translate_errors():
-                source_sync.lock_source(connection, self._campaign.campaign_id)
-        except DatabaseError as error:
-            if error.sqlstate not in _TIMEOUT_STATES:
-                raise
-            raise RunError(
-                "another run is still taking leads from its source: run this again when it is done"
-            ) from None
 
-    def _apply_diff(self, connection: Connection, differences: SourceDiff) -> SyncCounts:
-        taken = SyncCounts()
-        for first in range(1, differences.last + 1, _CHUNK_ROWS):
-            last = first + _CHUNK_ROWS - 1
-            taken += source_sync.apply_diff(connection, self._campaign.campaign_id, first, last)
-        return taken
-
-    def _warn_skipped_rows(self, differences: SourceDiff) -> None:
-        if differences.unnamed or differences.duplicates:
-            self._run.context.log.warning(
-                "campaign %s: rows of its source that are passed over: %d without a lead_id (or"
-                " with one of more than %d characters), %d whose lead_id another row has",
-                *(self._campaign.campaign_id, differences.unnamed),
-                *(MAX_LEAD_ID_LENGTH, differences.duplicates),
-            )
+def _apply_diff(connection: Connection, campaign_id: str, diff: SourceDiff) -> SyncCounts:
+    """Apply the diff in short transactions, so that other transactions wait for few leads."""
+    counts = SyncCounts()
+    for first in range(1, diff.last + 1, _CHUNK_ROWS):
+        last = first + _CHUNK_ROWS - 1
+        counts += source_sync.apply_diff(connection, campaign_id, first, last)
+    return counts

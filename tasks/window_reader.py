@@ -30,7 +30,7 @@ from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.windows import MAX_PAGES, Window, cover_window
-from tasks.context import Counters
+from tasks.counters import Counters
 
 #: How often a window whose rows shift while it is read is read before it is left for later.
 MAX_READS = 4

@@ -6,16 +6,11 @@ There is no setting for the pauses, and a machine that fails all the time meets 
 from collections.abc import Callable
 from typing import Any
 
-from prefect import Task
-
-from tasks import audit, disable, poll, push, rate_limiter, retries
+from tasks import rate_limiter, retries
 
 
 def hurry(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Shorten the pauses by `put` (setattr, or one that is undone later)."""
     put(rate_limiter, "_DEFAULT_PAUSE_S", 0.01)
-    put(retries, "_PAUSE_S", 0.001)
-    for module in (audit, disable, poll, push):
-        # Prefect reads the pauses off the task at each run.
-        for task in [item for item in vars(module).values() if isinstance(item, Task)]:
-            put(task, "retry_delay_seconds", [0.01])
+    put(retries, "_REQUEST_PAUSE_S", 0.001)
+    put(retries, "_PAUSES_S", (0.01,))

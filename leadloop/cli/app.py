@@ -17,6 +17,7 @@ from leadloop import __version__
 from leadloop.cli import STOPPED, environment, hints, rendering
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
+from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import parse_time_argument
 
 
@@ -110,9 +111,9 @@ def load(
 
     _require_campaign_ids([campaign])
 
-    def work() -> Mapping[str, Any]:
+    def work() -> None:
         with environment.open_configured_database() as (_, database):
-            return load_file(database, file, campaign, sys.stderr)
+            load_file(database, file, campaign, sys.stderr)
 
     _run_and_show(
         work,
@@ -134,12 +135,12 @@ def plan(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) 
 
     _require_campaign_ids(campaigns)
 
-    def work() -> Mapping[str, Any]:
+    def work() -> None:
         with (
             environment.open_configured_database() as (settings, database),
             err.status("reading the leads"),
         ):
-            return plan_campaigns(database, settings, campaigns or [])
+            plan_campaigns(database, settings, campaigns or [])
 
     _run_and_show(work, lambda planned: rendering.print_plan(out, planned), as_json)
 
@@ -478,25 +479,27 @@ def _run_flow_command(
     def show(summary: Mapping[str, Any]) -> None:
         rendering.print_summary(out, flow, summary)
 
-    def work() -> Mapping[str, Any]:
-        return run_flow_command(flow, campaigns or [], parameters, err)
+    def work() -> None:
+        run_flow_command(flow, campaigns or [], parameters, err)
 
     _run_and_show(work, show, as_json)
 
 
 def _run_and_show(
-    work: Callable[[], Mapping[str, Any]],
+    work: Callable[[], object],
     show: Callable[[Mapping[str, Any]], None],
     as_json: bool,
 ) -> None:
     """Run the work, and show its summary, even if the work failed or was interrupted."""
     failure: RunError | None = None
-    try:
-        summary = work()
-    except RunError as error:
-        failure, summary = error, _find_summary(error)
-    except KeyboardInterrupt as error:
-        failure, summary = RunError(STOPPED), _find_summary(error)
+    with collect_summary() as collected:
+        try:
+            work()
+        except RunError as error:
+            failure = error
+        except KeyboardInterrupt:
+            failure = RunError(STOPPED)
+    summary = collected.summary
     if as_json:
         _print_json({**summary, **({"error": str(failure)} if failure else {})})
     elif summary:
@@ -507,14 +510,6 @@ def _run_and_show(
         print(hint, file=sys.stderr)
     if failure:
         raise failure
-
-
-def _find_summary(error: BaseException | None) -> Mapping[str, Any]:
-    """Return the summary of an error, or of an error in its context: SIGTERM replaces one."""
-    while error is not None and not hasattr(error, "summary"):
-        error = error.__context__
-    summary: Mapping[str, Any] = getattr(error, "summary", {})
-    return summary
 
 
 def _require_campaign_ids(campaigns: list[str] | None) -> None:

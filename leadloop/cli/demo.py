@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +19,7 @@ from db.schema import drop_schema, migrate_schema
 from db.status import read_campaign_report
 from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
+from leadloop.core.summaries import collect_summary
 from leadloop.core.summary_text import format_summary
 from leadloop.sandbox import Handle, Rules, running
 from leadloop.settings import Settings
@@ -157,10 +157,10 @@ def _run_flow(flow: str, err: Console, out: Console) -> int:
     """Run a flow with progress bars, print its counts, and return the requests sent."""
     from flows.local_runs import run_flow_locally
 
-    with show_progress_bars(err) as listener:
-        summary: dict[str, Any] = run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
-    out.print(f"{flow}: {format_summary(summary)}", soft_wrap=True)
-    return int(summary["requests"])
+    with show_progress_bars(err) as listener, collect_summary() as collected:
+        run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
+    out.print(f"{flow}: {format_summary(collected.summary)}", soft_wrap=True)
+    return int(collected.summary["requests"])
 
 
 def _print_results(database: Database, out: Console, requests: int) -> None:

@@ -18,12 +18,12 @@ _WITH_OPT_OUTS = ("disable-leads", "sync-leads")
 
 def run_flow_command(
     flow: str, campaigns: Sequence[str], extra_parameters: Mapping[str, Any], err: Console
-) -> dict[str, Any]:
-    """Run a flow, with progress on `err`.
+) -> None:
+    """Run a flow, with progress on `err`; `collect_summary` has its summary.
 
     Raises:
         UsageError: it could not begin.
-        RunError: it did not do all of its work; where it has a `summary`, that is what it did.
+        RunError: it did not do all of its work.
     """
     with (
         environment.load_settings_with_database() as settings,
@@ -42,10 +42,9 @@ def run_flow_command(
 
         with show_progress_bars(err) as watching:
             parameters = {**extra_parameters, "campaigns": list(campaigns) or None}
-            summary = run_flow_locally(flow, parameters, watching)
+            run_flow_locally(flow, parameters, watching)
         if flow == "push-leads":
             _print_lines(_find_open_opt_outs(settings, ids))
-        return summary
 
 
 def _print_lines(lines: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from db.lead_import import insert_new_leads
 from leadloop.core.campaign_rules import DEFAULT_REQUIRED_FIELDS
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.leads import LEAD_FIELDS, RESPONSE_FIELDS
+from leadloop.core.summaries import report_summary
 from leadloop.core.timestamps import parse_time_argument
 
 _CHUNK_SIZE = 5000
@@ -57,14 +58,6 @@ class BadLine:
 LoadRow = list[CopyValue] | BadLine
 
 
-class LoadFailed(RunError):
-    """Not all of the file could be loaded; `summary` counts the loaded leads."""
-
-    def __init__(self, message: str, summary: dict[str, int]) -> None:
-        super().__init__(message)
-        self.summary = summary
-
-
 def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> dict[str, int]:
     """Import a CSV file into `leadloop.leads`, in chunks; report and skip bad lines.
 
@@ -82,21 +75,18 @@ def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> 
 
     Raises:
         UsageError: the file cannot be read, or its header is invalid; nothing was loaded.
-        LoadFailed: an open quote joined several lines, or no line could be loaded.
+        RunError: an open quote joined several lines, or no line could be loaded.
     """
     loader = _CsvLoader(database, campaign_id, err)
     with _open_text(file) as text:
         header = _read_header(text, file)
         _report_header(header.names, err)
         loader.add_campaign()
-        try:
-            rows = _parse_rows(text, header)
-            while chunk := list(islice(rows, _CHUNK_SIZE)):
-                loader.insert_chunk(chunk)
-        except BaseException as error:
-            # Ctrl-C or a lost database: the chunks before are committed.
-            vars(error)["summary"] = loader.counts
-            raise
+        # Reported now: after Ctrl-C or the loss of the database, the chunks before stay loaded.
+        report_summary(loader.counts)
+        rows = _parse_rows(text, header)
+        while chunk := list(islice(rows, _CHUNK_SIZE)):
+            loader.insert_chunk(chunk)
     loader.require_success()
     return loader.counts
 
@@ -136,18 +126,15 @@ class _CsvLoader:
         """Raise an error if an open quote joined lines, or if no line could be loaded.
 
         Raises:
-            LoadFailed: one of the two happened.
+            RunError: one of the two happened.
         """
         if lost := self._first_quoted:
-            raise LoadFailed(
+            raise RunError(
                 f"{lost.location} were not loaded: a quote opened in line {lost.first} joins them;"
-                " close the quote and load the file again",
-                self.counts,
+                " close the quote and load the file again"
             )
         if self.counts["bad"] and not self.counts["loaded"] + self.counts["existing"]:
-            raise LoadFailed(
-                "no line of the file could be loaded; see the lines above", self.counts
-            )
+            raise RunError("no line of the file could be loaded; see the lines above")
 
 
 @contextmanager

@@ -7,16 +7,9 @@ from db.campaigns import select_campaigns
 from db.database import Database
 from leadloop.core.errors import RunError
 from leadloop.core.push_preview import PREVIEW_COUNTS
+from leadloop.core.summaries import report_summary
 from leadloop.settings import Settings
 from tasks.push_preview import preview_push
-
-
-class PlanFailed(RunError):
-    """Some campaigns could not be previewed; `summary` holds the previews of the others."""
-
-    def __init__(self, message: str, summary: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.summary = summary
 
 
 def plan_campaigns(
@@ -34,7 +27,7 @@ def plan_campaigns(
 
     Raises:
         UsageError: an unknown campaign.
-        PlanFailed: the source of a campaign cannot be used; the other campaigns were previewed.
+        RunError: the source of a campaign cannot be used; the other campaigns were previewed.
     """
     chosen = database.run(select_campaigns, campaign_ids, settings.campaign_rules())
     previews: dict[str, dict[str, Any]] = {}
@@ -46,6 +39,7 @@ def plan_campaigns(
             failures.append(f"campaign {campaign.campaign_id}: {error}")
     sums = {name: sum(preview[name] for preview in previews.values()) for name in PREVIEW_COUNTS}
     summary = {**sums, "campaigns": previews}
+    report_summary(summary)
     if failures:
-        raise PlanFailed("; ".join(failures), summary)
+        raise RunError("; ".join(failures))
     return summary

@@ -1,44 +1,58 @@
-"""What can go wrong on purpose, and when it does."""
+"""Fault injection: the faults, the requests they hit, and the responses that the client sees.
 
+The responses come last: an error status, a TCP reset, a hang, a body cut short or dripped.
+"""
+
+import asyncio
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from threading import Lock
 from typing import Any, Literal, Self, get_args
 
-Route = Literal["create", "responses", "disable", "token", "any"]
-Moment = Literal["before", "after"]
-Kind = Literal[
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from leadloop.sandbox.serialization import json_response
+
+FaultRoute = Literal["create", "responses", "disable", "token", "any"]
+FaultMoment = Literal["before", "after"]
+FaultKind = Literal[
     "status", "reset", "hang", "cut", "foreign", "redirect", "slow", "shift", "late", "repeat"
 ]
 
-# These spoil the true answer, so the effect has always happened.
-_SPOILING = ("cut", "slow")
-# These change the books or the page, and let the request go on.
+# These damage the real response, so the request's effect has always happened.
+_DAMAGING = ("cut", "slow")
+# These change the stored leads or the page, and let the request continue.
 _DRIFTING = ("shift", "late", "repeat")
 _CHOICES = {
-    "route": get_args(Route),
-    "kind": get_args(Kind),
-    "when": get_args(Moment),
+    "route": get_args(FaultRoute),
+    "kind": get_args(FaultKind),
+    "when": get_args(FaultMoment),
     "body": ("json", "html", "empty"),
 }
-_NUMBERS = ("nth", "every", "times", "status", "rows")
+_INTEGERS = ("nth", "every", "times", "status", "rows")
+_HTML = b"<!DOCTYPE html><html><body><h1>We will be back shortly</h1></body></html>"
+_PIECES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One rule of what goes wrong.
+    """One fault: what goes wrong, and on which requests.
 
-    It looks at every request of its `route` (that the rate limit let through) and fires on the
-    `nth` (from 1), on `every` so-manieth, with a `probability` (seeded), else on each; at most
-    `times` times. With a `lead_id` it looks only at requests that name that lead, in their body or
-    query. `when` tells whether the request's effect happens first.
+    It counts the requests of its `route` that the rate limit admits, and fires on the `nth` (from
+    1), on each multiple of `every`, with a `probability` (seeded), or on all; at most `times`
+    times. With a `lead_id` it counts only requests that name that lead in body or query. `when`:
+    before or after the request's effect.
 
     Kinds:
-        status: answer `status` with a `body`, in JSON with this `detail`, and extra `headers`.
-        reset: a TCP reset. hang: no answer for `seconds`, then the connection is closed.
-        cut: half of the true answer, then the connection is closed. slow: the true answer,
-        dripping over `seconds`. foreign: 200 with a page of HTML. redirect: 307 to `url`.
+        status: respond `status` with a `body`, in JSON with this `detail`, and extra `headers`.
+        reset: a TCP reset. hang: no response for `seconds`, then the connection is closed.
+        cut: half of the real response, then the connection is closed. slow: the real response,
+        dripped over `seconds`. foreign: 200 with a page of HTML. redirect: 307 to `url`.
         shift: the page starts `rows` later (rows left before it; below 0: rows came, so some
         are shown twice). late: a waiting lead is processed as if `seconds` ago. repeat: a
         processed lead is processed again now. These three happen on `responses` alone.
@@ -47,9 +61,9 @@ class Fault:
         ValueError: a value that is not one of the choices, or does not go with the kind.
     """
 
-    kind: Kind
-    route: Route = "any"
-    when: Moment | None = None
+    kind: FaultKind
+    route: FaultRoute = "any"
+    when: FaultMoment | None = None
     nth: int | None = None
     every: int | None = None
     probability: float | None = None
@@ -67,97 +81,113 @@ class Fault:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in (*choices, None):
                 raise ValueError(f"a fault's {name} must be one of {', '.join(choices)}")
-        for name in _NUMBERS:
+        for name in _INTEGERS:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise ValueError(f"a fault's {name} must be a whole number")
         if self.every == 0:
             raise ValueError("a fault's every must be 1 or more")
-        if self.kind in _SPOILING and self.when == "before":
+        if self.kind in _DAMAGING and self.when == "before":
             raise ValueError(f"a fault of kind {self.kind} can only come after the effect")
-        if self.kind in _DRIFTING and self.when == "after":
+        if self.is_drift and self.when == "after":
             raise ValueError(f"a fault of kind {self.kind} can only come before the effect")
         if self.kind == "redirect" and not self.url:
             raise ValueError("a fault of kind redirect needs a url")
 
     @property
-    def moment(self) -> Moment:
-        """When it strikes, by default before the effect (cut and slow: after it)."""
-        return self.when or ("after" if self.kind in _SPOILING else "before")
+    def moment(self) -> FaultMoment:
+        """When it happens: by default before the effect (cut and slow: after it)."""
+        return self.when or ("after" if self.kind in _DAMAGING else "before")
 
     @property
-    def drifts(self) -> bool:
-        """Whether the request goes on to its own answer."""
+    def is_drift(self) -> bool:
+        """Whether the request continues to its own response."""
         return self.kind in _DRIFTING
 
     @property
     def label(self) -> str:
-        """How the request log names it, e.g. `status 503 before`."""
+        """Its name in the request log, e.g. `status 503 before`."""
         what = f"status {self.status}" if self.kind == "status" else self.kind
         return f"{what} {self.moment}"
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        """A fault from a JSON object.
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a fault from a JSON object.
 
         Raises:
             ValueError: an unknown or missing key, or a wrong value.
         """
         try:
-            return cls(**given)
+            return cls(**fields)
         except TypeError as error:
             raise ValueError(str(error).replace("Fault.__init__() ", "a fault ")) from None
 
 
-class _Armed:
-    """A fault and how often it has looked and fired."""
+class _ArmedFault:
+    """A fault in force, with the number of requests that it has `seen` and hit (`fired`)."""
 
     def __init__(self, fault: Fault, seed: object) -> None:
         self.fault = fault
         self.seen = 0
         self.fired = 0
-        self._luck = Random(str(seed))
+        self._rng = Random(str(seed))
 
-    def fires(self) -> bool:
+    def applies_to(self, route: str, names_lead: Callable[[str], bool]) -> bool:
+        fault = self.fault
+        return (
+            fault.route in ("any", route)
+            and (route == "responses" or not fault.is_drift)
+            and (fault.lead_id is None or names_lead(fault.lead_id))
+        )
+
+    def count_request(self) -> bool:
+        """Count a request, and return whether the fault fires on the request."""
         self.seen += 1
-        spent = self.fault.times is not None and self.fired >= self.fault.times
-        fires = not spent and self._hits()
+        fault = self.fault
+        if fault.times is not None and self.fired >= fault.times:
+            return False
+        if fault.nth is not None:
+            fires = self.seen == fault.nth
+        elif fault.every is not None:
+            fires = self.seen % fault.every == 0
+        else:
+            fires = fault.probability is None or self._rng.random() < fault.probability
         self.fired += fires
         return fires
 
-    def _hits(self) -> bool:
-        fault = self.fault
-        if fault.nth is not None:
-            return self.seen == fault.nth
-        if fault.every is not None:
-            return self.seen % fault.every == 0
-        return fault.probability is None or self._luck.random() < fault.probability
 
-
-class Faults:
-    """The faults in force; safe to use from several threads."""
+class FaultInjector:
+    """The faults in force. Thread-safe."""
 
     def __init__(self) -> None:
-        self._armed: list[_Armed] = []
+        self._armed: list[_ArmedFault] = []
         self._lock = Lock()
 
     def add(self, fault: Fault, seed: int = 0) -> None:
         """Put a fault in force."""
         with self._lock:
-            self._armed.append(_Armed(fault, (seed, len(self._armed))))
+            self._armed.append(_ArmedFault(fault, (seed, len(self._armed))))
 
-    def draw(self, route: str, names: Callable[[str], bool] = lambda _: False) -> list[Fault]:
-        """The faults that fire on a request of this route: drifts, then at most one answer.
+    def draw_faults(
+        self, route: str, names_lead: Callable[[str], bool] = lambda _: False
+    ) -> list[Fault]:
+        """Draw the faults that fire on a request: drifts first, then at most one other.
 
-        `names` tells whether the request names a lead.
+        Args:
+            route: the route of the request.
+            names_lead: returns whether the request names a lead id.
         """
         with self._lock:
-            fired = [a.fault for a in self._armed if _meets(a.fault, route, names) and a.fires()]
-        answers = [fault for fault in fired if not fault.drifts]
-        return [fault for fault in fired if fault.drifts] + answers[:1]
+            fired = [
+                armed.fault
+                for armed in self._armed
+                if armed.applies_to(route, names_lead) and armed.count_request()
+            ]
+        others = [fault for fault in fired if not fault.is_drift]
+        return [fault for fault in fired if fault.is_drift] + others[:1]
 
-    def counts(self) -> list[dict[str, Any]]:
-        """Each fault in force with how often it looked and fired."""
+    def count_fired(self) -> list[dict[str, Any]]:
+        """List each fault in force with the number of requests seen and hit."""
         with self._lock:
             return [
                 {"fault": a.fault.label, "route": a.fault.route, "seen": a.seen, "fired": a.fired}
@@ -165,14 +195,128 @@ class Faults:
             ]
 
     def clear(self) -> None:
-        """Put no fault in force."""
+        """Remove all faults."""
         with self._lock:
             self._armed.clear()
 
 
-def _meets(fault: Fault, route: str, names: Callable[[str], bool]) -> bool:
-    return (
-        fault.route in ("any", route)
-        and (route == "responses" or not fault.drifts)
-        and (fault.lead_id is None or names(fault.lead_id))
-    )
+def respond_with_fault(fault: Fault, response: Response | None) -> Response:
+    """Return what the client gets instead of `response` (None: the effect did not happen)."""
+    if fault.kind == "reset":
+        return _ResetResponse()
+    if fault.kind == "hang":
+        return _HangingResponse(fault.seconds)
+    if fault.kind == "cut" and response:
+        return _CutResponse(response)
+    if fault.kind == "slow" and response:
+        return _SlowResponse(response, fault.seconds)
+    if fault.kind == "foreign":
+        return Response(_HTML, media_type="text/html")
+    if fault.kind == "redirect":
+        headers = {"Location": fault.url or ""}
+        return Response(b"", 307, headers, media_type="application/json")
+    if fault.body == "html":
+        return Response(_HTML, fault.status, fault.headers, media_type="text/html")
+    if fault.body == "empty":
+        return Response(b"", fault.status, fault.headers, media_type="application/json")
+    return json_response(fault.status, {"detail": fault.detail}, fault.headers)
+
+
+class TransportExposingProtocol(H11Protocol):
+    """HTTP/1.1 whose transport the application can reach, to reset or close the connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Put the transport into the state that every request of the connection carries."""
+        self.app_state = {**self.app_state, "transport": transport}
+        super().connection_made(transport)
+
+
+class UnansweredResponse(Response):
+    """A response of which nothing is sent; the log shows status 0."""
+
+    def __init__(self) -> None:
+        super().__init__(status_code=0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave the connection as it is."""
+
+
+class _ResetResponse(UnansweredResponse):
+    """A TCP reset of the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        transport = _get_transport(scope)
+        # Closing with a linger time of 0 makes the kernel send RST instead of FIN.
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        transport.abort()
+        await _wait_for_disconnect(receive)
+
+
+class _HangingResponse(UnansweredResponse):
+    """No response for some seconds; then the connection is closed."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not await _disconnects_within(self._seconds, receive):
+            _get_transport(scope).close()
+            await _wait_for_disconnect(receive)
+
+
+class _CutResponse(Response):
+    """The first half of another response's body; then the connection is closed."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, response.status_code)
+        self.raw_headers = list(response.raw_headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._send_start(send)
+        half = bytes(self.body)[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+        _get_transport(scope).close()
+        await _wait_for_disconnect(receive)
+
+    async def _send_start(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+
+
+class _SlowResponse(_CutResponse):
+    """Another response whose body drips, over some seconds."""
+
+    def __init__(self, response: Response, seconds: float) -> None:
+        super().__init__(response)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._send_start(send)
+        step = max(1, -(-len(self.body) // _PIECES))
+        for at in range(0, len(self.body), step):
+            piece = bytes(self.body)[at : at + step]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if await _disconnects_within(self._seconds / _PIECES, receive):
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _get_transport(scope: Scope) -> asyncio.Transport:
+    transport: asyncio.Transport = scope["state"]["transport"]
+    return transport
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _disconnects_within(seconds: float, receive: Receive) -> bool:
+    try:
+        await asyncio.wait_for(_wait_for_disconnect(receive), seconds)
+    except TimeoutError:
+        return False
+    return True

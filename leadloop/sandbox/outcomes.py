@@ -1,13 +1,13 @@
-"""Believable outcomes of outreach, drawn from a seed so that every run tells the same story."""
+"""Outcomes of outreach: drawn from a seed, so that each run repeats the same story, or stated."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from leadloop.sandbox.packing import packed
+import orjson
 
 PENDING = "PENDING OR NOT AVAILABLE"
 
@@ -26,13 +26,13 @@ _TALKED = {101, 102, 103, 104}
 _QUESTIONS = ("Is this a good time?", "Which plan suits you?", "Best time to call back")
 _ANSWERS = (("Yes", "No"), ("Basic", "Plus", "Premium", "None"), ("Morning", "Noon", "Évening ☎"))
 
-Stamp = Callable[[int], Any]
-"""Turns epoch ms into what the answer shows (ms, s or ISO text)."""
+FormatTime = Callable[[int], Any]
+"""Turns epoch ms into the value that a response shows: ms, s or ISO text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What became of one lead. Attempts, blocks and extra keys are kept as JSON bytes.
+class VendorOutcome:
+    """The outcome of one lead. Attempts, blocks and extra keys are kept as JSON bytes.
 
     `processed_at` is epoch ms. `attempts` holds one JSON object each, oldest first.
     """
@@ -45,112 +45,132 @@ class Outcome:
     extra: bytes | None = None
 
 
-def die(*parts: object) -> int:
-    """A 64-bit number that depends on nothing but the parts."""
+def pack_json(value: Any) -> bytes:
+    """Serialize a value that is kept for long, without spare memory."""
+    # orjson leaves a buffer of at least 4 KiB behind its result; a copy has the result's size.
+    return bytes(memoryview(orjson.dumps(value)))
+
+
+def seeded_integer(*parts: object) -> int:
+    """Hash the parts to a 64-bit number."""
     text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
 
-def share(*parts: object) -> float:
-    """A number from 0 (inclusive) to 1 (exclusive) that depends on nothing but the parts."""
-    return (die(*parts) >> 11) / (1 << 53)
+def seeded_fraction(*parts: object) -> float:
+    """Hash the parts to a number from 0 (inclusive) to 1 (exclusive)."""
+    return (seeded_integer(*parts) >> 11) / (1 << 53)
 
 
-def delay_ms(pace: float, *parts: object) -> int:
-    """How many ms a lead takes to be processed: exponential around `pace` seconds."""
-    return int(-math.log(1.0 - share("delay", *parts)) * pace * 1000)
+def draw_delay_ms(pace: float, *parts: object) -> int:
+    """Draw how many ms a lead takes to be processed: exponential around `pace` seconds."""
+    return int(-math.log(1.0 - seeded_fraction("delay", *parts)) * pace * 1000)
 
 
-def drawn(*, created_at: int, processed_at: int, stamp: Stamp, key: tuple[object, ...]) -> Outcome:
-    """The outcome that the seeded key stands for, between two epoch-ms times."""
-    luck = Random(die("outcome", *key))
-    final = luck.choices(_FINAL, _FINAL_WEIGHTS)[0]
-    times = _attempt_times(luck, created_at, processed_at)
-    attempts = [_missed(luck, stamp(at)) for at in times[:-1]]
-    attempts.append(_last(luck, stamp(times[-1]), final[0], final[1]))
-    return Outcome(
+def draw_outcome(
+    *, created_at: int, processed_at: int, format_time: FormatTime, seed_key: tuple[object, ...]
+) -> VendorOutcome:
+    """Draw the outcome of a lead, with attempts between two epoch-ms times.
+
+    Equal seed keys give equal outcomes.
+    """
+    rng = Random(seeded_integer("outcome", *seed_key))
+    outcome_id, name, _ = rng.choices(_FINAL, _FINAL_WEIGHTS)[0]
+    span = max(0, processed_at - created_at)
+    missed_at = sorted(created_at + int(span * rng.random()) for _ in range(rng.randrange(3)))
+    attempts = []
+    for called_at in missed_at:
+        missed_id, missed_name = rng.choice(_MISSED)
+        attempts.append(_draw_attempt(rng, format_time(called_at), missed_id, missed_name))
+    attempts.append(_draw_final_attempt(rng, format_time(processed_at), outcome_id, name))
+    return VendorOutcome(
         processed_at=processed_at,
-        outcome_id=final[0],
-        outcome_name=final[1],
-        total_cost=round(0.35 * len(attempts) + luck.randrange(40) / 100, 2),
-        attempts=tuple(map(packed, attempts)),
-        extra=_blocks(luck, stamp(processed_at)),
+        outcome_id=outcome_id,
+        outcome_name=name,
+        total_cost=round(0.35 * len(attempts) + rng.randrange(40) / 100, 2),
+        attempts=tuple(map(pack_json, attempts)),
+        extra=_draw_block(rng, format_time(processed_at)),
     )
 
 
-def _attempt_times(luck: Random, created_at: int, processed_at: int) -> list[int]:
-    span = max(0, processed_at - created_at)
-    earlier = [created_at + int(span * luck.random()) for _ in range(luck.randrange(3))]
-    return [*sorted(earlier), processed_at]
+def draw_repeated_outcome(
+    earlier: VendorOutcome, *, now: int, format_time: FormatTime, seed_key: tuple[object, ...]
+) -> VendorOutcome:
+    """Draw the outcome of a lead that is processed again: one attempt more."""
+    rng = Random(seeded_integer("again", now, *seed_key))
+    outcome_id, name, _ = rng.choices(_FINAL, _FINAL_WEIGHTS)[0]
+    attempt = pack_json(_draw_final_attempt(rng, format_time(now), outcome_id, name))
+    return VendorOutcome(
+        processed_at=now,
+        outcome_id=outcome_id,
+        outcome_name=name,
+        total_cost=earlier.total_cost,
+        attempts=(*earlier.attempts, attempt),
+        extra=earlier.extra,
+    )
 
 
-def _missed(luck: Random, called_at: Any) -> dict[str, Any]:
-    outcome_id, name = luck.choice(_MISSED)
-    return _attempt(luck, called_at, outcome_id, name, {})
-
-
-def _last(luck: Random, called_at: Any, outcome_id: int, name: str) -> dict[str, Any]:
+def _draw_final_attempt(rng: Random, called_at: Any, outcome_id: int, name: str) -> dict[str, Any]:
     if outcome_id not in _TALKED:
-        return _attempt(luck, called_at, outcome_id, name, {})
-    asked = range(1 + luck.randrange(len(_QUESTIONS)))
-    answers = {_QUESTIONS[i]: luck.choice(_ANSWERS[i]) for i in asked}
-    return _attempt(luck, called_at, outcome_id, name, answers)
+        return _draw_attempt(rng, called_at, outcome_id, name)
+    asked = range(1 + rng.randrange(len(_QUESTIONS)))
+    answers = {_QUESTIONS[i]: rng.choice(_ANSWERS[i]) for i in asked}
+    return _draw_attempt(rng, called_at, outcome_id, name, answers)
 
 
-def _attempt(
-    luck: Random, called_at: Any, outcome_id: int, name: str, answers: Mapping[str, Any]
+def _draw_attempt(
+    rng: Random,
+    called_at: Any,
+    outcome_id: int,
+    name: str,
+    answers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {
-        "reference_id": f"{luck.getrandbits(64):016x}",
+        "reference_id": f"{rng.getrandbits(64):016x}",
         "outcome_id": outcome_id,
         "outcome_name": name,
-        "call_duration": 20 + luck.randrange(400) if answers else luck.randrange(15),
+        "call_duration": 20 + rng.randrange(400) if answers else rng.randrange(15),
         "called_at": called_at,
-        "report_keys_order": list(answers),
+        "report_keys_order": list(answers or ()),
         "status": "Completed" if answers else "Not Connected",
-        **answers,
+        **(answers or {}),
     }
 
 
-def _blocks(luck: Random, sent_at: Any) -> bytes | None:
-    chance = luck.random()
+def _draw_block(rng: Random, sent_at: Any) -> bytes | None:
+    """Draw one outreach block (SMS, email or IVR) as JSON; None for three leads of four."""
+    chance = rng.random()
     if chance < 0.75:
         return None
-    cost: Any = PENDING if luck.random() < 0.2 else round(0.01 + luck.randrange(5) / 100, 2)
+    cost: Any = PENDING if rng.random() < 0.2 else round(0.01 + rng.randrange(5) / 100, 2)
     if chance < 0.85:
-        return packed({"sms_follow_up": _sms(cost, sent_at)})
+        sms = {
+            "status": PENDING if cost == PENDING else "delivered",
+            "cost": cost,
+            "body": "Thank you for your time. Reply STOP to opt out.",
+            "sent_at": sent_at,
+        }
+        return pack_json({"sms_follow_up": sms})
     if chance < 0.93:
-        return packed({"gmail_summary": _gmail(cost, sent_at)})
-    return packed({"ivr_reminder": _ivr(luck, cost, sent_at)})
-
-
-def _sms(cost: Any, sent_at: Any) -> dict[str, Any]:
-    status = PENDING if cost == PENDING else "delivered"
-    body = "Thank you for your time. Reply STOP to opt out."
-    return {"status": status, "cost": cost, "body": body, "sent_at": sent_at}
-
-
-def _gmail(cost: Any, sent_at: Any) -> dict[str, Any]:
-    return {
-        "cost": cost,
-        "google_email": "campaign@example.com",
-        "subject": "What we talked about",
-        "to": "lead@example.com",
-        "from": "campaign@example.com",
-        "sent_at": sent_at,
-    }
-
-
-def _ivr(luck: Random, cost: Any, sent_at: Any) -> dict[str, Any]:
-    return {
+        gmail = {
+            "cost": cost,
+            "google_email": "campaign@example.com",
+            "subject": "What we talked about",
+            "to": "lead@example.com",
+            "from": "campaign@example.com",
+            "sent_at": sent_at,
+        }
+        return pack_json({"gmail_summary": gmail})
+    ivr = {
         "status": PENDING if cost == PENDING else "completed",
         "cost": cost,
         "text_to_speak": "This is a reminder. Press 1 to confirm.",
         "multi_text_to_speak": [],
-        "dtmf_response": luck.choice(("1", "2", "")),
-        "duration": None if cost == PENDING else luck.randrange(5, 40),
+        "dtmf_response": rng.choice(("1", "2", "")),
+        "duration": None if cost == PENDING else rng.randrange(5, 40),
         "sent_at": sent_at,
     }
+    return pack_json({"ivr_reminder": ivr})
 
 
 _KNOWN_KEYS = frozenset(
@@ -168,34 +188,15 @@ _KNOWN_KEYS = frozenset(
 )
 
 
-def by_hand(item: Mapping[str, Any], processed_at: int) -> Outcome:
-    """An outcome as a test or a script states it; unknown keys become keys of the result."""
+def parse_outcome(item: Mapping[str, Any], processed_at: int) -> VendorOutcome:
+    """Parse an outcome that a test or a script states; unknown keys become keys of the result."""
     extra = dict(item.get("blocks") or {})
     extra.update((key, value) for key, value in item.items() if key not in _KNOWN_KEYS)
-    return Outcome(
+    return VendorOutcome(
         processed_at=processed_at,
         outcome_id=item.get("outcome_id"),
         outcome_name=item.get("outcome_name"),
         total_cost=item.get("total_cost", 0),
-        attempts=_dumped(item.get("attempts") or ()),
-        extra=packed(extra) if extra else None,
-    )
-
-
-def _dumped(attempts: Iterable[Mapping[str, Any]]) -> tuple[bytes, ...]:
-    return tuple(map(packed, attempts))
-
-
-def again(before: Outcome, *, now: int, stamp: Stamp, key: tuple[object, ...]) -> Outcome:
-    """The outcome after the vendor has processed the lead once more: one attempt added."""
-    luck = Random(die("again", now, *key))
-    outcome_id, name, _ = luck.choices(_FINAL, _FINAL_WEIGHTS)[0]
-    attempt = packed(_last(luck, stamp(now), outcome_id, name))
-    return Outcome(
-        processed_at=now,
-        outcome_id=outcome_id,
-        outcome_name=name,
-        total_cost=before.total_cost,
-        attempts=(*before.attempts, attempt),
-        extra=before.extra,
+        attempts=tuple(map(pack_json, item.get("attempts") or ())),
+        extra=pack_json(extra) if extra else None,
     )

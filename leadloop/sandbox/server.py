@@ -1,4 +1,4 @@
-"""Serving the stand-in: for the command line, and inside a test's own process."""
+"""The sandbox's server: for the command line, and in a thread of a test's process."""
 
 import asyncio
 import contextlib
@@ -11,21 +11,20 @@ from typing import Any
 
 import uvicorn
 
-from leadloop.sandbox.app import application
-from leadloop.sandbox.books import Books
-from leadloop.sandbox.faults import Fault
+from leadloop.sandbox.asgi_app import build_app
+from leadloop.sandbox.faults import Fault, TransportExposingProtocol
+from leadloop.sandbox.request_log import LoggedRequest, RequestKind
 from leadloop.sandbox.rules import Rules
-from leadloop.sandbox.stage import ReachableProtocol
-from leadloop.sandbox.state import Sandbox
-from leadloop.sandbox.traffic import Entry, Kind
+from leadloop.sandbox.state import SandboxState
+from leadloop.sandbox.store import LeadStore
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Handle:
-    """A running sandbox, from Python."""
+    """A running sandbox, controlled from Python."""
 
-    def __init__(self, url: str, sandbox: Sandbox) -> None:
+    def __init__(self, url: str, sandbox: SandboxState) -> None:
         self.url = url
         self._sandbox = sandbox
 
@@ -40,62 +39,62 @@ class Handle:
         Raises:
             ValueError: an unknown rule or a wrong value.
         """
-        self._sandbox.rules = self._sandbox.rules.changed(**changes)
+        self._sandbox.rules = self._sandbox.rules.with_changes(**changes)
 
     @property
-    def books(self) -> Books:
-        """What the vendor holds."""
-        return self._sandbox.books
+    def books(self) -> LeadStore:
+        """The vendor's records."""
+        return self._sandbox.store
 
     def put(self, outcomes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Put outcomes in by hand; see `Books.put`."""
-        return self.books.put(outcomes)
+        """Process leads with the outcomes stated; see `LeadStore.put_outcomes`."""
+        return self.books.put_outcomes(outcomes)
 
     @property
-    def requests(self) -> list[Entry]:
+    def requests(self) -> list[LoggedRequest]:
         """Every request so far, in the order of arrival."""
-        return list(self._sandbox.traffic.entries)
+        return list(self._sandbox.request_log.entries)
 
-    def busiest(self, seconds: float, kinds: Iterable[Kind] | None = None) -> int:
-        """The greatest number of requests (of those kinds) in any window of that length."""
-        return self._sandbox.traffic.busiest(seconds, kinds)
+    def busiest(self, seconds: float, kinds: Iterable[RequestKind] | None = None) -> int:
+        """Count the requests (of these kinds) in the busiest window of that many seconds."""
+        return self._sandbox.request_log.count_busiest(seconds, kinds)
 
-    def fault(self, **given: Any) -> None:
+    def fault(self, **fields: Any) -> None:
         """Put a fault in force, e.g. `fault(route="create", kind="reset", when="after", nth=2)`.
 
         Raises:
-            ValueError: what `Fault` refuses.
+            ValueError: an unknown or missing field, or a wrong value; see `Fault`.
         """
-        self._sandbox.faults.add(Fault.from_json(given), self.rules.seed)
+        self._sandbox.faults.add(Fault.from_json(fields), self.rules.seed)
 
     @property
     def faults(self) -> list[dict[str, Any]]:
-        """Each fault in force: `fault`, `route`, and how often it has `seen` and `fired`."""
-        return self._sandbox.faults.counts()
+        """Each fault in force: `fault`, `route`, and the requests `seen` and hit (`fired`)."""
+        return self._sandbox.faults.count_fired()
 
     def clear_faults(self) -> None:
-        """Put no fault in force."""
+        """Remove all faults."""
         self._sandbox.faults.clear()
 
     def now(self) -> int:
-        """The vendor's time, epoch ms."""
+        """Return the vendor's time in epoch ms."""
         return self._sandbox.clock.now()
 
     def reset(self) -> None:
-        """Forget leads, requests, tokens and faults; the rules stay."""
+        """Delete leads, requests, tokens and faults; keep the rules."""
         self._sandbox.reset()
 
 
-class _Server(uvicorn.Server):
-    """A server that stops at once, open connections or not, and says when it is ready."""
+class _SandboxServer(uvicorn.Server):
+    """A server that stops at once, open connections or not, and reports when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        self._on_ready()
 
     async def main_loop(self) -> None:
         while not self.should_exit:
@@ -112,7 +111,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # Unlike uvicorn's own, this does not raise the signal again: a stop is not a failure.
+        # uvicorn's own method raises the signal again afterwards; a stop is not a failure here.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -137,33 +136,31 @@ def serve(
     """Serve until SIGINT or SIGTERM, then return.
 
     Args:
-        rules: how the stand-in behaves.
+        rules: how the sandbox behaves.
         host: the address to listen on.
         port: the port to listen on; 0: any free one.
-        on_ready: told the base URL once requests are answered.
+        on_ready: called with the base URL once requests are answered.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    listener = _listener(host, port)
-    url = _url(listener)
-    server = _server(Sandbox(rules), lambda: on_ready(url) if on_ready else None)
+    listener = _open_listener(host, port)
+    url = _get_url(listener)
+    server = _build_server(SandboxState(rules), lambda: on_ready(url) if on_ready else None)
     server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
 def running(rules: Rules | None = None) -> Iterator[Handle]:
-    """A sandbox on a free port of loopback, in a thread of this process, over real HTTP.
+    """Run a sandbox on a free port of loopback, in a thread of this process, over real HTTP.
 
     Yields:
         Its `Handle`, once requests are answered. On leaving it stops at once.
     """
-    sandbox, listener, ready = (
-        Sandbox(rules or Rules()),
-        _listener("127.0.0.1", 0),
-        threading.Event(),
-    )
-    server = _server(sandbox, ready.set)
+    sandbox = SandboxState(rules or Rules())
+    listener = _open_listener("127.0.0.1", 0)
+    ready = threading.Event()
+    server = _build_server(sandbox, ready.set)
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
     )
@@ -171,17 +168,17 @@ def running(rules: Rules | None = None) -> Iterator[Handle]:
     try:
         if not ready.wait(timeout=30):
             raise RuntimeError("the sandbox did not start")
-        yield Handle(_url(listener), sandbox)
+        yield Handle(_get_url(listener), sandbox)
     finally:
         server.should_exit = True
         thread.join(timeout=10)
         listener.close()
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _open_listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: without
-    # that, every short answer waits 40 ms for the client's delayed acknowledgement.
+    # asyncio turns Nagle's algorithm off only if the protocol is named. With the algorithm on,
+    # every short response waits 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -193,15 +190,15 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _get_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _server(sandbox: Sandbox, ready: Callable[[], None]) -> _Server:
+def _build_server(sandbox: SandboxState, on_ready: Callable[[], None]) -> _SandboxServer:
     config = uvicorn.Config(
-        application(sandbox),
-        http=ReachableProtocol,
+        build_app(sandbox),
+        http=TransportExposingProtocol,
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -212,4 +209,4 @@ def _server(sandbox: Sandbox, ready: Callable[[], None]) -> _Server:
         server_header=False,
         timeout_keep_alive=120,
     )
-    return _Server(config, ready)
+    return _SandboxServer(config, on_ready)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from db.database import Database
-from leadloop.cli.load import LoadFailed, load_file
-from leadloop.core.errors import UsageError
+from leadloop.cli.load import load_file
+from leadloop.core.errors import LeadloopError, RunError, UsageError
+from leadloop.core.summaries import collect_summary
 from tests import books
 
 HEADER = "lead_id,phone_number,contact_name,state_code\n"
@@ -22,11 +23,12 @@ class Loaded:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         self.error: Exception | None = None
         said = io.StringIO()
-        try:
-            self.counts = load_file(database, file, "C1", said)
-        except (UsageError, LoadFailed) as error:
-            self.error = error
-            self.counts = getattr(error, "summary", {})
+        with collect_summary() as collected:
+            try:
+                load_file(database, file, "C1", said)
+            except LeadloopError as error:
+                self.error = error
+        self.counts = collected.summary
         self.said = said.getvalue()
 
 
@@ -73,7 +75,7 @@ def test_a_quote_that_is_never_closed_is_a_failure(load: Any, database: Database
 def test_a_file_without_a_single_lead_is_a_failure(load: Any) -> None:
     """Not a success with nothing loaded."""
     loaded = load(HEADER + "1\n2\n")
-    assert isinstance(loaded.error, LoadFailed)
+    assert isinstance(loaded.error, RunError)
     assert loaded.counts == {"loaded": 0, "existing": 0, "bad": 2}
 
 

@@ -10,15 +10,17 @@ import pytest
 import requests
 
 from db.database import Database
-from flows.audit import COUNTS, audit_leads
-from flows.campaign_runner import CampaignsFailed
+from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
 from leadloop.core.audit_differences import DIFFERENCES
+from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import Handle
-from tasks.context import RequestThreads
+from tasks.audit import AUDIT
+from tasks.jobs import CampaignsFailed
 from tasks.lead_listing import map_bounded
+from tasks.thread_pool import RequestThreads
 from tests import books
 from tests.conftest import prefect_login
 from tests.watching import watched
@@ -88,8 +90,8 @@ def test_books_that_agree_have_no_difference(database: Database, vendor: Handle)
     disable_leads()
     poll_outcomes()
     summary = audit_leads()
-    assert set(summary) == {*COUNTS, "requests", "campaigns"}
-    nonzero = {name: summary[name] for name in (*COUNTS, "requests") if summary[name]}
+    assert set(summary) == {*AUDIT.counts, "requests", "campaigns"}
+    nonzero = {name: summary[name] for name in (*AUDIT.counts, "requests") if summary[name]}
     assert nonzero == {"pages": 3, "seen": 25, "requests": 3}
     assert summary["campaigns"][books.CAMPAIGN]["samples"] == {}
 
@@ -342,9 +344,12 @@ def test_a_listing_that_never_stands_still_is_said(database: Database, vendor: H
     push(database, *ids, page_size=10)
     set_status(database, "L20", "rejected")
     vendor.fault(route="responses", kind="shift", every=1, rows=3)
-    with pytest.raises(CampaignsFailed, match="27 leads where it counts 30") as caught:
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match="27 leads where it counts 30"),
+    ):
         audit_leads()
-    summary = caught.value.summary
+    summary = collected.summary
     assert {name: summary[name] for name in DIFFERENCES if summary[name]} == {
         "rejected_but_there": 1
     }
@@ -388,9 +393,12 @@ def test_a_refusal_ends_the_campaign_and_no_other(database: Database, vendor: Ha
     vendor.change(campaigns={books.CAMPAIGN: "known"})
     push(database, "a")
     books.add_campaign(database, "C0")
-    with pytest.raises(CampaignsFailed, match=r"campaign C0: .*HTTP 404") as caught:
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"campaign C0: .*HTTP 404"),
+    ):
         audit_leads()
-    assert caught.value.summary["campaigns"][books.CAMPAIGN]["seen"] == 1
+    assert collected.summary["campaigns"][books.CAMPAIGN]["seen"] == 1
 
 
 def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None:
@@ -476,7 +484,7 @@ def test_the_run_s_row_has_the_counts(database: Database, vendor: Handle) -> Non
         database, "SELECT counts FROM leadloop.sync_runs WHERE flow = 'audit-leads'"
     )
     assert counts["rejected_but_there"] == counts["seen"] == counts["requests"] == 1
-    assert set(counts) == {*COUNTS, "requests"}
+    assert set(counts) == {*AUDIT.counts, "requests"}
 
 
 def test_each_campaign_is_told_by_itself(database: Database, vendor: Handle) -> None:
@@ -563,6 +571,6 @@ def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefe
         timeout=30,
     ).json()
     rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}
-    assert set(rows) == set(COUNTS)
+    assert set(rows) == set(AUDIT.counts)
     assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
     assert "lead-a" not in str(artifact)

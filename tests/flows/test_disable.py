@@ -5,13 +5,13 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
+from tasks.jobs import CampaignsFailed
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")

@@ -7,12 +7,13 @@ from urllib.parse import parse_qs
 import pytest
 
 from db.database import Database
-from flows.campaign_runner import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.windows import MAX_PAGES
 from leadloop.sandbox import Handle
+from tasks.jobs import CampaignsFailed
 from tests import books
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -217,9 +218,12 @@ def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
     before = books.rows(database, query)
     _sent(database, timedelta(hours=2))
     for _ in range(2):
-        with pytest.raises(CampaignsFailed, match=f"LEADLOOP_EPOCH_UNIT, to {theirs}") as caught:
+        with (
+            collect_summary() as collected,
+            pytest.raises(CampaignsFailed, match=f"LEADLOOP_EPOCH_UNIT, to {theirs}"),
+        ):
             poll_outcomes()
-        assert caught.value.summary["requests"] == 2
+        assert collected.summary["requests"] == 2
         assert polls_before == 0 or books.rows(database, query) == before
     books.run(database, "UPDATE leadloop.campaigns SET epoch_unit = :unit", unit=theirs)
     summary = poll_outcomes()

@@ -12,10 +12,10 @@ import pytest
 
 from db import status
 from db.database import Database
-from flows.campaign_runner import CampaignsFailed
 from flows.poll import backfill_outcomes, poll_outcomes
 from leadloop.core.errors import UsageError
 from leadloop.core.timestamps import to_epoch_ms
+from tasks.jobs import CampaignsFailed
 from tests import books
 from tests.conftest import Ran
 from tests.flows.odd_vendor import OddVendor, Query, odd_vendor, paged
@@ -30,7 +30,7 @@ def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[OddVend
     """An odd vendor in place of the sandbox, and a campaign whose lead it has had for an hour."""
     with odd_vendor() as vendor:
         monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
-        monkeypatch.setattr("tasks.retries._PAUSES_S", [0.0])
+        monkeypatch.setattr("tasks.retries._PAUSES_S", (0.0,))
         books.add_campaign(database)
         books.add_leads(database, books.lead("x", status="created", sent_at=now() - 60 * MINUTE))
         yield vendor

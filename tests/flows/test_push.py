@@ -12,12 +12,13 @@ from sqlalchemy import text
 
 from db import leads
 from db.database import Database
-from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
+from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import Handle
+from tasks.jobs import CampaignsFailed
 from tests import books
 from tests.client.listening import listening, response
 from tests.conftest import Ran
@@ -208,7 +209,7 @@ def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
 ) -> None:
     """The run gives up after a few batches; they are in doubt, and the rest is still new."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
-    monkeypatch.setattr("tasks.retries.PATIENCE", 3)
+    monkeypatch.setattr("tasks.retries.MAX_FRUITLESS_ATTEMPTS", 3)
     books.add_campaign(database, batch_size=1)
     books.add_leads(database, *ids(100))
     vendor.fault(route="create", when="after", kind="status", status=500, every=1)
@@ -278,9 +279,12 @@ def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handl
     for campaign in ("gone", "good"):
         books.add_campaign(database, campaign)
         books.add_leads(database, *ids(3), campaign=campaign)
-    with pytest.raises(CampaignsFailed, match=r"campaign gone.*404") as caught:
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"campaign gone.*404"),
+    ):
         push_leads()
-    assert caught.value.summary["created"] == 3
+    assert collected.summary["created"] == 3
     assert set(books.statuses(database, "gone").values()) == {"new"}
     states = books.rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
     assert {row["campaign_id"]: row["state"] for row in states} == {
@@ -351,9 +355,12 @@ def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
     vendor.change(newer_limits=True, bad_lead=policy)
     books.add_campaign(database)
     books.add_leads(database, *[books.lead(name, contact_name="x" * 60) for name in ids(250)])
-    with pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open") as caught:
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open"),
+    ):
         push_leads()
-    assert caught.value.summary["rejected"] == 0
+    assert collected.summary["rejected"] == 0
     assert set(books.statuses(database).values()) == {"new"}
     assert books.errors(database) == {}
     vendor.change(newer_limits=False)
@@ -462,9 +469,12 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
         # No other sender takes what this one gives back.
         monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
-        with pytest.raises(CampaignsFailed, match="the connection was cut") as caught:
+        with (
+            collect_summary() as collected,
+            pytest.raises(CampaignsFailed, match="the connection was cut"),
+        ):
             push_leads()
-        assert caught.value.summary["in_doubt"] == 0
+        assert collected.summary["in_doubt"] == 0
         assert set(books.statuses(database).values()) == {"new"}
         assert push_leads()["created"] == 5
     assert created(vendor) == dict.fromkeys(ids(5), 1)

@@ -16,15 +16,16 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.cli.app import app
-from leadloop.cli.plan import PlanFailed, plan_campaigns
+from leadloop.cli.plan import plan_campaigns
+from leadloop.core.errors import RunError
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
+from tasks.jobs import CampaignsFailed
 from tests import books
 from tests.conftest import Ran
 
@@ -542,12 +543,12 @@ def test_a_login_for_sources_keeps_them_from_what_is_ours(crm: Database, vendor:
     assert "reads what this role" in str(plan_failure())
 
 
-def plan_failure() -> PlanFailed:
+def plan_failure() -> RunError:
     """What a plan fails with."""
     settings = Settings.load()
     with (
         Database(settings.require_database_url(), pool_size=2) as database,
-        pytest.raises(PlanFailed) as caught,
+        pytest.raises(RunError) as caught,
     ):
         plan_campaigns(database, settings, [])
     return caught.value

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from db.database import Database
-from flows.campaign_runner import CampaignsFailed
 from flows.disable import disable_leads
 from flows.push import push_leads
 from leadloop.sandbox import Handle
+from tasks.jobs import CampaignsFailed
 from tests import books
 
 _IDS = st.sampled_from([f"L{number}" for number in range(6)])

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -6,16 +6,16 @@ import pytest
 import requests
 
 from leadloop.sandbox import Rules, running
-from tests.sandbox.visitor import Visitor
+from tests.sandbox.http_client import SandboxClient, StartSandbox
 
 
 @pytest.fixture
-def visit() -> Iterator[Callable[..., Visitor]]:
-    """Starts a sandbox with the given rules and returns a visitor of it."""
+def start_sandbox() -> Iterator[StartSandbox]:
+    """Start sandboxes with the rules given, and return a client of each."""
     with ExitStack() as stack:
 
-        def start(**rules: Any) -> Visitor:
+        def start(**rules: Any) -> SandboxClient:
             handle = stack.enter_context(running(Rules(**rules)))
-            return Visitor(handle, stack.enter_context(requests.Session()))
+            return SandboxClient(handle, stack.enter_context(requests.Session()))
 
         yield start

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 from dlt.sources.helpers.rest_client.auth import BearerTokenAuth
 from dlt.sources.helpers.rest_client.client import RESTClient
@@ -9,9 +7,7 @@ from dlt.sources.helpers.rest_client.paginators import (
     PageNumberPaginator,
 )
 
-from tests.sandbox.visitor import Visitor, lead
-
-Visit = Callable[..., Visitor]
+from tests.sandbox.http_client import StartSandbox, lead
 
 
 @pytest.mark.parametrize(
@@ -23,10 +19,10 @@ Visit = Callable[..., Visitor]
     ids=["by number", "by link"],
 )
 def test_a_client_that_we_did_not_write_pages_through_all_leads(
-    visit: Visit, paginator: BasePaginator
+    start_sandbox: StartSandbox, paginator: BasePaginator
 ) -> None:
     """Dlt's REST client gets each lead once, by page number and by (correct) links."""
-    api = visit(links="correct", page_beyond_last="empty")
+    api = start_sandbox(links="correct", page_beyond_last="empty")
     for first in range(0, 950, 190):
         api.create([lead(n) for n in range(first, first + 190)])
     client = RESTClient(

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
-from leadloop.sandbox import Rules, running, serve
+from leadloop.sandbox import Handle, Rules, running, serve
+from tests.sandbox.http_client import StartSandbox, lead
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -21,9 +23,23 @@ print("ended", flush=True)
 """
 
 
+def test_one_connection_serves_many_requests(start_sandbox: StartSandbox) -> None:
+    """Keep-alive: a session opens one connection."""
+    api = start_sandbox()
+    for n in range(5):
+        api.create([lead(f"{n}")])
+    pools: Any = api.session.get_adapter("http://").poolmanager.pools  # type: ignore[attr-defined]
+    assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118
+
+
+def test_the_handle_is_a_public_name(start_sandbox: StartSandbox) -> None:
+    """It is importable for annotations."""
+    assert isinstance(start_sandbox().handle, Handle)
+
+
 @contextlib.contextmanager
 def process(*texts: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The sandbox as a command runs it, and its base URL."""
+    """Run the sandbox as the command does; yield the process and the base URL."""
     command = [sys.executable, "-c", PROGRAM, *texts]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as child:
@@ -53,13 +69,13 @@ def test_a_signal_ends_it_quietly_and_at_once(number: signal.Signals, kind: str)
 
 
 def test_a_taken_port_is_an_os_error() -> None:
-    """The caller can say in one line that the port is taken."""
+    """The caller can report in one line that the port is taken."""
     with running() as handle, pytest.raises(OSError, match="in use"):
         serve(Rules(), "127.0.0.1", int(handle.url.rpartition(":")[2]))
 
 
-def test_two_sandboxes_know_nothing_of_each_other() -> None:
-    """Each has its own books and port, and its end closes the port."""
+def test_two_sandboxes_are_independent() -> None:
+    """Each has its own records and port, and its end closes the port."""
     headers = {"Authorization": "Bearer sandbox-token"}
     with running() as one:
         with running() as two:

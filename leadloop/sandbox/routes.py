@@ -1,0 +1,299 @@
+"""The vendor's documented endpoints: create, list and disable leads, grant and revoke tokens.
+
+No sockets, rate limit or faults: `asgi_app` puts those around each endpoint.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from leadloop.sandbox.campaign_leads import CampaignLeads, LeadDraft, LeadQuery
+from leadloop.sandbox.request_log import RequestKind
+from leadloop.sandbox.rules import Rules
+from leadloop.sandbox.serialization import build_page_link, json_response, serialize_lead
+from leadloop.sandbox.state import SandboxState
+from leadloop.sandbox.validation import (
+    EXISTS,
+    EntryError,
+    parse_entries,
+    parse_lead_id,
+    validate_lead,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceivedRequest:
+    """One request, read to its end; header names in lower case."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    params: Mapping[str, str]
+    path: str
+    base_url: str
+    campaign_id: str = ""
+    row_shift: int = 0
+
+    @classmethod
+    async def read_from(cls, request: Request) -> Self:
+        """Read a request.
+
+        Raises:
+            ClientDisconnect: the connection ended within the body.
+        """
+        return cls(
+            headers=request.headers,
+            body=await request.body(),
+            params=request.query_params,
+            path=request.scope["path"],
+            base_url=get_base_url(request),
+            campaign_id=request.path_params.get("campaign_id", ""),
+        )
+
+    def names_lead(self, lead_id: str) -> bool:
+        """Return whether the query or the list in the body names a lead."""
+        if self.params.get("lead_id") == lead_id:
+            return True
+        try:
+            items = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return False
+        return isinstance(items, list) and any(
+            isinstance(item, dict) and str(item.get("lead_id")) == lead_id for item in items
+        )
+
+    def shift_rows(self, rows: int) -> Self:
+        """Return the request for a page that starts `rows` later."""
+        return replace(self, row_shift=self.row_shift + rows)
+
+
+def get_base_url(request: Request) -> str:
+    """Return the URL at which the client reached the sandbox."""
+    return f"http://{request.headers.get('host', '')}"
+
+
+Handler = Callable[[SandboxState, ReceivedRequest], Response]
+"""Answers a request. May raise `HTTPException`, whose detail becomes the JSON body."""
+
+
+@dataclass(frozen=True, slots=True)
+class VendorRoute:
+    """One documented endpoint."""
+
+    kind: RequestKind
+    method: str
+    path: str
+    handler: Handler
+
+
+def list_vendor_routes() -> list[VendorRoute]:
+    """List the endpoints of the vendor's document."""
+    return [
+        VendorRoute("create", "POST", "/api/v1/leads/create/{campaign_id}/", create_leads),
+        VendorRoute("responses", "GET", "/api/v1/leads/responses/{campaign_id}/", list_leads),
+        VendorRoute("disable", "POST", "/api/v1/leads/disable/{campaign_id}/", disable_leads),
+        VendorRoute("token", "POST", "/oauth/token/", grant_token),
+        VendorRoute("revoke", "POST", "/oauth/revoke_token/", revoke_token),
+    ]
+
+
+# Creating leads.
+
+
+def create_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
+    """Create a batch of leads, or reject the batch or single leads, by rule."""
+    rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
+    batch = _parse_batch(request, rules)
+    checked = [validate_lead(index, entry, rules) for index, entry in enumerate(batch)]
+    drafts, errors = _split_valid(sandbox, campaign, checked)
+    shown = [error.to_dict() for error in errors]
+    if not errors or rules.bad_lead == "lead":
+        sandbox.store.create_leads(campaign, drafts)
+        return json_response(201, {"created": len(drafts), "errors": shown})
+    if rules.bad_lead == "batch-anonymous":
+        detail = "The batch holds invalid data. Nothing was created."
+        return json_response(400, {"detail": detail})
+    detail = f"{len(errors)} of {len(batch)} leads are invalid. Nothing was created."
+    return json_response(400, {"detail": detail, "errors": shown})
+
+
+def _split_valid(
+    sandbox: SandboxState, campaign: CampaignLeads, checked: list[LeadDraft | EntryError]
+) -> tuple[list[LeadDraft], list[EntryError]]:
+    """Split a batch into leads to create and errors; by rule a lead that exists is an error."""
+    drafts: list[LeadDraft] = []
+    errors, seen = [], set[str]()
+    for index, item in enumerate(checked):
+        if isinstance(item, EntryError):
+            errors.append(item)
+            continue
+        exists = item.lead_id in campaign.first
+        if sandbox.rules.repeat == "error" and (exists or item.lead_id in seen):
+            if exists:
+                sandbox.store.count_rejected_repeat(campaign, item.lead_id)
+            errors.append(EntryError(index=index, lead_id=item.lead_id, reason=EXISTS))
+            continue
+        drafts.append(item)
+        seen.add(item.lead_id)
+    return drafts, errors
+
+
+# Listing leads.
+
+
+def list_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
+    """Return one page of the leads that the query matches."""
+    rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
+    page, size = _parse_paging(request, rules)
+    start = (page - 1) * size
+    query = _parse_query(request, rules)
+    first_row = max(0, start + request.row_shift)
+    count, leads = sandbox.store.read_page(campaign, query, first_row, size)
+    if start >= count and page > 1 and rules.page_beyond_last == "404":
+        raise HTTPException(404, "Invalid page.")
+
+    def link_to(other_page: int) -> str:
+        return build_page_link(
+            rules,
+            base_url=request.base_url,
+            path=request.path,
+            params=request.params,
+            page=other_page,
+            size=size,
+        )
+
+    rows = []
+    for lead in leads:
+        is_processed = lead.processed_at is not None
+        outcome = sandbox.store.outcome(campaign, lead) if is_processed else None
+        rows.append(serialize_lead(campaign, lead, outcome, rules))
+    # With the rule next=always the link names a page even after the last one.
+    has_next = rules.next == "always" or (rules.next == "right" and start + size < count)
+    content = {
+        "count": count if rules.count == "query" else len(leads),
+        "next": link_to(page + 1) if has_next else None,
+        "previous": link_to(page - 1) if page > 1 else None,
+        "results": rows,
+    }
+    return json_response(200, content)
+
+
+def _parse_paging(request: ReceivedRequest, rules: Rules) -> tuple[int, int]:
+    page = _parse_whole_number(request, "page", 1)
+    size = _parse_whole_number(request, "page_size", 100)
+    if page < 1 or size < 1:
+        raise HTTPException(400, "page and page_size must be 1 or more.")
+    max_size = rules.max_page_size
+    if max_size is None or size <= max_size:
+        return page, size
+    if rules.page_size_above_max == "400":
+        raise HTTPException(400, f"page_size must be at most {max_size}.")
+    return page, max_size
+
+
+def _parse_query(request: ReceivedRequest, rules: Rules) -> LeadQuery:
+    unit_ms = 1000 if rules.window_unit == "s" else 1
+    after, before = (
+        _parse_whole_number(request, name, 0) * unit_ms if name in request.params else None
+        for name in ("processed_after", "processed_before")
+    )
+    return LeadQuery(lead_id=request.params.get("lead_id"), after=after, before=before)
+
+
+def _parse_whole_number(request: ReceivedRequest, name: str, default: int) -> int:
+    text = request.params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise HTTPException(400, f"{name} must be a whole number.")
+    return int(text)
+
+
+# Disabling leads.
+
+
+def disable_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
+    """Stop all outreach on the leads of the list."""
+    rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
+    entries = [parse_lead_id(entry) for entry in _parse_batch(request, rules)]
+    lead_ids = [lead_id for lead_id in entries if lead_id is not None]
+    if len(lead_ids) < len(entries):
+        raise HTTPException(400, "Every entry must be an object with a lead_id.")
+    reason = "There is no lead with this lead_id."
+    errors = [
+        EntryError(index=index, lead_id=lead_id, reason=reason).to_dict()
+        for index, lead_id in enumerate(lead_ids)
+        if lead_id not in campaign.first
+    ]
+    if errors and rules.unknown_disable in ("404", "400"):
+        detail = f"{len(errors)} of {len(entries)} leads are unknown. Nothing was disabled."
+        return json_response(int(rules.unknown_disable), {"detail": detail, "errors": errors})
+    sandbox.store.disable_leads(campaign, lead_ids)
+    shown = errors if rules.unknown_disable == "lead" else []
+    return json_response(201, {"disabled": len(entries) - len(errors), "errors": shown})
+
+
+# OAuth tokens.
+
+
+def grant_token(sandbox: SandboxState, request: ReceivedRequest) -> Response:
+    """Grant a pair of tokens for a password or a refresh token."""
+    granted = sandbox.tokens.grant_tokens(_parse_form(request), sandbox.rules, sandbox.clock.now())
+    if isinstance(granted, str):
+        return _oauth_error(granted)
+    return json_response(200, granted, {"Cache-Control": "no-store"})
+
+
+def revoke_token(sandbox: SandboxState, request: ReceivedRequest) -> Response:
+    """Revoke a token."""
+    error = sandbox.tokens.revoke_token(_parse_form(request), sandbox.rules)
+    return _oauth_error(error) if error else json_response(200, {})
+
+
+def _oauth_error(error: str) -> Response:
+    return json_response(401 if error == "invalid_client" else 400, {"error": error})
+
+
+def _parse_form(request: ReceivedRequest) -> dict[str, str]:
+    if _parse_media_type(request) != "application/x-www-form-urlencoded":
+        return {}
+    return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+# Checks of every request.
+
+
+def _require_campaign(sandbox: SandboxState, request: ReceivedRequest) -> CampaignLeads:
+    """Return the campaign of an authorized request; reject others with 401 or 404."""
+    authorization = request.headers.get("authorization")
+    if not sandbox.tokens.is_authorized(authorization, sandbox.rules, sandbox.clock.now()):
+        detail = "Authentication credentials were not provided or are not valid."
+        raise HTTPException(401, detail, {"WWW-Authenticate": 'Bearer realm="api"'})
+    campaign = sandbox.store.shelf(request.campaign_id)
+    if campaign is None:
+        raise HTTPException(404, "There is no campaign with this ID.")
+    return campaign
+
+
+def _parse_batch(request: ReceivedRequest, rules: Rules) -> list[Any]:
+    """Parse the list in the body; reject a wrong type or size with 400 or 413."""
+    if _parse_media_type(request) != "application/json":
+        raise HTTPException(400, "The Content-Type must be application/json.")
+    if rules.max_body_bytes is not None and len(request.body) > rules.max_body_bytes:
+        raise HTTPException(413, "The body is too large.")
+    try:
+        batch = parse_entries(request.body)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    if rules.max_batch is not None and len(batch) > rules.max_batch:
+        raise HTTPException(400, f"A request may hold at most {rules.max_batch} leads.")
+    return batch
+
+
+def _parse_media_type(request: ReceivedRequest) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

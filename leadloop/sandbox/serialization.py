@@ -1,0 +1,93 @@
+"""How responses show a lead, a time and the link to another page."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import orjson
+from starlette.responses import Response
+
+from leadloop.sandbox.campaign_leads import CampaignLeads, StoredLead
+from leadloop.sandbox.outcomes import FormatTime, VendorOutcome
+from leadloop.sandbox.rules import Rules
+
+
+def json_response(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Serialize the content to a JSON response."""
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")
+
+
+def time_formatter(rules: Rules) -> FormatTime:
+    """Return the function that turns epoch ms into the unit or text that the rules set."""
+    return _TIME_FORMATS[rules.time_format]
+
+
+_TIME_FORMATS: dict[str, FormatTime] = {
+    "ms": lambda at: at,
+    "s": lambda at: at // 1000,
+    "iso": lambda at: datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds"),
+}
+
+
+def serialize_lead(
+    campaign: CampaignLeads, lead: StoredLead, outcome: VendorOutcome | None, rules: Rules
+) -> dict[str, Any]:
+    """Serialize a lead to a row of a page: custom fields, fixed keys, and the outcome's keys."""
+    format_time = time_formatter(rules)
+    row: dict[str, Any] = orjson.loads(lead.custom) if lead.custom else {}
+    row.update(
+        {
+            "lead_id": _serialize_lead_id(lead.lead_id, rules),
+            "phone_number": lead.phone_number,
+            "contact_number": lead.phone_number,
+            "created_at": format_time(lead.created_at),
+            "campaign_id": campaign.campaign_id,
+            "country_code": "IN" if lead.phone_number.lstrip("+").startswith("91") else "US",
+            "campaign_name": campaign.name,
+            "contact_name": lead.contact_name,
+            "state_code": lead.state_code,
+            "call_attempt_keys": [],
+            "last_call_attempt_keys": [],
+            "total_cost": 0,
+        }
+    )
+    if outcome is not None:
+        row.update(_serialize_outcome(campaign, outcome, format_time))
+    return row
+
+
+def _serialize_outcome(
+    campaign: CampaignLeads, outcome: VendorOutcome, format_time: FormatTime
+) -> dict[str, Any]:
+    row: dict[str, Any] = orjson.loads(outcome.extra) if outcome.extra else {}
+    row["processed_at"] = format_time(outcome.processed_at)
+    row["outcome_name"] = outcome.outcome_name
+    row["outcome_id"] = outcome.outcome_id
+    row["total_cost"] = outcome.total_cost
+    if outcome.attempts:
+        all_key = f"call_attempt_{campaign.name}_1"
+        last_key = f"last_call_attempt_{campaign.name}_1"
+        row["call_attempt_keys"] = [all_key]
+        row["last_call_attempt_keys"] = [last_key]
+        row[all_key] = orjson.Fragment(b"[" + b",".join(outcome.attempts) + b"]")
+        row[last_key] = orjson.Fragment(outcome.attempts[-1])
+    return row
+
+
+def _serialize_lead_id(lead_id: str, rules: Rules) -> str | int:
+    """Convert an id to an integer if the rules ask for integers and no digit is lost."""
+    is_integer = lead_id.isascii() and lead_id.isdigit() and str(int(lead_id)) == lead_id
+    if rules.lead_id_answer == "integer" and is_integer and len(lead_id) < 19:
+        return int(lead_id)
+    return lead_id
+
+
+def build_page_link(
+    rules: Rules, *, base_url: str, path: str, params: Mapping[str, str], page: int, size: int
+) -> str:
+    """Build the link to another page: complete, or without filters as in the vendor's sample."""
+    if rules.links == "correct":
+        query = {**params, "page": str(page), "page_size": str(size)}
+        return f"{base_url}{quote(path)}?{urlencode(query)}"
+    return f"{rules.link_base}{quote(path)}?{urlencode({'page': page, 'page_size': size})}"

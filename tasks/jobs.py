@@ -1,0 +1,258 @@
+"""Jobs: what a flow does for one campaign, in chunks, and the turns that campaigns take.
+
+Nothing here knows Prefect: a flow passes a host that runs each chunk as a Prefect task
+(`flows/campaign_runner.py`); another program, or a test, runs the same chunks as plain calls.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol
+
+from db import campaigns
+from leadloop.core.boot_clock import read_boot_clock, sleep_until
+from leadloop.core.campaign_rules import Campaign
+from leadloop.core.errors import LeadloopError, RunError
+from leadloop.core.summaries import Summary
+from leadloop.core.summary_text import format_summary, has_counts
+from leadloop.settings import Settings
+from tasks.context import (
+    C,
+    CampaignRun,
+    RunHost,
+    SelectCampaigns,
+    error_line,
+    finish_run,
+    start_run,
+)
+
+# The more a job has done, the more its next chunk does: a run stays at a few hundred chunks (and
+# Prefect tasks), however long the backlog is.
+_CHUNKS_PER_DOUBLING = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkResult:
+    """What a job says after a chunk: it is done, or when its next chunk is due.
+
+    Attributes:
+        due_at: seconds of `read_boot_clock`; None where the job is done.
+    """
+
+    due_at: float | None
+
+
+#: The job has more work, which is due at once.
+MORE = ChunkResult(due_at=0.0)
+#: The job has done its work.
+DONE = ChunkResult(due_at=None)
+
+
+def due_in(seconds: float) -> ChunkResult:
+    """Return the result of a job whose next chunk is due after a pause."""
+    return ChunkResult(due_at=read_boot_clock() + seconds)
+
+
+class CampaignJob(Protocol):
+    """A flow's work for one campaign.
+
+    It keeps nothing that Postgres does not know, so that any later run can go on with the work.
+    """
+
+    def run_chunk(self, limit: int) -> ChunkResult:
+        """Do up to `limit` units of work (batches, windows, purge steps).
+
+        Raises:
+            RunError: the job cannot go on.
+        """
+
+    def finish(self) -> None:
+        """Check the finished work.
+
+        Raises:
+            RunError: the work is incomplete.
+        """
+
+    def counts(self) -> dict[str, int]:
+        """Return what has been done, under the contract's names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec(Generic[C]):
+    """How a flow makes and runs the jobs of its campaigns.
+
+    Attributes:
+        flow: the flow's name.
+        task: the name of the step that runs a chunk, which Prefect shows as a task.
+        counts: the names of the summary's counts, besides `requests`.
+        open_context: connects to what the jobs work with.
+        start: makes a campaign's job; returns None where there is nothing to do.
+        select: finds the campaigns by their ids.
+        min_chunk: the smallest chunk, in units of work.
+    """
+
+    flow: str
+    task: str
+    counts: Sequence[str]
+    open_context: Callable[[Settings, RunHost], AbstractContextManager[C]]
+    start: Callable[[CampaignRun[C]], CampaignJob | None]
+    select: SelectCampaigns = campaigns.select_campaigns
+    min_chunk: int = 20
+
+
+class CampaignsFailed(RunError):
+    """Some campaigns failed, for the `reasons` that it lists; the others were done."""
+
+    def __init__(self, reasons: Sequence[str], summary: Summary) -> None:
+        done = [f"done: {format_summary(summary)}"] if has_counts(summary) else []
+        super().__init__("; ".join([*reasons, *done]))
+        self.reasons = reasons
+
+
+class JobRunner(Generic[C]):
+    """Runs the jobs of one flow run: one job a campaign, in turns, so that none starves another.
+
+    Args:
+        context: what the jobs work with.
+        spec: how the flow makes and runs its jobs.
+        ids: campaigns; none: all that the spec selects.
+
+    Raises:
+        UsageError: a campaign is unknown, or there is none to run.
+    """
+
+    def __init__(self, context: C, spec: JobSpec[C], ids: Sequence[str] | None) -> None:
+        self._spec = spec
+        self._executions = [
+            _CampaignExecution(context, spec, campaign)
+            for campaign in context.select_campaigns(ids, spec.select)
+        ]
+
+    @property
+    def campaign_ids(self) -> list[str]:
+        """The campaigns of this run."""
+        return [each.campaign.campaign_id for each in self._executions]
+
+    def run(self, *, on_started: Callable[[Sequence[Any]], None] = lambda _: None) -> None:
+        """Start every job, then run chunks in turns until all jobs are done or have failed.
+
+        Args:
+            on_started: is called with all jobs before the first chunk.
+
+        Raises:
+            CampaignsFailed: at least one campaign failed; the others were done.
+            BaseException: the run was stopped (Ctrl-C, SIGTERM); every run's row says so.
+        """
+        try:
+            for each in self._executions:
+                each.start()
+            on_started([each.job for each in self._executions if each.job is not None])
+            self._run_round_robin()
+        finally:
+            for each in self._executions:
+                each.finish_if_open()
+        self._raise_failures()
+
+    def summary(self) -> Summary:
+        """Return the sums of the counts, and under `campaigns` each campaign's own."""
+        each = {part.campaign.campaign_id: part.counted for part in self._executions}
+        return {**sum_counts(each.values(), [*self._spec.counts, "requests"]), "campaigns": each}
+
+    def _run_round_robin(self) -> None:
+        """Run a chunk of each job that is due; sleep while none is."""
+        waiting = [each for each in self._executions if each.is_open]
+        while waiting:
+            sleep_until(min(each.due_at for each in waiting))
+            now = read_boot_clock()
+            for each in waiting:
+                if each.due_at <= now:
+                    each.run_chunk()
+            waiting = [each for each in waiting if each.is_open]
+
+    def _raise_failures(self) -> None:
+        failed = {each.campaign.campaign_id: each.error for each in self._executions if each.error}
+        if failed:
+            lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
+            raise CampaignsFailed(lines, self.summary())
+
+
+class _CampaignExecution(Generic[C]):
+    """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts."""
+
+    def __init__(self, context: C, spec: JobSpec[C], campaign: Campaign) -> None:
+        self.campaign = campaign
+        self.job: CampaignJob | None = None
+        self.error: LeadloopError | None = None
+        self.counted: dict[str, int] = dict.fromkeys([*spec.counts, "requests"], 0)
+        self.due_at = 0.0
+        self._context = context
+        self._spec = spec
+        self._run: CampaignRun[C] | None = None
+        self._requests = 0
+        self._done = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run's row still says `running`."""
+        return self._run is not None
+
+    def start(self) -> None:
+        """Write the run's row and make the job; end at once where there is nothing to do."""
+        with self._collect_failure():
+            self._run = start_run(self._context, self._spec.flow, self.campaign)
+            self.job = self._spec.start(self._run)
+        if self.job is None or self.error:
+            self._finish()
+
+    def run_chunk(self) -> None:
+        """Run one chunk; end the run where the job is done or has failed."""
+        assert self.job is not None, "a run without a job ends when it starts"
+        due_at = None
+        with self._collect_failure():
+            limit = max(self._spec.min_chunk, self._done // _CHUNKS_PER_DOUBLING)
+            chunk = partial(self.job.run_chunk, limit)
+            due_at = self._context.host.run_step(self._spec.task, chunk).due_at
+            self._done += limit
+            if due_at is None:
+                self.job.finish()
+        if due_at is None:
+            self._finish()
+        else:
+            self.due_at = due_at
+
+    def finish_if_open(self) -> None:
+        """Record that the run was stopped, where it has not ended."""
+        if self.is_open:
+            self.error = self.error or RunError("the run was stopped before it was done")
+            self._finish()
+
+    def _finish(self) -> None:
+        """Count what was done and close the run's row."""
+        run, self._run = self._run, None
+        with self._collect_failure():
+            if self.job is not None:
+                self.counted |= self.job.counts()
+        self.counted["requests"] = self._requests
+        with self._collect_failure():
+            if run is not None:
+                finish_run(run, self.counted, self.error)
+
+    @contextmanager
+    def _collect_failure(self) -> Iterator[None]:
+        """Count the requests of a block, and keep its error: other campaigns continue."""
+        before = self._context.requests_sent
+        try:
+            with self._context.database.translate_errors():
+                yield
+        except LeadloopError as error:
+            self.error = self.error or error
+            self._context.log.error("campaign %s: %s", self.campaign.campaign_id, error_line(error))
+        finally:
+            self._requests += self._context.requests_sent - before
+
+
+def sum_counts(counted: Iterable[Mapping[str, int]], names: Sequence[str]) -> dict[str, int]:
+    """Add up counts by name."""
+    each = list(counted)
+    return {name: sum(counts.get(name, 0) for counts in each) for name in names}
