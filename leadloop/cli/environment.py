@@ -5,18 +5,16 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from db.campaigns import list_campaigns, select_campaigns
-from db.database import Connection, Database, DatabaseError, InvalidDatabaseUrl, require_url
+from db.database import Database, DatabaseError, InvalidDatabaseUrl, require_url
 from db.schema import require_current
 from db.watermarks import get_database_time
 from leadloop.borrowed import open_own
-from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
 from leadloop.postgres_store import NOTE
 from leadloop.settings import DATABASE_URL, EMBEDDED, Settings, SettingSource
@@ -31,8 +29,6 @@ HOME = Path(".leadloop")
 EMBEDDED_DISPLAY_NAME = f"embedded Postgres in ./{HOME}"
 
 _EMBEDDED_DATA = HOME / "pg"
-
-CampaignSelector = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
 
 def make_home() -> Path:
@@ -219,33 +215,6 @@ def require_postgres_url(url: str, variable: str) -> None:
         require_url(url, variable)
     except InvalidDatabaseUrl as error:
         raise UsageError(str(error)) from None
-
-
-def preflight_campaigns(
-    settings: Settings, campaigns: Sequence[str], *, select: CampaignSelector = select_campaigns
-) -> list[str]:
-    """Check that a flow can start; return the ids of its campaigns, found by `select`.
-
-    Raises:
-        UsageError: a login, the database or a campaign is missing; the message names the remedy.
-    """
-    settings.require_login()
-    with open_database(settings) as database:
-        selected = database.run(select, campaigns, settings.campaign_rules())
-    return [campaign.campaign_id for campaign in selected]
-
-
-def preflight_campaigns_without_api(settings: Settings, campaigns: Sequence[str]) -> list[str]:
-    """Check that a flow without API requests can start; return its campaigns' ids.
-
-    Without names these are all campaigns, whether enabled or not.
-
-    Raises:
-        UsageError: the database or a campaign is missing; the message names the remedy.
-    """
-    with open_database(settings) as database:
-        selected = database.run(list_campaigns, campaigns, settings.campaign_rules())
-    return [campaign.campaign_id for campaign in selected]
 
 
 class PrefectServer:
