@@ -46,8 +46,8 @@ SEED    ?= $(shell date +%s)
 
 soak: $(VENV)/installed-dev
 	@echo 'seed $(SEED), $(SECONDS) seconds and what the boundaries take'
-	@FIRE_SECONDS=$(SECONDS) FIRE_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
-	  tests/fire/test_crash.py tests/fire/test_race.py tests/fire/test_state_machine.py $(ARGS)
+	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
+	  tests/resilience/test_crash.py tests/resilience/test_race.py tests/resilience/test_state_machine.py $(ARGS)
 
 # All parts take the better part of an hour; AMOUNT (of leads) and TURNS can be set too.
 bench: $(VENV)/installed-dev
@@ -63,7 +63,7 @@ docs: $(VENV)/installed
 	@$(BIN)/python docs/generate.py
 
 screenshots: $(VENV)/installed-dev
-	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/page -k stuck
+	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/monitor -k problems_with
 
 # A virtual environment stops working when its folder is moved or its Python removed: then it is made
 # anew, and what was installed in it no longer counts.

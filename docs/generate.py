@@ -456,7 +456,10 @@ def results_page(connection: Connection) -> str:
         " `lookback_needed_s`: the `LEADLOOP_LOOKBACK` that would have found its late outcomes,"
         " seconds; 0 where none was late.",
         _table(["command", "keys"], _summaries()),
-        _table(["key", "counts"], _meanings(_COUNTS, [*PUSH.counts, *DISABLE.counts, *POLL.counts, "requests"])),
+        _table(
+            ["key", "counts"],
+            _meanings(_COUNTS, [*PUSH.counts, *DISABLE.counts, *POLL.counts, "requests"]),
+        ),
         "## plan",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
         " with `refusals` and `cancellations` (how many by reason) and `sample`: one of the leads"

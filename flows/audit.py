@@ -1,6 +1,5 @@
 """`audit-leads`: do the vendor's books and ours agree?"""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from flows.campaign_runner import run_campaigns
 from flows.reporting import campaign_resource, completed_state, make_run_name
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.summaries import Summary
-from tasks.audit import AUDIT, AuditJob
+from tasks.audit import AUDIT, AuditJob, add_samples
 from tasks.blocks import RunSettings
 from tasks.prefect_progress import log_prefect_errors
 
@@ -40,7 +39,8 @@ def audit_leads(
     audits: list[AuditJob] = []
 
     def publish(summary: Summary) -> None:
-        _publish(summary, audits)
+        add_samples(summary, audits)
+        _publish(summary)
 
     return completed_state(
         run_campaigns(
@@ -53,19 +53,15 @@ def audit_leads(
     )
 
 
-def _publish(summary: Summary, audits: Sequence[AuditJob]) -> None:
-    """Add the samples, and tell Prefect: the sums as an artifact, differences as events."""
-    for audit in audits:
-        campaign_id = audit.run.campaign.campaign_id
-        summary["campaigns"][campaign_id]["samples"] = {
-            name: list(finding.samples) for name, finding in audit.findings.items() if finding.leads
-        }
-        _emit(campaign_id, summary["campaigns"][campaign_id])
+def _publish(summary: Summary) -> None:
+    """Emit differences as events of their campaigns, and create an artifact with the sums."""
+    for campaign_id, counts in summary["campaigns"].items():
+        _emit(campaign_id, counts)
     with log_prefect_errors():
         create_table_artifact(
             key="leadloop-audit",
             table=_rows(summary),
-            description="The vendor's books beside ours: leads that differ, by kind.",
+            description="The vendor's records beside ours: leads that differ, by kind.",
         )
 
 

@@ -4,7 +4,7 @@ It shares the client and the rate limiter with the poll, but no windows: an erro
 is found by the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from db import audit, audit_staging, campaigns, outcomes, watermarks
@@ -21,6 +21,7 @@ from leadloop.core.audit_differences import (
 from leadloop.core.errors import RunError
 from leadloop.core.postgres_json import parse_json
 from leadloop.core.results import parse_result
+from leadloop.core.summaries import Summary
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.jobs import DONE, ChunkResult, JobSpec
@@ -165,6 +166,15 @@ class AuditJob:
         """The stage's connection; what Postgres says is said plainly."""
         with self.run.context.database.translate_errors():
             yield self._connection
+
+
+def add_samples(summary: Summary, audits: Iterable[AuditJob]) -> None:
+    """Add to each campaign's counts its `samples`: the ids of a few leads for each difference."""
+    for job in audits:
+        campaign = summary["campaigns"][job.run.campaign.campaign_id]
+        campaign["samples"] = {
+            name: list(finding.samples) for name, finding in job.findings.items() if finding.leads
+        }
 
 
 AUDIT = JobSpec(

@@ -172,11 +172,11 @@ def prefect_login() -> tuple[str, str]:
 
 
 @pytest.fixture
-def quick_retries(prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries in this process without their pauses; see tests/quick.py."""
-    from tests.quick import hurry
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the retry pauses in this process; see tests/fast_retries.py."""
+    from tests.fast_retries import shorten_retry_pauses
 
-    hurry(monkeypatch.setattr)
+    shorten_retry_pauses(monkeypatch.setattr)
 
 
 @dataclass(frozen=True, kw_only=True)

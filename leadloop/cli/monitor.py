@@ -34,16 +34,16 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
     _require_streamlit()
     with _database_url() as (url, setting):
         # The import takes seconds; errors in the settings come first.
-        from leadloop.monitor import given, server
+        from leadloop.monitor import data, page_server
 
-        looked_at = given.Given(
+        looked_at = data.PageConfig(
             database_url=url,
             database_setting=setting,
-            prefect_url=given.prefect_page(dict(os.environ)),
+            prefect_url=data.find_prefect_page(dict(os.environ)),
             refresh_s=refresh_s,
         )
         try:
-            server.serve(looked_at, host, port, _announce_url)
+            page_server.serve_page(looked_at, host, port, _announce_url)
         except OSError as error:
             raise environment.explain_listen_error(error, host, port) from None
 

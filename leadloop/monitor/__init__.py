@@ -1,1 +1,1 @@
-"""The page: Streamlit over the views of `leadloop_monitor`, and nothing else."""
+"""The monitoring page: a Streamlit app over the views of `leadloop_monitor`."""

@@ -1,8 +1,8 @@
-"""Colours that the colour-blind can tell apart (Okabe and Ito), for either theme."""
+"""The palette of Okabe and Ito, safe for colour-blind viewers, and the light and dark themes."""
 
 from typing import Any
 
-#: In the order in which they are taken. Yellow is left out: on white nobody sees it.
+#: The series of a chart, in order of use; without yellow, which is invisible on white.
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 ACCENT, AMBER, GREEN, _, SKY, RED, GREY = SERIES
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from db import leads, schema
 from db.database import Connection, Database
-from tests import books
+from tests import factories, sql
 from tests.bench.report import Figure, Section
 from tests.bench.stage import CAMPAIGN, Stage
 
@@ -78,7 +78,7 @@ def _databases(stage: Stage) -> Iterator[tuple[Database, Database]]:
 def _fill(database: Database, others: int) -> None:
     with database.transaction() as connection:
         schema.migrate_schema(connection)
-    books.add_campaign(database, CAMPAIGN)
+    factories.add_campaign(database, CAMPAIGN)
     if others:
         _add(database, "created", 1, others)
     _add(database, "new", _LARGE, _NEW)
@@ -88,7 +88,7 @@ def _fill(database: Database, others: int) -> None:
 
 
 def _add(database: Database, status: str, first: int, amount: int) -> None:
-    books.run(
+    sql.execute(
         database,
         _ROWS,
         campaign=CAMPAIGN,
@@ -161,7 +161,7 @@ class _Claims:
 def _run(database: Database) -> int:
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
                VALUES ('push-leads', :campaign) RETURNING run_id"""
-    run_id: int = books.value(database, query, campaign=CAMPAIGN)
+    run_id: int = sql.fetch_value(database, query, campaign=CAMPAIGN)
     return run_id
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 
-from tests import books
+from tests import sql
 from tests.bench.report import Figure, Section
 from tests.bench.stage import CAMPAIGN, Stage, Vendor, outcomes
 
@@ -24,7 +24,7 @@ def requests(stage: Stage, amount: int, _: int) -> list[Section]:
         poll = _cost(stage, vendor, "poll")
         idle = _cost(stage, vendor, "poll", LOOKBACK="0")
         opted_out = min(amount, 1000)
-        books.run(
+        sql.execute(
             stage.database,
             """INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
                SELECT campaign_id, lead_id FROM leadloop.leads ORDER BY seq LIMIT :most""",
@@ -50,10 +50,10 @@ def requests(stage: Stage, amount: int, _: int) -> list[Section]:
 def wal(stage: Stage, amount: int, _: int) -> list[Section]:
     """What Postgres writes for a lead through its whole life, after a checkpoint each."""
     stage.renew(amount)
-    books.run(stage.database, "CREATE TABLE bench.plain (LIKE bench.leads INCLUDING ALL)")
-    books.run(stage.database, "ALTER TABLE bench.plain ADD COLUMN status text DEFAULT 'new'")
+    sql.execute(stage.database, "CREATE TABLE bench.plain (LIKE bench.leads INCLUDING ALL)")
+    sql.execute(stage.database, "ALTER TABLE bench.plain ADD COLUMN status text DEFAULT 'new'")
     floor = sum(
-        _written(stage, partial(books.run, stage.database, statement))
+        _written(stage, partial(sql.execute, stage.database, statement))
         for statement in (
             "INSERT INTO bench.plain SELECT * FROM bench.leads",
             "UPDATE bench.plain SET status = 'created'",
@@ -65,7 +65,7 @@ def wal(stage: Stage, amount: int, _: int) -> list[Section]:
         processed, _began, _end = outcomes(amount)
         vendor.put(processed)
         polled = _written(stage, lambda: stage.leadloop(vendor, "poll"))
-    size = books.value(stage.database, "SELECT pg_total_relation_size('leadloop.leads')::float")
+    size = sql.fetch_value(stage.database, "SELECT pg_total_relation_size('leadloop.leads')::float")
 
     def told(what: str, amount_written: int) -> Figure:
         return Figure(
@@ -114,4 +114,4 @@ def _written(stage: Stage, work: Callable[[], object]) -> int:
 
 
 def _position(stage: Stage) -> int:
-    return int(books.value(stage.database, "SELECT pg_current_wal_insert_lsn() - '0/0'"))
+    return int(sql.fetch_value(stage.database, "SELECT pg_current_wal_insert_lsn() - '0/0'"))

@@ -24,7 +24,7 @@ import requests
 from db import schema
 from db.database import Database
 from leadloop import embedded, postgres_store
-from tests import books
+from tests import factories, sql
 
 CAMPAIGN = "bench"
 TOKEN = "sandbox-token"
@@ -120,20 +120,20 @@ class Stage:
         with self.database.transaction() as connection:
             schema.drop_schema(connection)
             schema.migrate_schema(connection)
-        books.run(self.database, "DROP SCHEMA IF EXISTS bench CASCADE")
-        books.run(self.database, "CREATE SCHEMA bench")
-        books.run(
+        sql.execute(self.database, "DROP SCHEMA IF EXISTS bench CASCADE")
+        sql.execute(self.database, "CREATE SCHEMA bench")
+        sql.execute(
             self.database,
             """CREATE TABLE bench.leads (lead_id text PRIMARY KEY, phone_number text,
                       contact_name text, state_code text, custom_fields jsonb)""",
         )
-        books.run(self.database, _LEADS, amount=amount)
-        books.add_campaign(self.database, CAMPAIGN)
+        sql.execute(self.database, _LEADS, amount=amount)
+        factories.add_campaign(self.database, CAMPAIGN)
 
     def load(self) -> None:
         """The same leads as ours, `new`; see also `settle`."""
         columns = "lead_id, phone_number, contact_name, state_code, custom_fields"
-        books.run(
+        sql.execute(
             self.database,
             f"""INSERT INTO leadloop.leads (campaign_id, {columns})
                 SELECT :campaign, {columns} FROM bench.leads""",
@@ -189,7 +189,7 @@ class Stage:
 
     def seconds(self, flow: str) -> float:
         """How long the last run of a flow took, its start-up aside."""
-        took: float = books.value(
+        took: float = sql.fetch_value(
             self.database,
             """SELECT CAST(extract(epoch FROM ended_at - started_at) AS float)
                  FROM leadloop.sync_runs WHERE flow = :flow ORDER BY run_id DESC LIMIT 1""",

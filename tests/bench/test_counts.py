@@ -15,9 +15,9 @@ from flows.poll import poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories, sql
 from tests.bench import report
-from tests.books import CAMPAIGN
+from tests.factories import CAMPAIGN
 
 
 @pytest.mark.usefixtures("environment")
@@ -26,9 +26,9 @@ def test_no_request_is_made_that_the_work_does_not_need(
 ) -> None:
     """A push of n leads takes ceil(n / batch), an idle poll one, and nothing to do takes none."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "0")
-    books.add_campaign(database, batch_size=100, lookback_s=0)
+    factories.add_campaign(database, batch_size=100, lookback_s=0)
     assert push_leads()["requests"] == disable_leads()["requests"] == 0
-    books.add_leads(database, *(f"L{number}" for number in range(450)))
+    factories.add_leads(database, *(f"L{number}" for number in range(450)))
     assert push_leads()["requests"] == ceil(450 / 100)
     assert push_leads()["requests"] == 0
     poll_outcomes()
@@ -41,7 +41,7 @@ def test_a_sync_waits_for_one_heartbeat(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each ends its flow run up to a second late, and a sync's stages live and die with it."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     with (
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}),
         caplog.at_level("DEBUG", logger="prefect.flow_runs"),
@@ -56,16 +56,16 @@ def test_a_lead_writes_few_records_to_the_log_of_postgres(database: Database) ->
 
     A few more are due to pages that are split or cleaned up.
     """
-    books.add_campaign(database)
-    books.add_leads(database, *(f"{number:04d}" for number in range(1000)))
+    factories.add_campaign(database)
+    factories.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
                VALUES ('push-leads', :campaign) RETURNING run_id"""
-    ours = {"campaign": CAMPAIGN, "run": books.value(database, query, campaign=CAMPAIGN)}
+    ours = {"campaign": CAMPAIGN, "run": sql.fetch_value(database, query, campaign=CAMPAIGN)}
     with database.autocommit() as connection:
         parameters = {**ours, "claim": 1, "most": 1000, "after": 0, "while_enabled": True}
         claimed = _records(connection, leads._CLAIM, **parameters)
         sent = [
-            row["lead_id"] for row in books.rows(database, "SELECT lead_id FROM leadloop.leads")
+            row["lead_id"] for row in sql.fetch_rows(database, "SELECT lead_id FROM leadloop.leads")
         ]
         recorded = _records(connection, leads._CREATED, **ours, claim=1, ids=sent)
     assert claimed <= 4.5 * 1000

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from leadloop.core.timestamps import to_epoch_ms
-from tests import books
+from tests import sql
 from tests.bench.peers.environments import environment, script
 from tests.bench.stage import CAMPAIGN, TOKEN, Ran, Stage, Vendor, run
 
@@ -49,7 +49,7 @@ class Yardstick:
         scratch = stage.directory / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        books.run(stage.database, f"DROP SCHEMA IF EXISTS bench_{self.name} CASCADE")
+        sql.execute(stage.database, f"DROP SCHEMA IF EXISTS bench_{self.name} CASCADE")
         given = {
             "BENCH_DATABASE_URL": _libpq(stage.database_url),
             "BENCH_API_URL": vendor.url,

@@ -11,7 +11,7 @@ import pytest
 from db.database import Database
 from leadloop import __version__
 from leadloop.cli.app import app
-from tests import books
+from tests import factories
 from tests.cli.conftest import LEADLOOP, Command
 
 
@@ -68,7 +68,7 @@ def test_wrong_usage_is_one_line(
     said: str,
 ) -> None:
     """Exit 2, one line on stderr that says what is wrong, no traceback and no password."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     if "PREFECT_API_URL" in environment_changes or arguments in (["deploy"], ["nonsense"]):
         # Prefect reads its settings when it is imported.
         ran = leadloop(*arguments, **environment_changes)
@@ -95,7 +95,7 @@ def test_the_version_is_told(invoke: Command) -> None:
 
 def test_json_output_is_json(invoke: Command, database: Database) -> None:
     """The last line on stdout is one object, also where nothing was done."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     out = invoke("status", "--json").out
     assert list(json.loads(out.splitlines()[-1])) == ["campaigns", "problems"]
 

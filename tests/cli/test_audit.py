@@ -8,9 +8,9 @@ import requests
 from db.database import Database
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
 from tests.cli.conftest import Command
+from tests.factories import CAMPAIGN
 
 _GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
 _RECOVER = _GUIDE.read_text(encoding="utf-8").partition("## Recover\n")[2].partition("\n## ")[0]
@@ -20,11 +20,11 @@ def test_differences_are_findings_not_failure(
     invoke: Command, database: Database, prefect: str
 ) -> None:
     """Exit 0 with a table of what differs and some ids; `--repair` mends it, and says so."""
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b[red]", "c")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b[red]", "c")
     invoke("push", PREFECT_API_URL=prefect)
-    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id < 'c'")
-    books.add_campaign(database, "C[red]")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id < 'c'")
+    factories.add_campaign(database, "C[red]")
     ran = invoke("audit", PREFECT_API_URL=prefect)
     assert (ran.code, "audit of C[red]" in ran.out) == (0, True)
     (line,) = [line for line in ran.out.splitlines() if "in doubt there" in line]
@@ -43,8 +43,8 @@ def test_an_audit_that_could_not_be_completed_is_a_failure(
     invoke: Command, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """Exit 1, with what was found all the same, and one line that says why."""
-    books.add_campaign(database, page_size=1)
-    books.add_leads(database, "a", "b")
+    factories.add_campaign(database, page_size=1)
+    factories.add_leads(database, "a", "b")
     invoke("push", PREFECT_API_URL=prefect)
     vendor.fault(route="responses", kind="shift", every=1, rows=1)
     ran = invoke("audit", "--json", PREFECT_API_URL=prefect)
@@ -57,11 +57,11 @@ def test_the_commands_of_a_recovery(
     invoke: Command, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """Each that the guide names works while the campaign is off, as its first step has it."""
-    books.add_campaign(database, enabled=False)
-    books.add_leads(database, "a", "b")
+    factories.add_campaign(database, enabled=False)
+    factories.add_leads(database, "a", "b")
     invoke("push", "--campaign", CAMPAIGN, PREFECT_API_URL=prefect)
-    books.run(database, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
-    books.opt_out(database, "a")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
+    factories.add_opt_outs(database, "a")
     steps = re.findall(r"`leadloop ((?:audit|disable|backfill) [^`]*)`", _RECOVER)
     assert len(steps) == 3
     told = {"C": CAMPAIGN, "T": "2026-01-01T00:00Z", "NOW": "2026-01-02T00:00Z"}
@@ -69,7 +69,7 @@ def test_the_commands_of_a_recovery(
         arguments = [told.get(word, word) for word in step.split()]
         ran = invoke(*arguments, PREFECT_API_URL=prefect)
         assert ran.code == 0, ran.err
-    assert books.statuses(database) == {"a": "created", "b": "created"}
+    assert sql.fetch_statuses(database) == {"a": "created", "b": "created"}
     assert list(vendor.books.disabled(CAMPAIGN)) == ["a"]
 
 
@@ -95,15 +95,15 @@ def test_nothing_personal_is_told(
     )
     assert response.status_code == 201
     vendor.put([{"campaign_id": "C1", "lead_id": "doubt", "outcome_id": 1, "note": "Zebulon"}])
-    books.add_campaign(database)
-    books.add_leads(database, "a", "doubt")
-    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id = 'doubt'")
-    books.run(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'a'")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "doubt")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id = 'doubt'")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'a'")
     ran = leadloop("audit", "--json", "--repair", PREFECT_LOGGING_LEVEL="DEBUG")
     found = {name for name in DIFFERENCES if ran.last[name]}
     assert found >= {"phone_differs", "name_differs", "missing_here", "in_doubt_there"}
     kept = b"".join(path.read_bytes() for path in environment.rglob("*") if path.is_file())
-    runs = str(books.rows(database, "SELECT * FROM leadloop.sync_runs"))
+    runs = str(sql.fetch_rows(database, "SELECT * FROM leadloop.sync_runs"))
     for private in ("4155550177", "Zebulon", "Ann a", vendor.rules.tokens[0]):
         assert private not in ran.out + ran.err + runs
         assert private.encode() not in kept

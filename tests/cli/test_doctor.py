@@ -3,7 +3,7 @@
 import pytest
 
 from db.database import Database
-from tests import books
+from tests import factories
 from tests.cli.conftest import Command
 
 
@@ -33,7 +33,7 @@ def test_doctor_finds_what_is_wrong(
     failing: list[str],
 ) -> None:
     """Exit 2 for settings, 1 for what does not answer; what rests on neither is looked at still."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     # Prefect reads its settings when it is imported.
     run = leadloop if "PREFECT_API_URL" in changes else invoke
     ran = run("doctor", "--json", **{"PREFECT_API_URL": prefect, **changes})

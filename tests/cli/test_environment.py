@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
-from tests import books
+from tests import sql
 from tests.cli.conftest import Command
 
 
@@ -15,7 +15,7 @@ def test_a_schema_that_is_missing_or_too_new_is_told(
     """Both say what to do, and exit with 2."""
     missing = invoke("status", LEADLOOP_DATABASE_URL=empty_database_url)
     assert (missing.code, "leadloop init" in missing.err) == (2, True)
-    books.run(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
+    sql.execute(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
     newer = invoke("status")
     assert (newer.code, "9999" in newer.err) == (2, True)
 

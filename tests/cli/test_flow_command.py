@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from db.database import Database
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories, sql
 from tests.cli.conftest import LEADLOOP, Command
 
 
@@ -22,7 +22,10 @@ def test_the_loop_of_local_runs(
     invoke: Command, environment: Path, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """Load, sync and status do what they say, with one JSON object as the last line each."""
-    lines = [f"{number:03d},{books.phone(number)},Ann {number},NY,gold\n" for number in range(30)]
+    lines = [
+        f"{number:03d},{factories.build_phone(number)},Ann {number},NY,gold\n"
+        for number in range(30)
+    ]
     header = "lead_id,phone_number,contact_name,state_code,plan\n"
     (environment / "leads.csv").write_text(header + "".join(lines))
     assert invoke("load", "leads.csv", "--campaign", "C1", "--json").last == {
@@ -37,7 +40,7 @@ def test_the_loop_of_local_runs(
     assert poll["inserted"] + summary["poll"]["inserted"] == 30
     (row,) = invoke("status", "--json").last["campaigns"]
     assert (row["created"], row["processed"], row["new"]) == (30, 30, 0)
-    assert books.value(database, "SELECT min(lead_id) FROM leadloop.leads") == "000"
+    assert sql.fetch_value(database, "SELECT min(lead_id) FROM leadloop.leads") == "000"
     assert json.loads(vendor.books.leads("C1")[0].custom or b"") == {"plan": "gold"}
 
 
@@ -45,8 +48,8 @@ def test_a_run_brings_its_own_prefect_server_and_leaves_nothing(
     leadloop: Command, environment: Path, database: Database
 ) -> None:
     """Without PREFECT_API_URL a run works, and no process of it remains."""
-    books.add_campaign(database)
-    books.add_leads(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
     ran = leadloop("push", "--json")
     assert (ran.code, ran.last["created"]) == (0, 1)
     assert _processes_in(environment) == []
@@ -71,8 +74,8 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     number: signal.Signals,
 ) -> None:
     """Exit 1, one line and the counts; the next one goes on, and no lead is created twice."""
-    books.add_campaign(database, batch_size=1)
-    books.add_leads(database, *[f"L{number}" for number in range(300)])
+    factories.add_campaign(database, batch_size=1)
+    factories.add_leads(database, *[f"L{number}" for number in range(300)])
     vendor.fault(route="create", kind="slow", seconds=0.2, every=1)
     with subprocess.Popen(
         [LEADLOOP, command, "--json"],
@@ -92,11 +95,11 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     assert "Crash" not in err
     summary = json.loads(out.splitlines()[-1])
     pushed = summary["push"] if command == "sync" else summary
-    done = list(books.statuses(database).values())
+    done = list(sql.fetch_statuses(database).values())
     assert pushed["created"] == pushed["campaigns"]["C1"]["created"] == done.count("created") > 0
     assert summary["error"].startswith("stopped; ")
     assert "sending" not in done
-    rows = books.rows(
+    rows = sql.fetch_rows(
         database,
         "SELECT state, counts->>'created' AS created FROM leadloop.sync_runs"
         " WHERE flow = 'push-leads'",
@@ -108,7 +111,7 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     vendor.clear_faults()
     invoke("push", PREFECT_API_URL=prefect)
     assert set(vendor.books.creations("C1").values()) == {1}
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 def test_a_failed_run_says_why_and_what_it_did(
@@ -116,8 +119,8 @@ def test_a_failed_run_says_why_and_what_it_did(
 ) -> None:
     """Exit 1, the counts and the error in the JSON, no traceback."""
     vendor.fault(route="create", kind="status", status=403, every=1)
-    books.add_campaign(database)
-    books.add_leads(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
     ran = leadloop("push", "--json", PREFECT_API_URL=prefect)
     assert ran.code == 1
     assert "HTTP 403" in ran.last["error"]
@@ -130,7 +133,7 @@ def test_a_name_like_a_setting_that_is_set_is_a_warning(
     leadloop: Command, database: Database, prefect: str
 ) -> None:
     """The opt-outs are sent all the same; one line on stderr names both variables."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     ran = leadloop("disable", LEADLOOP_TOKEN="pw", PREFECT_API_URL=prefect)
     assert ran.code == 0
     assert ran.err.count("LEADLOOP_TOKEN") == 1
@@ -143,15 +146,15 @@ def test_a_ca_bundle_that_is_none_ends_a_run_at_its_start(
     invoke: Command, database: Database, prefect: str, flow: str
 ) -> None:
     """One line names the variable; no lead was claimed, so none is in doubt."""
-    books.add_campaign(database)
-    books.add_leads(database, *(f"L{n}" for n in range(9)))
+    factories.add_campaign(database)
+    factories.add_leads(database, *(f"L{n}" for n in range(9)))
     environment = {"LEADLOOP_API_URL": "https://127.0.0.1:1", "REQUESTS_CA_BUNDLE": "/no/ca.pem"}
     ran = invoke(flow, PREFECT_API_URL=prefect, **environment)
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("leadloop: REQUESTS_CA_BUNDLE names no file")
     assert "Traceback" not in ran.err
-    assert set(books.statuses(database).values()) == {"new"}
-    assert books.value(database, "SELECT max(sent_at) FROM leadloop.leads") is None
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
+    assert sql.fetch_value(database, "SELECT max(sent_at) FROM leadloop.leads") is None
     doctor = invoke("doctor", **environment)
     assert doctor.code == 1
     assert "REQUESTS_CA_BUNDLE names no file" in doctor.out
@@ -161,18 +164,18 @@ def test_idle_options_are_told(
     invoke: Command, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """A run does its work, and says on stderr what was probably not meant, or is left to do."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     where = {"PREFECT_API_URL": prefect}
     idle = invoke("poll", "--json", **where)
     assert (idle.code, idle.last["requests"]) == (0, 0)
     assert "campaign C1: nothing was sent yet" in idle.err
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     vendor.fault(route="create", kind="reset", when="after", nth=1)
     vendor.change(lead_visible_after=3600)
     pushed = invoke("push", "--json", **where)
     assert pushed.last["in_doubt"] == 2
     assert "leads in doubt: 2; " in pushed.err
-    books.opt_out(database, "a")
+    factories.add_opt_outs(database, "a")
     assert "opt-outs waiting: 1; leadloop disable" in invoke("push", **where).err
     invoke("poll", **where)
     assert "--since does not count" in invoke("poll", "--since", "0", **where).err
@@ -181,8 +184,8 @@ def test_idle_options_are_told(
 def test_a_campaign_s_id_is_no_markup(invoke: Command, database: Database, prefect: str) -> None:
     """Ids are the vendor's: brackets in them end no command."""
     for campaign in ("[/x]", "[red]y"):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, books.lead("a", state_code="XX"), campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, factories.build_lead("a", state_code="XX"), campaign=campaign)
     ran = invoke("push", PREFECT_API_URL=prefect)
     assert (ran.code, "[/x]" in ran.out, "[red]y" in ran.out) == (0, True, True)
     assert "[red]y" in invoke("status").out
@@ -194,8 +197,12 @@ def test_nothing_personal_is_printed_or_kept_by_prefect(
     """No phone number, name or token on the screen (DEBUG too) or in Prefect's database."""
     secret = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk"}
     vendor.fault(route="create", kind="status", status=500, nth=1)
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("a", **secret), books.lead("b", **secret, state_code="X"))
+    factories.add_campaign(database)
+    factories.add_leads(
+        database,
+        factories.build_lead("a", **secret),
+        factories.build_lead("b", **secret, state_code="X"),
+    )
     ran = leadloop("push", "--json", PREFECT_LOGGING_LEVEL="DEBUG")
     kept = b"".join(path.read_bytes() for path in environment.rglob("*") if path.is_file())
     for private in ("4155550177", "Zebulon", vendor.rules.tokens[0]):
@@ -206,7 +213,7 @@ def test_nothing_personal_is_printed_or_kept_by_prefect(
 def _read_artifacts(database: Database, command: str) -> str:
     """Return the artifacts of the last run of a command, as Prefect's page shows them."""
     last = "SELECT max(flow_run_id) FROM leadloop.sync_runs WHERE flow = :flow"
-    run = UUID(books.value(database, last, flow=f"{command}-leads"))
+    run = UUID(sql.fetch_value(database, last, flow=f"{command}-leads"))
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=wanted)

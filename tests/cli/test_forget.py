@@ -24,9 +24,9 @@ from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
 from tests.cli.conftest import Command
+from tests.factories import CAMPAIGN
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -35,24 +35,24 @@ _NUMBER, _NAME, _ANSWER = "+14155550177", "Zebulon Quirk", "a secret of Zebulon'
 
 def everything(database: Database) -> str:
     """All that all tables hold, as text."""
-    tables = books.rows(
+    tables = sql.fetch_rows(
         database, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'leadloop'"
     )
     return "".join(
-        str(books.rows(database, f"SELECT * FROM leadloop.{table['table_name']}"))
+        str(sql.fetch_rows(database, f"SELECT * FROM leadloop.{table['table_name']}"))
         for table in tables
     )
 
 
 def person(lead_id: str, **more: Any) -> dict[str, Any]:
     """A lead of theirs."""
-    return books.lead(lead_id, phone_number=_NUMBER, contact_name=_NAME, **more)
+    return factories.build_lead(lead_id, phone_number=_NUMBER, contact_name=_NAME, **more)
 
 
 def test_nothing_personal_is_left(invoke: Command, database: Database, vendor: Handle) -> None:
     """Not in any table, not after the next poll; the vendor is told, the outcome still counts."""
-    books.add_campaign(database)
-    books.add_leads(database, person("A", custom_fields={"note": _NAME}), "B")
+    factories.add_campaign(database)
+    factories.add_leads(database, person("A", custom_fields={"note": _NAME}), "B")
     push_leads()
     attempt = {"reference_id": "r1", "report_keys_order": ["q"], "q": _ANSWER}
     vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", "attempts": [attempt]}])
@@ -60,13 +60,13 @@ def test_nothing_personal_is_left(invoke: Command, database: Database, vendor: H
     assert _NAME in everything(database)
     ran = invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
-    backfill_outcomes(after=EPOCH, before=books.value(database, "SELECT now()"))
+    backfill_outcomes(after=EPOCH, before=sql.fetch_value(database, "SELECT now()"))
     left = everything(database)
     for private in (_NUMBER, "4155550177", _NAME, "Zebulon"):
         assert private not in left
     assert disable_leads()["disabled"] == 1
     assert list(vendor.books.disabled(CAMPAIGN)) == ["A"]
-    assert books.value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
     found = audit_leads()
     assert not any(found[name] for name in PERSON_DIFFERENCES)
 
@@ -74,11 +74,11 @@ def test_nothing_personal_is_left(invoke: Command, database: Database, vendor: H
 def test_the_number_stays_suppressed(invoke: Command, database: Database, vendor: Handle) -> None:
     """Under another id or campaign neither; nor does the lead itself come back from its source."""
     for campaign in (CAMPAIGN, "OTHER"):
-        books.add_campaign(database, campaign)
-    books.add_leads(database, person("A"))
+        factories.add_campaign(database, campaign)
+    factories.add_leads(database, person("A"))
     invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A")
-    books.add_leads(database, person("twin"))
-    books.add_leads(database, person("twin"), campaign="OTHER")
+    factories.add_leads(database, person("twin"))
+    factories.add_leads(database, person("twin"), campaign="OTHER")
     pushed = push_leads()
     assert (pushed["created"], pushed["cancelled"]) == (0, 2)
     assert vendor.books.creations(CAMPAIGN) == vendor.books.creations("OTHER") == {}
@@ -88,7 +88,7 @@ def test_people_who_were_never_among_the_leads(
     invoke: Command, database: Database, vendor: Handle, environment: Path
 ) -> None:
     """Known from what the vendor told, or from their opt-out: forgotten, also if loaded later."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     told = {"phone_number": _NUMBER, "contact_name": _NAME}
     for statement in (
         "INSERT INTO leadloop.lead_outcomes VALUES ('C1', 'told', now(), '1', 'Yes', 2, :told)",
@@ -98,12 +98,12 @@ def test_people_who_were_never_among_the_leads(
         """INSERT INTO leadloop.unreadable_results
            VALUES ('C1', 'x', 'no time', jsonb '{"lead_id"\\: "odd"}' || CAST(:told AS jsonb))""",
     ):
-        books.run(database, statement, told=json.dumps(told))
-    books.opt_out(database, "stopped", reason=f"{_NAME} has rung")
+        sql.execute(database, statement, told=json.dumps(told))
+    factories.add_opt_outs(database, "stopped", reason=f"{_NAME} has rung")
     ids = ("told", "called", "odd", "stopped")
     named = [part for lead_id in ids for part in ("--lead-id", lead_id)]
     assert invoke("forget", "-c", CAMPAIGN, *named, "--json").last == {"forgotten": 4}
-    assert books.opt_outs(database) == dict.fromkeys(ids, "requested")
+    assert sql.fetch_opt_outs(database) == dict.fromkeys(ids, "requested")
     header = "lead_id,phone_number,contact_name,state_code"
     lines = [header, *(f"{lead_id},{_NUMBER},{_NAME},NY" for lead_id in ids)]
     (environment / "more.csv").write_text("\n".join(lines))
@@ -112,14 +112,14 @@ def test_people_who_were_never_among_the_leads(
     assert _NAME not in left
     assert _NUMBER not in left
     assert forget_leads(database, Settings.load(), CAMPAIGN, [*ids, *ids]) == {"forgotten": 4}
-    books.add_leads(database, person("twin"))
+    factories.add_leads(database, person("twin"))
     assert push_leads()["created"] == 0
     there, unsent = (
         dict.fromkeys(ids[:2], "created"),
         dict.fromkeys([*ids[2:], "twin"], "cancelled"),
     )
-    assert books.statuses(database) == there | unsent
-    opt_outs = books.opt_outs(database)
+    assert sql.fetch_statuses(database) == there | unsent
+    opt_outs = sql.fetch_opt_outs(database)
     assert {opt_outs[lead_id] for lead_id in there} == {"requested"}, "the vendor is yet to be told"
 
 
@@ -127,12 +127,12 @@ def test_a_requeue_does_not_take_an_opt_out_back(
     invoke: Command, database: Database, vendor: Handle
 ) -> None:
     """A rejected lead that the vendor may hold: it is told to stop, whatever is requeued."""
-    books.add_campaign(database)
-    books.add_leads(database, person("A"), person("B"))
+    factories.add_campaign(database)
+    factories.add_leads(database, person("A"), person("B"))
     push_leads()
-    books.run(database, "UPDATE leadloop.leads SET status = 'rejected'")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected'")
     invoke("forget", "-c", CAMPAIGN, "--lead-id", "A")
-    books.opt_out(database, "B")
+    factories.add_opt_outs(database, "B")
     assert invoke("requeue", "--rejected", "--json").last == {"rejected": 0}
     assert push_leads()["created"] == 0
     assert disable_leads()["disabled"] == 2
@@ -143,14 +143,14 @@ def test_an_opt_out_that_comes_meanwhile_meets_no_deadlock(
     environment: Path, database: Database
 ) -> None:
     """Upstream inserts it while the lead is being forgotten: it waits, and nobody is thrown out."""
-    books.add_campaign(database)
-    books.add_leads(database, person("A"))
+    factories.add_campaign(database)
+    factories.add_leads(database, person("A"))
     opt_out = """INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
                  VALUES ('C1', 'A') ON CONFLICT DO NOTHING"""
     with ThreadPoolExecutor(1) as upstream, database.transaction() as connection:
         found = erasure.lock_for_erasure(connection, CAMPAIGN, ["A"])
-        inserting = upstream.submit(books.run, database, opt_out)
-        books.wait_until_blocked(database)
+        inserting = upstream.submit(sql.execute, database, opt_out)
+        sql.wait_until_blocked(database)
         erasure.erase_leads(connection, CAMPAIGN, found.known)
         connection.commit()
         inserting.result(timeout=30)
@@ -161,8 +161,8 @@ def test_what_upstream_inserts_by_an_older_snapshot_goes_too(
     environment: Path, prefect: str, database: Database
 ) -> None:
     """The trigger does not see the forget; the next housekeeping empties the row."""
-    books.add_campaign(database)
-    books.opt_out(database, "A")
+    factories.add_campaign(database)
+    factories.add_opt_outs(database, "A")
     with database.transaction() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         connection.execute(text("SELECT FROM leadloop.campaigns"))
@@ -181,8 +181,8 @@ def test_whoever_is_inserted_while_they_are_forgotten(
     invoke: Command, database: Database, first: str
 ) -> None:
     """Neither transaction sees the other, and still nothing personal is left."""
-    books.add_campaign(database)
-    books.opt_out(database, "A")
+    factories.add_campaign(database)
+    factories.add_opt_outs(database, "A")
 
     with ThreadPoolExecutor(1) as other, database.transaction() as connection:
         if first == "upstream":
@@ -194,12 +194,12 @@ def test_whoever_is_inserted_while_they_are_forgotten(
         else:
             erasure.lock_for_erasure(connection, CAMPAIGN, ["A"])
             erasure.erase_leads(connection, CAMPAIGN, ["A"])
-            second = partial(books.add_leads, database, person("A"))
+            second = partial(factories.add_leads, database, person("A"))
         done: Future[Any] = other.submit(second)
-        books.wait_until_blocked(database)
+        sql.wait_until_blocked(database)
         connection.commit()
         done.result()
-    assert books.statuses(database).keys() == {"A"}
+    assert sql.fetch_statuses(database).keys() == {"A"}
     assert _NAME not in everything(database)
 
 
@@ -208,8 +208,8 @@ def test_what_a_poll_stores_while_they_are_forgotten(
     environment: Path, database: Database, first: str
 ) -> None:
     """Outcome, attempt, and what cannot be read: stored before or after, none of it personal."""
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("A", status="created"))
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("A", status="created"))
     call = {"reference_id": "r1", "called_at": 4000, "q": _ANSWER}
     told = {"lead_id": "A", "processed_at": 5000, "contact_name": _NAME, "call_attempt_1": [call]}
     read = parse_result(told)
@@ -231,11 +231,11 @@ def test_what_a_poll_stores_while_they_are_forgotten(
     with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
         one(connection)
         done = thread.submit(database.retry, other)
-        books.wait_until_blocked(database)
+        sql.wait_until_blocked(database)
         connection.commit()
         done.result()
-    assert books.value(database, "SELECT count(*) FROM leadloop.outreach_attempts") == 1
-    assert books.value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.outreach_attempts") == 1
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
     left = everything(database)
     assert _NAME not in left
     assert _ANSWER not in left
@@ -244,25 +244,25 @@ def test_what_a_poll_stores_while_they_are_forgotten(
 @pytest.mark.parametrize("status", ["new", "sending"])
 def test_all_or_nobody(invoke: Command, database: Database, status: str) -> None:
     """An id that is not there, or one that is on its way at this moment: one line, exit 2."""
-    books.add_campaign(database)
-    books.add_leads(database, person("A"))
-    books.run(database, f"UPDATE leadloop.leads SET status = '{status}'")
+    factories.add_campaign(database)
+    factories.add_leads(database, person("A"))
+    sql.execute(database, f"UPDATE leadloop.leads SET status = '{status}'")
     more = ["--lead-id", "nobody"] if status == "new" else []
     ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "A", *more)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
-    assert books.value(database, "SELECT contact_name FROM leadloop.leads") == _NAME
+    assert sql.fetch_value(database, "SELECT contact_name FROM leadloop.leads") == _NAME
 
 
 def test_a_lead_whose_run_is_dead(invoke: Command, database: Database, vendor: Handle) -> None:
     """Nobody is sending it any more: it is forgotten at once, and found at the vendor later."""
-    books.add_campaign(database)
-    books.add_leads(database, person("A"))
+    factories.add_campaign(database)
+    factories.add_leads(database, person("A"))
     push_leads()
-    books.leave_dead(database, "A")
+    factories.orphan_lead(database, "A")
     ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
     assert _NAME not in everything(database)
     push_leads()
-    assert books.statuses(database) == {"A": "created"}
+    assert sql.fetch_statuses(database) == {"A": "created"}
     assert disable_leads()["disabled"] == 1
     assert vendor.books.creations(CAMPAIGN) == {"A": 1}

@@ -14,7 +14,7 @@ from db.database import Database
 from leadloop.cli.load import load_file
 from leadloop.core.errors import LeadloopError, RunError, UsageError
 from leadloop.core.summaries import collect_summary
-from tests import books
+from tests import sql
 from tests.cli.conftest import LEADLOOP, Command
 
 HEADER = "lead_id,phone_number,contact_name,state_code\n"
@@ -92,7 +92,9 @@ def test_a_lead_s_own_columns_are_known_by_their_names(load: Any, database: Data
         "note: the header lacks contact_name, state_code; custom fields: name, state;"
         " 2 columns without a name are left out"
     )
-    (row,) = books.rows(database, "SELECT lead_id, phone_number, custom_fields FROM leadloop.leads")
+    (row,) = sql.fetch_rows(
+        database, "SELECT lead_id, phone_number, custom_fields FROM leadloop.leads"
+    )
     assert row == {
         "lead_id": "7",
         "phone_number": "+14155550123",
@@ -118,7 +120,7 @@ def test_a_file_that_is_none_adds_no_campaign(
     loaded = load(content)
     assert isinstance(loaded.error, UsageError)
     assert said in str(loaded.error)
-    assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 0
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.campaigns") == 0
 
 
 def test_each_bad_line_of_a_file_is_told_by_number(
@@ -134,7 +136,7 @@ def test_each_bad_line_of_a_file_is_told_by_number(
     assert "note: custom fields: plan" in ran.err
     assert "line 4: lead_id is empty" in ran.err
     assert "Secret" not in ran.err
-    custom = books.value(database, "SELECT custom_fields FROM leadloop.leads")
+    custom = sql.fetch_value(database, "SELECT custom_fields FROM leadloop.leads")
     assert custom == {"plan": "gold"}
 
 
@@ -154,7 +156,7 @@ def test_a_load_that_is_stopped_says_so(
         lines = (f"{number},+14155550123,Ann,CA,gold\n" for number in range(5500))
         process.stdin.write(PLAN_HEADER + "".join(lines))
         process.stdin.flush()
-        while not books.value(database, "SELECT count(*) FROM leadloop.leads"):
+        while not sql.fetch_value(database, "SELECT count(*) FROM leadloop.leads"):
             assert process.poll() is None
             time.sleep(0.1)
         time.sleep(2)
@@ -162,4 +164,6 @@ def test_a_load_that_is_stopped_says_so(
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("leadloop: stopped; ")
-    assert json.loads(out)["loaded"] == books.value(database, "SELECT count(*) FROM leadloop.leads")
+    assert json.loads(out)["loaded"] == sql.fetch_value(
+        database, "SELECT count(*) FROM leadloop.leads"
+    )

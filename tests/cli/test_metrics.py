@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.database import Database
-from tests import books
+from tests import factories, sql
 from tests.cli.conftest import Command
 
 _LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
@@ -30,15 +30,15 @@ def scraped(url: str) -> dict[tuple[str, ...], float]:
 
 def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: Database) -> None:
     """Counts, ages and problems by campaign, no personal data; Ctrl-C ends it with exit 0."""
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("A", contact_name="Zebulon Quirk"), "B")
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("A", contact_name="Zebulon Quirk"), "B")
     with subprocess.Popen(
         [_LEADLOOP, "metrics", "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         before = scraped(url)
-        books.run(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '1 day'")
+        sql.execute(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '1 day'")
         after = scraped(url)
         page = httpx.get(url, trust_env=False, timeout=60).text
         process.send_signal(signal.SIGINT)
@@ -56,10 +56,10 @@ def test_the_rules_in_the_documents_are_those_of_status(database: Database) -> N
     page = Path(__file__).parents[2] / "docs" / "how-to" / "dashboards-and-alerts.md"
     (rules,) = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     expressions = [rule["expr"] for rule in yaml.safe_load(rules)["groups"][0]["rules"]]
-    books.add_campaign(database)
-    books.add_leads(database, books.lead("A", inserted_at="2026-01-01T00:00:00Z"))
-    books.opt_out(database, "B", requested_at="2026-01-01T00:00:00Z")
-    severities = books.rows(database, "SELECT DISTINCT severity FROM leadloop_monitor.problems")
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("A", inserted_at="2026-01-01T00:00:00Z"))
+    factories.add_opt_outs(database, "B", requested_at="2026-01-01T00:00:00Z")
+    severities = sql.fetch_rows(database, "SELECT DISTINCT severity FROM leadloop_monitor.problems")
     assert len(severities) == 2
     alerts = {f'leadloop_problems{{severity="{row["severity"]}"}} > 0' for row in severities}
     assert set(expressions) == {*alerts, "leadloop_up == 0 or absent(leadloop_up)"}

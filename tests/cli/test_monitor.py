@@ -16,17 +16,17 @@ from db.database import Database, DatabaseError
 from db.monitor import ViewsUnavailable, read_status
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
-from leadloop.monitor import given
-from leadloop.monitor.given import prefect_page
+from leadloop.monitor import data
+from leadloop.monitor.data import find_prefect_page
 from leadloop.settings import MONITOR_DATABASE_URL
-from tests import books
+from tests import factories, sql
 from tests.cli.conftest import Command
 
 _STRANGER = "page_stranger"
 # The page of the product; what Streamlit then holds is looked at from inside of its process.
 _SERVE_AND_SHOW = """
 import json, os
-from leadloop.monitor import given, server
+from leadloop.monitor import data, page_server
 
 def show(url):
     from streamlit import config
@@ -40,8 +40,8 @@ def show(url):
     }), flush=True)
 
 url = "postgresql://nobody@127.0.0.1:1/x"
-looked_at = given.Given(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
-server.serve(looked_at, "127.0.0.1", 0, show)
+looked_at = data.PageConfig(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
+page_server.serve_page(looked_at, "127.0.0.1", 0, show)
 """
 
 
@@ -108,9 +108,9 @@ def test_a_login_that_is_no_url(invoke: Command) -> None:
 
 def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's line names the variable of that login, not that of the runs."""
-    monkeypatch.setattr(given, "_given", [])
-    given.give(
-        given.Given(
+    monkeypatch.setattr(data, "_configs", [])
+    data.set_config(
+        data.PageConfig(
             database_url="postgresql://127.0.0.1:1/d",
             database_setting=MONITOR_DATABASE_URL,
             prefect_url=None,
@@ -118,7 +118,7 @@ def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPat
         )
     )
     with pytest.raises(DatabaseError, match=r"is LEADLOOP_MONITOR_DATABASE_URL right\?"):
-        given.standing()
+        data.load_status()
 
 
 def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,18 +130,18 @@ def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_login_that_is_no_reader(database: Database, database_url: str) -> None:
     """It is told what to grant; once that is done, it reads."""
-    books.add_campaign(database)
-    books.run(database, f"DROP ROLE IF EXISTS {_STRANGER}")
-    books.run(database, f"CREATE ROLE {_STRANGER} LOGIN")
+    factories.add_campaign(database)
+    sql.execute(database, f"DROP ROLE IF EXISTS {_STRANGER}")
+    sql.execute(database, f"CREATE ROLE {_STRANGER} LOGIN")
     url = make_url(database_url).set(username=_STRANGER).render_as_string(hide_password=False)
     try:
         with Database(url, pool_size=1) as theirs:
             with pytest.raises(ViewsUnavailable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
                 read_status(theirs)
-            books.run(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert read_status(theirs).campaign_ids == [books.CAMPAIGN]
+            sql.execute(database, f"GRANT leadloop_reader TO {_STRANGER}")
+            assert read_status(theirs).campaign_ids == [factories.CAMPAIGN]
     finally:
-        books.run(database, f"DROP ROLE {_STRANGER}")
+        sql.execute(database, f"DROP ROLE {_STRANGER}")
 
 
 def told(database: Database) -> str:
@@ -154,21 +154,23 @@ def told(database: Database) -> str:
 
 def test_without_the_role(database: Database) -> None:
     """It is told, with the page of the documents on which one reads how to make it."""
-    books.run(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
+    sql.execute(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
     try:
         assert "leadloop_reader is missing" in told(database)
         assert "watch-the-page.md" in told(database)
     finally:
-        books.run(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
+        sql.execute(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
 
 
 def test_a_role_that_may_not_read(database: Database) -> None:
     """The line says what to run; once that is done, it reads. So after an upgrade, too."""
-    books.run(database, "REVOKE ALL ON ALL TABLES IN SCHEMA leadloop_monitor FROM leadloop_reader")
-    books.run(database, "REVOKE ALL ON SCHEMA leadloop_monitor FROM leadloop_reader")
+    sql.execute(
+        database, "REVOKE ALL ON ALL TABLES IN SCHEMA leadloop_monitor FROM leadloop_reader"
+    )
+    sql.execute(database, "REVOKE ALL ON SCHEMA leadloop_monitor FROM leadloop_reader")
     grants = re.findall("`(GRANT [^`]*)`", told(database))
     for grant in grants:
-        books.run(database, grant)
+        sql.execute(database, grant)
     assert read_status(database).campaign_ids == []
 
 
@@ -181,7 +183,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
 )
 def test_views_of_another_version(database: Database, change: str) -> None:
     """Older or newer: `leadloop init` mends the one and says what to do about the other."""
-    books.run(database, change)
+    sql.execute(database, change)
     assert "not those of this leadloop: run `leadloop init`" in told(database)
 
 
@@ -194,7 +196,7 @@ def test_without_a_schema(empty_database_url: str) -> None:
 def test_views_that_take_too_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is given up in time, and told as that; it keeps no server busy for ever."""
     monkeypatch.setattr("db.monitor._IN_TIME", text("SET LOCAL statement_timeout = '50ms'"))
-    books.run(
+    sql.execute(
         database,
         "CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS"
         " SELECT bigint '1' AS slots, bigint '1' AS taken,"
@@ -215,4 +217,4 @@ def test_views_that_take_too_long(database: Database, monkeypatch: pytest.Monkey
 )
 def test_where_runs_are_shown(environment: dict[str, str], page: str | None) -> None:
     """Prefect's page by its own settings; no link where they do not tell."""
-    assert prefect_page(environment) == page
+    assert find_prefect_page(environment) == page

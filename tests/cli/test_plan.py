@@ -10,7 +10,7 @@ from db.database import Database
 from flows.push import push_leads
 from leadloop.core.push_preview import mask_values
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories, sql
 from tests.cli.conftest import Command
 
 SOURCE = """
@@ -23,7 +23,7 @@ CREATE TABLE crm.customers (lead_id text, phone_number text, contact_name text, 
 def customer(database: Database, **row: Any) -> None:
     """A row of the team's own table."""
     names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
-    books.run(database, f"INSERT INTO crm.customers ({names}) VALUES ({places})", **row)
+    sql.execute(database, f"INSERT INTO crm.customers ({names}) VALUES ({places})", **row)
 
 
 def everything(database: Database) -> str:
@@ -34,26 +34,31 @@ def everything(database: Database) -> str:
         f" FROM leadloop.{table} AS t), '')"
         for table in tables
     )
-    return str(books.value(database, f"SELECT {query}"))
+    return str(sql.fetch_value(database, f"SELECT {query}"))
 
 
 @pytest.fixture
 def mixed(database: Database) -> Database:
     """A campaign with a source, and leads of every kind that a push tells apart."""
-    books.run(database, SOURCE)
-    books.add_campaign(database, source="crm.customers", batch_size=2)
-    books.add_leads(database, "loaded", books.lead("bad", phone_number="415"))
+    sql.execute(database, SOURCE)
+    factories.add_campaign(database, source="crm.customers", batch_size=2)
+    factories.add_leads(database, "loaded", factories.build_lead("bad", phone_number="415"))
     for lead_id in ("a", "b", "c"):
-        customer(database, **books.lead(lead_id), plan="gold")
-    customer(database, **books.lead("a"), plan="silver")
+        customer(database, **factories.build_lead(lead_id), plan="gold")
+    customer(database, **factories.build_lead("a"), plan="silver")
     customer(database, phone_number="+14155550123")
-    customer(database, **books.lead("odd", state_code="??"))
-    customer(database, **books.lead("out"))
-    customer(database, **books.lead("twin", phone_number=books.lead("out")["phone_number"]))
-    books.opt_out(database, "out")
+    customer(database, **factories.build_lead("odd", state_code="??"))
+    customer(database, **factories.build_lead("out"))
+    customer(
+        database,
+        **factories.build_lead("twin", phone_number=factories.build_lead("out")["phone_number"]),
+    )
+    factories.add_opt_outs(database, "out")
     for lead_id, status in (("left", "new"), ("mended", "rejected")):
-        books.add_leads(database, books.lead(lead_id, status=status, from_source=True))
-    customer(database, **books.lead("mended"), plan="mended")
+        factories.add_leads(
+            database, factories.build_lead(lead_id, status=status, from_source=True)
+        )
+    customer(database, **factories.build_lead("mended"), plan="mended")
     return database
 
 
@@ -80,7 +85,7 @@ def test_it_says_what_a_push_then_does(
         *(plan["send"], plan["refuse"], plan["cancel"], plan["requests"])
     ]
     assert summary["from_source"] == plan["from_source"]
-    assert sorted(books.errors(mixed).values()) == sorted(
+    assert sorted(sql.fetch_errors(mixed).values()) == sorted(
         [*plan["refusals"], "its phone number has opted out under another lead"]
     )
 
@@ -109,10 +114,10 @@ def test_every_kind_of_value_is_masked() -> None:
 
 def test_without_a_source_it_looks_at_what_is_loaded(database: Database, invoke: Command) -> None:
     """And at each campaign, or those that are named."""
-    books.add_campaign(database)
-    books.add_campaign(database, "other")
-    books.add_leads(database, "a", "b")
-    books.add_leads(database, "c", campaign="other")
+    factories.add_campaign(database)
+    factories.add_campaign(database, "other")
+    factories.add_leads(database, "a", "b")
+    factories.add_leads(database, "c", campaign="other")
     assert invoke("plan", "--json").last["send"] == 3
     named = invoke("plan", "--campaign", "C1", "--campaign", "other", "--json")
     assert [plan["send"] for plan in named.last["campaigns"].values()] == [2, 1]
@@ -125,7 +130,7 @@ def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(
     mixed: Database, invoke: Command
 ) -> None:
     """Exit 1, one line, and the plans of the others; `doctor` has said so before."""
-    books.add_campaign(mixed, "bad", source="crm.nowhere")
+    factories.add_campaign(mixed, "bad", source="crm.nowhere")
     ran = invoke("plan", "--json")
     assert (ran.code, set(ran.last["campaigns"])) == (1, {"C1"})
     assert ran.err.strip() == (
@@ -149,7 +154,7 @@ def test_a_view_cannot_write_while_it_is_looked_at(mixed: Database, invoke: Comm
                    CREATE VIEW crm.writing AS SELECT *, crm.write() AS x FROM crm.customers"""
             )
         )
-    books.run(mixed, "UPDATE leadloop.campaigns SET source = 'crm.writing'")
+    sql.execute(mixed, "UPDATE leadloop.campaigns SET source = 'crm.writing'")
     ran = invoke("plan")
     assert (ran.code, "a view may only read" in ran.err) == (1, True)
 

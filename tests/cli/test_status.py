@@ -20,7 +20,7 @@ from sqlalchemy import make_url, text
 from db.database import Database
 from leadloop.cli import rendering
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories, sql
 from tests.cli.conftest import Command
 
 LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
@@ -33,19 +33,19 @@ _OF_A_SCREEN = ("COLUMNS", "LINES")
 @pytest.fixture
 def stuck(database: Database) -> None:
     """A campaign that runs, with an opt-out that has waited for hours."""
-    books.add_campaign(database)
-    books.add_leads(database, "A")
-    books.run(database, "UPDATE leadloop.leads SET status = 'created'")
-    books.opt_out(database, "A")
-    books.run(
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created'")
+    factories.add_opt_outs(database, "A")
+    sql.execute(
         database,
         "UPDATE leadloop.disable_requests SET requested_at = now() - interval '3 hours'",
     )
-    books.run(
+    sql.execute(
         database,
         """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
            VALUES ('push-leads', :campaign, 'completed', now())""",
-        campaign=books.CAMPAIGN,
+        campaign=factories.CAMPAIGN,
     )
 
 
@@ -64,14 +64,14 @@ def test_what_is_wrong_is_told_with_its_command(invoke: Command) -> None:
 
 def test_all_is_well(invoke: Command, database: Database) -> None:
     """Then it says so, and --check exits with 0."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     ran = invoke("status", "--check")
     assert (ran.code, "All is well." in ran.out) == (0, True)
 
 
 def test_problems_of_a_campaign_without_a_row(invoke: Command, database: Database) -> None:
     """Where upstream forgot to insert the campaign, its opt-outs are told, and what to insert."""
-    books.opt_out(database, "A", campaign="NONE", requested_at="2026-01-01T00:00:00Z")
+    factories.add_opt_outs(database, "A", campaign="NONE", requested_at="2026-01-01T00:00:00Z")
     ran = invoke("status")
     assert "INSERT INTO leadloop.campaigns (campaign_id) VALUES ('NONE')" in ran.out
     assert "No campaign yet" in ran.out
@@ -80,11 +80,13 @@ def test_problems_of_a_campaign_without_a_row(invoke: Command, database: Databas
 def test_many_campaigns_are_readable_at_80_columns(invoke: Command, database: Database) -> None:
     """A line each with its figures, the worst first, those that are not enabled marked."""
     for number in range(30):
-        books.add_campaign(database, f"CAMPAIGN-{number:03d}", enabled=number != 7)
-    books.add_leads(database, "A", "B", campaign="CAMPAIGN-021")
-    books.run(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '40 days'")
-    books.run(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'B'")
-    books.opt_out(database, "B", campaign="CAMPAIGN-029", requested_at="2026-01-01T00:00:00Z")
+        factories.add_campaign(database, f"CAMPAIGN-{number:03d}", enabled=number != 7)
+    factories.add_leads(database, "A", "B", campaign="CAMPAIGN-021")
+    sql.execute(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '40 days'")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'B'")
+    factories.add_opt_outs(
+        database, "B", campaign="CAMPAIGN-029", requested_at="2026-01-01T00:00:00Z"
+    )
     lines = invoke("status", COLUMNS="80").out.splitlines()
     assert max(map(len, lines)) <= 80
     table = [line.split() for line in lines[lines.index("") :] if "CAMPAIGN-" in line]
@@ -114,11 +116,11 @@ def test_great_counts_take_little_room(amount: int, shown: str) -> None:
 @pytest.fixture
 def reader(database: Database, database_url: str) -> Iterator[str]:
     """A URL of the login that the documents give to the data team."""
-    books.run(database, f"DROP ROLE IF EXISTS {_READER}")
-    books.run(database, f"CREATE ROLE {_READER} LOGIN")
-    books.run(database, f"GRANT leadloop_reader TO {_READER}")
+    sql.execute(database, f"DROP ROLE IF EXISTS {_READER}")
+    sql.execute(database, f"CREATE ROLE {_READER} LOGIN")
+    sql.execute(database, f"GRANT leadloop_reader TO {_READER}")
     yield make_url(database_url).set(username=_READER).render_as_string(hide_password=False)
-    books.run(database, f"DROP ROLE {_READER}")
+    sql.execute(database, f"DROP ROLE {_READER}")
 
 
 @pytest.mark.usefixtures("stuck")
@@ -145,8 +147,8 @@ def test_views_that_are_not_there_or_of_another_version(
     invoke: Command, database: Database, reader: str, change: str, said: str
 ) -> None:
     """One line says what to do, exit 2."""
-    books.add_campaign(database)
-    books.run(database, change)
+    factories.add_campaign(database)
+    sql.execute(database, change)
     ran = invoke("status", LEADLOOP_DATABASE_URL=reader)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert said in ran.err
@@ -170,11 +172,11 @@ def test_watch_shows_what_is_wrong_first_and_goes_on(
     Ctrl-C is its ordinary end: exit 0, and nothing on stderr.
     """
     for number in range(40):
-        books.add_campaign(database, f"MORE{number}")
+        factories.add_campaign(database, f"MORE{number}")
     with Database(empty_database_url, pool_size=1) as elsewhere, _watching() as screen:
         first = screen.until("leadloop disable --campaign C1")
         assert first.index("leadloop disable") < first.index("rejected")
-        name = books.value(database, "SELECT current_database() AS name")
+        name = sql.fetch_value(database, "SELECT current_database() AS name")
         _let_in(elsewhere, name, False)
         screen.until("cannot reach Postgres", "leadloop disable --campaign C1")
         _let_in(elsewhere, name, True)
@@ -244,8 +246,8 @@ def test_status_tells_how_late_outcomes_came(
 ) -> None:
     """By campaign, how many were late and the lookback that finds such; 0 where none was."""
     for campaign in ("C1", "C2"):
-        books.add_campaign(database, campaign)
-        books.add_leads(database, "a", campaign=campaign)
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
     for command in ("push", "poll"):
         invoke(command, PREFECT_API_URL=prefect)
     item = {"campaign_id": "C1", "lead_id": "a", "outcome_id": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from db.database import Database
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories
 from tests.cli.conftest import Command
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
@@ -42,13 +42,13 @@ def test_settings_of_another_user(
     text: str,
 ) -> None:
     """One line that names the file, exit 2, and nothing is sent; once it is ours, it works."""
-    books.add_campaign(database)
-    books.add_leads(database, "a")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
     _put(environment / name, text, _OTHER)
     ran = invoke("push", PREFECT_API_URL=prefect)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert f"{environment / name} belongs to nobody (uid {_OTHER})" in ran.err
-    assert vendor.books.leads(books.CAMPAIGN) == []
+    assert vendor.books.leads(factories.CAMPAIGN) == []
     if text != "no TOML":
         os.chown(environment / name, 0, 0)
         # In a process, which reads the file when it imports Prefect.
@@ -180,7 +180,7 @@ def test_a_module_of_prefects_name_in_the_directory(
     leadloop: Command, environment: Path, database: Database
 ) -> None:
     """What lies in the working directory is not imported in place of Prefect, nor by its server."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     for name in ("prefect.py", "leadloop.py", "uvicorn.py"):
         (environment / name).write_text("open('imported', 'w').close()\nraise SystemExit(9)\n")
     assert leadloop("push").code == 0

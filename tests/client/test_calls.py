@@ -12,9 +12,9 @@ from leadloop.core.timestamps import EPOCH
 from leadloop.core.verdicts import ApiCall
 from leadloop.core.windows import Window
 from leadloop.sandbox import Handle
-from tests import books
+from tests import factories
 from tests.client.conftest import Client, Reach
-from tests.client.listening import listening, response
+from tests.raw_http_server import response, run_raw_server
 
 HOUR = Window(after=EPOCH + timedelta(days=18_000), before=EPOCH + timedelta(days=18_000, hours=1))
 _DATE = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
@@ -22,7 +22,7 @@ _DATE = "Date: Sat, 31 Jan 2026 14:00:00 GMT"
 
 def sendable(lead_id: str, **more: Any) -> PreparedLead:
     """A lead as it is sent."""
-    row = books.lead(lead_id, **more)
+    row = factories.build_lead(lead_id, **more)
     body = json.dumps(row).encode()
     return PreparedLead(
         lead_id=lead_id, e164=row["phone_number"], contact_name=row["contact_name"], body=body
@@ -71,7 +71,7 @@ def test_a_refusal_that_repeats_the_leads_accuses_those_it_means(reach: Reach) -
     told[2]["reason"] = "no"
     told[2]["errors"] = ["phone_number: not valid"]
     answer = response("400 Bad Request", json.dumps({"leads": told}))
-    with listening(answer) as listener, pytest.raises(Rejected) as caught:
+    with run_raw_server(answer) as listener, pytest.raises(Rejected) as caught:
         reach(listener.url).create("C1", leads)
     assert caught.value.batch_result.rejected == {"c": "phone_number: not valid"}
     assert caught.value.batch_result.accepted == set()
@@ -80,7 +80,7 @@ def test_a_refusal_that_repeats_the_leads_accuses_those_it_means(reach: Reach) -
 def test_a_success_that_leaves_somebody_out_puts_them_in_doubt(reach: Reach) -> None:
     """Whom it names is settled: created, or refused with its words."""
     answer = {"created": ["a"], "errors": [{"lead_id": "b", "reason": "full"}], "failed": 2}
-    with listening(response("201 Created", json.dumps(answer))) as listener:
+    with run_raw_server(response("201 Created", json.dumps(answer))) as listener:
         client = reach(listener.url)
         with pytest.raises(InDoubt) as caught:
             client.create("C1", [sendable(lead_id) for lead_id in "abc"])
@@ -90,7 +90,7 @@ def test_a_success_that_leaves_somebody_out_puts_them_in_doubt(reach: Reach) -> 
 
 def test_a_disable_that_is_not_confirmed_is_refused(reach: Reach) -> None:
     """It does no harm to try it again, by itself at last."""
-    with listening(response("200 OK", '{"disabled": 1}')) as listener:
+    with run_raw_server(response("200 OK", '{"disabled": 1}')) as listener:
         client = reach(listener.url)
         with pytest.raises(Rejected):
             client.disable("C1", ["a", "b"])
@@ -155,7 +155,7 @@ def test_pages_are_read_by_number(client: Client, vendor: Handle) -> None:
 def test_every_documented_parameter_is_sent(reach: Reach, unit: Any) -> None:
     """Window bounds in the campaign's unit, the page, its size, and the token as a header."""
     page = response("200 OK", '{"count": 0, "results": []}', _DATE)
-    with listening(page) as listener:
+    with run_raw_server(page) as listener:
         client = reach(listener.url)
         read = client.list_processed("C/ 1?", HOUR, unit=unit, page=3, page_size=50)
         client.look_up("C1", "0 &7")
@@ -182,7 +182,7 @@ def test_a_create_and_a_disable_on_the_wire(reach: Reach) -> None:
         contact_name=None,
         body=b'{"lead_id":"007","n":0.12345678901234567890}',
     )
-    with listening(response("201 Created")) as listener:
+    with run_raw_server(response("201 Created")) as listener:
         client = reach(listener.url)
         client.create("C1", [lead, lead])
         client.disable("C1", ["007", "\N{SNOWMAN}"])
@@ -239,7 +239,7 @@ def test_a_row_that_moves_is_not_absent(client: Client, vendor: Handle) -> None:
 def test_a_server_that_does_not_know_the_filter_tells_nothing(reach: Reach) -> None:
     """It answers with everybody: that a lead is not on this page does not make it absent."""
     everybody = '{"count": 2, "results": [{"lead_id": 1}, "odd"]}'
-    with listening(response("200 OK", everybody)) as listener:
+    with run_raw_server(response("200 OK", everybody)) as listener:
         assert reach(listener.url).look_up("C1", "2") == LookupResult(result=None, absent=False)
 
 
@@ -254,7 +254,7 @@ def test_a_server_that_does_not_know_the_filter_tells_nothing(reach: Reach) -> N
 )
 def test_a_page_that_is_none_is_read_again(reach: Reach, body: str) -> None:
     """A success over something else proves nothing: it must not close a window."""
-    with listening(response("200 OK", body.encode("latin-1"))) as listener:
+    with run_raw_server(response("200 OK", body.encode("latin-1"))) as listener:
         client = reach(listener.url)
         with pytest.raises(Retryable):
             client.list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
@@ -272,7 +272,7 @@ def test_a_clock_that_cannot_be_read_is_no_clock(reach: Reach, date: str) -> Non
     """The page is good all the same."""
     headers = [date] if date else []
     page = response("200 OK", '{"count": 0, "results": []}', *headers)
-    with listening(page) as listener:
+    with run_raw_server(page) as listener:
         read = reach(listener.url).list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
     assert read.vendor_now is None
 
@@ -282,6 +282,6 @@ def test_an_odd_byte_spoils_no_page(reach: Reach) -> None:
     body = (
         b'\xef\xbb\xbf{"count": 2, "results": [{"lead_id": "a"}, {"lead_id": "b", "n": "\xe9\n"}]}'
     )
-    with listening(response("200 OK", body)) as listener:
+    with run_raw_server(response("200 OK", body)) as listener:
         read = reach(listener.url).list_processed("C1", HOUR, unit="ms", page=1, page_size=10)
     assert read.results == [{"lead_id": "a"}, {"lead_id": "b", "n": "\\udce9\n"}]

@@ -15,7 +15,7 @@ from leadloop.client import certificates
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import TransportFailure
-from tests.client.listening import RESET, listening, read_request, response, self_signed
+from tests.raw_http_server import RESET, create_certificate, read_request, response, run_raw_server
 
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -69,7 +69,7 @@ def _answer_in_plain(connection: socket.socket) -> None:
 
 def _shake_hands(folder: Path, then: Act = _close) -> Act:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed(folder))
+    context.load_cert_chain(create_certificate(folder))
 
     def act(connection: socket.socket) -> None:
         with suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as secure:
@@ -141,7 +141,7 @@ def test_without_a_tunnel_nothing_is_sent(
 
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers the CONNECT, and the request stays here."""
-    with listening(response("407 Proxy Authentication Required")) as proxy:
+    with run_raw_server(response("407 Proxy Authentication Required")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         assert failure("https://vendor.invalid") is TransportFailure.NOT_SENT
         assert [request[:8] for request in proxy.requests] == [b"CONNECT "]
@@ -151,7 +151,7 @@ def test_an_answer_that_is_lost_in_a_tunnel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request went through it, so it may have arrived."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(self_signed(tmp_path)))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(create_certificate(tmp_path)))
     with serving(_build_tunnel(_shake_hands(tmp_path, _read_and_close))) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
         assert failure("https://vendor.invalid") is TransportFailure.NO_RESPONSE
@@ -161,7 +161,7 @@ def test_an_answer_that_is_lost_after_a_handshake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request went out in TLS."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(self_signed(tmp_path)))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(create_certificate(tmp_path)))
     with serving(_shake_hands(tmp_path, _read_and_close)) as address:
         assert failure(f"https://{address}") is TransportFailure.NO_RESPONSE
 
@@ -169,7 +169,7 @@ def test_an_answer_that_is_lost_after_a_handshake(
 @pytest.mark.parametrize("answer", [b"", RESET, b"HTTP/1.1 2"])
 def test_an_answer_that_does_not_come(answer: bytes) -> None:
     """Closed without a word, reset, or broken off: the request was read."""
-    with listening(answer) as listener:
+    with run_raw_server(answer) as listener:
         assert failure(listener.url) is TransportFailure.NO_RESPONSE
         assert len(listener.requests) == 1
 
@@ -225,7 +225,7 @@ def test_a_kept_connection_that_breaks() -> None:
 
 def test_an_attempt_begins_without_what_the_one_before_it_did() -> None:
     """Refused after a request that was answered, by the same connection pool."""
-    with listening(response("200 OK", "{}")) as listener:
+    with run_raw_server(response("200 OK", "{}")) as listener:
         transport = Transport(listener.url, Timeouts(), connections=1)
         assert transport.send("GET", "/", token="t").response.status == 200
     assert transport.send("GET", "/", token="t").response.failure is TransportFailure.NOT_SENT
@@ -235,7 +235,7 @@ def test_an_attempt_begins_without_what_the_one_before_it_did() -> None:
 def test_an_environment_without_a_bundle_is_a_good_one(tmp_path: Path) -> None:
     """And so is one that names certificates, or a folder of them."""
     certificates.check_ca_bundle("https://vendor.invalid")
-    for path in (self_signed(tmp_path), tmp_path):
+    for path in (create_certificate(tmp_path), tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CURL_CA_BUNDLE", str(path))
             certificates.check_ca_bundle("https://vendor.invalid")

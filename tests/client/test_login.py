@@ -11,8 +11,8 @@ from leadloop.client.transport import Transport
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import Handle, Rules
 from tests.client.conftest import Client, Reach
-from tests.client.listening import listening, response
 from tests.client.test_calls import create
+from tests.raw_http_server import response, run_raw_server
 
 _DEFAULTS = {field.name: field.default for field in fields(Rules)}
 RIGHT = {
@@ -172,7 +172,7 @@ def test_a_login_that_is_down_is_tried_later(logged_in: Client, vendor: Handle) 
 )
 def test_a_grant_without_a_token_is_tried_later(reach: Reach, body: str) -> None:
     """Whatever came in its place: no header is made of it."""
-    with listening(response("200 OK", body)) as listener:
+    with run_raw_server(response("200 OK", body)) as listener:
         with pytest.raises(Retryable):
             reach(listener.url, login=by_password()).look_up("C1", "a")
         assert len(listener.requests) == 1
@@ -182,7 +182,7 @@ def test_the_password_grant_is_form_encoded(reach: Reach) -> None:
     """As the vendor's document says, and without an Authorization header."""
     grant = response("200 OK", '{"access_token": "t"}')
     page = response("200 OK", '{"count": 0, "results": []}')
-    with listening(grant, page) as listener:
+    with run_raw_server(grant, page) as listener:
         reach(listener.url, login=by_password(password="p&ss w=rd")).look_up("C1", "a")
     token, read = listener.requests
     head, _, form = token.partition(b"\r\n\r\n")

@@ -16,8 +16,8 @@ import pytest
 from leadloop.client.errors import ApiError, Fatal, InDoubt, RateLimited, Rejected, Retryable
 from leadloop.sandbox import Handle
 from tests.client.conftest import Client, Reach
-from tests.client.listening import RESET, listening, read_request, response, self_signed
 from tests.client.test_calls import HOUR, create, sendable
+from tests.raw_http_server import RESET, create_certificate, read_request, response, run_raw_server
 
 SECRETS = ("sandbox-token", "Ann a", sendable("a").e164 or "")
 
@@ -64,7 +64,7 @@ def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, u
 
 def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
     """The token is not sent, so a create is not in doubt: it closes instead of shaking hands."""
-    with listening(response("200 OK")) as listener:
+    with run_raw_server(response("200 OK")) as listener:
         with fails(Retryable, "no connection"):
             a_create(reach(listener.url.replace("http:", "https:")))
         assert b"sandbox-token" not in b"".join(listener.requests)
@@ -79,7 +79,7 @@ def test_a_server_that_speaks_no_tls(reach: Reach, vendor: Handle) -> None:
 def test_a_certificate_that_is_not_the_vendor_s(reach: Reach, tmp_path: Path) -> None:
     """Nothing is sent to whoever shows it, so nothing is in doubt."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed(tmp_path))
+    context.load_cert_chain(create_certificate(tmp_path))
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         context.wrap_socket(server, server_side=True) as secure,
@@ -95,7 +95,7 @@ def test_plain_text_within_tls_does_not_mean_that_nothing_was_sent(
     reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A middlebox that cuts in after the request: the vendor may have carried it out."""
-    file = self_signed(tmp_path)
+    file = create_certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
@@ -200,7 +200,7 @@ def test_what_a_create_is_told_by_each_answer(
     reach: Reach, answer: bytes, error: type[ApiError]
 ) -> None:
     """Bytes that are no HTTP, answers that break off anywhere, and every kind of status."""
-    with listening(answer) as listener, fails(error):
+    with run_raw_server(answer) as listener, fails(error):
         a_create(reach(listener.url))
     assert len(listener.requests) == 1, "never sent again by the client itself"
 
@@ -234,7 +234,7 @@ def test_an_answer_that_drips_ends(
     reach: Reach, pieces: tuple[bytes, ...], call: Any, error: type[ApiError]
 ) -> None:
     """The read time-out holds for the body as a whole too, not only from byte to byte."""
-    with listening(dripping(*pieces)) as server:
+    with run_raw_server(dripping(*pieces)) as server:
         begun = time.monotonic()
         with fails(error, "HTTP 201"):
             call(reach(server.url, read_s=2))
@@ -245,7 +245,7 @@ def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.Mon
     """Plain or packed small: what this machine may not be able to hold is not read to its end."""
     monkeypatch.setattr("leadloop.client.transport._LARGEST_BODY", 99_999)
     packed = response("201 Created", _PACKED, "Content-Encoding: gzip")
-    with listening(response("201 Created", b" " * 100_000), packed) as server:
+    with run_raw_server(response("201 Created", b" " * 100_000), packed) as server:
         for _ in range(2):
             with fails(InDoubt):
                 a_create(reach(server.url))
@@ -254,7 +254,7 @@ def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.Mon
 def test_a_packed_answer_is_read(reach: Reach) -> None:
     """Pages shrink to a tenth; two members make one body, and half of one is none."""
     first, second = gzip.compress(b'{"count": 0,'), gzip.compress(b' "results": []}')
-    with listening(
+    with run_raw_server(
         response("200 OK", first + second, "Content-Encoding: GZIP"),
         response("200 OK", first + second[:-9], "Content-Encoding: gzip"),
     ) as server:
@@ -303,7 +303,7 @@ def test_connections_are_kept(reach: Reach) -> None:
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content"])
 def test_every_success_is_one(reach: Reach, status: str) -> None:
     """With no body at all, too."""
-    with listening(response(status)) as listener:
+    with run_raw_server(response(status)) as listener:
         a_create(reach(listener.url))
         assert len(listener.requests) == 1
 
@@ -327,7 +327,7 @@ def test_how_long_the_vendor_asks_us_to_wait(
     reach: Reach, headers: list[str], seconds: float | None
 ) -> None:
     """In seconds, or until a moment by its own clock; nonsense is taken as a minute."""
-    with listening(response("429 Too Many Requests", b"", *headers)) as listener:
+    with run_raw_server(response("429 Too Many Requests", b"", *headers)) as listener:
         with pytest.raises(RateLimited) as caught:
             a_read(reach(listener.url))
         assert caught.value.retry_after_s == seconds
@@ -336,7 +336,9 @@ def test_how_long_the_vendor_asks_us_to_wait(
 def test_a_vendor_without_a_clock_is_waited_for_by_ours(reach: Reach) -> None:
     """An answer need not have a Date."""
     moment = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    with listening(response("429 Too Many Requests", b"", f"Retry-After: {moment}")) as listener:
+    with run_raw_server(
+        response("429 Too Many Requests", b"", f"Retry-After: {moment}")
+    ) as listener:
         with pytest.raises(RateLimited) as caught:
             a_read(reach(listener.url))
         assert 90 < (caught.value.retry_after_s or 0) <= 100
@@ -347,7 +349,7 @@ def test_a_vendor_without_a_clock_is_waited_for_by_ours(reach: Reach) -> None:
 )
 def test_whoever_asks_for_a_pause_gets_it(reach: Reach, status: int, error: type[ApiError]) -> None:
     """Nobody of the business sends anything; what becomes of the request is another matter."""
-    with listening(response(f"{status} Later", b"", "Retry-After: 7")) as listener:
+    with run_raw_server(response(f"{status} Later", b"", "Retry-After: 7")) as listener:
         client = reach(listener.url)
         with fails(error, f"HTTP {status}"):
             a_create(client)
@@ -357,7 +359,7 @@ def test_whoever_asks_for_a_pause_gets_it(reach: Reach, status: int, error: type
 def test_a_success_pauses_nobody(reach: Reach) -> None:
     """Nor does a redirect, whose Retry-After is about the other address."""
     moved = response("307 Moved", b"", "Location: /x", "Retry-After: 7")
-    with listening(response("202 Accepted", b"", "Retry-After: 7"), moved) as listener:
+    with run_raw_server(response("202 Accepted", b"", "Retry-After: 7"), moved) as listener:
         client = reach(listener.url)
         a_create(client)
         with fails(Fatal):
@@ -369,9 +371,9 @@ def test_a_success_pauses_nobody(reach: Reach) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_never_followed(reach: Reach, call: Any, status: int) -> None:
     """The token and the leads go to the address that a person has set, and nowhere else."""
-    with listening(response("200 OK", '{"count": 0, "results": []}')) as elsewhere:
+    with run_raw_server(response("200 OK", '{"count": 0, "results": []}')) as elsewhere:
         moved = response(f"{status} Moved", b"", f"Location: {elsewhere.url}/x")
-        with listening(moved) as listener:
+        with run_raw_server(moved) as listener:
             with pytest.raises(ApiError, match="LEADLOOP_API_URL"):
                 call(reach(listener.url))
             assert len(listener.requests) == 1
@@ -380,9 +382,9 @@ def test_a_redirect_is_never_followed(reach: Reach, call: Any, status: int) -> N
 
 def test_the_vendor_s_next_is_never_followed(reach: Reach) -> None:
     """It names plain http and another host in the vendor's own sample."""
-    with listening(response("200 OK")) as elsewhere:
+    with run_raw_server(response("200 OK")) as elsewhere:
         page = f'{{"count": 9, "next": "{elsewhere.url}/x", "results": [{{"lead_id": 1}}]}}'
-        with listening(response("200 OK", page)) as listener:
+        with run_raw_server(response("200 OK", page)) as listener:
             client = reach(listener.url)
             for number in (1, 2):
                 client.list_processed("C1", HOUR, unit="ms", page=number, page_size=1)
@@ -398,7 +400,7 @@ def test_a_netrc_file_does_not_replace_the_token(
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    with listening(response("201 Created")) as listener:
+    with run_raw_server(response("201 Created")) as listener:
         a_create(reach(listener.url))
     assert b"Authorization: Bearer sandbox-token\r\n" in listener.requests[0]
     assert b"Basic" not in listener.requests[0]
@@ -410,7 +412,10 @@ def test_no_proxy_stands_between_us_and_this_machine(
     reach: Reach, monkeypatch: pytest.MonkeyPatch, name: str, host: str
 ) -> None:
     """It would be told the token in the clear: plain http is for loopback alone."""
-    with listening(response("201 Created")) as proxy, listening(response("201 Created")) as server:
+    with (
+        run_raw_server(response("201 Created")) as proxy,
+        run_raw_server(response("201 Created")) as server,
+    ):
         monkeypatch.setenv(name, proxy.url)
         a_create(reach(server.url.replace("127.0.0.1", host)))
         assert len(server.requests) == 1
@@ -419,7 +424,7 @@ def test_no_proxy_stands_between_us_and_this_machine(
 
 def test_a_proxy_is_used_for_the_vendor(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked for a tunnel, and is told no token; where it gives none, nothing was sent."""
-    with listening(response("503 Service Unavailable")) as proxy:
+    with run_raw_server(response("503 Service Unavailable")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with fails(Retryable, "no connection"):
             a_create(reach("https://vendor.invalid"))
@@ -459,5 +464,5 @@ def test_a_proxy_s_refusal_blames_no_lead(
 def test_a_login_page_in_the_vendor_s_place_is_told(reach: Reach, call: Any) -> None:
     """A status of success alone would send nobody looking for the proxy."""
     page = response("200 OK", "<html>Sign in</html>", "Content-Type: text/html")
-    with listening(page) as server, pytest.raises(ApiError, match="not the vendor's JSON"):
+    with run_raw_server(page) as server, pytest.raises(ApiError, match="not the vendor's JSON"):
         call(reach(server.url))

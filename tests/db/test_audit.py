@@ -15,7 +15,7 @@ from leadloop.core.audit_differences import (
     REMARKS,
     parse_listing_page,
 )
-from tests import books
+from tests import factories, sql
 
 BEGAN = datetime(9000, 1, 1, tzinfo=UTC)
 EARLIER = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,7 +24,7 @@ EARLIER = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture
 def stage(database: Database) -> Iterator[Connection]:
     """A connection with an open stage, and a campaign."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     with database.autocommit() as connection:
         audit_staging.create_listing_table(connection)
         yield connection
@@ -32,7 +32,7 @@ def stage(database: Database) -> Iterator[Connection]:
 
 def shown(lead_id: str, **more: Any) -> dict[str, Any]:
     """A lead as the vendor shows it."""
-    return {**books.lead(lead_id), "created_at": 1, **more}
+    return {**factories.build_lead(lead_id), "created_at": 1, **more}
 
 
 def put(stage: Connection, *results: Any, reading: int = 1, page: int = 1) -> None:
@@ -49,7 +49,7 @@ def put(stage: Connection, *results: Any, reading: int = 1, page: int = 1) -> No
 def assumed(**changes: Any) -> AuditScope:
     """A listing that was read whole, of a vendor that shows everything."""
     usual = {
-        "campaign_id": books.CAMPAIGN,
+        "campaign_id": factories.CAMPAIGN,
         "started_at": BEGAN,
         "settled_by": BEGAN,
         "is_complete": True,
@@ -102,16 +102,16 @@ def test_a_finding_tells_three_ids_and_counts_all(database: Database, stage: Con
 
 def test_other_campaigns_are_not_looked_at(database: Database, stage: Connection) -> None:
     """Leads, outcomes and opt-outs of the same ids elsewhere."""
-    books.add_campaign(database, "C2")
-    books.add_leads(database, "a", "z", campaign="C2")
-    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
-    books.opt_out(database, "a", campaign="C2", status="cancelled", confirmed_at=EARLIER)
+    factories.add_campaign(database, "C2")
+    factories.add_leads(database, "a", "z", campaign="C2")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
+    factories.add_opt_outs(database, "a", campaign="C2", status="cancelled", confirmed_at=EARLIER)
     put(stage, shown("a"))
     audit_staging.create_lead_table(stage)
     assert found(stage) == {"missing_here": ["a"]}
-    assert audit.repair_leads(stage, books.CAMPAIGN) == 0
-    assert audit.repair_opt_outs(stage, books.CAMPAIGN) == (0, 0)
-    assert books.statuses(database, "C2") == {"a": "in_doubt", "z": "in_doubt"}
+    assert audit.repair_leads(stage, factories.CAMPAIGN) == 0
+    assert audit.repair_opt_outs(stage, factories.CAMPAIGN) == (0, 0)
+    assert sql.fetch_statuses(database, "C2") == {"a": "in_doubt", "z": "in_doubt"}
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_absence_counts_only_where_it_proves_something(
     database: Database, stage: Connection, changes: dict[str, Any], finding: str
 ) -> None:
     """Settled, the listing whole, and a vendor that would show the lead."""
-    books.add_leads(database, "a")
-    books.run(database, "UPDATE leadloop.leads SET status = 'created', confirmed_at = now()")
+    factories.add_leads(database, "a")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created', confirmed_at = now()")
     audit_staging.create_lead_table(stage)
     assert found(stage, **changes) == {finding: ["a"]}
 
@@ -138,8 +138,8 @@ def test_leads_that_we_do_not_claim_are_not_missed(
     database: Database, stage: Connection, status: str
 ) -> None:
     """Neither side has them."""
-    books.add_leads(database, "a")
-    books.run(database, "UPDATE leadloop.leads SET status = :status", status=status)
+    factories.add_leads(database, "a")
+    sql.execute(database, "UPDATE leadloop.leads SET status = :status", status=status)
     audit_staging.create_lead_table(stage)
     assert found(stage) == {}
 
@@ -148,13 +148,13 @@ def test_what_a_poll_stores_meanwhile_is_no_difference(
     database: Database, stage: Connection
 ) -> None:
     """Outcomes that were stored or changed since the listing was begun."""
-    books.add_leads(database, "a", "b")
-    books.run(
+    factories.add_leads(database, "a", "b")
+    sql.execute(
         database,
         """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
            SELECT campaign_id, lead_id, now(), '{}' FROM leadloop.leads""",
     )
-    books.run(database, "UPDATE leadloop.leads SET status = 'created'")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created'")
     put(stage, shown("a", processed_at=5), shown("b"))
     audit_staging.create_lead_table(stage)
     assert found(stage, started_at=EARLIER) == {}
@@ -165,17 +165,17 @@ def test_what_a_poll_stores_meanwhile_is_no_difference(
 def test_only_what_may_differ_is_looked_at_closely(database: Database, stage: Connection) -> None:
     """Numbers that SQL can see to be the same are passed over; the rest comes in batches."""
     many = [f"L{number:04d}" for number in range(2500)]
-    books.add_leads(database, "a", "b", "c", "d", *many)
-    books.run(database, "UPDATE leadloop.leads SET status = 'created'")
+    factories.add_leads(database, "a", "b", "c", "d", *many)
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created'")
     number = "UPDATE leadloop.leads SET phone_number = :number WHERE lead_id = :lead"
-    books.run(database, number, number="(415) 555-0123", lead="a")
-    books.run(database, number, number="1 415 555 0123", lead="b")
-    books.run(database, number, number="+1 415-555-0123", lead="c")
+    sql.execute(database, number, number="(415) 555-0123", lead="a")
+    sql.execute(database, number, number="1 415 555 0123", lead="b")
+    sql.execute(database, number, number="+1 415-555-0123", lead="c")
     same = {"phone_number": "+14155550123"}
     rows = [shown(lead_id, **same) for lead_id in "abc"] + [shown("d", state_code=None)]
     put(stage, *rows, *[shown(lead_id, contact_name="Other") for lead_id in many])
     audit_staging.create_lead_table(stage)
-    pairs = list(audit.iter_field_mismatches(stage, books.CAMPAIGN, "1"))
+    pairs = list(audit.iter_field_mismatches(stage, factories.CAMPAIGN, "1"))
     assert [pair.lead_id for pair in pairs] == [*many, "b"]
     assert "Other" not in repr(pairs[0])
 
@@ -186,11 +186,11 @@ def test_better_outcomes_come_in_batches(database: Database, stage: Connection) 
     put(stage, *[shown(lead_id, processed_at=1767225600000) for lead_id in many])
     put(stage, *[shown(lead_id, processed_at=1767225600000) for lead_id in many], reading=2)
     audit_staging.create_lead_table(stage)
-    books.run(
+    sql.execute(
         database,
         """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
            VALUES ('C1', 'L0000', '2026-02-01Z', '{}'), ('C1', 'L0001', '2025-12-01Z', '{}')""",
     )
-    batches = [len(batch) for batch in audit.iter_newer_outcomes(stage, books.CAMPAIGN)]
+    batches = [len(batch) for batch in audit.iter_newer_outcomes(stage, factories.CAMPAIGN)]
     assert sum(batches) == 2499
     assert max(batches) <= 1000

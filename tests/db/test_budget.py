@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from db import rate_limit
 from db.database import Database
 from db.rate_limit import RateLimit, Slot
-from tests import books
+from tests import sql
 
 LIMIT = RateLimit(requests=100, period_s=60.0)
 
@@ -152,16 +152,21 @@ def test_a_changed_limit_changes_the_ring(database: Database, before: int, after
     for _ in range(10):
         take(database, old)
     laid_out(database, RateLimit(requests=after, period_s=60.0))
-    assert books.value(database, "SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0") == after
+    assert (
+        sql.fetch_value(database, "SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0")
+        == after
+    )
     busy = "SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0 AND free_at > clock_timestamp()"
-    assert books.value(database, busy) == 10
+    assert sql.fetch_value(database, busy) == 10
 
 
 def test_two_runs_lay_the_same_ring(database: Database) -> None:
     """At the same moment, too."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: laid_out(database), range(4)))
-    assert books.value(database, "SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0") == 100
+    assert (
+        sql.fetch_value(database, "SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0") == 100
+    )
 
 
 @pytest.mark.parametrize("requests", [1, 100, 999, 1000, 1001, 10_000, 1_000_000])

@@ -7,7 +7,7 @@ from db.database import Database
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
 from leadloop.settings import Settings
-from tests import books
+from tests import factories
 
 
 def chosen(database: Database, *ids: str) -> list[Campaign]:
@@ -18,7 +18,7 @@ def chosen(database: Database, *ids: str) -> list[Campaign]:
 
 def test_a_campaign_without_overrides_follows_the_settings(database: Database) -> None:
     """Null means: the setting."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     (campaign,) = chosen(database)
     assert campaign == Campaign(**Settings().campaign_rules().__dict__, campaign_id="C1")
 
@@ -37,7 +37,7 @@ def test_a_row_s_own_values_win(database: Database) -> None:
         "source_timeout_s": 5,
         "required_fields": ["lead_id"],
     }
-    books.add_campaign(database, **own)
+    factories.add_campaign(database, **own)
     (campaign,) = chosen(database)
     own["required_fields"] = ("lead_id",)
     assert {name: getattr(campaign, name) for name in own} == own
@@ -45,16 +45,16 @@ def test_a_row_s_own_values_win(database: Database) -> None:
 
 def test_none_named_means_every_enabled_one(database: Database) -> None:
     """One that is not enabled runs only by name; a name twice is one."""
-    books.add_campaign(database, "B")
-    books.add_campaign(database, "A")
-    books.add_campaign(database, "off", enabled=False)
+    factories.add_campaign(database, "B")
+    factories.add_campaign(database, "A")
+    factories.add_campaign(database, "off", enabled=False)
     assert [each.campaign_id for each in chosen(database)] == ["A", "B"]
     assert [each.campaign_id for each in chosen(database, "off", "B", "off")] == ["B", "off"]
 
 
 def test_an_unknown_campaign_is_named(database: Database) -> None:
     """A typing error does not run something else."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     with pytest.raises(UsageError, match="unknown campaign X, Y: add it"):
         chosen(database, "C1", "Y", "X")
 
@@ -67,14 +67,14 @@ def test_no_campaign_at_all(database: Database) -> None:
 
 def test_none_that_is_enabled(database: Database) -> None:
     """Nobody is told to add what is there."""
-    books.add_campaign(database, enabled=False)
+    factories.add_campaign(database, enabled=False)
     with pytest.raises(UsageError, match=r"no campaign is enabled: .* name those that are meant"):
         chosen(database)
 
 
 def test_a_batch_limit_is_remembered_and_only_shrinks(database: Database) -> None:
     """What the vendor once called too large is not tried again, whatever the setting."""
-    books.add_campaign(database, batch_size=80)
+    factories.add_campaign(database, batch_size=80)
     with database.transaction() as connection:
         campaigns.lower_batch_limit(connection, "C1", 50)
         campaigns.lower_batch_limit(connection, "C1", 60)

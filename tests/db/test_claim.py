@@ -9,21 +9,21 @@ from sqlalchemy import Connection, text
 from db import leads, opt_outs
 from db.database import Database
 from db.leads import ClaimRef, ClaimResult, LookupRun
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 
 
 @pytest.fixture(autouse=True)
 def campaign(database: Database) -> None:
     """The campaign whose leads are claimed."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
 
 
 def a_run(database: Database) -> int:
     """A run that is alive as far as its row tells."""
     query = """INSERT INTO leadloop.sync_runs (flow, campaign_id)
                VALUES ('push-leads', :campaign) RETURNING run_id"""
-    run_id: int = books.value(database, query, campaign=CAMPAIGN)
+    run_id: int = sql.fetch_value(database, query, campaign=CAMPAIGN)
     return run_id
 
 
@@ -41,11 +41,11 @@ def ids(claimed: ClaimResult) -> list[str]:
 
 def test_the_oldest_come_first_and_no_more_than_asked(database: Database) -> None:
     """Leads go out in the order in which upstream inserted them."""
-    books.add_leads(database, "z", "b", "a", "y")
+    factories.add_leads(database, "z", "b", "a", "y")
     run_id = a_run(database)
     with database.transaction() as connection:
         assert ids(claim(connection, run_id, most=3)) == ["z", "b", "a"]
-    assert books.statuses(database) == {
+    assert sql.fetch_statuses(database) == {
         "z": "sending",
         "b": "sending",
         "a": "sending",
@@ -57,8 +57,8 @@ def test_a_claimed_lead_is_whole(database: Database) -> None:
     """Every field that upstream set arrives as it stands, digits and time included."""
     moment = datetime(2026, 1, 31, 9, tzinfo=UTC)
     custom = '{"n": 0.12345678901234567890123, "name": "\N{SNOWMAN}"}'
-    row = books.lead("007", ebr_datetime=moment, custom_fields=custom)
-    books.add_leads(database, row)
+    row = factories.build_lead("007", ebr_datetime=moment, custom_fields=custom)
+    factories.add_leads(database, row)
     run_id = a_run(database)
     with database.transaction() as connection:
         (lead,) = claim(connection, run_id).leads
@@ -74,7 +74,7 @@ def test_a_time_that_python_has_no_year_for_holds_nobody_up(
     database: Database, when: str, zone: str
 ) -> None:
     """It comes as a year that the check refuses; the lead beside it goes out."""
-    books.add_leads(database, books.lead("odd", ebr_datetime=when), "good")
+    factories.add_leads(database, factories.build_lead("odd", ebr_datetime=when), "good")
     run_id = a_run(database)
     with database.transaction() as connection:
         connection.execute(text(f"SET LOCAL timezone = '{zone}'"))
@@ -86,7 +86,7 @@ def test_a_time_that_python_has_no_year_for_holds_nobody_up(
 
 def test_two_claims_at_once_share_the_leads(database: Database) -> None:
     """Neither waits for the other, and no lead is given to both."""
-    books.add_leads(database, *[f"L{n}" for n in range(10)])
+    factories.add_leads(database, *[f"L{n}" for n in range(10)])
     one, other = a_run(database), a_run(database)
     with database.transaction() as first, database.transaction() as second:
         mine = ids(claim(first, one, most=6))
@@ -97,7 +97,7 @@ def test_two_claims_at_once_share_the_leads(database: Database) -> None:
 
 def test_many_claims_at_once_lose_and_double_nothing(database: Database) -> None:
     """Eight connections, small bites: each lead is claimed by exactly one of them."""
-    books.add_leads(database, *[f"L{n}" for n in range(200)])
+    factories.add_leads(database, *[f"L{n}" for n in range(200)])
 
     def eat(_: int) -> list[str]:
         run_id, eaten = a_run(database), list[str]()
@@ -117,29 +117,29 @@ def test_many_claims_at_once_lose_and_double_nothing(database: Database) -> None
 
 def test_a_claim_that_is_rolled_back_never_was(database: Database) -> None:
     """A process that dies before the commit has sent nothing."""
-    books.add_leads(database, "a")
+    factories.add_leads(database, "a")
     run_id = a_run(database)
     with database.transaction() as connection:
         claim(connection, run_id)
         connection.rollback()
-    assert books.statuses(database) == {"a": "new"}
+    assert sql.fetch_statuses(database) == {"a": "new"}
 
 
 @pytest.mark.parametrize("order", ["opt-out first", "lead first"])
 def test_whoever_opted_out_is_cancelled_instead(database: Database, order: str) -> None:
     """Whichever row came first: it is not sent, and the opt-out is settled by the claim."""
     if order == "lead first":
-        books.add_leads(database, "a", "b")
-    books.opt_out(database, "a")
+        factories.add_leads(database, "a", "b")
+    factories.add_opt_outs(database, "a")
     if order == "opt-out first":
-        books.add_leads(database, "a", "b")
+        factories.add_leads(database, "a", "b")
     run_id = a_run(database)
     with database.transaction() as connection:
         claimed = claim(connection, run_id)
     assert (ids(claimed), claimed.cancelled, claimed.total) == (["b"], 1, 2)
-    assert books.statuses(database) == {"a": "cancelled", "b": "sending"}
-    assert books.opt_outs(database) == {"a": "cancelled"}
-    (row,) = books.rows(
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "sending"}
+    assert sql.fetch_opt_outs(database) == {"a": "cancelled"}
+    (row,) = sql.fetch_rows(
         database,
         """SELECT lead.sent_at, d.confirmed_at FROM leadloop.leads AS lead
              JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)""",
@@ -150,7 +150,7 @@ def test_whoever_opted_out_is_cancelled_instead(database: Database, order: str) 
 
 def test_an_opt_out_not_yet_committed_keeps_its_lead_back(database: Database) -> None:
     """The claim passes over it without waiting, and the next one cancels it."""
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     run_id = a_run(database)
     with database.transaction() as upstream:
         opt_outs.request_opt_outs(upstream, CAMPAIGN, ["a"])
@@ -158,12 +158,12 @@ def test_an_opt_out_not_yet_committed_keeps_its_lead_back(database: Database) ->
             assert ids(claim(connection, run_id)) == ["b"]
     with database.transaction() as connection:
         assert claim(connection, run_id).cancelled == 1
-    assert books.statuses(database) == {"a": "cancelled", "b": "sending"}
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "sending"}
 
 
 def test_an_opt_out_that_commits_while_the_claim_runs_is_seen(database: Database) -> None:
     """Even one that the claim's snapshot is too old to show."""
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     run_id = a_run(database)
 
     def late_claim() -> ClaimResult:
@@ -178,42 +178,42 @@ def test_an_opt_out_that_commits_while_the_claim_runs_is_seen(database: Database
                 {"run": run_id},
             )
             claiming = pool.submit(late_claim)
-            books.wait_until_blocked(database)
-            books.opt_out(database, "a")
+            sql.wait_until_blocked(database)
+            factories.add_opt_outs(database, "a")
         assert ids(claiming.result(timeout=30)) == ["b"]
-    assert books.statuses(database) == {"a": "cancelled", "b": "sending"}
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "sending"}
     with database.transaction() as connection:
         assert opt_outs.cancel_unsent(connection, CAMPAIGN) == 1
-    assert books.opt_outs(database) == {"a": "cancelled"}
+    assert sql.fetch_opt_outs(database) == {"a": "cancelled"}
 
 
 def test_an_opt_out_after_the_claim_waits_and_is_sent_as_a_disable(database: Database) -> None:
     """The vendor may have the lead: it is neither cancelled nor forgotten."""
-    books.add_leads(database, "a")
+    factories.add_leads(database, "a")
     run_id = a_run(database)
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
             assert ids(claim(connection, run_id)) == ["a"]
-            opting_out = pool.submit(books.opt_out, database, "a")
-            books.wait_until_blocked(database)
+            opting_out = pool.submit(factories.add_opt_outs, database, "a")
+            sql.wait_until_blocked(database)
         opting_out.result(timeout=30)
-    assert books.statuses(database) == {"a": "sending"}
-    assert books.opt_outs(database) == {"a": "requested"}
+    assert sql.fetch_statuses(database) == {"a": "sending"}
+    assert sql.fetch_opt_outs(database) == {"a": "requested"}
 
 
 def test_no_race_of_claims_and_opt_outs_sends_whom_it_should_not(database: Database) -> None:
     """Opt-outs rain down while three claimers work: a cancelled opt-out's lead was never taken."""
     everyone = [f"L{n}" for n in range(150)]
-    books.add_leads(database, *everyone)
+    factories.add_leads(database, *everyone)
 
     def opt_all_out(part: int) -> list[str]:
         for lead_id in everyone[part::2]:
-            books.opt_out(database, lead_id)
+            factories.add_opt_outs(database, lead_id)
         return []
 
     def take_all(_: int) -> list[str]:
         run_id, taken = a_run(database), list[str]()
-        while books.value(database, "SELECT count(*) FROM leadloop.leads WHERE status = 'new'"):
+        while sql.fetch_value(database, "SELECT count(*) FROM leadloop.leads WHERE status = 'new'"):
             with database.transaction() as connection:
                 taken += ids(claim(connection, run_id, most=5))
         return taken
@@ -224,49 +224,51 @@ def test_no_race_of_claims_and_opt_outs_sends_whom_it_should_not(database: Datab
         taken = {lead_id for future in taking for lead_id in future.result(timeout=60)}
         for future in raining:
             future.result(timeout=60)
-    statuses = books.statuses(database)
+    statuses = sql.fetch_statuses(database)
     assert taken == {lead_id for lead_id in everyone if statuses[lead_id] == "sending"}
     with database.transaction() as connection:
         # Those that a claim cancelled before it could see their requests.
         opt_outs.cancel_unsent(connection, CAMPAIGN)
-    cancelled = {key for key, status in books.opt_outs(database).items() if status == "cancelled"}
+    cancelled = {
+        key for key, status in sql.fetch_opt_outs(database).items() if status == "cancelled"
+    }
     assert cancelled == set(everyone) - taken
 
 
 @pytest.mark.parametrize("state", ["crashed", "completed", "failed"])
 def test_a_run_that_was_declared_dead_gets_nothing(database: Database, state: str) -> None:
     """Neither new leads nor its own once more: somebody else may have looked at them."""
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     run_id = a_run(database)
     with database.transaction() as connection:
         claim(connection, run_id, most=1)
-    books.run(
+    sql.execute(
         database, "UPDATE leadloop.sync_runs SET state = :s WHERE run_id = :r", s=state, r=run_id
     )
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
     with database.transaction() as connection:
         assert claim(connection, run_id).total == 0
         assert leads.reclaim_leads(connection, batch) == ([], 0)
-    assert books.statuses(database) == {"a": "sending", "b": "new"}
+    assert sql.fetch_statuses(database) == {"a": "sending", "b": "new"}
 
 
 def test_before_a_second_batch_opt_outs_are_seen_again(database: Database) -> None:
     """A refused batch goes out in parts, without those who opted out meanwhile."""
-    books.add_leads(database, "a", "b", "c")
+    factories.add_leads(database, "a", "b", "c")
     run_id = a_run(database)
     with database.transaction() as connection:
         claim(connection, run_id)
-    books.opt_out(database, "b")
+    factories.add_opt_outs(database, "b")
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a", "b"])
     with database.transaction() as connection:
         again, cancelled = leads.reclaim_leads(connection, batch)
     assert (again, cancelled) == (["a"], 1)
-    assert books.statuses(database) == {"a": "sending", "b": "cancelled", "c": "sending"}
+    assert sql.fetch_statuses(database) == {"a": "sending", "b": "cancelled", "c": "sending"}
 
 
 def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) -> None:
     """The commit's answer was lost, and another sender of the run has claimed the lead since."""
-    books.add_leads(database, "a")
+    factories.add_leads(database, "a")
     run_id = a_run(database)
     with database.transaction() as connection:
         claim(connection, run_id)
@@ -274,7 +276,7 @@ def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) ->
         leads.release_leads(connection, first)
         leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=2, limit=1)
         assert leads.release_leads(connection, first) == 0
-    assert books.statuses(database) == {"a": "sending"}
+    assert sql.fetch_statuses(database) == {"a": "sending"}
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_we_lock_leads_in_the_order_of_upstreams_opt_outs(
     database: Database, change: Callable[[Connection, ClaimRef], object]
 ) -> None:
     """While we wait for one we hold none that comes after it: upstream never meets a deadlock."""
-    books.add_leads(database, "z", "a")
+    factories.add_leads(database, "z", "a")
     run_id = a_run(database)
     with database.transaction() as connection:
         claim(connection, run_id)
@@ -311,14 +313,14 @@ def test_we_lock_leads_in_the_order_of_upstreams_opt_outs(
         with database.transaction() as upstream:
             upstream.execute(lock, {"lead": "a"})
             changing = pool.submit(ours)
-            books.wait_until_blocked(database)
+            sql.wait_until_blocked(database)
             upstream.execute(lock, {"lead": "z"})
         changing.result(timeout=30)
 
 
 def test_the_vendor_has_its_time_from_the_moment_of_the_doubt(database: Database) -> None:
     """Not from the claim: a request that timed out may be at work for as long again."""
-    books.add_leads(database, "a")
+    factories.add_leads(database, "a")
     run_id = a_run(database)
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
     with database.transaction() as connection:
@@ -332,26 +334,26 @@ def test_the_vendor_has_its_time_from_the_moment_of_the_doubt(database: Database
 
 def test_a_run_settles_its_own_leads_alone(database: Database) -> None:
     """An answer that comes late does not touch what another run has sent since."""
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     mine, other = a_run(database), a_run(database)
     with database.transaction() as connection:
         claim(connection, mine, most=1)
         claim(connection, other, most=1)
         both = ClaimRef(campaign_id=CAMPAIGN, run_id=mine, claim_no=1, lead_ids=["a", "b"])
         assert leads.record_created(connection, both) == 1
-    assert books.statuses(database) == {"a": "created", "b": "sending"}
+    assert sql.fetch_statuses(database) == {"a": "created", "b": "sending"}
 
 
 def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
     """It costs the same however many leads were sent before: no scan of the table, no sort."""
-    books.run(
+    sql.execute(
         database,
         """INSERT INTO leadloop.leads (campaign_id, lead_id, status)
            SELECT :campaign, n, CASE WHEN n % 400 = 0 THEN 'new' ELSE 'created' END
              FROM generate_series(1, 40000) AS n""",
         campaign=CAMPAIGN,
     )
-    books.run(database, "ANALYZE leadloop.leads")
+    sql.execute(database, "ANALYZE leadloop.leads")
     run_id = a_run(database)
     with database.transaction() as connection:
         plan = "\n".join(
@@ -369,7 +371,7 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
 
 def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) -> None:
     """What was sent since it began is passed over: a claim goes on where the last one ended."""
-    books.add_leads(database, *(f"{number:04d}" for number in range(1000)))
+    factories.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     run_id = a_run(database)
     parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "most": 10}
     parameters |= {"while_enabled": True}

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 
 from db.bulk_copy import copy_lines
 from db.database import Database, DatabaseError, InvalidDatabaseUrl, normalise_url
-from tests import books
-from tests.own_postgres import own_postgres
+from tests import factories, sql
+from tests.dedicated_postgres import run_dedicated_postgres
 
 SECRET = "+14155552671"
 
@@ -78,7 +78,7 @@ def test_an_error_rolls_back(database: Database) -> None:
     """All or nothing."""
     with pytest.raises(DatabaseError), database.transaction() as connection:
         _twice(connection)
-    assert books.statuses(database) == {}
+    assert sql.fetch_statuses(database) == {}
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,13 @@ def test_work_is_repeated_on_a_new_connection_when_this_one_is_cut(database: Dat
 
     assert database.retry(work) == "done"
     assert len(set(pids)) == 2
-    assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.campaigns") == 1
 
 
 def test_work_is_repeated_when_upstream_deadlocks_with_us(database: Database) -> None:
     """Upstream updates the same leads in another order; what the vendor said is still recorded."""
-    books.add_campaign(database)
-    books.add_leads(database, "a", "b")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
     update = text("UPDATE leadloop.leads SET contact_name = :name WHERE lead_id = :lead")
     tries: list[int] = []
 
@@ -187,7 +187,7 @@ def test_work_is_repeated_when_upstream_deadlocks_with_us(database: Database) ->
         tries.append(1)
         if len(tries) == 1:
             their_turn.set()
-            books.wait_until_blocked(database)
+            sql.wait_until_blocked(database)
         connection.execute(update, {"name": "ours", "lead": "a"})
 
     def upstream() -> None:
@@ -204,7 +204,7 @@ def test_work_is_repeated_when_upstream_deadlocks_with_us(database: Database) ->
         database.retry(work)
         theirs.result()
     assert len(tries) == 2
-    names = books.rows(database, "SELECT DISTINCT contact_name FROM leadloop.leads")
+    names = sql.fetch_rows(database, "SELECT DISTINCT contact_name FROM leadloop.leads")
     assert names == [{"contact_name": "ours"}]
 
 
@@ -212,7 +212,7 @@ def test_a_lock_that_is_held_is_not_waited_for_for_ever(
     database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work is repeated once it is let go; a plain transaction ends with what to do."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     monkeypatch.setattr("db.database._ON_CONNECT", "SET lock_timeout = '100ms'")
     update = text("UPDATE leadloop.campaigns SET name = 'x'")
     with Database(database_url, pool_size=1) as ours, database.transaction() as upstream:
@@ -228,7 +228,7 @@ def test_a_lock_that_is_held_is_not_waited_for_for_ever(
 
 def test_a_vanished_server_is_noticed(database: Database) -> None:
     """Keepalives, and no lock is waited for longer than half a minute."""
-    assert books.value(database, "SHOW lock_timeout") == "30s"
+    assert sql.fetch_value(database, "SHOW lock_timeout") == "30s"
     with database.autocommit() as connection:
         driver: Any = connection.connection.driver_connection
         options = driver.get_dsn_parameters()
@@ -238,10 +238,13 @@ def test_a_vanished_server_is_noticed(database: Database) -> None:
 def test_a_vanished_client_is_noticed(tmp_path: Path) -> None:
     """The server's end asks for signs of life as well: it is what lets go of a dead run's lock."""
     names = ["idle", "interval", "count"]
-    with own_postgres(tmp_path / "pg") as server, Database(server.url, pool_size=1) as database:
-        found = [int(books.value(database, f"SHOW tcp_keepalives_{name}")) for name in names]
+    with (
+        run_dedicated_postgres(tmp_path / "pg") as server,
+        Database(server.url, pool_size=1) as database,
+    ):
+        found = [int(sql.fetch_value(database, f"SHOW tcp_keepalives_{name}")) for name in names]
         assert found == [30, 10, 3]
-        assert books.value(database, "SHOW tcp_user_timeout") == "60000"
+        assert sql.fetch_value(database, "SHOW tcp_user_timeout") == "60000"
 
 
 def test_a_refusal_is_not_repeated(database: Database) -> None:
@@ -262,7 +265,7 @@ def test_a_cut_connection_is_told_as_such(database: Database) -> None:
 
     def work(connection: Connection) -> None:
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        books.run(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+        sql.execute(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
         connection.execute(text("SELECT 1"))
 
     with pytest.raises(DatabaseError) as caught, database.transaction() as connection:
@@ -274,4 +277,4 @@ def test_a_session_commits_each_statement(database: Database) -> None:
     """Nobody waits for the rest of it."""
     with database.autocommit() as connection:
         connection.execute(text("INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')"))
-        assert books.value(database, "SELECT count(*) FROM leadloop.campaigns") == 1
+        assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.campaigns") == 1

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
-from tests import books
+from tests import sql
 
 _FUNCTIONS = """
 SELECT format('%I.%I', n.nspname, p.proname) AS name, p.prosecdef AS is_definer,
@@ -23,7 +23,7 @@ SELECT format('%I.%I', n.nspname, p.proname) AS name, p.prosecdef AS is_definer,
 @pytest.fixture
 def upstream(database: Database) -> Iterator[Connection]:
     """A session of the documented upstream role: it may insert opt-outs and nothing else."""
-    books.run(
+    sql.execute(
         database,
         """CREATE ROLE upstream; GRANT USAGE ON SCHEMA leadloop TO upstream;
            GRANT INSERT ON leadloop.disable_requests TO upstream;
@@ -35,17 +35,17 @@ def upstream(database: Database) -> Iterator[Connection]:
             yield connection
             connection.execute(text("RESET ROLE"))
     finally:
-        books.run(database, "DROP OWNED BY upstream; DROP ROLE upstream")
+        sql.execute(database, "DROP OWNED BY upstream; DROP ROLE upstream")
 
 
 def _name(database: Database) -> str:
-    name: str = books.value(database, "SELECT current_database()")
+    name: str = sql.fetch_value(database, "SELECT current_database()")
     return name
 
 
 def functions(database: Database) -> list[dict[str, Any]]:
     """Every function of ours."""
-    return books.rows(database, _FUNCTIONS)
+    return sql.fetch_rows(database, _FUNCTIONS)
 
 
 def test_nobody_else_may_execute_a_function_of_ours(database: Database) -> None:
@@ -67,14 +67,14 @@ def test_a_function_of_ours_serves_its_own_table_alone(database: Database) -> No
     for each in functions(database):
         if not (each["is_definer"] and each["is_trigger"]):
             continue
-        books.run(
+        sql.execute(
             database,
             f"""DROP TABLE IF EXISTS public.mine; CREATE TABLE public.mine (a int);
                 CREATE TRIGGER mine AFTER INSERT ON public.mine
                     FOR EACH STATEMENT EXECUTE FUNCTION {each["name"]}()""",
         )
         with pytest.raises(DatabaseError, match="RaiseException"):
-            books.run(database, "INSERT INTO public.mine VALUES (1)")
+            sql.execute(database, "INSERT INTO public.mine VALUES (1)")
 
 
 def test_a_role_that_inserts_opt_outs_cannot_run_code_as_the_owner(upstream: Connection) -> None:
@@ -101,7 +101,7 @@ def test_a_role_that_inserts_opt_outs_cannot_run_code_as_the_owner(upstream: Con
 
 def test_our_sessions_look_names_up_in_postgres_own_schema(database: Database) -> None:
     """A better match for a function that we call, made by whoever may create in `public`."""
-    books.run(
+    sql.execute(
         database,
         """CREATE SCHEMA IF NOT EXISTS public;
            CREATE FUNCTION public.make_interval(secs numeric) RETURNS interval LANGUAGE plpgsql
@@ -114,4 +114,4 @@ def test_our_sessions_look_names_up_in_postgres_own_schema(database: Database) -
             assert path == "pg_catalog, pg_temp"
             connection.execute(text(call))
     with pytest.raises(DatabaseError, match="RaiseException"):
-        books.run(database, f"SET LOCAL search_path = public, pg_catalog; {call}")
+        sql.execute(database, f"SET LOCAL search_path = public, pg_catalog; {call}")

@@ -4,8 +4,8 @@ import pytest
 
 from db import housekeeping
 from db.database import Database
-from tests import books
-from tests.books import CAMPAIGN
+from tests import sql
+from tests.factories import CAMPAIGN
 
 _LEADS = 4000
 # Old and young ones in turn, and whole portions of young ones.
@@ -25,8 +25,8 @@ def test_a_campaign_is_gone_through_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many portions it takes, no row is looked at again for each of them."""
-    books.run(database, _OUTCOMES)
-    books.run(database, "ANALYZE leadloop.lead_outcomes")
+    sql.execute(database, _OUTCOMES)
+    sql.execute(database, "ANALYZE leadloop.lead_outcomes")
     monkeypatch.setattr(housekeeping, "CHUNK_SIZE", 50)
     gone, after = 0, ""
     with database.transaction() as connection:
@@ -39,5 +39,5 @@ def test_a_campaign_is_gone_through_once(
         read = connection.exec_driver_sql(_READ).scalar_one()
     assert gone == 996
     young = "SELECT count(*) FROM leadloop.lead_outcomes WHERE raw <> '{}'"
-    assert books.value(database, young) == _LEADS - gone
+    assert sql.fetch_value(database, young) == _LEADS - gone
     assert read < 5 * _LEADS

@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from db.database import Database, DatabaseError
 from leadloop.cli.app import app
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 
 #: What others rely on (CONTRACT.md); views and columns may be added.
 CONTRACT = (
@@ -38,7 +38,7 @@ def _queries() -> list[str]:
 
 def views(database: Database) -> list[str]:
     """Every view of the data team."""
-    found = books.rows(
+    found = sql.fetch_rows(
         database,
         "SELECT table_name FROM information_schema.views WHERE table_schema = 'leadloop_monitor'",
     )
@@ -47,7 +47,7 @@ def views(database: Database) -> list[str]:
 
 def problems(database: Database) -> dict[str, dict[str, Any]]:
     """What is wrong, by the problem's name."""
-    found = books.rows(database, "SELECT * FROM leadloop_monitor.problems")
+    found = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.problems")
     return {row["problem"]: row for row in found}
 
 
@@ -69,15 +69,17 @@ def as_reader(database: Database, statement: str) -> None:
 @pytest.fixture
 def lived(database: Database) -> Database:
     """A campaign in which everything has happened to people whose data would be noticed."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     for status in ("new", "sending", "created", "rejected", "in_doubt", "cancelled"):
-        books.add_leads(database, books.lead(status, **_PERSON, custom_fields={"note": "Zebulon"}))
-        books.run(
+        factories.add_leads(
+            database, factories.build_lead(status, **_PERSON, custom_fields={"note": "Zebulon"})
+        )
+        sql.execute(
             database,
             "UPDATE leadloop.leads SET status = :status WHERE lead_id = :status",
             status=status,
         )
-    books.opt_out(database, "created", reason="Zebulon asked")
+    factories.add_opt_outs(database, "created", reason="Zebulon asked")
     for statement in (
         "UPDATE leadloop.leads SET last_error = 'state_code: missing' WHERE status = 'rejected'",
         f"""INSERT INTO leadloop.lead_outcomes
@@ -97,7 +99,7 @@ def lived(database: Database) -> Database:
             VALUES ('{CAMPAIGN}', 'outcomes', now())""",
         "INSERT INTO leadloop.rate_slots VALUES (0, '-infinity'), (1, now() + interval '1 min')",
     ):
-        books.run(database, statement)
+        sql.execute(database, statement)
     return database
 
 
@@ -109,7 +111,7 @@ def test_the_views_of_the_contract_are_there(database: Database) -> None:
 def test_no_view_shows_anything_personal(lived: Database) -> None:
     """Not a digit of a number, not a name, not an answer: in no column of any view."""
     for view in views(lived):
-        rows = books.rows(lived, f"SELECT * FROM leadloop_monitor.{view}")
+        rows = sql.fetch_rows(lived, f"SELECT * FROM leadloop_monitor.{view}")
         assert rows or view == "problems"
         for private in ("Zebulon", "Quirk", "4155550177"):
             assert private not in str(rows), view
@@ -122,7 +124,7 @@ def test_the_reader_may_read_them_and_nothing_else(lived: Database) -> None:
     forbidden = [
         *(
             f"SELECT FROM leadloop.{row['table_name']}"
-            for row in books.rows(
+            for row in sql.fetch_rows(
                 lived,
                 "SELECT table_name FROM information_schema.tables WHERE table_schema = 'leadloop'",
             )
@@ -137,7 +139,7 @@ def test_the_reader_may_read_them_and_nothing_else(lived: Database) -> None:
 
 def test_the_figures(lived: Database) -> None:
     """Funnel, attempts, cost, latency and requests are those of the books."""
-    funnel = books.rows(lived, "SELECT * FROM leadloop_monitor.lead_funnel ORDER BY position")
+    funnel = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.lead_funnel ORDER BY position")
     assert [(row["stage"], row["leads"]) for row in funnel] == [
         (stage, 1)
         for stage in (
@@ -145,39 +147,39 @@ def test_the_figures(lived: Database) -> None:
             *("processed", "rejected", "cancelled"),
         )
     ]
-    (attempts,) = books.rows(lived, "SELECT * FROM leadloop_monitor.attempt_stats")
+    (attempts,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.attempt_stats")
     assert (attempts["attempts"], attempts["connected"], attempts["duration_s"]) == (2, 1, 30)
     assert attempts["state_code"] == "CA"
-    (outcome,) = books.rows(lived, "SELECT * FROM leadloop_monitor.outcome_breakdown")
+    (outcome,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.outcome_breakdown")
     assert (outcome["outcome_name"], outcome["outcomes"], float(outcome["cost"])) == (
         *("Sold", 1),
         1.5,
     )
-    (outcome,) = books.rows(lived, "SELECT * FROM leadloop_monitor.outcomes_by_hour")
+    (outcome,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.outcomes_by_hour")
     assert (outcome["outcomes"], float(outcome["cost"])) == (1, 1.5)
-    (attempts,) = books.rows(lived, "SELECT * FROM leadloop_monitor.attempts_by_hour")
+    (attempts,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.attempts_by_hour")
     assert (attempts["attempts"], attempts["connected"]) == (2, 1)
-    (rejected,) = books.rows(lived, "SELECT * FROM leadloop_monitor.rejections")
+    (rejected,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.rejections")
     assert rejected["reason"] == "state_code: missing"
     assert rejected["sample_lead_ids"] == ["rejected"]
-    (run,) = books.rows(lived, "SELECT * FROM leadloop_monitor.run_history")
+    (run,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.run_history")
     assert (run["flow"], run["requests"]) == ("push-leads", 7)
-    (budget,) = books.rows(lived, "SELECT * FROM leadloop_monitor.budget_now")
+    (budget,) = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.budget_now")
     assert (budget["slots"], budget["taken"]) == (1, 1)
 
 
 def test_what_is_no_state_is_shown_as_none(lived: Database) -> None:
     """A file with shifted columns puts names there; small letters are a state all the same."""
     for stands, shown in (("Zebulon Quirk", None), ("+14155550177", None), (" ny", "NY")):
-        books.run(lived, "UPDATE leadloop.leads SET state_code = :code", code=stands)
+        sql.execute(lived, "UPDATE leadloop.leads SET state_code = :code", code=stands)
         for view in ("outcome_breakdown", "attempt_stats"):
-            (row,) = books.rows(lived, f"SELECT state_code FROM leadloop_monitor.{view}")
+            (row,) = sql.fetch_rows(lived, f"SELECT state_code FROM leadloop_monitor.{view}")
             assert row["state_code"] == shown
 
 
 def test_a_backfill_is_not_behind(lived: Database) -> None:
     """It reads what is long past; how far the polls are behind, it does not tell."""
-    books.run(
+    sql.execute(
         lived,
         f"""INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before,
                    closed_through, status, claimed_count, stored_count, pages, range_after,
@@ -185,20 +187,20 @@ def test_a_backfill_is_not_behind(lived: Database) -> None:
             SELECT '{CAMPAIGN}', 2, at, at, at, 'closed', 0, 0, 1, at, at
               FROM (SELECT now() - interval '30 days' AS at) AS past""",
     )
-    rows = books.rows(lived, "SELECT windows, lag_s FROM leadloop_monitor.window_stats")
+    rows = sql.fetch_rows(lived, "SELECT windows, lag_s FROM leadloop_monitor.window_stats")
     assert [(row["windows"], round(row["lag_s"])) for row in rows] == [(2, 3600)]
 
 
 def test_only_calls_connect(lived: Database) -> None:
     """Emails and SMS are attempts, and make no connect rate better or worse."""
-    books.run(
+    sql.execute(
         lived,
         f"""INSERT INTO leadloop.outreach_attempts
                    (campaign_id, lead_id, channel, block, attempt_key, occurred_at, duration_s)
             VALUES ('{CAMPAIGN}', 'created', 'sms', 's', '1', now(), NULL),
                    ('{CAMPAIGN}', 'created', 'ivr', 'i', '1', now(), 9)""",
     )
-    (row,) = books.rows(
+    (row,) = sql.fetch_rows(
         lived,
         """SELECT sum(attempts) AS attempts, sum(calls) AS calls, sum(connected) AS connected
              FROM leadloop_monitor.attempts_by_hour""",
@@ -226,30 +228,30 @@ def test_hours_are_those_of_utc(lived: Database, view: str, column: str) -> None
 
 def test_an_opt_out_from_the_future_waits_no_less_than_nought(lived: Database) -> None:
     """Clocks differ; a negative wait would hide the real ones from whoever averages it."""
-    books.run(lived, "UPDATE leadloop.disable_requests SET requested_at = now() + interval '5 h'")
+    sql.execute(lived, "UPDATE leadloop.disable_requests SET requested_at = now() + interval '5 h'")
     for figure in ("campaign_health.disable_oldest_s", "disable_latency.oldest_waiting_s"):
         view, _, column = figure.partition(".")
-        waited = books.value(lived, f"SELECT {column} FROM leadloop_monitor.{view}")
+        waited = sql.fetch_value(lived, f"SELECT {column} FROM leadloop_monitor.{view}")
         assert 0 <= waited < 60
 
 
 def test_opt_out_latency(database: Database) -> None:
     """Median, 95th percentile and worst of those confirmed; the oldest of those that wait."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     ids = [f"L{number}" for number in range(21)]
-    books.opt_out(database, *ids)
-    books.run(
+    factories.add_opt_outs(database, *ids)
+    sql.execute(
         database,
         f"""UPDATE leadloop.disable_requests
                SET requested_at = {_HOURS}, status = 'disabled',
                    confirmed_at = {_HOURS} + make_interval(secs => substr(lead_id, 2)::int)
              WHERE lead_id <> 'L20'""",
     )
-    books.run(
+    sql.execute(
         database,
         f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS} WHERE lead_id = 'L20'",
     )
-    rows = books.rows(database, "SELECT * FROM leadloop_monitor.disable_latency")
+    rows = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.disable_latency")
     assert sum(row["requested"] for row in rows) == 21
     (told,) = [row for row in rows if row["waiting"]]
     assert (told["p50_s"], told["worst_s"], told["waiting"]) == (9.5, 19, 1)
@@ -261,7 +263,7 @@ def test_all_is_well(lived: Database) -> None:
     """Nothing is wrong with what has only just happened."""
     assert problems(lived) == {}
     health = "SELECT health FROM leadloop_monitor.campaign_health"
-    assert books.value(lived, health) == "ok"
+    assert sql.fetch_value(lived, health) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -325,14 +327,14 @@ def test_each_problem_is_found_with_its_command(
     lived: Database, change: str, problem: str, severity: str, command: str
 ) -> None:
     """One change for the worse, one problem; the campaign's health is that of its worst."""
-    books.run(lived, change)
+    sql.execute(lived, change)
     found = problems(lived)
     assert list(found) == [problem]
     assert found[problem]["severity"] == severity
     assert found[problem]["command"].startswith(command)
     assert_complete(found[problem]["command"])
     health = "SELECT health FROM leadloop_monitor.campaign_health"
-    assert books.value(lived, health) == severity
+    assert sql.fetch_value(lived, health) == severity
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_each_problem_is_found_with_its_command(
 )
 def test_what_comes_right_by_itself_is_no_problem(lived: Database, change: str) -> None:
     """A window that the next poll reads again, what the lookback finds, a run that goes on."""
-    books.run(lived, change)
+    sql.execute(lived, change)
     assert problems(lived) == {}
 
 
@@ -353,7 +355,7 @@ def ran(
     database: Database, flow: str, state: str, *, ago: str = "1 minute", counts: str = "{}"
 ) -> None:
     """A run that began and ended then; one that is running has not ended."""
-    books.run(
+    sql.execute(
         database,
         """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, started_at, ended_at, counts)
            VALUES (:flow, :campaign, :state, now() - CAST(:ago AS interval),
@@ -382,26 +384,26 @@ def test_what_waits_in_a_campaign_that_nobody_added(
     lived: Database, waits: str, amount: int
 ) -> None:
     """Nothing ever takes it, and no command would: that alone is told, and how to add it."""
-    books.run(lived, waits)
+    sql.execute(lived, waits)
     (found,) = problems(lived).values()
     assert (found["problem"], found["severity"]) == ("campaign_unknown", "critical")
     assert (found["campaign_id"], found["amount"]) == ("Z'Z", amount)
     assert_complete(found["command"])
-    books.run(lived, found["said"].partition(": ")[2])
+    sql.execute(lived, found["said"].partition(": ")[2])
     assert "campaign_unknown" not in problems(lived)
 
 
 def test_opt_outs_of_a_disabled_campaign_are_as_urgent(lived: Database) -> None:
     """They are sent by the schedule too: whatever `enabled` says."""
-    books.run(lived, f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}")
-    books.run(lived, "UPDATE leadloop.campaigns SET enabled = false")
+    sql.execute(lived, f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}")
+    sql.execute(lived, "UPDATE leadloop.campaigns SET enabled = false")
     (found,) = problems(lived).values()
     assert (found["problem"], found["severity"]) == ("opt_outs_waiting", "critical")
 
 
 def test_a_campaign_that_is_pushed_and_never_polled(lived: Database) -> None:
     """It has no watermark that could be behind, and its outcomes are missing all the same."""
-    books.run(lived, "DELETE FROM leadloop.watermarks")
+    sql.execute(lived, "DELETE FROM leadloop.watermarks")
     ran(lived, "push-leads", "completed", ago="3 hours", counts='{"created": 0}')
     ran(lived, "disable-leads", "completed")
     assert problems(lived) == {}
@@ -452,22 +454,22 @@ def test_the_same_work_done_by_another_flow_clears_a_failure(
 
 def test_outcomes_are_late_by_the_lookback_in_force(lived: Database) -> None:
     """The campaign's own, or that of the last poll: once it is long enough, all is well."""
-    books.run(lived, "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 600")
+    sql.execute(lived, "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 600")
     assert problems(lived) == {}
     ran(lived, "poll-outcomes", "completed", counts='{"lookback_s": 300}')
     assert list(problems(lived)) == ["outcomes_late"]
     ran(lived, "poll-outcomes", "completed", counts='{"lookback_s": 601}')
     assert problems(lived) == {}
-    books.run(lived, "UPDATE leadloop.campaigns SET lookback_s = 300")
+    sql.execute(lived, "UPDATE leadloop.campaigns SET lookback_s = 300")
     assert list(problems(lived)) == ["outcomes_late"]
 
 
 @pytest.mark.parametrize("campaign", ["two words", "it's", "$(touch x); #", "-h", "'"])
 def test_a_command_can_be_pasted_whatever_the_id(database: Database, campaign: str) -> None:
     """A shell hands the command line that very id, and does nothing else with it."""
-    books.add_campaign(database, campaign)
-    books.opt_out(database, "a", campaign=campaign)
-    books.run(database, f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}")
+    factories.add_campaign(database, campaign)
+    factories.add_opt_outs(database, "a", campaign=campaign)
+    sql.execute(database, f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}")
     command = problems(database)["opt_outs_waiting"]["command"]
     told = subprocess.run(
         ["sh", "-c", f"leadloop() {{ printf '%s\\n' \"$@\"; }}; {command}"],
@@ -486,7 +488,7 @@ def test_a_command_can_be_pasted_whatever_the_id(database: Database, campaign: s
 )
 def test_one_is_told_as_one(lived: Database, change: str) -> None:
     """Whoever reads "1 leads have" reads a machine."""
-    books.run(lived, change)
+    sql.execute(lived, change)
     (found,) = problems(lived).values()
     assert found["said"].startswith(("1 opt-out has waited", "1 lead has been in doubt"))
 
@@ -494,15 +496,15 @@ def test_one_is_told_as_one(lived: Database, change: str) -> None:
 @pytest.mark.parametrize("view", ["problems", "campaign_health"])
 def test_runs_are_found_by_an_index(lived: Database, view: str) -> None:
     """Months of runs: to know how the last ones ended, none of the others is read."""
-    books.run(
+    sql.execute(
         lived,
         """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
             SELECT flow, 'C' || n % 50, 'completed', now()
               FROM generate_series(1, 5000) AS n,
                    unnest(ARRAY['push-leads', 'poll-outcomes', 'disable-leads']) AS flow""",
     )
-    books.run(lived, "ANALYZE leadloop.sync_runs")
-    plan = books.value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
+    sql.execute(lived, "ANALYZE leadloop.sync_runs")
+    plan = sql.fetch_value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
     nodes = _nodes(plan[0]["Plan"])
     used = {node["Index Name"] for node in nodes if "sync_runs" in node.get("Index Name", "")}
     assert used == {"sync_runs_by_flow", "sync_runs_running"}, used
@@ -524,13 +526,13 @@ def test_plans_read_the_leads_no_more_than_they_must(
     lived: Database, view: str, allowed: int
 ) -> None:
     """At a million leads each of these reads that table once at most; the rest goes by indexes."""
-    books.run(
+    sql.execute(
         lived,
         f"""INSERT INTO leadloop.leads (campaign_id, lead_id, status)
             SELECT '{CAMPAIGN}', 'many-' || n, 'created' FROM generate_series(1, 20000) AS n""",
     )
-    books.run(lived, "ANALYZE leadloop.leads")
-    plan = books.value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
+    sql.execute(lived, "ANALYZE leadloop.leads")
+    plan = sql.fetch_value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
     scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "leads"]
     whole = sum(node["Node Type"] == "Seq Scan" for node in scans)
     assert whole <= allowed
@@ -549,14 +551,18 @@ def test_the_documented_queries_work(lived: Database, query: str) -> None:
 @pytest.mark.parametrize("said", ["a-7", "A-7 ", " A-7", "A-7\u200b", "A\u00ad-7", "A\t-7\ufeff"])
 def test_an_opt_out_that_means_another_id_is_critical_at_once(lived: Database, said: str) -> None:
     """It differs by case, blanks or invisible characters alone; the right one settles it."""
-    books.add_leads(lived, books.lead("A-7", status="created"), books.lead("b-8", status="created"))
-    books.opt_out(lived, said)
+    factories.add_leads(
+        lived,
+        factories.build_lead("A-7", status="created"),
+        factories.build_lead("b-8", status="created"),
+    )
+    factories.add_opt_outs(lived, said)
     found = problems(lived)["opt_outs_misspelt"]
     assert (found["severity"], found["amount"]) == ("critical", 1)
     statement = found["said"].partition(": ")[2]
     assert statement.endswith("'A-7')")
-    books.run(lived, statement)
-    books.run(
+    sql.execute(lived, statement)
+    sql.execute(
         lived,
         "UPDATE leadloop.disable_requests SET requested_at = now() - interval '2 hours'"
         " WHERE names_no_lead",
@@ -573,18 +579,18 @@ def test_the_id_of_the_lead_itself_may_be_the_odd_one(
     lived: Database, lead_id: str, said: str, is_gone: bool
 ) -> None:
     """Mixed letters, blanks within: both sides are compared without them. Its row may be gone."""
-    books.add_leads(lived, books.lead(lead_id, status="created"))
+    factories.add_leads(lived, factories.build_lead(lead_id, status="created"))
     if is_gone:
-        books.run(lived, "DELETE FROM leadloop.leads WHERE lead_id = :lead", lead=lead_id)
-    books.opt_out(lived, said)
+        sql.execute(lived, "DELETE FROM leadloop.leads WHERE lead_id = :lead", lead=lead_id)
+    factories.add_opt_outs(lived, said)
     assert problems(lived)["opt_outs_misspelt"]["amount"] == 1
 
 
 def test_an_opt_out_of_no_known_lead_is_a_problem_after_an_hour(lived: Database) -> None:
     """Until then its row may come; and where the vendor has called the lead, it is none."""
-    books.opt_out(lived, "Q-1", "Q-2")
+    factories.add_opt_outs(lived, "Q-1", "Q-2")
     assert "opt_outs_unknown" not in problems(lived)
-    books.run(
+    sql.execute(
         lived,
         "UPDATE leadloop.disable_requests SET requested_at = now() - interval '61 minutes'"
         " WHERE lead_id LIKE 'Q-%'",
@@ -593,8 +599,8 @@ def test_an_opt_out_of_no_known_lead_is_a_problem_after_an_hour(lived: Database)
     assert (found["severity"], found["amount"]) == ("warning", 2)
     assert found["said"].endswith("Q-1, Q-2")
     assert_complete(found["command"])
-    books.add_leads(lived, "Q-1")
-    books.run(
+    factories.add_leads(lived, "Q-1")
+    sql.execute(
         lived,
         """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
            VALUES (:campaign, 'Q-2', now(), '{}')""",
@@ -605,17 +611,17 @@ def test_an_opt_out_of_no_known_lead_is_a_problem_after_an_hour(lived: Database)
 
 def test_an_opt_out_of_a_lead_whose_row_is_gone_names_a_known_one(lived: Database) -> None:
     """It was sent before its row was deleted."""
-    books.add_leads(lived, books.lead("gone", status="created"))
-    books.run(lived, "DELETE FROM leadloop.leads WHERE lead_id = 'gone'")
-    books.opt_out(lived, "gone", requested_at="2026-01-31")
-    books.run(lived, "UPDATE leadloop.disable_requests SET status = 'disabled'")
+    factories.add_leads(lived, factories.build_lead("gone", status="created"))
+    sql.execute(lived, "DELETE FROM leadloop.leads WHERE lead_id = 'gone'")
+    factories.add_opt_outs(lived, "gone", requested_at="2026-01-31")
+    sql.execute(lived, "UPDATE leadloop.disable_requests SET status = 'disabled'")
     assert problems(lived) == {}
 
 
 def test_leads_that_wait_in_a_paused_campaign_say_so(lived: Database) -> None:
     """The command that deals with it lets it create again."""
-    books.run(lived, "UPDATE leadloop.campaigns SET push_enabled = false")
-    books.run(
+    sql.execute(lived, "UPDATE leadloop.campaigns SET push_enabled = false")
+    sql.execute(
         lived,
         "UPDATE leadloop.leads SET status = 'new', inserted_at = now() - interval '2 hours'",
     )

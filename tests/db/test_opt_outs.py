@@ -4,8 +4,8 @@ import pytest
 
 from db import opt_outs
 from db.database import Database
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -45,18 +45,20 @@ def test_only_what_was_never_sent_is_cancelled(
     database: Database, status: str, cancelled: bool
 ) -> None:
     """Whom the vendor may have, it has to be told to stop calling."""
-    books.add_leads(database, books.lead("a", status=status), books.lead("b", status=status))
-    books.opt_out(database, "a")
+    factories.add_leads(
+        database, factories.build_lead("a", status=status), factories.build_lead("b", status=status)
+    )
+    factories.add_opt_outs(database, "a")
     with database.transaction() as connection:
         assert opt_outs.cancel_unsent(connection, CAMPAIGN) == int(cancelled)
-    assert books.statuses(database) == {"a": "cancelled" if cancelled else status, "b": status}
-    assert books.opt_outs(database) == {"a": "cancelled" if cancelled else "requested"}
+    assert sql.fetch_statuses(database) == {"a": "cancelled" if cancelled else status, "b": status}
+    assert sql.fetch_opt_outs(database) == {"a": "cancelled" if cancelled else "requested"}
 
 
 def test_the_longest_waiting_goes_first(database: Database) -> None:
     """Whatever the order of the rows, and no more than a batch."""
     for n, lead_id in enumerate("cab"):
-        books.opt_out(database, lead_id, requested_at=NOON - timedelta(hours=n))
+        factories.add_opt_outs(database, lead_id, requested_at=NOON - timedelta(hours=n))
     assert sorted(due(database, most=2)) == ["a", "b"]
     assert due(database, "a", "b") == ["c"]
 
@@ -69,33 +71,35 @@ def test_a_lead_that_is_on_its_way_is_left_for_later(
     database: Database, status: str, waits: bool
 ) -> None:
     """The vendor may not know it yet; one that may exist is disabled."""
-    books.add_leads(database, books.lead("a", status=status))
-    books.opt_out(database, "a", "not ours")
+    factories.add_leads(database, factories.build_lead("a", status=status))
+    factories.add_opt_outs(database, "a", "not ours")
     assert sorted(due(database)) == ["not ours"] if waits else ["a", "not ours"]
 
 
 def test_the_times_of_a_disable_are_kept(database: Database) -> None:
     """Requested, first sent, confirmed: the figures that users are liable for."""
-    books.opt_out(database, "a", requested_at=NOON)
+    factories.add_opt_outs(database, "a", requested_at=NOON)
     query = "SELECT requested_at, sent_at, confirmed_at FROM leadloop.disable_requests"
     due(database)
-    (first,) = books.rows(database, query)
+    (first,) = sql.fetch_rows(database, query)
     due(database)
     with database.transaction() as connection:
         assert opt_outs.confirm_disabled(connection, CAMPAIGN, ["a", "b"], settle_s=60) == 1
-    (then,) = books.rows(database, query)
+    (then,) = sql.fetch_rows(database, query)
     assert then["requested_at"] == NOON
     assert then["sent_at"] == first["sent_at"] < then["confirmed_at"]
     assert first["confirmed_at"] is None
-    assert books.opt_outs(database) == {"a": "disabled"}
+    assert sql.fetch_opt_outs(database) == {"a": "disabled"}
 
 
 def test_a_refused_one_is_given_up_after_three_tries(database: Database) -> None:
     """And reported with the vendor's words; a person can have it tried again."""
-    books.opt_out(database, "a")
+    factories.add_opt_outs(database, "a")
     assert [refuse(database, "a") for _ in range(3)] == [0, 0, 1]
     query = "SELECT status, last_error FROM leadloop.disable_requests"
-    assert books.rows(database, query) == [{"status": "failed", "last_error": "vendor: unknown"}]
+    assert sql.fetch_rows(database, query) == [
+        {"status": "failed", "last_error": "vendor: unknown"}
+    ]
     assert due(database) == []
     with database.transaction() as connection:
         assert opt_outs.requeue_failed(connection, campaign_ids=[CAMPAIGN], lead_ids=[]) == 1
@@ -104,10 +108,10 @@ def test_a_refused_one_is_given_up_after_three_tries(database: Database) -> None
 
 def test_one_that_may_yet_turn_up_at_the_vendor_is_never_given_up(database: Database) -> None:
     """A lead in doubt may be called tomorrow."""
-    books.add_leads(database, books.lead("a", status="in_doubt"))
-    books.opt_out(database, "a")
+    factories.add_leads(database, factories.build_lead("a", status="in_doubt"))
+    factories.add_opt_outs(database, "a")
     assert [refuse(database, "a") for _ in range(5)] == [0] * 5
-    assert books.opt_outs(database) == {"a": "requested"}
+    assert sql.fetch_opt_outs(database) == {"a": "requested"}
 
 
 def test_an_opt_out_twice_is_one(database: Database) -> None:

@@ -17,8 +17,8 @@ from db.outcomes import MergeCounts
 from leadloop.core.postgres_json import escape_unstorable, parse_json
 from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 
 _TEXT = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
     [
@@ -87,7 +87,7 @@ def test_what_is_new_changed_and_the_same_is_counted(database: Database) -> None
     assert merge(database, *first) == counts(0, 0, 3)
     changed = [result("a"), result("b", outcome_name="No"), result("c", at=6000), result("d")]
     assert merge(database, *changed) == counts(1, 2, 1)
-    assert books.outcomes(database) == {"a": "Yes", "b": "No", "c": "Yes", "d": "Yes"}
+    assert sql.fetch_outcomes(database) == {"a": "Yes", "b": "No", "c": "Yes", "d": "Yes"}
 
 
 def test_what_is_the_same_is_not_written(database: Database) -> None:
@@ -96,16 +96,16 @@ def test_what_is_the_same_is_not_written(database: Database) -> None:
     merge(database, called)
     rows = """SELECT CAST(o.ctid AS text) AS outcome, o.updated_at, CAST(a.ctid AS text) AS attempt
                 FROM leadloop.lead_outcomes AS o, leadloop.outreach_attempts AS a"""
-    before = books.rows(database, rows)
+    before = sql.fetch_rows(database, rows)
     merge(database, called)
-    assert books.rows(database, rows) == before
+    assert sql.fetch_rows(database, rows) == before
 
 
 def test_an_older_outcome_never_replaces_a_newer_one(database: Database) -> None:
     """A backfill that was read before, and is stored after, a poll does no harm."""
     merge(database, result(at=6000, outcome_name="newer"))
     assert merge(database, result(at=5000, outcome_name="older")) == counts(0, 0, 1)
-    assert books.outcomes(database) == {"a": "newer"}
+    assert sql.fetch_outcomes(database) == {"a": "newer"}
 
 
 @pytest.mark.parametrize("order", [(5000, 6000), (6000, 5000)])
@@ -113,7 +113,7 @@ def test_of_two_in_one_reading_the_newer_counts(database: Database, order: tuple
     """A lead that was processed again while it was read."""
     both = [result(at=at, outcome_name=f"at {at}") for at in order]
     assert merge(database, *both) == counts(1, 0, 0)
-    assert books.outcomes(database) == {"a": "at 6000"}
+    assert sql.fetch_outcomes(database) == {"a": "at 6000"}
 
 
 def test_of_two_equally_new_ones_the_one_read_last_counts(database: Database) -> None:
@@ -124,7 +124,7 @@ def test_of_two_equally_new_ones_the_one_read_last_counts(database: Database) ->
         for turn in range(9)
     ]
     assert merge(database, *versions) == counts(1, 0, 0)
-    assert books.outcomes(database) == {"a": "8"}
+    assert sql.fetch_outcomes(database) == {"a": "8"}
     assert costs(database) == {"r1": 8}
 
 
@@ -149,7 +149,7 @@ def test_an_older_version_of_an_attempt_never_replaces_a_newer_one(
 
 def costs(database: Database) -> dict[str, int]:
     """What each attempt cost, by its key."""
-    rows = books.rows(database, "SELECT attempt_key, cost FROM leadloop.outreach_attempts")
+    rows = sql.fetch_rows(database, "SELECT attempt_key, cost FROM leadloop.outreach_attempts")
     return {row["attempt_key"]: int(row["cost"]) for row in rows}
 
 
@@ -157,27 +157,29 @@ def test_when_it_was_first_seen_stays(database: Database) -> None:
     """Lateness is measured from it."""
     query = "SELECT first_seen_at FROM leadloop.lead_outcomes"
     merge(database, result())
-    first = books.value(database, query)
+    first = sql.fetch_value(database, query)
     merge(database, result(outcome_name="No"))
-    assert books.value(database, query) == first
-    assert books.value(database, "SELECT updated_at > first_seen_at FROM leadloop.lead_outcomes")
+    assert sql.fetch_value(database, query) == first
+    assert sql.fetch_value(
+        database, "SELECT updated_at > first_seen_at FROM leadloop.lead_outcomes"
+    )
     seen = "SELECT seen_at = first_seen_at FROM leadloop.lead_outcomes"
-    assert books.value(database, seen)
+    assert sql.fetch_value(database, seen)
     merge(database, result(at=6000))
-    assert not books.value(database, seen)
+    assert not sql.fetch_value(database, seen)
 
 
 def test_a_correction_comes_through_where_the_raw_answer_is_gone(database: Database) -> None:
     """A cost that changes under the same processed_at is money; what was removed stays removed."""
     call = {"reference_id": "r1", "called_at": 4000, "q": "private"}
     merge(database, result(total_cost=1, call_attempt_x_1=[{**call, "cost": 1}]))
-    books.run(database, "UPDATE leadloop.lead_outcomes SET raw = '{}'")
+    sql.execute(database, "UPDATE leadloop.lead_outcomes SET raw = '{}'")
     corrected = result(
         outcome_name="No", outcome_id=7, total_cost=2, call_attempt_x_1=[{**call, "cost": 2}]
     )
     assert merge(database, corrected) == counts(0, 1, 0)
     assert merge(database, corrected) == counts(0, 0, 1)
-    (stored,) = books.rows(
+    (stored,) = sql.fetch_rows(
         database, "SELECT outcome_id, outcome_name, total_cost, raw FROM leadloop.lead_outcomes"
     )
     assert stored == {"outcome_id": "7", "outcome_name": "No", "total_cost": 2, "raw": {}}
@@ -187,9 +189,9 @@ def test_a_correction_comes_through_where_the_raw_answer_is_gone(database: Datab
 def test_a_lead_that_is_processed_again_has_a_raw_answer_again(database: Database) -> None:
     """What was removed was the old answer, because it was old; this one is new."""
     merge(database, result(at=5000))
-    books.run(database, "UPDATE leadloop.lead_outcomes SET raw = '{}'")
+    sql.execute(database, "UPDATE leadloop.lead_outcomes SET raw = '{}'")
     assert merge(database, result(at=6000)) == counts(0, 1, 0)
-    assert books.value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "a"
+    assert sql.fetch_value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "a"
 
 
 def test_corrections_of_the_forgotten_come_through_without_them(database: Database) -> None:
@@ -202,9 +204,9 @@ def test_corrections_of_the_forgotten_come_through_without_them(database: Databa
     assert merge(database, corrected) == counts(0, 1, 0)
     assert merge(database, corrected) == counts(0, 0, 1)
     stored = "SELECT total_cost, raw FROM leadloop.lead_outcomes"
-    assert books.rows(database, stored) == [{"total_cost": 2, "raw": {}}]
+    assert sql.fetch_rows(database, stored) == [{"total_cost": 2, "raw": {}}]
     assert costs(database) == {"r1": 2}
-    assert books.value(database, "SELECT answers FROM leadloop.outreach_attempts") == {}
+    assert sql.fetch_value(database, "SELECT answers FROM leadloop.outreach_attempts") == {}
 
 
 def test_a_key_as_long_as_may_be_is_stored(database: Database) -> None:
@@ -213,7 +215,7 @@ def test_a_key_as_long_as_may_be_is_stored(database: Database) -> None:
     call = {"reference_id": noise, "called_at": 4000}
     long = result(noise[:1500]) | {f"call_attempt_{noise}": [call]}
     assert merge(database, long) == counts(1, 0, 0)
-    assert books.value(database, "SELECT reference_id FROM leadloop.outreach_attempts") == noise
+    assert sql.fetch_value(database, "SELECT reference_id FROM leadloop.outreach_attempts") == noise
 
 
 def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
@@ -224,7 +226,7 @@ def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
     done = {"sent_at": 5000, "cost": 0.01, "status": "delivered"}
     both = [call, {**call, "reference_id": "r2"}]
     merge(database, result(sms_x=done, call_attempt_x_1=both))
-    found = books.rows(
+    found = sql.fetch_rows(
         database,
         """SELECT channel, attempt_key, CAST(cost AS text) AS cost, outcome_name
              FROM leadloop.outreach_attempts ORDER BY channel, attempt_key""",
@@ -249,27 +251,27 @@ def test_attempts_are_added_and_brought_up_to_date(database: Database) -> None:
 )
 def test_an_outcome_settles_a_doubt(database: Database, status: str, then: str) -> None:
     """Whom the vendor has called, it has; a lead on its way is left to its run."""
-    books.add_leads(database, books.lead("a", status=status, last_error="no answer"))
-    books.add_leads(database, books.lead("b", status="in_doubt"))
+    factories.add_leads(database, factories.build_lead("a", status=status, last_error="no answer"))
+    factories.add_leads(database, factories.build_lead("b", status="in_doubt"))
     merge(database, result("a"))
-    assert books.statuses(database) == {"a": then, "b": "in_doubt"}
+    assert sql.fetch_statuses(database) == {"a": then, "b": "in_doubt"}
 
 
 def test_an_outcome_of_a_cancelled_lead_has_the_vendor_told(database: Database) -> None:
     """It was thought never to have been sent, and was called: its opt-out waits again."""
-    books.add_leads(database, books.lead("a", status="cancelled"))
-    books.opt_out(database, "a", status="cancelled", confirmed_at="now")
+    factories.add_leads(database, factories.build_lead("a", status="cancelled"))
+    factories.add_opt_outs(database, "a", status="cancelled", confirmed_at="now")
     merge(database, result("a"))
-    assert books.opt_outs(database) == {"a": "requested"}
+    assert sql.fetch_opt_outs(database) == {"a": "requested"}
 
 
 def test_campaigns_do_not_meet(database: Database) -> None:
     """The same id in two campaigns is two leads."""
-    books.add_leads(database, books.lead("a", status="in_doubt"), campaign="C2")
+    factories.add_leads(database, factories.build_lead("a", status="in_doubt"), campaign="C2")
     merge(database, result("a"))
     merge(database, result("a", outcome_name="No"), campaign="C2")
-    assert books.outcomes(database) == {"a": "Yes"}
-    assert books.outcomes(database, "C2") == {"a": "No"}
+    assert sql.fetch_outcomes(database) == {"a": "Yes"}
+    assert sql.fetch_outcomes(database, "C2") == {"a": "No"}
 
 
 def test_an_outcome_of_a_lead_that_is_not_ours_is_kept(database: Database) -> None:
@@ -286,9 +288,9 @@ def test_any_text_comes_through_as_it_was(
     call = {"reference_id": reference, "report_keys_order": [question], question: answer}
     given_ = result(outcome_name=name, custom=custom, call_attempt_x_1=[call])
     read = parse_json(json.dumps(given_).encode())
-    books.run(database, "TRUNCATE leadloop.lead_outcomes, leadloop.outreach_attempts")
+    sql.execute(database, "TRUNCATE leadloop.lead_outcomes, leadloop.outreach_attempts")
     merge(database, read)
-    (row,) = books.rows(
+    (row,) = sql.fetch_rows(
         database,
         """SELECT outcome_name, raw, reference_id, answers
              FROM (SELECT lead_id, outcome_name, raw FROM leadloop.lead_outcomes) AS outcome
@@ -337,7 +339,9 @@ def test_what_cannot_be_read_is_kept_once(database: Database) -> None:
     for _ in range(2):
         with database.transaction() as connection:
             outcomes.store_unreadable(connection, CAMPAIGN, [("lead_id: missing", odd), ("x", [1])])
-    kept = books.rows(database, "SELECT reason, raw FROM leadloop.unreadable_results ORDER BY 1")
+    kept = sql.fetch_rows(
+        database, "SELECT reason, raw FROM leadloop.unreadable_results ORDER BY 1"
+    )
     assert kept == [{"reason": "lead_id: missing", "raw": odd}, {"reason": "x", "raw": [1]}]
 
 
@@ -354,7 +358,7 @@ def test_a_watermark_only_moves_forward_over_what_adjoins(
     database: Database, start: int, moves: list[tuple[int, int]]
 ) -> None:
     """A stretch that begins beyond it leaves a gap, one that ends before it is old news."""
-    books.run(database, "TRUNCATE leadloop.watermarks")
+    sql.execute(database, "TRUNCATE leadloop.watermarks")
     mark = start
     with database.transaction() as connection:
         assert watermarks.get_watermark(connection, CAMPAIGN) is None
@@ -373,16 +377,18 @@ def test_a_watermark_only_moves_forward_over_what_adjoins(
 
 def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database: Database) -> None:
     """While we wait for one we hold none that comes after it: upstream never meets a deadlock."""
-    books.add_leads(database, *(books.lead(lead_id, status="in_doubt") for lead_id in ("z", "a")))
+    factories.add_leads(
+        database, *(factories.build_lead(lead_id, status="in_doubt") for lead_id in ("z", "a"))
+    )
     lock = text("SELECT FROM leadloop.leads WHERE lead_id = :lead FOR NO KEY UPDATE NOWAIT")
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as upstream:
             upstream.execute(lock, {"lead": "a"})
             storing = pool.submit(merge, database, result("z"), result("a"))
-            books.wait_until_blocked(database)
+            sql.wait_until_blocked(database)
             upstream.execute(lock, {"lead": "z"})
         storing.result(timeout=30)
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 def test_a_window_is_stored_without_going_through_all_leads(database: Database) -> None:
@@ -394,15 +400,15 @@ def test_a_window_is_stored_without_going_through_all_leads(database: Database) 
         ("leads", "status", "'created'"),
         ("lead_outcomes", "processed_at, raw", "to_timestamp(5), '{}'"),
     ):
-        books.run(
+        sql.execute(
             database,
             f"""INSERT INTO leadloop.{table} (campaign_id, lead_id, {columns})
                 SELECT :campaign, CAST(number AS text), {values}
                   FROM generate_series(1, 40000) AS number""",
             campaign=CAMPAIGN,
         )
-    books.run(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id = '7'")
-    books.run(database, "ANALYZE leadloop.leads")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id = '7'")
+    sql.execute(database, "ANALYZE leadloop.leads")
     call = [{"reference_id": "r1", "called_at": 5000}]
     window = [
         parse_result(result(str(number), at=6000, call_attempt_x_1=call)) for number in range(1, 51)

@@ -5,14 +5,14 @@ from db import leads, runs
 from db.database import Database
 from db.leads import ClaimRef
 from db.runs import RunLocks
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 
 
 @pytest.fixture(autouse=True)
 def campaign(database: Database) -> None:
     """The campaign whose leads are claimed."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
 
 
 def opened(connection: Connection) -> int:
@@ -22,14 +22,14 @@ def opened(connection: Connection) -> int:
 
 def states(database: Database) -> dict[int, str]:
     """The state of each run."""
-    found = books.rows(database, "SELECT run_id, state FROM leadloop.sync_runs")
+    found = sql.fetch_rows(database, "SELECT run_id, state FROM leadloop.sync_runs")
     return {row["run_id"]: row["state"] for row in found}
 
 
 def cut(database: Database, connection: Connection) -> None:
     """End a connection from outside, as a crash or an operator does; return when it is gone."""
     pid = connection.scalar(text("SELECT pg_backend_pid()"))
-    assert books.value(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+    assert sql.fetch_value(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
     connection.invalidate()
 
 
@@ -46,7 +46,7 @@ def bury(database: Database, run_id: int) -> tuple[int, int]:
 
 def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Database) -> None:
     """What it had sent the vendor may have; what it had not claimed is still new."""
-    books.add_leads(database, "a", "b", "c")
+    factories.add_leads(database, "a", "b", "c")
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         with database.transaction() as connection:
@@ -58,13 +58,13 @@ def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Databa
         assert bury(database, alive) == (1, 1)
         assert bury(database, alive) == (0, 0), "once is enough"
         assert states(database) == {dead: "crashed", alive: "running"}
-    assert books.statuses(database) == {"a": "created", "b": "in_doubt", "c": "new"}
-    assert books.errors(database) == {"b": "the run that sent it ended before the answer"}
+    assert sql.fetch_statuses(database) == {"a": "created", "b": "in_doubt", "c": "new"}
+    assert sql.fetch_errors(database) == {"b": "the run that sent it ended before the answer"}
 
 
 def test_a_fenced_run_can_claim_nothing_and_stays_dead(database: Database) -> None:
     """Its process may go on after its connection was cut: it must send nothing more."""
-    books.add_leads(database, "a")
+    factories.add_leads(database, "a")
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         cut(database, dying)
@@ -83,7 +83,7 @@ def test_a_fenced_run_can_claim_nothing_and_stays_dead(database: Database) -> No
 
 def test_an_answer_that_comes_after_the_burial_still_counts(database: Database) -> None:
     """The process lived, only its connection was cut: what it heard is known, not doubted."""
-    books.add_leads(database, "a")
+    factories.add_leads(database, "a")
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         with database.transaction() as connection:
@@ -93,7 +93,7 @@ def test_an_answer_that_comes_after_the_burial_still_counts(database: Database) 
         with database.transaction() as connection:
             heard = ClaimRef(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
             assert leads.record_created(connection, heard) == 1
-    assert books.statuses(database) == {"a": "created"}
+    assert sql.fetch_statuses(database) == {"a": "created"}
 
 
 def test_a_run_is_never_seen_without_its_lock(database: Database) -> None:
@@ -140,7 +140,7 @@ def test_a_run_that_ends_leaves_a_word(database: Database) -> None:
                 connection, run_id=run_id, state="failed", counts={"created": 3}, error="no answer"
             )
         assert bury(database, later) == (0, 0)
-    (row,) = books.rows(
+    (row,) = sql.fetch_rows(
         database,
         "SELECT state, counts, error, flow_run_id, ended_at > started_at AS ended"
         "  FROM leadloop.sync_runs WHERE run_id = :run",
@@ -157,11 +157,11 @@ def test_a_run_that_ends_leaves_a_word(database: Database) -> None:
 
 def test_what_a_run_heard_nothing_of_is_in_doubt_at_its_end(database: Database) -> None:
     """Its own leads alone."""
-    books.add_leads(database, "a", "b")
+    factories.add_leads(database, "a", "b")
     with database.autocommit() as one, database.autocommit() as other:
         mine, theirs = opened(one), opened(other)
         with database.transaction() as connection:
             leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=mine, claim_no=1, limit=1)
             leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=theirs, claim_no=1, limit=1)
             assert runs.mark_unanswered_in_doubt(connection, mine) == 1
-    assert books.statuses(database) == {"a": "in_doubt", "b": "sending"}
+    assert sql.fetch_statuses(database) == {"a": "in_doubt", "b": "sending"}

@@ -17,7 +17,7 @@ from db.schema import (
 )
 from db.schema.fingerprint import describe_all
 from leadloop.core.errors import UsageError
-from tests import books
+from tests import factories, sql
 
 #: What others rely on (CONTRACT.md); columns may be added.
 CONTRACT = {
@@ -58,7 +58,7 @@ def test_the_files_of_migrations_are_numbered_in_their_order() -> None:
 @pytest.mark.parametrize("table", CONTRACT)
 def test_the_tables_are_those_of_the_contract(database: Database, table: str) -> None:
     """People's scripts name these columns."""
-    found = books.rows(
+    found = sql.fetch_rows(
         database,
         """SELECT column_name FROM information_schema.columns
             WHERE table_schema = 'leadloop' AND table_name = :table""",
@@ -69,32 +69,32 @@ def test_the_tables_are_those_of_the_contract(database: Database, table: str) ->
 
 def test_upstream_inserts_no_more_than_it_must(database: Database) -> None:
     """Everything else has its default."""
-    books.run(database, "INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('C1', 'a')")
-    books.run(database, "INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')")
-    books.opt_out(database, "a")
+    sql.execute(database, "INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('C1', 'a')")
+    sql.execute(database, "INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1')")
+    factories.add_opt_outs(database, "a")
     lead = "SELECT status, custom_fields FROM leadloop.leads"
-    assert books.rows(database, lead) == [{"status": "new", "custom_fields": {}}]
-    assert books.opt_outs(database) == {"a": "requested"}
-    assert books.value(database, "SELECT enabled FROM leadloop.campaigns") is True
+    assert sql.fetch_rows(database, lead) == [{"status": "new", "custom_fields": {}}]
+    assert sql.fetch_opt_outs(database) == {"a": "requested"}
+    assert sql.fetch_value(database, "SELECT enabled FROM leadloop.campaigns") is True
 
 
 def test_upstream_needs_no_right_on_leads_to_opt_out(database: Database) -> None:
     """A role that may insert opt-outs and nothing else still has the lead kept back."""
-    books.add_leads(database, "a")
-    books.run(
+    factories.add_leads(database, "a")
+    sql.execute(
         database,
         """CREATE ROLE upstream; GRANT USAGE ON SCHEMA leadloop TO upstream;
            GRANT INSERT ON leadloop.disable_requests TO upstream""",
     )
     try:
-        books.run(
+        sql.execute(
             database,
             """SET LOCAL ROLE upstream;
                INSERT INTO leadloop.disable_requests (campaign_id, lead_id) VALUES ('C1', 'a')""",
         )
-        assert books.value(database, "SELECT opted_out FROM leadloop.leads") is True
+        assert sql.fetch_value(database, "SELECT opted_out FROM leadloop.leads") is True
     finally:
-        books.run(database, "DROP OWNED BY upstream; DROP ROLE upstream")
+        sql.execute(database, "DROP OWNED BY upstream; DROP ROLE upstream")
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_a_wrong_value_is_refused_by_the_table(
     row = {"campaign_id": "C1", **key, column: value}
     names, places = ", ".join(row), ", ".join(f"'{text}'" for text in row.values())
     with pytest.raises(DatabaseError, match=r"CheckViolation .*23514, constraint "):
-        books.run(database, f"INSERT INTO leadloop.{table} ({names}) VALUES ({places})")
+        sql.execute(database, f"INSERT INTO leadloop.{table} ({names}) VALUES ({places})")
 
 
 def test_up_from_empty_and_once_more(empty: Database) -> None:
     """The second time changes nothing and keeps what is there."""
     with empty:
         first = upgraded(empty)
-        books.add_leads(empty, "a")
+        factories.add_leads(empty, "a")
         assert upgraded(empty) == first
-        assert books.statuses(empty) == {"a": "new"}
+        assert sql.fetch_statuses(empty) == {"a": "new"}
         with empty.transaction() as connection:
             assert get_version(connection) == first
             require_current(connection)
@@ -142,7 +142,7 @@ def test_from_several_places_at_once(empty: Database) -> None:
 
     with empty, ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(init, range(4)))) == 1
-        books.add_leads(empty, "a")
+        factories.add_leads(empty, "a")
 
 
 def test_a_database_without_the_schema(empty: Database) -> None:
@@ -157,14 +157,14 @@ def test_a_database_without_the_schema(empty: Database) -> None:
 
 def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
     """An older program neither works on it nor changes it; one line says what to do."""
-    books.run(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
+    sql.execute(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
     for work in (migrate_schema, require_current):
         with (
             database.transaction() as connection,
             pytest.raises(UsageError, match=r"9999.*install the leadloop that made it"),
         ):
             work(connection)
-    assert books.value(database, "SELECT version_num FROM leadloop.alembic_version") == "9999"
+    assert sql.fetch_value(database, "SELECT version_num FROM leadloop.alembic_version") == "9999"
 
 
 def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
@@ -173,7 +173,7 @@ def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
         with empty.transaction() as connection:
             migrate_schema(connection)
             connection.rollback()
-        assert books.value(empty, "SELECT to_regnamespace('leadloop') IS NULL")
+        assert sql.fetch_value(empty, "SELECT to_regnamespace('leadloop') IS NULL")
         upgraded(empty)
 
 
@@ -221,9 +221,9 @@ def test_the_migrations_lead_to_the_stated_schema(empty: Database, database: Dat
 def of_issue_a(database: Database) -> None:
     """Make a schema look as the migrations 0001 to 0008 left it, with a lead in it."""
     upgraded(database)
-    books.add_campaign(database)
-    books.add_leads(database, "a")
-    books.run(
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    sql.execute(
         database,
         """UPDATE leadloop.alembic_version SET version_num = '0008';
            DROP VIEW leadloop_monitor.campaign_health, leadloop_monitor.problems,
@@ -243,7 +243,7 @@ def test_a_schema_of_before_it_was_stated_is_taken_over(
         ):
             require_current(connection)
         upgraded(empty)
-        assert books.statuses(empty) == {"a": "new"}
+        assert sql.fetch_statuses(empty) == {"a": "new"}
         with empty.transaction() as connection, database.transaction() as other:
             require_current(connection)
             assert describe_all(connection) == describe_all(other)
@@ -256,12 +256,12 @@ def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
     """An index that somebody dropped, a column that somebody added: a line each."""
     with empty:
         of_issue_a(empty)
-        books.run(
+        sql.execute(
             empty,
             "DROP INDEX leadloop.leads_folded_id; ALTER TABLE leadloop.leads ADD COLUMN mine text",
         )
         upgraded(empty)
-        assert books.statuses(empty) == {"a": "new"}
+        assert sql.fetch_statuses(empty) == {"a": "new"}
     lines = [record.message for record in caplog.records if "differs" in record.message]
     assert len(lines) == 2
     assert "it lacks the index CREATE INDEX leads_folded_id" in lines[0]
@@ -270,7 +270,7 @@ def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
 
 def test_a_schema_of_long_before_is_told_how_to_get_on(database: Database) -> None:
     """It is upgraded in two steps; nothing is changed meanwhile."""
-    books.run(database, "UPDATE leadloop.alembic_version SET version_num = '0005'")
+    sql.execute(database, "UPDATE leadloop.alembic_version SET version_num = '0005'")
     for work in (migrate_schema, require_current):
         with (
             database.transaction() as connection,
@@ -302,4 +302,4 @@ def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database, statement: 
         with pytest.raises(DatabaseError, match="has held a lock for too long"):
             upgraded(empty)
     assert upgraded(empty) != "0008"
-    assert books.statuses(empty) == {"a": "new"}
+    assert sql.fetch_statuses(empty) == {"a": "new"}

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 from db import erasure, leads, opt_outs
 from db.database import Database, DatabaseError
 from db.leads import ClaimRef, LookupRun
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 _TIMES = "SELECT status, sent_at, confirmed_at FROM leadloop.leads WHERE lead_id = 'a'"
@@ -21,10 +21,12 @@ _COLUMNS = """SELECT column_name FROM information_schema.columns
 
 def sent(database: Database, status: str = "created") -> None:
     """Two leads, of which the vendor may have `a`."""
-    books.add_campaign(database)
-    books.add_leads(
+    factories.add_campaign(database)
+    factories.add_leads(
         database,
-        books.lead("a", status=status, sent_at=NOON, confirmed_at=NOON, run_id=7, claim_no=3),
+        factories.build_lead(
+            "a", status=status, sent_at=NOON, confirmed_at=NOON, run_id=7, claim_no=3
+        ),
         "b",
     )
 
@@ -46,25 +48,25 @@ def test_a_lead_that_comes_again_is_what_it_was(
 ) -> None:
     """What the vendor may have is not `new` again; what it cannot have is."""
     sent(database, status)
-    books.run(database, removal)
-    assert books.statuses(database) == {}
-    books.add_leads(database, "a", "b")
-    assert books.statuses(database) == {"a": again, "b": "new"}
+    sql.execute(database, removal)
+    assert sql.fetch_statuses(database) == {}
+    factories.add_leads(database, "a", "b")
+    assert sql.fetch_statuses(database) == {"a": again, "b": "new"}
 
 
 def test_its_times_come_back_with_it(database: Database) -> None:
     """When it was sent, and when that was confirmed."""
     sent(database)
-    books.run(database, "DELETE FROM leadloop.leads")
-    books.add_leads(database, "a")
-    assert books.rows(database, _TIMES) == [
+    sql.execute(database, "DELETE FROM leadloop.leads")
+    factories.add_leads(database, "a")
+    assert sql.fetch_rows(database, _TIMES) == [
         {"status": "created", "sent_at": NOON, "confirmed_at": NOON}
     ]
 
 
 def test_nothing_personal_outlives_the_row(database: Database) -> None:
     """Ids, a status and times."""
-    assert {row["column_name"] for row in books.rows(database, _COLUMNS)} == {
+    assert {row["column_name"] for row in sql.fetch_rows(database, _COLUMNS)} == {
         *("campaign_id", "lead_id", "status", "sent_at", "confirmed_at", "doubted_at"),
         *("run_id", "claim_no", "deleted_at"),
     }
@@ -83,34 +85,34 @@ def test_a_nightly_job_may_do_it_every_night(database: Database) -> None:
                 ),
                 {"other": f"night {night}"},
             )
-        assert books.statuses(database) == {"a": "created", f"night {night}": "new"}
-        assert books.statuses(database, "C2") == {"a": "new"}
-    assert books.value(database, "SELECT count(*) FROM leadloop.sent_leads") == 0
+        assert sql.fetch_statuses(database) == {"a": "created", f"night {night}": "new"}
+        assert sql.fetch_statuses(database, "C2") == {"a": "new"}
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.sent_leads") == 0
 
 
 def test_an_answer_that_is_on_its_way_settles_the_lead_that_came_back(database: Database) -> None:
     """The row was replaced while its request was out; the vendor's word about it still counts."""
     sent(database, "sending")
-    books.run(database, "DELETE FROM leadloop.leads")
-    books.add_leads(database, "a")
+    sql.execute(database, "DELETE FROM leadloop.leads")
+    factories.add_leads(database, "a")
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"])
     with database.transaction() as connection:
         assert leads.record_created(connection, batch) == 1
-    assert books.statuses(database) == {"a": "created"}
+    assert sql.fetch_statuses(database) == {"a": "created"}
 
 
 @pytest.mark.parametrize("table", ["lead_outcomes", "outreach_attempts"])
 def test_a_lead_that_the_vendor_has_called_is_not_new(database: Database, table: str) -> None:
     """Deleted before there was a memory of sent leads, or created at the vendor by others."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     columns = {
         "lead_outcomes": "processed_at, raw) VALUES ('C1', 'a', now(), '{}')",
         "outreach_attempts": "channel, block, attempt_key) VALUES ('C1', 'a', 'call', 'b', '1')",
     }
-    books.run(database, f"INSERT INTO leadloop.{table} (campaign_id, lead_id, {columns[table]}")
-    books.add_leads(database, "a", "b")
-    assert books.statuses(database) == {"a": "created", "b": "new"}
-    assert books.value(database, "SELECT sent_at FROM leadloop.leads WHERE lead_id = 'a'")
+    sql.execute(database, f"INSERT INTO leadloop.{table} (campaign_id, lead_id, {columns[table]}")
+    factories.add_leads(database, "a", "b")
+    assert sql.fetch_statuses(database) == {"a": "created", "b": "new"}
+    assert sql.fetch_value(database, "SELECT sent_at FROM leadloop.leads WHERE lead_id = 'a'")
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
@@ -124,34 +126,34 @@ def test_an_older_snapshot_inserts_nobody_whom_another_has_just_deleted(
         with database.transaction() as job:
             job.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
             job.execute(text("SELECT FROM leadloop.campaigns"))
-            books.run(database, "DELETE FROM leadloop.leads")
+            sql.execute(database, "DELETE FROM leadloop.leads")
             job.execute(text("INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('C1','a')"))
 
     with pytest.raises(DatabaseError, match="40001"):
         nightly()
-    books.add_leads(database, "a")
-    assert books.statuses(database) == {"a": "created"}
+    factories.add_leads(database, "a")
+    assert sql.fetch_statuses(database) == {"a": "created"}
 
 
 def test_who_deletes_and_inserts_needs_no_right_on_the_memory(database: Database) -> None:
     """The documented rights of an upstream that manages its leads are enough."""
     sent(database)
-    books.run(
+    sql.execute(
         database,
         """CREATE ROLE nightly; GRANT USAGE ON SCHEMA leadloop TO nightly;
            GRANT INSERT, DELETE, TRUNCATE, SELECT ON leadloop.leads TO nightly""",
     )
     try:
         for removal in ("DELETE FROM leadloop.leads", "TRUNCATE leadloop.leads"):
-            books.run(database, f"SET LOCAL ROLE nightly; {removal}")
-            books.run(
+            sql.execute(database, f"SET LOCAL ROLE nightly; {removal}")
+            sql.execute(
                 database,
                 """SET LOCAL ROLE nightly;
                    INSERT INTO leadloop.leads (campaign_id, lead_id) VALUES ('C1', 'a')""",
             )
-            assert books.statuses(database) == {"a": "created"}
+            assert sql.fetch_statuses(database) == {"a": "created"}
     finally:
-        books.run(database, "DROP OWNED BY nightly; DROP ROLE nightly")
+        sql.execute(database, "DROP OWNED BY nightly; DROP ROLE nightly")
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
@@ -163,12 +165,12 @@ def test_an_older_snapshot_truncates_nothing(database: Database, level: str) -> 
         with database.transaction() as job:
             job.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
             job.execute(text("SELECT FROM leadloop.leads"))
-            books.run(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
+            sql.execute(database, "UPDATE leadloop.leads SET status = 'created', sent_at = now()")
             job.execute(text("TRUNCATE leadloop.leads"))
 
     with pytest.raises(DatabaseError, match="55000"):
         nightly()
-    assert set(books.statuses(database).values()) == {"created"}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 @pytest.mark.parametrize(
@@ -185,10 +187,10 @@ def test_an_answer_for_a_row_that_is_gone_is_not_lost(
 ) -> None:
     """What the vendor said decides what the lead is when it comes again."""
     sent(database, "sending")
-    books.run(database, "DELETE FROM leadloop.leads")
+    sql.execute(database, "DELETE FROM leadloop.leads")
     with database.transaction() as connection:
         record(connection, ClaimRef(campaign_id=CAMPAIGN, run_id=7, claim_no=3, lead_ids=["a"]))
-    found = books.rows(
+    found = sql.fetch_rows(
         database, "SELECT status, doubted_at < now() AS dated FROM leadloop.sent_leads"
     )
     assert [row["status"] for row in found] == ([ledger] if ledger else [])
@@ -198,13 +200,15 @@ def test_an_answer_for_a_row_that_is_gone_is_not_lost(
 
 def test_the_vendor_has_its_time_only_once_the_run_has_given_up(database: Database) -> None:
     """A row that was replaced while its request is out: its absence proves nothing meanwhile."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     run = """INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')
              RETURNING run_id"""
-    run_id = books.value(database, run)
-    books.add_leads(database, books.lead("a", status="sending", sent_at=NOON, run_id=run_id))
-    books.run(database, "DELETE FROM leadloop.leads")
-    books.add_leads(database, "a")
+    run_id = sql.fetch_value(database, run)
+    factories.add_leads(
+        database, factories.build_lead("a", status="sending", sent_at=NOON, run_id=run_id)
+    )
+    sql.execute(database, "DELETE FROM leadloop.leads")
+    factories.add_leads(database, "a")
     looking = LookupRun(campaign=CAMPAIGN, run=run_id + 1, settle_s=0)
 
     def due() -> list[bool]:
@@ -215,19 +219,21 @@ def test_the_vendor_has_its_time_only_once_the_run_has_given_up(database: Databa
             return [doubt.settled for doubt in found]
 
     assert due() == [], "its run is at work"
-    books.run(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
+    sql.execute(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
     assert due() == [True]
 
 
 def test_an_opt_out_of_a_lead_that_is_being_sent_waits_for_its_answer(database: Database) -> None:
     """Its row is gone; a confirmation before the create is carried out would mean nothing."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     run = """INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')
              RETURNING run_id"""
-    run_id = books.value(database, run)
-    books.add_leads(database, books.lead("a", status="sending", sent_at=NOON, run_id=run_id))
-    books.opt_out(database, "a")
-    books.run(database, "DELETE FROM leadloop.leads")
+    run_id = sql.fetch_value(database, run)
+    factories.add_leads(
+        database, factories.build_lead("a", status="sending", sent_at=NOON, run_id=run_id)
+    )
+    factories.add_opt_outs(database, "a")
+    sql.execute(database, "DELETE FROM leadloop.leads")
 
     def due() -> list[str]:
         with database.transaction() as connection:
@@ -242,7 +248,7 @@ def test_an_opt_out_of_a_lead_that_is_being_sent_waits_for_its_answer(database: 
             return opt_outs.confirm_disabled(connection, CAMPAIGN, ["a"], settle_s=settle_s)
 
     assert due() == []
-    books.run(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
+    sql.execute(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
     assert due() == ["a"]
     assert confirmed(60) == 0, "the vendor has its time"
     assert confirmed(0) == 1
@@ -251,11 +257,11 @@ def test_an_opt_out_of_a_lead_that_is_being_sent_waits_for_its_answer(database: 
 def test_somebody_whose_row_is_gone_can_be_forgotten(database: Database) -> None:
     """They opt out, and the nightly insert brings nothing personal back."""
     sent(database)
-    books.run(database, "DELETE FROM leadloop.leads")
+    sql.execute(database, "DELETE FROM leadloop.leads")
     with database.transaction() as connection:
         assert erasure.lock_for_erasure(connection, CAMPAIGN, ["a"]).known == ["a"]
         erasure.erase_leads(connection, CAMPAIGN, ["a"])
-    assert books.opt_outs(database) == {"a": "requested"}
-    books.add_leads(database, "a")
-    assert books.statuses(database) == {"a": "created"}
-    assert books.value(database, "SELECT phone_number FROM leadloop.leads") is None
+    assert sql.fetch_opt_outs(database) == {"a": "requested"}
+    factories.add_leads(database, "a")
+    assert sql.fetch_statuses(database) == {"a": "created"}
+    assert sql.fetch_value(database, "SELECT phone_number FROM leadloop.leads") is None

@@ -25,9 +25,9 @@ from tasks.blocks import (
     collect_setting_sources,
     resolve_settings,
 )
-from tests import books
-from tests.client.listening import listening, response
+from tests import factories, sql
 from tests.conftest import Ran, prefect_login
+from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -54,8 +54,8 @@ def test_a_run_takes_its_login_from_a_block(
     ).save(name)
     for variable in ("LEADLOOP_DATABASE_URL", "LEADLOOP_API_URL", "LEADLOOP_API_TOKEN"):
         monkeypatch.delenv(variable)
-    books.add_campaign(database)
-    books.add_leads(database, "A", "B")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A", "B")
     with pytest.raises(UsageError, match="LEADLOOP_DATABASE_URL is not set"):
         push_leads()
     assert push_leads(settings=RunSettings(block=name))["created"] == 2
@@ -90,8 +90,8 @@ def test_a_login_wins_whole(
         username=rules.username,
         password=SecretStr(rules.password),
     ).save(name)
-    books.add_campaign(database)
-    books.add_leads(database, "A")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
     assert push_leads(settings=RunSettings(block=name))["created"] == 1
     assert "api_token" not in Settings.describe_sources(
         *collect_setting_sources(RunSettings(block=name))
@@ -102,8 +102,8 @@ def test_a_block_gets_no_token_for_its_address(
     environment: Path, database: Database, name: str
 ) -> None:
     """Whoever may write a block cannot have the worker's token, names and numbers sent to them."""
-    books.add_campaign(database)
-    books.add_leads(database, "A")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
     with running(Rules(rate_limit=None, pace=None)) as thief:
         LeadloopSettings(api_url=thief.url).save(name)
         LeadloopCredentials(api_url=thief.url, client_id="c").save(name)
@@ -111,7 +111,7 @@ def test_a_block_gets_no_token_for_its_address(
         with pytest.raises(UsageError, match=line):
             push_leads(settings=RunSettings(block=name))
         assert thief.requests == []
-    assert books.statuses(database) == {"A": "new"}
+    assert sql.fetch_statuses(database) == {"A": "new"}
 
 
 def test_a_block_s_token_goes_to_no_other_address(
@@ -119,8 +119,8 @@ def test_a_block_s_token_goes_to_no_other_address(
 ) -> None:
     """Not to that of the worker's environment: nothing is sent, and doctor says why."""
     LeadloopCredentials(api_token=SecretStr(vendor.rules.tokens[0])).save(name)
-    books.add_campaign(database)
-    books.add_leads(database, "A")
+    factories.add_campaign(database)
+    factories.add_leads(database, "A")
     line = f"from block leadloop-credentials/{name}, but api_url from the environment"
     with pytest.raises(UsageError, match=line):
         push_leads(settings=RunSettings(block=name))
@@ -164,7 +164,7 @@ def test_a_misspelt_setting_that_a_block_sets_stops_no_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its log warns, once for the stages of a sync too."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     LeadloopSettings(lookback=5).save(name)
     monkeypatch.setenv("LEADLOOP_LOKBACK", "7")
     with pytest.raises(UsageError, match="did you mean LEADLOOP_LOOKBACK"):
@@ -202,8 +202,8 @@ def test_what_is_empty_in_a_block_says_nothing(
 
 def test_a_campaign_wins_over_all(database: Database, environment: Path, vendor: Handle) -> None:
     """Its row is nearest to it: four leads in batches of two are two requests."""
-    books.add_campaign(database, batch_size=2)
-    books.add_leads(database, "A", "B", "C", "D")
+    factories.add_campaign(database, batch_size=2)
+    factories.add_leads(database, "A", "B", "C", "D")
     push_leads(settings=RunSettings(batch_size=4))
     assert sum(entry.kind == "create" for entry in vendor.requests) == 2
 
@@ -297,7 +297,7 @@ def test_doctor_looks_at_the_door_of_the_profile_s_server(
     home = environment / "prefect-home"
     home.mkdir()
     no_csrf_token = response("404 Not Found", "{}")
-    with listening(no_csrf_token, response("200 OK", "[]")) as server:
+    with run_raw_server(no_csrf_token, response("200 OK", "[]")) as server:
         (home / "profiles.toml").write_text(
             f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
         )
@@ -321,7 +321,7 @@ def test_whether_a_server_is_open_is_told_only_where_it_is_known(
     answer: str, open_to_all: bool | None
 ) -> None:
     """What is neither a refusal nor an answer vouches for nothing."""
-    with listening(response(answer, "[]")) as server:
+    with run_raw_server(response(answer, "[]")) as server:
         assert allows_anonymous_access(server.url) is open_to_all
     # Nobody is there any more.
     assert allows_anonymous_access(server.url) is None
@@ -340,7 +340,7 @@ def test_doctor_says_where_values_come_from(
     credentials = f"block leadloop-credentials/{name}"
     LeadloopCredentials(api_token=SecretStr(token)).save(name)
     (environment / ".env").write_text("LEADLOOP_PAGE_SIZE=731\n")
-    books.add_campaign(database)
+    factories.add_campaign(database)
     asked = ("doctor", "--json", "--block", name)
     refused = leadloop(*asked, PREFECT_API_URL=prefect)
     (fault,) = [check for check in refused.last["checks"] if not check["ok"]]

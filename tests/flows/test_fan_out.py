@@ -16,8 +16,8 @@ from db.runs import RunLocks
 from flows.fan_out import DEPLOYMENT, fan_out
 from flows.sync import sync_leads
 from leadloop.sandbox import Handle
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories
+from tests.factories import CAMPAIGN
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
@@ -58,8 +58,8 @@ def started() -> int:
 
 def test_one_run_a_campaign(database: Database, vendor: Handle, deployment: UUID) -> None:
     """Each campaign gets one; while nobody takes it up, it gets no other."""
-    books.add_campaign(database)
-    books.add_campaign(database, "ANOTHER")
+    factories.add_campaign(database)
+    factories.add_campaign(database, "ANOTHER")
     assert fan_out() == {"started": 2, "unfinished": 0}
     assert fan_out() == {"started": 0, "unfinished": 2}
 
@@ -74,7 +74,7 @@ def test_a_run_whose_machine_is_gone(
     state: Callable[[], State[Any]],
 ) -> None:
     """What Prefect takes to be at work for ever keeps no campaign from its next run."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     begun(client, deployment, state())
     assert started() == 1
 
@@ -83,7 +83,7 @@ def test_a_run_that_takes_long(
     database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID, later: None
 ) -> None:
     """As long as its process lives, and no longer, its campaign gets no other."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     run = begun(client, deployment, Running())
     with database.autocommit() as connection:
         connection.detach()
@@ -96,7 +96,7 @@ def test_a_run_that_has_just_begun(
     database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
 ) -> None:
     """It may not have written its row yet: its campaign gets no other."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     begun(client, deployment, Pending())
     assert started() == 0
 
@@ -105,7 +105,7 @@ def test_a_run_that_waits_in_the_pool_of_before(
     database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
 ) -> None:
     """After a change of the work pool nobody may take it up: its campaign gets one in the new."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     for pool, runs in (("old", (1, 0)), ("new", (1, 0))):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         client.create_deployment(
@@ -120,7 +120,7 @@ def test_a_run_of_something_else(
     database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
 ) -> None:
     """A run with the campaign's tag that is of another deployment is no run of ours."""
-    books.add_campaign(database)
+    factories.add_campaign(database)
     other = client.create_deployment(client.create_flow(sync_leads), "other")
     begun(client, other, Running())
     assert started() == 1

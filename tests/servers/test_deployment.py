@@ -24,8 +24,8 @@ from db import schema
 from db.database import Database
 from leadloop import whole_prefect
 from leadloop.sandbox import Handle, Rules, running
-from tests import books
-from tests.books import CAMPAIGN
+from tests import factories, sql
+from tests.factories import CAMPAIGN
 from tests.servers.conftest import free_port, require_closed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
@@ -149,10 +149,10 @@ def test_the_commands_of_the_readme(team: Team) -> None:
     require_closed(f"{team.page}/api")
     (kept,) = team.directory.glob(".prefect-password")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    books.add_campaign(team.database)
-    books.add_campaign(team.database, "ANOTHER")
-    books.add_leads(team.database, "A", "B", "C")
-    books.add_leads(team.database, "D", campaign="ANOTHER")
+    factories.add_campaign(team.database)
+    factories.add_campaign(team.database, "ANOTHER")
+    factories.add_leads(team.database, "A", "B", "C")
+    factories.add_leads(team.database, "D", campaign="ANOTHER")
     with team.worker():
         told = json.dumps([CAMPAIGN])
         team.carry_out(
@@ -161,7 +161,7 @@ def test_the_commands_of_the_readme(team: Team) -> None:
         assert team.vendor.books.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
         # The other one's leads may have gone out by a push that fell due meanwhile.
         told_to = "SELECT DISTINCT campaign_id FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
-        assert books.rows(team.database, told_to) == [{"campaign_id": CAMPAIGN}]
+        assert sql.fetch_rows(team.database, told_to) == [{"campaign_id": CAMPAIGN}]
         scheduled = _wait_for(lambda: _scheduled(team.runs("disable-leads", "COMPLETED")))
     assert {run["work_pool_name"] for run in scheduled} == {whole_prefect.POOL}
 
@@ -172,8 +172,10 @@ def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
     team.carry_out("prefect automation create --from-file automations.yaml")
     campaigns = ["FINE", "TOO", "FAILS"]
     for campaign in campaigns:
-        books.add_campaign(team.database, campaign)
-        books.add_leads(team.database, "A", books.lead("bad", state_code="XX"), campaign=campaign)
+        factories.add_campaign(team.database, campaign)
+        factories.add_leads(
+            team.database, "A", factories.build_lead("bad", state_code="XX"), campaign=campaign
+        )
     team.vendor.change(campaigns={"FINE": "Fine", "TOO": "Fine too"})
     with team.worker(), team.worker():
         team.carry_out("prefect deployment run fan-out/default --watch")
@@ -216,8 +218,8 @@ def test_a_worker_that_is_killed(team: Team) -> None:
     """Its flow process lives on for a while, beside the next run, and nobody is created twice."""
     team.carry_out("make deploy")
     ids = [f"L{number}" for number in range(30)]
-    books.add_campaign(team.database, batch_size=1)
-    books.add_leads(team.database, *ids)
+    factories.add_campaign(team.database, batch_size=1)
+    factories.add_leads(team.database, *ids)
     team.vendor.fault(route="create", kind="slow", every=1, seconds=0.5)
     with team.worker() as worker:
         team.carry_out("prefect deployment run push-leads/default")
@@ -227,14 +229,14 @@ def test_a_worker_that_is_killed(team: Team) -> None:
         team.carry_out("leadloop push")
         _wait_for(lambda: _none_running(team.database))
     assert team.vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
-    assert set(books.statuses(team.database).values()) == {"created"}
+    assert set(sql.fetch_statuses(team.database).values()) == {"created"}
 
 
 def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
     """Its job variables reach neither the command nor the environment, however it was made."""
     team.carry_out("make deploy")
-    books.add_campaign(team.database)
-    books.add_leads(team.database, "A")
+    factories.add_campaign(team.database)
+    factories.add_leads(team.database, "A")
     touched = team.directory / "touched"
     with running(Rules(rate_limit=None, pace=None)) as elsewhere:
         variables = {
@@ -279,7 +281,7 @@ def test_a_worker_without_a_database(team: Team) -> None:
 def _none_running(database: Database) -> list[str]:
     """Something, as soon as no run is at work any more."""
     at_work = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running'"
-    return [] if books.value(database, at_work) else ["none"]
+    return [] if sql.fetch_value(database, at_work) else ["none"]
 
 
 def _resource(campaign: str) -> str:

@@ -1,0 +1,112 @@
+"""The top of the page: the headline, the problems with their commands, the key metrics."""
+
+from datetime import UTC
+from typing import Any
+
+import streamlit as st
+
+from db.monitor import Rows, StatusSnapshot
+from leadloop.monitor.headline import choose_headline, format_count, format_duration
+from leadloop.monitor.markdown import escape_markdown
+
+_MAX_EXPANDED = 6
+_BOXES = {
+    "critical": (st.error, ":material/error:"),
+    "warning": (st.warning, ":material/warning:"),
+    "stale": (st.warning, ":material/hourglass_disabled:"),
+    "empty": (st.info, ":material/inbox:"),
+    "ok": (st.success, ":material/check_circle:"),
+}
+_BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
+
+
+def show_headline(status: StatusSnapshot, *, is_stale: bool) -> None:
+    """Show the overall state in a coloured box, with its advice and command if there are any."""
+    headline = choose_headline(status, is_stale=is_stale)
+    box, icon = _BOXES[headline.level]
+    box(f"**{headline.text}**" + (f": {headline.advice}" if headline.advice else ""), icon=icon)
+    if headline.command:
+        st.code(headline.command, language=None, wrap_lines=True)
+
+
+def show_freshness(status: StatusSnapshot, hidden: int) -> None:
+    """Show the time of the data, the latest run, and how many problems the filter hides."""
+    sentences = [f"As of {status.taken_at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
+    if status.newest_run is not None:
+        age = format_duration((status.taken_at - status.newest_run["started_at"]).total_seconds())
+        run = f"{status.newest_run['flow']} of {status.newest_run['campaign_id']}"
+        sentences.append(f"Latest run: {escape_markdown(run)}, {age} ago.")
+    if hidden:
+        sentences.append(f"**Not shown: {format_count(hidden, 'problem')} of other campaigns.**")
+    st.caption(" ".join(sentences))
+
+
+def show_problems(problems: Rows) -> None:
+    """Show the problems, most severe first, each with the command that resolves it."""
+    if not problems:
+        return
+    with st.container(border=True, gap="small"):
+        for problem in problems[:_MAX_EXPANDED]:
+            _show_problem(problem)
+        if rest := problems[_MAX_EXPANDED:]:
+            with st.expander(f"and {len(rest)} more"):
+                for problem in rest:
+                    _show_problem(problem)
+
+
+def _show_problem(problem: dict[str, Any]) -> None:
+    icon, colour = _BADGES[problem["severity"]]
+    campaign, text = (escape_markdown(problem[column]) for column in ("campaign_id", "said"))
+    since = problem["since"]
+    when = f"since {since.astimezone(UTC):%d %b %H:%M} UTC" if since else ""
+    left, right = st.columns([3, 2], vertical_alignment="center", gap="small")
+    left.markdown(
+        f":{colour}-badge[{icon} {problem['severity']}] **{campaign}**: {text} :small[{when}]"
+    )
+    right.code(problem["command"], language=None, wrap_lines=True)
+
+
+def show_metrics(status: StatusSnapshot) -> None:
+    """Show the current figures, summed over the selected campaigns."""
+    campaigns = status.campaigns
+    with st.container(horizontal=True):
+        for label, column in (
+            ("New", "new"),
+            ("In doubt", "in_doubt"),
+            ("Created", "created"),
+            ("With outcome", "processed"),
+            ("Rejected", "rejected"),
+        ):
+            _show_metric(label, f"{sum(row[column] for row in campaigns):,}")
+        pending = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
+        oldest = _longest_duration(campaigns, "disable_oldest_s")
+        _show_metric("Opt-outs pending", f"{pending:,}", oldest and f"oldest: {oldest}")
+        # A disabled campaign is polled only on demand, so its lag is expected.
+        enabled = [row for row in campaigns if row["enabled"]]
+        lag = _longest_duration(enabled, "watermark_lag_s")
+        _show_metric("Watermark lag", lag or "no poll yet")
+        _show_metric("Rate limit in use", *_format_budget(status))
+
+
+def _show_metric(label: str, value: str, note: str | None = None) -> None:
+    st.metric(
+        label,
+        value,
+        note,
+        border=True,
+        height="stretch",
+        delta_color="off",
+        delta_arrow="off",
+    )
+
+
+def _longest_duration(campaigns: Rows, column: str) -> str | None:
+    seconds = [row[column] for row in campaigns if row[column] is not None]
+    return format_duration(max(seconds)) if seconds else None
+
+
+def _format_budget(status: StatusSnapshot) -> tuple[str, str | None]:
+    """Return the share of the account's rate limit in use now, by all campaigns, and any pause."""
+    slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
+    paused = f"vendor pause: {format_duration(paused_s)}" if paused_s else None
+    return (f"{taken / slots:.0%}" if slots else "none yet"), paused

@@ -1,0 +1,100 @@
+"""The HTTP server of the page: Streamlit under uvicorn, with fixed options."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from streamlit import config as streamlit_config
+from streamlit.starlette import App
+from streamlit.web import bootstrap
+
+from leadloop.monitor.colours import DARK, LIGHT
+from leadloop.monitor.data import PageConfig, set_config
+
+_SCRIPT = Path(__file__).with_name("streamlit_app.py")
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_OPTIONS = {
+    "browser.gatherUsageStats": False,
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "viewer",
+    "logger.hideWelcomeMessage": True,
+    "logger.level": "info",
+    "secrets.files": [],
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
+    "server.fileWatcherType": "none",
+    "server.headless": True,
+    "server.showEmailPrompt": False,
+    "theme.baseRadius": "0.5rem",
+    "theme.headingFontSizes": ["1.75rem", "1.25rem", "1.05rem"],
+    "theme.metricValueFontSize": "1.5rem",
+    "theme.paddingTop": "2.5rem",
+    **{f"theme.light.{name}": value for name, value in LIGHT.items()},
+    **{f"theme.dark.{name}": value for name, value in DARK.items()},
+}
+
+
+class _PageServer(uvicorn.Server):
+    """A server that calls `on_ready` once it listens, and returns normally on a stop signal."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Unlike uvicorn's own, this does not raise the signal again.
+        before = {number: signal.signal(number, self.handle_exit) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+
+def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the page until SIGINT or SIGTERM, then return.
+
+    Args:
+        config: the database to read, and what else the page depends on.
+        host: the address to listen on.
+        port: the port to listen on; 0: any free one.
+        on_ready: called with the page's URL once the server answers.
+
+    Raises:
+        OSError: the server cannot listen on the address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listener:
+        set_config(config)
+        # Read no `.streamlit/` of the working directory or the home directory: config.toml could
+        # set any option, and Streamlit exports secrets.toml to the environment, where libpq looks
+        # for a host.
+        streamlit_config.get_config_files = lambda file_name: []
+        bootstrap.load_config_options({**_OPTIONS, "server.port": listener.getsockname()[1]})
+        server_config = uvicorn.Config(
+            App(_SCRIPT),
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            # A browser keeps its connection open for as long as it shows the page.
+            timeout_graceful_shutdown=1,
+        )
+        server = _PageServer(server_config, lambda: on_ready(_format_url(listener)))
+        server.run(sockets=[listener])
+
+
+def _format_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

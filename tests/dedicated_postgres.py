@@ -1,0 +1,86 @@
+"""A Postgres server for one test, over TCP, that the test may stop and restart."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from db.database import Database, DatabaseError
+from db.schema import migrate_schema
+from leadloop import embedded
+
+
+class DedicatedPostgres:
+    """A migrated server on a loopback port, with its data under `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._port = _find_free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        directory.mkdir()
+        self.start()
+        with Database(self.url, pool_size=1) as database, database.transaction() as connection:
+            migrate_schema(connection)
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts connections."""
+        launch = embedded._launch(self._directory)
+        user, group = launch.user or (None, None)
+        over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
+        self._scratch = launch.scratch
+        with launch.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*launch.command, *over_tcp],
+                env=dict(launch.environment),
+                cwd=self._directory,
+                pass_fds=launch.inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=user,
+                group=group,
+                extra_groups=None if user is None else [],
+            )
+        for descriptor in launch.inherited:
+            os.close(descriptor)
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Stop the server as an administrator does (SIGINT), which cuts every connection."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=60)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        with Database(self.url, pool_size=1) as database:
+            while True:
+                try:
+                    with database.transaction():
+                        return
+                except DatabaseError:
+                    assert time.monotonic() < deadline, "the server does not start"
+                    time.sleep(0.05)
+
+
+@contextmanager
+def run_dedicated_postgres(directory: Path) -> Iterator[DedicatedPostgres]:
+    """Run a server for the block."""
+    server = DedicatedPostgres(directory)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

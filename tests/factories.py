@@ -1,0 +1,75 @@
+"""Factories of campaigns, leads and opt-outs, inserted with plain SQL as upstream does."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import text
+
+from db.database import Database
+
+CAMPAIGN = "C1"
+
+
+def build_phone(number: int) -> str:
+    """Return a valid US phone number in E.164, unique for each number below ten million."""
+    area = (212, 415, 512, 617)[number % 4]
+    return f"+1{area}{200 + number // 10_000 % 700}{number % 10_000:04d}"
+
+
+def build_lead(lead_id: str, **columns: Any) -> dict[str, Any]:
+    """Return the row of a valid lead; `columns` replace or extend the defaults."""
+    number = int.from_bytes(lead_id.encode()[-2:], "big")
+    defaults = {
+        "phone_number": build_phone(number),
+        "contact_name": f"Ann {lead_id}",
+        "state_code": "NY",
+    }
+    return {"lead_id": lead_id, **defaults, **columns}
+
+
+def add_campaign(database: Database, campaign: str = CAMPAIGN, **columns: Any) -> None:
+    """Insert a campaign; `columns` are its overrides."""
+    _insert_rows(database, "campaigns", [{"campaign_id": campaign, **columns}])
+
+
+def add_leads(
+    database: Database, *leads: str | Mapping[str, Any], campaign: str = CAMPAIGN
+) -> None:
+    """Insert leads in this order, given as rows, or as ids for a default lead."""
+    rows = [build_lead(each) if isinstance(each, str) else each for each in leads]
+    _insert_rows(database, "leads", [{"campaign_id": campaign, **row} for row in rows])
+
+
+def add_opt_outs(
+    database: Database, *lead_ids: str, campaign: str = CAMPAIGN, **columns: Any
+) -> None:
+    """Insert an opt-out request for each lead id."""
+    rows = [{"campaign_id": campaign, "lead_id": lead_id, **columns} for lead_id in lead_ids]
+    _insert_rows(database, "disable_requests", rows)
+
+
+def orphan_lead(database: Database, lead_id: str, campaign: str = CAMPAIGN) -> None:
+    """Change a created lead to `sending`, as if its run had died before the response."""
+    statements = (
+        "INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', :campaign)",
+        "UPDATE leadloop.leads SET status = 'sending', run_id = (SELECT max(run_id) FROM"
+        " leadloop.sync_runs), confirmed_at = NULL WHERE lead_id = :lead AND campaign_id"
+        " = :campaign",
+    )
+    with database.transaction() as connection:
+        for statement in statements:
+            connection.execute(text(statement), {"lead": lead_id, "campaign": campaign})
+
+
+def _insert_rows(database: Database, table: str, rows: list[dict[str, Any]]) -> None:
+    with database.transaction() as connection:
+        for row in rows:
+            names = ", ".join(row)
+            places = ", ".join(f":{name}" for name in row)
+            statement = f"INSERT INTO leadloop.{table} ({names}) VALUES ({places})"
+            values = {
+                name: json.dumps(value) if isinstance(value, dict) else value
+                for name, value in row.items()
+            }
+            connection.execute(text(statement), values)

@@ -1,0 +1,82 @@
+"""The jobs of the flows, run in this process without Prefect: the same work, by the same names.
+
+Tests of what happens in Postgres and at the vendor call these functions. tests/flows calls the flows,
+for what happens in Prefect.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from leadloop.core.summaries import Summary, report_summary
+from leadloop.core.windows import Window
+from leadloop.settings import Settings
+from tasks.audit import AUDIT, AuditJob, add_samples
+from tasks.context import C, RunHost
+from tasks.disable import DISABLE
+from tasks.housekeeping import HOUSEKEEPING
+from tasks.jobs import JobRunner, JobSpec
+from tasks.poll import POLL, plan_backfill, plan_poll
+from tasks.push import PUSH
+
+_HOST = RunHost(log=logging.getLogger("leadloop.tests"))
+
+
+def push_leads(campaigns: Sequence[str] | None = None) -> Summary:
+    """Push, as the flow `push-leads` does."""
+    return _run_jobs(PUSH, campaigns)
+
+
+def disable_leads(campaigns: Sequence[str] | None = None) -> Summary:
+    """Send opt-outs, as the flow `disable-leads` does."""
+    return _run_jobs(DISABLE, campaigns)
+
+
+def poll_outcomes(campaigns: Sequence[str] | None = None, since: datetime | None = None) -> Summary:
+    """Poll, as the flow `poll-outcomes` does."""
+    return _run_jobs(replace(POLL, start=partial(plan_poll, since=since)), campaigns)
+
+
+def backfill_outcomes(
+    after: datetime, before: datetime, campaigns: Sequence[str] | None = None
+) -> Summary:
+    """Backfill, as the flow `backfill-outcomes` does."""
+    start = partial(plan_backfill, wanted=Window(after=after, before=before))
+    return _run_jobs(replace(POLL, flow="backfill-outcomes", start=start), campaigns)
+
+
+def audit_leads(campaigns: Sequence[str] | None = None, repair: bool = False) -> Summary:
+    """Audit, as the flow `audit-leads` does; a campaign's `samples` are added likewise."""
+    audits: list[AuditJob] = []
+    return _run_jobs(
+        replace(AUDIT, start=partial(AuditJob, repair=repair)),
+        campaigns,
+        on_started=audits.extend,
+        on_summary=lambda summary: add_samples(summary, audits),
+    )
+
+
+def keep_house(campaigns: Sequence[str] | None = None) -> Summary:
+    """Purge, as the flow `housekeeping` does."""
+    return _run_jobs(HOUSEKEEPING, campaigns)
+
+
+def _run_jobs(
+    spec: JobSpec[C],
+    campaigns: Sequence[str] | None,
+    *,
+    on_started: Callable[[Sequence[Any]], None] = lambda _: None,
+    on_summary: Callable[[Summary], None] = lambda _: None,
+) -> Summary:
+    with spec.open_context(Settings.load(), _HOST) as context:
+        runner = JobRunner(context, spec, campaigns)
+        try:
+            runner.run(on_started=on_started)
+        finally:
+            summary = runner.summary()
+            on_summary(summary)
+            report_summary(summary)
+    return summary

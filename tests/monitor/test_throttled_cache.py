@@ -1,0 +1,69 @@
+"""How often the page queries the database, independent of the number of viewers."""
+
+import pytest
+
+from leadloop.core.errors import RunError
+from leadloop.monitor.throttled_cache import ThrottledCache
+
+
+class FakeClock:
+    """A monotonic clock that a test advances."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        """Return the time in seconds."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Return the clock that the cache uses."""
+    clock = FakeClock()
+    monkeypatch.setattr("leadloop.monitor.throttled_cache.time", clock)
+    return clock
+
+
+def test_loads_take_a_twentieth_of_the_time(clock: FakeClock) -> None:
+    """With 100 viewers a second and loads of three seconds, a load starts every 60 seconds."""
+    started = []
+
+    def load() -> int:
+        started.append(clock.now)
+        clock.now += 3
+        return len(started)
+
+    cache = ThrottledCache(load)
+    for _ in range(130):
+        assert [cache() for _ in range(100)] == [len(started)] * 100
+        clock.now += 1
+    assert started == [100, 160, 220]
+
+
+def test_entries_by_arguments(clock: FakeClock) -> None:
+    """A viewer never gets the figures of another campaign."""
+    cache = ThrottledCache(lambda campaign: f"figures of {campaign}")
+    for campaign in ("A", "B", "A"):
+        assert cache(campaign) == f"figures of {campaign}"
+
+
+def test_errors_expire_sooner(clock: FakeClock) -> None:
+    """All viewers get a cached error; the next load waits as long as the failed one took."""
+    tries = []
+
+    def load() -> str:
+        tries.append(clock.now)
+        clock.now += 10
+        if len(tries) < 3:
+            raise RunError("no answer")
+        return "all is well"
+
+    cache = ThrottledCache(load)
+    for _ in range(2):
+        for _ in range(3):
+            with pytest.raises(RunError, match="no answer"):
+                cache()
+        clock.now += 10
+    assert cache() == "all is well"
+    assert tries == [100, 120, 140]

@@ -1,0 +1,111 @@
+"""`leadloop` processes that a test can kill at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tests.resilience.counters import COUNTERS
+
+_TIMEOUT_S = 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeadloopProcess:
+    """A running `leadloop`; its output goes to files."""
+
+    pid: int
+    out: Path
+    err: Path
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is running."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state != "Z"
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait for the end of the process."""
+        COUNTERS["kills"] += 1
+        if self.is_alive:
+            os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for the end of the process."""
+        wait_until(lambda: not self.is_alive, "the process does not end")
+
+    @property
+    def last_json(self) -> Any:
+        """The last line on stdout as JSON; None if stdout is empty."""
+        lines = self.out.read_text().splitlines()
+        return json.loads(lines[-1]) if lines else None
+
+    @property
+    def output(self) -> str:
+        """Everything on stdout and stderr."""
+        return self.out.read_text() + self.err.read_text()
+
+
+class ForkServer:
+    """The client of tests/resilience/fork_server.py, which starts processes."""
+
+    def __init__(self, server: "subprocess.Popen[str]", prefect: str) -> None:
+        self._server = server
+        self._prefect = prefect
+        self._numbers = count(1)
+
+    def start(self, directory: Path, *arguments: str, **more: str) -> LeadloopProcess:
+        """Start `leadloop` with this process's current settings and more environment variables."""
+        number = next(self._numbers)
+        out, err = directory / f"{number}.out", directory / f"{number}.err"
+        settings = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
+        request = {
+            "arguments": arguments,
+            "environment": {**settings, "PREFECT_API_URL": self._prefect, **more},
+            "directory": str(directory),
+            "out": str(out),
+            "err": str(err),
+        }
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        COUNTERS["processes"] += 1
+        return LeadloopProcess(pid=int(self._server.stdout.readline()), out=out, err=err)
+
+
+@contextmanager
+def run_fork_server(prefect: str) -> Iterator[ForkServer]:
+    """Run a fork server whose processes use this Prefect server."""
+    environment = {
+        name: text for name, text in os.environ.items() if not name.startswith("LEADLOOP_")
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.resilience.fork_server"],
+        cwd=Path(__file__).parents[2],
+        env={**environment, "PREFECT_API_URL": prefect, "COLUMNS": "200"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        yield ForkServer(server, prefect)
+
+
+def wait_until(condition: Callable[[], object], failure: str) -> None:
+    """Wait until the condition holds; fail with this message after a timeout."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.005)

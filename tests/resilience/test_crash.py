@@ -1,0 +1,417 @@
+"""Crashes: a process dies or loses its database at any moment, and the next run recovers."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from flows.disable import disable_leads
+from flows.poll import poll_outcomes
+from flows.push import push_leads
+from flows.sync import sync_leads
+from leadloop.sandbox import Handle
+from tests import factories, sql
+from tests.factories import CAMPAIGN
+from tests.resilience import invariants
+from tests.resilience.conftest import Soak
+from tests.resilience.counters import COUNTERS
+from tests.resilience.model import LoopModel
+from tests.resilience.pause_points import PausePoint, Request, Statement
+from tests.resilience.processes import ForkServer, LeadloopProcess, wait_until
+from tests.resilience.strategies import create_lead
+
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.servers]
+
+_FLOWS: dict[str, Callable[..., dict[str, Any]]] = {
+    "push": push_leads,
+    "poll": poll_outcomes,
+    "disable": disable_leads,
+    "sync": sync_leads,
+}
+
+
+def lead_becomes(status: str, *, at_commit: bool = False) -> Statement:
+    """Return the pause point at which a lead's status changes."""
+    return Statement(
+        change="UPDATE",
+        table="leads",
+        when=f"NEW.status = '{status}' AND OLD.status <> '{status}'",
+        at_commit=at_commit,
+    )
+
+
+def opt_out_becomes(status: str, *, at_commit: bool = False) -> Statement:
+    """Return the pause point at which an opt-out's status changes."""
+    return Statement(
+        change="UPDATE",
+        table="disable_requests",
+        when=f"NEW.status = '{status}'",
+        at_commit=at_commit,
+    )
+
+
+RUN_OPENED = Statement(change="INSERT", table="sync_runs", at_commit=True)
+RUN_FINISHES = Statement(change="UPDATE", table="sync_runs", when="NEW.state = 'completed'")
+SLOT_RESERVED = Statement(change="UPDATE", table="rate_slots")
+
+PUSH: dict[str, PausePoint] = {
+    "opens the run": RUN_OPENED,
+    "reserves a slot": SLOT_RESERVED,
+    "claims": lead_becomes("sending"),
+    "has claimed": lead_becomes("sending", at_commit=True),
+    "cancels": lead_becomes("cancelled"),
+    "rejects": lead_becomes("rejected"),
+    "sends": Request(route="create", nth=3),
+    "has sent": Request(route="create", when="after", nth=3),
+    "gets the response": Request(route="create", kind="slow", when="after", nth=2),
+    "records": lead_becomes("created"),
+    "has recorded": lead_becomes("created", at_commit=True),
+    "finishes": RUN_FINISHES,
+}
+POLL: dict[str, PausePoint] = {
+    "opens the run": RUN_OPENED,
+    "creates the watermark": Statement(change="INSERT", table="watermarks"),
+    "sends": Request(route="responses", nth=3),
+    "stores": Statement(change="INSERT", table="lead_outcomes"),
+    "stores attempts": Statement(change="INSERT", table="outreach_attempts"),
+    "has stored": Statement(change="INSERT", table="lead_outcomes", at_commit=True),
+    "moves the watermark": Statement(change="UPDATE", table="watermarks"),
+    "writes the window": Statement(change="INSERT", table="poll_windows"),
+    "has written the window": Statement(change="INSERT", table="poll_windows", at_commit=True),
+    "finishes": RUN_FINISHES,
+}
+DISABLE: dict[str, PausePoint] = {
+    "cancels": opt_out_becomes("cancelled"),
+    "sends": Request(route="disable"),
+    "has sent": Request(route="disable", when="after"),
+    "confirms": opt_out_becomes("disabled"),
+    "has confirmed": opt_out_becomes("disabled", at_commit=True),
+}
+
+
+def list_pause_points() -> list[Any]:
+    """Return each command with each of its pause points."""
+    tables = {"push": PUSH, "poll": POLL, "disable": DISABLE}
+    return [
+        pytest.param(command, point, id=f"{command} {name}")
+        for command, table in tables.items()
+        for name, point in table.items()
+    ]
+
+
+@pytest.fixture
+def model(database: Database, vendor: Handle, environment: Path) -> LoopModel:
+    """Return the model of a campaign with one created lead, the probe of the vendor."""
+    model = LoopModel(database=database, vendor=vendor)
+    # A vendor that rejects duplicates would hide that a lead was sent twice.
+    vendor.change(repeat="second")
+    factories.add_campaign(database, batch_size=2, page_size=2)
+    add_leads(model, "probe")
+    push_leads()
+    return model
+
+
+def add_leads(model: LoopModel, *ids: str, shape: str = "plain") -> None:
+    """Insert leads as upstream does, each with its own phone number."""
+    for lead_id in ids:
+        phone = factories.build_phone(1000 + len(model.leads))
+        model.insert_lead(create_lead(shape, lead_id, phone, newer_limits=False))
+
+
+def prepare_work(model: LoopModel, command: str) -> None:
+    """Insert work for every step of a command."""
+    add_leads(model, "a", "b", "c", "d", "e", "f")
+    if command == "push":
+        add_leads(model, "bad", shape="phone")
+        add_leads(model, "opted out", "g", "h")
+        model.opt_out("opted out")
+        return
+    push_leads()
+    if command == "poll":
+        for lead_id in "abcdef":
+            model.process_lead(lead_id, back_s=0)
+    else:
+        add_leads(model, "unsent")
+        for lead_id in ("unsent", "a", "b", "c"):
+            model.opt_out(lead_id)
+
+
+def fetch_run_states(model: LoopModel) -> list[str]:
+    """Return the states of the runs, oldest first."""
+    found = sql.fetch_rows(model.database, "SELECT state FROM leadloop.sync_runs ORDER BY run_id")
+    return [row["state"] for row in found]
+
+
+def check_invariants(model: LoopModel) -> None:
+    """Check every invariant; unlike `check_runs_finished`, a run may have crashed."""
+    for check in invariants.INVARIANTS:
+        if check is not invariants.check_runs_finished:
+            check(model)
+    assert "running" not in fetch_run_states(model)
+
+
+def finish_and_check(model: LoopModel) -> None:
+    """Run each flow once, then check that nothing is left, missing or twice."""
+    disable_leads()
+    push_leads()
+    model.run_poll(poll_outcomes)
+    check_invariants(model)
+    invariants.check_all_settled(model)
+    model.count_requests()
+
+
+def run_next(model: LoopModel, command: str) -> None:
+    """Run the command once more."""
+    if command in ("poll", "sync"):
+        assert model.run_poll(_FLOWS[command])
+    else:
+        _FLOWS[command]()
+
+
+@pytest.mark.parametrize(("command", "point"), list_pause_points())
+def test_next_run_recovers_from_a_kill(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, command: str, point: PausePoint
+) -> None:
+    """After a kill at any pause point, the next run leaves nothing undone and nothing twice."""
+    prepare_work(model, command)
+    with point.install(model.database, model.vendor) as pause:
+        process = fork_server.start(tmp_path, command, "--json")
+        pause.wait()
+        process.kill()
+    run_next(model, command)
+    check_invariants(model)
+    left = {"new", "sending", "in_doubt"} & set(sql.fetch_statuses(model.database).values())
+    assert left == set(), "the next run has left a lead undecided"
+    if point is not RUN_OPENED:
+        assert fetch_run_states(model).count("crashed") == 1
+    invariants.check_all_settled(model)
+    model.count_requests()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [PUSH[name] for name in ("claims", "has claimed", "records", "has recorded", "rejects")],
+    ids=["claims", "has claimed", "records", "has recorded", "rejects"],
+)
+def test_statement_outlives_its_process(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, point: PausePoint
+) -> None:
+    """Postgres executes a dead process's statement while the next run works: nothing breaks."""
+    prepare_work(model, "push")
+    with point.install(model.database, model.vendor) as pause:
+        process = fork_server.start(tmp_path, "push", "--json")
+        pause.wait()
+        process.kill()
+        following = fork_server.start(tmp_path, "push", "--json")
+        wait_until(
+            lambda: count_blocked(model) > 1 or not following.is_alive, "the next run does nothing"
+        )
+        pause.release()
+        following.wait()
+    assert following.last_json is not None, following.output
+    check_invariants(model)
+    finish_and_check(model)
+
+
+def count_blocked(model: LoopModel) -> int:
+    """Return the number of connections that wait for a lock."""
+    query = """SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    count: int = sql.fetch_value(model.database, query)
+    return count
+
+
+def fetch_backends(model: LoopModel) -> set[int]:
+    """Return the process ids of all connections to the test's database."""
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    return {row["pid"] for row in sql.fetch_rows(model.database, query)}
+
+
+def cut_connections(model: LoopModel, pids: set[int]) -> None:
+    """Terminate connections, as an operator or a failover does, and wait for their end."""
+    COUNTERS["connections cut"] += len(pids)
+    for pid in pids:
+        sql.fetch_value(model.database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *(("push", name) for name in ("claims", "has claimed", "records", "rejects", "finishes")),
+        *(("poll", name) for name in ("stores", "moves the watermark", "has written the window")),
+        ("disable", "confirms"),
+    ],
+)
+def test_run_loses_its_connections_in_a_statement(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, command: str, name: str
+) -> None:
+    """The run continues or fails; it does nothing twice, and the next run completes the work."""
+    prepare_work(model, command)
+    point = {"push": PUSH, "poll": POLL, "disable": DISABLE}[command][name]
+    ours = fetch_backends(model)
+    with point.install(model.database, model.vendor) as pause:
+        process = fork_server.start(tmp_path, command, "--json")
+        pause.wait()
+        holder = sql.fetch_value(
+            model.database, "SELECT pid FROM pg_locks WHERE objid = 4711 AND granted"
+        )
+        cut_connections(model, fetch_backends(model) - ours - {holder})
+        pause.release()
+        process.wait()
+    assert "Traceback" not in process.output
+    run_next(model, command)
+    finish_and_check(model)
+
+
+@pytest.mark.parametrize("lost", ["run lock", "all connections"])
+def test_run_presumed_dead_sends_nothing_more(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, lost: str
+) -> None:
+    """A run whose connections are cut during a request stops once another run has started."""
+    add_leads(model, *"abcdefgh")
+    ours = fetch_backends(model)
+    slow = Request(route="create", kind="slow", when="after", nth=1, seconds=12)
+    with slow.install(model.database, model.vendor) as pause:
+        process = fork_server.start(tmp_path, "push", "--json", LEADLOOP_CONCURRENCY="1")
+        pause.wait()
+        theirs = fetch_backends(model) - ours
+        cut_connections(
+            model, theirs if lost == "all connections" else theirs & fetch_run_locks(model)
+        )
+        push_leads()
+        assert process.is_alive, "the run ended before the other run"
+        add_leads(model, "later", "latest")
+        sent = count_create_requests(model.vendor)
+        process.wait()
+    assert count_create_requests(model.vendor) == sent, (
+        "the run has sent a request after it was presumed dead"
+    )
+    # Without any connection, the run may notice the cut first.
+    expected = (
+        "taken for dead",
+        *(["the connection was cut"] if lost == "all connections" else []),
+    )
+    assert any(text in process.output for text in expected)
+    assert fetch_run_states(model).count("crashed") == 1
+    assert {sql.fetch_statuses(model.database)[key] for key in ("later", "latest")} == {"new"}
+    check_invariants(model)
+    finish_and_check(model)
+
+
+def fetch_run_locks(model: LoopModel) -> set[int]:
+    """Return the process ids of the connections that hold a run's lock."""
+    query = """SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
+                WHERE locktype = 'advisory' AND datname = current_database()"""
+    return {row["pid"] for row in sql.fetch_rows(model.database, query)}
+
+
+def count_create_requests(vendor: Handle) -> int:
+    """Return the number of create requests that have arrived."""
+    return sum(entry.kind == "create" for entry in vendor.requests)
+
+
+def test_orphaned_run_and_another_send_nothing_twice(
+    model: LoopModel, environment: Path, prefect: str
+) -> None:
+    """A run outlives its killed parent and sends while another run starts."""
+    add_leads(model, *"abcdefgh")
+    slow = Request(route="create", kind="slow", when="after", nth=1, seconds=12)
+    leadloop = Path(sys.executable).with_name("leadloop")
+    with slow.install(model.database, model.vendor) as pause:
+        worker = subprocess.Popen(
+            ["sh", "-c", f"{leadloop} push --json & echo $!; wait"],
+            env={**os.environ, "PREFECT_API_URL": prefect, "LEADLOOP_CONCURRENCY": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=environment,
+        )
+        assert worker.stdout is not None
+        orphan = LeadloopProcess(
+            pid=int(worker.stdout.readline()), out=Path(os.devnull), err=Path(os.devnull)
+        )
+        pause.wait()
+        worker.kill()
+        worker.wait()
+        COUNTERS["kills"] += 1
+        push_leads()
+        assert orphan.is_alive, "the orphan ended before the other run"
+        orphan.wait()
+        worker.stdout.close()
+    assert set(fetch_run_states(model)) == {"completed"}
+    check_invariants(model)
+    finish_and_check(model)
+
+
+_ROUNDS = 4
+
+
+@pytest.mark.timeout(0)
+def test_kills_at_random_moments(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, soak: Soak | None
+) -> None:
+    """After concurrent runs with kills and cuts at random moments, each lead is there once."""
+    for seed in soak.draw_seeds(0.35) if soak else (20_261_124,):
+        print(f"kills at random moments, seed {seed}")
+        random = Random(seed)
+        sql.execute(model.database, "UPDATE leadloop.campaigns SET settle_s = 1")
+        model.settle_s = 1
+        for number in range(_ROUNDS):
+            run_round(model, fork_server, tmp_path, random, f"{seed}-{number}")
+        settle_and_check(model)
+
+
+def run_round(
+    model: LoopModel, fork_server: ForkServer, directory: Path, random: Random, name: str
+) -> None:
+    """Insert work, start some runs, then kill each run or cut its connections."""
+    add_leads(model, *(f"{name}-{number}" for number in range(random.randrange(10, 40))))
+    for lead_id in random.sample(sorted(set(model.leads) - model.opted_out), 3):
+        model.opt_out(lead_id)
+    waiting = [lead.lead_id for lead in model.vendor.books.leads(CAMPAIGN) if lead.waits]
+    for lead_id in waiting[: random.randrange(20)]:
+        model.process_lead(lead_id, back_s=0)
+    model.vendor.fault(route="any", kind="slow", probability=0.7, seconds=0.2 + random.random() / 2)
+    model.vendor.fault(route="any", kind="reset", when=random.choice(("before", "after")), nth=9)
+    before = len(fetch_run_states(model))
+    commands = random.choices(["push", "push", "sync", "poll", "disable"], k=random.randrange(1, 4))
+    runs = [fork_server.start(directory, command, "--json") for command in commands]
+    wait_until(
+        lambda: len(fetch_run_states(model)) > before or not any(run.is_alive for run in runs),
+        "no run has started",
+    )
+    for run in runs:
+        time.sleep(random.random() * 0.6)
+        _kill_or_cut(model, run, random)
+    model.vendor.clear_faults()
+
+
+def _kill_or_cut(model: LoopModel, run: LeadloopProcess, random: Random) -> None:
+    if random.random() < 0.75:
+        run.kill()
+    else:
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'leadloop'"
+        query += " AND datname = current_database() AND pid <> pg_backend_pid()"
+        found = sorted(row["pid"] for row in sql.fetch_rows(model.database, query))
+        cut_connections(model, set(random.sample(found, len(found) // 2)))
+        run.wait()
+
+
+def settle_and_check(model: LoopModel) -> None:
+    """Run syncs until nothing is left, then check the final state."""
+    undecided = {"new", "sending", "in_doubt"}
+    for _ in range(4):
+        model.wait_to_settle()
+        assert model.run_poll(sync_leads)
+        if not undecided & set(sql.fetch_statuses(model.database).values()):
+            break
+    check_invariants(model)
+    invariants.check_all_settled(model)
+    model.count_requests()

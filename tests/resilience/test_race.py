@@ -1,0 +1,123 @@
+"""Concurrent processes: one rate limit, no 429, no lead twice, no starvation."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from db.database import Database
+from flows.disable import disable_leads
+from leadloop.sandbox import Handle
+from tests import factories, sql
+from tests.factories import CAMPAIGN
+from tests.resilience.conftest import Soak
+from tests.resilience.counters import COUNTERS
+from tests.resilience.model import LoopModel
+from tests.resilience.processes import ForkServer, wait_until
+
+pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.servers]
+
+_PROCESSES = 8
+_LOADED_PERIODS = 2
+# Long, so that a slow machine has time to spare: the test compares counts.
+_PERIOD_S = 20
+
+
+@pytest.mark.timeout(0)
+def test_eight_processes_share_one_rate_limit(
+    database: Database,
+    vendor: Handle,
+    environment: Path,
+    fork_server: ForkServer,
+    monkeypatch: pytest.MonkeyPatch,
+    soak: Soak | None,
+) -> None:
+    """No sliding window exceeds the limit, and under load 95 % of the limit is used."""
+    for turn, seed in enumerate(soak.draw_seeds(0.2) if soak else (0,)):
+        print(f"race, seed {seed}")
+        requests = 100 if seed == 0 else Random(seed).choice((60, 80, 100, 120))
+        monkeypatch.setenv("LEADLOOP_RATE_LIMIT", f"{requests}/{_PERIOD_S}")
+        LoopModel(database=database, vendor=vendor).reset()
+        vendor.change(rate_limit=(requests, float(_PERIOD_S)), repeat="second")
+        factories.add_campaign(database, batch_size=1)
+        run_race(database, vendor, environment, fork_server, requests, f"{turn}")
+
+
+def run_race(
+    database: Database,
+    vendor: Handle,
+    directory: Path,
+    fork_server: ForkServer,
+    limit: int,
+    name: str,
+) -> None:
+    """Run eight pushes of a backlog that outlasts the measured periods, and check the result."""
+    amount = limit * _LOADED_PERIODS + limit // 2
+    ids = [f"{name}-{number}" for number in range(amount)]
+    # Each lead has its own number: an opt-out applies to the number too.
+    rows = [
+        factories.build_lead(lead_id, phone_number=factories.build_phone(n))
+        for n, lead_id in enumerate(ids)
+    ]
+    factories.add_leads(database, *rows)
+    runs = [fork_server.start(directory, "push", "--json") for _ in range(_PROCESSES)]
+    # Opt out when the first period's requests are used.
+    wait_until(lambda: count_create_requests(vendor) >= limit * 9 // 10, "no request is sent")
+    first = next(iter(vendor.books.creations(CAMPAIGN)))
+    factories.add_opt_outs(database, first)
+    assert disable_leads()["disabled"] == 1
+    for run in runs:
+        run.wait()
+        assert run.last_json is not None, run.output
+    check_race(vendor, limit, ids)
+    assert sum(run.last_json["created"] for run in runs) == amount
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+
+
+def check_race(vendor: Handle, limit: int, ids: list[str]) -> None:
+    """Check the vendor's request log and its leads."""
+    entries = vendor.requests
+    rejected = sum(entry.status == 429 for entry in entries)
+    COUNTERS["429 caused by leadloop"] += rejected
+    COUNTERS["requests"] += len(entries)
+    COUNTERS["leads"] += len(ids)
+    assert rejected == 0
+    assert vendor.busiest(_PERIOD_S) <= limit
+    assert vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
+    began = entries[0].arrived
+    within = [e for e in entries if e.arrived < began + _PERIOD_S * _LOADED_PERIODS]
+    assert len(within) < len(entries), "the load did not last"
+    used = len(within) / (limit * _LOADED_PERIODS)
+    COUNTERS["percent of the rate limit used, summed"] += int(used * 100)
+    COUNTERS["races"] += 1
+    assert used >= 0.95
+    disabled = next(place for place, e in enumerate(entries) if e.kind == "disable")
+    assert disabled < limit, "the opt-out has waited behind the backlog"
+
+
+def count_create_requests(vendor: Handle) -> int:
+    """Return the number of create requests that have arrived."""
+    return sum(entry.kind == "create" for entry in vendor.requests)
+
+
+def test_huge_campaign_does_not_starve_others(
+    database: Database, vendor: Handle, environment: Path, fork_server: ForkServer
+) -> None:
+    """Small campaigns finish long before a huge one, within one run and in concurrent runs."""
+    vendor.change(repeat="second")
+    factories.add_campaign(database, "a huge one", batch_size=2)
+    factories.add_leads(database, *(f"H{number}" for number in range(600)), campaign="a huge one")
+    small = [f"small {number}" for number in range(4)]
+    for campaign in small:
+        factories.add_campaign(database, campaign, batch_size=2)
+        factories.add_leads(database, *(f"S{number}" for number in range(12)), campaign=campaign)
+    for run in [fork_server.start(environment, "push", "--json") for _ in range(2)]:
+        run.wait()
+        assert run.last_json is not None, run.output
+    paths = [entry.path for entry in vendor.requests if entry.kind == "create"]
+    last = max(place for place, path in enumerate(paths) if "small" in path)
+    assert len(paths) >= 300 + 4 * 6
+    assert last < len(paths) / 2
+    for campaign in (*small, "a huge one"):
+        assert set(vendor.books.creations(campaign).values()) == {1}
+        assert set(sql.fetch_statuses(database, campaign).values()) == {"created"}

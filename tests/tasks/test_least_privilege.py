@@ -1,0 +1,112 @@
+"""The rights that the documents list, and no others: enough for the whole loop."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from db.database import Database, DatabaseError
+from leadloop.sandbox import Handle
+from tests import factories, sql
+from tests.conftest import Ran
+from tests.jobs import audit_leads, disable_leads, keep_house, poll_outcomes, push_leads
+
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
+
+_HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+_PEOPLE = """
+INSERT INTO crm.customers (id, full_name, mobile, home_state, plan)
+SELECT n, 'Ann ' || n, '+1415555012' || n, 'NY', 'gold' FROM generate_series(1, 4) AS n
+"""
+
+
+def documented(page: str, first: str) -> str:
+    """The SQL of a page that begins so."""
+    text = (_HOW_TO / page).read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if block.startswith(first)]
+    return block.replace(":", r"\:")
+
+
+@pytest.fixture
+def role(database: Database, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[str]:
+    """The URL under which the role of the documents runs leadloop, on the documents' own view."""
+    sql.execute(database, "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE leadloop_run LOGIN")
+    try:
+        sql.execute(database, documented("connect-behind-a-pooler.md", "GRANT USAGE"))
+        sql.execute(database, documented("bring-your-own-table.md", "CREATE SCHEMA crm"))
+        factories.add_campaign(database, source="crm.leads_for_calls")
+        url = make_url(database_url).set(username="leadloop_run")
+        monkeypatch.setenv("LEADLOOP_DATABASE_URL", url.render_as_string(hide_password=False))
+        yield url.render_as_string(hide_password=False)
+    finally:
+        sql.execute(database, "DROP OWNED BY leadloop_run; DROP ROLE leadloop_run")
+
+
+def test_they_are_enough_for_the_whole_loop(
+    role: str, database: Database, vendor: Handle, leadloop: Callable[..., Ran]
+) -> None:
+    """Every command but `init`, which is the owner's."""
+    sql.execute(database, _PEOPLE)
+    sql.execute(database, "UPDATE crm.customers SET home_state = '?' WHERE id = 4")
+    assert leadloop("plan", "--json").last["send"] == 3
+    assert push_leads()["created"] == 3
+    sql.execute(database, "UPDATE crm.customers SET home_state = 'CA' WHERE id = 4")
+    sql.execute(database, "INSERT INTO leadloop.disable_requests VALUES ('C1', '1'), ('C1', '4')")
+    summary = push_leads()
+    assert (summary["from_source"], summary["created"]) == (0, 0)
+    counts = disable_leads()
+    assert (counts["disabled"], counts["cancelled"]) == (1, 1)
+    sql.execute(database, "DELETE FROM crm.customers WHERE id = 3")
+    done = {"campaign_id": "C1", "lead_id": "2", "processed_at": int(time.time() * 1000) - 2000}
+    vendor.put([done])
+    assert poll_outcomes()["inserted"] == 1
+    assert audit_leads(repair=True)["seen"] == 3
+    Path("more.csv").write_text("lead_id\nx\n")
+    load = ["load", "more.csv", "--campaign", "another"]
+    forget = ["forget", "--campaign", "C1", "--lead-id", "2"]
+    for command in (load, ["requeue", "--rejected"], ["status"], forget, ["doctor"]):
+        assert leadloop(*command).code == 0, command
+    assert leadloop("status", "--json").last["campaigns"][0]["processed"] == 1
+    assert keep_house()["runs"] == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE crm.leads_for_calls SET plan = 'x'",
+        "DELETE FROM crm.customers",
+        "SELECT FROM crm.customers",
+        "DROP TABLE leadloop.leads",
+        "ALTER TABLE leadloop.leads ADD x int",
+        "CREATE TABLE leadloop.x ()",
+        "DELETE FROM leadloop.disable_requests",
+        "UPDATE leadloop.number_key SET key = ''",
+    ],
+)
+def test_they_are_no_more_than_that(role: str, statement: str) -> None:
+    """The team's tables are not this role's, and no table of ours is to be lost by it."""
+    with (
+        Database(role, pool_size=1) as ours,
+        pytest.raises(DatabaseError, match=r"InsufficientPrivilege \(SQLSTATE 42501\)"),
+    ):
+        sql.execute(ours, statement)
+
+
+def test_a_source_that_may_not_be_read_is_told(
+    role: str, database: Database, leadloop: Callable[..., Ran]
+) -> None:
+    """Whether the right is missing on the schema, the view, or what the view's owner reads."""
+    line = "this role may not read its source 'crm.leads_for_calls'\\: GRANT USAGE on its schema"
+    for grant in ("SELECT ON crm.leads_for_calls", "USAGE ON SCHEMA crm"):
+        sql.execute(database, f"REVOKE {grant} FROM leadloop_run")
+        ran = leadloop("plan")
+        assert (ran.code, line.replace("\\", "") in ran.err) == (1, True)
+        sql.execute(database, f"GRANT {grant} TO leadloop_run")
+    sql.execute(database, "ALTER VIEW crm.leads_for_calls SET (security_invoker)")
+    ran = leadloop("doctor")
+    assert "the view's owner, may not" in ran.out
+    assert "source of C1" in ran.out

@@ -1,0 +1,588 @@
+"""`push-leads` as a deployment runs it, against the sandbox over real HTTP."""
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db import leads
+from db.database import Database
+from flows.sync import sync_leads
+from leadloop.core.errors import UsageError
+from leadloop.core.summaries import collect_summary
+from leadloop.sandbox import Handle
+from tasks.jobs import CampaignsFailed
+from tests import factories, sql
+from tests.conftest import Ran
+from tests.cutting_proxy import run_cutting_proxy
+from tests.dedicated_postgres import run_dedicated_postgres
+from tests.jobs import disable_leads, push_leads
+from tests.raw_http_server import response, run_raw_server
+
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
+
+REFUSE_ALL = {"phone_number": "+1 415 not a number"}
+
+
+def created(vendor: Handle) -> dict[str, int]:
+    """How often the vendor has created each lead."""
+    return dict(vendor.books.creations(factories.CAMPAIGN))
+
+
+def ids(amount: int) -> list[str]:
+    """So many lead ids."""
+    return [f"L{number:04d}" for number in range(amount)]
+
+
+def test_leads_are_created_in_batches(database: Database, vendor: Handle) -> None:
+    """Pushing n leads takes ceil(n / batch) requests, and each is created once."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(250))
+    summary = push_leads()
+    assert summary["created"] == 250
+    assert summary["requests"] == 3
+    assert set(created(vendor).values()) == {1}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+
+
+def test_nothing_to_push_sends_nothing(database: Database, vendor: Handle) -> None:
+    """A run with no new lead costs no request."""
+    factories.add_campaign(database)
+    assert push_leads()["requests"] == 0
+    assert vendor.requests == []
+
+
+def test_a_bad_lead_never_holds_up_a_good_one(database: Database, vendor: Handle) -> None:
+    """Bad leads are rejected with a reason that repeats no value; the others are created."""
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("bad", **REFUSE_ALL), "good")
+    summary = push_leads()
+    assert (summary["created"], summary["rejected"]) == (1, 1)
+    assert sql.fetch_statuses(database) == {"bad": "rejected", "good": "created"}
+    assert sql.fetch_errors(database)["bad"].startswith("phone_number")
+    assert "415" not in sql.fetch_errors(database)["bad"]
+    assert set(created(vendor)) == {"good"}
+
+
+def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: Handle) -> None:
+    """The place of a bad lead in a batch is filled with the next good one."""
+    factories.add_campaign(database, batch_size=10)
+    bad = [factories.build_lead(f"B{number}", **REFUSE_ALL) for number in range(20)]
+    good = ids(40)
+    mixed = [item for pair in zip(bad, good[:20], strict=True) for item in pair]
+    factories.add_leads(database, *mixed, *good[20:])
+    summary = push_leads()
+    assert summary["created"] == 40
+    assert summary["requests"] <= 4 + 3
+
+
+@pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
+def test_a_refused_batch_is_narrowed_down(database: Database, vendor: Handle, policy: str) -> None:
+    """Whichever way the vendor refuses, the culprits alone are rejected, in its own words."""
+    vendor.change(bad_lead=policy, newer_limits=True)
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(60), factories.build_lead("long", contact_name="x" * 60))
+    summary = push_leads()
+    assert (summary["created"], summary["rejected"]) == (60, 1)
+    assert sql.fetch_statuses(database)["long"] == "rejected"
+    assert sql.fetch_errors(database)["long"].startswith("vendor: ")
+    assert set(created(vendor).values()) == {1}
+    # The batch, and two requests a halving for one culprit.
+    assert summary["requests"] <= 1 + 2 * 6
+
+
+def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
+    """After a 413 smaller batches go out, in later runs from the start."""
+    vendor.change(max_body_bytes=4000)
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(100))
+    assert push_leads()["created"] == 100
+    factories.add_leads(database, *[f"M{number}" for number in range(50)])
+    push_leads()
+    assert [entry.status for entry in vendor.requests].count(413) <= 6
+    assert set(created(vendor).values()) == {1}
+    limit = sql.fetch_value(database, "SELECT batch_limit FROM leadloop.campaigns")
+    assert 0 < limit < 100
+
+
+@pytest.mark.parametrize("bytes_each", [50_000, 39_900])
+def test_a_lead_of_many_bytes_makes_no_batch_smaller(
+    database: Database, vendor: Handle, bytes_each: int
+) -> None:
+    """Whether it is too large by itself or just with others: later batches are as full as ever."""
+    vendor.change(max_body_bytes=40_000)
+    factories.add_campaign(database)
+    giant = factories.build_lead("giant", custom_fields={"note": "x" * (bytes_each - 200)})
+    factories.add_leads(database, *ids(99), giant)
+    push_leads()
+    assert sql.fetch_statuses(database).pop("giant") == (
+        "rejected" if bytes_each > 40_000 else "created"
+    )
+    assert set(created(vendor)) >= set(ids(99))
+    factories.add_leads(database, *[f"M{number}" for number in range(40)])
+    assert push_leads()["requests"] == 1
+    assert sql.fetch_value(database, "SELECT batch_limit FROM leadloop.campaigns") is None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 429, "headers": {"Retry-After": "0"}},
+        {"kind": "status", "status": 503, "headers": {"Retry-After": "0"}},
+    ],
+)
+def test_what_was_certainly_not_done_is_sent_again(
+    database: Database, vendor: Handle, fault: dict[str, Any]
+) -> None:
+    """A refusal that says when to come back costs a retry and no lead."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(150))
+    vendor.fault(route="create", when="before", nth=1, **fault)
+    assert push_leads()["created"] == 150
+    assert set(created(vendor).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("when", "fault"),
+    [
+        (when, fault)
+        for when in ("before", "after")
+        for fault in (
+            {"kind": "status", "status": 500},
+            {"kind": "status", "status": 503},
+            {"kind": "reset"},
+            {"kind": "foreign"},
+        )
+    ]
+    + [("after", {"kind": "cut"})],
+)
+def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
+    database: Database, vendor: Handle, fault: dict[str, Any], when: str
+) -> None:
+    """Whether the vendor carried the request out or not, each lead is created exactly once."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(30))
+    vendor.fault(route="create", when=when, nth=2, **fault)
+    sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 10")
+    push_leads()
+    push_leads()
+    assert created(vendor) == dict.fromkeys(ids(30), 1)
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"status": 404, "body": "html"}, {"status": 404}], ids=["proxy", "vendor"]
+)
+def test_a_lookup_that_is_answered_404_proves_nothing(
+    database: Database, vendor: Handle, answer: dict[str, Any]
+) -> None:
+    """A lead that was created and cannot be looked up stays in doubt; it is not sent again."""
+    vendor.change(repeat="second")
+    factories.add_campaign(database, shows_unprocessed=True)
+    factories.add_leads(database, *ids(5))
+    vendor.fault(route="create", kind="reset", when="after", nth=1)
+    vendor.fault(route="responses", kind="status", every=1, **answer)
+    push_leads()
+    assert created(vendor) == dict.fromkeys(ids(5), 1)
+    assert set(sql.fetch_statuses(database).values()) == {"in_doubt"}
+
+
+def test_the_vendors_words_are_kept_without_the_name(database: Database, vendor: Handle) -> None:
+    """What the vendor repeats of a person does not get into `last_error`."""
+    vendor.change(newer_limits=True)
+    factories.add_campaign(database)
+    name = "Zebulon " + "Quirk" * 12
+    factories.add_leads(database, factories.build_lead("long", contact_name=name))
+    push_leads()
+    assert "Quirk" not in sql.fetch_errors(database)["long"]
+    assert "Zebulon" not in sql.fetch_errors(database)["long"]
+
+
+def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run gives up after a few batches; they are in doubt, and the rest is still new."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "60")
+    monkeypatch.setattr("tasks.retries.MAX_FRUITLESS_ATTEMPTS", 3)
+    factories.add_campaign(database, batch_size=1)
+    factories.add_leads(database, *ids(100))
+    vendor.fault(route="create", when="after", kind="status", status=500, every=1)
+    vendor.change(shows_unprocessed=False)
+    with pytest.raises(CampaignsFailed):
+        push_leads()
+    doubts = list(sql.fetch_statuses(database).values()).count("in_doubt")
+    assert 1 <= doubts <= 4 + 2
+    assert set(created(vendor).values()) == {1}
+
+
+def test_doubt_stays_where_the_vendor_hides_unprocessed_leads(
+    database: Database, vendor: Handle
+) -> None:
+    """Absence proves nothing there: the leads stay in doubt, until their outcome or a person."""
+    vendor.change(shows_unprocessed=False)
+    factories.add_campaign(database, batch_size=10)
+    factories.add_leads(database, *ids(20))
+    vendor.fault(route="create", when="before", nth=2, kind="status", status=500)
+    push_leads()
+    summary = push_leads()
+    assert summary["in_doubt"] == 10
+    assert sorted(sql.fetch_statuses(database).values()) == ["created"] * 10 + ["in_doubt"] * 10
+    assert set(created(vendor).values()) == {1}
+
+
+def test_an_answer_that_leaves_a_lead_out_settles_the_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom it names is created or rejected; who is missing is in doubt, and is not sent again."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b", "c")
+    told = '{"created": ["a"], "errors": {"b": "full"}}'
+    nobody = response("200 OK", '{"count": 0, "results": []}')
+    with run_raw_server(response("201 Created", told), nobody) as odd:
+        monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
+        summary = push_leads()
+    assert sql.fetch_statuses(database) == {"a": "created", "b": "rejected", "c": "in_doubt"}
+    assert (summary["created"], summary["rejected"], summary["in_doubt"]) == (1, 1, 1)
+    assert sum(request.startswith(b"POST") for request in odd.requests) == 1
+
+
+def test_a_duplicate_counts_as_created(database: Database, vendor: Handle) -> None:
+    """A lead that the vendor says it has already is created, not rejected."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+    push_leads()
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'new' WHERE lead_id = 'a'")
+    assert push_leads()["created"] == 1
+    assert created(vendor) == {"a": 1, "b": 1}
+
+
+def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: Handle) -> None:
+    """It is cancelled inside the claim, without a disable having run."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+    factories.add_opt_outs(database, "a")
+    assert push_leads()["cancelled"] == 1
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "created"}
+    assert sql.fetch_opt_outs(database) == {"a": "cancelled"}
+    assert set(created(vendor)) == {"b"}
+
+
+def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handle) -> None:
+    """The others are done; the run fails and says which campaign it was, with what was done."""
+    vendor.change(campaigns={"good": "Good"})
+    for campaign in ("gone", "good"):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, *ids(3), campaign=campaign)
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"campaign gone.*404"),
+    ):
+        push_leads()
+    assert collected.summary["created"] == 3
+    assert set(sql.fetch_statuses(database, "gone").values()) == {"new"}
+    states = sql.fetch_rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
+    assert {row["campaign_id"]: row["state"] for row in states} == {
+        "gone": "failed",
+        "good": "completed",
+    }
+
+
+def test_a_refused_login_stops_the_run(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leads stay new, and the message says what to check, without the token."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "wrong-token")
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(5))
+    with pytest.raises(CampaignsFailed, match="LEADLOOP_API_TOKEN") as caught:
+        push_leads()
+    assert "wrong-token" not in str(caught.value)
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
+
+
+@pytest.fixture
+def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login by password instead of the fixed token."""
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    for name in ("client_id", "client_secret", "username", "password"):
+        monkeypatch.setenv(f"LEADLOOP_{name.upper()}", getattr(vendor.rules, name))
+
+
+@pytest.mark.usefixtures("oauth")
+def test_nobody_is_claimed_while_the_run_logs_in(database: Database, vendor: Handle) -> None:
+    """Who opts out while the login takes its time is not sent."""
+    vendor.fault(route="token", kind="slow", seconds=2)
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+
+    def opt_out_at_the_login() -> None:
+        while not vendor.requests:
+            time.sleep(0.01)
+        factories.add_opt_outs(database, "a")
+
+    with ThreadPoolExecutor(1) as pool:
+        opting_out = pool.submit(opt_out_at_the_login)
+        push_leads()
+        opting_out.result()
+    assert sql.fetch_statuses(database) == {"a": "cancelled", "b": "created"}
+    assert set(created(vendor)) == {"b"}
+
+
+@pytest.mark.usefixtures("oauth")
+def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
+    database: Database, vendor: Handle
+) -> None:
+    """The leads are claimed anew once there is another token; each is created once."""
+    factories.add_campaign(database, batch_size=10)
+    factories.add_leads(database, *ids(40))
+    vendor.fault(route="create", kind="status", status=401, when="before", nth=2)
+    assert push_leads()["created"] == 40
+    assert created(vendor) == dict.fromkeys(ids(40), 1)
+    assert [entry.kind for entry in vendor.requests].count("token") == 2
+
+
+@pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
+def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
+    database: Database, vendor: Handle, policy: str
+) -> None:
+    """After a hundred refusals with the same words the run stops, and rejects nobody for it."""
+    vendor.change(newer_limits=True, bad_lead=policy)
+    factories.add_campaign(database)
+    factories.add_leads(
+        database, *[factories.build_lead(name, contact_name="x" * 60) for name in ids(250)]
+    )
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open"),
+    ):
+        push_leads()
+    assert collected.summary["rejected"] == 0
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
+    assert sql.fetch_errors(database) == {}
+    vendor.change(newer_limits=False)
+    assert push_leads()["created"] == 250
+    assert set(created(vendor).values()) == {1}
+
+
+def test_leads_that_are_refused_alike_hold_up_no_good_one(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a stopped run puts back go behind the others: it was their own fault after all."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    vendor.change(newer_limits=True)
+    factories.add_campaign(database)
+    factories.add_leads(
+        database, *[factories.build_lead(name, contact_name="x" * 60) for name in ids(150)]
+    )
+    factories.add_leads(database, "good")
+    with pytest.raises(CampaignsFailed, match="100 leads in a row"):
+        push_leads()
+    push_leads()
+    assert set(created(vendor)) == {"good"}
+
+
+def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Database) -> None:
+    """Only of a lead that is rejected is the vendor told, and it may have it all the same."""
+    factories.add_leads(database, "a", "b")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected', run_id = 1")
+    factories.add_opt_outs(database, "a")
+    with database.transaction() as connection:
+        both = ["a", "b"]
+        back = leads.requeue_rejected(
+            connection, campaign_id=factories.CAMPAIGN, run_id=1, lead_ids=both
+        )
+    assert back == 1
+    assert sql.fetch_statuses(database) == {"a": "rejected", "b": "new"}
+
+
+def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
+    database: Database, vendor: Handle
+) -> None:
+    """It may have the lead all the same; where it knows nothing of it, the opt-out is settled."""
+    vendor.change(newer_limits=True)
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("long", contact_name="x" * 60))
+    push_leads()
+    factories.add_opt_outs(database, "long")
+    disable_leads()
+    assert [entry.kind for entry in vendor.requests].count("disable") == 3
+    assert sql.fetch_opt_outs(database) == {"long": "cancelled"}
+
+
+def test_an_unknown_campaign_is_told(database: Database) -> None:
+    """The message names it and says where to add it."""
+    factories.add_campaign(database)
+    with pytest.raises(UsageError, match="unknown campaign nope"):
+        push_leads(campaigns=["nope"])
+
+
+def test_runs_at_the_same_time_create_each_lead_once(
+    database: Database, vendor: Handle, prefect: str, leadloop: Callable[..., Ran]
+) -> None:
+    """Several processes share the leads of one campaign without a double."""
+    factories.add_campaign(database, batch_size=10)
+    factories.add_leads(database, *ids(300))
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(leadloop, "push", "--json", PREFECT_API_URL=prefect) for _ in range(3)]
+    assert sum(run.result().last["created"] for run in runs) == 300
+    assert created(vendor) == dict.fromkeys(ids(300), 1)
+
+
+def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
+    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place in the queue is before those that were taken already."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    factories.add_campaign(database, batch_size=1)
+    vendor.change(latency=1)
+    with database.transaction() as connection:
+        connection.execute(
+            text("""INSERT INTO leadloop.leads
+                           (campaign_id, lead_id, phone_number, contact_name, state_code)
+                    VALUES (:campaign, 'late', :phone, 'Ann', 'NY')"""),
+            {"campaign": factories.CAMPAIGN, "phone": factories.build_phone(1)},
+        )
+        factories.add_leads(database, "b", "c")
+
+        def commit_while_the_first_is_on_its_way() -> None:
+            while not vendor.requests:
+                time.sleep(0.01)
+            connection.commit()
+            vendor.change(latency=0)
+
+        with ThreadPoolExecutor(1) as pool:
+            committing = pool.submit(commit_while_the_first_is_on_its_way)
+            assert push_leads()["created"] == 3
+            committing.result()
+    assert [e.kind for e in vendor.requests] == ["create"] * 3
+
+
+def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
+    database: Database, database_url: str, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is cut between commit and answer: nobody was sent, so all are new again."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *ids(5))
+    with run_cutting_proxy(
+        database_url, cut_at=b"CASE WHEN picked.opted_out THEN 'cancelled'"
+    ) as url:
+        monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
+        # No other sender takes what this one gives back.
+        monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+        with (
+            collect_summary() as collected,
+            pytest.raises(CampaignsFailed, match="the connection was cut"),
+        ):
+            push_leads()
+        assert collected.summary["in_doubt"] == 0
+        assert set(sql.fetch_statuses(database).values()) == {"new"}
+        assert push_leads()["created"] == 5
+    assert created(vendor) == dict.fromkeys(ids(5), 1)
+
+
+CRASHED = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
+
+
+def test_what_a_dead_run_was_sending_is_settled_at_once(
+    database: Database, vendor: Handle, environment: Path
+) -> None:
+    """The next run looks up what a killed one had sent, without waiting for a lease."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "sent", "unsent")
+    push_leads()
+    factories.orphan_lead(database, "sent")
+    push_leads()
+    assert sql.fetch_statuses(database) == {"sent": "created", "unsent": "created"}
+    assert created(vendor) == {"sent": 1, "unsent": 1}
+    assert sql.fetch_value(database, CRASHED) == 1
+
+
+def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vendor: Handle) -> None:
+    """The other dead run is settled, other leads and opt-outs go out; its own wait, unsent."""
+    for campaign, lead_ids in (("C1", ["held"]), ("C2", ["free"])):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, *lead_ids, campaign=campaign)
+    push_leads()
+    for campaign, lead_id in (("C1", "held"), ("C2", "free")):
+        factories.orphan_lead(database, lead_id, campaign)
+    factories.add_leads(database, "fresh")
+    factories.add_opt_outs(database, "free", campaign="C2")
+    with database.transaction() as upstream:
+        upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
+        disable_leads()
+        push_leads()
+        assert sql.fetch_statuses(database) == {"held": "sending", "fresh": "created"}
+        assert sql.fetch_statuses(database, "C2") == {"free": "created"}
+        assert sql.fetch_opt_outs(database, "C2") == {"free": "disabled"}
+        assert sql.fetch_value(database, CRASHED) == 1
+    push_leads()
+    assert sql.fetch_statuses(database)["held"] == "created"
+    assert sql.fetch_value(database, CRASHED) == 2
+    assert created(vendor) == {"held": 1, "fresh": 1}
+
+
+@pytest.mark.usefixtures("prefect")
+@pytest.mark.parametrize("flow", [push_leads, sync_leads])
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
+    database: Database, vendor: Handle, flow: Any, event: str
+) -> None:
+    """Postgres refuses the begin, or the end, of one campaign's run: the other is done."""
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
+    # The last one where it cannot begin, the first one where it cannot end.
+    broken = "C2" if event == "INSERT" else "C1"
+    sql.execute(
+        database,
+        f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no'; END $$;
+            CREATE TRIGGER refuse BEFORE {event} ON leadloop.sync_runs FOR EACH ROW
+            WHEN (NEW.campaign_id = '{broken}' AND NEW.state <> 'crashed')
+            EXECUTE FUNCTION refuse();""",
+    )
+    with pytest.raises(CampaignsFailed, match=f"campaign {broken}: Postgres refused"):
+        flow()
+    (other,) = {"C1", "C2"} - {broken}
+    assert sql.fetch_statuses(database, other) == {"a": "created"}
+    query = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running' AND campaign_id = :c"
+    assert sql.fetch_value(database, query, c=other) == 0
+
+
+def test_a_postgres_that_is_restarted_under_a_push(
+    vendor: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on or ends in one clear line; then all are created, nobody twice."""
+    with run_dedicated_postgres(tmp_path / "pg") as server:
+        monkeypatch.setenv("LEADLOOP_DATABASE_URL", server.url)
+        with Database(server.url, pool_size=1) as database:
+            factories.add_campaign(database, batch_size=5)
+            factories.add_leads(database, *ids(200))
+        # Requests are on their way while it is down.
+        vendor.fault(route="create", kind="slow", seconds=0.3)
+
+        def restart() -> None:
+            while len(vendor.requests) < 8:
+                time.sleep(0.01)
+            server.stop()
+            server.start()
+
+        with ThreadPoolExecutor(1) as pool:
+            restarting = pool.submit(restart)
+            trouble = ""
+            try:
+                push_leads()
+            except CampaignsFailed as error:
+                trouble = str(error)
+            restarting.result(timeout=60)
+        assert re.fullmatch("(campaign C1: .*Postgres.*(cut|refused).*)?", trouble)
+        vendor.clear_faults()
+        push_leads()
+        with Database(server.url, pool_size=1) as database:
+            assert set(sql.fetch_statuses(database).values()) == {"created"}
+    assert created(vendor) == dict.fromkeys(ids(200), 1)
