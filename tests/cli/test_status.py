@@ -18,7 +18,6 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from leadloop.cli import rendering
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.cli.conftest import Command
@@ -95,22 +94,6 @@ def test_many_campaigns_are_readable_at_80_columns(invoke: Command, database: Da
     assert table[1][:6] == ["!", "CAMPAIGN-021", "1", "40d", "0", "1"]
     assert table[2][0] == "CAMPAIGN-000"
     assert table[-1][0] == "(CAMPAIGN-007)"
-
-
-@pytest.mark.parametrize(
-    ("amount", "shown"),
-    [
-        (0, "0"),
-        (9_999, "9,999"),
-        (10_000, "10k"),
-        (999_999, "999k"),
-        (1_000_000, "1.0M"),
-        (99_999_999, "99.9M"),
-    ],
-)
-def test_great_counts_take_little_room(amount: int, shown: str) -> None:
-    """Five signs at most, never more than there are; --json and one campaign alone tell all."""
-    assert rendering.abbreviate_value("created", amount) == shown
 
 
 @pytest.fixture
