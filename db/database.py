@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -23,6 +23,7 @@ __all__ = [
     "require_url",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # At DEBUG SQLAlchemy logs every row that it reads, in spite of `hide_parameters`.
@@ -240,6 +241,17 @@ class Database:
         with self.translate_errors(), self._engine.connect() as connection:
             connection.detach()
             yield connection
+
+    def run(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(connection, *args, **kwargs)` once, in its own transaction.
+
+        Raises:
+            DatabaseError: Postgres refused, or was not there.
+        """
+        with self.transaction() as connection:
+            return work(connection, *args, **kwargs)
 
     def retry(self, work: Callable[[Connection], T], *, single_statement: bool = False) -> T:
         """Run `work` in a transaction; retry up to three times on transient errors.

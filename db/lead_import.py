@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from db.bulk_copy import CopyValue, copy_lines, format_row
+from db.campaigns import add_campaign
 
 COLUMNS = (
     "lead_id",
@@ -42,3 +43,11 @@ def insert_new_leads(
     connection.execute(_STAGE)
     copy_lines(connection, "stage_leads", COLUMNS, map(format_row, rows))
     return connection.execute(_INSERT, {"campaign": campaign_id}).rowcount
+
+
+def import_campaign(
+    connection: Connection, campaign_id: str, rows: Sequence[Sequence[CopyValue]]
+) -> None:
+    """Add the campaign if it is missing, and its leads that are new."""
+    add_campaign(connection, campaign_id)
+    insert_new_leads(connection, campaign_id, rows)

@@ -1,6 +1,6 @@
 """Watermarks, and the polled windows that advance them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,6 +69,11 @@ def get_watermark(connection: Connection, campaign_id: str) -> datetime | None:
     parameters = {"campaign": campaign_id, "stream": OUTCOMES}
     moment: datetime | None = connection.scalar(_GET, parameters)
     return moment
+
+
+def select_polled(connection: Connection, campaign_ids: Sequence[str]) -> list[str]:
+    """Return those of the campaigns that have a watermark."""
+    return [id_ for id_ in campaign_ids if get_watermark(connection, id_) is not None]
 
 
 def start_watermark(connection: Connection, campaign_id: str, at: datetime) -> None:

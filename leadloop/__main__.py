@@ -1,4 +1,4 @@
-"""`python -m leadloop`: the command line, for whoever knows the interpreter and not the script."""
+"""The command line as `python -m leadloop`, for an interpreter without the script on its path."""
 
 from leadloop.cli import main
 

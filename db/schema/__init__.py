@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from db.database import Database
 from db.schema.fingerprint import describe_tables
 from leadloop.core.errors import UsageError
 
@@ -103,15 +104,16 @@ def drop_schema(connection: Connection) -> None:
     connection.execute(text("DROP SCHEMA IF EXISTS leadloop, leadloop_monitor CASCADE"))
 
 
-def recreate_database(connection: Connection, name: str) -> None:
-    """Create an empty database on the same server; drop an existing one of this name first.
+def recreate_database(database: Database, name: str) -> None:
+    """Replace the database of that name, on the same server, by an empty one.
 
     Args:
-        connection: in autocommit mode.
-        name: goes into the statement unquoted: must be ours, never a user's.
+        database: a login that may create databases.
+        name: one of ours, never a user's.
     """
-    connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-    connection.execute(text(f"CREATE DATABASE {name}"))
+    with database.autocommit() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
 
 
 def require_current(connection: Connection) -> None:

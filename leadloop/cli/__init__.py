@@ -8,30 +8,30 @@ from typing import NoReturn, cast
 from leadloop.cli.output_streams import install_tolerant_streams
 from leadloop.core.errors import LeadloopError, UsageError
 
-#: What is said of work that was broken off by Ctrl-C or SIGTERM.
+#: The message for work that Ctrl-C or SIGTERM interrupted.
 STOPPED = "stopped; run it again to go on where it was"
-# What typer makes of a KeyboardInterrupt, in its standalone mode and out of it.
+# The exit code that typer's non-standalone mode returns for a KeyboardInterrupt.
 _TYPER_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line.
+    """Run the command line and exit.
 
-    Exits with 0 where the work was done, 1 where a run failed or had to stop, 2 for wrong usage or
-    settings; errors are one line on stderr.
+    Exit codes: 0, the work was done; 1, a run failed or had to stop; 2, wrong usage or settings.
+    An error is one line on stderr.
     """
-    why_lost = install_tolerant_streams()
+    describe_lost_output = install_tolerant_streams()
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code, message = _run_app()
     if message:
         print(f"leadloop: {message}", file=sys.stderr)
-    if lost := why_lost():
+    if lost := describe_lost_output():
         print(f"leadloop: not all of the output could be written: {lost}", file=sys.stderr)
     sys.exit(code)
 
 
 def _run_app() -> tuple[int, str]:
-    """The exit code, and a line about what went wrong."""
+    """Run the command; return the exit code and an error message, which may be empty."""
     try:
         import typer
 
@@ -39,7 +39,7 @@ def _run_app() -> tuple[int, str]:
     except KeyboardInterrupt:
         return 1, STOPPED
 
-    # The class that typer raises for every wrong command line has no public name of its own.
+    # Typer raises one class for every wrong command line; the class has no public name.
     wrong_usage = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
     try:
         code = app(standalone_mode=False) or 0
@@ -53,5 +53,5 @@ def _run_app() -> tuple[int, str]:
 
 
 def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM ends a command as Ctrl-C does: it writes down what it has done."""
+    """Handle SIGTERM as Ctrl-C, so that a command records what it has done."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The commands. Each translates its arguments, delegates, and shows what came of it."""
+"""The commands: each translates its arguments, delegates, and shows the result."""
 
 import json
 import shlex
@@ -22,10 +22,10 @@ from leadloop.core.timestamps import parse_time_argument
 
 
 class _TrustedDirectoryGroup(TyperGroup):
-    """The commands; those that use files of the working directory require that it is trusted."""
+    """The commands; a command that uses the working directory requires it to be trusted."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command, and look at the working directory before it begins."""
+        """Resolve the command, and check the working directory before it runs."""
         name, command, rest = super().resolve_command(ctx, args)
         if name != "sandbox" and "--help" not in rest:
             require_trusted_directory(str(name))
@@ -42,14 +42,16 @@ app = typer.Typer(
 
 EnabledCampaignsOption = Annotated[
     list[str] | None,
-    typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: every enabled one."),
+    typer.Option(
+        "--campaign", "-c", help="A campaign's id; repeatable. Default: every enabled one."
+    ),
 ]
 AllCampaignsOption = Annotated[
     list[str] | None,
-    typer.Option("--campaign", "-c", help="A campaign's id; repeatable. None: all of them."),
+    typer.Option("--campaign", "-c", help="A campaign's id; repeatable. Default: all of them."),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object as the last line on stdout.")
+    bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
 ]
 
 err = Console(stderr=True)
@@ -66,34 +68,33 @@ def _show_version(wanted: bool) -> None:
 def _handle_global_options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Say which it is.", is_eager=True, callback=_show_version),
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
-    """Close the loop between your Postgres and SquadVoice's Leads API."""
+    """Send leads from Postgres to SquadVoice's Leads API, and bring outcomes back."""
 
 
 @app.command()
 def init(as_json: JsonOption = False) -> None:
-    """Make or upgrade the `leadloop` schema. Safe to repeat, and from several places at once."""
+    """Create or upgrade the `leadloop` schema; idempotent, and safe to run concurrently."""
     from db.schema import migrate_schema
 
-    with (
-        environment.load_settings_with_database() as settings,
-        environment.open_database(settings, require_schema=False) as database,
-    ):
+    with environment.open_configured_database(require_schema=False) as (_, database):
         version = database.retry(migrate_schema)
-        place = database.display_name
+        name = database.display_name
     if as_json:
         _print_json({"version": version})
     else:
-        out.print(f"The leadloop schema is at version {version} ({place}).", soft_wrap=True)
+        out.print(f"The leadloop schema is at version {version} ({name}).", soft_wrap=True)
 
 
 class _PlainUsageCommand(TyperCommand):
-    """`load FILE` as everybody writes it, and not typer's `load {FILE}`."""
+    """A command whose usage shows `FILE` in place of typer's `{FILE}`."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The parts of the usage line."""
+        """Return the parts of the usage line without braces."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
@@ -105,16 +106,13 @@ def load(
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Load leads from a CSV file; columns that are no field of a lead become custom fields."""
+    """Import leads from a CSV file; columns other than a lead's fields become custom fields."""
     from leadloop.cli.load import load_file
 
     _require_campaign_ids([campaign])
 
     def work() -> None:
-        with (
-            environment.load_settings_with_database() as settings,
-            environment.open_database(settings) as database,
-        ):
+        with environment.open_configured_database() as (_, database):
             load_file(database, file, campaign, sys.stderr)
 
     _run_and_show(
@@ -132,16 +130,15 @@ def push(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) 
 
 @app.command()
 def plan(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
-    """Show what a push would send and refuse, and why; nothing is sent, and nothing written."""
+    """Preview a push (dry run): what it would send and refuse, and why; writes nothing."""
     from leadloop.cli.plan import plan_campaigns
 
     _require_campaign_ids(campaigns)
 
     def work() -> None:
         with (
-            environment.load_settings_with_database() as settings,
-            environment.open_database(settings) as database,
-            err.status("looking at the leads"),
+            environment.open_configured_database() as (settings, database),
+            err.status("reading the leads"),
         ):
             plan_campaigns(database, settings, campaigns or [])
 
@@ -153,11 +150,11 @@ def poll(
     campaigns: EnabledCampaignsOption = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Where to begin in a campaign without a watermark (ISO 8601 or ms)."),
+        typer.Option(help="Where to start in a campaign without a watermark (ISO 8601 or ms)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read the outcomes that came since the watermark, less the lookback."""
+    """Read the outcomes since the watermark, less the lookback."""
     start = None if since is None else _parse_time_option("--since", since)
     _run_flow_command("poll-outcomes", campaigns, {"since": start}, as_json)
 
@@ -170,18 +167,18 @@ def disable(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = Fals
 
 @app.command()
 def sync(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
-    """Disable, then push, then poll."""
+    """Run disable, then push, then poll."""
     _run_flow_command("sync-leads", campaigns, {}, as_json)
 
 
 @app.command()
 def backfill(
-    after: Annotated[str, typer.Option(help="Where the range begins (ISO 8601 or ms).")],
-    before: Annotated[str, typer.Option(help="Where the range ends (ISO 8601 or ms).")],
+    after: Annotated[str, typer.Option(help="Start of the range (ISO 8601 or ms).")],
+    before: Annotated[str, typer.Option(help="End of the range (ISO 8601 or ms).")],
     campaigns: EnabledCampaignsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a range of outcomes again. The watermark never moves back."""
+    """Read a range of outcomes again; the watermark never moves back."""
     bounds = {
         "after": _parse_time_option("--after", after),
         "before": _parse_time_option("--before", before),
@@ -193,7 +190,7 @@ def backfill(
 
 @app.command()
 def pause(campaigns: AllCampaignsOption = None, as_json: JsonOption = False) -> None:
-    """Stop creating leads, from the next batch on; opt-outs, polls and lookups go on."""
+    """Stop creating leads from the next batch on; opt-outs, polls and lookups continue."""
     ids = _set_push_enabled(campaigns, enabled=False)
     if as_json:
         _print_json({"paused": ids})
@@ -215,11 +212,11 @@ def resume(campaigns: AllCampaignsOption = None, as_json: JsonOption = False) ->
 def audit(
     campaigns: EnabledCampaignsOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend in Postgres what is safe; resend nothing.")
+        bool, typer.Option("--repair", help="Repair in Postgres what is safe; resend nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare all that the vendor holds with Postgres, both ways."""
+    """Compare all leads at the vendor with Postgres, in both directions."""
     _run_flow_command("audit-leads", campaigns, {"repair": repair}, as_json)
 
 
@@ -228,78 +225,76 @@ def housekeeping(
     campaigns: AllCampaignsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove windows, runs and raw answers that are older than the settings say."""
+    """Delete windows, runs and raw responses that are older than the retention settings."""
     _run_flow_command("housekeeping", campaigns, {}, as_json)
 
 
 @app.command()
 def forget(
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
-    lead_ids: Annotated[list[str], typer.Option("--lead-id", help="Whom; repeatable.")],
+    lead_ids: Annotated[list[str], typer.Option("--lead-id", help="A lead to forget; repeatable.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a person's data on request; they stay opted out, and their number suppressed."""
-    from leadloop.cli.forget import forget_leads
+    """Erase a person's data on request; the opt-out stays, and the number stays suppressed."""
+    from tasks.forget import forget_leads
 
     _require_campaign_ids([campaign])
-    with (
-        environment.load_settings_with_database() as settings,
-        environment.open_database(settings) as database,
-    ):
+    with environment.open_configured_database() as (settings, database):
         counts = forget_leads(database, settings, campaign, lead_ids)
     if as_json:
         _print_json(counts)
     else:
         out.print(rendering.render_counts(f"of {campaign}", counts))
-    # With its name: runs that name none leave out what is not enabled.
-    told_by = f"leadloop disable --campaign {shlex.quote(campaign)}"
-    print(f"The vendor is told by `{told_by}`, or a schedule's next one.", file=sys.stderr)
+    # With the campaign's id: a run without ids skips a campaign that is not enabled.
+    disable_command = f"leadloop disable --campaign {shlex.quote(campaign)}"
+    print(
+        f"`{disable_command}`, or the next scheduled disable, sends the opt-outs to the vendor.",
+        file=sys.stderr,
+    )
 
 
 @app.command()
 def status(
     campaigns: EnabledCampaignsOption = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 where something is wrong.")
+        bool, typer.Option("--check", help="Exit with 1 if there is a problem.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where every campaign stands, what is wrong, and what to do about it."""
+    """Show every campaign's state, the problems, and the commands that resolve them."""
     from leadloop.cli.status import read_status, render_report, require_schema_version, watch_status
 
     _require_campaign_ids(campaigns)
     if watch and (check or as_json or not out.is_terminal):
-        raise UsageError("--watch is for people at a terminal: leave out --check and --json")
-    with (
-        environment.load_settings_with_database() as settings,
-        environment.open_database(settings, require_schema=False) as database,
-    ):
+        raise UsageError("--watch needs a terminal, and no --check or --json")
+    with environment.open_configured_database(require_schema=False) as (_, database):
         require_schema_version(database)
         if watch:
             with suppress(KeyboardInterrupt):
                 watch_status(database, campaigns or [], out)
             return
-        found = read_status(database, campaigns or [])
+        report = read_status(database, campaigns or [])
     if as_json:
-        _print_json(found)
+        _print_json(report)
     else:
-        out.print(render_report(found))
-    if check and found["problems"]:
+        out.print(render_report(report))
+    if check and report["problems"]:
         raise typer.Exit(1)
 
 
 @app.command()
 def metrics(
-    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 9108,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)
+    ] = 9108,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Serve where every campaign stands to Prometheus, until Ctrl-C ends it, with exit 0."""
+    """Serve Prometheus metrics until Ctrl-C, which exits with 0."""
     from leadloop.cli.metrics import serve_metrics
 
     with (
-        environment.load_settings_with_database() as settings,
-        environment.open_database(settings, require_schema=False) as database,
+        environment.open_configured_database(require_schema=False) as (_, database),
         suppress(KeyboardInterrupt),
     ):
         serve_metrics(database, host, port)
@@ -308,65 +303,62 @@ def metrics(
 @app.command()
 def requeue(
     campaigns: EnabledCampaignsOption = None,
-    rejected: Annotated[bool, typer.Option("--rejected", help="Leads that were rejected.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Rejected leads.")] = False,
     in_doubt: Annotated[
         bool,
         typer.Option(
-            "--in-doubt", help="Leads in doubt: YOU have seen that the vendor lacks them."
+            "--in-doubt", help="Leads in doubt: YOU have verified that the vendor lacks them."
         ),
     ] = False,
-    disables: Annotated[bool, typer.Option("--disables", help="Opt-outs that failed.")] = False,
+    disables: Annotated[bool, typer.Option("--disables", help="Failed opt-outs.")] = False,
     lead_ids: Annotated[
         list[str] | None, typer.Option("--lead-id", help="Only this lead; repeatable.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have leads sent again once what was wrong with them is mended."""
-    from leadloop.cli.requeue import requeue_leads
+    """Requeue rejected, in-doubt or failed items, to be sent again."""
+    from tasks.requeue import requeue_items
 
     _require_campaign_ids(campaigns)
     chosen = {"rejected": rejected, "in_doubt": in_doubt, "disables": disables}
     kinds = [name for name, wanted in chosen.items() if wanted]
     if not kinds:
-        raise UsageError("say what to requeue: --rejected, --in-doubt or --disables")
-    with (
-        environment.load_settings_with_database() as settings,
-        environment.open_database(settings) as database,
-    ):
-        counts = requeue_leads(database, settings, campaigns or [], kinds, lead_ids or [])
+        raise UsageError("name what to requeue: --rejected, --in-doubt or --disables")
+    with environment.open_configured_database() as (settings, database):
+        counts = requeue_items(database, settings, campaigns or [], kinds, lead_ids or [])
     if as_json:
         _print_json(counts)
     else:
-        out.print(rendering.render_counts("to be sent again", counts))
+        out.print(rendering.render_counts("requeued", counts))
 
 
 @app.command()
 def doctor(
     block: Annotated[
         str | None,
-        typer.Option(help="Also the settings in the Prefect blocks of this name, as a run would."),
+        typer.Option(help="Also use the settings in the Prefect blocks of this name."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the settings, the database, the API, the login and Prefect, one line each."""
     from leadloop.cli.doctor import run_checks
 
-    findings = run_checks(block)
+    checks = run_checks(block)
     if as_json:
-        _print_json({"checks": [finding.as_json() for finding in findings]})
+        _print_json({"checks": [check.as_json() for check in checks]})
     else:
-        for finding in findings:
-            mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
-            mark = "[yellow]warn[/]" if finding.is_warning else mark
-            out.print(f"{mark} {finding.name}: ", end="")
-            out.print(finding.detail, markup=False, emoji=False, highlight=False, soft_wrap=True)
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(2 if any(finding.is_settings_fault for finding in findings) else 1)
+        for check in checks:
+            mark = "[green]ok[/]  " if check.ok else "[red]FAIL[/]"
+            mark = "[yellow]warn[/]" if check.is_warning else mark
+            out.print(f"{mark} {check.name}: ", end="")
+            out.print(check.detail, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(2 if any(check.is_settings_fault for check in checks) else 1)
 
 
 @app.command()
 def deploy() -> None:
-    """Put prefect.yaml's deployments, and the work pool if missing, on the Prefect server."""
+    """Deploy prefect.yaml to the Prefect server; create the work pool if it is missing."""
     from leadloop.cli.deploy import deploy_flows
 
     with err.status("deploying prefect.yaml"):
@@ -380,7 +372,7 @@ def deploy() -> None:
 
 @app.command()
 def demo() -> None:
-    """Show the whole loop on an embedded Postgres and the bundled sandbox API."""
+    """Run the whole loop on an embedded Postgres and the bundled sandbox API."""
     from leadloop.cli.demo import run_demo
 
     run_demo(err, out)
@@ -388,10 +380,12 @@ def demo() -> None:
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="Of the Prefect server.", min=1, max=65535)] = 4200,
-    page_port: Annotated[int, typer.Option(help="Of our page.", min=1, max=65535)] = 8501,
+    port: Annotated[int, typer.Option(help="Port of the Prefect server.", min=1, max=65535)] = 4200,
+    page_port: Annotated[
+        int, typer.Option(help="Port of the monitor page.", min=1, max=65535)
+    ] = 8501,
 ) -> None:
-    """Run everything to look at: our page, Prefect, a worker, the sandbox; until Ctrl-C."""
+    """Start a complete local stack until Ctrl-C: monitor page, Prefect, a worker, the sandbox."""
     from leadloop.cli.up import run_stack
 
     with suppress(KeyboardInterrupt):
@@ -400,15 +394,17 @@ def up(
 
 @app.command()
 def monitor(
-    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8501,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)
+    ] = 8501,
     host: Annotated[
-        str, typer.Option(help="Where to listen; anybody who reaches it may look.")
+        str, typer.Option(help="Address to listen on; everyone who reaches it sees the page.")
     ] = "127.0.0.1",
     refresh: Annotated[
-        int, typer.Option(help="Seconds between two looks at the database.", min=1, max=3600)
+        int, typer.Option(help="Seconds between two queries of the database.", min=1, max=3600)
     ] = 30,
 ) -> None:
-    """Serve the page: is it healthy, what is stuck, what to do about it; until Ctrl-C."""
+    """Serve the monitor page until Ctrl-C: health, stuck items, remedies."""
     from leadloop.cli.monitor import serve_page
 
     with suppress(KeyboardInterrupt):
@@ -416,10 +412,10 @@ def monitor(
 
 
 class _RulesHelpCommand(TyperCommand):
-    """The help lists the rules, which are looked up only then: their package is slow to import."""
+    """A command whose help lists the sandbox's rules; imports their slow package only then."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The usual help, and each rule with its default."""
+        """Write the usual help, and each rule with its default."""
         super().format_help(ctx, formatter)
         from leadloop.sandbox.rules import Rules
 
@@ -428,13 +424,15 @@ class _RulesHelpCommand(TyperCommand):
 
 @app.command(cls=_RulesHelpCommand)
 def sandbox(
-    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)
+    ] = 8080,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rule", help="key=value, as in pace=5; `sandbox --help` lists them."),
+        typer.Option("--rule", help="A rule as key=value, such as pace=5; --help lists the rules."),
     ] = None,
 ) -> None:
-    """Serve a stand-in of the vendor's API on loopback, until Ctrl-C ends it, with exit 0."""
+    """Serve a local stand-in of the vendor's API on loopback until Ctrl-C, which exits with 0."""
     from leadloop.sandbox.rules import Rules
     from leadloop.sandbox.server import serve
 
@@ -458,15 +456,12 @@ def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str
     """Pause or resume campaigns; return their ids.
 
     Raises:
-        UsageError: a campaign is unknown, or there is none.
+        UsageError: a campaign is unknown, or there is no campaign.
     """
     from db.campaigns import set_push_enabled
 
     _require_campaign_ids(campaigns)
-    with (
-        environment.load_settings_with_database() as settings,
-        environment.open_database(settings) as database,
-    ):
+    with environment.open_configured_database() as (_, database):
         ids = database.retry(lambda c: set_push_enabled(c, campaigns, enabled=enabled))
     if not ids:
         raise UsageError("there is no campaign to pause or resume in leadloop.campaigns")
@@ -476,7 +471,7 @@ def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str
 def _run_flow_command(
     flow: str, campaigns: list[str] | None, parameters: dict[str, Any], as_json: bool
 ) -> None:
-    """Run a flow by hand: check first, then wait for Prefect, then show what was done."""
+    """Run a flow in this process, and show its summary."""
     from leadloop.cli.flow_command import run_flow_command
 
     _require_campaign_ids(campaigns)
@@ -495,7 +490,7 @@ def _run_and_show(
     show: Callable[[Mapping[str, Any]], None],
     as_json: bool,
 ) -> None:
-    """Show what was done, also where it failed or was stopped half-way."""
+    """Run the work, and show its summary, even if the work failed or was interrupted."""
     failure: RunError | None = None
     with collect_summary() as collected:
         try:
@@ -530,8 +525,7 @@ def _parse_time_option(option: str, text: str) -> datetime:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, default=_encode_json_value, ensure_ascii=False) + "\n")
+    def encode(value: object) -> str:
+        return value.isoformat() if isinstance(value, datetime) else str(value)
 
-
-def _encode_json_value(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    sys.stdout.write(json.dumps(value, default=encode, ensure_ascii=False) + "\n")

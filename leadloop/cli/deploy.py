@@ -1,9 +1,8 @@
-"""`leadloop deploy`: prefect.yaml onto the server that runs on schedules."""
+"""`leadloop deploy`: put the deployments of prefect.yaml on the server that runs the schedules."""
 
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 
 from leadloop import deployments
 from leadloop.cli import environment
@@ -11,12 +10,15 @@ from leadloop.core.errors import UsageError
 
 
 def deploy_flows() -> str:
-    """Deploy to the server of PREFECT_API_URL, or of Prefect's profile. Returns its address.
+    """Deploy prefect.yaml to the server of PREFECT_API_URL, or of Prefect's profile.
 
-    Warns on stderr where the work pool lets a run decide what is executed.
+    Warns on stderr if the work pool lets a run choose what is executed.
+
+    Returns:
+        The server's API URL.
 
     Raises:
-        UsageError: no server is named, it is of no use, or it does not take prefect.yaml.
+        UsageError: no server is named, the server cannot be used, or it rejects prefect.yaml.
     """
     address = environment.find_prefect_url()
     if address is None:
@@ -29,14 +31,11 @@ def deploy_flows() -> str:
     check_api_reachable()
     settable = deployments.deploy_flows(os.environ)
     if settable:
-        print(_format_pool_warning(settable), file=sys.stderr)
+        pool, template = deployments.WORK_POOL, shlex.quote(str(deployments.JOB_TEMPLATE))
+        print(
+            f"leadloop: in the work pool {pool}, which was there before, each run may set"
+            f" {', '.join(settable)}; to close a process pool:"
+            f" prefect work-pool update {pool} --base-job-template {template}",
+            file=sys.stderr,
+        )
     return address
-
-
-def _format_pool_warning(settable: Sequence[str]) -> str:
-    pool, template = deployments.WORK_POOL, shlex.quote(str(deployments.JOB_TEMPLATE))
-    return (
-        f"leadloop: in the work pool {pool}, which was there before, each run may set"
-        f" {', '.join(settable)}; to close a process pool:"
-        f" prefect work-pool update {pool} --base-job-template {template}"
-    )

@@ -1,17 +1,17 @@
-"""`leadloop doctor`: is everything there that a run needs?"""
+"""`leadloop doctor`: check everything that a run needs."""
 
 import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from db import campaigns, watermarks
+from db.campaigns import select_campaigns
 from db.database import Database
 from db.source import check_readable, inspect_source, list_roles_with_access
+from db.watermarks import get_database_time
 from leadloop.cli import environment
 from leadloop.client.api import ResultPage
 from leadloop.client.errors import ApiError
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -37,62 +37,63 @@ class Check:
 
     @property
     def is_settings_fault(self) -> bool:
-        """Whether it is for the settings to be mended: nothing else was found to be at fault."""
+        """Whether the check failed because of a setting alone."""
         return not self.ok and self.name in ("settings", "login")
 
     def as_json(self) -> dict[str, Any]:
-        """The finding for `--json`."""
+        """Return the check as `--json` prints it."""
         return {"check": self.name, "ok": self.ok, "warns": self.is_warning, "detail": self.detail}
 
 
 class _Checklist(list[Check]):
-    """What was found so far."""
+    """The results so far."""
 
     def run(self, name: str, check: Callable[[], tuple[str, T]]) -> T | None:
-        """Note what `see` says; what else it returns, or None where it finds a fault."""
+        """Run a check that returns a detail and a value; record the detail, return the value.
+
+        A check fails by an exception: its message is the detail, and the value is None.
+        """
         try:
-            said, seen = check()
+            detail, value = check()
         except (LeadloopError, ApiError) as error:
             self.append(Check(name=name, ok=False, detail=str(error)))
             return None
-        self.append(Check(name=name, ok=True, detail=said))
-        return seen
+        self.append(Check(name=name, ok=True, detail=detail))
+        return value
 
 
 def run_checks(block: str | None = None) -> list[Check]:
-    """Look at one thing after another; a fault keeps from those alone that rest on it.
+    """Run all checks in order; a failed check skips only the checks that depend on it.
 
     Args:
-        block: the name of blocks on the Prefect server that hold settings, as a run may be told.
+        block: the name of Prefect blocks that also hold settings, as a run's parameter.
     """
-    findings = _Checklist()
+    checks = _Checklist()
     with ExitStack() as stack:
-        given = findings.run("blocks", lambda: _load_blocks(block)) if block else []
-        read = (
-            None
-            if given is None
-            else findings.run("settings", lambda: _load_settings(stack, given))
-        )
-        if read is not None:
-            _check_services(*read, findings, stack)
-    findings += _check_orphaned_data()
-    address = findings.run("Prefect", _check_prefect)
+        sources = checks.run("blocks", lambda: _load_blocks(block)) if block else []
+        if sources is not None:
+            loaded = checks.run("settings", lambda: _load_settings(stack, sources))
+            if loaded is not None:
+                _check_services(*loaded, checks, stack)
+    checks += _check_orphaned_data()
+    address = checks.run("Prefect", _check_prefect)
     if address is not None:
-        findings.append(_check_prefect_authentication(address))
-    return findings
+        checks.append(_check_prefect_authentication(address))
+    return checks
 
 
 def _check_services(
-    settings: Settings, embedded: bool, checks: _Checklist, stack: ExitStack
+    settings: Settings, is_embedded: bool, checks: _Checklist, stack: ExitStack
 ) -> None:
+    """Check the database, the campaigns with their sources, and the API."""
     login = checks.run("login", lambda: _check_login(settings))
-    database = checks.run("database", lambda: _connect_database(settings, embedded, stack))
+    database = checks.run("database", lambda: _connect_database(settings, is_embedded, stack))
     if database is None:
         return
-    chosen = checks.run("campaigns", lambda: _select_campaigns(settings, database))
-    if chosen is None:
+    campaigns = checks.run("campaigns", lambda: _select_campaigns(settings, database))
+    if campaigns is None:
         return
-    with_sources = [each for each in chosen if each.source is not None]
+    with_sources = [campaign for campaign in campaigns if campaign.source is not None]
     if with_sources:
         checks.append(_check_source_login(settings, database))
     for campaign in with_sources:
@@ -102,14 +103,14 @@ def _check_services(
         )
     if login is None:
         return
-    page = checks.run("API", lambda: _request_empty_page(settings, database, chosen[0]))
+    page = checks.run("API", lambda: _request_empty_page(settings, database, campaigns[0]))
     if page is not None:
-        checks.run("clock", lambda: _compare_clocks(database, page))
+        checks.run("clock skew", lambda: _compare_clocks(database, page))
 
 
 def _check_orphaned_data() -> list[Check]:
-    """Name data of root's embedded Postgres whose directory cannot be found."""
-    name = "embedded data"
+    """Warn about data of root's embedded Postgres servers whose directory is missing."""
+    name = "orphaned data"
     try:
         orphans = list_orphans() if os.geteuid() == 0 else []
     except (OSError, LeadloopError) as error:
@@ -119,8 +120,9 @@ def _check_orphaned_data() -> list[Check]:
             name=name,
             ok=True,
             is_warning=True,
-            detail=f"{orphan.folder} holds {orphan.size / 1e6:,.0f} MB of {orphan.home}, which is"
-            f" not there: unless it is unmounted or in another container, rm -r {orphan.folder}",
+            detail=f"{orphan.folder} holds {orphan.size / 1e6:,.0f} MB of {orphan.home}, which does"
+            " not exist: unless it is unmounted or in another container,"
+            f" rm -r {orphan.folder}",
         )
         for orphan in orphans
     ]
@@ -130,30 +132,28 @@ def _load_blocks(block: str) -> tuple[str, list[SettingSource]]:
     _check_prefect()
     from tasks.blocks import RunSettings, collect_setting_sources
 
-    found = collect_setting_sources(RunSettings(block=block))
-    return ", ".join(one.name for one in found if one.values), found
+    sources = collect_setting_sources(RunSettings(block=block))
+    return ", ".join(source.name for source in sources if source.values), sources
 
 
 def _load_settings(
-    stack: ExitStack, given: Sequence[SettingSource]
+    stack: ExitStack, sources: Sequence[SettingSource]
 ) -> tuple[str, tuple[Settings, bool]]:
-    """Load the settings, and tell whether they ask for the embedded Postgres."""
-    embedded = Settings.load(*given).is_embedded
-    # The embedded Postgres's own URL is in the environment as soon as it runs.
-    origins = _describe_origins(given)
-    settings = stack.enter_context(environment.load_settings_with_database(*given))
-    environment.require_urls(settings)
-    said = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
-    return f"{said}. {origins}", (settings, embedded)
+    """Load the settings; the value is the settings, and whether they ask for embedded Postgres.
 
-
-def _describe_origins(given: Sequence[SettingSource]) -> str:
-    """Where each value comes from; never the value."""
+    The detail names where each setting comes from instead of its value.
+    """
+    is_embedded = Settings.load(*sources).is_embedded
+    # Before the embedded Postgres runs: it puts its own URL into the environment.
     names: dict[str, list[str]] = {}
-    for name, source in Settings.describe_sources(*given).items():
+    for name, source in Settings.describe_sources(*sources).items():
         names.setdefault(source, []).append(name)
-    told = [f"{', '.join(fields)} from {source}" for source, fields in names.items()]
-    return "; ".join([*told, "the others are at their defaults"])
+    origins = [f"{', '.join(fields)} from {source}" for source, fields in names.items()]
+    settings = stack.enter_context(environment.load_settings_with_database(*sources))
+    environment.require_urls(settings)
+    summary = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
+    detail = f"{summary}. {'; '.join([*origins, 'the others are at their defaults'])}"
+    return detail, (settings, is_embedded)
 
 
 def _check_login(settings: Settings) -> tuple[str, bool]:
@@ -161,50 +161,52 @@ def _check_login(settings: Settings) -> tuple[str, bool]:
     return ("a fixed token" if settings.api_token else "OAuth password grant"), True
 
 
-def _connect_database(settings: Settings, embedded: bool, stack: ExitStack) -> tuple[str, Database]:
+def _connect_database(
+    settings: Settings, is_embedded: bool, stack: ExitStack
+) -> tuple[str, Database]:
     database = stack.enter_context(environment.open_database(settings))
-    place = environment.EMBEDDED_DISPLAY_NAME if embedded else database.display_name
-    return f"{place}, with this version's schema", database
+    name = environment.EMBEDDED_DISPLAY_NAME if is_embedded else database.display_name
+    return f"{name}, with this version's schema", database
 
 
 def _select_campaigns(settings: Settings, database: Database) -> tuple[str, list[Campaign]]:
-    with database.transaction() as connection:
-        chosen = campaigns.select_campaigns(connection, None, settings.campaign_rules())
-    return ", ".join(campaign.campaign_id for campaign in chosen), chosen
+    selected = database.run(select_campaigns, None, settings.campaign_rules())
+    return ", ".join(campaign.campaign_id for campaign in selected), selected
 
 
 def _check_source(settings: Settings, database: Database, campaign: Campaign) -> tuple[str, bool]:
     with open_source_database(settings, database) as reader:
-        found = inspect_source(reader, campaign, campaign.source or "")
-        check_readable(reader, campaign, found)
-        return f"{found.relation} can be read, {len(found.columns)} columns", True
+        source = inspect_source(reader, campaign, campaign.source or "")
+        check_readable(reader, campaign, source)
+        return f"{source.relation} can be read, {len(source.columns)} columns", True
 
 
 def _check_source_login(settings: Settings, database: Database) -> Check:
-    """Whether what a source calls can read what is leadloop's."""
-    name = "login for sources"
+    """Warn if functions of a source's view run with a login that can read leadloop's tables."""
+    name = "source login"
     try:
         with open_source_database(settings, database) as reader:
             roles = list_roles_with_access(reader)
     except LeadloopError as error:
         return Check(name=name, ok=False, detail=str(error))
     if roles:
-        said = (
-            "what a source's view calls runs with a login that can read leadloop's tables, as"
-            f" {', '.join(roles)}: set LEADLOOP_SOURCE_URL to one that may read the sources alone,"
-            " unless all who can change them are trusted (docs/how-to/bring-your-own-table.md)"
+        detail = (
+            "functions of a source's view run with a login that can read leadloop's tables, as"
+            f" {', '.join(roles)}: set LEADLOOP_SOURCE_URL to a login that may read the sources"
+            " alone, unless everyone who can change the sources is trusted"
+            " (docs/how-to/bring-your-own-table.md)"
         )
-        return Check(name=name, ok=True, detail=said, is_warning=True)
-    return Check(name=name, ok=True, detail="it may read nothing of leadloop's")
+        return Check(name=name, ok=True, detail=detail, is_warning=True)
+    return Check(name=name, ok=True, detail="cannot read leadloop's tables")
 
 
 def _request_empty_page(
     settings: Settings, database: Database, campaign: Campaign
 ) -> tuple[str, ResultPage]:
-    """One read of an empty stretch of time: it changes nothing and shows that the login is good."""
-    now = _read_database_time(database)
-    with open_api(settings, database, logging.getLogger(__name__).warning) as vendor:
-        page = vendor.api.list_processed(
+    """Request the results of an empty window: a read that proves the login."""
+    now = database.run(get_database_time)
+    with open_api(settings, database, logging.getLogger(__name__).warning) as session:
+        page = session.api.list_processed(
             campaign.campaign_id,
             Window(after=now, before=now),
             unit=campaign.epoch_unit,
@@ -216,20 +218,15 @@ def _request_empty_page(
 
 def _compare_clocks(database: Database, page: ResultPage) -> tuple[str, None]:
     if page.vendor_now is None:
-        return "the vendor does not tell its time: the database's clock is used", None
-    ahead = (page.vendor_now - _read_database_time(database)).total_seconds()
-    return f"the vendor's is {ahead:+.0f} s against the database's", None
-
-
-def _read_database_time(database: Database) -> datetime:
-    with database.transaction() as connection:
-        return watermarks.get_database_time(connection)
+        return "the vendor's responses have no time: the database's clock is used", None
+    skew_s = (page.vendor_now - database.run(get_database_time)).total_seconds()
+    return f"the vendor's clock is at {skew_s:+.0f} s against the database's", None
 
 
 def _check_prefect() -> tuple[str, str | None]:
     address = environment.find_prefect_url()
     if address is None:
-        return "none set: a run by hand brings its own server", None
+        return "no server is set: a local run starts its own", None
     from flows.prefect_api import check_api_reachable
 
     check_api_reachable()
@@ -238,17 +235,20 @@ def _check_prefect() -> tuple[str, str | None]:
 
 
 def _check_prefect_authentication(address: str) -> Check:
-    """Whether strangers may read what the server's blocks hold."""
+    """Warn if the server lets anonymous clients read its blocks."""
     from flows.prefect_api import allows_anonymous_access
 
-    said = {
-        True: "it asks nobody who they are: whoever reaches it may read the secrets in its blocks;"
-        " set PREFECT_SERVER_API_AUTH_STRING on it",
-        False: "it lets in only whom it knows",
-        None: "it could not be told whether it lets in strangers: see that"
-        " PREFECT_SERVER_API_AUTH_STRING is set on it, for its blocks hold secrets",
+    detail = {
+        True: "the server requires no authentication: everyone who reaches it can read the secrets"
+        " in its blocks; set PREFECT_SERVER_API_AUTH_STRING on it",
+        False: "the server requires authentication",
+        None: "could not determine whether the server requires authentication: make sure that"
+        " PREFECT_SERVER_API_AUTH_STRING is set on it, since its blocks hold secrets",
     }
-    lets_in = allows_anonymous_access(address)
+    is_open = allows_anonymous_access(address)
     return Check(
-        name="Prefect's door", ok=True, detail=said[lets_in], is_warning=lets_in is not False
+        name="Prefect authentication",
+        ok=True,
+        detail=detail[is_open],
+        is_warning=is_open is not False,
     )

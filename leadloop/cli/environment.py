@@ -1,20 +1,19 @@
-"""What a command needs around it: a database, and for flows a Prefect server."""
+"""The environment of a command: settings, a database, and a Prefect server for flows."""
 
 import errno
 import fcntl
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from db.campaigns import list_campaigns, select_campaigns
-from db.database import Connection, Database, DatabaseError, InvalidDatabaseUrl, require_url
+from db.database import Database, DatabaseError, InvalidDatabaseUrl, require_url
 from db.schema import require_current
-from leadloop.core.campaign_rules import Campaign, CampaignRules
+from db.watermarks import get_database_time
 from leadloop.core.errors import UsageError
 from leadloop.local.postgres_data import NOTE
 from leadloop.local.private_files import open_private
@@ -24,41 +23,49 @@ from leadloop.trusted_files import require_private_directory
 if TYPE_CHECKING:
     from leadloop.local.prefect_ephemeral import EphemeralPrefect
 
-#: Where embedded servers keep their data, in the working directory.
+#: The directory of the local servers' data, in the working directory.
 HOME = Path(".leadloop")
-#: The embedded Postgres in messages.
+#: The name of the embedded Postgres in messages.
 EMBEDDED_DISPLAY_NAME = f"embedded Postgres in ./{HOME}"
 
 _EMBEDDED_DATA = HOME / "pg"
 
-CampaignSelector = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
-
 
 def make_home() -> Path:
-    """Return `.leadloop`, made with access for us alone where it is missing.
+    """Return `.leadloop`; create it with access for this user alone if it is missing.
 
     Raises:
-        UsageError: others may write the working directory, and put another one in its place.
+        UsageError: others may write the working directory, and could replace `.leadloop`.
     """
     require_private_directory()
-    with suppress(OSError):  # what is made in it next says why it cannot be
+    with suppress(OSError):  # the first file made in it raises an error with the reason
         HOME.mkdir(mode=0o700, exist_ok=True)
     return HOME
 
 
 @contextmanager
 def load_settings_with_database(*overrides: SettingSource) -> Iterator[Settings]:
-    """Load the settings; if they ask for the embedded Postgres, run it for the block and say so.
+    """Load the settings; run the embedded Postgres for the block if they ask for it.
+
+    Names the embedded Postgres on stderr.
 
     Args:
-        overrides: settings that win over the environment.
+        overrides: settings that take precedence over the environment.
 
     Raises:
         UsageError: a setting is wrong, no database is named, or the embedded Postgres cannot run.
     """
     settings = load_settings(*overrides)
     if settings.database_url is None:
-        raise _missing_database_url()
+        message = (
+            f"{DATABASE_URL} is not set: write postgresql://user@host:5432/database, or"
+            f" `{EMBEDDED}` for a throw-away Postgres in this directory"
+        )
+        if _EMBEDDED_DATA.exists():
+            message += (
+                f" ({_EMBEDDED_DATA} holds data of an earlier one: `{EMBEDDED}` opens it again)"
+            )
+        raise UsageError(message)
     if not settings.is_embedded:
         yield settings
         return
@@ -68,7 +75,7 @@ def load_settings_with_database(*overrides: SettingSource) -> Iterator[Settings]
 
 
 def load_settings(*overrides: SettingSource) -> Settings:
-    """Load the settings; warn on stderr about variables that look like settings and are none.
+    """Load the settings; warn on stderr about variables that look like misspelt settings.
 
     Raises:
         UsageError: a setting is wrong.
@@ -83,10 +90,10 @@ def load_settings(*overrides: SettingSource) -> Settings:
 def run_embedded_database() -> Iterator[None]:
     """Run the embedded Postgres of the working directory for the block.
 
-    Its URL is in the environment meanwhile: there the flows of this process find it.
+    During the block the environment holds its URL, for the flows of this process.
 
     Raises:
-        UsageError: it cannot run.
+        UsageError: Postgres cannot run.
     """
     from leadloop.local.postgres import run_postgres
 
@@ -102,22 +109,12 @@ def run_embedded_database() -> Iterator[None]:
                 os.environ[DATABASE_URL] = before
 
 
-def _missing_database_url() -> UsageError:
-    line = (
-        f"{DATABASE_URL} is not set: write postgresql://user@host:5432/database, or `{EMBEDDED}`"
-        " for a throw-away Postgres in this directory"
-    )
-    if _EMBEDDED_DATA.exists():
-        line += f" ({_EMBEDDED_DATA} holds data of one from before: `{EMBEDDED}` opens it again)"
-    return UsageError(line)
-
-
 @contextmanager
 def enter_locked_directory(name: str) -> Iterator[None]:
-    """Work in `.leadloop/NAME`, where no other process may be at the same.
+    """Work in `.leadloop/NAME` for the block, under an exclusive lock.
 
     Raises:
-        UsageError: another one is, or nothing can be written there.
+        UsageError: another process holds the lock, or the directory cannot be written.
     """
     directory = make_home() / name
     try:
@@ -133,21 +130,21 @@ def enter_locked_directory(name: str) -> Iterator[None]:
                 f"another `leadloop {name}` runs in this directory: wait until it is done, or run"
                 " this one in another directory"
             ) from None
-        # What runs in it begins without data: earlier ones that are gone are no loss.
+        # The command starts without data, so it does not need to find the earlier data again.
         (HOME / "pg" / NOTE).unlink(missing_ok=True)
         yield
 
 
 def explain_write_error(error: OSError, name: str) -> UsageError:
-    """What to say where `leadloop NAME` has no place for its files."""
+    """Return the usage error for `leadloop NAME` that cannot write its files."""
     return UsageError(
         f"cannot write to {error.filename}: {error.strerror}; run `leadloop {name}` where you may"
     )
 
 
 def explain_listen_error(error: OSError, host: str, port: int) -> UsageError:
-    """What to say where a server cannot be reached at --host and --port."""
-    # Codes of names that are not found are below nought; create_server keeps nothing else of them.
+    """Return the usage error for a server that cannot listen at --host and --port."""
+    # Error codes of unknown host names are negative; create_server keeps only the code.
     unknown = isinstance(error, socket.gaierror) or (error.errno or 0) < 0
     why = "no such host" if unknown else os.strerror(error.errno or 0)
     elsewhere = unknown or error.errno == errno.EADDRNOTAVAIL
@@ -156,54 +153,63 @@ def explain_listen_error(error: OSError, host: str, port: int) -> UsageError:
 
 
 def clear_environment() -> None:
-    """Take out of the environment what would mean another database, vendor or Prefect."""
+    """Remove variables that name another database, vendor or Prefect from the environment."""
     for name in [name for name in os.environ if name.startswith(("LEADLOOP_", "PREFECT_API_"))]:
         del os.environ[name]
 
 
 @contextmanager
 def open_database(settings: Settings, *, require_schema: bool = True) -> Iterator[Database]:
-    """The database, seen to be there.
+    """Open the database for the block, and check that it answers.
 
     Args:
-        settings: they name it.
-        require_schema: also make sure that its schema is this version's.
+        settings: hold its URL.
+        require_schema: also check that the schema is at this version.
 
     Raises:
-        UsageError: it is not there, or not as it must be.
-        DatabaseError: trouble in the block.
+        UsageError: a URL is wrong, the database does not answer, or its schema is at another
+            version.
+        DatabaseError: a query in the block failed.
     """
     require_urls(settings)
     opened = Database(settings.require_database_url(), pool_size=2)
     with opened:
         try:
-            with opened.transaction() as connection:
-                if require_schema:
-                    require_current(connection)
+            opened.run(require_current if require_schema else get_database_time)
         except DatabaseError as error:
             raise UsageError(str(error)) from None
         yield opened
 
 
+@contextmanager
+def open_configured_database(*, require_schema: bool = True) -> Iterator[tuple[Settings, Database]]:
+    """Load the settings and open their database, as the functions for each do."""
+    with (
+        load_settings_with_database() as settings,
+        open_database(settings, require_schema=require_schema) as database,
+    ):
+        yield settings, database
+
+
 def require_urls(settings: Settings) -> None:
-    """Check that LEADLOOP_DATABASE_URL, and LEADLOOP_SOURCE_URL where it is set, are URLs.
+    """Check that LEADLOOP_DATABASE_URL, and LEADLOOP_SOURCE_URL if it is set, are valid URLs.
 
     Raises:
-        UsageError: one of them is not.
+        UsageError: one of the URLs is invalid.
     """
     require_postgres_url(settings.require_database_url(), DATABASE_URL)
     require_postgres_url(settings.require_source_url(), settings.source_variable)
 
 
 def require_postgres_url(url: str, variable: str) -> None:
-    """Check the URL of a database.
+    """Check that a text is the URL of a Postgres database.
 
     Args:
-        url: what is checked.
-        variable: the variable that it comes from, for the message.
+        url: the text.
+        variable: the variable that holds the text, for the message.
 
     Raises:
-        UsageError: it is not a URL of Postgres.
+        UsageError: the text is not such a URL.
     """
     try:
         require_url(url, variable)
@@ -211,42 +217,17 @@ def require_postgres_url(url: str, variable: str) -> None:
         raise UsageError(str(error)) from None
 
 
-def preflight_campaigns(
-    settings: Settings, campaigns: Sequence[str], *, select: CampaignSelector = select_campaigns
-) -> list[str]:
-    """See that a flow could begin. Returns the ids of its campaigns, found by `choose`.
-
-    Raises:
-        UsageError: it could not; one line says why and what to do.
-    """
-    settings.require_login()
-    with open_database(settings) as opened, opened.transaction() as connection:
-        found = select(connection, campaigns, settings.campaign_rules())
-        return [campaign.campaign_id for campaign in found]
-
-
-def preflight_campaigns_without_api(settings: Settings, campaigns: Sequence[str]) -> list[str]:
-    """The same of a flow that has no need of the vendor, and takes all campaigns.
-
-    Raises:
-        UsageError: it could not.
-    """
-    with open_database(settings) as opened, opened.transaction() as connection:
-        found = list_campaigns(connection, campaigns, settings.campaign_rules())
-        return [campaign.campaign_id for campaign in found]
-
-
 class PrefectServer:
-    """The server that runs by hand report to; `wait` returns when it can be used."""
+    """The Prefect server that local runs report to."""
 
     def __init__(self, server: "EphemeralPrefect | None") -> None:
         self._server = server
 
     def wait(self) -> None:
-        """Import Prefect, which takes as long as most of the server's start, then wait for it.
+        """Import Prefect while the server starts, then wait until the server answers.
 
         Raises:
-            UsageError: it does not come up; or the one that PREFECT_API_URL names is of no use.
+            UsageError: the server does not start, or the server of PREFECT_API_URL cannot be used.
         """
         from flows.prefect_api import check_api_reachable
 
@@ -257,10 +238,10 @@ class PrefectServer:
 
 
 def require_prefect_url() -> None:
-    """See that PREFECT_API_URL is a URL: of some that are not, Prefect cannot even be imported.
+    """Check that PREFECT_API_URL is a URL; Prefect cannot be imported with some invalid values.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the value is not a URL.
     """
     try:
         parts = urlsplit(os.environ["PREFECT_API_URL"])
@@ -269,15 +250,15 @@ def require_prefect_url() -> None:
         sound = False
     if not sound:
         raise UsageError(
-            "PREFECT_API_URL is not a URL: write http://host:4200/api (runs by hand need none)"
+            "PREFECT_API_URL is not a URL: write http://host:4200/api (local runs need none)"
         )
 
 
 def find_prefect_url() -> str | None:
-    """The API of the Prefect server that the environment or Prefect's profile names, if any.
+    """Return the API URL of the server that the environment or Prefect's profile names, if any.
 
     Raises:
-        UsageError: the environment names something else.
+        UsageError: PREFECT_API_URL is not a URL.
     """
     if os.environ.get("PREFECT_API_URL"):
         require_prefect_url()
@@ -288,12 +269,12 @@ def find_prefect_url() -> str | None:
 
 @contextmanager
 def open_prefect_server() -> Iterator[PrefectServer]:
-    """The server that PREFECT_API_URL names; where none is named, one of our own for the block.
+    """Use the server of PREFECT_API_URL; if it is unset, run a local server for the block.
 
-    Ours begins to start at once: what the caller does before `wait` costs no time.
+    The local server starts in the background until the caller calls `wait`.
 
     Raises:
-        UsageError: there can be none.
+        UsageError: PREFECT_API_URL is not a URL, or no local server can run.
     """
     if os.environ.get("PREFECT_API_URL"):
         require_prefect_url()

@@ -1,63 +1,58 @@
-"""A flow run by hand, from the checks to the summary."""
+"""The flow commands: check that a flow can start, run it in this process, show progress."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from db import campaign_status, watermarks
-from db.campaigns import select_campaigns, select_for_disable
+from db.campaign_status import count_open_opt_outs
+from db.campaigns import list_campaigns, select_campaigns, select_for_disable
+from db.watermarks import select_polled
 from leadloop.cli import environment, hints
 from leadloop.cli.progress_bars import show_progress_bars
-from leadloop.settings import Settings
 
-#: Flows that also take campaigns which are not enabled, where opt-outs wait in them.
-_WITH_OPT_OUTS = ("disable-leads", "sync-leads")
+#: How a flow selects its campaigns, where that is not `select_campaigns`.
+_SELECTORS = {
+    "disable-leads": select_for_disable,
+    "sync-leads": select_for_disable,
+    "housekeeping": list_campaigns,
+}
 
 
 def run_flow_command(
     flow: str, campaigns: Sequence[str], extra_parameters: Mapping[str, Any], err: Console
 ) -> None:
-    """Run a flow, with progress on `err`; `collect_summary` has its summary.
+    """Run a flow, with progress on `err`; `collect_summary` receives its summary.
 
     Raises:
-        UsageError: it could not begin.
-        RunError: it did not do all of its work.
+        UsageError: a setting, the database, a campaign or the Prefect server is missing or wrong.
+        RunError: the flow failed in part or whole.
     """
     with (
         environment.load_settings_with_database() as settings,
         environment.open_prefect_server() as server,
     ):
-        if flow == "housekeeping":
-            ids = environment.preflight_campaigns_without_api(settings, campaigns)
-        else:
-            choose = select_for_disable if flow in _WITH_OPT_OUTS else select_campaigns
-            ids = environment.preflight_campaigns(settings, campaigns, select=choose)
-        if extra_parameters.get("since") is not None:
-            _print_lines(_find_ignored_since(settings, ids))
+        if flow != "housekeeping":
+            settings.require_login()
+        with environment.open_database(settings) as database:
+            select = _SELECTORS.get(flow, select_campaigns)
+            selected = database.run(select, campaigns, settings.campaign_rules())
+            ids = [campaign.campaign_id for campaign in selected]
+            if extra_parameters.get("since") is not None:
+                _print_lines(map(hints.ignored_since_hint, database.run(select_polled, ids)))
         with err.status("waiting for Prefect"):
             server.wait()
         from flows.local_runs import run_flow_locally
 
-        with show_progress_bars(err) as watching:
+        with show_progress_bars(err) as listener:
             parameters = {**extra_parameters, "campaigns": list(campaigns) or None}
-            run_flow_locally(flow, parameters, watching)
+            run_flow_locally(flow, parameters, listener)
         if flow == "push-leads":
-            _print_lines(_find_open_opt_outs(settings, ids))
+            with environment.open_database(settings) as database:
+                _print_lines(hints.opt_out_hints(**database.run(count_open_opt_outs, ids)))
 
 
-def _print_lines(lines: Sequence[str]) -> None:
+def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def _find_ignored_since(settings: Settings, ids: Sequence[str]) -> list[str]:
-    with environment.open_database(settings) as database, database.transaction() as connection:
-        polled = [name for name in ids if watermarks.get_watermark(connection, name) is not None]
-    return [hints.ignored_since_hint(name) for name in polled]
-
-
-def _find_open_opt_outs(settings: Settings, ids: Sequence[str]) -> list[str]:
-    with environment.open_database(settings) as database, database.transaction() as connection:
-        return hints.opt_out_hints(**campaign_status.count_open_opt_outs(connection, ids))

@@ -1,4 +1,4 @@
-"""What a person should know about the counts of a run, in one line each."""
+"""Hints on stderr after a run, one line each: what is left to do, what was ignored."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,46 +8,46 @@ _STAGES = ("disable", "push", "poll")
 
 
 def leftover_hints(summary: Mapping[str, Any]) -> list[str]:
-    """What a run leaves for later, or for a person."""
-    counts = {key: value for part in _iter_stages(summary) for key, value in part.items()}
-    found = []
+    """List what a run leaves for the next run or for a person."""
+    counts = {key: value for stage in _iter_stages(summary) for key, value in stage.items()}
+    hints = []
     if counts.get("in_doubt"):
-        found.append(
+        hints.append(
             f"leads in doubt: {counts['in_doubt']:,}; the next push looks them up ({_STUCK_GUIDE})"
         )
     if counts.get("held_back"):
-        found.append(
+        hints.append(
             f"leads held back: {counts['held_back']:,}; their campaign is paused or not enabled"
             " (leadloop resume lets it create again)"
         )
-    return found + opt_out_hints(failed=counts.get("failed", 0), requested=0)
+    return hints + opt_out_hints(failed=counts.get("failed", 0), requested=0)
 
 
 def empty_poll_hints(summary: Mapping[str, Any]) -> list[str]:
-    """Why a run that went well has read nothing at all."""
+    """Explain for each campaign why a successful poll sent no request."""
     return [
-        f"campaign {name}: nothing was sent yet, so nothing can have come back"
+        f"campaign {campaign_id}: nothing was sent yet, so nothing can have come back"
         " (poll --since T reads all the same)"
-        for part in _iter_stages(summary)
-        for name, counts in part.get("campaigns", {}).items()
+        for stage in _iter_stages(summary)
+        for campaign_id, counts in stage.get("campaigns", {}).items()
         if counts.get("windows") == 0 and counts.get("requests") == 0
     ]
 
 
 def opt_out_hints(*, requested: int, failed: int) -> list[str]:
-    """About opt-outs that are not carried out."""
-    found = []
+    """List opt-outs that are not carried out."""
+    hints = []
     if requested:
-        found.append(f"opt-outs waiting: {requested:,}; leadloop disable sends them")
+        hints.append(f"opt-outs waiting: {requested:,}; leadloop disable sends them")
     if failed:
-        found.append(
+        hints.append(
             f"opt-outs that failed: {failed:,}; these people may still be called ({_STUCK_GUIDE})"
         )
-    return found
+    return hints
 
 
 def ignored_since_hint(campaign_id: str) -> str:
-    """About a `--since` that has no meaning."""
+    """Explain that a campaign with a watermark ignores `--since`."""
     return (
         f"campaign {campaign_id} was polled before: it goes on at its watermark, and --since does"
         " not count (leadloop backfill reads a range again)"
@@ -55,6 +55,6 @@ def ignored_since_hint(campaign_id: str) -> str:
 
 
 def _iter_stages(summary: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The summaries of the stages, or the only one."""
+    """Yield the summary of each stage of a sync, or the summary of a single flow."""
     stages = [summary[name] for name in _STAGES if name in summary]
     yield from stages or [summary]

@@ -1,4 +1,4 @@
-"""`leadloop load`: a CSV file with a header becomes leads."""
+"""`leadloop load`: import leads from a CSV file with a header."""
 
 import csv
 import io
@@ -26,16 +26,16 @@ from leadloop.core.timestamps import parse_time_argument
 _CHUNK_SIZE = 5000
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _MAX_ID_LENGTH = 255
-# Order as in the documents.
+# In the order of the documentation.
 _LEAD_COLUMNS = ("lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime")
 _ENCODING_ADVICE = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadLine:
-    """A line that is no lead, or several that a quote holds together.
+    """A line that is not a lead, or several lines that an open quote joins.
 
-    `reason` repeats none of its values.
+    `reason` contains no value of the line.
     """
 
     first: int
@@ -44,14 +44,14 @@ class BadLine:
 
     @property
     def location(self) -> str:
-        """Which, in words."""
+        """The line numbers as text."""
         return (
             f"line {self.first}" if self.line_count == 1 else f"lines {self.first} to {self.last}"
         )
 
     @property
     def line_count(self) -> int:
-        """How many lines of the file."""
+        """The number of lines in the file."""
         return self.last - self.first + 1
 
 
@@ -59,40 +59,40 @@ LoadRow = list[CopyValue] | BadLine
 
 
 def load_file(database: Database, file: Path, campaign_id: str, err: TextIO) -> dict[str, int]:
-    """Stream a file into `leadloop.leads`; each bad line is told by number and passed over.
+    """Import a CSV file into `leadloop.leads`, in chunks; report and skip bad lines.
 
-    Leads that are there already stay as they are, so a load that was broken off can be repeated.
-    A campaign that is not there yet is added, once the header is seen to be good.
+    The import is idempotent: leads that exist stay unchanged, so an interrupted load can be
+    repeated. A missing campaign is added after the header is validated.
 
     Args:
         database: where the leads go.
         file: the CSV file; `-`: standard input.
         campaign_id: the vendor's id of the campaign.
-        err: is told of bad lines and of what the header leaves out.
+        err: receives a line for each bad line, and notes about the header.
 
     Returns:
-        `loaded`, `existing` and `bad` lines.
+        The numbers of `loaded` and `existing` leads and of `bad` lines.
 
     Raises:
-        UsageError: the file cannot be read, or its header does not fit; nothing was loaded.
-        RunError: several lines were lost to a quote, or none could be loaded.
+        UsageError: the file cannot be read, or its header is invalid; nothing was loaded.
+        RunError: an open quote joined several lines, or no line could be loaded.
     """
-    loading = _CsvLoader(database, campaign_id, err)
+    loader = _CsvLoader(database, campaign_id, err)
     with _open_text(file) as text:
         header = _read_header(text, file)
         _report_header(header.names, err)
-        loading.add_campaign()
-        # Reported now: after Ctrl-C, or where the database goes away, what is loaded stays loaded.
-        report_summary(loading.counts)
+        loader.add_campaign()
+        # Reported now: after Ctrl-C or the loss of the database, the chunks before stay loaded.
+        report_summary(loader.counts)
         rows = _parse_rows(text, header)
         while chunk := list(islice(rows, _CHUNK_SIZE)):
-            loading.insert_chunk(chunk)
-    loading.require_success()
-    return loading.counts
+            loader.insert_chunk(chunk)
+    loader.require_success()
+    return loader.counts
 
 
 class _CsvLoader:
-    """A load on its way: what it has done, and the first lines that a quote has cost it."""
+    """The state of a load: its counts, and the first lines that an open quote joined."""
 
     def __init__(self, database: Database, campaign_id: str, err: TextIO) -> None:
         self.counts = {"loaded": 0, "existing": 0, "bad": 0}
@@ -102,41 +102,36 @@ class _CsvLoader:
         self._first_quoted: BadLine | None = None
 
     def add_campaign(self) -> None:
-        """Add the campaign where it is not there yet."""
-        with self._database.transaction() as connection:
-            added = campaigns.add_campaign(connection, self._campaign_id)
-        if added:
+        """Add the campaign if it is missing."""
+        if self._database.run(campaigns.add_campaign, self._campaign_id):
             print(f"Campaign {self._campaign_id} is new here and was added.", file=self._err)
 
     def insert_chunk(self, chunk: Sequence[LoadRow]) -> None:
-        """Insert the leads, and tell the others."""
+        """Insert the leads of a chunk, and report its bad lines."""
         bad = [row for row in chunk if isinstance(row, BadLine)]
         good = [row for row in chunk if not isinstance(row, BadLine)]
-        self._report_bad_lines(bad)
-        loaded = self._database.retry(
-            lambda connection: insert_new_leads(connection, self._campaign_id, good)
-        )
-        self.counts["loaded"] += loaded
-        self.counts["existing"] += len(good) - loaded
-
-    def _report_bad_lines(self, bad: Sequence[BadLine]) -> None:
         if bad:
             print("\n".join(f"{row.location}: {row.reason}" for row in bad), file=self._err)
         self.counts["bad"] += sum(row.line_count for row in bad)
         self._first_quoted = self._first_quoted or next(
             (row for row in bad if row.line_count > 1), None
         )
+        loaded = self._database.retry(
+            lambda connection: insert_new_leads(connection, self._campaign_id, good)
+        )
+        self.counts["loaded"] += loaded
+        self.counts["existing"] += len(good) - loaded
 
     def require_success(self) -> None:
-        """Make sure that no lines were lost to a quote, and that there was a lead at all.
+        """Raise an error if an open quote joined lines, or if no line could be loaded.
 
         Raises:
-            RunError: it is not so.
+            RunError: one of the two happened.
         """
         if lost := self._first_quoted:
             raise RunError(
-                f"{lost.location} were not loaded: a quote that is opened in line {lost.first}"
-                " holds them together; mend it and load the file again"
+                f"{lost.location} were not loaded: a quote opened in line {lost.first} joins them;"
+                " close the quote and load the file again"
             )
         if self.counts["bad"] and not self.counts["loaded"] + self.counts["existing"]:
             raise RunError("no line of the file could be loaded; see the lines above")
@@ -144,19 +139,17 @@ class _CsvLoader:
 
 @contextmanager
 def _open_text(file: Path) -> Iterator[TextIO]:
+    """Open the file, or standard input for `-`, as UTF-8 with or without a byte order mark."""
     try:
-        with _open_stream(file) as text:
+        binary: BinaryIO = (
+            os.fdopen(0, "rb", closefd=False) if str(file) == "-" else file.open("rb")
+        )
+        with io.TextIOWrapper(
+            binary, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as text:
             yield text
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-
-
-def _open_stream(file: Path) -> TextIO:
-    if str(file) == "-":
-        binary: BinaryIO = os.fdopen(0, "rb", closefd=False)
-    else:
-        binary = file.open("rb")
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 # The header
@@ -164,21 +157,21 @@ def _open_stream(file: Path) -> TextIO:
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """The columns' names, a lead's own in their right spelling, and what stands between cells."""
+    """The header of the file: column names, a lead's fields normalised, and the delimiter."""
 
     names: Sequence[str]
     delimiter: str
 
 
 def _read_header(text: TextIO, file: Path) -> _Header:
-    """The first line.
+    """Read and validate the first line; detect the delimiter.
 
     Raises:
-        UsageError: it does not fit.
+        UsageError: the header is invalid.
     """
     first = text.readline()
     if not first.strip():
-        raise UsageError(f"{file} is empty, or its first line is: that must name the columns")
+        raise UsageError(f"{file} is empty, or its first line, which must name the columns, is")
     if "\x00" in first or first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
         raise UsageError(f"{file} is UTF-16, or no text at all: {_ENCODING_ADVICE}")
     if _UNSTORABLE.search(first):
@@ -208,24 +201,24 @@ def _validate_header(names: Sequence[str]) -> None:
 
 
 def _report_header(names: Sequence[str], err: TextIO) -> None:
-    """Say in one line what may not be meant: near misses become custom fields."""
+    """Print one line about missing, custom and unnamed columns: a misspelt field is custom."""
     missing = [name for name in DEFAULT_REQUIRED_FIELDS if name not in names]
     custom = [name for name in names if name and name not in LEAD_FIELDS]
     unnamed = names.count("")
-    said = [
+    notes = [
         f"the header lacks {', '.join(missing)}" if missing else "",
         f"custom fields: {', '.join(custom)}" if custom else "",
         f"{unnamed} columns without a name are left out" if unnamed else "",
     ]
-    if any(said):
-        print(f"note: {'; '.join(filter(None, said))}", file=err)
+    if any(notes):
+        print(f"note: {'; '.join(filter(None, notes))}", file=err)
 
 
 # The lines
 
 
 def _parse_rows(text: TextIO, header: _Header) -> Iterator[LoadRow]:
-    """Leads in the order of db.lead_import.COLUMNS, and bad lines."""
+    """Yield leads, in the order of db.lead_import.COLUMNS, and bad lines."""
     reader = csv.reader(text, delimiter=header.delimiter, strict=True)
     while True:
         first = reader.line_num + 2
@@ -242,10 +235,10 @@ def _parse_rows(text: TextIO, header: _Header) -> Iterator[LoadRow]:
 
 
 def _parse_lead(header: Sequence[str], cells: Sequence[str]) -> list[CopyValue]:
-    """A row for the database.
+    """Convert cells to a row for the database.
 
     Raises:
-        ValueError: it is no lead; the message repeats none of its values.
+        ValueError: the cells are not a lead; the message contains no value.
     """
     if len(cells) != len(header):
         raise ValueError(f"{len(cells)} columns where the header has {len(header)}")

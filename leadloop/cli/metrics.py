@@ -1,4 +1,4 @@
-"""`leadloop metrics`: the state of every campaign for Prometheus, asked anew at each scrape."""
+"""`leadloop metrics`: serve every campaign's state to Prometheus, queried at each scrape."""
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,59 +7,76 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 
-from db import campaign_status
+from db.campaign_status import get_rate_budget, read_metrics
 from db.database import Database, DatabaseError
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 _STATUSES = ("new", "sending", "in_doubt", "created", "rejected", "cancelled")
-#: Gauges a campaign, by the column of `campaign_health` that holds them.
+#: Name and description of each gauge per campaign, by its column of `campaign_health`.
 _GAUGES = {
     "processed": ("outcomes", "Leads that have an outcome."),
     "disabled": ("opt_outs_disabled", "Opt-outs that the vendor has confirmed."),
     "disable_pending": ("opt_outs_pending", "Opt-outs that are not confirmed yet."),
     "disable_failed": ("opt_outs_failed", "Opt-outs that the vendor refuses."),
-    "disable_oldest_s": ("opt_out_oldest_seconds", "For how long the oldest opt-out has waited."),
-    "new_oldest_s": ("new_oldest_seconds", "For how long the oldest unsent lead has waited."),
-    "watermark_lag_s": ("watermark_lag_seconds", "How far behind the stored outcomes are."),
-    "late": ("outcomes_late", "Outcomes that a poll before should have found."),
-    "lookback_needed_s": ("lookback_needed_seconds", "The lookback that would have found them."),
+    "disable_oldest_s": (
+        "opt_out_oldest_seconds",
+        "Age of the oldest opt-out that is not confirmed.",
+    ),
+    "new_oldest_s": ("new_oldest_seconds", "Age of the oldest unsent lead."),
+    "watermark_lag_s": ("watermark_lag_seconds", "Lag of the watermark behind the present."),
+    "late": ("outcomes_late", "Late outcomes: they appeared after a poll had read their time."),
+    "lookback_needed_s": (
+        "lookback_needed_seconds",
+        "Lookback that would have found the late outcomes.",
+    ),
 }
 
 
 class CampaignCollector:
-    """What is collected at a scrape; a database that is not there is a figure too."""
+    """A collector of gauges; an unreachable database is a gauge too."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """All gauges, with the state of this moment."""
+        """Yield all gauges with their present values."""
         try:
-            with self._database.transaction() as connection:
-                rows = campaign_status.list_campaign_health(connection)
-                problems = campaign_status.sum_problems(connection)
-                budget = campaign_status.get_rate_budget(connection)
+            snapshot = self._database.run(read_metrics)
         except DatabaseError:
             yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=0)
             return
         yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=1)
-        yield _build_lead_gauge(rows)
-        for column, (name, said) in _GAUGES.items():
-            yield _build_campaign_gauge(name, said, rows, column)
-        yield _build_problem_gauge(problems)
-        yield from _build_rate_limit_gauges(budget)
+        leads = GaugeMetricFamily(
+            "leadloop_leads", "Leads by status.", labels=["campaign", "status"]
+        )
+        for row in snapshot.campaigns:
+            for status in _STATUSES:
+                leads.add_metric([row["campaign_id"], status], row[status])
+        yield leads
+        for column, (name, documentation) in _GAUGES.items():
+            yield _build_campaign_gauge(name, documentation, snapshot.campaigns, column)
+        problems = GaugeMetricFamily(
+            "leadloop_problems",
+            "Problems that need attention.",
+            labels=["campaign", "severity", "problem"],
+        )
+        for row in snapshot.problems:
+            problems.add_metric(
+                [row["campaign_id"], row["severity"], row["problem"]], row["amount"]
+            )
+        yield problems
+        yield from _build_rate_limit_gauges(snapshot.budget)
 
 
 def serve_metrics(database: Database, host: str, port: int) -> None:
-    """Answer scrapes until somebody stops it.
+    """Serve Prometheus metrics until interrupted.
 
     Raises:
-        UsageError: the port is taken, or the views cannot be read.
+        UsageError: the server cannot listen at that address, or the views cannot be read.
     """
     try:
-        with database.transaction() as connection:
-            campaign_status.get_rate_budget(connection)
+        database.run(get_rate_budget)
     except DatabaseError as error:
         raise UsageError(f"{error}; has `leadloop init` been run?") from None
     registry = CollectorRegistry()
@@ -76,18 +93,10 @@ def serve_metrics(database: Database, host: str, port: int) -> None:
         thread.join()
 
 
-def _build_lead_gauge(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily("leadloop_leads", "Leads by status.", labels=["campaign", "status"])
-    for row in rows:
-        for status in _STATUSES:
-            family.add_metric([row["campaign_id"], status], row[status])
-    return family
-
-
 def _build_campaign_gauge(
     name: str, documentation: str, rows: Iterable[Mapping[str, Any]], column: str
 ) -> GaugeMetricFamily:
-    """A gauge a campaign; none where there is nothing that could be measured."""
+    """Build a gauge with one sample a campaign; without a value there is no sample."""
     family = GaugeMetricFamily(f"leadloop_{name}", documentation, labels=["campaign"])
     for row in rows:
         if row[column] is not None:
@@ -95,19 +104,14 @@ def _build_campaign_gauge(
     return family
 
 
-def _build_problem_gauge(rows: Iterable[Mapping[str, Any]]) -> GaugeMetricFamily:
-    labels = ["campaign", "severity", "problem"]
-    family = GaugeMetricFamily("leadloop_problems", "What is wrong; none: nothing.", labels=labels)
-    for row in rows:
-        family.add_metric([row["campaign_id"], row["severity"], row["problem"]], row["amount"])
-    return family
-
-
 def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
-    said = "Slots of the business's budget of requests"
-    yield GaugeMetricFamily("leadloop_budget_slots", f"{said}.", value=budget["slots"])
-    yield GaugeMetricFamily("leadloop_budget_taken", f"{said} in use.", value=budget["taken"])
-    paused = budget["paused_s"] or 0
+    """Build the gauges of the rate limit, which all processes of the business share."""
     yield GaugeMetricFamily(
-        "leadloop_paused_seconds", "For how long the vendor wants no request.", value=paused
+        "leadloop_budget_slots", "Request slots of the rate limit.", value=budget["slots"]
+    )
+    yield GaugeMetricFamily("leadloop_budget_taken", "Request slots in use.", value=budget["taken"])
+    yield GaugeMetricFamily(
+        "leadloop_paused_seconds",
+        "Time left of the vendor's pause of all requests.",
+        value=budget["paused_s"] or 0,
     )

@@ -1,4 +1,4 @@
-"""`leadloop monitor`: the page, until Ctrl-C; or beside other servers, until they end."""
+"""`leadloop monitor`: serve the page, in this process or in a child process beside others."""
 
 import importlib.util
 import os
@@ -24,16 +24,16 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
-        host: where it listens.
-        port: where it listens; 0: any free one.
-        refresh_s: seconds between two looks at the database.
+        host: the address to listen on.
+        port: the port to listen on; 0: any free port.
+        refresh_s: seconds between two queries of the database.
 
     Raises:
         UsageError: Streamlit is not installed, a setting is wrong, or the port is taken.
     """
     _require_streamlit()
     with _database_url() as (url, setting):
-        # Seconds to import: not before what is wrong has been said.
+        # The import takes seconds; errors in the settings come first.
         from leadloop.monitor import data, page_server
 
         looked_at = data.PageConfig(
@@ -50,7 +50,7 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PageServer:
-    """A page in a process of its own: its address, and whether it is still there."""
+    """A page server in a child process."""
 
     url: str
     is_alive: Callable[[], bool]
@@ -58,19 +58,27 @@ class PageServer:
 
 @contextmanager
 def run_page_server(directory: Path, prefect_page: str, port: int) -> Iterator[PageServer]:
-    """The page with this process's settings, for the block; whatever becomes of us, it ends.
+    """Serve the page in a child process for the block, with this process's settings.
+
+    The child also ends if this process is killed.
 
     Args:
-        directory: for its log; made if missing.
-        prefect_page: where runs are shown.
-        port: where it listens on loopback.
+        directory: for the child's log; created if missing.
+        prefect_page: the URL of Prefect's page, for links to runs.
+        port: the port to listen on at loopback.
 
     Raises:
-        UsageError: it does not start.
+        UsageError: the server does not start.
     """
     _require_streamlit()
     directory = directory.absolute()
-    _require_free_port(port)
+    try:
+        socket.create_server((_HOST, port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
+            " another --page-port"
+        ) from None
     spec = ServerSpec(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
@@ -93,16 +101,6 @@ def _wait_until_listening(port: int, is_alive: Callable[[], bool], log: Path) ->
     raise UsageError(f"the page does not start (its log: {log})")
 
 
-def _require_free_port(port: int) -> None:
-    try:
-        socket.create_server((_HOST, port)).close()
-    except OSError as error:
-        raise UsageError(
-            f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
-            " another --page-port"
-        ) from None
-
-
 def _require_streamlit() -> None:
     if importlib.util.find_spec("streamlit") is None:
         raise UsageError(_NOT_INSTALLED)
@@ -110,18 +108,15 @@ def _require_streamlit() -> None:
 
 @contextmanager
 def _database_url() -> Iterator[tuple[str, str]]:
-    """Yield the URL of the page's login, else that of the runs, and the variable that names it."""
+    """Yield the URL of the page's login, else of the runs' login, and the name of its variable."""
     own = environment.load_settings().monitor_database_url
     if own is not None:
-        yield _validate_url(own.get_secret_value(), MONITOR_DATABASE_URL)
+        environment.require_postgres_url(own.get_secret_value(), MONITOR_DATABASE_URL)
+        yield own.get_secret_value(), MONITOR_DATABASE_URL
         return
     with environment.load_settings_with_database() as settings:
-        yield _validate_url(settings.require_database_url(), DATABASE_URL)
-
-
-def _validate_url(url: str, variable: str) -> tuple[str, str]:
-    environment.require_postgres_url(url, variable)
-    return url, variable
+        environment.require_postgres_url(settings.require_database_url(), DATABASE_URL)
+        yield settings.require_database_url(), DATABASE_URL
 
 
 def _announce_url(url: str) -> None:

@@ -1,6 +1,7 @@
-"""Standard streams that end no command: a reader that went away, a full disk, a closed descriptor.
+"""Standard streams that never fail: the reader may go away, the disk fill up, a descriptor close.
 
-What a run did is in Postgres, and its exit code says how it ended, whoever listens.
+The records of a run are in Postgres, and the exit code shows how the run ended, even if nobody
+reads the output.
 """
 
 import errno
@@ -12,14 +13,14 @@ from typing import Any
 
 
 class _TolerantFile(io.FileIO):
-    """A descriptor to write to; from the first failure on, what is written is let go."""
+    """A writable descriptor; after the first failed write, it discards everything."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        """Write, or count it as written."""
+        """Write the data, or discard it and report success."""
         try:
             return super().write(data) if self.error is None else len(data)
         except OSError as error:
@@ -31,10 +32,11 @@ def install_tolerant_streams() -> Callable[[], str]:
     """Replace stdout and stderr by streams that never fail.
 
     Returns:
-        A function that says why stdout was lost; nothing where it was not, or nobody reads it.
+        A function that describes why output on stdout was lost. It returns an empty text if none
+        was lost, or if the reader has closed the pipe.
     """
     for descriptor in (0, 1, 2):
-        # Else the next file that is opened gets the number, and our errors go into it.
+        # Otherwise the next file opened would get this number, and our errors would go into it.
         try:
             os.fstat(descriptor)
         except OSError:
@@ -42,17 +44,19 @@ def install_tolerant_streams() -> Callable[[], str]:
     out, err = _TolerantFile(1), _TolerantFile(2)
     sys.stdout, sys.stderr = _wrap_text(out, sys.stdout), _wrap_text(err, sys.stderr)
 
-    def why_lost() -> str:
+    def describe_lost_output() -> str:
         sys.stdout.flush()
-        unread = out.error is None or out.error.errno == errno.EPIPE
-        return "" if unread or out.error is None else str(out.error.strerror)
+        pipe_closed = out.error is not None and out.error.errno == errno.EPIPE
+        return "" if pipe_closed or out.error is None else str(out.error.strerror)
 
-    return why_lost
+    return describe_lost_output
 
 
-def _wrap_text(raw: _TolerantFile, before: Any) -> io.TextIOWrapper:
-    encoding = before.encoding if before is not None else "utf-8"
-    live = raw.fileno() == 2 or raw.isatty()
+def _wrap_text(raw: _TolerantFile, replaced: Any) -> io.TextIOWrapper:
+    encoding = replaced.encoding if replaced is not None else "utf-8"
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=live
+        io.BufferedWriter(raw),
+        encoding=encoding,
+        errors="backslashreplace",
+        line_buffering=raw.fileno() == 2 or raw.isatty(),
     )

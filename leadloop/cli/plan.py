@@ -1,9 +1,9 @@
-"""`leadloop plan`: what a push would send and refuse, without sending anything."""
+"""`leadloop plan`: a dry run of a push; it sends and writes nothing."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from db import campaigns
+from db.campaigns import select_campaigns
 from db.database import Database
 from leadloop.core.errors import RunError
 from leadloop.core.push_preview import PREVIEW_COUNTS
@@ -15,7 +15,7 @@ from tasks.push_preview import preview_push
 def plan_campaigns(
     database: Database, settings: Settings, campaign_ids: Sequence[str]
 ) -> dict[str, Any]:
-    """What a push would do.
+    """Preview a push of each campaign.
 
     Args:
         database: where the leads are.
@@ -23,23 +23,22 @@ def plan_campaigns(
         campaign_ids: none: every enabled campaign.
 
     Returns:
-        The sums of the counts, and under `campaigns` each one's own.
+        The sums of the counts, and each campaign's preview under `campaigns`.
 
     Raises:
         UsageError: an unknown campaign.
-        RunError: a campaign's source cannot be used; the others were looked at.
+        RunError: the source of a campaign cannot be used; the other campaigns were previewed.
     """
-    with database.transaction() as connection:
-        chosen = campaigns.select_campaigns(connection, campaign_ids, settings.campaign_rules())
-    plans: dict[str, dict[str, Any]] = {}
+    chosen = database.run(select_campaigns, campaign_ids, settings.campaign_rules())
+    previews: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for campaign in chosen:
         try:
-            plans[campaign.campaign_id] = preview_push(database, campaign, settings)
+            previews[campaign.campaign_id] = preview_push(database, campaign, settings)
         except RunError as error:
             failures.append(f"campaign {campaign.campaign_id}: {error}")
-    sums = {name: sum(plan[name] for plan in plans.values()) for name in PREVIEW_COUNTS}
-    summary = {**sums, "campaigns": plans}
+    sums = {name: sum(preview[name] for preview in previews.values()) for name in PREVIEW_COUNTS}
+    summary = {**sums, "campaigns": previews}
     report_summary(summary)
     if failures:
         raise RunError("; ".join(failures))

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for each thing that a run does."""
+"""Progress bars on stderr, one for each step of a run."""
 
 import threading
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from leadloop.core.progress import ProgressListener
 
 
 class ProgressBars:
-    """A bar a label, made when something is first said about it."""
+    """A progress listener with one bar a label, created at its first use."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -28,19 +28,19 @@ class ProgressBars:
         self._totals: dict[str, int] = {}
 
     def add_total(self, label: str, total: int) -> None:
-        """So much more is to be done under this label."""
+        """Increase the total of a label's bar."""
         with self._lock:
             self._totals[label] = self._totals.get(label, 0) + total
             self._progress.update(self._find_or_add_bar(label), total=self._totals[label])
 
     def advance(self, label: str, amount: int) -> None:
-        """So much more is done."""
+        """Advance a label's bar."""
         if amount:
             with self._lock:
                 self._progress.advance(self._find_or_add_bar(label), amount)
 
     def finish(self) -> None:
-        """Nothing more comes: what had no plan is done, as far as it got."""
+        """Complete the bars without a total."""
         for task in self._progress.tasks:
             if task.total is None:
                 self._progress.update(task.id, total=task.completed)
@@ -53,7 +53,7 @@ class ProgressBars:
 
 @contextmanager
 def show_progress_bars(console: Console) -> Iterator[ProgressListener]:
-    """Bars that live for the block; on something that is no terminal, their last state alone."""
+    """Show progress bars for the block; without a terminal, print only their last state."""
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -63,6 +63,6 @@ def show_progress_bars(console: Console) -> Iterator[ProgressListener]:
         console=console,
         auto_refresh=console.is_terminal,
     ) as progress:
-        shown = ProgressBars(progress)
-        yield shown
-        shown.finish()
+        bars = ProgressBars(progress)
+        yield bars
+        bars.finish()

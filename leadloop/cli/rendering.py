@@ -1,4 +1,4 @@
-"""What commands print for people: tables of counts, no personal data."""
+"""Tables that commands print for people: counts without personal data."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Number
@@ -12,7 +12,7 @@ from leadloop.core.summary_text import select_counts
 
 _CAMPAIGN_FIELDS = (
     ("new", "new"),
-    ("of which the oldest waits for", "new_oldest_s"),
+    ("age of the oldest new lead", "new_oldest_s"),
     ("sending", "sending"),
     ("in doubt", "in_doubt"),
     ("created at the vendor", "created"),
@@ -22,15 +22,15 @@ _CAMPAIGN_FIELDS = (
     ("disabled by an opt-out", "disabled"),
     ("opt-outs waiting", "disable_pending"),
     ("opt-outs failed", "disable_failed"),
-    ("of either the oldest waits for", "disable_oldest_s"),
-    ("stored up to", "watermark"),
-    ("which is behind by", "watermark_lag_s"),
-    ("outcomes that came late", "late"),
-    ("lookback that they needed", "lookback_needed_s"),
+    ("age of the oldest open opt-out", "disable_oldest_s"),
+    ("outcomes stored up to", "watermark"),
+    ("watermark lag", "watermark_lag_s"),
+    ("late outcomes", "late"),
+    ("lookback needed for late outcomes", "lookback_needed_s"),
 )
-#: Where a plan says why, by the name of the count.
+#: The key of a plan's reasons, by the name of the count that they explain.
 _REASON_FIELDS = {"refuse": "refusals", "cancel": "cancellations"}
-#: What fits beside many other campaigns.
+#: The columns of the table of several campaigns, within 80 columns.
 _OVERVIEW_FIELDS = (
     ("\nnew", "new"),
     ("\nage", "new_oldest_s"),
@@ -42,16 +42,16 @@ _OVERVIEW_FIELDS = (
     ("\nage", "disable_oldest_s"),
     ("\nbehind", "watermark_lag_s"),
 )
-#: The columns of the view `campaign_health` that are shown.
+#: The columns of the view `campaign_health` that are rendered.
 CAMPAIGN_COLUMNS = frozenset({"campaign_id", "enabled", "health", *dict(_CAMPAIGN_FIELDS).values()})
-#: The worst first.
+#: Marks by health, the most severe first.
 _MARKS = {"critical": "!!", "warning": "!", "ok": ""}
 _LEGEND = "!! critical  ! warning  (…) not enabled  – none"
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
 def render_status(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Where every campaign stands: all of it where there is one, else a row each, worst first."""
+    """Render a single campaign in full, or several as one row each, the most severe first."""
     if len(rows) == 1:
         return render_campaign(rows[0])
     table = Table(caption=_LEGEND, caption_justify="left", box=None, padding=(0, 1, 0, 0))
@@ -59,7 +59,10 @@ def render_status(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("\ncampaign", overflow="fold", min_width=12)
     for heading, _ in _OVERVIEW_FIELDS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in sorted(rows, key=_sort_key):
+    severity = list(_MARKS).index
+    for row in sorted(
+        rows, key=lambda row: (severity(row["health"]), not row["enabled"], row["campaign_id"])
+    ):
         name = row["campaign_id"] if row["enabled"] else f"({row['campaign_id']})"
         name += "" if row["push_enabled"] else " paused"
         shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
@@ -68,32 +71,28 @@ def render_status(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _sort_key(row: Mapping[str, Any]) -> tuple[int, bool, str]:
-    return list(_MARKS).index(row["health"]), not row["enabled"], row["campaign_id"]
-
-
 def _row_style(row: Mapping[str, Any]) -> str:
     return _STYLES.get(row["health"], "" if row["enabled"] else "dim")
 
 
 def render_problems(problems: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """What is wrong, and under it the command that deals with it, which may be copied."""
+    """Render each problem, and under it the command that resolves it, ready to copy."""
     if not problems:
         return Text("All is well.", style="green")
-    return Group(*(_render_problem(each) for each in problems))
-
-
-def _render_problem(problem: Mapping[str, Any]) -> Text:
-    severity, campaign_id = problem["severity"], problem["campaign_id"]
-    return Text.assemble(
-        (severity, _STYLES[severity]),
-        f" {campaign_id}: {problem['said']}\n  ",
-        (problem["command"], "bold"),
+    return Group(
+        *(
+            Text.assemble(
+                (problem["severity"], _STYLES[problem["severity"]]),
+                f" {problem['campaign_id']}: {problem['said']}\n  ",
+                (problem["command"], "bold"),
+            )
+            for problem in problems
+        )
     )
 
 
 def render_campaign(row: Mapping[str, Any]) -> Table:
-    """All that is known of one campaign."""
+    """Render all figures of one campaign."""
     table = _create_table(f"campaign {row['campaign_id']}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -106,7 +105,7 @@ def render_campaign(row: Mapping[str, Any]) -> Table:
 
 
 def format_cell(key: str, value: Any) -> str:
-    """A value as a person reads it."""
+    """Format a value by its column: a time, a duration or a number."""
     if value is None:
         return "–"
     if key == "watermark":
@@ -117,16 +116,16 @@ def format_cell(key: str, value: Any) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time in its two greatest units."""
+    """Format a duration in its two largest units."""
     whole = max(0, int(seconds))
-    for unit, size, smaller, least in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+    for unit, size, subunit, subsize in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
         if whole >= size:
-            return f"{whole // size} {unit} {whole % size // least} {smaller}"
+            return f"{whole // size} {unit} {whole % size // subsize} {subunit}"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
 def abbreviate_value(key: str, value: Any) -> str:
-    """The same in five signs: ages as 40d, thousands as 12k, millions as 3.4M."""
+    """Abbreviate a value to five characters: ages as 40d, thousands as 12k, millions as 3.4M."""
     if value is None:
         return "–"
     if key.endswith("_s"):
@@ -138,7 +137,7 @@ def abbreviate_value(key: str, value: Any) -> str:
 
 
 def render_counts(title: str, counts: Mapping[str, int]) -> Table:
-    """What a run did."""
+    """Render the counts of a run as a table of one row."""
     table = _create_table(title)
     for name in counts:
         table.add_column(name.replace("_", " "), justify="right")
@@ -147,7 +146,7 @@ def render_counts(title: str, counts: Mapping[str, int]) -> Table:
 
 
 def render_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows of a query with their own headings."""
+    """Render the rows of a query; their keys are the headings."""
     table = _create_table(title)
     for name, value in rows[0].items() if rows else ():
         heading = Text(name.replace("_", " "))
@@ -158,7 +157,7 @@ def render_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
-    """A flow's summary: the sums, and each campaign's where there are several."""
+    """Print a flow's summary: the sums, and a row a campaign if there are several."""
     if "push" in summary or "poll" in summary or "disable" in summary:
         console.print(
             Group(*(render_counts(name, select_counts(part)) for name, part in summary.items()))
@@ -178,32 +177,28 @@ def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> No
 
 
 def print_plan(console: Console, summary: Mapping[str, Any]) -> None:
-    """What a push would do with each campaign's leads, and why not more."""
-    for name, plan in summary["campaigns"].items():
-        console.print(_render_plan(f"a push of {name}", plan))
+    """Print what a push would do with each campaign's leads, with the reasons of refusals."""
+    for campaign_id, plan in summary["campaigns"].items():
+        table = _create_table(f"a push of {campaign_id}", show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for name, value in select_counts(plan).items():
+            table.add_row(name.replace("_", " "), f"{value:,}")
+            for reason, amount in plan.get(_REASON_FIELDS.get(name, ""), {}).items():
+                table.add_row(Text(f"  {reason}"), f"{amount:,}")
+        console.print(table)
         if plan["sample"]:
-            console.print("One of them, its values masked:")
+            console.print("One of the leads, with masked values:")
             console.print_json(data=plan["sample"])
 
 
-def _render_plan(title: str, plan: Mapping[str, Any]) -> Table:
-    table = _create_table(title, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in select_counts(plan).items():
-        table.add_row(name.replace("_", " "), f"{value:,}")
-        for reason, amount in plan.get(_REASON_FIELDS.get(name, ""), {}).items():
-            table.add_row(Text(f"  {reason}"), f"{amount:,}")
-    return table
-
-
 def _create_table(title: str, *, show_header: bool = True) -> Table:
-    """A table under words that may hold a campaign's id, which is no markup."""
+    """Create a table; its title may contain a campaign's id, so markup is disabled."""
     return Table(title=Text(title, style="table.title"), show_header=show_header)
 
 
 def render_audit(campaign_id: str, counts: Mapping[str, Any]) -> Table:
-    """What an audit found in one campaign, without the noughts, and ids of a few of the leads."""
+    """Render the differences that an audit found in one campaign, with a few lead ids each."""
     table = _create_table(f"audit of {campaign_id}")
     table.add_column("")
     table.add_column("leads", justify="right")

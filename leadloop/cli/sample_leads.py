@@ -1,4 +1,4 @@
-"""Made-up leads for the demo: believable, and some of them wrong in the ways that leads are."""
+"""Sample leads for the demo and `up`: plausible, a few of them invalid in realistic ways."""
 
 import csv
 import json
@@ -33,26 +33,26 @@ _AREA_CODES = {
     "GA": 404,
 }
 _PLANS = ("basic", "plus", "premium")
-# Of a hundred leads, how many are wrong: enough to see, few enough to believe.
+# Enough invalid leads to see, and few enough to be plausible.
 _INVALID_PERCENT = 4
 
 
 def make_leads(count: int, seed: int, start_after: int = 0) -> list[Sequence[CopyValue]]:
-    """Rows in the order of `db.lead_import.COLUMNS`; the same ones for the same seed.
+    """Generate rows in the order of `db.lead_import.COLUMNS`, reproducibly from the seed.
 
-    They are numbered on from `after`.
+    The first lead has the number after `start_after`.
     """
-    draw = random.Random(seed)
-    return [_make_lead(draw, number) for number in range(start_after + 1, start_after + count + 1)]
+    rng = random.Random(seed)
+    return [_make_lead(rng, number) for number in range(start_after + 1, start_after + count + 1)]
 
 
 def format_lead_id(number: int) -> str:
-    """The id of the lead of that number."""
+    """Return the id of the lead with that number."""
     return f"D{number:05d}"
 
 
 def write_csv(file: Path, count: int) -> None:
-    """A file for `leadloop load`, of other people than the demo's own."""
+    """Write a file for `leadloop load`, with other leads than the demo's."""
     with file.open("w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text)
         writer.writerow([*COLUMNS[:4], "plan", "score"])

@@ -1,4 +1,4 @@
-"""`leadloop status`: what is wrong, and where every campaign stands, from the views alone."""
+"""`leadloop status`: problems and every campaign's state, read from the views alone."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _NO_CAMPAIGN = "No campaign yet: leadloop load FILE.csv --campaign C"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _VIEWS_MISMATCH = (
     "the views of leadloop_monitor are not those of this leadloop: run `leadloop init`, which"
-    " brings an older schema up to date, and says so of a newer one"
+    " upgrades an older schema and refuses a newer one"
 )
 _ADVICE_BY_SQLSTATE = {
     _INSUFFICIENT_PRIVILEGE: "this login may not read the views: run `GRANT leadloop_reader TO` it"
@@ -31,35 +31,32 @@ _ADVICE_BY_SQLSTATE = {
 
 
 def require_schema_version(database: Database) -> None:
-    """See that the schema is this version's, where the login may know: a reader of the views not.
+    """Check the schema's version, if the login may read it: a reader of the views may not.
 
     Raises:
-        UsageError: it is another one.
-        DatabaseError: Postgres was not there, or refused.
+        UsageError: the schema is at another version.
+        DatabaseError: Postgres refused, or was not there.
     """
     try:
-        with database.transaction() as connection:
-            require_current(connection)
+        database.run(require_current)
     except DatabaseError as error:
         if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
             raise
 
 
 def read_status(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
-    """`campaigns`, a row each, and `problems`, the worst first.
+    """Return a row a campaign under `campaigns`, and `problems`, the most severe first.
 
     Args:
-        database: any login that may read the views.
-        campaign_ids: of which campaigns; none: of all.
+        database: opened with a login that may read the views.
+        campaign_ids: none: all campaigns.
 
     Raises:
-        UsageError: a campaign that is not there; views that are not ours, or not for this login.
-        DatabaseError: Postgres was not there, or refused.
+        UsageError: an unknown campaign; views of another version, or not readable by this login.
+        DatabaseError: Postgres refused, or was not there.
     """
     try:
-        with database.transaction() as connection:
-            rows = campaign_status.list_campaign_health(connection, campaign_ids)
-            problems = campaign_status.list_problems(connection, campaign_ids)
+        rows, problems = database.run(campaign_status.read_status, campaign_ids)
     except DatabaseError as error:
         if error.sqlstate in _ADVICE_BY_SQLSTATE:
             raise UsageError(_ADVICE_BY_SQLSTATE[error.sqlstate]) from None
@@ -72,35 +69,33 @@ def read_status(database: Database, campaign_ids: Sequence[str]) -> dict[str, An
     return {"campaigns": rows, "problems": problems}
 
 
-def render_report(found: Mapping[str, Any]) -> RenderableType:
-    """What is wrong with the command that deals with it, and under it the campaigns."""
-    campaigns = found["campaigns"]
-    standing = rendering.render_status(campaigns) if campaigns else Text(_NO_CAMPAIGN)
-    return Group(rendering.render_problems(found["problems"]), "", standing)
+def render_report(report: Mapping[str, Any]) -> RenderableType:
+    """Render the problems, each with the command that resolves it, above the campaigns."""
+    rows = report["campaigns"]
+    campaigns = rendering.render_status(rows) if rows else Text(_NO_CAMPAIGN)
+    return Group(rendering.render_problems(report["problems"]), "", campaigns)
 
 
 def watch_status(database: Database, campaign_ids: Sequence[str], out: Console) -> None:
-    """Show it anew every two seconds on the whole screen, until somebody stops it.
+    """Refresh the status on the whole screen every two seconds, until interrupted.
 
-    Trouble on the way is shown above what was seen last, and ends nothing.
+    A later error is shown above the last status, and the next refresh tries again.
 
     Raises:
-        UsageError, DatabaseError: as `standing` does, at the first look.
+        UsageError, DatabaseError: as for `read_status`, at the first query.
     """
-    seen = render_report(read_status(database, campaign_ids))
-    with Live(_add_timestamp(seen), console=out, screen=True, auto_refresh=False) as live:
+    screen = render_report(read_status(database, campaign_ids))
+    with Live(_add_timestamp(screen), console=out, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(_REFRESH_S)
             try:
-                seen = render_report(read_status(database, campaign_ids))
-                live.update(_add_timestamp(seen), refresh=True)
+                screen = render_report(read_status(database, campaign_ids))
+                live.update(_add_timestamp(screen), refresh=True)
             except LeadloopError as error:
-                trouble = Text(
-                    f"{error}\nIt is tried again; below is what was seen last.\n", "bold red"
-                )
-                live.update(Group(trouble, seen), refresh=True)
+                message = Text(f"{error}\nTrying again; the last status is below.\n", "bold red")
+                live.update(Group(message, screen), refresh=True)
 
 
-def _add_timestamp(seen: RenderableType) -> Group:
-    moment = f"{datetime.now(UTC):%H:%M:%S}Z, every {_REFRESH_S:.0f} s; Ctrl-C ends it"
-    return Group(Text(moment, "dim"), seen)
+def _add_timestamp(screen: RenderableType) -> Group:
+    header = f"{datetime.now(UTC):%H:%M:%S}Z, every {_REFRESH_S:.0f} s; Ctrl-C ends it"
+    return Group(Text(header, "dim"), screen)

@@ -1,9 +1,8 @@
-"""`leadloop up`: the whole product running, for a person who wants to look at it.
+"""`leadloop up`: a complete local stack, for a person who wants to try the product.
 
-A Prefect server with its page and a worker, our own page, the deployments of prefect.yaml on their
-schedules, a Postgres, and the sandbox as the vendor, where outcomes trickle in; new leads and
-opt-outs keep coming. Everything is under `.leadloop/up/`, begun anew each time and gone with
-Ctrl-C.
+The stack has a Postgres, a Prefect server with a worker and the deployments of prefect.yaml, the
+monitor page, and the sandbox as the vendor. New leads, opt-outs and outcomes keep arriving. All
+files are under `.leadloop/up/`; each start empties the database, and Ctrl-C ends the stack.
 """
 
 import itertools
@@ -18,8 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from db import campaigns, lead_import, opt_outs, schema
+from db import schema
 from db.database import Database
+from db.lead_import import import_campaign
+from db.opt_outs import request_opt_outs
 from leadloop import deployments
 from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
@@ -29,7 +30,7 @@ from leadloop.settings import Settings
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
 _INITIAL_LEADS = 300
-# Half of the outcomes are there a minute after their leads.
+# Half of the outcomes arrive within a minute of their leads.
 _OUTCOME_HALF_LIFE_S = 60.0
 _ARRIVAL_INTERVAL_S = 20.0
 _NEW_LEADS = 20
@@ -38,7 +39,7 @@ _CHECK_INTERVAL_S = 0.5
 _INSTRUCTIONS = """
 Page:     {ours}   (is it healthy, what is stuck, what to do)
 Prefect:  {page}   (runs, schedules, deployments; its password: cat {password})
-Sandbox:  {api}   (the vendor's stand-in)
+Sandbox:  {api}   (a local stand-in of the vendor's API)
 Postgres: embedded, in ./{home}/up   (emptied by the next `up`)
 
 The first sync runs now; opt-outs go every minute, new leads and outcomes every five. To join in,
@@ -52,7 +53,7 @@ from another terminal:
 
 Ctrl-C ends all of it.
 """
-#: What another terminal needs to know, beside Prefect's password, which is not to be on a screen.
+#: The variables that another terminal needs, without Prefect's password, which is not displayed.
 _EXPORTED_VARIABLES = (
     "LEADLOOP_DATABASE_URL",
     "LEADLOOP_API_URL",
@@ -62,17 +63,17 @@ _EXPORTED_VARIABLES = (
 
 
 def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
-    """Run until Ctrl-C.
+    """Start a complete local stack, and run it until interrupted.
 
     Args:
-        port: of the Prefect server.
-        page_port: of our page.
-        err: for what is being waited for.
-        out: for what there is to see.
+        port: the Prefect server's port.
+        page_port: the port of the monitor page.
+        err: for progress.
+        out: for the instructions.
 
     Raises:
-        UsageError: a server that it needs does not start, or another `up` runs in this directory.
-        RunError: a server ended by itself.
+        UsageError: a server does not start, or another `up` runs in this directory.
+        RunError: a server has ended unexpectedly.
     """
     with ExitStack() as stack:
         stack.enter_context(environment.enter_locked_directory("up"))
@@ -86,14 +87,13 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         database = stack.enter_context(
             environment.open_database(Settings.load(), require_schema=False)
         )
-        with database.autocommit() as connection:
-            schema.recreate_database(connection, "prefect")
+        schema.recreate_database(database, "prefect")
         prefect = stack.enter_context(
             run_prefect_server(
                 Path("prefect"), database.sibling_url("prefect", "postgresql+asyncpg"), port
             )
         )
-        news = _reset_database(database)
+        _reset_database(database)
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
@@ -102,14 +102,16 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         os.environ["LEADLOOP_PAGE_URL"] = page.url
         worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
         deployments.start_run(prefect.environment, "sync-leads/default")
-        told = _format_instructions(page_url=page.url, prefect=prefect, sandbox_url=handle.url)
-        # As it is: what is to be copied must not be broken in two by a narrow terminal.
-        out.print(told, markup=False, highlight=False, soft_wrap=True)
-        _run_until_stopped(prefect, {"page": page.is_alive, "worker": worker.is_alive}, news)
+        instructions = _format_instructions(
+            page_url=page.url, prefect=prefect, sandbox_url=handle.url
+        )
+        # Without wrapping: a narrow terminal must not break a command in two.
+        out.print(instructions, markup=False, highlight=False, soft_wrap=True)
+        _run_until_stopped(prefect, {"page": page.is_alive, "worker": worker.is_alive}, database)
 
 
 def _format_instructions(*, page_url: str, prefect: LocalPrefect, sandbox_url: str) -> str:
-    """Where everything is, and what to type to join in: with the programs of this very Python."""
+    """Return the addresses, and commands to copy, with the programs of this Python's folder."""
     variables = {**os.environ, **prefect.environment}
     exports = (f"  export {name}={shlex.quote(variables[name])}" for name in _EXPORTED_VARIABLES)
     programs = Path(sys.executable).parent
@@ -126,50 +128,42 @@ def _format_instructions(*, page_url: str, prefect: LocalPrefect, sandbox_url: s
     )
 
 
-def _reset_database(database: Database) -> Callable[[], None]:
-    """Empty books with the first leads. Returns what brings the next ones."""
-    with database.transaction() as connection:
-        schema.drop_schema(connection)
-    with database.transaction() as connection:
-        schema.migrate_schema(connection)
-    turns = itertools.count(1)
-    for campaign in _CAMPAIGNS:
-        _add_leads(database, campaign, 0, _INITIAL_LEADS)
-
-    def news() -> None:
-        turn = next(turns)
-        for campaign in _CAMPAIGNS:
-            first = _INITIAL_LEADS + (turn - 1) * _NEW_LEADS
-            _add_leads(database, campaign, first, _NEW_LEADS)
-            _request_opt_out(database, campaign, random.Random(turn).randrange(1, first))
-
-    return news
+def _reset_database(database: Database) -> None:
+    """Recreate the schema, with the first sample leads of each campaign."""
+    database.run(schema.drop_schema)
+    database.run(schema.migrate_schema)
+    for campaign_id in _CAMPAIGNS:
+        _add_leads(database, campaign_id, 0, _INITIAL_LEADS)
 
 
-def _add_leads(database: Database, campaign: str, first: int, count: int) -> None:
-    with database.transaction() as connection:
-        campaigns.add_campaign(connection, campaign)
-        rows = sample_leads.make_leads(count, seed=first + len(campaign), start_after=first)
-        lead_import.insert_new_leads(connection, campaign, rows)
+def _add_leads(database: Database, campaign_id: str, start_after: int, count: int) -> None:
+    rows = sample_leads.make_leads(
+        count, seed=start_after + len(campaign_id), start_after=start_after
+    )
+    database.run(import_campaign, campaign_id, rows)
 
 
-def _request_opt_out(database: Database, campaign: str, number: int) -> None:
-    with database.transaction() as connection:
-        opt_outs.request_opt_outs(connection, campaign, [sample_leads.format_lead_id(number)])
+def _add_arrivals(database: Database, turn: int) -> None:
+    """Add new leads to each campaign, and opt one of its earlier leads out."""
+    for campaign_id in _CAMPAIGNS:
+        existing = _INITIAL_LEADS + turn * _NEW_LEADS
+        _add_leads(database, campaign_id, existing, _NEW_LEADS)
+        number = random.Random(turn + 1).randrange(1, existing)
+        database.run(request_opt_outs, campaign_id, [sample_leads.format_lead_id(number)])
 
 
 def _run_until_stopped(
-    prefect: LocalPrefect, alive: Mapping[str, Callable[[], bool]], news: Callable[[], None]
+    prefect: LocalPrefect, alive: Mapping[str, Callable[[], bool]], database: Database
 ) -> None:
-    """Bring news now and then, until somebody stops us or a server has ended."""
-    due = time.monotonic() + _ARRIVAL_INTERVAL_S
-    while True:
-        time.sleep(_CHECK_INTERVAL_S)
-        if not prefect.is_alive():
-            raise RunError(f"the Prefect server has ended (its log: {prefect.log})")
-        for name, is_alive in alive.items():
-            if not is_alive():
-                raise RunError(f"the {name} has ended (its log: {Path(name, 'log').absolute()})")
-        if time.monotonic() >= due:
-            news()
-            due = time.monotonic() + _ARRIVAL_INTERVAL_S
+    """Add leads and opt-outs at intervals, until interrupted or until a server has ended."""
+    for turn in itertools.count():
+        due = time.monotonic() + _ARRIVAL_INTERVAL_S
+        while time.monotonic() < due:
+            time.sleep(_CHECK_INTERVAL_S)
+            if not prefect.is_alive():
+                raise RunError(f"the Prefect server has ended (its log: {prefect.log})")
+            for name, is_alive in alive.items():
+                if not is_alive():
+                    log = Path(name, "log").absolute()
+                    raise RunError(f"the {name} has ended (its log: {log})")
+        _add_arrivals(database, turn)

@@ -68,9 +68,8 @@ def measure_claims(bench: BenchEnvironment, _: int, __: int) -> list[Section]:
 @contextmanager
 def _create_databases(bench: BenchEnvironment) -> Iterator[tuple[Database, Database]]:
     names = ("bench_small", "bench_large")
-    with bench.database.autocommit() as connection:
-        for name in names:
-            schema.recreate_database(connection, name)
+    for name in names:
+        schema.recreate_database(bench.database, name)
     small, large = (
         Database(bench.database.sibling_url(name, "postgresql+psycopg2"), pool_size=3)
         for name in names

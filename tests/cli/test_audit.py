@@ -1,7 +1,6 @@
 """`leadloop audit` as a person or a script meets it: real processes."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import requests
@@ -10,59 +9,57 @@ from db.database import Database
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.sandbox import Handle
 from tests import factories, sql
-from tests.conftest import Ran
+from tests.cli.conftest import Command
 from tests.factories import CAMPAIGN
-
-Leadloop = Callable[..., Ran]
 
 _GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
 _RECOVER = _GUIDE.read_text(encoding="utf-8").partition("## Recover\n")[2].partition("\n## ")[0]
 
 
 def test_differences_are_findings_not_failure(
-    leadloop: Leadloop, database: Database, prefect: str
+    invoke: Command, database: Database, prefect: str
 ) -> None:
     """Exit 0 with a table of what differs and some ids; `--repair` mends it, and says so."""
     factories.add_campaign(database)
     factories.add_leads(database, "a", "b[red]", "c")
-    leadloop("push", PREFECT_API_URL=prefect)
+    invoke("push", PREFECT_API_URL=prefect)
     sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id < 'c'")
     factories.add_campaign(database, "C[red]")
-    ran = leadloop("audit", PREFECT_API_URL=prefect)
+    ran = invoke("audit", PREFECT_API_URL=prefect)
     assert (ran.code, "audit of C[red]" in ran.out) == (0, True)
     (line,) = [line for line in ran.out.splitlines() if "in doubt there" in line]
     assert "a, b[red]" in line
     assert "missing there" not in ran.out
 
-    repaired = leadloop("audit", "--repair", "--json", PREFECT_API_URL=prefect)
+    repaired = invoke("audit", "--repair", "--json", PREFECT_API_URL=prefect)
     assert (repaired.code, repaired.last["repaired_leads"]) == (0, 2)
     assert repaired.last["campaigns"]["C1"]["samples"] == {"in_doubt_there": ["a", "b[red]"]}
-    again = leadloop("audit", "--json", PREFECT_API_URL=prefect).last
+    again = invoke("audit", "--json", PREFECT_API_URL=prefect).last
     assert set(again) == {"pages", "seen", *DIFFERENCES, *REMARKS, "requests", "campaigns"}
     assert [name for name in (*DIFFERENCES, *REMARKS) if again[name]] == []
 
 
 def test_an_audit_that_could_not_be_completed_is_a_failure(
-    leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """Exit 1, with what was found all the same, and one line that says why."""
     factories.add_campaign(database, page_size=1)
     factories.add_leads(database, "a", "b")
-    leadloop("push", PREFECT_API_URL=prefect)
+    invoke("push", PREFECT_API_URL=prefect)
     vendor.fault(route="responses", kind="shift", every=1, rows=1)
-    ran = leadloop("audit", "--json", PREFECT_API_URL=prefect)
+    ran = invoke("audit", "--json", PREFECT_API_URL=prefect)
     assert (ran.code, ran.last["seen"], ran.last["missing_there"]) == (1, 1, 0)
     assert "never stood still" in ran.last["error"]
     assert "Traceback" not in ran.err
 
 
 def test_the_commands_of_a_recovery(
-    leadloop: Leadloop, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: Handle, prefect: str
 ) -> None:
     """Each that the guide names works while the campaign is off, as its first step has it."""
     factories.add_campaign(database, enabled=False)
     factories.add_leads(database, "a", "b")
-    leadloop("push", "--campaign", CAMPAIGN, PREFECT_API_URL=prefect)
+    invoke("push", "--campaign", CAMPAIGN, PREFECT_API_URL=prefect)
     sql.execute(database, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
     factories.add_opt_outs(database, "a")
     steps = re.findall(r"`leadloop ((?:audit|disable|backfill) [^`]*)`", _RECOVER)
@@ -70,20 +67,20 @@ def test_the_commands_of_a_recovery(
     told = {"C": CAMPAIGN, "T": "2026-01-01T00:00Z", "NOW": "2026-01-02T00:00Z"}
     for step in steps:
         arguments = [told.get(word, word) for word in step.split()]
-        ran = leadloop(*arguments, PREFECT_API_URL=prefect)
+        ran = invoke(*arguments, PREFECT_API_URL=prefect)
         assert ran.code == 0, ran.err
     assert sql.fetch_statuses(database) == {"a": "created", "b": "created"}
     assert list(vendor.books.disabled(CAMPAIGN)) == ["a"]
 
 
-def test_an_audit_explains_itself(leadloop: Leadloop) -> None:
+def test_an_audit_explains_itself(invoke: Command) -> None:
     """`--help` names its options."""
-    said = leadloop("audit", "--help").out
+    said = invoke("audit", "--help").out
     assert all(option in said for option in ("--campaign", "--repair", "--json"))
 
 
 def test_nothing_personal_is_told(
-    leadloop: Leadloop, database: Database, vendor: Handle, environment: Path
+    leadloop: Command, database: Database, vendor: Handle, environment: Path
 ) -> None:
     """No phone number or name on the screen (DEBUG too), in Prefect's database or in the run's row.
 

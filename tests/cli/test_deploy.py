@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from prefect.settings import PREFECT_API_URL
 
 from leadloop import deployments
 from leadloop.deployments import WORK_POOL
-from tests.conftest import Ran
+from tests.cli.conftest import Command
 
 
 def pool() -> WorkPool:
@@ -36,36 +35,34 @@ def prefect_command(*arguments: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_pool_that_is_there_stays_as_it_is(leadloop: Callable[..., Ran], prefect: str) -> None:
+def test_a_pool_that_is_there_stays_as_it_is(invoke: Command, prefect: str) -> None:
     """Whoever deploys again starts nothing that an operator has paused, and undoes no limit."""
-    first = leadloop("deploy", PREFECT_API_URL=prefect)
+    first = invoke("deploy", PREFECT_API_URL=prefect)
     assert (first.code, prefect in first.out, first.err) == (0, True, "")
     assert pool().type == "process"
     with get_client(sync_client=True) as client:
         client.update_work_pool(WORK_POOL, WorkPoolUpdate(is_paused=True, concurrency_limit=7))
     changed = pool()
-    assert leadloop("deploy", PREFECT_API_URL=prefect).code == 0
+    assert invoke("deploy", PREFECT_API_URL=prefect).code == 0
     assert pool() == changed
     assert (changed.is_paused, changed.concurrency_limit) == (True, 7)
 
 
 @pytest.mark.timeout(300)
-def test_a_pool_in_which_runs_set_the_command_is_warned_of(
-    leadloop: Callable[..., Ran], prefect: str
-) -> None:
+def test_a_pool_in_which_runs_set_the_command_is_warned_of(invoke: Command, prefect: str) -> None:
     """The warning names what a run may set there, and a command that ends it."""
     with get_client(sync_client=True) as client:
         for _ in client.read_work_pools():
             client.delete_work_pool(WORK_POOL)
     prefect_command("work-pool", "create", WORK_POOL, "--type", "process")
-    told = leadloop("deploy", PREFECT_API_URL=prefect)
+    told = invoke("deploy", PREFECT_API_URL=prefect)
     assert told.code == 0
     (line,) = told.err.splitlines()
     assert "each run may set command, env, working_dir;" in line
     program, *arguments = shlex.split(line.rpartition(": ")[2])
     assert program == "prefect"
     prefect_command(*arguments)
-    assert leadloop("deploy", PREFECT_API_URL=prefect).err == ""
+    assert invoke("deploy", PREFECT_API_URL=prefect).err == ""
 
 
 def test_a_prefect_py_in_the_checkout(

@@ -18,14 +18,14 @@ from flows.disable import disable_leads
 from flows.housekeeping import keep_house
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
-from leadloop.cli.forget import forget_leads
 from leadloop.core.audit_differences import PERSON_DIFFERENCES
 from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.forget import forget_leads
 from tests import factories, sql
-from tests.conftest import Ran
+from tests.cli.conftest import Command
 from tests.factories import CAMPAIGN
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -49,9 +49,7 @@ def person(lead_id: str, **more: Any) -> dict[str, Any]:
     return factories.build_lead(lead_id, phone_number=_NUMBER, contact_name=_NAME, **more)
 
 
-def test_nothing_personal_is_left(
-    leadloop: Callable[..., Ran], database: Database, vendor: Handle
-) -> None:
+def test_nothing_personal_is_left(invoke: Command, database: Database, vendor: Handle) -> None:
     """Not in any table, not after the next poll; the vendor is told, the outcome still counts."""
     factories.add_campaign(database)
     factories.add_leads(database, person("A", custom_fields={"note": _NAME}), "B")
@@ -60,7 +58,7 @@ def test_nothing_personal_is_left(
     vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", "attempts": [attempt]}])
     poll_outcomes()
     assert _NAME in everything(database)
-    ran = leadloop("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
+    ran = invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
     backfill_outcomes(after=EPOCH, before=sql.fetch_value(database, "SELECT now()"))
     left = everything(database)
@@ -73,14 +71,12 @@ def test_nothing_personal_is_left(
     assert not any(found[name] for name in PERSON_DIFFERENCES)
 
 
-def test_the_number_stays_suppressed(
-    leadloop: Callable[..., Ran], database: Database, vendor: Handle
-) -> None:
+def test_the_number_stays_suppressed(invoke: Command, database: Database, vendor: Handle) -> None:
     """Under another id or campaign neither; nor does the lead itself come back from its source."""
     for campaign in (CAMPAIGN, "OTHER"):
         factories.add_campaign(database, campaign)
     factories.add_leads(database, person("A"))
-    leadloop("forget", "--campaign", CAMPAIGN, "--lead-id", "A")
+    invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A")
     factories.add_leads(database, person("twin"))
     factories.add_leads(database, person("twin"), campaign="OTHER")
     pushed = push_leads()
@@ -89,7 +85,7 @@ def test_the_number_stays_suppressed(
 
 
 def test_people_who_were_never_among_the_leads(
-    leadloop: Callable[..., Ran], database: Database, vendor: Handle, environment: Path
+    invoke: Command, database: Database, vendor: Handle, environment: Path
 ) -> None:
     """Known from what the vendor told, or from their opt-out: forgotten, also if loaded later."""
     factories.add_campaign(database)
@@ -106,12 +102,12 @@ def test_people_who_were_never_among_the_leads(
     factories.add_opt_outs(database, "stopped", reason=f"{_NAME} has rung")
     ids = ("told", "called", "odd", "stopped")
     named = [part for lead_id in ids for part in ("--lead-id", lead_id)]
-    assert leadloop("forget", "-c", CAMPAIGN, *named, "--json").last == {"forgotten": 4}
+    assert invoke("forget", "-c", CAMPAIGN, *named, "--json").last == {"forgotten": 4}
     assert sql.fetch_opt_outs(database) == dict.fromkeys(ids, "requested")
     header = "lead_id,phone_number,contact_name,state_code"
     lines = [header, *(f"{lead_id},{_NUMBER},{_NAME},NY" for lead_id in ids)]
     (environment / "more.csv").write_text("\n".join(lines))
-    assert leadloop("load", "more.csv", "--campaign", CAMPAIGN).code == 0
+    assert invoke("load", "more.csv", "--campaign", CAMPAIGN).code == 0
     left = everything(database)
     assert _NAME not in left
     assert _NUMBER not in left
@@ -128,16 +124,16 @@ def test_people_who_were_never_among_the_leads(
 
 
 def test_a_requeue_does_not_take_an_opt_out_back(
-    leadloop: Callable[..., Ran], database: Database, vendor: Handle
+    invoke: Command, database: Database, vendor: Handle
 ) -> None:
     """A rejected lead that the vendor may hold: it is told to stop, whatever is requeued."""
     factories.add_campaign(database)
     factories.add_leads(database, person("A"), person("B"))
     push_leads()
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected'")
-    leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A")
+    invoke("forget", "-c", CAMPAIGN, "--lead-id", "A")
     factories.add_opt_outs(database, "B")
-    assert leadloop("requeue", "--rejected", "--json").last == {"rejected": 0}
+    assert invoke("requeue", "--rejected", "--json").last == {"rejected": 0}
     assert push_leads()["created"] == 0
     assert disable_leads()["disabled"] == 2
     assert set(vendor.books.disabled(CAMPAIGN)) == {"A", "B"}
@@ -182,7 +178,7 @@ def test_what_upstream_inserts_by_an_older_snapshot_goes_too(
 
 @pytest.mark.parametrize("first", ["upstream", "forget"])
 def test_whoever_is_inserted_while_they_are_forgotten(
-    leadloop: Callable[..., Ran], database: Database, first: str
+    invoke: Command, database: Database, first: str
 ) -> None:
     """Neither transaction sees the other, and still nothing personal is left."""
     factories.add_campaign(database)
@@ -246,26 +242,24 @@ def test_what_a_poll_stores_while_they_are_forgotten(
 
 
 @pytest.mark.parametrize("status", ["new", "sending"])
-def test_all_or_nobody(leadloop: Callable[..., Ran], database: Database, status: str) -> None:
+def test_all_or_nobody(invoke: Command, database: Database, status: str) -> None:
     """An id that is not there, or one that is on its way at this moment: one line, exit 2."""
     factories.add_campaign(database)
     factories.add_leads(database, person("A"))
     sql.execute(database, f"UPDATE leadloop.leads SET status = '{status}'")
     more = ["--lead-id", "nobody"] if status == "new" else []
-    ran = leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A", *more)
+    ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "A", *more)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert sql.fetch_value(database, "SELECT contact_name FROM leadloop.leads") == _NAME
 
 
-def test_a_lead_whose_run_is_dead(
-    leadloop: Callable[..., Ran], database: Database, vendor: Handle
-) -> None:
+def test_a_lead_whose_run_is_dead(invoke: Command, database: Database, vendor: Handle) -> None:
     """Nobody is sending it any more: it is forgotten at once, and found at the vendor later."""
     factories.add_campaign(database)
     factories.add_leads(database, person("A"))
     push_leads()
     factories.orphan_lead(database, "A")
-    ran = leadloop("forget", "-c", CAMPAIGN, "--lead-id", "A", "--json")
+    ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
     assert _NAME not in everything(database)
     push_leads()

@@ -1,6 +1,10 @@
-"""What `leadloop load` takes of a file."""
+"""`leadloop load`: which files, headers and lines are accepted."""
 
 import io
+import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,10 @@ from leadloop.cli.load import load_file
 from leadloop.core.errors import LeadloopError, RunError, UsageError
 from leadloop.core.summaries import collect_summary
 from tests import sql
+from tests.cli.conftest import LEADLOOP, Command
 
 HEADER = "lead_id,phone_number,contact_name,state_code\n"
+PLAN_HEADER = "lead_id,phone_number,contact_name,state_code,plan\n"
 GOOD = "{0},+14155550123,Ann,CA\n"
 
 
@@ -115,3 +121,49 @@ def test_a_file_that_is_none_adds_no_campaign(
     assert isinstance(loaded.error, UsageError)
     assert said in str(loaded.error)
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.campaigns") == 0
+
+
+def test_each_bad_line_of_a_file_is_told_by_number(
+    invoke: Command, environment: Path, database: Database
+) -> None:
+    """The good ones are loaded all the same, and nothing of a bad one is repeated."""
+    good = "7,+14155550123,Ann,CA,gold\n"
+    bad = ["8,+14155550124\n", ",+14155550125,Secret Name,CA,gold\n"]
+    (environment / "leads.csv").write_text(PLAN_HEADER + good + "".join(bad) + good)
+    ran = invoke("load", "leads.csv", "--campaign", "C1", "--json")
+    assert ran.last == {"loaded": 1, "existing": 1, "bad": 2}
+    assert "line 3: 2 columns where the header has 5" in ran.err
+    assert "note: custom fields: plan" in ran.err
+    assert "line 4: lead_id is empty" in ran.err
+    assert "Secret" not in ran.err
+    custom = sql.fetch_value(database, "SELECT custom_fields FROM leadloop.leads")
+    assert custom == {"plan": "gold"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_load_that_is_stopped_says_so(
+    environment: Path, database: Database, number: signal.Signals
+) -> None:
+    """As a run does: one line, the counts, exit 1."""
+    with subprocess.Popen(
+        [LEADLOOP, "load", "-", "--campaign", "C1", "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        lines = (f"{number},+14155550123,Ann,CA,gold\n" for number in range(5500))
+        process.stdin.write(PLAN_HEADER + "".join(lines))
+        process.stdin.flush()
+        while not sql.fetch_value(database, "SELECT count(*) FROM leadloop.leads"):
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("leadloop: stopped; ")
+    assert json.loads(out)["loaded"] == sql.fetch_value(
+        database, "SELECT count(*) FROM leadloop.leads"
+    )

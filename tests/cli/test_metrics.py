@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -14,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from db.database import Database
 from tests import factories, sql
-from tests.conftest import Ran
+from tests.cli.conftest import Command
 
 _LEADLOOP = str(Path(sys.executable).with_name("leadloop"))
 
@@ -66,17 +65,15 @@ def test_the_rules_in_the_documents_are_those_of_status(database: Database) -> N
     assert set(expressions) == {*alerts, "leadloop_up == 0 or absent(leadloop_up)"}
 
 
-def test_a_database_without_the_views(
-    leadloop: Callable[..., Ran], empty_database_url: str
-) -> None:
+def test_a_database_without_the_views(invoke: Command, empty_database_url: str) -> None:
     """One line says what to run, exit 2."""
-    ran = leadloop("metrics", "--port", "0", LEADLOOP_DATABASE_URL=empty_database_url)
+    ran = invoke("metrics", "--port", "0", LEADLOOP_DATABASE_URL=empty_database_url)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert "leadloop init" in ran.err
 
 
-def test_a_port_that_is_taken(leadloop: Callable[..., Ran], database: Database) -> None:
+def test_a_port_that_is_taken(invoke: Command, database: Database) -> None:
     """One line, exit 2."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ran = leadloop("metrics", "--port", str(taken.getsockname()[1]))
+        ran = invoke("metrics", "--port", str(taken.getsockname()[1]))
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from leadloop.monitor import data
 from leadloop.monitor.data import find_prefect_page
 from leadloop.settings import MONITOR_DATABASE_URL
 from tests import factories, sql
-from tests.conftest import Ran
+from tests.cli.conftest import Command
 
 _STRANGER = "page_stranger"
 # The page of the product; what Streamlit then holds is looked at from inside of its process.
@@ -46,7 +45,7 @@ page_server.serve_page(looked_at, "127.0.0.1", 0, show)
 """
 
 
-def test_a_port_that_is_taken(leadloop: Callable[..., Ran]) -> None:
+def test_a_port_that_is_taken(leadloop: Command) -> None:
     """One line, exit 2."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -62,7 +61,7 @@ def test_a_port_that_is_taken(leadloop: Callable[..., Ran]) -> None:
     [("nonsense.invalid", "no such host"), ("192.0.2.1", "Cannot assign requested address")],
 )
 def test_a_host_that_is_not_here(
-    leadloop: Callable[..., Ran], database: Database, command: str, host: str, why: str
+    leadloop: Command, database: Database, command: str, host: str, why: str
 ) -> None:
     """One line, exit 2, that speaks of the host and not of the port."""
     ran = leadloop(command, "--port", "0", "--host", host)
@@ -99,9 +98,9 @@ def test_streamlits_files_are_not_read(
     assert shown == {"environment": None, "secrets": False, "cors": True, "xsrf": True, "path": ""}
 
 
-def test_a_login_that_is_no_url(leadloop: Callable[..., Ran]) -> None:
+def test_a_login_that_is_no_url(invoke: Command) -> None:
     """One line that names the variable, and not what is in it."""
-    ran = leadloop("monitor", LEADLOOP_MONITOR_DATABASE_URL="mysql://user:secret@host/db")
+    ran = invoke("monitor", LEADLOOP_MONITOR_DATABASE_URL="mysql://user:secret@host/db")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert "LEADLOOP_MONITOR_DATABASE_URL is wrong" in ran.err
     assert "secret" not in ran.err

@@ -1,7 +1,6 @@
 """`leadloop plan`, and what a push then really does."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +11,7 @@ from flows.push import push_leads
 from leadloop.core.push_preview import mask_values
 from leadloop.sandbox import Handle
 from tests import factories, sql
-from tests.conftest import Ran
-
-Leadloop = Callable[..., Ran]
+from tests.cli.conftest import Command
 
 SOURCE = """
 CREATE SCHEMA crm;
@@ -66,11 +63,11 @@ def mixed(database: Database) -> Database:
 
 
 def test_it_says_what_a_push_then_does(
-    mixed: Database, vendor: Handle, leadloop: Leadloop, quick_retries: None
+    mixed: Database, vendor: Handle, invoke: Command, quick_retries: None
 ) -> None:
     """Counts and reasons; nothing is sent or written before, and a push does just that."""
     before = everything(mixed)
-    ran = leadloop("plan", "--json")
+    ran = invoke("plan", "--json")
     assert ran.code == 0, ran.err
     assert everything(mixed) == before
     assert vendor.requests == []
@@ -95,10 +92,10 @@ def test_it_says_what_a_push_then_does(
 
 @pytest.mark.parametrize("arguments", [["--json"], [], ["--campaign", "C1"]])
 def test_nothing_of_a_person_is_shown(
-    mixed: Database, leadloop: Leadloop, arguments: list[str]
+    mixed: Database, invoke: Command, arguments: list[str]
 ) -> None:
     """The sample has keys and kinds; no name, and no part of a number."""
-    ran = leadloop("plan", *arguments)
+    ran = invoke("plan", *arguments)
     shown = ran.out + ran.err
     assert "<text>" in shown
     assert not any(secret in shown for secret in ("Ann", "+1", "555", "gold", "NY", "415"))
@@ -115,41 +112,39 @@ def test_every_kind_of_value_is_masked() -> None:
     ]
 
 
-def test_without_a_source_it_looks_at_what_is_loaded(
-    database: Database, leadloop: Leadloop
-) -> None:
+def test_without_a_source_it_looks_at_what_is_loaded(database: Database, invoke: Command) -> None:
     """And at each campaign, or those that are named."""
     factories.add_campaign(database)
     factories.add_campaign(database, "other")
     factories.add_leads(database, "a", "b")
     factories.add_leads(database, "c", campaign="other")
-    assert leadloop("plan", "--json").last["send"] == 3
-    named = leadloop("plan", "--campaign", "C1", "--campaign", "other", "--json")
+    assert invoke("plan", "--json").last["send"] == 3
+    named = invoke("plan", "--campaign", "C1", "--campaign", "other", "--json")
     assert [plan["send"] for plan in named.last["campaigns"].values()] == [2, 1]
-    shown = leadloop("plan", "--campaign", "C1")
+    shown = invoke("plan", "--campaign", "C1")
     assert (shown.code, "a push of C1" in shown.out) == (0, True)
-    assert leadloop("plan", "--campaign", "nobody").code == 2
+    assert invoke("plan", "--campaign", "nobody").code == 2
 
 
 def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(
-    mixed: Database, leadloop: Leadloop
+    mixed: Database, invoke: Command
 ) -> None:
     """Exit 1, one line, and the plans of the others; `doctor` has said so before."""
     factories.add_campaign(mixed, "bad", source="crm.nowhere")
-    ran = leadloop("plan", "--json")
+    ran = invoke("plan", "--json")
     assert (ran.code, set(ran.last["campaigns"])) == (1, {"C1"})
     assert ran.err.strip() == (
         "leadloop: campaign bad: its source 'crm.nowhere' is no table or view of this database:"
         " write schema.name into leadloop.campaigns.source"
     )
-    checks = {check["check"]: check for check in leadloop("doctor", "--json").last["checks"]}
+    checks = {check["check"]: check for check in invoke("doctor", "--json").last["checks"]}
     assert checks["source of C1"]["ok"]
     assert not checks["source of bad"]["ok"]
     assert "is no table or view" in checks["source of bad"]["detail"]
     assert checks["API"]["ok"]
 
 
-def test_a_view_cannot_write_while_it_is_looked_at(mixed: Database, leadloop: Leadloop) -> None:
+def test_a_view_cannot_write_while_it_is_looked_at(mixed: Database, invoke: Command) -> None:
     """Whatever functions it calls."""
     with mixed.transaction() as connection:
         connection.execute(
@@ -160,10 +155,10 @@ def test_a_view_cannot_write_while_it_is_looked_at(mixed: Database, leadloop: Le
             )
         )
     sql.execute(mixed, "UPDATE leadloop.campaigns SET source = 'crm.writing'")
-    ran = leadloop("plan")
+    ran = invoke("plan")
     assert (ran.code, "a view may only read" in ran.err) == (1, True)
 
 
-def test_it_is_one_json_object(mixed: Database, leadloop: Leadloop) -> None:
+def test_it_is_one_json_object(mixed: Database, invoke: Command) -> None:
     """As every command's: the last line on stdout, and nothing else there."""
-    assert set(json.loads(leadloop("plan", "--json").out)) >= {"send", "refuse", "campaigns"}
+    assert set(json.loads(invoke("plan", "--json").out)) >= {"send", "refuse", "campaigns"}

@@ -302,9 +302,9 @@ def test_doctor_looks_at_the_door_of_the_profile_s_server(
             f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
         )
         said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
-    door = next(check for check in said if check["check"] == "Prefect's door")
+    door = next(check for check in said if check["check"] == "Prefect authentication")
     assert (door["ok"], door["warns"]) == (True, True)
-    assert "it asks nobody who they are" in door["detail"]
+    assert "the server requires no authentication" in door["detail"]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_doctor_says_where_values_come_from(
     assert f"api_url, api_token from {credentials}" in said["settings"]["detail"]
     assert "database_url, rate_limit" in said["settings"]["detail"]
     assert "page_size from .env" in said["settings"]["detail"]
-    assert not said["Prefect's door"]["warns"]
+    assert not said["Prefect authentication"]["warns"]
     assert token not in ran.out + ran.err
     # Ports and the block's name have digits too.
     assert "731" not in re.findall(r"\d+", said["settings"]["detail"].replace(name, ""))

@@ -67,7 +67,7 @@ class ForkServer:
         self._numbers = count(1)
 
     def start_job(self, directory: Path, name: str, **more: str) -> LeadloopProcess:
-        """Start a process that runs a job without Prefect, with this process's settings and more."""
+        """Start a process that runs a job without Prefect, with this process's settings."""
         return self._start(directory, more, job=name, arguments=[])
 
     def start_command(self, directory: Path, *arguments: str) -> LeadloopProcess:

@@ -6,9 +6,9 @@ from sqlalchemy import text
 from db import opt_outs
 from db.database import Database
 from flows.sync import sync_leads
-from leadloop.cli.forget import forget_leads
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.forget import forget_leads
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads

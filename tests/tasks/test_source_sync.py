@@ -19,11 +19,11 @@ import flows.push
 from db.database import Database
 from flows.sync import sync_leads
 from leadloop.cli.app import app
-from leadloop.cli.forget import forget_leads
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core.errors import RunError
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
+from tasks.forget import forget_leads
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.conftest import Ran
@@ -568,16 +568,16 @@ def test_a_login_for_sources_is_one_of_the_same_database(
 ) -> None:
     """Doctor and runs say so; and doctor says where it could read what is ours."""
     checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
-    assert checks["login for sources"]["ok"]
-    assert not checks["login for sources"]["warns"]
+    assert checks["source login"]["ok"]
+    assert not checks["source login"]["warns"]
     monkeypatch.setenv("LEADLOOP_SOURCE_URL", empty_database_url)
     checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
-    assert "another database" in checks["login for sources"]["detail"]
+    assert "another database" in checks["source login"]["detail"]
     assert "another database" in failure()
     monkeypatch.delenv("LEADLOOP_SOURCE_URL")
     checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
-    assert checks["login for sources"]["warns"]
-    assert "LEADLOOP_SOURCE_URL" in checks["login for sources"]["detail"]
+    assert checks["source login"]["warns"]
+    assert "LEADLOOP_SOURCE_URL" in checks["source login"]["detail"]
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -651,7 +651,7 @@ def test_doctor_looks_at_the_roles_that_a_login_may_change_to(
     try:
         sql.execute(crm, f"ALTER ROLE source_reader NOINHERIT; GRANT {reach} TO source_reader")
         checks = {each["check"]: each for each in leadloop("doctor", "--json").last["checks"]}
-        assert checks["login for sources"]["warns"]
-        assert reach in checks["login for sources"]["detail"]
+        assert checks["source login"]["warns"]
+        assert reach in checks["source login"]["detail"]
     finally:
         sql.execute(crm, "DROP OWNED BY leadloop_like; DROP ROLE leadloop_like")

@@ -1,35 +1,36 @@
-"""`leadloop requeue`: a person decides that leads are to be sent again."""
+"""Requeueing of leads and opt-outs, for `leadloop requeue`."""
 
 from collections.abc import Sequence
 
 from db import campaigns, leads, opt_outs
-from db.database import Database
+from db.database import Connection, Database
 from leadloop.settings import Settings
 
 
-def requeue_leads(
+def requeue_items(
     database: Database,
     settings: Settings,
     campaign_ids: Sequence[str],
     kinds: Sequence[str],
     lead_ids: Sequence[str],
 ) -> dict[str, int]:
-    """Make leads `new`, or failed opt-outs `requested`, again.
+    """Requeue leads as `new`, and failed opt-outs as `requested`, in one transaction.
 
     Args:
-        database: where they are.
+        database: where the items are.
         settings: the campaigns' defaults.
         campaign_ids: none: every enabled campaign.
         kinds: of `rejected`, `in_doubt`, `disables`.
-        lead_ids: none: all of those kinds.
+        lead_ids: none: all items of those kinds.
 
     Returns:
-        How many of each kind.
+        The number of items by kind.
 
     Raises:
         UsageError: an unknown campaign.
     """
-    with database.transaction() as connection:
+
+    def requeue(connection: Connection) -> dict[str, int]:
         chosen = campaigns.select_campaigns(connection, campaign_ids, settings.campaign_rules())
         ids = [campaign.campaign_id for campaign in chosen]
         return {
@@ -38,3 +39,5 @@ def requeue_leads(
             else leads.requeue_leads(connection, campaign_ids=ids, status=kind, lead_ids=lead_ids)
             for kind in kinds
         }
+
+    return database.run(requeue)

@@ -1,0 +1,56 @@
+"""Erasure of a person's data on request, for `leadloop forget`."""
+
+import logging
+from collections.abc import Sequence
+
+from db import campaigns, erasure, runs, suppression
+from db.database import Connection, Database
+from leadloop.core.errors import UsageError
+from leadloop.core.phones import hash_raw_number
+from leadloop.settings import Settings
+
+
+def forget_leads(
+    database: Database, settings: Settings, campaign_id: str, lead_ids: Sequence[str]
+) -> dict[str, int]:
+    """Erase the personal data of leads, and suppress their numbers as keyed hashes.
+
+    The next disable sends the opt-outs to the vendor. A lead that a dead run was sending becomes
+    in doubt first, and can then be forgotten.
+
+    Returns:
+        How many were `forgotten`.
+
+    Raises:
+        UsageError: an id is unknown, or a run is sending one of the leads now. No lead is
+            forgotten then.
+    """
+    runs.recover_dead_runs(database, logging.getLogger(__name__).warning)
+    return database.run(_erase_leads, settings, campaign_id, lead_ids)
+
+
+def _erase_leads(
+    connection: Connection, settings: Settings, campaign_id: str, lead_ids: Sequence[str]
+) -> dict[str, int]:
+    (campaign,) = campaigns.select_campaigns(connection, [campaign_id], settings.campaign_rules())
+    locked = erasure.lock_for_erasure(connection, campaign_id, lead_ids)
+    unknown = set(lead_ids) - set(locked.known)
+    if unknown:
+        raise UsageError(
+            f"nothing is known of {', '.join(sorted(unknown))} in campaign {campaign_id}"
+        )
+    if locked.sending:
+        raise UsageError(
+            f"a run is sending {', '.join(locked.sending)} now; nothing was forgotten: try again"
+            " when the run has finished"
+        )
+    hash_key = suppression.get_hash_key(connection)
+    numbers = suppression.list_known_numbers(
+        connection, campaign_id, locked.known, region=campaign.default_region
+    )
+    hashes = [
+        (lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers
+    ]
+    suppression.index_numbers(connection, hashes)
+    erasure.erase_leads(connection, campaign_id, locked.known)
+    return {"forgotten": len(locked.known)}

@@ -1,0 +1,43 @@
+"""`leadloop doctor`."""
+
+import pytest
+
+from db.database import Database
+from tests import factories
+from tests.cli.conftest import Command
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "failing"),
+    [
+        ({}, 0, []),
+        ({"LEADLOOP_API_TOKEN": "wrong-token"}, 1, ["API"]),
+        (
+            {"LEADLOOP_API_TOKEN": "", "PREFECT_API_URL": "http://127.0.0.1:1/api"},
+            2,
+            ["login", "Prefect"],
+        ),
+        ({"LEADLOOP_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, 1, ["database"]),
+        ({"LEADLOOP_DATABASE_URL": "mysql://127.0.0.1:1/x"}, 2, ["settings"]),
+        ({"LEADLOOP_DATABASE_URL": ""}, 2, ["settings"]),
+        ({"LEADLOOP_BATCHSIZE": "5"}, 2, ["settings"]),
+    ],
+)
+def test_doctor_finds_what_is_wrong(
+    leadloop: Command,
+    invoke: Command,
+    database: Database,
+    prefect: str,
+    changes: dict[str, str],
+    code: int,
+    failing: list[str],
+) -> None:
+    """Exit 2 for settings, 1 for what does not answer; what rests on neither is looked at still."""
+    factories.add_campaign(database)
+    # Prefect reads its settings when it is imported.
+    run = leadloop if "PREFECT_API_URL" in changes else invoke
+    ran = run("doctor", "--json", **{"PREFECT_API_URL": prefect, **changes})
+    assert ran.code == code
+    assert [check["check"] for check in ran.last["checks"] if not check["ok"]] == failing
+    assert ran.last["checks"][-1]["check"].startswith("Prefect")
+    assert "wrong-token" not in ran.out + ran.err

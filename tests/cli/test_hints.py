@@ -1,0 +1,29 @@
+"""Hints after a run, from its summary alone."""
+
+from leadloop.cli import hints
+
+
+def test_what_a_run_leaves_is_listed() -> None:
+    """Leads in doubt or held back and failed opt-outs; a sync's stages count as one run."""
+    summary = {
+        "disable": {"failed": 1},
+        "push": {"in_doubt": 1200, "held_back": 3},
+        "poll": {"windows": 2},
+    }
+    in_doubt, held_back, failed = hints.leftover_hints(summary)
+    assert in_doubt.startswith("leads in doubt: 1,200; ")
+    assert held_back.startswith("leads held back: 3; ")
+    assert failed.startswith("opt-outs that failed: 1; ")
+    assert hints.leftover_hints({"created": 5, "in_doubt": 0}) == []
+
+
+def test_an_empty_poll_is_explained() -> None:
+    """For a campaign without windows and requests, and no other one."""
+    summary = {
+        "campaigns": {
+            "idle": {"windows": 0, "requests": 0},
+            "read": {"windows": 1, "requests": 1},
+        }
+    }
+    (hint,) = hints.empty_poll_hints(summary)
+    assert hint.startswith("campaign idle: nothing was sent yet")

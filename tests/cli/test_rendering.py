@@ -1,0 +1,36 @@
+"""Values and tables as commands print them."""
+
+import pytest
+
+from leadloop.cli.rendering import abbreviate_value, format_duration
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (10_000, "10k"),
+        (999_999, "999k"),
+        (1_000_000, "1.0M"),
+        (99_999_999, "99.9M"),
+    ],
+)
+def test_great_counts_take_little_room(amount: int, shown: str) -> None:
+    """Five characters at most, rounded down; --json and a single campaign show all digits."""
+    assert abbreviate_value("created", amount) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0 s"),
+        (59.9, "59 s"),
+        (61, "1 min 1 s"),
+        (3_660, "1 h 1 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_durations_have_two_units(seconds: float, shown: str) -> None:
+    """The two largest units, rounded down."""
+    assert format_duration(seconds) == shown
