@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ def slept() -> Iterator[list[float]]:
     sleeps: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(boot_clock, "read_boot_clock", lambda: 100.0)
-        patch.setattr(boot_clock.time, "sleep", sleeps.append)
+        patch.setattr(boot_clock, "time", SimpleNamespace(sleep=sleeps.append))
         yield sleeps
 
 

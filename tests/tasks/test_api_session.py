@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from db.database import Database
+from leadloop.client.errors import RateLimited
 from leadloop.core.errors import RunError, UsageError
 from leadloop.sandbox import Handle
 from leadloop.settings import Settings
@@ -28,7 +30,7 @@ def opened(database: Database) -> Iterator[ApiSession]:
 
 
 @pytest.fixture
-def oauth(vendor: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login by password instead of the fixed token."""
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
     for name in _LOGIN:
@@ -98,7 +100,7 @@ def test_a_ca_bundle_that_is_missing_is_refused(
     """Before a lead is claimed, not at the first request."""
     monkeypatch.setenv("LEADLOOP_API_URL", "https://vendor.invalid")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-    with pytest.raises(RunError, match="^REQUESTS_CA_BUNDLE names no file"), opened(database):
+    with pytest.raises(RunError, match=r"^REQUESTS_CA_BUNDLE names no file"), opened(database):
         pass
 
 
@@ -108,7 +110,7 @@ def test_a_pause_that_the_vendor_asks_for_is_warned_of(database: Database, vendo
     warnings: list[str] = []
     with (
         open_api(Settings.load(), database, warnings.append) as session,
-        pytest.raises(Exception, match="HTTP 429"),
+        pytest.raises(RateLimited, match="HTTP 429"),
     ):
         session.api.look_up(CAMPAIGN, "a")
     assert warnings == ["the vendor asked for a pause: no request is sent for 0 s"]

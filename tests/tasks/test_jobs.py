@@ -6,6 +6,7 @@ A job of these tests does what its script lists, in a real database context with
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pytest
 from sqlalchemy import text
@@ -22,6 +23,7 @@ from tests.jobs import push_leads, run_jobs
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
+T = TypeVar("T")
 Step = Callable[[CampaignRun[DatabaseContext]], ChunkResult]
 
 
@@ -243,7 +245,7 @@ def test_every_chunk_is_a_step_of_the_host(database: Database) -> None:
     seen: list[str] = []
 
     class Watching:
-        def __call__(self, name: str, step: Callable[[], ChunkResult], /) -> ChunkResult:
+        def __call__(self, name: str, step: Callable[[], T], /) -> T:
             seen.append(name)
             return step()
 

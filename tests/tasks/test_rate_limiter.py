@@ -29,7 +29,8 @@ def warnings() -> list[str]:
 
 def limit(database: Database, rate: RateLimit, warnings: list[str] | None = None) -> RateLimiter:
     """A limiter whose ring is there."""
-    limiter = RateLimiter(database, rate, [].append if warnings is None else warnings.append)
+    said: list[str] = [] if warnings is None else warnings
+    limiter = RateLimiter(database, rate, said.append)
     limiter.resize_ring()
     return limiter
 
@@ -44,7 +45,7 @@ def test_a_full_budget_is_waited_for_until_the_run_is_stopped(database: Database
             waiting.result(timeout=0.2)
         assert not waiting.done()
         limiter.stop()
-        with pytest.raises(RunError, match="^the run was stopped$"):
+        with pytest.raises(RunError, match=r"^the run was stopped$"):
             waiting.result(timeout=60)
 
 

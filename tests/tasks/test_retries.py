@@ -55,18 +55,12 @@ def test_pauses_double_within_their_jitter(random: object) -> None:
     attempts = FruitlessAttempts()
     for pause_s in (1.0, 2.0, 4.0, 8.0, 16.0):
         assert 0.5 * pause_s <= attempts.record_failure("away") <= 1.5 * pause_s
-    with pytest.raises(RunError, match="^away$"):
+    with pytest.raises(RunError, match=r"^away$"):
         attempts.record_failure("away")
 
 
-@given(
-    amount=st.integers(1, MAX_FRUITLESS_ATTEMPTS - 1),
-    random=st.random_module(),
-    others=st.integers(0, 2**32),
-)
-def test_processes_that_failed_together_do_not_retry_together(
-    amount: int, random: object, others: int
-) -> None:
+@given(amount=st.integers(1, MAX_FRUITLESS_ATTEMPTS - 1), random=st.random_module())
+def test_processes_that_failed_together_do_not_retry_together(amount: int, random: object) -> None:
     """Their pauses after as many failures differ."""
     jobs = [FruitlessAttempts(), FruitlessAttempts()]
     pauses = [[job.record_failure("away") for _ in range(amount)] for job in jobs]
