@@ -23,15 +23,16 @@ from tests.prefect_runs import read_artifacts
 pytestmark = pytest.mark.usefixtures("prefect", "quick_retries", "environment")
 
 
-def test_prefect_shows_the_sync_as_a_task(
-    database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_prefect_shows_the_sync_as_a_task(database: Database, prefect: str) -> None:
     """In Prefect, a sync that fails is a failed task of the push."""
     factories.add_campaign(database, source="crm.customers")
-    with pytest.raises(CampaignsFailed):
-        push_leads()
-    steps = [vars(record).get("task_run_name", "") for record in caplog.records]
-    assert any(step.startswith("take-from-source") for step in steps)
+
+    def push() -> None:
+        with pytest.raises(CampaignsFailed):
+            push_leads()
+
+    (event,) = collect_events(prefect, push, "prefect.task-run.Failed")
+    assert str(event.resource.name).startswith("take-from-source")
 
 
 def test_prefect_shows_each_chunk_as_a_task(
