@@ -419,7 +419,7 @@ class _RulesHelpCommand(TyperCommand):
         super().format_help(ctx, formatter)
         from leadloop.sandbox.rules import Rules
 
-        print("Rules, with their defaults here:\n\n  " + "\n  ".join(Rules.described()))
+        print("Rules, with their defaults here:\n\n  " + "\n  ".join(Rules.describe_rules()))
 
 
 @app.command(cls=_RulesHelpCommand)
@@ -434,7 +434,7 @@ def sandbox(
 ) -> None:
     """Serve a local stand-in of the vendor's API on loopback until Ctrl-C, which exits with 0."""
     from leadloop.sandbox.rules import Rules
-    from leadloop.sandbox.server import serve
+    from leadloop.sandbox.server import serve_sandbox
 
     try:
         settled = Rules.from_texts(rules or [])
@@ -447,7 +447,7 @@ def sandbox(
         print(f"export LEADLOOP_API_URL={url} LEADLOOP_API_TOKEN={token}", flush=True)
 
     try:
-        serve(settled, "127.0.0.1", port, on_ready=ready)
+        serve_sandbox(settled, "127.0.0.1", port, on_ready=ready)
     except OSError as error:
         raise environment.explain_listen_error(error, "127.0.0.1", port) from None
 

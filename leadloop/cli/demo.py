@@ -21,7 +21,7 @@ from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
 from leadloop.core.summaries import collect_summary
 from leadloop.core.summary_text import format_summary
-from leadloop.sandbox import Handle, Rules, running
+from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from leadloop.settings import Settings
 
 CAMPAIGN = "DEMO01"
@@ -103,10 +103,10 @@ def _format_next_steps() -> str:
     return _NEXT_STEPS.format(path=path, home=environment.HOME, leads=_LEADS_FILE)
 
 
-def _start_sandbox(stack: ExitStack) -> Handle:
+def _start_sandbox(stack: ExitStack) -> SandboxHandle:
     """Start the sandbox, and make it the only API that the environment names."""
     rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
-    handle = stack.enter_context(running(rules))
+    handle = stack.enter_context(run_sandbox(rules))
     environment.clear_environment()
     os.environ["LEADLOOP_API_URL"] = handle.url
     os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
@@ -134,14 +134,14 @@ def _run_first_loop(database: Database, err: Console, out: Console) -> int:
     return requests
 
 
-def _wait_for_outcomes(handle: Handle, deadline: float, err: Console) -> int:
+def _wait_for_outcomes(handle: SandboxHandle, deadline: float, err: Console) -> int:
     """Wait until every lead has an outcome at the vendor, or until the deadline.
 
     Returns:
         The number of leads without an outcome.
     """
     with err.status("waiting for the last outcomes at the vendor"):
-        while (left := sum(lead.waits for lead in handle.books.leads(CAMPAIGN))) > 0:
+        while (left := sum(lead.awaits_outcome for lead in handle.store.leads(CAMPAIGN))) > 0:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)

@@ -25,7 +25,7 @@ from leadloop import deployments
 from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
 from leadloop.local.prefect_stack import LocalPrefect, run_prefect_server, run_prefect_worker
-from leadloop.sandbox import Rules, running
+from leadloop.sandbox import Rules, run_sandbox
 from leadloop.settings import Settings
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
@@ -79,7 +79,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         stack.enter_context(environment.enter_locked_directory("up"))
         environment.clear_environment()
         handle = stack.enter_context(
-            running(Rules(rate_limit=(100, 60.0), pace=_OUTCOME_HALF_LIFE_S))
+            run_sandbox(Rules(rate_limit=(100, 60.0), pace=_OUTCOME_HALF_LIFE_S))
         )
         os.environ["LEADLOOP_API_URL"] = handle.url
         os.environ["LEADLOOP_API_TOKEN"] = handle.rules.tokens[0]

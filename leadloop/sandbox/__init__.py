@@ -13,6 +13,6 @@ one side is not repeated on the other.
 
 from leadloop.sandbox.faults import Fault
 from leadloop.sandbox.rules import Rules
-from leadloop.sandbox.server import Handle, running, serve
+from leadloop.sandbox.server import SandboxHandle, run_sandbox, serve_sandbox
 
-__all__ = ["Fault", "Handle", "Rules", "running", "serve"]
+__all__ = ["Fault", "Rules", "SandboxHandle", "run_sandbox", "serve_sandbox"]

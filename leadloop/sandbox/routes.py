@@ -132,7 +132,7 @@ def _split_valid(
         if isinstance(item, EntryError):
             errors.append(item)
             continue
-        exists = item.lead_id in campaign.first
+        exists = item.lead_id in campaign.first_by_id
         if sandbox.rules.repeat == "error" and (exists or item.lead_id in seen):
             if exists:
                 sandbox.store.count_rejected_repeat(campaign, item.lead_id)
@@ -170,7 +170,7 @@ def list_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     rows = []
     for lead in leads:
         is_processed = lead.processed_at is not None
-        outcome = sandbox.store.outcome(campaign, lead) if is_processed else None
+        outcome = sandbox.store.get_outcome(campaign, lead) if is_processed else None
         rows.append(serialize_lead(campaign, lead, outcome, rules))
     # With the rule next=always the link names a page even after the last one.
     has_next = rules.next == "always" or (rules.next == "right" and start + size < count)
@@ -228,7 +228,7 @@ def disable_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     errors = [
         EntryError(index=index, lead_id=lead_id, reason=reason).to_dict()
         for index, lead_id in enumerate(lead_ids)
-        if lead_id not in campaign.first
+        if lead_id not in campaign.first_by_id
     ]
     if errors and rules.unknown_disable in ("404", "400"):
         detail = f"{len(errors)} of {len(entries)} leads are unknown. Nothing was disabled."
@@ -274,7 +274,7 @@ def _require_campaign(sandbox: SandboxState, request: ReceivedRequest) -> Campai
     if not sandbox.tokens.is_authorized(authorization, sandbox.rules, sandbox.clock.now()):
         detail = "Authentication credentials were not provided or are not valid."
         raise HTTPException(401, detail, {"WWW-Authenticate": 'Bearer realm="api"'})
-    campaign = sandbox.store.shelf(request.campaign_id)
+    campaign = sandbox.store.find_campaign(request.campaign_id)
     if campaign is None:
         raise HTTPException(404, "There is no campaign with this ID.")
     return campaign

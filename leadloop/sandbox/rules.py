@@ -129,7 +129,7 @@ class Rules:
         return base.with_changes(**parsed)
 
     @classmethod
-    def described(cls) -> list[str]:
+    def describe_rules(cls) -> list[str]:
         """Describe every rule as `key=value` with the command line's default, and other choices."""
         defaults = cls.from_texts([])
         lines = []

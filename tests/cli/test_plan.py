@@ -9,7 +9,7 @@ from sqlalchemy import text
 from db.database import Database
 from flows.push import push_leads
 from leadloop.core.push_preview import mask_values
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import Command
 
@@ -63,7 +63,7 @@ def mixed(database: Database) -> Database:
 
 
 def test_it_says_what_a_push_then_does(
-    mixed: Database, vendor: Handle, invoke: Command, quick_retries: None
+    mixed: Database, vendor: SandboxHandle, invoke: Command, quick_retries: None
 ) -> None:
     """Counts and reasons; nothing is sent or written before, and a push does just that."""
     before = everything(mixed)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories
 from tests.cli.conftest import Command
 
@@ -36,7 +36,7 @@ def test_settings_of_another_user(
     leadloop: Command,
     environment: Path,
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     prefect: str,
     name: str,
     text: str,
@@ -48,7 +48,7 @@ def test_settings_of_another_user(
     ran = invoke("push", PREFECT_API_URL=prefect)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert f"{environment / name} belongs to nobody (uid {_OTHER})" in ran.err
-    assert vendor.books.leads(factories.CAMPAIGN) == []
+    assert vendor.store.leads(factories.CAMPAIGN) == []
     if text != "no TOML":
         os.chown(environment / name, 0, 0)
         # In a process, which reads the file when it imports Prefect.

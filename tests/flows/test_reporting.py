@@ -22,7 +22,7 @@ from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks import prefect_progress
 from tasks.audit import AUDIT
 from tests import factories, sql
@@ -48,7 +48,7 @@ def artifacts(run: FlowRun) -> dict[str, Any]:
         return {str(found.type): found for found in client.read_artifacts(artifact_filter=ours)}
 
 
-def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> None:
+def test_a_run_says_in_words_what_it_did(database: Database, vendor: SandboxHandle) -> None:
     """Name, state and table tell campaign and counts, nobody's data; callers get the sums."""
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B", factories.build_lead("C", state_code="XX"))
@@ -61,7 +61,7 @@ def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> 
     assert "+1" not in told
 
 
-def test_names_of_runs(database: Database, vendor: Handle) -> None:
+def test_names_of_runs(database: Database, vendor: SandboxHandle) -> None:
     """None named, many named, a range: each is told as short as it goes."""
     ids = [f"C{number}" for number in range(5)]
     for campaign in ids:
@@ -73,7 +73,7 @@ def test_names_of_runs(database: Database, vendor: Handle) -> None:
     assert run.name == "backfill-outcomes C1 after 2026-01-01 00:00 before 2026-01-02 00:00"
 
 
-def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: Handle) -> None:
+def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: SandboxHandle) -> None:
     """From the earliest start of its campaigns to now, as soon as it is known; else no range."""
     for campaign, sent in (("C1", "2026-01-02T09:30:30Z"), ("C2", "2026-01-01T10:15:30Z")):
         factories.add_campaign(database, campaign, lookback_s=0)
@@ -86,13 +86,15 @@ def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: Handle) ->
     assert f"before {now:%Y-%m-%d}" in name
 
 
-def test_a_run_that_fails_says_what_it_did_all_the_same(database: Database, vendor: Handle) -> None:
+def test_a_run_that_fails_says_what_it_did_all_the_same(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """One campaign fails: the state says which, why, and the counts of all; once, of a sync."""
     factories.add_campaign(database)
     factories.add_campaign(database, "GONE")
     factories.add_leads(database, "A")
     factories.add_leads(database, "A", campaign="GONE")
-    vendor.change(campaigns={CAMPAIGN: "Fine"})
+    vendor.change_rules(campaigns={CAMPAIGN: "Fine"})
     state, _ = ran(sync_leads)
     message = str(state.message)
     assert state.is_failed()
@@ -109,7 +111,7 @@ def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
     assert artifacts(run) == {}
 
 
-def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
+def test_a_run_in_stages_says_each(database: Database, vendor: SandboxHandle) -> None:
     """Of a sync one reads what each of its three did."""
     factories.add_campaign(database)
     factories.add_leads(database, "A")
@@ -123,7 +125,7 @@ def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
 
 
 def test_a_link_to_the_page(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a run to the page that shows the rest, where there is one."""
     monkeypatch.setenv("LEADLOOP_PAGE_URL", "https://leads.example.com/page")
@@ -134,7 +136,7 @@ def test_a_link_to_the_page(
 
 
 def test_what_is_wrong_is_told_by_the_rules_of_the_page(
-    database: Database, vendor: Handle, prefect: str
+    database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """As `status` has it, after a run that did something else; of that campaign, without data."""
     factories.add_campaign(database)
@@ -158,7 +160,7 @@ def test_what_is_wrong_is_told_by_the_rules_of_the_page(
 
 
 def test_long_work_shows_how_far_it_is(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bar in the page, full at the end; its label names the campaign alone."""
     monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
@@ -170,7 +172,7 @@ def test_long_work_shows_how_far_it_is(
 
 
 def test_no_work_depends_on_prefect(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hiccup of its server, when bars and tables are told, fails no push and no audit."""
 
@@ -226,7 +228,7 @@ def forgetful(prefect: str) -> Iterator[type[_Forgetful]]:
 
 
 def test_a_stage_is_done_though_prefect_has_lost_its_answer(
-    database: Database, vendor: Handle, forgetful: type[_Forgetful]
+    database: Database, vendor: SandboxHandle, forgetful: type[_Forgetful]
 ) -> None:
     """Its counts are told all the same, and the next stages have their turn."""
     factories.add_campaign(database)
@@ -239,7 +241,9 @@ def test_a_stage_is_done_though_prefect_has_lost_its_answer(
     assert summary["poll"]["windows"] == 1
 
 
-def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefect: str) -> None:
+def test_prefect_is_told_in_aggregates(
+    database: Database, vendor: SandboxHandle, prefect: str
+) -> None:
     """An event with the counts for each campaign that differs, an artifact with the sums; no id."""
     factories.add_campaign(database)
     factories.add_campaign(database, "C2")

@@ -7,7 +7,7 @@ import pytest
 
 from db.database import Database
 from leadloop.core.timestamps import EPOCH, to_epoch_ms
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran
 from tests.factories import CAMPAIGN
@@ -17,12 +17,12 @@ _YEAR_AGO = "now() - interval '1 year'"
 
 
 @pytest.fixture
-def year_old(environment: Path, database: Database, vendor: Handle) -> None:
+def year_old(environment: Path, database: Database, vendor: SandboxHandle) -> None:
     """A campaign whose every window, run and outcome is a year old."""
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B")
     push_leads()
-    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", "outcome_name": "yes"}])
+    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", "outcome_name": "yes"}])
     poll_outcomes()
     for change in (
         f"UPDATE leadloop.poll_windows SET polled_at = {_YEAR_AGO}",
@@ -45,7 +45,7 @@ def test_history_goes_and_the_raw_answers_stay(database: Database) -> None:
 
 @pytest.mark.usefixtures("year_old")
 def test_raw_answers_go_where_it_is_set(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outcome stays with its columns, is corrected, and no later reading brings it back."""
     monkeypatch.setenv("LEADLOOP_KEEP_RAW", "30")
@@ -56,7 +56,7 @@ def test_raw_answers_go_where_it_is_set(
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 1)
     at = sql.fetch_value(database, "SELECT processed_at FROM leadloop.lead_outcomes")
     corrected = {"processed_at": to_epoch_ms(at), "outcome_id": 9, "total_cost": 5}
-    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", **corrected}])
+    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", **corrected}])
     assert backfill_outcomes(after=EPOCH, before=now)["updated"] == 1
     outcome = "SELECT processed_at, total_cost, raw FROM leadloop.lead_outcomes"
     stored = sql.fetch_rows(database, outcome)

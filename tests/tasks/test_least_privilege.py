@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from db.database import Database, DatabaseError
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran
 from tests.jobs import audit_leads, disable_leads, keep_house, poll_outcomes, push_leads
@@ -47,7 +47,7 @@ def role(database: Database, monkeypatch: pytest.MonkeyPatch, database_url: str)
 
 
 def test_they_are_enough_for_the_whole_loop(
-    role: str, database: Database, vendor: Handle, leadloop: Callable[..., Ran]
+    role: str, database: Database, vendor: SandboxHandle, leadloop: Callable[..., Ran]
 ) -> None:
     """Every command but `init`, which is the owner's."""
     sql.execute(database, _PEOPLE)
@@ -62,7 +62,7 @@ def test_they_are_enough_for_the_whole_loop(
     assert (counts["disabled"], counts["cancelled"]) == (1, 1)
     sql.execute(database, "DELETE FROM crm.customers WHERE id = 3")
     done = {"campaign_id": "C1", "lead_id": "2", "processed_at": int(time.time() * 1000) - 2000}
-    vendor.put([done])
+    vendor.put_outcomes([done])
     assert poll_outcomes()["inserted"] == 1
     assert audit_leads(repair=True)["seen"] == 3
     Path("more.csv").write_text("lead_id\nx\n")
