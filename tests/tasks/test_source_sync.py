@@ -545,7 +545,7 @@ def test_a_login_for_sources_keeps_them_from_what_is_ours(crm: Database, vendor:
     assert push_leads()["created"] == 1
     view_calling(crm, "PERFORM FROM leadloop.number_key;")
     assert "reads data that this role, or the view's owner, may not read" in failure()
-    assert "reads what this role" in str(plan_failure())
+    assert "reads data that this role" in str(plan_failure())
 
 
 def plan_failure() -> RunError:
@@ -585,7 +585,7 @@ def test_a_login_for_sources_is_one_of_the_same_database(
     ("url", "said"),
     [
         ("s3cret", "LEADLOOP_SOURCE_URL is wrong: not a URL"),
-        ("postgresql://a:s3cret@127.0.0.1:1/d", "is LEADLOOP_SOURCE_URL right?"),
+        ("postgresql://a:s3cret@127.0.0.1:1/d", "LEADLOOP_SOURCE_URL is correct"),
     ],
 )
 def test_a_login_for_sources_that_is_wrong_is_named(
