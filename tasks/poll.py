@@ -169,7 +169,12 @@ class PollJob:
         self._claims.pop(self._windows.pop(0), None)
         self._attempts.reset()
         if self._follow and not self._windows:
-            self._read_on(reading)
+            # Read on from our clock to the vendor's, once; the next poll reads the rest.
+            self._follow = False
+            end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
+            if end is not None:
+                self._windows.append(Window(after=reading.window.before, before=end))
+                self._listener.add_total(self._label, 1)
 
     def _read(self, pool: RequestThreads, window: Window, left: int) -> WindowRead | None:
         """Read the first window; return None if shorter windows replaced it in the plan."""
@@ -425,14 +430,6 @@ class PollJob:
         return stored, outcomes.mark_late_outcomes(
             connection, campaign_id, reading.window, run_id=self.run.run_id, watermark=watermark
         )
-
-    def _read_on(self, reading: WindowRead) -> None:
-        """Plan a window from our clock to the vendor's, once; the next poll reads the rest."""
-        self._follow = False
-        end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
-        if end is not None:
-            self._windows.append(Window(after=reading.window.before, before=end))
-            self._listener.add_total(self._label, 1)
 
     def _compare_clocks(self, first: ParsedPage) -> None:
         """Warn once a poll about clock skew, and note a watermark in the future."""
