@@ -223,7 +223,7 @@ class PushJob:
         """Record a batch as created, except for rejected leads; a duplicate counts as created.
 
         Raises:
-            RunError: so many leads in a row were rejected for the same reason that the vendor
+            RunError: MAX_ALIKE leads in a row were rejected for the same reason: the vendor
                 rejects the campaign.
         """
         reasons = {
