@@ -14,16 +14,16 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
-	@echo 'make up       all of it running, to look at: Prefect and our page, a worker, the sandbox'
+	@echo 'make up       a complete local stack: Prefect and our page, a worker, the sandbox'
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
-	@echo 'make test     the whole test suite        (make test ARGS="tests/unit -x")'
+	@echo 'make test     the whole test suite        (make test ARGS="tests/core -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference from the code'
 	@echo 'make screenshots  docs/screenshots from the page, in a browser'
-	@echo 'make install  only the setting up: $(VENV), with $(BIN)/leadloop'
-	@echo 'make lock     pin the requirements anew   (make lock UPGRADE=--upgrade)'
+	@echo 'make install  install only: $(VENV), with $(BIN)/leadloop'
+	@echo 'make lock     pin the requirements again   (make lock UPGRADE=--upgrade)'
 
 install: $(VENV)/installed
 
@@ -40,18 +40,18 @@ test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
 	  --dist loadscope --no-loadscope-reorder $(ARGS)
 
-# The state machine, kills and races share the time; each boundary at which a run can die comes once.
+# The state machine, kills and races share the time; each pause point at which a run can die runs once.
 SECONDS ?= 600
 SEED    ?= $(shell date +%s)
 
 soak: $(VENV)/installed-dev
-	@echo 'seed $(SEED), $(SECONDS) seconds and what the boundaries take'
+	@echo 'seed $(SEED), $(SECONDS) seconds plus the time of the pause points'
 	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
 	  tests/resilience/test_crash.py tests/resilience/test_race.py tests/resilience/test_state_machine.py $(ARGS)
 
 # All parts take the better part of an hour; AMOUNT (of leads) and TURNS can be set too.
 bench: $(VENV)/installed-dev
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.benchmarks
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -65,8 +65,8 @@ docs: $(VENV)/installed
 screenshots: $(VENV)/installed-dev
 	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/monitor -k problems_with
 
-# A virtual environment stops working when its folder is moved or its Python removed: then it is made
-# anew, and what was installed in it no longer counts.
+# A virtual environment stops working when its folder is moved or its Python removed: then it is
+# created again, and what was installed in it no longer counts.
 $(shell test "$$(cat $(VENV)/made-in 2>&1)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>&1 || \
         rm -f $(VENV)/made-in $(VENV)/installed $(VENV)/installed-dev)
 
@@ -97,6 +97,6 @@ lock: $(VENV)/installed-dev
 	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build --group dev \
 	  --constraints requirements.lock -o requirements-dev.lock
 	@for peer in dlt drt singer; do \
-	  $(UV_COMPILE) tests/bench/peers/$$peer.in -o tests/bench/peers/$$peer.lock || exit; done
-	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/bench/peers/*.lock
-	@echo 'Pinned anew: requirements.lock, requirements-dev.lock'
+	  $(UV_COMPILE) tests/benchmarks/peers/$$peer.in -o tests/benchmarks/peers/$$peer.lock || exit; done
+	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/benchmarks/peers/*.lock
+	@echo 'Pinned: requirements.lock, requirements-dev.lock'

@@ -1,1 +1,1 @@
-"""Postgres: tables, migrations, queries, views; functions that take a Connection."""
+"""Postgres: schema, migrations and queries, as functions that take a connection."""

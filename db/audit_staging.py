@@ -1,7 +1,7 @@
-"""The vendor's whole listing, copied page by page to a stage of Postgres's.
+"""Staging tables of the audit: the vendor's whole listing, copied page by page to Postgres.
 
-The stage is a pair of temporary tables, so it is gone with its connection, however that ends:
-`audit_listing` holds every row of every page, `audit_there` a row a lead.
+Two temporary tables, dropped with their connection: `audit_listing` holds every row of every page,
+`audit_leads` one row a lead.
 """
 
 from collections.abc import Iterable
@@ -36,19 +36,19 @@ CREATE TEMPORARY TABLE audit_listing (
 )
 """)
 _COUNT = text("SELECT count(*) FROM (SELECT DISTINCT lead_id, copy FROM audit_listing) AS rows")
-# Two pages of one reading show the same row: it has shifted, or there are two that look alike.
+# Two pages of one reading show the same row: the pages shifted, or two rows are equal.
 _REPEATED = text("""
 SELECT DISTINCT lead_id FROM audit_listing
  WHERE reading = :reading AND lead_id <> ''
- GROUP BY lead_id, copy HAVING count(*) > 1 LIMIT :most
+ GROUP BY lead_id, copy HAVING count(*) > 1 LIMIT :limit
 """)
 
-# A lead may have been read in several states, or be there in several copies: what is known of it
-# is its latest state, and how many copies there are.
+# A lead may have been read in several states, or be listed in several copies: its row has its
+# latest state and the number of copies.
 _INDEX_LISTING = text("CREATE INDEX ON audit_listing (lead_id)")
-_THERE = text("""
-CREATE TEMPORARY TABLE audit_there AS
-SELECT latest.*, whole.copies, whole.touched_at
+_LEADS = text("""
+CREATE TEMPORARY TABLE audit_leads AS
+SELECT latest.*, copies.copies, copies.touched_at
   FROM (SELECT DISTINCT ON (lead_id)
                lead_id, phone_number, contact_name, state_code, unreadable,
                processed_at, outcome_id, outcome_name, total_cost
@@ -56,22 +56,29 @@ SELECT latest.*, whole.copies, whole.touched_at
          ORDER BY lead_id, processed_at DESC NULLS LAST, reading DESC) AS latest
   JOIN (SELECT lead_id, count(DISTINCT copy) AS copies,
                max(greatest(processed_at, touched_at)) AS touched_at
-          FROM audit_listing GROUP BY lead_id) AS whole USING (lead_id)
+          FROM audit_listing GROUP BY lead_id) AS copies USING (lead_id)
 """)
-_INDEX_THERE = text("ALTER TABLE audit_there ADD PRIMARY KEY (lead_id)")
-_ANALYZE = text("ANALYZE audit_listing, audit_there")
+_INDEX_LEADS = text("ALTER TABLE audit_leads ADD PRIMARY KEY (lead_id)")
+_ANALYZE = text("ANALYZE audit_listing, audit_leads")
 _ANY_UNPROCESSED = text(
-    "SELECT EXISTS (SELECT FROM audit_there WHERE processed_at IS NULL AND NOT unreadable)"
+    "SELECT EXISTS (SELECT FROM audit_leads WHERE processed_at IS NULL AND NOT unreadable)"
 )
 
 
 def create_listing_table(connection: Connection) -> None:
-    """Make the table that the listing is copied to; it lives as long as the connection."""
+    """Create the temporary table of the listing's rows; the end of the connection drops it."""
     connection.execute(_LISTING)
 
 
 def format_listed_row(listed: ListedLead, *, reading: int, page: int, with_result: bool) -> str:
-    """A row of the listing as a line for COPY; `whole`: with the result, to store it later."""
+    """Format a row of the listing as a line of COPY text.
+
+    Args:
+        listed: the row.
+        reading: number of the reading of the listing.
+        page: number of the page.
+        with_result: include the raw result, which a repair stores later.
+    """
     facts, outcome = listed.facts, listed.outcome
     return format_row(
         (
@@ -94,27 +101,27 @@ def format_listed_row(listed: ListedLead, *, reading: int, page: int, with_resul
 
 
 def stage_page(connection: Connection, lines: Iterable[str]) -> None:
-    """Copy a page's lines to the stage."""
+    """Copy a page's lines to the staging table."""
     copy_lines(connection, "audit_listing", _COLUMNS, lines)
 
 
 def count_distinct_rows(connection: Connection) -> int:
-    """How many rows the pages read so far hold, each counted once."""
+    """Count the distinct rows of the pages staged so far."""
     count: int = connection.execute(_COUNT).scalar_one()
     return count
 
 
 def list_repeated_leads(connection: Connection, reading: int, limit: int) -> list[str]:
-    """Ids of leads that one reading showed more than once in the same words."""
-    return list(connection.scalars(_REPEATED, {"reading": reading, "most": limit}))
+    """List ids of leads of which one reading showed equal rows more than once."""
+    return list(connection.scalars(_REPEATED, {"reading": reading, "limit": limit}))
 
 
 def create_lead_table(connection: Connection) -> None:
-    """Everything is staged: make the table that is compared, a row a lead."""
-    for statement in (_INDEX_LISTING, _THERE, _INDEX_THERE, _ANALYZE):
+    """Create the table of leads, one row each, after the last page is staged."""
+    for statement in (_INDEX_LISTING, _LEADS, _INDEX_LEADS, _ANALYZE):
         connection.execute(statement)
 
 
 def has_unprocessed_leads(connection: Connection) -> bool:
-    """Whether the vendor's listing holds a lead that is not yet processed."""
+    """Return whether the listing holds an unprocessed lead."""
     return bool(connection.scalar(_ANY_UNPROCESSED))

@@ -1,4 +1,4 @@
-"""COPY into a temporary table: the quickest way in for many rows."""
+"""Bulk insert with COPY: the fastest way to load many rows into a staging table."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -13,15 +13,15 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def format_row(values: Sequence[CopyValue]) -> str:
-    """One row in COPY's text format: a quarter of the memory of the objects."""
+    """Format one row as a line of COPY text: a quarter of the memory of the Python objects."""
     return format_text_row([_to_text(value) for value in values])
 
 
 def format_text_row(texts: Sequence[str | None]) -> str:
-    """The same of a row whose values are texts, each as Postgres reads it, or None."""
-    # Most rows have nothing to escape, which is found out for all their texts at once.
-    whole = "".join([text for text in texts if text])
-    if "\\" in whole or "\t" in whole or "\n" in whole or "\r" in whole:
+    """Format one row of texts as a line of COPY text; each text is in Postgres's input format."""
+    # Most rows have nothing to escape: one search of the joined texts shows it.
+    joined = "".join([text for text in texts if text])
+    if "\\" in joined or "\t" in joined or "\n" in joined or "\r" in joined:
         texts = [text and text.translate(_ESCAPES) for text in texts]
     return "\t".join([r"\N" if text is None else text for text in texts]) + "\n"
 
@@ -29,13 +29,16 @@ def format_text_row(texts: Sequence[str | None]) -> str:
 def copy_lines(
     connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]
 ) -> None:
-    """Write lines (see `line`) to a table. Names are ours, never a user's."""
+    """Copy lines (see `format_row`) to a table.
+
+    `table` and `columns` go into the statement unquoted: they must be ours, never a user's.
+    """
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (ENCODING 'UTF8')"
-    # As bytes: a StringIO takes four of them for each character.
+    # Bytes: a StringIO takes four bytes for each character.
     content = "".join(lines).encode()
     cursor = connection.connection.cursor()
     try:
-        # In one piece: each waits for Python's lock anew, with psycopg2's 8 KiB a third of a poll.
+        # One read: each read waits for the GIL; psycopg2's 8 KiB would cost a third of a poll.
         cursor.copy_expert(statement, io.BytesIO(content), size=len(content) + 1)
     finally:
         cursor.close()

@@ -1,10 +1,9 @@
-"""Queries on `leadloop.campaigns`."""
+"""Queries on `leadloop.campaigns`: selection, overrides, pause, learned facts of the vendor."""
 
 from collections.abc import Collection, Sequence, Set
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
 from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import UsageError
@@ -26,7 +25,7 @@ SELECT campaign_id,
 _NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")
 _ENABLED = text(_COMPLETE + " WHERE enabled ORDER BY campaign_id")
 _ALL = text(_COMPLETE + " ORDER BY campaign_id")
-# An opt-out is sent whatever `enabled` says.
+# Opt-outs are sent for disabled campaigns too.
 _ENABLED_OR_OPTING_OUT = text(f"""{_COMPLETE}
  WHERE enabled OR EXISTS (
        SELECT FROM leadloop.disable_requests AS request
@@ -44,54 +43,56 @@ RETURNING campaign_id
 _ADD = text(
     "INSERT INTO leadloop.campaigns (campaign_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING 1"
 )
-_LEARN_VISIBILITY = text("""
+_RECORD_VISIBILITY = text("""
 UPDATE leadloop.campaigns
    SET shows_unprocessed = :shows, visibility_tried_at = clock_timestamp()
  WHERE campaign_id = :id
 """)
-# A no is tried again after a day: the vendor may only have been slow that once.
+# A negative result expires after a day: the vendor may have been slow once.
 _VISIBILITY = text("""
 SELECT CASE WHEN shows_unprocessed OR visibility_tried_at > clock_timestamp() - interval '1 day'
-            THEN shows_unprocessed END AS shows,
-       specimen_lead_id AS specimen,
-       specimen_at + make_interval(secs => :settle_s) < clock_timestamp() AS specimen_settled
+            THEN shows_unprocessed END AS shows_unprocessed,
+       specimen_lead_id AS probe_lead,
+       specimen_at + make_interval(secs => :settle_s) < clock_timestamp() AS probe_settled
   FROM leadloop.campaigns WHERE campaign_id = :id
 """)
-# The newest first: it is the least likely to be processed by now.
-_OTHER_SPECIMEN = text("""
+# Newest first: the newest lead is the least likely to have been processed since.
+_FIND_PROBE_LEAD = text("""
 SELECT lead.lead_id FROM leadloop.leads AS lead
  WHERE lead.campaign_id = :id AND lead.status = 'created' AND NOT lead.opted_out
-   AND lead.lead_id <> ALL (CAST(:known AS text[]))
+   AND lead.lead_id <> ALL (CAST(:exclude AS text[]))
    AND lead.confirmed_at + make_interval(secs => :settle_s) < clock_timestamp()
    AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
                     WHERE outcome.campaign_id = lead.campaign_id
                       AND outcome.lead_id = lead.lead_id)
  ORDER BY lead.confirmed_at DESC LIMIT 1
 """)
-_KEEP_SPECIMEN = text("""
+_REMEMBER_PROBE_LEAD = text("""
 UPDATE leadloop.campaigns SET specimen_lead_id = :lead, specimen_at = clock_timestamp()
  WHERE campaign_id = :id
 """)
-_LEARN_LIMIT = text(
-    "UPDATE leadloop.campaigns SET batch_limit = least(batch_limit, :most) WHERE campaign_id = :id"
+_LOWER_BATCH_LIMIT = text(
+    "UPDATE leadloop.campaigns SET batch_limit = least(batch_limit, :limit) WHERE campaign_id = :id"
 )
 
 
 def select_campaigns(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
-    """The campaigns named, or every enabled one where none is; a row's values win over `defaults`.
+    """Return the campaigns with these ids, or all enabled ones if no id is given.
+
+    A value in a campaign's row overrides `defaults`.
 
     Raises:
-        UsageError: a name that is not in the table, or a table without an enabled campaign.
+        UsageError: an id is not in the table, or the table has no enabled campaign.
     """
     found = _query_campaigns(connection, ids, defaults, fallback=_ENABLED)
     if found:
         return found
     if list_campaigns(connection, None, defaults):
         raise UsageError(
-            "no campaign is enabled: set `enabled` in leadloop.campaigns, or name those that are"
-            " meant (--campaign)"
+            "no campaign is enabled: set `enabled` in leadloop.campaigns, or name campaigns with"
+            " --campaign"
         )
     raise _no_campaign_error()
 
@@ -99,10 +100,10 @@ def select_campaigns(
 def select_for_disable(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
-    """Return the campaigns named; none named: the enabled ones and those with opt-outs to send.
+    """Return the campaigns with these ids, or all that are enabled or have opt-outs to send.
 
     Raises:
-        UsageError: a name that is not in the table, or a table without a campaign.
+        UsageError: an id is not in the table, or the table has no campaign.
     """
     found = _query_campaigns(connection, ids, defaults, fallback=_ENABLED_OR_OPTING_OUT)
     if not found and not list_campaigns(connection, None, defaults):
@@ -113,10 +114,10 @@ def select_for_disable(
 def list_campaigns(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
-    """The campaigns named, or all that there are where none is, also those that are not enabled.
+    """Return the campaigns with these ids, or all campaigns, disabled ones included.
 
     Raises:
-        UsageError: a name that is not in the table.
+        UsageError: an id is not in the table.
     """
     return _query_campaigns(connection, ids, defaults, fallback=_ALL)
 
@@ -124,10 +125,10 @@ def list_campaigns(
 def set_push_enabled(
     connection: Connection, ids: Sequence[str] | None, *, enabled: bool
 ) -> list[str]:
-    """Have campaigns create leads, or stop; none named: all of them. Return their ids, sorted.
+    """Resume or pause pushes of these campaigns, or of all. Return their ids, sorted.
 
     Raises:
-        UsageError: a name that is not in the table.
+        UsageError: an id is not in the table.
     """
     wanted = {"ids": list(ids) if ids else None, "enabled": enabled}
     changed = list(connection.scalars(_SET_PUSH_ENABLED, wanted))
@@ -145,7 +146,9 @@ def _query_campaigns(
     wanted = dict.fromkeys(ids or ())
     values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
     rows = connection.execute(_NAMED if wanted else fallback, {**values, "ids": list(wanted)}).all()
-    found = [_to_campaign(row) for row in rows]
+    found = [
+        Campaign(**{**row._mapping, "required_fields": tuple(row.required_fields)}) for row in rows
+    ]
     _require_known(wanted.keys() - {campaign.campaign_id for campaign in found})
     return found
 
@@ -166,16 +169,17 @@ def _no_campaign_error() -> UsageError:
 
 
 def add_campaign(connection: Connection, campaign_id: str) -> bool:
-    """Add a campaign with nothing but its id; False where it is there already."""
+    """Add a campaign with only its id. Return False if the campaign exists (idempotent)."""
     return connection.scalar(_ADD, {"id": campaign_id}) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """What is known of lookups of leads that are created and not yet processed.
+    """What a campaign has learned of lookups of created, unprocessed leads.
 
-    `shows`: whether they show (None: not known). `specimen`: a lead on which that can be tried,
-    which the vendor has taken; `specimen_settled`: it has had its time to show it.
+    `shows_unprocessed`: whether a lookup shows such a lead (None: unknown). `probe_lead`: a lead
+    that the vendor accepted, on which that can be tried. `probe_settled`: the settle time of the
+    probe lead is over.
     """
 
     shows_unprocessed: bool | None
@@ -184,42 +188,37 @@ class Visibility:
 
 
 def get_visibility(connection: Connection, campaign_id: str, *, settle_s: int) -> Visibility:
-    """What has been learned about lookups of unprocessed leads."""
+    """Return what the campaign has learned of lookups of unprocessed leads."""
     row = connection.execute(_VISIBILITY, {"id": campaign_id, "settle_s": settle_s}).one()
     return Visibility(
-        shows_unprocessed=row.shows,
-        probe_lead=row.specimen,
-        probe_settled=bool(row.specimen_settled),
+        shows_unprocessed=row.shows_unprocessed,
+        probe_lead=row.probe_lead,
+        probe_settled=bool(row.probe_settled),
     )
 
 
 def find_probe_lead(
     connection: Connection, campaign_id: str, exclude: Collection[str], *, settle_s: int
 ) -> str | None:
-    """Find a created lead without an outcome that is none of `known`; None: there is no such lead.
+    """Find another probe lead: created, settled (`settle_s` seconds), without an outcome, or None.
 
-    The vendor has had `settle_s` seconds to show it. Goes through all leads of the campaign.
+    Scans all leads of the campaign. Leads in `exclude` are skipped.
     """
-    parameters = {"id": campaign_id, "known": list(exclude), "settle_s": settle_s}
-    lead_id: str | None = connection.scalar(_OTHER_SPECIMEN, parameters)
+    parameters = {"id": campaign_id, "exclude": list(exclude), "settle_s": settle_s}
+    lead_id: str | None = connection.scalar(_FIND_PROBE_LEAD, parameters)
     return lead_id
 
 
 def remember_probe_lead(connection: Connection, campaign_id: str, lead_id: str) -> None:
-    """Remember a lead that the vendor has just taken."""
-    connection.execute(_KEEP_SPECIMEN, {"id": campaign_id, "lead": lead_id})
+    """Remember as the probe lead a lead that the vendor has just accepted."""
+    connection.execute(_REMEMBER_PROBE_LEAD, {"id": campaign_id, "lead": lead_id})
 
 
 def record_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:
-    """Remember whether a lookup shows a lead that is created and not yet processed."""
-    connection.execute(_LEARN_VISIBILITY, {"id": campaign_id, "shows": shows})
+    """Record whether a lookup shows a created, unprocessed lead."""
+    connection.execute(_RECORD_VISIBILITY, {"id": campaign_id, "shows": shows})
 
 
 def lower_batch_limit(connection: Connection, campaign_id: str, limit: int) -> None:
-    """Remember that the vendor takes at most this many leads a request."""
-    connection.execute(_LEARN_LIMIT, {"id": campaign_id, "most": limit})
-
-
-def _to_campaign(row: Row[Any]) -> Campaign:
-    values = row._asdict()
-    return Campaign(**{**values, "required_fields": tuple(values["required_fields"])})
+    """Lower the campaign's batch limit: the vendor accepts at most `limit` leads a request."""
+    connection.execute(_LOWER_BATCH_LIMIT, {"id": campaign_id, "limit": limit})

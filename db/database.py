@@ -1,4 +1,4 @@
-"""Connections to Postgres, and errors from it that repeat no row."""
+"""Connections to Postgres, and errors that do not repeat row data."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# At DEBUG SQLAlchemy logs every row that it reads; `hide_parameters` does not keep it from that.
+# At DEBUG SQLAlchemy logs every row that it reads, in spite of `hide_parameters`.
 logging.getLogger("sqlalchemy.engine.Engine").addFilter(
     lambda record: record.levelno > logging.DEBUG
 )
@@ -34,18 +34,18 @@ logging.getLogger("sqlalchemy.engine.Engine").addFilter(
 _CONNECT = {
     "connect_timeout": 10,
     "application_name": "leadloop",
-    # A server that vanished without a word is noticed within a minute, not within hours.
+    # TCP keepalive: a vanished server is detected within a minute instead of hours.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# Statements of their own: poolers refuse what they do not know among a connection's first options.
-# The same for the server's end: it drops the locks of a client whose host vanished within a minute,
-# and not after the two hours that Linux waits. On a Unix socket they mean nothing and do no harm.
-# No statement of ours takes so long that it is worth compiling, which itself takes up to 0.4 s.
-# Names are looked up in Postgres's own schema alone: whoever may create a function in another one,
-# in Postgres 14 everybody in `public`, could have ours call it.
+# Separate statements, since poolers reject startup options that they do not know.
+# - search_path: names resolve in Postgres's own schema only. Any role that may create a function in
+#   another schema (in Postgres 14 every role, in `public`) could otherwise make ours call it.
+# - jit: compiling takes up to 0.4 s, more than any of our statements gains.
+# - tcp_*: the server drops the locks of a client whose host vanished within a minute instead of the
+#   two hours of Linux. On a Unix socket they have no effect.
 _ON_CONNECT = """
 SET search_path = pg_catalog, pg_temp;
 SET lock_timeout = '30s';
@@ -55,27 +55,48 @@ SET tcp_keepalives_interval = 10;
 SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '60s';
 """
-_AGAIN_AFTER_S = (0.2, 1.0, 3.0)
-#: Serialization failure, deadlock, lock timeout: another transaction was in the way.
-_IN_THE_WAY = ("40001", "40P01", "55P03")
-_NOT_WHOLE = "the leadloop schema lacks a part: restore it from a backup"
-_WHAT_TO_DO = {
+_RETRY_WAITS_S = (0.2, 1.0, 3.0)
+#: Serialization failure, deadlock, lock timeout: a conflict with another transaction.
+_CONFLICTS = ("40001", "40P01", "55P03")
+_SCHEMA_DAMAGED = "a table or column of the leadloop schema is missing: restore it from a backup"
+_ADVICE = {
     "55P03": "another connection has held a lock for too long: end it (pg_locks shows which) and"
-    " run this again",
-    "40P01": "another connection locks the same rows in another order: run this again",
-    "42501": "this role lacks a right: docs/how-to/connect-behind-a-pooler.md lists what it needs",
-    "42P01": _NOT_WHOLE,
-    "42703": _NOT_WHOLE,
-    "25006": "the server is read-only, perhaps a standby: name the primary in {setting}",
+    " run the command again",
+    "40P01": "another connection locks the same rows in another order: run the command again",
+    "42501": "this role lacks a privilege; docs/how-to/grant-permissions.md lists them all",
+    "42P01": _SCHEMA_DAMAGED,
+    "42703": _SCHEMA_DAMAGED,
+    "25006": "the server is read-only, perhaps a standby: set {setting} to the primary",
     "53100": "the server's disk is full: free some space",
 }
 
 
-class DatabaseError(RunError):
-    """Postgres refused or was not there.
+_ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
+#: Patterns in libpq's messages, and our wording.
+_CONNECTION_ERRORS = (
+    ("does not support SSL", "the server has no TLS, which sslmode in the URL requires"),
+    ("certificate", "invalid TLS certificate, of the server or in a file that the URL names"),
+    ("password authentication failed", "wrong user or password"),
+    ("no password supplied", "the server requires a password"),
+    ("Connection refused", "connection refused"),
+    ("could not translate host name", "unknown host"),
+    ("does not exist", "no such database or user"),
+    ("No such file or directory", "no such socket"),
+    ("timeout expired", "timeout"),
+    ("too many clients", "the server has no free connection"),
+    ("starting up", "the server is starting up"),
+    ("terminating connection", "the connection was cut"),
+    ("closed the connection", "the connection was cut"),
+    ("invalid transaction", "the connection was cut"),
+    ("invalid", "an option in the URL has an invalid value"),
+)
 
-    The message holds the SQLSTATE and the constraint's name, never Postgres's own words, which
-    repeat whole rows.
+
+class DatabaseError(RunError):
+    """Postgres rejected a statement or cannot be reached.
+
+    The message is redacted: the SQLSTATE and the constraint's name, never Postgres's own message,
+    which repeats whole rows.
     """
 
     def __init__(self, message: str, *, sqlstate: str | None, disconnected: bool) -> None:
@@ -85,19 +106,20 @@ class DatabaseError(RunError):
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same transaction may succeed the next time."""
-        return self.disconnected or self.sqlstate in _IN_THE_WAY
+        """Whether a retry of the same transaction may succeed."""
+        return self.disconnected or self.sqlstate in _CONFLICTS
 
 
 class InvalidDatabaseUrl(LeadloopError):
-    """The text is not the URL of a Postgres database."""
+    """A text that is not the URL of a Postgres database."""
 
 
 def normalise_url(text: str) -> URL:
-    """The URL for SQLAlchemy with psycopg2, from any spelling that people use.
+    """Normalise the URL for SQLAlchemy with psycopg2: `postgres://`, `postgresql://` and others.
 
     Raises:
-        InvalidUrl: not a Postgres URL. The message does not repeat it: it may hold a password.
+        InvalidDatabaseUrl: not a Postgres URL. The message omits the URL, which may hold a
+            password.
     """
     try:
         url = make_url(text)
@@ -108,19 +130,25 @@ def normalise_url(text: str) -> URL:
     if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg2"):
         raise InvalidDatabaseUrl("it is not Postgres; write postgresql://user@host:5432/database")
     if text.count("@") > 1 or "@" in f"{url.host}{url.database}":
-        raise InvalidDatabaseUrl(f"it is not clear where its login ends; {_ENCODE}")
+        raise InvalidDatabaseUrl(f"the end of its login is ambiguous; {_ENCODE}")
     if not 1 <= (url.port or 5432) <= 65535:
         raise InvalidDatabaseUrl("its port is not between 1 and 65535")
     for option in url.query:
-        _require_known(option)
+        try:
+            make_dsn(**{option: "1"})
+        except psycopg2.Error:
+            raise InvalidDatabaseUrl(
+                f"Postgres has no option {option!r}; remove it, or use a valid one such as"
+                " sslmode=require"
+            ) from None
     return url.set(drivername="postgresql+psycopg2")
 
 
 def require_url(text: str, setting: str) -> URL:
-    """Return `normalised(text)`.
+    """Normalise the URL in a setting.
 
     Raises:
-        InvalidUrl: not a Postgres URL; the message names the setting that the text comes from.
+        InvalidDatabaseUrl: not a Postgres URL; the message names the setting.
     """
     try:
         return normalise_url(text)
@@ -128,53 +156,40 @@ def require_url(text: str, setting: str) -> URL:
         raise InvalidDatabaseUrl(f"{setting} is wrong: {error}") from None
 
 
-_ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
-
-
-def _require_known(option: str) -> None:
-    try:
-        make_dsn(**{option: "1"})
-    except psycopg2.Error:
-        known = "such as sslmode=require"
-        raise InvalidDatabaseUrl(
-            f"Postgres knows no option {option!r}; remove it or write one {known}"
-        ) from None
-
-
 class Database:
-    """A pool of connections; `begin` is the one way to a transaction.
+    """A connection pool for one Postgres database.
 
     Args:
-        url: of Postgres.
-        connections: how many there may be at once.
-        setting: the variable that the URL comes from, for messages.
+        url: the database's URL.
+        pool_size: maximum number of open connections.
+        setting: the environment variable that holds the URL, for messages.
 
     Raises:
-        InvalidUrl: not a Postgres URL.
+        InvalidDatabaseUrl: not a Postgres URL.
     """
 
     def __init__(self, url: str, *, pool_size: int, setting: str = "LEADLOOP_DATABASE_URL") -> None:
         self._setting = setting
         self._url = require_url(url, setting)
         self._engine = self._create_engine(pool_size)
-        # For single statements: no BEGIN and no COMMIT, a third of the ways there and back.
+        # For single statements: without BEGIN and COMMIT, a third of the round trips.
         self._single = self._create_engine(pool_size, isolation_level="AUTOCOMMIT")
 
-    def _create_engine(self, connections: int, **more: str) -> Engine:
+    def _create_engine(self, pool_size: int, **options: str) -> Engine:
         engine = create_engine(
             self._url,
-            pool_size=connections,
+            pool_size=pool_size,
             max_overflow=0,
             hide_parameters=True,
-            # What the URL says wins.
+            # Options in the URL override ours.
             connect_args={k: v for k, v in _CONNECT.items() if k not in self._url.query},
-            **more,
+            **options,
         )
-        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "connect", _configure_session)
         return engine
 
     def __enter__(self) -> Self:
-        """The database; the pool is closed at the end of the block."""
+        """Return the database; the end of the block closes the pool."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -190,50 +205,42 @@ class Database:
         return f"{host}{port}/{self._url.database or ''}"
 
     def sibling_url(self, name: str, driver: str) -> str:
-        """The URL, with any password in it, of another database on the same server."""
+        """Return the URL, password included, of another database on the same server."""
         url = self._url.set(drivername=driver, database=name)
         return url.render_as_string(hide_password=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back on an exception.
+        """Open a transaction: committed at the end of the block, rolled back on an exception.
 
         Raises:
-            DatabaseError: Postgres refused, or was not there.
+            DatabaseError: Postgres rejected a statement or cannot be reached.
         """
-        with self._translated(), self._engine.begin() as connection:
+        with self.translate_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """A connection that commits each statement: for a session's lock, or one statement.
+        """Open a connection in autocommit mode: for session-level advisory locks or one statement.
 
         Raises:
-            DatabaseError: Postgres refused, or was not there.
+            DatabaseError: Postgres rejected a statement or cannot be reached.
         """
-        with self._translated(), self._single.connect() as connection:
+        with self.translate_errors(), self._single.connect() as connection:
             yield connection
 
     @contextmanager
     def dedicated(self) -> Iterator[Connection]:
-        """A connection for several transactions (`connection.begin()`), closed with all it made.
+        """Open a connection for several transactions (`connection.begin()`), outside of the pool.
+
+        The end of the block closes the connection with its temporary tables and session state.
 
         Raises:
-            DatabaseError: Postgres refused, or was not there.
+            DatabaseError: Postgres rejected a statement or cannot be reached.
         """
-        with self._translated(), self._engine.connect() as connection:
+        with self.translate_errors(), self._engine.connect() as connection:
             connection.detach()
             yield connection
-
-    @contextmanager
-    def translate_errors(self) -> Iterator[None]:
-        """For work on a `session` that outlives the block: its errors as those of `session`.
-
-        Raises:
-            DatabaseError: Postgres refused, or was not there.
-        """
-        with self._translated():
-            yield
 
     def run(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -241,39 +248,44 @@ class Database:
         """Run `work(connection, *args, **kwargs)` once, in its own transaction.
 
         Raises:
-            DatabaseError: Postgres refused, or was not there.
+            DatabaseError: Postgres rejected a statement, or cannot be reached.
         """
         with self.transaction() as connection:
             return work(connection, *args, **kwargs)
 
     def retry(self, work: Callable[[Connection], T], *, single_statement: bool = False) -> T:
-        """Run `work` in a transaction, again where it was cut or another one was in the way.
+        """Run `work` in a transaction; retry up to three times on transient errors.
 
         Args:
-            work: what may be repeated: the commit of a cut connection may have happened.
-            single: it is one statement and no more, whose transaction needs no BEGIN and no COMMIT.
+            work: must be idempotent: the commit on a lost connection may have succeeded.
+            single_statement: `work` executes exactly one statement, so it runs in autocommit mode.
 
         Raises:
-            DatabaseError: Postgres refused, or did so or stayed away several times.
+            DatabaseError: Postgres rejected a statement, or the last retry failed.
         """
-        connected = self.autocommit if single_statement else self.transaction
-        for pause_s in _AGAIN_AFTER_S:
+        open_connection = self.autocommit if single_statement else self.transaction
+        for wait_s in _RETRY_WAITS_S:
             try:
-                with connected() as connection:
+                with open_connection() as connection:
                     return work(connection)
             except DatabaseError as error:
                 if not error.is_transient:
                     raise
-            time.sleep(pause_s)
-        with connected() as connection:
+            time.sleep(wait_s)
+        with open_connection() as connection:
             return work(connection)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
+        """Translate the driver's errors into `DatabaseError`, for an `autocommit` held open.
+
+        Raises:
+            DatabaseError: Postgres rejected a statement or cannot be reached.
+        """
         try:
             yield
         except PendingRollbackError as error:
-            # An earlier statement on it has met the end of this connection.
+            # An earlier statement found the connection lost.
             raise self._translate_error(error, disconnected=True) from None
         except DBAPIError as error:
             raise self._translate_error(
@@ -289,15 +301,20 @@ class Database:
         diagnosis = getattr(error, "diag", None)
         constraint = getattr(diagnosis, "constraint_name", None)
         if sqlstate is None:
-            reason = _describe_connection_error(error)
+            # Our own wording: libpq's message may repeat anything.
+            libpq = str(error)
+            reason = next(
+                (ours for pattern, ours in _CONNECTION_ERRORS if pattern in libpq),
+                "the connection failed",
+            )
             return DatabaseError(
-                f"cannot reach Postgres at {self.display_name}: {reason}; is it running, and is"
-                f" {self._setting} right?",
+                f"cannot reach Postgres at {self.display_name}: {reason}; check that the server"
+                f" runs and that {self._setting} is correct",
                 sqlstate=None,
                 disconnected=True,
             )
         about = f", constraint {constraint}" if constraint else ""
-        advice = _WHAT_TO_DO.get(sqlstate, "").format(setting=self._setting)
+        advice = _ADVICE.get(sqlstate, "").format(setting=self._setting)
         return DatabaseError(
             f"Postgres refused: {type(error).__name__} (SQLSTATE {sqlstate}{about})"
             + (f": {advice}" if advice else ""),
@@ -307,34 +324,9 @@ class Database:
         )
 
 
-def _on_connect(connection: Any, _: object) -> None:
+def _configure_session(connection: Any, _: object) -> None:
     before = connection.autocommit
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(_ON_CONNECT)
     connection.autocommit = before
-
-
-_TROUBLES = (
-    ("does not support SSL", "it speaks no TLS, which sslmode in the URL asks for"),
-    ("certificate", "its certificate, or the file of one that the URL names, is no good"),
-    ("password authentication failed", "wrong user or password"),
-    ("no password supplied", "it asks for a password"),
-    ("Connection refused", "connection refused"),
-    ("could not translate host name", "unknown host"),
-    ("does not exist", "no such database or user"),
-    ("No such file or directory", "no such socket"),
-    ("timeout expired", "no answer"),
-    ("too many clients", "it has no connection left"),
-    ("starting up", "it is starting up"),
-    ("terminating connection", "the connection was cut"),
-    ("closed the connection", "the connection was cut"),
-    ("invalid transaction", "the connection was cut"),
-    ("invalid", "an option in the URL has a value that Postgres does not take"),
-)
-
-
-def _describe_connection_error(error: BaseException | None) -> str:
-    """A few words of ours for libpq's, which may repeat anything."""
-    text = str(error)
-    return next((ours for theirs, ours in _TROUBLES if theirs in text), "the connection failed")

@@ -1,19 +1,19 @@
-"""A person's data, removed on request; what keeps them from being called stays."""
+"""Erasure of a person's data on request (`leadloop forget`); the opt-out and its number stay."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-# Two open transactions do not see each other: what one stores of somebody whom the other forgets
-# would stay. So they take turns; those that store results do so beside each other.
+# An advisory lock, since two open transactions do not see each other: results stored by one of a
+# person whom the other erases would stay. Transactions that store results share the lock.
 _HOLD_OFF = text("""
 SELECT pg_advisory_xact_lock_shared(hashtext('leadloop.forget'), hashtext(:campaign))
 """)
 _WAIT_FOR_STORING = text("""
 SELECT pg_advisory_xact_lock(hashtext('leadloop.forget'), hashtext(:campaign))
 """)
-# Not all leads are ours: some were made at the vendor by hand, some are only opted out.
+# Any trace counts: some leads were created at the vendor by others, some are only opted out.
 _KNOWN = text("""
 SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
  WHERE EXISTS (SELECT FROM leadloop.leads AS lead
@@ -31,16 +31,16 @@ SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
     OR EXISTS (SELECT FROM leadloop.forgotten
                 WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = asked.lead_id)
 """)
-# Before their leads are locked, as upstream does, whose opt-out's trigger locks them: the other way
-# round the two could wait for each other.
+# Before the leads are locked, the same order as in upstream's insert of an opt-out, whose trigger
+# locks the leads: the reverse order could deadlock.
 _OPT_OUT = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id, reason)
 SELECT :campaign, lead_id, 'forgotten' FROM unnest(CAST(:ids AS text[])) AS known (lead_id)
  ORDER BY lead_id
 ON CONFLICT (campaign_id, lead_id) DO UPDATE SET reason = 'forgotten', last_error = NULL
 """)
-# Whoever inserts one of these leads at this moment is waited for, and whoever does so until we are
-# done waits for us: the trigger of `leads` then finds it forgotten.
+# A placeholder row serialises us with concurrent inserts of the same lead: we wait for an open
+# insert, and a later insert waits for us, so that the trigger of `leads` finds the lead forgotten.
 _INSERT_PLACEHOLDERS = text("""
 INSERT INTO leadloop.leads (campaign_id, lead_id)
 SELECT :campaign, lead_id FROM unnest(CAST(:ids AS text[])) AS known (lead_id) ORDER BY lead_id
@@ -48,11 +48,11 @@ ON CONFLICT DO NOTHING RETURNING lead_id
 """)
 _REMOVE = text("DELETE FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)")
 _LOCK = text("""
-SELECT lead_id, status = 'sending' AS is_on_its_way FROM leadloop.leads
+SELECT lead_id, status = 'sending' AS is_sending FROM leadloop.leads
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
  ORDER BY lead_id FOR NO KEY UPDATE
 """)
-# The last of these steps removes what the others need.
+# The last step removes what the earlier steps need.
 _STEPS = tuple(
     text(statement)
     for statement in (
@@ -91,23 +91,24 @@ SELECT lead_id FROM leadloop.forgotten WHERE campaign_id = :campaign AND lead_id
 
 @dataclass(frozen=True, kw_only=True)
 class LockedLeads:
-    """Ids of a campaign: those of which something is known, and the leads that are being sent."""
+    """The lead ids locked for erasure: `known` have data, `sending` are in a request now."""
 
     known: Sequence[str]
     sending: Sequence[str]
 
 
 def hold_off_erasure(connection: Connection, campaign_id: str) -> None:
-    """Have nobody of a campaign forgotten until this transaction, which stores results, is over."""
+    """Hold off erasures in a campaign until this transaction, which stores results, has ended."""
     connection.execute(_HOLD_OFF, {"campaign": campaign_id})
 
 
 def lock_for_erasure(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str]
 ) -> LockedLeads:
-    """Of which of these something is known; from now on nobody claims, inserts or stores them.
+    """Opt out and lock the leads of which data is known, in the transaction of `erase_leads`.
 
-    For the transaction of `forget`: it opts out those that are known.
+    Until the transaction ends, no other transaction claims or inserts these leads, or stores
+    results of the campaign.
     """
     connection.execute(_WAIT_FOR_STORING, {"campaign": campaign_id})
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
@@ -116,18 +117,22 @@ def lock_for_erasure(
     placeholders = list(connection.scalars(_INSERT_PLACEHOLDERS, known))
     connection.execute(_REMOVE, {"campaign": campaign_id, "ids": placeholders})
     rows = connection.execute(_LOCK, known).all()
-    return LockedLeads(
-        known=known["ids"], sending=[row.lead_id for row in rows if row.is_on_its_way]
-    )
+    return LockedLeads(known=known["ids"], sending=[row.lead_id for row in rows if row.is_sending])
 
 
 def erase_leads(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
-    """Remove what is known of people that were found; their numbers must be noted before."""
+    """Erase the personal data of locked leads.
+
+    Index the numbers first (`db.suppression.index_numbers`): erasure removes them.
+    """
     for step in _STEPS:
         connection.execute(step, {"campaign": campaign_id, "ids": list(lead_ids)})
 
 
 def find_forgotten(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> set[str]:
-    """Which of these leads are forgotten: nothing tells what of the vendor's words is personal."""
+    """Return which of these leads are forgotten.
+
+    No vendor text may be kept about them: the fields to redact from the text are erased.
+    """
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     return set(connection.scalars(_FORGOTTEN, asked))

@@ -1,7 +1,6 @@
-"""What is kept for a time only: windows, runs, and the vendor's answers as they came.
+"""Retention: purges of old windows, runs and raw vendor responses.
 
-In portions, each in a transaction of its own: nobody waits for long, and a run that is stopped has
-done what it has done.
+Each chunk is a separate transaction: locks are short, and a stopped run keeps its progress.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,33 +11,33 @@ from sqlalchemy import Connection, TextClause, text
 CHUNK_SIZE = 20_000
 
 _OLD = "clock_timestamp() - make_interval(days => :days)"
-# An incomplete window is owed until it has been made good, however old it is.
+# An incomplete window stays, at any age, until later reads prove its range complete.
 _WINDOWS = text(f"""
 DELETE FROM leadloop.poll_windows WHERE window_id IN (
     SELECT window_id FROM leadloop.poll_windows
      WHERE campaign_id = :campaign AND polled_at < {_OLD}
        AND (status <> 'incomplete' OR made_good_at IS NOT NULL)
-     LIMIT :most)
+     LIMIT :limit)
 """)
 _RUNS = text(f"""
 DELETE FROM leadloop.sync_runs WHERE run_id IN (
     SELECT run_id FROM leadloop.sync_runs
      WHERE campaign_id = :campaign AND started_at < {_OLD} AND state <> 'running'
-     LIMIT :most)
+     LIMIT :limit)
 """)
 _UNREADABLE = text(f"""
 DELETE FROM leadloop.unreadable_results
  WHERE ctid IN (SELECT ctid FROM leadloop.unreadable_results
-                 WHERE campaign_id = :campaign AND seen_at < {_OLD} LIMIT :most)
+                 WHERE campaign_id = :campaign AND seen_at < {_OLD} LIMIT :limit)
 """)
-# What is emptied stays, so that each stretch begins where the last one ended. Its bounds are
-# values: by them Postgres knows how short it is. Locked in the order in which polls lock.
-_STRETCH = text("""
+# Cleared rows stay, so each chunk starts after the last key of the previous one. The bounds are
+# parameters, which show the planner how short the range is. Rows are locked in the order of polls.
+_CHUNK_END = text("""
 SELECT max(lead_id) FROM (
     SELECT lead_id FROM leadloop.lead_outcomes WHERE campaign_id = :campaign AND lead_id > :after
-     ORDER BY lead_id LIMIT :most) AS stretch
+     ORDER BY lead_id LIMIT :limit) AS chunk
 """)
-_ANSWERS = text(f"""
+_CLEAR_RAW = text(f"""
 WITH old AS (
     SELECT lead_id FROM leadloop.lead_outcomes
      WHERE campaign_id = :campaign AND lead_id > :after AND lead_id <= :last
@@ -50,15 +49,15 @@ UPDATE leadloop.lead_outcomes AS stored SET raw = '{{}}' FROM old
 """)
 
 
-# The trigger that empties them does not see a forget that was committed after its transaction took
-# its snapshot (REPEATABLE READ).
-_FORGOTTEN = text("""
+# The trigger that clears forgotten leads misses an erasure committed after its transaction's
+# snapshot (REPEATABLE READ).
+_CLEAR_FORGOTTEN = text("""
 WITH back AS (
     SELECT lead_id FROM leadloop.leads AS lead JOIN leadloop.forgotten USING (campaign_id, lead_id)
      WHERE campaign_id = :campaign
        AND (phone_number, contact_name, state_code, ebr_datetime, custom_fields)
            IS DISTINCT FROM (NULL, NULL, NULL, NULL, CAST('{}' AS jsonb))
-     ORDER BY lead_id LIMIT :most FOR NO KEY UPDATE OF lead
+     ORDER BY lead_id LIMIT :limit FOR NO KEY UPDATE OF lead
 )
 UPDATE leadloop.leads AS lead
    SET phone_number = NULL, contact_name = NULL, state_code = NULL, ebr_datetime = NULL,
@@ -69,39 +68,39 @@ UPDATE leadloop.leads AS lead
 
 @dataclass(frozen=True, kw_only=True)
 class PurgeResult:
-    """How many rows went, and after which key the next portion begins; None: there is no more."""
+    """The rows purged, and the key after which the next chunk starts (None: nothing is left)."""
 
     rows: int
     resume_after: str | None
 
 
-#: Tidies a portion of a campaign: what is older than so many days, after that key.
+#: Purges one chunk: (connection, campaign id, minimum age in days, key to start after).
 PurgeStep = Callable[[Connection, str, int, str], PurgeResult]
 
 
 def _purge_with(statement: TextClause) -> PurgeStep:
-    """Rows that go are not met again: the next portion begins where this one did."""
+    """Return a step that deletes with `statement`; the next chunk starts at the same key."""
 
-    def tidy(connection: Connection, campaign_id: str, days: int, after: str) -> PurgeResult:
-        parameters = {"campaign": campaign_id, "days": days, "most": CHUNK_SIZE}
-        gone = connection.execute(statement, parameters).rowcount
-        return PurgeResult(rows=gone, resume_after=after if gone == CHUNK_SIZE else None)
+    def purge_chunk(connection: Connection, campaign_id: str, days: int, after: str) -> PurgeResult:
+        parameters = {"campaign": campaign_id, "days": days, "limit": CHUNK_SIZE}
+        rows = connection.execute(statement, parameters).rowcount
+        return PurgeResult(rows=rows, resume_after=after if rows == CHUNK_SIZE else None)
 
-    return tidy
+    return purge_chunk
 
 
 def _clear_raw(connection: Connection, campaign_id: str, days: int, after: str) -> PurgeResult:
-    stretch = {"campaign": campaign_id, "after": after, "most": CHUNK_SIZE}
-    last: str | None = connection.scalar(_STRETCH, stretch)
+    chunk = {"campaign": campaign_id, "after": after, "limit": CHUNK_SIZE}
+    last: str | None = connection.scalar(_CHUNK_END, chunk)
     if last is None:
         return PurgeResult(rows=0, resume_after=None)
     old = {"campaign": campaign_id, "days": days, "after": after, "last": last}
-    return PurgeResult(rows=connection.execute(_ANSWERS, old).rowcount, resume_after=last)
+    return PurgeResult(rows=connection.execute(_CLEAR_RAW, old).rowcount, resume_after=last)
 
 
-#: What goes whatever its age, by the name under which it is counted.
-IMMEDIATE: Mapping[str, PurgeStep] = {"forgotten": _purge_with(_FORGOTTEN)}
-#: What goes after LEADLOOP_KEEP_HISTORY days.
+#: Steps that ignore the age, by the name of their count.
+IMMEDIATE: Mapping[str, PurgeStep] = {"forgotten": _purge_with(_CLEAR_FORGOTTEN)}
+#: Steps for rows older than LEADLOOP_KEEP_HISTORY days.
 HISTORY: Mapping[str, PurgeStep] = {"windows": _purge_with(_WINDOWS), "runs": _purge_with(_RUNS)}
-#: What goes after LEADLOOP_KEEP_RAW days.
+#: Steps for raw responses older than LEADLOOP_KEEP_RAW days.
 RAW: Mapping[str, PurgeStep] = {"raw": _clear_raw, "unreadable": _purge_with(_UNREADABLE)}

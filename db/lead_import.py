@@ -1,4 +1,4 @@
-"""Leads from a file: copied to a staging table, then inserted where they are not there yet."""
+"""Import of leads from a file (`leadloop load`): staging table, then insert of the new leads."""
 
 from collections.abc import Sequence
 
@@ -35,10 +35,10 @@ ON CONFLICT (campaign_id, lead_id) DO NOTHING
 def insert_new_leads(
     connection: Connection, campaign_id: str, rows: Sequence[Sequence[CopyValue]]
 ) -> int:
-    """Insert leads, given in the order of COLUMNS; those that are there already stay as they are.
+    """Insert leads; existing ones stay unchanged (idempotent). `rows` have the order of COLUMNS.
 
     Returns:
-        How many were inserted.
+        The number of inserted leads.
     """
     connection.execute(_STAGE)
     copy_lines(connection, "stage_leads", COLUMNS, map(format_row, rows))

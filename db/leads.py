@@ -1,4 +1,4 @@
-"""Queries on `leadloop.leads`: each move of a lead from one status to another is one of these."""
+"""Queries on `leadloop.leads`: every transition of a lead's status, as one statement each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +9,13 @@ from sqlalchemy import Connection, TextClause, text
 
 from leadloop.core.leads import Lead
 
-# The brake: looked at by each claim, so that it holds within a run too.
+# The pause switch: every claim checks it, so a pause takes effect within a run.
 _MAY_CREATE = """SELECT FROM leadloop.campaigns
-     WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :while_enabled)"""
+     WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :require_enabled)"""
 _ANY_NEW = text(f"""
 SELECT EXISTS ({_MAY_CREATE})
    AND EXISTS (SELECT FROM leadloop.leads
-                WHERE campaign_id = :campaign AND status = 'new' AND seq > :after)
+                WHERE campaign_id = :campaign AND status = 'new' AND seq > :after_seq)
 """)
 _COUNT_HELD_BACK = text(f"""
 SELECT count(*) FROM leadloop.leads
@@ -26,15 +26,15 @@ _COUNT_NEW = text("""
 SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new'
 """)
 
-# The claim. One statement decides, under each row's lock, that a lead is ours and that nobody has
-# opted it out. `opted_out` is on the row itself, so an opt-out that commits while this statement
-# runs is seen when the row is locked; the EXISTS covers an opt-out that came before its lead.
-# `alive` locks the run's own row: a run that another one has declared dead gets nothing.
+# The claim. One statement decides, under each row's lock, that a lead is ours and not opted out.
+# `opted_out` is on the row itself: an opt-out that commits during the statement is seen when the
+# row is locked. The EXISTS covers an opt-out that came before its lead. `alive` locks the run's own
+# row: a run that another run has declared dead claims nothing.
 _ALIVE = "SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'running' FOR SHARE"
 _OPTED_OUT = """lead.opted_out OR EXISTS (
            SELECT FROM leadloop.disable_requests AS d
             WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id) AS opted_out"""
-# Python's years end at 9999, and begin at 1 even where the time zone makes it the year 0.
+# Clamped to Python's range of years, 1 to 9999, in any time zone.
 EBR_DATETIME = """CASE WHEN ebr_datetime IS NOT NULL
             THEN least(greatest(ebr_datetime, '0002-01-01 UTC'), '9999-01-01 UTC')
        END AS ebr_datetime"""
@@ -54,10 +54,10 @@ WITH alive AS ({_ALIVE}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
       FROM leadloop.leads AS lead
-     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND lead.seq > :after
+     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND lead.seq > :after_seq
        AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
      ORDER BY lead.seq
-     LIMIT :most
+     LIMIT :limit
        FOR NO KEY UPDATE OF lead SKIP LOCKED
 ), claimed AS ({_DECIDE}
     RETURNING lead.*
@@ -68,15 +68,15 @@ WITH alive AS ({_ALIVE}
      WHERE claimed.status = 'cancelled' AND d.status = 'requested'
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
--- From the third column on in the order of a `Lead`.
+-- The third column and those after it have the order of `Lead`'s fields.
 SELECT status, seq, lead_id, phone_number, contact_name, state_code, {EBR_DATETIME},
        CAST(custom_fields AS text) AS custom_fields
   FROM claimed ORDER BY seq
 """)
 
-# The same decisions once more, for leads of ours that are about to be sent in another batch. Where
-# the brake is on, they are `new` again.
-_CLAIM_AGAIN = text(f"""
+# The same decisions again, for claimed leads that are about to be resent in another batch. If the
+# campaign is paused, the leads become `new`.
+_RECLAIM = text(f"""
 WITH alive AS ({_ALIVE}
 ), may_create AS ({_MAY_CREATE}
 ), picked AS (
@@ -91,8 +91,8 @@ WITH alive AS ({_ALIVE}
 RETURNING lead.lead_id, lead.status
 """)
 
-# Leads are locked in the order in which the trigger of upstream's opt-outs locks them: in any
-# other, the two could wait for each other, and upstream does not expect its insert to fail.
+# Leads are locked in the order in which the trigger of upstream's opt-outs locks them. Any other
+# order could deadlock, and upstream does not expect its insert to fail.
 _THESE = """these AS (
     SELECT campaign_id, lead_id FROM leadloop.leads
      WHERE {}
@@ -102,25 +102,28 @@ _OF_THESE = "lead.campaign_id = these.campaign_id AND lead.lead_id = these.lead_
 
 
 def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT") -> TextClause:
-    """Change leads; `gone` does the same to those whose rows were deleted while they were sent."""
+    """Build an update that locks its leads in order.
+
+    `deleted_rows`: the statement for sent leads whose rows were deleted (`leadloop.sent_leads`).
+    """
     return text(
-        f"WITH {_THESE.format(condition)}, gone AS ({deleted_rows}) UPDATE leadloop.leads AS lead SET {assignments}"
-        f" FROM these WHERE {_OF_THESE}"
+        f"WITH {_THESE.format(condition)}, gone AS ({deleted_rows})"
+        f" UPDATE leadloop.leads AS lead SET {assignments} FROM these WHERE {_OF_THESE}"
     )
 
 
-# An answer settles the leads of its own claim alone, whatever has become of the others: work that
-# is repeated because its commit's answer was lost must not touch leads that were claimed again
-# since. It also settles a lead that another run has put in doubt meanwhile.
+# A response settles only the leads of its claim. So a retry after a lost commit confirmation
+# (idempotent) cannot touch leads that were claimed again since. A response also settles a lead that
+# another run has put in doubt meanwhile.
 _OF_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim
        AND status IN ('sending', 'in_doubt')"""
 _OURS = f"lead_id = ANY(:ids) AND {_OF_CLAIM}"
 _NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {_OURS}"
 _CERTAIN = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
 _NEW = f"status = 'new', sent_at = NULL, {_CERTAIN}"
-# Not worth a wait for the disk: a server that crashes at that moment forgets that they are created,
-# never that they were sent, so that they are in doubt and looked up.
-_CREATED = text(f"""
+# Asynchronous commit: a server that crashes may lose that the leads are created, but not that they
+# were sent. Such leads are in doubt and looked up.
+_RECORD_CREATED = text(f"""
 WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true)), {_THESE.format(_OURS)},
 gone AS (
     UPDATE leadloop.sent_leads
@@ -130,22 +133,23 @@ UPDATE leadloop.leads AS lead
    SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
   FROM hurry, these WHERE {_OF_THESE}
 """)
-_RELEASED = _locked_update(_OURS, _NEW, _NOT_SENT)
-# A claim holds its run's row until it is committed: whoever waits for that sees all that it took.
+_RELEASE = _locked_update(_OURS, _NEW, _NOT_SENT)
+# A claim locks its run's row until its commit: a transaction that waits for this lock sees the
+# claim's leads.
 _AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
-_CLAIM_RELEASED = _locked_update(
+_RELEASE_CLAIM = _locked_update(
     _OF_CLAIM, _NEW, f"DELETE FROM leadloop.sent_leads WHERE {_OF_CLAIM}"
 )
-_DOUBTED = _locked_update(
+_MARK_IN_DOUBT = _locked_update(
     _OURS,
     "status = 'in_doubt', last_error = :reason, doubted_at = clock_timestamp(),"
     " looked_up_at = NULL",
     f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {_OURS}",
 )
-_CANCELLED = _locked_update(
+_CANCEL = _locked_update(
     _OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT
 )
-_REJECTED = text(f"""
+_RECORD_REJECTED = text(f"""
 WITH {_THESE.format(_OURS)}, gone AS ({_NOT_SENT})
 UPDATE leadloop.leads AS lead
    SET status = 'rejected', last_error = refused.reason, doubted_at = NULL, looked_up_at = NULL,
@@ -156,33 +160,33 @@ UPDATE leadloop.leads AS lead
  WHERE {_OF_THESE}
 """)
 
-# Who has opted out meanwhile stays: what the vendor has refused it may hold all the same, and it is
-# told so of a lead that is rejected, not of one that is new.
-_PUT_BACK = _locked_update(
+# Opted-out leads stay `rejected`. The vendor may hold a lead that it rejected; the opt-out is sent
+# to the vendor for a rejected lead, and only cancelled for a new one.
+_REQUEUE_REJECTED = _locked_update(
     """campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
        AND status = 'rejected' AND NOT opted_out""",
     "status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT",
 )
 
-# A lead whose row was deleted while it was being sent is in doubt, and the vendor's time does not
-# begin before the run gives up on the answer or is over: the latter is found here.
+# A lead whose row was deleted during its request is in doubt with `doubted_at` infinity. Its settle
+# time starts when the run gives up on the response, or, in this statement, when the run has ended.
 _UNANSWERED = """campaign_id = :campaign AND status = 'in_doubt' AND doubted_at = 'infinity'
        AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run
                         WHERE run.run_id = {}.run_id AND run.state = 'running')"""
-_DATE_UNANSWERED = _locked_update(
+_START_SETTLE_TIME = _locked_update(
     _UNANSWERED.format("leads"),
     "doubted_at = clock_timestamp()",
     "UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp()"
     f" WHERE {_UNANSWERED.format('sent_leads')}",
 )
 
-# The vendor has its time to show a lead from the moment at which we gave up on the answer: until
-# then it may have been at work on the request.
+# The settle time starts when we gave up on the response: until then the vendor may have been
+# processing the request.
 _SINCE = "coalesce(doubted_at, sent_at, inserted_at)"
 _SETTLED = f"{_SINCE} + make_interval(secs => :settle_s) < clock_timestamp()"
-# Each is looked up at once, and again when the vendor has had its time; those that then stay in
-# doubt, once a run. Whoever waits longest for a look comes first.
-_IN_DOUBT = text(f"""
+# A lead is looked up at once, again after its settle time, and then once a run while it stays in
+# doubt. The longest wait comes first.
+_DUE_LOOKUPS = text(f"""
 SELECT lead_id, {_SINCE} AS doubted_at, {_SETTLED} AS settled
   FROM leadloop.leads AS lead
  WHERE campaign_id = :campaign AND status = 'in_doubt'
@@ -195,33 +199,34 @@ SELECT lead_id, {_SINCE} AS doubted_at, {_SETTLED} AS settled
         SELECT FROM leadloop.disable_requests AS d
          WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id
            AND d.status IN ('requested', 'failed')))
- ORDER BY looked_up_at NULLS FIRST, lead_id LIMIT :most
+ ORDER BY looked_up_at NULLS FIRST, lead_id LIMIT :limit
 """)
-_LOOKED_UP = text("""
+_RECORD_LOOKUP = text("""
 UPDATE leadloop.leads SET looked_up_at = clock_timestamp()
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
 """)
 _COUNT_IN_DOUBT = text("""
 SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
-_FOUND = text(f"""
+_CONFIRM_CREATED = text(f"""
 UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
 """)
-_ABSENT = text(f"""
+_CONFIRM_ABSENT = text(f"""
 UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
    AND {_SINCE} = :doubted_at
 """)
-# Asked once in a campaign's life, before it has a watermark: not worth an index on every lead.
+# Run once per campaign, before its first watermark: not worth an index on every lead.
 _FIRST_SENT = text("""
 SELECT min(sent_at) FROM leadloop.leads WHERE campaign_id = :campaign
 """)
-_PEOPLE = text("""
+_PERSONAL_FIELDS = text("""
 SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custom_fields
   FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """)
-# As `new` it would count as never sent, and its opt-out as settled without a word to the vendor.
+# Opted-out leads are excluded: a `new` lead counts as never sent, so its opt-out would be cancelled
+# and never sent to the vendor.
 _REQUEUE = _locked_update(
     """campaign_id = ANY(:campaigns) AND status = :status
        AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
@@ -234,9 +239,9 @@ _REQUEUE = _locked_update(
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimResult:
-    """What one claim got: leads to send, now `sending`, and how many had opted out.
+    """The result of one claim: leads to send (now `sending`), and the count of opted-out leads.
 
-    `last` is the place in the queue of the last one, 0 where there was none.
+    `last_seq` is the queue position (`seq`) of the last claimed lead; 0 if the claim is empty.
     """
 
     leads: Sequence[Lead]
@@ -245,13 +250,32 @@ class ClaimResult:
 
     @property
     def total(self) -> int:
-        """How many rows it moved."""
+        """The number of leads that the claim moved."""
         return len(self.leads) + self.cancelled
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimRef:
+    """A reference to leads of one claim: campaign, run, number of the claim, lead ids."""
+
+    campaign_id: str
+    run_id: int
+    claim_no: int
+    lead_ids: Sequence[str]
+
+    def to_parameters(self) -> dict[str, Any]:
+        """Return the parameters of a statement on these leads."""
+        return {
+            "campaign": self.campaign_id,
+            "run": self.run_id,
+            "claim": self.claim_no,
+            "ids": list(self.lead_ids),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class InDoubtLead:
-    """A lead in doubt; `settled`: the vendor has had its time to show it."""
+    """A lead in doubt; `settled`: its settle time is over."""
 
     lead_id: str
     in_doubt_since: datetime
@@ -260,7 +284,7 @@ class InDoubtLead:
 
 @dataclass(frozen=True, kw_only=True)
 class LookupRun:
-    """A run that looks leads of a campaign up, which the vendor has `settle_s` seconds to show."""
+    """The run that looks up leads in doubt; `settle_s`: the settle time in seconds."""
 
     campaign: str
     run: int
@@ -270,20 +294,27 @@ class LookupRun:
 def has_new_leads(
     connection: Connection, campaign_id: str, *, require_enabled: bool, after_seq: int = 0
 ) -> bool:
-    """Whether the campaign may send leads, and has any behind a place in the queue."""
-    parameters = {"campaign": campaign_id, "while_enabled": require_enabled, "after": after_seq}
+    """Return whether the campaign may create leads and has new ones after `after_seq` in the queue.
+
+    `require_enabled`: the campaign must also be `enabled`.
+    """
+    parameters = {
+        "campaign": campaign_id,
+        "require_enabled": require_enabled,
+        "after_seq": after_seq,
+    }
     return bool(connection.scalar(_ANY_NEW, parameters))
 
 
 def count_held_back(connection: Connection, campaign_id: str, *, require_enabled: bool) -> int:
-    """Count the new leads of a campaign that may not send them; 0 where it may."""
-    parameters = {"campaign": campaign_id, "while_enabled": require_enabled}
+    """Count the new leads of a campaign that may not create them; 0 if it may."""
+    parameters = {"campaign": campaign_id, "require_enabled": require_enabled}
     count: int = connection.execute(_COUNT_HELD_BACK, parameters).scalar_one()
     return count
 
 
 def count_new(connection: Connection, campaign_id: str) -> int:
-    """How many leads the campaign has to send."""
+    """Count the campaign's new leads."""
     count: int = connection.execute(_COUNT_NEW, {"campaign": campaign_id}).scalar_one()
     return count
 
@@ -298,30 +329,30 @@ def claim_leads(
     require_enabled: bool = False,
     after_seq: int = 0,
 ) -> ClaimResult:
-    """Take up to `most` new leads, oldest first: from the commit on they may be on their way.
+    """Claim up to `limit` new leads, oldest first: after the commit a request may hold them.
 
-    Those that opted out become `cancelled` in the same statement. Gets nothing for a run that is
-    no longer `running`, or a campaign that may not create.
+    Opted-out leads become `cancelled` in the same statement. The claim is empty if the run is no
+    longer `running` or the campaign may not create leads.
 
     Args:
-        connection: one that commits each statement, or a transaction.
-        campaign_id: whose leads.
-        run_id: who takes them.
-        claim_no: the number of this claim among the run's.
-        most: how many at the most.
-        while_enabled: only as long as the campaign is `enabled` (it was when the run began);
-            `push_enabled` it must be anyway.
-        after: a place in the queue (`Claim.last`); those before it are left. A transaction that is
-            open elsewhere keeps the index's entries of all that were sent since it began, and a
-            claim from the start has to wade through them.
+        connection: in autocommit mode, or a transaction.
+        campaign_id: the campaign.
+        run_id: the claiming run.
+        claim_no: the number of the claim within the run.
+        limit: maximum number of leads.
+        require_enabled: the campaign must be `enabled`, as it was when the run started.
+            `push_enabled` is always required.
+        after_seq: queue position (`ClaimResult.last_seq`) to start after. A long transaction
+            elsewhere keeps dead index entries of all leads sent since; a claim from the start of
+            the queue would scan them all.
     """
     parameters = {
         "campaign": campaign_id,
         "run": run_id,
         "claim": claim_no,
-        "most": limit,
-        "while_enabled": require_enabled,
-        "after": after_seq,
+        "limit": limit,
+        "require_enabled": require_enabled,
+        "after_seq": after_seq,
     }
     rows = connection.execute(_CLAIM, parameters).all()
     taken = [Lead(*lead) for status, _, *lead in rows if status == "sending"]
@@ -331,138 +362,136 @@ def claim_leads(
 
 
 def reclaim_leads(
-    connection: Connection, batch: "ClaimRef", *, require_enabled: bool = False
+    connection: Connection, claim: ClaimRef, *, require_enabled: bool = False
 ) -> tuple[list[str], int]:
-    """Return which leads of ours may still be sent, and how many have opted out since.
+    """Recheck claimed leads before a resend.
 
-    Where the campaign may not create any more, they are `new` again and none may be sent.
+    If the campaign may no longer create leads, all of them become `new`.
+
+    Returns:
+        The ids of the leads that may still be sent, and the number of leads that opted out since.
     """
     rows = connection.execute(
-        _CLAIM_AGAIN, {**batch.to_parameters(), "while_enabled": require_enabled}
+        _RECLAIM, {**claim.to_parameters(), "require_enabled": require_enabled}
     ).all()
     wanted = [row.lead_id for row in rows if row.status == "sending"]
     return wanted, sum(row.status == "cancelled" for row in rows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClaimRef:
-    """Leads of one campaign under one claim of one run."""
-
-    campaign_id: str
-    run_id: int
-    claim_no: int
-    lead_ids: Sequence[str]
-
-    def to_parameters(self) -> dict[str, Any]:
-        """The parameters that name them in a statement."""
-        return {
-            "campaign": self.campaign_id,
-            "run": self.run_id,
-            "claim": self.claim_no,
-            "ids": list(self.lead_ids),
-        }
+def record_created(connection: Connection, claim: ClaimRef) -> int:
+    """Mark leads `created`: the vendor holds them. Returns the number of changed leads."""
+    return connection.execute(_RECORD_CREATED, claim.to_parameters()).rowcount
 
 
-def record_created(connection: Connection, batch: ClaimRef) -> int:
-    """The vendor has them. Returns how many were changed."""
-    return connection.execute(_CREATED, batch.to_parameters()).rowcount
-
-
-def release_leads(connection: Connection, batch: ClaimRef) -> int:
-    """They were certainly not carried out: `new` again."""
-    return connection.execute(_RELEASED, batch.to_parameters()).rowcount
+def release_leads(connection: Connection, claim: ClaimRef) -> int:
+    """Release leads whose request was certainly not carried out: `new` again."""
+    return connection.execute(_RELEASE, claim.to_parameters()).rowcount
 
 
 def release_claim(connection: Connection, *, campaign_id: str, run_id: int, claim_no: int) -> int:
-    """None of a claim's leads was sent: `new` again, those too of which its answer never told."""
+    """Release a claim by number if its result was lost and the lead ids are unknown.
+
+    None of the claim's leads was sent; all become `new` again.
+    """
     connection.execute(_AFTER_CLAIMS, {"run": run_id})
     parameters = {"campaign": campaign_id, "run": run_id, "claim": claim_no}
-    return connection.execute(_CLAIM_RELEASED, parameters).rowcount
+    return connection.execute(_RELEASE_CLAIM, parameters).rowcount
 
 
-def mark_in_doubt(connection: Connection, batch: ClaimRef, reason: str) -> int:
-    """The vendor may have them."""
-    return connection.execute(_DOUBTED, {**batch.to_parameters(), "reason": reason}).rowcount
+def mark_in_doubt(connection: Connection, claim: ClaimRef, reason: str) -> int:
+    """Mark leads `in_doubt`: the vendor may hold them. Returns the number of changed leads."""
+    return connection.execute(_MARK_IN_DOUBT, {**claim.to_parameters(), "reason": reason}).rowcount
 
 
-def cancel_leads(connection: Connection, batch: ClaimRef, reason: str) -> int:
-    """They must not be sent after all."""
-    return connection.execute(_CANCELLED, {**batch.to_parameters(), "reason": reason}).rowcount
+def cancel_leads(connection: Connection, claim: ClaimRef, reason: str) -> int:
+    """Cancel claimed leads that must not be sent. Returns the number of changed leads."""
+    return connection.execute(_CANCEL, {**claim.to_parameters(), "reason": reason}).rowcount
 
 
 def record_rejected(
-    connection: Connection, batch: ClaimRef, reasons: Mapping[str, str], *, was_sent: bool
+    connection: Connection, claim: ClaimRef, reasons: Mapping[str, str], *, was_sent: bool
 ) -> int:
-    """They will not be sent again as they are; `reasons` by lead id, one for each of the batch."""
+    """Mark leads `rejected`: pushes do not send them again until they are requeued or changed.
+
+    Args:
+        connection: a transaction.
+        claim: the claim; its lead ids are those of `reasons`.
+        reasons: redacted reason by lead id.
+        was_sent: the vendor rejected the leads; false: our own checks did, before the request.
+    """
     parameters = {
-        **batch.to_parameters(),
+        **claim.to_parameters(),
         "ids": list(reasons),
         "reasons": list(reasons.values()),
         "was_sent": was_sent,
     }
-    return connection.execute(_REJECTED, parameters).rowcount
+    return connection.execute(_RECORD_REJECTED, parameters).rowcount
 
 
 def requeue_rejected(
     connection: Connection, *, campaign_id: str, run_id: int, lead_ids: Sequence[str]
 ) -> int:
-    """`new` again, behind all others, as far as this run has rejected them. Returns how many."""
+    """Requeue leads that this run rejected, at the end of the queue. Returns their number."""
     parameters = {"campaign": campaign_id, "run": run_id, "ids": list(lead_ids)}
-    return connection.execute(_PUT_BACK, parameters).rowcount
+    return connection.execute(_REQUEUE_REJECTED, parameters).rowcount
 
 
 def list_due_lookups(
     connection: Connection, *, run: LookupRun, opted_out: bool, limit: int
 ) -> list[InDoubtLead]:
-    """Leads in doubt that are due to be looked up, those that wait longest first.
+    """List leads in doubt that are due for a lookup, longest wait first.
 
     Args:
         connection: a transaction.
-        run: who looks them up.
-        opted_out: only those whose opt-out waits.
-        most: how many at the most.
+        run: the run that looks the leads up.
+        opted_out: only leads with an open opt-out.
+        limit: maximum number of leads.
     """
-    parameters = {**asdict(run), "opted_out": opted_out, "most": limit}
+    parameters = {**asdict(run), "opted_out": opted_out, "limit": limit}
     return [
         InDoubtLead(lead_id=row.lead_id, in_doubt_since=row.doubted_at, settled=row.settled)
-        for row in connection.execute(_IN_DOUBT, parameters)
+        for row in connection.execute(_DUE_LOOKUPS, parameters)
     ]
 
 
 def start_settle_time(connection: Connection, campaign_id: str) -> int:
-    """Let the vendor's time begin for leads whose rows were deleted while they were being sent.
+    """Start the settle time of leads whose rows were deleted during their request.
 
-    Those of runs that are over: they have given up on the answers. Returns how many leads.
+    Only for leads of ended runs, which have given up on the response. Returns their number.
     """
-    return connection.execute(_DATE_UNANSWERED, {"campaign": campaign_id}).rowcount
+    return connection.execute(_START_SETTLE_TIME, {"campaign": campaign_id}).rowcount
 
 
 def record_lookup(connection: Connection, campaign_id: str, lead_id: str) -> None:
-    """Note that a lead is being looked up: if that fails, others are looked up first."""
-    connection.execute(_LOOKED_UP, {"campaign": campaign_id, "lead": lead_id})
+    """Record the time of a lookup before it: if the lookup fails, other leads come first."""
+    connection.execute(_RECORD_LOOKUP, {"campaign": campaign_id, "lead": lead_id})
 
 
 def count_in_doubt(connection: Connection, campaign_id: str) -> int:
-    """How many leads the vendor may or may not have."""
+    """Count the campaign's leads in doubt."""
     count: int = connection.execute(_COUNT_IN_DOUBT, {"campaign": campaign_id}).scalar_one()
     return count
 
 
 def confirm_created(connection: Connection, campaign_id: str, lead_id: str) -> int:
-    """A lookup showed it: the vendor has it."""
-    return connection.execute(_FOUND, {"campaign": campaign_id, "lead": lead_id}).rowcount
+    """Settle a lead in doubt as `created`: a lookup showed it. Returns 1, or 0 if unchanged."""
+    return connection.execute(_CONFIRM_CREATED, {"campaign": campaign_id, "lead": lead_id}).rowcount
 
 
 def confirm_absent(connection: Connection, campaign_id: str, lead: InDoubtLead) -> int:
-    """It is proven not to have been created: `new` again, unless it was doubted anew."""
+    """Settle a lead in doubt as `new`: it is proven absent at the vendor.
+
+    Returns:
+        1, or 0 if the lead has been put in doubt again since it was listed.
+    """
     return connection.execute(
-        _ABSENT,
+        _CONFIRM_ABSENT,
         {"campaign": campaign_id, "lead": lead.lead_id, "doubted_at": lead.in_doubt_since},
     ).rowcount
 
 
 def get_first_sent_at(connection: Connection, campaign_id: str) -> datetime | None:
-    """When the campaign's first lead was sent."""
+    """Return when the campaign's first lead was sent, or None."""
     moment: datetime | None = connection.scalar(_FIRST_SENT, {"campaign": campaign_id})
     return moment
 
@@ -470,17 +499,20 @@ def get_first_sent_at(connection: Connection, campaign_id: str) -> datetime | No
 def list_personal_fields(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str]
 ) -> list[Lead]:
-    """What must not be repeated of these leads: numbers, names and custom fields."""
-    rows = connection.execute(_PEOPLE, {"campaign": campaign_id, "ids": list(lead_ids)})
+    """Return the personal fields of leads, to redact from the vendor's texts.
+
+    Only phone number, name and custom fields are filled.
+    """
+    rows = connection.execute(_PERSONAL_FIELDS, {"campaign": campaign_id, "ids": list(lead_ids)})
     return [Lead(**row._mapping) for row in rows]
 
 
 def requeue_leads(
     connection: Connection, *, campaign_ids: Sequence[str], status: str, lead_ids: Sequence[str]
 ) -> int:
-    """Make leads of one status `new` again; all of them where no ids are given.
+    """Requeue leads of one status: with these ids, or all if no id is given.
 
-    Whoever has opted out stays as they are: they are not to be sent.
+    Opted-out leads keep their status. Returns the number of requeued leads.
     """
     return connection.execute(
         _REQUEUE,

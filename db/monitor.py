@@ -1,4 +1,4 @@
-"""What the page shows: SELECTs from the views of `leadloop_monitor`, as the role for them."""
+"""Data of the monitor page: SELECTs from the views of `leadloop_monitor`, as `leadloop_reader`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,32 +15,32 @@ from leadloop.core.errors import LeadloopError
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
 
-#: How many runs are listed at most.
+#: Maximum number of listed runs.
 MAX_RUNS = 200
-_LONGEST_S = 30
+_STATEMENT_TIMEOUT_S = 30
 
-_THERE = text("""
+_REQUIREMENTS = text("""
 SELECT to_regnamespace('leadloop_monitor') IS NOT NULL AS views,
        EXISTS (SELECT FROM pg_roles WHERE rolname = 'leadloop_reader') AS reader,
        current_user AS login
 """)
-_ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-# For the transaction alone: a pooler may give each one another connection.
+_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+# SET LOCAL, since a pooler may give each transaction another connection.
 _AS_READER = text("SET LOCAL ROLE leadloop_reader")
-_IN_TIME = text(f"SET LOCAL statement_timeout = '{_LONGEST_S}s'")
+_SET_TIMEOUT = text(f"SET LOCAL statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
 _FORBIDDEN = ("42501", "28000")
-_OTHER_VIEWS = (
-    "the views are not those of this leadloop: run `leadloop init`, which brings an older schema up"
-    " to date, and says so of a newer one"
+_VIEWS_MISMATCH = (
+    "the views belong to another version of leadloop: run `leadloop init`, which upgrades an older"
+    " schema and reports a newer one"
 )
-_WHAT_TO_DO = {
+_ADVICE = {
     "42501": "the role leadloop_reader may not read the views: run `GRANT USAGE ON SCHEMA"
     " leadloop_monitor TO leadloop_reader` and `GRANT SELECT ON ALL TABLES IN SCHEMA"
     " leadloop_monitor TO leadloop_reader`",
-    "42P01": _OTHER_VIEWS,
-    "42703": _OTHER_VIEWS,
-    "57014": f"the views take longer than {_LONGEST_S} s to read: choose a shorter period, or see"
-    " what keeps the database busy (pg_stat_activity)",
+    "42P01": _VIEWS_MISMATCH,
+    "42703": _VIEWS_MISMATCH,
+    "57014": f"the views take longer than {_STATEMENT_TIMEOUT_S} s to read: choose a shorter"
+    " period, or check what keeps the database busy (pg_stat_activity)",
 }
 
 _NEWEST = text("""
@@ -49,7 +49,7 @@ SELECT flow, campaign_id, started_at FROM leadloop_monitor.run_history
 """)
 _BUDGET = text("SELECT slots, taken, paused_s FROM leadloop_monitor.budget_now")
 
-#: The columns of every query below are told by its SELECT; times in UTC, durations in seconds.
+# Times are in UTC, durations in seconds.
 _CAMPAIGNS = text("""
 SELECT campaign_id, name, enabled, health, problems, new, sending, in_doubt, created, processed,
        rejected, cancelled, CAST(cost AS float8) AS cost, disabled, disable_pending,
@@ -62,9 +62,9 @@ SELECT campaign_id, severity, problem, amount, since, said, command
   FROM leadloop_monitor.problems ORDER BY severity, since, campaign_id, problem
 """)
 
-_CHOSEN = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
-_SINCE = f"{_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL OR {{}} >= :since)"
-_PAST = {
+_OF_CAMPAIGNS = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
+_SINCE = f"{_OF_CAMPAIGNS} AND (CAST(:since AS timestamptz) IS NULL OR {{}} >= :since)"
+_HISTORY = {
     "outcomes": f"""
 SELECT hour AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS outcome,
        CAST(sum(outcomes) AS bigint) AS leads, CAST(sum(cost) AS float8) AS cost
@@ -80,11 +80,11 @@ SELECT CAST(hour AT TIME ZONE 'UTC' AS date) AS day,
     "lag": f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
   FROM leadloop_monitor.window_stats WHERE {_SINCE.format("polled_hour")} ORDER BY 1, 2""",
-    # Of days: the period begins with a whole one.
+    # The view's rows are days, so the period starts with a whole day.
     "opt_outs": f"""
 SELECT day, campaign_id, requested, waiting, p50_s, p95_s, worst_s, oldest_waiting_s
   FROM leadloop_monitor.disable_latency
- WHERE {_CHOSEN} AND (CAST(:since AS timestamptz) IS NULL
+ WHERE {_OF_CAMPAIGNS} AND (CAST(:since AS timestamptz) IS NULL
         OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))
  ORDER BY 1, 2""",
     "requests": f"""
@@ -92,32 +92,29 @@ SELECT hour AT TIME ZONE 'UTC' AS hour, flow, CAST(sum(requests) AS bigint) AS r
   FROM leadloop_monitor.request_stats WHERE {_SINCE.format("hour")} GROUP BY 1, 2 ORDER BY 1, 2""",
     "rejections": f"""
 SELECT campaign_id, reason, leads, array_to_string(sample_lead_ids, ', ') AS sample_lead_ids
-  FROM leadloop_monitor.rejections WHERE {_CHOSEN} ORDER BY leads DESC, reason LIMIT 50""",
+  FROM leadloop_monitor.rejections WHERE {_OF_CAMPAIGNS} ORDER BY leads DESC, reason LIMIT 50""",
     "runs": f"""
 SELECT state, flow, campaign_id, started_at, duration_s, requests, error, flow_run_id, run_id
   FROM leadloop_monitor.run_history WHERE {_SINCE.format("started_at")}
  ORDER BY run_id DESC LIMIT {MAX_RUNS}""",
 }
-_STATEMENTS = {name: text(query) for name, query in _PAST.items()}
+_STATEMENTS = {name: text(query) for name, query in _HISTORY.items()}
 
 
 class ViewsUnavailable(LeadloopError):
-    """The database is there, but not what the page reads, or not for this login.
-
-    The message says in one line what to do.
-    """
+    """The views or the role are missing, or this login may not use them; the message is advice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusSnapshot:
-    """How it stands at one moment.
+    """The status of all campaigns at one moment.
 
     Args:
-        at: the database's time.
-        campaigns: a row a campaign.
-        problems: what is wrong, the worst first, each with its `command`.
-        newest: the run that began last: `flow`, `campaign_id`, `started_at`; None: there is none.
-        budget: `slots`, `taken` and `paused_s`.
+        taken_at: the database's time.
+        campaigns: one row per campaign.
+        problems: rows of the view `problems`, most severe first, each with its `command`.
+        newest_run: the run that started last (`flow`, `campaign_id`, `started_at`), or None.
+        budget: the rate limiter's `slots`, `taken` and `paused_s`.
     """
 
     taken_at: datetime
@@ -128,13 +125,13 @@ class StatusSnapshot:
 
     @property
     def campaign_ids(self) -> list[str]:
-        """The campaigns that it is about."""
+        """The ids of the campaigns."""
         return [campaign["campaign_id"] for campaign in self.campaigns]
 
     def for_campaigns(self, campaign_ids: Sequence[str]) -> Self:
-        """The same, of these campaigns alone; none: of all. Runs and budget are everybody's.
+        """Return the snapshot reduced to these campaigns, or unchanged if no id is given.
 
-        Problems may also be of campaigns that nobody has added.
+        The newest run and the budget stay. Problems may name campaigns that are not in the table.
         """
         if not campaign_ids:
             return self
@@ -146,71 +143,71 @@ class StatusSnapshot:
         )
 
 
-#: What has been: the rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a
-#: period, and `rejections` of any.
+#: Rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a period, and all
+#: `rejections`.
 History = Mapping[str, Rows]
 
 
 def read_status(database: Database) -> StatusSnapshot:
-    """How every campaign stands now.
+    """Read the current status of every campaign, in one snapshot.
 
     Args:
-        database: any login that may act as `leadloop_reader`.
+        database: opened with any login that may act as `leadloop_reader`.
 
     Raises:
-        NotReadable: the views or the role are not there, or not for this login, or too slow.
-        DatabaseError: Postgres was not there, or refused.
+        ViewsUnavailable: the views or the role are missing, forbidden to this login, or too slow.
+        DatabaseError: Postgres rejected a statement or cannot be reached.
     """
-    return _run_as_reader(database, _query_status)
+
+    def query_status(connection: Connection) -> StatusSnapshot:
+        newest = connection.execute(_NEWEST).one_or_none()
+        return StatusSnapshot(
+            taken_at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
+            campaigns=_to_dicts(connection.execute(_CAMPAIGNS)),
+            problems=_to_dicts(connection.execute(_PROBLEMS)),
+            newest_run=None if newest is None else dict(newest._mapping),
+            budget=dict(connection.execute(_BUDGET).one()._mapping),
+        )
+
+    return _run_as_reader(database, query_status)
 
 
 def read_history(
     database: Database, campaign_ids: Sequence[str], since: datetime | None
 ) -> History:
-    """What has been.
+    """Read the history of a period, in one snapshot.
 
     Args:
-        database: any login that may act as `leadloop_reader`.
-        campaign_ids: of which campaigns; none: of all.
-        since: where the period begins; None: with the first there is.
+        database: opened with any login that may act as `leadloop_reader`.
+        campaign_ids: the campaigns; empty: all.
+        since: start of the period; None: the first row.
 
     Raises:
-        NotReadable, DatabaseError: as in `standing`.
+        ViewsUnavailable, DatabaseError: as in `read_status`.
     """
-    chosen = {"ids": list(campaign_ids) or None, "since": since}
+    parameters = {"ids": list(campaign_ids) or None, "since": since}
     return _run_as_reader(
         database,
         lambda connection: {
-            name: _to_dicts(connection.execute(statement, chosen))
+            name: _to_dicts(connection.execute(statement, parameters))
             for name, statement in _STATEMENTS.items()
         },
     )
 
 
-def _query_status(connection: Connection) -> StatusSnapshot:
-    newest = connection.execute(_NEWEST).one_or_none()
-    return StatusSnapshot(
-        taken_at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
-        campaigns=_to_dicts(connection.execute(_CAMPAIGNS)),
-        problems=_to_dicts(connection.execute(_PROBLEMS)),
-        newest_run=None if newest is None else dict(newest._mapping),
-        budget=dict(connection.execute(_BUDGET).one()._mapping),
-    )
-
-
-def _to_dicts(found: Iterable[Row[Any]]) -> Rows:
-    return [dict(row._mapping) for row in found]
+def _to_dicts(rows: Iterable[Row[Any]]) -> Rows:
+    return [dict(row._mapping) for row in rows]
 
 
 def _run_as_reader(database: Database, work: Callable[[Connection], T]) -> T:
-    """Do it as the reader, of one moment."""
+    """Run `work` as `leadloop_reader`; retry once on a connection lost in the pool."""
     try:
         with _reader_transaction(database) as connection:
             return work(connection)
     except DatabaseError as error:
         if not error.disconnected or error.sqlstate is None:
             raise
-    # The pool held a connection of before a restart; it has let go of it now.
+    # The pool held a connection from before a restart of Postgres, and has discarded it now.
     with _reader_transaction(database) as connection:
         return work(connection)
 
@@ -219,24 +216,24 @@ def _run_as_reader(database: Database, work: Callable[[Connection], T]) -> T:
 def _reader_transaction(database: Database) -> Iterator[Connection]:
     try:
         with database.transaction() as connection:
-            connection.execute(_ONE_MOMENT)
-            connection.execute(_IN_TIME)
+            connection.execute(_SNAPSHOT)
+            connection.execute(_SET_TIMEOUT)
             _become_reader(connection)
             yield connection
     except DatabaseError as error:
-        if error.sqlstate in _WHAT_TO_DO:
-            raise ViewsUnavailable(_WHAT_TO_DO[error.sqlstate]) from None
+        if error.sqlstate in _ADVICE:
+            raise ViewsUnavailable(_ADVICE[error.sqlstate]) from None
         raise
 
 
 def _become_reader(connection: Connection) -> None:
-    there = connection.execute(_THERE).one()
-    if not there.views:
+    found = connection.execute(_REQUIREMENTS).one()
+    if not found.views:
         raise ViewsUnavailable("the database has no leadloop schema yet: run `leadloop init`")
-    if not there.reader:
+    if not found.reader:
         raise ViewsUnavailable(
-            "the role leadloop_reader is missing: somebody who may make roles makes it, and grants"
-            " it the views (docs/how-to/watch-the-page.md)"
+            "the role leadloop_reader is missing: create it with a login that may create roles, and"
+            " grant it the views (docs/how-to/monitor-page.md)"
         )
     try:
         connection.execute(_AS_READER)
@@ -244,6 +241,6 @@ def _become_reader(connection: Connection) -> None:
         if getattr(error.orig, "pgcode", None) not in _FORBIDDEN:
             raise
         raise ViewsUnavailable(
-            f"the login {there.login} may not act as leadloop_reader: run `GRANT leadloop_reader TO"
-            f' "{there.login}"`, or name another login in LEADLOOP_MONITOR_DATABASE_URL'
+            f"the login {found.login} may not act as leadloop_reader: run `GRANT leadloop_reader TO"
+            f' "{found.login}"`, or set LEADLOOP_MONITOR_DATABASE_URL to another login'
         ) from None

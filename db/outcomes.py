@@ -1,4 +1,4 @@
-"""Outcomes and attempts: copied to a staging table, then merged in one statement each."""
+"""Outcomes and attempts: bulk copied to staging tables, then upserted in one statement each."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,12 @@ from sqlalchemy import Connection, text
 
 from db import erasure
 from db.bulk_copy import copy_lines
+from leadloop.core.late_outcomes import LateOutcomes
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import Outcome, OutreachAttempt
+from leadloop.core.windows import Window
 
-# Made once a connection and emptied by each commit: no catalogue churn, no cleaning up.
+# The staging tables are created once a connection and emptied by each commit.
 _STAGES = text("""
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_outcomes (
     lead_id text, processed_at timestamptz, outcome_id text, outcome_name text,
@@ -25,7 +27,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_attempts (
 ) ON COMMIT DELETE ROWS
 """)
 
-# Of those who were forgotten nothing personal is stored again.
+# Personal data of forgotten leads is not stored again.
 _LEAVE_OUT_FORGOTTEN = """
 UPDATE stage_outcomes AS stage SET raw = '{}' FROM leadloop.forgotten
  WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id;
@@ -33,13 +35,13 @@ UPDATE stage_attempts AS stage SET answers = '{}' FROM leadloop.forgotten
  WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id
 """
 
-# What was removed of an answer does not come back with the next reading of that same answer.
+# A raw result that was cleared stays cleared when the same result is read again.
 _RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
                        THEN stored.raw ELSE excluded.raw END"""
-# A lead can come twice in one reading, processed again meanwhile: the newest wins, of two that are
-# equally new the one read last (COPY fills an empty table in order, so the ctid tells). An older
-# one never replaces a newer one. Sorted, so that two polls lock rows in the same order. Where the
-# raw answers are gone, the columns still tell what has changed.
+# The upsert. A lead that is processed again during the read comes twice: the newest result wins;
+# of two equally new ones, the one read last (COPY fills an empty table in order, so by ctid). An
+# older result never replaces a newer one. Sorted, so that two polls lock rows in the same order.
+# The columns are compared too: the raw results may have been cleared.
 _MERGE_OUTCOMES = f"""
 WITH newest AS (
     SELECT DISTINCT ON (lead_id) * FROM stage_outcomes
@@ -70,10 +72,10 @@ SELECT (SELECT count(*) FROM stage_outcomes)                AS staged,
        (SELECT count(*) FROM merged WHERE NOT inserted)     AS updated
 """
 
-# What an older version of a result says of an attempt counts only where nothing else is known.
-# Where all outcomes read were the newest, none of them is looked up: a third of this statement.
+# An attempt in an older version of a result is stored only if the attempt is unknown. If all
+# outcomes read are the newest, no stored outcome is looked up: a third of this statement's time.
 _MERGE_ATTEMPTS = """
-WITH told AS (
+WITH newest AS (
     SELECT DISTINCT ON (stage.lead_id, stage.block, stage.attempt_key) stage.*,
            CASE WHEN :all_newest AND stage.processed_at IS NOT NULL THEN false
                 ELSE coalesce(stage.processed_at, '-infinity')
@@ -89,7 +91,7 @@ WITH told AS (
             outcome_name, occurred_at, duration_s, cost, answers)
     SELECT :campaign, lead_id, channel, block, attempt_key, reference_id, outcome_id,
            outcome_name, occurred_at, duration_s, cost, answers
-      FROM told WHERE is_old
+      FROM newest WHERE is_old
     ON CONFLICT DO NOTHING
 )
 INSERT INTO leadloop.outreach_attempts AS stored
@@ -97,7 +99,7 @@ INSERT INTO leadloop.outreach_attempts AS stored
         occurred_at, duration_s, cost, answers)
 SELECT :campaign, lead_id, channel, block, attempt_key, reference_id, outcome_id, outcome_name,
        occurred_at, duration_s, cost, answers
-  FROM told WHERE NOT is_old
+  FROM newest WHERE NOT is_old
 ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
    SET channel = excluded.channel, reference_id = excluded.reference_id,
        outcome_id = excluded.outcome_id, outcome_name = excluded.outcome_name,
@@ -110,10 +112,10 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
         excluded.occurred_at, excluded.duration_s, excluded.cost, excluded.answers)
 """
 
-# Whatever we thought of a lead that has an outcome: the vendor has it. So an opt-out that was
-# settled because the lead had never been sent is not settled. Locked in the order in which opt-outs
-# lock leads. Postgres knows nothing of a staging table, and would rather go through all leads for
-# each window: OFFSET 0 leaves it no choice.
+# The vendor holds every lead that has an outcome, whatever its status was. So an opt-out that was
+# cancelled as "never sent" is requested again. Leads are locked in the order in which opt-outs lock
+# them. OFFSET 0 forces index lookups: without statistics of the staging table the planner would
+# scan all leads for each window.
 _SETTLE_LEADS = """
 WITH these AS (
     SELECT lead.lead_id
@@ -136,18 +138,39 @@ UPDATE leadloop.disable_requests AS d
  WHERE d.campaign_id = :campaign AND d.lead_id = held.lead_id AND d.status = 'cancelled'
 """
 
-# As few ways to Postgres as will do: each one back waits for Python's lock, which the threads that
-# read pages hold.
+# Few round trips: after each, the thread waits for the GIL, which the threads that read pages hold.
 _STORE_OUTCOMES = text(f"{_LEAVE_OUT_FORGOTTEN};{_MERGE_OUTCOMES}")
 _STORE_REST = text(f"{_MERGE_ATTEMPTS};{_SETTLE_LEADS}")
 
-_AWAITED_SINCE = text("""
+# Late outcomes: outcomes first stored in this transaction (`seen_at` is its time) with a
+# `processed_at` in a window that an earlier run had verified.
+_MARK_LATE = text("""
+WITH proven AS (
+    SELECT range_agg(tstzrange(window_after, closed_through, '[]')) AS ranges
+      FROM leadloop.poll_windows
+     WHERE campaign_id = :campaign AND run_id <> :run
+       AND closed_through >= :after AND window_after <= :before
+), missed AS (
+    SELECT DISTINCT lead_id FROM stage_outcomes, proven WHERE processed_at <@ proven.ranges
+), late AS (
+    UPDATE leadloop.lead_outcomes AS stored
+       SET lookback_needed_s = greatest(
+               0, CAST(extract(epoch FROM :watermark - stored.processed_at) AS float8))
+      FROM missed, proven
+     WHERE stored.campaign_id = :campaign AND stored.lead_id = missed.lead_id
+       AND stored.seen_at = now() AND stored.processed_at <@ proven.ranges
+    RETURNING lookback_needed_s
+)
+SELECT count(*) AS late, coalesce(max(lookback_needed_s), 0) AS needed_s FROM late
+""")
+
+_WAITING_SINCE = text("""
 SELECT min(sent_at) FROM leadloop.leads
  WHERE campaign_id = :campaign AND status = 'created'
    AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes WHERE campaign_id = :campaign)
 """)
 
-_KEEP_UNREADABLE = text("""
+_STORE_UNREADABLE = text("""
 INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
 SELECT :campaign, :digest, :reason, given.raw FROM (SELECT CAST(:raw AS jsonb) AS raw) AS given
  WHERE NOT EXISTS (SELECT FROM leadloop.forgotten
@@ -158,7 +181,7 @@ ON CONFLICT DO NOTHING
 
 @dataclass(frozen=True, kw_only=True)
 class MergeCounts:
-    """What storing outcomes changed, in leads."""
+    """The leads whose outcomes a merge inserted, updated and left unchanged."""
 
     inserted: int
     updated: int
@@ -172,9 +195,15 @@ def merge_outcomes(
     outcomes: Iterable[str],
     attempts: Iterable[str],
 ) -> MergeCounts:
-    """Store outcomes and attempts, lines for COPY; rows are touched only where something changed.
+    """Upsert outcomes and attempts; unchanged rows are not written.
 
-    A lead in doubt whose outcome has come is `created`.
+    A lead that has an outcome becomes `created`. The merge is idempotent.
+
+    Args:
+        connection: a transaction.
+        campaign_id: the campaign.
+        outcomes: lines of COPY text with the fields of `Outcome`.
+        attempts: lines of COPY text with the fields of `OutreachAttempt`.
     """
     erasure.hold_off_erasure(connection, campaign_id)
     connection.execute(_STAGES)
@@ -190,18 +219,43 @@ def merge_outcomes(
     )
 
 
+def mark_late_outcomes(
+    connection: Connection, campaign_id: str, window: Window, *, run_id: int, watermark: datetime
+) -> LateOutcomes:
+    """Mark which of the outcomes just merged are late, and measure the lookback that they needed.
+
+    Args:
+        connection: the transaction of `merge_outcomes`.
+        campaign_id: the campaign.
+        window: the window that was read.
+        run_id: the run; its own earlier windows do not count as verified.
+        watermark: the watermark when the run began: earlier outcomes should have been stored.
+    """
+    row = connection.execute(
+        _MARK_LATE,
+        {
+            "campaign": campaign_id,
+            "run": run_id,
+            "after": window.after,
+            "before": window.before,
+            "watermark": watermark,
+        },
+    ).one()
+    return LateOutcomes(count=row.late, needed_lookback_s=row.needed_s)
+
+
 def get_waiting_since(connection: Connection, campaign_id: str) -> datetime | None:
-    """When the first lead was sent, where no outcome has ever come; None where one has."""
-    moment: datetime | None = connection.scalar(_AWAITED_SINCE, {"campaign": campaign_id})
+    """Return when the first lead was sent if no outcome has ever arrived; None if one has."""
+    moment: datetime | None = connection.scalar(_WAITING_SINCE, {"campaign": campaign_id})
     return moment
 
 
 def store_unreadable(
     connection: Connection, campaign_id: str, results: Sequence[tuple[str, object]]
 ) -> None:
-    """Keep results that could not be read, each with the reason; the same one only once.
+    """Store results that could not be parsed, each with the reason; deduplicated by digest.
 
-    Those of the forgotten are not kept: nothing is in them but what is personal.
+    Results of forgotten leads are not stored: they contain personal data only.
     """
     if results:
         erasure.hold_off_erasure(connection, campaign_id)
@@ -209,6 +263,6 @@ def store_unreadable(
         raw = dump_json(result)
         digest = hashlib.sha256(raw.encode()).hexdigest()
         connection.execute(
-            _KEEP_UNREADABLE,
+            _STORE_UNREADABLE,
             {"campaign": campaign_id, "digest": digest, "reason": reason, "raw": raw},
         )

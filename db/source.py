@@ -1,7 +1,8 @@
-"""A campaign's source: a table or view of somebody else's, and how it differs from the leads.
+"""A campaign's source: a foreign table or view, and the query of its differences from the leads.
 
-A view may call any function, with the rights and in the session of whoever reads it. So a source is
-read by a connection of its own, which copies its rows out and is thrown away; ours compares them.
+A view may call any function, with the rights and in the session of its reader. So a separate,
+read-only connection copies the source's rows and is then discarded; our connection compares them.
+`db.source_sync` applies the differences.
 """
 
 import os
@@ -25,7 +26,7 @@ from leadloop.core.source_requirements import (
     source_not_readable,
 )
 
-# The name is a value here, never a part of the statement; what comes back is quoted by Postgres.
+# The name is a parameter, never part of the statement; Postgres quotes the name that it returns.
 _FIND = text("""
 SELECT format('%I.%I', n.nspname, c.relname) AS relation,
        c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'leadloop' AS may_be,
@@ -45,15 +46,15 @@ SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 
        set_config('DateStyle', 'ISO', false), set_config('IntervalStyle', 'postgres', false),
        set_config('bytea_output', 'hex', false), set_config('extra_float_digits', '1', false)
 """)
-# What a view calls by names without a schema is looked up where its owner expects: by the path of
-# the role. Nothing can be written, and nothing of the transaction is kept.
+# Unqualified names in functions that a view calls resolve by the role's search path, as their owner
+# expects. The transaction is read-only and rolled back.
 _READ_ONLY = text("SET TRANSACTION READ ONLY")
 _PATH_OF_ROLE = text("SET LOCAL search_path TO DEFAULT")
-# A standby has another start time: what it shows is older than what was committed here.
+# A standby has another start time: its data is older than what was committed on the primary.
 _IDENTITY = text("""
 SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()
 """)
-# By any role that it may become: what a view calls may change to each of them.
+# Any role that the login may assume: a function in a view may SET ROLE to each of them.
 _REACHES_OURS = text("""
 SELECT array_agg(rolname ORDER BY rolname) FROM pg_roles
  WHERE pg_has_role(current_user, oid, 'MEMBER')
@@ -69,38 +70,38 @@ CREATE TEMPORARY TABLE source_rows (
 )
 """)
 
-_NO_RIGHT, _TOO_LONG, _LOCKED, _WRITES = "42501", "57014", "55P03", "25006"
-#: What Postgres says of a name that is none: bad syntax, too many dots, another database.
-_NO_NAME = ("42602", "42601", "0A000")
+_NO_PRIVILEGE, _TIMEOUT, _LOCKED, _WRITES = "42501", "57014", "55P03", "25006"
+#: SQLSTATEs of an invalid name: bad syntax, too many dots, another database.
+_INVALID_NAME = ("42602", "42601", "0A000")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceTable:
-    """A source that can be read; `relation` is its name as SQL, quoted by Postgres."""
+    """A readable source: `relation` is its SQL name, quoted; `columns` maps names to types."""
 
     relation: str
     columns: Mapping[str, str]
 
 
 def inspect_source(reader: Database, campaign: Campaign, name: str) -> SourceTable:
-    """The table or view of that name, seen to be fit for the campaign, and readable by this login.
+    """Find a campaign's source; check its columns and the login's right to read it.
 
     Args:
         reader: the database, opened with the login that reads sources.
-        campaign: whose source it is.
-        name: with its schema: no search path completes it.
+        campaign: the campaign.
+        name: the table's or view's name with its schema: no search path completes it.
 
     Raises:
-        SourceError: it is not.
-        DatabaseError: Postgres was not there.
+        SourceError: the source does not exist, lacks columns, or is not readable.
+        DatabaseError: Postgres cannot be reached.
     """
     try:
         with reader.transaction() as connection:
             row = connection.execute(_FIND, {"source": name}).one_or_none()
     except DatabaseError as error:
-        if error.sqlstate == _NO_RIGHT:
+        if error.sqlstate == _NO_PRIVILEGE:
             raise source_not_readable(name) from None
-        if error.sqlstate in _NO_NAME:
+        if error.sqlstate in _INVALID_NAME:
             raise source_not_found(name) from None
         raise
     if row is None or not row.may_be:
@@ -115,7 +116,7 @@ def inspect_source(reader: Database, campaign: Campaign, name: str) -> SourceTab
 
 
 def require_same_database(reader: Database, database: Database) -> None:
-    """See that both are one database of one server.
+    """Check that both logins are to the same database of the same server.
 
     Raises:
         UsageError: they are not.
@@ -126,44 +127,47 @@ def require_same_database(reader: Database, database: Database) -> None:
             identities.append(connection.execute(_IDENTITY).one())
     if identities[0] != identities[1]:
         raise UsageError(
-            f"LEADLOOP_SOURCE_URL names another database ({reader.display_name}) than"
-            f" LEADLOOP_DATABASE_URL ({database.display_name}): it is for another login of the same one"
+            f"LEADLOOP_SOURCE_URL ({reader.display_name}) is another database than"
+            f" LEADLOOP_DATABASE_URL ({database.display_name}): set it to another login of the same"
+            " database"
         )
 
 
 def list_roles_with_access(reader: Database) -> list[str]:
-    """Return the roles by which the login that reads sources can read what is leadloop's.
+    """List roles through which the login that reads sources can access leadloop's own data.
 
-    The login itself and each role that it may change to: superusers, those that may use the schema
-    `leadloop`, and those that may read all data or run programs on the server.
+    Checked are the login and each role that it may assume: superusers, roles with USAGE on the
+    schema `leadloop`, and roles that may read all data or run programs on the server.
     """
     with reader.transaction() as connection:
         return connection.scalar(_REACHES_OURS) or []
 
 
 def check_readable(reader: Database, campaign: Campaign, table: SourceTable) -> None:
-    """See that Postgres would carry out a reading; it is asked for no row.
+    """Check that Postgres can execute a read of the source, without fetching a row.
 
     Raises:
-        SourceError: it would not, as where a view reads what its owner may not.
+        SourceError: it cannot, for example because a view's owner lacks a privilege.
     """
     with translate_errors(campaign), _reader_transaction(reader, campaign) as connection:
-        connection.execute(text(f"SELECT FROM {_escape_colons(table.relation)} LIMIT 0"))
+        # SQLAlchemy would take `:x` in a name for a parameter.
+        relation = table.relation.replace(":", r"\:")
+        connection.execute(text(f"SELECT FROM {relation} LIMIT 0"))
 
 
 def stage_source_rows(
     reader: Database, connection: Connection, campaign: Campaign, table: SourceTable
 ) -> None:
-    """Copy a source's rows to the temporary table `source_rows` of a connection of ours.
+    """Copy a source's rows to the temporary staging table `source_rows`.
 
     Args:
         reader: the database, opened with the login that reads sources.
-        connection: where the table is made; outside of a transaction.
-        campaign: whose source it is.
-        found: what `find` has found.
+        connection: our connection, which gets the table; outside of a transaction.
+        campaign: the campaign.
+        table: the source (`inspect_source`).
 
     Raises:
-        SourceError: it could not be read.
+        SourceError: the source could not be read.
     """
     with connection.begin():
         connection.execute(_STAGE)
@@ -184,14 +188,14 @@ def stage_source_rows(
 
 @contextmanager
 def _reader_transaction(reader: Database, campaign: Campaign) -> Iterator[Connection]:
-    """Yield a read-only transaction of a connection that is closed with all that was done in it."""
+    """Open a read-only transaction on a connection that is closed afterwards."""
     with reader.dedicated() as connection:
         set_read_limits(connection, campaign.source_timeout_s)
         with connection.begin() as transaction:
             connection.execute(_READ_ONLY)
             connection.execute(_PATH_OF_ROLE)
             yield connection
-            # What a function has left to be done at the commit, as a NOTIFY, is not done.
+            # A rollback drops what functions deferred to the commit, such as a NOTIFY.
             transaction.rollback()
 
 
@@ -202,20 +206,20 @@ FROM STDIN (ENCODING 'UTF8')
 
 
 def _pipe_rows(source: Connection, copy_out: str, target: Connection, copy_in: str) -> None:
-    """Send what one connection copies out to another one that copies it in; no row stays here."""
+    """Pipe the COPY output of one connection into the COPY input of another, without buffering."""
     incoming, outgoing = os.pipe()
 
-    def copy(connection: Connection, statement: str, end: IO[bytes]) -> None:
+    def run_copy(connection: Connection, statement: str, end: IO[bytes]) -> None:
         with end, closing(connection.connection.cursor()) as cursor:
             cursor.copy_expert(statement, end)
 
-    # Both in threads: a signal is raised in this one, and neither COPY would let it through.
+    # Both COPYs run in threads: the main thread must stay free to receive a signal.
     with ThreadPoolExecutor(2) as pool:
-        sent = pool.submit(copy, source, copy_out, os.fdopen(outgoing, "wb"))
-        received = pool.submit(copy, target, copy_in, os.fdopen(incoming, "rb"))
+        sent = pool.submit(run_copy, source, copy_out, os.fdopen(outgoing, "wb"))
+        received = pool.submit(run_copy, target, copy_in, os.fdopen(incoming, "rb"))
         try:
             received.result()
-            # Where the source failed, what has come is not all of it: its error undoes the rest.
+            # If the source failed, the rows are incomplete: its error rolls back the transaction.
             sent.result()
         except BaseException:
             for connection in (source, target):
@@ -224,9 +228,10 @@ def _pipe_rows(source: Connection, copy_out: str, target: Connection, copy_in: s
 
 
 def set_read_limits(connection: Connection, timeout_s: int) -> None:
-    """Let no statement of this connection take longer; times without a zone are UTC on it.
+    """Set the statement timeout in seconds, and the output formats, of a connection.
 
-    Else a custom field with a time in it would look changed to a session in another zone.
+    Times without a zone are UTC. Otherwise a custom field that holds a time would look changed to
+    a session in another time zone.
     """
     with connection.begin():
         connection.execute(_SET, {"timeout": f"{timeout_s}s"})
@@ -234,44 +239,37 @@ def set_read_limits(connection: Connection, timeout_s: int) -> None:
 
 @contextmanager
 def translate_errors(campaign: Campaign) -> Iterator[None]:
-    """Say in one line what is wrong with a source that is read in the block.
+    """Translate errors of a source that is read in the block to one line of advice.
 
     Raises:
-        SourceError: it could not be read.
+        SourceError: the source could not be read.
     """
     try:
         yield
     except DatabaseError as error:
         if error.disconnected or campaign.source is None:
             raise
-        raise SourceError(
-            f"its source {campaign.source!r} {_describe_error(error, campaign.source_timeout_s)}"
-        ) from None
-
-
-def _describe_error(error: DatabaseError, timeout_s: int) -> str:
-    said = {
-        _TOO_LONG: f"was not read within {timeout_s} s: it is slow, or locked; make it quicker, or"
-        " LEADLOOP_SOURCE_TIMEOUT longer",
-        _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
-        _NO_RIGHT: "reads what this role, or the view's owner, may not:"
-        " docs/how-to/bring-your-own-table.md lists the rights",
-        _WRITES: "writes: a view may only read",
-    }
-    return said.get(error.sqlstate or "", f"cannot be read: {error}")
+        advice = {
+            _TIMEOUT: f"was not read within {campaign.source_timeout_s} s: it is slow or locked;"
+            " make it faster, or raise LEADLOOP_SOURCE_TIMEOUT",
+            _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
+            _NO_PRIVILEGE: "reads data that this role, or the view's owner, may not read:"
+            " docs/how-to/bring-your-own-table.md lists the privileges",
+            _WRITES: "writes: a view may only read",
+        }.get(error.sqlstate or "", f"cannot be read: {error}")
+        raise SourceError(f"its source {campaign.source!r} {advice}") from None
 
 
 # The comparison
 
-#: A lead that follows its row in the source: certainly never sent, by nobody's word kept back.
+#: Condition: the lead follows its row in the source (certainly never sent, not opted out).
 FOLLOWS_SOURCE = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS NULL
         AND lead.status IN ('new', 'rejected')"""
 
 _FIELDS = ("phone_number", "contact_name", "state_code")
 _COLUMNS = (*_FIELDS, "ebr_datetime", "custom_fields")
 _FIXED = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime"))
-# Objects without a null are taken as they are: to take all of them apart would take half as long
-# again.
+# Objects without a null are used unchanged: to rebuild all of them would take half as long again.
 _STAGED = f"""
 SELECT lead_id, phone_number, contact_name, state_code, ebr_datetime, place,
        CASE WHEN jsonb_path_exists(own.fields, '$.* ? (@ == null)')
@@ -284,66 +282,61 @@ SELECT lead_id, phone_number, contact_name, state_code, ebr_datetime, place,
                      OFFSET 0) AS own"""
 
 
-def _row_of(of: str) -> str:
-    return f"({', '.join(f'{of}.{column}' for column in _COLUMNS)})"
+def _row_of(alias: str) -> str:
+    return f"({', '.join(f'{alias}.{column}' for column in _COLUMNS)})"
 
 
-def _either(column: str) -> str:
-    return f"CASE WHEN kind.kind = 'kept' THEN lead.{column} ELSE given.{column} END AS {column}"
+_EFFECTIVE_COLUMNS = ", ".join(
+    f"CASE WHEN kind.kind = 'kept' THEN lead.{column} ELSE source.{column} END AS {column}"
+    for column in _COLUMNS
+)
 
-
-# Written so that the join's condition is one equality: a full join can be no other.
-#: SQL of a query: the rows of `source_rows` beside the leads of `:campaign`.
+# A full join supports only equality, hence the single condition.
+#: SQL of the differences between the rows of `source_rows` and the leads of `:campaign`.
 #:
-#: Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`: `new`; `changed`
-#: and `gone`, of leads that follow it; `kept`, of leads that are to be sent as they are; `unnamed`
-#: and `twin`, of rows that cannot be taken; null of what does not matter.
+#: Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`:
+#:
+#: - `new`: the source has a lead that we lack;
+#: - `changed`, `gone`: a lead that follows the source differs from its row, or has lost it;
+#: - `kept`: a lead to be sent unchanged;
+#: - `unnamed`, `twin`: a row that is skipped, with an invalid or a repeated lead_id;
+#: - null: everything else.
 DIFF_QUERY = f"""
-SELECT coalesce(lead.lead_id, given.key) AS lead_id, given.place, kind.kind,
+SELECT coalesce(lead.lead_id, source.key) AS lead_id, source.place, kind.kind,
        coalesce(lead.opted_out, false) AS opted_out,
-       {", ".join(_either(column) for column in _COLUMNS)}
+       {_EFFECTIVE_COLUMNS}
   FROM (SELECT *, CASE WHEN nth = 1 AND named THEN lead_id END AS key
           FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {MAX_LEAD_ID_LENGTH} AS named,
                        row_number() OVER (PARTITION BY lead_id COLLATE "C"
                                           ORDER BY {", ".join(_COLUMNS)}) AS nth
-                  FROM ({_STAGED}) AS staged) AS numbered) AS given
+                  FROM ({_STAGED}) AS staged) AS numbered) AS source
   FULL JOIN (SELECT * FROM leadloop.leads WHERE campaign_id = :campaign) AS lead
-    ON lead.lead_id = given.key
+    ON lead.lead_id = source.key
  CROSS JOIN LATERAL (SELECT CASE
-       WHEN lead.lead_id IS NULL AND given.key IS NULL
-            THEN CASE WHEN given.named THEN 'twin' ELSE 'unnamed' END
+       WHEN lead.lead_id IS NULL AND source.key IS NULL
+            THEN CASE WHEN source.named THEN 'twin' ELSE 'unnamed' END
        WHEN lead.lead_id IS NULL THEN 'new'
        WHEN NOT ({FOLLOWS_SOURCE}) THEN CASE WHEN lead.status = 'new' THEN 'kept' END
-       WHEN given.key IS NULL THEN 'gone'
-       WHEN {_row_of("lead")} IS DISTINCT FROM {_row_of("given")} THEN 'changed'
+       WHEN source.key IS NULL THEN 'gone'
+       WHEN {_row_of("lead")} IS DISTINCT FROM {_row_of("source")} THEN 'changed'
        WHEN lead.status = 'new' THEN 'kept' END AS kind) AS kind
 """
 
 
 def _select_rows(source: SourceTable) -> str:
-    """Return SQL of a source's rows, in its own order.
+    """Return SQL that selects a source's rows, in its own order.
 
-    Every name is qualified, for this runs by the search path of the role. `own.*` is the whole row
-    even where a column has the name of the table.
+    Every name is qualified, since the query runs with the role's search path. `own.*` is the whole
+    row even if a column has the name of the table. Times without a zone are in the session's time
+    zone, UTC.
     """
-    texts = [_text_column(name, source.columns) for name in ("lead_id", *_FIELDS)]
+
+    def cast_column(name: str, type_: str) -> str:
+        return f"CAST({f'own.{name}' if name in source.columns else 'NULL'} AS pg_catalog.{type_})"
+
+    texts = [cast_column(name, "text") for name in ("lead_id", *_FIELDS)]
     return (
-        f"SELECT {', '.join(texts)}, {_time_column(source.columns)},"
+        f"SELECT {', '.join(texts)}, {cast_column('ebr_datetime', 'timestamptz')},"
         " CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)"
         f" FROM {source.relation} AS own"
     )
-
-
-def _text_column(name: str, columns: Mapping[str, str]) -> str:
-    return f"CAST({f'own.{name}' if name in columns else 'NULL'} AS pg_catalog.text)"
-
-
-def _time_column(columns: Mapping[str, str]) -> str:
-    """Times without a zone are read in the session's, which is UTC."""
-    value = "own.ebr_datetime" if "ebr_datetime" in columns else "NULL"
-    return f"CAST({value} AS pg_catalog.timestamptz)"
-
-
-def _escape_colons(relation: str) -> str:
-    """A name for SQLAlchemy, which would take `:x` in it for a parameter."""
-    return relation.replace(":", r"\:")

@@ -1,4 +1,4 @@
-"""Leads taken from a campaign's source: differences by one reading, applied in portions."""
+"""Sync of leads from a campaign's source: compute the differences once, apply them in chunks."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from db.source import DIFF_QUERY, FOLLOWS_SOURCE
 
-_ONE_AT_A_TIME = text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext(:campaign))")
+_LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext(:campaign))")
 _STAGE = text("""
 CREATE TEMPORARY TABLE source_differences (
     place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL,
@@ -15,12 +15,12 @@ CREATE TEMPORARY TABLE source_differences (
 )
 """)
 _COLUMNS = "lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields"
-_COMPARE = text(f"""
+_COMPUTE_DIFF = text(f"""
 INSERT INTO pg_temp.source_differences (kind, {_COLUMNS})
 SELECT kind, {_COLUMNS} FROM ({DIFF_QUERY}) AS compared
  WHERE kind <> 'kept' ORDER BY compared.place
 """)
-_KINDS = text("""
+_SUMMARY = text("""
 SELECT count(*) FILTER (WHERE kind = 'unnamed') AS unnamed,
        count(*) FILTER (WHERE kind = 'twin') AS duplicates,
        coalesce(max(place) FILTER (WHERE kind NOT IN ('unnamed', 'twin')), 0) AS last
@@ -32,8 +32,8 @@ SELECT :campaign, true, {_COLUMNS} FROM pg_temp.source_differences
  WHERE kind = 'new' AND place BETWEEN :first AND :last ORDER BY place
 ON CONFLICT (campaign_id, lead_id) DO NOTHING
 """)
-# Locked in the order in which opt-outs lock them. Whoever has sent one meanwhile, or opted it out,
-# was first: the condition is looked at again under the lock.
+# Locked in the order in which opt-outs lock leads. The condition is checked again under the lock: a
+# lead may have been sent or opted out meanwhile.
 _LOCKED = f"""
 WITH locked AS (
     SELECT difference.* FROM leadloop.leads AS lead
@@ -56,10 +56,10 @@ _REMOVE = text(f"{_LOCKED} DELETE FROM leadloop.leads AS lead USING locked {_THE
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDiff:
-    """What a reading of a source has found.
+    """The summary of a source's differences.
 
-    `unnamed`: rows without a usable `lead_id`; `twins`: further rows of a `lead_id`. `last`: the
-    place of the last difference that is to be applied.
+    `unnamed`: rows without a valid `lead_id`. `duplicates`: further rows of a `lead_id`. `last`:
+    the place of the last difference to apply.
     """
 
     unnamed: int
@@ -69,14 +69,14 @@ class SourceDiff:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncCounts:
-    """How many leads were inserted, brought up to date, and removed."""
+    """The leads that a sync inserted, refreshed and removed."""
 
     inserted: int = 0
     refreshed: int = 0
     removed: int = 0
 
     def __add__(self, more: "SyncCounts") -> "SyncCounts":
-        """Both together."""
+        """Add the counts."""
         return SyncCounts(
             inserted=self.inserted + more.inserted,
             refreshed=self.refreshed + more.refreshed,
@@ -85,26 +85,26 @@ class SyncCounts:
 
 
 def lock_source(connection: Connection, campaign_id: str) -> None:
-    """Wait until no other run takes leads of this campaign; for as long as the connection lives.
+    """Take the campaign's advisory lock for syncs until the connection ends; wait for other runs.
 
-    Of two at once the one that has read first might write last.
+    Of two concurrent syncs, the one with the older rows could write last.
     """
     with connection.begin():
-        connection.execute(_ONE_AT_A_TIME, {"campaign": campaign_id})
+        connection.execute(_LOCK, {"campaign": campaign_id})
 
 
 def compute_diff(connection: Connection, campaign_id: str) -> SourceDiff:
-    """Compare the copied rows of the source with the leads, and keep what differs."""
+    """Compare the staged rows of the source with the leads; store the differences."""
     with connection.begin():
         connection.execute(_STAGE)
-        connection.execute(_COMPARE, {"campaign": campaign_id})
-        return SourceDiff(**connection.execute(_KINDS).one()._mapping)
+        connection.execute(_COMPUTE_DIFF, {"campaign": campaign_id})
+        return SourceDiff(**connection.execute(_SUMMARY).one()._mapping)
 
 
 def apply_diff(connection: Connection, campaign_id: str, first: int, last: int) -> SyncCounts:
-    """Apply the differences of these places, those of each kind in a transaction of their own.
+    """Apply the differences from place `first` to `last`, each kind in a separate transaction.
 
-    Each locks its leads in the order in which opt-outs do; two of them together would not.
+    Each transaction locks leads in the order in which opt-outs do; one for all kinds could not.
     """
     these = {"campaign": campaign_id, "first": first, "last": last}
     with connection.begin():

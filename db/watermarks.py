@@ -1,4 +1,4 @@
-"""Watermarks, and the windows that move them."""
+"""Watermarks, and the polled windows that advance them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from sqlalchemy import Connection, text
 
 from leadloop.core.windows import Window, WindowProof, merge_windows
 
-#: The one stream that is read incrementally.
+#: The only stream that is read incrementally.
 OUTCOMES = "outcomes"
 
-_READ = text("""
+_GET = text("""
 SELECT processed_through FROM leadloop.watermarks
  WHERE campaign_id = :campaign AND stream = :stream
 """)
@@ -20,7 +20,7 @@ _START = text("""
 INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
 VALUES (:campaign, :stream, :at) ON CONFLICT DO NOTHING
 """)
-# Only a window that begins where everything is stored already may move it.
+# Only a window that adjoins the stored range may advance the watermark.
 _ADVANCE = text("""
 UPDATE leadloop.watermarks SET processed_through = :through, updated_at = now()
  WHERE campaign_id = :campaign AND stream = :stream
@@ -30,25 +30,26 @@ _WINDOW = text("""
 INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before, status,
                                    claimed_count, stored_count, pages, closed_through,
                                    range_after, range_before)
-VALUES (:campaign, :run, :after, :before, :status, :claimed, :stored, :pages, :through,
+VALUES (:campaign, :run, :after, :before, :status, :reported, :stored, :pages, :through,
         :range_after, :range_before)
 """)
 _MAKE_GOOD = text("""
-UPDATE leadloop.poll_windows AS owed SET made_good_at = now()
+UPDATE leadloop.poll_windows AS incomplete SET made_good_at = now()
  WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
    AND tstzrange(window_after, window_before, '[]') <@ (
        SELECT range_agg(tstzrange(later.window_after, later.closed_through, '[]'))
          FROM leadloop.poll_windows AS later
-        WHERE later.campaign_id = :campaign AND later.window_id > owed.window_id
-          AND later.closed_through >= owed.window_after
-          AND later.window_after <= owed.window_before)
+        WHERE later.campaign_id = :campaign AND later.window_id > incomplete.window_id
+          AND later.closed_through >= incomplete.window_after
+          AND later.window_after <= incomplete.window_before)
 """)
-_OWED = text("""
+_INCOMPLETE = text("""
 SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
  WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
 """)
-# Since the last backfill of this very range that was completed; of runs long ago much may be late.
-_CLOSED_BEFORE = text("""
+# Since the last completed backfill of the same range, and for a few days only: late outcomes may
+# have appeared in windows that were read long ago.
+_RESUMABLE = text("""
 SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
  WHERE campaign_id = :campaign AND range_after = :after AND range_before = :before
    AND status = 'closed' AND polled_at > now() - make_interval(days => :days)
@@ -58,15 +59,15 @@ SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
         WHERE done.campaign_id = :campaign AND done.range_after = :after
           AND done.range_before = :before AND run.state = 'completed'), 0)
 """)
-#: Days for which a backfill that was broken off can be taken up where it was.
+#: Days for which an interrupted backfill can be resumed.
 RESUMABLE_DAYS = 7
 _NOW = text("SELECT clock_timestamp()")
 
 
 def get_watermark(connection: Connection, campaign_id: str) -> datetime | None:
-    """Up to where everything is stored; None before the first poll."""
+    """Return the watermark, up to which everything is stored; None before the first poll."""
     parameters = {"campaign": campaign_id, "stream": OUTCOMES}
-    moment: datetime | None = connection.scalar(_READ, parameters)
+    moment: datetime | None = connection.scalar(_GET, parameters)
     return moment
 
 
@@ -76,17 +77,17 @@ def select_polled(connection: Connection, campaign_ids: Sequence[str]) -> list[s
 
 
 def start_watermark(connection: Connection, campaign_id: str, at: datetime) -> None:
-    """Set the first watermark; does nothing where there is one."""
+    """Set the first watermark; idempotent: an existing watermark stays."""
     connection.execute(_START, {"campaign": campaign_id, "stream": OUTCOMES, "at": at})
 
 
 def advance_watermark(
     connection: Connection, campaign_id: str, *, after: datetime, through: datetime
 ) -> bool:
-    """Move the watermark over a stretch that is proven stored, if it adjoins. Never back.
+    """Advance the watermark over a verified range, if the range adjoins it. It never moves back.
 
     Returns:
-        Whether it moved.
+        Whether the watermark moved.
     """
     moved = connection.execute(
         _ADVANCE,
@@ -99,8 +100,8 @@ def advance_watermark(
 class WindowRecord:
     """A row of `leadloop.poll_windows`.
 
-    `claimed` is the API's count, `stored` the distinct results read, `proof` what that proves, and
-    `backfill` the range that was asked for, None for a poll.
+    `reported_count`: the API's count. `stored_count`: distinct results read. `proof`: the verified
+    part of the window. `backfill`: the requested range; None for a poll.
     """
 
     run_id: int
@@ -113,50 +114,50 @@ class WindowRecord:
 
 
 def record_windows(
-    connection: Connection, campaign_id: str, polled: Iterable[WindowRecord]
+    connection: Connection, campaign_id: str, records: Iterable[WindowRecord]
 ) -> None:
-    """Write down that windows were read, and what came of it."""
-    for window in polled:
-        _record_window(connection, campaign_id, window)
-
-
-def _record_window(connection: Connection, campaign_id: str, polled: WindowRecord) -> None:
-    proven, backfill = polled.proof.proven, polled.backfill
-    connection.execute(
-        _WINDOW,
-        {
-            "campaign": campaign_id,
-            "run": polled.run_id,
-            "after": polled.window.after,
-            "before": polled.window.before,
-            "status": polled.proof.status,
-            "claimed": polled.reported_count,
-            "stored": polled.stored_count,
-            "pages": polled.pages,
-            "through": proven.before if proven else None,
-            "range_after": backfill.after if backfill else None,
-            "range_before": backfill.before if backfill else None,
-        },
-    )
+    """Record polled windows and the verified part of each."""
+    for record in records:
+        proven, backfill = record.proof.proven, record.backfill
+        connection.execute(
+            _WINDOW,
+            {
+                "campaign": campaign_id,
+                "run": record.run_id,
+                "after": record.window.after,
+                "before": record.window.before,
+                "status": record.proof.status,
+                "reported": record.reported_count,
+                "stored": record.stored_count,
+                "pages": record.pages,
+                "through": proven.before if proven else None,
+                "range_after": backfill.after if backfill else None,
+                "range_before": backfill.before if backfill else None,
+            },
+        )
 
 
 def list_incomplete_windows(connection: Connection, campaign_id: str) -> list[Window]:
-    """Windows that were left incomplete and that no later reading has made good."""
+    """List the incomplete windows that no later read has made good; mark those that one has.
+
+    Returns:
+        Merged windows, in order.
+    """
     connection.execute(_MAKE_GOOD, {"campaign": campaign_id})
-    return _to_windows(connection.execute(_OWED, {"campaign": campaign_id}))
+    return _to_windows(connection.execute(_INCOMPLETE, {"campaign": campaign_id}))
 
 
 def list_resumable_windows(
     connection: Connection, campaign_id: str, backfill: Window
 ) -> list[Window]:
-    """What a backfill of this very range has closed already, if it was not completed."""
+    """List the closed windows of an interrupted backfill of the same range, merged, in order."""
     parameters = {
         "campaign": campaign_id,
         "after": backfill.after,
         "before": backfill.before,
         "days": RESUMABLE_DAYS,
     }
-    return _to_windows(connection.execute(_CLOSED_BEFORE, parameters))
+    return _to_windows(connection.execute(_RESUMABLE, parameters))
 
 
 def _to_windows(rows: Iterable[Any]) -> list[Window]:
@@ -164,6 +165,6 @@ def _to_windows(rows: Iterable[Any]) -> list[Window]:
 
 
 def get_database_time(connection: Connection) -> datetime:
-    """The database's clock."""
+    """Return the database's clock."""
     moment: datetime = connection.execute(_NOW).scalar_one()
     return moment

@@ -1,6 +1,6 @@
-"""Writes `docs/reference/` from the code: `make docs`. A test holds the files to what this makes.
+"""The generator of `docs/reference/` (`make docs`); a test compares the files with the code.
 
-What is said of an option, a setting or a column is said where it is defined, and only read here.
+An option, a setting or a column is described where it is defined. The generator only reads it.
 """
 
 import tempfile
@@ -14,7 +14,6 @@ from sqlalchemy import text
 
 from db.database import Connection, Database
 from db.schema import migrate_schema
-from leadloop import embedded, postgres_store
 from leadloop.cli.app import app
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
@@ -27,6 +26,8 @@ from leadloop.core.verdicts import (
     Verdict,
     classify_response,
 )
+from leadloop.local.postgres import run_postgres
+from leadloop.local.postgres_data import remove_temporary
 from leadloop.settings import Settings
 from tasks.audit import AUDIT
 from tasks.disable import DISABLE
@@ -39,166 +40,165 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 
 
 def main() -> None:
-    """Write every page, over an embedded Postgres of the moment."""
+    """Write every page, with a temporary embedded Postgres."""
     with tempfile.TemporaryDirectory() as directory:
-        with embedded.running(Path(directory) / "pg") as url:
-            for name, page in pages(url).items():
+        with run_postgres(Path(directory) / "pg") as url:
+            for name, page in render_pages(url).items():
                 (REFERENCE / name).write_text(page, encoding="utf-8")
-        postgres_store.remove_temporary(Path(directory))
+        remove_temporary(Path(directory))
 
 
-def pages(database_url: str) -> dict[str, str]:
-    """The text of each page by its file name.
+def render_pages(database_url: str) -> dict[str, str]:
+    """Return the text of each page by its file name.
 
     Args:
-        database_url: a database of which only the schema `leadloop` is looked at; it is migrated.
+        database_url: a database; its schema `leadloop` is migrated and read, nothing else.
 
     Raises:
-        LookupError: something that users meet lacks a description; the message names it.
+        LookupError: a setting, command, option, view or key lacks a description; the message
+            names it.
     """
     with Database(database_url, pool_size=1) as database, database.transaction() as connection:
         migrate_schema(connection)
         return {
-            "settings.md": settings_page(),
-            "command-line.md": command_line_page(),
-            "schema.md": schema_page(connection),
-            "views.md": views_page(connection),
-            "verdicts.md": verdicts_page(),
-            "exit-codes-and-json.md": results_page(connection),
+            "settings.md": render_settings(),
+            "command-line.md": render_command_line(),
+            "schema.md": render_schema(connection),
+            "views.md": render_views(connection),
+            "verdicts.md": render_verdicts(),
+            "exit-codes-and-json.md": render_exit_codes(connection),
         }
 
 
-def _page(title: str, *blocks: str) -> str:
+def _join_page(title: str, *blocks: str) -> str:
     return "\n\n".join([f"# {title}", _NOTE, *blocks]) + "\n"
 
 
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _render_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_escape_cell(cell) for cell in line)} |" for line in lines)
 
 
-def _cell(value: str) -> str:
+def _escape_cell(value: str) -> str:
     return " ".join(value.split()).replace("|", "\\|")
 
 
-def _code(value: object) -> str:
+def _format_code(value: object) -> str:
     return f"`{value}`"
 
 
-def _described(what: str, said: str | None) -> str:
-    if not said:
+def _require_description(what: str, description: str | None) -> str:
+    if not description:
         raise LookupError(f"{what} has no description")
-    return said
+    return description
 
 
 # Settings
 
 
-def settings_page() -> str:
-    """Every setting: its variable, default, form, meaning, and the column that overrides it."""
-    return _page(
+def render_settings() -> str:
+    """Render the table of settings: variable, default, form, meaning, overriding column."""
+    return _join_page(
         "Settings",
         "Settings are read from the environment, or from a file `.env` in the working directory;"
-        " the environment wins. An empty value counts as not set. A column of"
+        " the environment overrides the file. An empty value counts as not set. A column of"
         " `leadloop.campaigns` that is not null overrides the setting for that campaign.",
-        "A wrong value ends a command with exit 2 and one line that names the variable and does"
-        " not repeat the value. So does a variable whose name is nearly that of a setting, or a"
-        " usual synonym of it (`DB_URL`), if that setting is not set anywhere; if it is"
-        " set, the command or run only warns. Secrets are never printed. `LEADLOOP_DATABASE_URL`"
-        " has no default: without it, commands and runs of deployments fail. Its value"
-        " `embedded` starts a Postgres in `.leadloop/pg` of the working directory, for local"
-        " commands only.",
-        _table(
+        "An invalid value ends a command with exit code 2 and one line that names the variable"
+        " and does not repeat the value. So does a misspelt variable, or a usual synonym of a"
+        " setting (`DB_URL`), if the intended setting is not set anywhere; if it is set, the"
+        " command or run only warns. Secrets are never printed. `LEADLOOP_DATABASE_URL` has no"
+        " default: without it, commands and runs of deployments fail. Its value `embedded` starts"
+        " a Postgres in `.leadloop/pg` of the working directory, for local commands only.",
+        _render_table(
             ["variable", "default", "form", "meaning", "column of `leadloop.campaigns`"],
-            [_setting(name, form) for name, form in _settings_schema().items()],
+            [_render_setting(name, form) for name, form in _list_settings().items()],
         ),
-        "Needed for a run: a database, and either `LEADLOOP_API_TOKEN` or all four of"
+        "A run needs a database, and either `LEADLOOP_API_TOKEN` or all four of"
         " `LEADLOOP_CLIENT_ID`, `LEADLOOP_CLIENT_SECRET`, `LEADLOOP_USERNAME` and"
-        " `LEADLOOP_PASSWORD`. Where one place has both, the token is used; a whole login in the"
-        " environment leaves no room for one of the other kind in `.env`. The login and"
-        " `LEADLOOP_API_URL`, where it is set, must both stand in the environment or both in"
-        " `.env`: a login is sent only to the address that was set beside it.",
-        "`PREFECT_API_URL` is Prefect's own setting. A run by hand reports to that server; where"
-        " it is not set, it starts a small one of its own under `.leadloop/` and stops it at the"
-        " end.",
+        " `LEADLOOP_PASSWORD`. If one place has both, the token is used. A complete login in the"
+        " environment overrides any login in `.env`. If `LEADLOOP_API_URL` is set, it and the"
+        " login must both be in the environment or both in `.env`: a login is sent only to the"
+        " address that was set beside it.",
+        "`PREFECT_API_URL` is Prefect's own setting. A local run reports to that server; without"
+        " it, the run starts a temporary server under `.leadloop/` and stops it at the end.",
     )
 
 
-def _settings_schema() -> Mapping[str, Mapping[str, Any]]:
+def _list_settings() -> Mapping[str, Mapping[str, Any]]:
     properties: Mapping[str, Mapping[str, Any]] = Settings.model_json_schema()["properties"]
     return properties
 
 
-def _setting(name: str, form: Mapping[str, Any]) -> list[str]:
+def _render_setting(name: str, form: Mapping[str, Any]) -> list[str]:
     variable = f"{Settings.model_config['env_prefix']}{name.upper()}"
     default = form.get("default")
-    column = _override(name)
+    column = _find_override(name)
     return [
-        _code(variable),
-        "" if default is None else _code(default),
-        _form(form),
-        _described(f"the setting {variable}", form.get("description")),
-        _code(column) if column else "",
+        _format_code(variable),
+        "" if default is None else _format_code(default),
+        _describe_form(form),
+        _require_description(f"the setting {variable}", form.get("description")),
+        _format_code(column) if column else "",
     ]
 
 
-def _override(name: str) -> str | None:
-    """The rule of a campaign that a setting is the default of, if it is."""
+def _find_override(name: str) -> str | None:
+    """Return the column of a campaign that overrides a setting, if there is one."""
     rules = {field.name for field in fields(CampaignRules)}
     return next((rule for rule in (name, f"{name}_s") if rule in rules), None)
 
 
-def _form(form: Mapping[str, Any]) -> str:
+def _describe_form(form: Mapping[str, Any]) -> str:
     if "enum" in form:
-        return " or ".join(map(_code, form["enum"]))
+        return " or ".join(map(_format_code, form["enum"]))
     if form.get("type") != "integer":
-        return "secret" if _secret(form) else "text"
+        return "secret" if _is_secret(form) else "text"
     limits = [("from", form.get("minimum", form.get("exclusiveMinimum", -1) + 1))]
     if "maximum" in form:
         limits.append(("to", form["maximum"]))
     return "whole number " + " ".join(f"{word} {limit}" for word, limit in limits)
 
 
-def _secret(form: Mapping[str, Any]) -> bool:
+def _is_secret(form: Mapping[str, Any]) -> bool:
     return any(choice.get("format") == "password" for choice in form.get("anyOf", ()))
 
 
 # Command line
 
 
-def command_line_page() -> str:
-    """Every command with its arguments and options, as `--help` tells them."""
+def render_command_line() -> str:
+    """Render every command with its arguments and options, from the text of `--help`."""
     group: Any = typer.main.get_command(app)
-    return _page(
+    return _join_page(
         "Command line",
-        _described("the program", group.help),
+        _require_description("the program", group.help),
         "Every command has `--help`. Times are ISO 8601 with an offset"
         " (`2026-01-31T09:00:00+00:00`) or epoch milliseconds. Exit codes and JSON:"
         " [exit-codes-and-json.md](exit-codes-and-json.md).",
-        _table(
+        _render_table(
             ["command", "does"],
             [
-                [f"[`{name}`](#leadloop-{name})", _command_help(name, command)]
+                [f"[`{name}`](#leadloop-{name})", _get_command_help(name, command)]
                 for name, command in group.commands.items()
             ],
         ),
-        *(_command(name, command) for name, command in group.commands.items()),
+        *(_render_command(name, command) for name, command in group.commands.items()),
     )
 
 
-def _command_help(name: str, command: Any) -> str:
-    return _described(f"the command {name}", command.help)
+def _get_command_help(name: str, command: Any) -> str:
+    return _require_description(f"the command {name}", command.help)
 
 
-def _command(name: str, command: Any) -> str:
-    blocks = [f"## leadloop {name}", _command_help(name, command)]
+def _render_command(name: str, command: Any) -> str:
+    blocks = [f"## leadloop {name}", _get_command_help(name, command)]
     if command.params:
-        rows = [_parameter(name, parameter) for parameter in command.params]
-        blocks.append(_table(["argument or option", "", "meaning"], rows))
+        rows = [_render_parameter(name, parameter) for parameter in command.params]
+        blocks.append(_render_table(["argument or option", "", "meaning"], rows))
     return "\n\n".join(blocks)
 
 
-def _parameter(command: str, parameter: Any) -> list[str]:
+def _render_parameter(command: str, parameter: Any) -> list[str]:
     is_argument = parameter.param_type_name == "argument"
     names = [parameter.name.upper()] if is_argument else parameter.opts
     facts = {
@@ -207,16 +207,16 @@ def _parameter(command: str, parameter: Any) -> list[str]:
         f"default {parameter.default}": parameter.default not in (None, False),
     }
     return [
-        ", ".join(map(_code, names)),
+        ", ".join(map(_format_code, names)),
         ", ".join(fact for fact, holds in facts.items() if holds),
-        _described(f"{names[0]} of the command {command}", parameter.help),
+        _require_description(f"{names[0]} of the command {command}", parameter.help),
     ]
 
 
 # Schema
 
 _TABLES = text("""
-SELECT c.oid, c.relname AS name, obj_description(c.oid, 'pg_class') AS said
+SELECT c.oid, c.relname AS name, obj_description(c.oid, 'pg_class') AS description
   FROM pg_class AS c
  WHERE c.relnamespace = to_regnamespace('leadloop') AND c.relkind IN ('r', 'p')
    AND c.relname <> 'alembic_version'
@@ -226,7 +226,7 @@ _COLUMNS = text("""
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required,
        CASE WHEN a.attidentity <> '' THEN 'generated' ELSE pg_get_expr(d.adbin, d.adrelid) END
            AS default,
-       col_description(a.attrelid, a.attnum) AS said
+       col_description(a.attrelid, a.attnum) AS description
   FROM pg_attribute AS a
   LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = :table AND a.attnum > 0 AND NOT a.attisdropped
@@ -242,46 +242,46 @@ SELECT pg_get_indexdef(indexrelid) FROM pg_index
  WHERE indrelid = :table AND NOT indisprimary ORDER BY indexrelid::regclass::text
 """)
 _TRIGGERS = text("""
-SELECT pg_get_triggerdef(t.oid) AS definition, obj_description(t.tgfoid, 'pg_proc') AS said
+SELECT pg_get_triggerdef(t.oid) AS definition, obj_description(t.tgfoid, 'pg_proc') AS description
   FROM pg_trigger AS t WHERE t.tgrelid = :table AND NOT t.tgisinternal ORDER BY t.tgname
 """)
 
 
-def schema_page(connection: Connection) -> str:
-    """Every table of the schema as Postgres describes it."""
+def render_schema(connection: Connection) -> str:
+    """Render every table of the schema from Postgres's catalogue."""
     tables = connection.execute(_TABLES).all()
-    return _page(
+    return _join_page(
         "Schema",
-        "The tables of the Postgres schema `leadloop`, as its own catalogue describes them"
-        " (`\\d+ leadloop.leads` in psql shows the same). `leadloop init` makes and upgrades"
+        "The tables of the Postgres schema `leadloop`, from Postgres's own catalogue"
+        " (`\\d+ leadloop.leads` in psql shows the same). `leadloop init` creates and upgrades"
         " them. All times are `timestamptz`.",
-        "Upstream inserts into `campaigns`, `leads` and `disable_requests`; everything else is"
-        " written by leadloop alone.",
-        *(_described_table(connection, table) for table in tables),
+        "Upstream inserts into `campaigns`, `leads` and `disable_requests`. Only leadloop writes"
+        " everything else.",
+        *(_render_schema_table(connection, table) for table in tables),
     )
 
 
-def _described_table(connection: Connection, table: Any) -> str:
+def _render_schema_table(connection: Connection, table: Any) -> str:
     key = {"table": table.oid}
     rows = [
         [
-            _code(column.name),
-            _code(column.type),
+            _format_code(column.name),
+            _format_code(column.type),
             "" if column.required else "null",
-            _code(column.default) if column.default else "",
-            column.said or "",
+            _format_code(column.default) if column.default else "",
+            column.description or "",
         ]
         for column in connection.execute(_COLUMNS, key)
     ]
     rules = [*connection.scalars(_CONSTRAINTS, key), *connection.scalars(_INDEXES, key)]
     triggers = [
-        f"- `{trigger.definition}`: {' '.join(trigger.said.split())}"
+        f"- `{trigger.definition}`: {' '.join(trigger.description.split())}"
         for trigger in connection.execute(_TRIGGERS, key)
     ]
     blocks = [
         f"## {table.name}",
-        table.said or "",
-        _table(["column", "type", "", "default", "meaning"], rows),
+        table.description or "",
+        _render_table(["column", "type", "", "default", "meaning"], rows),
         "\n".join([*(f"- `{rule}`" for rule in rules), *triggers]),
     ]
     return "\n\n".join(filter(None, blocks))
@@ -290,37 +290,37 @@ def _described_table(connection: Connection, table: Any) -> str:
 # Views
 
 _VIEWS = text("""
-SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS said
+SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS description
   FROM pg_class AS c
  WHERE c.relnamespace = to_regnamespace('leadloop_monitor') AND c.relkind = 'v'
  ORDER BY c.relname
 """)
 _VIEW_COLUMNS = text("""
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
-       col_description(a.attrelid, a.attnum) AS said
+       col_description(a.attrelid, a.attnum) AS description
   FROM pg_attribute AS a
  WHERE a.attrelid = CAST(:view AS regclass) AND a.attnum > 0
  ORDER BY a.attnum
 """)
 
 
-def views_page(connection: Connection) -> str:
-    """Every view of the data team as Postgres describes it."""
-    return _page(
+def render_views(connection: Connection) -> str:
+    """Render every view of the data team from Postgres's catalogue."""
+    return _join_page(
         "Views",
         "The views of the Postgres schema `leadloop_monitor`: counts, times, reasons and ids, no"
         " personal data in any column. The role `leadloop_reader` may read them and nothing else;"
         " make a login a member of it: `GRANT leadloop_reader TO dashboards`. Times are"
         " `timestamptz`; days and hours are UTC.",
-        "Lead ids, and campaigns' ids and names, are yours and are shown as they are: let none of"
-        " them be personal. A `lead_id` that is a phone number or an address would be seen by"
-        " everybody who reads the views, and is in logs and Prefect too.",
+        "Lead ids, campaign ids and campaign names are yours and are shown unchanged: choose ones"
+        " that are not personal. If a `lead_id` is a phone number or an address, everybody who"
+        " reads the views sees it; it is in logs and Prefect too.",
         *(
             "\n\n".join(
                 [
                     f"## {view.name}",
-                    _described(f"the view {view.name}", view.said),
-                    _view_table(connection, view.name, ("column", "meaning")),
+                    _require_description(f"the view {view.name}", view.description),
+                    _render_view_columns(connection, view.name, ("column", "meaning")),
                 ]
             )
             for view in connection.execute(_VIEWS).all()
@@ -328,12 +328,16 @@ def views_page(connection: Connection) -> str:
     )
 
 
-def _view_table(connection: Connection, view: str, heading: tuple[str, str]) -> str:
+def _render_view_columns(connection: Connection, view: str, heading: tuple[str, str]) -> str:
     columns = connection.execute(_VIEW_COLUMNS, {"view": f"leadloop_monitor.{view}"})
-    return _table(
+    return _render_table(
         [heading[0], "type", heading[1]],
         [
-            [_code(each.name), each.type, _described(f"{view}.{each.name}", each.said)]
+            [
+                _format_code(each.name),
+                each.type,
+                _require_description(f"{view}.{each.name}", each.description),
+            ]
             for each in columns
         ],
     )
@@ -341,15 +345,15 @@ def _view_table(connection: Connection, view: str, heading: tuple[str, str]) -> 
 
 # Verdicts
 
-#: The statuses that the vendor documents, and those that HTTP puts between it and us.
+#: The statuses that the vendor documents, and those of servers and proxies in between.
 _STATUSES = (
     *(200, 201, 204, 301, 302, 303, 307, 308),
     *(400, 401, 403, 404, 405, 408, 409, 413, 422, 425, 429),
     *(500, 502, 503, 504),
 )
 _ANSWERS: Mapping[str, ApiResponse] = {
-    "no connection: not a byte was sent": ApiResponse(failure=TransportFailure.NOT_SENT),
-    "no answer: timeout, reset or cut after sending": ApiResponse(
+    "no connection: no byte was sent": ApiResponse(failure=TransportFailure.NOT_SENT),
+    "no response: timeout, reset or cut after sending": ApiResponse(
         failure=TransportFailure.NO_RESPONSE
     ),
     **{str(status): ApiResponse(status=status) for status in _STATUSES},
@@ -360,63 +364,66 @@ _ANSWERS: Mapping[str, ApiResponse] = {
     "503 with `Retry-After`": ApiResponse(status=503, retry_after_s=10.0),
 }
 _MEANINGS = {
-    Verdict.ACCEPTED: "The vendor carried it out; leads that the body names beside trouble are"
-    " rejected. Where it speaks of trouble and does not say whose, counts fewer than were sent, or"
-    " names some and not all, the others are in doubt (`create`) or not confirmed (`disable`).",
-    Verdict.REJECTED: "The vendor takes none of it as it stands. Leads that it names are rejected;"
-    " where it names none, the batch is halved until the culprits stand alone.",
-    Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the size that is taken"
-    " remembered (unless it was one lead that was too large).",
-    Verdict.RETRY: "Not carried out, or harmless to repeat: sent again after a pause.",
-    Verdict.RATE_LIMITED: "Not carried out. The whole business sends nothing for as long as the vendor"
-    " asks (5 s where it does not say), then it is sent again.",
-    Verdict.UNAUTHORIZED: "The token is no longer good: renewed once and sent again. A fixed token stops"
-    " the run.",
+    Verdict.ACCEPTED: "The vendor carried it out; leads that the body names as failed are rejected."
+    " If the body reports a failure without naming a lead, counts fewer leads than were sent, or"
+    " names only some, the others are in doubt (`create`) or not confirmed (`disable`).",
+    Verdict.REJECTED: "The vendor rejected the request as a whole. Leads that the body names are"
+    " rejected; if it names none, the batch is bisected until the bad leads stand alone.",
+    Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the accepted size remembered"
+    " (unless a single lead was too large).",
+    Verdict.RETRY: "Not carried out, or idempotent: retried after a pause.",
+    Verdict.RATE_LIMITED: "Not carried out. The whole business pauses for as long as the vendor"
+    " asks (`Retry-After`; 5 s without one), then the request is retried.",
+    Verdict.UNAUTHORIZED: "The token has expired: it is renewed once and the request retried."
+    " A fixed token stops the run.",
     Verdict.IN_DOUBT: "It may have been carried out: the leads become `in_doubt` and are looked up,"
     " never resent unasked.",
     Verdict.FATAL: "Nothing will succeed until a person changes something: the campaign's run ends"
-    " and the exit is 1.",
+    " and the exit code is 1.",
 }
 
 
-def verdicts_page() -> str:
-    """What every answer of the vendor's means for every call."""
-    return _page(
+def render_verdicts() -> str:
+    """Render the verdict on every response of the vendor for every call."""
+    return _join_page(
         "Verdicts",
-        "What each answer of the vendor's means, for each call: the whole of"
-        " `leadloop.core.verdicts.judge`. Any other 4xx is `stop`; any other 5xx is as 500."
-        " Whatever the verdict, a status from 400 on with `Retry-After` makes the whole business"
+        "The verdict on each response of the vendor, for each call: the complete table of"
+        " `leadloop.core.verdicts.classify_response`. Any other 4xx is `stop`; any other 5xx is"
+        " as 500."
+        " With any verdict, a status from 400 on with `Retry-After` makes the whole business"
         " pause.",
-        _table(["verdict", "what is done"], [[_code(v), _MEANINGS[v]] for v in Verdict]),
-        _table(
-            ["answer", *map(_code, ApiCall)],
-            [[name, *_verdicts(answer)] for name, answer in _ANSWERS.items()],
+        _render_table(
+            ["verdict", "what leadloop does"], [[_format_code(v), _MEANINGS[v]] for v in Verdict]
+        ),
+        _render_table(
+            ["response", *map(_format_code, ApiCall)],
+            [[name, *_list_verdicts(answer)] for name, answer in _ANSWERS.items()],
         ),
     )
 
 
-def _verdicts(answer: ApiResponse) -> list[str]:
+def _list_verdicts(answer: ApiResponse) -> list[str]:
     return [str(classify_response(call, answer)) for call in ApiCall]
 
 
 # Exit codes and JSON
 
 _COUNTS = {
-    "created": "leads that became `created`: taken by the vendor now, or found there by a lookup",
-    "rejected": "leads refused by our checks or by the vendor; the reason is in `last_error`",
+    "created": "leads that became `created`: accepted by the vendor now, or found by a lookup",
+    "rejected": "leads rejected by our checks or by the vendor; the reason is in `last_error`",
     "in_doubt": "leads of the campaign that are in doubt when the run ends",
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
-    "from_source": "leads taken from the campaign's source that were not there yet",
-    "held_back": "new leads that the campaign may not create: it is paused or not enabled",
+    "from_source": "new leads taken from the campaign's source",
+    "held_back": "new leads not sent because the campaign is paused or not enabled",
     "disabled": "opt-outs that the vendor confirmed",
-    "failed": "opt-outs that the vendor refused or failed on; each is tried again, at least daily",
+    "failed": "opt-outs that the vendor refused or failed on; each is retried at least daily",
     "windows": "windows read and stored",
     "pages": "pages read, repeated readings included",
     "seen": "distinct results read",
-    "inserted": "outcomes stored that were not there",
-    "updated": "outcomes that had changed",
-    "unchanged": "outcomes that were there already, word for word",
-    "late": "outcomes that were not there yet when their `processed_at` was polled before",
+    "inserted": "new outcomes stored",
+    "updated": "stored outcomes that had changed",
+    "unchanged": "outcomes that were already stored and had not changed",
+    "late": "outcomes that appeared after their `processed_at` had been polled",
     "requests": "HTTP requests sent, logins and retries included",
 }
 _AUDIT = {
@@ -428,94 +435,96 @@ _AUDIT = {
 }
 
 
-def results_page(connection: Connection) -> str:
-    """Exit codes, and the keys of what `--json` prints."""
-    return _page(
+def render_exit_codes(connection: Connection) -> str:
+    """Render the exit codes, and the keys of the output of `--json`."""
+    return _join_page(
         "Exit codes and JSON",
-        _table(
-            ["exit", "means"],
+        _render_table(
+            ["exit code", "meaning"],
             [
                 ["0", "The run did its work. Rejected leads are recorded, not a failure."],
                 [
                     "1",
-                    "The run failed in part or whole, or was stopped (Ctrl-C, SIGTERM); a file was"
-                    " not loaded whole; `doctor` found something that does not answer.",
+                    "The run failed in part or completely, or was stopped (Ctrl-C, SIGTERM); a file"
+                    " was not loaded completely; `doctor` found something that does not answer.",
                 ],
-                ["2", "Wrong usage or settings: nothing was begun. The line on stderr says what."],
+                ["2", "Wrong usage or settings: nothing was begun. The line on stderr names it."],
             ],
         ),
-        "`sandbox` ends with 0 on Ctrl-C and SIGTERM: that is how it is told to stop. A reader that"
-        " goes away, or a full disk under the output, does not change the exit.",
+        "`sandbox` ends with 0 on Ctrl-C and SIGTERM, which is the normal way to stop it. A closed"
+        " pipe, or a full disk under the output, does not change the exit code.",
         "With `--json`, the last line on stdout is one JSON object; progress, logs and errors go"
-        " to stderr. Where a run failed or was stopped (exit 1) the object also has `error`, and"
-        " its counts say what was done all the same; where it had not begun, `error` is all. With"
-        " exit 2 there is no object. Times are ISO 8601 in UTC.",
+        " to stderr. If a run failed or was stopped (exit code 1), the object also has `error`,"
+        " and its counts state what was done; if the run had not begun, the object has only"
+        " `error`. With exit code 2 there is no object. Times are ISO 8601 in UTC.",
         "## push, disable, poll, backfill",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id."
         " After a poll or backfill each campaign also has `lookback_s`, its lookback, and"
         " `lookback_needed_s`: the `LEADLOOP_LOOKBACK` that would have found its late outcomes,"
-        " seconds; 0 where none was late.",
-        _table(["command", "keys"], _summaries()),
-        _table(
+        " in seconds; 0 if no outcome was late.",
+        _render_table(["command", "keys"], _list_summary_keys()),
+        _render_table(
             ["key", "counts"],
-            _meanings(_COUNTS, [*PUSH.counts, *DISABLE.counts, *POLL.counts, "requests"]),
+            _list_meanings(_COUNTS, [*PUSH.counts, *DISABLE.counts, *POLL.counts, "requests"]),
         ),
         "## plan",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
-        " with `refusals` and `cancellations` (how many by reason) and `sample`: one of the leads"
-        " that would be sent, the kind of each value in its place, or null.",
-        _table(["key", "counts"], _meanings(PLAN, PLAN)),
+        " with `refusals` and `cancellations` (counts by reason) and `sample`: one of the leads"
+        " that would be sent, with the type of each value in its place, or null.",
+        _render_table(["key", "counts"], _list_meanings(PLAN, PLAN)),
         "## sync",
         "An object with `disable`, `push` and `poll`, each as above.",
         "## audit",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
         " with `samples`: up to three lead ids by the name of the count. Counts from"
-        f" `{next(iter(DIFFERENCES))}` to `{list(DIFFERENCES)[-1]}` are differences: with none,"
-        " the books agree. A lead may be in several of them. They do not change the exit.",
-        _table(["key", "counts leads"], _meanings(_AUDIT, [*AUDIT.counts, "requests"])),
+        f" `{next(iter(DIFFERENCES))}` to `{list(DIFFERENCES)[-1]}` are differences; without any,"
+        " the vendor's records and Postgres agree. A lead may be in several of them. They do not"
+        " change the exit code.",
+        _render_table(["key", "counts leads"], _list_meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
         '`{"campaigns": [...], "problems": [...]}`. One object a campaign:',
-        _view_table(connection, "campaign_health", ("key", "holds")),
-        "And one a problem, the worst first; none: all is well. `--check` exits with 1 where there"
-        " is one.",
-        _view_table(connection, "problems", ("key", "holds")),
+        _render_view_columns(connection, "campaign_health", ("key", "holds")),
+        "And one object a problem, the worst first; an empty list if there is no problem."
+        " `--check` exits with 1 if there is one.",
+        _render_view_columns(connection, "problems", ("key", "holds")),
         "## init, load, requeue, forget, doctor",
-        _table(
+        _render_table(
             ["command", "keys"],
             [
                 ["`init`", "`version`: the schema's version"],
                 [
                     "`load`",
-                    "`loaded`: leads inserted; `existing`: leads that were there already and stay"
-                    " as they are; `bad`: lines passed over, each told on stderr (exit 1 where an"
-                    " open quote lost several, or none could be loaded)",
+                    "`loaded`: leads inserted; `existing`: leads that were already there and stay"
+                    " unchanged; `bad`: lines skipped, each reported on stderr (exit code 1 if an"
+                    " unclosed quote lost several, or no line could be loaded)",
                 ],
                 [
                     "`requeue`",
-                    "for each kind asked for (`rejected`, `in_doubt`, `disables`): how many",
+                    "for each requested kind (`rejected`, `in_doubt`, `disables`): its count",
                 ],
-                ["`forget`", "`forgotten`: leads whose personal data is gone"],
+                ["`forget`", "`forgotten`: leads whose personal data was removed"],
                 [
                     "`doctor`",
-                    "`checks`: a list of `check`, `ok`, `warns`, `detail`, without what rests on a"
-                    " fault",
+                    "`checks`: a list of `check`, `ok`, `warns`, `detail`, without checks that"
+                    " depend on a failed one",
                 ],
             ],
         ),
     )
 
 
-def _summaries() -> list[list[str]]:
-    flows = {"push": PUSH, "disable": DISABLE, "poll": POLL, "backfill": POLL}
+def _list_summary_keys() -> list[list[str]]:
+    jobs = {"push": PUSH, "disable": DISABLE, "poll": POLL, "backfill": POLL}
     return [
-        [_code(flow), ", ".join(map(_code, [*counts, "requests"]))]
-        for flow, counts in flows.items()
+        [_format_code(command), ", ".join(map(_format_code, [*spec.counts, "requests"]))]
+        for command, spec in jobs.items()
     ]
 
 
-def _meanings(said: Mapping[str, str], keys: Iterable[str]) -> list[list[str]]:
+def _list_meanings(descriptions: Mapping[str, str], keys: Iterable[str]) -> list[list[str]]:
     return [
-        [_code(key), _described(f"the key {key}", said.get(key))] for key in dict.fromkeys(keys)
+        [_format_code(key), _require_description(f"the key {key}", descriptions.get(key))]
+        for key in dict.fromkeys(keys)
     ]
 
 

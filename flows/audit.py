@@ -1,4 +1,4 @@
-"""`audit-leads`: do the vendor's books and ours agree?"""
+"""`audit-leads`: compare the vendor's records with ours."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,11 +25,11 @@ def audit_leads(
     repair: bool = False,
     settings: RunSettings | None = None,
 ) -> Summary:
-    """Read all that the vendor holds, and compare it with Postgres both ways.
+    """List all leads that the vendor has, and compare them with Postgres in both directions.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
-        repair: mend in Postgres what is safe to mend; the counts say what was found before.
+        repair: repair in Postgres what is safe to repair; the counts are those from before.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
@@ -56,24 +56,30 @@ def audit_leads(
 def _publish(summary: Summary) -> None:
     """Emit differences as events of their campaigns, and create an artifact with the sums."""
     for campaign_id, counts in summary["campaigns"].items():
-        _emit(campaign_id, counts)
+        _emit_differences(campaign_id, counts)
     with log_prefect_errors():
         create_table_artifact(
             key="leadloop-audit",
-            table=_rows(summary),
+            table=_make_rows(summary),
             description="The vendor's records beside ours: leads that differ, by kind.",
         )
 
 
-def _emit(campaign_id: str, counted: Summary) -> None:
-    found = {name: counted[name] for name in DIFFERENCES if counted[name]}
+def _emit_differences(campaign_id: str, counts: Summary) -> None:
+    found = {name: counts[name] for name in DIFFERENCES if counts[name]}
     if found:
         emit_event(EVENT, resource=campaign_resource(campaign_id), payload=found)
 
 
-def _rows(summary: Summary) -> list[dict[str, Any]]:
-    """A row a count; sums alone, so that it stays as small for a hundred campaigns."""
-    said = {"pages": "pages read", "seen": "leads that the vendor shows", **DIFFERENCES, **REMARKS}
+def _make_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Return a row for each count; only sums, so that the table stays small for many campaigns."""
+    meanings = {
+        "pages": "pages read",
+        "seen": "leads that the vendor shows",
+        **DIFFERENCES,
+        **REMARKS,
+    }
     return [
-        {"count": name, "leads": summary[name], "which are": said[name]} for name in AUDIT.counts
+        {"count": name, "leads": summary[name], "which are": meanings[name]}
+        for name in AUDIT.counts
     ]

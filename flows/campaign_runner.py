@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from db import status
+from db import campaign_status
 from db.database import DatabaseError
 from flows.reporting import emit_problem_events, publish_artifacts, report_progress
 from leadloop.core.summaries import Summary, report_summary
@@ -108,7 +108,7 @@ def _list_problems(context: DatabaseContext, ids: Sequence[str]) -> list[dict[st
         return []
     try:
         with context.database.transaction() as connection:
-            return status.list_problems(connection, ids)
+            return campaign_status.list_problems(connection, ids)
     except DatabaseError as error:
         context.log.warning("the problems of the campaigns cannot be read: %s", error)
         return []

@@ -25,21 +25,21 @@ from tasks.blocks import RunSettings, resolve_settings
 from tasks.context import ApiContext, open_api_context
 
 DEPLOYMENT = "sync-leads/default"
-#: Nobody has begun these: a worker of their queue that comes back takes them up.
+#: Not started yet: a worker of their queue takes them when it is back.
 _WAITING = [StateType.SCHEDULED, StateType.PAUSED]
-#: Prefect believes these to be at work, and goes on to believe it when their machine is gone.
+#: Running as far as Prefect knows, also where their machine is lost.
 _AT_WORK = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-#: So long may a run take from a worker to its row in Postgres: an image is pulled meanwhile.
-_BEGINS_WITHIN = timedelta(minutes=10)
+#: How long a run may take from its worker to its row in Postgres, image pull included.
+_START_TIMEOUT = timedelta(minutes=10)
 
 
 @flow(name="fan-out", flow_run_name=make_run_name, persist_result=False)
 def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
-    """Start a run of `sync-leads/default` for each campaign, and do not wait for it.
+    """Start a run of `sync-leads/default` for each campaign, without waiting for it.
 
-    A campaign whose last such run has not ended gets none: after downtime nothing piles up. One
-    that Prefect takes to be at work while its process is gone has ended, and one that waits in
-    another work queue than the deployment's counts for nothing.
+    A campaign whose last such run has not ended gets none, so that runs do not pile up after
+    downtime. A run whose process is gone has ended, whatever Prefect shows. A run that waits in
+    another work queue than the deployment's does not count.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
@@ -58,7 +58,7 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
             parameters={"campaigns": [campaign_id], "settings": run_settings},
             tags=[_campaign_tag(campaign_id)],
             timeout=0,
-            # Else its state would hang on ours, and a retry of it would be refused.
+            # As a subflow its state would depend on this run, and a retry would be refused.
             as_subflow=False,
         )
     return completed_state({"started": len(due), "unfinished": len(ids) - len(due)})
@@ -69,12 +69,12 @@ def _campaign_tag(campaign_id: str) -> str:
 
 
 def _has_active_run(context: ApiContext, campaign_id: str) -> bool:
-    """Whether a run of this campaign waits, begins, or is at work; Postgres knows the last."""
+    """Return whether a run of this campaign waits, starts or works; Postgres knows the last."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         waiting = _read_runs(client, deployment.id, campaign_id, _WAITING)
         at_work = _read_runs(client, deployment.id, campaign_id, _AT_WORK)
-    # After a change of the work pool, what waits in the old one may wait for ever.
+    # After a change of the work pool, runs in the old one may wait indefinitely.
     if any(run.work_queue_id == deployment.work_queue_id for run in waiting):
         return True
     with context.database.transaction() as connection:
@@ -85,13 +85,13 @@ def _has_active_run(context: ApiContext, campaign_id: str) -> bool:
 
 
 def _has_just_begun(run: FlowRun, now: datetime) -> bool:
-    return run.state is not None and now - run.state.timestamp < _BEGINS_WITHIN
+    return run.state is not None and now - run.state.timestamp < _START_TIMEOUT
 
 
 def _read_runs(
     client: SyncPrefectClient, deployment: UUID, campaign_id: str, states: Sequence[StateType]
 ) -> list[FlowRun]:
-    """The campaign's runs of the deployment in these states; of very many, the latest."""
+    """Return the campaign's runs of the deployment in these states; of very many, the latest."""
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),

@@ -22,11 +22,11 @@ def poll_outcomes(
     since: datetime | None = None,
     settings: RunSettings | None = None,
 ) -> Summary:
-    """Read what was processed since the watermark, less the lookback.
+    """Read the outcomes that were processed since the watermark, less the lookback.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
-        since: where to begin in a campaign that has no watermark yet.
+        since: where to start in a campaign that has no watermark yet.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
@@ -57,9 +57,9 @@ def backfill_outcomes(
     campaigns: list[str] | None = None,
     settings: RunSettings | None = None,
 ) -> Summary:
-    """Read a range of `processed_at` again. The watermark never moves back.
+    """Read a range of `processed_at` again; the watermark never moves back.
 
-    Where the last backfill of this very range was not completed, it goes on where that one ended.
+    A backfill of the same range that was not completed is resumed where it ended.
 
     Args:
         after: where the range begins.

@@ -1,6 +1,6 @@
-"""How runs explain themselves in Prefect: names, final states, artifacts and events.
+"""What Prefect shows of a run: its name, final state, artifacts and events.
 
-Ids and counts alone: whoever may look at Prefect may not for that reason look at people.
+All of it is ids and counts: access to Prefect gives no access to personal data.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,32 +22,32 @@ from leadloop.core.summary_text import format_summary, has_counts, select_counts
 from leadloop.core.windows import Window
 from tasks.prefect_progress import ProgressArtifacts, log_prefect_errors
 
-#: What a run has met, told as an event of the campaign where its count is not nought. What is wrong
-#: after it is told by the rules of the view `problems`.
+#: Counts of a run that are emitted as an event of their campaign, unless they are 0. Problems that
+#: are open after the run have events of their own: `emit_problem_events`.
 EVENTS: Mapping[str, str] = {
     "rejected": "leadloop.leads.rejected",
     "late": "leadloop.outcomes.late",
     "failed": "leadloop.opt-outs.failed",
 }
-_MOST_ROWS = 100
-_MOST_NAMED = 3
+_MAX_ROWS = 100
+_MAX_NAMED = 3
 
 
 def make_run_name() -> str:
-    """A run's name: its flow, its campaigns, and the range that it was asked for."""
+    """Return a run's name: its flow, its campaigns, and the requested range."""
     parameters = flow_run.parameters
     named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
-    more = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    more = [f"and {len(named) - _MAX_NAMED} more"] if len(named) > _MAX_NAMED else []
     moments = [
         _format_bound(word, value)
         for word in ("since", "after", "before")
         if (value := parameters.get(word))
     ]
-    return " ".join([str(flow_run.flow_name), ", ".join(named[:_MOST_NAMED]), *more, *moments])
+    return " ".join([str(flow_run.flow_name), ", ".join(named[:_MAX_NAMED]), *more, *moments])
 
 
 def append_range_to_run_name(window: Window) -> None:
-    """Put into a run's name the range that it reads, where that is known only once it has begun."""
+    """Append to the run's name the range that it reads, where only the running flow knows it."""
     name = " ".join(
         [
             make_run_name(),
@@ -78,9 +78,9 @@ def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
 
 
 def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
-    """Tell Prefect what a run has done; nothing where it has found nothing to do.
+    """Create an artifact with the counts of a run, and emit its events; nothing if all are 0.
 
-    Of a run in stages it is the tables alone: each stage has told its events.
+    A run in stages gets the artifact alone: each stage has emitted its events.
 
     Args:
         flow: the flow's name, by which its artifacts are found.
@@ -96,19 +96,19 @@ def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
         create_markdown_artifact(
             key=flow, markdown="\n\n".join([*tables, *link]), description=format_summary(summary)
         )
-    for campaign_id, counted in summary.get("campaigns", {}).items():
+    for campaign_id, counts in summary.get("campaigns", {}).items():
         for name, event in EVENTS.items():
-            if counted.get(name):
-                emit_event(event, resource=campaign_resource(campaign_id), payload=dict(counted))
+            if counts.get(name):
+                emit_event(event, resource=campaign_resource(campaign_id), payload=dict(counts))
 
 
 def emit_problem_events(problems: Sequence[Mapping[str, Any]]) -> None:
-    """Emit an event for each thing that is wrong with a campaign: `leadloop.problem.…`.
+    """Emit an event for each open problem of a campaign: `leadloop.problem.…`.
 
     Args:
-        problems: rows of the view `leadloop_monitor.problems`, the one definition of what is wrong.
-            What is told of each is its severity, amount, since when, and the command that deals
-            with it; `said` may repeat words of the vendor's.
+        problems: rows of the view `leadloop_monitor.problems`, which defines what a problem is. The
+            event has severity, amount, start and the command that deals with it. It leaves out
+            `said`, which may quote the vendor.
     """
     for problem in problems:
         name = str(problem["problem"])
@@ -121,7 +121,7 @@ def emit_problem_events(problems: Sequence[Mapping[str, Any]]) -> None:
 
 
 def campaign_resource(campaign_id: str) -> dict[str, str]:
-    """A campaign as Prefect's events name what they are about."""
+    """Return a campaign as the resource of Prefect's events."""
     return {
         "prefect.resource.id": f"leadloop.campaign.{campaign_id}",
         "prefect.resource.name": campaign_id,
@@ -130,7 +130,7 @@ def campaign_resource(campaign_id: str) -> dict[str, str]:
 
 @contextmanager
 def report_progress() -> Iterator[None]:
-    """Show the progress of long work in Prefect, unless somebody watches it already."""
+    """Show the progress of long work in Prefect, unless it has a listener already."""
     if not has_no_listener():
         yield
         return
@@ -148,22 +148,22 @@ def _format_bound(word: str, value: object) -> str:
 def _make_table(name: str, summary: Mapping[str, Any]) -> str:
     names = list(select_counts(summary))
     each = summary["campaigns"]
-    rows = [[campaign_id, *_format_counts(counted, names)] for campaign_id, counted in each.items()]
-    left = len(rows) - _MOST_ROWS
+    rows = [[campaign_id, *_format_counts(counts, names)] for campaign_id, counts in each.items()]
+    left = len(rows) - _MAX_ROWS
     lines = [
         f"### {name}: {format_summary(summary)}",
         "",
         _make_row(["campaign", *(column.replace("_", " ") for column in names)]),
         _make_row(["---"] * (len(names) + 1)),
-        *map(_make_row, rows[:_MOST_ROWS]),
+        *map(_make_row, rows[:_MAX_ROWS]),
         *([_make_row([f"and {left} more", *[""] * len(names)])] if left > 0 else []),
         _make_row(["**all**", *_format_counts(summary, names)]),
     ]
     return "\n".join(lines)
 
 
-def _format_counts(counted: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [f"{counted.get(name, 0):,}" for name in names]
+def _format_counts(counts: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{counts.get(name, 0):,}" for name in names]
 
 
 def _make_row(cells: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
 """The settings: `LEADLOOP_…` in the environment, or in `.env` of the working directory.
 
-A run of a deployment may be given others, which win: see tasks/blocks.py.
+Prefect blocks and run parameters override them in a deployment's run: see tasks/blocks.py.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
@@ -20,13 +20,14 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.errors import UsageError
+from leadloop.core.header_values import is_header_value
 from leadloop.core.misspellings import find_intended_setting
 from leadloop.trusted_files import read_trusted
 
-#: What `LEADLOOP_DATABASE_URL` holds for a Postgres that a local command starts by itself.
+#: The value of `LEADLOOP_DATABASE_URL` for a Postgres that local commands start automatically.
 EMBEDDED = "embedded"
 
-#: The variables that name a database, for messages.
+#: The variables that hold a database URL, for messages.
 DATABASE_URL = "LEADLOOP_DATABASE_URL"
 SOURCE_URL = "LEADLOOP_SOURCE_URL"
 MONITOR_DATABASE_URL = "LEADLOOP_MONITOR_DATABASE_URL"
@@ -36,18 +37,18 @@ _PREFIX = "LEADLOOP_"
 _A_DAY_S = 86_400
 _A_MONTH_S = 30 * _A_DAY_S
 EMBEDDED_IS_LOCAL_ONLY = (
-    f"`{EMBEDDED}` is for local commands, a deployment's run works in a temporary directory: write"
-    " postgresql://user@host:5432/database"
+    f"`{EMBEDDED}` is for local commands, and a deployment's run works in a temporary directory:"
+    " write postgresql://user@host:5432/database"
 )
 #: The two kinds of login: a token, and the parts of the OAuth password grant.
 _LOGINS = (("api_token",), ("client_id", "client_secret", "username", "password"))
-#: With this begin values that Kubernetes adds for each service, as LEADLOOP_PAGE_PORT.
-_OF_KUBERNETES = "tcp://"
-#: The warnings of this process: each is given once, though settings are loaded several times.
+#: The prefix of values that Kubernetes adds for each service, such as LEADLOOP_PAGE_PORT.
+_KUBERNETES_PREFIX = "tcp://"
+#: The warnings that this process has issued: settings are loaded several times.
 _WARNED: set[str] = set()
 
 
-def _sound_address(text: str) -> str:
+def _check_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -66,20 +67,20 @@ def _sound_address(text: str) -> str:
     return text.rstrip("/")
 
 
-def _sound_page(text: str | None) -> str | None:
+def _check_page_url(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"https?://[^\s()<>]+", text):
         raise ValueError("write it as https://host/path")
     return text
 
 
-def _sound_token(token: SecretStr | None) -> SecretStr | None:
-    if token is not None and not re.fullmatch("[!-~]+", token.get_secret_value()):
+def _check_token(token: SecretStr | None) -> SecretStr | None:
+    if token is not None and not is_header_value(token.get_secret_value()):
         raise ValueError("it holds a blank, a line end or a character that no token has")
     return token
 
 
-def _sound_rate(text: str) -> str:
-    """Requests/seconds; in plain digits, so that no exponent makes a ring of slots absurd."""
+def _check_rate(text: str) -> str:
+    """Check requests/seconds in plain digits: an exponent could make the ring of slots absurd."""
     form = re.fullmatch(r"(\d{1,7})/(\d{1,5}(?:\.\d{1,6})?)", text)
     if not form or not 1 <= int(form[1]) <= 1_000_000 or not 0 < float(form[2]) <= _A_DAY_S:
         raise ValueError(
@@ -88,14 +89,14 @@ def _sound_rate(text: str) -> str:
     return text
 
 
-def _sound_timeout(text: str) -> str:
+def _check_timeout(text: str) -> str:
     form = re.fullmatch(r"(\d{1,4}(?:\.\d{1,6})?),(\d{1,4}(?:\.\d{1,6})?)", text)
     if not form or not all(0 < float(seconds) <= 3600 for seconds in form.groups()):
         raise ValueError("write connect,read, as in 5,60: each above 0 and up to 3600 seconds")
     return text
 
 
-def _sound_region(text: str) -> str:
+def _check_region(text: str) -> str:
     if text not in SUPPORTED_REGIONS:
         raise ValueError("write a country's two capital letters, as in US or GB")
     return text
@@ -103,10 +104,10 @@ def _sound_region(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingSource:
-    """Settings from one place, such as a Prefect block.
+    """Settings from one source, such as a Prefect block.
 
-    `source` names the place in messages. Places with the same `origin` count as one source of the
-    login and its address.
+    `name` names the source in messages. Sources with the same `origin` may share the login and its
+    `api_url`.
     """
 
     name: str
@@ -115,7 +116,7 @@ class SettingSource:
 
 
 class _DotenvSource(EnvSettingsSource):
-    """The settings in the text of a `.env`."""
+    """The settings source for the text of a `.env`."""
 
     def __init__(self, settings_cls: type[BaseSettings], text: str) -> None:
         self._text = text
@@ -127,7 +128,7 @@ class _DotenvSource(EnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Every setting, with its default. A campaign's row overrides those that it has columns for."""
+    """All settings with their defaults. A campaign's row overrides those that are its columns."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
@@ -135,105 +136,113 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(
         None,
-        description="Postgres; for local commands also `embedded`, a throw-away one under"
+        description="URL of Postgres; for local commands also `embedded`: a local Postgres under"
         " .leadloop/",
     )
-    api_url: Annotated[str, AfterValidator(_sound_address)] = Field(
+    api_url: Annotated[str, AfterValidator(_check_url)] = Field(
         "https://app.squadrun.co",
         description="base URL of the API, from the same source as the login; plain http only to"
         " loopback",
     )
-    api_token: Annotated[SecretStr | None, AfterValidator(_sound_token)] = Field(
-        None, description="a fixed bearer token; or the four below"
+    api_token: Annotated[SecretStr | None, AfterValidator(_check_token)] = Field(
+        None, description="static bearer token; alternative to the four settings below"
     )
-    client_id: str | None = Field(None, description="OAuth password grant, refreshed by itself")
+    client_id: str | None = Field(
+        None, description="OAuth password grant; the token is renewed automatically"
+    )
     client_secret: SecretStr | None = Field(None, description="OAuth password grant")
     username: str | None = Field(None, description="OAuth password grant")
     password: SecretStr | None = Field(None, description="OAuth password grant")
-    rate_limit: Annotated[str, AfterValidator(_sound_rate)] = Field(
+    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
         "100/60",
-        description="requests/seconds for the whole business, over all processes: up to 1000000"
-        " requests, up to 86400 seconds",
+        description="rate limit of the business across all processes, requests/seconds: up to"
+        " 1000000 requests, up to 86400 seconds",
     )
-    batch_size: int = Field(100, ge=1, le=10_000, description="leads a create or disable request")
-    page_size: int = Field(100, ge=1, le=10_000, description="results a page")
-    concurrency: int = Field(4, ge=1, le=64, description="API requests in flight in one run")
-    timeout: Annotated[str, AfterValidator(_sound_timeout)] = Field(
-        "5,60", description="connect,read in seconds, each above 0 and up to 3600"
+    batch_size: int = Field(100, ge=1, le=10_000, description="leads per create or disable request")
+    page_size: int = Field(100, ge=1, le=10_000, description="results per page")
+    concurrency: int = Field(4, ge=1, le=64, description="concurrent API requests of one run")
+    timeout: Annotated[str, AfterValidator(_check_timeout)] = Field(
+        "5,60", description="connect and read timeout in seconds, each above 0 and up to 3600"
     )
     lookback: int = Field(
-        900, ge=0, le=_A_MONTH_S, description="seconds read again behind the watermark"
+        900,
+        ge=0,
+        le=_A_MONTH_S,
+        description="seconds behind the watermark that every poll reads again",
     )
     settle: int = Field(
-        60, ge=0, le=_A_DAY_S, description="seconds that the vendor may take to show something"
+        60,
+        ge=0,
+        le=_A_DAY_S,
+        description="seconds until the vendor shows a change; no window is closed before",
     )
     window: int = Field(
-        3600, ge=1, le=_A_MONTH_S, description="the longest window of one reading, in seconds"
+        3600, ge=1, le=_A_MONTH_S, description="longest window of one read, in seconds"
     )
-    epoch_unit: Literal["ms", "s"] = Field("ms", description="unit of the window bounds sent")
-    default_region: Annotated[str, AfterValidator(_sound_region)] = Field(
-        "US", description="for phone numbers without a country code, two capital letters"
+    epoch_unit: Literal["ms", "s"] = Field(
+        "ms", description="unit of the window bounds sent to the API"
+    )
+    default_region: Annotated[str, AfterValidator(_check_region)] = Field(
+        "US", description="region of phone numbers without a country code, two capital letters"
     )
 
-    keep_history: int = Field(
-        90, ge=8, le=36_500, description="days that windows and runs are kept for"
-    )
+    keep_history: int = Field(90, ge=8, le=36_500, description="days to keep windows and runs")
     keep_raw: int | None = Field(
         None,
         ge=1,
         le=36_500,
-        description="days that the vendor's answers are kept whole; not set: for ever",
+        description="days to keep the vendor's complete results; not set: indefinitely",
     )
-    page_url: Annotated[str | None, AfterValidator(_sound_page)] = Field(
-        None, description="where `leadloop monitor` is reached; runs in Prefect link to it"
+    page_url: Annotated[str | None, AfterValidator(_check_page_url)] = Field(
+        None, description="URL of `leadloop monitor`, to which runs in Prefect link"
     )
     monitor_database_url: SecretStr | None = Field(
         None,
-        description="Postgres, of a login for `leadloop monitor` alone; not set: DATABASE_URL",
+        description="URL of Postgres with the login of `leadloop monitor`; not set: DATABASE_URL",
     )
     source_url: SecretStr | None = Field(
         None,
-        description="Postgres, of a login that reads the campaigns' sources and nothing of leadloop"
-        "'s, in the same database; not set: DATABASE_URL",
+        description="URL of the same database with a login that reads only the campaigns' sources;"
+        " not set: DATABASE_URL",
     )
     source_timeout: int = Field(
         120,
         ge=1,
         le=_A_DAY_S,
-        description="seconds that a campaign's source, a table of your own, may take to be read",
+        description="timeout for reading a campaign's source, in seconds",
     )
 
     @classmethod
-    def load(cls, *given: SettingSource) -> Self:
-        """Read the settings: from what is given, the first of it first, else the environment.
+    def load(cls, *overrides: SettingSource) -> Self:
+        """Load the settings: the first of `overrides` wins, then the environment, then `.env`.
 
         Raises:
             UsageError: a value is wrong (the message names the variable and does not repeat it), a
                 variable looks like a misspelt setting that no source sets, the login and its
-                address come from different sources, or another user controls `.env`.
+                `api_url` come from different sources, or another user controls `.env`.
         """
         try:
-            environment, dotenv = cls._sources()
-            found = _found(environment, dotenv, *given)
-            _require_no_misspelt(cls._misspelt(environment, dotenv), found)
+            environment, dotenv = cls._read_sources()
+            found = _merge_sources(environment, dotenv, *overrides)
+            _check_misspelt(cls._find_misspelt(environment, dotenv), found)
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
-            field = _field(error)
-            source = next((one.name for one in given if field in one.values), None)
+            field = error.errors(include_input=False, include_url=False)[0]["loc"][0]
+            source = next((one.name for one in overrides if field in one.values), None)
             raise invalid_value(error, source) from None
         except UnicodeDecodeError:
             raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
         except OSError as error:
             raise UsageError(f"{_DOTENV} cannot be read: {error.strerror}") from None
-        _require_one_origin(
-            {field: place for field, (value, place) in found.items() if value is not None}
+        _check_one_origin(
+            {field: source for field, (value, source) in found.items() if value is not None}
         )
         return settings
 
     @classmethod
-    def describe_sources(cls, *given: SettingSource) -> dict[str, str]:
-        """Where each setting that is not at its default comes from, by the setting's name."""
-        found = _found(*cls._sources(), *given)
+    def describe_sources(cls, *overrides: SettingSource) -> dict[str, str]:
+        """Return the name of the source of each setting that is set, by the setting's name."""
+        found = _merge_sources(*cls._read_sources(), *overrides)
         return {
             field: found[field][1].name
             for field in cls.model_fields
@@ -241,21 +250,21 @@ class Settings(BaseSettings):
         }
 
     @classmethod
-    def _sources(cls) -> tuple[EnvSettingsSource, EnvSettingsSource]:
+    def _read_sources(cls) -> tuple[EnvSettingsSource, EnvSettingsSource]:
         """Read the environment and, once, the `.env` of the working directory."""
         return EnvSettingsSource(cls), _DotenvSource(cls, read_trusted(Path(_DOTENV)) or "")
 
     @classmethod
-    def take_warnings(cls, *given: SettingSource) -> list[str]:
-        """Return the warnings about misspelt variables that this process did not have before.
+    def take_warnings(cls, *overrides: SettingSource) -> list[str]:
+        """Return the new warnings of this process about misspelt but harmless variables.
 
-        A variable whose intended setting is set, by whatever source, does no harm.
+        A misspelt variable is harmless if its intended setting is set by any source.
         """
-        environment, dotenv = cls._sources()
-        found = _found(environment, dotenv, *given)
+        environment, dotenv = cls._read_sources()
+        found = _merge_sources(environment, dotenv, *overrides)
         lines = [
-            f"{name} is not a setting and has no effect; {meant} is set, and is used"
-            for name, meant in cls._misspelt(environment, dotenv).items()
+            f"{name} is not a setting and has no effect; {meant} is set and used"
+            for name, meant in cls._find_misspelt(environment, dotenv).items()
             if _is_set(meant, found)
         ]
         new = [line for line in lines if line not in _WARNED]
@@ -263,8 +272,10 @@ class Settings(BaseSettings):
         return new
 
     @classmethod
-    def _misspelt(cls, environment: EnvSettingsSource, dotenv: EnvSettingsSource) -> dict[str, str]:
-        """Return the variables that are no setting and look like one, each with that one's name."""
+    def _find_misspelt(
+        cls, environment: EnvSettingsSource, dotenv: EnvSettingsSource
+    ) -> dict[str, str]:
+        """Return the intended setting of each variable that looks like a misspelt setting."""
         settings = [field.upper() for field in cls.model_fields]
         present = {**dotenv.env_vars, **environment.env_vars}
         meant = {
@@ -272,12 +283,12 @@ class Settings(BaseSettings):
             for name, value in sorted((name.upper(), value) for name, value in present.items())
             if name.startswith(_PREFIX)
             and name.removeprefix(_PREFIX) not in settings
-            and not (value or "").startswith(_OF_KUBERNETES)
+            and not (value or "").startswith(_KUBERNETES_PREFIX)
         }
         return {name: _PREFIX + setting for name, setting in meant.items() if setting is not None}
 
     def campaign_rules(self) -> CampaignRules:
-        """What holds for a campaign whose row overrides nothing."""
+        """Return the rules of a campaign whose row overrides no setting."""
         return CampaignRules(
             batch_size=self.batch_size,
             page_size=self.page_size,
@@ -290,25 +301,25 @@ class Settings(BaseSettings):
         )
 
     def parse_rate(self) -> tuple[int, float]:
-        """The rate limit as requests and seconds."""
+        """Return the rate limit as requests and seconds."""
         requests, seconds = self.rate_limit.split("/")
         return int(requests), float(seconds)
 
     def parse_timeouts(self) -> tuple[float, float]:
-        """Seconds to wait for a connection, and between the bytes of an answer."""
+        """Return the connect and read timeouts in seconds."""
         connect, read = self.timeout.split(",")
         return float(connect), float(read)
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the database is a Postgres that a local command starts by itself."""
+        """True if the database is a Postgres that local commands start automatically."""
         return self.database_url is not None and self.database_url.get_secret_value() == EMBEDDED
 
     def require_database_url(self) -> str:
         """Return the database's URL.
 
         Raises:
-            UsageError: it is not set, or `embedded`.
+            UsageError: the URL is not set, or is `embedded`.
         """
         if self.is_embedded:
             raise UsageError(f"LEADLOOP_DATABASE_URL is wrong: {EMBEDDED_IS_LOCAL_ONLY}")
@@ -320,7 +331,7 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
     def require_source_url(self) -> str:
-        """Return the URL of the login that reads sources: LEADLOOP_SOURCE_URL, else DATABASE_URL.
+        """Return the URL for reading sources: LEADLOOP_SOURCE_URL, else LEADLOOP_DATABASE_URL.
 
         Raises:
             UsageError: neither is set.
@@ -331,14 +342,14 @@ class Settings(BaseSettings):
 
     @property
     def source_variable(self) -> str:
-        """The variable that `require_source_url` returns the value of."""
+        """The variable whose value `require_source_url` returns."""
         return DATABASE_URL if self.source_url is None else SOURCE_URL
 
     def require_login(self) -> None:
-        """Make sure that there is a token or a whole login.
+        """Check that a token or a complete login is set.
 
         Raises:
-            UsageError: there is neither, or the login lacks a part.
+            UsageError: neither is set, or the login lacks a part.
         """
         if self.api_token is not None:
             return
@@ -352,71 +363,61 @@ class Settings(BaseSettings):
             raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
 
 
-def _found(
-    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *given: SettingSource
+def _merge_sources(
+    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *overrides: SettingSource
 ) -> dict[str, tuple[Any, SettingSource]]:
-    """Return each setting's value and the first place that sets it, by the setting's name."""
-    places = (
-        *given,
+    """Return each setting's value and the first source that sets it, by the setting's name."""
+    sources = (
+        *overrides,
         SettingSource(name="the environment", origin="the environment", values=environment()),
         SettingSource(name=_DOTENV, origin=_DOTENV, values=dotenv()),
     )
     found: dict[str, tuple[Any, SettingSource]] = {}
-    for place in reversed(places):
-        found |= {name: (value, place) for name, value in _with_no_other(place.values)}
+    for source in reversed(sources):
+        values = source.values
+        if any(all(part in values for part in login) for login in _LOGINS):
+            # A complete login unsets every part of the other kind in later sources.
+            values = {**dict.fromkeys(chain(*_LOGINS)), **values}
+        found |= {name: (value, source) for name, value in values.items()}
     return found
 
 
 def invalid_value(error: ValidationError, source: str | None) -> UsageError:
-    """What is wrong with a value, in a line that names it and does not repeat it.
+    """Return a one-line error that names a setting and does not repeat its value.
 
     Args:
         error: of a model whose fields have the names of settings.
-        source: where it comes from; None: from the environment, or `.env`.
+        source: the name of the value's source; None for the environment or `.env`.
     """
-    field = _field(error)
-    name = f"{field} of {source}" if source else _variable(field)
-    message = error.errors(include_input=False, include_url=False)[0]["msg"]
-    return UsageError(f"{name} is wrong: {_in_our_words(field, message)}")
+    (first, *_) = error.errors(include_input=False, include_url=False)
+    field = str(first["loc"][0])
+    name = f"{field} of {source}" if source else _PREFIX + field.upper()
+    return UsageError(f"{name} is wrong: {_explain_error(field, first['msg'])}")
 
 
-def _field(error: ValidationError) -> str:
-    return str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
+def _check_one_origin(sources: Mapping[str, SettingSource]) -> None:
+    """Check that the login in use, and `api_url` if it is set, come from one origin.
 
-
-def _require_one_origin(places: Mapping[str, SettingSource]) -> None:
-    """Check that the login in force, and `api_url` where it is set, come from one origin.
-
-    Otherwise whoever may write to one place (a block, say) could have the login of another place
-    (a worker's environment) sent to an address of theirs.
+    Otherwise a person with write access to one source (a block, say) could redirect the login of
+    another source (a worker's environment) to an address under their control.
 
     Args:
-        places: where each setting that is set comes from, by the setting's name.
+        sources: the source of each setting that is set, by the setting's name.
     """
-    in_force = next((login for login in _LOGINS if any(part in places for part in login)), ())
-    parts = [places[part] for part in in_force if part in places]
+    in_use = next((login for login in _LOGINS if any(part in sources for part in login)), ())
+    parts = [sources[part] for part in in_use if part in sources]
     if len({part.origin for part in parts}) > 1:
-        sources = " and ".join(dict.fromkeys(part.name for part in parts))
-        raise UsageError(f"the login is put together from {sources}: set all of it in one of them")
-    address = places.get("api_url")
+        names = " and ".join(dict.fromkeys(part.name for part in parts))
+        raise UsageError(f"the login is split between {names}: set all of it in one of them")
+    address = sources.get("api_url")
     if parts and address is not None and address.origin != parts[0].origin:
         raise UsageError(
             f"the login comes from {parts[0].name}, but api_url from {address.name}: set both"
-            " in one of them, a login is sent only to an api_url of the same source"
+            " in one of them, because a login is sent only to an api_url of the same source"
         )
 
 
-def _with_no_other(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """The values; with a whole login among them they also say that there is no other one."""
-    whole = any(all(part in values for part in login) for login in _LOGINS)
-    return ({**dict.fromkeys(chain(*_LOGINS)), **values} if whole else values).items()
-
-
-def _variable(field: str) -> str:
-    return _PREFIX + field.upper()
-
-
-def _require_no_misspelt(
+def _check_misspelt(
     misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, SettingSource]]
 ) -> None:
     lines = [
@@ -433,12 +434,12 @@ def _is_set(variable: str, found: Mapping[str, tuple[Any, SettingSource]]) -> bo
     return value is not None
 
 
-def _in_our_words(field: str, message: str) -> str:
+def _explain_error(field: str, message: str) -> str:
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
-    form = Settings.model_json_schema()["properties"][field]
-    if "enum" in form:
-        return f"write {' or '.join(form['enum'])}"
-    if "minimum" in form:
-        return f"write a whole number from {form['minimum']} to {form['maximum']}"
+    schema = Settings.model_json_schema()["properties"][field]
+    if "enum" in schema:
+        return f"write {' or '.join(schema['enum'])}"
+    if "minimum" in schema:
+        return f"write a whole number from {schema['minimum']} to {schema['maximum']}"
     return "it is not text"

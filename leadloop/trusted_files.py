@@ -1,7 +1,7 @@
 """Refuse files of the working directory that another user of the machine owns or may write.
 
-A `.env` decides where the token is sent, and `prefect.toml` which server code comes from. Whoever
-can put such a file into a directory in which an operator works would act as the operator.
+A `.env` decides where the token is sent, and `prefect.toml` which server code runs. A user who can
+put such a file into an operator's working directory would act as the operator.
 """
 
 import grp
@@ -18,15 +18,15 @@ _ELSEWHERE = "or work in another directory"
 
 
 def read_trusted(path: Path) -> str | None:
-    """Return the text of a file that is trusted as `require_trusted` says; None if it is missing.
+    """Return the text of a trusted file (see `require_trusted`); None if it is missing.
 
-    The owner and the mode are those of the open file: another one that is put in its place between
-    check and use is not read.
+    The check uses owner and mode of the open file: a file swapped in between check and use is not
+    read.
 
     Raises:
-        OSError: it cannot be read.
-        UnicodeDecodeError: it is not UTF-8.
-        UsageError: it is not trusted.
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
+        UsageError: the file is not trusted.
     """
     require_trusted(path)
     try:
@@ -39,14 +39,14 @@ def read_trusted(path: Path) -> str | None:
 
 
 def require_private_directory() -> None:
-    """Refuse a working directory in which everybody may put files, or that another user owns.
+    """Refuse a working directory that another user owns or everybody may write.
 
-    Prefect looks there for settings again and again, so a check of the files themselves would not
-    last. Root may work in a directory of any user, whose files it then trusts; a group that shares
-    the directory is trusted not to race with us.
+    Prefect reads settings in the directory repeatedly, so one check of the files is not enough.
+    Root may work in any user's directory and then trusts that user's files. A group that shares the
+    directory is trusted not to race with us.
 
     Raises:
-        UsageError: others own the directory or may write it.
+        UsageError: another user owns the directory, or everybody may write it.
     """
     here = Path().absolute()
     status = here.stat()
@@ -56,28 +56,26 @@ def require_private_directory() -> None:
         who = f"may be written by everybody (mode {stat.S_IMODE(status.st_mode):04o})"
     else:
         return
-    raise UsageError(
-        f"{here} {who}, who could put settings there for you: run this in a directory of your own"
-    )
+    raise UsageError(f"{here} {who}, who could add settings there: run this in your own directory")
 
 
 def require_trusted(path: Path) -> None:
-    """Refuse a file or directory that others than we, root and its owner's own group may change.
+    """Refuse a file or directory that anyone but us, root and its owner's own group may change.
 
-    A symbolic link and what it points to are judged alike. What does not exist is trusted.
+    Applies to a symbolic link and its target alike. A missing file is trusted.
 
     Raises:
-        UsageError: it is not trusted; one line says why and what to do.
+        UsageError: the file is not trusted; one line with the reason and the remedy.
     """
     try:
         link, target = path.lstat(), path.stat()
     except FileNotFoundError:
-        # A link to nothing is harmless now; another user may still make what it points to.
+        # A dangling link is harmless now, but another user may still create its target.
         if path.is_symlink():
             _require_trusted_owner(path, path.lstat())
         return
     except OSError as error:
-        raise UsageError(f"{path} cannot be looked at: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be inspected: {error.strerror}") from None
     _require_trusted_owner(path, link)
     _require_trusted_status(path, target)
 
@@ -93,33 +91,33 @@ def _require_trusted_owner(path: Path, status: os.stat_result) -> None:
         chown = "chown -h" if stat.S_ISLNK(status.st_mode) else "chown"
         raise UsageError(
             f"{path.absolute()} belongs to {describe_user(status.st_uid)}, and leadloop runs as"
-            f" {describe_user(us)}: if you trust what is in it, `{chown} {us}` it, {_ELSEWHERE}"
+            f" {describe_user(us)}: if you trust its content, `{chown} {us}` it, {_ELSEWHERE}"
         )
 
 
 def _trusted_owners() -> Set[int]:
     """Return the ids of root and of us; for root also that of the working directory's owner.
 
-    Containers run as root on checkouts that are mounted from outside, where everything belongs to
-    the user outside. That user owns the directory that root chose to work in.
+    Containers run as root on mounted checkouts, whose files belong to the user outside. That user
+    owns the directory in which root chose to work.
     """
     us = os.geteuid()
     return {_ROOT, us, Path().stat().st_uid} if us == _ROOT else {_ROOT, us}
 
 
 def _require_not_writable(path: Path, status: os.stat_result) -> None:
-    writers = _writers(status)
+    writers = _describe_writers(status)
     if writers is not None:
         mode = stat.S_IMODE(status.st_mode)
         bits = "go-w" if mode & stat.S_IWOTH else "g-w"
         raise UsageError(
-            f"{path.absolute()} may be written by {writers} (mode {mode:04o}): if you trust what is"
-            f" in it, `chmod {bits}` it, {_ELSEWHERE}"
+            f"{path.absolute()} may be written by {writers} (mode {mode:04o}): if you trust its"
+            f" content, `chmod {bits}` it, {_ELSEWHERE}"
         )
 
 
-def _writers(status: os.stat_result) -> str | None:
-    """Say who may write a file beside its owner; None: nobody else."""
+def _describe_writers(status: os.stat_result) -> str | None:
+    """Describe who else may write a file besides its owner; None: no other user."""
     if status.st_mode & stat.S_IWOTH:
         return "everybody"
     if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_uid, status.st_gid):
@@ -128,24 +126,21 @@ def _writers(status: os.stat_result) -> str | None:
 
 
 def _is_own_group(uid: int, gid: int) -> bool:
-    """Return whether a group is its user's alone: named like the user, and without other members.
+    """Return whether a group is private to its user: same name as the user, no other members.
 
-    So it is where every user has a group of their own, and umask 002 is usual. The id counts as a
-    name, for ids that the machine does not know.
+    Private groups are common where umask 002 is usual. For ids that the machine does not know, the
+    id counts as the name.
     """
     name = _user_name(uid)
     if uid != gid and (name is None or name != _group_name(gid)):
         return False
-    return _members(gid) <= {name} and all(
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        members = set()
+    return members <= {name} and all(
         user.pw_uid == uid for user in pwd.getpwall() if user.pw_gid == gid
     )
-
-
-def _members(gid: int) -> Set[str]:
-    try:
-        return set(grp.getgrgid(gid).gr_mem)
-    except KeyError:
-        return set()
 
 
 def describe_user(uid: int) -> str:

@@ -16,9 +16,9 @@ from leadloop.core.audit_differences import (
     PERSON_DIFFERENCES,
     REMARKS,
     compare_person,
-    find_calling_code,
 )
 from leadloop.core.errors import RunError
+from leadloop.core.phones import find_calling_code
 from leadloop.core.postgres_json import parse_json
 from leadloop.core.results import parse_result
 from leadloop.core.summaries import Summary
@@ -62,13 +62,18 @@ class AuditJob:
         return DONE
 
     def finish(self) -> None:
-        """Raise RunError where the vendor's listing never stood still."""
+        """Check that the listing was read completely.
+
+        Raises:
+            RunError: the vendor's listing never stood still.
+        """
         listing = self._listing
         if not listing.complete:
             raise RunError(
-                f"the vendor's listing never stood still: {MAX_LISTING_READS} readings found"
-                f" {listing.seen} leads where it counts {listing.reported_count}; what was found is"
-                " told, but no lead can be called missing: audit again at a quieter time"
+                f"the vendor's listing never stood still: {MAX_LISTING_READS} reads found"
+                f" {listing.seen} leads where it counts {listing.reported_count}; the differences"
+                " are reported, but no lead counts as missing: run `leadloop audit` again at a"
+                " quieter time"
             )
 
     def counts(self) -> dict[str, int]:
@@ -115,10 +120,10 @@ class AuditJob:
                 self._store_outcomes(results)
 
     def _unprocessed_are_shown(self) -> bool:
-        """Whether a lead that is created, not processed and not in the listing is missing.
+        """Return whether the listing shows created, unprocessed leads, so that an absence counts.
 
-        The listing tells, where it holds such a lead. Where it holds none, and lookups are known to
-        show them, one of those that it lacks is looked up: a lookup may show what a listing hides.
+        If the listing holds such a lead, it does. If not, and lookups are known to show such leads,
+        one lead that is not listed is looked up: a lookup may show what a listing hides.
         """
         campaign = self.run.campaign
         with self._use_staging() as connection:
@@ -135,7 +140,7 @@ class AuditJob:
         return lead_id is None or self.run.context.api.look_up(campaign.campaign_id, lead_id).absent
 
     def _find_mismatches(self, connection: Connection) -> dict[str, AuditFinding]:
-        """Where phone, name or state differ; SQL narrows it down, libphonenumber decides."""
+        """Find leads whose phone, name or state differs; SQL preselects, libphonenumber decides."""
         region = self.run.campaign.default_region
         found = {name: AuditFinding(leads=0, samples=()) for name in PERSON_DIFFERENCES}
         pairs = audit.iter_field_mismatches(
@@ -147,7 +152,7 @@ class AuditJob:
         return found
 
     def _store_outcomes(self, results: Sequence[str]) -> None:
-        """Store outcomes as a poll does."""
+        """Store outcomes in the same way as a poll."""
         campaign_id = self.run.campaign.campaign_id
         read = [parse_result(parse_json(result.encode())) for result in results]
         lines = [format_text_row(each.outcome) for each in read if each.outcome]
@@ -163,7 +168,7 @@ class AuditJob:
 
     @contextmanager
     def _use_staging(self) -> Iterator[Connection]:
-        """The stage's connection; what Postgres says is said plainly."""
+        """Yield the connection of the staging table; translate errors of Postgres."""
         with self.run.context.database.translate_errors():
             yield self._connection
 

@@ -1,10 +1,10 @@
-"""Settings from Prefect: a run's own parameters, and blocks that a team shares.
+"""Prefect blocks and run parameters as sources of settings.
 
-What a run is told wins over what its blocks hold, and that over the worker's environment. Prefect
-keeps parameters in clear, so nothing secret is among them; blocks hold secrets masked.
+A run's parameters override its blocks, and its blocks override the worker's environment. Prefect
+stores parameters in plain text, so no parameter is a secret; blocks mask their secrets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 from prefect.blocks.core import Block
@@ -20,17 +20,17 @@ from leadloop.settings import (
     invalid_value,
 )
 
-# A form that is sent in empty leaves a text without a character.
+# A form field that is left empty in Prefect's page is saved as an empty string.
 _EMPTY_VALUES = (None, "", SecretStr(""))
 
 
 def _optional_setting(name: str) -> Any:
-    """A field that says what the setting of that name is; where it is empty, others decide."""
+    """Return an optional override of the setting of the same name."""
     return Field(default=None, description=Settings.model_fields[name].description)
 
 
 class LeadloopCredentials(Block):
-    """The database's URL, the login for the vendor's API, and the address it belongs to."""
+    """A Prefect block with the database URL, the API login and the API URL of that login."""
 
     _block_type_name = "leadloop credentials"
     _block_type_slug = "leadloop-credentials"
@@ -55,7 +55,7 @@ class LeadloopCredentials(Block):
 
 
 class LeadloopSettings(Block):
-    """Everything else that can be set, as `leadloop doctor` and the reference describe it."""
+    """A Prefect block with all other settings, as docs/reference/settings.md describes them."""
 
     _block_type_name = "leadloop settings"
     _block_type_slug = "leadloop-settings"
@@ -79,7 +79,7 @@ class LeadloopSettings(Block):
 
 
 class RunSettings(BaseModel):
-    """What one run is told. A campaign's row still wins where it has a value of its own."""
+    """The settings of one run, as flow parameters; a campaign's row overrides them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -99,10 +99,10 @@ class RunSettings(BaseModel):
 def resolve_settings(run_settings: RunSettings | None) -> Settings:
     """Resolve the settings of a run: its parameters, then its blocks, then the environment.
 
-    Variables that look like settings and are none are warned about in the run's log.
+    Unknown `LEADLOOP_…` variables are reported as warnings in the run's log.
 
     Raises:
-        UsageError: a value is wrong, or there is no block of that name.
+        UsageError: a value is invalid, or no block has that name.
     """
     sources = collect_setting_sources(run_settings)
     settings = Settings.load(*sources)
@@ -112,61 +112,58 @@ def resolve_settings(run_settings: RunSettings | None) -> Settings:
 
 
 def collect_setting_sources(run_settings: RunSettings | None) -> list[SettingSource]:
-    """What a run is given beside the environment; the first wins.
+    """Return the sources that override the environment, highest precedence first.
 
     Raises:
-        UsageError: there is no block of that name, or what it holds has not the form of a setting.
+        UsageError: no block has that name, one of its values is invalid, or the two blocks of the
+            name differ in api_url.
     """
     if run_settings is None:
         return []
-    parameters = "the run's parameters"
-    own = SettingSource(name=parameters, origin=parameters, values=_setting_values(run_settings))
-    return [own, *(_load_blocks(run_settings.block) if run_settings.block else ())]
-
-
-def _load_blocks(name: str) -> list[SettingSource]:
-    found = list(_find_blocks(name))
-    if not found:
+    origin = "the run's parameters"
+    parameters = SettingSource(name=origin, origin=origin, values=_setting_values(run_settings))
+    if not run_settings.block:
+        return [parameters]
+    blocks = list(_find_blocks(run_settings.block))
+    if not blocks:
         raise UsageError(
-            f"no block leadloop-credentials/{name} or leadloop-settings/{name} on this Prefect"
-            " server: make one in its page, or correct the name"
+            f"no block leadloop-credentials/{run_settings.block} or"
+            f" leadloop-settings/{run_settings.block} on this Prefect server: create one in"
+            " Prefect's UI, or correct the name"
         )
-    _require_same_api_url(found)
-    return found
-
-
-def _require_same_api_url(blocks: Sequence[SettingSource]) -> None:
-    addresses = {
+    urls = {
         block.name: block.values["api_url"].rstrip("/")
         for block in blocks
         if "api_url" in block.values
     }
-    if len(set(addresses.values())) > 1:
+    if len(set(urls.values())) > 1:
         raise UsageError(
-            f"api_url differs between {' and '.join(addresses)}: set it in one of them, beside the"
-            " login"
+            f"api_url differs between {' and '.join(urls)}: set it only in the block that holds"
+            " the login"
         )
+    return [parameters, *blocks]
 
 
 def _find_blocks(name: str) -> Iterator[SettingSource]:
+    """Yield the credentials block and the settings block of that name, where they exist."""
     for kind in (LeadloopCredentials, LeadloopSettings):
         source = f"block {kind.get_block_type_slug()}/{name}"
         try:
             block = cast("Block", kind.load(name))
         except ValueError:
-            # Prefect's word for a block that is not there.
+            # Prefect raises ValueError for a block that does not exist,
             continue
         except RuntimeError as error:
-            # And for one that was made elsewhere, and not by this class.
+            # and RuntimeError for one whose values do not fit this class.
             if isinstance(error.__cause__, ValidationError):
                 raise invalid_value(error.__cause__, source) from None
             raise
-        # Both blocks of a name are one source: whoever sets up the one also sets up the other.
+        # The two blocks of a name have one origin, since one person sets up both.
         yield SettingSource(name=source, origin=f"blocks {name}", values=_setting_values(block))
 
 
 def _setting_values(model: BaseModel) -> dict[str, Any]:
-    """What it says of settings: nothing by an empty text, as in the environment."""
+    """Return the settings that a model holds; an empty text counts as unset."""
     fields = Settings.model_fields.keys() & type(model).model_fields.keys()
     values = {name: getattr(model, name) for name in sorted(fields)}
     return {name: value for name, value in values.items() if value not in _EMPTY_VALUES}

@@ -1,7 +1,8 @@
-"""The steps of a disable: cancel what was never sent, have the vendor stop the rest.
+"""The disable job: cancel leads that were never sent, and disable the others at the vendor.
 
-A disable may be repeated without harm, so it is sent until it is confirmed; where one lead makes a
-list fail, the list is halved down to that lead, and all others are confirmed in the same run.
+A disable is idempotent, so it is sent until the vendor confirms it. If one lead makes a list fail,
+the list is bisected down to that lead (`leadloop.core.isolation`), and all others are confirmed
+in the same run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +11,10 @@ from itertools import chain
 from db import campaigns, erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
-from leadloop.core.errors import RunError
+from leadloop.core.errors import InvalidLead, RunError
 from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, split_in_half
-from leadloop.core.leads import InvalidLead, Lead, extract_custom_texts, format_e164
+from leadloop.core.leads import Lead, extract_custom_texts
+from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import UNREADABLE, TransportFailure, may_blame_content
 from tasks.context import ApiContext, CampaignRun, open_api_context
@@ -22,22 +24,22 @@ from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, due_in
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
 
-#: How often a lead that the vendor refuses is tried before it is reported as failed.
+#: The number of attempts after which a rejected opt-out becomes `failed`.
 MAX_ATTEMPTS = 3
-# Nobody knows any more what of the vendor's words is personal.
-_REASON_OF_ERASED = "vendor: refused, in words that are not kept: the lead is forgotten"
+# The personal data of an erased lead is gone, so its reason can no longer be redacted.
+_REASON_OF_ERASED = "vendor: rejected, for a reason that is not kept: the lead is erased"
 _CAMPAIGN_UNKNOWN = "the vendor does not know the campaign (404)"
 
-# A share for each step: opt-outs of leads whose fate is known do not wait for lookups.
+# Lookups a chunk: a small number, so that opt-outs of created leads do not wait for lookups.
 _LOOKUP_LIMIT = 20
 
 
 class _CampaignUnknown(Exception):
-    """The vendor answers 404 to a read of the campaign too."""
+    """The vendor also answers 404 to a read of the campaign."""
 
 
 class DisableJob:
-    """One campaign's opt-outs, oldest first."""
+    """One campaign's disable: its opt-outs, oldest first."""
 
     def __init__(self, run: CampaignRun[ApiContext]) -> None:
         self.run = run
@@ -48,7 +50,7 @@ class DisableJob:
         self._rejection_streak = RejectionStreak()
         self._attempted: list[str] = []
         self._unconfirmed: list[str] = []
-        # Lists of which a part fails, each with all the leads that it began with.
+        # Lists with a failing part, each with all lead ids of the original list.
         self._failing_lists: dict[Isolation, list[str]] = {}
         self._marked_failed_count = 0
         self._api_has_answered = False
@@ -62,7 +64,9 @@ class DisableJob:
             RunError: the vendor rejects the login, or fails repeatedly.
         """
         try:
-            self._cancel_unsent()
+            campaign_id = self.run.campaign.campaign_id
+            self.run.write(leads.start_settle_time, campaign_id)
+            self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, campaign_id))
             more = self._send_lists(limit)
             more = self._resolve_in_doubt() or more
         except _CampaignUnknown:
@@ -75,7 +79,11 @@ class DisableJob:
         return MORE if more else self._retry_rejected()
 
     def finish(self) -> None:
-        """Raise RunError where opt-outs were marked failed and the vendor confirmed no other."""
+        """Check that the vendor responded to any opt-out, if some were marked failed.
+
+        Raises:
+            RunError: the vendor failed on some opt-outs, and confirmed or rejected no other.
+        """
         if self._marked_failed_count and not self._api_has_answered:
             raise RunError(
                 f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; each"
@@ -83,49 +91,49 @@ class DisableJob:
             )
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts."""
+        """Return the contract's counts."""
         return self._counters.counts()
 
     def _resolve_in_doubt(self) -> bool:
-        """Settle leads in doubt that opted out; True while there may be more to do.
+        """Look up leads in doubt that opted out; return whether more may be due.
 
-        Who was not created is cancelled next, who was, told. They are disabled before that too, but
-        no confirmation counts while they are in doubt.
+        The next chunk cancels leads that were not created, and disables leads that were. Leads in
+        doubt are also disabled before, but a confirmation counts only once the lead is created.
         """
         try:
-            looked_up = self._in_doubt.resolve(_LOOKUP_LIMIT, opted_out=True)
+            resolved = self._in_doubt.resolve(_LOOKUP_LIMIT, opted_out=True)
         except Retryable as error:
-            name = self.run.campaign.campaign_id
-            self.run.context.log.warning("campaign %s: lookups put off: %s", name, error)
+            self.run.warn("lookups postponed: %s", error)
             return False
-        self._unconfirmed = [each for each in self._unconfirmed if each not in looked_up.settled]
-        return looked_up.has_more
-
-    def _cancel_unsent(self) -> None:
-        campaign_id = self.run.campaign.campaign_id
-        self.run.write(leads.start_settle_time, campaign_id)
-        cancelled = self.run.write(opt_outs.cancel_unsent, campaign_id)
-        self._add_counts(cancelled=cancelled)
+        self._unconfirmed = [each for each in self._unconfirmed if each not in resolved.settled]
+        return resolved.has_more
 
     def _send_lists(self, limit: int) -> bool:
-        """Send what waits, then what has failed and is due again; isolate last what failed now.
+        """Send up to `limit` lists; return whether more is to be sent.
 
-        After each failure of an isolation the turn ends: the vendor may hang on it, and other
-        campaigns have opt-outs too.
+        Requested opt-outs come first, then failed ones that are due again, and then the isolation
+        of lists that failed in this run. Each failure of an isolation ends the chunk: the vendor
+        may time out on it, while other campaigns have opt-outs too.
         """
         for _ in range(limit):
             if due := self._load_due("requested"):
                 self._send_or_suspect(Isolation(due))
             elif due := self._load_due("failed"):
-                # Suspected already: no failure of theirs is taken for noise.
+                # These opt-outs are suspects already, so one failure is enough.
                 self._send_or_suspect(Isolation(due, max_failures=1))
             elif not self._failing_lists:
                 return False
-            elif not self._continue_isolation():
-                return True
+            else:
+                isolation = next(iter(self._failing_lists))
+                if isolation.failures:
+                    pause_before_retry(isolation.failures)
+                if not self._advance_isolation(isolation):
+                    return True
+                del self._failing_lists[isolation]
         return True
 
     def _load_due(self, status: str) -> list[str]:
+        """Return the next due opt-outs of a status that this run has not attempted."""
         with self.run.context.database.transaction() as connection:
             return opt_outs.pick_due(
                 connection,
@@ -140,27 +148,19 @@ class DisableJob:
             )
 
     def _send_or_suspect(self, isolation: Isolation) -> None:
-        """Disable these; where that fails, they are isolated once the others have been sent."""
+        """Send a new list; if it fails, its isolation goes on after all other lists."""
         lead_ids = list(isolation.next_list)
         if not self._advance_isolation(isolation):
             self._failing_lists[isolation] = lead_ids
 
-    def _continue_isolation(self) -> bool:
-        """Go on with the first list that failed, up to its next failure. False where it failed."""
-        isolation = next(iter(self._failing_lists))
-        if isolation.failures:
-            pause_before_retry(isolation.failures)
-        if not self._advance_isolation(isolation):
-            return False
-        del self._failing_lists[isolation]
-        return True
-
     def _advance_isolation(self, isolation: Isolation) -> bool:
-        """Send lists until one fails (False) or all are done; set aside those that are accused.
+        """Send the lists of an isolation until one fails; return whether all are done.
+
+        Leads that the isolation accuses are marked failed.
 
         Raises:
-            ApiError: a failure that is not about these leads.
-            RunError: the vendor fails on everything.
+            ApiError: a failure whose cause is not the content of the list.
+            RunError: the vendor fails on all opt-outs.
         """
         while isolation.next_list or isolation.needs_probe:
             if isolation.needs_probe:
@@ -171,10 +171,10 @@ class DisableJob:
         return True
 
     def _send_list(self, isolation: Isolation) -> bool:
-        """Send the next list and record what came of it. False where it failed."""
+        """Send the next list of an isolation and record the result; return whether it succeeded."""
         lead_ids = isolation.next_list
         try:
-            reading = self.run.context.api.disable(self.run.campaign.campaign_id, lead_ids)
+            result = self.run.context.api.disable(self.run.campaign.campaign_id, lead_ids)
         except Rejected as error:
             if error.response.status == 404 and not error.batch_result.rejected:
                 self._check_campaign_exists()
@@ -185,17 +185,17 @@ class DisableJob:
             isolation.record_failure(str(error.response))
             is_silent = error.response.failure is TransportFailure.NO_RESPONSE
             if is_silent and not isolation.failures and not self._api_has_answered:
-                # Each try that is not answered takes a minute: see that anything is, before more.
+                # Each attempt without a response takes a minute: first check that the API responds.
                 self._retry_unsuspected(self._request_campaign)
             return False
         else:
             self._api_has_answered = True
-            self._record_result(lead_ids, reading.rejected)
+            self._record_result(lead_ids, result.rejected)
             self._mark_failed(isolation.record_success(), isolation.reason)
         return True
 
     def _split_rejected(self, isolation: Isolation, error: Rejected) -> None:
-        """Split a list that the vendor refuses in words of its own."""
+        """Split a rejected list by the leads that the vendor names, or bisect the list."""
         self._api_has_answered = True
         lead_ids, named = isolation.next_list, error.batch_result.rejected
         if isinstance(error, TooLarge) and len(lead_ids) > 1:
@@ -212,14 +212,14 @@ class DisableJob:
             isolation.replace_list(split_in_half(lead_ids))
 
     def _probe_api(self, isolation: Isolation) -> None:
-        """See that the vendor works for something unsuspected, and accuse the suspects then.
+        """Check that the vendor works for an unsuspected request, and then accuse the suspects.
 
-        A disable that it has confirmed before, sent again, is the proof. Where there is none, a
-        read of the campaign has to do for a few suspects: disables may be out of order as a whole.
+        The probe repeats a disable that the vendor has confirmed. Without one, the probe reads the
+        campaign. That proves less, since all disables may fail, so it counts for few suspects only.
 
         Raises:
-            RunError: the vendor fails on that too, or on so many that nobody in particular is at
-                fault. The suspects go behind all others.
+            RunError: the probe fails too, or so many leads are suspects that the vendor fails on
+                all opt-outs. The suspects move to the end of the queue.
         """
         campaign_id = self.run.campaign.campaign_id
         with self.run.context.database.transaction() as connection:
@@ -233,7 +233,7 @@ class DisableJob:
             else:
                 self._retry_unsuspected(self._request_campaign)
                 if len(isolation.suspects) >= MAX_SUSPECTS:
-                    raise self._make_outage_error(isolation.reason)
+                    raise _make_outage_error(isolation.reason)
                 if isolation.next_list:
                     isolation.keep_suspects()
                     return
@@ -243,10 +243,10 @@ class DisableJob:
         self._mark_failed(isolation.record_probe_success(), isolation.reason)
 
     def _retry_unsuspected(self, request: Callable[[], object]) -> None:
-        """Send a request that is not suspected, up to MAX_FAILURES times.
+        """Send an unsuspected request, up to MAX_FAILURES times.
 
         Raises:
-            RunError: it fails each time.
+            RunError: the request failed each time.
         """
         failure = ""
         for failures in range(1, MAX_FAILURES + 1):
@@ -261,26 +261,20 @@ class DisableJob:
                 pause_before_retry(failures)
             else:
                 return
-        raise self._make_outage_error(failure)
-
-    def _make_outage_error(self, failure: str) -> RunError:
-        return RunError(
-            f"the vendor fails on all opt-outs, not on single ones ({failure}): they stay"
-            " requested, and the next run sends them again"
-        )
+        raise _make_outage_error(failure)
 
     def _check_campaign_exists(self) -> None:
-        """Tell a lead that the vendor lacks from a campaign that it lacks: once a run.
+        """Check once a run whether a 404 is about a lead or about the campaign.
 
         Raises:
-            _CampaignUnknown: a read of the campaign is answered 404 too.
+            _CampaignUnknown: the vendor also answers 404 to a read of the campaign.
         """
         if self._campaign_exists:
             return
         try:
             self._request_campaign()
         except Fatal as error:
-            # A page in HTML is anybody's word, and an address that is wrong.
+            # An HTML page may come from any server, behind a wrong address.
             if error.response.status == 404 and error.response.body is not UNREADABLE:
                 raise _CampaignUnknown from None
             raise
@@ -290,55 +284,52 @@ class DisableJob:
         self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
 
     def _mark_all_failed(self) -> None:
-        """Mark all that are due `failed`, to be tried again at least daily."""
+        """Mark all due opt-outs `failed`; each is retried at least daily."""
         self._failing_lists.clear()
         campaign_id = self.run.campaign.campaign_id
         failed = self.run.write(
             opt_outs.fail_all_due, campaign_id, _CAMPAIGN_UNKNOWN, max_attempts=MAX_ATTEMPTS
         )
         self._add_counts(failed=failed)
-        self.run.context.log.warning(
-            "campaign %s: %s, so %d opt-outs cannot be confirmed; they are tried again, at least"
-            " daily",
-            *(campaign_id, _CAMPAIGN_UNKNOWN, failed),
+        self.run.warn(
+            "%s, so %d opt-outs cannot be confirmed; they are failed and retried at least daily",
+            *(_CAMPAIGN_UNKNOWN, failed),
         )
 
     def _mark_failed(self, lead_ids: Sequence[str], failure: str) -> None:
-        """Mark opt-outs `failed` on which the vendor fails; each is tried again, at least daily."""
+        """Mark opt-outs `failed` on which the vendor fails; each is retried at least daily."""
         if not lead_ids:
             return
-        campaign_id = self.run.campaign.campaign_id
-        reason = f"the vendor fails on it, and not on others: {failure}"
         self.run.write(
             opt_outs.mark_failed,
-            campaign_id=campaign_id,
+            campaign_id=self.run.campaign.campaign_id,
             lead_ids=lead_ids,
-            reason=reason,
+            reason=f"the vendor fails on it, and not on others: {failure}",
             max_attempts=MAX_ATTEMPTS,
         )
         self._attempted += lead_ids
         self._marked_failed_count += len(lead_ids)
         self._add_counts(failed=len(lead_ids))
-        self.run.context.log.warning(
-            "campaign %s: the vendor fails on the opt-out of %s (%s); it is tried again, at least"
-            " daily",
-            *(campaign_id, ", ".join(lead_ids), failure),
+        self.run.warn(
+            "the vendor fails on the opt-out of %s (%s); it is failed and retried at least daily",
+            *(", ".join(lead_ids), failure),
         )
 
-    def _record_result(self, lead_ids: Sequence[str], refused: Mapping[str, str]) -> None:
-        """What the vendor said of each.
+    def _record_result(self, lead_ids: Sequence[str], rejected: Mapping[str, str]) -> None:
+        """Record a list as disabled, except for rejected leads; `rejected`: reasons by lead id.
 
         Raises:
-            RunError: it refuses one after the other with the same words: it means the campaign.
+            RunError: so many opt-outs in a row were rejected for the same reason that the vendor
+                rejects the campaign.
         """
         campaign_id = self.run.campaign.campaign_id
-        confirmed = [lead_id for lead_id in lead_ids if lead_id not in refused]
+        confirmed = [lead_id for lead_id in lead_ids if lead_id not in rejected]
         database = self.run.context.database
         settle_s = self.run.campaign.settle_s
         disabled = database.retry(
             lambda c: opt_outs.confirm_disabled(c, campaign_id, confirmed, settle_s=settle_s)
         )
-        reasons = self._redact_reasons(refused)
+        reasons = self._redact_reasons(rejected)
         with database.transaction() as connection:
             failed = opt_outs.record_refused(
                 connection,
@@ -357,55 +348,61 @@ class DisableJob:
             self._rejection_streak.reset()
         elif self._rejection_streak.add_rejections(reasons.items()):
             raise RunError(
-                f"{MAX_ALIKE} opt-outs in a row were refused with the same words"
-                f" ({next(iter(reasons.values()))}): is the campaign open, and does the vendor know"
-                " these leads? The next run tries others first"
+                f"the vendor rejected {MAX_ALIKE} opt-outs in a row for the same reason"
+                f" ({next(iter(reasons.values()))}); they stay requested, and the next run sends"
+                " others first: check that the campaign is open and that the vendor has these leads"
             )
 
-    def _redact_reasons(self, refused: Mapping[str, str]) -> dict[str, str]:
-        """Why the vendor refused them, without what it repeats of them."""
-        if not refused:
+    def _redact_reasons(self, rejected: Mapping[str, str]) -> dict[str, str]:
+        """Return the vendor's reasons by lead id, without the personal data that they repeat."""
+        if not rejected:
             return {}
         campaign = self.run.campaign
         with self.run.context.database.transaction() as connection:
-            people = leads.list_personal_fields(connection, campaign.campaign_id, list(refused))
-            # After their names: whoever is forgotten in between is known by either.
-            forgotten = erasure.find_forgotten(connection, campaign.campaign_id, list(refused))
+            people = leads.list_personal_fields(connection, campaign.campaign_id, list(rejected))
+            # After the personal fields: a lead erased in between is then known to one of the two.
+            erased = erasure.find_forgotten(connection, campaign.campaign_id, list(rejected))
         known = {lead.lead_id: _personal_values(lead, campaign.default_region) for lead in people}
         return {
             lead_id: _REASON_OF_ERASED
-            if lead_id in forgotten
+            if lead_id in erased
             else redact_reason(reason, *known.get(lead_id, (None, None, [])))
-            for lead_id, reason in refused.items()
+            for lead_id, reason in rejected.items()
         }
 
     def _retry_rejected(self) -> ChunkResult:
-        """Return when rejected opt-outs that are not given up are due again; DONE without any.
+        """Return when rejected opt-outs with attempts left are due again; DONE without any.
 
         Raises:
-            RunError: the vendor rejected opt-outs repeatedly.
+            RunError: the vendor rejected opt-outs repeatedly, without any progress.
         """
-        tried, self._attempted = self._attempted, []
+        attempted, self._attempted = self._attempted, []
         with self.run.context.database.transaction() as connection:
             again = opt_outs.count_retriable(
                 connection,
                 self.run.campaign.campaign_id,
-                tried,
+                attempted,
                 settle_s=self.run.campaign.settle_s,
             )
         if not again:
             return DONE
-        return due_in(
-            self._attempts.record_failure(f"{again} opt-outs were refused and are tried again")
-        )
+        reason = f"the vendor rejected {again} opt-outs; the next run sends them again"
+        return due_in(self._attempts.record_failure(reason))
 
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
         self._listener.advance(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
 
 
+def _make_outage_error(failure: str) -> RunError:
+    return RunError(
+        f"the vendor fails on all opt-outs, not on single ones ({failure}); they stay requested,"
+        " and the next run sends them again"
+    )
+
+
 def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, list[str]]:
-    """What must not be repeated of a lead: number, name, what its custom fields hold."""
+    """Return the personal data of a lead: number, name, and the texts of its custom fields."""
     try:
         number: str | None = format_e164(lead.phone_number or "", region)
     except InvalidLead:

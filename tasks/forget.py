@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from db import campaigns, erasure, runs, suppression
 from db.database import Connection, Database
 from leadloop.core.errors import UsageError
-from leadloop.core.leads import InvalidLead, format_e164
-from leadloop.core.phones import hash_phone_number
+from leadloop.core.phones import hash_raw_number
 from leadloop.settings import Settings
 
 
@@ -54,11 +53,3 @@ def _erase_leads(
     )
     erasure.erase_leads(connection, campaign_id, locked.known)
     return {"forgotten": len(locked.known)}
-
-
-def _hash_number(lead: suppression.OptedOutNumber, hash_key: bytes) -> bytes | None:
-    """Return the keyed hash of a lead's number; None for an invalid number."""
-    try:
-        return hash_phone_number(hash_key, format_e164(lead.phone_number or "", lead.region))
-    except InvalidLead:
-        return None

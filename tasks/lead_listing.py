@@ -1,7 +1,8 @@
-"""All that the vendor holds of a campaign, read page by page to a stage in Postgres.
+"""The vendor's listing of all leads of a campaign, read by pagination to a staging table.
 
-Pages go to Postgres as they come, so that memory does not grow with the number of leads. Rows of
-all readings are kept: a row that one reading missed, because pages shifted, is had from the next.
+Each page goes to Postgres at once, so that memory does not grow with the number of leads. The
+staging table keeps the rows of all reads: a row that one read missed, because pages shifted, comes
+with the next read.
 """
 
 from collections import deque
@@ -12,21 +13,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from db import audit_staging as stage
-from db import watermarks
+from db import audit_staging, watermarks
 from db.database import Connection
 from leadloop.client.api import ResultPage
-from leadloop.core.audit_differences import measure_vendor_lead, parse_listing_page
+from leadloop.core.audit_differences import measure_clock_offset, parse_listing_page
 from leadloop.core.progress import progress_listener
 from tasks.context import ApiContext, CampaignRun
 from tasks.thread_pool import RequestThreads
 
-#: How often a listing that shifts is read before it is said that it never stood still.
+#: The most reads of a listing whose pages shift; then the audit fails.
 MAX_LISTING_READS = 4
-#: How many leads that a reading showed twice are looked up, to tell two from one that shifted.
+#: The most lookups of leads that one read listed twice: two leads, or one lead that shifted.
 _MAX_LOOKUPS = 20
 _MAX_COPIES = 100
-#: Pages asked for, or waiting to be staged, for each thread.
+#: Pages requested, or waiting to be staged, for each thread.
 _PAGES_AHEAD = 2
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ A = TypeVar("A")
 def map_bounded(
     pool: RequestThreads, function: Callable[[A], T], items: Iterable[A]
 ) -> Iterator[T]:
-    """Results in the order of the items; no more are begun than keep the threads busy."""
+    """Map a function over items in the pool, in order, with a bounded number of items ahead."""
     begun: deque[Future[T]] = deque()
     for item in items:
         begun.append(pool.submit(function, item))
@@ -48,7 +48,7 @@ def map_bounded(
 
 @dataclass(frozen=True, kw_only=True)
 class _PageLines:
-    """A page as lines for COPY; `count` is what the vendor says the whole listing holds."""
+    """A page as lines for COPY; `count` is the vendor's count of the whole listing."""
 
     number: int
     count: int
@@ -58,12 +58,12 @@ class _PageLines:
 
 
 class LeadListing:
-    """The reading of one campaign's listing, which goes on where an error broke it off.
+    """The read of one campaign's listing; after an error, it goes on at the page that failed.
 
     Args:
         run: the campaign's run.
-        stage_connection: gives the connection of the stage, for one statement or a few.
-        progress: is told of each page that was staged.
+        staging_connection: returns the connection of the staging tables, for a few statements.
+        on_page_staged: called after each page.
         keep_results: stage whole results, so that outcomes can be stored from them.
     """
 
@@ -88,14 +88,14 @@ class LeadListing:
         self._last_page = 1
         self._page_size = 0
         self._counts_per_page = False
-        self._watcher = progress_listener.get()
+        self._listener = progress_listener.get()
         self._pages_announced = 0
 
     def read_all(self) -> None:
-        """Read until the rows add up to the vendor's count, or the pages have shifted too often.
+        """Read until the rows add up to the vendor's count, up to MAX_LISTING_READS times.
 
         Raises:
-            ApiError: a page could not be had; those before it are staged, and need no reading more.
+            ApiError: a page could not be read; the pages before it are staged and stay so.
         """
         with self._run.context.open_threads() as pool:
             while not self.complete and self._read_no <= MAX_LISTING_READS:
@@ -104,22 +104,22 @@ class LeadListing:
                 self._read_no += 1
                 self._next_page = self._last_page = 1
         with self._staging_connection() as connection:
-            stage.create_lead_table(connection)
+            audit_staging.create_lead_table(connection)
 
     def _read_remaining_pages(self, pool: RequestThreads) -> None:
-        """Read the pages that are left of this reading, and those that come to it meanwhile."""
+        """Read the remaining pages of this read, and pages that are added during the read."""
         while self._next_page <= self._last_page:
             for page in map_bounded(
                 pool, self._fetch_page, range(self._next_page, self._last_page + 1)
             ):
                 if not page.lines and page.number > 1:
-                    # Beyond the end: it has come nearer since the vendor gave its count.
+                    # The listing has become shorter since the vendor's count.
                     self._last_page = page.number - 1
                     return
                 self._stage_page(page)
 
     def _fetch_page(self, number: int) -> _PageLines:
-        """A page, taken apart by the thread that reads it, while others wait."""
+        """Read a page, and format it in the same thread."""
         campaign = self._run.campaign
         page = self._run.context.api.list_all(
             campaign.campaign_id, page=number, page_size=campaign.page_size
@@ -128,7 +128,7 @@ class LeadListing:
 
     def _format_page(self, page: ResultPage, number: int) -> _PageLines:
         lines = [
-            stage.format_listed_row(
+            audit_staging.format_listed_row(
                 listed, reading=self._read_no, page=number, with_result=self._keep_results
             )
             for listed in parse_listing_page(page.results)
@@ -142,45 +142,47 @@ class LeadListing:
         )
 
     def _stage_page(self, page: _PageLines) -> None:
-        """Stage a page; the newest count tells how many pages there are, a `next` of one more."""
+        """Stage a page, and update the last page from the newest count and from `next`."""
         with self._staging_connection() as connection:
-            stage.stage_page(connection, page.lines)
+            audit_staging.stage_page(connection, page.lines)
             if page.number == 1:
-                self.clock_ahead = measure_vendor_lead(
+                self.clock_ahead = measure_clock_offset(
                     page.vendor_now, watermarks.get_database_time(connection)
                 )
-                # The vendor may give fewer results a page than asked for: its first page tells.
+                # The vendor may return fewer results a page than requested.
                 self._page_size = len(page.lines)
-        self._update_reported_count(page)
+        # A later page counts the pages before it too, unless its count is that of the page alone.
+        self._counts_per_page = page.number > 1 and page.count == len(page.lines)
+        self.reported_count = page.count + (self.reported_count if self._counts_per_page else 0)
         self._last_page = -(-page.count // self._page_size) if self._page_size else 1
         if page.has_next:
             self._last_page = max(self._last_page, page.number + 1)
         self._next_page = page.number + 1
-        self._report_progress()
-
-    def _update_reported_count(self, page: _PageLines) -> None:
-        """What the vendor says there is: the newest count, or the sum where pages count themselves.
-
-        A later page counts the ones before it too, unless it counts itself alone.
-        """
-        self._counts_per_page = page.number > 1 and page.count == len(page.lines)
-        self.reported_count = page.count + (self.reported_count if self._counts_per_page else 0)
-
-    def _report_progress(self) -> None:
         label = f"audit {self._run.campaign.campaign_id}"
-        self._watcher.add_total(label, max(0, self._last_page - self._pages_announced))
+        self._listener.add_total(label, max(0, self._last_page - self._pages_announced))
         self._pages_announced = max(self._pages_announced, self._last_page)
-        self._watcher.advance(label, 1)
+        self._listener.advance(label, 1)
         self._on_page_staged()
 
     def _check_complete(self) -> None:
-        """See whether every row that the vendor counts has been read, each counted once.
+        """Check that the distinct rows are as many as the vendor counts.
 
-        Where pages count themselves alone, a row that slipped from one to another is not missed in
-        their sum: there a second reading must have found nothing more.
+        If they are not, leads that one read listed twice are looked up: on one page, two equal rows
+        are two leads. If pages count only themselves, their sum cannot show a row that moved
+        between two pages, so a second read must find no further row.
         """
         if self._count_distinct() != self.reported_count:
-            self._look_up_repeated()
+            with self._staging_connection() as connection:
+                repeated = audit_staging.list_repeated_leads(
+                    connection, self._read_no, _MAX_LOOKUPS
+                )
+            for lead_id in repeated:
+                page = self._run.context.api.list_all(
+                    self._run.campaign.campaign_id, page=1, page_size=_MAX_COPIES, lead_id=lead_id
+                )
+                with self._staging_connection() as connection:
+                    audit_staging.stage_page(connection, self._format_page(page, 0).lines)
+                self._on_page_staged()
         before, self.seen = self.seen, self._count_distinct()
         self.complete = self.seen == self.reported_count and (
             not self._counts_per_page or self.seen == before
@@ -188,17 +190,4 @@ class LeadListing:
 
     def _count_distinct(self) -> int:
         with self._staging_connection() as connection:
-            return stage.count_distinct_rows(connection)
-
-    def _look_up_repeated(self) -> None:
-        """Have the vendor show on one page what it showed on two: there, two alike are two."""
-        campaign = self._run.campaign
-        with self._staging_connection() as connection:
-            lead_ids = stage.list_repeated_leads(connection, self._read_no, _MAX_LOOKUPS)
-        for lead_id in lead_ids:
-            page = self._run.context.api.list_all(
-                campaign.campaign_id, page=1, page_size=_MAX_COPIES, lead_id=lead_id
-            )
-            with self._staging_connection() as connection:
-                stage.stage_page(connection, self._format_page(page, 0).lines)
-            self._on_page_staged()
+            return audit_staging.count_distinct_rows(connection)

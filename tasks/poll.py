@@ -1,21 +1,22 @@
-"""The steps of a poll: windows are read, proven complete, and stored with the watermark.
+"""The poll and backfill jobs: read windows, verify each, and store it with the watermark.
 
-No transaction spans a request. Outcomes, attempts, the window and the watermark are written in one
-transaction, so the watermark is never ahead of what is stored.
+No transaction spans a request. One transaction stores the outcomes, the attempts, the window and
+the watermark, so the watermark is never ahead of the stored outcomes.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from db import lateness, leads, outcomes, watermarks
+from db import leads, outcomes, watermarks
 from db.database import Connection
 from db.watermarks import WindowRecord
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
 from leadloop.core.progress import progress_listener
@@ -41,28 +42,28 @@ from tasks.window_reader import DatabaseClock, ParsedPage, WindowRead, WindowRea
 
 _SHORTEST = timedelta(milliseconds=1)
 _WINDOWS_AT_ONCE = 2
-# Of a window that the vendor refuses, or breaks down over.
-_PARTS_OF_REFUSED = 16
-#: For how long no outcome may have come at all before the unit of the bounds is doubted.
+# The parts of a window that the vendor rejects, or fails on.
+_PARTS_OF_REJECTED = 16
+#: After this time without any outcome, the poll checks the unit of the bounds.
 UNIT_DOUBTED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PollPlan:
-    """What a poll reads.
+    """The windows of a poll or a backfill.
 
     Attributes:
-        windows: what to read, in order.
-        start: where the range begins that may move the watermark.
-        proven: what is proven from there on already.
-        silent_since: when the first lead was sent, where that was long ago and no outcome has ever
-            come; else None.
-        mark: the watermark, None if there is none.
+        windows: the windows to read, in order.
+        start: the start of the range that may move the watermark.
+        proven: windows after the start that are already proven complete.
+        silent_since: the time of the first sent lead, if that is long ago and the campaign has no
+            outcome at all; else None.
+        watermark: the watermark, None without one.
         now: the database's clock.
-        from_sending: the start is when we sent the first lead, and sets the first watermark: it is
-            of our clock, and has to be put in terms of the vendor's.
-        backfill: the range that was asked for; None for a poll, which goes on up to the vendor's
-            clock where that is ahead of the database's.
+        from_sending: the start is the time of the first sent lead, and sets the first watermark.
+            That time is of our clock and has to be converted to the vendor's.
+        backfill: the range of a backfill; None for a poll, which goes on up to the vendor's clock
+            if that is ahead of the database's.
     """
 
     windows: Sequence[Window]
@@ -76,7 +77,7 @@ class PollPlan:
 
 
 class PollJob:
-    """One campaign's ranges of `processed_at`, window by window."""
+    """One campaign's poll or backfill: ranges of `processed_at`, window by window."""
 
     def __init__(self, run: CampaignRun[ApiContext], plan: PollPlan) -> None:
         self.run = run
@@ -110,7 +111,7 @@ class PollJob:
 
     @property
     def planned(self) -> Sequence[Window]:
-        """What was to be read when it began."""
+        """The windows of the plan, before any was split."""
         return self._plan.windows
 
     def run_chunk(self, limit: int) -> ChunkResult:
@@ -132,31 +133,33 @@ class PollJob:
         return MORE if self._windows else DONE
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts, the lookback in force, and that which late outcomes needed, s."""
-        lookback = {"lookback_s": self.run.campaign.lookback_s}
-        needed = {"lookback_needed_s": math.ceil(self.lateness.needed_lookback_s)}
-        return {**self._counters.counts(), **lookback, **needed}
+        """Return the contract's counts, the lookback, and the lookback that was needed (both s)."""
+        return {
+            **self._counters.counts(),
+            "lookback_s": self.run.campaign.lookback_s,
+            "lookback_needed_s": math.ceil(self.lateness.needed_lookback_s),
+        }
 
     def finish(self) -> None:
-        """Say what came late.
+        """Warn about late outcomes; raise if a window is unverified.
 
         Raises:
-            RunError: not every window was proven, or the watermark lies in the future.
+            RunError: a window could not be verified, or the watermark lies in the future.
         """
         late = format_lookback_warning(self.lateness, lookback_s=self.run.campaign.lookback_s)
         if late:
-            self._warn(late)
+            self.run.warn("%s", late)
         if self.incomplete:
             raise RunError(
-                f"{self.incomplete} windows did not hold what the API counted in them, no more and"
-                " no less; what was read is stored, the watermark waits, and the next poll reads"
-                " them again"
+                f"{self.incomplete} windows could not be verified: the rows read are not as many as"
+                " the API counts; the rows are stored, the watermark did not move, and the next"
+                " poll reads these windows again"
             )
         if self.watermark_ahead:
             raise RunError(self.watermark_ahead)
 
     def _next(self, pool: RequestThreads, left: int) -> None:
-        """Read the first window that is planned, and have it stored while the next one is read."""
+        """Read the first planned window, and store it while the next one is read."""
         reading = self._read(pool, self._windows[0], left)
         if reading is None:
             return
@@ -169,14 +172,14 @@ class PollJob:
             self._read_on(reading)
 
     def _read(self, pool: RequestThreads, window: Window, left: int) -> WindowRead | None:
-        """Read the first window; None where shorter ones had to be planned in its place."""
+        """Read the first window; return None if shorter windows replaced it in the plan."""
         self._split_upcoming(pool, left)
         try:
             first = self._first(pool, left)
         except (Rejected, Retryable) as error:
             if not self._is_too_long(window, error):
                 raise
-            self._replace_window(window, split_window(window, _PARTS_OF_REFUSED))
+            self._replace_window(window, split_window(window, _PARTS_OF_REJECTED))
             return None
         if self._begins_earlier(first):
             return None
@@ -191,22 +194,22 @@ class PollJob:
         return reading
 
     def _first(self, pool: RequestThreads, left: int) -> ParsedPage:
-        """The first page of the first window; those of the next windows are asked for meanwhile."""
+        """Read the first page of the first window, and meanwhile those of the next windows."""
         for window in self._coming(pool, left):
             if window not in self._firsts:
                 self._firsts[window] = pool.submit(self._reader.read_first_page, window)
         return self._firsts[self._windows[0]].result()
 
     def _coming(self, pool: RequestThreads, left: int) -> Sequence[Window]:
-        """The first windows, of the `left` that are still to be read in this step."""
+        """Return the next windows, of the `left` windows that this chunk still reads."""
         return self._windows[: min(left, pool.size)]
 
     def _whole(self, pool: RequestThreads, left: int) -> WindowRead | None:
-        """The first window as a whole; None where it has to be read in parts.
+        """Read the whole first window; return None if it has to be split.
 
-        The next one is begun meanwhile: while this one is proven, request after request, the pool
-        would have nothing to do. Its pages wait behind this one's, so that neither takes longer:
-        the longer a window takes, the more of its rows move.
+        The next window is begun meanwhile, since the pool is idle while this window is verified
+        request by request. The pages of the next window queue behind those of this one, so that
+        neither takes longer: the longer a read takes, the more rows move.
         """
         for window in self._coming(pool, left)[:_WINDOWS_AT_ONCE]:
             if window not in self._readings:
@@ -219,40 +222,43 @@ class PollJob:
     def _begin(
         self, pool: RequestThreads, window: Window, first: Future[ParsedPage]
     ) -> WindowRead | None:
-        leaf = first.result()
-        if self._parts_needed(window, leaf) > 1:
+        page = first.result()
+        if self._count_parts(window, page) > 1:
             return None
-        return self._reader.read_window(pool, window, leaf)
+        return self._reader.read_window(pool, window, page)
 
     def _split_upcoming(self, pool: RequestThreads, left: int) -> None:
-        """Divide those of the next windows whose first page has come and tells of too much.
+        """Split upcoming windows whose first page shows that they hold too many rows.
 
-        In their turn it would be too late: nothing could be begun while the one before is proven.
-        What is doubtful about them waits for their turn, and holds up nothing that comes before.
+        A split at their turn would be too late, since nothing could be begun while the window
+        before is verified. Windows with a doubtful count wait for their turn.
         """
         for window in self._coming(pool, left)[1:]:
             first = self._firsts.get(window)
             if first is None or not first.done() or first.exception():
                 continue
-            leaf = first.result()
-            if self._parts_needed(window, leaf) > 1 and not self._is_doubtful(window, leaf):
-                self._split_window(window, leaf)
+            page = first.result()
+            if self._count_parts(window, page) > 1 and not self._is_doubtful(window, page):
+                self._split_window(window, page)
 
     def _split_window(self, window: Window, first: ParsedPage) -> None:
-        """Plan parts in place of a window that holds too much, as its first page says."""
-        parts = self._parts(window, first)
+        """Replace a window whose first page shows too many rows by parts."""
+        if self._is_doubtful(window, first):
+            self._require_bounds(first.count)
+        parts = split_window(window, self._count_parts(window, first))
         self._replace_window(window, parts)
         self._claims |= dict.fromkeys(parts, first.count)
 
     def _replace_window(self, window: Window, parts: Sequence[Window]) -> None:
-        """Plan shorter windows in place of one."""
+        """Replace a window of the plan by shorter ones."""
         at = self._windows.index(window)
         self._windows[at : at + 1] = parts
         for known in (self._firsts, self._readings, self._claims):
             known.pop(window, None)
         self._listener.add_total(self._label, len(parts) - 1)
 
-    def _parts_needed(self, window: Window, first: ParsedPage) -> int:
+    def _count_parts(self, window: Window, first: ParsedPage) -> int:
+        """Return into how many parts a window has to be split; 1: it can be read as a whole."""
         campaign = self.run.campaign
         if first.holds_whole_window:
             return 1
@@ -264,37 +270,32 @@ class PollJob:
             unit=campaign.epoch_unit,
         )
 
-    def _parts(self, window: Window, first: ParsedPage) -> list[Window]:
-        """Shorter windows in place of one that holds too much."""
-        if self._is_doubtful(window, first):
-            self._require_bounds(first.count)
-        return split_window(window, self._parts_needed(window, first))
-
     def _is_doubtful(self, window: Window, first: ParsedPage) -> bool:
-        """Whether a part claims as much as the whole did: bounds may count for nothing."""
+        """Return whether a part counts as much as the whole: the API may ignore the bounds."""
         whole = self._claims.get(window, first.count + 1)
         return first.count >= whole and not self._bounds_respected
 
     def _require_bounds(self, count: int) -> None:
-        """Find out, once, whether they do.
+        """Check once a poll that the API's count respects the bounds of a window.
 
         Raises:
-            RunError: the count is not that of the range asked for.
+            RunError: the count does not depend on the bounds.
         """
         self._bounds_respected = self._reader.respects_bounds()
         if not self._bounds_respected:
             raise RunError(
-                f"the API's count ({count}) takes no notice of processed_after and"
-                " processed_before, so no window can be proven: ask the vendor"
+                f"the API's count ({count}) ignores processed_after and processed_before, so no"
+                " window can be verified and the watermark did not move: ask the vendor"
             )
 
     def _require_unit(self, reading: WindowRead) -> None:
-        """Find out, once, where nothing has ever come, whether it is due to the unit of the bounds.
+        """Check once a poll without any outcome so far that the unit of the bounds is right.
 
-        Before the first window is stored: the watermark must not move over what was not asked for.
+        The check comes before the first window is stored: with the wrong unit, the watermark must
+        not move.
 
         Raises:
-            RunError: it is.
+            RunError: with the other unit, the API counts outcomes.
         """
         campaign = self.run.campaign
         since, self._silent_since = self._silent_since, None
@@ -306,16 +307,15 @@ class PollJob:
             unit = OTHER_UNIT[campaign.epoch_unit]
             raise RunError(
                 f"no outcome has come since {whole.after:%Y-%m-%d}, and the API counts {count}"
-                f" where times are sent in {unit}, not {campaign.epoch_unit}: set epoch_unit of the"
-                f" campaign, or LEADLOOP_EPOCH_UNIT, to {unit}; the next poll then reads all of"
-                " them, and the watermark waits"
+                f" where times are sent in {unit}, not {campaign.epoch_unit}; the watermark did not"
+                f" move: set epoch_unit of the campaign, or LEADLOOP_EPOCH_UNIT, to {unit}, and the"
+                " next poll reads all outcomes"
             )
 
     def _is_too_long(self, window: Window, error: ApiError) -> bool:
-        """Whether a failure may be due to the length of a window that needs not be so long.
+        """Return whether a failure may be due to a window longer than the campaign's maximum.
 
-        One that is refused for good is too long; of a server that breaks down over it we believe
-        it the second time.
+        A rejection counts at once, and another failure the second time.
         """
         answered = (
             not isinstance(error, RateLimited)
@@ -328,7 +328,7 @@ class PollJob:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Threads that read windows ahead; what they have begun counts no longer when it ends."""
+        """Open the threads that read windows ahead, and drop unfinished reads at the end."""
         with ThreadPoolExecutor(_WINDOWS_AT_ONCE) as self._readers:
             try:
                 yield
@@ -338,7 +338,7 @@ class PollJob:
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
-        """One thread that stores one window after the other; all are stored when the block ends."""
+        """Open the thread that stores windows in order, and wait for it at the end."""
         with ThreadPoolExecutor(1) as self._keeper:
             try:
                 yield
@@ -346,15 +346,16 @@ class PollJob:
                 self._await_stored()
 
     def _await_stored(self) -> None:
-        """Wait for the window that is being stored.
+        """Wait until the previous window is stored, so that at most three are in memory.
 
-        With the one just read and the one that is read ahead no more than three are in memory.
+        The others are the window just read and the one that is read ahead.
         """
         if self._stored is not None:
             stored, self._stored = self._stored, None
             stored.result()
 
     def _store(self, reading: WindowRead) -> None:
+        """Store a window, its proof and the watermark in one transaction."""
         proof = prove_window(
             reading.window,
             complete=reading.complete,
@@ -362,7 +363,7 @@ class PollJob:
             settle=self.run.campaign.settle,
         )
         proven = merge_windows([*self._proven, proof.proven]) if proof.proven else self._proven
-        polled = self._polled(reading)
+        records = self._window_records(reading)
 
         def write(connection: Connection) -> tuple[outcomes.MergeCounts, LateOutcomes]:
             stored = self._write_results(connection, reading)
@@ -371,16 +372,25 @@ class PollJob:
             watermarks.advance_watermark(
                 connection, campaign_id, after=self._plan.start, through=through
             )
-            watermarks.record_windows(connection, campaign_id, polled)
+            watermarks.record_windows(connection, campaign_id, records)
             return stored
 
         stored, late = self.run.write(write)
         self._proven = proven
-        self._counters.add(windows=len(polled))
-        self._count(reading, stored, late)
+        self.incomplete += not reading.complete
+        self.lateness += late
+        self._counters.add(
+            windows=len(records),
+            seen=len(reading.seen),
+            inserted=stored.inserted,
+            updated=stored.updated,
+            unchanged=stored.unchanged,
+            late=late.count,
+        )
+        self._listener.advance(self._label, 1)
 
-    def _polled(self, reading: WindowRead) -> list[WindowRecord]:
-        """The windows to write down: one, or of a long stretch with little in it several."""
+    def _window_records(self, reading: WindowRead) -> list[WindowRecord]:
+        """Return the windows to record: several for a window longer than the maximum."""
         campaign, whole = self.run.campaign, reading.window
         return [
             WindowRecord(
@@ -403,32 +413,21 @@ class PollJob:
     def _write_results(
         self, connection: Connection, reading: WindowRead
     ) -> tuple[outcomes.MergeCounts, LateOutcomes]:
-        campaign_id, mark = self.run.campaign.campaign_id, self._plan.watermark
+        """Merge the window's outcomes, attempts and unreadable results; mark late outcomes."""
+        campaign_id, watermark = self.run.campaign.campaign_id, self._plan.watermark
         outcomes.store_unreadable(connection, campaign_id, reading.unreadable)
         stored = outcomes.merge_outcomes(
             connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
         )
-        if mark is None or self._plan.silent_since is not None:
-            # Of the first to come at all, the lookback is not to blame.
+        if watermark is None or self._plan.silent_since is not None:
+            # A longer lookback would not have found a campaign's first outcomes earlier.
             return stored, LateOutcomes()
-        return stored, lateness.mark_late_outcomes(
-            connection, campaign_id, reading.window, run_id=self.run.run_id, watermark=mark
-        )
-
-    def _count(self, reading: WindowRead, stored: outcomes.MergeCounts, late: LateOutcomes) -> None:
-        self._listener.advance(self._label, 1)
-        self.incomplete += not reading.complete
-        self.lateness += late
-        self._counters.add(
-            seen=len(reading.seen),
-            inserted=stored.inserted,
-            updated=stored.updated,
-            unchanged=stored.unchanged,
-            late=late.count,
+        return stored, outcomes.mark_late_outcomes(
+            connection, campaign_id, reading.window, run_id=self.run.run_id, watermark=watermark
         )
 
     def _read_on(self, reading: WindowRead) -> None:
-        """Plan what lies between our clock and the vendor's, once: the rest is the next poll's."""
+        """Plan a window from our clock to the vendor's, once; the next poll reads the rest."""
         self._follow = False
         end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
         if end is not None:
@@ -436,23 +435,23 @@ class PollJob:
             self._listener.add_total(self._label, 1)
 
     def _compare_clocks(self, first: ParsedPage) -> None:
-        """Once a poll, say what is wrong with the clocks and the watermark."""
+        """Warn once a poll about clock skew, and note a watermark in the future."""
         if self._clocks_seen:
             return
         self._clocks_seen = True
-        apart = clock_skew.describe_skew(first.vendor_now, first.ours)
-        if apart:
-            self._warn(apart)
+        skew = clock_skew.describe_skew(first.vendor_now, first.ours)
+        if skew:
+            self.run.warn("%s", skew)
         if self._plan.watermark is not None:
             self.watermark_ahead = clock_skew.describe_future_watermark(
                 self._plan.watermark, first.vendor_now, first.ours
             )
 
     def _begins_earlier(self, first: ParsedPage) -> bool:
-        """Set a first watermark; whether the poll has to begin earlier than planned.
+        """Set a first watermark; return whether the poll has to start earlier than planned.
 
-        What was processed just after we sent it has an earlier time where the vendor's clock is
-        behind ours, and its first answer tells that.
+        If the vendor's clock is behind ours, a lead processed just after its create has an earlier
+        time than the create. The first response shows by how much.
         """
         plan = self._plan
         if not plan.from_sending:
@@ -466,44 +465,41 @@ class PollJob:
             self._listener.add_total(self._label, 1)
         return start < plan.start
 
-    def _warn(self, words: str) -> None:
-        self.run.context.log.warning("campaign %s: %s", self.run.campaign.campaign_id, words)
-
 
 def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) -> PollJob | None:
-    """The poll that is due: from the watermark less the lookback up to now.
+    """Plan the due poll: from the watermark minus the lookback up to now.
 
-    Without a watermark it begins at `since`, or else at the first lead sent less the lookback (and
-    less what the vendor's clock turns out to be behind). As long as no outcome has ever come, it
-    begins there each time: that costs no more, and if something was wrong, nothing is lost once it
-    is mended. What was left incomplete before is read again first.
+    Without a watermark, the poll starts at `since`, or else at the first sent lead minus the
+    lookback (and minus the lag of the vendor's clock). While a campaign has no outcome at all, each
+    poll starts there: this costs no more, and no outcome is lost if a setting was wrong at first.
+    Incomplete windows of earlier polls come first.
 
     Returns:
-        None where nothing was ever sent, so that nothing can have been processed.
+        The job; None if no lead was ever sent, so that none can be processed.
     """
     campaign = run.campaign
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        mark = watermarks.get_watermark(connection, campaign.campaign_id)
-        from_sending = mark is None and since is None
+        watermark = watermarks.get_watermark(connection, campaign.campaign_id)
+        from_sending = watermark is None and since is None
         awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
-        if mark is not None:
-            start = subtract_to_epoch(min(mark, now, awaited or now), campaign.lookback)
+        if watermark is not None:
+            start = subtract_to_epoch(min(watermark, now, awaited or now), campaign.lookback)
         else:
-            first = since or _first_sent(connection, run)
+            first = since or _find_first_sent(connection, campaign)
             if first is None:
                 return None
-            mark = start = max(EPOCH, min(first, now))
+            watermark = start = max(EPOCH, min(first, now))
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
-        owed = watermarks.list_incomplete_windows(connection, campaign.campaign_id)
-    # A poll asks at least once, whatever the clocks say.
+        incomplete = watermarks.list_incomplete_windows(connection, campaign.campaign_id)
+    # A poll sends at least one request, also if the clocks differ.
     due = Window(after=start, before=max(now, start + _SHORTEST))
-    windows = [*_outside(due, owed), due]
+    windows = [gap for window in incomplete for gap in find_gaps(window, [due])]
     plan = PollPlan(
-        windows=windows,
+        windows=[*windows, due],
         start=start,
-        watermark=mark,
+        watermark=watermark,
         now=now,
         from_sending=from_sending,
         silent_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
@@ -512,20 +508,20 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
 
 
 def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
-    """A range read again. One that was broken off is taken up where it was."""
+    """Plan a backfill of a range; an interrupted backfill of the same range is resumed."""
     campaign_id = run.campaign.campaign_id
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        mark = watermarks.get_watermark(connection, campaign_id)
+        watermark = watermarks.get_watermark(connection, campaign_id)
         closed = watermarks.list_resumable_windows(connection, campaign_id, wanted)
     if closed:
-        run.context.log.info("campaign %s: goes on where the last backfill ended", campaign_id)
+        run.context.log.info("campaign %s: resuming the last backfill of this range", campaign_id)
     return PollJob(
         run,
         PollPlan(
             windows=find_gaps(wanted, closed),
             start=wanted.after,
-            watermark=mark,
+            watermark=watermark,
             now=now,
             proven=closed,
             backfill=wanted,
@@ -533,18 +529,12 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     )
 
 
-def _outside(due: Window, owed: Iterable[Window]) -> list[Window]:
-    return [part for window in owed for part in find_gaps(window, [due])]
-
-
-def _first_sent(connection: Connection, run: CampaignRun[ApiContext]) -> datetime | None:
-    sent_at = leads.get_first_sent_at(connection, run.campaign.campaign_id)
-    # Less also what a clock may be off by without a word.
-    return (
-        None
-        if sent_at is None
-        else subtract_to_epoch(sent_at, run.campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
-    )
+def _find_first_sent(connection: Connection, campaign: Campaign) -> datetime | None:
+    """Return the time of the first sent lead, minus the lookback and a negligible clock skew."""
+    sent_at = leads.get_first_sent_at(connection, campaign.campaign_id)
+    if sent_at is None:
+        return None
+    return subtract_to_epoch(sent_at, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
 
 
 # Windows a chunk: at most twenty minutes at the vendor's rate limit. Nothing is read ahead at the

@@ -1,6 +1,6 @@
-"""Progress of long work as Prefect shows it: one progress artifact a thing that is being done.
+"""Prefect progress artifacts: one progress bar for each label of a run's work.
 
-And what holds for whatever Prefect is told: the work does not depend on it.
+Prefect's answer never decides about the work: `log_prefect_errors` logs failures to reach Prefect.
 """
 
 import threading
@@ -15,7 +15,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
-# Work that is over sooner has no bar: to tell Prefect takes as long as many batches.
+# Shorter work has no artifact: one request to Prefect takes as long as several batches.
 _UPDATE_INTERVAL_S = 10.0
 
 
@@ -38,9 +38,10 @@ class _ArtifactBar:
 
 @dataclass(kw_only=True)
 class ProgressArtifacts:
-    """A watcher (leadloop.core.progress) that keeps Prefect's progress artifacts up to date.
+    """A `ProgressListener` (leadloop.core.progress) that updates Prefect's progress artifacts.
 
-    Made in the flow's own thread: what other threads tell belongs to that flow's run too.
+    Create it in the flow's own thread: it copies that thread's context, so that updates from other
+    threads belong to the flow's run.
     """
 
     _bars: dict[str, _ArtifactBar] = field(default_factory=dict)
@@ -48,12 +49,12 @@ class ProgressArtifacts:
     _context: Context = field(default_factory=copy_context)
 
     def add_total(self, label: str, total: int) -> None:
-        """So much more is to be done under this label."""
+        """Add to the work that is planned under this label."""
         with self._lock:
             self._bars.setdefault(label, _ArtifactBar()).total += total
 
     def advance(self, label: str, amount: int) -> None:
-        """So much more is done; told to Prefect now and then, and when it is all."""
+        """Add to the work done; update the artifact every 10 s and at the end."""
         with self._lock:
             bar = self._bars.setdefault(label, _ArtifactBar())
             bar.done += amount
@@ -64,17 +65,17 @@ class ProgressArtifacts:
 
 @contextmanager
 def log_prefect_errors() -> Iterator[None]:
-    """What Prefect cannot be told in this block ends no run: Postgres knows what was done."""
+    """Log an error of Prefect in the block as a warning: Postgres holds the state of the work."""
     try:
         yield
     except Exception as error:
-        get_run_logger().warning("Prefect could not be told: %s", type(error).__name__)
+        get_run_logger().warning("Prefect was not updated: %s", type(error).__name__)
 
 
 def _update_artifact(label: str, bar: _ArtifactBar) -> None:
     with log_prefect_errors():
         if bar.artifact is None:
-            # Its type says that it may be a coroutine; outside of a loop it is none.
+            # The declared type includes a coroutine, which Prefect returns only in an event loop.
             made = create_progress_artifact(progress=bar.percent, description=label)
             bar.artifact = cast("UUID", made)
         else:

@@ -7,7 +7,7 @@ opts out during the wait is not claimed.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -25,7 +25,7 @@ from leadloop.core.errors import RunError
 from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import ApiCall
-from tasks.batch_claimer import BatchClaimer, BatchSizeLimits, ClaimedBatch
+from tasks.batch_claimer import BatchClaimer, ClaimedBatch
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
@@ -75,9 +75,10 @@ class PushJob:
         return DONE if drained and not resolved.has_more else MORE
 
     def counts(self) -> dict[str, int]:
-        """The contract's counts; `in_doubt`: how many the campaign has now.
+        """Return the contract's counts.
 
-        `held_back`: new leads that the campaign may not create.
+        `in_doubt` is the campaign's number of leads in doubt now, `held_back` its number of new
+        leads that it may not create.
         """
         in_doubt = self.run.write(leads.count_in_doubt, self.run.campaign.campaign_id)
         return self._counters.counts() | {
@@ -87,13 +88,12 @@ class PushJob:
         }
 
     def finish(self) -> None:
-        """Warn about leads that the campaign may not create: a paused campaign says so."""
+        """Warn about new leads that a paused or disabled campaign may not create."""
         if held_back := self._count_held_back():
-            name = self.run.campaign.campaign_id
-            self.run.context.log.warning(
-                "campaign %s: %d leads stay new: it may not create leads (push_enabled or enabled"
-                " is false); `leadloop resume --campaign %s` lets it",
-                *(name, held_back, name),
+            self.run.warn(
+                "%d leads stay new, because the campaign may not create leads (push_enabled or"
+                " enabled is false); to allow it: `leadloop resume --campaign %s`",
+                *(held_back, self.run.campaign.campaign_id),
             )
 
     def _count_held_back(self) -> int:
@@ -103,70 +103,84 @@ class PushJob:
         )
 
     def _resolve_in_doubt(self, limit: int) -> ResolvedLeads:
-        """Lookups that get no answer put the run off once; after that they hold up nothing."""
+        """Look up leads in doubt and return those that are resolved.
+
+        A lookup without a response delays the run only once: after the first time, batches are sent
+        all the same.
+        """
         try:
-            looked_up = self._in_doubt.resolve(limit)
+            resolved = self._in_doubt.resolve(limit)
         except Retryable:
             if not self._lookups_failed:
                 self._lookups_failed = True
                 raise
             return ResolvedLeads()
-        self._add_counts(created=len(looked_up.found))
-        return looked_up
+        self._add_counts(created=len(resolved.found))
+        return resolved
 
     def _send_batches(self, limit: int) -> bool:
-        """Send batches, several at once; True when no lead is left to claim.
+        """Send up to `limit` batches concurrently; return whether no lead is left to claim.
 
         Raises:
-            ApiError: the worst of what the batches met; the others are recorded first.
+            ApiError: the worst error of all senders, after every batch is recorded.
         """
-        # After a failure one batch goes ahead alone: a vendor that takes creates and never answers
+        # After a failure, one batch goes first: a vendor that accepts creates and never responds
         # must not put the whole backlog in doubt.
-        share = _ChunkState(1 if self._attempts.has_failed else limit)
+        state = _ChunkState(1 if self._attempts.has_failed else limit)
         with self.run.context.open_threads() as pool:
-            at_once = min(share.batches_left, pool.size)
-            senders = [pool.submit(self._run_sender, share) for _ in range(at_once)]
+            sender_count = min(state.batches_left, pool.size)
+            senders = [pool.submit(self._run_sender, state) for _ in range(sender_count)]
             wait(senders)
-        _raise_worst_error(senders)
-        return share.is_drained
+        errors = [error for sender in senders if (error := sender.exception())]
+        if errors:
+            # An error that ends the run comes before one that only delays it.
+            raise max(errors, key=lambda error: not isinstance(error, Retryable | InDoubt))
+        return state.is_drained
 
     def _run_sender(self, state: "_ChunkState") -> None:
-        """What each sender does: batch after batch, until the share is done or one has failed."""
+        """Send batch after batch until the chunk is done or any sender has failed.
+
+        If a batch and its parts reveal the vendor's limit of leads a request, the limit is stored.
+        """
         try:
-            while (turn := self._acquire_permit(state)) is not None:
-                batch, state.is_drained = self._claimer.claim_batch(turn, self._batch_size)
-                if batch.leads:
-                    self._send_batch(batch)
-                    self._learn_batch_limit(batch.size_limits)
-                else:
-                    self.run.context.limiter.release_slot(turn.slot)
+            while (permit := self._acquire_permit(state)) is not None:
+                batch, state.is_drained = self._claimer.claim_batch(permit, self._batch_size)
+                if not batch.leads:
+                    self.run.context.limiter.release_slot(permit.slot)
+                    continue
+                self._send_batch(batch)
+                if (learned := batch.size_limits.learned_limit) is not None:
+                    self._batch_size = min(self._batch_size, learned)
+                    self.run.write(
+                        campaigns.lower_batch_limit, self.run.campaign.campaign_id, learned
+                    )
         except BaseException:
             state.batches_left = 0
             raise
 
     def _acquire_permit(self, state: "_ChunkState") -> Permit | None:
-        """Wait for a turn in the budget, one sender at a time; None where there is no more to do.
+        """Wait for a permit, one sender at a time; None if the chunk has nothing left to send.
 
-        If each sender waited by itself, the last leads would keep them all waiting for turns that
-        only one of them can use.
+        If senders waited concurrently, the last leads would keep all of them waiting for permits
+        that only one of them can use.
         """
-        budget = self.run.context.limiter
+        limiter = self.run.context.limiter
         with state.lock:
             while state.batches_left > 0 and not state.is_drained:
-                # Nothing to send needs no login, and no wait; whether that is so is worth a look
-                # at the start and before a wait, else the claim finds out.
+                # Without new leads, there is no login and no wait. A query at the start and before
+                # each wait is enough: otherwise the claim shows that no lead is left.
                 if not state.has_started and not self._check_for_new_leads(state):
                     return None
                 state.has_started = True
                 self.run.context.api.ensure_token()
-                slot = budget.reserve_slot(ApiCall.CREATE)
+                slot = limiter.reserve_slot(ApiCall.CREATE)
                 if slot.wait_s > 0 and not self._check_for_new_leads(state):
-                    budget.release_slot(slot)
+                    limiter.release_slot(slot)
                     return None
-                turn = budget.wait_until_due(slot)
-                if turn is not None:
+                permit = limiter.wait_until_due(slot)
+                if permit is not None:
                     state.batches_left -= 1
-                    return turn
+                    return permit
         return None
 
     def _check_for_new_leads(self, state: "_ChunkState") -> bool:
@@ -174,7 +188,7 @@ class PushJob:
         return not state.is_drained
 
     def _send_batch(self, batch: ClaimedBatch) -> None:
-        """Send a batch, and record what came of it.
+        """Send a batch and record its result; split a batch that is rejected as a whole.
 
         Raises:
             ApiError: the leads are in doubt (InDoubt) or `new` again (any other).
@@ -183,39 +197,50 @@ class PushJob:
         if not batch.leads:
             return
         try:
-            reading = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
+            result = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
         except TooLarge as error:
-            self._handle_too_large(batch, error)
+            batch.size_limits.record_too_large(len(batch.leads))
+            if len(batch.leads) == 1:
+                self._record_result(batch, {batch.leads[0].lead_id: str(error.response)})
+            else:
+                self._send_halves(batch)
         except Rejected as error:
             self._isolate_rejected(batch, error)
         except InDoubt as error:
-            told = _select_mentioned(batch, error.batch_result)
-            self._mark_in_doubt(batch.without_leads({lead.lead_id for lead in told.leads}), error)
-            if told.leads:
-                self._record_result(told, error.batch_result.rejected)
+            stated = _select_stated(batch, error.batch_result)
+            unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
+            self.run.write(leads.mark_in_doubt, self._claimer.claim_ref(unknown), str(error))
+            if stated.leads:
+                self._record_result(stated, error.batch_result.rejected)
             raise
         except ApiError:
             self._claimer.release_leads(self._claimer.claim_ref(batch))
             raise
         else:
-            self._record_result(batch, reading.rejected)
+            self._record_result(batch, result.rejected)
 
-    def _record_result(self, batch: ClaimedBatch, refused: Mapping[str, str]) -> None:
-        """The vendor took the batch, all but the refused; a duplicate is one it has already.
+    def _record_result(self, batch: ClaimedBatch, rejected: Mapping[str, str]) -> None:
+        """Record a batch as created, except for rejected leads; a duplicate counts as created.
 
         Raises:
-            RunError: it refuses one after the other with the same words: it means the campaign.
+            RunError: so many leads in a row were rejected for the same reason that the vendor
+                rejects the campaign.
         """
         reasons = {
-            lead.lead_id: _redact_reason(refused[lead.lead_id], lead)
+            lead.lead_id: redact_reason(
+                rejected[lead.lead_id],
+                lead.e164,
+                lead.contact_name,
+                extract_custom_texts(lead.body.decode()),
+            )
             for lead in batch.leads
-            if lead.lead_id in refused and not is_duplicate_reason(refused[lead.lead_id])
+            if lead.lead_id in rejected and not is_duplicate_reason(rejected[lead.lead_id])
         }
         created = batch.without_leads(reasons)
         if created.leads:
-            ours = self._claimer.claim_ref(created)
+            claim_ref = self._claimer.claim_ref(created)
             self.run.context.database.retry(
-                lambda c: leads.record_created(c, ours), single_statement=True
+                lambda c: leads.record_created(c, claim_ref), single_statement=True
             )
             self._remember_probe_lead(created.leads[-1])
             batch.size_limits.record_accepted(len(batch.leads))
@@ -228,112 +253,85 @@ class PushJob:
             self._requeue_rejected(alike, reasons)
 
     def _requeue_rejected(self, alike: Sequence[str], reasons: Mapping[str, str]) -> NoReturn:
-        """Nobody is rejected for the campaign's sake: `new` again, behind all others.
+        """Make the leads of a rejection streak `new` again, and fail the run.
 
-        Behind the others, so that these hold up none if it was their own fault after all.
+        They go to the end of the queue, so that they delay no other lead if the leads, and not the
+        campaign, were the reason.
         """
-        campaign_id, run_id = self.run.campaign.campaign_id, self.run.run_id
-        back = self.run.write(
-            leads.requeue_rejected, campaign_id=campaign_id, run_id=run_id, lead_ids=alike
+        requeued = self.run.write(
+            leads.requeue_rejected,
+            campaign_id=self.run.campaign.campaign_id,
+            run_id=self.run.run_id,
+            lead_ids=alike,
         )
-        self._counters.add(rejected=-back)
+        self._counters.add(rejected=-requeued)
         raise RunError(
-            f"{MAX_ALIKE} leads in a row were refused with the same words"
-            f" ({next(iter(reasons.values()))}): is the campaign open, and do they have all that it"
-            " asks for? They are new again, at the end of the queue"
+            f"the vendor rejected {MAX_ALIKE} leads in a row for the same reason"
+            f" ({next(iter(reasons.values()))}); they are new again, at the end of the queue: check"
+            " that the campaign is open and that the leads have all fields that it requires, then"
+            " run `leadloop push` again"
         )
 
     def _remember_probe_lead(self, lead: PreparedLead) -> None:
-        """Have a lead on which to try, should others be in doubt, whether the vendor shows it.
+        """Store a created lead as the probe lead, with which lookups of leads in doubt are tested.
 
-        One a step is enough: recent, and no row that all senders wait for.
+        Once a chunk: this keeps the probe lead recent, and senders do not wait for the row's lock.
         """
-        if self._probe_lead_stored:
-            return
-        self._probe_lead_stored = True
-        campaign_id = self.run.campaign.campaign_id
-        self.run.write(campaigns.remember_probe_lead, campaign_id, lead.lead_id)
+        if not self._probe_lead_stored:
+            self._probe_lead_stored = True
+            self.run.write(
+                campaigns.remember_probe_lead, self.run.campaign.campaign_id, lead.lead_id
+            )
 
     def _isolate_rejected(self, batch: ClaimedBatch, error: Rejected) -> None:
-        """Reject the culprits: those that the vendor names, or who stands alone in the end."""
+        """Record the leads whose result the response states and send the rest; else bisect.
+
+        A lead that is rejected alone becomes `rejected`.
+        """
         if len(batch.leads) == 1:
             reason = extract_reason(error.body) or str(error.response)
             self._record_result(batch, {batch.leads[0].lead_id: reason})
             return
-        reading = error.batch_result
-        if reading.rejected or reading.accepted:
-            rest = batch.without_leads(reading.accepted | reading.rejected.keys())
+        result = error.batch_result
+        if result.rejected or result.accepted:
+            rest = batch.without_leads(result.accepted | result.rejected.keys())
             with self._claimer.release_on_error(rest):
-                self._record_result(_select_mentioned(batch, reading), reading.rejected)
+                self._record_result(_select_stated(batch, result), result.rejected)
             self._send_reclaimed(rest)
         else:
             self._send_halves(batch)
 
-    def _handle_too_large(self, batch: ClaimedBatch, error: TooLarge) -> None:
-        """Send its halves; a lead that is too large by itself is rejected."""
-        batch.size_limits.record_too_large(len(batch.leads))
-        if len(batch.leads) == 1:
-            self._record_result(batch, {batch.leads[0].lead_id: str(error.response)})
-        else:
-            self._send_halves(batch)
-
-    def _learn_batch_limit(self, size_limits: BatchSizeLimits) -> None:
-        """Remember what a batch has told, once all of its parts are settled."""
-        most = size_limits.learned_limit
-        if most is None:
-            return
-        self._batch_size = min(self._batch_size, most)
-        campaign_id = self.run.campaign.campaign_id
-        self.run.write(campaigns.lower_batch_limit, campaign_id, most)
-
     def _send_halves(self, batch: ClaimedBatch) -> None:
+        """Bisect a batch and send each half in its own request."""
         first, second = batch.split_in_half()
         with self._claimer.release_on_error(second):
             self._send_reclaimed(first)
         self._send_reclaimed(second)
 
     def _send_reclaimed(self, batch: ClaimedBatch) -> None:
-        """Send leads of ours in another request, without those that have opted out since."""
+        """Send claimed leads in another request, without leads that opted out meanwhile."""
         if batch.leads:
             self._send_batch(self._claimer.reclaim(batch))
-
-    def _mark_in_doubt(self, batch: ClaimedBatch, error: ApiError) -> None:
-        ours = self._claimer.claim_ref(batch)
-        self.run.write(leads.mark_in_doubt, ours, str(error))
 
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
         self._listener.advance(self._label, sum(amounts.values()))
 
 
-def _select_mentioned(batch: ClaimedBatch, reading: BatchResult) -> ClaimedBatch:
-    """The leads of which the answer says what became of them."""
-    told = reading.accepted | reading.rejected.keys()
-    return batch.narrow_to([lead for lead in batch.leads if lead.lead_id in told])
-
-
-def _redact_reason(reason: str, lead: PreparedLead) -> str:
-    """The vendor's reason, without what it repeats of the lead."""
-    return redact_reason(
-        reason, lead.e164, lead.contact_name, extract_custom_texts(lead.body.decode())
-    )
+def _select_stated(batch: ClaimedBatch, result: BatchResult) -> ClaimedBatch:
+    """Return the part of the batch whose result the response states."""
+    stated = result.accepted | result.rejected.keys()
+    return batch.narrow_to([lead for lead in batch.leads if lead.lead_id in stated])
 
 
 @dataclass
 class _ChunkState:
-    """What the senders of one step share: how many batches are left to it."""
+    """The state that the senders of one chunk share."""
 
     batches_left: int
     has_started: bool = False
     is_drained: bool = False
     lock: Lock = field(default_factory=Lock)
-
-
-def _raise_worst_error(senders: Sequence[Future[None]]) -> None:
-    """Raise what ends the run before what only delays it."""
-    errors = [error for sender in senders if (error := sender.exception())]
-    if errors:
-        raise max(errors, key=lambda error: not isinstance(error, Retryable | InDoubt))
 
 
 def start_push(run: CampaignRun[ApiContext]) -> PushJob:

@@ -1,4 +1,4 @@
-"""The business's budget of requests, as this process sees it."""
+"""A rate limiter over all processes of the business: one ring of slots in Postgres."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,57 +12,57 @@ from leadloop.core.errors import RunError
 from leadloop.core.verdicts import ApiCall
 
 _FULL_RING_WAIT_S = 0.02
-# What a process may always lose between its turn and its request before it needs another turn.
+# The least time between the permit and its request in which the permit stays valid.
 _MIN_VALID_S = 0.1
-# A shorter wait is over before the vendor can have asked for a pause.
+# During a shorter wait the vendor can hardly ask for a pause, so no query checks for one.
 _RECHECK_AFTER_S = 0.5
-# For a 429 that does not say how long.
+# For a 429 without a Retry-After.
 _DEFAULT_PAUSE_S = 5.0
-# A vendor that asks for more than an hour has made a mistake, or nobody would ever notice.
+# A longer Retry-After is taken for the vendor's mistake: the whole business would stand still.
 _MAX_PAUSE_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Permit:
-    """The right to send one request, now."""
+    """The right to send one request before `valid_until` (seconds of the boot clock)."""
 
     slot: Slot
     valid_until: float
 
     @property
     def is_expired(self) -> bool:
-        """Whether so much time has passed that the request would fall into others' time."""
+        """Whether the request would leave so late that it could exceed the rate limit."""
         return read_boot_clock() > self.valid_until
 
 
 class RateLimiter:
-    """Waits its turn in the ring of slots that all processes share.
+    """A rate limiter that reserves slots in the ring that all processes share.
 
     Args:
-        database: where the ring is.
-        limit: what the vendor allows.
-        warn: is told of pauses that the vendor asks for.
+        database: the database that holds the ring.
+        limit: the vendor's rate limit.
+        warn: called with a message when the vendor asks for a pause.
     """
 
     def __init__(self, database: Database, limit: RateLimit, warn: Callable[[str], None]) -> None:
         self._database = database
         self._limit = limit
         self._warn = warn
-        # The other half of the ring's margin is for the way to the vendor.
+        # The other half of the ring's margin covers the network.
         self._valid_for_s = max(_MIN_VALID_S, limit.margin_s / 2)
         self._stopped = Event()
 
     def resize_ring(self) -> None:
-        """Make the ring as large as the limit says."""
+        """Resize the ring of slots to the rate limit."""
         with self._database.transaction() as connection:
             rate_limit.resize_ring(connection, self._limit)
 
     def stop(self) -> None:
-        """Let nobody wait any longer, and nothing more be sent: the run is being stopped."""
+        """End all waits with an error, so that the run sends nothing more."""
         self._stopped.set()
 
     def wait_for_permit(self, call: ApiCall) -> None:
-        """Return when one request may leave.
+        """Block until one request may leave.
 
         Raises:
             RunError: the run is being stopped.
@@ -70,18 +70,18 @@ class RateLimiter:
         self.acquire_permit(call)
 
     def acquire_permit(self, call: ApiCall) -> Permit:
-        """Take a slot and wait until it may be used.
+        """Reserve a slot, wait until it is due, and return the permit.
 
         Raises:
             RunError: the run is being stopped.
         """
         while True:
-            turn = self.wait_until_due(self.reserve_slot(call))
-            if turn is not None:
-                return turn
+            permit = self.wait_until_due(self.reserve_slot(call))
+            if permit is not None:
+                return permit
 
     def reserve_slot(self, call: ApiCall) -> Slot:
-        """Take a slot, whose turn may be yet to come.
+        """Reserve the next free slot, which may be due only later.
 
         Raises:
             RunError: the run is being stopped.
@@ -95,7 +95,7 @@ class RateLimiter:
             self._sleep_unless_stopped(_FULL_RING_WAIT_S)
 
     def wait_until_due(self, slot: Slot) -> Permit | None:
-        """Wait until a slot may be used; None where the vendor has asked for a pause meanwhile.
+        """Wait until a slot is due and return its permit; None if the vendor asked for a pause.
 
         Raises:
             RunError: the run is being stopped.
@@ -108,20 +108,18 @@ class RateLimiter:
         return Permit(slot=slot, valid_until=read_boot_clock() + self._valid_for_s)
 
     def release_slot(self, slot: Slot) -> None:
-        """Return a slot for which nothing was sent."""
+        """Release a slot without a request, so that another process can use it."""
         with self._database.autocommit() as connection:
             rate_limit.release_slot(connection, slot, self._limit)
 
     def pause(self, retry_after_s: float | None) -> None:
-        """The vendor asked for a pause: nobody of the business sends anything for so long.
+        """Pause all requests of the business, because the vendor asked for a pause (429).
 
         Args:
-            asked_s: seconds; None where it did not say.
+            retry_after_s: the vendor's Retry-After in seconds; None without one.
         """
-        pause_s = min(
-            retry_after_s if retry_after_s is not None else _DEFAULT_PAUSE_S, _MAX_PAUSE_S
-        )
-        self._warn(f"the vendor asked for a pause: nothing is sent for {pause_s:.0f} s")
+        pause_s = min(_DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s, _MAX_PAUSE_S)
+        self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
         with self._database.autocommit() as connection:
             rate_limit.pause_requests(connection, pause_s)
 

@@ -1,45 +1,44 @@
-"""A refusal of the whole campaign, told from refusals of single leads by the vendor's words."""
+"""Detection of a campaign that the vendor rejects as a whole, by a streak of equal reasons."""
 
 import re
 from collections.abc import Iterable
 from threading import Lock
 
-#: So many leads in a row that the vendor refuses with the same words, and none that it takes, are
-#: taken for a refusal of the campaign.
+#: This many leads rejected in a row for the same reason, and none accepted, mean that the vendor
+#: rejects the campaign.
 MAX_ALIKE = 100
 
 _DIGITS = re.compile(r"\d+")
 
 
 class RejectionStreak:
-    """Which leads in a row were refused alike; used by several senders."""
+    """The leads rejected in a row for the same reason; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._words = ""
+        self._reason = ""
         self._alike: dict[str, None] = {}
 
     def add_rejections(self, rejections: Iterable[tuple[str, str]]) -> list[str]:
-        """More refusals: each lead's id, and the vendor's words without what they repeat of it.
+        """Add rejections and return the lead ids of the streak once it is MAX_ALIKE long.
+
+        Args:
+            rejections: each lead's id, and the vendor's reason after redaction.
 
         Returns:
-            The leads in a row, where they are so many that the campaign is meant; else none.
+            The lead ids of the streak, or an empty list while the streak is shorter.
         """
         with self._lock:
-            for lead_id, reason in rejections:
-                words = _normalise_reason(lead_id, reason)
-                if words != self._words:
-                    self._words, self._alike = words, {}
+            for lead_id, text in rejections:
+                # Compare reasons without the lead's id and without all digits.
+                without_id = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", "…", text)
+                reason = _DIGITS.sub("…", without_id).casefold()
+                if reason != self._reason:
+                    self._reason, self._alike = reason, {}
                 self._alike[lead_id] = None
             return list(self._alike) if len(self._alike) >= MAX_ALIKE else []
 
     def reset(self) -> None:
-        """The vendor took a lead."""
+        """End the streak: the vendor accepted a lead."""
         with self._lock:
             self._alike = {}
-
-
-def _normalise_reason(lead_id: str, reason: str) -> str:
-    """The words alone: neither the lead's id nor any number tells one refusal from another."""
-    without_id = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", "…", reason)
-    return _DIGITS.sub("…", without_id).casefold()

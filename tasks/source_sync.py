@@ -1,26 +1,26 @@
-"""A campaign's own table or view: what a push takes from it before it sends."""
+"""The sync of a campaign's leads with its source (its own table or view), before a push."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from db import source, source_sync
 from db.database import Connection, Database, DatabaseError
-from db.source_sync import SourceDiff, SyncCounts
+from db.source_sync import SyncCounts
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
 
-# Short transactions: whoever waits for one of the leads does not wait for all of them.
+# Rows a transaction: it is short, so that other transactions wait for few leads.
 _CHUNK_ROWS = 5000
-#: What Postgres says to whoever has waited for too long: by lock_timeout, by statement_timeout.
+#: The SQLSTATEs of a wait that exceeded lock_timeout or statement_timeout.
 _TIMEOUT_STATES = ("55P03", "57014")
 
 
 @contextmanager
 def open_source_database(settings: Settings, database: Database) -> Iterator[Database]:
-    """Yield the database, opened with the login that reads sources, and closed at the end.
+    """Open the database with the login that reads sources, for a block.
 
     Raises:
         UsageError: LEADLOOP_SOURCE_URL names another database.
@@ -34,14 +34,14 @@ def open_source_database(settings: Settings, database: Database) -> Iterator[Dat
 
 
 def stage_source(reader: Database, connection: Connection, campaign: Campaign) -> None:
-    """Copy the rows of a campaign's source to a temporary table of the connection.
+    """Copy the rows of a campaign's source to a staging table of the connection.
 
     Raises:
-        SourceError: the source cannot be used, or not be read in time.
+        SourceError: the source cannot be used, or cannot be read in time.
     """
     assert campaign.source is not None, "the caller asks only for a campaign that has one"
-    found = source.inspect_source(reader, campaign, campaign.source)
-    source.stage_source_rows(reader, connection, campaign, found)
+    table = source.inspect_source(reader, campaign, campaign.source)
+    source.stage_source_rows(reader, connection, campaign, table)
 
 
 def sync_source(run: CampaignRun[ApiContext]) -> int:
@@ -51,8 +51,8 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
     removed.
 
     Raises:
-        SourceError: the source cannot be used, or not be read in time.
-        RunError: another run has been reading it for too long.
+        SourceError: the source cannot be used, or cannot be read in time.
+        RunError: another run still holds the lock of the source.
     """
     context, campaign = run.context, run.campaign
     with (
@@ -65,16 +65,25 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
         stage_source(reader, connection, campaign)
         with source.translate_errors(campaign), context.database.translate_errors():
             diff = source_sync.compute_diff(connection, campaign.campaign_id)
-        _warn_skipped_rows(run, diff)
-        counts = _apply_diff(connection, campaign.campaign_id, diff)
+        if diff.unnamed or diff.duplicates:
+            run.warn(
+                "rows of its source are skipped: %d without a lead_id (or with one of more than %d"
+                " characters), %d whose lead_id another row has",
+                *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
+            )
+        counts = SyncCounts()
+        for first in range(1, diff.last + 1, _CHUNK_ROWS):
+            last = first + _CHUNK_ROWS - 1
+            counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
     context.log.info(
-        "campaign %s: %d leads taken from its source, %d refreshed, %d gone from it",
+        "campaign %s: synced with its source: %d leads inserted, %d updated, %d removed",
         *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
     )
     return counts.inserted
 
 
 def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:
+    """Wait for the lock of the campaign's source; raise RunError after the lock timeout."""
     try:
         with run.context.database.translate_errors():
             source_sync.lock_source(connection, run.campaign.campaign_id)
@@ -84,21 +93,3 @@ def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:
         raise RunError(
             "another run is still taking leads from its source: run this again when it is done"
         ) from None
-
-
-def _warn_skipped_rows(run: CampaignRun[ApiContext], diff: SourceDiff) -> None:
-    if diff.unnamed or diff.duplicates:
-        run.warn(
-            "rows of its source that are passed over: %d without a lead_id (or with one of more"
-            " than %d characters), %d whose lead_id another row has",
-            *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
-        )
-
-
-def _apply_diff(connection: Connection, campaign_id: str, diff: SourceDiff) -> SyncCounts:
-    """Apply the diff in short transactions, so that other transactions wait for few leads."""
-    counts = SyncCounts()
-    for first in range(1, diff.last + 1, _CHUNK_ROWS):
-        last = first + _CHUNK_ROWS - 1
-        counts += source_sync.apply_diff(connection, campaign_id, first, last)
-    return counts

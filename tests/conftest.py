@@ -22,7 +22,9 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from db.database import Database
 from db.schema import migrate_schema
-from leadloop import embedded, postgres_store, prefect_server
+from leadloop.local.postgres import run_postgres
+from leadloop.local.postgres_data import remove_temporary
+from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 from leadloop.sandbox import Handle, Rules, running
 
 _TEMPLATE = "leadloop_template"
@@ -50,7 +52,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the data of embedded Postgres servers that tests began in their temporary folders."""
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
     if factory._basetemp is not None:
-        postgres_store.remove_temporary(factory._basetemp)
+        remove_temporary(factory._basetemp)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,8 +65,8 @@ def postgres() -> Iterator[str]:
     """The URL of one embedded Postgres for the whole session; it holds a migrated template."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="leadloop-tests-"))
-        stack.callback(postgres_store.remove_temporary, Path(directory))
-        url = stack.enter_context(embedded.running(Path(directory) / "pg"))
+        stack.callback(remove_temporary, Path(directory))
+        url = stack.enter_context(run_postgres(Path(directory) / "pg"))
         # No test pulls the plug, and a new database a test is a lot to write through.
         _as_superuser(url, "ALTER SYSTEM SET fsync = off")
         # Whoever waits for a lock that nobody gives up fails its test instead of hanging it.
@@ -78,14 +80,14 @@ def postgres() -> Iterator[str]:
 def empty_database_url(postgres: str) -> Iterator[str]:
     """The URL of a database of this test's own with nothing in it."""
     with ExitStack() as stack:
-        yield _new_database(stack, postgres, "template0")
+        yield new_database(stack, postgres, "template0")
 
 
 @pytest.fixture
 def database_url(postgres: str) -> Iterator[str]:
     """The URL of a database of this test's own, migrated."""
     with ExitStack() as stack:
-        yield _new_database(stack, postgres, _TEMPLATE)
+        yield new_database(stack, postgres, _TEMPLATE)
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def prefect() -> Iterator[str]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
-        prefect_server.borrow(Path(directory)) as server,
+        run_ephemeral_prefect(Path(directory)) as server,
     ):
         # Imported while the server starts; the tests that need no flow do without either.
         from prefect.settings import (
@@ -221,7 +223,8 @@ def _last(out: str) -> Any:
         return None
 
 
-def _new_database(stack: ExitStack, server: str, template: str) -> str:
+def new_database(stack: ExitStack, server: str, template: str) -> str:
+    """Create a database of a template, dropped with the stack; return its URL."""
     name = f"test_{next(_NUMBERS)}"
     _as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     stack.callback(_as_superuser, server, f"DROP DATABASE {name} WITH (FORCE)")

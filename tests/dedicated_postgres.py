@@ -12,7 +12,7 @@ from pathlib import Path
 
 from db.database import Database, DatabaseError
 from db.schema import migrate_schema
-from leadloop import embedded
+from leadloop.local.postgres import prepare_postgres
 
 
 class DedicatedPostgres:
@@ -29,16 +29,16 @@ class DedicatedPostgres:
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
-        launch = embedded._launch(self._directory)
-        user, group = launch.user or (None, None)
+        spec = prepare_postgres(self._directory)
+        user, group = spec.user or (None, None)
         over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
-        self._scratch = launch.scratch
-        with launch.log.open("ab") as log:
+        self._scratch = spec.scratch
+        with spec.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*launch.command, *over_tcp],
-                env=dict(launch.environment),
+                [*spec.command, *over_tcp],
+                env=dict(spec.environment),
                 cwd=self._directory,
-                pass_fds=launch.inherited,
+                pass_fds=spec.inherited_fds,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -46,7 +46,7 @@ class DedicatedPostgres:
                 group=group,
                 extra_groups=None if user is None else [],
             )
-        for descriptor in launch.inherited:
+        for descriptor in spec.inherited_fds:
             os.close(descriptor)
         self._wait_until_ready()
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that `db.schema` hands it."""
+"""Alembic's entry point: migrates on the connection that `db.schema` passes."""
 
 from alembic import context
 

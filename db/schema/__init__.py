@@ -1,12 +1,14 @@
-"""The schema: stated once in the SQL files beside this one, migrated, and checked before work.
+"""The database schema: stated once in SQL files, migrated, and checked before every run.
 
     tables.sql      tables and indexes
     triggers.sql    triggers and their functions
     views.sql       the schema `leadloop_monitor`, for the data team
-    comments.sql    what each table, column and function is
+    comments.sql    descriptions of tables, columns and functions
 
-A new database gets the stated schema. The migrations bring an older one to it; a test holds both
-ways equal.
+All thresholds of alerts are columns of one view, `leadloop_monitor.thresholds` in views.sql: each
+has the name of its problem in the view `leadloop_monitor.problems`, which holds the rules.
+
+A new database gets the stated schema; migrations upgrade an older one. A test compares the results.
 """
 
 import logging
@@ -19,27 +21,26 @@ from db.database import Database
 from db.schema.fingerprint import describe_tables
 from leadloop.core.errors import UsageError
 
-# A version table without a version counts as nothing: an init that was broken off leaves none.
+# An empty version table does not count: an interrupted init leaves one.
 _ANYTHING = text("""
 SELECT EXISTS (SELECT FROM pg_class
                 WHERE relnamespace = to_regnamespace('leadloop') AND relkind IN ('r', 'p', 'v', 'm')
                   AND relname <> 'alembic_version')
 """)
-# Whoever waits for a table keeps all who come after from it: rather give up, and try again later.
-_PATIENCE = text("SET LOCAL lock_timeout = '3s'")
-# The first with multiranges, by which windows are added up.
+# A waiting ALTER TABLE blocks all later queries on the table: give up early instead.
+_SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '3s'")
+# The first version with multiranges, which merge polled windows.
 _OLDEST_POSTGRES = 14
 _HERE = Path(__file__).parent
 _MIGRATIONS = _HERE.parent / "migrations"
-#: The last version before the schema was stated: it has the same tables.
+#: The last version before the schema was stated in files; its tables are the same.
 _UNSTATED = "0008"
-#: The files that may be applied to a schema that stands.
+#: The files that may be applied again to an existing schema.
 _REPLACEABLE = ("triggers", "views", "comments")
 
-# A lead's id without the case of ASCII letters, blanks and invisible characters (Unicode's
-# separators, format and control characters, fillers, tags); in the default collation, as the index
-# of ids is. Written out where it is used, not a function: whoever inserts a lead would need the
-# right to execute it.
+# A normalised lead id: lower case, without blanks and invisible characters (Unicode's separators,
+# format and control characters, fillers, tags); in the default collation, like the index of ids.
+# A macro instead of a function: upstream would need EXECUTE on a function to insert a lead.
 _FOLDED = (
     r"(lower(regexp_replace(\1, '[\\u0001-\\u0020\\u007f-\\u00a0\\u00ad\\u034f\\u061c\\u115f\\u1160"
     r"\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800"
@@ -51,27 +52,26 @@ _log = logging.getLogger(__name__)
 
 
 def create_schema(connection: Connection, *files: str) -> None:
-    """Apply the stated schema, or some of its files, with `FOLDED(column)` written out."""
+    """Apply the stated schema, or some of its files, with the macro `FOLDED(column)` expanded."""
     for name in files or ("tables", *_REPLACEABLE):
         statements = (_HERE / f"{name}.sql").read_text(encoding="utf-8")
         connection.exec_driver_sql(re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements))
 
 
 def migrate_schema(connection: Connection, to: str = "head") -> str:
-    """Bring the schema up to this version of leadloop; safe to run from several places at once.
+    """Create or upgrade the schema; idempotent, and safe to run concurrently (advisory lock).
 
     Args:
         connection: a transaction.
-        to: another version, for a look at how its schema is upgraded.
+        to: target version; an older one is for tests of upgrades.
 
     Returns:
-        The version that it has now.
+        The version of the schema afterwards.
 
     Raises:
-        UsageError: the schema is of another leadloop, or not one of leadloop's; or this Postgres is
-            too old for it.
+        UsageError: the schema has an unknown version or is not leadloop's, or Postgres is too old.
     """
-    connection.execute(_PATIENCE)
+    connection.execute(_SHORT_LOCK_TIMEOUT)
     require_postgres_version((connection.dialect.server_version_info or (0,))[0])
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
@@ -87,29 +87,29 @@ def migrate_schema(connection: Connection, to: str = "head") -> str:
 
 
 def require_postgres_version(major: int) -> None:
-    """Make sure that Postgres, of this major version, can do what leadloop asks of it.
+    """Check that this major version of Postgres is supported.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the version is too old.
     """
     if major < _OLDEST_POSTGRES:
         raise UsageError(
-            f"this is Postgres {major}, and leadloop needs {_OLDEST_POSTGRES} or newer: upgrade it,"
-            " or name another in LEADLOOP_DATABASE_URL"
+            f"this is Postgres {major}, and leadloop needs {_OLDEST_POSTGRES} or newer: upgrade"
+            " Postgres, or set LEADLOOP_DATABASE_URL to another server"
         )
 
 
 def drop_schema(connection: Connection) -> None:
-    """Drop the schema with all that is in it, and the views over it."""
+    """Drop the schemas `leadloop` and `leadloop_monitor` with all their data."""
     connection.execute(text("DROP SCHEMA IF EXISTS leadloop, leadloop_monitor CASCADE"))
 
 
 def recreate_database(database: Database, name: str) -> None:
-    """Replace the database of that name, on the same server, by an empty one.
+    """Create an empty database on the same server; drop an existing one of this name first.
 
     Args:
-        database: a login that may create databases.
-        name: one of ours, never a user's.
+        database: opened with a login that may create databases.
+        name: goes into the statement unquoted: must be ours, never a user's.
     """
     with database.autocommit() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
@@ -117,10 +117,10 @@ def recreate_database(database: Database, name: str) -> None:
 
 
 def require_current(connection: Connection) -> None:
-    """Make sure that the schema is the one that this version of leadloop works on.
+    """Check that the schema has the current version.
 
     Raises:
-        UsageError: it is missing, older or newer; the message says what to do.
+        UsageError: the schema is missing, older or newer; the message names the next command.
     """
     current, known = get_version(connection), _known_versions()
     if current == known[-1]:
@@ -134,7 +134,7 @@ def require_current(connection: Connection) -> None:
 
 
 def get_version(connection: Connection) -> str | None:
-    """Return the version of the schema in the database; None where there is none."""
+    """Return the version of the schema in the database, or None."""
     exists = connection.scalar(text("SELECT to_regclass('leadloop.alembic_version')"))
     if exists is None:
         return None
@@ -145,9 +145,9 @@ def get_version(connection: Connection) -> str | None:
 
 
 def _adopt_unstated(connection: Connection) -> None:
-    """Take a schema of before it was stated for the first stated one, and warn where it differs.
+    """Adopt a schema of version 0008 as the first stated version; warn of differences.
 
-    What stands is never refused: functions, views and comments are replaced, tables are compared.
+    Functions, views and comments are replaced; tables are only compared, never rejected.
     """
     for difference in _describe_differences(connection):
         _log.warning("the leadloop schema differs from the stated one: %s", difference)
@@ -159,31 +159,31 @@ def _adopt_unstated(connection: Connection) -> None:
 
 
 def _describe_differences(connection: Connection) -> list[str]:
-    """Describe how the tables that stand differ from those of the stated schema."""
-    standing = describe_tables(connection)
+    """Describe how the existing tables differ from those of the stated schema."""
+    existing = describe_tables(connection)
     with connection.begin_nested() as aside:
-        connection.execute(text("ALTER SCHEMA leadloop RENAME TO leadloop_standing"))
+        connection.execute(text("ALTER SCHEMA leadloop RENAME TO leadloop_existing"))
         connection.execute(
-            text("ALTER SCHEMA leadloop_monitor RENAME TO leadloop_monitor_standing")
+            text("ALTER SCHEMA leadloop_monitor RENAME TO leadloop_monitor_existing")
         )
         connection.execute(text("CREATE SCHEMA leadloop"))
         create_schema(connection)
         stated = describe_tables(connection)
         aside.rollback()
-    missing = [f"it lacks {each}" for each in sorted(stated - standing)]
-    return [*missing, *(f"it has {each}" for each in sorted(standing - stated))]
+    missing = [f"missing: {each}" for each in sorted(stated - existing)]
+    return [*missing, *(f"additional: {each}" for each in sorted(existing - stated))]
 
 
 def _require_empty(connection: Connection) -> None:
-    """Make sure that a schema without a version has nothing in it.
+    """Check that a schema without a version is empty.
 
     Raises:
-        UsageError: it has: somebody else's tables, or what was left of ours.
+        UsageError: it holds tables: foreign ones, or ours without their version.
     """
     if connection.scalar(_ANYTHING):
         raise UsageError(
-            "the database has a schema leadloop that `leadloop init` did not make, or that has lost"
-            " its version: move it away (ALTER SCHEMA leadloop RENAME TO leadloop_old), then run"
+            "the database has a schema leadloop that `leadloop init` did not create, or that has"
+            " lost its version: rename it (ALTER SCHEMA leadloop RENAME TO leadloop_old), then run"
             " `leadloop init`"
         )
 
@@ -191,18 +191,18 @@ def _require_empty(connection: Connection) -> None:
 def _unknown_version(current: str) -> str:
     if current < _UNSTATED and current.isdecimal():
         return (
-            f"the leadloop schema is at version {current}, from before the first release: bring it"
-            f" to version {_UNSTATED} with the last commit that has db/migrations/versions/"
+            f"the leadloop schema is at version {current}, from before the first release: upgrade"
+            f" it to version {_UNSTATED} with the last commit that has db/migrations/versions/"
             f"{_UNSTATED}_harm_first.py, then run `leadloop init` again"
         )
     return (
-        f"the leadloop schema is at version {current}, which this leadloop does not know:"
-        " install the leadloop that made it, or a newer one"
+        f"the leadloop schema is at version {current}, unknown to this version of leadloop:"
+        " install the version that created it, or a newer one"
     )
 
 
 def _run_migrations(connection: Connection, to: str) -> None:
-    # Here, since every run would pay for it: a fifth of a second, and only `init` migrates.
+    # Imported late: it takes a fifth of a second, and only `leadloop init` needs it.
     from alembic import command
     from alembic.config import Config
 
@@ -213,5 +213,5 @@ def _run_migrations(connection: Connection, to: str) -> None:
 
 
 def _known_versions() -> list[str]:
-    """Return the versions that this leadloop knows, in their order: the names of their files."""
+    """Return the known versions in order: the names of the migrations' files."""
     return sorted(path.stem for path in _MIGRATIONS.glob("versions/[0-9]*.py"))

@@ -1,4 +1,4 @@
-"""A schema in comparable lines, from Postgres's catalog."""
+"""A fingerprint of the schema: comparable lines from Postgres's catalog."""
 
 from sqlalchemy import Connection, text
 
@@ -15,7 +15,7 @@ SELECT 'the column ' || c.relname || '.' || a.attname || ' '
  UNION ALL
 SELECT 'the constraint ' || conname || ' ' || pg_get_constraintdef(oid)
   FROM pg_constraint WHERE connamespace = to_regnamespace('leadloop')
-   -- Newer versions of Postgres keep NOT NULL among them too.
+   -- Newer versions of Postgres list NOT NULL as a constraint too.
    AND contype <> 'n' AND conname NOT LIKE 'alembic_version%'
  UNION ALL
 SELECT 'the index ' || indexdef FROM pg_indexes
@@ -49,10 +49,10 @@ SELECT 'the comment on ' || objoid::regprocedure || ' ' || description
 
 
 def describe_tables(connection: Connection) -> frozenset[str]:
-    """Describe columns, constraints and indexes of the schema `leadloop`, a line each."""
+    """Describe columns, constraints and indexes of the schema `leadloop`, one line each."""
     return frozenset(connection.scalars(_TABLES))
 
 
 def describe_all(connection: Connection) -> frozenset[str]:
-    """Describe the schemas `leadloop` and `leadloop_monitor`, with triggers, views and comments."""
+    """Describe the schemas `leadloop` and `leadloop_monitor`, including views and comments."""
     return describe_tables(connection) | frozenset(connection.scalars(_REST))

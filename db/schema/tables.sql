@@ -1,4 +1,4 @@
--- The tables and their indexes. `FOLDED(column)` is written out by db.schema.
+-- Tables and indexes. db.schema expands the macro `FOLDED(column)`: a normalised lead id.
 
 -- Campaigns ---------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ CREATE TABLE leadloop.sync_runs (
 );
 CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'running';
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
--- For the last runs of each flow, among hundreds of thousands.
+-- For the last run of each flow, among hundreds of thousands of runs.
 CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
 
 -- Leads -------------------------------------------------------------------------------------------
@@ -70,17 +70,17 @@ CREATE TABLE leadloop.leads (
     seq           bigint GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (campaign_id, lead_id)
 )
--- Room in each page for the two updates of a lead that is sent: a quarter less to write to the log.
+-- Free space in each page for the two updates of a sent lead: a quarter less WAL.
 WITH (fillfactor = 50);
 CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
--- By lead, not by time: every lead passes through it, so that most of its entries are dead, and an
--- answer must find its hundred leads without wading through them.
+-- By lead, not by time: every lead passes through this index, so most entries are dead, and a
+-- response must find its hundred leads without scanning them.
 CREATE INDEX leads_unsettled ON leadloop.leads (campaign_id, lead_id)
     WHERE status IN ('sending', 'in_doubt');
 CREATE INDEX leads_number_to_note ON leadloop.leads (campaign_id, lead_id)
     WHERE opted_out AND NOT number_noted;
--- For the leads that an opt-out without a lead may mean. An id that is folded already is found by the
--- primary key: ids of digits or small letters take no room here.
+-- To find the lead that an opt-out with a misspelt id may mean. Ids that are normalised already are
+-- found by the primary key and take no space here.
 CREATE INDEX leads_folded_id ON leadloop.leads (campaign_id, (FOLDED(lead_id)))
     WHERE lead_id <> FOLDED(lead_id);
 

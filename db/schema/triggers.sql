@@ -1,7 +1,7 @@
--- The triggers. They may be applied again.
+-- Triggers and their functions. The file may be applied again (idempotent).
 
--- Each function refuses every table but its own: a trigger on another one would run it with rows
--- and names of somebody else's making, as the owner of this schema.
+-- Each function rejects every table but its own. A foreign trigger on another table would run the
+-- function with foreign rows and names, with the rights of this schema's owner.
 
 CREATE OR REPLACE FUNCTION leadloop.note_opt_out() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -9,7 +9,7 @@ BEGIN
     IF TG_RELID <> CAST('leadloop.disable_requests' AS regclass) THEN
         RAISE EXCEPTION 'leadloop.note_opt_out serves leadloop.disable_requests alone';
     END IF;
-    -- Locked in one order, so that two statements that opt out the same leads do not deadlock.
+    -- Locked in one order, so that two statements that opt out the same leads cannot deadlock.
     PERFORM FROM leadloop.leads AS lead JOIN opt_outs USING (campaign_id, lead_id)
       WHERE NOT lead.opted_out ORDER BY lead.campaign_id, lead.lead_id
         FOR NO KEY UPDATE OF lead;
@@ -39,8 +39,8 @@ BEGIN
       FROM inserted JOIN leadloop.forgotten USING (campaign_id, lead_id)
      WHERE lead.campaign_id = forgotten.campaign_id AND lead.lead_id = forgotten.lead_id;
 
-    -- A snapshot that is older than a concurrent DELETE's commit does not show what that has left in
-    -- sent_leads, and the lead would be sent twice. An INSERT of the same key fails then (40001).
+    -- A snapshot older than a concurrent DELETE's commit lacks the rows that the DELETE left in
+    -- sent_leads: the lead would be sent twice. An INSERT of the same key fails instead (40001).
     IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
         INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, claim_no)
         SELECT campaign_id, lead_id, 'in_doubt', -1 FROM inserted ON CONFLICT DO NOTHING;
@@ -52,14 +52,13 @@ BEGIN
        SET status = sent.status, sent_at = sent.sent_at, confirmed_at = sent.confirmed_at,
            doubted_at = sent.doubted_at, run_id = sent.run_id, claim_no = sent.claim_no,
            last_error = CASE sent.status WHEN 'in_doubt'
-                        THEN 'its row was deleted before the vendor was known to have it' END
+                        THEN 'its row was deleted before the vendor confirmed the lead' END
       FROM inserted JOIN leadloop.sent_leads AS sent USING (campaign_id, lead_id)
      WHERE lead.campaign_id = sent.campaign_id AND lead.lead_id = sent.lead_id;
     DELETE FROM leadloop.sent_leads AS sent USING inserted
      WHERE sent.campaign_id = inserted.campaign_id AND sent.lead_id = inserted.lead_id;
-    -- A lead that the vendor has called, it has: it was deleted before sent_leads was there, or was
-    -- created by somebody else. As `new` it would be called again, and its opt-out kept from the
-    -- vendor.
+    -- The vendor holds every lead that it has called, also one that others created there. As `new`
+    -- such a lead would be called again, and its opt-out would not reach the vendor.
     UPDATE leadloop.leads AS lead
        SET status = 'created', confirmed_at = coalesce(lead.confirmed_at, clock_timestamp()),
            sent_at = coalesce(lead.sent_at, clock_timestamp()), last_error = NULL,
@@ -78,35 +77,31 @@ END $$;
 
 CREATE OR REPLACE FUNCTION leadloop.remember_sent_leads() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- The rows that the statement removes: a transition table, or all rows.
+    removed text := 'deleted';
 BEGIN
     IF TG_RELID <> CAST('leadloop.leads' AS regclass) THEN
         RAISE EXCEPTION 'leadloop.remember_sent_leads serves leadloop.leads alone';
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
-        -- TRUNCATE removes rows that an older snapshot does not show, or shows as not sent yet.
+        removed := 'leadloop.leads';
+        -- TRUNCATE removes rows that an older snapshot lacks, or shows as not sent yet.
         IF current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE EXCEPTION 'TRUNCATE leadloop.leads needs the isolation level READ COMMITTED'
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       HINT = 'Leads that were sent meanwhile would be sent again. DELETE is safe.';
         END IF;
-        INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
-                                         doubted_at, run_id, claim_no)
-        SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
-               sent_at, confirmed_at,
-               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
-               run_id, claim_no
-          FROM leadloop.leads WHERE status IN ('sending', 'created', 'in_doubt')
-        ON CONFLICT DO NOTHING;
-    ELSE
-        INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
-                                         doubted_at, run_id, claim_no)
-        SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
-               sent_at, confirmed_at,
-               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
-               run_id, claim_no
-          FROM deleted WHERE status IN ('sending', 'created', 'in_doubt')
-        ON CONFLICT DO NOTHING;
     END IF;
+    EXECUTE $sql$
+        INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at,
+                                         doubted_at, run_id, claim_no)
+        SELECT campaign_id, lead_id, CASE status WHEN 'created' THEN status ELSE 'in_doubt' END,
+               sent_at, confirmed_at,
+               CASE status WHEN 'sending' THEN CAST('infinity' AS timestamptz) ELSE doubted_at END,
+               run_id, claim_no
+          FROM $sql$ || removed || $sql$ WHERE status IN ('sending', 'created', 'in_doubt')
+        ON CONFLICT DO NOTHING $sql$;
     RETURN NULL;
 END $$;
 
@@ -125,6 +120,6 @@ CREATE OR REPLACE TRIGGER remember_deleted_leads AFTER DELETE ON leadloop.leads
 CREATE OR REPLACE TRIGGER remember_truncated_leads BEFORE TRUNCATE ON leadloop.leads
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.remember_sent_leads();
 
--- Postgres lets everybody execute a new function. Who may execute a trigger's function may hang it on
--- a table of their own, where it runs as the owner of this schema.
+-- Postgres grants EXECUTE on a new function to PUBLIC. A role with EXECUTE on a trigger's function
+-- could attach it to its own table, where it runs with the rights of this schema's owner.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA leadloop FROM PUBLIC;

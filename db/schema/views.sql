@@ -1,8 +1,8 @@
--- What the data team sees: views without personal data. They may be applied again.
+-- Views for the data team, without personal data. The file may be applied again (idempotent).
 
 CREATE SCHEMA IF NOT EXISTS leadloop_monitor;
 COMMENT ON SCHEMA leadloop_monitor IS
-    'For dashboards and alerts: counts, times, reasons and ids. No personal data in any column.';
+    'Views for dashboards and alerts: counts, times, reasons and ids; no personal data.';
 
 -- Leads -------------------------------------------------------------------------------------------
 
@@ -21,13 +21,13 @@ SELECT campaign.campaign_id, stage.name AS stage, stage.position,
                     ('rejected', 6), ('cancelled', 7)) AS stage (name, position)
   LEFT JOIN stages ON stages.campaign_id = campaign.campaign_id AND stages.stage = stage.name;
 COMMENT ON VIEW leadloop_monitor.lead_funnel IS
-    'How many leads of each campaign are at each stage: seven rows a campaign.';
+    'Number of leads at each stage: seven rows per campaign.';
 COMMENT ON COLUMN leadloop_monitor.lead_funnel.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.lead_funnel.stage IS
-    'new, sending, in_doubt, created, rejected, cancelled: the lead''s status; processed: those that
-have an outcome (they are counted under created too).';
-COMMENT ON COLUMN leadloop_monitor.lead_funnel.position IS 'The order in which to show the stages.';
-COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'How many leads.';
+    'new, sending, in_doubt, created, rejected, cancelled: the status of the lead. processed: leads
+with an outcome, which also count as created.';
+COMMENT ON COLUMN leadloop_monitor.lead_funnel.position IS 'Display order of the stages.';
+COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'Number of leads.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.rejections AS
 SELECT campaign_id, last_error AS reason, count(*) AS leads,
@@ -35,11 +35,11 @@ SELECT campaign_id, last_error AS reason, count(*) AS leads,
   FROM leadloop.leads WHERE status = 'rejected'
  GROUP BY campaign_id, last_error;
 COMMENT ON VIEW leadloop_monitor.rejections IS
-    'Why leads are not sent: our checks'' reasons, or the vendor''s words without what they repeat.';
+    'Rejected leads by reason: from our checks, or the vendor''s text, redacted.';
 COMMENT ON COLUMN leadloop_monitor.rejections.campaign_id IS 'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.rejections.reason IS 'Why; it names the field.';
-COMMENT ON COLUMN leadloop_monitor.rejections.leads IS 'How many leads.';
-COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS 'Ids of the last five of them.';
+COMMENT ON COLUMN leadloop_monitor.rejections.reason IS 'The reason; it names the field.';
+COMMENT ON COLUMN leadloop_monitor.rejections.leads IS 'Number of leads.';
+COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS 'Ids of the five newest ones.';
 
 -- Outcomes and attempts ---------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ CREATE OR REPLACE VIEW leadloop_monitor.outcome_breakdown AS
 SELECT outcome.campaign_id,
        CAST(outcome.processed_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM outcome.processed_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       -- Free text: where a file's columns were shifted, somebody's name stands there.
+       -- Free text: in a file with shifted columns this field may hold a name.
        CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
             THEN upper(btrim(lead.state_code)) END AS state_code,
        outcome.outcome_name, count(*) AS outcomes, sum(outcome.total_cost) AS cost
@@ -55,18 +55,18 @@ SELECT outcome.campaign_id,
   LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.outcome_breakdown IS
-    'Outcomes and what they cost, by day, hour and state.';
+    'Outcomes and their cost, by day, hour and state.';
 COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.campaign_id IS
     'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.day IS 'The day it was processed, UTC.';
-COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.hour IS 'The hour of that day, UTC: 0 to 23.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.day IS 'Day of processing, UTC.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.hour IS 'Hour of the day, UTC: 0 to 23.';
 COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.state_code IS
-    'The lead''s state, two letters; null where it has none, or something else stands there.';
+    'The lead''s state, two letters; null if missing or invalid.';
 COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.outcome_name IS
-    'The outcome; null where the vendor names none.';
-COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.outcomes IS 'How many leads.';
+    'Name of the outcome; null if the vendor gives none.';
+COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.outcomes IS 'Number of leads.';
 COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.cost IS
-    'The sum of what the vendor says they cost, in its currency.';
+    'Total cost as reported by the vendor, in the vendor''s currency.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.attempt_stats AS
 SELECT attempt.campaign_id, attempt.channel,
@@ -81,21 +81,21 @@ SELECT attempt.campaign_id, attempt.channel,
   LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.attempt_stats IS
-    'Calls, emails, SMS and IVR by day, hour and state. The connect rate is connected / attempts of
-the channel call.';
+    'Attempts (calls, emails, SMS, IVR) by day, hour and state. The connect rate is connected /
+attempts, for the channel call.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.channel IS 'call, gmail, sms or ivr.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.day IS
-    'The day it was made, UTC; null where the vendor does not say.';
-COMMENT ON COLUMN leadloop_monitor.attempt_stats.hour IS 'The hour of that day, UTC: 0 to 23.';
+    'Day of the attempt, UTC; null if the vendor gives none.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.hour IS 'Hour of the day, UTC: 0 to 23.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.state_code IS
-    'The lead''s state, two letters; null where it has none, or something else stands there.';
-COMMENT ON COLUMN leadloop_monitor.attempt_stats.attempts IS 'How many.';
+    'The lead''s state, two letters; null if missing or invalid.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.attempts IS 'Number of attempts.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.connected IS
-    'How many of them lasted: duration above nought.';
-COMMENT ON COLUMN leadloop_monitor.attempt_stats.duration_s IS 'Their durations together, seconds.';
+    'Number of attempts with a duration above zero.';
+COMMENT ON COLUMN leadloop_monitor.attempt_stats.duration_s IS 'Total duration, seconds.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.cost IS
-    'What the vendor says they cost, in its currency.';
+    'Total cost as reported by the vendor, in the vendor''s currency.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_to_outcome AS
 SELECT campaign_id, outcome_name, attempts, count(*) AS leads
@@ -105,29 +105,29 @@ SELECT campaign_id, outcome_name, attempts, count(*) AS leads
          GROUP BY outcome.campaign_id, outcome.lead_id, outcome.outcome_name) AS each
  GROUP BY campaign_id, outcome_name, attempts;
 COMMENT ON VIEW leadloop_monitor.attempts_to_outcome IS
-    'After how many attempts leads had their outcome.';
+    'Leads by outcome and by the number of attempts that it took.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.outcome_name IS
-    'The outcome; null where the vendor names none.';
-COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.attempts IS 'How many attempts a lead had.';
-COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.leads IS 'How many leads had so many.';
+    'Name of the outcome; null if the vendor gives none.';
+COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.attempts IS 'Number of attempts of a lead.';
+COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.leads IS
+    'Number of leads with this number of attempts.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.outcomes_by_hour AS
 SELECT campaign_id, date_trunc('hour', processed_at, 'UTC') AS hour, outcome_name,
        count(*) AS outcomes, sum(total_cost) AS cost
   FROM leadloop.lead_outcomes GROUP BY 1, 2, 3;
 COMMENT ON VIEW leadloop_monitor.outcomes_by_hour IS
-    'Outcomes and what they cost, by hour: outcome_breakdown without states, several times as fast.';
+    'Outcomes and their cost, by hour: outcome_breakdown without states, several times as fast.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS
-    'The hour in which it was processed, UTC.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS 'Hour of processing, UTC.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcome_name IS
-    'The outcome; null where the vendor names none.';
-COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcomes IS 'How many leads.';
+    'Name of the outcome; null if the vendor gives none.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcomes IS 'Number of leads.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.cost IS
-    'The sum of what the vendor says they cost, in its currency.';
+    'Total cost as reported by the vendor, in the vendor''s currency.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_by_hour AS
 SELECT campaign_id, date_trunc('hour', occurred_at, 'UTC') AS hour, count(*) AS attempts,
@@ -135,15 +135,16 @@ SELECT campaign_id, date_trunc('hour', occurred_at, 'UTC') AS hour, count(*) AS 
        count(*) FILTER (WHERE channel = 'call') AS calls
   FROM leadloop.outreach_attempts GROUP BY 1, 2;
 COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
-    'Calls, emails, SMS and IVR by hour: attempt_stats without states, several times as fast.';
+    'Attempts (calls, emails, SMS, IVR) by hour: attempt_stats without states, several times as
+fast.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.hour IS
-    'The hour in which it was made, UTC; null where the vendor does not say.';
-COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.attempts IS 'How many.';
+    'Hour of the attempt, UTC; null if the vendor gives none.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.attempts IS 'Number of attempts.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.connected IS
-    'How many calls lasted: duration above nought. The connect rate is connected / calls.';
-COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.calls IS 'How many of them were calls.';
+    'Number of calls with a duration above zero. The connect rate is connected / calls.';
+COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.calls IS 'Number of calls among the attempts.';
 
 -- Opt-outs ----------------------------------------------------------------------------------------
 
@@ -157,7 +158,7 @@ SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
        percentile_cont(0.50) WITHIN GROUP (ORDER BY latency_s) AS p50_s,
        percentile_cont(0.95) WITHIN GROUP (ORDER BY latency_s) AS p95_s,
        max(latency_s) AS worst_s,
-       -- One from the future has waited for no time yet.
+       -- A request dated in the future has waited zero seconds.
        CAST(extract(epoch FROM clock_timestamp() - min(least(requested_at, clock_timestamp()))
             FILTER (WHERE status IN ('requested', 'failed'))) AS float8) AS oldest_waiting_s
   FROM (SELECT campaign_id, requested_at, status,
@@ -165,27 +166,28 @@ SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
           FROM leadloop.disable_requests) AS each
  GROUP BY 1, 2;
 COMMENT ON VIEW leadloop_monitor.disable_latency IS
-    'How long people who opted out could still be called: from the request to the vendor''s
-confirmation, or to the moment at which the lead was kept back.';
+    'Latency of opt-outs, in which the person could still be called: from the request to the
+vendor''s confirmation, or to the cancellation of the unsent lead.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.campaign_id IS
     'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.disable_latency.day IS 'The day of the request, UTC.';
-COMMENT ON COLUMN leadloop_monitor.disable_latency.requested IS 'Requests of that day.';
-COMMENT ON COLUMN leadloop_monitor.disable_latency.disabled IS 'Those the vendor has confirmed.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.day IS 'Day of the request, UTC.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.requested IS 'Opt-outs requested on that day.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.disabled IS
+    'Opt-outs that the vendor confirmed.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.cancelled IS
-    'Those whose lead had not been sent, and never will be.';
+    'Opt-outs whose lead was not sent, and never will be.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.failed IS
-    'Those the vendor refuses; they are tried again, ever more seldom.';
+    'Opt-outs that the vendor refuses; they are retried with increasing delays.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.waiting IS
-    'Those not confirmed yet, the failed ones too.';
+    'Opt-outs not confirmed yet, including failed ones.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.p50_s IS
-    'Median of the confirmed ones, seconds.';
+    'Median latency of the confirmed ones, seconds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.p95_s IS
-    'What 95 of 100 of the confirmed ones stayed within, seconds.';
+    '95th percentile of the latency of the confirmed ones, seconds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
-    'The longest of the confirmed ones, seconds.';
+    'Maximum latency of the confirmed ones, seconds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
-    'For how long the oldest that is not confirmed has waited, seconds; null where none waits.';
+    'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
 
 -- Runs, windows, requests -------------------------------------------------------------------------
 
@@ -195,42 +197,43 @@ SELECT run_id, flow, campaign_id, flow_run_id, state, started_at, ended_at,
            AS duration_s,
        CAST(counts ->> 'requests' AS bigint) AS requests, counts, error
   FROM leadloop.sync_runs;
-COMMENT ON VIEW leadloop_monitor.run_history IS 'A row a run of a flow and campaign.';
-COMMENT ON COLUMN leadloop_monitor.run_history.run_id IS 'Ours; later runs have greater ones.';
-COMMENT ON COLUMN leadloop_monitor.run_history.flow IS 'The flow, as Prefect names it.';
+COMMENT ON VIEW leadloop_monitor.run_history IS 'One row per run of a flow and campaign.';
+COMMENT ON COLUMN leadloop_monitor.run_history.run_id IS
+    'leadloop''s id; later runs have greater ids.';
+COMMENT ON COLUMN leadloop_monitor.run_history.flow IS 'Name of the Prefect flow.';
 COMMENT ON COLUMN leadloop_monitor.run_history.campaign_id IS 'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.run_history.flow_run_id IS 'Prefect''s id of the run.';
+COMMENT ON COLUMN leadloop_monitor.run_history.flow_run_id IS 'Prefect''s id of the flow run.';
 COMMENT ON COLUMN leadloop_monitor.run_history.state IS
-    'running, completed, failed, or crashed: ended without a word, found by a later run.';
-COMMENT ON COLUMN leadloop_monitor.run_history.started_at IS 'When it began.';
-COMMENT ON COLUMN leadloop_monitor.run_history.ended_at IS 'When it ended; null while it runs.';
-COMMENT ON COLUMN leadloop_monitor.run_history.duration_s IS 'How long it took so far, seconds.';
-COMMENT ON COLUMN leadloop_monitor.run_history.requests IS 'Requests that it sent to the vendor.';
+    'running, completed, failed, or crashed: its process ended unexpectedly; a later run found it.';
+COMMENT ON COLUMN leadloop_monitor.run_history.started_at IS 'Start of the run.';
+COMMENT ON COLUMN leadloop_monitor.run_history.ended_at IS 'End of the run; null while it runs.';
+COMMENT ON COLUMN leadloop_monitor.run_history.duration_s IS 'Duration so far, seconds.';
+COMMENT ON COLUMN leadloop_monitor.run_history.requests IS 'Number of requests to the vendor.';
 COMMENT ON COLUMN leadloop_monitor.run_history.counts IS
-    'What it did, under the names of the command line''s JSON.';
-COMMENT ON COLUMN leadloop_monitor.run_history.error IS 'Why it failed, in one line.';
+    'Counts of the run, with the keys of the command line''s JSON.';
+COMMENT ON COLUMN leadloop_monitor.run_history.error IS 'Error of a failed run, in one line.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.window_stats AS
 SELECT campaign_id, date_trunc('hour', polled_at, 'UTC') AS polled_hour,
        count(*) AS windows,
        count(*) FILTER (WHERE status = 'incomplete' AND made_good_at IS NULL) AS owed,
        sum(pages) AS pages, sum(stored_count) AS results,
-       -- A backfill reads what is long past, and is not behind for that.
+       -- A backfill reads the past on purpose: it does not count as lag.
        max(CAST(extract(epoch FROM polled_at - coalesce(closed_through, window_after)) AS float8))
            FILTER (WHERE range_after IS NULL) AS lag_s
   FROM leadloop.poll_windows GROUP BY 1, 2;
 COMMENT ON VIEW leadloop_monitor.window_stats IS
-    'Whether what was polled is complete, by the hour of the poll.';
+    'Polled windows and their completeness, by hour of the poll.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.campaign_id IS 'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.window_stats.polled_hour IS
-    'The hour in which they were read, UTC.';
-COMMENT ON COLUMN leadloop_monitor.window_stats.windows IS 'Windows that were read.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.polled_hour IS 'Hour of the poll, UTC.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.windows IS 'Number of windows read.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.owed IS
-    'Windows that did not hold what the vendor counts, and that no later reading has made good.';
-COMMENT ON COLUMN leadloop_monitor.window_stats.pages IS 'Pages that they took.';
-COMMENT ON COLUMN leadloop_monitor.window_stats.results IS 'Distinct results in them.';
+    'Incomplete windows (rows read differ from the vendor''s count) that no later read has made
+good.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.pages IS 'Number of pages read.';
+COMMENT ON COLUMN leadloop_monitor.window_stats.results IS 'Number of distinct results.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.lag_s IS
-    'How far behind the polls were at most, seconds; null where there were backfills alone.';
+    'Maximum lag of the polls, seconds; null if there were backfills only.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.lateness AS
 SELECT campaign_id, date_trunc('hour', seen_at, 'UTC') AS seen_hour, count(*) AS outcomes,
@@ -242,33 +245,31 @@ SELECT campaign_id, date_trunc('hour', seen_at, 'UTC') AS seen_hour, count(*) AS
           FROM leadloop.lead_outcomes) AS each
  GROUP BY 1, 2;
 COMMENT ON VIEW leadloop_monitor.lateness IS
-    'How long after it was processed an outcome was stored, by the hour in which it was.';
+    'Late outcomes, and the delay from processing to storing, by hour of storing.';
 COMMENT ON COLUMN leadloop_monitor.lateness.campaign_id IS 'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.lateness.seen_hour IS
-    'The hour in which they were stored, UTC.';
-COMMENT ON COLUMN leadloop_monitor.lateness.outcomes IS 'Outcomes stored.';
+COMMENT ON COLUMN leadloop_monitor.lateness.seen_hour IS 'Hour of storing, UTC.';
+COMMENT ON COLUMN leadloop_monitor.lateness.outcomes IS 'Number of outcomes stored.';
 COMMENT ON COLUMN leadloop_monitor.lateness.late IS
-    'Those that a poll before should have found: the vendor showed them too late for it.';
+    'Late outcomes: the vendor showed them only after an earlier poll had read their time.';
 COMMENT ON COLUMN leadloop_monitor.lateness.lookback_needed_s IS
-    'The lookback with which none of them would have been late, seconds.';
-COMMENT ON COLUMN leadloop_monitor.lateness.p50_s IS 'Median of the time to be stored, seconds.';
-COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS
-    'What 95 of 100 stayed within, seconds.';
+    'The lookback that would have caught all of them, seconds.';
+COMMENT ON COLUMN leadloop_monitor.lateness.p50_s IS 'Median delay, seconds.';
+COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS '95th percentile of the delay, seconds.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.request_stats AS
 SELECT date_trunc('hour', started_at, 'UTC') AS hour, campaign_id, flow, count(*) AS runs,
        coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests
   FROM leadloop.sync_runs
- -- A sync's requests are those of its three flows, which have rows of their own.
+ -- The requests of a sync are those of its three flows, which have separate rows.
  WHERE flow <> 'sync-leads'
  GROUP BY 1, 2, 3;
 COMMENT ON VIEW leadloop_monitor.request_stats IS
-    'Requests to the vendor by the hour in which their run began.';
-COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'The hour in which the runs began, UTC.';
+    'Requests to the vendor, by the hour in which their run started.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'Hour of the start of the runs, UTC.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS 'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.request_stats.flow IS 'The flow, as Prefect names it.';
-COMMENT ON COLUMN leadloop_monitor.request_stats.runs IS 'Runs that began.';
-COMMENT ON COLUMN leadloop_monitor.request_stats.requests IS 'Requests that they sent.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.flow IS 'Name of the Prefect flow.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.runs IS 'Number of runs.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.requests IS 'Number of requests.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS
 SELECT count(*) FILTER (WHERE slot > 0) AS slots,
@@ -277,15 +278,17 @@ SELECT count(*) FILTER (WHERE slot > 0) AS slots,
                                            - clock_timestamp()) AS float8)) AS paused_s
   FROM leadloop.rate_slots;
 COMMENT ON VIEW leadloop_monitor.budget_now IS
-    'How much of the business''s budget of requests is used at this moment: one row.';
+    'Current use of the rate limit, for the whole business: one row.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.slots IS
-    'Slots of the ring; each stands for a request a period, or of a generous limit for several.';
-COMMENT ON COLUMN leadloop_monitor.budget_now.taken IS 'Those in use.';
+    'Slots of the rate limiter; each allows one request per period, or several under a large
+limit.';
+COMMENT ON COLUMN leadloop_monitor.budget_now.taken IS 'Slots in use.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.paused_s IS
-    'For how long the vendor still wants no request, seconds; null or nought: it has not asked.';
+    'Remaining pause that the vendor asked for (Retry-After), seconds; null or 0: no pause.';
 
 -- Health ------------------------------------------------------------------------------------------
 
+-- Every threshold of an alert. The texts of the view problems repeat the periods: change both.
 CREATE OR REPLACE VIEW leadloop_monitor.thresholds AS
 SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_unknown,
        interval '1 hour' AS poll_behind, interval '15 minutes' AS windows_owed,
@@ -293,33 +296,31 @@ SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_
        interval '7 days' AS outcomes_late, interval '1 day' AS run_failed,
        interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs;
 COMMENT ON VIEW leadloop_monitor.thresholds IS
-    'After how long something becomes a problem: one row, a column a problem of the view problems.';
+    'Thresholds of alerts: one row, one column per problem of the view problems.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_waiting IS
-    'An opt-out that the vendor has not confirmed, since it was requested.';
+    'Age of an opt-out that the vendor has not confirmed.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_unknown IS
-    'An opt-out that names no known lead, since it was requested.';
-COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS
-    'Time up to now that no poll has stored.';
+    'Age of an opt-out that names no known lead.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS 'Age of the watermark.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.windows_owed IS
-    'An incomplete window, since it was read.';
-COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS
-    'A new lead, since it was inserted.';
+    'Time since an incomplete window was read.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS 'Age of a new lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_in_doubt IS
-    'A lead in doubt, since it is.';
+    'Time that a lead has been in doubt.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.outcomes_late IS
-    'How long an outcome that came too late for the lookback stays a problem.';
+    'Period for which an outcome that came too late for the lookback stays a problem.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.run_failed IS
-    'How long a failed run stays a problem, of a flow that no schedule repeats.';
+    'Period for which a failed run of an unscheduled flow stays a problem.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.run_too_long IS
-    'A run that has not ended, since it began.';
+    'Duration of a run that has not ended.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.nothing_runs IS
-    'A campaign without a run, since the last one ended.';
+    'Time since the last run of a campaign ended.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.problems AS
 WITH RECURSIVE threshold AS (
     SELECT * FROM leadloop_monitor.thresholds
 ), at_work (campaign_id) AS (
-    -- From each campaign in which something waits to the next one, by the small indexes.
+    -- A loose index scan: from each campaign with waiting rows to the next, by the partial indexes.
     SELECT ''
     UNION ALL
     SELECT least((SELECT min(lead.campaign_id) FROM leadloop.leads AS lead
@@ -355,17 +356,17 @@ WITH RECURSIVE threshold AS (
            array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
       FROM leadloop.disable_requests
      WHERE status IN ('requested', 'failed')
-       -- One from the future has waited for nobody knows how long.
+       -- A request dated in the future is reported too: its true age is unknown.
        AND requested_at NOT BETWEEN clock_timestamp() - (SELECT opt_outs_waiting FROM threshold)
                                 AND clock_timestamp() + (SELECT opt_outs_waiting FROM threshold)
      GROUP BY campaign_id, status
 ), nameless AS (
-    -- The vendor may have leads that we have not, and an opt-out may come before its lead. Scalar
-    -- subqueries, looked up one by one: these opt-outs are few, and leads are many.
+    -- Opt-outs without a lead. They are allowed: the vendor may hold leads that we lack, and an
+    -- opt-out may come before its lead. Scalar subqueries: few such opt-outs, many leads.
     SELECT request.campaign_id, request.lead_id, request.requested_at, meant.lead_id AS meant_id
       FROM leadloop.disable_requests AS request
      CROSS JOIN LATERAL (
-           -- Of leads whose ids differ from the opt-out's by case, blanks or invisible characters.
+           -- Leads whose ids differ only in case, blanks or invisible characters.
            SELECT min(lead.lead_id) FILTER (WHERE NOT lead.opted_out) AS lead_id,
                   bool_and(lead.opted_out) AS is_settled
              FROM (SELECT lead_id, opted_out FROM leadloop.leads
@@ -422,7 +423,7 @@ WITH RECURSIVE threshold AS (
            < clock_timestamp() - (SELECT leads_in_doubt FROM threshold)
      GROUP BY campaign_id
 ), polled AS (
-    -- Where no poll has set a watermark, outcomes may be missing since the vendor had leads.
+    -- Without a watermark, outcomes may be missing since the first push that created leads.
     SELECT running.campaign_id, mark.processed_through IS NULL AS never,
            coalesce(mark.processed_through,
                     (SELECT run.ended_at FROM leadloop.sync_runs AS run
@@ -433,15 +434,15 @@ WITH RECURSIVE threshold AS (
       LEFT JOIN leadloop.watermarks AS mark
              ON mark.campaign_id = running.campaign_id AND mark.stream = 'outcomes'
 ), owed AS (
-    -- The next polls read them again: only what they leave is trouble.
+    -- The next polls read incomplete windows again: only those that stay incomplete are a problem.
     SELECT campaign_id, count(*) AS amount, min(polled_at) AS since
       FROM leadloop.poll_windows
      WHERE status = 'incomplete' AND made_good_at IS NULL
        AND polled_at < clock_timestamp() - (SELECT windows_owed FROM threshold)
      GROUP BY campaign_id
 ), lookback AS MATERIALIZED (
-    -- The one in force: the campaign's own, or the setting of the last poll that told it. Looked
-    -- for once a campaign, not once an outcome.
+    -- The lookback in force: the campaign's override, or the setting recorded by the last poll.
+    -- Materialized: evaluated once per campaign, not once per outcome.
     SELECT campaign_id, coalesce(campaign.lookback_s,
                                  (SELECT CAST(run.counts ->> 'lookback_s' AS integer)
                                     FROM leadloop.sync_runs AS run
@@ -462,7 +463,7 @@ WITH RECURSIVE threshold AS (
        AND outcome.seen_at > clock_timestamp() - (SELECT outcomes_late FROM threshold)
      GROUP BY outcome.campaign_id
 ), flows (flow, again, others) AS (
-    -- Whether it comes by itself again; and which others do the same work, all of it or a part.
+    -- again: a schedule repeats the flow; others: flows that do the same work, or a part of it.
     VALUES ('push-leads', true, ARRAY['sync-leads']),
            ('poll-outcomes', true, ARRAY['sync-leads']),
            ('disable-leads', true, ARRAY['sync-leads']),
@@ -521,14 +522,14 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, 'critical', 'opt_outs_failed', amount, since,
            'the vendor does not confirm '
                || CASE amount WHEN 1 THEN '1 opt-out' ELSE amount || ' opt-outs' END
-               || ', tried again at least daily: ' || sample,
+               || ', retried at least daily: ' || sample,
            'leadloop requeue --disables --campaign {campaign}'
       FROM opt_outs WHERE status = 'failed'
     UNION ALL
     SELECT campaign_id, 'critical', 'opt_outs_misspelt', amount, since,
            CASE amount WHEN 1 THEN '1 opt-out names' ELSE amount || ' opt-outs name' END
-               || ' no lead, and a lead whose id differs by case, blanks or invisible characters'
-               || ' alone is not opted out: INSERT INTO leadloop.disable_requests'
+               || ' no lead; a lead whose id differs only in case, blanks or invisible characters'
+               || ' is not opted out: INSERT INTO leadloop.disable_requests'
                || ' (campaign_id, lead_id) VALUES (' || quote_literal(campaign_id) || ', '
                || quote_literal(meant_id) || ')',
            'leadloop disable --campaign {campaign}'
@@ -536,21 +537,21 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'opt_outs_unknown', amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
-               || ' named no known lead for more than an hour: are id and campaign right? '
+               || ' named no known lead for more than an hour; check the id and the campaign: '
                || sample,
            'leadloop audit --campaign {campaign}'
       FROM unknown
     UNION ALL
     SELECT campaign_id, 'critical', 'poll_behind', 1, through,
-           CASE WHEN never THEN 'leads were sent, and no outcome was ever polled'
-                ELSE 'outcomes of more than an hour may be missing' END,
+           CASE WHEN never THEN 'leads were sent, but outcomes were never polled'
+                ELSE 'the watermark is more than an hour old: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
      WHERE through < clock_timestamp() - (SELECT poll_behind FROM threshold)
     UNION ALL
     SELECT campaign_id, 'critical', 'windows_owed', amount, since,
            CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
-               || ' did not hold what the vendor counts there',
+               || ' could not be verified: the rows read differ from the count reported',
            'leadloop poll --campaign {campaign}'
       FROM owed
     UNION ALL
@@ -565,14 +566,14 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_in_doubt', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' been in doubt for more than an hour: does the vendor have '
-               || CASE amount WHEN 1 THEN 'it' ELSE 'them' END || ', or not?',
+               || ' been in doubt for more than an hour: the vendor may or may not hold '
+               || CASE amount WHEN 1 THEN 'it' ELSE 'them' END,
            'leadloop audit --campaign {campaign}'
       FROM doubts
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
-               || ' of the last week came too late for the lookback: set it to '
+               || ' of the last week came too late for the lookback: set LEADLOOP_LOOKBACK to '
                || needed_s || ' s or more',
            'leadloop backfill --campaign {campaign}'
                || ' --after ' || to_char(after AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
@@ -591,45 +592,45 @@ WITH RECURSIVE threshold AS (
       FROM too_long
     UNION ALL
     SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
-           'nothing has run for more than an hour: is a worker there?', 'leadloop doctor'
+           'no run for more than an hour: check that a worker is running', 'leadloop doctor'
       FROM idle WHERE since < clock_timestamp() - (SELECT nothing_runs FROM threshold)
     UNION ALL
     SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
-           'nothing has run yet: leads and opt-outs wait until a run takes them',
+           'no run yet: leads and opt-outs wait for the first run',
            'leadloop sync --campaign {campaign}'
       FROM untouched WHERE since IS NOT NULL
-), told AS (
+), reported AS (
     SELECT campaign_id, severity, problem, amount, since, said, command
       FROM found JOIN leadloop.campaigns AS campaign USING (campaign_id)
     UNION ALL
-    -- Every command would refuse such a campaign: this comes in place of the other rules.
+    -- Every command rejects an unknown campaign: this replaces the other problems.
     SELECT campaign_id, 'critical', 'campaign_unknown', amount, since,
            CASE amount WHEN 1 THEN '1 lead or opt-out waits'
                        ELSE amount || ' leads and opt-outs wait' END
-               || ' in a campaign that is unknown: INSERT INTO leadloop.campaigns (campaign_id)'
+               || ' in an unknown campaign: INSERT INTO leadloop.campaigns (campaign_id)'
                || ' VALUES (' || quote_literal(campaign_id) || ')',
            'leadloop doctor'
       FROM stranded
 )
 SELECT campaign_id, severity, problem, amount, since, said,
-       -- Ids are anybody's: between quotes a shell takes nothing for a command, or for two words.
+       -- Ids are foreign input: quoted for the shell.
        replace(command, '{campaign}',
                CASE WHEN campaign_id ~ '^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$' THEN campaign_id
                     ELSE '''' || replace(campaign_id, '''', '''\''''') || '''' END) AS command
-  FROM told;
+  FROM reported;
 COMMENT ON VIEW leadloop_monitor.problems IS
-    'What is wrong, a row each; none: all is well. The rules of `leadloop status --check`, of the
-page, of the exporter and of the events.';
+    'Current problems, one row each; empty if there are none. The alert rules of `leadloop status
+--check`, the monitor page, the Prometheus exporter and the Prefect events; their thresholds are in
+the view thresholds.';
 COMMENT ON COLUMN leadloop_monitor.problems.campaign_id IS
-    'The vendor''s id of the campaign; of campaign_unknown one that leadloop.campaigns lacks.';
+    'The vendor''s id of the campaign; for campaign_unknown it is not in leadloop.campaigns.';
 COMMENT ON COLUMN leadloop_monitor.problems.severity IS
-    'critical: people may be called who opted out, or outcomes are missing; warning: the rest.';
-COMMENT ON COLUMN leadloop_monitor.problems.problem IS 'Its name, which stays the same.';
-COMMENT ON COLUMN leadloop_monitor.problems.amount IS 'How many leads, windows or runs.';
-COMMENT ON COLUMN leadloop_monitor.problems.since IS 'Since when, of the oldest.';
-COMMENT ON COLUMN leadloop_monitor.problems.said IS 'In words.';
-COMMENT ON COLUMN leadloop_monitor.problems.command IS
-    'The command that deals with it, quoted for a shell.';
+    'critical: people who opted out may be called, or outcomes are missing; warning: all others.';
+COMMENT ON COLUMN leadloop_monitor.problems.problem IS 'Stable name of the problem.';
+COMMENT ON COLUMN leadloop_monitor.problems.amount IS 'Number of leads, opt-outs, windows or runs.';
+COMMENT ON COLUMN leadloop_monitor.problems.since IS 'Start of the oldest one.';
+COMMENT ON COLUMN leadloop_monitor.problems.said IS 'Description in one line.';
+COMMENT ON COLUMN leadloop_monitor.problems.command IS 'The next command, quoted for a shell.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.campaign_health AS
 WITH lead AS (
@@ -702,57 +703,58 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
                       WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'disable-leads'
                         AND run.state = 'completed'
                       ORDER BY run.run_id DESC LIMIT 1) AS last_disable ON true;
-COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Where each campaign stands: a row each.';
+COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Status of each campaign: one row each.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.campaign_id IS
     'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.name IS 'Yours; leadloop makes no use of it.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.name IS
+    'Name for people; leadloop does not use it.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.enabled IS
-    'Whether pushes and polls that name no campaign take it.';
+    'Whether pushes and polls without --campaign include the campaign.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.health IS
-    'ok, warning or critical: the worst of its problems.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.problems IS 'How many problems it has.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.new IS 'Leads that are to be sent.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.sending IS 'Leads that may be on their way.';
+    'ok, warning or critical: the highest severity of its problems.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.problems IS 'Number of problems.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.new IS 'Leads to be sent.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.sending IS 'Leads in a request now.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.in_doubt IS
-    'Leads that the vendor may or may not have.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.created IS 'Leads that the vendor has.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.rejected IS 'Leads that will not be sent so.';
+    'Leads that the vendor may or may not hold.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.created IS 'Leads that the vendor holds.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.rejected IS
+    'Leads rejected by our checks or by the vendor.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.cancelled IS
     'Leads that opted out before they were sent.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.processed IS 'Leads that have an outcome.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.processed IS 'Leads with an outcome.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.cost IS
-    'What the vendor says the outcomes cost, in its currency.';
+    'Cost of the outcomes as reported by the vendor, in the vendor''s currency.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.disabled IS
-    'Opt-outs that the vendor has confirmed.';
-COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_pending IS
-    'Opt-outs that are not confirmed yet.';
+    'Opt-outs that the vendor confirmed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_pending IS 'Opt-outs not confirmed yet.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_failed IS
     'Opt-outs that the vendor refuses or fails on.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_oldest_s IS
-    'For how long the oldest open opt-out has waited, seconds; null where none waits.';
+    'Age of the oldest open opt-out, seconds; null if none waits.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.new_oldest_s IS
-    'For how long the oldest unsent lead has waited, seconds; null where none waits.';
+    'Age of the oldest new lead, seconds; null if none waits.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.watermark IS
-    'Everything processed up to here is stored; null before the first poll.';
+    'Everything processed up to this time is stored; null before the first poll.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.watermark_lag_s IS
-    'How far that is behind now, seconds.';
+    'Age of the watermark, seconds.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.late IS
-    'Outcomes that a poll before should have found.';
+    'Late outcomes: an earlier poll had read their time without them.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.lookback_needed_s IS
-    'The lookback with which none of them would have been late, seconds.';
+    'The lookback that would have caught all of them, seconds.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.last_push_at IS
-    'When a push was last completed.';
+    'End of the last completed push.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.last_poll_at IS
-    'When a poll was last completed.';
+    'End of the last completed poll.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.last_disable_at IS
-    'When a disable was last completed.';
+    'End of the last completed disable.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
-    'Whether it may create leads; false while it is paused.';
+    'Whether pushes may create leads; false while the campaign is paused.';
 
 -- The reader --------------------------------------------------------------------------------------
 
--- A role belongs to the whole server: it may be there already, of another database, and to make it
--- takes a right that not everybody has. Whoever lacks it is told by `leadloop doctor`.
+-- A role belongs to the whole server: it may exist already, for another database, and creating it
+-- takes the privilege CREATEROLE. `leadloop doctor` reports a missing role.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'leadloop_reader') THEN

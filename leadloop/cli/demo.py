@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from db.campaign_status import read_campaign_report
 from db.database import Database
 from db.lead_import import import_campaign
 from db.opt_outs import request_opt_outs
 from db.schema import drop_schema, migrate_schema
-from db.status import read_campaign_report
 from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
 from leadloop.core.summaries import collect_summary

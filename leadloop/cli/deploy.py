@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 
-from leadloop import whole_prefect
+from leadloop import deployments
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
@@ -26,12 +26,12 @@ def deploy_flows() -> str:
             "PREFECT_API_URL is not set: name the Prefect server to deploy to, as"
             " http://127.0.0.1:4200/api; `prefect server start` starts one"
         )
-    from flows.local_runs import check_api_reachable
+    from flows.prefect_api import check_api_reachable
 
     check_api_reachable()
-    settable = whole_prefect.deploy(os.environ)
+    settable = deployments.deploy_flows(os.environ)
     if settable:
-        pool, template = whole_prefect.POOL, shlex.quote(str(whole_prefect.JOB_TEMPLATE))
+        pool, template = deployments.WORK_POOL, shlex.quote(str(deployments.JOB_TEMPLATE))
         print(
             f"leadloop: in the work pool {pool}, which was there before, each run may set"
             f" {', '.join(settable)}; to close a process pool:"

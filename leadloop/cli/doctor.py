@@ -18,7 +18,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
-from leadloop.postgres_store import list_orphans
+from leadloop.local.postgres_data import list_orphans
 from leadloop.settings import Settings, SettingSource
 from tasks.api_session import open_api
 from tasks.source_sync import open_source_database
@@ -227,7 +227,7 @@ def _check_prefect() -> tuple[str, str | None]:
     address = environment.find_prefect_url()
     if address is None:
         return "no server is set: a local run starts its own", None
-    from flows.local_runs import check_api_reachable
+    from flows.prefect_api import check_api_reachable
 
     check_api_reachable()
     whose = "PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "Prefect's profile"
@@ -236,7 +236,7 @@ def _check_prefect() -> tuple[str, str | None]:
 
 def _check_prefect_authentication(address: str) -> Check:
     """Warn if the server lets anonymous clients read its blocks."""
-    from flows.local_runs import allows_anonymous_access
+    from flows.prefect_api import allows_anonymous_access
 
     detail = {
         True: "the server requires no authentication: everyone who reaches it can read the secrets"

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 from db.database import Database, DatabaseError, InvalidDatabaseUrl, require_url
 from db.schema import require_current
 from db.watermarks import get_database_time
-from leadloop.borrowed import open_own
 from leadloop.core.errors import UsageError
-from leadloop.postgres_store import NOTE
+from leadloop.local.postgres_data import NOTE
+from leadloop.local.private_files import open_private
 from leadloop.settings import DATABASE_URL, EMBEDDED, Settings, SettingSource
 from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
-    from leadloop.prefect_server import Borrowed
+    from leadloop.local.prefect_ephemeral import EphemeralPrefect
 
 #: The directory of the local servers' data, in the working directory.
 HOME = Path(".leadloop")
@@ -95,10 +95,10 @@ def run_embedded_database() -> Iterator[None]:
     Raises:
         UsageError: Postgres cannot run.
     """
-    from leadloop import embedded
+    from leadloop.local.postgres import run_postgres
 
     make_home()
-    with embedded.running(_EMBEDDED_DATA) as url:
+    with run_postgres(_EMBEDDED_DATA) as url:
         before = os.environ.get(DATABASE_URL)
         os.environ[DATABASE_URL] = url
         try:
@@ -119,7 +119,7 @@ def enter_locked_directory(name: str) -> Iterator[None]:
     directory = make_home() / name
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open_own(directory / "lock")
+        lock = open_private(directory / "lock")
     except OSError as error:
         raise explain_write_error(error, name) from None
     with lock, chdir(directory):
@@ -220,8 +220,8 @@ def require_postgres_url(url: str, variable: str) -> None:
 class PrefectServer:
     """The Prefect server that local runs report to."""
 
-    def __init__(self, borrowed: "Borrowed | None") -> None:
-        self._shared = borrowed
+    def __init__(self, server: "EphemeralPrefect | None") -> None:
+        self._server = server
 
     def wait(self) -> None:
         """Import Prefect while the server starts, then wait until the server answers.
@@ -229,10 +229,10 @@ class PrefectServer:
         Raises:
             UsageError: the server does not start, or the server of PREFECT_API_URL cannot be used.
         """
-        from flows.local_runs import check_api_reachable
+        from flows.prefect_api import check_api_reachable
 
-        if self._shared is not None:
-            self._shared.wait()
+        if self._server is not None:
+            self._server.wait()
         else:
             check_api_reachable()
 
@@ -262,7 +262,7 @@ def find_prefect_url() -> str | None:
     """
     if os.environ.get("PREFECT_API_URL"):
         require_prefect_url()
-    from flows.local_runs import configured_api_url
+    from flows.prefect_api import configured_api_url
 
     return configured_api_url()
 
@@ -280,8 +280,8 @@ def open_prefect_server() -> Iterator[PrefectServer]:
         require_prefect_url()
         yield PrefectServer(None)
         return
-    from leadloop import prefect_server as server
+    from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 
-    with server.borrow(make_home() / "prefect") as borrowed:
-        os.environ.update(borrowed.client_environment())
-        yield PrefectServer(borrowed)
+    with run_ephemeral_prefect(make_home() / "prefect") as server:
+        os.environ.update(server.client_environment())
+        yield PrefectServer(server)

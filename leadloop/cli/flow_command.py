@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from db.campaign_status import count_open_opt_outs
 from db.campaigns import list_campaigns, select_campaigns, select_for_disable
-from db.status import count_open_opt_outs
 from db.watermarks import select_polled
 from leadloop.cli import environment, hints
 from leadloop.cli.progress_bars import show_progress_bars

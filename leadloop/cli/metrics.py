@@ -7,8 +7,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 
+from db.campaign_status import get_rate_budget, read_metrics
 from db.database import Database, DatabaseError
-from db.metrics import get_rate_budget, read_metrics
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadloop import borrowed
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
+from leadloop.local.shared_server import ServerSpec, share_server
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
@@ -79,13 +79,13 @@ def run_page_server(directory: Path, prefect_page: str, port: int) -> Iterator[P
             f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
             " another --page-port"
         ) from None
-    launch = borrowed.Launch(
+    spec = ServerSpec(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
         log=directory / "log",
     )
-    with borrowed.borrow(directory, lambda: launch) as running:
-        _wait_until_listening(port, running.is_alive, launch.log)
+    with share_server(directory, lambda: spec) as running:
+        _wait_until_listening(port, running.is_alive, spec.log)
         yield PageServer(url=f"http://{_HOST}:{port}", is_alive=running.is_alive)
 
 

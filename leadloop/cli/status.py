@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from db import status
+from db import campaign_status
 from db.database import Database, DatabaseError
 from db.schema import require_current
 from leadloop.cli import rendering
@@ -56,7 +56,7 @@ def read_status(database: Database, campaign_ids: Sequence[str]) -> dict[str, An
         DatabaseError: Postgres refused, or was not there.
     """
     try:
-        rows, problems = database.run(status.read_status, campaign_ids)
+        rows, problems = database.run(campaign_status.read_status, campaign_ids)
     except DatabaseError as error:
         if error.sqlstate in _ADVICE_BY_SQLSTATE:
             raise UsageError(_ADVICE_BY_SQLSTATE[error.sqlstate]) from None

@@ -21,12 +21,12 @@ from db import schema
 from db.database import Database
 from db.lead_import import import_campaign
 from db.opt_outs import request_opt_outs
-from leadloop import whole_prefect
+from leadloop import deployments
 from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
+from leadloop.local.prefect_stack import LocalPrefect, run_prefect_server, run_prefect_worker
 from leadloop.sandbox import Rules, running
 from leadloop.settings import Settings
-from leadloop.whole_prefect import WholePrefect
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
 _INITIAL_LEADS = 300
@@ -89,7 +89,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         )
         schema.recreate_database(database, "prefect")
         prefect = stack.enter_context(
-            whole_prefect.server(
+            run_prefect_server(
                 Path("prefect"), database.sibling_url("prefect", "postgresql+asyncpg"), port
             )
         )
@@ -97,11 +97,11 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
-            whole_prefect.deploy(prefect.environment)
-        page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.page, page_port))
+            deployments.deploy_flows(prefect.environment)
+        page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.ui_url, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
-        worker = stack.enter_context(whole_prefect.worker(Path("worker"), prefect))
-        whole_prefect.run_now(prefect.environment, "sync-leads/default")
+        worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
+        deployments.start_run(prefect.environment, "sync-leads/default")
         instructions = _format_instructions(
             page_url=page.url, prefect=prefect, sandbox_url=handle.url
         )
@@ -110,15 +110,15 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         _run_until_stopped(prefect, {"page": page.is_alive, "worker": worker.is_alive}, database)
 
 
-def _format_instructions(*, page_url: str, prefect: WholePrefect, sandbox_url: str) -> str:
+def _format_instructions(*, page_url: str, prefect: LocalPrefect, sandbox_url: str) -> str:
     """Return the addresses, and commands to copy, with the programs of this Python's folder."""
     variables = {**os.environ, **prefect.environment}
     exports = (f"  export {name}={shlex.quote(variables[name])}" for name in _EXPORTED_VARIABLES)
     programs = Path(sys.executable).parent
     return _INSTRUCTIONS.format(
         ours=page_url,
-        page=prefect.page,
-        password=shlex.quote(str(prefect.password)),
+        page=prefect.ui_url,
+        password=shlex.quote(str(prefect.password_file)),
         api=sandbox_url,
         home=environment.HOME,
         campaign=_CAMPAIGNS[0],
@@ -153,7 +153,7 @@ def _add_arrivals(database: Database, turn: int) -> None:
 
 
 def _run_until_stopped(
-    prefect: WholePrefect, alive: Mapping[str, Callable[[], bool]], database: Database
+    prefect: LocalPrefect, alive: Mapping[str, Callable[[], bool]], database: Database
 ) -> None:
     """Add leads and opt-outs at intervals, until interrupted or until a server has ended."""
     for turn in itertools.count():

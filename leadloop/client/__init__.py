@@ -1,1 +1,1 @@
-"""The vendor's API: typed calls in `api`, what to do about failures in `errors`."""
+"""The vendor's API over HTTP: typed calls in `api`, exceptions by the next action in `errors`."""

@@ -1,7 +1,8 @@
-"""The three calls of the vendor's v1 Leads API.
+"""The calls of the vendor's v1 Leads API: create, disable, and paginated reads.
 
-It knows no database: it is given a transport, a login, `permit`, which blocks until one more
-request may leave and is asked once for each, and `paused`, which is told when it wants none.
+The client knows no database. It is given a transport, a token provider, `acquire_permit`, which
+blocks until one more request may leave and is called once for each, and `on_pause`, which is called
+when the vendor asks for a pause.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,13 +31,13 @@ from leadloop.core.windows import Window, query_bounds
 
 AcquirePermit = Callable[[ApiCall], None]
 
-#: A count beyond this is none: it is more than a column of Postgres's type integer holds.
-_MOST_RESULTS = 2**31 - 1
+#: The highest valid count: the largest value of Postgres's type integer.
+_MAX_RESULTS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class LookupResult:
-    """What a lookup of one lead showed: its `result`, or that it is `absent`, or neither."""
+    """The `result` of one looked-up lead, or proof that it is `absent`, or neither."""
 
     result: Mapping[str, Any] | None
     absent: bool
@@ -44,9 +45,9 @@ class LookupResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultPage:
-    """One page of results; `count` is what the vendor says the whole query holds.
+    """One page of results; `count` is the vendor's count for the whole query.
 
-    `has_next` is whether it names a next page. That is a sign and no more: the link is not kept.
+    `has_next` is true if the page links to a next one. The link itself is not kept.
     """
 
     count: int
@@ -56,50 +57,49 @@ class ResultPage:
 
 
 class LeadsApi:
-    """Typed calls; each raises an `ApiError` that says what to do (leadloop.client.errors)."""
+    """The typed calls; each raises an ApiError, named by the next action of the caller."""
 
     def __init__(
         self,
         transport: Transport,
-        login: TokenProvider,
-        permit: AcquirePermit,
-        paused: Callable[[float | None], None],
+        tokens: TokenProvider,
+        acquire_permit: AcquirePermit,
+        on_pause: Callable[[float | None], None],
     ) -> None:
         self._transport = transport
-        self._login = login
-        self._permit = permit
-        self._paused = paused
+        self._tokens = tokens
+        self._acquire_permit = acquire_permit
+        self._on_pause = on_pause
 
     def ensure_token(self) -> None:
-        """Have a token that is good for the next minute: a create must not have to wait for one.
+        """Ensure a token that is valid for the next minute, so that a create need not wait for one.
 
         Raises:
             Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
-        with self._pauses_heeded():
-            self._login.fresh_token()
+        with self._report_pauses():
+            self._tokens.fresh_token()
 
     def create(self, campaign_id: str, leads: Sequence[PreparedLead]) -> BatchResult:
-        """`POST /api/v1/leads/create/{campaign_id}/` with a list of leads.
+        """Create a batch of leads: `POST /api/v1/leads/create/{campaign_id}/`.
 
-        The caller logs in and asks for the permit itself, before it decides which leads to send: a
-        lead that opts out while either makes us wait must not be in the list any more. For the
-        same reason the token at hand is taken as it is, which may mean a 401, and where it was no
-        longer good the leads are not sent a second time here.
+        The caller ensures a token and acquires the permit before it selects the leads, because a
+        lead that opts out during either wait must not be sent. For the same reason the cached token
+        is used as it is, which may mean a 401, and the leads are not sent a second time after it.
 
         Raises:
-            InDoubt, Refused, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
+            InDoubt, Rejected, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         content = b"[" + b",".join(lead.body for lead in leads) + b"]"
         path = f"/api/v1/leads/create/{quote(campaign_id, safe='')}/"
-        with self._pauses_heeded():
-            token = self._login.cached_token()
+        with self._report_pauses():
+            token = self._tokens.cached_token()
             received = self._transport.send("POST", path, token=token, content=content)
             verdict = classify_response(ApiCall.CREATE, received.response)
-            if verdict is Verdict.UNAUTHORIZED and self._login.renew(token):
+            if verdict is Verdict.UNAUTHORIZED and self._tokens.renew(token):
                 verdict = Verdict.RETRY
             by_id = {lead.lead_id: lead for lead in leads}
-            return _read(
+            return _parse_response(
                 ApiCall.CREATE,
                 received.response,
                 verdict,
@@ -108,24 +108,28 @@ class LeadsApi:
             )
 
     def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> BatchResult:
-        """`POST /api/v1/leads/disable/{campaign_id}/` with a list of `{"lead_id"}`.
+        """Disable a batch of leads: `POST /api/v1/leads/disable/{campaign_id}/`.
 
         Raises:
-            Refused, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
+            Rejected, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         content = dump_json([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
         path = f"/api/v1/leads/disable/{quote(campaign_id, safe='')}/"
-        with self._pauses_heeded():
-            received, verdict = self._exchange(ApiCall.DISABLE, "POST", path, content=content)
-            return _read(ApiCall.DISABLE, received.response, verdict, lead_ids, lambda _: ())
+        with self._report_pauses():
+            received, verdict = self._send_idempotent(
+                ApiCall.DISABLE, "POST", path, content=content
+            )
+            return _parse_response(
+                ApiCall.DISABLE, received.response, verdict, lead_ids, lambda _: ()
+            )
 
     def list_processed(
         self, campaign_id: str, window: Window, *, unit: EpochUnit, page: int, page_size: int
     ) -> ResultPage:
-        """One page of what was processed in a window, by number and with all its filters.
+        """Read one page of the results processed in a window (pagination by page number).
 
-        The vendor's own `next` is never followed: it has lost the filters and names plain http.
-        A page beyond the last may be answered 404; it is returned as an empty one.
+        The vendor's `next` link is never followed: it lacks the filters and uses plain http. A page
+        beyond the last, which may be a 404, is returned empty.
 
         Raises:
             Retryable, RateLimited, Fatal: see leadloop.client.errors.
@@ -137,34 +141,36 @@ class LeadsApi:
             "page": str(page),
             "page_size": str(page_size),
         }
-        return self._page_or_end(campaign_id, params)
+        return self._read_page_or_end(campaign_id, params)
 
     def list_all(
         self, campaign_id: str, *, page: int, page_size: int, lead_id: str | None = None
     ) -> ResultPage:
-        """One page of all that the vendor holds of a campaign, by number, or of one lead's rows.
+        """Read one page of the full listing of a campaign, or of one lead's rows.
 
-        Whether that includes leads not yet processed is for the vendor to say. A page beyond the
-        last may be answered 404; it is returned as an empty one.
+        The vendor decides whether unprocessed leads are listed. A page beyond the last, which may
+        be a 404, is returned empty.
 
         Raises:
             Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         params = {"page": str(page), "page_size": str(page_size)}
-        return self._page_or_end(campaign_id, params | ({"lead_id": lead_id} if lead_id else {}))
+        return self._read_page_or_end(
+            campaign_id, params | ({"lead_id": lead_id} if lead_id else {})
+        )
 
     def look_up(self, campaign_id: str, lead_id: str) -> LookupResult:
         """Look up one lead, processed or not.
 
-        Only an empty page that counts nothing is absence: a 404 may come from anybody, a page of
-        other leads from a server that does not know the parameter, and an empty page of one result
+        Only an empty page with a count of 0 proves absence. A 404 may come from any server, a page
+        of other leads from one that ignores the parameter, and an empty page with a count above 0
         from rows that have just moved.
 
         Raises:
             Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         try:
-            page = self._page(campaign_id, {"lead_id": lead_id})
+            page = self._read_page(campaign_id, {"lead_id": lead_id})
         except Fatal as error:
             if error.response.status == 404:
                 return LookupResult(result=None, absent=False)
@@ -174,18 +180,18 @@ class LeadsApi:
                 return LookupResult(result=item, absent=False)
         return LookupResult(result=None, absent=page.count == 0 and not page.results)
 
-    def _page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
+    def _read_page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
         try:
-            return self._page(campaign_id, params)
+            return self._read_page(campaign_id, params)
         except Fatal as error:
             if params["page"] != "1" and error.response.status == 404:
                 return ResultPage(count=0, results=(), has_next=False, vendor_now=None)
             raise
 
-    def _page(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
+    def _read_page(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
-        with self._pauses_heeded():
-            received, verdict = self._exchange(ApiCall.READ, "GET", path, params=params)
+        with self._report_pauses():
+            received, verdict = self._send_idempotent(ApiCall.READ, "GET", path, params=params)
             if verdict is not Verdict.ACCEPTED:
                 raise error_for_verdict(verdict, ApiCall.READ, received.response)
         body = received.response.body
@@ -193,10 +199,10 @@ class LeadsApi:
             isinstance(body, dict)
             and isinstance(body.get("results"), list)
             and type(body.get("count")) is int
-            and 0 <= body["count"] <= _MOST_RESULTS
+            and 0 <= body["count"] <= _MAX_RESULTS
         ):
             raise error_for_verdict(Verdict.RETRY, ApiCall.READ, received.response)
-        # An empty page is the last one, whatever it names.
+        # An empty page is the last one, whatever its link.
         return ResultPage(
             count=body["count"],
             results=body["results"],
@@ -204,7 +210,7 @@ class LeadsApi:
             vendor_now=received.vendor_now,
         )
 
-    def _exchange(
+    def _send_idempotent(
         self,
         call: ApiCall,
         method: str,
@@ -213,15 +219,15 @@ class LeadsApi:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> tuple[ReceivedResponse, Verdict]:
-        """Send what may be repeated, once more with a new token where the first was not good."""
-        token = self._login.fresh_token()
-        received, verdict = self._permitted(call, method, path, token, params, content)
-        if verdict is Verdict.UNAUTHORIZED and self._login.renew(token):
-            token = self._login.fresh_token()
-            received, verdict = self._permitted(call, method, path, token, params, content)
+        """Send an idempotent request, and once more with a new token after a 401."""
+        token = self._tokens.fresh_token()
+        received, verdict = self._send_permitted(call, method, path, token, params, content)
+        if verdict is Verdict.UNAUTHORIZED and self._tokens.renew(token):
+            token = self._tokens.fresh_token()
+            received, verdict = self._send_permitted(call, method, path, token, params, content)
         return received, verdict
 
-    def _permitted(
+    def _send_permitted(
         self,
         call: ApiCall,
         method: str,
@@ -230,39 +236,39 @@ class LeadsApi:
         params: Mapping[str, str] | None,
         content: bytes | None,
     ) -> tuple[ReceivedResponse, Verdict]:
-        self._permit(call)
+        self._acquire_permit(call)
         received = self._transport.send(method, path, token=token, params=params, content=content)
         return received, classify_response(call, received.response)
 
     @contextmanager
-    def _pauses_heeded(self) -> Iterator[None]:
-        """Whoever hears of a pause tells the whole business at once, whatever else was wrong."""
+    def _report_pauses(self) -> Iterator[None]:
+        """Report a requested pause to the whole business at once, whatever the error."""
         try:
             yield
         except ApiError as error:
             if isinstance(error, RateLimited) or error.response.requests_pause:
-                self._paused(error.response.retry_after_s)
+                self._on_pause(error.response.retry_after_s)
             raise
 
 
-def _read(
+def _parse_response(
     call: ApiCall,
-    answer: ApiResponse,
+    response: ApiResponse,
     verdict: Verdict,
     sent: Collection[str],
-    own_keys: Callable[[str], Collection[str]],
+    custom_keys: Callable[[str], Collection[str]],
 ) -> BatchResult:
-    """What an answer that was accepted says of the leads of its request.
+    """Parse the per-lead results of an accepted request.
 
     Raises:
-        ApiError: it was not, or says of some of them that they were not, or might not have been,
-            taken, and does not say of which. Its `reading` tells what was said of the others.
+        ApiError: the request was not accepted, or leads were rejected or may have been rejected
+            without being named. Its `batch_result` holds the results of the named leads.
     """
     if verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
-        raise error_for_verdict(verdict, call, answer)
-    reading = parse_batch_response(call, answer.body, sent, own_keys)
-    if verdict is Verdict.ACCEPTED and reading.ambiguous:
+        raise error_for_verdict(verdict, call, response)
+    result = parse_batch_response(call, response.body, sent, custom_keys)
+    if verdict is Verdict.ACCEPTED and result.ambiguous:
         verdict = AMBIGUOUS_VERDICTS[call]
     if verdict is not Verdict.ACCEPTED:
-        raise error_for_verdict(verdict, call, answer, reading)
-    return reading
+        raise error_for_verdict(verdict, call, response, result)
+    return result

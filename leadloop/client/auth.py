@@ -1,10 +1,9 @@
-"""Where the bearer token comes from: a fixed one, or the OAuth password grant.
+"""Authentication: the bearer token, static or from the OAuth password grant.
 
-Written here rather than taken from requests-oauthlib because each login counts against the budget
-of the business, several threads share one token, and an answer gets its verdict like any other.
+Not requests-oauthlib, because each login counts against the business's rate limit, several threads
+share one token, and a token response is classified like any other response.
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,55 +12,58 @@ from typing import Any, Protocol
 
 from leadloop.client.errors import Fatal, error_for_verdict
 from leadloop.client.transport import Transport
+from leadloop.core.header_values import is_header_value
 from leadloop.core.verdicts import UNREADABLE, ApiCall, ApiResponse, Verdict, classify_response
 
 TOKEN_PATH = "/oauth/token/"
 _RENEW_BEFORE_S = 60.0
+# Assumed if the response has no `expires_in`.
+_DEFAULT_LIFETIME_S = 3600.0
 
 
 class TokenProvider(Protocol):
-    """Gives the token to send with a request."""
+    """A source of the bearer token for requests."""
 
     def fresh_token(self) -> str:
-        """A token that should be good now.
+        """Return a token that should be valid now.
 
         Raises:
-            ApiError: the vendor gave none.
+            ApiError: the vendor issued none.
         """
 
     def cached_token(self) -> str:
-        """The token that was got last, at once: even where it is about to end, or being renewed.
+        """Return the last token at once, even if it is about to expire or being renewed.
 
         Raises:
-            ApiError: there has been none so far, and the vendor gave none.
+            ApiError: there is no token yet, and the vendor issued none.
         """
 
     def renew(self, rejected: str) -> bool:
-        """Get another token in place of one that was rejected; False where there is none."""
+        """Replace a rejected token; return False if there is no other."""
 
 
 class StaticToken:
-    """A token that a person has set."""
+    """A fixed token from the settings."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     def fresh_token(self) -> str:
-        """The token."""
+        """Return the token."""
         return self._token
 
     def cached_token(self) -> str:
-        """The token."""
+        """Return the token."""
         return self._token
 
     def renew(self, rejected: str) -> bool:
-        """There is no other."""
+        """Return False for the static token: there is no other."""
         return rejected != self._token
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Credentials:
-    """What the password grant asks for."""
+    """The credentials of the OAuth password grant."""
 
     client_id: str
     client_secret: str
@@ -73,101 +75,96 @@ class Credentials:
 class _TokenGrant:
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
-    good_until: float
+    expires_at: float
 
 
 class OAuthPasswordGrant:
-    """Tokens from `POST /oauth/token/` (form-encoded), renewed by themselves, for all threads."""
+    """Tokens from `POST /oauth/token/` (form-encoded), renewed automatically; thread-safe."""
 
     def __init__(
-        self, transport: Transport, credentials: Credentials, permit: Callable[[ApiCall], None]
+        self,
+        transport: Transport,
+        credentials: Credentials,
+        acquire_permit: Callable[[ApiCall], None],
     ) -> None:
         self._transport = transport
         self._credentials = credentials
-        self._permit = permit
+        self._acquire_permit = acquire_permit
         self._lock = threading.Lock()
         self._grant: _TokenGrant | None = None
 
     def fresh_token(self) -> str:
-        """The token at hand, renewed a minute before it ends.
+        """Return the cached token, renewed a minute before it expires.
 
         Raises:
-            ApiError: the vendor gave none.
+            ApiError: the vendor issued none.
         """
         with self._lock:
-            if self._grant is None or time.monotonic() > self._grant.good_until:
-                self._grant = self._renewed()
+            if self._grant is None or time.monotonic() > self._grant.expires_at:
+                self._grant = self._renew_grant()
             return self._grant.access_token
 
     def cached_token(self) -> str:
-        """The last token, without waiting for whoever renews it; one to begin with if need be.
+        """Return the last token without waiting for a renewal; log in if there is none yet.
 
         Raises:
-            ApiError: there has been none so far, and the vendor gave none.
+            ApiError: there is no token yet, and the vendor issued none.
         """
         grant = self._grant
         return self.fresh_token() if grant is None else grant.access_token
 
     def renew(self, rejected: str) -> bool:
-        """Replace a rejected token, once for all the threads that saw it rejected.
+        """Replace a rejected token once for all threads that saw the rejection.
 
         Raises:
-            ApiError: the vendor gave no other.
+            ApiError: the vendor issued no other.
         """
         with self._lock:
             if self._grant is not None and self._grant.access_token == rejected:
-                self._grant = self._renewed()
+                self._grant = self._renew_grant()
         return True
 
-    def _renewed(self) -> _TokenGrant:
+    def _renew_grant(self) -> _TokenGrant:
         if self._grant is not None and self._grant.refresh_token is not None:
             form = {"grant_type": "refresh_token", "refresh_token": self._grant.refresh_token}
             try:
-                return self._ask(form)
+                return self._request_grant(form)
             except Fatal:
-                # A refresh token may have ended or been revoked; the password has not.
+                # The refresh token may have expired or been revoked, unlike the password.
                 self._grant = replace(self._grant, refresh_token=None)
-        return self._ask({"grant_type": "password"})
+        return self._request_grant({"grant_type": "password"})
 
-    def _ask(self, form: Mapping[str, str]) -> _TokenGrant:
+    def _request_grant(self, form: Mapping[str, str]) -> _TokenGrant:
         secrets = self._credentials
-        whole = {
+        complete_form = {
             **form,
             "client_id": secrets.client_id,
             "client_secret": secrets.client_secret,
         }
         if form["grant_type"] == "password":
-            whole |= {"username": secrets.username, "password": secrets.password}
-        self._permit(ApiCall.LOGIN)
-        answer = self._transport.send("POST", TOKEN_PATH, token=None, form=whole).response
-        return _read_grant(answer)
+            complete_form |= {"username": secrets.username, "password": secrets.password}
+        self._acquire_permit(ApiCall.LOGIN)
+        received = self._transport.send("POST", TOKEN_PATH, token=None, form=complete_form)
+        return _parse_grant(received.response)
 
 
-def _read_grant(answer: ApiResponse) -> _TokenGrant:
-    verdict = classify_response(ApiCall.LOGIN, answer)
+def _parse_grant(response: ApiResponse) -> _TokenGrant:
+    verdict = classify_response(ApiCall.LOGIN, response)
     if verdict is Verdict.REJECTED:
-        # invalid_grant: the same login will not be taken the next time either.
+        # invalid_grant: a retry with the same login would be rejected too.
         verdict = Verdict.FATAL
     if verdict is not Verdict.ACCEPTED:
-        raise error_for_verdict(verdict, ApiCall.LOGIN, answer)
-    body: Any = answer.body
-    if not isinstance(body, dict) or not _is_token(body.get("access_token")):
-        raise error_for_verdict(
-            Verdict.RETRY, ApiCall.LOGIN, ApiResponse(status=answer.status, body=UNREADABLE)
-        )
-    refresh = body.get("refresh_token")
+        raise error_for_verdict(verdict, ApiCall.LOGIN, response)
+    body: Any = response.body
+    token = body.get("access_token") if isinstance(body, dict) else None
+    if not isinstance(token, str) or not is_header_value(token):
+        unreadable = ApiResponse(status=response.status, body=UNREADABLE)
+        raise error_for_verdict(Verdict.RETRY, ApiCall.LOGIN, unreadable)
+    refresh_token, lifetime_s = body.get("refresh_token"), body.get("expires_in")
+    if not isinstance(lifetime_s, int | float):
+        lifetime_s = _DEFAULT_LIFETIME_S
     return _TokenGrant(
-        access_token=body["access_token"],
-        refresh_token=refresh if isinstance(refresh, str) else None,
-        good_until=time.monotonic() + max(0.0, _seconds(body.get("expires_in")) - _RENEW_BEFORE_S),
+        access_token=token,
+        refresh_token=refresh_token if isinstance(refresh_token, str) else None,
+        expires_at=time.monotonic() + max(0.0, float(lifetime_s) - _RENEW_BEFORE_S),
     )
-
-
-def _is_token(value: object) -> bool:
-    """Text that a header can carry: of any other, http.client raises an error that repeats it."""
-    return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None
-
-
-def _seconds(value: object) -> float:
-    """`expires_in`; an hour where the vendor does not say."""
-    return float(value) if isinstance(value, int | float) else 3600.0

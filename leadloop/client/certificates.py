@@ -1,4 +1,4 @@
-"""The CA bundle that the environment names, by which the vendor's server is verified."""
+"""The CA bundle from the environment, which verifies the vendor's server."""
 
 import os
 import ssl
@@ -6,29 +6,29 @@ from pathlib import Path
 
 from leadloop.core.errors import RunError
 
-#: The variables that requests heeds; the first that is set is in force.
+#: The variables that requests reads; the first one that is set takes effect.
 _VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def check_ca_bundle(url: str) -> None:
-    """Check that the CA bundle in force for a URL can be read, before anything is sent there.
+    """Check that the CA bundle for a URL can be read, before any request is sent.
 
     Raises:
-        RunError: it is no file, cannot be read, or holds no certificate in PEM.
+        RunError: the bundle is missing, cannot be read, or holds no certificate in PEM.
     """
     name = next((name for name in _VARIABLES if os.environ.get(name)), None)
     if name is None or not url.lower().startswith("https:"):
         return
-    if problem := _problem(Path(os.environ[name])):
+    if problem := _find_problem(Path(os.environ[name])):
         raise RunError(
             f"{name} {problem} ({os.environ[name]!r}): name a file of certificates in PEM, or"
             " unset it; nothing was sent"
         )
 
 
-def _problem(path: Path) -> str | None:
+def _find_problem(path: Path) -> str | None:
     if path.is_dir():
-        # OpenSSL looks in it for each certificate by its name, when it needs one.
+        # OpenSSL looks each certificate up in a directory by name, when it is needed.
         return None
     try:
         ssl.create_default_context().load_verify_locations(cafile=path)

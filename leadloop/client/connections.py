@@ -1,8 +1,8 @@
-"""Connections of urllib3 that record whether a request may have left this machine.
+"""urllib3 connections that record whether a request may have left this machine.
 
-An exception does not tell: a certificate file that is missing and a connection that broke after the
-request are an OSError both. The connection does. Until it hands over the first byte of a request,
-nobody can have carried the request out.
+The exception does not show this: a missing certificate file and a connection that broke after the
+request are both an OSError. The connection knows: before it hands over the first byte of a request,
+the request cannot have been carried out.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection
 
 @dataclass
 class SendAttempt:
-    """One try to send a request; `begun` once its first byte was handed to a connection."""
+    """One attempt to send a request; `has_begun` from its first byte handed to a connection."""
 
     has_begun: bool = False
 
@@ -29,7 +29,7 @@ _attempt: ContextVar[SendAttempt] = ContextVar("attempt")
 
 @contextmanager
 def record_attempt() -> Iterator[SendAttempt]:
-    """Record what connections do for a request that this thread sends in the block."""
+    """Record whether a request that this thread sends in the block has begun to leave."""
     attempt = SendAttempt()
     token = _attempt.set(attempt)
     try:
@@ -39,37 +39,37 @@ def record_attempt() -> Iterator[SendAttempt]:
 
 
 class RecordingAdapter(HTTPAdapter):
-    """An adapter of requests whose connections record when they begin to send, by proxies too."""
+    """A requests adapter whose connections, also by proxies, record the start of a request."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of connections without a proxy."""
+        """Create the connection pools without a proxy."""
         super().init_poolmanager(*args, **kwargs)
-        _record(self.poolmanager)
+        _install_recording(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Return the pools of connections by a proxy."""
+        """Return the connection pools of a proxy."""
         is_new = proxy not in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **kwargs)
         if is_new:
-            _record(manager)
+            _install_recording(manager)
         return manager
 
 
-def _record(manager: PoolManager) -> None:
-    # Whatever pools it has: those of a SOCKS proxy are others.
+def _install_recording(manager: PoolManager) -> None:
+    # All its pool classes: a SOCKS proxy has separate ones.
     manager.pool_classes_by_scheme = {
-        scheme: _recording(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        scheme: _recording_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
 @cache
-def _recording(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-    connection = type(pool.ConnectionCls.__name__, (_Recording, pool.ConnectionCls), {})
+def _recording_pool(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    connection = type(pool.ConnectionCls.__name__, (_RecordingConnection, pool.ConnectionCls), {})
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
-class _Recording(HTTPConnection):
-    """What is sent while it connects is a proxy's CONNECT, and no part of a request."""
+class _RecordingConnection(HTTPConnection):
+    """A connection that records the start of a request, and ignores a proxy's CONNECT."""
 
     _is_connecting = False
 

@@ -1,12 +1,12 @@
 """The exceptions of the client, named by what the caller should do.
 
     ApiError
-    ├── Retryable         nothing was carried out, or repeating does no harm: send it again later
-    │   └── RateLimited   ... and let the whole business send nothing for `retry_after_s`
-    ├── InDoubt           it may have been carried out: look it up, never resend it unasked
-    ├── Rejected          the vendor will not take this as it stands; `body` says why
-    │   └── TooLarge      ... because it is too much at once: send fewer
-    └── Fatal             nothing will succeed until a person changes something
+    ├── Retryable         not carried out, or idempotent: retry after a pause
+    │   └── RateLimited   ... and the whole business must pause for `retry_after_s`
+    ├── InDoubt           may have been carried out: look the leads up before any retry
+    ├── Rejected          the vendor refuses the request as it is; `body` gives the reason
+    │   └── TooLarge      ... because it is too large: send fewer leads
+    └── Fatal             no request will succeed until a person changes something
 
 No message repeats a body, a token or a phone number.
 """
@@ -18,54 +18,54 @@ from leadloop.core.verdicts import UNREADABLE, ApiCall, ApiResponse, Verdict
 
 
 class ApiError(Exception):
-    """Base of all that the client raises about an answer."""
+    """Base of the exceptions about a response."""
 
     def __init__(
         self,
         call: ApiCall,
-        answer: ApiResponse,
+        response: ApiResponse,
         advice: str = "",
-        reading: BatchResult | None = None,
+        batch_result: BatchResult | None = None,
     ) -> None:
-        super().__init__(f"{call}: {answer}" + (f"; {advice}" if advice else ""))
+        super().__init__(f"{call}: {response}" + (f"; {advice}" if advice else ""))
         self.call = call
-        self.response = answer
-        #: What the answer says of each lead of the request: nothing, where it is not about leads.
-        self.batch_result = reading or BatchResult()
+        self.response = response
+        #: The per-lead results of the request; empty if the response is not about leads.
+        self.batch_result = batch_result or BatchResult()
 
     @property
     def body(self) -> Any:
-        """The answer's body: parsed JSON, None or UNREADABLE. It may hold personal data."""
+        """The body of the response: parsed JSON, None or UNREADABLE. It may hold personal data."""
         return self.response.body
 
 
 class Retryable(ApiError):
-    """Send the same again after a pause."""
+    """A request that may be retried after a pause."""
 
 
 class RateLimited(Retryable):
-    """Send nothing at all for a while."""
+    """A request to pause all requests of the business."""
 
     @property
     def retry_after_s(self) -> float | None:
-        """Seconds that the vendor asked for, if it did."""
+        """The pause that the vendor asked for, seconds; None if it named none."""
         return self.response.retry_after_s
 
 
 class InDoubt(ApiError):
-    """The leads may have been created."""
+    """A create whose leads may have been created."""
 
 
 class Rejected(ApiError):
-    """The request is wrong in part or whole."""
+    """A request that is wrong in part or as a whole."""
 
 
 class TooLarge(Rejected):
-    """The request holds too many leads."""
+    """A request with too many leads."""
 
 
 class Fatal(ApiError):
-    """A person has to act: wrong token, unknown campaign, moved address."""
+    """A failure that a person must fix: wrong token, unknown campaign, moved address."""
 
 
 _ERRORS: dict[Verdict, type[ApiError]] = {
@@ -78,7 +78,7 @@ _ERRORS: dict[Verdict, type[ApiError]] = {
     Verdict.FATAL: Fatal,
 }
 
-_FOUR = (
+_CHECK_LOGIN = (
     "the login is not accepted: check LEADLOOP_CLIENT_ID, LEADLOOP_CLIENT_SECRET,"
     " LEADLOOP_USERNAME and LEADLOOP_PASSWORD"
 )
@@ -92,24 +92,26 @@ _ADVICE: dict[int, str] = {
 
 
 def error_for_verdict(
-    verdict: Verdict, call: ApiCall, answer: ApiResponse, reading: BatchResult | None = None
+    verdict: Verdict, call: ApiCall, response: ApiResponse, batch_result: BatchResult | None = None
 ) -> ApiError:
-    """The exception that stands for a verdict other than ACCEPTED."""
-    return _ERRORS[verdict](call, answer, _advice(verdict, call, answer), reading)
+    """Return the exception for a verdict other than ACCEPTED."""
+    return _ERRORS[verdict](call, response, _find_advice(verdict, call, response), batch_result)
 
 
-def _advice(verdict: Verdict, call: ApiCall, answer: ApiResponse) -> str:
-    status = answer.status or 0
+def _find_advice(verdict: Verdict, call: ApiCall, response: ApiResponse) -> str:
+    status = response.status or 0
     if call is ApiCall.LOGIN and status in (400, 401):
-        return _FOUR
+        return _CHECK_LOGIN
     if 300 <= status < 400:
-        return "the API answers from another address: check LEADLOOP_API_URL"
-    no_page = call is ApiCall.READ and verdict is Verdict.RETRY and 200 <= status < 300
-    # Only where it made the verdict what it is: other errors may well come with a page.
-    unread = answer.body is UNREADABLE and (200 <= status < 300 or status in (400, 404, 409, 422))
-    if no_page or unread:
+        return "the API redirects to another address: check LEADLOOP_API_URL"
+    is_not_page = call is ApiCall.READ and verdict is Verdict.RETRY and 200 <= status < 300
+    # Only statuses whose verdict depends on the body: other errors may well come with a page.
+    is_unreadable = response.body is UNREADABLE and (
+        200 <= status < 300 or status in (400, 404, 409, 422)
+    )
+    if is_not_page or is_unreadable:
         return (
-            "the answer is not the vendor's JSON, or broke off (a proxy or a login page?): check"
-            " LEADLOOP_API_URL"
+            "the response is not the vendor's JSON, or was cut off (a proxy or a login page?):"
+            " check LEADLOOP_API_URL"
         )
     return _ADVICE.get(status, "")

@@ -1,4 +1,4 @@
-"""HTTP by `requests`: sends one request, turns whatever happens into an Answer."""
+"""HTTP transport on `requests`: send one request and return every outcome as an ApiResponse."""
 
 import gzip
 import io
@@ -20,23 +20,23 @@ from leadloop.core import postgres_json
 from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, ApiResponse, TransportFailure
 
-#: The most that the body of an answer may hold, packed or not: a page of thousands of results holds
-#: a few MB, and nothing that this machine cannot hold may end a run.
-_LARGEST_BODY = 64 * 2**20
+#: The limit of a response body in bytes, compressed or not. A page of thousands of results has a
+#: few MB, and a larger body could exhaust the memory of this machine and end the run.
+_MAX_BODY = 64 * 2**20
 _GZIP = ("gzip", "x-gzip")
-# Read at once, or as much of it as has come.
-_PIECE = 2**18
-# For a Retry-After that says neither how long nor until when.
-_PAUSE_FOR_NONSENSE_S = 60.0
-# A clock that says anything else is none, and no time may be added to the last years there are.
-_YEARS = range(1970, 9000)
+# The bytes of one read, or fewer if fewer have arrived.
+_CHUNK = 2**18
+# For a Retry-After that cannot be parsed.
+_DEFAULT_PAUSE_S = 60.0
+# Other years are not a clock's, and adding to a time in the last years would overflow.
+_CLOCK_YEARS = range(1970, 9000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for a connection, and for an answer.
+    """Timeouts for the connection and the response, seconds.
 
-    `read_s` is the longest silence, and also how long a body may take from its headers to its end.
+    `read_s` limits the wait for each byte, and also the time from the headers to the body's end.
     """
 
     connect_s: float = 5.0
@@ -45,39 +45,39 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedResponse:
-    """An answer, and the vendor's clock when it gave it (None: not told)."""
+    """A response, and the vendor's clock at that time (None: unknown)."""
 
     response: ApiResponse
     vendor_now: datetime | None
 
 
 class BearerAuth(requests.auth.AuthBase):
-    """Puts the token on a request; as an auth object, so that no ~/.netrc replaces it."""
+    """The bearer token as an auth object of requests, so that no ~/.netrc replaces it."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Sign the request, or leave it as it is where there is no token."""
+        """Add the token to a request, if there is one."""
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 
 
 class Transport:
-    """A connection pool to one address. It follows no redirect: a token goes nowhere else."""
+    """A connection pool to one address; redirects are not followed, to keep the token there."""
 
     def __init__(self, base_url: str, timeouts: Timeouts, *, connections: int) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeouts = (timeouts.connect_s, timeouts.read_s)
         self._session = requests.Session()
         host = urlsplit(self._base_url).hostname or ""
-        # A proxy for this machine is nobody's intention, and could read the token in plain http.
+        # A proxy for loopback is never intended, and could read the token in plain http.
         self._proxies = {"no_proxy": host} if is_loopback(host) else None
         adapter = RecordingAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
         self.requests_sent = 0
 
     def send(
@@ -90,8 +90,8 @@ class Transport:
         content: bytes | None = None,
         form: Mapping[str, str] | None = None,
     ) -> ReceivedResponse:
-        """Send one request, once. Whatever goes wrong becomes the answer's `failure`."""
-        with self._counting:
+        """Send one request once. Every error becomes the response's `failure`."""
+        with self._count_lock:
             self.requests_sent += 1
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
         if content is not None:
@@ -111,111 +111,105 @@ class Transport:
                     stream=True,
                 )
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                return ReceivedResponse(
-                    response=_absence(error, begun=attempt.has_begun), vendor_now=None
-                )
+                failure = _describe_failure(error, has_begun=attempt.has_begun)
+                return ReceivedResponse(response=failure, vendor_now=None)
         _, read_s = self._timeouts
         with response:
-            return _received(response, until=time.monotonic() + read_s)
+            return _read_response(response, until=time.monotonic() + read_s)
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._session.close()
 
 
-def _absence(error: Exception, *, begun: bool) -> ApiResponse:
-    """Return the failure that stands for an exception: had the request begun to leave?"""
-    return ApiResponse(
-        failure=TransportFailure.NO_RESPONSE if begun else TransportFailure.NOT_SENT,
-        cause=type(_root(error)).__name__,
-    )
-
-
-def _root(error: BaseException) -> BaseException:
-    """The exception at the bottom; its type tells a refused connection from an unknown host."""
+def _describe_failure(error: BaseException, *, has_begun: bool) -> ApiResponse:
+    """Return the failure for an exception; its root cause names, say, an unknown host."""
     while error.__context__ is not None:
         error = error.__context__
-    return error
+    failure = TransportFailure.NO_RESPONSE if has_begun else TransportFailure.NOT_SENT
+    return ApiResponse(failure=failure, cause=type(error).__name__)
 
 
-def _received(response: requests.Response, *, until: float) -> ReceivedResponse:
-    told_at = _http_date(response.headers.get("Date"))
-    answer = ApiResponse(
-        status=response.status_code,
-        body=_body(response, until),
-        retry_after_s=_retry_after(response.headers.get("Retry-After"), told_at),
+def _read_response(response: requests.Response, *, until: float) -> ReceivedResponse:
+    vendor_now = _parse_http_date(response.headers.get("Date"))
+    return ReceivedResponse(
+        response=ApiResponse(
+            status=response.status_code,
+            body=_parse_body(response, until),
+            retry_after_s=_parse_retry_after(response.headers.get("Retry-After"), vendor_now),
+        ),
+        vendor_now=vendor_now,
     )
-    return ReceivedResponse(response=answer, vendor_now=told_at)
 
 
-def _body(response: requests.Response, until: float) -> Any:
+def _parse_body(response: requests.Response, until: float) -> Any:
     try:
-        content = _unpacked(response, _content(response, until))
+        content = _decompress(response, _read_content(response, until))
         if content.strip():
             return postgres_json.parse_json(content)
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         return UNREADABLE
-    # Without a length, an answer that breaks off in its headers looks like one without a body.
+    # Without a length, a response cut off in its headers looks like one without a body.
     headers = response.headers
-    ends_as_told = "Content-Length" in headers or "Transfer-Encoding" in headers
-    return None if ends_as_told or response.status_code == 204 else UNREADABLE
+    has_length = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return None if has_length or response.status_code == 204 else UNREADABLE
 
 
-def _content(response: requests.Response, until: float) -> bytes:
-    """The bytes of the body as they were sent.
+def _read_content(response: requests.Response, until: float) -> bytes:
+    """Read the body as sent, still compressed.
 
-    The read time-out holds for each byte anew, so an answer that drips would never end: `until` is
-    looked at between reads, each of which returns what has come.
+    The read timeout applies to each byte, so a dripping response would never end. `until` is
+    therefore checked between reads, each of which returns the bytes that have arrived.
 
     Raises:
-        HTTPError: it broke off.
-        ValueError: it is too large, or came too slowly.
+        HTTPError: the body was cut off.
+        ValueError: the body is too large or too slow.
     """
     content = bytearray()
-    while piece := response.raw.read1(_PIECE, decode_content=False):
-        content += piece
-        if len(content) > _LARGEST_BODY:
+    while chunk := response.raw.read1(_CHUNK, decode_content=False):
+        content += chunk
+        if len(content) > _MAX_BODY:
             raise ValueError("the body is too large")
         if time.monotonic() > until:
-            raise ValueError("the body comes too slowly")
+            raise ValueError("the body is too slow")
     return bytes(content)
 
 
-def _unpacked(response: requests.Response, content: bytes) -> bytes:
-    """The body without its gzip, which is all that we ask for.
+def _decompress(response: requests.Response, content: bytes) -> bytes:
+    """Decompress a gzip body; gzip is the only encoding that requests accept.
 
     Raises:
-        OSError, EOFError, zlib.error: it is not gzip, or broke off.
-        ValueError: it is too large.
+        OSError, EOFError, zlib.error: the content is not gzip, or was cut off.
+        ValueError: the decompressed body is too large.
     """
     if not content or response.headers.get("Content-Encoding", "").lower() not in _GZIP:
         return content
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        unpacked = file.read(_LARGEST_BODY + 1)
-    if len(unpacked) > _LARGEST_BODY:
+        decompressed = file.read(_MAX_BODY + 1)
+    if len(decompressed) > _MAX_BODY:
         raise ValueError("the body is too large")
-    return unpacked
+    return decompressed
 
 
-def _http_date(text: str | None) -> datetime | None:
+def _parse_http_date(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text) if text else None
-        told = moment.astimezone(UTC) if moment and moment.tzinfo else None
+        parsed = moment.astimezone(UTC) if moment and moment.tzinfo else None
     except (ValueError, OverflowError):
         return None
-    return told if told and told.year in _YEARS else None
+    return parsed if parsed and parsed.year in _CLOCK_YEARS else None
 
 
-def _retry_after(text: str | None, told_at: datetime | None) -> float | None:
-    """Seconds from the answer on; a date is counted by the vendor's clock, or else by ours.
+def _parse_retry_after(text: str | None, vendor_now: datetime | None) -> float | None:
+    """Return the pause in seconds; a date counts by the vendor's clock, else by ours.
 
-    However long that is: the budget of the business says how much of it is heeded.
+    Without an upper limit: the rate limiter limits the pause.
     """
     if text is None:
         return None
     if text.strip().isdecimal():
         return float(text)
-    until = _http_date(text)
+    until = _parse_http_date(text)
     if until is None:
-        return _PAUSE_FOR_NONSENSE_S
-    return max(0.0, (until - (told_at or datetime.now(UTC))).total_seconds())
+        return _DEFAULT_PAUSE_S
+    return max(0.0, (until - (vendor_now or datetime.now(UTC))).total_seconds())

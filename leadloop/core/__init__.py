@@ -1,1 +1,1 @@
-"""Pure decisions: standard library only, no clock, no disk, no network."""
+"""Pure decisions: no disk, no network, and no clock outside `boot_clock`."""

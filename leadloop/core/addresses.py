@@ -1,10 +1,10 @@
-"""Which addresses are this machine's own."""
+"""Loopback addresses."""
 
 from ipaddress import ip_address
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this very machine: nothing sent to it is on a wire."""
+    """Return whether a host name or address is loopback: traffic never leaves this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,8 +1,9 @@
-"""Per-lead results in an answer to a create or a disable.
+"""Per-lead results in the response to a create or disable request.
 
-The document shows no body for either, so every shape that names leads beside an error is read, by
-what the words of its keys and texts mean (leadloop.core.response_vocabulary). What is understood and names a
-lead refuses that lead; what speaks of trouble and does not say whose makes the others unclear.
+The vendor's document shows no body for either call. The parser therefore accepts every shape that
+names leads beside an error, and classifies keys and texts by their words
+(leadloop.core.response_vocabulary). An understood error that names a lead rejects that lead; an
+error that names none makes the other leads ambiguous.
 """
 
 import re
@@ -28,27 +29,27 @@ _REASON_KEYS = ("error", "errors", "reason", "message", "detail", "details")
 _DUPLICATE = re.compile(
     r"\bexists?\b|duplicate|already (?:been )?(?:created|added|imported|uploaded|present)", re.I
 )
-#: A duplicate of something else than the id, a person on some list, a thing that does *not* exist.
-_NO_DUPLICATE = re.compile(
+#: A duplicate of something other than the id, a person on a list, something that does *not* exist.
+_NOT_DUPLICATE = re.compile(
     r"phone|mobile|number|e-?mail|list\b|suppress|block|\bdnc\b|\bcall\b|opted|disabled|unsubscri"
     r"|\bnot?\b|n't",
     re.I,
 )
-_OF_THE_ID = re.compile(r"\blead[ _-]?ids?\b", re.I)
-_OF_A_PERSON = re.compile(r"contact|customer|person|people|name|address|details|same", re.I)
-_OF_SOMETHING_ELSE = re.compile(r"campaign|field|state", re.I)
-_OF_A_LEAD = re.compile(r"lead", re.I)
-# Deeper than any answer that means something, and shallower than Python's stack.
-_DEEPEST = 20
+_ABOUT_ID = re.compile(r"\blead[ _-]?ids?\b", re.I)
+_ABOUT_PERSON = re.compile(r"contact|customer|person|people|name|address|details|same", re.I)
+_ABOUT_OTHER_THING = re.compile(r"campaign|field|state", re.I)
+_ABOUT_LEAD = re.compile(r"lead", re.I)
+# Deeper than any meaningful response, and shallower than Python's stack.
+_MAX_DEPTH = 20
 
 
 @dataclass(kw_only=True)
 class BatchResult:
-    """What an answer says of the leads of its request.
+    """The per-lead results of one batch request.
 
-    `refused`: those not taken, with the vendor's own words; `taken`: those that it lists as
-    created, or disabled; `unclear`: of the others it is not known whether they were. It speaks of
-    trouble without saying whose, or of some leads and not of all.
+    `rejected` maps the ids of refused leads to the vendor's reason. `accepted` holds the ids listed
+    as created or disabled. `ambiguous` is true if the state of all other leads is unknown: the
+    response reports an error without naming the lead, or names only some of the leads.
     """
 
     rejected: dict[str, str] = field(default_factory=dict)
@@ -62,36 +63,36 @@ def parse_batch_response(
     sent: Collection[str],
     custom_keys: Callable[[str], Collection[str]],
 ) -> BatchResult:
-    """Read the answer to a create or a disable.
+    """Parse the response to a create or disable request into per-lead results.
 
     Args:
-        call: which of them.
+        call: CREATE or DISABLE.
         body: parsed JSON.
-        sent: the ids that the request held.
-        own_keys: the custom fields of one of them. An answer that echoes leads repeats these, and
-            a field of the user's called `status` says nothing of the create.
+        sent: the lead ids of the request.
+        custom_keys: returns the names of a lead's custom fields. A response that echoes leads
+            repeats custom fields, and one called `status` is not the status of the create.
     """
-    return _BatchParser(call, sent, custom_keys).read(body)
+    return _BatchParser(call, sent, custom_keys).parse(body)
 
 
 def is_duplicate_reason(reason: str) -> bool:
-    """Whether the vendor's words mean that it has the lead of this id already.
+    """Return whether the vendor's reason means that a lead with the same id exists already.
 
-    Where they may mean another lead of the same person they do not: the lead is then rejected with
-    these words, which a person reads. Should the vendor have it after all, an audit says so, and
-    its opt-out is told to the vendor nevertheless.
+    False if the reason may mean another lead of the same person: the lead is then rejected, and a
+    person reads the reason. If the vendor has the lead after all, an audit reports it, and its
+    opt-out is sent nevertheless.
     """
-    if not _DUPLICATE.search(reason) or _NO_DUPLICATE.search(reason):
+    if not _DUPLICATE.search(reason) or _NOT_DUPLICATE.search(reason):
         return False
-    if _OF_THE_ID.search(reason):
+    if _ABOUT_ID.search(reason):
         return True
-    if _OF_A_PERSON.search(reason):
+    if _ABOUT_PERSON.search(reason):
         return False
-    return bool(_OF_A_LEAD.search(reason)) or not _OF_SOMETHING_ELSE.search(reason)
+    return bool(_ABOUT_LEAD.search(reason)) or not _ABOUT_OTHER_THING.search(reason)
 
 
-def extract_reason(body: Any, depth: int = _DEEPEST) -> str:
-    """The vendor's reason in a body that concerns one lead, as text; empty if there is none."""
+def extract_reason(body: Any, depth: int = _MAX_DEPTH) -> str:
+    """Return the vendor's reason in a body about one lead, as text; empty if there is none."""
     if isinstance(body, str):
         return body
     if depth == 0:
@@ -113,13 +114,13 @@ def extract_reason(body: Any, depth: int = _DEEPEST) -> str:
 def redact_reason(
     reason: str, number: str | None = None, name: str | None = None, custom: Iterable[str] = ()
 ) -> str:
-    """The vendor's reason as it is stored: without what it repeats of a person.
+    """Redact personal data in the vendor's reason, for storage in `last_error`.
 
     Args:
-        reason: its words.
-        number: the person's, in E.164; others are found by their shape.
-        name: the person's; each of its parts is blotted out too.
-        custom: what the custom fields hold.
+        reason: the vendor's text.
+        number: the person's phone number in E.164; other numbers are found by their shape.
+        name: the person's name; each part of the name is redacted too.
+        custom: the values of the custom fields.
     """
     parts = [part for part in (name or "").split() if len(part) > 1]
     fields = [text for text in custom if len(text) > 2]
@@ -127,258 +128,272 @@ def redact_reason(
 
 
 class _SentIds:
-    """The ids of a request, found again where the answer writes them as numbers."""
+    """The lead ids of a request, which the response may write as numbers."""
 
     def __init__(self, sent: Collection[str]) -> None:
         self._sent = frozenset(sent)
         self._by_number: dict[str, list[str]] = {}
         for lead_id in self._sent:
-            self._by_number.setdefault(_as_number(lead_id), []).append(lead_id)
+            self._by_number.setdefault(_strip_zeros(lead_id), []).append(lead_id)
 
-    def of(self, named: Any) -> str | None:
-        """The id of ours that is meant, if it is one."""
+    def find(self, named: Any) -> str | None:
+        """Return the lead id of the request that a value names; None if it names none."""
         if isinstance(named, bool) or not isinstance(named, str | int):
             return None
         lead_id = str(named)
         if lead_id in self._sent:
             return lead_id
-        alike = self._by_number.get(_as_number(lead_id), ())
+        alike = self._by_number.get(_strip_zeros(lead_id), ())
         return alike[0] if len(alike) == 1 else None
 
-    def may_be_places(self, named: Mapping[str, Any] | Sequence[Any]) -> bool:
-        """Whether an object's keys, or a list's numbers, may be places in the request and not ids.
+    def may_be_positions(self, named: Mapping[str, Any] | Sequence[Any]) -> bool:
+        """Return whether keys or numbers may be positions in the request instead of ids.
 
-        They are then counted from 0 or from 1. In a request of one lead both mean that one.
+        Positions count from 0 or 1. In a request with one lead, position and id mean the same lead.
         """
-        most = len(self._sent)
+        count = len(self._sent)
         form = str if isinstance(named, Mapping) else int
         return (
-            most > 1
-            and all(type(place) is form and _is_place(str(place), most) for place in named)
-            and any(self.of(place) is not None for place in named)
+            count > 1
+            and all(
+                type(item) is form
+                and (text := str(item)).isdecimal()
+                and len(text) < 10
+                and int(text) <= count
+                for item in named
+            )
+            and any(self.find(item) is not None for item in named)
         )
 
 
-def _is_place(text: str, most: int) -> bool:
-    return text.isdecimal() and len(text) < 10 and int(text) <= most
-
-
-def _as_number(lead_id: str) -> str:
-    """An id as JSON's numbers would have it: without leading zeros."""
+def _strip_zeros(lead_id: str) -> str:
+    """Return an id without leading zeros, as a JSON number has none."""
     return lead_id.lstrip("0") or "0" if lead_id.isdecimal() else lead_id
 
 
 class _BatchParser:
-    """Goes through one answer, and notes what it says of whom."""
+    """A recursive walk over one response that collects per-lead results."""
 
     def __init__(
-        self, call: ApiCall, sent: Collection[str], own_keys: Callable[[str], Collection[str]]
+        self, call: ApiCall, sent: Collection[str], custom_keys: Callable[[str], Collection[str]]
     ) -> None:
         self._call = call
         self._ids = _SentIds(sent)
         self._sent = frozenset(sent)
-        self._own_keys = own_keys
-        self._reading = BatchResult()
+        self._custom_keys = custom_keys
+        self._result = BatchResult()
         self._mentioned: set[str] = set()
-        self._least: float = len(self._sent)
+        self._reported_count: float = len(self._sent)
 
-    def read(self, body: Any) -> BatchResult:
-        reading = self._reading
+    def parse(self, body: Any) -> BatchResult:
+        result = self._result
         if body is False or isinstance(body, str):
-            self._hear(body)
+            self._read_statement(body)
         else:
-            self._walk(body, KeyMeaning.CONTAINER, _DEEPEST)
-        reading.accepted -= reading.rejected.keys()
-        spoken_of = reading.accepted | self._mentioned | reading.rejected.keys()
-        some_missing = bool(reading.accepted | self._mentioned) and spoken_of < self._sent
-        too_few = self._least < len(self._sent) - len(reading.rejected)
-        reading.ambiguous = reading.ambiguous or some_missing or too_few
-        return reading
+            self._walk_value(body, KeyMeaning.CONTAINER, _MAX_DEPTH)
+        result.accepted -= result.rejected.keys()
+        named = result.accepted | self._mentioned | result.rejected.keys()
+        some_missing = bool(result.accepted | self._mentioned) and named < self._sent
+        too_few = self._reported_count < len(self._sent) - len(result.rejected)
+        result.ambiguous = result.ambiguous or some_missing or too_few
+        return result
 
-    def _walk(self, value: Any, kind: KeyMeaning, depth: int) -> None:
-        """A part of the answer, under a key of that kind."""
+    def _walk_value(self, value: Any, meaning: KeyMeaning, depth: int) -> None:
+        """Walk a part of the response that stands under a key with the given meaning."""
         if depth == 0:
-            self._reading.ambiguous = True
+            self._result.ambiguous = True
         elif isinstance(value, list):
-            if kind is KeyMeaning.SUCCESS:
-                self._count(len(value))
-            numbers = self._ids.may_be_places(value)
+            if meaning is KeyMeaning.SUCCESS:
+                self._record_count(len(value))
+            numbers = self._ids.may_be_positions(value)
             for item in value:
                 if isinstance(item, dict | list):
-                    self._walk(item, kind, depth - 1)
-                elif (ours := self._ids.of(item)) is not None:
-                    self._note(ours, taken=kind is KeyMeaning.SUCCESS and not numbers)
+                    self._walk_value(item, meaning, depth - 1)
+                elif (lead_id := self._ids.find(item)) is not None:
+                    self._record_lead(
+                        lead_id, accepted=meaning is KeyMeaning.SUCCESS and not numbers
+                    )
                 elif isinstance(item, str):
-                    self._hear(item)
+                    self._read_statement(item)
         elif isinstance(value, dict):
-            self._object(value, kind, depth)
+            self._walk_object(value, meaning, depth)
 
-    def _object(self, value: Mapping[str, Any], kind: KeyMeaning, depth: int) -> None:
-        if self._is_about_a_lead(value):
-            self._lead(self._ids.of(_named(value)), value, kind)
-        elif self._ids.may_be_places(value):
-            # By the place in the list or by id: nobody can tell, so nobody is meant.
-            self._walk([*value.values()], KeyMeaning.CONTAINER, depth - 1)
+    def _walk_object(self, value: Mapping[str, Any], meaning: KeyMeaning, depth: int) -> None:
+        if self._names_lead(value):
+            self._parse_lead(self._ids.find(_get_id(value)), value, meaning)
+        elif self._ids.may_be_positions(value):
+            # Position in the list or id: ambiguous, so no lead is named.
+            self._walk_value([*value.values()], KeyMeaning.CONTAINER, depth - 1)
         else:
             for key, item in value.items():
-                self._entry(key, item, kind, depth)
+                self._walk_entry(key, item, meaning, depth)
 
-    def _entry(self, key: str, value: Any, above: KeyMeaning, depth: int) -> None:
-        kind = classify_key(key, self._call)
-        if kind is KeyMeaning.ERROR:
+    def _walk_entry(self, key: str, value: Any, above: KeyMeaning, depth: int) -> None:
+        meaning = classify_key(key, self._call)
+        if meaning is KeyMeaning.ERROR:
             if not (means_no_error(value) or (isinstance(value, str) and means_success(value))):
-                self._trouble(value, key, depth - 1)
+                self._walk_error(value, key, depth - 1)
         elif key in LEAD_FIELDS - {"lead_id"} and isinstance(value, dict | list):
-            # What is wrong with a field, of a lead that is told by its place at most.
-            self._reading.ambiguous = self._reading.ambiguous or not means_no_error(value)
-        elif isinstance(value, dict | list) and kind is not KeyMeaning.UNKNOWN:
-            self._walk(value, above if kind is KeyMeaning.CONTAINER else kind, depth - 1)
-        elif kind in (KeyMeaning.SUCCESS, KeyMeaning.COUNT) and not isinstance(value, bool):
-            self._count(value)
-        elif kind in (KeyMeaning.SUCCESS, KeyMeaning.STATUS, KeyMeaning.MESSAGE):
-            self._hear(value)
-        elif (ours := self._ids.of(key)) is not None:
-            self._by_id(ours, value, above)
+            # An error of a field; the lead is identified by its position at most.
+            self._result.ambiguous = self._result.ambiguous or not means_no_error(value)
+        elif isinstance(value, dict | list) and meaning is not KeyMeaning.UNKNOWN:
+            self._walk_value(
+                value, above if meaning is KeyMeaning.CONTAINER else meaning, depth - 1
+            )
+        elif meaning in (KeyMeaning.SUCCESS, KeyMeaning.COUNT) and not isinstance(value, bool):
+            self._record_count(value)
+        elif meaning in (KeyMeaning.SUCCESS, KeyMeaning.STATUS, KeyMeaning.MESSAGE):
+            self._read_statement(value)
+        elif (lead_id := self._ids.find(key)) is not None:
+            self._parse_entry(lead_id, value, above)
         else:
-            self._walk(value, kind, depth - 1)
+            self._walk_value(value, meaning, depth - 1)
 
-    def _trouble(self, value: Any, key: str, depth: int) -> None:
-        """What stands under a key that speaks of trouble: whose it is, if that is said."""
+    def _walk_error(self, value: Any, key: str, depth: int) -> None:
+        """Walk the value of an error key; reject the leads that the value names."""
         if isinstance(value, list) and depth > 0:
-            numbers = self._ids.may_be_places(value)
+            numbers = self._ids.may_be_positions(value)
             for item in value:
-                ours = None if numbers else self._ids.of(item)
-                if ours is not None:
-                    self._reading.rejected.setdefault(ours, key)
+                lead_id = None if numbers else self._ids.find(item)
+                if lead_id is not None:
+                    self._result.rejected.setdefault(lead_id, key)
                 elif not means_no_error(item):
-                    self._trouble(item, key, depth - 1)
-        elif isinstance(value, dict) and self._is_about_a_lead(value):
-            self._refuse(self._ids.of(_named(value)), extract_reason(self._facts(value)) or key)
-        elif isinstance(value, dict) and depth > 0 and not self._ids.may_be_places(value):
-            self._troubles_by_key(value, key, depth)
+                    self._walk_error(item, key, depth - 1)
+        elif isinstance(value, dict) and self._names_lead(value):
+            self._reject(
+                self._ids.find(_get_id(value)), extract_reason(self._vendor_fields(value)) or key
+            )
+        elif isinstance(value, dict) and depth > 0 and not self._ids.may_be_positions(value):
+            self._walk_errors_by_key(value, key, depth)
         else:
-            self._reading.ambiguous = True
+            self._result.ambiguous = True
 
-    def _troubles_by_key(self, value: Mapping[str, Any], key: str, depth: int) -> None:
+    def _walk_errors_by_key(self, value: Mapping[str, Any], key: str, depth: int) -> None:
         for name, item in value.items():
             if means_no_error(item):
                 continue
-            ours = self._ids.of(name)
-            if ours is None and classify_key(name, self._call) is KeyMeaning.CONTAINER:
-                self._trouble(item, key, depth - 1)
+            lead_id = self._ids.find(name)
+            if lead_id is None and classify_key(name, self._call) is KeyMeaning.CONTAINER:
+                self._walk_error(item, key, depth - 1)
             else:
-                self._refuse(ours, extract_reason(item) or key)
+                self._reject(lead_id, extract_reason(item) or key)
 
-    def _lead(self, ours: str | None, item: Mapping[str, Any], kind: KeyMeaning) -> None:
-        """An object about one lead: what it says beside the lead's own fields."""
-        facts = self._facts(item)
-        bad = [value for key, value in facts.items() if self._is_bad(key, value)]
+    def _parse_lead(
+        self, lead_id: str | None, item: Mapping[str, Any], meaning: KeyMeaning
+    ) -> None:
+        """Classify an object about one lead by the fields that the vendor added."""
+        added = self._vendor_fields(item)
+        bad = [value for key, value in added.items() if self._is_bad(key, value)]
         if bad:
-            said = next((extract_reason(facts[key]) for key in _REASON_KEYS if facts.get(key)), "")
-            self._refuse(ours, said or extract_reason(bad[0]) or str(bad[0]))
-        elif any(self._is_doubtful(key, value) for key, value in facts.items()):
-            self._reading.ambiguous = True
-        elif ours is not None:
-            done = any(self._is_done(key, value) for key, value in facts.items())
-            self._note(ours, taken=kind is KeyMeaning.SUCCESS or done)
+            reason = next(
+                (extract_reason(added[key]) for key in _REASON_KEYS if added.get(key)), ""
+            )
+            self._reject(lead_id, reason or extract_reason(bad[0]) or str(bad[0]))
+        elif any(self._is_negated(key, value) for key, value in added.items()):
+            self._result.ambiguous = True
+        elif lead_id is not None:
+            confirmed = any(self._confirms_call(key, value) for key, value in added.items())
+            self._record_lead(lead_id, accepted=meaning is KeyMeaning.SUCCESS or confirmed)
 
-    def _facts(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """What the vendor may have added to a lead, within its parts too: the rest is the user's.
+    def _vendor_fields(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that the vendor may have added to a lead, nested ones included.
 
-        Of a lead that is not ours it is not known what is: then no field of any of ours counts.
+        For a lead outside the request, the custom fields of all leads are left out.
         """
-        ours = self._ids.of(_named(item))
-        own = self._anybodys_own if ours is None else self._own_keys(ours)
-        return _without(item, own, _DEEPEST)
+        lead_id = self._ids.find(_get_id(item))
+        own = self._all_custom_keys if lead_id is None else self._custom_keys(lead_id)
+        return _drop_fields(item, own, _MAX_DEPTH)
 
     @cached_property
-    def _anybodys_own(self) -> frozenset[str]:
-        return frozenset[str]().union(*map(self._own_keys, self._sent))
+    def _all_custom_keys(self) -> frozenset[str]:
+        return frozenset[str]().union(*map(self._custom_keys, self._sent))
 
     def _is_bad(self, key: str, value: Any) -> bool:
-        kind = classify_key(key, self._call)
-        if kind is KeyMeaning.ERROR:
+        meaning = classify_key(key, self._call)
+        if meaning is KeyMeaning.ERROR:
             return not means_no_error(value) and not (
                 isinstance(value, str) and means_success(value)
             )
         if isinstance(value, dict):
-            return kind is not KeyMeaning.UNKNOWN and any(
+            return meaning is not KeyMeaning.UNKNOWN and any(
                 self._is_bad(*entry) for entry in value.items()
             )
-        if kind is KeyMeaning.SUCCESS and type(value) is int:
+        if meaning is KeyMeaning.SUCCESS and type(value) is int:
             return value == 0
-        return kind in (
+        return meaning in (
             KeyMeaning.SUCCESS,
             KeyMeaning.STATUS,
             KeyMeaning.MESSAGE,
         ) and means_failure(value)
 
-    def _is_doubtful(self, key: str, value: Any) -> bool:
+    def _is_negated(self, key: str, value: Any) -> bool:
         if key in LEAD_FIELDS:
-            # Its own value is left out, so that this is what is wrong with it.
+            # The field's own value is left out already: this is an error about the field.
             return not means_no_error(value)
         return classify_key(key, self._call) in (
             KeyMeaning.STATUS,
             KeyMeaning.MESSAGE,
         ) and is_negated(value)
 
-    def _by_id(self, ours: str, value: Any, above: KeyMeaning) -> None:
-        """What an object keyed by ids says of one."""
+    def _parse_entry(self, lead_id: str, value: Any, above: KeyMeaning) -> None:
+        """Classify one value of an object whose keys are lead ids."""
         if isinstance(value, dict):
-            self._lead(ours, {**value, "lead_id": ours}, above)
+            self._parse_lead(lead_id, {**value, "lead_id": lead_id}, above)
             return
-        said = value if isinstance(value, str) else extract_reason(value)
-        if value is False or means_failure(said):
-            self._refuse(ours, said or "refused")
-        elif (said and not said.isdecimal() and not means_success(said)) or means_failure(value):
-            # Words that are not understood, or a number that may be a status.
-            self._reading.ambiguous = True
+        text = value if isinstance(value, str) else extract_reason(value)
+        if value is False or means_failure(text):
+            self._reject(lead_id, text or "refused")
+        elif (text and not text.isdecimal() and not means_success(text)) or means_failure(value):
+            # Words that are not understood, or a number that may be a status code.
+            self._result.ambiguous = True
         else:
-            self._note(ours, taken=above is KeyMeaning.SUCCESS or confirms_call(said, self._call))
+            self._record_lead(
+                lead_id, accepted=above is KeyMeaning.SUCCESS or confirms_call(text, self._call)
+            )
 
-    def _is_done(self, key: str, value: Any) -> bool:
-        said = key if value is True else value
-        told = classify_key(key, self._call) in (KeyMeaning.SUCCESS, KeyMeaning.STATUS)
-        return told and isinstance(said, str) and confirms_call(said, self._call)
+    def _confirms_call(self, key: str, value: Any) -> bool:
+        text = key if value is True else value
+        is_outcome = classify_key(key, self._call) in (KeyMeaning.SUCCESS, KeyMeaning.STATUS)
+        return is_outcome and isinstance(text, str) and confirms_call(text, self._call)
 
-    def _note(self, ours: str, *, taken: bool) -> None:
-        (self._reading.accepted if taken else self._mentioned).add(ours)
+    def _record_lead(self, lead_id: str, *, accepted: bool) -> None:
+        (self._result.accepted if accepted else self._mentioned).add(lead_id)
 
-    def _refuse(self, ours: str | None, reason: str) -> None:
-        if ours is None:
-            self._reading.ambiguous = True
+    def _reject(self, lead_id: str | None, reason: str) -> None:
+        if lead_id is None:
+            self._result.ambiguous = True
         else:
-            self._reading.rejected.setdefault(ours, reason)
+            self._result.rejected.setdefault(lead_id, reason)
 
-    def _hear(self, value: Any) -> None:
-        """Something said of nobody in particular."""
+    def _read_statement(self, value: Any) -> None:
+        """Read a text that names no lead; an error or a negation makes the result ambiguous."""
         if means_failure(value) or is_negated(value):
-            self._reading.ambiguous = True
+            self._result.ambiguous = True
 
-    def _count(self, value: Any) -> None:
-        """How many were taken."""
+    def _record_count(self, value: Any) -> None:
+        """Record a reported number of accepted leads."""
         if isinstance(value, int | float):
-            self._least = min(self._least, value)
+            self._reported_count = min(self._reported_count, value)
         elif isinstance(value, str) and value.isdecimal() and len(value) < 10:
-            self._least = min(self._least, int(value))
+            self._reported_count = min(self._reported_count, int(value))
         else:
-            self._hear(value)
+            self._read_statement(value)
 
-    def _is_about_a_lead(self, value: Mapping[str, Any]) -> bool:
+    def _names_lead(self, value: Mapping[str, Any]) -> bool:
         named = value.get("lead_id")
         if named is None:
-            return self._ids.of(value.get("id")) is not None
+            return self._ids.find(value.get("id")) is not None
         return isinstance(named, str | int)
 
 
-def _named(item: Mapping[str, Any]) -> Any:
+def _get_id(item: Mapping[str, Any]) -> Any:
     return item["lead_id"] if item.get("lead_id") is not None else item.get("id")
 
 
-def _without(item: Mapping[str, Any], own: Collection[str], depth: int) -> dict[str, Any]:
-    """The object without the user's fields and the plain ones of a lead."""
+def _drop_fields(item: Mapping[str, Any], own: Collection[str], depth: int) -> dict[str, Any]:
+    """Return an object without the custom fields and without a lead's plain fields."""
     return {
-        key: _without(value, own, depth - 1) if isinstance(value, dict) else value
+        key: _drop_fields(value, own, depth - 1) if isinstance(value, dict) else value
         for key, value in item.items()
         if depth > 0
         and key not in own

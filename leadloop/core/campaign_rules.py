@@ -1,17 +1,17 @@
-"""A campaign with everything decided: the row's own values where it has them, else the settings."""
+"""A campaign's effective configuration: the row's overrides, else the settings."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 from leadloop.core.timestamps import EpochUnit
 
-#: What the vendor's document marks as required (seed, "Body Parameters").
+#: The fields that the vendor's document marks as required (seed, "Body Parameters").
 DEFAULT_REQUIRED_FIELDS = ("lead_id", "phone_number", "contact_name", "state_code")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignRules:
-    """How a campaign is pushed and polled; the settings give the defaults, a row overrides them."""
+    """The rules of push and poll: defaults from the settings, overrides from the campaign's row."""
 
     batch_size: int
     page_size: int
@@ -26,7 +26,7 @@ class CampaignRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Campaign(CampaignRules):
-    """One row of `leadloop.campaigns`, complete."""
+    """One row of `leadloop.campaigns`, with defaults filled in."""
 
     campaign_id: str
     enabled: bool = True
@@ -35,15 +35,15 @@ class Campaign(CampaignRules):
 
     @property
     def lookback(self) -> timedelta:
-        """What every poll reads again behind the watermark."""
+        """The range behind the watermark that every poll reads again."""
         return timedelta(seconds=self.lookback_s)
 
     @property
     def settle(self) -> timedelta:
-        """How long the vendor may take to show what it has accepted."""
+        """The time after which the vendor shows what it has accepted."""
         return timedelta(seconds=self.settle_s)
 
     @property
     def max_window(self) -> timedelta:
-        """The longest range of `processed_at` that one read asks for."""
+        """The longest range of `processed_at` in one window."""
         return timedelta(seconds=self.window_s)

@@ -1,62 +1,63 @@
-"""Two clocks, the vendor's and the database's, and what may be believed of them.
+"""Clock skew between the vendor and the database, and which clock to trust for what.
 
-The vendor's says up to when to read: `processed_at` is of that clock. What is *closed* is closed
-for good, so there the earlier of the two counts. A clock that goes wrong ahead then does no harm,
-whichever it is, and one that is truly ahead costs the reading of the stretch between them at each
-poll.
+The vendor's clock stamps `processed_at`, so it bounds what to read. A window is closed for good, so
+the earlier clock decides there: a clock that wrongly runs ahead then does no harm. A clock that is
+truly ahead costs a repeated read of the difference at each poll.
 """
 
 from datetime import UTC, datetime, timedelta
 
-#: What clocks may differ by without a word: the header is in whole seconds, and requests take time.
+#: Skew up to this is not reported: the header is in whole seconds, and requests take time.
 _TOLERANCE = timedelta(seconds=60)
 _HEADER_UNIT = timedelta(seconds=1)
-#: What is made nothing of where one clock says what the other one has to read up to, or from.
+#: Skew up to this is ignored when one clock bounds what the other clock stamped.
 NEGLIGIBLE_SKEW = timedelta(seconds=5)
 
 
 def earlier_clock(vendor_now: datetime | None, database_now: datetime) -> datetime:
-    """What is surely past for the vendor, whichever clock is wrong."""
+    """Return the earlier clock: a time that has passed at the vendor, whichever clock is wrong."""
     return database_now if vendor_now is None else min(vendor_now, database_now)
 
 
 def read_ahead_end(end: datetime, vendor_now: datetime | None) -> datetime | None:
-    """Up to where to read on from `end` to follow the vendor's clock; None: it is not ahead."""
+    """Return how far to read beyond `end` to reach the vendor's clock; None if it is not ahead."""
     if vendor_now is None or vendor_now - end <= NEGLIGIBLE_SKEW:
         return None
-    # Its header is rounded down.
+    # The header is rounded down.
     return vendor_now + _HEADER_UNIT
 
 
 def measure_vendor_lag(vendor_now: datetime | None, database_now: datetime) -> timedelta:
-    """How far the vendor's clock is behind ours; nothing where it is not told, or close."""
-    apart = timedelta(0) if vendor_now is None else database_now - vendor_now
-    return apart if apart > NEGLIGIBLE_SKEW else timedelta(0)
+    """Return how far the vendor's clock lags behind the database's; zero if unknown or close."""
+    lag = timedelta(0) if vendor_now is None else database_now - vendor_now
+    return lag if lag > NEGLIGIBLE_SKEW else timedelta(0)
 
 
 def describe_skew(vendor_now: datetime | None, database_now: datetime) -> str | None:
-    """That the clocks are apart, naming both of them; None where they agree."""
+    """Return a warning that names both clocks; None if the skew is tolerable."""
     if vendor_now is None or abs(vendor_now - database_now) <= _TOLERANCE:
         return None
-    return f"{_both(vendor_now, database_now)}; the watermark goes by the earlier of them"
+    return f"{_format_clocks(vendor_now, database_now)}; the watermark uses the earlier of both"
 
 
 def describe_future_watermark(
     watermark: datetime, vendor_now: datetime | None, database_now: datetime
 ) -> str | None:
-    """That the watermark lies in the future, with what to do; None where it does not."""
+    """Return an error text if the watermark lies in the future; else None."""
     if watermark <= earlier_clock(vendor_now, database_now) + _TOLERANCE:
         return None
+    clocks = _format_clocks(vendor_now or database_now, database_now)
     return (
-        f"the watermark {_utc(watermark)} is ahead of now ({_both(vendor_now or database_now, database_now)}): what is"
-        " processed between two polls may be missed until then; if the clocks are right, set"
-        " processed_through in leadloop.watermarks to what is surely stored"
+        f"the watermark {_format_utc(watermark)} is ahead of now ({clocks}): results processed"
+        " between two polls may be missed until then; if the clocks are right, set"
+        " processed_through in leadloop.watermarks to a time up to which everything is stored"
     )
 
 
-def _both(vendor_now: datetime, ours: datetime) -> str:
-    return f"the vendor's clock says {_utc(vendor_now)}, the database's {_utc(ours)}"
+def _format_clocks(vendor_now: datetime, database_now: datetime) -> str:
+    vendor, database = _format_utc(vendor_now), _format_utc(database_now)
+    return f"the vendor's clock is at {vendor}, the database's at {database}"
 
 
-def _utc(moment: datetime) -> str:
+def _format_utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

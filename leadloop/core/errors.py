@@ -1,31 +1,32 @@
-"""What can go wrong, named by who has to act.
+"""The exceptions of leadloop, named by who has to act.
 
-    LeadloopError            one line that says what is wrong and what to do
-    ├── UsageError           wrong settings, arguments or set-up; nothing was begun (exit 2)
-    └── RunError             the run had begun and had to end (exit 1)
-        ├── RetryLater         time will mend it; the work that is left may be repeated
-        └── Fenced           another run has declared this one dead; it must send nothing more
+    LeadloopError            one line: what failed and what to do
+    ├── UsageError           wrong settings, arguments or set-up; nothing was started (exit 2)
+    └── RunError             the run had started and had to end (exit 1)
+        ├── RetryLater       transient: the remaining work may be retried
+        └── Fenced           another run declared this run dead; it must send nothing more
+    InvalidLead              a lead failed validation (a ValueError)
 
 Messages carry ids and counts only: they end up in Prefect's states and in logs.
 """
 
 
 class LeadloopError(Exception):
-    """Base of all errors that a user is meant to read: one line, what is wrong and what to do."""
+    """Base of all errors for users: one line with what failed and what to do."""
 
 
 class UsageError(LeadloopError):
-    """Wrong usage or settings, found before the run began."""
+    """Wrong usage or settings, found before the run started."""
 
 
 class RunError(LeadloopError):
-    """A run that had begun could not do all of its work."""
+    """A run that had started could not complete its work."""
 
 
 class RetryLater(RunError):
-    """The work that is left may be tried again after a pause.
+    """A transient failure: the remaining work may be retried after a pause.
 
-    `fruitless` counts the tries in a row that got nothing done, this one included.
+    `fruitless` counts the attempts in a row that made no progress, this one included.
     """
 
     def __init__(self, message: str, *, fruitless: int) -> None:
@@ -34,4 +35,8 @@ class RetryLater(RunError):
 
 
 class Fenced(RunError):
-    """This run was declared dead by another one and may send nothing more."""
+    """Another run declared this run dead; it may send nothing more."""
+
+
+class InvalidLead(ValueError):
+    """A lead that must not be sent. The message names the field and never repeats its value."""

@@ -1,9 +1,9 @@
-"""Isolate the items that make a repeatable request fail, by halving the list that holds them.
+"""Bisection: isolate the items that make a repeatable request fail, by halving the list.
 
-For requests that may be sent again without harm, such as disables. Noise must accuse nobody, so a
-list fails `max_failures` times before it is halved, and a lone item as often before it is accused.
-An outage must accuse nobody either: of two items that failed alone, neither is accused before the
-vendor has shown, with something else, that it still works.
+For idempotent requests, such as disables. A transient failure must accuse no item: a list fails
+`max_failures` times before it is halved, and so does a lone item before it is accused. An outage
+must accuse no item either: after two items failed alone, neither is accused until the vendor has
+carried out a request with other items.
 
     isolation = Isolation(items)
     while isolation.next_list or isolation.needs_probe: ...
@@ -11,19 +11,18 @@ vendor has shown, with something else, that it still works.
 
 from collections.abc import Sequence
 
-#: Items that failed alone, with no proof that such a request works for anybody, which are taken for
-#: an outage of that kind of request.
+#: This many items that failed alone, without one success of such a request, count as an outage.
 MAX_SUSPECTS = 10
 #: Failures of one list before it is halved, and of a lone item before it is accused.
 MAX_FAILURES = 3
 
 
 class Isolation:
-    """Decide which list to send next; lists are halved depth first.
+    """The lists still to send, halved depth first, and the suspects found so far.
 
     Args:
-        items: the list that is to be sent, in its order.
-        max_failures: how often a list may fail before it is halved.
+        items: the list to send, in order.
+        max_failures: the failures of a list before it is halved.
     """
 
     def __init__(self, items: Sequence[str], *, max_failures: int = MAX_FAILURES) -> None:
@@ -33,40 +32,40 @@ class Isolation:
         self._suspects: list[str] = []
         self._has_succeeded = False
         self._probe_at = 2
-        #: What the last failure was, in words for a person.
+        #: The last failure, as text for a person.
         self.reason = ""
 
     @property
     def next_list(self) -> Sequence[str]:
-        """The items to send next; none where all lists are done."""
+        """The items to send next; empty if all lists are done."""
         return self._lists[-1] if self._lists else ()
 
     @property
     def failures(self) -> int:
-        """How often the next list has failed already."""
+        """The number of failures of the next list so far."""
         return self._failures
 
     @property
     def suspects(self) -> Sequence[str]:
-        """Items that failed alone since the last success, not accused yet."""
+        """The items that failed alone since the last success and are not accused yet."""
         return tuple(self._suspects)
 
     @property
     def needs_probe(self) -> bool:
-        """Whether to try something unsuspected before going on.
+        """Whether a request with other items must succeed before the next list is sent.
 
-        True where items in a row failed alone, and at the end where nothing has succeeded.
+        True if items in a row failed alone, and at the end if no request has succeeded.
         """
         if len(self._suspects) >= self._probe_at:
             return True
         return bool(self._suspects) and not self._lists and not self._has_succeeded
 
     def keep_suspects(self) -> None:
-        """Go on without proof, up to MAX_SUSPECTS: only another kind of request has worked."""
+        """Continue without a probe up to MAX_SUSPECTS: only another kind of request succeeded."""
         self._probe_at = MAX_SUSPECTS
 
     def record_success(self) -> list[str]:
-        """Close the next list. Return the suspects, which are accused now."""
+        """Close the next list; return the suspects, which are accused now."""
         self._close_list()
         return self.record_probe_success()
 
@@ -83,19 +82,19 @@ class Isolation:
             self._lists += reversed(split_in_half(failed))
 
     def replace_list(self, lists: Sequence[Sequence[str]]) -> None:
-        """Replace the next list by others, without counting a failure: it was refused."""
+        """Replace the next list, which was rejected, by others without counting a failure."""
         self._close_list()
         self._lists += [list(items) for items in reversed(lists) if items]
 
     def record_probe_success(self) -> list[str]:
-        """Note that the vendor works. Return the suspects, which are accused now."""
+        """Record that the vendor works; return the suspects, which are accused now."""
         self._has_succeeded = True
         self._probe_at = 2
         accused, self._suspects = self._suspects, []
         return accused
 
     def accuse_rest(self) -> list[str]:
-        """Return the suspect that is left at the end, where the vendor has worked before."""
+        """Return the suspect left at the end, if any request has succeeded before."""
         return self.record_probe_success() if self._has_succeeded else []
 
     def _close_list(self) -> list[str]:

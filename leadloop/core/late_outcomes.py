@@ -1,22 +1,22 @@
-"""Outcomes that were not there yet when their time was polled, and the lookback that finds them."""
+"""Late outcomes: results that appeared after their time was polled, and the lookback they need."""
 
 import math
 from dataclasses import dataclass
 
 _MINUTE = 60
-# A lookback that just sufficed once may not do so the next time.
+# A lookback that was barely long enough once may be too short the next time.
 _MARGIN = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class LateOutcomes:
-    """What came late: how many outcomes, and the lookback that the worst needed, seconds."""
+    """The number of late outcomes, and the longest lookback that one of them needed, seconds."""
 
     count: int = 0
     needed_lookback_s: float = 0.0
 
     def __add__(self, other: "LateOutcomes") -> "LateOutcomes":
-        """Both together."""
+        """Return the sum of the counts and the longer lookback."""
         return LateOutcomes(
             count=self.count + other.count,
             needed_lookback_s=max(self.needed_lookback_s, other.needed_lookback_s),
@@ -24,17 +24,18 @@ class LateOutcomes:
 
     @property
     def suggested_lookback_s(self) -> int:
-        """A lookback with a margin, in whole minutes; 0 where nothing was late."""
+        """A lookback with a margin, in whole minutes as seconds; 0 if no outcome was late."""
         return math.ceil(math.ceil(self.needed_lookback_s) * _MARGIN / _MINUTE) * _MINUTE
 
 
 def format_lookback_warning(late: LateOutcomes, *, lookback_s: int) -> str | None:
-    """What to say where the lookback is too short, or only just long enough; else None."""
+    """Return a warning if the lookback is too short or barely long enough; else None."""
     if not late.count or late.needed_lookback_s * _MARGIN <= lookback_s:
         return None
-    short = "is too short" if late.needed_lookback_s > lookback_s else "was only just long enough"
+    problem = "is too short" if late.needed_lookback_s > lookback_s else "was barely long enough"
+    needed_s = math.ceil(late.needed_lookback_s)
     return (
-        f"{late.count} outcomes appeared after their time had been polled, and a lookback of"
-        f" {math.ceil(late.needed_lookback_s)} s was needed to find them: LEADLOOP_LOOKBACK={lookback_s}"
-        f" {short}, set it to {late.suggested_lookback_s}"
+        f"{late.count} outcomes appeared after their time had been polled, and needed a lookback of"
+        f" {needed_s} s: LEADLOOP_LOOKBACK={lookback_s} {problem}, set it to"
+        f" {late.suggested_lookback_s}"
     )

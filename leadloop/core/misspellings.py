@@ -1,8 +1,8 @@
-"""Which setting a variable's name means that is no setting itself: a typo, or a synonym."""
+"""Spelling suggestions for variables that are not settings: typos and synonyms."""
 
 from collections.abc import Iterable
 
-#: Names under which people set a setting of another name; all without their underscores.
+#: Synonyms of settings, without underscores.
 _SYNONYMS = {
     "DATABASEDSN": "DATABASE_URL",
     "DBDSN": "DATABASE_URL",
@@ -24,62 +24,58 @@ _SYNONYMS = {
     "BEARERTOKEN": "API_TOKEN",
     "TOKEN": "API_TOKEN",
 }
-#: A name of this many letters may have two typos, a shorter one has one.
-_LONG = 8
+#: A name with this many letters or more may have two typos, a shorter one only one.
+_TWO_TYPOS_LENGTH = 8
 
 
 def find_intended_setting(name: str, settings: Iterable[str]) -> str | None:
-    """Return the setting that a name means, by a synonym or by edit distance.
+    """Return the setting that a name probably means, by synonym or edit distance; else None.
 
-    A setting's whole name with a word added, as `DB_PASSWORD`, is a name of its own.
+    A setting's whole name with a word added, such as `DB_PASSWORD`, is a separate name.
 
     Args:
-        name: in capitals, without the prefix of all settings; not itself a setting.
-        settings: the names of all settings, likewise.
+        name: the name in capitals without the common prefix; not itself a setting.
+        settings: the names of all settings in the same form.
     """
-    letters = _letters(name)
+    letters = _strip_underscores(name)
     if letters in _SYNONYMS:
         return _SYNONYMS[letters]
     distances = {
-        setting: edit_distance(letters, _letters(setting))
+        setting: edit_distance(letters, _strip_underscores(setting))
         for setting in settings
         if not _adds_to(name, setting)
     }
     near = {
         setting: distance
         for setting, distance in distances.items()
-        if distance <= (2 if len(_letters(setting)) >= _LONG else 1)
+        if distance <= (2 if len(_strip_underscores(setting)) >= _TWO_TYPOS_LENGTH else 1)
     }
     return min(near, key=near.__getitem__, default=None)
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Return how many letters are added, left out or replaced, or swapped with their neighbour.
-
-    (The optimal string alignment distance: a Levenshtein distance with transpositions.)
-    """
-    before: list[int] = []
+    """Return the optimal string alignment distance: Levenshtein with transpositions."""
+    before_last: list[int] = []
     last = list(range(len(other) + 1))
     for i, letter in enumerate(one):
         row = [i + 1]
-        for j, their in enumerate(other):
-            cost = min(last[j] + (letter != their), last[j + 1] + 1, row[j] + 1)
-            if i and j and letter == other[j - 1] and one[i - 1] == their:
-                cost = min(cost, before[j - 1] + 1)
+        for j, other_letter in enumerate(other):
+            cost = min(last[j] + (letter != other_letter), last[j + 1] + 1, row[j] + 1)
+            if i and j and letter == other[j - 1] and one[i - 1] == other_letter:
+                cost = min(cost, before_last[j - 1] + 1)
             row.append(cost)
-        before, last = last, row
+        before_last, last = last, row
     return last[-1]
 
 
-def _letters(name: str) -> str:
+def _strip_underscores(name: str) -> str:
     return name.replace("_", "")
-
-
-def _words(name: str) -> set[str]:
-    return {word for word in name.split("_") if word}
 
 
 def _adds_to(name: str, setting: str) -> bool:
     """Return whether a name is the setting's whole name with a word or several letters added."""
-    more = len(_letters(name)) - len(_letters(setting))
-    return _letters(setting) in _letters(name) and (more > 1 or _words(name) > _words(setting))
+    more = len(_strip_underscores(name)) - len(_strip_underscores(setting))
+    words, setting_words = ({*text.split("_")} - {""} for text in (name, setting))
+    return _strip_underscores(setting) in _strip_underscores(name) and (
+        more > 1 or words > setting_words
+    )

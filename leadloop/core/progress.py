@@ -1,17 +1,17 @@
-"""How a run tells whoever watches how far it is; nobody has to."""
+"""Progress reporting from jobs to an optional listener, such as the command line's bars."""
 
 from contextvars import ContextVar
 from typing import Protocol
 
 
 class ProgressListener(Protocol):
-    """Is told of progress, from any thread. Labels are campaign ids and words of ours."""
+    """A receiver of progress, from any thread. Labels are campaign ids and our own words."""
 
     def add_total(self, label: str, total: int) -> None:
-        """So much is to be done under this label."""
+        """Add to the amount of work expected under a label."""
 
     def advance(self, label: str, amount: int) -> None:
-        """So much more is done."""
+        """Add to the amount of work done under a label."""
 
 
 class _NullListener:
@@ -22,10 +22,12 @@ class _NullListener:
 
 _NULL_LISTENER = _NullListener()
 
-#: Set by the command line for the length of a run; flows and tasks that it calls see it.
-progress_listener: ContextVar[ProgressListener] = ContextVar("watcher", default=_NULL_LISTENER)
+#: Set by the command line during a run; the flows and tasks that it calls read it.
+progress_listener: ContextVar[ProgressListener] = ContextVar(
+    "progress_listener", default=_NULL_LISTENER
+)
 
 
 def has_no_listener() -> bool:
-    """Whether nobody has said that they do."""
+    """Return whether no listener is set."""
     return progress_listener.get() is _NULL_LISTENER

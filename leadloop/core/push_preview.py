@@ -1,4 +1,4 @@
-"""What a push would do with leads, counted; and what it would send, without what it says."""
+"""The preview of a push (dry run): counts of what it would do, and a sample without values."""
 
 import json
 from collections import Counter
@@ -6,33 +6,41 @@ from typing import Any
 
 from leadloop.core.leads import PreparedLead
 
-#: The counts of a plan by name, each with what it counts.
+#: The counts of a preview by name, each with its description.
 PREVIEW_COUNTS = {
     "send": "leads that would be sent",
-    "refuse": "leads that our checks would refuse; `refusals` says why",
-    "cancel": "leads that would be cancelled; `cancellations` says why",
-    "requests": "create requests that would take, if the vendor refuses none",
-    "from_source": "of the leads, those that would be taken from the source now",
-    "refreshed": "of the leads, those that would be brought up to date from it",
-    "gone": "leads that would not be sent any more, since the source has them no longer",
-    "passed_over": "rows of the source without a usable `lead_id`, or with one that another has",
+    "refuse": "leads that validation would reject; `refusals` gives the reasons",
+    "cancel": "leads that would be cancelled; `cancellations` gives the reasons",
+    "requests": "create requests needed, if the vendor rejects none",
+    "from_source": "leads that would be inserted from the source",
+    "refreshed": "leads that would be updated from the source",
+    "gone": "leads that would no longer be sent, because the source has dropped them",
+    "passed_over": "rows of the source with a missing, unusable or duplicate `lead_id`",
 }
 
-_KINDS = {
+_COUNT_OF_ROW_KIND = {
     "new": "from_source",
     "changed": "refreshed",
     "gone": "gone",
     "unnamed": "passed_over",
     "twin": "passed_over",
 }
+_VALUE_KINDS = {
+    type(None): "null",
+    str: "text",
+    bool: "true or false",
+    int: "number",
+    list: "list",
+    dict: "object",
+}
 _OPTED_OUT = "opted out"
-# Reasons name fields, and custom fields may have any names: no more of them than one can read.
-_MOST_REASONS = 50
-_OTHERS = "other reasons"
+# Reasons name fields, and custom fields may have any name: more reasons are unreadable.
+_MAX_REASONS = 50
+_OTHER_REASONS = "other reasons"
 
 
 class PushPreview:
-    """What a push of one campaign would do."""
+    """The counts of what a push of one campaign would do."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -41,26 +49,26 @@ class PushPreview:
         self._sample: dict[str, str] | None = None
 
     def add_source_row(self, kind: str) -> None:
-        """A row of that kind (see `db.source.compared`)."""
-        if kind in _KINDS:
-            self._counts[_KINDS[kind]] += 1
+        """Count a row of the source by its kind (see `db.source.diff_query`)."""
+        if kind in _COUNT_OF_ROW_KIND:
+            self._counts[_COUNT_OF_ROW_KIND[kind]] += 1
 
     def add_sendable(self, lead: PreparedLead) -> None:
-        """A lead that may be sent."""
+        """Count a lead that would be sent; the first one becomes the sample."""
         self._counts["send"] += 1
         self._sample = self._sample or mask_values(lead.body)
 
     def add_refused(self, reason: str) -> None:
-        """A lead that must not be sent as it is."""
-        known = reason in self._refusals or len(self._refusals) < _MOST_REASONS
-        self._refusals[reason if known else _OTHERS] += 1
+        """Count a lead that validation rejects."""
+        known = reason in self._refusals or len(self._refusals) < _MAX_REASONS
+        self._refusals[reason if known else _OTHER_REASONS] += 1
 
     def add_cancelled(self, reason: str = _OPTED_OUT) -> None:
-        """A lead that must not be sent at all."""
+        """Count a lead that must not be sent at all."""
         self._cancellations[reason] += 1
 
     def to_json(self, batch_size: int) -> dict[str, Any]:
-        """The counts, why, and a sample; `batch_size`: leads a request."""
+        """Return the counts, reasons and sample as JSON; `batch_size` is in leads a request."""
         counts = {
             **self._counts,
             "refuse": self._refusals.total(),
@@ -76,18 +84,7 @@ class PushPreview:
 
 
 def mask_values(body: bytes) -> dict[str, str]:
-    """A lead's JSON object with the kind of each value in its place."""
-    # Python refuses to parse numbers of thousands of digits, and their value does not matter.
-    lead: dict[str, Any] = json.loads(body, parse_int=_zero, parse_float=_zero)
-    return {key: _kind(value) for key, value in lead.items()}
-
-
-def _zero(_: str) -> int:
-    return 0
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "<null>"
-    kinds = {str: "text", bool: "true or false", int: "number", list: "list", dict: "object"}
-    return f"<{kinds[type(value)]}>"
+    """Return a lead's JSON object with each value replaced by its kind."""
+    # Numbers parse to 0: Python refuses thousands of digits, and their value is not shown.
+    lead: dict[str, Any] = json.loads(body, parse_int=lambda _: 0, parse_float=lambda _: 0)
+    return {key: f"<{_VALUE_KINDS[type(value)]}>" for key, value in lead.items()}

@@ -1,4 +1,4 @@
-"""The vendor's words without what they repeat of a person: whole teams read them."""
+"""Redaction of personal data in the vendor's texts, which whole teams read."""
 
 import html
 import re
@@ -8,94 +8,97 @@ from urllib.parse import unquote
 
 from leadloop.core.postgres_json import escape_unstorable
 
-_LONGEST_REASON = 300
-# Patterns are tried on no more of a text, of which there may be megabytes.
-_LONGEST_READ = 10_000
-# A number, a date or an address that the cut has left unrecognizable is shorter.
-_AT_THE_CUT = 200
-_BLOT = "…"
+_MAX_LENGTH = 300
+# A text may have megabytes; the patterns read no more than this.
+_MAX_READ = 10_000
+# Longer than any number, date or address that the truncation may have made unrecognizable.
+_TAIL_LENGTH = 200
+_REDACTED = "…"
 _SHAPES = (
-    # Seven digits or more, whatever one or two signs are between them, or more of the usual ones.
+    # Seven digits or more, with one or two characters of any kind between them, or more of the
+    # usual separators.
     re.compile(r"\+?\d(?:[\s().-]{0,9}+\d|[\W_]{0,2}+\d){6,}"),
     re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{2,4}|\d{4}([/.-])\d{1,2}\2\d{1,2}"),
-    # Bounded, or a long text without a blank would take minutes.
+    # Bounded: a long text without a blank would take minutes.
     re.compile(r"\S{1,64}@\S++"),
 )
 _LETTERS = re.compile(r"[^\W_]+")
-#: What may stand between the words of a name, or in place of its apostrophe.
+#: Characters that may separate the words of a name, or replace its apostrophe.
 _BETWEEN = r"[\W_]*+"
 
 
 def redact_personal_data(text: str, *values: str | None) -> str:
-    """The vendor's words with phone numbers, dates, addresses and the given values blotted out.
+    """Redact phone numbers, dates, e-mail addresses and the given values in a text.
 
-    The values are found however they are written: in other letters' case, without accents, with
-    other signs between their words, and escaped as in HTML or in a URL, which is undone.
+    Values are found in any case, without accents, with other characters between their words, and
+    escaped as in HTML or a URL (the result is unescaped).
 
-    Kept to 300 characters, for it becomes `last_error` and is counted in a view. A text of more
-    than 10,000 is cut before it is read, and what the cut may have left half of is blotted out too.
+    The result has at most 300 characters, because it becomes `last_error` and is counted in a view.
+    A text of more than 10,000 characters is truncated first, and its last part is redacted, because
+    the truncation may have cut a value in half.
     """
     given = [value for value in values if value]
-    is_cut = len(text) > _LONGEST_READ
-    text = text[:_LONGEST_READ]
-    # Before too: a % between digits may look like an escape.
-    text = _unescaped(_blotted(text, _shapes(text)))
-    spans = [*_shapes(text)]
-    folded, places = _folded(text)
+    is_truncated = len(text) > _MAX_READ
+    text = text[:_MAX_READ]
+    # Redacted before unescaping too: a % between digits may look like an escape.
+    text = _unescape(_replace_spans(text, _find_shapes(text)))
+    spans = [*_find_shapes(text)]
+    folded, positions = _fold(text)
     for value in given:
-        spans += _found(value, folded, places)
-    if is_cut:
-        # Twice its length, for accents and signs between its words.
-        half = _AT_THE_CUT + 2 * max(map(len, given), default=0)
-        spans.append((max(0, len(text) - half), len(text)))
-    return str(escape_unstorable(_blotted(text, spans)))[:_LONGEST_REASON]
+        spans += _find_value(value, folded, positions)
+    if is_truncated:
+        # Twice the longest value, for accents and characters between its words.
+        tail = _TAIL_LENGTH + 2 * max(map(len, given), default=0)
+        spans.append((max(0, len(text) - tail), len(text)))
+    return str(escape_unstorable(_replace_spans(text, spans)))[:_MAX_LENGTH]
 
 
-def _shapes(text: str) -> Iterator[tuple[int, int]]:
-    """Where in a text something has the form of a number, a date or an address."""
+def _find_shapes(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a text that look like a number, a date or an e-mail address."""
     return (found.span() for shape in _SHAPES for found in shape.finditer(text))
 
 
-def _found(value: str, folded: str, places: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where in a text a value is, by the text as it is compared."""
-    if not (wanted := _folded(_unescaped(value))[0].strip()):
+def _find_value(value: str, folded: str, positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a value in the original text, searched in the folded text."""
+    if not (wanted := _fold(_unescape(value))[0].strip()):
         return
     words = _LETTERS.findall(wanted)
     if len("".join(words)) > len(folded):
         return
     pattern = _BETWEEN.join(words) if len("".join(words)) > 1 else re.escape(wanted)
     for found in re.finditer(pattern, folded):
-        # To where the next letter begins, and so with the accents; and all of a letter like ß.
-        yield places[found.start()], max(places[found.end()], places[found.end() - 1] + 1)
+        # Up to the next letter, which includes accents; and the whole of a letter such as ß.
+        yield positions[found.start()], max(positions[found.end()], positions[found.end() - 1] + 1)
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     try:
         return unquote(html.unescape(text))
     except ValueError:
-        # &#999…; with more digits than Python reads as an integer.
+        # &#999…; with more digits than Python parses as an integer.
         return unquote(text)
 
 
-def _folded(text: str) -> tuple[str, Sequence[int]]:
-    """A text as it is compared, and the place in it that each of its characters comes from."""
+def _fold(text: str) -> tuple[str, Sequence[int]]:
+    """Return a text without accents and case, and the original position of each character."""
     if text.isascii():
         return text.lower(), range(len(text) + 1)
-    letters = [_fold(letter) for letter in text]
-    places = [place for place, folded in enumerate(letters) for _ in folded]
-    return "".join(letters), [*places, len(text)]
+    letters = [
+        "".join(
+            character
+            for character in unicodedata.normalize("NFKD", letter)
+            if not unicodedata.combining(character)
+        ).casefold()
+        for letter in text
+    ]
+    positions = [position for position, folded in enumerate(letters) for _ in folded]
+    return "".join(letters), [*positions, len(text)]
 
 
-def _fold(letter: str) -> str:
-    """It without accents, in small letters."""
-    plain = unicodedata.normalize("NFKD", letter)
-    return "".join(sign for sign in plain if not unicodedata.combining(sign)).casefold()
-
-
-def _blotted(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    left, kept = [], 0
+def _replace_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    parts, position = [], 0
     for start, end in sorted(spans):
-        if start >= kept:
-            left += [text[kept:start], _BLOT]
-        kept = max(kept, end)
-    return "".join([*left, text[kept:]])
+        if start >= position:
+            parts += [text[position:start], _REDACTED]
+        position = max(position, end)
+    return "".join([*parts, text[position:]])

@@ -1,12 +1,11 @@
-"""Which words of an answer mean that something was not done.
+"""The vocabulary of the vendor's responses: which words mean success, failure or an error.
 
-The document shows no answer to a create or a disable, so this goes by the stems of English words,
-in the keys of an answer and in its texts. Of what it takes for trouble by mistake a person gets to
-know, since leads stay in doubt; what it misses would be a lead that nobody knows was lost.
+The vendor's document shows no response to a create or a disable, so keys and texts are classified
+by the stems of English words. False positives are visible, because leads stay in doubt; a false
+negative loses a lead silently.
 """
 
 import re
-from collections.abc import Set
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -15,15 +14,15 @@ from leadloop.core.verdicts import ApiCall
 
 
 class KeyMeaning(Enum):
-    """What a key of an answer speaks of."""
+    """The meaning of a key in a response."""
 
-    ERROR = "what was not done, and why"
-    SUCCESS = "what was done"
-    COUNT = "how many"
-    STATUS = "how it went"
-    MESSAGE = "a word to whoever reads it"
-    CONTAINER = "leads, or a part of the answer"
-    UNKNOWN = "we cannot tell"
+    ERROR = "an error, or its reason"
+    SUCCESS = "what was carried out"
+    COUNT = "a number of leads"
+    STATUS = "a status"
+    MESSAGE = "a text for a person"
+    CONTAINER = "leads, or a part of the response"
+    UNKNOWN = "unknown"
 
 
 _STEMS = (
@@ -32,108 +31,115 @@ _STEMS = (
     r"|maintenance|malform|miss|omit|partial|problem|refus|reject|requir|skip|suppress|throttl|unable"
     r"|unauthor|unavail|unknown|unprocessable|unrecogni|unsub|unsuccess|unsupport|violat|wrong"
 )
-_BAD = re.compile(rf"\b(?:{_STEMS})", re.IGNORECASE)
-#: Negations: of what was to be done they mean trouble, of anything else we cannot tell.
-_NOT = re.compile(r"\bnot?\b|n't\b", re.IGNORECASE)
+_FAILURE = re.compile(rf"\b(?:{_STEMS})", re.IGNORECASE)
+#: Negations: an error if they negate what was requested, ambiguous otherwise.
+_NEGATION = re.compile(r"\bnot?\b|n't\b", re.IGNORECASE)
 _NOT_DONE = re.compile(
     r"\b(?:not|n't)\s++(?:\w++\s++)?(?:accept|add|allow|authori|creat|disabl|eligib|exist|found|import"
     r"|insert|known|ok|permit|possib|sav|stop|success|support|valid)",
     re.IGNORECASE,
 )
 #: "0 errors", "errors: 0", "without any error".
-_NO_TROUBLE = re.compile(
+_NO_ERROR = re.compile(
     rf"\b(?:0|no|none|zero|without(?:\s++any)?)\s++(?:\w++\s++)?(?:{_STEMS})\w*+"
     rf"|\b(?:{_STEMS})\w*+\s*+[:=]\s*+(?:0|no|none|null|false)\b",
     re.IGNORECASE,
 )
-_FINE = re.compile(
+_SUCCESS_TEXT = re.compile(
     r"\b(?:ok|okay|done|success\w*+|created|accepted|queued|updated|disabled|true)\b", re.IGNORECASE
 )
-#: Texts that say as much as an empty one where trouble is spoken of.
-_NOTHING = {"", "0", "false", "n/a", "no", "none", "null", "ok", "success", "created", "disabled"}
+#: Texts that mean "no error" under an error key.
+_EMPTY_TEXTS = {
+    "",
+    "0",
+    "false",
+    "n/a",
+    "no",
+    "none",
+    "null",
+    "ok",
+    "success",
+    "created",
+    "disabled",
+}
 
-_BAD_WORD = re.compile(rf"(?:{_STEMS}|not$|reason|unproc)")
-_EXPLAINS = {"detail", "details", "reason", "reasons"}
-_DONE = {
+_ERROR_WORD = re.compile(rf"(?:{_STEMS}|not$|reason|unproc)")
+_REASON_WORDS = {"detail", "details", "reason", "reasons"}
+_SUCCESS_WORD = {
     ApiCall.CREATE: re.compile(r"accept|add|creat|import|insert|ok$|succe"),
     ApiCall.DISABLE: re.compile(r"accept|disabl|ok$|stop|succe"),
 }
-_AMOUNTS = {"amount", "count", "n", "num", "number", "total", "size"}
-_THINGS = {"contacts", "entries", "id", "ids", "items", "lead", "leads", "objects", "records"} | {
+_COUNT_WORDS = {"amount", "count", "n", "num", "number", "total", "size"}
+_NOUNS = {"contacts", "entries", "id", "ids", "items", "lead", "leads", "objects", "records"} | {
     *("rows", "by", "of", "is", "were", "was", "list", "external"),
 }
-_STATES = {"code", "http", "result", "state", "status"}
-_TEXTS = {"description", "info", "message", "messages", "msg", "note", "text", "title"}
-_PARTS = {"batch", "body", "content", "data", "payload", "response", "result", "results"}
+_STATUS_WORDS = {"code", "http", "result", "state", "status"}
+_MESSAGE_WORDS = {"description", "info", "message", "messages", "msg", "note", "text", "title"}
+_CONTAINER_WORDS = {"batch", "body", "content", "data", "payload", "response", "result", "results"}
 
 
 @lru_cache(maxsize=1024)
 def classify_key(key: str, call: ApiCall) -> KeyMeaning:
-    """What a key speaks of, by its words: `failed_leads`, `leadsCreated`, `errorCount`."""
-    words = _words(key)
-    rest = words - _THINGS
-    if any(_BAD_WORD.match(word) for word in words) or words & _EXPLAINS:
+    """Classify a key by its words: `failed_leads`, `leadsCreated`, `errorCount`."""
+    separated = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", key[:100])
+    words = frozenset(filter(None, re.split(r"[\W_]+", separated.lower())))
+    rest = words - _NOUNS
+    if any(_ERROR_WORD.match(word) for word in words) or words & _REASON_WORDS:
         return KeyMeaning.ERROR
-    if any(_DONE[call].match(word) for word in rest) and not {"at", "by", "on"} & words:
+    if any(_SUCCESS_WORD[call].match(word) for word in rest) and not {"at", "by", "on"} & words:
         return KeyMeaning.SUCCESS
-    if rest and rest <= _AMOUNTS:
+    if rest and rest <= _COUNT_WORDS:
         return KeyMeaning.COUNT
-    if rest and rest <= _STATES:
+    if rest and rest <= _STATUS_WORDS:
         return KeyMeaning.STATUS
-    if rest and rest <= _TEXTS:
+    if rest and rest <= _MESSAGE_WORDS:
         return KeyMeaning.MESSAGE
-    return KeyMeaning.CONTAINER if words and rest <= _PARTS else KeyMeaning.UNKNOWN
-
-
-def _words(key: str) -> Set[str]:
-    apart = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", key[:100])
-    return frozenset(filter(None, re.split(r"[\W_]+", apart.lower())))
+    return KeyMeaning.CONTAINER if words and rest <= _CONTAINER_WORDS else KeyMeaning.UNKNOWN
 
 
 def means_failure(value: Any) -> bool:
-    """Whether a state or a text says that something was not done."""
+    """Return whether a status or a text means that something failed."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
         return 400 <= value < 600
-    text = _plain(value)
-    return bool(_BAD.search(text) or _NOT_DONE.search(text)) or text in ("false", "no", "n")
+    text = _normalize(value)
+    return bool(_FAILURE.search(text) or _NOT_DONE.search(text)) or text in ("false", "no", "n")
 
 
 def is_negated(value: Any) -> bool:
-    """Whether it says that something is not so, and not clearly what."""
-    return bool(_NOT.search(_plain(value)))
+    """Return whether a text contains a negation."""
+    return bool(_NEGATION.search(_normalize(value)))
 
 
 def means_success(text: str) -> bool:
-    """Whether a text says that all is well."""
-    return bool(_FINE.search(text)) and not means_failure(text) and not is_negated(text)
+    """Return whether a text means success."""
+    return bool(_SUCCESS_TEXT.search(text)) and not means_failure(text) and not is_negated(text)
 
 
 def confirms_call(text: str, call: ApiCall) -> bool:
-    """Whether a text says that the very thing was done that was asked for."""
+    """Return whether a text confirms the requested operation itself: created, or disabled."""
     return means_success(text) and ("creat" if call is ApiCall.CREATE else "disabl") in text.lower()
 
 
 def means_no_error(value: Any) -> bool:
-    """Whether what stands where trouble is told speaks of none."""
+    """Return whether the value of an error key means that there is no error."""
     if isinstance(value, str):
-        return value.strip().lower() in _NOTHING
+        return value.strip().lower() in _EMPTY_TEXTS
     if isinstance(value, dict):
         return all(means_no_error(item) for item in value.values())
     if isinstance(value, list):
-        return all(_is_no_item(item) for item in value)
+        # Any text or number in a list may be an id, even "0" and "ok".
+        return all(
+            means_no_error(item) if isinstance(item, dict | list | bool) else item in (None, "")
+            for item in value
+        )
     return not value
 
 
-def _is_no_item(item: Any) -> bool:
-    # Any text or number in a list may be an id: "0" and "ok" as well.
-    return means_no_error(item) if isinstance(item, dict | list | bool) else item in (None, "")
-
-
-def _plain(value: Any) -> str:
-    """A text as words (`INVALID_PHONE`), without the errors that it says there are none of."""
+def _normalize(value: Any) -> str:
+    """Return a text as lower-case words (`INVALID_PHONE`), without phrases such as "0 errors"."""
     if not isinstance(value, str):
         return ""
     text = re.sub(r"([a-z])([A-Z])", r"\1 \2", value[:2000]).replace("_", " ").replace("-", " ")
-    return _NO_TROUBLE.sub("", text.lower())
+    return _NO_ERROR.sub("", text.lower())

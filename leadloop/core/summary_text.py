@@ -1,36 +1,33 @@
-"""A run's counts as a person reads them."""
+"""Run summaries as text for people."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """A run's counts in one line, without the noughts; of a run in stages, each of them."""
+    """Format a run's non-zero counts in one line; a run in stages has a part for each stage."""
     if parts := select_stages(summary):
         return "; ".join(f"{name}: {format_summary(part)}" for name, part in parts.items())
-    said = [
-        f"{name.replace('_', ' ')} {value:,}"
-        for name, value in select_counts(summary).items()
-        if value
-    ]
-    return ", ".join(said) or "nothing to do"
+    counts = select_counts(summary).items()
+    texts = [f"{name.replace('_', ' ')} {value:,}" for name, value in counts if value]
+    return ", ".join(texts) or "nothing to do"
 
 
 def select_stages(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The summaries in the summary of a run in stages; none of any other run."""
-    return {name: part for name, part in summary.items() if "campaigns" in _mapping(part)}
+    """Return the summaries of a run's stages by name; empty for a run without stages."""
+    return {
+        name: part
+        for name, part in summary.items()
+        if isinstance(part, Mapping) and "campaigns" in part
+    }
 
 
 def select_counts(summary: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of a summary over all its campaigns."""
+    """Return the counts of a summary, summed over its campaigns."""
     return {name: value for name, value in summary.items() if isinstance(value, int)}
 
 
 def has_counts(summary: Mapping[str, Any]) -> bool:
-    """Whether any count, of any stage, is not nought."""
+    """Return whether any count of any stage is above zero."""
     parts = [*select_stages(summary).values(), summary]
     return any(any(select_counts(part).values()) for part in parts)
-
-
-def _mapping(part: object) -> Mapping[str, Any]:
-    return part if isinstance(part, Mapping) else {}

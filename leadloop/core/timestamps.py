@@ -1,4 +1,4 @@
-"""The vendor's times: epoch milliseconds in v1, ISO 8601 in v4, seconds here and there."""
+"""Timestamps of the vendor: epoch milliseconds in v1, ISO 8601 in v4, seconds in some fields."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -9,39 +9,41 @@ OTHER_UNIT: dict[EpochUnit, EpochUnit] = {"ms": "s", "s": "ms"}
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# 1e11 seconds are in the year 5138, 1e11 milliseconds in March 1973: no call was made in either.
+# 1e11 seconds is the year 5138 and 1e11 milliseconds March 1973: no call was made in either.
 _MILLISECONDS_FROM = 100_000_000_000
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 
 
 def parse_time(value: object) -> datetime:
-    """Read a time as the vendor may write it.
+    """Parse a timestamp in any format of the vendor.
 
     Args:
-        value: epoch milliseconds or seconds (number or digits), or ISO 8601 text; text without an
-            offset is taken as UTC.
+        value: epoch milliseconds or seconds (number or digits), or ISO 8601 text, in UTC if it has
+            no offset.
 
     Returns:
         The time in UTC.
 
     Raises:
-        ValueError: `value` is none of these. The message does not repeat the value.
+        ValueError: the value has another format. The message does not repeat the value.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"not a time: {type(value).__name__}")
     if isinstance(value, str):
         text = value.strip()
-        number = _number(text)
-        return _from_iso(text) if number is None else _from_epoch(number)
+        try:
+            value = int(text) if text.lstrip("-").isdecimal() else float(text)
+        except ValueError:
+            return _from_iso(text)
     return _from_epoch(value)
 
 
 def parse_time_argument(text: str) -> datetime:
-    """Read a time that a person typed: ISO 8601 with an offset, or epoch milliseconds.
+    """Parse a time typed by a person: ISO 8601 with an offset, or epoch milliseconds.
 
     Raises:
-        ValueError: no such time; the message says what to write instead.
+        ValueError: the text is not such a time; the message names the accepted formats.
     """
     advice = "write ISO 8601 with an offset (2026-01-31T09:00:00+00:00) or epoch milliseconds"
     try:
@@ -57,15 +59,8 @@ def parse_time_argument(text: str) -> datetime:
 
 
 def to_epoch_ms(moment: datetime) -> int:
-    """Whole milliseconds since the epoch, rounded down."""
-    return (moment - EPOCH) // timedelta(milliseconds=1)
-
-
-def _number(text: str) -> float | int | None:
-    try:
-        return int(text) if text.lstrip("-").isdecimal() else float(text)
-    except ValueError:
-        return None
+    """Return whole milliseconds since the epoch, rounded down."""
+    return (moment - EPOCH) // _MILLISECOND
 
 
 def _from_epoch(value: float) -> datetime:

@@ -1,8 +1,9 @@
-"""What an answer of the vendor's means: one table, for every call and every answer.
+"""Verdicts: one table that classifies every response of the vendor to every call.
 
-The API has no way to make a create safe to repeat, so the table asks one thing first: may the
-vendor have carried the request out? Where it may, a create is *in doubt* and is looked up instead
-of sent again; reads and disables change nothing when repeated, so they simply are.
+The API has no idempotency key, so a create is not safe to repeat. The first question is therefore
+whether the vendor may have carried the request out. A create that may have been carried out is *in
+doubt*: its leads are looked up and never resent blindly. Reads and disables are idempotent and are
+simply retried.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 
 class ApiCall(StrEnum):
-    """The calls of the API that we make."""
+    """The calls that we make to the API."""
 
     CREATE = "create"
     DISABLE = "disable"
@@ -20,32 +21,32 @@ class ApiCall(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the caller should do."""
+    """The next action of the caller."""
 
     ACCEPTED = "accepted"
-    REJECTED = "refused"
-    """The vendor wants none of it as it stands: split it, and give up what stands alone."""
+    REJECTED = "rejected"
+    """Rejected as a whole: bisect, and reject leads that still fail alone."""
     TOO_LARGE = "too large"
-    """Send fewer at a time."""
-    RETRY = "resend"
-    """Not carried out, or harmless to repeat: send it again after a pause."""
-    RATE_LIMITED = "pause"
-    """Not carried out; the whole business must send nothing for a while."""
-    UNAUTHORIZED = "login"
-    """Not carried out; the token is no longer good."""
+    """Send fewer leads in a request."""
+    RETRY = "retry"
+    """Not carried out, or harmless to repeat: retry after a pause."""
+    RATE_LIMITED = "rate limited"
+    """Not carried out: the whole business must pause all requests."""
+    UNAUTHORIZED = "unauthorized"
+    """Not carried out: the token is no longer valid."""
     IN_DOUBT = "in doubt"
-    """It may have been carried out: never resend before it has been looked up."""
-    FATAL = "stop"
-    """Nothing will succeed until a person changes something."""
+    """May have been carried out: look the leads up before any retry."""
+    FATAL = "fatal"
+    """No request will succeed until a person changes something."""
 
 
 class TransportFailure(StrEnum):
-    """Why there is no status."""
+    """The reason why a response has no status."""
 
     NOT_SENT = "no connection"
-    """No byte of the request can have reached the vendor."""
+    """No byte of the request reached the vendor."""
     NO_RESPONSE = "no answer"
-    """The request may have arrived."""
+    """The request may have reached the vendor."""
 
 
 class _Unreadable:
@@ -53,15 +54,16 @@ class _Unreadable:
         return "UNREADABLE"
 
 
-#: The body of an answer that broke off, or is not the JSON that the vendor speaks.
+#: The body of a response that was cut off, or is not the vendor's JSON.
 UNREADABLE: Final = _Unreadable()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiResponse:
-    """An answer, or its absence: the whole of what a verdict rests on.
+    """A response of the vendor, or the failure that came instead: all that a verdict depends on.
 
-    `body` is parsed JSON, None where it was empty, or UNREADABLE; `cause` names what broke.
+    `body` is parsed JSON, None if it was empty, or UNREADABLE. `cause` names the exception of a
+    failure.
     """
 
     status: int | None = None
@@ -72,17 +74,17 @@ class ApiResponse:
 
     @property
     def requests_pause(self) -> bool:
-        """Whether it says when to come back, besides whatever its status says of the request."""
+        """True if an error response has a Retry-After, whatever its status."""
         return self.status is not None and self.status >= 400 and self.retry_after_s is not None
 
     def __str__(self) -> str:
-        """A name for logs: the status alone, since bodies repeat personal data."""
+        """Return the status or failure for logs, without the body: it repeats personal data."""
         if self.failure is None:
             return f"HTTP {self.status}"
         return f"{self.failure} ({self.cause})" if self.cause else str(self.failure)
 
 
-_STATUSES: Final[dict[int, Verdict]] = {
+_STATUS_VERDICTS: Final[dict[int, Verdict]] = {
     # A moved address: the request was not carried out where it arrived.
     301: Verdict.FATAL,
     307: Verdict.FATAL,
@@ -98,74 +100,70 @@ _STATUSES: Final[dict[int, Verdict]] = {
 }
 
 
-#: Statuses that are never about what a request holds: login, method, proxy, rate.
-_NOT_THE_CONTENT: Final = frozenset({401, 405, 407, 429})
+#: Statuses that never concern the content of a request: login, method, proxy, rate.
+_CONTENT_INDEPENDENT: Final = frozenset({401, 405, 407, 429})
 
-#: The verdict on leads of a success that speaks of trouble and does not say whose.
+#: The verdict on leads if a success reports an error without naming the lead.
 AMBIGUOUS_VERDICTS: Final[dict[ApiCall, Verdict]] = {
     ApiCall.CREATE: Verdict.IN_DOUBT,
-    # Tried again, at last by itself.
+    # Retried, at last in a request of one lead.
     ApiCall.DISABLE: Verdict.REJECTED,
 }
 
 
 def classify_response(call: ApiCall, response: ApiResponse) -> Verdict:
-    """The verdict on an answer; total, so that nothing the vendor says is left without one."""
+    """Classify a response into a verdict. Total: every response has one."""
     if response.failure is TransportFailure.NOT_SENT:
         return Verdict.RETRY
     if response.failure is TransportFailure.NO_RESPONSE or response.status is None:
-        return _unknown(call)
+        return _unknown_verdict(call)
     if 200 <= response.status < 300:
-        return _success(call, response)
+        # An unreadable body may come from a proxy that answered in the vendor's place. Per-lead
+        # errors of a readable one are parsed in leadloop.core.batch_response.
+        return _unknown_verdict(call) if response.body is UNREADABLE else Verdict.ACCEPTED
     if response.status == 503 and response.retry_after_s is not None:
-        # Maintenance that says when to come back has refused the request by design. A bare 503
-        # may as well come from a proxy that lost patience with a vendor still at work.
+        # Maintenance with a Retry-After refused the request by design. A 503 without one may come
+        # from a proxy that timed out while the vendor was still at work.
         return Verdict.RATE_LIMITED
-    if call in (ApiCall.CREATE, ApiCall.DISABLE) and _blames_leads(call, response.status):
-        # A proxy's page, or half of an answer, is nobody's word about the leads.
+    if call in (ApiCall.CREATE, ApiCall.DISABLE) and (
+        _STATUS_VERDICTS.get(response.status) is Verdict.REJECTED
+        # The 404 of a disable may mean one unknown lead of the list: bisecting finds out.
+        or (response.status == 404 and call is ApiCall.DISABLE)
+    ):
+        # A proxy's page, or half of a response, is no statement about the leads.
         return Verdict.FATAL if response.body is UNREADABLE else Verdict.REJECTED
     if response.status == 413 and call is ApiCall.LOGIN:
-        # There is nothing to send less of.
+        # A login has no batch to halve.
         return Verdict.FATAL
-    if response.status in _STATUSES:
-        return _STATUSES[response.status]
+    if response.status in _STATUS_VERDICTS:
+        return _STATUS_VERDICTS[response.status]
     if 400 <= response.status < 500:
         return Verdict.FATAL
     if 300 <= response.status < 400 and call is not ApiCall.CREATE:
         return Verdict.FATAL
     # 5xx, and redirects that commonly follow a success (302, 303).
-    return _unknown(call)
+    return _unknown_verdict(call)
 
 
 def may_blame_content(response: ApiResponse) -> bool:
-    """Return whether what a request held may be why it failed.
+    """Return whether the content of a request may be the reason for its failure.
 
-    False where the failure is about the connection, the login, the address or the budget, or the
-    vendor says in JSON what is wrong. A firewall's page, a 5xx or no answer at all may be about one
-    item of the request.
+    False if the failure concerns the connection, the login, the address or the rate limit, or if
+    the vendor gives a reason in JSON. A firewall's page, a 5xx or a missing response may be caused
+    by one item of the request.
     """
     if response.failure is not None:
         return response.failure is TransportFailure.NO_RESPONSE
-    if response.status is None or response.requests_pause or response.status in _NOT_THE_CONTENT:
+    if (
+        response.status is None
+        or response.requests_pause
+        or response.status in _CONTENT_INDEPENDENT
+    ):
         return False
     return response.status >= 500 or (
         response.body is UNREADABLE and not 300 <= response.status < 400
     )
 
 
-def _blames_leads(call: ApiCall, status: int) -> bool:
-    # The 404 of a disable may mean one lead of the list that is unknown: splitting finds out.
-    return _STATUSES.get(status) is Verdict.REJECTED or (status == 404 and call is ApiCall.DISABLE)
-
-
-def _unknown(call: ApiCall) -> Verdict:
+def _unknown_verdict(call: ApiCall) -> Verdict:
     return Verdict.IN_DOUBT if call is ApiCall.CREATE else Verdict.RETRY
-
-
-def _success(call: ApiCall, answer: ApiResponse) -> Verdict:
-    if answer.body is UNREADABLE:
-        # A status line of success over a body that is cut or not the vendor's: a proxy may have
-        # answered in its place.
-        return _unknown(call)
-    # What it says of each lead is read in leadloop.core.batch_response.
-    return Verdict.ACCEPTED

@@ -1,4 +1,4 @@
-"""Ranges of `processed_at`, and what may be said once one has been read."""
+"""Windows: ranges of `processed_at`, their arithmetic, and the proof that one was read whole."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,23 +11,23 @@ from leadloop.core.timestamps import EPOCH, EpochUnit, to_epoch_ms
 _TICK = {"ms": 1, "s": 1000}
 _MILLISECOND = timedelta(milliseconds=1)
 
-#: A window with more pages than this is split: it bounds the memory of a run.
+#: A window with more pages is split, which bounds the memory of a run.
 MAX_PAGES = 50
-# How full the parts are meant to be: they never are equally full, and one too full is split again.
-_FULL = 0.75
-#: Into how many parts a window is split at a time: fifty years have half a million hours.
+# The intended fill of a part: parts are never equally full, and an overfull one is split again.
+_FILL = 0.75
+#: The most parts of one split: fifty years have half a million hours.
 MAX_PARTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Window:
-    """What was processed from `after` to `before`, both UTC, both included."""
+    """The range of `processed_at` from `after` to `before`, both UTC and inclusive."""
 
     after: datetime
     before: datetime
 
     def __post_init__(self) -> None:
-        """A window runs forward.
+        """Check the order of the bounds.
 
         Raises:
             ValueError: `before` is earlier than `after`.
@@ -37,12 +37,12 @@ class Window:
 
     @property
     def length(self) -> timedelta:
-        """From the one bound to the other."""
+        """The time between the bounds."""
         return self.before - self.after
 
 
 def chunk_range(after: datetime, before: datetime, max_length: timedelta) -> Iterator[Window]:
-    """Windows, none longer than `longest`, that leave no gap from `after` to `before`."""
+    """Chunk a range into adjacent windows of at most `max_length`."""
     start = after
     while before - start > max_length:
         yield Window(after=start, before=start + max_length)
@@ -52,8 +52,8 @@ def chunk_range(after: datetime, before: datetime, max_length: timedelta) -> Ite
 
 
 def split_window(window: Window, parts: int) -> list[Window]:
-    """At most `parts` windows of whole milliseconds in place of one; it alone if too short."""
-    # Rounded up: rounded down, a window of a millisecond or so would be left, and cost a request.
+    """Split a window into at most `parts` of whole milliseconds; return it alone if too short."""
+    # Rounded up: rounding down would leave a window of a millisecond, which costs a request.
     milliseconds = -(-window.length // (parts * _MILLISECOND))
     return list(chunk_range(window.after, window.before, milliseconds * _MILLISECOND)) or [window]
 
@@ -61,16 +61,16 @@ def split_window(window: Window, parts: int) -> list[Window]:
 def count_parts(
     window: Window, *, count: int, page_size: int, max_length: timedelta, unit: EpochUnit
 ) -> int:
-    """In how many parts to read a window that holds more than one answer can; 1: as it is.
+    """Return the number of parts into which to split a window of `count` results; 1: no split.
 
-    A window beyond `longest` has no more parts than it has pages, so that a long stretch with
-    little in it costs few requests.
+    A window longer than `max_length` gets at most as many parts as it has pages, so that a long
+    range with few results costs few requests.
     """
     pages = -(-count // page_size)
     if window.length > max_length:
         wanted = min(pages, -(-window.length // max_length))
     elif pages > MAX_PAGES and window.length > 2 * _TICK[unit] * _MILLISECOND:
-        wanted = -(-pages // int(MAX_PAGES * _FULL))
+        wanted = -(-pages // int(MAX_PAGES * _FILL))
     else:
         return 1
     return max(2, min(wanted, MAX_PARTS))
@@ -79,15 +79,15 @@ def count_parts(
 def cover_window(
     window: Window, moments: Iterable[datetime], max_length: timedelta
 ) -> list[tuple[Window, int]]:
-    """A stretch that one answer holds whole, as windows with the number of results in each.
+    """Cover a range, read in one response, by windows with the number of results in each.
 
-    None that holds a result is longer than `longest`; the empty ones between are as long as they
-    are, or else a year with little in it would be thousands of windows.
+    Windows with results are at most `max_length` long. The empty windows between have no limit: a
+    year with few results would otherwise become thousands of windows.
 
     Args:
-        window: the stretch.
-        moments: when each result was processed; one outside counts at the nearer end.
-        longest: the longest window that is to hold any.
+        window: the range.
+        moments: the `processed_at` of each result; one outside counts at the nearer bound.
+        max_length: the limit for windows with results.
     """
     found: list[tuple[Window, int]] = []
     left = deque(sorted(min(max(moment, window.after), window.before) for moment in moments))
@@ -109,7 +109,7 @@ def cover_window(
 
 
 def merge_windows(windows: Iterable[Window]) -> list[Window]:
-    """The same moments in as few windows as will do, in order."""
+    """Merge overlapping and adjacent windows; return them in order."""
     found: list[Window] = []
     for window in sorted(windows):
         if found and window.after <= found[-1].before:
@@ -120,7 +120,7 @@ def merge_windows(windows: Iterable[Window]) -> list[Window]:
 
 
 def find_gaps(window: Window, covered: Iterable[Window]) -> list[Window]:
-    """What none of `covered` holds of a window, in order."""
+    """Return the parts of a window that no window of `covered` holds, in order."""
     found = []
     start = window.after
     for other in merge_windows(covered):
@@ -134,7 +134,7 @@ def find_gaps(window: Window, covered: Iterable[Window]) -> list[Window]:
 
 
 def find_contiguous_end(start: datetime, proven: Iterable[Window]) -> datetime:
-    """Up to where there is no gap from `start` on; `start` itself where it begins with one."""
+    """Return the end of the contiguous proven range from `start`; `start` if a gap begins there."""
     for window in merge_windows(proven):
         if window.after <= start < window.before:
             return window.before
@@ -142,20 +142,21 @@ def find_contiguous_end(start: datetime, proven: Iterable[Window]) -> datetime:
 
 
 def query_bounds(window: Window, unit: EpochUnit) -> tuple[int, int]:
-    """`processed_after` and `processed_before` for a window, in the unit that is sent.
+    """Return `processed_after` and `processed_before` for a window, in the given unit.
 
-    The document does not say whether the bounds are inclusive, so each is moved one unit outwards:
-    nothing in the window is missed either way, and what is read beyond it does no harm.
+    The document does not state whether the bounds are inclusive. Each bound is therefore moved one
+    unit outwards: no result is missed either way, and results beyond the window do no harm.
     """
     tick = _TICK[unit]
     first = to_epoch_ms(window.after) // tick - 1
-    last = -(-(_ceil_ms(window.before)) // tick) + 1
+    end_ms = -((EPOCH - window.before) // _MILLISECOND)
+    last = -(-end_ms // tick) + 1
     return max(first, 0), max(last, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowProof:
-    """What a reading of a window proves: the status it is recorded with, and the proven part."""
+    """The status of a window after a read, and the part proven complete (None: none of it)."""
 
     status: Literal["closed", "open", "incomplete"]
     proven: Window | None
@@ -164,9 +165,9 @@ class WindowProof:
 def prove_window(
     window: Window, *, complete: bool, now: datetime, settle: timedelta
 ) -> WindowProof:
-    """What may be said of a window once it has been read.
+    """Return the proof that follows from a read of a window.
 
-    What the vendor processed within the last `settle` before `now` may not show yet.
+    Results processed within `settle` before `now` may not be visible yet.
     """
     through = min(window.before, subtract_to_epoch(now, settle))
     if not complete:
@@ -178,9 +179,5 @@ def prove_window(
 
 
 def subtract_to_epoch(moment: datetime, by: timedelta) -> datetime:
-    """So much earlier, and never before 1970, when no vendor had processed anything."""
+    """Subtract a duration from a time; stop at 1970, before which nothing was processed."""
     return max(EPOCH, moment - min(by, moment - EPOCH))
-
-
-def _ceil_ms(moment: datetime) -> int:
-    return -((EPOCH - moment) // _MILLISECOND)

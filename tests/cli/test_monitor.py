@@ -157,7 +157,7 @@ def test_without_the_role(database: Database) -> None:
     sql.execute(database, "ALTER ROLE leadloop_reader RENAME TO leadloop_elsewhere")
     try:
         assert "leadloop_reader is missing" in told(database)
-        assert "watch-the-page.md" in told(database)
+        assert "monitor-page.md" in told(database)
     finally:
         sql.execute(database, "ALTER ROLE leadloop_elsewhere RENAME TO leadloop_reader")
 
@@ -195,7 +195,7 @@ def test_without_a_schema(empty_database_url: str) -> None:
 
 def test_views_that_take_too_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is given up in time, and told as that; it keeps no server busy for ever."""
-    monkeypatch.setattr("db.monitor._IN_TIME", text("SET LOCAL statement_timeout = '50ms'"))
+    monkeypatch.setattr("db.monitor._SET_TIMEOUT", text("SET LOCAL statement_timeout = '50ms'"))
     sql.execute(
         database,
         "CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS"

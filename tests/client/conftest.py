@@ -15,20 +15,22 @@ Reach = Callable[..., "Client"]
 
 
 class Client(LeadsApi):
-    """The API as a run has it, with its transport and a list of the turns that it took."""
+    """The API as a run uses it, with its transport and the calls that acquired a permit."""
 
     def __init__(
-        self, transport: Transport, login: TokenProvider | None, turns: list[ApiCall]
+        self, transport: Transport, tokens: TokenProvider | None, permits: list[ApiCall]
     ) -> None:
         self.pauses: list[float | None] = []
-        super().__init__(transport, login or StaticToken(TOKEN), turns.append, self.pauses.append)
+        super().__init__(
+            transport, tokens or StaticToken(TOKEN), permits.append, self.pauses.append
+        )
         self.transport = transport
-        self.turns = turns
+        self.permits = permits
 
 
 @pytest.fixture
 def reach() -> Iterator[Reach]:
-    """Makes a client of the API at a URL: `reach(url, read_s=0.3)`."""
+    """Create clients of the API at a URL: `reach(url, read_s=0.3)`."""
     with ExitStack() as stack:
 
         def start(
@@ -39,8 +41,8 @@ def reach() -> Iterator[Reach]:
         ) -> Client:
             transport = Transport(url, Timeouts(connect_s=5.0, read_s=read_s), connections=4)
             stack.callback(transport.close)
-            turns: list[ApiCall] = []
-            return Client(transport, login(transport, turns.append) if login else None, turns)
+            permits: list[ApiCall] = []
+            return Client(transport, login(transport, permits.append) if login else None, permits)
 
         yield start
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from leadloop.client import certificates
 from leadloop.client.transport import Timeouts, Transport
-from leadloop.core.errors import RunError
 from leadloop.core.verdicts import TransportFailure
 from tests.raw_http_server import RESET, create_certificate, read_request, response, run_raw_server
 
@@ -230,32 +228,3 @@ def test_an_attempt_begins_without_what_the_one_before_it_did() -> None:
         assert transport.send("GET", "/", token="t").response.status == 200
     assert transport.send("GET", "/", token="t").response.failure is TransportFailure.NOT_SENT
     transport.close()
-
-
-def test_an_environment_without_a_bundle_is_a_good_one(tmp_path: Path) -> None:
-    """And so is one that names certificates, or a folder of them."""
-    certificates.check_ca_bundle("https://vendor.invalid")
-    for path in (create_certificate(tmp_path), tmp_path):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CURL_CA_BUNDLE", str(path))
-            certificates.check_ca_bundle("https://vendor.invalid")
-
-
-@pytest.mark.parametrize(
-    ("bundle", "said"),
-    [
-        ("missing.pem", "names no file"),
-        ("no.pem", "names a file without certificates in PEM"),
-        ("no.pem/below", "names a file that cannot be read, Not a directory"),
-    ],
-)
-def test_a_bundle_that_is_none_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: str, said: str
-) -> None:
-    """By the variable that is in force, and only where certificates are looked at."""
-    (tmp_path / "no.pem").write_text("nonsense")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
-    monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / bundle))
-    with pytest.raises(RunError, match=f"^CURL_CA_BUNDLE {said} .*unset it"):
-        certificates.check_ca_bundle("https://vendor.invalid")
-    certificates.check_ca_bundle("http://127.0.0.1")

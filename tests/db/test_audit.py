@@ -73,22 +73,11 @@ def test_every_difference_is_looked_for(stage: Connection) -> None:
     assert set(audit.compare_listing(stage, assumed())) == expected
 
 
-def test_a_row_counts_once_however_often_it_was_read(stage: Connection) -> None:
-    """Over pages and readings, also when it was processed meanwhile."""
-    put(stage, shown("a"), shown("b"))
-    put(stage, shown("b"), page=2)
-    put(stage, shown("a", processed_at=5), shown("a", created_at=2), {"no": "id"}, reading=2)
-    assert audit_staging.count_distinct_rows(stage) == 4
-    assert audit_staging.list_repeated_leads(stage, reading=1, limit=9) == ["b"]
-    assert audit_staging.list_repeated_leads(stage, reading=2, limit=9) == []
-
-
 def test_the_latest_state_counts(database: Database, stage: Connection) -> None:
     """A lead that was processed while it was read is processed, in whichever order it came."""
     put(stage, shown("a", processed_at=1767225600000, outcome_name="Yes"))
     put(stage, shown("a"), reading=2)
     audit_staging.create_lead_table(stage)
-    assert not audit_staging.has_unprocessed_leads(stage)
     assert found(stage) == {"missing_here": ["a"], "outcome_missing_here": ["a"]}
 
 

@@ -60,15 +60,15 @@ def test_an_unknown_campaign_is_named(database: Database) -> None:
 
 
 def test_no_campaign_at_all(database: Database) -> None:
-    """One line says how to get one."""
+    """The message explains how to add one."""
     with pytest.raises(UsageError, match="there is no campaign: add one"):
         chosen(database)
 
 
 def test_none_that_is_enabled(database: Database) -> None:
-    """Nobody is told to add what is there."""
+    """The message does not suggest to add a campaign that exists."""
     factories.add_campaign(database, enabled=False)
-    with pytest.raises(UsageError, match=r"no campaign is enabled: .* name those that are meant"):
+    with pytest.raises(UsageError, match=r"no campaign is enabled: .* name campaigns with"):
         chosen(database)
 
 

@@ -49,7 +49,7 @@ def functions(database: Database) -> list[dict[str, Any]]:
 
 
 def test_nobody_else_may_execute_a_function_of_ours(database: Database) -> None:
-    """Whoever may hang one of them on a table of their own runs it as the schema's owner."""
+    """A role that could attach one to its own table would run it as the schema's owner."""
     found = functions(database)
     assert [each["name"] for each in found if each["is_definer"]], "this shows nothing"
     assert [each["name"] for each in found if each["is_for_everybody"]] == []
@@ -78,7 +78,7 @@ def test_a_function_of_ours_serves_its_own_table_alone(database: Database) -> No
 
 
 def test_a_role_that_inserts_opt_outs_cannot_run_code_as_the_owner(upstream: Connection) -> None:
-    """A temporary view in place of the inserted rows, a trigger of its own: no way in."""
+    """Neither a temporary view in place of the inserted rows nor a foreign trigger gets in."""
     upstream.execute(
         text(
             """CREATE FUNCTION pg_temp.evil() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
@@ -100,7 +100,7 @@ def test_a_role_that_inserts_opt_outs_cannot_run_code_as_the_owner(upstream: Con
 
 
 def test_our_sessions_look_names_up_in_postgres_own_schema(database: Database) -> None:
-    """A better match for a function that we call, made by whoever may create in `public`."""
+    """A better match for a function that we call, made by a role that may create in `public`."""
     sql.execute(
         database,
         """CREATE SCHEMA IF NOT EXISTS public;

@@ -138,7 +138,7 @@ def test_the_reader_may_read_them_and_nothing_else(lived: Database) -> None:
 
 
 def test_the_figures(lived: Database) -> None:
-    """Funnel, attempts, cost, latency and requests are those of the books."""
+    """Funnel, attempts, cost, latency and requests match the stored rows."""
     funnel = sql.fetch_rows(lived, "SELECT * FROM leadloop_monitor.lead_funnel ORDER BY position")
     assert [(row["stage"], row["leads"]) for row in funnel] == [
         (stage, 1)
@@ -219,7 +219,7 @@ def test_only_calls_connect(lived: Database) -> None:
     ],
 )
 def test_hours_are_those_of_utc(lived: Database, view: str, column: str) -> None:
-    """Also for whoever's session is of a zone that begins its hours with another minute."""
+    """Also in a session whose time zone has an offset of half an hour."""
     with lived.transaction() as connection:
         connection.execute(text("SET LOCAL TimeZone = 'Asia/Kolkata'"))
         query = f"SELECT extract(minute FROM {column} AT TIME ZONE 'UTC') FROM"
@@ -227,7 +227,7 @@ def test_hours_are_those_of_utc(lived: Database, view: str, column: str) -> None
 
 
 def test_an_opt_out_from_the_future_waits_no_less_than_nought(lived: Database) -> None:
-    """Clocks differ; a negative wait would hide the real ones from whoever averages it."""
+    """Clocks differ; a negative wait would distort an average."""
     sql.execute(lived, "UPDATE leadloop.disable_requests SET requested_at = now() + interval '5 h'")
     for figure in ("campaign_health.disable_oldest_s", "disable_latency.oldest_waiting_s"):
         view, _, column = figure.partition(".")
@@ -253,10 +253,10 @@ def test_opt_out_latency(database: Database) -> None:
     )
     rows = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.disable_latency")
     assert sum(row["requested"] for row in rows) == 21
-    (told,) = [row for row in rows if row["waiting"]]
-    assert (told["p50_s"], told["worst_s"], told["waiting"]) == (9.5, 19, 1)
-    assert told["p95_s"] == pytest.approx(18.05)
-    assert 3 * 3600 <= told["oldest_waiting_s"] < 4 * 3600
+    (latency,) = [row for row in rows if row["waiting"]]
+    assert (latency["p50_s"], latency["worst_s"], latency["waiting"]) == (9.5, 19, 1)
+    assert latency["p95_s"] == pytest.approx(18.05)
+    assert 3 * 3600 <= latency["oldest_waiting_s"] < 4 * 3600
 
 
 def test_all_is_well(lived: Database) -> None:
@@ -383,7 +383,7 @@ def ran(
 def test_what_waits_in_a_campaign_that_nobody_added(
     lived: Database, waits: str, amount: int
 ) -> None:
-    """Nothing ever takes it, and no command would: that alone is told, and how to add it."""
+    """No run or command takes it: the only problem is the unknown campaign, with the fix."""
     sql.execute(lived, waits)
     (found,) = problems(lived).values()
     assert (found["problem"], found["severity"]) == ("campaign_unknown", "critical")
@@ -394,7 +394,7 @@ def test_what_waits_in_a_campaign_that_nobody_added(
 
 
 def test_opt_outs_of_a_disabled_campaign_are_as_urgent(lived: Database) -> None:
-    """They are sent by the schedule too: whatever `enabled` says."""
+    """The schedule sends them too, whether the campaign is enabled or not."""
     sql.execute(lived, f"UPDATE leadloop.disable_requests SET requested_at = {_HOURS}")
     sql.execute(lived, "UPDATE leadloop.campaigns SET enabled = false")
     (found,) = problems(lived).values()
@@ -423,7 +423,7 @@ def test_a_run_that_goes_on_hides_no_failure(lived: Database) -> None:
 
 
 def test_a_newer_run_hides_none_that_hangs(lived: Database) -> None:
-    """Each run that has not ended for hours is told."""
+    """Each run that has not ended for hours is reported."""
     ran(lived, "push-leads", "running", ago="3 hours")
     ran(lived, "push-leads", "completed")
     assert list(problems(lived)) == ["run_too_long"]
@@ -431,7 +431,7 @@ def test_a_newer_run_hides_none_that_hangs(lived: Database) -> None:
 
 @pytest.mark.parametrize("flow", ["backfill-outcomes", "audit-leads", "sync-leads"])
 def test_what_was_tried_once_is_not_told_for_ever(lived: Database, flow: str) -> None:
-    """Nothing runs it again, so that no success of its own would clear it."""
+    """No schedule repeats it, so no success of the same flow would clear it."""
     ran(lived, flow, "failed", ago="2 days")
     assert problems(lived) == {}
     ran(lived, flow, "failed")
@@ -444,7 +444,7 @@ def test_what_was_tried_once_is_not_told_for_ever(lived: Database, flow: str) ->
 def test_the_same_work_done_by_another_flow_clears_a_failure(
     lived: Database, failed: str, succeeded: str
 ) -> None:
-    """Whoever changes from a sync to its parts, or back, is not told of the other for ever."""
+    """After a change from sync to its parts, or back, the old flow's failure is not reported."""
     ran(lived, failed, "failed")
     ran(lived, "audit-leads", "completed")
     assert list(problems(lived)) == ["run_failed"]
@@ -487,7 +487,7 @@ def test_a_command_can_be_pasted_whatever_the_id(database: Database, campaign: s
     ],
 )
 def test_one_is_told_as_one(lived: Database, change: str) -> None:
-    """Whoever reads "1 leads have" reads a machine."""
+    """A text says "1 lead has", not "1 leads have"."""
     sql.execute(lived, change)
     (found,) = problems(lived).values()
     assert found["said"].startswith(("1 opt-out has waited", "1 lead has been in doubt"))
@@ -544,7 +544,7 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("query", _queries(), ids=lambda query: query.splitlines()[0])
 def test_the_documented_queries_work(lived: Database, query: str) -> None:
-    """What the how-to says to paste into a dashboard can be pasted, by the dashboard's login."""
+    """The queries of the how-to work with the dashboard's login."""
     as_reader(lived, query.rstrip(";"))
 
 

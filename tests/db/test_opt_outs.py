@@ -44,7 +44,7 @@ def refuse(database: Database, lead_id: str) -> int:
 def test_only_what_was_never_sent_is_cancelled(
     database: Database, status: str, cancelled: bool
 ) -> None:
-    """Whom the vendor may have, it has to be told to stop calling."""
+    """The opt-out of a lead that the vendor may hold is sent."""
     factories.add_leads(
         database, factories.build_lead("a", status=status), factories.build_lead("b", status=status)
     )

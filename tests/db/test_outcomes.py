@@ -1,7 +1,6 @@
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from string import ascii_letters, digits
 from typing import Any
 
@@ -10,13 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db import erasure, outcomes, watermarks
-from db.bulk_copy import copy_lines, format_text_row
+from db import erasure, outcomes
+from db.bulk_copy import format_text_row
 from db.database import Database
 from db.outcomes import MergeCounts
 from leadloop.core.postgres_json import escape_unstorable, parse_json
 from leadloop.core.results import parse_result
-from leadloop.core.timestamps import EPOCH
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 
@@ -132,7 +130,7 @@ def test_of_two_equally_new_ones_the_one_read_last_counts(database: Database) ->
 def test_an_older_version_of_an_attempt_never_replaces_a_newer_one(
     database: Database, at_once: bool
 ) -> None:
-    """What it knows of attempts that nobody else knows is added all the same."""
+    """Attempts that only the older version contains are added."""
     newer = {"reference_id": "r", "called_at": 4000, "cost": 2}
     older = [{**newer, "cost": 1}, {**newer, "reference_id": "only here", "cost": 3}]
     readings = [
@@ -275,7 +273,7 @@ def test_campaigns_do_not_meet(database: Database) -> None:
 
 
 def test_an_outcome_of_a_lead_that_is_not_ours_is_kept(database: Database) -> None:
-    """Somebody created it at the vendor by hand: the books show it all the same."""
+    """Others created it at the vendor: its outcome is stored anyway."""
     assert merge(database, result("stranger")) == counts(1, 0, 0)
 
 
@@ -305,27 +303,6 @@ def test_any_text_comes_through_as_it_was(
     assert merge(database, read) == counts(0, 0, 1)
 
 
-@_SHARED
-@given(
-    rows=st.lists(
-        st.tuples(_TEXT.map(escape_unstorable), st.none() | _TEXT.map(escape_unstorable)),
-        max_size=5,
-    )
-)
-def test_copy_keeps_rows_and_cells_apart(
-    database: Database, rows: list[tuple[str, str | None]]
-) -> None:
-    """As many rows come out as went in, in the same order; a null is told from its own sign."""
-    with database.transaction() as connection:
-        connection.execute(
-            text("CREATE TEMPORARY TABLE t (n serial, a text, b text) ON COMMIT DROP")
-        )
-        copy_lines(connection, "t", ("a", "b"), map(format_text_row, rows))
-        assert [
-            tuple(row) for row in connection.execute(text("SELECT a, b FROM t ORDER BY n"))
-        ] == rows
-
-
 @pytest.mark.parametrize("cost", ["1e999", "1" * 900, "-1e-900", "NaN", "0." + "1" * 20_000])
 def test_no_number_fails_a_window(database: Database, cost: str) -> None:
     """What Postgres cannot hold as a number is kept in `raw`."""
@@ -343,36 +320,6 @@ def test_what_cannot_be_read_is_kept_once(database: Database) -> None:
         database, "SELECT reason, raw FROM leadloop.unreadable_results ORDER BY 1"
     )
     assert kept == [{"reason": "lead_id: missing", "raw": odd}, {"reason": "x", "raw": [1]}]
-
-
-def _at(second: int) -> Any:
-    return EPOCH + timedelta(seconds=second)
-
-
-@_SHARED
-@given(
-    start=st.integers(0, 50),
-    moves=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=12),
-)
-def test_a_watermark_only_moves_forward_over_what_adjoins(
-    database: Database, start: int, moves: list[tuple[int, int]]
-) -> None:
-    """A stretch that begins beyond it leaves a gap, one that ends before it is old news."""
-    sql.execute(database, "TRUNCATE leadloop.watermarks")
-    mark = start
-    with database.transaction() as connection:
-        assert watermarks.get_watermark(connection, CAMPAIGN) is None
-        assert not watermarks.advance_watermark(connection, CAMPAIGN, after=_at(0), through=_at(99))
-        watermarks.start_watermark(connection, CAMPAIGN, _at(start))
-        watermarks.start_watermark(connection, CAMPAIGN, _at(start + 7))
-        for after, length in moves:
-            through = after + length
-            moved = watermarks.advance_watermark(
-                connection, CAMPAIGN, after=_at(after), through=_at(through)
-            )
-            assert moved == (after <= mark < through)
-            mark = through if moved else mark
-            assert watermarks.get_watermark(connection, CAMPAIGN) == _at(mark)
 
 
 def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database: Database) -> None:

@@ -116,7 +116,7 @@ def test_runs_of_one_process_live_on_one_connection(database: Database) -> None:
 
 
 def test_a_run_is_buried_once_however_many_find_it(database: Database) -> None:
-    """Whoever comes second leaves it alone, and does not wait for the first."""
+    """The second run neither recovers it nor waits for the first."""
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         cut(database, dying)

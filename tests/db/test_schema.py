@@ -111,7 +111,7 @@ def test_upstream_needs_no_right_on_leads_to_opt_out(database: Database) -> None
 def test_a_wrong_value_is_refused_by_the_table(
     database: Database, table: str, column: str, value: str
 ) -> None:
-    """A typing error in a script is told at once."""
+    """A typing error in a script is reported at once."""
     key = {"lead_id": "a"} if table != "campaigns" else {}
     row = {"campaign_id": "C1", **key, column: value}
     names, places = ", ".join(row), ", ".join(f"'{text}'" for text in row.values())
@@ -146,7 +146,7 @@ def test_from_several_places_at_once(empty: Database) -> None:
 
 
 def test_a_database_without_the_schema(empty: Database) -> None:
-    """One line says what to run."""
+    """One line names the command to run."""
     with (
         empty,
         empty.transaction() as connection,
@@ -156,12 +156,12 @@ def test_a_database_without_the_schema(empty: Database) -> None:
 
 
 def test_a_schema_that_is_too_new_is_left_alone(database: Database) -> None:
-    """An older program neither works on it nor changes it; one line says what to do."""
+    """An older program neither works on it nor changes it; one line names the remedy."""
     sql.execute(database, "UPDATE leadloop.alembic_version SET version_num = '9999'")
     for work in (migrate_schema, require_current):
         with (
             database.transaction() as connection,
-            pytest.raises(UsageError, match=r"9999.*install the leadloop that made it"),
+            pytest.raises(UsageError, match=r"9999.*install the version that created it"),
         ):
             work(connection)
     assert sql.fetch_value(database, "SELECT version_num FROM leadloop.alembic_version") == "9999"
@@ -179,7 +179,7 @@ def test_a_migration_that_is_broken_off_leaves_nothing(empty: Database) -> None:
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE leadloop.leads (a int)", None])
 def test_a_schema_that_is_not_ours_is_told(empty_database_url: str, statement: str | None) -> None:
-    """Somebody else's tables, or ours without a version: both commands say what to do."""
+    """Foreign tables, or ours without a version: both commands name the remedy."""
     with Database(empty_database_url, pool_size=1) as database:
         with database.transaction() as connection:
             if statement is None:
@@ -210,7 +210,7 @@ def stated(database: Database) -> frozenset[str]:
 
 
 def test_the_migrations_lead_to_the_stated_schema(empty: Database, database: Database) -> None:
-    """Whoever upgrades gets the very schema of whoever begins now."""
+    """An upgraded database has the same schema as a new one."""
     with database.transaction() as connection:
         migrated = describe_all(connection)
     with empty:
@@ -253,7 +253,7 @@ def test_a_schema_of_before_it_was_stated_is_taken_over(
 def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
     empty: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An index that somebody dropped, a column that somebody added: a line each."""
+    """A dropped index and an added column: one line each."""
     with empty:
         of_issue_a(empty)
         sql.execute(
@@ -264,8 +264,8 @@ def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(
         assert sql.fetch_statuses(empty) == {"a": "new"}
     lines = [record.message for record in caplog.records if "differs" in record.message]
     assert len(lines) == 2
-    assert "it lacks the index CREATE INDEX leads_folded_id" in lines[0]
-    assert "it has the column leads.mine text" in lines[1]
+    assert "missing: the index CREATE INDEX leads_folded_id" in lines[0]
+    assert "additional: the column leads.mine text" in lines[1]
 
 
 def test_a_schema_of_long_before_is_told_how_to_get_on(database: Database) -> None:
@@ -295,7 +295,7 @@ def test_an_upgrade_waits_for_nobody_who_reads_leads(empty: Database) -> None:
     ],
 )
 def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database, statement: str) -> None:
-    """It gives up after seconds, so that nobody queues behind it, and says so in one line."""
+    """It gives up after seconds, so that no query queues behind it; one line explains it."""
     of_issue_a(empty)
     with empty.transaction() as other:
         other.execute(text(statement))

@@ -1,4 +1,4 @@
-"""Leads that were sent, whose rows somebody deletes and inserts again: never a second create."""
+"""Sent leads whose rows are deleted and inserted again are not created twice."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

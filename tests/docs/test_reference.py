@@ -22,7 +22,7 @@ _CODE = re.compile(r"```.*?```", re.DOTALL)
 @pytest.fixture
 def pages(database_url: str) -> dict[str, str]:
     """What the code says now."""
-    return generate.pages(database_url)
+    return generate.render_pages(database_url)
 
 
 def test_each_page_is_what_the_code_says_now(pages: dict[str, str]) -> None:
@@ -61,7 +61,7 @@ def test_a_setting_without_a_description_is_refused(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(generate, "Settings", More)
     with pytest.raises(LookupError, match="LEADLOOP_MYSTERY"):
-        generate.settings_page()
+        generate.render_settings()
 
 
 def test_a_command_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_command_without_a_description_is_refused(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(generate, "app", app)
     with pytest.raises(LookupError, match="mystery"):
-        generate.command_line_page()
+        generate.render_command_line()
 
 
 def test_an_option_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_an_option_without_a_description_is_refused(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(generate, "app", app)
     with pytest.raises(LookupError, match="--mystery of the command known"):
-        generate.command_line_page()
+        generate.render_command_line()
 
 
 def _documents() -> list[Path]:
@@ -117,11 +117,11 @@ def test_links_lead_somewhere(document: Path) -> None:
         path, _, anchor = unquote(link).partition("#")
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), link
-        assert not anchor or anchor in _anchors(target), link
+        assert not anchor or anchor in find_anchors(target), link
 
 
-def _anchors(document: Path) -> set[str]:
-    """The anchors that GitHub gives to headings."""
+def find_anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from db.database import Database
-from flows.local_runs import allows_anonymous_access
+from flows.prefect_api import allows_anonymous_access
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError

@@ -40,7 +40,7 @@ def deployment(client: SyncPrefectClient) -> Iterator[UUID]:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """No run has just begun any more."""
-    monkeypatch.setattr("flows.fan_out._BEGINS_WITHIN", timedelta(0))
+    monkeypatch.setattr("flows.fan_out._START_TIMEOUT", timedelta(0))
 
 
 def begun(client: SyncPrefectClient, deployment: UUID, state: State[Any]) -> UUID:

@@ -520,7 +520,7 @@ def test_pages_wait_for_each_other() -> None:
 def test_what_was_staged_is_gone_afterwards(database: Database, vendor: Handle) -> None:
     """No copy of anybody's data stays in the database."""
     push(database, "a")
-    staged = "SELECT count(*) FROM pg_class WHERE relname IN ('audit_listing', 'audit_there')"
+    staged = "SELECT count(*) FROM pg_class WHERE relname IN ('audit_listing', 'audit_leads')"
     audit_leads()
     # Postgres drops it when it notices that the connection has ended.
     deadline = time.monotonic() + 30

@@ -36,7 +36,7 @@ def role(database: Database, monkeypatch: pytest.MonkeyPatch, database_url: str)
     """The URL under which the role of the documents runs leadloop, on the documents' own view."""
     sql.execute(database, "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE leadloop_run LOGIN")
     try:
-        sql.execute(database, documented("connect-behind-a-pooler.md", "GRANT USAGE"))
+        sql.execute(database, documented("grant-permissions.md", "GRANT USAGE"))
         sql.execute(database, documented("bring-your-own-table.md", "CREATE SCHEMA crm"))
         factories.add_campaign(database, source="crm.leads_for_calls")
         url = make_url(database_url).set(username="leadloop_run")

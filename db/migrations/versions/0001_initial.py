@@ -1,7 +1,7 @@
-"""The first schema, as it is stated in db/schema.
+"""The initial schema, as stated in db/schema.
 
-Until the first release there is no other. From then on this file keeps a copy of what was stated at
-that time, and each change comes as a migration of its own beside the change of the stated schema.
+It is the only migration until the first release. Afterwards this file keeps a copy of the schema
+stated at that release, and each change adds a migration beside the change of the stated schema.
 """
 
 from alembic import op
@@ -15,5 +15,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create everything; `db.schema` has made the schema itself, for Alembic's own table."""
+    """Create tables, triggers, views and comments; `db.schema` has created the schema itself."""
     create_schema(op.get_bind())

@@ -1,0 +1,129 @@
+"""Where campaigns stand: the figures of `leadloop status`, the Prometheus exporter and the demo."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+_HEALTH = text("""
+SELECT * FROM leadloop_monitor.campaign_health
+ WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
+ ORDER BY campaign_id
+""")
+_PROBLEMS = text("""
+SELECT * FROM leadloop_monitor.problems
+ WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
+ ORDER BY severity, since, campaign_id, problem
+""")
+_PROBLEM_SUMS = text("""
+SELECT campaign_id, severity, problem, sum(amount) AS amount FROM leadloop_monitor.problems
+ GROUP BY campaign_id, severity, problem ORDER BY 1, 2, 3
+""")
+_RATE_BUDGET = text("SELECT * FROM leadloop_monitor.budget_now")
+_REJECTIONS = text("""
+SELECT last_error AS reason, count(*) AS leads, (array_agg(lead_id ORDER BY seq))[1:3] AS samples
+  FROM leadloop.leads
+ WHERE status = 'rejected' AND campaign_id = ANY(:ids)
+ GROUP BY last_error ORDER BY count(*) DESC, last_error LIMIT 20
+""")
+_OUTCOMES = text("""
+SELECT coalesce(outcome_name, '(none)') AS outcome, count(*) AS leads, sum(total_cost) AS cost
+  FROM leadloop.lead_outcomes WHERE campaign_id = ANY(:ids)
+ GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 20
+""")
+_ATTEMPTS = text("""
+SELECT channel, count(*) AS attempts FROM leadloop.outreach_attempts
+ WHERE campaign_id = ANY(:ids) GROUP BY channel ORDER BY channel
+""")
+_OPEN_OPT_OUTS = text("""
+SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
+       count(*) FILTER (WHERE status = 'failed') AS failed
+  FROM leadloop.disable_requests
+ WHERE status IN ('requested', 'failed') AND campaign_id = ANY(:ids)
+""")
+
+Rows = list[dict[str, Any]]
+
+
+def list_campaign_health(connection: Connection, ids: Sequence[str] = ()) -> Rows:
+    """List rows of the view `campaign_health`; no ids: all campaigns. Times in UTC, lags in s."""
+    return _fetch_rows(connection, _HEALTH, list(ids) or None)
+
+
+def list_problems(connection: Connection, ids: Sequence[str] = ()) -> Rows:
+    """List rows of the view `problems`, most severe first; no ids: of all campaigns.
+
+    Columns: `severity`, `problem`, `said`, `command` and others.
+    """
+    return _fetch_rows(connection, _PROBLEMS, list(ids) or None)
+
+
+def sum_problems(connection: Connection) -> Rows:
+    """Sum the amount of each problem, by campaign and severity."""
+    return [dict(row._mapping) for row in connection.execute(_PROBLEM_SUMS)]
+
+
+def get_rate_budget(connection: Connection) -> dict[str, Any]:
+    """Return the rate limiter's `slots`, the number `taken`, and `paused_s` (view `budget_now`)."""
+    return dict(connection.execute(_RATE_BUDGET).one()._mapping)
+
+
+def count_open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Count the opt-outs that are `requested` and those that have `failed`."""
+    return dict(connection.execute(_OPEN_OPT_OUTS, {"ids": list(ids)}).one()._mapping)
+
+
+def count_rejections(connection: Connection, ids: Sequence[str]) -> Rows:
+    """Count rejected leads by reason, with three sample ids each; at most 20 reasons."""
+    return _fetch_rows(connection, _REJECTIONS, list(ids))
+
+
+def count_outcomes(connection: Connection, ids: Sequence[str]) -> Rows:
+    """Count outcomes by name, with their cost; at most 20 names."""
+    return _fetch_rows(connection, _OUTCOMES, list(ids))
+
+
+def count_attempts(connection: Connection, ids: Sequence[str]) -> Rows:
+    """Count attempts by channel."""
+    return _fetch_rows(connection, _ATTEMPTS, list(ids))
+
+
+def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows]:
+    """Return the campaigns' health and their problems; no ids: of all campaigns."""
+    return list_campaign_health(connection, ids), list_problems(connection, ids)
+
+
+def read_campaign_report(
+    connection: Connection, campaign_id: str
+) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """Return one campaign's health, and its rejections, outcomes and attempts by title."""
+    ids = [campaign_id]
+    (health,) = list_campaign_health(connection, ids)
+    return health, {
+        "rejected": count_rejections(connection, ids),
+        "outcomes": count_outcomes(connection, ids),
+        "attempts": count_attempts(connection, ids),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSnapshot:
+    """The figures of one scrape."""
+
+    campaigns: Rows
+    problems: Rows
+    budget: dict[str, Any]
+
+
+def read_metrics(connection: Connection) -> MetricsSnapshot:
+    """Read the figures of one scrape."""
+    return MetricsSnapshot(
+        campaigns=list_campaign_health(connection),
+        problems=sum_problems(connection),
+        budget=get_rate_budget(connection),
+    )
+
+
+def _fetch_rows(connection: Connection, query: TextClause, ids: list[str] | None) -> Rows:
+    return [dict(row._mapping) for row in connection.execute(query, {"ids": ids})]

@@ -1,0 +1,63 @@
+"""The Prefect server that a run uses: its address, whether it answers, who may read it."""
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
+
+from leadloop.core.errors import UsageError
+
+
+def configured_api_url() -> str | None:
+    """Return the API of the Prefect server that the environment or Prefect's profile names."""
+    address: str | None = PREFECT_API_URL.value()
+    return address.rstrip("/") if address else None
+
+
+def check_api_reachable() -> None:
+    """Check that the Prefect server of PREFECT_API_URL answers and accepts our login.
+
+    Raises:
+        UsageError: it does not, with the reason and the remedy.
+    """
+    # One short attempt: a person waits, and a run would fail likewise.
+    impatient = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+    try:
+        with temporary_settings(impatient), get_client(sync_client=True) as client:
+            client.read_flows(limit=1)
+    except Exception as error:
+        # Any error: the address may be invalid, or that of another server.
+        raise UsageError(
+            f"PREFECT_API_URL: {_explain_failure(error)}; correct it, or unset it: local runs need no server"
+        ) from None
+
+
+def allows_anonymous_access(address: str) -> bool | None:
+    """Return whether a server shows its blocks without a login; None if that is unknown.
+
+    Args:
+        address: the URL of its API, without a slash at the end.
+    """
+    try:
+        answer = httpx.post(
+            f"{address}/block_documents/filter", json={"limit": 1}, timeout=10.0
+        ).status_code
+    except httpx.TransportError:
+        return None
+    if answer in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return False
+    return True if answer == httpx.codes.OK else None
+
+
+def _explain_failure(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+    if isinstance(error, httpx.TransportError):
+        return f"no server answers there ({type(error).__name__})"
+    answer = "" if status is None else f" (HTTP {status})"
+    return f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"

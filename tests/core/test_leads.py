@@ -1,0 +1,226 @@
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import phonenumbers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.errors import InvalidLead
+from leadloop.core.leads import (
+    LEAD_FIELDS,
+    RESPONSE_FIELDS,
+    US_STATES,
+    Lead,
+    extract_custom_texts,
+    is_reserved_name,
+    prepare_lead,
+)
+
+RULES = CampaignRules(
+    batch_size=100,
+    page_size=100,
+    lookback_s=900,
+    settle_s=60,
+    window_s=3600,
+    epoch_unit="ms",
+    default_region="US",
+    source_timeout_s=120,
+)
+_NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(str.strip)
+
+
+def rules(**changes: Any) -> CampaignRules:
+    """The rules of a campaign with some of them changed."""
+    return CampaignRules(**{**_as_dict(RULES), **changes})
+
+
+def _as_dict(given: CampaignRules) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in given.__dataclass_fields__}
+
+
+def lead(**changes: Any) -> Lead:
+    """A lead that may be sent, changed."""
+    good: dict[str, Any] = {
+        "lead_id": "0042",
+        "phone_number": "(415) 555-2671",
+        "contact_name": "Ann Example",
+        "state_code": "CA",
+    }
+    return Lead(**(good | changes))
+
+
+def sent(given: Lead, by: CampaignRules = RULES) -> dict[str, Any]:
+    """The JSON object that the vendor gets."""
+    body: dict[str, Any] = json.loads(prepare_lead(given, by).body)
+    return body
+
+
+def refusal(given: Lead, by: CampaignRules = RULES) -> str:
+    """Why a lead is not sent."""
+    with pytest.raises(InvalidLead) as caught:
+        prepare_lead(given, by)
+    return str(caught.value)
+
+
+def test_a_lead_as_the_document_wants_it() -> None:
+    """The four fields, the number in E.164, nothing that was not given."""
+    assert sent(lead()) == {
+        "lead_id": "0042",
+        "phone_number": "+14155552671",
+        "contact_name": "Ann Example",
+        "state_code": "CA",
+    }
+
+
+@given(st.integers(2_000_000, 9_999_999), st.sampled_from(["", "+1", "1-", "(415) ", " 415."]))
+def test_numbers_go_out_as_e164_or_not_at_all(number: int, start: str) -> None:
+    """However upstream wrote one: what is sent is a number that libphonenumber takes."""
+    given = lead(phone_number=f"{start}{'' if '415' in start else '415'}{number}")
+    if phonenumbers.is_valid_number(phonenumbers.parse(f"+1415{number}")):
+        assert sent(given)["phone_number"] == f"+1415{number}"
+    else:
+        assert refusal(given) == "phone_number: not a valid number (default region US)"
+
+
+def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:
+    """Numbers too: a balance in the vendor's words is a person's, and looked for digit by digit."""
+    fields = (
+        '{"pin": 48213, "balance": 1234.50, "id": 12345678901234567890, "ok": true, "to": "Bo"}'
+    )
+    assert extract_custom_texts(fields) == ["48213", "1234.50", "12345678901234567890", "Bo"]
+    assert extract_custom_texts("[1]") == extract_custom_texts("{}") == []
+
+
+@pytest.mark.parametrize(
+    ("region", "number", "state", "e164"),
+    [
+        ("IN", "098995 50412", "DL", "+919899550412"),
+        ("GB", "020 7946 0018", "ZZ", "+442079460018"),
+        ("IN", "+1 415 555 2671", "KA", "+14155552671"),
+    ],
+)
+def test_other_regions(region: str, number: str, state: str, e164: str) -> None:
+    """A campaign elsewhere has its own numbers and two-letter states; a whole number stays."""
+    body = sent(lead(phone_number=number, state_code=state.lower()), rules(default_region=region))
+    assert (body["phone_number"], body["state_code"]) == (e164, state)
+
+
+@pytest.mark.parametrize("state", sorted(US_STATES))
+def test_every_state_and_territory(state: str) -> None:
+    """Taken in any case and with blanks around."""
+    assert sent(lead(state_code=f" {state.lower()} "))["state_code"] == state
+
+
+def test_there_are_fifty_states_a_district_and_its_territories() -> None:
+    """50, DC, five inhabited territories and the outlying islands."""
+    assert len(US_STATES) == 57
+
+
+@pytest.mark.parametrize("lead_id", ["007", "0", "1e3", " 7", "é/☎", "+1"])
+def test_ids_are_text(lead_id: str) -> None:
+    """No leading zero is lost and nothing becomes a number."""
+    prepared = prepare_lead(lead(lead_id=lead_id), RULES)
+    assert prepared.lead_id == lead_id
+    assert json.loads(prepared.body)["lead_id"] == lead_id
+
+
+def test_the_ebr_goes_out_in_utc() -> None:
+    """Whatever zone Postgres gave it in."""
+    moment = datetime(2026, 1, 31, 9, tzinfo=timezone(timedelta(hours=-5)))
+    assert sent(lead(ebr_datetime=moment))["ebr_datetime"] == "2026-01-31T14:00:00+00:00"
+
+
+@pytest.mark.parametrize("year", [2, 1899, 9999])
+def test_an_ebr_that_nobody_can_mean_is_refused(year: int) -> None:
+    """Year 1 and infinity mean "none" in some databases; the vendor would believe them."""
+    assert "ebr_datetime" in refusal(lead(ebr_datetime=datetime(year, 1, 1, tzinfo=UTC)))
+
+
+@pytest.mark.parametrize("field", ["phone_number", "contact_name", "state_code"])
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_what_is_required_and_missing_is_named(field: str, value: str | None) -> None:
+    """The reason is what a person reads in last_error."""
+    assert refusal(lead(**{field: value})) == f"{field}: missing"
+
+
+def test_what_is_required_is_the_campaign_s_own_setting() -> None:
+    """A field that is not required may be left out; a custom one may be required."""
+    lax = rules(required_fields=("lead_id", "plan"))
+    bare = {"phone_number": None, "contact_name": None, "state_code": None}
+    assert refusal(lead(**bare), lax) == "plan: missing"
+    assert refusal(lead(**bare, custom_fields='{"plan": ""}'), lax) == "plan: missing"
+    given = lead(**bare, custom_fields='{"plan": 0}')
+    assert sent(given, lax) == {"lead_id": "0042", "plan": 0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phone_number": "555-CALL-ANN"},
+        {"phone_number": "+1 415 555 26711"},
+        {"phone_number": "+999 1234567"},
+        {"state_code": "Ann's"},
+        {"state_code": "XX"},
+        {"custom_fields": '["Ann"]'},
+        {"custom_fields": '"Ann"'},
+        {"custom_fields": "null"},
+        {"custom_fields": '{"contact_name": "Ann"}'},
+    ],
+)
+def test_a_reason_never_repeats_the_value(changes: dict[str, Any]) -> None:
+    """It is stored, counted in a view and logged."""
+    reason = refusal(lead(**changes))
+    assert reason.split(":")[0] in changes
+    (value,) = changes.values()
+    for part in (value, "Ann", "26711", "XX"):
+        assert part not in reason
+
+
+@pytest.mark.parametrize("key", sorted(LEAD_FIELDS | RESPONSE_FIELDS))
+def test_a_custom_field_by_the_name_of_a_fixed_one_is_refused(key: str) -> None:
+    """It would overwrite the fixed one, or come back as the vendor's own fact."""
+    assert key in refusal(lead(custom_fields=json.dumps({"plan": 1, key: "x"})))
+
+
+@pytest.mark.parametrize("key", ["call_attempt_x_1", "last_call_attempt_x_1"])
+def test_a_custom_field_that_looks_like_an_attempt_is_refused(key: str) -> None:
+    """It would come back as a call that nobody made."""
+    assert "custom_fields" in refusal(lead(custom_fields=json.dumps({key: []})))
+
+
+@pytest.mark.parametrize(
+    "digits",
+    ["0.1234567890123456789012345", "12345678901234567890123", "1.10", "1e400", "9" * 5000],
+)
+def test_custom_fields_keep_their_very_digits(digits: str) -> None:
+    """An account number of 23 digits is not rounded, and one of 5,000 holds nobody up."""
+    body = prepare_lead(lead(custom_fields=f'{{"account": {digits}, "n": null}}'), RULES).body
+    assert f'"account": {digits}'.encode() in body
+
+
+@given(st.dictionaries(_NAMES, st.text()), _NAMES)
+def test_the_whole_is_one_json_object(custom: dict[str, str], name: str) -> None:
+    """Fixed and custom fields beside each other, any Unicode in either."""
+    taken = [key for key in custom if key in LEAD_FIELDS or is_reserved_name(key)]
+    custom = {key: text for key, text in custom.items() if key not in taken}
+    given = lead(contact_name=name, custom_fields=json.dumps(custom))
+    assert sent(given) == sent(lead(contact_name=name)) | custom
+    assert sent(given)["contact_name"] == name.strip()
+
+
+def test_custom_fields_nested_without_end_are_refused() -> None:
+    """As a bad lead, not as an error that ends the run."""
+    deep = '{"a": ' + "[" * 5000 + "]" * 5000 + "}"
+    assert refusal(lead(custom_fields=deep)) == "custom_fields: nested too deeply"
+
+
+def test_a_lead_is_safe_in_a_traceback() -> None:
+    """Its repr is its id alone."""
+    given = lead(custom_fields='{"plan": "secret"}')
+    for text in (repr(given), repr(prepare_lead(given, RULES))):
+        assert "0042" in text
+        for secret in ("415", "Ann", "CA", "secret"):
+            assert secret not in text

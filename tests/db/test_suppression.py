@@ -1,0 +1,61 @@
+"""The index of suppressed numbers: filled from opted-out leads, checked before a send."""
+
+import pytest
+from sqlalchemy import Connection, text
+
+from db import suppression
+
+
+@pytest.fixture
+def opted_out(connection: Connection) -> Connection:
+    """Return a transaction with an opted-out lead `a` and another lead `b`."""
+    connection.execute(
+        text("INSERT INTO leadloop.campaigns (campaign_id, default_region) VALUES ('C1', 'IN')")
+    )
+    connection.execute(
+        text("""
+        INSERT INTO leadloop.leads (campaign_id, lead_id, phone_number)
+        VALUES ('C1', 'a', '+14155550100'), ('C1', 'b', '+14155550101')
+        """)
+    )
+    connection.execute(
+        text("INSERT INTO leadloop.disable_requests (campaign_id, lead_id) VALUES ('C1', 'a')")
+    )
+    return connection
+
+
+def test_a_number_is_suppressed_once_it_is_indexed(opted_out: Connection) -> None:
+    """Until then the index reports that an opted-out lead is missing in it."""
+    assert suppression.find_suppressed(opted_out, [b"a", b"b"]) == (set(), True)
+    (found,) = suppression.list_unindexed(opted_out, region="US", limit=9)
+    assert (found.lead_id, found.phone_number, found.region) == ("a", "+14155550100", "IN")
+    suppression.index_numbers(opted_out, [(found, b"a")])
+    assert suppression.find_suppressed(opted_out, [b"a", b"b"]) == ({b"a"}, False)
+    assert list(suppression.iter_unindexed(opted_out, region="US")) == []
+
+
+def test_a_lead_without_a_callable_number_counts_as_indexed(opted_out: Connection) -> None:
+    """It is not listed again by every push."""
+    (found,) = suppression.iter_unindexed(opted_out, region="US")
+    suppression.index_numbers(opted_out, [(found, None)])
+    assert suppression.find_suppressed(opted_out, [b"a"]) == (set(), False)
+
+
+def test_numbers_in_results_are_known_too(opted_out: Connection) -> None:
+    """The number may have been corrected at the vendor."""
+    opted_out.execute(
+        text("""
+        INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
+        VALUES ('C1', 'a', now(), '{"phone_number": "+14155550199"}')
+        """)
+    )
+    found = suppression.list_known_numbers(opted_out, "C1", ["a"], region="IN")
+    assert {number.phone_number for number in found} == {"+14155550100", "+14155550199"}
+    assert "4155550199" not in repr(found), "a number must not get into a traceback"
+
+
+def test_every_database_has_its_own_hash_key(connection: Connection) -> None:
+    """The key is random, and stays the same."""
+    key = suppression.get_hash_key(connection)
+    assert len(key) == 32
+    assert suppression.get_hash_key(connection) == key

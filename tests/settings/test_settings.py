@@ -1,0 +1,322 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from leadloop.core.errors import UsageError
+from leadloop.settings import Settings, SettingSource
+
+_TOKEN = "LEADLOOP_API_TOKEN=t\n"
+_ADDRESS = "LEADLOOP_API_URL=https://example.com\n"
+_OAUTH = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No .env of a checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    """People rely on them."""
+    settings = Settings.load()
+    assert settings.api_url == "https://app.squadrun.co"
+    assert settings.parse_rate() == (100, 60.0)
+    assert (settings.batch_size, settings.page_size, settings.concurrency) == (100, 100, 4)
+    assert settings.parse_timeouts() == (5.0, 60.0)
+    assert (settings.lookback, settings.settle, settings.window) == (900, 60, 3600)
+    assert (settings.epoch_unit, settings.default_region) == ("ms", "US")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_URL", "http://example.com/s3cret"),
+        ("API_URL", "https://ann:s3cret@example.com"),
+        ("API_URL", "s3cret"),
+        ("API_URL", "ftp://s3cret"),
+        ("API_TOKEN", "s3cret\n"),
+        ("API_TOKEN", "s3cret\N{HORIZONTAL ELLIPSIS}"),
+        ("API_TOKEN", "Bearer s3cret"),
+        ("RATE_LIMIT", "100"),
+        ("RATE_LIMIT", "0/60"),
+        ("RATE_LIMIT", "100/0"),
+        ("RATE_LIMIT", "100/0.0"),
+        ("RATE_LIMIT", "1/99999999999999"),
+        ("RATE_LIMIT", "1/86401"),
+        ("RATE_LIMIT", "9999999/1"),
+        ("API_URL", "https://example.com:99999"),
+        ("API_URL", "https://example.com:s3cret"),
+        ("API_URL", "https://example.com:"),
+        ("API_URL", "http://[::s3cret"),
+        ("BATCH_SIZE", "10001"),
+        ("PAGE_SIZE", "99999999999"),
+        ("SETTLE", "86401"),
+        ("LOOKBACK", "99999999999"),
+        ("WINDOW", "99999999999"),
+        ("TIMEOUT", "0,60"),
+        ("TIMEOUT", "5,3601"),
+        ("TIMEOUT", "1e9,1"),
+        ("DEFAULT_REGION", "XX"),
+        ("BATCH_SIZE", "0"),
+        ("BATCH_SIZE", "many"),
+        ("CONCURRENCY", "0"),
+        ("TIMEOUT", "5"),
+        ("LOOKBACK", "-1"),
+        ("WINDOW", "0"),
+        ("EPOCH_UNIT", "us"),
+        ("DEFAULT_REGION", "usa"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """And is not repeated, for it may be a secret."""
+    monkeypatch.setenv(f"LEADLOOP_{name}", value)
+    with pytest.raises(UsageError, match=f"^LEADLOOP_{name} is wrong: ") as caught:
+        Settings.load()
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "Input should" not in str(caught.value)
+    assert (
+        "write" in str(caught.value) or "use" in str(caught.value) or "holds" in str(caught.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BATCH_SIZE", "many", "write a whole number from 1 to 10000"),
+        ("LOOKBACK", "-1", "write a whole number from 0 to 2592000"),
+        ("EPOCH_UNIT", "us", "write ms or s"),
+    ],
+)
+def test_a_wrong_value_is_told_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    """In our words, not in those of a library."""
+    monkeypatch.setenv(f"LEADLOOP_{name}", value)
+    with pytest.raises(UsageError) as caught:
+        Settings.load()
+    assert str(caught.value) == f"LEADLOOP_{name} is wrong: {said}"
+
+
+def test_a_dotenv_in_another_encoding_is_told(tmp_path: Path) -> None:
+    """Editors on Windows write such files."""
+    (tmp_path / ".env").write_text("LEADLOOP_API_TOKEN=s3cret", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"^\.env is not UTF-8 text"):
+        Settings.load()
+
+
+def test_a_dotenv_that_others_may_write(tmp_path: Path) -> None:
+    """A run of a deployment, too, takes no address or token from it."""
+    (tmp_path / ".env").write_text("LEADLOOP_API_URL=https://elsewhere.example")
+    (tmp_path / ".env").chmod(0o666)
+    with pytest.raises(UsageError, match=r"\.env may be written by everybody"):
+        Settings.load()
+
+
+def test_a_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment and in the file; an empty variable is one that is not set."""
+    monkeypatch.setenv("LEADLOOP_BATCHSIZE", "5")
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "5")
+    monkeypatch.setenv("LEADLOOP_DB_URL", "")
+    (tmp_path / ".env").write_text("LEADLOOP_TOKEN=s3cret\nleadloop_settle=5\n")
+    with pytest.raises(UsageError) as caught:
+        Settings.load()
+    assert str(caught.value) == (
+        "LEADLOOP_BATCHSIZE is not a setting, did you mean LEADLOOP_BATCH_SIZE?"
+        " LEADLOOP_TOKEN is not a setting, did you mean LEADLOOP_API_TOKEN? Rename or unset it"
+    )
+
+
+@pytest.mark.parametrize("service", ["", "PAGE_", "DATABASE_", "API_", "SOURCE_", "PAGE_URL_"])
+def test_variables_of_kubernetes_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    """Kubernetes adds these for each service, here for `leadloop`, `leadloop-page` and so on."""
+    values = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://10.0.0.1:80",
+        "PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"LEADLOOP_{service}{name}", value)
+    # By its name alone it would be taken for PAGE_URL.
+    monkeypatch.setenv("LEADLOOP_PAGE_URI", "tcp://10.0.0.1:80")
+    Settings.load()
+    assert Settings.take_warnings() == []
+
+
+def test_a_misspelt_setting_that_is_set_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever source sets it; once in a process, without the value."""
+    (tmp_path / ".env").write_text("LEADLOOP_DB_URL=s3cret\n")
+    block = _block("leadloop-credentials", database_url="postgresql://h/d")
+    with pytest.raises(UsageError, match=r"LEADLOOP_DB_URL .* mean LEADLOOP_DATABASE_URL\?"):
+        Settings.load()
+    Settings.load(block)
+    assert Settings.take_warnings(block) == [
+        "LEADLOOP_DB_URL is not a setting and has no effect; LEADLOOP_DATABASE_URL is set and used"
+    ]
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", "postgresql://h/d")
+    Settings.load()
+    assert Settings.take_warnings() == []
+
+
+def test_a_misspelt_setting_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named with the setting that is meant, wherever it stands; its value is not shown."""
+    monkeypatch.setenv("LEADLOOP_DATABSE_URL", "s3cret")
+    line = "LEADLOOP_DATABSE_URL is not a setting, did you mean LEADLOOP_DATABASE_URL?"
+    with pytest.raises(UsageError, match=re.escape(line)) as caught:
+        Settings.load()
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.delenv("LEADLOOP_DATABSE_URL")
+    (tmp_path / ".env").write_text("LEADLOOP_DATABSE_URL=s3cret\n")
+    with pytest.raises(UsageError, match=re.escape(line)):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:8080", "http://localhost:1/", "http://[::1]:5", "https://example.com/x/"],
+)
+def test_plain_http_goes_to_loopback_alone(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A slash at the end does not matter."""
+    monkeypatch.setenv("LEADLOOP_API_URL", url)
+    assert Settings.load().api_url == url.rstrip("/")
+
+
+def test_a_login_is_a_token_or_all_four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named."""
+    with pytest.raises(UsageError, match=r"LEADLOOP_API_TOKEN, or LEADLOOP_CLIENT_ID"):
+        Settings.load().require_login()
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME"):
+        monkeypatch.setenv(f"LEADLOOP_{name}", "x")
+    with pytest.raises(UsageError, match=r"incomplete: set LEADLOOP_PASSWORD$"):
+        Settings.load().require_login()
+    monkeypatch.setenv("LEADLOOP_PASSWORD", "x")
+    Settings.load().require_login()
+
+
+def test_a_whole_login_leaves_no_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's, of either kind, wins over one of the other kind in `.env`."""
+    (tmp_path / ".env").write_text(_TOKEN)
+    for name in _OAUTH:
+        assert Settings.load().api_token is not None
+        monkeypatch.setenv(f"LEADLOOP_{name}", "x")
+    assert Settings.load().api_token is None
+    assert "api_token" not in Settings.describe_sources()
+    for name in _OAUTH:
+        monkeypatch.delenv(f"LEADLOOP_{name}")
+    (tmp_path / ".env").write_text("".join(f"LEADLOOP_{name}=x\n" for name in _OAUTH))
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    assert Settings.load().client_id is None
+
+
+def _block(kind: str, **values: str) -> SettingSource:
+    return SettingSource(name=f"block {kind}/team", origin="blocks team", values=values)
+
+
+def test_a_token_goes_only_to_the_address_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `.env` as in the environment: one line names both places, and neither value."""
+    (tmp_path / ".env").write_text(_TOKEN)
+    assert Settings.load().api_url == "https://app.squadrun.co"
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://s3cret.example.com")
+    line = "^the login comes from .env, but api_url from the environment: set both in one of them"
+    with pytest.raises(UsageError, match=line) as caught:
+        Settings.load()
+    assert "s3cret" not in str(caught.value)
+    (tmp_path / ".env").write_text(_TOKEN + _ADDRESS)
+    with pytest.raises(UsageError, match=line):
+        Settings.load()
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    assert Settings.load().api_url == "https://s3cret.example.com"
+
+
+def test_an_address_alone_takes_no_login_of_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that only names an address gets neither the token nor the OAuth login of a worker."""
+    thief = _block("leadloop-settings", api_url="https://example.com")
+    assert Settings.load(thief).api_url == "https://example.com"
+    line = "^the login comes from the environment, but api_url from block leadloop-"
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    with pytest.raises(UsageError, match=line):
+        Settings.load(thief)
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    for name in _OAUTH:
+        monkeypatch.setenv(f"LEADLOOP_{name}", "x")
+    with pytest.raises(UsageError, match=line):
+        Settings.load(thief)
+    # One part of a login in the block does not make the worker's token its own.
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    with pytest.raises(UsageError, match=line):
+        Settings.load(_block("leadloop-credentials", client_id="c", api_url="https://example.com"))
+
+
+def test_a_login_takes_no_address_of_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block's token does not follow the address of a worker's environment."""
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://example.com")
+    line = "^the login comes from block leadloop-credentials/team, but api_url from the environment"
+    with pytest.raises(UsageError, match=line):
+        Settings.load(_block("leadloop-credentials", api_token="t"))
+
+
+def test_the_blocks_of_one_name_are_one_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login in one and the address in the other belong together, whatever a worker has."""
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://elsewhere.example.com")
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "elsewhere")
+    settings = Settings.load(
+        _block("leadloop-credentials", api_token="t"),
+        _block("leadloop-settings", api_url="https://example.com"),
+    )
+    assert settings.api_url == "https://example.com"
+    assert settings.api_token is not None
+    assert settings.api_token.get_secret_value() == "t"
+
+
+def test_a_login_is_not_put_together_from_two_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line names both."""
+    monkeypatch.setenv("LEADLOOP_PASSWORD", "x")
+    three = dict.fromkeys(("client_id", "client_secret", "username"), "x")
+    line = "split between block leadloop-credentials/team and the environment:"
+    with pytest.raises(UsageError, match=line):
+        Settings.load(_block("leadloop-credentials", **three))
+    Settings.load(_block("leadloop-credentials", **three, password="x"))
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [("", "LEADLOOP_DATABASE_URL is not set"), ("embedded", "is for local commands")],
+)
+def test_a_deployment_needs_a_database(
+    monkeypatch: pytest.MonkeyPatch, value: str, line: str
+) -> None:
+    """The embedded one of a temporary directory is none."""
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", value)
+    with pytest.raises(UsageError, match=line):
+        Settings.load().require_database_url()
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings may land in a traceback."""
+    for name in ("API_TOKEN", "CLIENT_SECRET", "PASSWORD", "DATABASE_URL"):
+        monkeypatch.setenv(f"LEADLOOP_{name}", "s3cret")
+    assert "s3cret" not in repr(Settings.load())
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files set every variable."""
+    monkeypatch.setenv("LEADLOOP_BATCH_SIZE", "")
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "")
+    assert Settings.load().batch_size == 100
+    assert Settings.load().api_token is None
