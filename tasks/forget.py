@@ -49,7 +49,8 @@ def _erase_leads(
         connection, campaign_id, locked.known, region=campaign.default_region
     )
     suppression.index_numbers(
-        connection, [(lead, _hash_number(lead, hash_key)) for lead in numbers]
+        connection,
+        [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers],
     )
     erasure.erase_leads(connection, campaign_id, locked.known)
     return {"forgotten": len(locked.known)}
