@@ -127,3 +127,39 @@ def read_metrics(connection: Connection) -> MetricsSnapshot:
 
 def _fetch_rows(connection: Connection, query: TextClause, ids: list[str] | None) -> Rows:
     return [dict(row._mapping) for row in connection.execute(query, {"ids": ids})]
+
+
+def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows]:
+    """Return the campaigns' health and their problems, as one snapshot; no ids: of all."""
+    return list_campaign_health(connection, ids), list_problems(connection, ids)
+
+
+def read_campaign_report(
+    connection: Connection, campaign_id: str
+) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """Return one campaign's health, and its rejections, outcomes and attempts by title."""
+    ids = [campaign_id]
+    (health,) = list_campaign_health(connection, ids)
+    return health, {
+        "rejected": count_rejections(connection, ids),
+        "outcomes": count_outcomes(connection, ids),
+        "attempts": count_attempts(connection, ids),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSnapshot:
+    """What one scrape of the Prometheus exporter shows."""
+
+    campaigns: Rows
+    problems: Rows
+    budget: dict[str, Any]
+
+
+def read_metrics(connection: Connection) -> MetricsSnapshot:
+    """Return what one scrape shows, from the data team's views alone."""
+    return MetricsSnapshot(
+        campaigns=list_campaign_health(connection),
+        problems=sum_problems(connection),
+        budget=get_rate_budget(connection),
+    )

@@ -93,7 +93,7 @@ def _freeze_imported_modules() -> None:
 def _limit_memory_arenas() -> None:
     """Stop glibc's malloc from creating more arenas than the process has by now.
 
-    Each thread otherwise keeps memory of its own: a poll of a million outcomes would take half as
+    Each thread otherwise keeps separate memory: a poll of a million outcomes would take half as
     much again as one of ten thousand (docs/benchmarks.md). MALLOC_ARENA_MAX=1 does the same from
     the start of the process, but a work pool that sets it lets each run set its environment.
     """

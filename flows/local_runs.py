@@ -48,8 +48,8 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
     for noisy in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker"):
         logging.getLogger(noisy).addFilter(_is_worth_showing)
     try:
-        # The heartbeat tells a server that a worker's process is alive. Here it would only delay the
-        # end of every run by a second.
+        # The heartbeat shows a server that a worker's process is alive. Here it would delay the end
+        # of every run by a second.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             call_flow(FLOWS[name], **parameters)
     finally:

@@ -32,7 +32,8 @@ def check_api_reachable() -> None:
     except Exception as error:
         # Any error: the address may be invalid, or that of another server.
         raise UsageError(
-            f"PREFECT_API_URL: {_explain_failure(error)}; correct it, or unset it: local runs need no server"
+            f"PREFECT_API_URL: {_explain_failure(error)}; correct it, or unset it: local runs need"
+            " no server"
         ) from None
 
 

@@ -23,7 +23,7 @@ from leadloop.core.windows import Window
 from tasks.prefect_progress import ProgressArtifacts, log_prefect_errors
 
 #: Counts of a run that are emitted as an event of their campaign, unless they are 0. Problems that
-#: are open after the run have events of their own: `emit_problem_events`.
+#: are open after the run have separate events: `emit_problem_events`.
 EVENTS: Mapping[str, str] = {
     "rejected": "leadloop.leads.rejected",
     "late": "leadloop.outcomes.late",

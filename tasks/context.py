@@ -201,7 +201,7 @@ def finish_run(
 
 
 def error_line(error: BaseException) -> str:
-    """Return the text of our own error; of another only its type, as its text may be personal."""
+    """Return the text of our error; of any other only its type, as its text may be personal."""
     if isinstance(error, LeadloopError):
         return str(error)
     return f"unexpected {type(error).__name__}"

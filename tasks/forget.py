@@ -48,9 +48,7 @@ def _erase_leads(
     numbers = suppression.list_known_numbers(
         connection, campaign_id, locked.known, region=campaign.default_region
     )
-    suppression.index_numbers(
-        connection,
-        [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers],
-    )
+    hashes = [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers]
+    suppression.index_numbers(connection, hashes)
     erasure.erase_leads(connection, campaign_id, locked.known)
     return {"forgotten": len(locked.known)}

@@ -34,7 +34,7 @@ _CHUNKS_PER_DOUBLING = 50
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkResult:
-    """What a job says after a chunk: it is done, or when its next chunk is due.
+    """The result of a chunk: the job is done, or when its next chunk is due.
 
     Attributes:
         due_at: seconds of `read_boot_clock`; None where the job is done.
@@ -142,7 +142,7 @@ class JobRunner(Generic[C]):
 
         Raises:
             CampaignsFailed: at least one campaign failed; the others were done.
-            BaseException: the run was stopped (Ctrl-C, SIGTERM); every run's row says so.
+            BaseException: the run was stopped (Ctrl-C, SIGTERM); every run's row states it.
         """
         try:
             for each in self._executions:
@@ -194,7 +194,7 @@ class _CampaignExecution(Generic[C]):
 
     @property
     def is_open(self) -> bool:
-        """Whether the run's row still says `running`."""
+        """Whether the run's row is still `running`."""
         return self._run is not None
 
     def start(self) -> None:

@@ -1,24 +1,24 @@
-"""The jobs of the flows, run in this process without Prefect: the same work, by the same names.
+"""The flows' jobs, run in this process without Prefect: the same work, by the same names.
 
-Tests of what happens in Postgres and at the vendor call these functions. tests/flows calls the flows,
-for what happens in Prefect.
+Tests of what happens in Postgres and at the vendor call these functions. Those in tests/flows call
+the flows, for what happens in Prefect.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from leadloop.core.summaries import Summary, report_summary
+from leadloop.core.summaries import Summary, collect_summary, report_summary
 from leadloop.core.windows import Window
 from leadloop.settings import Settings
 from tasks.audit import AUDIT, AuditJob, add_samples
 from tasks.context import C, RunHost
 from tasks.disable import DISABLE
 from tasks.housekeeping import HOUSEKEEPING
-from tasks.jobs import JobRunner, JobSpec
+from tasks.jobs import CampaignsFailed, JobRunner, JobSpec
 from tasks.poll import POLL, plan_backfill, plan_poll
 from tasks.push import PUSH
 
@@ -62,6 +62,31 @@ def audit_leads(campaigns: Sequence[str] | None = None, repair: bool = False) ->
 def keep_house(campaigns: Sequence[str] | None = None) -> Summary:
     """Purge, as the flow `housekeeping` does."""
     return _run_jobs(HOUSEKEEPING, campaigns)
+
+
+def sync_leads(campaigns: Sequence[str] | None = None) -> Summary:
+    """Disable, push and poll as the flow `sync-leads` does, except for its own row of the run."""
+    summary: Summary = {}
+    reasons: list[str] = []
+    for name, run in (("disable", disable_leads), ("push", push_leads), ("poll", poll_outcomes)):
+        with collect_summary() as collected:
+            try:
+                run(campaigns)
+            except CampaignsFailed as error:
+                reasons += error.reasons
+        summary[name] = collected.summary
+    report_summary(summary)
+    if reasons:
+        raise CampaignsFailed(reasons, summary)
+    return summary
+
+
+JOBS: Mapping[str, Callable[[], Summary]] = {
+    "disable": disable_leads,
+    "push": push_leads,
+    "poll": poll_outcomes,
+    "sync": sync_leads,
+}
 
 
 def _run_jobs(

@@ -78,7 +78,7 @@ def _secure_home() -> None:
 
 
 def _report_foreign_owner(used: list[Path]) -> None:
-    """Report on stderr the files in use that belong to another user."""
+    """Print on stderr which files in use belong to another user."""
     owners = {path: path.lstat().st_uid for path in used}
     foreign = [path for path, owner in owners.items() if owner not in (0, os.geteuid())]
     if foreign:

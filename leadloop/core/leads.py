@@ -120,7 +120,7 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
 
 
 def is_reserved_name(field: str) -> bool:
-    """Return whether the vendor's responses use a name for facts of their own."""
+    """Return whether the vendor's responses use a name for the vendor's facts."""
     return field in RESPONSE_FIELDS or field.startswith(_ATTEMPT_PREFIXES)
 
 

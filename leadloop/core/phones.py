@@ -152,7 +152,7 @@ def _to_ascii_character(character: str) -> str:
     if character.isdecimal():
         return str(unicodedata.decimal(character))
     if unicodedata.category(character) in ("Zs", "Cf"):
-        # Format characters come from address books: direction marks, soft hyphens.
+        # Format characters come from contact lists: direction marks, soft hyphens.
         return " "
     if "\uff01" <= character <= "\uff5e":
         return chr(ord(character) - 0xFEE0)

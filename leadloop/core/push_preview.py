@@ -49,7 +49,7 @@ class PushPreview:
         self._sample: dict[str, str] | None = None
 
     def add_source_row(self, kind: str) -> None:
-        """Count a row of the source by its kind (see `db.source.diff_query`)."""
+        """Count a row of the source by its kind (see `db.source`)."""
         if kind in _COUNT_OF_ROW_KIND:
             self._counts[_COUNT_OF_ROW_KIND[kind]] += 1
 

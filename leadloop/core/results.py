@@ -95,7 +95,7 @@ class OutreachAttempt(NamedTuple):
 
 
 class ParsedResult(NamedTuple):
-    """One parsed result; `processed_at` and `outcome` are None for an unprocessed lead."""
+    """One parsed result; an unprocessed lead has neither `processed_at` nor `outcome`."""
 
     lead_id: str
     processed_at: datetime | None
@@ -152,7 +152,7 @@ def parse_lead_id(result: Mapping[str, Any]) -> str | None:
 
 
 class _RowKey(NamedTuple):
-    """The columns that all rows of a result share; `processed_at` is None without an outcome."""
+    """The columns that all rows of a result share; `processed_at` is missing without an outcome."""
 
     lead_id: str
     processed_at: str | None

@@ -21,7 +21,7 @@ from leadloop.monitor.sections import show_campaigns, show_charts, show_rejectio
 
 T = TypeVar("T")
 
-# Inlined: Streamlit would fetch an icon of its own from another host.
+# Inlined: Streamlit would fetch its default icon from another host.
 _ICON = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
 _PERIODS = {"24 hours": 1, "7 days": 7, "30 days": 30, "all": None}
 _DEFAULT_PERIOD = "7 days"

@@ -20,7 +20,7 @@ from tests.benchmarks import report
 from tests.factories import CAMPAIGN
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("environment", "prefect")
 def test_requests_are_minimal(
     database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,7 +36,7 @@ def test_requests_are_minimal(
     assert len(vendor.requests) == 5 + 1 + 1
 
 
-@pytest.mark.usefixtures("environment", "vendor")
+@pytest.mark.usefixtures("environment", "prefect", "vendor")
 def test_sync_has_one_heartbeat(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """A heartbeat ends its flow run up to a second late, so a sync's stages share one."""
     factories.add_campaign(database)

@@ -117,7 +117,7 @@ def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPat
             refresh_s=30,
         )
     )
-    with pytest.raises(DatabaseError, match=r"is LEADLOOP_MONITOR_DATABASE_URL right\?"):
+    with pytest.raises(DatabaseError, match="LEADLOOP_MONITOR_DATABASE_URL is correct"):
         data.load_status()
 
 
@@ -184,7 +184,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
 def test_views_of_another_version(database: Database, change: str) -> None:
     """Older or newer: `leadloop init` mends the one and says what to do about the other."""
     sql.execute(database, change)
-    assert "not those of this leadloop: run `leadloop init`" in told(database)
+    assert "belong to another version of leadloop: run `leadloop init`" in told(database)
 
 
 def test_without_a_schema(empty_database_url: str) -> None:

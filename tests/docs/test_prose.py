@@ -19,7 +19,7 @@ _WORDS = {
     r"nought": "zero",
     r"anew": "again",
     r"mend(?:s|ed|ing)?": "repair, correct, fix",
-    r"(?<!there )(?:is|are) none": "state what there is",
+    r"(?<!there )(?:is|are) (?-i:none)": "state what there is",
     r"so (?:much|many)": "name the amount",
     r"by hand": "local, manual",
     r"says": "state, name, show (a person says)",

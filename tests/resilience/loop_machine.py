@@ -8,14 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from db.database import Database
-from flows.disable import disable_leads
-from flows.poll import backfill_outcomes, poll_outcomes
-from flows.push import push_leads
-from flows.sync import sync_leads
 from leadloop.cli.app import app
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
+from tests.jobs import backfill_outcomes, disable_leads, poll_outcomes, push_leads, sync_leads
 from tests.resilience import invariants, strategies
 from tests.resilience.counters import COUNTERS
 from tests.resilience.model import LOOKBACK_S, LoopModel

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -66,12 +66,22 @@ class ForkServer:
         self._prefect = prefect
         self._numbers = count(1)
 
-    def start(self, directory: Path, *arguments: str, **more: str) -> LeadloopProcess:
-        """Start `leadloop` with this process's current settings and more environment variables."""
+    def start_job(self, directory: Path, name: str, **more: str) -> LeadloopProcess:
+        """Start a process that runs a job without Prefect, with this process's settings."""
+        return self._start(directory, more, job=name, arguments=[])
+
+    def start_command(self, directory: Path, *arguments: str) -> LeadloopProcess:
+        """Start `leadloop`, on the session's Prefect server, with this process's settings."""
+        return self._start(directory, {}, job=None, arguments=arguments)
+
+    def _start(
+        self, directory: Path, more: dict[str, str], *, job: str | None, arguments: Sequence[str]
+    ) -> LeadloopProcess:
         number = next(self._numbers)
         out, err = directory / f"{number}.out", directory / f"{number}.err"
         settings = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
         request = {
+            "job": job,
             "arguments": arguments,
             "environment": {**settings, "PREFECT_API_URL": self._prefect, **more},
             "directory": str(directory),

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,13 +11,10 @@ from typing import Any
 import pytest
 
 from db.database import Database
-from flows.disable import disable_leads
-from flows.poll import poll_outcomes
-from flows.push import push_leads
-from flows.sync import sync_leads
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
+from tests.jobs import JOBS, disable_leads, poll_outcomes, push_leads, sync_leads
 from tests.resilience import invariants
 from tests.resilience.conftest import Soak
 from tests.resilience.counters import COUNTERS
@@ -28,13 +24,6 @@ from tests.resilience.processes import ForkServer, LeadloopProcess, wait_until
 from tests.resilience.strategies import create_lead
 
 pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.servers]
-
-_FLOWS: dict[str, Callable[..., dict[str, Any]]] = {
-    "push": push_leads,
-    "poll": poll_outcomes,
-    "disable": disable_leads,
-    "sync": sync_leads,
-}
 
 
 def lead_becomes(status: str, *, at_commit: bool = False) -> Statement:
@@ -170,9 +159,9 @@ def finish_and_check(model: LoopModel) -> None:
 def run_next(model: LoopModel, command: str) -> None:
     """Run the command once more."""
     if command in ("poll", "sync"):
-        assert model.run_poll(_FLOWS[command])
+        assert model.run_poll(JOBS[command])
     else:
-        _FLOWS[command]()
+        JOBS[command]()
 
 
 @pytest.mark.parametrize(("command", "point"), list_pause_points())
@@ -182,7 +171,7 @@ def test_next_run_recovers_from_a_kill(
     """After a kill at any pause point, the next run leaves nothing undone and nothing twice."""
     prepare_work(model, command)
     with point.install(model.database, model.vendor) as pause:
-        process = fork_server.start(tmp_path, command, "--json")
+        process = fork_server.start_job(tmp_path, command)
         pause.wait()
         process.kill()
     run_next(model, command)
@@ -206,10 +195,10 @@ def test_statement_outlives_its_process(
     """Postgres executes a dead process's statement while the next run works: nothing breaks."""
     prepare_work(model, "push")
     with point.install(model.database, model.vendor) as pause:
-        process = fork_server.start(tmp_path, "push", "--json")
+        process = fork_server.start_job(tmp_path, "push")
         pause.wait()
         process.kill()
-        following = fork_server.start(tmp_path, "push", "--json")
+        following = fork_server.start_job(tmp_path, "push")
         wait_until(
             lambda: count_blocked(model) > 1 or not following.is_alive, "the next run does nothing"
         )
@@ -257,7 +246,7 @@ def test_run_loses_its_connections_in_a_statement(
     point = {"push": PUSH, "poll": POLL, "disable": DISABLE}[command][name]
     ours = fetch_backends(model)
     with point.install(model.database, model.vendor) as pause:
-        process = fork_server.start(tmp_path, command, "--json")
+        process = fork_server.start_job(tmp_path, command)
         pause.wait()
         holder = sql.fetch_value(
             model.database, "SELECT pid FROM pg_locks WHERE objid = 4711 AND granted"
@@ -279,7 +268,7 @@ def test_run_presumed_dead_sends_nothing_more(
     ours = fetch_backends(model)
     slow = Request(route="create", kind="slow", when="after", nth=1, seconds=12)
     with slow.install(model.database, model.vendor) as pause:
-        process = fork_server.start(tmp_path, "push", "--json", LEADLOOP_CONCURRENCY="1")
+        process = fork_server.start_job(tmp_path, "push", LEADLOOP_CONCURRENCY="1")
         pause.wait()
         theirs = fetch_backends(model) - ours
         cut_connections(
@@ -382,7 +371,7 @@ def run_round(
     model.vendor.fault(route="any", kind="reset", when=random.choice(("before", "after")), nth=9)
     before = len(fetch_run_states(model))
     commands = random.choices(["push", "push", "sync", "poll", "disable"], k=random.randrange(1, 4))
-    runs = [fork_server.start(directory, command, "--json") for command in commands]
+    runs = [fork_server.start_command(directory, command, "--json") for command in commands]
     wait_until(
         lambda: len(fetch_run_states(model)) > before or not any(run.is_alive for run in runs),
         "no run has started",

@@ -6,16 +6,16 @@ from random import Random
 import pytest
 
 from db.database import Database
-from flows.disable import disable_leads
 from leadloop.sandbox import Handle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
+from tests.jobs import disable_leads
 from tests.resilience.conftest import Soak
 from tests.resilience.counters import COUNTERS
 from tests.resilience.model import LoopModel
 from tests.resilience.processes import ForkServer, wait_until
 
-pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.servers]
+pytestmark = pytest.mark.servers
 
 _PROCESSES = 8
 _LOADED_PERIODS = 2
@@ -60,7 +60,7 @@ def run_race(
         for n, lead_id in enumerate(ids)
     ]
     factories.add_leads(database, *rows)
-    runs = [fork_server.start(directory, "push", "--json") for _ in range(_PROCESSES)]
+    runs = [fork_server.start_job(directory, "push") for _ in range(_PROCESSES)]
     # Opt out when the first period's requests are used.
     wait_until(lambda: count_create_requests(vendor) >= limit * 9 // 10, "no request is sent")
     first = next(iter(vendor.books.creations(CAMPAIGN)))
@@ -111,7 +111,7 @@ def test_huge_campaign_does_not_starve_others(
     for campaign in small:
         factories.add_campaign(database, campaign, batch_size=2)
         factories.add_leads(database, *(f"S{number}" for number in range(12)), campaign=campaign)
-    for run in [fork_server.start(environment, "push", "--json") for _ in range(2)]:
+    for run in [fork_server.start_job(environment, "push") for _ in range(2)]:
         run.wait()
         assert run.last_json is not None, run.output
     paths = [entry.path for entry in vendor.requests if entry.kind == "create"]

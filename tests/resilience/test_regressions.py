@@ -3,10 +3,10 @@
 import pytest
 
 from db.database import Database
-from flows.push import push_leads
 from leadloop.sandbox import Handle
 from tests import factories
 from tests.factories import CAMPAIGN
+from tests.jobs import push_leads
 
 pytestmark = pytest.mark.usefixtures("environment", "quick_retries")
 

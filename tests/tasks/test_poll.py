@@ -292,7 +292,7 @@ def test_an_incomplete_window_holds_the_watermark(database: Database, vendor: Ha
     for lead_id in ids:
         process(vendor, lead_id, now())
     vendor.fault(route="responses", kind="shift", every=2, rows=-3)
-    with pytest.raises(CampaignsFailed, match="the next poll reads them again"):
+    with pytest.raises(CampaignsFailed, match="the next poll reads these windows again"):
         poll_outcomes()
     assert watermark(database) == before
     assert 0 < len(sql.fetch_outcomes(database)) < 30

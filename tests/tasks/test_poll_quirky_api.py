@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from string import ascii_letters, digits
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 
 from db import campaign_status
 from db.database import Database
-from leadloop.core.errors import UsageError
 from leadloop.core.timestamps import to_epoch_ms
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
@@ -357,7 +356,7 @@ def test_what_was_incomplete_behind_the_watermark_is_read_again(
         return {**build_page(odd.rows, query), "results": []}
 
     odd.answer = answer
-    with pytest.raises(CampaignsFailed, match="the next poll reads them again"):
+    with pytest.raises(CampaignsFailed, match="the next poll reads these windows again"):
         poll_outcomes()
     assert watermark(database) == mark
     odd.answer = lambda query: build_page(odd.rows, query)
@@ -584,36 +583,6 @@ def test_a_lead_that_is_processed_again_in_time_is_not_late(
     assert poll_outcomes()["late"] == 0
     needed = "SELECT lookback_needed_s FROM leadloop.lead_outcomes"
     assert sql.fetch_value(database, needed) is None
-
-
-# Times that cannot be meant
-
-
-@pytest.mark.parametrize(
-    ("since", "words"),
-    [
-        (datetime(2020, 1, 1), "`since` has no offset"),
-        (datetime(9999, 1, 1, tzinfo=UTC), "`since` is still to come"),
-        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), "beyond the years"),
-    ],
-)
-def test_a_since_that_cannot_be_meant(
-    database: Database, odd: QuirkyApi, since: datetime, words: str
-) -> None:
-    """One line, and nothing is written."""
-    with pytest.raises(UsageError, match=words):
-        poll_outcomes(since=since)
-    for table in ("watermarks", "sync_runs"):
-        assert sql.fetch_rows(database, f"SELECT 1 FROM leadloop.{table}") == []
-
-
-def test_bounds_that_cannot_be_meant(database: Database, odd: QuirkyApi) -> None:
-    """The same for a backfill."""
-    naive, aware = datetime(2020, 1, 1), now()
-    with pytest.raises(UsageError, match="`after` has no offset"):
-        backfill_outcomes(after=naive, before=aware)
-    with pytest.raises(UsageError, match="`before` has no offset"):
-        backfill_outcomes(after=aware, before=naive)
 
 
 def test_since_before_all_times(database: Database, odd: QuirkyApi) -> None:

@@ -580,7 +580,7 @@ def test_a_postgres_that_is_restarted_under_a_push(
             except CampaignsFailed as error:
                 trouble = str(error)
             restarting.result(timeout=60)
-        assert re.fullmatch("(campaign C1: .*Postgres.*(cut|refused).*)?", trouble)
+        assert re.fullmatch("(campaign C1: .*Postgres.*(cut|refused|starting up).*)?", trouble)
         vendor.clear_faults()
         push_leads()
         with Database(server.url, pool_size=1) as database:
