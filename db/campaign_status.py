@@ -89,42 +89,6 @@ def count_attempts(connection: Connection, ids: Sequence[str]) -> Rows:
     return _fetch_rows(connection, _ATTEMPTS, list(ids))
 
 
-def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows]:
-    """Return the campaigns' health and their problems; no ids: of all campaigns."""
-    return list_campaign_health(connection, ids), list_problems(connection, ids)
-
-
-def read_campaign_report(
-    connection: Connection, campaign_id: str
-) -> tuple[dict[str, Any], dict[str, Rows]]:
-    """Return one campaign's health, and its rejections, outcomes and attempts by title."""
-    ids = [campaign_id]
-    (health,) = list_campaign_health(connection, ids)
-    return health, {
-        "rejected": count_rejections(connection, ids),
-        "outcomes": count_outcomes(connection, ids),
-        "attempts": count_attempts(connection, ids),
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricsSnapshot:
-    """The figures of one scrape."""
-
-    campaigns: Rows
-    problems: Rows
-    budget: dict[str, Any]
-
-
-def read_metrics(connection: Connection) -> MetricsSnapshot:
-    """Read the figures of one scrape."""
-    return MetricsSnapshot(
-        campaigns=list_campaign_health(connection),
-        problems=sum_problems(connection),
-        budget=get_rate_budget(connection),
-    )
-
-
 def _fetch_rows(connection: Connection, query: TextClause, ids: list[str] | None) -> Rows:
     return [dict(row._mapping) for row in connection.execute(query, {"ids": ids})]
 
