@@ -218,7 +218,7 @@ class DisableJob:
         campaign. That proves less, since all disables may fail, so it counts for few suspects only.
 
         Raises:
-            RunError: the probe fails too, or MAX_SUSPECTS leads are suspects: the vendor fails on
+            RunError: the probe fails too, or the number of suspects shows that the vendor fails on
                 all opt-outs. The suspects move to the end of the queue.
         """
         campaign_id = self.run.campaign.campaign_id
@@ -319,8 +319,8 @@ class DisableJob:
         """Record a list as disabled, except for rejected leads; `rejected`: reasons by lead id.
 
         Raises:
-            RunError: MAX_ALIKE opt-outs in a row were rejected with the same reason, so the vendor
-                rejects the campaign as a whole.
+            RunError: MAX_ALIKE opt-outs in a row were rejected for the same reason: the vendor
+                rejects the campaign.
         """
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in rejected]

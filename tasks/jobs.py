@@ -27,9 +27,9 @@ from tasks.context import (
     start_run,
 )
 
-# The more a job has done, the more its next chunk does: a run stays at a few hundred chunks (and
-# Prefect tasks), however long the backlog is.
-_CHUNKS_PER_DOUBLING = 50
+# A chunk is at least this part of what the job has done. So a run stays at a few hundred chunks and
+# Prefect tasks, however long the backlog is.
+_MIN_CHUNK_DIVISOR = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class _CampaignExecution(Generic[C]):
         assert self.job is not None, "a run without a job ends when it starts"
         due_at = None
         with self._collect_failure():
-            limit = max(self._spec.min_chunk, self._done // _CHUNKS_PER_DOUBLING)
+            limit = max(self._spec.min_chunk, self._done // _MIN_CHUNK_DIVISOR)
             chunk = partial(self.job.run_chunk, limit)
             due_at = self._context.host.run_step(self._spec.task, chunk).due_at
             self._done += limit

@@ -234,8 +234,8 @@ class PollJob:
     def _split_upcoming(self, pool: RequestThreads, left: int) -> None:
         """Split upcoming windows whose first page shows that they hold too many rows.
 
-        A split at their turn would be too late, since nothing could be begun while the window
-        before is verified. Windows with a doubtful count wait for their turn.
+        A later split would be too late, since nothing could be begun while the window
+        before is verified. Windows with a doubtful count are split only when they are next.
         """
         for window in self._coming(pool, left)[1:]:
             first = self._firsts.get(window)

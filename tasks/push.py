@@ -223,8 +223,8 @@ class PushJob:
         """Record a batch as created, except for rejected leads; a duplicate counts as created.
 
         Raises:
-            RunError: MAX_ALIKE leads in a row were rejected with the same reason, so the vendor
-                rejects the campaign as a whole.
+            RunError: MAX_ALIKE leads in a row were rejected for the same reason: the vendor
+                rejects the campaign.
         """
         reasons = {
             lead.lead_id: redact_reason(

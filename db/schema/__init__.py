@@ -105,11 +105,11 @@ def drop_schema(connection: Connection) -> None:
 
 
 def recreate_database(database: Database, name: str) -> None:
-    """Replace the database of that name, on the same server, by an empty one.
+    """Create an empty database on the same server; drop an existing one of this name first.
 
     Args:
-        database: a login that may create databases.
-        name: one of ours, never a user's.
+        database: opened with a login that may create databases.
+        name: goes into the statement unquoted: must be ours, never a user's.
     """
     with database.autocommit() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))

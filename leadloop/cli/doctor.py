@@ -51,7 +51,7 @@ class _Checklist(list[Check]):
     def run(self, name: str, check: Callable[[], tuple[str, T]]) -> T | None:
         """Run a check that returns a detail and a value; record the detail, return the value.
 
-        A check fails by an exception: its message is the detail, and the value is None.
+        If the check raises, the message is the detail, and None is returned.
         """
         try:
             detail, value = check()
