@@ -137,7 +137,12 @@ def _parse_text(text: str, region: str) -> phonenumbers.PhoneNumber:
         raise InvalidLead(_NOT_VANITY if _LETTER.search(number) else _OTHER_CHARACTERS)
     parsed = _require_valid(_parse_digits(number, region), region)
     _check_single(number, parsed)
-    _check_points(number, region)
+    # The last point must separate digits of one number: it may look like a decimal point, or follow
+    # digits that are a number without the rest.
+    before, point, _ = number.rpartition(".")
+    is_decimal = _POINT_AT_END.search(number) and not _POINTS_AS_SEPARATORS.search(number)
+    if is_decimal or (point and _stands_alone(before, region)):
+        raise InvalidLead(_LAST_POINT)
     return parsed
 
 
@@ -231,19 +236,6 @@ def _read_vanity(text: str, region: str) -> str | None:
         return None
     keys = phonenumbers.convert_alpha_characters_in_number(local[:_LOCAL_LENGTH])
     return f"+1{area_code}{keys}"
-
-
-def _check_points(text: str, region: str) -> None:
-    """Check that the last point separates digits of one phone number.
-
-    Raises:
-        InvalidLead: the digits before the point are a number, or it looks like a decimal point.
-    """
-    before, point, _ = text.rpartition(".")
-    if point and _stands_alone(before, region):
-        raise InvalidLead(_LAST_POINT)
-    if _POINT_AT_END.search(text) and not _POINTS_AS_SEPARATORS.search(text):
-        raise InvalidLead(_LAST_POINT)
 
 
 def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
