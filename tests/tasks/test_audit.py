@@ -13,9 +13,9 @@ from leadloop.core.audit_differences import DIFFERENCES
 from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
-from tasks.context import RequestThreads
 from tasks.jobs import CampaignsFailed
 from tasks.lead_listing import map_bounded
+from tasks.thread_pool import RequestThreads
 from tests import factories, sql
 from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads
 
