@@ -11,10 +11,11 @@ Jobs, one file each:
 
 How jobs run:
     jobs            the job protocol and the runner: one job a campaign, in turns
-    context         database, settings, API and threads of a flow run; a campaign's row of it
+    context         database, settings and API of a flow run; the row of a campaign's run
     api_session     transport, login and rate limiter of the vendor's API
     rate_limiter    permits for requests, shared by all processes
     retries         back-off after failures that may pass
+    thread_pool     the threads of concurrent requests
     counters        thread-safe counts of a job
     blocks          Prefect blocks and run parameters as settings
     prefect_progress  Prefect's progress artifacts

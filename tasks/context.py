@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
@@ -17,6 +16,7 @@ from leadloop.core.errors import LeadloopError
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
 from tasks.rate_limiter import RateLimiter
+from tasks.thread_pool import RequestThreads, open_threads
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 P = ParamSpec("P")
@@ -85,14 +85,6 @@ class DatabaseContext:
             return select(connection, ids, self.settings.campaign_rules())
 
 
-class RequestThreads(ThreadPoolExecutor):
-    """A thread pool that knows its size."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
-
-
 @dataclass(frozen=True, kw_only=True)
 class ApiContext(DatabaseContext):
     """A context whose jobs also send requests to the vendor."""
@@ -114,22 +106,9 @@ class ApiContext(DatabaseContext):
         """Requests sent to the vendor so far."""
         return self.session.transport.requests_sent
 
-    @contextmanager
-    def open_threads(self) -> Iterator[RequestThreads]:
-        """Open a pool of threads for concurrent requests; the end of the block waits for them.
-
-        If the run is stopped (Ctrl-C, SIGTERM), their waits for permits end with an error.
-        """
-        pool = RequestThreads(self.settings.concurrency)
-        try:
-            yield pool
-        except Exception:
-            raise
-        except BaseException:
-            self.limiter.stop()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def open_threads(self) -> AbstractContextManager[RequestThreads]:
+        """Open threads for requests; a run that is stopped ends their waits for permits."""
+        return open_threads(self.settings.concurrency, on_stop=self.limiter.stop)
 
 
 #: What a run works with: a DatabaseContext, or an ApiContext.

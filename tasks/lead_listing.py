@@ -18,7 +18,8 @@ from db.database import Connection
 from leadloop.client.api import ResultPage
 from leadloop.core.audit_differences import measure_clock_offset, parse_listing_page
 from leadloop.core.progress import progress_listener
-from tasks.context import ApiContext, CampaignRun, RequestThreads
+from tasks.context import ApiContext, CampaignRun
+from tasks.thread_pool import RequestThreads
 
 #: The most reads of a listing whose pages shift; then the audit fails.
 MAX_LISTING_READS = 4

@@ -33,10 +33,11 @@ from leadloop.core.windows import (
     split_window,
     subtract_to_epoch,
 )
-from tasks.context import ApiContext, CampaignRun, RequestThreads, open_api_context
+from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.retries import FruitlessAttempts, retry_later
+from tasks.thread_pool import RequestThreads
 from tasks.window_reader import DatabaseClock, ParsedPage, WindowRead, WindowReader
 
 _SHORTEST = timedelta(milliseconds=1)
