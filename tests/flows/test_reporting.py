@@ -20,9 +20,8 @@ from flows.sync import sync_leads
 from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
 from tests import factories, sql
-from tests.conftest import prefect_login
 from tests.factories import CAMPAIGN
-from tests.prefect_events import collect_events
+from tests.prefect_events import collect_events, is_event_of
 from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
@@ -123,10 +122,11 @@ def test_what_is_wrong_is_told_by_the_rules_of_the_page(
     factories.add_campaign(database, "C2")
     factories.add_leads(database, factories.build_lead("A", inserted_at="2026-01-01T00:00:00Z"))
     factories.add_leads(database, "A", campaign="C2")
+    runs: list[FlowRun] = []
     (event,) = [
         event
-        for event in collect_events(prefect, disable_leads)
-        if event.event.startswith("leadloop.problem.")
+        for event in collect_events(prefect, lambda: runs.append(ran(disable_leads)[1]))
+        if event.event.startswith("leadloop.problem.") and is_event_of(event, runs[0].id)
     ]
     (problem,) = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.problems")
     assert event.event == "leadloop.problem.leads-unsent"
@@ -201,17 +201,17 @@ def test_prefect_is_told_in_aggregates(
     factories.add_leads(database, "lead-a", "lead-b")
     push_leads()
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'lead-a'")
-    events = collect_events(prefect, audit_leads, "leadloop.audit.differences")
-    assert [(event.resource.id, event.payload) for event in events] == [
-        ("leadloop.campaign.C1", {"rejected_but_there": 1})
-    ]
-    (artifact,) = requests.post(
-        f"{prefect}/artifacts/latest/filter",
-        json={"artifacts": {"key": {"any_": ["leadloop-audit"]}}},
-        auth=prefect_login(),
-        timeout=30,
-    ).json()
-    rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}
+    runs: list[FlowRun] = []
+    events = collect_events(
+        prefect, lambda: runs.append(ran(audit_leads)[1]), "leadloop.audit.differences"
+    )
+    (run,) = runs
+    assert [
+        (event.resource.id, event.payload) for event in events if is_event_of(event, run.id)
+    ] == [("leadloop.campaign.C1", {"rejected_but_there": 1})]
+    artifact = artifacts(run)["table"]
+    assert artifact.key == "leadloop-audit"
+    rows = {row["count"]: row["leads"] for row in json.loads(artifact.data)}
     assert set(rows) == set(AUDIT.counts)
     assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
     assert "lead-a" not in str(artifact)

@@ -13,11 +13,6 @@ from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
 from tasks.jobs import CampaignsFailed
-<<<<<<< .merge_file_g5ybDK
-=======
-from tasks.lead_listing import map_bounded
-from tasks.thread_pool import RequestThreads
->>>>>>> .merge_file_9I0D0e
 from tests import factories, sql
 from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads
 from tests.vendor_leads import create_elsewhere
