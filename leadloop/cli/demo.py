@@ -85,17 +85,14 @@ def run_demo(err: Console, out: Console) -> None:
         )
         with err.status("waiting for Prefect"):
             server.wait()
-        requests = _run_first_loop(database, err, out)
-        left = _wait_for_outcomes(handle, started + _OUTCOMES_TIMEOUT_S, err)
-        requests += _run_flow("poll-outcomes", err, out)
-        _print_results(database, out, requests)
+        left = _run_loop(database, handle, started + _OUTCOMES_TIMEOUT_S, err, out)
     if left:
         out.print(f"Outcomes still missing when the demo's minute was over: {left}.")
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
-    print(_format_next_steps())
+    print(format_next_steps())
 
 
-def _format_next_steps() -> str:
+def format_next_steps() -> str:
     """Return commands to copy, which work in the user's directory."""
     programs = Path(sys.argv[0]).absolute().parent
     on_path = str(programs) in os.environ.get("PATH", "").split(os.pathsep)
@@ -115,36 +112,35 @@ def _start_sandbox(stack: ExitStack) -> SandboxHandle:
     return handle
 
 
-def _run_first_loop(database: Database, err: Console, out: Console) -> int:
-    """Opt leads out before and after a push, and poll while outcomes arrive.
+def _run_loop(
+    database: Database, handle: SandboxHandle, deadline: float, err: Console, out: Console
+) -> int:
+    """Opt leads out before and after a push, poll while outcomes arrive, and print the results.
 
     Returns:
-        The number of requests sent.
+        The number of leads that still had no outcome at the vendor at the deadline.
     """
     _request_opt_outs(database, range(100, 1100, 100))
-    requests = 0
-    for flow in ("disable-leads", "push-leads"):
-        requests += _run_flow(flow, err, out)
+    requests = _run_flow("disable-leads", err, out)
+    requests += _run_flow("push-leads", err, out)
     _request_opt_outs(database, range(150, 1150, 100))
     requests += _run_flow("disable-leads", err, out)
     for pause_s in _FIRST_POLLS_AFTER_S:
         with err.status("waiting for outcomes at the vendor"):
             time.sleep(pause_s)
         requests += _run_flow("poll-outcomes", err, out)
-    return requests
-
-
-def _wait_for_outcomes(handle: SandboxHandle, deadline: float, err: Console) -> int:
-    """Wait until every lead has an outcome at the vendor, or until the deadline.
-
-    Returns:
-        The number of leads without an outcome.
-    """
     with err.status("waiting for the last outcomes at the vendor"):
         while (left := sum(lead.awaits_outcome for lead in handle.store.leads(CAMPAIGN))) > 0:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
+    requests += _run_flow("poll-outcomes", err, out)
+
+    health, tables = database.run(read_campaign_report, CAMPAIGN)
+    out.print(rendering.render_campaign(health))
+    for title, rows in tables.items():
+        out.print(rendering.render_rows(title, rows))
+    out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")
     return left
 
 
@@ -161,11 +157,3 @@ def _run_flow(flow: str, err: Console, out: Console) -> int:
         run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
     out.print(f"{flow}: {format_summary(collected.summary)}", soft_wrap=True)
     return int(collected.summary["requests"])
-
-
-def _print_results(database: Database, out: Console, requests: int) -> None:
-    health, tables = database.run(read_campaign_report, CAMPAIGN)
-    out.print(rendering.render_campaign(health))
-    for title, rows in tables.items():
-        out.print(rendering.render_rows(title, rows))
-    out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")

@@ -143,15 +143,6 @@ def _add_leads(database: Database, campaign_id: str, start_after: int, count: in
     database.run(import_campaign, campaign_id, rows)
 
 
-def _add_arrivals(database: Database, turn: int) -> None:
-    """Add new leads to each campaign, and opt one of its earlier leads out."""
-    for campaign_id in _CAMPAIGNS:
-        existing = _INITIAL_LEADS + turn * _NEW_LEADS
-        _add_leads(database, campaign_id, existing, _NEW_LEADS)
-        number = random.Random(turn + 1).randrange(1, existing)
-        database.run(request_opt_outs, campaign_id, [sample_leads.format_lead_id(number)])
-
-
 def _run_until_stopped(
     prefect: LocalPrefect, alive: Mapping[str, Callable[[], bool]], database: Database
 ) -> None:
@@ -166,4 +157,9 @@ def _run_until_stopped(
                 if not is_alive():
                     log = Path(name, "log").absolute()
                     raise RunError(f"the {name} has ended (its log: {log})")
-        _add_arrivals(database, turn)
+        # Then each campaign gets new leads, and one of its earlier leads opts out.
+        existing = _INITIAL_LEADS + turn * _NEW_LEADS
+        for campaign_id in _CAMPAIGNS:
+            _add_leads(database, campaign_id, existing, _NEW_LEADS)
+            number = random.Random(turn + 1).randrange(1, existing)
+            database.run(request_opt_outs, campaign_id, [sample_leads.format_lead_id(number)])
