@@ -27,8 +27,8 @@ from tasks.context import (
     start_run,
 )
 
-# A chunk is at least this part of what the job has done: so a run stays at a few hundred chunks (and
-# Prefect tasks), however long the backlog is.
+# A chunk is at least this part of what the job has done. So a run stays at a few hundred chunks and
+# Prefect tasks, however long the backlog is.
 _MIN_CHUNK_DIVISOR = 50
 
 

@@ -63,7 +63,7 @@ def mixed(database: Database) -> Database:
 
 
 def test_it_says_what_a_push_then_does(
-    mixed: Database, vendor: SandboxHandle, invoke: Command, quick_retries: None
+    mixed: Database, vendor: SandboxHandle, invoke: Command, prefect: str, quick_retries: None
 ) -> None:
     """Counts and reasons; nothing is sent or written before, and a push does just that."""
     before = everything(mixed)

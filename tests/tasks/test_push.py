@@ -364,7 +364,7 @@ def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
     )
     with (
         collect_summary() as collected,
-        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open"),
+        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign is open"),
     ):
         push_leads()
     assert collected.summary["rejected"] == 0
