@@ -236,7 +236,13 @@ class Settings(BaseSettings):
         try:
             environment, dotenv = cls._read_sources()
             found = _merge_sources(environment, dotenv, *overrides)
-            _check_misspelt(cls._find_misspelt(environment, dotenv), found)
+            misspelt = [
+                f"{name} is not a setting, did you mean {meant}?"
+                for name, meant in cls._find_misspelt(environment, dotenv).items()
+                if not _is_set(meant, found)
+            ]
+            if misspelt:
+                raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = error.errors(include_input=False, include_url=False)[0]["loc"][0]
@@ -436,18 +442,6 @@ def _check_one_origin(sources: Mapping[str, SettingSource]) -> None:
             f"the login comes from {parts[0].name}, but api_url from {address.name}: set both"
             " in one of them, because a login is sent only to an api_url of the same source"
         )
-
-
-def _check_misspelt(
-    misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, SettingSource]]
-) -> None:
-    lines = [
-        f"{name} is not a setting, did you mean {meant}?"
-        for name, meant in misspelt.items()
-        if not _is_set(meant, found)
-    ]
-    if lines:
-        raise UsageError(f"{' '.join(lines)} Rename or unset it")
 
 
 def _is_set(variable: str, found: Mapping[str, tuple[Any, SettingSource]]) -> bool:

@@ -45,7 +45,7 @@ class ThrottledCache(Generic[P, T]):
         return result
 
     def _refresh(self, *args: P.args, **kwargs: P.kwargs) -> tuple[float, T | LeadloopError]:
-        """Load; return the time at which the result or the error expires, and which it is."""
+        """Return the result or the error of a load, after the time at which it expires."""
         started = time.monotonic()
         result: T | LeadloopError
         try:
