@@ -21,7 +21,7 @@ from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
 from leadloop.core.summaries import collect_summary
 from leadloop.core.summary_text import format_summary
-from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
+from leadloop.sandbox import Rules, SandboxHandle
 from leadloop.settings import Settings
 
 CAMPAIGN = "DEMO01"
@@ -70,7 +70,11 @@ def run_demo(err: Console, out: Console) -> None:
             sample_leads.write_csv(Path(_LEADS_FILE), 100)
         except OSError as error:
             raise environment.explain_write_error(error, "demo") from None
-        handle = _start_sandbox(stack)
+        rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
+        handle = stack.enter_context(environment.open_sandbox(rules))
+        # A window is read several times while outcomes arrive: with 100 results a page, that would
+        # exhaust the rate limit.
+        os.environ["LEADLOOP_PAGE_SIZE"] = "500"
         server = stack.enter_context(environment.open_prefect_server())
         stack.enter_context(environment.run_embedded_database())
         settings = Settings.load()
@@ -98,18 +102,6 @@ def format_next_steps() -> str:
     on_path = str(programs) in os.environ.get("PATH", "").split(os.pathsep)
     path = "" if on_path else f'\n  export PATH={shlex.quote(str(programs))}:"$PATH"\n'
     return _NEXT_STEPS.format(path=path, home=environment.HOME, leads=_LEADS_FILE)
-
-
-def _start_sandbox(stack: ExitStack) -> SandboxHandle:
-    """Start the sandbox, and make it the only API that the environment names."""
-    rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
-    handle = stack.enter_context(run_sandbox(rules))
-    environment.clear_environment()
-    os.environ["LEADLOOP_API_URL"] = handle.url
-    os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
-    # A window is read several times while outcomes arrive: 100 a page would exhaust the rate limit.
-    os.environ["LEADLOOP_PAGE_SIZE"] = "500"
-    return handle
 
 
 def _run_loop(

@@ -25,7 +25,7 @@ from leadloop import deployments
 from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
 from leadloop.local.prefect_stack import LocalPrefect, run_prefect_server, run_prefect_worker
-from leadloop.sandbox import Rules, run_sandbox
+from leadloop.sandbox import Rules
 from leadloop.settings import Settings
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
@@ -77,12 +77,8 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(environment.enter_locked_directory("up"))
-        environment.clear_environment()
-        handle = stack.enter_context(
-            run_sandbox(Rules(rate_limit=(100, 60.0), pace=_OUTCOME_HALF_LIFE_S))
-        )
-        os.environ["LEADLOOP_API_URL"] = handle.url
-        os.environ["LEADLOOP_API_TOKEN"] = handle.rules.tokens[0]
+        rules = Rules(rate_limit=(100, 60.0), pace=_OUTCOME_HALF_LIFE_S)
+        handle = stack.enter_context(environment.open_sandbox(rules))
         stack.enter_context(environment.run_embedded_database())
         database = stack.enter_context(
             environment.open_database(Settings.load(), require_schema=False)
@@ -93,7 +89,10 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
                 Path("prefect"), database.sibling_url("prefect", "postgresql+asyncpg"), port
             )
         )
-        _reset_database(database)
+        database.run(schema.drop_schema)
+        database.run(schema.migrate_schema)
+        for campaign_id in _CAMPAIGNS:
+            _add_leads(database, campaign_id, 0, _INITIAL_LEADS)
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
@@ -126,14 +125,6 @@ def _format_instructions(*, page_url: str, prefect: LocalPrefect, sandbox_url: s
         leadloop=shlex.quote(str(programs / "leadloop")),
         prefect=shlex.quote(str(programs / "prefect")),
     )
-
-
-def _reset_database(database: Database) -> None:
-    """Recreate the schema, with the first sample leads of each campaign."""
-    database.run(schema.drop_schema)
-    database.run(schema.migrate_schema)
-    for campaign_id in _CAMPAIGNS:
-        _add_leads(database, campaign_id, 0, _INITIAL_LEADS)
 
 
 def _add_leads(database: Database, campaign_id: str, start_after: int, count: int) -> None:
