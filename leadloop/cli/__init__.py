@@ -2,8 +2,7 @@
 
 import signal
 import sys
-from types import FrameType
-from typing import NoReturn, cast
+from typing import cast
 
 from leadloop.cli.output_streams import install_tolerant_streams
 from leadloop.core.errors import LeadloopError, UsageError
@@ -21,8 +20,9 @@ def main() -> None:
     An error is one line on stderr.
     """
     describe_lost_output = install_tolerant_streams()
-    signal.signal(signal.SIGTERM, _raise_interrupt)
-    code, message = _run_app()
+    # SIGTERM as Ctrl-C: a KeyboardInterrupt lets a command record what it has done.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code, message = run_app()
     if message:
         print(f"leadloop: {message}", file=sys.stderr)
     if lost := describe_lost_output():
@@ -30,7 +30,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run_app() -> tuple[int, str]:
+def run_app() -> tuple[int, str]:
     """Run the command; return the exit code and an error message, which may be empty."""
     try:
         import typer
@@ -50,8 +50,3 @@ def _run_app() -> tuple[int, str]:
         return (2 if isinstance(error, UsageError) else 1), str(error)
     except (KeyboardInterrupt, typer.Abort):
         return 1, STOPPED
-
-
-def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM as Ctrl-C, so that a command records what it has done."""
-    raise KeyboardInterrupt

@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from leadloop.core.errors import UsageError
 from leadloop.local import supervisor
 from leadloop.local.private_files import open_private, write_private
 
@@ -109,6 +111,26 @@ def share_server(directory: Path, make_spec: Callable[[], ServerSpec]) -> Iterat
         finally:
             with _lock_file(directory / "door.lock"):
                 _leave_server(directory, users)
+
+
+def require_free_port(port: int, server: str, option: str) -> None:
+    """Check that a port of loopback is free, before a server's log alone states that it is taken.
+
+    Args:
+        port: the port.
+        server: the server's name, for the message.
+        option: the option that chooses another port, for the message.
+
+    Raises:
+        UsageError: the port is taken, or may not be used.
+    """
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UsageError(
+            f"{server} cannot listen on port {port}: {why}; choose another {option}"
+        ) from None
 
 
 def _start_server(directory: Path, spec: ServerSpec) -> Mapping[str, str]:

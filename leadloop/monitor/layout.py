@@ -68,23 +68,18 @@ def _show_body() -> None:
     # Drawing the filters returns the selection, which the overview above them depends on.
     with filter_box:
         filters = _show_filters(status.campaign_ids) if status.campaign_ids else None
+    selected = status.for_campaigns(filters.campaign_ids if filters else ())
     with overview_box:
-        campaign_ids = filters.campaign_ids if filters else ()
-        _show_overview(status, campaign_ids, is_stale=loaded.is_stale)
+        show_headline(selected, is_stale=loaded.is_stale)
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            show_freshness(selected, len(status.problems) - len(selected.problems))
+            if selected.problems:
+                show_csv_button("problems", "Problems", pd.DataFrame(selected.problems))
+        show_problems(selected.problems)
+        if selected.campaigns:
+            show_metrics(selected)
     if filters is not None:
-        _show_sections(status.for_campaigns(filters.campaign_ids), filters)
-
-
-def _show_overview(status: StatusSnapshot, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
-    selected = status.for_campaigns(campaign_ids)
-    show_headline(selected, is_stale=is_stale)
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        show_freshness(selected, len(status.problems) - len(selected.problems))
-        if selected.problems:
-            show_csv_button("problems", "Problems", pd.DataFrame(selected.problems))
-    show_problems(selected.problems)
-    if selected.campaigns:
-        show_metrics(selected)
+        _show_sections(selected, filters)
 
 
 def _show_sections(status: StatusSnapshot, filters: Filters) -> None:

@@ -85,7 +85,11 @@ def show_metrics(status: StatusSnapshot) -> None:
         enabled = [row for row in campaigns if row["enabled"]]
         lag = _longest_duration(enabled, "watermark_lag_s")
         _show_metric("Watermark lag", lag or "no poll yet")
-        _show_metric("Rate limit in use", *_format_budget(status))
+        # The rate limit is the account's, shared by all campaigns.
+        slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
+        share = f"{taken / slots:.0%}" if slots else "none yet"
+        paused = f"vendor pause: {format_duration(paused_s)}" if paused_s else None
+        _show_metric("Rate limit in use", share, paused)
 
 
 def _show_metric(label: str, value: str, note: str | None = None) -> None:
@@ -103,10 +107,3 @@ def _show_metric(label: str, value: str, note: str | None = None) -> None:
 def _longest_duration(campaigns: Rows, column: str) -> str | None:
     seconds = [row[column] for row in campaigns if row[column] is not None]
     return format_duration(max(seconds)) if seconds else None
-
-
-def _format_budget(status: StatusSnapshot) -> tuple[str, str | None]:
-    """Return the share of the account's rate limit in use now, by all campaigns, and any pause."""
-    slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
-    paused = f"vendor pause: {format_duration(paused_s)}" if paused_s else None
-    return (f"{taken / slots:.0%}" if slots else "none yet"), paused

@@ -41,7 +41,7 @@ def invoke(environment: Path) -> Command:
             redirect_stdout(out),
             redirect_stderr(err),
         ):
-            code, message = cli._run_app()
+            code, message = cli.run_app()
             if message:
                 print(f"leadloop: {message}", file=sys.stderr)
         lines = out.getvalue().splitlines()
