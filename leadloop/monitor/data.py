@@ -79,7 +79,7 @@ def _open_database(config: PageConfig) -> Database:
     return Database(config.database_url, pool_size=_CONNECTIONS, setting=config.database_setting)
 
 
-_status_cache = ThrottledCache(lambda: monitor.read_status(_open_database(get_config())))
+_status_cache = ThrottledCache(lambda: monitor.read_status_snapshot(_open_database(get_config())))
 _history_cache = ThrottledCache(
     lambda campaign_ids, days: monitor.read_history(
         _open_database(get_config()),

@@ -11,8 +11,7 @@ from unittest import mock
 
 import pytest
 
-from leadloop import cli
-from leadloop.cli import app
+from leadloop.cli import app, main
 from tests.conftest import Ran
 
 #: A command: arguments, then changes of the environment; `leadloop` and `invoke` both are one.
@@ -41,7 +40,7 @@ def invoke(environment: Path) -> Command:
             redirect_stdout(out),
             redirect_stderr(err),
         ):
-            code, message = cli._run_app()
+            code, message = main._run_app()
             if message:
                 print(f"leadloop: {message}", file=sys.stderr)
         lines = out.getvalue().splitlines()

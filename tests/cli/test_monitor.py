@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database, DatabaseError
-from db.monitor import ViewsUnavailable, read_status
+from db.monitor import ViewsUnavailable, read_status_snapshot
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
 from leadloop.monitor import data
@@ -41,7 +41,7 @@ def show(url):
 
 url = "postgresql://nobody@127.0.0.1:1/x"
 looked_at = data.PageConfig(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
-page_server.serve_page(looked_at, "127.0.0.1", 0, show)
+page_server.run_page_server(looked_at, "127.0.0.1", 0, show)
 """
 
 
@@ -137,9 +137,9 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
     try:
         with Database(url, pool_size=1) as theirs:
             with pytest.raises(ViewsUnavailable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
-                read_status(theirs)
+                read_status_snapshot(theirs)
             sql.execute(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert read_status(theirs).campaign_ids == [factories.CAMPAIGN]
+            assert read_status_snapshot(theirs).campaign_ids == [factories.CAMPAIGN]
     finally:
         sql.execute(database, f"DROP ROLE {_STRANGER}")
 
@@ -147,7 +147,7 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
 def told(database: Database) -> str:
     """The line that the page shows in place of its figures."""
     with pytest.raises(ViewsUnavailable) as caught:
-        read_status(database)
+        read_status_snapshot(database)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -171,7 +171,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
     grants = re.findall("`(GRANT [^`]*)`", told(database))
     for grant in grants:
         sql.execute(database, grant)
-    assert read_status(database).campaign_ids == []
+    assert read_status_snapshot(database).campaign_ids == []
 
 
 @pytest.mark.parametrize(

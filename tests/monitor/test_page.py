@@ -211,7 +211,7 @@ def test_no_recent_run(open_page: OpenPage, page_url: str, page_database: Databa
     """A stopped schedule is a problem by itself; a disabled campaign does not count as lagging."""
     seed_database(page_database, seed_data.seed_idle)
     page = open_page(page_url)
-    expect_texts(page, "Warning: 2 problems", "no run for more than an hour", "leadloop doctor")
+    expect_texts(page, "Warning: 2 problems", "no run for more than 60 minutes", "leadloop doctor")
     expect(page.get_by_text("All is well")).to_have_count(0)
     lag = page.get_by_test_id("stMetric").filter(has_text="Watermark lag")
     expect(lag).to_contain_text(re.compile(r"\d (s|min)"))
