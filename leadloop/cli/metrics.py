@@ -18,7 +18,7 @@ _GAUGES = {
     "processed": ("outcomes", "Leads that have an outcome."),
     "disabled": ("opt_outs_disabled", "Opt-outs that the vendor has confirmed."),
     "disable_pending": ("opt_outs_pending", "Opt-outs that are not confirmed yet."),
-    "disable_failed": ("opt_outs_failed", "Opt-outs that the vendor refuses."),
+    "disable_failed": ("opt_outs_failed", "Opt-outs that the vendor rejects."),
     "disable_oldest_s": (
         "opt_out_oldest_seconds",
         "Age of the oldest opt-out that is not confirmed.",

@@ -47,7 +47,7 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
             refresh_s=refresh_s,
         )
         try:
-            page_server.serve_page(looked_at, host, port, announce)
+            page_server.run_page_server(looked_at, host, port, announce)
         except OSError as error:
             raise environment.explain_listen_error(error, host, port) from None
 

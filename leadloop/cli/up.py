@@ -100,7 +100,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.ui_url, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
         worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
-        deployments.start_run(prefect.environment, "sync-leads/default")
+        deployments.schedule_run(prefect.environment, "sync-leads/default")
         instructions = _format_instructions(
             page_url=page.url, prefect=prefect, sandbox_url=handle.url
         )

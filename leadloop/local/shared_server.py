@@ -3,7 +3,7 @@
 The kernel releases the file locks of a process that dies, however it dies, so no lock goes stale.
 The server's directory holds:
 
-    door.lock       exclusive: held by a process while it joins or leaves
+    join.lock       exclusive: held by a process while it joins or leaves
     users.lock      shared: held by every user for as long as it uses the server
     alive.lock      inherited by the server: free once the server has ended
     supervisor.pid  the process group to kill if the supervisor itself was killed; not in
@@ -99,7 +99,7 @@ def share_server(directory: Path, make_spec: Callable[[], ServerSpec]) -> Iterat
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open_private(directory / "users.lock") as users:
-        with _lock_file(directory / "door.lock"):
+        with _lock_file(directory / "join.lock"):
             # Blocks while a supervisor stops the server of users that were killed.
             fcntl.flock(users, fcntl.LOCK_SH)
             if _is_server_alive(directory):
@@ -109,7 +109,7 @@ def share_server(directory: Path, make_spec: Callable[[], ServerSpec]) -> Iterat
         try:
             yield SharedServer(directory=directory, facts=facts)
         finally:
-            with _lock_file(directory / "door.lock"):
+            with _lock_file(directory / "join.lock"):
                 _leave_server(directory, users)
 
 

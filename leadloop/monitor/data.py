@@ -60,7 +60,7 @@ def _open_database(config: PageConfig) -> Database:
 @ThrottledCache
 def load_status() -> StatusSnapshot:
     """Return a snapshot of every campaign, fresh or cached; see `db.monitor`."""
-    return monitor.read_status(_open_database(get_config()))
+    return monitor.read_status_snapshot(_open_database(get_config()))
 
 
 @ThrottledCache
@@ -71,13 +71,14 @@ def load_history(campaign_ids: tuple[str, ...], days: int | None) -> History:
         campaign_ids: which campaigns; none: all.
         days: the length of the period; None: everything.
     """
-    start = None
-    if days is not None:
-        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-        start = hour - timedelta(days=days)
-        # Several days start at midnight (UTC), one day at a full hour.
-        start = start if days == 1 else start.replace(hour=0)
+    start = None if days is None else start_of_period(days)
     return monitor.read_history(_open_database(get_config()), campaign_ids, start)
+
+
+def start_of_period(days: int) -> datetime:
+    """Return the start of the period: a full hour for one day, midnight (UTC) for several."""
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
+    return start if days == 1 else start.replace(hour=0)
 
 
 def find_prefect_page(environment: dict[str, str]) -> str | None:

@@ -14,7 +14,7 @@ from db.monitor import StatusSnapshot, ViewsUnavailable
 from leadloop.core.errors import LeadloopError
 from leadloop.monitor import data
 from leadloop.monitor.csv_download import show_csv_button
-from leadloop.monitor.headline import format_duration
+from leadloop.monitor.headline import format_rough_duration
 from leadloop.monitor.markdown import escape_markdown
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
 from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
@@ -151,4 +151,4 @@ def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData
 
 def _show_error(failure: str, error: LeadloopError) -> None:
     st.error(f"**{failure}**: {escape_markdown(str(error))}", icon=":material/cloud_off:")
-    st.caption(f"The page retries every {format_duration(data.get_config().refresh_s)}.")
+    st.caption(f"The page retries every {format_rough_duration(data.get_config().refresh_s)}.")

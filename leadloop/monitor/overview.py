@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from db.monitor import Rows, StatusSnapshot
-from leadloop.monitor.headline import choose_headline, format_count, format_duration
+from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
 from leadloop.monitor.markdown import escape_markdown
 
 _MAX_EXPANDED = 6
@@ -33,7 +33,9 @@ def show_freshness(status: StatusSnapshot, hidden: int) -> None:
     """Show the time of the data, the latest run, and how many problems the filter hides."""
     sentences = [f"As of {status.taken_at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
     if status.newest_run is not None:
-        age = format_duration((status.taken_at - status.newest_run["started_at"]).total_seconds())
+        age = format_rough_duration(
+            (status.taken_at - status.newest_run["started_at"]).total_seconds()
+        )
         run = f"{status.newest_run['flow']} of {status.newest_run['campaign_id']}"
         sentences.append(f"Latest run: {escape_markdown(run)}, {age} ago.")
     if hidden:
@@ -88,7 +90,7 @@ def show_metrics(status: StatusSnapshot) -> None:
         # The rate limit is the account's, shared by all campaigns.
         slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
         share = f"{taken / slots:.0%}" if slots else "none yet"
-        paused = f"vendor pause: {format_duration(paused_s)}" if paused_s else None
+        paused = f"vendor pause: {format_rough_duration(paused_s)}" if paused_s else None
         _show_metric("Rate limit in use", share, paused)
 
 
@@ -106,4 +108,4 @@ def _show_metric(label: str, value: str, note: str | None = None) -> None:
 
 def _longest_duration(campaigns: Rows, column: str) -> str | None:
     seconds = [row[column] for row in campaigns if row[column] is not None]
-    return format_duration(max(seconds)) if seconds else None
+    return format_rough_duration(max(seconds)) if seconds else None

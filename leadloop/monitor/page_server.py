@@ -63,7 +63,9 @@ class _PageServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def run_page_server(
+    config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]
+) -> None:
     """Serve the page until SIGINT or SIGTERM, then return.
 
     Args:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 import requests
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from db.database import Database
@@ -125,7 +126,7 @@ def test_what_is_wrong_is_told_by_the_rules_of_the_page(
     runs: list[FlowRun] = []
     (event,) = [
         event
-        for event in collect_events(prefect, lambda: runs.append(ran(disable_leads)[1]))
+        for event in collect_events(prefect, lambda: runs.append(run_flow(disable_leads)[1]))
         if event.event.startswith("leadloop.problem.") and is_event_of(event, runs[0].id)
     ]
     (problem,) = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.problems")
@@ -203,13 +204,13 @@ def test_prefect_is_told_in_aggregates(
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'lead-a'")
     runs: list[FlowRun] = []
     events = collect_events(
-        prefect, lambda: runs.append(ran(audit_leads)[1]), "leadloop.audit.differences"
+        prefect, lambda: runs.append(run_flow(audit_leads)[1]), "leadloop.audit.differences"
     )
     (run,) = runs
     assert [
         (event.resource.id, event.payload) for event in events if is_event_of(event, run.id)
     ] == [("leadloop.campaign.C1", {"rejected_but_there": 1})]
-    artifact = artifacts(run)["table"]
+    artifact = read_artifacts(run)["table"]
     assert artifact.key == "leadloop-audit"
     rows = {row["count"]: row["leads"] for row in json.loads(artifact.data)}
     assert set(rows) == set(AUDIT.counts)
