@@ -22,7 +22,7 @@ from leadloop.sandbox.validation import (
     EXISTS,
     EntryError,
     parse_entries,
-    parse_lead_id,
+    parse_entry_id,
     validate_lead,
 )
 
@@ -212,7 +212,7 @@ def _parse_whole_number(request: ReceivedRequest, name: str, default: int) -> in
 def disable_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     """Stop all outreach on the leads of the list."""
     rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
-    entries = [parse_lead_id(entry) for entry in _parse_batch(request, rules)]
+    entries = [parse_entry_id(entry) for entry in _parse_batch(request, rules)]
     lead_ids = [lead_id for lead_id in entries if lead_id is not None]
     if len(lead_ids) < len(entries):
         raise HTTPException(400, "Every entry must be an object with a lead_id.")
