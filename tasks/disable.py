@@ -91,7 +91,7 @@ class DisableJob:
             )
 
     def counts(self) -> dict[str, int]:
-        """Return the contract's counts."""
+        """Return the counts of docs/reference/exit-codes-and-json.md."""
         return self._counters.counts()
 
     def _resolve_in_doubt(self) -> bool:

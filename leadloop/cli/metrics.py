@@ -105,7 +105,7 @@ def _build_campaign_gauge(
 
 
 def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
-    """Build the gauges of the rate limit, which all processes of the business share."""
+    """Build the gauges of the rate limit, shared by every process that uses this vendor account."""
     yield GaugeMetricFamily(
         "leadloop_budget_slots", "Request slots of the rate limit.", value=budget["slots"]
     )
