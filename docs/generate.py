@@ -373,7 +373,8 @@ _MEANINGS = {
     " (unless a single lead was too large).",
     Verdict.RETRY: "Not carried out, or idempotent: retried after a pause.",
     Verdict.RATE_LIMITED: "Not carried out. Every process that uses this vendor account pauses"
-    " for as long as the vendor asks (`Retry-After`; 5 s without one), then the request is retried.",
+    " for as long as the vendor asks (`Retry-After`; 5 s without one), then the request is"
+    " retried.",
     Verdict.UNAUTHORIZED: "The token has expired: it is renewed once and the request retried."
     " A fixed token stops the run.",
     Verdict.IN_DOUBT: "It may have been carried out: the leads become `in_doubt` and are looked up;"

@@ -100,7 +100,7 @@ def test_a_source_that_may_not_be_read_is_told(
     role: str, database: Database, leadloop: Callable[..., Ran]
 ) -> None:
     """Whether the right is missing on the schema, the view, or what the view's owner reads."""
-    line = "this role may not read its source 'crm.leads_for_calls'\\: GRANT USAGE on its schema"
+    line = "this role may not read the campaign's source 'crm.leads_for_calls'\\: GRANT USAGE on its schema"
     for grant in ("SELECT ON crm.leads_for_calls", "USAGE ON SCHEMA crm"):
         sql.execute(database, f"REVOKE {grant} FROM leadloop_run")
         ran = leadloop("plan")
