@@ -67,8 +67,8 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
             diff = source_sync.compute_diff(connection, campaign.campaign_id)
         if diff.unnamed or diff.duplicates:
             run.warn(
-                "rows of the campaign's source are skipped: %d without a lead_id (or with one of more"
-                " than %d characters), %d whose lead_id another row has",
+                "rows of the campaign's source are skipped: %d without a lead_id (or with one"
+                " of more than %d characters), %d whose lead_id another row has",
                 *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
             )
         counts = SyncCounts()
