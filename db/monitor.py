@@ -48,6 +48,11 @@ SELECT flow, campaign_id, started_at FROM leadloop_monitor.run_history
  ORDER BY run_id DESC LIMIT 1
 """)
 _BUDGET = text("SELECT slots, taken, paused_s FROM leadloop_monitor.budget_now")
+_LIMITS = text("""
+SELECT CAST(extract(epoch FROM poll_behind) / 60 AS integer) AS lag,
+       CAST(extract(epoch FROM opt_outs_waiting) / 60 AS integer) AS opt_outs
+  FROM leadloop_monitor.thresholds
+""")
 
 # Times are in UTC, durations in seconds.
 _CAMPAIGNS = text("""
@@ -115,6 +120,7 @@ class StatusSnapshot:
         problems: rows of the view `problems`, most severe first, each with its `command`.
         newest_run: the run that started last (`flow`, `campaign_id`, `started_at`), or None.
         budget: the rate limiter's `slots`, `taken` and `paused_s`.
+        limits_min: minutes above which a chart of the history shows a problem, by its name.
     """
 
     taken_at: datetime
@@ -122,6 +128,7 @@ class StatusSnapshot:
     problems: Rows
     newest_run: Mapping[str, Any] | None
     budget: Mapping[str, Any]
+    limits_min: Mapping[str, int]
 
     @property
     def campaign_ids(self) -> list[str]:
@@ -167,6 +174,7 @@ def read_status(database: Database) -> StatusSnapshot:
             problems=_to_dicts(connection.execute(_PROBLEMS)),
             newest_run=None if newest is None else dict(newest._mapping),
             budget=dict(connection.execute(_BUDGET).one()._mapping),
+            limits_min=dict(connection.execute(_LIMITS).one()._mapping),
         )
 
     return _run_as_reader(database, query_status)

@@ -289,7 +289,8 @@ COMMENT ON COLUMN leadloop_monitor.budget_now.paused_s IS
 
 -- Health ------------------------------------------------------------------------------------------
 
--- Every threshold of an alert. The texts of the view problems repeat the periods: change both.
+-- Every threshold of an alert. If you change one, also change the texts that repeat its period: those
+-- of the view problems below, and the periods of automations.yaml. The page's charts read this view.
 CREATE OR REPLACE VIEW leadloop_monitor.thresholds AS
 SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_unknown,
        interval '1 hour' AS poll_behind, interval '15 minutes' AS windows_owed,

@@ -70,7 +70,7 @@ class Isolation:
         return self.record_probe_success()
 
     def record_failure(self, reason: str) -> None:
-        """Count a failure of the next list: repeat it, halve it, or make its lone item a candidate."""
+        """Count a failure of the next list: repeat or halve it, or keep its item as a candidate."""
         self.reason = reason
         self._failures += 1
         if self._failures < self._max_failures:

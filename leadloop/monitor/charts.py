@@ -24,9 +24,6 @@ AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart
 _HEIGHT = 250
 #: A legend takes its space from the chart, so a chart with one is taller.
 _LEGEND_HEIGHT = 70
-#: The thresholds of the view `problems`.
-_MAX_LAG_MIN = 60
-_MAX_OPT_OUT_MIN = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +49,16 @@ class ChartPanel:
 
 @dataclass(frozen=True, kw_only=True)
 class ChartSpec:
-    """The fixed part of a panel, and the functions that make its frame and its chart."""
+    """The fixed part of a panel, and the functions that make its frame and its chart.
+
+    `draw` takes the frame and, if the panel has a threshold, `limit_min`.
+    """
 
     name: str
     title: str
     note: str
     build_frame: Callable[[Rows], pd.DataFrame]
-    draw: Callable[[pd.DataFrame], AltairChart]
+    draw: Callable[..., AltairChart]
     empty_text: str = "Nothing in this period."
 
 
@@ -68,13 +68,15 @@ def build_charts(status: StatusSnapshot, history: History) -> list[ChartPanel]:
     panels = []
     for spec in _SPECS:
         frame = spec.build_frame(rows[spec.name])
+        limit_min = status.limits_min.get(spec.name)
+        limit = {} if limit_min is None else {"limit_min": limit_min}
         panels.append(
             ChartPanel(
                 name=spec.name,
                 title=spec.title,
                 note=spec.note,
                 frame=frame,
-                chart=None if frame.empty else spec.draw(frame),
+                chart=None if frame.empty else spec.draw(frame, **limit),
                 empty_text=spec.empty_text,
             )
         )
@@ -232,7 +234,6 @@ _SPECS = (
             _draw_lines,
             when="hour",
             minutes="lag_min",
-            limit_min=_MAX_LAG_MIN,
             time_format="%d %b %H:%M",
         ),
     ),
@@ -245,7 +246,6 @@ _SPECS = (
             _draw_lines,
             when="day",
             minutes="p95_min",
-            limit_min=_MAX_OPT_OUT_MIN,
             time_format="%d %b",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Which items are marked when lists fail: the laws of leadloop.core.isolation, on simulated vendors."""
+"""Which items are marked when lists fail: leadloop.core.isolation on simulated vendors."""
 
 from collections.abc import Callable, Sequence
 from math import ceil, log2
@@ -33,7 +33,7 @@ class Vendor:
 def isolate(
     vendor: Vendor, items: Sequence[str], *, probe: Callable[[], bool], is_proof: bool = True
 ) -> set[str] | None:
-    """Send everything. Return the items marked as the cause; None where the probe showed an outage."""
+    """Send everything. Return the marked items; None where the probe showed an outage."""
     isolation = Isolation(items)
     marked: set[str] = set()
     while isolation.next_list or isolation.needs_probe:

@@ -14,7 +14,12 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
     rows: list[dict[str, Any]] = [{"campaign_id": f"C-{number}"} for number in range(campaigns)]
     problems: list[dict[str, Any]] = [{"severity": severity} for severity in severities]
     return StatusSnapshot(
-        taken_at=datetime.now(UTC), campaigns=rows, problems=problems, newest_run=None, budget={}
+        taken_at=datetime.now(UTC),
+        campaigns=rows,
+        problems=problems,
+        newest_run=None,
+        budget={},
+        limits_min={},
     )
 
 
