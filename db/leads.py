@@ -91,8 +91,8 @@ WITH alive AS ({_ALIVE}
 RETURNING lead.lead_id, lead.status
 """)
 
-# Leads are locked in the order in which the trigger of upstream's opt-outs locks them. Any other
-# order could deadlock, and upstream does not expect its insert to fail.
+# Leads are locked in the order in which the trigger of opt-outs locks them. Any other order could
+# deadlock, and the code that inserts an opt-out does not expect its insert to fail.
 _LOCKED_LEADS = """locked AS (
     SELECT campaign_id, lead_id FROM leadloop.leads
      WHERE {}

@@ -156,7 +156,7 @@ UPDATE leadloop.disable_requests
 
 
 def request_opt_outs(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
-    """Insert opt-outs, as upstream does; idempotent. Returns the number of new ones."""
+    """Insert opt-outs, as your code would; idempotent. Returns the number of new ones."""
     return connection.execute(_REQUEST, {"campaign": campaign_id, "ids": list(lead_ids)}).rowcount
 
 
@@ -281,7 +281,7 @@ def count_retriable(
 def requeue_failed(
     connection: Connection, *, campaign_ids: Sequence[str], lead_ids: Sequence[str]
 ) -> int:
-    """Requeue failed opt-outs: of these leads, or all if no id is refusal. Returns their number."""
+    """Requeue failed opt-outs: of these leads, or all if no id is given. Returns their number."""
     return connection.execute(
         _REQUEUE_FAILED, {"campaigns": list(campaign_ids), "ids": list(lead_ids) or None}
     ).rowcount

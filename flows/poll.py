@@ -97,4 +97,4 @@ def _in_utc(name: str, moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise UsageError(f"`{name}` is beyond the years that there are") from None
+        raise UsageError(f"`{name}` is outside the years 1 to 9999") from None

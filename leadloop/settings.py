@@ -167,8 +167,8 @@ class Settings(BaseSettings):
     password: SecretStr | None = Field(None, description="OAuth password grant")
     rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
         "100/60",
-        description="rate limit of the business across all processes, requests/seconds: up to"
-        " 1000000 requests, up to 86400 seconds",
+        description="rate limit of every process that uses this vendor account together,"
+        " requests/seconds: up to 1000000 requests, up to 86400 seconds",
     )
     batch_size: int = Field(100, ge=1, le=10_000, description="leads per create or disable request")
     page_size: int = Field(100, ge=1, le=10_000, description="results per page")

@@ -71,15 +71,15 @@ class AuditJob:
         """Check that the listing was read completely.
 
         Raises:
-            RunError: the vendor's listing never stood still.
+            RunError: the vendor's listing changed during each read.
         """
         listing = self._listing
         if not listing.complete:
             raise RunError(
-                f"the vendor's listing never stood still: {MAX_LISTING_READS} reads found"
-                f" {listing.seen} leads where it counts {listing.reported_count}; the differences"
-                " are reported, but no lead counts as missing: run `leadloop audit` again at a"
-                " quieter time"
+                f"the vendor's listing changed during all {MAX_LISTING_READS} reads:"
+                f" {listing.seen} leads read, {listing.reported_count} counted; the differences are"
+                " reported, but no lead counts as missing: run `leadloop audit` again at a quieter"
+                " time"
             )
 
     def counts(self) -> dict[str, int]:

@@ -75,7 +75,7 @@ class CampaignJob(Protocol):
         """
 
     def counts(self) -> dict[str, int]:
-        """Return what has been done, under the contract's names."""
+        """Return the counts of docs/reference/exit-codes-and-json.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,7 @@ class PollJob:
         return MORE if self._windows else DONE
 
     def counts(self) -> dict[str, int]:
-        """Return the contract's counts, the lookback, and the lookback that was needed (both s)."""
+        """Return the counts of docs/reference/exit-codes-and-json.md, and both lookbacks (s)."""
         return {
             **self._counters.counts(),
             "lookback_s": self.run.campaign.lookback_s,

@@ -75,7 +75,7 @@ class PushJob:
         return DONE if drained and not resolved.has_more else MORE
 
     def counts(self) -> dict[str, int]:
-        """Return the contract's counts.
+        """Return the counts of docs/reference/exit-codes-and-json.md.
 
         `in_doubt` is the campaign's number of leads in doubt now, `held_back` its number of new
         leads that it may not create.

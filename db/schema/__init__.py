@@ -40,7 +40,7 @@ _REPLACEABLE = ("triggers", "views", "comments")
 
 # A normalised lead id: lower case, without blanks and invisible characters (Unicode's separators,
 # format and control characters, fillers, tags); in the default collation, like the index of ids.
-# A macro instead of a function: upstream would need EXECUTE on a function to insert a lead.
+# A macro instead of a function: a login that inserts leads would need EXECUTE on a function.
 _FOLDED = (
     r"(lower(regexp_replace(\1, '[\\u0001-\\u0020\\u007f-\\u00a0\\u00ad\\u034f\\u061c\\u115f\\u1160"
     r"\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800"

@@ -1,4 +1,5 @@
--- Views for the data team, without personal data. The file may be applied again (idempotent).
+-- Views for the data team, without personal data, and their descriptions. The file may be applied
+-- again (idempotent). db.schema expands the macro `FOLDED(column)`: a normalised lead id.
 
 CREATE SCHEMA IF NOT EXISTS leadloop_monitor;
 COMMENT ON SCHEMA leadloop_monitor IS
@@ -278,7 +279,7 @@ SELECT count(*) FILTER (WHERE slot > 0) AS slots,
                                            - clock_timestamp()) AS float8)) AS paused_s
   FROM leadloop.rate_slots;
 COMMENT ON VIEW leadloop_monitor.budget_now IS
-    'Current use of the rate limit, for the whole business: one row.';
+    'Current use of the rate limit by every process that uses this vendor account: one row.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.slots IS
     'Slots of the rate limiter; each allows one request per period, or several under a large
 limit.';
@@ -724,7 +725,7 @@ COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Status of each campaign: on
 COMMENT ON COLUMN leadloop_monitor.campaign_health.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.name IS
-    'Name for people; leadloop does not use it.';
+    'Display name; leadloop does not use it.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.enabled IS
     'Whether pushes and polls without --campaign include the campaign.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.health IS
@@ -771,7 +772,7 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
 -- The reader --------------------------------------------------------------------------------------
 
 -- A role belongs to the whole server: it may exist already, for another database, and creating it
--- takes the privilege CREATEROLE. `leadloop doctor` reports a missing role.
+-- takes the privilege CREATEROLE. The monitor page reports a missing role (db/monitor.py).
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'leadloop_reader') THEN

@@ -170,7 +170,7 @@ def _read_header(text: TextIO, file: Path) -> _Header:
     """
     first = text.readline()
     if not first.strip():
-        raise UsageError(f"{file} is empty, or its first line, which must name the columns, is")
+        raise UsageError(f"{file} has no header: its first line must name the columns")
     if "\x00" in first or first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
         raise UsageError(f"{file} is UTF-16, or no text at all: {_ENCODING_ADVICE}")
     if _UNSTORABLE.search(first):
@@ -189,7 +189,7 @@ def _read_header(text: TextIO, file: Path) -> _Header:
     reserved = sorted(RESPONSE_FIELDS.intersection(names))
     if reserved:
         raise UsageError(
-            f"the vendor's answers use these names themselves: {', '.join(reserved)};"
+            f"these column names are reserved by the vendor's API: {', '.join(reserved)};"
             " rename the columns"
         )
     return _Header(names=names, delimiter=delimiter)

@@ -98,7 +98,7 @@ def serve_metrics(database: Database, host: str, port: int) -> None:
 
 
 def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
-    """Build the gauges of the rate limit, which all processes of the business share."""
+    """Build the gauges of the rate limit, shared by every process that uses this vendor account."""
     yield GaugeMetricFamily(
         "leadloop_budget_slots", "Request slots of the rate limit.", value=budget["slots"]
     )

@@ -30,8 +30,8 @@ from leadloop.settings import Settings
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
 _INITIAL_LEADS = 300
-# Half of the outcomes arrive within a minute of their leads.
-_OUTCOME_HALF_LIFE_S = 60.0
+# An outcome arrives after an exponential delay with this mean.
+_MEAN_OUTCOME_DELAY_S = 60.0
 _ARRIVAL_INTERVAL_S = 20.0
 _NEW_LEADS = 20
 _CHECK_INTERVAL_S = 0.5
@@ -77,7 +77,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(environment.enter_locked_directory("up"))
-        rules = Rules(rate_limit=(100, 60.0), pace=_OUTCOME_HALF_LIFE_S)
+        rules = Rules(rate_limit=(100, 60.0), pace=_MEAN_OUTCOME_DELAY_S)
         handle = stack.enter_context(environment.open_sandbox(rules))
         stack.enter_context(environment.run_embedded_database())
         database = stack.enter_context(

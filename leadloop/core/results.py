@@ -1,7 +1,7 @@
 """Parser of one result of the vendor's `responses` call: an outcome and its outreach attempts.
 
-Sources: the seed ("Response Structure") for the fixed keys, the vendor's "Response formats"
-chapter (VENDOR_API.md, the facts marked with a dagger) for the outreach blocks.
+Sources, in the vendor's API document: the chapter "Response Structure" for the fixed keys, the
+chapter "Response formats" for the outreach blocks.
 """
 
 import hashlib

@@ -43,12 +43,12 @@ class Rules:
     newer_limits: bool = False
     campaigns: Mapping[str, str] | None = None
 
-    # Writes, where the document leaves a choice.
+    # Writes, where the vendor's API document leaves a choice.
     bad_lead: Literal["batch", "lead", "batch-anonymous"] = "batch"
     repeat: Literal["error", "update", "second"] = "error"
     unknown_disable: Literal["404", "400", "lead", "ignore"] = "404"
 
-    # Reads, where the document leaves a choice.
+    # Reads, where the vendor's API document leaves a choice.
     order: Literal["created", "processed", "processed-desc", "lead_id", "random"] = "created"
     after_inclusive: bool = True
     before_inclusive: bool = True

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from leadloop.cli import app
-from leadloop.cli.main import main
+from leadloop.cli.main import run_app
 from tests.conftest import Ran
 
 #: A command: arguments, then changes of the environment; `leadloop` and `invoke` both are one.
@@ -41,7 +41,7 @@ def invoke(environment: Path) -> Command:
             redirect_stdout(out),
             redirect_stderr(err),
         ):
-            code, message = main.run_app()
+            code, message = run_app()
             if message:
                 print(f"leadloop: {message}", file=sys.stderr)
         lines = out.getvalue().splitlines()

@@ -134,8 +134,8 @@ def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(
     ran = invoke("plan", "--json")
     assert (ran.code, set(ran.last["campaigns"])) == (1, {"C1"})
     assert ran.err.strip() == (
-        "leadloop: campaign bad: its source 'crm.nowhere' is no table or view of this database:"
-        " write schema.name into leadloop.campaigns.source"
+        "leadloop: campaign bad: the campaign's source 'crm.nowhere' is no table or view of"
+        " this database: write schema.name into leadloop.campaigns.source"
     )
     checks = {check["check"]: check for check in invoke("doctor", "--json").last["checks"]}
     assert checks["source of C1"]["ok"]

@@ -100,11 +100,11 @@ def test_a_source_that_may_not_be_read_is_told(
     role: str, database: Database, leadloop: Callable[..., Ran]
 ) -> None:
     """Whether the right is missing on the schema, the view, or what the view's owner reads."""
-    line = "this role may not read its source 'crm.leads_for_calls'\\: GRANT USAGE on its schema"
+    line = "this role may not read the campaign's source 'crm.leads_for_calls': GRANT USAGE on"
     for grant in ("SELECT ON crm.leads_for_calls", "USAGE ON SCHEMA crm"):
         sql.execute(database, f"REVOKE {grant} FROM leadloop_run")
         ran = leadloop("plan")
-        assert (ran.code, line.replace("\\", "") in ran.err) == (1, True)
+        assert (ran.code, line in ran.err) == (1, True)
         sql.execute(database, f"GRANT {grant} TO leadloop_run")
     sql.execute(database, "ALTER VIEW crm.leads_for_calls SET (security_invoker)")
     ran = leadloop("doctor")

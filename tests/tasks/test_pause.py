@@ -1,4 +1,4 @@
-"""The brake: a campaign that may not create, and one that is not enabled, still opts out."""
+"""A pause: a campaign that may not create, and one that is not enabled, still opts out."""
 
 from collections.abc import Callable
 
@@ -23,13 +23,13 @@ def sent_and_more(database: Database, vendor: SandboxHandle) -> None:
     factories.add_leads(database, *_LEADS)
 
 
-def brake(database: Database, column: str) -> None:
+def pause(database: Database, column: str) -> None:
     """What a person in a hurry does by SQL."""
     sql.execute(database, f"UPDATE leadloop.campaigns SET {column} = false")
 
 
 @pytest.mark.parametrize("column", ["push_enabled", "enabled"])
-def test_the_brake_holds_within_a_run(
+def test_a_pause_holds_within_a_run(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
     """No claim comes after it, however much is left; the run says how many it has held back."""
@@ -54,7 +54,7 @@ def test_the_brake_holds_within_a_run(
 def test_a_batch_whose_turn_is_over_goes_back(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Claimed before the brake and not sent yet: it is claimed again, which the brake refuses."""
+    """Claimed before the pause and not sent yet: it is claimed again, which the pause prevents."""
     sent_and_more(database, vendor)
     vendor.change_rules(max_body_bytes=300)
     sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 30")
@@ -66,7 +66,7 @@ def test_a_batch_whose_turn_is_over_goes_back(
            CREATE TRIGGER pull AFTER UPDATE ON leadloop.leads FOR EACH STATEMENT
                EXECUTE FUNCTION public.pull()""",
     )
-    # The first claim pulls the brake; its batch is refused as too large, and its halves are claimed
+    # The first claim pauses; its batch is refused as too large, and its halves are claimed
     # again.
     assert push_leads()["held_back"] == 30
     assert set(sql.fetch_statuses(database).values()) == {"created", "new"}
@@ -115,7 +115,7 @@ def test_a_person_pauses_and_resumes(database: Database, leadloop: Callable[...,
 def test_polls_of_a_paused_campaign_go_on(database: Database, vendor: SandboxHandle) -> None:
     """An outcome is not lost because nobody new is created."""
     sent_and_more(database, vendor)
-    brake(database, "push_enabled")
+    pause(database, "push_enabled")
     vendor.put_outcomes(
         [{"campaign_id": factories.CAMPAIGN, "lead_id": "first", "outcome_name": "Interested"}]
     )
