@@ -15,7 +15,7 @@ _NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 def build_status(**changes: Any) -> StatusSnapshot:
     """Return the snapshot of a database without campaigns; `changes` replace its parts."""
     budget = {"slots": 0, "taken": 0, "paused_s": 0.0}
-    empty = {"campaigns": [], "problems": [], "newest_run": None, "budget": budget}
+    empty: dict[str, Any] = {"campaigns": [], "problems": [], "newest_run": None, "budget": budget}
     return StatusSnapshot(**{"taken_at": _NOW, **empty, **changes})
 
 
