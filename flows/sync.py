@@ -75,21 +75,17 @@ def _start_runs(
     Raises:
         UsageError: a campaign is unknown, or there is nothing to do for any.
     """
-    runs = []
-    for campaign in _select_campaigns(context, ids):
-        with _collect_failure(campaign, failures), context.database.translate_errors():
-            runs.append(start_run(context, "sync-leads", campaign))
-    return runs
-
-
-def _select_campaigns(context: ApiContext, ids: Sequence[str] | None) -> list[Campaign]:
-    """Return the campaigns of the loop; an empty list where there are only opt-outs to send."""
     try:
-        return context.select_campaigns(ids)
+        selected = context.select_campaigns(ids)
     except UsageError:
         if ids or not context.select_campaigns(None, campaign_table.select_for_disable):
             raise
-        return []
+        selected = []  # there are only opt-outs to send
+    runs = []
+    for campaign in selected:
+        with _collect_failure(campaign, failures), context.database.translate_errors():
+            runs.append(start_run(context, "sync-leads", campaign))
+    return runs
 
 
 @contextmanager

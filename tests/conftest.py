@@ -26,7 +26,7 @@ from db.schema import migrate_schema
 from leadloop.local.postgres import run_postgres
 from leadloop.local.postgres_data import remove_temporary
 from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
-from leadloop.sandbox import Handle, Rules, running
+from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 
 _TEMPLATE = "leadloop_template"
 _FOREIGN = ("LEADLOOP_", "PREFECT_", "PG")
@@ -115,15 +115,15 @@ def connection(database: Database) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def vendor() -> Iterator[Handle]:
+def vendor() -> Iterator[SandboxHandle]:
     """A sandbox of this test's own: no rate limit, and only the outcomes that are put in."""
-    with running(Rules(rate_limit=None, pace=None)) as handle:
+    with run_sandbox(Rules(rate_limit=None, pace=None)) as handle:
         yield handle
 
 
 @pytest.fixture
 def environment(
-    database_url: str, vendor: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, vendor: SandboxHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Settings for flows and commands: this test's database and sandbox, no limit worth a wait.
 

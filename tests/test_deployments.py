@@ -44,4 +44,4 @@ def test_deployment_that_does_not_exist(server: dict[str, str]) -> None:
     """One line has the command that failed, and Prefect's own reason."""
     line = "^`prefect deployment run nothing/at-all` failed: .*not found"
     with pytest.raises(UsageError, match=line):
-        deployments.start_run(server, "nothing/at-all")
+        deployments.schedule_run(server, "nothing/at-all")

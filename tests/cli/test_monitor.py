@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from db.monitor import ViewsUnavailable, read_status
+from db.monitor import ViewsUnavailable, read_status_snapshot
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
 from tests import factories, sql
@@ -66,9 +66,9 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
     try:
         with Database(url, pool_size=1) as theirs:
             with pytest.raises(ViewsUnavailable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
-                read_status(theirs)
+                read_status_snapshot(theirs)
             sql.execute(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert read_status(theirs).campaign_ids == [factories.CAMPAIGN]
+            assert read_status_snapshot(theirs).campaign_ids == [factories.CAMPAIGN]
     finally:
         sql.execute(database, f"DROP ROLE {_STRANGER}")
 
@@ -76,7 +76,7 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
 def told(database: Database) -> str:
     """The line that the page shows in place of its figures."""
     with pytest.raises(ViewsUnavailable) as caught:
-        read_status(database)
+        read_status_snapshot(database)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -100,7 +100,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
     grants = re.findall("`(GRANT [^`]*)`", told(database))
     for grant in grants:
         sql.execute(database, grant)
-    assert read_status(database).campaign_ids == []
+    assert read_status_snapshot(database).campaign_ids == []
 
 
 @pytest.mark.parametrize(

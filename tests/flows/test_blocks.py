@@ -11,11 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from db.database import Database
-from flows.prefect_api import allows_anonymous_access
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
-from leadloop.sandbox import Handle, Rules, running
+from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from leadloop.settings import EMBEDDED_IS_LOCAL_ONLY, Settings
 from tasks import blocks
 from tasks.blocks import (
@@ -27,7 +26,6 @@ from tasks.blocks import (
 )
 from tests import factories, sql
 from tests.conftest import Ran, prefect_login
-from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -41,7 +39,7 @@ def name() -> str:
 def test_a_run_takes_its_login_from_a_block(
     database: Database,
     database_url: str,
-    vendor: Handle,
+    vendor: SandboxHandle,
     environment: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -75,7 +73,7 @@ def test_what_wins(environment: Path, monkeypatch: pytest.MonkeyPatch, name: str
 
 def test_a_login_wins_whole(
     environment: Path,
-    vendor: Handle,
+    vendor: SandboxHandle,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -104,7 +102,7 @@ def test_a_block_gets_no_token_for_its_address(
     """Whoever may write a block cannot have the worker's token, names and numbers sent to them."""
     factories.add_campaign(database)
     factories.add_leads(database, "A")
-    with running(Rules(rate_limit=None, pace=None)) as thief:
+    with run_sandbox(Rules(rate_limit=None, pace=None)) as thief:
         LeadloopSettings(api_url=thief.url).save(name)
         LeadloopCredentials(api_url=thief.url, client_id="c").save(name)
         line = f"from the environment, but api_url from block leadloop-credentials/{name}"
@@ -115,7 +113,7 @@ def test_a_block_gets_no_token_for_its_address(
 
 
 def test_a_block_s_token_goes_to_no_other_address(
-    environment: Path, database: Database, vendor: Handle, name: str
+    environment: Path, database: Database, vendor: SandboxHandle, name: str
 ) -> None:
     """Not to that of the worker's environment: nothing is sent, and doctor says why."""
     LeadloopCredentials(api_token=SecretStr(vendor.rules.tokens[0])).save(name)
@@ -200,7 +198,9 @@ def test_what_is_empty_in_a_block_says_nothing(
     assert (settings.timeout, settings.lookback) == ("3,4", 0)
 
 
-def test_a_campaign_wins_over_all(database: Database, environment: Path, vendor: Handle) -> None:
+def test_a_campaign_wins_over_all(
+    database: Database, environment: Path, vendor: SandboxHandle
+) -> None:
     """Its row is nearest to it: four leads in batches of two are two requests."""
     factories.add_campaign(database, batch_size=2)
     factories.add_leads(database, "A", "B", "C", "D")
@@ -290,49 +290,12 @@ def test_a_server_finds_the_blocks_by_itself() -> None:
     assert entry.load() is blocks
 
 
-def test_doctor_looks_at_the_door_of_the_profile_s_server(
-    leadloop: Callable[..., Ran], environment: Path
-) -> None:
-    """It warns of an open server that `prefect profile` names too, and with a slash at its end."""
-    home = environment / "prefect-home"
-    home.mkdir()
-    no_csrf_token = response("404 Not Found", "{}")
-    with run_raw_server(no_csrf_token, response("200 OK", "[]")) as server:
-        (home / "profiles.toml").write_text(
-            f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
-        )
-        said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
-    door = next(check for check in said if check["check"] == "Prefect authentication")
-    assert (door["ok"], door["warns"]) == (True, True)
-    assert "the server requires no authentication" in door["detail"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "open_to_all"),
-    [
-        ("200 OK", True),
-        ("401 Unauthorized", False),
-        ("403 Forbidden", False),
-        ("404 Not Found", None),
-        ("500 Internal Server Error", None),
-    ],
-)
-def test_whether_a_server_is_open_is_told_only_where_it_is_known(
-    answer: str, open_to_all: bool | None
-) -> None:
-    """What is neither a refusal nor an answer vouches for nothing."""
-    with run_raw_server(response(answer, "[]")) as server:
-        assert allows_anonymous_access(server.url) is open_to_all
-    # Nobody is there any more.
-    assert allows_anonymous_access(server.url) is None
-
-
 def test_doctor_says_where_values_come_from(
     leadloop: Callable[..., Ran],
     database: Database,
     prefect: str,
     environment: Path,
-    vendor: Handle,
+    vendor: SandboxHandle,
     name: str,
 ) -> None:
     """Sources and no values; a server that asks for a password is not warned of."""

@@ -100,8 +100,7 @@ def test_last_user_stops_the_server(tmp_path: Path, users_lock: IO[str]) -> None
 
 def test_server_that_does_not_stop(tmp_path: Path, users_lock: IO[str]) -> None:
     """A server that ignores its stop signal is killed after the timeout."""
-    job: dict[str, Any] = {"stop_signal": int(signal.SIGTERM), "stop_timeout_s": 0.3}
-    with run_supervisor(tmp_path, **job) as process:
+    with run_supervisor(tmp_path, stop_signal=int(signal.SIGTERM), stop_timeout_s=0.3) as process:
         users_lock.close()
         assert end_and_read(process, tmp_path) == "SIGTERM\n"
 

@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from db.database import Database
-from db.monitor import read_history, read_status
+from db.monitor import read_history, read_status_snapshot
 from leadloop.monitor import data
 from leadloop.monitor.layout import show_page
 
@@ -26,7 +26,7 @@ def configure_page(monkeypatch: pytest.MonkeyPatch, prefect_url: str | None = No
 
 def read_uncached(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
     """Let the page read this database at each run, without its caches."""
-    monkeypatch.setattr(data, "load_status", lambda: read_status(database))
+    monkeypatch.setattr(data, "load_status", lambda: read_status_snapshot(database))
     monkeypatch.setattr(data, "load_history", lambda ids, _: read_history(database, ids, None))
 
 

@@ -9,6 +9,10 @@ from leadloop.monitor.chart_frames import STAGES
 from leadloop.monitor.charts import ChartPanel, build_charts
 
 _START = datetime(2026, 3, 1, 5, tzinfo=UTC).replace(tzinfo=None)
+_THRESHOLDS = {
+    "poll_behind": timedelta(minutes=60),
+    "opt_outs_waiting": timedelta(minutes=15),
+}
 _NAMES = ("funnel", "outcomes", "attempts", "requests", "lag", "opt_outs")
 
 
@@ -20,6 +24,7 @@ def build_panels(*campaigns: Mapping[str, int], **history: Rows) -> dict[str, Ch
         problems=[],
         newest_run=None,
         budget={},
+        thresholds=_THRESHOLDS,
     )
     panels = build_charts(status, {**{name: [] for name in _NAMES}, **history})
     return {panel.name: panel for panel in panels}

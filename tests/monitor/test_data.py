@@ -48,7 +48,7 @@ def test_history_of_a_period(database: Database, database_url: str) -> None:
     config = build_config(database_url=database_url)
     data.set_config(config)
     with data._open_database(config):
-        runs = {days: data.load_history([], days)["runs"] for days in (1, 7, None)}
+        runs = {days: data.load_history((), days)["runs"] for days in (1, 7, None)}
     assert {days: len(rows) for days, rows in runs.items()} == {1: 1, 7: 2, None: 3}
 
 
@@ -57,7 +57,7 @@ def test_history_of_a_period(database: Database, database_url: str) -> None:
 )
 def test_start_of_a_period(days: int, hour_by_hour: bool) -> None:
     """One day starts at a full hour, longer periods at midnight: no first bar is cut short."""
-    start = data._start_of_period(days)
+    start = data.start_of_period(days)
     assert (start.minute, start.second, start.microsecond) == (0, 0, 0)
     assert hour_by_hour or start.hour == 0
     assert days * 24 <= (datetime.now(UTC) - start).total_seconds() / 3600 < (days + 1) * 24

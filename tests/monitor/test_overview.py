@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from db.database import Database
-from db.monitor import StatusSnapshot, read_status
+from db.monitor import StatusSnapshot, read_status_snapshot
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
 from tests.monitor import seed_data
 from tests.monitor.page_script import list_texts, run_part
@@ -15,7 +15,13 @@ _NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 def build_status(**changes: Any) -> StatusSnapshot:
     """Return the snapshot of a database without campaigns; `changes` replace its parts."""
     budget = {"slots": 0, "taken": 0, "paused_s": 0.0}
-    empty: dict[str, Any] = {"campaigns": [], "problems": [], "newest_run": None, "budget": budget}
+    empty: dict[str, Any] = {
+        "campaigns": [],
+        "problems": [],
+        "newest_run": None,
+        "budget": budget,
+        "thresholds": {},
+    }
     return StatusSnapshot(**{"taken_at": _NOW, **empty, **changes})
 
 
@@ -77,7 +83,7 @@ def test_freshness() -> None:
 def test_no_recent_run(database: Database) -> None:
     """A stopped schedule is a problem by itself; a disabled campaign does not count as lagging."""
     seed_data.seed_idle(database)
-    status = read_status(database)
+    status = read_status_snapshot(database)
     headline = run_part(show_headline, status, is_stale=False)
     assert list_texts(headline) == ["**Warning: 2 problems**"]
     problems = run_part(show_problems, status.problems)
@@ -90,7 +96,7 @@ def test_no_recent_run(database: Database) -> None:
 def test_sums_of_all_campaigns(database: Database) -> None:
     """Figures are summed; the rate limit is the account's, with the share in use."""
     seed_data.seed_healthy(database)
-    metrics = show_metric_values(read_status(database))
+    metrics = show_metric_values(read_status_snapshot(database))
     assert metrics["Created"] == "607"
     assert metrics["Rate limit in use"] == "31%"
 

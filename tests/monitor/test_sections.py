@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.database import Database
-from db.monitor import MAX_RUNS, read_history, read_status
+from db.monitor import MAX_RUNS, read_history, read_status_snapshot
 from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
 from tests.monitor import seed_data
 from tests.monitor.page_script import configure_page, run_part
@@ -31,7 +31,7 @@ def build_run(**changes: Any) -> dict[str, Any]:
 def test_worst_campaign_first(database: Database) -> None:
     """The campaign with a critical problem is on top, whatever its id; health is a word."""
     seed_data.seed_stuck(database)
-    campaigns = read_status(database).campaigns
+    campaigns = read_status_snapshot(database).campaigns
     (table,) = run_part(show_campaigns, campaigns[::-1]).dataframe
     assert list(table.value["campaign_id"]) == ["EAST-1", "WEST-2"]
     assert list(table.value["health"]) == ["✖ critical", "▲ warning"]
@@ -40,7 +40,7 @@ def test_worst_campaign_first(database: Database) -> None:
 
 def test_charts_without_figures(database: Database) -> None:
     """Each heading stays, with a text in place of its chart and without a download."""
-    status, history = read_status(database), read_history(database, [], None)
+    status, history = read_status_snapshot(database), read_history(database, [], None)
     part = run_part(show_charts, status, history, as_tables=False)
     assert len(part.subheader) == len(part.info) == 6
     assert {info.value for info in part.info} == {"No lead yet.", "Nothing in this period."}
