@@ -110,7 +110,10 @@ _Region = Annotated[
     ),
 ]
 _PageUrl = Annotated[
-    str, _require(re.compile(r"https?://[^\s()<>]+").fullmatch, "write it as https://host/path")
+    str,
+    _require(
+        lambda text: re.fullmatch(r"https?://[^\s()<>]+", text), "write it as https://host/path"
+    ),
 ]
 
 
