@@ -1,4 +1,4 @@
-"""The commands themselves: usage, help, version, JSON, and those without a module."""
+"""The commands themselves: help, version, JSON, and those without a module."""
 
 import json
 import os

@@ -1,8 +1,9 @@
-"""Exit codes, and errors as one line."""
+"""Exit codes and error lines of the command line."""
 
 import pytest
 
 from db.database import Database
+from leadloop.cli import main
 from tests import factories
 from tests.cli.conftest import Command
 
@@ -70,3 +71,13 @@ def test_wrong_usage_is_one_line(
     assert said in ran.err
     assert len(ran.err.strip().splitlines()) == 1
     assert "pw" not in ran.err
+
+
+def test_an_interrupted_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C or SIGTERM during a command is exit code 1 and one line."""
+
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leadloop.cli.app.app", interrupt)
+    assert main.run_app() == (1, main.STOPPED)
