@@ -248,7 +248,7 @@ class Database:
         """Run `work(connection, *args, **kwargs)` once, in its own transaction.
 
         Raises:
-            DatabaseError: Postgres refused, or was not there.
+            DatabaseError: Postgres rejected a statement, or cannot be reached.
         """
         with self.transaction() as connection:
             return work(connection, *args, **kwargs)

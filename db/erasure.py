@@ -31,7 +31,7 @@ SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
     OR EXISTS (SELECT FROM leadloop.forgotten
                 WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = asked.lead_id)
 """)
-# Before the leads are locked, the same order as in upstream's insert of an opt-out, whose trigger
+# Before the leads are locked, the same order as in an insert of an opt-out, whose trigger
 # locks the leads: the reverse order could deadlock.
 _OPT_OUT = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id, reason)

@@ -23,7 +23,7 @@ ON CONFLICT DO NOTHING
 """)
 _COUNT = text("SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0")
 # The reservations made last are the ones that still count. They move to the highest numbers: the
-# lowest are reserved for disables.
+# lowest are reserved for disables and logins.
 _KEEP_LATEST = text("""
 UPDATE leadloop.rate_slots AS ring SET free_at = latest.free_at
   FROM (SELECT :slots + 1 - row_number() OVER (ORDER BY free_at DESC) AS slot, free_at
@@ -35,11 +35,11 @@ _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
 # Asynchronous commit: a server that crashes loses at most some 0.2 s of reservations.
 _RESERVE = text("""
-WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
+WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true))
 UPDATE leadloop.rate_slots AS ring
    SET free_at = greatest(ring.free_at, pause.free_at, clock_timestamp())
                  + make_interval(secs => :occupied_s)
-  FROM hurry, (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0) AS pause,
+  FROM async_commit, (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0) AS pause,
        (SELECT slot FROM leadloop.rate_slots WHERE slot > :reserved
          ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS soonest
  WHERE ring.slot = soonest.slot
@@ -90,7 +90,7 @@ class RateLimit:
 
     @property
     def reserved_for_disables(self) -> int:
-        """Slots that only a disable may use, so that opt-outs do not queue behind a backlog."""
+        """Slots that only disables and logins may use: no opt-out queues behind a backlog."""
         return max(self.slots // 50, int(self.slots >= _MIN_SLOTS_TO_RESERVE))
 
 
@@ -119,7 +119,7 @@ def reserve_slot(connection: Connection, limit: RateLimit, *, urgent: bool) -> S
     Args:
         connection: in autocommit mode, so that no other request waits for our lock.
         limit: the vendor's rate limit.
-        urgent: true for a disable, which may use the slots reserved for disables.
+        urgent: true for a disable or a login, which may use the reserved slots.
     """
     reserved = 0 if urgent else limit.reserved_for_disables
     row = connection.execute(
@@ -137,7 +137,7 @@ def release_slot(connection: Connection, slot: Slot, limit: RateLimit) -> None:
 
 
 def pause_requests(connection: Connection, pause_s: float) -> None:
-    """Pause all requests of the business for `pause_s` seconds, in every process."""
+    """Pause every process that uses this vendor account for `pause_s` seconds."""
     connection.execute(_PAUSE, {"pause_s": pause_s})
 
 

@@ -257,7 +257,7 @@ def translate_errors(campaign: Campaign) -> Iterator[None]:
             " docs/how-to/bring-your-own-table.md lists the privileges",
             _WRITES: "writes: a view may only read",
         }.get(error.sqlstate or "", f"cannot be read: {error}")
-        raise SourceError(f"its source {campaign.source!r} {advice}") from None
+        raise SourceError(f"the campaign's source {campaign.source!r} {advice}") from None
 
 
 # The comparison

@@ -60,7 +60,7 @@ class OptedOutNumber:
 
     def __repr__(self) -> str:
         """Return the ids only: a number must not get into a traceback."""
-        return f"OptedOut({self.campaign_id!r}, {self.lead_id!r})"
+        return f"OptedOutNumber({self.campaign_id!r}, {self.lead_id!r})"
 
 
 def get_hash_key(connection: Connection) -> bytes:

@@ -255,7 +255,7 @@ def render_schema(connection: Connection) -> str:
         "The tables of the Postgres schema `leadloop`, from Postgres's own catalogue"
         " (`\\d+ leadloop.leads` in psql shows the same). `leadloop init` creates and upgrades"
         " them. All times are `timestamptz`.",
-        "Upstream inserts into `campaigns`, `leads` and `disable_requests`. Only leadloop writes"
+        "Your code inserts into `campaigns`, `leads` and `disable_requests`. Only leadloop writes"
         " everything else.",
         *(_render_schema_table(connection, table) for table in tables),
     )
@@ -372,12 +372,14 @@ _MEANINGS = {
     Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the accepted size remembered"
     " (unless a single lead was too large).",
     Verdict.RETRY: "Not carried out, or idempotent: retried after a pause.",
-    Verdict.RATE_LIMITED: "Not carried out. The whole business pauses for as long as the vendor"
-    " asks (`Retry-After`; 5 s without one), then the request is retried.",
+    Verdict.RATE_LIMITED: "Not carried out. Every process that uses this vendor account pauses"
+    " for as long as the vendor asks (`Retry-After`; 5 s without one), then the request is"
+    " retried.",
     Verdict.UNAUTHORIZED: "The token has expired: it is renewed once and the request retried."
     " A fixed token stops the run.",
-    Verdict.IN_DOUBT: "It may have been carried out: the leads become `in_doubt` and are looked up,"
-    " never resent unasked.",
+    Verdict.IN_DOUBT: "It may have been carried out: the leads become `in_doubt` and are looked up;"
+    " each is sent again only after a lookup has proven that the vendor does not have it, or when"
+    " you requeue it.",
     Verdict.FATAL: "Nothing will succeed until a person changes something: the campaign's run ends"
     " and the exit code is 1.",
 }
@@ -388,10 +390,10 @@ def render_verdicts() -> str:
     return _join_page(
         "Verdicts",
         "The verdict on each response of the vendor, for each call: the complete table of"
-        " `leadloop.core.verdicts.classify_response`. Any other 4xx is `stop`; any other 5xx is"
+        " `leadloop.core.verdicts.classify_response`. Any other 4xx is `fatal`; any other 5xx is"
         " as 500."
-        " With any verdict, a status from 400 on with `Retry-After` makes the whole business"
-        " pause.",
+        " With any verdict, a status from 400 on with `Retry-After` makes every process that"
+        " uses this vendor account pause.",
         _render_table(
             ["verdict", "what leadloop does"], [[_format_code(v), _MEANINGS[v]] for v in Verdict]
         ),

@@ -16,7 +16,7 @@ def disable_leads(
     """Cancel the leads of people who opted out, or have the vendor disable them.
 
     Args:
-        campaigns: ids of the campaigns; none: every enabled one, and each other one that has
+        campaigns: ids of the campaigns; none: every enabled campaign, and every disabled one with
             opt-outs to send.
         settings: settings for this run alone, and the name of the blocks that hold others.
 

@@ -279,7 +279,10 @@ class BatchClaimer:
         """
         with self._run.context.database.transaction() as connection:
             if not runs.is_running(connection, self._run.run_id):
-                raise Fenced("this run was taken for dead and has stopped: its connection was cut")
+                raise Fenced(
+                    "this run was taken for dead and has stopped: its connection was cut;"
+                    " run it again; its leads are safe"
+                )
 
     def _reject_invalid(
         self, batch: ClaimedBatch, claimed: Sequence[Lead]

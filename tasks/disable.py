@@ -12,7 +12,7 @@ from db import campaigns, erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
 from leadloop.core.errors import InvalidLead, RunError
-from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, split_in_half
+from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
 from leadloop.core.leads import Lead, extract_custom_texts
 from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
@@ -91,7 +91,7 @@ class DisableJob:
             )
 
     def counts(self) -> dict[str, int]:
-        """Return the contract's counts."""
+        """Return the counts of docs/reference/exit-codes-and-json.md."""
         return self._counters.counts()
 
     def _resolve_in_doubt(self) -> bool:
@@ -117,10 +117,10 @@ class DisableJob:
         """
         for _ in range(limit):
             if due := self._load_due("requested"):
-                self._send_or_suspect(Isolation(due))
+                self._start_isolation(Isolation(due))
             elif due := self._load_due("failed"):
-                # These opt-outs are suspects already, so one failure is enough.
-                self._send_or_suspect(Isolation(due, max_failures=1))
+                # These opt-outs have failed alone before, so one failure is enough.
+                self._start_isolation(Isolation(due, max_failures=1))
             elif not self._failing_lists:
                 return False
             else:
@@ -147,7 +147,7 @@ class DisableJob:
                 ],
             )
 
-    def _send_or_suspect(self, isolation: Isolation) -> None:
+    def _start_isolation(self, isolation: Isolation) -> None:
         """Send a new list; if it fails, its isolation goes on after all other lists."""
         lead_ids = list(isolation.next_list)
         if not self._advance_isolation(isolation):
@@ -156,7 +156,7 @@ class DisableJob:
     def _advance_isolation(self, isolation: Isolation) -> bool:
         """Send the lists of an isolation until one fails; return whether all are done.
 
-        Leads that the isolation accuses are marked failed.
+        Leads that the isolation marks as the cause become failed.
 
         Raises:
             ApiError: a failure whose cause is not the content of the list.
@@ -167,7 +167,7 @@ class DisableJob:
                 self._probe_api(isolation)
             elif not self._send_list(isolation):
                 return False
-        self._mark_failed(isolation.accuse_rest(), isolation.reason)
+        self._mark_failed(isolation.mark_rest(), isolation.reason)
         return True
 
     def _send_list(self, isolation: Isolation) -> bool:
@@ -186,7 +186,7 @@ class DisableJob:
             is_silent = error.response.failure is TransportFailure.NO_RESPONSE
             if is_silent and not isolation.failures and not self._api_has_answered:
                 # Each attempt without a response takes a minute: first check that the API responds.
-                self._retry_unsuspected(self._request_campaign)
+                self._retry_probe(self._request_campaign)
             return False
         else:
             self._api_has_answered = True
@@ -209,41 +209,39 @@ class DisableJob:
             isolation.replace_list([[lead_id for lead_id in lead_ids if lead_id not in named]])
             self._record_result(list(named), named)
         else:
-            isolation.replace_list(split_in_half(lead_ids))
+            isolation.replace_list(split_list(lead_ids))
 
     def _probe_api(self, isolation: Isolation) -> None:
-        """Check that the vendor works for an unsuspected request, and then accuse the suspects.
+        """Check that the vendor works for another request, and then mark the candidates failed.
 
         The probe repeats a disable that the vendor has confirmed. Without one, the probe reads the
-        campaign. That proves less, since all disables may fail, so it counts for few suspects only.
+        campaign. That proves less, since all disables may fail, so it counts for few candidates.
 
         Raises:
-            RunError: the probe fails too, or MAX_SUSPECTS leads are suspects: the vendor fails on
-                all opt-outs. The suspects move to the end of the queue.
+            RunError: the probe fails too, or the number of candidates shows that the vendor fails
+                on all opt-outs. The candidates move to the end of the queue.
         """
         campaign_id = self.run.campaign.campaign_id
         with self.run.context.database.transaction() as connection:
             confirmed = opt_outs.find_last_confirmed(connection, campaign_id)
         try:
             if confirmed is not None:
-                self._retry_unsuspected(
-                    lambda: self.run.context.api.disable(campaign_id, [confirmed])
-                )
+                self._retry_probe(lambda: self.run.context.api.disable(campaign_id, [confirmed]))
                 self._api_has_answered = True
             else:
-                self._retry_unsuspected(self._request_campaign)
-                if len(isolation.suspects) >= MAX_SUSPECTS:
+                self._retry_probe(self._request_campaign)
+                if len(isolation.candidates) >= MAX_CANDIDATES:
                     raise _make_outage_error(isolation.reason)
                 if isolation.next_list:
-                    isolation.keep_suspects()
+                    isolation.defer_probe()
                     return
         except RunError:
-            self.run.write(opt_outs.move_to_back, campaign_id, isolation.suspects)
+            self.run.write(opt_outs.move_to_back, campaign_id, isolation.candidates)
             raise
         self._mark_failed(isolation.record_probe_success(), isolation.reason)
 
-    def _retry_unsuspected(self, request: Callable[[], object]) -> None:
-        """Send an unsuspected request, up to MAX_FAILURES times.
+    def _retry_probe(self, request: Callable[[], object]) -> None:
+        """Send a request that should succeed, up to MAX_FAILURES times.
 
         Raises:
             RunError: the request failed each time.
@@ -319,8 +317,8 @@ class DisableJob:
         """Record a list as disabled, except for rejected leads; `rejected`: reasons by lead id.
 
         Raises:
-            RunError: MAX_ALIKE opt-outs in a row were rejected with the same reason, so the vendor
-                rejects the campaign as a whole.
+            RunError: MAX_ALIKE opt-outs in a row were rejected for the same reason: the vendor
+                rejects the campaign.
         """
         campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in rejected]
@@ -331,7 +329,7 @@ class DisableJob:
         )
         reasons = self._redact_reasons(rejected)
         with database.transaction() as connection:
-            failed = opt_outs.record_refused(
+            failed = opt_outs.record_disable_rejections(
                 connection,
                 campaign_id=campaign_id,
                 reasons=reasons,

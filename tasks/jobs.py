@@ -27,9 +27,9 @@ from tasks.context import (
     start_run,
 )
 
-# The more a job has done, the more its next chunk does: a run stays at a few hundred chunks (and
-# Prefect tasks), however long the backlog is.
-_CHUNKS_PER_DOUBLING = 50
+# A chunk is at least this part of what the job has done. So a run stays at a few hundred chunks and
+# Prefect tasks, however long the backlog is.
+_MIN_CHUNK_DIVISOR = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class CampaignJob(Protocol):
         """
 
     def counts(self) -> dict[str, int]:
-        """Return what has been done, under the contract's names."""
+        """Return the counts of docs/reference/exit-codes-and-json.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,10 @@ class JobRunner(Generic[C]):
         finally:
             for each in self._executions:
                 each.finish_if_open()
-        self._raise_failures()
+        failed = {each.campaign.campaign_id: each.error for each in self._executions if each.error}
+        if failed:
+            lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
+            raise CampaignsFailed(lines, self.summary())
 
     def summary(self) -> Summary:
         """Return the sums of the counts, and under `campaigns` each campaign's own."""
@@ -169,12 +172,6 @@ class JobRunner(Generic[C]):
                 if each.due_at <= now:
                     each.run_chunk()
             waiting = [each for each in waiting if each.is_open]
-
-    def _raise_failures(self) -> None:
-        failed = {each.campaign.campaign_id: each.error for each in self._executions if each.error}
-        if failed:
-            lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
-            raise CampaignsFailed(lines, self.summary())
 
 
 class _CampaignExecution(Generic[C]):
@@ -210,7 +207,7 @@ class _CampaignExecution(Generic[C]):
         assert self.job is not None, "a run without a job ends when it starts"
         due_at = None
         with self._collect_failure():
-            limit = max(self._spec.min_chunk, self._done // _CHUNKS_PER_DOUBLING)
+            limit = max(self._spec.min_chunk, self._done // _MIN_CHUNK_DIVISOR)
             chunk = partial(self.job.run_chunk, limit)
             due_at = self._context.host.run_step(self._spec.task, chunk).due_at
             self._done += limit

@@ -75,7 +75,7 @@ class PushJob:
         return DONE if drained and not resolved.has_more else MORE
 
     def counts(self) -> dict[str, int]:
-        """Return the contract's counts.
+        """Return the counts of docs/reference/exit-codes-and-json.md.
 
         `in_doubt` is the campaign's number of leads in doubt now, `held_back` its number of new
         leads that it may not create.
@@ -223,8 +223,8 @@ class PushJob:
         """Record a batch as created, except for rejected leads; a duplicate counts as created.
 
         Raises:
-            RunError: MAX_ALIKE leads in a row were rejected with the same reason, so the vendor
-                rejects the campaign as a whole.
+            RunError: MAX_ALIKE leads in a row were rejected for the same reason: the vendor
+                rejects the campaign.
         """
         reasons = {
             lead.lead_id: redact_reason(

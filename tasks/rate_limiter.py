@@ -1,4 +1,4 @@
-"""A rate limiter over all processes of the business: one ring of slots in Postgres."""
+"""A rate limiter over every process that uses this vendor account: a ring of slots in Postgres."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _MIN_VALID_S = 0.1
 _RECHECK_AFTER_S = 0.5
 # For a 429 without a Retry-After.
 _DEFAULT_PAUSE_S = 5.0
-# A longer Retry-After is taken for the vendor's mistake: the whole business would stand still.
+# A longer Retry-After is taken for the vendor's mistake: all processes would stand still.
 _MAX_PAUSE_S = 3600.0
 
 
@@ -113,7 +113,7 @@ class RateLimiter:
             rate_limit.release_slot(connection, slot, self._limit)
 
     def pause(self, retry_after_s: float | None) -> None:
-        """Pause all requests of the business, because the vendor asked for a pause (429).
+        """Pause every process that uses this vendor account, as the vendor asked (429).
 
         Args:
             retry_after_s: the vendor's Retry-After in seconds; None without one.

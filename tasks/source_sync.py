@@ -67,8 +67,8 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
             diff = source_sync.compute_diff(connection, campaign.campaign_id)
         if diff.unnamed or diff.duplicates:
             run.warn(
-                "rows of its source are skipped: %d without a lead_id (or with one of more than %d"
-                " characters), %d whose lead_id another row has",
+                "rows of the campaign's source are skipped: %d without a lead_id (or with one"
+                " of more than %d characters), %d whose lead_id another row has",
                 *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
             )
         counts = SyncCounts()
@@ -76,7 +76,7 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
             last = first + _CHUNK_ROWS - 1
             counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
     context.log.info(
-        "campaign %s: synced with its source: %d leads inserted, %d updated, %d removed",
+        "campaign %s: source synced: %d leads inserted, %d updated, %d removed",
         *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
     )
     return counts.inserted
@@ -91,5 +91,6 @@ def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:
         if error.sqlstate not in _TIMEOUT_STATES:
             raise
         raise RunError(
-            "another run is still taking leads from its source: run this again when it is done"
+            "another run is still taking leads from the campaign's source: run this again"
+            " when it is done"
         ) from None

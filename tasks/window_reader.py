@@ -6,8 +6,8 @@ left the window during the read: a row that leaves pulls the rows behind it forw
 of a page that was read before.
 
 `count` is the number of results in the window. If the first page holds as many results as its count
-and names a next page, the reader looks at that page: if it has rows, each page counts only itself,
-and the reader goes on until a page names no next one.
+and names a next page, the reader looks at that page. If it has rows, `count` is the number of
+results on that page, and the reader goes on until a page names no next one.
 """
 
 import time

@@ -79,7 +79,7 @@ def audit_leads(campaigns: Sequence[str] | None = None, repair: bool = False) ->
     )
 
 
-def keep_house(campaigns: Sequence[str] | None = None) -> Summary:
+def run_housekeeping(campaigns: Sequence[str] | None = None) -> Summary:
     """Purge, as the flow `housekeeping` does."""
     return run_jobs(HOUSEKEEPING, campaigns)
 

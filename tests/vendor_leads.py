@@ -4,11 +4,11 @@ from typing import Any
 
 import requests
 
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests.factories import CAMPAIGN
 
 
-def create_elsewhere(vendor: Handle, *leads: dict[str, Any]) -> None:
+def create_elsewhere(vendor: SandboxHandle, *leads: dict[str, Any]) -> None:
     """Create leads at the vendor."""
     response = requests.post(
         f"{vendor.url}/api/v1/leads/create/{CAMPAIGN}/",

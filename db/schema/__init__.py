@@ -40,7 +40,7 @@ _REPLACEABLE = ("triggers", "views", "comments")
 
 # A normalised lead id: lower case, without blanks and invisible characters (Unicode's separators,
 # format and control characters, fillers, tags); in the default collation, like the index of ids.
-# A macro instead of a function: upstream would need EXECUTE on a function to insert a lead.
+# A macro instead of a function: a login that inserts leads would need EXECUTE on a function.
 _FOLDED = (
     r"(lower(regexp_replace(\1, '[\\u0001-\\u0020\\u007f-\\u00a0\\u00ad\\u034f\\u061c\\u115f\\u1160"
     r"\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800"
@@ -105,11 +105,11 @@ def drop_schema(connection: Connection) -> None:
 
 
 def recreate_database(database: Database, name: str) -> None:
-    """Replace the database of that name, on the same server, by an empty one.
+    """Create an empty database on the same server; drop an existing one of this name first.
 
     Args:
-        database: a login that may create databases.
-        name: one of ours, never a user's.
+        database: opened with a login that may create databases.
+        name: goes into the statement unquoted: must be ours, never a user's.
     """
     with database.autocommit() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))

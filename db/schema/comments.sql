@@ -1,9 +1,9 @@
--- Descriptions of the schema `leadloop`. The file may be applied again (idempotent).
+-- Descriptions of the schema `leadloop`; those of the views are in views.sql. The file may be applied again (idempotent).
 
 COMMENT ON TABLE leadloop.campaigns IS
     'One row per campaign of the vendor. A null override: the setting applies.';
 COMMENT ON COLUMN leadloop.campaigns.campaign_id IS 'The vendor''s id of the campaign.';
-COMMENT ON COLUMN leadloop.campaigns.name IS 'Name for people.';
+COMMENT ON COLUMN leadloop.campaigns.name IS 'Display name.';
 COMMENT ON COLUMN leadloop.campaigns.enabled IS
     'Pushes and polls without --campaign include every enabled campaign. Opt-outs are sent for
 disabled campaigns too.';
@@ -21,7 +21,7 @@ COMMENT ON COLUMN leadloop.campaigns.sends_opted_out_numbers IS
     'True: phone numbers that opted out under another lead or campaign are sent anyway.';
 COMMENT ON COLUMN leadloop.campaigns.source IS
     'The source: a table or view of this database with its schema, such as crm.leads_for_calls, from
-which each push syncs the campaign''s leads. Null: upstream inserts the leads.';
+which each push syncs the campaign''s leads. Null: your code inserts the leads.';
 COMMENT ON COLUMN leadloop.campaigns.source_timeout_s IS
     'Overrides LEADLOOP_SOURCE_TIMEOUT, seconds.';
 COMMENT ON COLUMN leadloop.campaigns.shows_unprocessed IS
@@ -51,7 +51,8 @@ COMMENT ON COLUMN leadloop.sync_runs.error IS
     'Error of a failed run, in one line without personal data.';
 
 COMMENT ON TABLE leadloop.leads IS
-    'Leads. Upstream inserts the first seven columns; leadloop maintains the others.';
+    'Leads. Your code inserts campaign_id, lead_id, phone_number, contact_name, state_code, ebr_datetime
+and custom_fields; leadloop maintains the other columns.';
 COMMENT ON COLUMN leadloop.leads.lead_id IS
     'Unique in the campaign. Sent as text, with leading zeros.';
 COMMENT ON COLUMN leadloop.leads.phone_number IS 'In any notation; sent in E.164.';
@@ -79,7 +80,7 @@ COMMENT ON COLUMN leadloop.leads.sent_at IS
 COMMENT ON COLUMN leadloop.leads.confirmed_at IS 'When the vendor was known to hold the lead.';
 COMMENT ON COLUMN leadloop.leads.doubted_at IS
     'Start of the doubt and of the settle time, in which the vendor may still show the lead.
-Infinity: the row was deleted and inserted again during its request, which has not ended yet.';
+Infinity while the request of a deleted and reinserted row is still running.';
 COMMENT ON COLUMN leadloop.leads.looked_up_at IS 'Last lookup in the current doubt.';
 COMMENT ON COLUMN leadloop.leads.run_id IS 'The run that claimed the lead last.';
 COMMENT ON COLUMN leadloop.leads.claim_no IS
@@ -96,7 +97,7 @@ COMMENT ON COLUMN leadloop.sent_leads.status IS
 COMMENT ON COLUMN leadloop.sent_leads.sent_at IS 'As in `leads`.';
 COMMENT ON COLUMN leadloop.sent_leads.confirmed_at IS 'As in `leads`.';
 COMMENT ON COLUMN leadloop.sent_leads.doubted_at IS
-    'As in `leads`. Infinity: the request has not ended yet.';
+    'As in `leads`. Infinity while the request is still running.';
 COMMENT ON COLUMN leadloop.sent_leads.run_id IS
     'As in `leads`: a pending response settles the lead when it arrives.';
 COMMENT ON COLUMN leadloop.sent_leads.claim_no IS 'As in `leads`.';
@@ -110,12 +111,13 @@ COMMENT ON COLUMN leadloop.forgotten.lead_id IS 'Id of the lead; it is kept.';
 COMMENT ON COLUMN leadloop.forgotten.forgotten_at IS 'When the data was erased.';
 
 COMMENT ON TABLE leadloop.disable_requests IS
-    'Opt-outs. Upstream inserts the first four columns; leadloop maintains the others.';
-COMMENT ON COLUMN leadloop.disable_requests.reason IS 'Reason for people; not sent.';
+    'Opt-outs. Your code inserts campaign_id, lead_id, reason and requested_at; leadloop maintains the
+other columns.';
+COMMENT ON COLUMN leadloop.disable_requests.reason IS 'Free text; not sent to the vendor.';
 COMMENT ON COLUMN leadloop.disable_requests.requested_at IS 'When the person opted out.';
 COMMENT ON COLUMN leadloop.disable_requests.status IS
     'requested: not confirmed yet. disabled: confirmed by the vendor. cancelled: the lead was not
-sent and never will be. failed: the vendor refuses it or fails on it, see last_error; retried at
+sent and never will be. failed: the vendor rejects it or fails on it, see last_error; retried at
 least daily.';
 COMMENT ON COLUMN leadloop.disable_requests.tries IS 'Number of failed attempts.';
 COMMENT ON COLUMN leadloop.disable_requests.tried_at IS 'Time of the last failed attempt.';
@@ -216,8 +218,8 @@ COMMENT ON COLUMN leadloop.rate_slots.free_at IS 'When the slot is free again.';
 
 COMMENT ON FUNCTION leadloop.note_opt_out() IS
     'Marks opted-out leads on their own rows, so that a concurrent claim waits for the row or skips
-it, and then sees the opt-out. Marks opt-outs without a lead. Security definer: upstream needs no
-privilege on leads.';
+it, and then sees the opt-out. Marks opt-outs without a lead. Security definer: your code needs
+no privilege on leads.';
 
 COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
     'Completes inserted leads with earlier facts: an opt-out before its lead, an erasure, a request

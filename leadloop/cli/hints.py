@@ -27,7 +27,7 @@ def empty_poll_hints(summary: Mapping[str, Any]) -> list[str]:
     """Explain for each campaign why a successful poll sent no request."""
     return [
         f"campaign {campaign_id}: nothing was sent yet, so nothing can have come back"
-        " (poll --since T reads all the same)"
+        " (to read anyway: leadloop poll --since T)"
         for stage in _iter_stages(summary)
         for campaign_id, counts in stage.get("campaigns", {}).items()
         if counts.get("windows") == 0 and counts.get("requests") == 0

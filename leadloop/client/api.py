@@ -242,7 +242,7 @@ class LeadsApi:
 
     @contextmanager
     def _report_pauses(self) -> Iterator[None]:
-        """Report a requested pause to the whole business at once, whatever the error."""
+        """Report a requested pause to every process of this vendor account, whatever the error."""
         try:
             yield
         except ApiError as error:

@@ -1,7 +1,7 @@
 """Authentication: the bearer token, static or from the OAuth password grant.
 
-Not requests-oauthlib, because each login counts against the business's rate limit, several threads
-share one token, and a token response is classified like any other response.
+Not requests-oauthlib, because each login counts against the vendor account's rate limit, several
+threads share one token, and a token response is classified like any other response.
 """
 
 import threading

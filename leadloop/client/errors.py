@@ -2,9 +2,9 @@
 
     ApiError
     ├── Retryable         not carried out, or idempotent: retry after a pause
-    │   └── RateLimited   ... and the whole business must pause for `retry_after_s`
+    │   └── RateLimited   ... and every process of this vendor account pauses for `retry_after_s`
     ├── InDoubt           may have been carried out: look the leads up before any retry
-    ├── Rejected          the vendor refuses the request as it is; `body` gives the reason
+    ├── Rejected          the vendor rejects the request as it is; `body` gives the reason
     │   └── TooLarge      ... because it is too large: send fewer leads
     └── Fatal             no request will succeed until a person changes something
 
@@ -44,7 +44,7 @@ class Retryable(ApiError):
 
 
 class RateLimited(Retryable):
-    """A request to pause all requests of the business."""
+    """The vendor's demand that every process that uses this vendor account pauses."""
 
     @property
     def retry_after_s(self) -> float | None:

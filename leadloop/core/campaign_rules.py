@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from leadloop.core.timestamps import EpochUnit
 
-#: The fields that the vendor's document marks as required (seed, "Body Parameters").
+#: The fields that the vendor's API document marks as required (chapter "Body Parameters").
 DEFAULT_REQUIRED_FIELDS = ("lead_id", "phone_number", "contact_name", "state_code")
 
 

@@ -3,7 +3,6 @@
     LeadloopError            one line: what failed and what to do
     ├── UsageError           wrong settings, arguments or set-up; nothing was started (exit 2)
     └── RunError             the run had started and had to end (exit 1)
-        ├── RetryLater       transient: the remaining work may be retried
         └── Fenced           another run declared this run dead; it must send nothing more
     InvalidLead              a lead failed validation (a ValueError)
 
@@ -21,17 +20,6 @@ class UsageError(LeadloopError):
 
 class RunError(LeadloopError):
     """A run that had started could not complete its work."""
-
-
-class RetryLater(RunError):
-    """A transient failure: the remaining work may be retried after a pause.
-
-    `fruitless` counts the attempts in a row that made no progress, this one included.
-    """
-
-    def __init__(self, message: str, *, fruitless: int) -> None:
-        super().__init__(message)
-        self.fruitless_attempts = fruitless
 
 
 class Fenced(RunError):

@@ -1,9 +1,9 @@
 """Bisection: isolate the items that make a repeatable request fail, by halving the list.
 
-For idempotent requests, such as disables. A transient failure must accuse no item: a list fails
-`max_failures` times before it is halved, and so does a lone item before it is accused. An outage
-must accuse no item either: after two items failed alone, neither is accused until the vendor has
-carried out a request with other items.
+For idempotent requests, such as disables. A transient failure must mark no item as the cause: a
+list fails `max_failures` times before it is halved, and a lone item fails as often before it is a
+candidate. An outage must mark no item either: after two items failed alone, wait for a successful
+request with other items before marking either.
 
     isolation = Isolation(items)
     while isolation.next_list or isolation.needs_probe: ...
@@ -12,13 +12,13 @@ carried out a request with other items.
 from collections.abc import Sequence
 
 #: This many items that failed alone, without one success of such a request, count as an outage.
-MAX_SUSPECTS = 10
-#: Failures of one list before it is halved, and of a lone item before it is accused.
+MAX_CANDIDATES = 10
+#: Failures of one list before it is halved, and of a lone item before it is a candidate.
 MAX_FAILURES = 3
 
 
 class Isolation:
-    """The lists still to send, halved depth first, and the suspects found so far.
+    """The lists still to send, halved depth first, and the candidates for the cause found so far.
 
     Args:
         items: the list to send, in order.
@@ -29,7 +29,7 @@ class Isolation:
         self._max_failures = max_failures
         self._lists = [list(items)] if items else []
         self._failures = 0
-        self._suspects: list[str] = []
+        self._candidates: list[str] = []
         self._has_succeeded = False
         self._probe_at = 2
         #: The last failure, as text for a person.
@@ -46,9 +46,9 @@ class Isolation:
         return self._failures
 
     @property
-    def suspects(self) -> Sequence[str]:
-        """The items that failed alone since the last success and are not accused yet."""
-        return tuple(self._suspects)
+    def candidates(self) -> Sequence[str]:
+        """The items that failed alone since the last success; none is marked as the cause yet."""
+        return tuple(self._candidates)
 
     @property
     def needs_probe(self) -> bool:
@@ -56,30 +56,30 @@ class Isolation:
 
         True if items in a row failed alone, and at the end if no request has succeeded.
         """
-        if len(self._suspects) >= self._probe_at:
+        if len(self._candidates) >= self._probe_at:
             return True
-        return bool(self._suspects) and not self._lists and not self._has_succeeded
+        return bool(self._candidates) and not self._lists and not self._has_succeeded
 
-    def keep_suspects(self) -> None:
-        """Continue without a probe up to MAX_SUSPECTS: only another kind of request succeeded."""
-        self._probe_at = MAX_SUSPECTS
+    def defer_probe(self) -> None:
+        """Continue without a probe up to MAX_CANDIDATES: only another kind of request succeeded."""
+        self._probe_at = MAX_CANDIDATES
 
     def record_success(self) -> list[str]:
-        """Close the next list; return the suspects, which are accused now."""
+        """Close the next list; return the candidates, now marked as the cause."""
         self._close_list()
         return self.record_probe_success()
 
     def record_failure(self, reason: str) -> None:
-        """Count a failure of the next list: send it again, halve it, or suspect its only item."""
+        """Count a failure of the next list: repeat or halve it, or keep its item as a candidate."""
         self.reason = reason
         self._failures += 1
         if self._failures < self._max_failures:
             return
         failed = self._close_list()
         if len(failed) == 1:
-            self._suspects += failed
+            self._candidates += failed
         else:
-            self._lists += reversed(split_in_half(failed))
+            self._lists += reversed(split_list(failed))
 
     def replace_list(self, lists: Sequence[Sequence[str]]) -> None:
         """Replace the next list, which was rejected, by others without counting a failure."""
@@ -87,14 +87,14 @@ class Isolation:
         self._lists += [list(items) for items in reversed(lists) if items]
 
     def record_probe_success(self) -> list[str]:
-        """Record that the vendor works; return the suspects, which are accused now."""
+        """Record that the vendor works; return the candidates, now marked as the cause."""
         self._has_succeeded = True
         self._probe_at = 2
-        accused, self._suspects = self._suspects, []
-        return accused
+        marked, self._candidates = self._candidates, []
+        return marked
 
-    def accuse_rest(self) -> list[str]:
-        """Return the suspect left at the end, if any request has succeeded before."""
+    def mark_rest(self) -> list[str]:
+        """Mark and return the candidate left at the end, if any request has succeeded before."""
         return self.record_probe_success() if self._has_succeeded else []
 
     def _close_list(self) -> list[str]:
@@ -102,7 +102,7 @@ class Isolation:
         return self._lists.pop()
 
 
-def split_in_half(items: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_list(items: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the two halves of a list."""
     middle = len(items) // 2
     return list(items[:middle]), list(items[middle:])

@@ -12,11 +12,13 @@ from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.errors import InvalidLead
 from leadloop.core.phones import format_e164
 
-#: Keys of a create request that are not custom fields (seed, "Body Parameters").
+#: Keys of a create request that are not custom fields (the vendor's API document, chapter "Body
+#: Parameters").
 LEAD_FIELDS = frozenset({"lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime"})
 
-#: Keys that the vendor's responses use for its own facts (seed, "Response Structure"). A custom
-#: field of the same name would come back indistinguishable from the vendor's.
+#: Keys that the vendor's responses use for its own facts (the vendor's API document, chapter
+#: "Response Structure"). A custom field of the same name would come back indistinguishable from the
+#: vendor's.
 RESPONSE_FIELDS = frozenset(
     {
         "contact_number",

@@ -32,17 +32,17 @@ def check_columns(source: str, columns: Mapping[str, str], required: Sequence[st
     missing = sorted({"lead_id", *required} - columns.keys())
     if missing:
         names = f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-        raise SourceError(f"its source {source!r} lacks the {names}: see {_GUIDE}")
+        raise SourceError(f"the campaign's source {source!r} lacks the {names}: see {_GUIDE}")
     when = columns.get("ebr_datetime")
     if when is not None and when not in TIME_TYPES:
         raise SourceError(
-            f"in its source {source!r} ebr_datetime is {when}: it must be timestamptz, timestamp"
-            " or date"
+            f"in the campaign's source {source!r} ebr_datetime is {when}: it must be"
+            " timestamptz, timestamp or date"
         )
     reserved = sorted(name for name in columns.keys() - LEAD_FIELDS if is_reserved_name(name))
     if reserved:
         raise SourceError(
-            f"its source {source!r} has columns whose names the vendor's API reserves:"
+            f"the campaign's source {source!r} has columns whose names the vendor's API reserves:"
             f" {', '.join(reserved)}; rename them in a view, or leave them out"
         )
 
@@ -50,14 +50,14 @@ def check_columns(source: str, columns: Mapping[str, str], required: Sequence[st
 def source_not_found(source: str) -> SourceError:
     """Return the error for a source that does not exist."""
     return SourceError(
-        f"its source {source!r} is no table or view of this database: write schema.name into"
-        " leadloop.campaigns.source"
+        f"the campaign's source {source!r} is no table or view of this database: write"
+        " schema.name into leadloop.campaigns.source"
     )
 
 
 def source_not_readable(source: str) -> SourceError:
     """Return the error for a source that this role may not read."""
     return SourceError(
-        f"this role may not read its source {source!r}: GRANT USAGE on its schema and SELECT on it"
-        f" ({_GUIDE})"
+        f"this role may not read the campaign's source {source!r}: GRANT USAGE on its schema and"
+        f" SELECT on it ({_GUIDE})"
     )

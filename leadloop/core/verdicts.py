@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     RETRY = "retry"
     """Not carried out, or harmless to repeat: retry after a pause."""
     RATE_LIMITED = "rate limited"
-    """Not carried out: the whole business must pause all requests."""
+    """Not carried out: every process that uses this vendor account must pause."""
     UNAUTHORIZED = "unauthorized"
     """Not carried out: the token is no longer valid."""
     IN_DOUBT = "in doubt"

@@ -144,8 +144,9 @@ def find_contiguous_end(start: datetime, proven: Iterable[Window]) -> datetime:
 def query_bounds(window: Window, unit: EpochUnit) -> tuple[int, int]:
     """Return `processed_after` and `processed_before` for a window, in the given unit.
 
-    The document does not state whether the bounds are inclusive. Each bound is therefore moved one
-    unit outwards: no result is missed either way, and results beyond the window do no harm.
+    The vendor's API document does not state whether the bounds are inclusive. Each bound is
+    therefore moved one unit outwards: no result is missed either way, and results beyond the window
+    do no harm.
     """
     tick = _TICK[unit]
     first = to_epoch_ms(window.after) // tick - 1

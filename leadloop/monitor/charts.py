@@ -24,9 +24,6 @@ AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart
 _HEIGHT = 250
 #: A legend takes its space from the chart, so a chart with one is taller.
 _LEGEND_HEIGHT = 70
-#: The thresholds of the view `problems`.
-_MAX_LAG_MIN = 60
-_MAX_OPT_OUT_MIN = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +49,17 @@ class ChartPanel:
 
 @dataclass(frozen=True, kw_only=True)
 class ChartSpec:
-    """The fixed part of a panel, and the functions that make its frame and its chart."""
+    """The fixed part of a panel, and the functions that make its frame and its chart.
+
+    `problem`: the problem whose threshold `draw` takes as `limit_min`, in minutes.
+    """
 
     name: str
     title: str
     note: str
     build_frame: Callable[[Rows], pd.DataFrame]
-    draw: Callable[[pd.DataFrame], AltairChart]
+    draw: Callable[..., AltairChart]
+    problem: str | None = None
     empty_text: str = "Nothing in this period."
 
 
@@ -68,13 +69,16 @@ def build_charts(status: StatusSnapshot, history: History) -> list[ChartPanel]:
     panels = []
     for spec in _SPECS:
         frame = spec.build_frame(rows[spec.name])
+        limits = {}
+        if spec.problem is not None:
+            limits["limit_min"] = int(status.thresholds[spec.problem].total_seconds() / 60)
         panels.append(
             ChartPanel(
                 name=spec.name,
                 title=spec.title,
                 note=spec.note,
                 frame=frame,
-                chart=None if frame.empty else spec.draw(frame),
+                chart=None if frame.empty else spec.draw(frame, **limits),
                 empty_text=spec.empty_text,
             )
         )
@@ -232,21 +236,16 @@ _SPECS = (
             _draw_lines,
             when="hour",
             minutes="lag_min",
-            limit_min=_MAX_LAG_MIN,
             time_format="%d %b %H:%M",
         ),
+        problem="poll_behind",
     ),
     ChartSpec(
         name="opt_outs",
         title="Opt-out latency",
         note="The 95th percentile of each day, from the request to the confirmation.",
         build_frame=build_opt_outs_frame,
-        draw=partial(
-            _draw_lines,
-            when="day",
-            minutes="p95_min",
-            limit_min=_MAX_OPT_OUT_MIN,
-            time_format="%d %b",
-        ),
+        draw=partial(_draw_lines, when="day", minutes="p95_min", time_format="%d %b"),
+        problem="opt_outs_waiting",
     ),
 )

@@ -63,11 +63,11 @@ class StoredLead:
         self.custom = draft.custom
 
     @property
-    def waits(self) -> bool:
+    def awaits_outcome(self) -> bool:
         """Whether outreach goes on: the lead is neither processed nor disabled."""
         return self.processed_at is None and self.disabled_at is None
 
-    def due(self) -> int:
+    def processed_ms(self) -> int:
         """Return when the lead was processed, in epoch ms; -1 if it was not."""
         return -1 if self.processed_at is None else self.processed_at
 
@@ -97,7 +97,7 @@ class CampaignLeads:
         self.campaign_id = campaign_id
         self.name = name
         self.leads: list[StoredLead] = []
-        self.first: dict[str, StoredLead] = {}
+        self.first_by_id: dict[str, StoredLead] = {}
         self._duplicates_by_id: dict[str, list[StoredLead]] = {}
         self._processed: list[StoredLead] = []
         self._processed_unsorted = False
@@ -110,16 +110,16 @@ class CampaignLeads:
         """Store a new lead; a duplicate if its id exists."""
         lead = StoredLead(draft, number=len(self.leads), created_at=now)
         self.leads.append(lead)
-        if draft.lead_id in self.first:
+        if draft.lead_id in self.first_by_id:
             self._duplicates_by_id.setdefault(draft.lead_id, []).append(lead)
         else:
-            self.first[draft.lead_id] = lead
+            self.first_by_id[draft.lead_id] = lead
         self._version += 1
         return lead
 
     def find_leads(self, lead_id: str) -> list[StoredLead]:
         """Return the leads of an id, duplicates after the first."""
-        lead = self.first.get(lead_id)
+        lead = self.first_by_id.get(lead_id)
         return [] if lead is None else [lead, *self._duplicates_by_id.get(lead_id, ())]
 
     def schedule_outcome(
@@ -147,7 +147,7 @@ class CampaignLeads:
     ) -> None:
         """Mark a lead as processed; again if it was processed before."""
         again = lead.processed_at is not None
-        latest = self._processed[-1].due() if self._processed else -1
+        latest = self._processed[-1].processed_ms() if self._processed else -1
         self._processed_unsorted |= again or processed_at < latest
         lead.processed_at = processed_at
         lead.outcome = outcome
@@ -172,19 +172,17 @@ class CampaignLeads:
                 for lead in self.find_leads(query.lead_id)
                 if lead.created_at <= newest and _matches_query(lead, query, rules)
             ]
-        leads = self._sort_matches(query, rules)
+        if not query.has_window and rules.shows_unprocessed and rules.order == "created":
+            leads: Sequence[StoredLead] = self.leads
+        else:
+            # Sorted once, and cached until the leads, the query or the rules change.
+            key = (self._version, query, rules)
+            if self._sorted_cache[0] != key:
+                self._sorted_cache = (key, _sort_leads(self._filter_window(query, rules), rules))
+            leads = self._sorted_cache[1]
         if not self.leads or self.leads[-1].created_at <= newest:
             return leads
         return [lead for lead in leads if lead.created_at <= newest]
-
-    def _sort_matches(self, query: LeadQuery, rules: Rules) -> Sequence[StoredLead]:
-        """Return the sorted matches, from a cache until the leads or the rules change."""
-        if not query.has_window and rules.shows_unprocessed and rules.order == "created":
-            return self.leads
-        key = (self._version, query, rules)
-        if self._sorted_cache[0] != key:
-            self._sorted_cache = (key, _sort_leads(self._filter_window(query, rules), rules))
-        return self._sorted_cache[1]
 
     def _filter_window(self, query: LeadQuery, rules: Rules) -> Sequence[StoredLead]:
         if not query.has_window:
@@ -215,4 +213,4 @@ def _sort_leads(leads: Iterable[StoredLead], rules: Rules) -> Sequence[StoredLea
         return sorted(leads, key=attrgetter("lead_id"))
     if rules.order == "random":
         return sorted(leads, key=lambda lead: seeded_integer("order", rules.seed, lead.number))
-    return sorted(leads, key=StoredLead.due, reverse=rules.order == "processed-desc")
+    return sorted(leads, key=StoredLead.processed_ms, reverse=rules.order == "processed-desc")

@@ -1,4 +1,4 @@
-"""The rate limit of the business: a limited number of requests in a sliding window."""
+"""The rate limit of the vendor account: a limited number of requests in a sliding window."""
 
 from collections import deque
 

@@ -21,7 +21,7 @@ from leadloop.sandbox.store import LeadStore
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Handle:
+class SandboxHandle:
     """A running sandbox, controlled from Python."""
 
     def __init__(self, url: str, sandbox: SandboxState) -> None:
@@ -33,7 +33,7 @@ class Handle:
         """The rules in force."""
         return self._sandbox.rules
 
-    def change(self, **changes: Any) -> None:
+    def change_rules(self, **changes: Any) -> None:
         """Put changed rules in force, e.g. `change(max_batch=10, clock_offset=3600)`.
 
         Raises:
@@ -42,24 +42,24 @@ class Handle:
         self._sandbox.rules = self._sandbox.rules.with_changes(**changes)
 
     @property
-    def books(self) -> LeadStore:
+    def store(self) -> LeadStore:
         """The vendor's records."""
         return self._sandbox.store
 
-    def put(self, outcomes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    def put_outcomes(self, outcomes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Process leads with the outcomes stated; see `LeadStore.put_outcomes`."""
-        return self.books.put_outcomes(outcomes)
+        return self.store.put_outcomes(outcomes)
 
     @property
     def requests(self) -> list[LoggedRequest]:
         """Every request so far, in the order of arrival."""
         return list(self._sandbox.request_log.entries)
 
-    def busiest(self, seconds: float, kinds: Iterable[RequestKind] | None = None) -> int:
+    def count_busiest(self, seconds: float, kinds: Iterable[RequestKind] | None = None) -> int:
         """Count the requests (of these kinds) in the busiest window of that many seconds."""
         return self._sandbox.request_log.count_busiest(seconds, kinds)
 
-    def fault(self, **fields: Any) -> None:
+    def add_fault(self, **fields: Any) -> None:
         """Put a fault in force, e.g. `fault(route="create", kind="reset", when="after", nth=2)`.
 
         Raises:
@@ -126,7 +126,7 @@ class _SandboxServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(
+def serve_sandbox(
     rules: Rules,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -151,11 +151,11 @@ def serve(
 
 
 @contextlib.contextmanager
-def running(rules: Rules | None = None) -> Iterator[Handle]:
+def run_sandbox(rules: Rules | None = None) -> Iterator[SandboxHandle]:
     """Run a sandbox on a free port of loopback, in a thread of this process, over real HTTP.
 
     Yields:
-        Its `Handle`, once requests are answered. On leaving it stops at once.
+        Its `SandboxHandle`, once requests are answered. On leaving it stops at once.
     """
     sandbox = SandboxState(rules or Rules())
     listener = _open_listener("127.0.0.1", 0)
@@ -168,7 +168,7 @@ def running(rules: Rules | None = None) -> Iterator[Handle]:
     try:
         if not ready.wait(timeout=30):
             raise RuntimeError("the sandbox did not start")
-        yield Handle(_get_url(listener), sandbox)
+        yield SandboxHandle(_get_url(listener), sandbox)
     finally:
         server.should_exit = True
         thread.join(timeout=10)

@@ -46,7 +46,7 @@ class LeadStore:
 
     # The API's requests.
 
-    def shelf(self, campaign_id: str) -> CampaignLeads | None:
+    def find_campaign(self, campaign_id: str) -> CampaignLeads | None:
         """Return a campaign's leads as of now; None if the rules do not know the campaign."""
         with self._lock:
             campaign = self._campaigns.get(campaign_id)
@@ -69,7 +69,7 @@ class LeadStore:
     def _create_lead(
         self, campaign: CampaignLeads, draft: LeadDraft, rules: Rules, now: int
     ) -> None:
-        known = campaign.first.get(draft.lead_id)
+        known = campaign.first_by_id.get(draft.lead_id)
         if known is not None:
             known.offered += 1
             known.created += 1
@@ -92,7 +92,7 @@ class LeadStore:
     def count_rejected_repeat(self, campaign: CampaignLeads, lead_id: str) -> None:
         """Count a create request that was rejected because its lead exists."""
         with self._lock:
-            campaign.first[lead_id].offered += 1
+            campaign.first_by_id[lead_id].offered += 1
 
     def disable_leads(self, campaign: CampaignLeads, lead_ids: Iterable[str]) -> None:
         """Stop all outreach on the leads of these ids; ignore unknown ids."""
@@ -127,29 +127,24 @@ class LeadStore:
             for item in items:
                 key = str(item["campaign_id"]), str(item["lead_id"])
                 campaign = self._campaigns.get(key[0])
-                lead = campaign.first.get(key[1]) if campaign else None
+                lead = campaign.first_by_id.get(key[1]) if campaign else None
                 if campaign is None or lead is None:
                     unknown.append(key)
                     continue
-                self._put_outcome(campaign, lead, item, now)
                 stored += 1
+                processed_at = int(item.get("processed_at", now))
+                visible_at = int(item.get("visible_at", now))
+                if "outcome_id" in item or "attempts" in item:
+                    outcome = parse_outcome(item, processed_at)
+                else:
+                    outcome = self._draw_outcome(campaign, lead, processed_at)
+                if visible_at <= now:
+                    campaign.mark_processed(lead, processed_at, outcome)
+                else:
+                    campaign.schedule_outcome(
+                        lead, processed_at=processed_at, visible_at=visible_at, outcome=outcome
+                    )
             return {"stored": stored, "unknown": unknown}
-
-    def _put_outcome(
-        self, campaign: CampaignLeads, lead: StoredLead, item: Mapping[str, Any], now: int
-    ) -> None:
-        processed_at = int(item.get("processed_at", now))
-        visible_at = int(item.get("visible_at", now))
-        if "outcome_id" in item or "attempts" in item:
-            outcome = parse_outcome(item, processed_at)
-        else:
-            outcome = self._draw_outcome(campaign, lead, processed_at)
-        if visible_at <= now:
-            campaign.mark_processed(lead, processed_at, outcome)
-        else:
-            campaign.schedule_outcome(
-                lead, processed_at=processed_at, visible_at=visible_at, outcome=outcome
-            )
 
     def process_late(self, campaign_id: str, back_ms: int, rng: Random) -> str | None:
         """Process a random unprocessed lead as if `back_ms` ago.
@@ -158,8 +153,8 @@ class LeadStore:
             The lead's id; None if no lead awaits its outcome.
         """
         with self._lock:
-            campaign = self.shelf(campaign_id)
-            waiting = [lead for lead in campaign.leads if lead.waits] if campaign else []
+            campaign = self.find_campaign(campaign_id)
+            waiting = [lead for lead in campaign.leads if lead.awaits_outcome] if campaign else []
             if campaign is None or not waiting:
                 return None
             lead = rng.choice(waiting)
@@ -173,14 +168,14 @@ class LeadStore:
             The lead's id; None if no enabled lead is processed.
         """
         with self._lock:
-            campaign = self.shelf(campaign_id)
+            campaign = self.find_campaign(campaign_id)
             processed = campaign.processed if campaign else []
             enabled = [lead for lead in processed if lead.disabled_at is None]
             if campaign is None or not enabled:
                 return None
             lead, now = rng.choice(enabled), self._now()
             outcome = draw_repeated_outcome(
-                self.outcome(campaign, lead),
+                self.get_outcome(campaign, lead),
                 now=now,
                 format_time=time_formatter(self._rules()),
                 seed_key=(self._rules().seed, campaign_id, lead.number),
@@ -196,9 +191,9 @@ class LeadStore:
 
     # What the records hold.
 
-    def outcome(self, campaign: CampaignLeads, lead: StoredLead) -> VendorOutcome:
+    def get_outcome(self, campaign: CampaignLeads, lead: StoredLead) -> VendorOutcome:
         """Return the outcome of a processed lead; draw it from the seed unless one is stored."""
-        return lead.outcome or self._draw_outcome(campaign, lead, lead.due())
+        return lead.outcome or self._draw_outcome(campaign, lead, lead.processed_ms())
 
     def _draw_outcome(
         self, campaign: CampaignLeads, lead: StoredLead, processed_at: int
@@ -225,14 +220,14 @@ class LeadStore:
     def leads(self, campaign_id: str) -> list[StoredLead]:
         """List the leads of a campaign in the order of creation, duplicates included."""
         with self._lock:
-            campaign = self.shelf(campaign_id)
+            campaign = self.find_campaign(campaign_id)
             return list(campaign.leads) if campaign else []
 
     def lead(self, campaign_id: str, lead_id: str) -> StoredLead | None:
         """Find the (first) lead of an id."""
         with self._lock:
-            campaign = self.shelf(campaign_id)
-            return campaign.first.get(lead_id) if campaign else None
+            campaign = self.find_campaign(campaign_id)
+            return campaign.first_by_id.get(lead_id) if campaign else None
 
     def creations(self, campaign_id: str) -> dict[str, int]:
         """Map lead ids to the number of accepted creates (2 and more: created twice)."""
@@ -244,15 +239,15 @@ class LeadStore:
 
     def _first_leads(self, campaign_id: str) -> dict[str, StoredLead]:
         with self._lock:
-            campaign = self.shelf(campaign_id)
-            return dict(campaign.first) if campaign else {}
+            campaign = self.find_campaign(campaign_id)
+            return dict(campaign.first_by_id) if campaign else {}
 
     def processed(self, campaign_id: str) -> dict[str, int]:
         """Map lead ids to `processed_at` (epoch ms), for every outcome that is visible by now."""
         with self._lock:
-            campaign = self.shelf(campaign_id)
+            campaign = self.find_campaign(campaign_id)
             leads = campaign.processed if campaign else []
-            return {lead.lead_id: lead.due() for lead in leads}
+            return {lead.lead_id: lead.processed_ms() for lead in leads}
 
     def disabled(self, campaign_id: str) -> dict[str, int]:
         """Map the ids of disabled leads to when each was disabled (epoch ms)."""

@@ -22,10 +22,10 @@ make bench ONLY=push,poll AMOUNT=50000 TURNS=3    # some parts, with this many l
 ```
 
 `make bench` writes this page; the section [What paid, and what did
-not](#what-paid-and-what-did-not) comes from `tests/benchmarks/findings.md`. *The baseline* is a bare
-script without guarantees. Each figure is a ratio to a baseline that ran alternately with it in the
-same call, because seconds alone depend on the machine. All measured processes share the machine
-with Postgres, the sandbox and a Prefect server.
+not](#what-paid-and-what-did-not) comes from `tests/benchmarks/findings.md`. *The baseline* is a
+bare script without guarantees. Each figure is a ratio to a baseline that ran alternately with it
+in the same call, because seconds alone depend on the machine. All measured processes share the
+machine with Postgres, the sandbox and a Prefect server.
 """
 
 

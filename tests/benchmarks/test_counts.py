@@ -14,7 +14,7 @@ from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.benchmarks import report
 from tests.factories import CAMPAIGN
@@ -22,7 +22,7 @@ from tests.factories import CAMPAIGN
 
 @pytest.mark.usefixtures("environment", "prefect")
 def test_requests_are_minimal(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A push of n leads takes ceil(n / batch) requests, an idle poll one, other idle runs none."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "0")

@@ -7,7 +7,7 @@ import requests
 
 from db.database import Database
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import Command
 from tests.factories import CAMPAIGN
@@ -40,21 +40,21 @@ def test_differences_are_findings_not_failure(
 
 
 def test_an_audit_that_could_not_be_completed_is_a_failure(
-    invoke: Command, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """Exit 1, with what was found all the same, and one line that says why."""
     factories.add_campaign(database, page_size=1)
     factories.add_leads(database, "a", "b")
     invoke("push", PREFECT_API_URL=prefect)
-    vendor.fault(route="responses", kind="shift", every=1, rows=1)
+    vendor.add_fault(route="responses", kind="shift", every=1, rows=1)
     ran = invoke("audit", "--json", PREFECT_API_URL=prefect)
     assert (ran.code, ran.last["seen"], ran.last["missing_there"]) == (1, 1, 0)
-    assert "never stood still" in ran.last["error"]
+    assert "changed during all 4 reads" in ran.last["error"]
     assert "Traceback" not in ran.err
 
 
 def test_the_commands_of_a_recovery(
-    invoke: Command, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """Each that the guide names works while the campaign is off, as its first step has it."""
     factories.add_campaign(database, enabled=False)
@@ -70,7 +70,7 @@ def test_the_commands_of_a_recovery(
         ran = invoke(*arguments, PREFECT_API_URL=prefect)
         assert ran.code == 0, ran.err
     assert sql.fetch_statuses(database) == {"a": "created", "b": "created"}
-    assert list(vendor.books.disabled(CAMPAIGN)) == ["a"]
+    assert list(vendor.store.disabled(CAMPAIGN)) == ["a"]
 
 
 def test_an_audit_explains_itself(invoke: Command) -> None:
@@ -80,7 +80,7 @@ def test_an_audit_explains_itself(invoke: Command) -> None:
 
 
 def test_nothing_personal_is_told(
-    leadloop: Command, database: Database, vendor: Handle, environment: Path
+    leadloop: Command, database: Database, vendor: SandboxHandle, environment: Path
 ) -> None:
     """No phone number or name on the screen (DEBUG too), in Prefect's database or in the run's row.
 
@@ -94,7 +94,9 @@ def test_nothing_personal_is_told(
         timeout=30,
     )
     assert response.status_code == 201
-    vendor.put([{"campaign_id": "C1", "lead_id": "doubt", "outcome_id": 1, "note": "Zebulon"}])
+    vendor.put_outcomes(
+        [{"campaign_id": "C1", "lead_id": "doubt", "outcome_id": 1, "note": "Zebulon"}]
+    )
     factories.add_campaign(database)
     factories.add_leads(database, "a", "doubt")
     sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt' WHERE lead_id = 'doubt'")

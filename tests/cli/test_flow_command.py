@@ -13,13 +13,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import LEADLOOP, Command
 
 
 def test_the_loop_of_local_runs(
-    invoke: Command, environment: Path, database: Database, vendor: Handle, prefect: str
+    invoke: Command, environment: Path, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """Load, sync and status do what they say, with one JSON object as the last line each."""
     lines = [
@@ -33,7 +33,7 @@ def test_the_loop_of_local_runs(
         "existing": 0,
         "bad": 0,
     }
-    vendor.change(pace=0.01)
+    vendor.change_rules(pace=0.01)
     summary = invoke("sync", "--json", PREFECT_API_URL=prefect).last
     assert summary["push"]["created"] == 30
     poll = invoke("poll", "--json", PREFECT_API_URL=prefect).last
@@ -41,7 +41,7 @@ def test_the_loop_of_local_runs(
     (row,) = invoke("status", "--json").last["campaigns"]
     assert (row["created"], row["processed"], row["new"]) == (30, 30, 0)
     assert sql.fetch_value(database, "SELECT min(lead_id) FROM leadloop.leads") == "000"
-    assert json.loads(vendor.books.leads("C1")[0].custom or b"") == {"plan": "gold"}
+    assert json.loads(vendor.store.leads("C1")[0].custom or b"") == {"plan": "gold"}
 
 
 def test_a_run_brings_its_own_prefect_server_and_leaves_nothing(
@@ -67,7 +67,7 @@ def test_a_run_brings_its_own_prefect_server_and_leaves_nothing(
 def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     environment: Path,
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     invoke: Command,
     prefect: str,
     command: str,
@@ -76,7 +76,7 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     """Exit 1, one line and the counts; the next one goes on, and no lead is created twice."""
     factories.add_campaign(database, batch_size=1)
     factories.add_leads(database, *[f"L{number}" for number in range(300)])
-    vendor.fault(route="create", kind="slow", seconds=0.2, every=1)
+    vendor.add_fault(route="create", kind="slow", seconds=0.2, every=1)
     with subprocess.Popen(
         [LEADLOOP, command, "--json"],
         cwd=environment,
@@ -110,15 +110,15 @@ def test_a_stopped_run_says_what_it_did_and_leaves_nothing_undecided(
     )
     vendor.clear_faults()
     invoke("push", PREFECT_API_URL=prefect)
-    assert set(vendor.books.creations("C1").values()) == {1}
+    assert set(vendor.store.creations("C1").values()) == {1}
     assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
 def test_a_failed_run_says_why_and_what_it_did(
-    leadloop: Command, database: Database, vendor: Handle, prefect: str
+    leadloop: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """Exit 1, the counts and the error in the JSON, no traceback."""
-    vendor.fault(route="create", kind="status", status=403, every=1)
+    vendor.add_fault(route="create", kind="status", status=403, every=1)
     factories.add_campaign(database)
     factories.add_leads(database, "a")
     ran = leadloop("push", "--json", PREFECT_API_URL=prefect)
@@ -161,7 +161,7 @@ def test_a_ca_bundle_that_is_none_ends_a_run_at_its_start(
 
 
 def test_idle_options_are_told(
-    invoke: Command, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """A run does its work, and says on stderr what was probably not meant, or is left to do."""
     factories.add_campaign(database)
@@ -170,8 +170,8 @@ def test_idle_options_are_told(
     assert (idle.code, idle.last["requests"]) == (0, 0)
     assert "campaign C1: nothing was sent yet" in idle.err
     factories.add_leads(database, "a", "b")
-    vendor.fault(route="create", kind="reset", when="after", nth=1)
-    vendor.change(lead_visible_after=3600)
+    vendor.add_fault(route="create", kind="reset", when="after", nth=1)
+    vendor.change_rules(lead_visible_after=3600)
     pushed = invoke("push", "--json", **where)
     assert pushed.last["in_doubt"] == 2
     assert "leads in doubt: 2; " in pushed.err
@@ -192,11 +192,11 @@ def test_a_campaign_s_id_is_no_markup(invoke: Command, database: Database, prefe
 
 
 def test_nothing_personal_is_printed_or_kept_by_prefect(
-    leadloop: Command, database: Database, vendor: Handle, environment: Path
+    leadloop: Command, database: Database, vendor: SandboxHandle, environment: Path
 ) -> None:
     """No phone number, name or token on the screen (DEBUG too) or in Prefect's database."""
     secret = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk"}
-    vendor.fault(route="create", kind="status", status=500, nth=1)
+    vendor.add_fault(route="create", kind="status", status=500, nth=1)
     factories.add_campaign(database)
     factories.add_leads(
         database,

@@ -15,13 +15,13 @@ from db.bulk_copy import format_text_row
 from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
-from flows.housekeeping import keep_house
+from flows.housekeeping import run_housekeeping
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.core.audit_differences import PERSON_DIFFERENCES
 from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
 from tests import factories, sql
@@ -49,13 +49,15 @@ def person(lead_id: str, **more: Any) -> dict[str, Any]:
     return factories.build_lead(lead_id, phone_number=_NUMBER, contact_name=_NAME, **more)
 
 
-def test_nothing_personal_is_left(invoke: Command, database: Database, vendor: Handle) -> None:
+def test_nothing_personal_is_left(
+    invoke: Command, database: Database, vendor: SandboxHandle
+) -> None:
     """Not in any table, not after the next poll; the vendor is told, the outcome still counts."""
     factories.add_campaign(database)
     factories.add_leads(database, person("A", custom_fields={"note": _NAME}), "B")
     push_leads()
     attempt = {"reference_id": "r1", "report_keys_order": ["q"], "q": _ANSWER}
-    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "A", "attempts": [attempt]}])
+    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", "attempts": [attempt]}])
     poll_outcomes()
     assert _NAME in everything(database)
     ran = invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
@@ -65,13 +67,15 @@ def test_nothing_personal_is_left(invoke: Command, database: Database, vendor: H
     for private in (_NUMBER, "4155550177", _NAME, "Zebulon"):
         assert private not in left
     assert disable_leads()["disabled"] == 1
-    assert list(vendor.books.disabled(CAMPAIGN)) == ["A"]
+    assert list(vendor.store.disabled(CAMPAIGN)) == ["A"]
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
     found = audit_leads()
     assert not any(found[name] for name in PERSON_DIFFERENCES)
 
 
-def test_the_number_stays_suppressed(invoke: Command, database: Database, vendor: Handle) -> None:
+def test_the_number_stays_suppressed(
+    invoke: Command, database: Database, vendor: SandboxHandle
+) -> None:
     """Under another id or campaign neither; nor does the lead itself come back from its source."""
     for campaign in (CAMPAIGN, "OTHER"):
         factories.add_campaign(database, campaign)
@@ -81,11 +85,11 @@ def test_the_number_stays_suppressed(invoke: Command, database: Database, vendor
     factories.add_leads(database, person("twin"), campaign="OTHER")
     pushed = push_leads()
     assert (pushed["created"], pushed["cancelled"]) == (0, 2)
-    assert vendor.books.creations(CAMPAIGN) == vendor.books.creations("OTHER") == {}
+    assert vendor.store.creations(CAMPAIGN) == vendor.store.creations("OTHER") == {}
 
 
 def test_people_who_were_never_among_the_leads(
-    invoke: Command, database: Database, vendor: Handle, environment: Path
+    invoke: Command, database: Database, vendor: SandboxHandle, environment: Path
 ) -> None:
     """Known from what the vendor told, or from their opt-out: forgotten, also if loaded later."""
     factories.add_campaign(database)
@@ -124,7 +128,7 @@ def test_people_who_were_never_among_the_leads(
 
 
 def test_a_requeue_does_not_take_an_opt_out_back(
-    invoke: Command, database: Database, vendor: Handle
+    invoke: Command, database: Database, vendor: SandboxHandle
 ) -> None:
     """A rejected lead that the vendor may hold: it is told to stop, whatever is requeued."""
     factories.add_campaign(database)
@@ -136,7 +140,7 @@ def test_a_requeue_does_not_take_an_opt_out_back(
     assert invoke("requeue", "--rejected", "--json").last == {"rejected": 0}
     assert push_leads()["created"] == 0
     assert disable_leads()["disabled"] == 2
-    assert set(vendor.books.disabled(CAMPAIGN)) == {"A", "B"}
+    assert set(vendor.store.disabled(CAMPAIGN)) == {"A", "B"}
 
 
 def test_an_opt_out_that_comes_meanwhile_meets_no_deadlock(
@@ -170,10 +174,10 @@ def test_what_upstream_inserts_by_an_older_snapshot_goes_too(
         insert = "INSERT INTO leadloop.leads VALUES ('C1', 'A', :number, :name)"
         connection.execute(text(insert), {"number": _NUMBER, "name": _NAME})
     assert _NAME in everything(database), "this shows nothing"
-    assert keep_house()["forgotten"] == 1
+    assert run_housekeeping()["forgotten"] == 1
     assert _NAME not in everything(database)
     assert _NUMBER not in everything(database)
-    assert keep_house()["forgotten"] == 0
+    assert run_housekeeping()["forgotten"] == 0
 
 
 @pytest.mark.parametrize("first", ["upstream", "forget"])
@@ -253,7 +257,9 @@ def test_all_or_nobody(invoke: Command, database: Database, status: str) -> None
     assert sql.fetch_value(database, "SELECT contact_name FROM leadloop.leads") == _NAME
 
 
-def test_a_lead_whose_run_is_dead(invoke: Command, database: Database, vendor: Handle) -> None:
+def test_a_lead_whose_run_is_dead(
+    invoke: Command, database: Database, vendor: SandboxHandle
+) -> None:
     """Nobody is sending it any more: it is forgotten at once, and found at the vendor later."""
     factories.add_campaign(database)
     factories.add_leads(database, person("A"))
@@ -265,4 +271,4 @@ def test_a_lead_whose_run_is_dead(invoke: Command, database: Database, vendor: H
     push_leads()
     assert sql.fetch_statuses(database) == {"A": "created"}
     assert disable_leads()["disabled"] == 1
-    assert vendor.books.creations(CAMPAIGN) == {"A": 1}
+    assert vendor.store.creations(CAMPAIGN) == {"A": 1}

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from db.database import Database
 from flows.push import push_leads
 from leadloop.core.push_preview import mask_values
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import Command
 
@@ -63,7 +63,7 @@ def mixed(database: Database) -> Database:
 
 
 def test_it_says_what_a_push_then_does(
-    mixed: Database, vendor: Handle, invoke: Command, quick_retries: None
+    mixed: Database, vendor: SandboxHandle, invoke: Command, prefect: str, quick_retries: None
 ) -> None:
     """Counts and reasons; nothing is sent or written before, and a push does just that."""
     before = everything(mixed)
@@ -134,8 +134,8 @@ def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(
     ran = invoke("plan", "--json")
     assert (ran.code, set(ran.last["campaigns"])) == (1, {"C1"})
     assert ran.err.strip() == (
-        "leadloop: campaign bad: its source 'crm.nowhere' is no table or view of this database:"
-        " write schema.name into leadloop.campaigns.source"
+        "leadloop: campaign bad: the campaign's source 'crm.nowhere' is no table or view of"
+        " this database: write schema.name into leadloop.campaigns.source"
     )
     checks = {check["check"]: check for check in invoke("doctor", "--json").last["checks"]}
     assert checks["source of C1"]["ok"]

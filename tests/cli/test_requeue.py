@@ -1,13 +1,13 @@
 """`leadloop requeue`."""
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import Command
 
 
 def test_requeue_sends_mended_leads_again(
-    invoke: Command, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """A rejected lead that upstream has mended goes out after a requeue, and not before."""
     factories.add_campaign(database)

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import Command
 
@@ -225,7 +225,7 @@ def _watching() -> Iterator[_Screen]:
 
 
 def test_status_tells_how_late_outcomes_came(
-    invoke: Command, database: Database, vendor: Handle, prefect: str
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """By campaign, how many were late and the lookback that finds such; 0 where none was."""
     for campaign in ("C1", "C2"):
@@ -234,7 +234,7 @@ def test_status_tells_how_late_outcomes_came(
     for command in ("push", "poll"):
         invoke(command, PREFECT_API_URL=prefect)
     item = {"campaign_id": "C1", "lead_id": "a", "outcome_id": 1}
-    vendor.put([{**item, "processed_at": vendor.now() - 600_000}])
+    vendor.put_outcomes([{**item, "processed_at": vendor.now() - 600_000}])
     invoke("poll", PREFECT_API_URL=prefect)
     late, none = invoke("status", "--json").last["campaigns"]
     assert (late["late"], none["late"], none["lookback_needed_s"]) == (1, 0, 0)

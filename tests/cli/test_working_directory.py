@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories
 from tests.cli.conftest import Command
 
@@ -36,7 +36,7 @@ def test_settings_of_another_user(
     leadloop: Command,
     environment: Path,
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     prefect: str,
     name: str,
     text: str,
@@ -48,7 +48,7 @@ def test_settings_of_another_user(
     ran = invoke("push", PREFECT_API_URL=prefect)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert f"{environment / name} belongs to nobody (uid {_OTHER})" in ran.err
-    assert vendor.books.leads(factories.CAMPAIGN) == []
+    assert vendor.store.leads(factories.CAMPAIGN) == []
     if text != "no TOML":
         os.chown(environment / name, 0, 0)
         # In a process, which reads the file when it imports Prefect.
@@ -135,7 +135,7 @@ def test_a_shared_group_loses_access(invoke: Command, environment: Path) -> None
 
 
 @as_root
-@pytest.mark.parametrize("name", ["log", "alive.lock", "users.lock", "door.lock"])
+@pytest.mark.parametrize("name", ["log", "alive.lock", "users.lock", "join.lock"])
 def test_a_link_in_place_of_a_log(invoke: Command, environment: Path, name: str) -> None:
     """The owner of a mounted checkout cannot have root write to a file elsewhere."""
     target = environment / "target"

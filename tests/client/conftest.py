@@ -7,7 +7,7 @@ from leadloop.client.api import LeadsApi
 from leadloop.client.auth import StaticToken, TokenProvider
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.verdicts import ApiCall
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 
 TOKEN = "sandbox-token"
 
@@ -48,6 +48,6 @@ def reach() -> Iterator[Reach]:
 
 
 @pytest.fixture
-def client(reach: Reach, vendor: Handle) -> Client:
+def client(reach: Reach, vendor: SandboxHandle) -> Client:
     """A client of the test's sandbox."""
     return reach(vendor.url)

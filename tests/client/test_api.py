@@ -11,7 +11,7 @@ from leadloop.core.leads import PreparedLead
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.verdicts import ApiCall
 from leadloop.core.windows import Window
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories
 from tests.client.conftest import Client, Reach
 from tests.raw_http_server import response, run_raw_server
@@ -35,10 +35,10 @@ def create(client: Client, *lead_ids: str) -> None:
     assert receipt.rejected == {}
 
 
-def test_a_batch_is_created_in_one_request(client: Client, vendor: Handle) -> None:
+def test_a_batch_is_created_in_one_request(client: Client, vendor: SandboxHandle) -> None:
     """Every lead arrives with all of its fields; the turn was the caller's to wait for."""
     client.create("C1", [sendable("a", plan="x\N{SNOWMAN}"), sendable("007")])
-    assert vendor.books.creations("C1") == {"a": 1, "007": 1}
+    assert vendor.store.creations("C1") == {"a": 1, "007": 1}
     assert [entry.kind for entry in vendor.requests] == ["create"]
     assert client.permits == []
     found = client.look_up("C1", "a").result
@@ -47,21 +47,21 @@ def test_a_batch_is_created_in_one_request(client: Client, vendor: Handle) -> No
     assert found["contact_name"] == "Ann a"
 
 
-def test_leads_that_were_not_taken_are_named(client: Client, vendor: Handle) -> None:
+def test_leads_that_were_not_taken_are_named(client: Client, vendor: SandboxHandle) -> None:
     """Where the vendor takes the good ones of a batch, the receipt says which it did not."""
-    vendor.change(bad_lead="lead")
+    vendor.change_rules(bad_lead="lead")
     receipt = client.create("C1", [sendable("a"), sendable("b", contact_name="")])
     assert list(receipt.rejected) == ["b"]
-    assert vendor.books.creations("C1") == {"a": 1}
+    assert vendor.store.creations("C1") == {"a": 1}
 
 
-def test_a_batch_that_is_refused_says_why(client: Client, vendor: Handle) -> None:
+def test_a_batch_that_is_refused_says_why(client: Client, vendor: SandboxHandle) -> None:
     """The body goes to the caller; the text of the error does not repeat it."""
     with pytest.raises(Rejected) as caught:
         client.create("C1", [sendable("a"), sendable("b", contact_name="")])
     assert caught.value.body
     assert str(caught.value) == "create: HTTP 400"
-    assert vendor.books.creations("C1") == {}
+    assert vendor.store.creations("C1") == {}
 
 
 def test_a_refusal_that_repeats_the_leads_accuses_those_it_means(reach: Reach) -> None:
@@ -97,14 +97,14 @@ def test_a_disable_that_is_not_confirmed_is_refused(reach: Reach) -> None:
         client.disable("C1", ["a"])
 
 
-def test_a_batch_that_is_too_large(client: Client, vendor: Handle) -> None:
+def test_a_batch_that_is_too_large(client: Client, vendor: SandboxHandle) -> None:
     """413 is told from other refusals: fewer at a time will do."""
-    vendor.change(max_body_bytes=300)
+    vendor.change_rules(max_body_bytes=300)
     with pytest.raises(TooLarge):
         client.create("C1", [sendable(f"L{n}") for n in range(9)])
 
 
-def test_leads_are_disabled(client: Client, vendor: Handle) -> None:
+def test_leads_are_disabled(client: Client, vendor: SandboxHandle) -> None:
     """In one request, each with a turn of its own."""
     create(client, "a", "b", "c")
     assert client.disable("C1", ["a", "c"]).rejected == {}
@@ -113,10 +113,10 @@ def test_leads_are_disabled(client: Client, vendor: Handle) -> None:
     assert client.permits == [ApiCall.DISABLE]
 
 
-def _row(vendor: Handle, lead_id: str) -> Any:
-    shelf = vendor.books.shelf("C1")
-    assert shelf is not None
-    return shelf.first[lead_id]
+def _row(vendor: SandboxHandle, lead_id: str) -> Any:
+    campaign = vendor.store.find_campaign("C1")
+    assert campaign is not None
+    return campaign.first_by_id[lead_id]
 
 
 def test_an_unknown_lead_in_a_disable_is_a_refusal_not_the_end(client: Client) -> None:
@@ -126,11 +126,11 @@ def test_an_unknown_lead_in_a_disable_is_a_refusal_not_the_end(client: Client) -
         client.disable("C1", ["a", "stranger"])
 
 
-def test_pages_are_read_by_number(client: Client, vendor: Handle) -> None:
+def test_pages_are_read_by_number(client: Client, vendor: SandboxHandle) -> None:
     """Each with all filters, on our own address; `next`, which has lost them, is not followed."""
     create(client, *[f"L{n}" for n in range(25)])
     at = vendor.now() - 1000
-    vendor.put(
+    vendor.put_outcomes(
         {"campaign_id": "C1", "lead_id": f"L{n}", "outcome_id": 1, "processed_at": at}
         for n in range(25)
     )
@@ -199,18 +199,18 @@ def test_a_create_and_a_disable_on_the_wire(reach: Reach) -> None:
 
 @pytest.mark.parametrize("answer", ["404", "empty"])
 def test_a_page_beyond_the_last_is_an_empty_one(
-    client: Client, vendor: Handle, answer: Any
+    client: Client, vendor: SandboxHandle, answer: Any
 ) -> None:
     """Rows that left the range while it was read may take the last page with them."""
-    vendor.change(page_beyond_last=answer)
+    vendor.change_rules(page_beyond_last=answer)
     create(client, "a")
     page = client.list_processed("C1", HOUR, unit="ms", page=7, page_size=10)
     assert list(page.results) == []
 
 
-def test_an_unknown_campaign_is_no_empty_page(client: Client, vendor: Handle) -> None:
+def test_an_unknown_campaign_is_no_empty_page(client: Client, vendor: SandboxHandle) -> None:
     """404 on the first page stops the run, with what to check."""
-    vendor.change(campaigns={"C1": "One"})
+    vendor.change_rules(campaigns={"C1": "One"})
     with pytest.raises(Fatal, match="check the campaign id"):
         client.list_processed("C9", HOUR, unit="ms", page=1, page_size=10)
     with pytest.raises(Fatal, match="check the campaign id"):
@@ -219,20 +219,20 @@ def test_an_unknown_campaign_is_no_empty_page(client: Client, vendor: Handle) ->
 
 @pytest.mark.parametrize("written", ["text", "integer"])
 def test_a_lead_is_found_however_its_id_comes_back(
-    client: Client, vendor: Handle, written: Any
+    client: Client, vendor: SandboxHandle, written: Any
 ) -> None:
     """As text or as a number; one with a leading zero is another lead."""
-    vendor.change(lead_id_answer=written)
+    vendor.change_rules(lead_id_answer=written)
     create(client, "7")
     assert client.look_up("C1", "7").result is not None
     assert client.look_up("C1", "07") == LookupResult(result=None, absent=True)
     assert client.look_up("C1", "8") == LookupResult(result=None, absent=True)
 
 
-def test_a_row_that_moves_is_not_absent(client: Client, vendor: Handle) -> None:
+def test_a_row_that_moves_is_not_absent(client: Client, vendor: SandboxHandle) -> None:
     """An empty page that counts one result is no proof that there is none."""
     create(client, "a")
-    vendor.fault(route="responses", kind="shift", rows=1)
+    vendor.add_fault(route="responses", kind="shift", rows=1)
     assert client.look_up("C1", "a") == LookupResult(result=None, absent=False)
 
 

@@ -9,7 +9,7 @@ from leadloop.client.auth import Credentials, OAuthPasswordGrant, TokenProvider
 from leadloop.client.errors import Fatal, Retryable
 from leadloop.client.transport import Transport
 from leadloop.core.verdicts import ApiCall
-from leadloop.sandbox import Handle, Rules
+from leadloop.sandbox import Rules, SandboxHandle
 from tests.client.conftest import Client, Reach
 from tests.client.test_api import create
 from tests.raw_http_server import response, run_raw_server
@@ -26,19 +26,19 @@ def by_password(**changes: str) -> Callable[[Transport, Callable[[ApiCall], None
     return lambda transport, permit: OAuthPasswordGrant(transport, credentials, permit)
 
 
-def kinds(vendor: Handle) -> list[str]:
+def kinds(vendor: SandboxHandle) -> list[str]:
     """What was asked of the vendor, and how it answered."""
     return [f"{entry.kind} {entry.status}" for entry in vendor.requests]
 
 
 @pytest.fixture
-def logged_in(reach: Reach, vendor: Handle) -> Client:
+def logged_in(reach: Reach, vendor: SandboxHandle) -> Client:
     """A client with a login by password; no fixed token is good."""
-    vendor.change(tokens=("nobody-has-this-one",))
+    vendor.change_rules(tokens=("nobody-has-this-one",))
     return reach(vendor.url, login=by_password())
 
 
-def test_one_login_serves_many_requests(logged_in: Client, vendor: Handle) -> None:
+def test_one_login_serves_many_requests(logged_in: Client, vendor: SandboxHandle) -> None:
     """And draws on the budget like any other request."""
     for _ in range(3):
         logged_in.look_up("C1", "a")
@@ -46,31 +46,31 @@ def test_one_login_serves_many_requests(logged_in: Client, vendor: Handle) -> No
     assert logged_in.permits == [ApiCall.LOGIN, *[ApiCall.READ] * 3]
 
 
-def test_many_threads_share_one_login(logged_in: Client, vendor: Handle) -> None:
+def test_many_threads_share_one_login(logged_in: Client, vendor: SandboxHandle) -> None:
     """A run of eight senders does not log in eight times, nor renew eight times."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: logged_in.look_up("C1", "a"), range(16)))
         assert kinds(vendor).count("token 200") == 1
-        vendor.change(clock_offset=40_000)  # beyond its ten hours
+        vendor.change_rules(clock_offset=40_000)  # beyond its ten hours
         list(pool.map(lambda _: logged_in.look_up("C1", "a"), range(16)))
     assert kinds(vendor).count("token 200") == 2
 
 
-def test_a_token_is_renewed_before_it_ends(reach: Reach, vendor: Handle) -> None:
+def test_a_token_is_renewed_before_it_ends(reach: Reach, vendor: SandboxHandle) -> None:
     """By the refresh grant: no request is sent with a token that is about to end."""
-    vendor.change(tokens=("nobody-has-this-one",), expires_in=30)
+    vendor.change_rules(tokens=("nobody-has-this-one",), expires_in=30)
     client = reach(vendor.url, login=by_password())
     client.look_up("C1", "a")
     client.look_up("C1", "a")
     assert kinds(vendor) == ["token 200", "responses 200"] * 2
 
 
-def test_a_create_never_waits_for_a_login(reach: Reach, vendor: Handle) -> None:
+def test_a_create_never_waits_for_a_login(reach: Reach, vendor: SandboxHandle) -> None:
     """Nor does it draw on the budget for one: who opts out meanwhile would be sent.
 
     Not where the token is about to end, and not while somebody else waits to renew it.
     """
-    vendor.change(tokens=("nobody-has-this-one",), expires_in=30)
+    vendor.change_rules(tokens=("nobody-has-this-one",), expires_in=30)
     waits, goes_on = Event(), Event()
     goes_on.set()
 
@@ -94,21 +94,21 @@ def test_a_create_never_waits_for_a_login(reach: Reach, vendor: Handle) -> None:
 
 
 def test_a_token_that_ended_before_its_create_is_renewed_and_the_leads_given_back(
-    logged_in: Client, vendor: Handle
+    logged_in: Client, vendor: SandboxHandle
 ) -> None:
     """Another turn shows whether they may still be sent."""
     logged_in.ensure_token()
-    vendor.change(clock_offset=40_000)
+    vendor.change_rules(clock_offset=40_000)
     with pytest.raises(Retryable):
         create(logged_in, "a")
     create(logged_in, "a")
     assert kinds(vendor) == ["token 200", "create 401", "token 200", "create 201"]
 
 
-def test_a_401_renews_once_and_sends_again(logged_in: Client, vendor: Handle) -> None:
+def test_a_401_renews_once_and_sends_again(logged_in: Client, vendor: SandboxHandle) -> None:
     """A deployment outlives its token; the budget counts every request."""
     logged_in.look_up("C1", "a")
-    vendor.change(clock_offset=40_000)
+    vendor.change_rules(clock_offset=40_000)
     logged_in.look_up("C1", "a")
     expected = ["token 200", "responses 200", "responses 401", "token 200", "responses 200"]
     assert kinds(vendor) == expected
@@ -116,7 +116,7 @@ def test_a_401_renews_once_and_sends_again(logged_in: Client, vendor: Handle) ->
 
 
 def test_a_refresh_token_that_ended_falls_back_on_the_password(
-    logged_in: Client, vendor: Handle
+    logged_in: Client, vendor: SandboxHandle
 ) -> None:
     """Revoked, or forgotten by a restart of the vendor's: the password is still good."""
     logged_in.look_up("C1", "a")
@@ -125,17 +125,17 @@ def test_a_refresh_token_that_ended_falls_back_on_the_password(
     assert kinds(vendor) == ["responses 401", "token 400", "token 200", "responses 200"]
 
 
-def test_a_second_401_stops(logged_in: Client, vendor: Handle) -> None:
+def test_a_second_401_stops(logged_in: Client, vendor: SandboxHandle) -> None:
     """A new token that is rejected as well will not get better: no endless loop."""
-    vendor.fault(kind="status", status=401, route="responses")
+    vendor.add_fault(kind="status", status=401, route="responses")
     with pytest.raises(Fatal, match="the login is not accepted"):
         logged_in.look_up("C1", "a")
     assert [kind for kind in kinds(vendor) if "responses" in kind] == ["responses 401"] * 2
 
 
-def test_a_fixed_token_that_is_rejected_stops(reach: Reach, vendor: Handle) -> None:
+def test_a_fixed_token_that_is_rejected_stops(reach: Reach, vendor: SandboxHandle) -> None:
     """At once, with what to check, and without the token in the text."""
-    vendor.change(tokens=("another",))
+    vendor.change_rules(tokens=("another",))
     with pytest.raises(Fatal, match="LEADLOOP_API_TOKEN") as caught:
         reach(vendor.url).look_up("C1", "a")
     assert kinds(vendor) == ["responses 401"]
@@ -143,7 +143,7 @@ def test_a_fixed_token_that_is_rejected_stops(reach: Reach, vendor: Handle) -> N
 
 
 @pytest.mark.parametrize("wrong", ["client_id", "client_secret", "username", "password"])
-def test_a_wrong_login_stops(reach: Reach, vendor: Handle, wrong: str) -> None:
+def test_a_wrong_login_stops(reach: Reach, vendor: SandboxHandle, wrong: str) -> None:
     """After one try: more of them may lock the account. Nothing secret is in the text."""
     client = reach(vendor.url, login=by_password(**{wrong: "s3cret"}))
     with pytest.raises(Fatal) as caught:
@@ -154,9 +154,9 @@ def test_a_wrong_login_stops(reach: Reach, vendor: Handle, wrong: str) -> None:
         assert secret not in repr(caught.value) + str(caught.value)
 
 
-def test_a_login_that_is_down_is_tried_later(logged_in: Client, vendor: Handle) -> None:
+def test_a_login_that_is_down_is_tried_later(logged_in: Client, vendor: SandboxHandle) -> None:
     """The password is not given up for a 503."""
-    vendor.fault(kind="status", status=503, route="token", times=1)
+    vendor.add_fault(kind="status", status=503, route="token", times=1)
     with pytest.raises(Retryable):
         logged_in.look_up("C1", "a")
     logged_in.look_up("C1", "a")

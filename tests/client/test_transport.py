@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from leadloop.client.errors import ApiError, Fatal, InDoubt, RateLimited, Rejected, Retryable
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests.client.conftest import Client, Reach
 from tests.client.test_api import HOUR, create, sendable
 from tests.raw_http_server import RESET, create_certificate, read_request, response, run_raw_server
@@ -70,7 +70,7 @@ def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
         assert b"sandbox-token" not in b"".join(listener.requests)
 
 
-def test_a_server_that_speaks_no_tls(reach: Reach, vendor: Handle) -> None:
+def test_a_server_that_speaks_no_tls(reach: Reach, vendor: SandboxHandle) -> None:
     """Nothing can have been carried out where both sides never came to speak."""
     with fails(Retryable, "no connection"):
         a_create(reach(vendor.url.replace("http:", "https:")))
@@ -130,32 +130,32 @@ def _try_to_accept(server: ssl.SSLSocket) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["reset", "hang"])
 def test_no_answer_puts_a_create_in_doubt(
-    reach: Reach, vendor: Handle, kind: str, when: Any, call: Any, error: type[ApiError]
+    reach: Reach, vendor: SandboxHandle, kind: str, when: Any, call: Any, error: type[ApiError]
 ) -> None:
     """Whether the effect had happened or not: the client cannot know."""
     if call is not a_create:
         create(reach(vendor.url), "a")
-    vendor.fault(kind=kind, when=when, seconds=10.0)
+    vendor.add_fault(kind=kind, when=when, seconds=10.0)
     with fails(error, "no answer"):
         call(reach(vendor.url, read_s=0.2))
     created = 1 if when == "after" or call is not a_create else 0
     deadline = time.monotonic() + 30
     # The client has given up; the vendor may still be at it.
-    while vendor.books.creations("C1").get("a", 0) != created and time.monotonic() < deadline:
+    while vendor.store.creations("C1").get("a", 0) != created and time.monotonic() < deadline:
         time.sleep(0.01)
     vendor.clear_faults()
-    assert vendor.books.creations("C1").get("a", 0) == created
+    assert vendor.store.creations("C1").get("a", 0) == created
 
 
 @CALLS
 @pytest.mark.parametrize("kind", ["cut", "foreign"])
 def test_a_success_that_cannot_be_read_puts_a_create_in_doubt(
-    client: Client, vendor: Handle, kind: str, call: Any, error: type[ApiError]
+    client: Client, vendor: SandboxHandle, kind: str, call: Any, error: type[ApiError]
 ) -> None:
     """Half an answer, or the page of a captive portal under status 200."""
     if call is not a_create:
         create(client, "a")
-    vendor.fault(kind=kind)
+    vendor.add_fault(kind=kind)
     with fails(error):
         call(client)
 
@@ -164,10 +164,10 @@ def test_a_success_that_cannot_be_read_puts_a_create_in_doubt(
 @pytest.mark.parametrize("status", [500, 502, 504])
 @pytest.mark.parametrize("body", ["json", "html", "empty"])
 def test_a_server_error_puts_a_create_in_doubt(
-    client: Client, vendor: Handle, status: int, body: Any, call: Any, error: type[ApiError]
+    client: Client, vendor: SandboxHandle, status: int, body: Any, call: Any, error: type[ApiError]
 ) -> None:
     """The vendor's own or a proxy's, with whatever body."""
-    vendor.fault(kind="status", status=status, body=body)
+    vendor.add_fault(kind="status", status=status, body=body)
     with fails(error, f"HTTP {status}"):
         call(client)
 
@@ -452,10 +452,10 @@ def test_a_port_that_answers_nothing_at_all(reach: Reach) -> None:
 @pytest.mark.parametrize("status", [400, 404, 422])
 @pytest.mark.parametrize("call", [a_create, a_disable])
 def test_a_proxy_s_refusal_blames_no_lead(
-    client: Client, vendor: Handle, call: Any, status: int
+    client: Client, vendor: SandboxHandle, call: Any, status: int
 ) -> None:
     """A person must look: a good lead is not given up for it, and no list is split."""
-    vendor.fault(kind="status", status=status, body="html")
+    vendor.add_fault(kind="status", status=status, body="html")
     with fails(Fatal, f"HTTP {status}; .*LEADLOOP_API_URL"):
         call(client)
 

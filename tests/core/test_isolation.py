@@ -1,4 +1,4 @@
-"""Who is accused when lists fail: the laws of leadloop.core.isolation, on simulated vendors."""
+"""Which items are marked when lists fail: leadloop.core.isolation on simulated vendors."""
 
 from collections.abc import Callable, Sequence
 from math import ceil, log2
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.isolation import MAX_FAILURES, MAX_SUSPECTS, Isolation, split_in_half
+from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
 
 _ITEMS = [f"L{number}" for number in range(113)]
 _sizes = st.integers(min_value=1, max_value=130)
@@ -33,26 +33,26 @@ class Vendor:
 def isolate(
     vendor: Vendor, items: Sequence[str], *, probe: Callable[[], bool], is_proof: bool = True
 ) -> set[str] | None:
-    """Send everything. Return who is accused; None where the probe showed an outage."""
+    """Send everything. Return the marked items; None where the probe showed an outage."""
     isolation = Isolation(items)
-    accused: set[str] = set()
+    marked: set[str] = set()
     while isolation.next_list or isolation.needs_probe:
         if not isolation.needs_probe:
             if vendor.accept(isolation.next_list):
-                accused |= set(isolation.record_success())
+                marked |= set(isolation.record_success())
             else:
                 isolation.record_failure("HTTP 500")
-        elif not probe() or (not is_proof and len(isolation.suspects) >= MAX_SUSPECTS):
+        elif not probe() or (not is_proof and len(isolation.candidates) >= MAX_CANDIDATES):
             return None
         elif is_proof or not isolation.next_list:
-            accused |= set(isolation.record_probe_success())
+            marked |= set(isolation.record_probe_success())
         else:
-            isolation.keep_suspects()
-    return accused | set(isolation.accuse_rest())
+            isolation.defer_probe()
+    return marked | set(isolation.mark_rest())
 
 
 @given(size=_sizes, data=st.data())
-def test_culprits_are_accused_and_all_others_confirmed(size: int, data: st.DataObject) -> None:
+def test_culprits_are_marked_and_all_others_confirmed(size: int, data: st.DataObject) -> None:
     """Whatever their number and places; and the lists stay within their bound."""
     items = [f"L{number}" for number in range(size)]
     culprits = data.draw(st.sets(st.sampled_from(items), max_size=size))
@@ -67,7 +67,7 @@ def test_culprits_are_accused_and_all_others_confirmed(size: int, data: st.DataO
 
 
 @given(size=_sizes)
-def test_an_outage_accuses_nobody(size: int) -> None:
+def test_an_outage_marks_nobody(size: int) -> None:
     """Nothing works, so nobody in particular is at fault; a few lists are enough to know."""
     vendor = Vendor(lambda _: True)
     items = [f"L{number}" for number in range(size)]
@@ -76,38 +76,38 @@ def test_an_outage_accuses_nobody(size: int) -> None:
 
 
 @given(size=_sizes, data=st.data())
-def test_without_proof_a_few_are_accused_and_many_are_an_outage(
+def test_without_proof_a_few_are_marked_and_many_are_an_outage(
     size: int, data: st.DataObject
 ) -> None:
-    """Reads work, disables may not: nobody is accused where ten in a row fail and none succeeds."""
+    """Reads work, disables may not: no item is marked where ten in a row fail and none succeeds."""
     items = [f"L{number}" for number in range(size)]
     culprits = data.draw(st.sets(st.sampled_from(items), max_size=size))
     vendor = Vendor(lambda sent: bool(culprits & set(sent)))
-    accused = isolate(vendor, items, probe=lambda: True, is_proof=False)
-    assert accused in (None, culprits)
-    if len(culprits) < MAX_SUSPECTS:
-        assert accused == culprits
-    if len(culprits) == size >= MAX_SUSPECTS:
-        assert accused is None
+    marked = isolate(vendor, items, probe=lambda: True, is_proof=False)
+    assert marked in (None, culprits)
+    if len(culprits) < MAX_CANDIDATES:
+        assert marked == culprits
+    if len(culprits) == size >= MAX_CANDIDATES:
+        assert marked is None
 
 
 @given(at=st.integers(min_value=0, max_value=40))
-def test_an_outage_in_the_midst_accuses_no_two(at: int) -> None:
-    """The vendor goes away at some request: at most the one item that was alone is accused."""
+def test_an_outage_in_the_midst_marks_no_two(at: int) -> None:
+    """The vendor goes away at some request: at most the one item that was alone is marked."""
     vendor = Vendor(lambda sent: "L7" in sent or len(vendor.sent) > at)
-    accused = isolate(vendor, _ITEMS, probe=lambda: len(vendor.sent) <= at)
-    assert accused is None or accused == {"L7"}
+    marked = isolate(vendor, _ITEMS, probe=lambda: len(vendor.sent) <= at)
+    assert marked is None or marked == {"L7"}
 
 
 @given(failures=st.integers(min_value=0, max_value=MAX_FAILURES - 1))
-def test_noise_that_passes_accuses_nobody(failures: int) -> None:
+def test_noise_that_passes_marks_nobody(failures: int) -> None:
     """A list that gets through at its third try is not even halved."""
     vendor = Vendor(lambda _: len(vendor.sent) <= failures)
     assert isolate(vendor, _ITEMS, probe=lambda: True) == set()
     assert len(set(vendor.sent)) == 1
 
 
-def test_a_lone_item_is_accused_where_something_else_works() -> None:
+def test_a_lone_item_is_marked_where_something_else_works() -> None:
     """The only opt-out of a campaign fails: a probe tells it from an outage."""
     vendor = Vendor(lambda _: True)
     assert isolate(vendor, ["a"], probe=lambda: True) == {"a"}
@@ -118,6 +118,6 @@ def test_a_lone_item_is_accused_where_something_else_works() -> None:
 def test_a_refused_list_is_halved_at_once(size: int) -> None:
     """A refusal is a word about the list, and no failure."""
     isolation = Isolation(_ITEMS[:size])
-    isolation.replace_list(split_in_half(isolation.next_list))
+    isolation.replace_list(split_list(isolation.next_list))
     assert list(isolation.next_list) == _ITEMS[: size // 2 or 1]
     assert isolation.failures == 0

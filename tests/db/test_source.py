@@ -94,7 +94,7 @@ def test_a_source_without_the_required_columns_is_refused(crm: Database) -> None
 
 def test_a_view_that_writes_changes_nothing(crm: Database) -> None:
     """The transaction of the reader is read-only."""
-    with pytest.raises(SourceError, match=r"its source 'crm\.writing' writes"):
+    with pytest.raises(SourceError, match=r"the campaign's source 'crm\.writing' writes"):
         stage(crm, campaign("crm.writing"))
 
 

@@ -12,11 +12,18 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from docs import generate
+from leadloop.core.verdicts import Verdict
 from leadloop.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```.*?```", re.DOTALL)
+#: Where documents name verdicts, each in code marks.
+_VERDICT_LISTS = {
+    "docs/delivery.md": r"maps to (.*?) for a create",
+    "docs/explanation/glossary.md": r"\*\*verdict\*\* \|(.*?)\|",
+    "docs/reference/verdicts.md": r"Any other 4xx is (.*?);",
+}
 
 
 @pytest.fixture
@@ -51,6 +58,16 @@ def test_every_setting_is_in_the_reference(pages: dict[str, str]) -> None:
     """Whatever the program reads from the environment has a row."""
     for name in Settings.model_fields:
         assert f"| `LEADLOOP_{name.upper()}` |" in pages["settings.md"]
+
+
+@pytest.mark.parametrize(("document", "place"), _VERDICT_LISTS.items())
+def test_documents_name_verdicts_that_exist(document: str, place: str) -> None:
+    """A reader who looks up a verdict in the code finds it."""
+    match = re.search(place, (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+    assert match, f"{document} no longer holds {place!r}"
+    named = {" ".join(name.split()) for name in re.findall(r"`([^`]+)`", match[1])}
+    assert named, document
+    assert named <= set(Verdict)
 
 
 def test_a_setting_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

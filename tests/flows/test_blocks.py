@@ -14,7 +14,7 @@ from db.database import Database
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
-from leadloop.sandbox import Handle, Rules, running
+from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from leadloop.settings import EMBEDDED_IS_LOCAL_ONLY, Settings
 from tasks import blocks
 from tasks.blocks import (
@@ -39,7 +39,7 @@ def name() -> str:
 def test_a_run_takes_its_login_from_a_block(
     database: Database,
     database_url: str,
-    vendor: Handle,
+    vendor: SandboxHandle,
     environment: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -73,7 +73,7 @@ def test_what_wins(environment: Path, monkeypatch: pytest.MonkeyPatch, name: str
 
 def test_a_login_wins_whole(
     environment: Path,
-    vendor: Handle,
+    vendor: SandboxHandle,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -102,7 +102,7 @@ def test_a_block_gets_no_token_for_its_address(
     """Whoever may write a block cannot have the worker's token, names and numbers sent to them."""
     factories.add_campaign(database)
     factories.add_leads(database, "A")
-    with running(Rules(rate_limit=None, pace=None)) as thief:
+    with run_sandbox(Rules(rate_limit=None, pace=None)) as thief:
         LeadloopSettings(api_url=thief.url).save(name)
         LeadloopCredentials(api_url=thief.url, client_id="c").save(name)
         line = f"from the environment, but api_url from block leadloop-credentials/{name}"
@@ -113,7 +113,7 @@ def test_a_block_gets_no_token_for_its_address(
 
 
 def test_a_block_s_token_goes_to_no_other_address(
-    environment: Path, database: Database, vendor: Handle, name: str
+    environment: Path, database: Database, vendor: SandboxHandle, name: str
 ) -> None:
     """Not to that of the worker's environment: nothing is sent, and doctor says why."""
     LeadloopCredentials(api_token=SecretStr(vendor.rules.tokens[0])).save(name)
@@ -198,7 +198,9 @@ def test_what_is_empty_in_a_block_says_nothing(
     assert (settings.timeout, settings.lookback) == ("3,4", 0)
 
 
-def test_a_campaign_wins_over_all(database: Database, environment: Path, vendor: Handle) -> None:
+def test_a_campaign_wins_over_all(
+    database: Database, environment: Path, vendor: SandboxHandle
+) -> None:
     """Its row is nearest to it: four leads in batches of two are two requests."""
     factories.add_campaign(database, batch_size=2)
     factories.add_leads(database, "A", "B", "C", "D")
@@ -293,7 +295,7 @@ def test_doctor_says_where_values_come_from(
     database: Database,
     prefect: str,
     environment: Path,
-    vendor: Handle,
+    vendor: SandboxHandle,
     name: str,
 ) -> None:
     """Sources and no values; a server that asks for a password is not warned of."""

@@ -12,7 +12,7 @@ from db.database import Database
 from flows.campaign_runner import run_campaigns
 from flows.push import push_leads
 from leadloop.core.summaries import Summary, collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.context import CampaignRun, DatabaseContext
 from tasks.housekeeping import HOUSEKEEPING, HousekeepingJob
 from tasks.jobs import CampaignsFailed, ChunkResult
@@ -36,7 +36,7 @@ def test_prefect_shows_the_sync_as_a_task(database: Database, prefect: str) -> N
 
 
 def test_prefect_shows_each_chunk_as_a_task(
-    database: Database, vendor: Handle, prefect: str
+    database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """Each campaign's, under the name of the flow's work."""
     for campaign in ("C1", "C2"):
@@ -48,7 +48,7 @@ def test_prefect_shows_each_chunk_as_a_task(
 
 
 def test_problems_that_cannot_be_read_fail_no_run(
-    database: Database, vendor: Handle, caplog: pytest.LogCaptureFixture
+    database: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The work is done; the log warns that no event tells of open problems."""
     factories.add_campaign(database)

@@ -15,11 +15,11 @@ from db.database import Database
 from db.runs import RunLocks
 from flows.fan_out import DEPLOYMENT, fan_out
 from flows.sync import sync_leads
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories
 from tests.factories import CAMPAIGN
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("work_pools", "environment")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def started() -> int:
     return count
 
 
-def test_one_run_a_campaign(database: Database, vendor: Handle, deployment: UUID) -> None:
+def test_one_run_a_campaign(database: Database, vendor: SandboxHandle, deployment: UUID) -> None:
     """Each campaign gets one; while nobody takes it up, it gets no other."""
     factories.add_campaign(database)
     factories.add_campaign(database, "ANOTHER")
@@ -67,7 +67,7 @@ def test_one_run_a_campaign(database: Database, vendor: Handle, deployment: UUID
 @pytest.mark.parametrize("state", [Running, Pending])
 def test_a_run_whose_machine_is_gone(
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     client: SyncPrefectClient,
     deployment: UUID,
     later: None,
@@ -80,7 +80,11 @@ def test_a_run_whose_machine_is_gone(
 
 
 def test_a_run_that_takes_long(
-    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID, later: None
+    database: Database,
+    vendor: SandboxHandle,
+    client: SyncPrefectClient,
+    deployment: UUID,
+    later: None,
 ) -> None:
     """As long as its process lives, and no longer, its campaign gets no other."""
     factories.add_campaign(database)
@@ -93,7 +97,7 @@ def test_a_run_that_takes_long(
 
 
 def test_a_run_that_has_just_begun(
-    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
+    database: Database, vendor: SandboxHandle, client: SyncPrefectClient, deployment: UUID
 ) -> None:
     """It may not have written its row yet: its campaign gets no other."""
     factories.add_campaign(database)
@@ -102,7 +106,7 @@ def test_a_run_that_has_just_begun(
 
 
 def test_a_run_that_waits_in_the_pool_of_before(
-    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
+    database: Database, vendor: SandboxHandle, client: SyncPrefectClient, deployment: UUID
 ) -> None:
     """After a change of the work pool nobody may take it up: its campaign gets one in the new."""
     factories.add_campaign(database)
@@ -117,7 +121,7 @@ def test_a_run_that_waits_in_the_pool_of_before(
 
 
 def test_a_run_of_something_else(
-    database: Database, vendor: Handle, client: SyncPrefectClient, deployment: UUID
+    database: Database, vendor: SandboxHandle, client: SyncPrefectClient, deployment: UUID
 ) -> None:
     """A run with the campaign's tag that is of another deployment is no run of ours."""
     factories.add_campaign(database)

@@ -10,7 +10,7 @@ from db.database import Database
 from flows.local_runs import FLOWS, run_flow_locally
 from leadloop.core.progress import has_no_listener
 from leadloop.core.summaries import collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories
 from tests.factories import CAMPAIGN
@@ -43,7 +43,7 @@ def test_every_deployed_flow_runs_locally_too() -> None:
 
 
 def test_a_local_run_reports_its_progress_and_its_summary(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """To its listener and its collector, which no later run reaches."""
     factories.add_campaign(database, batch_size=2)
@@ -57,13 +57,13 @@ def test_a_local_run_reports_its_progress_and_its_summary(
 
 
 def test_a_local_run_that_fails_leaves_one_line_to_its_caller(
-    database: Database, vendor: Handle, caplog: pytest.LogCaptureFixture
+    database: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log repeats no error; the counts of the others and the reason are there."""
     for campaign in (CAMPAIGN, "GONE"):
         factories.add_campaign(database, campaign)
         factories.add_leads(database, "a", campaign=campaign)
-    vendor.change(campaigns={CAMPAIGN: "Fine"})
+    vendor.change_rules(campaigns={CAMPAIGN: "Fine"})
     with (
         collect_summary() as collected,
         pytest.raises(CampaignsFailed, match=r"^campaign GONE: .*HTTP 404"),

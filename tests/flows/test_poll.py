@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("prefect", "environment")
     [
         (datetime(2020, 1, 1), "`since` has no offset"),
         (datetime(9999, 1, 1, tzinfo=UTC), "`since` is still to come"),
-        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), "beyond the years"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), "outside the years 1 to 9999"),
     ],
 )
 def test_a_since_that_cannot_be_meant(database: Database, since: datetime, words: str) -> None:

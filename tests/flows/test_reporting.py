@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 import requests
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from db.database import Database
@@ -17,18 +18,17 @@ from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
 from tests import factories, sql
-from tests.conftest import prefect_login
 from tests.factories import CAMPAIGN
-from tests.prefect_events import collect_events
+from tests.prefect_events import collect_events, is_event_of
 from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
 
-def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> None:
+def test_a_run_says_in_words_what_it_did(database: Database, vendor: SandboxHandle) -> None:
     """Name, state and table tell campaign and counts, nobody's data; callers get the sums."""
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B", factories.build_lead("C", state_code="XX"))
@@ -41,7 +41,7 @@ def test_a_run_says_in_words_what_it_did(database: Database, vendor: Handle) -> 
     assert "+1" not in told
 
 
-def test_names_of_runs(database: Database, vendor: Handle) -> None:
+def test_names_of_runs(database: Database, vendor: SandboxHandle) -> None:
     """None named, many named, a range: each is told as short as it goes."""
     ids = [f"C{number}" for number in range(5)]
     for campaign in ids:
@@ -53,7 +53,7 @@ def test_names_of_runs(database: Database, vendor: Handle) -> None:
     assert run.name == "backfill-outcomes C1 after 2026-01-01 00:00 before 2026-01-02 00:00"
 
 
-def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: Handle) -> None:
+def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: SandboxHandle) -> None:
     """From the earliest start of its campaigns to now, as soon as it is known; else no range."""
     for campaign, sent in (("C1", "2026-01-02T09:30:30Z"), ("C2", "2026-01-01T10:15:30Z")):
         factories.add_campaign(database, campaign, lookback_s=0)
@@ -66,13 +66,15 @@ def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: Handle) ->
     assert f"before {now:%Y-%m-%d}" in name
 
 
-def test_a_run_that_fails_says_what_it_did_all_the_same(database: Database, vendor: Handle) -> None:
+def test_a_run_that_fails_says_what_it_did_all_the_same(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """One campaign fails: the state says which, why, and the counts of all; once, of a sync."""
     factories.add_campaign(database)
     factories.add_campaign(database, "GONE")
     factories.add_leads(database, "A")
     factories.add_leads(database, "A", campaign="GONE")
-    vendor.change(campaigns={CAMPAIGN: "Fine"})
+    vendor.change_rules(campaigns={CAMPAIGN: "Fine"})
     state, _ = run_flow(sync_leads)
     message = str(state.message)
     assert state.is_failed()
@@ -89,7 +91,7 @@ def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
     assert read_artifacts(run) == {}
 
 
-def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
+def test_a_run_in_stages_says_each(database: Database, vendor: SandboxHandle) -> None:
     """Of a sync one reads what each of its three did."""
     factories.add_campaign(database)
     factories.add_leads(database, "A")
@@ -103,7 +105,7 @@ def test_a_run_in_stages_says_each(database: Database, vendor: Handle) -> None:
 
 
 def test_a_link_to_the_page(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a run to the page that shows the rest, where there is one."""
     monkeypatch.setenv("LEADLOOP_PAGE_URL", "https://leads.example.com/page")
@@ -114,17 +116,18 @@ def test_a_link_to_the_page(
 
 
 def test_what_is_wrong_is_told_by_the_rules_of_the_page(
-    database: Database, vendor: Handle, prefect: str
+    database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
     """As `status` has it, after a run that did something else; of that campaign, without data."""
     factories.add_campaign(database)
     factories.add_campaign(database, "C2")
     factories.add_leads(database, factories.build_lead("A", inserted_at="2026-01-01T00:00:00Z"))
     factories.add_leads(database, "A", campaign="C2")
+    runs: list[FlowRun] = []
     (event,) = [
         event
-        for event in collect_events(prefect, disable_leads)
-        if event.event.startswith("leadloop.problem.")
+        for event in collect_events(prefect, lambda: runs.append(run_flow(disable_leads)[1]))
+        if event.event.startswith("leadloop.problem.") and is_event_of(event, runs[0].id)
     ]
     (problem,) = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.problems")
     assert event.event == "leadloop.problem.leads-unsent"
@@ -177,7 +180,7 @@ def forgetful(prefect: str) -> Iterator[type[_Forgetful]]:
 
 
 def test_a_stage_is_done_though_prefect_has_lost_its_answer(
-    database: Database, vendor: Handle, forgetful: type[_Forgetful]
+    database: Database, vendor: SandboxHandle, forgetful: type[_Forgetful]
 ) -> None:
     """Its counts are told all the same, and the next stages have their turn."""
     factories.add_campaign(database)
@@ -190,24 +193,26 @@ def test_a_stage_is_done_though_prefect_has_lost_its_answer(
     assert summary["poll"]["windows"] == 1
 
 
-def test_prefect_is_told_in_aggregates(database: Database, vendor: Handle, prefect: str) -> None:
+def test_prefect_is_told_in_aggregates(
+    database: Database, vendor: SandboxHandle, prefect: str
+) -> None:
     """An event with the counts for each campaign that differs, an artifact with the sums; no id."""
     factories.add_campaign(database)
     factories.add_campaign(database, "C2")
     factories.add_leads(database, "lead-a", "lead-b")
     push_leads()
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'lead-a'")
-    events = collect_events(prefect, audit_leads, "leadloop.audit.differences")
-    assert [(event.resource.id, event.payload) for event in events] == [
-        ("leadloop.campaign.C1", {"rejected_but_there": 1})
-    ]
-    (artifact,) = requests.post(
-        f"{prefect}/artifacts/latest/filter",
-        json={"artifacts": {"key": {"any_": ["leadloop-audit"]}}},
-        auth=prefect_login(),
-        timeout=30,
-    ).json()
-    rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}
+    runs: list[FlowRun] = []
+    events = collect_events(
+        prefect, lambda: runs.append(run_flow(audit_leads)[1]), "leadloop.audit.differences"
+    )
+    (run,) = runs
+    assert [
+        (event.resource.id, event.payload) for event in events if is_event_of(event, run.id)
+    ] == [("leadloop.campaign.C1", {"rejected_but_there": 1})]
+    artifact = read_artifacts(run)["table"]
+    assert artifact.key == "leadloop-audit"
+    rows = {row["count"]: row["leads"] for row in json.loads(artifact.data)}
     assert set(rows) == set(AUDIT.counts)
     assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
     assert "lead-a" not in str(artifact)

@@ -7,7 +7,7 @@ from db.database import Database
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -24,7 +24,7 @@ def sent_and_more(database: Database) -> None:
     factories.add_leads(database, *[f"L{number:03d}" for number in range(30)])
 
 
-def test_sync_disables_first_and_does_all_three(database: Database, vendor: Handle) -> None:
+def test_sync_disables_first_and_does_all_three(database: Database, vendor: SandboxHandle) -> None:
     """Who opted out before the sync is not in its push; outcomes come back by its poll."""
     factories.add_campaign(database)
     factories.add_leads(database, "a", "b")
@@ -45,7 +45,7 @@ def test_sync_disables_first_and_does_all_three(database: Database, vendor: Hand
 
 
 def test_a_paused_campaign_creates_nobody_and_does_all_else(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Opt-outs, polls and lookups go on; what a lookup frees stays new."""
     sent_and_more(database)
@@ -56,18 +56,20 @@ def test_a_paused_campaign_creates_nobody_and_does_all_else(
     )
     sql.execute(database, "UPDATE leadloop.campaigns SET push_enabled = false")
     factories.add_opt_outs(database, "first")
-    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "first", "outcome_name": "Interested"}])
+    vendor.put_outcomes(
+        [{"campaign_id": CAMPAIGN, "lead_id": "first", "outcome_name": "Interested"}]
+    )
     summary = sync_leads(campaigns=[CAMPAIGN])
     assert (summary["push"]["created"], summary["push"]["held_back"]) == (0, 30)
-    assert set(vendor.books.disabled(CAMPAIGN)) == {"first"}
+    assert set(vendor.store.disabled(CAMPAIGN)) == {"first"}
     assert summary["poll"]["seen"] == 1
     assert set(sql.fetch_statuses(database).values()) == {"created", "new"}
     sql.execute(database, "UPDATE leadloop.campaigns SET push_enabled = true")
     assert push_leads()["created"] == 30
-    assert set(vendor.books.creations(CAMPAIGN).values()) == {1}
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
-def test_opt_outs_go_out_whatever_enabled_says(database: Database, vendor: Handle) -> None:
+def test_opt_outs_go_out_whatever_enabled_says(database: Database, vendor: SandboxHandle) -> None:
     """By the schedule's runs, which name no campaign; neither push nor poll takes it."""
     sent_and_more(database)
     sql.execute(database, "UPDATE leadloop.campaigns SET enabled = false")
@@ -81,7 +83,7 @@ def test_opt_outs_go_out_whatever_enabled_says(database: Database, vendor: Handl
 
 
 def test_a_source_that_is_locked_holds_up_nobody_for_long(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """The push of that campaign fails in time; opt-outs go out meanwhile."""
     sql.execute(
@@ -100,13 +102,13 @@ def test_a_source_that_is_locked_holds_up_nobody_for_long(
         migration.execute(text("LOCK TABLE crm.customers IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(CampaignsFailed, match="slow or locked"):
             sync_leads()
-    assert set(vendor.books.disabled("other")) == {"b"}
+    assert set(vendor.store.disabled("other")) == {"b"}
     assert push_leads()["created"] == 1
 
 
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
 def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
-    database: Database, vendor: Handle, event: str
+    database: Database, vendor: SandboxHandle, event: str
 ) -> None:
     """Postgres refuses the begin, or the end, of one campaign's run: the other is done."""
     broken, other = factories.add_campaigns_with_refused_run(database, event)
@@ -117,14 +119,18 @@ def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
     assert sql.fetch_value(database, query, c=other) == 0
 
 
-def test_a_stage_that_fails_does_not_hold_up_the_next(database: Database, vendor: Handle) -> None:
+def test_a_stage_that_fails_does_not_hold_up_the_next(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The outcomes are polled all the same; the loop's row has the counts of each stage."""
     factories.add_campaign(database)
     factories.add_leads(database, "sent")
     push_leads()
     factories.add_leads(database, "refused")
-    vendor.put([{"campaign_id": CAMPAIGN, "lead_id": "sent", "outcome_name": "Interested"}])
-    vendor.fault(route="create", kind="status", status=403, every=1)
+    vendor.put_outcomes(
+        [{"campaign_id": CAMPAIGN, "lead_id": "sent", "outcome_name": "Interested"}]
+    )
+    vendor.add_fault(route="create", kind="status", status=403, every=1)
     with (
         collect_summary() as collected,
         pytest.raises(CampaignsFailed, match=f"^push: campaign {CAMPAIGN}: .*HTTP 403"),
@@ -140,7 +146,7 @@ def test_a_stage_that_fails_does_not_hold_up_the_next(database: Database, vendor
     assert row["counts"]["poll"]["inserted"] == 1
 
 
-def test_named_campaigns_are_the_only_ones(database: Database, vendor: Handle) -> None:
+def test_named_campaigns_are_the_only_ones(database: Database, vendor: SandboxHandle) -> None:
     """No stage takes another one, not even for its opt-outs."""
     for campaign in ("C1", "C2"):
         factories.add_campaign(database, campaign)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from leadloop.cli import demo, sample_leads
-from leadloop.sandbox import Rules, running
+from leadloop.sandbox import Rules, run_sandbox
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -18,9 +18,9 @@ def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
     leads = tmp_path / ".leadloop" / "demo" / "leads.csv"
     leads.parent.mkdir(parents=True)
     sample_leads.write_csv(leads, 20)
-    printed = demo._format_next_steps()
+    printed = demo.format_next_steps()
     steps = printed[printed.index("  # in another one") :]
-    with running(Rules(rate_limit=None)) as vendor:
+    with run_sandbox(Rules(rate_limit=None)) as vendor:
         ran = subprocess.run(
             ["sh", "-ec", steps.replace("http://127.0.0.1:8080", vendor.url)],
             cwd=tmp_path,
@@ -29,7 +29,7 @@ def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
             text=True,
         )
         assert ran.returncode == 0, ran.stderr
-        assert vendor.books.creations("TRY")
+        assert vendor.store.creations("TRY")
     assert "embedded Postgres in ./.leadloop" in ran.stderr
 
 

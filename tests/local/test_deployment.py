@@ -24,7 +24,7 @@ from sqlalchemy import make_url
 from db import schema
 from db.database import Database
 from leadloop.deployments import WORK_POOL
-from leadloop.sandbox import Handle, Rules, running
+from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from tests import factories, sql
 from tests.conftest import new_database
 from tests.factories import CAMPAIGN
@@ -55,7 +55,7 @@ class Team:
     server: TeamServer
     environment: Mapping[str, str]
     database: Database
-    vendor: Handle
+    vendor: SandboxHandle
     directory: Path
     since: datetime
 
@@ -177,7 +177,9 @@ def team_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def team(team_server: TeamServer, environment: Path, database: Database, vendor: Handle) -> Team:
+def team(
+    team_server: TeamServer, environment: Path, database: Database, vendor: SandboxHandle
+) -> Team:
     """A team with its own Postgres and vendor, on a server without runs, automations, schedules."""
     settings = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
     team = Team(
@@ -211,7 +213,7 @@ def test_the_commands_of_the_readme(team: Team) -> None:
     with team.run_worker():
         parameter = f"campaigns={json.dumps([CAMPAIGN])}"
         team.run_command(f"prefect deployment run sync-leads/default --param '{parameter}' --watch")
-        assert team.vendor.books.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
+        assert team.vendor.store.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
         # A scheduled push may have created the other campaign's lead meanwhile.
         synced = "SELECT DISTINCT campaign_id FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
         assert sql.fetch_rows(team.database, synced) == [{"campaign_id": CAMPAIGN}]
@@ -229,7 +231,7 @@ def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
         factories.add_leads(
             team.database, "A", factories.build_lead("bad", state_code="XX"), campaign=campaign
         )
-    team.vendor.change(campaigns={"FINE": "Fine", "TOO": "Fine too"})
+    team.vendor.change_rules(campaigns={"FINE": "Fine", "TOO": "Fine too"})
     with team.run_worker(), team.run_worker():
         team.start_run("fan-out/default")
         fine = _wait_for(lambda: _at_least(team.find_runs("sync-leads", "COMPLETED"), 2))
@@ -241,7 +243,7 @@ def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
     assert [run["name"] for run in failed] == ["sync-leads FAILS"]
     assert "campaign FAILS" in failed[0]["state"]["message"]
     assert "; done: " in failed[0]["state"]["message"]
-    creations = team.vendor.books.creations
+    creations = team.vendor.store.creations
     assert creations("FINE") == creations("TOO") == {"A": 1}
     assert sorted(rejected) == sorted(map(_resource, campaigns))
     # Its push and its poll emitted the event: the automation alerts once an hour.
@@ -272,15 +274,15 @@ def test_a_worker_that_is_killed(team: Team) -> None:
     ids = [f"L{number}" for number in range(30)]
     factories.add_campaign(team.database, batch_size=1)
     factories.add_leads(team.database, *ids)
-    team.vendor.fault(route="create", kind="slow", every=1, seconds=0.5)
+    team.vendor.add_fault(route="create", kind="slow", every=1, seconds=0.5)
     with team.run_worker() as worker:
         team.start_run("push-leads/default")
-        _wait_for(lambda: list(team.vendor.books.creations(CAMPAIGN)))
+        _wait_for(lambda: list(team.vendor.store.creations(CAMPAIGN)))
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
         team.run_command("leadloop push")
         _wait_for(lambda: _all_runs_ended(team.database))
-    assert team.vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
+    assert team.vendor.store.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
     assert set(sql.fetch_statuses(team.database).values()) == {"created"}
 
 
@@ -290,7 +292,7 @@ def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
     factories.add_campaign(team.database)
     factories.add_leads(team.database, "A")
     touched = team.directory / "touched"
-    with running(Rules(rate_limit=None, pace=None)) as elsewhere:
+    with run_sandbox(Rules(rate_limit=None, pace=None)) as elsewhere:
         variables = {
             "env": {"LEADLOOP_API_URL": elsewhere.url},
             "command": f"touch {touched}",
@@ -316,7 +318,7 @@ def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
             (ended,) = _wait_for(lambda: team.find_runs("sync-leads", "COMPLETED"))
         assert ended["id"] == run["id"]
         assert elsewhere.requests == []
-    assert team.vendor.books.creations(CAMPAIGN) == {"A": 1}
+    assert team.vendor.store.creations(CAMPAIGN) == {"A": 1}
     assert not touched.exists()
 
 

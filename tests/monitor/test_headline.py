@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.monitor import StatusSnapshot
-from leadloop.monitor.headline import choose_headline, format_count, format_duration
+from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
 
 
 def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
@@ -14,7 +14,12 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
     rows: list[dict[str, Any]] = [{"campaign_id": f"C-{number}"} for number in range(campaigns)]
     problems: list[dict[str, Any]] = [{"severity": severity} for severity in severities]
     return StatusSnapshot(
-        taken_at=datetime.now(UTC), campaigns=rows, problems=problems, newest_run=None, budget={}
+        taken_at=datetime.now(UTC),
+        campaigns=rows,
+        problems=problems,
+        newest_run=None,
+        budget={},
+        thresholds={},
     )
 
 
@@ -57,7 +62,7 @@ def test_no_campaign() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     """A duration has one unit, the largest of which there are about two."""
-    assert format_duration(seconds) == text
+    assert format_rough_duration(seconds) == text
 
 
 def test_counts() -> None:

@@ -16,27 +16,27 @@ def check_created_at_most_once(model: LoopModel) -> None:
     """Check that the vendor never received a lead that it had already."""
     twice = {
         lead_id: times
-        for lead_id, times in model.vendor.books.creations(CAMPAIGN).items()
+        for lead_id, times in model.vendor.store.creations(CAMPAIGN).items()
         if times > 1
     }
     COUNTERS["doubles"] += len(twice)
     assert twice == {}
-    assert model.vendor.books.violations == []
+    assert model.vendor.store.violations == []
 
 
 def check_no_opt_out_sent(model: LoopModel) -> None:
     """Check that the vendor has no lead that opted out before it was sent."""
-    assert model.never_send & set(model.vendor.books.creations(CAMPAIGN)) == set()
+    assert model.never_send & set(model.vendor.store.creations(CAMPAIGN)) == set()
 
 
 def check_no_opted_out_number_sent(model: LoopModel) -> None:
     """Check that the vendor has no lead whose number opted out under another id (issue 3 §8)."""
-    assert model.never_send_by_phone & set(model.vendor.books.creations(CAMPAIGN)) == set()
+    assert model.never_send_by_phone & set(model.vendor.store.creations(CAMPAIGN)) == set()
 
 
 def check_statuses(model: LoopModel) -> None:
     """Check that each lead's status matches the vendor; no lead is `sending` without a run."""
-    statuses, has = sql.fetch_statuses(model.database), set(model.vendor.books.creations(CAMPAIGN))
+    statuses, has = sql.fetch_statuses(model.database), set(model.vendor.store.creations(CAMPAIGN))
     assert set(statuses.values()) <= _STATUSES - {"sending"}
     lacking = {key for key, status in statuses.items() if status == "created" and key not in has}
     assert lacking == set(), "created here, but not at the vendor"
@@ -46,8 +46,8 @@ def check_statuses(model: LoopModel) -> None:
 
 def check_opt_outs(model: LoopModel) -> None:
     """Check that the vendor lacks every cancelled lead and has stopped every disabled one."""
-    states, has = sql.fetch_opt_outs(model.database), set(model.vendor.books.creations(CAMPAIGN))
-    stopped = set(model.vendor.books.disabled(CAMPAIGN))
+    states, has = sql.fetch_opt_outs(model.database), set(model.vendor.store.creations(CAMPAIGN))
+    stopped = set(model.vendor.store.disabled(CAMPAIGN))
     assert set(states.values()) <= _OPT_OUTS
     cancelled = {key for key, state in states.items() if state == "cancelled"}
     assert cancelled & has == set(), "cancelled here, but at the vendor"
@@ -111,7 +111,7 @@ def _parse_cost(row: dict[str, Any]) -> float:
 
 def check_all_settled(model: LoopModel) -> None:
     """Check the final state: each valid lead once, each opt-out stopped, each outcome stored."""
-    statuses, created = sql.fetch_statuses(model.database), model.vendor.books.creations(CAMPAIGN)
+    statuses, created = sql.fetch_statuses(model.database), model.vendor.store.creations(CAMPAIGN)
     excused = model.opted_out | model.never_send_by_phone
     wanted = {key for key, lead in model.leads.items() if lead.is_valid} - excused
     COUNTERS["lost"] += len(wanted - set(created))
@@ -132,7 +132,7 @@ def check_all_settled(model: LoopModel) -> None:
 def _check_opt_outs_settled(model: LoopModel, created: set[str]) -> None:
     states = sql.fetch_opt_outs(model.database)
     assert "requested" not in states.values()
-    stopped = set(model.vendor.books.disabled(CAMPAIGN))
+    stopped = set(model.vendor.store.disabled(CAMPAIGN))
     assert (model.opted_out & created) - stopped == set(), "opted out, but not stopped"
 
 

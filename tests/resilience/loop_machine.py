@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from db.database import Database
 from leadloop.cli.app import app
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import backfill_outcomes, disable_leads, poll_outcomes, push_leads, sync_leads
@@ -25,7 +25,7 @@ class LoopMachine(RuleBasedStateMachine):
     """A state machine: rules are actions of the three parties, invariants are the promises."""
 
     database: ClassVar[Database]
-    vendor: ClassVar[Handle]
+    vendor: ClassVar[SandboxHandle]
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class LoopMachine(RuleBasedStateMachine):
     ) -> None:
         """Create a campaign, and draw the vendor's interpretation and behaviour."""
         self.model.settle_s = settle
-        self.vendor.change(**readings, **moods, lead_visible_after=settle / 2)
+        self.vendor.change_rules(**readings, **moods, lead_visible_after=settle / 2)
         factories.add_campaign(
             self.database,
             batch_size=sizes["batch"],
@@ -106,11 +106,11 @@ class LoopMachine(RuleBasedStateMachine):
 
     # The vendor.
 
-    @precondition(lambda self: self.vendor.books.leads(CAMPAIGN))
+    @precondition(lambda self: self.vendor.store.leads(CAMPAIGN))
     @rule(which=_INDEXES, back_s=st.sampled_from((0, 0, 0, 5, 600, 3000)), more=st.integers(1, 4))
     def process_leads(self, which: int, back_s: int, more: int) -> None:
         """Process some leads, some of them again, some with an old time."""
-        leads = self.vendor.books.leads(CAMPAIGN)
+        leads = self.vendor.store.leads(CAMPAIGN)
         if back_s > LOOKBACK_S and self.model.fetch_watermark() is None:
             back_s = 0
         for place in range(more):
@@ -122,7 +122,7 @@ class LoopMachine(RuleBasedStateMachine):
     @rule(moods=strategies.BEHAVIOURS)
     def change_behaviour(self, moods: dict[str, Any]) -> None:
         """Change the vendor's behaviour where the document leaves a choice."""
-        self.vendor.change(**moods)
+        self.vendor.change_rules(**moods)
 
     @rule(fault=strategies.FAULTS)
     def inject_fault(self, fault: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ class LoopMachine(RuleBasedStateMachine):
         if fault["kind"] in ("late", "repeat"):
             # One at a time: the expected rows of two overlapping faults are undefined.
             self.vendor.clear_faults()
-        self.vendor.fault(**fault)
+        self.vendor.add_fault(**fault)
         self.model.may_reject_valid |= (fault["route"], fault.get("status")) == ("create", 400)
 
     @rule()
@@ -155,7 +155,7 @@ class LoopMachine(RuleBasedStateMachine):
         self.inject_fault(fault)
         self.run_push()
 
-    @precondition(lambda self: self.vendor.books.leads(CAMPAIGN))
+    @precondition(lambda self: self.vendor.store.leads(CAMPAIGN))
     @rule(which=_INDEXES, fault=strategies.ROW_SHIFTS)
     def poll_with_row_shift(self, which: int, fault: dict[str, Any]) -> None:
         """Poll several pages of outcomes whose rows shift between pages."""
@@ -214,7 +214,7 @@ class LoopMachine(RuleBasedStateMachine):
     def _settle_all(self) -> None:
         hid = not self.vendor.rules.shows_unprocessed
         self.vendor.clear_faults()
-        self.vendor.change(shows_unprocessed=True, max_page_size=None, lead_visible_after=0.0)
+        self.vendor.change_rules(shows_unprocessed=True, max_page_size=None, lead_visible_after=0.0)
         # One lead that is certainly created: leadloop probes the vendor's behaviour with it.
         self._insert_lead("plain", "last", factories.build_phone(9_999_999))
         self._sync_until_quiet()
@@ -238,7 +238,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     def _requeue_manually(self) -> None:
         """Requeue leads that the vendor lacks, rejected valid leads, and failed opt-outs."""
-        has = self.vendor.books.creations(CAMPAIGN)
+        has = self.vendor.store.creations(CAMPAIGN)
         for lead_id, status in sql.fetch_statuses(self.database).items():
             if status == "in_doubt" and lead_id not in has:
                 _run_requeue("--in-doubt", lead_id)
@@ -249,7 +249,7 @@ class LoopMachine(RuleBasedStateMachine):
                 _run_requeue("--disables", lead_id)
 
     def _process_all(self) -> None:
-        for lead in self.vendor.books.leads(CAMPAIGN):
+        for lead in self.vendor.store.leads(CAMPAIGN):
             if lead.processed_at is None:
                 self.model.process_lead(lead.lead_id, back_s=0)
         self.model.wait_to_settle()

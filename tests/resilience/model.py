@@ -8,7 +8,7 @@ from typing import Any
 
 from db.database import Database, DatabaseError
 from leadloop.core.errors import RunError
-from leadloop.sandbox import Handle, Rules
+from leadloop.sandbox import Rules, SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.resilience.counters import COUNTERS
@@ -48,7 +48,7 @@ class LoopModel:
     """
 
     database: Database
-    vendor: Handle
+    vendor: SandboxHandle
     settle_s: int = 0
     leads: dict[str, InsertedLead] = field(default_factory=dict)
     opted_out: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class LoopModel:
         self.vendor.reset()
         secrets = {"tokens", "client_id", "client_secret", "username", "password"}
         fresh = Rules(rate_limit=None, pace=None)
-        self.vendor.change(**{k: v for k, v in vars(fresh).items() if k not in secrets})
+        self.vendor.change_rules(**{k: v for k, v in vars(fresh).items() if k not in secrets})
 
     # Upstream.
 
@@ -93,14 +93,14 @@ class LoopModel:
         factories.add_opt_outs(self.database, lead_id)
         self.opted_out.add(lead_id)
         COUNTERS["opt-outs"] += 1
-        if self.vendor.books.lead(CAMPAIGN, lead_id) is None:
+        if self.vendor.store.lead(CAMPAIGN, lead_id) is None:
             self.never_send.add(lead_id)
         if lead_id in self.leads:
             self._opt_out_phone(self.leads[lead_id].phone)
 
     def _opt_out_phone(self, phone: Any) -> None:
         self.opted_out_phones.add(phone)
-        has = self.vendor.books.creations(CAMPAIGN)
+        has = self.vendor.store.creations(CAMPAIGN)
         self.never_send_by_phone |= {
             lead_id
             for lead_id, lead in self.leads.items()
@@ -118,7 +118,7 @@ class LoopModel:
             "processed_at": now - int(back_s * 1000),
             "visible_at": now + int(hidden_s * 1000),
         }
-        self.vendor.put([item])
+        self.vendor.put_outcomes([item])
         COUNTERS["outcomes"] += 1
         mark = self.fetch_watermark()
         if mark is not None and item["processed_at"] <= _to_epoch_ms(mark):
@@ -127,16 +127,18 @@ class LoopModel:
 
     def record_outcomes(self) -> set[ShownOutcome]:
         """Record every outcome of the vendor; return those that the vendor shows by now."""
-        shelf = self.vendor.books.shelf(CAMPAIGN)
+        campaign = self.vendor.store.find_campaign(CAMPAIGN)
         shown_from = self.vendor.now() - self.vendor.rules.lead_visible_after * 1000
         seen = set()
-        for lead in shelf.processed if shelf else ():
-            shown = self.vendor.books.outcome(shelf, lead) if shelf else None
+        for lead in campaign.processed if campaign else ():
+            shown = self.vendor.store.get_outcome(campaign, lead) if campaign else None
             assert shown is not None
             facts = (str(shown.outcome_id), shown.outcome_name, float(shown.total_cost))
-            self.shown_outcomes.setdefault(lead.lead_id, {})[self.round_to_api(lead.due())] = facts
+            self.shown_outcomes.setdefault(lead.lead_id, {})[
+                self.round_to_api(lead.processed_ms())
+            ] = facts
             if lead.created_at <= shown_from:
-                seen.add((lead.lead_id, lead.due()))
+                seen.add((lead.lead_id, lead.processed_ms()))
         return seen
 
     def round_to_api(self, at: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, text
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import sql
 from tests.resilience.processes import wait_until
 
@@ -45,7 +45,7 @@ class Statement:
     at_commit: bool = False
 
     @contextmanager
-    def install(self, database: Database, _: Handle) -> Iterator[Pause]:
+    def install(self, database: Database, _: SandboxHandle) -> Iterator[Pause]:
         """Pause every process that executes the statement, for the block."""
         kind, moment = ("CONSTRAINT ", "AFTER") if self.at_commit else ("", "BEFORE")
         late = "DEFERRABLE INITIALLY DEFERRED" if self.at_commit else ""
@@ -90,10 +90,10 @@ class Request:
     seconds: float = 60.0
 
     @contextmanager
-    def install(self, _: Database, vendor: Handle) -> Iterator[Pause]:
+    def install(self, _: Database, vendor: SandboxHandle) -> Iterator[Pause]:
         """Pause every process that sends the request, for the block."""
         fault: dict[str, Any] = {"kind": self.kind, "when": self.when, "seconds": self.seconds}
-        vendor.fault(route=self.route, nth=self.nth, **fault)
+        vendor.add_fault(route=self.route, nth=self.nth, **fault)
         yield _PausedRequest(vendor)
         vendor.clear_faults()
 
@@ -101,7 +101,7 @@ class Request:
 class _PausedRequest:
     backend = 0
 
-    def __init__(self, vendor: Handle) -> None:
+    def __init__(self, vendor: SandboxHandle) -> None:
         self._vendor = vendor
 
     def wait(self) -> None:

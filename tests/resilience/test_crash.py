@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import JOBS, disable_leads, poll_outcomes, push_leads, sync_leads
@@ -96,11 +96,11 @@ def list_pause_points() -> list[Any]:
 
 
 @pytest.fixture
-def model(database: Database, vendor: Handle, environment: Path) -> LoopModel:
+def model(database: Database, vendor: SandboxHandle, environment: Path) -> LoopModel:
     """Return the model of a campaign with one created lead, the probe of the vendor."""
     model = LoopModel(database=database, vendor=vendor)
     # A vendor that rejects duplicates would hide that a lead was sent twice.
-    vendor.change(repeat="second")
+    vendor.change_rules(repeat="second")
     factories.add_campaign(database, batch_size=2, page_size=2)
     add_leads(model, "probe")
     push_leads()
@@ -301,7 +301,7 @@ def fetch_run_locks(model: LoopModel) -> set[int]:
     return {row["pid"] for row in sql.fetch_rows(model.database, query)}
 
 
-def count_create_requests(vendor: Handle) -> int:
+def count_create_requests(vendor: SandboxHandle) -> int:
     """Return the number of create requests that have arrived."""
     return sum(entry.kind == "create" for entry in vendor.requests)
 
@@ -364,11 +364,15 @@ def run_round(
     add_leads(model, *(f"{name}-{number}" for number in range(random.randrange(10, 40))))
     for lead_id in random.sample(sorted(set(model.leads) - model.opted_out), 3):
         model.opt_out(lead_id)
-    waiting = [lead.lead_id for lead in model.vendor.books.leads(CAMPAIGN) if lead.waits]
+    waiting = [lead.lead_id for lead in model.vendor.store.leads(CAMPAIGN) if lead.awaits_outcome]
     for lead_id in waiting[: random.randrange(20)]:
         model.process_lead(lead_id, back_s=0)
-    model.vendor.fault(route="any", kind="slow", probability=0.7, seconds=0.2 + random.random() / 2)
-    model.vendor.fault(route="any", kind="reset", when=random.choice(("before", "after")), nth=9)
+    model.vendor.add_fault(
+        route="any", kind="slow", probability=0.7, seconds=0.2 + random.random() / 2
+    )
+    model.vendor.add_fault(
+        route="any", kind="reset", when=random.choice(("before", "after")), nth=9
+    )
     before = len(fetch_run_states(model))
     commands = random.choices(["push", "push", "sync", "poll", "disable"], k=random.randrange(1, 4))
     runs = [fork_server.start_command(directory, command, "--json") for command in commands]

@@ -14,7 +14,7 @@ import requests
 from sqlalchemy import make_url
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran, prefect_login
 from tests.factories import CAMPAIGN
@@ -61,7 +61,7 @@ class CanaryLoop:
     """A campaign whose leads are canaries, and a foreign server that must get no request."""
 
     database: Database
-    vendor: Handle
+    vendor: SandboxHandle
     foreign_server: RawServer
     directory: Path
     prefect: str
@@ -81,7 +81,7 @@ class CanaryLoop:
         attempts = [{"called_at": self.vendor.now(), "note": ANSWER, "outcome_name": "Yes"}, odd]
         blocks = {"sms_x": {"body": ANSWER, "sent_at": ANSWER, "cost": ANSWER, "status": "sent"}}
         fixed = {"campaign_id": CAMPAIGN, "attempts": attempts, "blocks": blocks}
-        self.vendor.put([{**fixed, "lead_id": f"L{number}"} for number in numbers])
+        self.vendor.put_outcomes([{**fixed, "lead_id": f"L{number}"} for number in numbers])
 
     def run_flows(self, *flows: str, **more: str) -> str:
         """Run flows in a process that logs at DEBUG; return the output and keep the events."""
@@ -115,7 +115,7 @@ def _debug_environment(prefect: str) -> dict[str, str]:
 @pytest.fixture
 def loop(
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     environment: Path,
     prefect: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -125,10 +125,10 @@ def loop(
     url = url.set(password=DATABASE_PASSWORD, username=url.username or "postgres")
     monkeypatch.setenv("LEADLOOP_DATABASE_URL", url.render_as_string(hide_password=False))
     monkeypatch.setenv("LEADLOOP_API_TOKEN", TOKEN)
-    vendor.change(tokens=(TOKEN,), client_secret=SECRET, password=PASSWORD)
+    vendor.change_rules(tokens=(TOKEN,), client_secret=SECRET, password=PASSWORD)
     factories.add_campaign(database, batch_size=2, page_size=2)
     with run_raw_server(response("200 OK", '{"count": 0, "results": []}')) as elsewhere:
-        vendor.change(link_base=elsewhere.url)
+        vendor.change_rules(link_base=elsewhere.url)
         yield CanaryLoop(
             database=database,
             vendor=vendor,
@@ -159,8 +159,7 @@ def check_no_canary(loop: CanaryLoop, output: str) -> None:
 
 def fetch_prefect_data(loop: CanaryLoop) -> str:
     """Return everything that Prefect's API has about this test's runs, as JSON."""
-    query = "SELECT DISTINCT flow_run_id FROM leadloop.sync_runs WHERE flow_run_id IS NOT NULL"
-    ids = [row["flow_run_id"] for row in sql.fetch_rows(loop.database, query)]
+    ids = fetch_flow_run_ids(loop.database)
     assert ids
     of_runs = {"flow_run_id": {"any_": ids}}
     logs = _fetch_all(loop.prefect, "logs", {"logs": of_runs})
@@ -176,6 +175,12 @@ def fetch_prefect_data(loop: CanaryLoop) -> str:
     ]
     assert logs, "no log was sent to Prefect"
     return json.dumps(found, ensure_ascii=False, indent=0)
+
+
+def fetch_flow_run_ids(database: Database) -> list[str]:
+    """Return Prefect's ids of this test's runs."""
+    query = "SELECT DISTINCT flow_run_id FROM leadloop.sync_runs WHERE flow_run_id IS NOT NULL"
+    return [row["flow_run_id"] for row in sql.fetch_rows(database, query)]
 
 
 def _fetch_all(api: str, kind: str, query: dict[str, Any]) -> list[Any]:
@@ -230,7 +235,8 @@ def test_no_leak_without_failures(loop: CanaryLoop) -> None:
     sql.execute(loop.database, f"{change} WHERE lead_id = 'L2'", **other)
     check_no_canary(loop, first + loop.run_flows(*_ALL_FLOWS))
     assert "leadloop-audit" in fetch_prefect_data(loop)
-    assert any("leadloop.audit.differences" in event for event in loop.events)
+    of_audits = [event for event in loop.events if "leadloop.audit.differences" in event]
+    assert any(id_ in event for id_ in fetch_flow_run_ids(loop.database) for event in of_audits)
     assert set(sql.fetch_statuses(loop.database).values()) == {"created", "rejected", "cancelled"}
     assert len(sql.fetch_outcomes(loop.database)) == 5
 
@@ -258,7 +264,7 @@ def test_no_leak_when_the_vendor_fails(loop: CanaryLoop) -> None:
     ]
     for route in ("create", "responses", "disable"):
         for nth, failure in enumerate(failures, 1):
-            vendor.fault(route=route, nth=nth, **failure)
+            vendor.add_fault(route=route, nth=nth, **failure)
     factories.add_opt_outs(loop.database, "L19", "nobody")
     output = loop.run_flows("push-leads", "push-leads")
     loop.process_leads(*range(20))
@@ -270,7 +276,7 @@ def test_no_leak_when_the_vendor_fails(loop: CanaryLoop) -> None:
     ]
     for number, stop in enumerate(stops, 20):
         vendor.clear_faults()
-        vendor.fault(every=1, **stop)
+        vendor.add_fault(every=1, **stop)
         loop.add_leads(number)
         output += loop.run_flows("push-leads", "poll-outcomes", "audit-leads")
     check_no_canary(loop, output)
@@ -297,7 +303,7 @@ def test_no_leak_when_the_login_fails(loop: CanaryLoop, monkeypatch: pytest.Monk
         {"kind": "reset"},
     ]
     for nth, failure in enumerate(failures, 1):
-        loop.vendor.fault(route="token", nth=nth, **failure)
+        loop.vendor.add_fault(route="token", nth=nth, **failure)
     output = loop.run_flows(*(["push-leads"] * 6))
     assert set(sql.fetch_statuses(loop.database).values()) == {"created"}
     check_no_canary(loop, output)
@@ -339,11 +345,11 @@ def test_no_leak_in_command_output(loop: CanaryLoop, leadloop: Callable[..., Ran
     ran += [leadloop("audit", "--repair", **where), leadloop("audit", "--json", **where)]
     assert {each.code for each in ran} == {0}
     assert "name differs" in ran[1].out
-    loop.vendor.fault(every=1, kind="status", status=400, detail=build_echo())
+    loop.vendor.add_fault(every=1, kind="status", status=400, detail=build_echo())
     loop.add_leads(4)
     failed = [leadloop(command, **where) for command in ("poll", "audit")]
     rejected = leadloop("push", **where)
-    loop.vendor.change(tokens=("another",))
+    loop.vendor.change_rules(tokens=("another",))
     failed.append(leadloop("audit", "--json", **where))
     url = f"postgresql://u:{DATABASE_PASSWORD}@127.0.0.1:1/gone"
     gone = {"LEADLOOP_DATABASE_URL": url, **where}

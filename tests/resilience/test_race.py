@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import disable_leads
@@ -26,7 +26,7 @@ _PERIOD_S = 20
 @pytest.mark.timeout(0)
 def test_eight_processes_share_one_rate_limit(
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     environment: Path,
     fork_server: ForkServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -38,14 +38,14 @@ def test_eight_processes_share_one_rate_limit(
         requests = 100 if seed == 0 else Random(seed).choice((60, 80, 100, 120))
         monkeypatch.setenv("LEADLOOP_RATE_LIMIT", f"{requests}/{_PERIOD_S}")
         LoopModel(database=database, vendor=vendor).reset()
-        vendor.change(rate_limit=(requests, float(_PERIOD_S)), repeat="second")
+        vendor.change_rules(rate_limit=(requests, float(_PERIOD_S)), repeat="second")
         factories.add_campaign(database, batch_size=1)
         run_race(database, vendor, environment, fork_server, requests, f"{turn}")
 
 
 def run_race(
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     directory: Path,
     fork_server: ForkServer,
     limit: int,
@@ -63,7 +63,7 @@ def run_race(
     runs = [fork_server.start_job(directory, "push") for _ in range(_PROCESSES)]
     # Opt out when the first period's requests are used.
     wait_until(lambda: count_create_requests(vendor) >= limit * 9 // 10, "no request is sent")
-    first = next(iter(vendor.books.creations(CAMPAIGN)))
+    first = next(iter(vendor.store.creations(CAMPAIGN)))
     factories.add_opt_outs(database, first)
     assert disable_leads()["disabled"] == 1
     for run in runs:
@@ -74,7 +74,7 @@ def run_race(
     assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
-def check_race(vendor: Handle, limit: int, ids: list[str]) -> None:
+def check_race(vendor: SandboxHandle, limit: int, ids: list[str]) -> None:
     """Check the vendor's request log and its leads."""
     entries = vendor.requests
     rejected = sum(entry.status == 429 for entry in entries)
@@ -82,8 +82,8 @@ def check_race(vendor: Handle, limit: int, ids: list[str]) -> None:
     COUNTERS["requests"] += len(entries)
     COUNTERS["leads"] += len(ids)
     assert rejected == 0
-    assert vendor.busiest(_PERIOD_S) <= limit
-    assert vendor.books.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
+    assert vendor.count_busiest(_PERIOD_S) <= limit
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(ids, 1)
     began = entries[0].arrived
     within = [e for e in entries if e.arrived < began + _PERIOD_S * _LOADED_PERIODS]
     assert len(within) < len(entries), "the load did not last"
@@ -95,16 +95,16 @@ def check_race(vendor: Handle, limit: int, ids: list[str]) -> None:
     assert disabled < limit, "the opt-out has waited behind the backlog"
 
 
-def count_create_requests(vendor: Handle) -> int:
+def count_create_requests(vendor: SandboxHandle) -> int:
     """Return the number of create requests that have arrived."""
     return sum(entry.kind == "create" for entry in vendor.requests)
 
 
 def test_huge_campaign_does_not_starve_others(
-    database: Database, vendor: Handle, environment: Path, fork_server: ForkServer
+    database: Database, vendor: SandboxHandle, environment: Path, fork_server: ForkServer
 ) -> None:
     """Small campaigns finish long before a huge one, within one run and in concurrent runs."""
-    vendor.change(repeat="second")
+    vendor.change_rules(repeat="second")
     factories.add_campaign(database, "a huge one", batch_size=2)
     factories.add_leads(database, *(f"H{number}" for number in range(600)), campaign="a huge one")
     small = [f"small {number}" for number in range(4)]
@@ -119,5 +119,5 @@ def test_huge_campaign_does_not_starve_others(
     assert len(paths) >= 300 + 4 * 6
     assert last < len(paths) / 2
     for campaign in (*small, "a huge one"):
-        assert set(vendor.books.creations(campaign).values()) == {1}
+        assert set(vendor.store.creations(campaign).values()) == {1}
         assert set(sql.fetch_statuses(database, campaign).values()) == {"created"}

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests.resilience.conftest import Soak
 from tests.resilience.loop_machine import LoopMachine
 
@@ -31,7 +31,7 @@ def disabled_logging() -> Iterator[None]:
 
 @pytest.mark.usefixtures("environment", "quick_retries", "disabled_logging")
 @pytest.mark.timeout(0)
-def test_invariants_hold(database: Database, vendor: Handle, soak: Soak | None) -> None:
+def test_invariants_hold(database: Database, vendor: SandboxHandle, soak: Soak | None) -> None:
     """Each lead is created at most once, in the end exactly once; no outcome is missed."""
     machine = type("Machine", (LoopMachine,), {"database": database, "vendor": vendor})
     if soak is None:

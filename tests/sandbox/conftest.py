@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import requests
 
-from leadloop.sandbox import Rules, running
+from leadloop.sandbox import Rules, run_sandbox
 from tests.sandbox.http_client import SandboxClient, StartSandbox
 
 
@@ -15,7 +15,7 @@ def start_sandbox() -> Iterator[StartSandbox]:
     with ExitStack() as stack:
 
         def start(**rules: Any) -> SandboxClient:
-            handle = stack.enter_context(running(Rules(**rules)))
+            handle = stack.enter_context(run_sandbox(Rules(**rules)))
             return SandboxClient(handle, stack.enter_context(requests.Session()))
 
         yield start

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 
 PATHS = {
     "create": ("POST", "/api/v1/leads/create/C1/"),
@@ -20,7 +20,7 @@ PATHS = {
 class SandboxClient:
     """A client of the sandbox over HTTP, written from the vendor's document."""
 
-    def __init__(self, handle: Handle, session: requests.Session) -> None:
+    def __init__(self, handle: SandboxHandle, session: requests.Session) -> None:
         """Use the sandbox of this handle."""
         self.handle = handle
         self.session = session
@@ -58,7 +58,7 @@ class SandboxClient:
     def process(self, *lead_ids: str, **more: Any) -> None:
         """Process each lead with a stated outcome."""
         common = {"campaign_id": "C1", "outcome_id": 7, "outcome_name": "Yes", **more}
-        self.handle.put([{**common, "lead_id": lead_id} for lead_id in lead_ids])
+        self.handle.put_outcomes([{**common, "lead_id": lead_id} for lead_id in lead_ids])
 
 
 def lead(lead_id: Any, **more: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def test_outcomes_are_put_in_over_http(start_sandbox: StartSandbox) -> None:
     answer = api.call_admin("POST", "outcomes", json=items + unknown)
     assert answer == {"stored": 1, "unknown": [["C1", "x"], ["C9", "a"]]}
     assert api.ids(processed_after=0) == ["a"]
-    assert api.handle.books.processed("C1") == {"a": 5}
+    assert api.handle.store.processed("C1") == {"a": 5}
 
 
 def test_five_thousand_outcomes_a_call(start_sandbox: StartSandbox) -> None:
@@ -61,7 +61,7 @@ def test_requests_are_logged_without_admin_requests(start_sandbox: StartSandbox)
     ]
     assert [e["kind"] for e in api.call_admin("GET", "requests?since=1")] == ["responses"]
     assert api.call_admin("GET", "busiest?seconds=60") == {"seconds": 60.0, "requests": 2}
-    assert api.handle.busiest(60, ["create"]) == 1
+    assert api.handle.count_busiest(60, ["create"]) == 1
 
 
 def test_rules_change_while_it_runs(start_sandbox: StartSandbox) -> None:
@@ -114,7 +114,7 @@ def test_reset_forgets_all_but_the_rules(start_sandbox: StartSandbox) -> None:
     """A fresh sandbox without a new process."""
     api = start_sandbox(max_batch=7)
     api.create([lead("a")])
-    api.handle.fault(kind="status")
+    api.handle.add_fault(kind="status")
     api.call_admin("POST", "reset")
     assert api.ids() == []
     assert [e.kind for e in api.handle.requests] == ["responses"]

@@ -20,7 +20,7 @@ def test_a_request_without_a_valid_token_is_rejected(
     answer = api.call(*PATHS[kind], json=[lead("a")], headers=header)
     assert answer.status_code == 401
     assert answer.json()["detail"]
-    assert api.handle.books.creations("C1") == {}
+    assert api.handle.store.creations("C1") == {}
 
 
 def login(api: SandboxClient, **form: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_the_password_grant_lets_in_until_it_expires(start_sandbox: StartSandbox
     assert granted["expires_in"] == 60
     assert set(granted) == {"access_token", "refresh_token", "token_type", "expires_in", "scope"}
     assert api.create([lead("a")], headers=bearer(granted)).status_code == 201
-    api.handle.change(clock_offset=61)
+    api.handle.change_rules(clock_offset=61)
     assert api.create([lead("b")], headers=bearer(granted)).status_code == 401
 
 

@@ -86,5 +86,5 @@ def test_lead_visible_after_rule(start_sandbox: StartSandbox) -> None:
     api = start_sandbox(lead_visible_after=100)
     api.create([lead("a")])
     assert (api.ids(), api.ids(lead_id="a")) == ([], [])
-    api.handle.change(clock_offset=101)
+    api.handle.change_rules(clock_offset=101)
     assert (api.ids(), api.ids(lead_id="a")) == (["a"], ["a"])

@@ -32,19 +32,19 @@ def test_any_status_before_or_after_the_effect(
 ) -> None:
     """The response is the fault's; the records show whether the lead exists."""
     api = start_sandbox()
-    api.handle.fault(kind="status", status=status, when=when, headers={"Retry-After": "7"})
+    api.handle.add_fault(kind="status", status=status, when=when, headers={"Retry-After": "7"})
     answer = api.create([lead("a")])
     assert answer.status_code == status
     assert answer.headers["Retry-After"] == "7"
     assert "Date" in answer.headers
-    assert api.handle.books.creations("C1") == created
+    assert api.handle.store.creations("C1") == created
     assert api.handle.requests[-1].fault == f"status {status} {when}"
 
 
 def test_the_detail_of_a_status_can_be_set(start_sandbox: StartSandbox) -> None:
     """So a test can have the vendor repeat personal data."""
     api = start_sandbox()
-    api.handle.fault(kind="status", status=400, detail="Ann is not valid")
+    api.handle.add_fault(kind="status", status=400, detail="Ann is not valid")
     assert api.create([lead("a")]).json() == {"detail": "Ann is not valid"}
 
 
@@ -57,7 +57,7 @@ def test_the_body_of_a_status_can_be_set(
 ) -> None:
     """JSON, a proxy's HTML, or nothing."""
     api = start_sandbox()
-    api.handle.fault(kind="status", status=503, body=body)
+    api.handle.add_fault(kind="status", status=503, body=body)
     answer = api.read()
     assert answer.headers.get("Content-Type", "").startswith(kind)
     assert answer.text.startswith(text)
@@ -70,14 +70,14 @@ def test_reset_is_a_tcp_reset(
 ) -> None:
     """The client sees ECONNRESET, not an end of file."""
     api = start_sandbox()
-    api.handle.fault(kind="reset", when=when)
+    api.handle.add_fault(kind="reset", when=when)
     with open_socket(api) as sock:
         send_read(sock)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
     with pytest.raises(requests.ConnectionError):
         api.create([lead("a")])
-    assert api.handle.books.creations("C1") == created
+    assert api.handle.store.creations("C1") == created
     assert api.handle.requests[-1].status == 0
 
 
@@ -87,7 +87,7 @@ def test_hang_answers_nothing(
 ) -> None:
     """A client with a shorter timeout times out; the connection is closed in the end."""
     api = start_sandbox()
-    api.handle.fault(kind="hang", seconds=0.3, when=when)
+    api.handle.add_fault(kind="hang", seconds=0.3, when=when)
     with open_socket(api) as sock:
         send_read(sock)
         start = time.monotonic()
@@ -98,15 +98,15 @@ def test_hang_answers_nothing(
     with pytest.raises(requests.ReadTimeout):
         api.session.post(url, json=[lead("a")], headers=headers, timeout=0.1)
     deadline = time.monotonic() + 30
-    while api.handle.books.creations("C1") != created and time.monotonic() < deadline:
+    while api.handle.store.creations("C1") != created and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert api.handle.books.creations("C1") == created
+    assert api.handle.store.creations("C1") == created
 
 
 def test_cut_sends_half_of_the_true_answer(start_sandbox: StartSandbox) -> None:
     """The length is promised, half of it comes, then the end of the stream."""
     api = start_sandbox()
-    api.handle.fault(kind="cut", route="responses", times=1)
+    api.handle.add_fault(kind="cut", route="responses", times=1)
     with open_socket(api) as sock:
         send_read(sock)
         head, _, body = read_to_end(sock).partition(b"\r\n\r\n")
@@ -119,10 +119,10 @@ def test_cut_sends_half_of_the_true_answer(start_sandbox: StartSandbox) -> None:
 def test_cut_comes_after_the_effect(start_sandbox: StartSandbox) -> None:
     """The leads exist, though their caller cannot read so."""
     api = start_sandbox()
-    api.handle.fault(kind="cut")
+    api.handle.add_fault(kind="cut")
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         api.create([lead("a")])
-    assert api.handle.books.creations("C1") == {"a": 1}
+    assert api.handle.store.creations("C1") == {"a": 1}
 
 
 @pytest.mark.parametrize(("when", "created"), [("before", {}), ("after", {"a": 1})])
@@ -131,18 +131,18 @@ def test_foreign_is_a_200_that_is_not_the_vendor_s(
 ) -> None:
     """HTML with status 200, as a captive portal or a proxy gives."""
     api = start_sandbox()
-    api.handle.fault(kind="foreign", when=when)
+    api.handle.add_fault(kind="foreign", when=when)
     answer = api.create([lead("a")])
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/html")
-    assert api.handle.books.creations("C1") == created
+    assert api.handle.store.creations("C1") == created
 
 
 def test_redirect_leads_elsewhere(start_sandbox: StartSandbox) -> None:
     """Another server sees whether the client follows, and whether it brings the token."""
     api, other = start_sandbox(), start_sandbox()
     path = "/api/v1/leads/create/C1/"
-    api.handle.fault(kind="redirect", url=other.handle.url + path)
+    api.handle.add_fault(kind="redirect", url=other.handle.url + path)
     answer = api.call("POST", path, json=[lead("a")], allow_redirects=False)
     assert answer.status_code == 307
     assert other.handle.requests == []
@@ -155,7 +155,7 @@ def test_slow_drips_the_true_answer(start_sandbox: StartSandbox) -> None:
     api = start_sandbox()
     api.create([lead(n) for n in range(50)])
     whole = api.read().json()
-    api.handle.fault(kind="slow", seconds=0.4, times=1)
+    api.handle.add_fault(kind="slow", seconds=0.4, times=1)
     start = time.monotonic()
     assert api.read().json() == whole
     assert time.monotonic() - start > 0.3
@@ -165,10 +165,10 @@ def test_shift_skips_or_doubles_rows(start_sandbox: StartSandbox) -> None:
     """As if rows before the page had left the range, or had entered it."""
     api = start_sandbox()
     api.create([lead(n) for n in range(6)])
-    api.handle.fault(kind="shift", rows=1, nth=2)
+    api.handle.add_fault(kind="shift", rows=1, nth=2)
     assert api.ids(page=1, page_size=3) + api.ids(page=2, page_size=3) == ["0", "1", "2", "4", "5"]
     api.handle.clear_faults()
-    api.handle.fault(kind="shift", rows=-1, nth=2)
+    api.handle.add_fault(kind="shift", rows=-1, nth=2)
     pages = api.ids(page=1, page_size=3) + api.ids(page=2, page_size=3)
     assert pages == ["0", "1", "2", "2", "3", "4"]
 
@@ -180,7 +180,7 @@ def test_late_processes_a_lead_in_the_past(start_sandbox: StartSandbox) -> None:
     now = api.handle.now()
     window = {"processed_after": now - 61_000, "processed_before": now - 30_000}
     assert api.ids(**window) == []
-    api.handle.fault(kind="late", seconds=60, times=1)
+    api.handle.add_fault(kind="late", seconds=60, times=1)
     assert len(api.ids(**window)) == 1
     assert len(api.ids(**window)) == 1
 
@@ -190,7 +190,7 @@ def test_repeat_processes_a_lead_again(start_sandbox: StartSandbox) -> None:
     api = start_sandbox()
     api.create([lead("a")])
     api.process("a", processed_at=1000, attempts=[{"reference_id": "r1"}])
-    api.handle.fault(kind="repeat", times=1)
+    api.handle.add_fault(kind="repeat", times=1)
     assert api.ids(processed_before=2000) == []
     (row,) = api.read(processed_after=2000).json()["results"]
     attempts = row[row["call_attempt_keys"][0]]
@@ -215,7 +215,7 @@ def test_when_a_fault_fires(
 ) -> None:
     """On the nth, on every nth, by chance, and at most `times` times."""
     api = start_sandbox()
-    api.handle.fault(kind="status", route="responses", **schedule)
+    api.handle.add_fault(kind="status", route="responses", **schedule)
     statuses = [api.read().status_code for _ in range(6)]
     assert [n for n, status in enumerate(statuses) if status == 500] == hit
     assert api.handle.faults[0]["fired"] == len(hit)
@@ -226,7 +226,7 @@ def test_chance_is_seeded(start_sandbox: StartSandbox) -> None:
 
     def hits(seed: int) -> list[int]:
         api = start_sandbox(seed=seed)
-        api.handle.fault(kind="status", probability=0.5)
+        api.handle.add_fault(kind="status", probability=0.5)
         return [api.read().status_code for _ in range(30)]
 
     assert hits(1) == hits(1) != hits(2)
@@ -235,7 +235,7 @@ def test_chance_is_seeded(start_sandbox: StartSandbox) -> None:
 def test_a_fault_keeps_to_its_route(start_sandbox: StartSandbox) -> None:
     """Other routes answer as ever."""
     api = start_sandbox()
-    api.handle.fault(kind="status", route="disable")
+    api.handle.add_fault(kind="status", route="disable")
     assert api.create([lead("a")]).status_code == 201
     assert api.disable("a").status_code == 500
 
@@ -263,7 +263,7 @@ def test_a_wrong_fault_is_refused(given: dict[str, Any]) -> None:
 def test_a_hanging_request_does_not_hold_up_others(start_sandbox: StartSandbox) -> None:
     """Faults on one connection leave the others as quick as ever."""
     api = start_sandbox()
-    api.handle.fault(kind="hang", seconds=30, route="disable")
+    api.handle.add_fault(kind="hang", seconds=30, route="disable")
     with open_socket(api) as sock:
         body = b'{"lead_id": 1}'
         sock.sendall(

@@ -78,7 +78,7 @@ def test_answers_of_writing_conform(start_sandbox: StartSandbox) -> None:
         check_conformance(document, CREATE, "post", answer)
     check_conformance(document, DISABLE, "post", api.disable("a"))
     check_conformance(document, DISABLE, "post", api.disable("unknown"))
-    api.handle.change(bad_lead="batch", max_body_bytes=10, rate_limit=(1, 60))
+    api.handle.change_rules(bad_lead="batch", max_body_bytes=10, rate_limit=(1, 60))
     check_conformance(document, CREATE, "post", api.create([bad]))
     check_conformance(document, CREATE, "post", api.create([bad]))
     statuses = [entry.status for entry in api.handle.requests]
@@ -91,9 +91,9 @@ def test_pages_conform(start_sandbox: StartSandbox) -> None:
     document = fetch_openapi(api)
     api.create([lead(n, age=n, note=None) for n in range(200)])
     check_conformance(document, RESPONSES, "get", api.read())
-    api.handle.change(clock_offset=100)
+    api.handle.change_rules(clock_offset=100)
     for unit in ("ms", "s", "iso"):
-        api.handle.change(time_format=unit)
+        api.handle.change_rules(time_format=unit)
         check_conformance(document, RESPONSES, "get", api.read(page_size=200))
     check_conformance(document, RESPONSES, "get", api.read(page=9))
     check_conformance(document, RESPONSES, "get", api.read(page="x"))
@@ -104,7 +104,7 @@ def test_outreach_blocks_conform(start_sandbox: StartSandbox) -> None:
     api = start_sandbox(pace=1)
     document = fetch_openapi(api)
     api.create([lead(n) for n in range(300)])
-    api.handle.change(clock_offset=100)
+    api.handle.change_rules(clock_offset=100)
     seen = set()
     for row in api.read(page_size=300).json()["results"]:
         for key in row:
@@ -139,7 +139,7 @@ def test_documented_errors_given_by_faults_conform(
     """Also those that only a fault brings."""
     api = start_sandbox()
     document = fetch_openapi(api)
-    api.handle.fault(kind="status", status=status)
+    api.handle.add_fault(kind="status", status=status)
     answer = api.call(method, path.format(campaign_id="C1"), json=[lead("a")])
     assert answer.status_code == status
     check_conformance(document, path, method, answer)

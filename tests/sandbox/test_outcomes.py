@@ -19,7 +19,7 @@ def test_seed_rule_repeats_the_same_story(start_sandbox: StartSandbox) -> None:
     def story(seed: int) -> list[Any]:
         api = start_sandbox(pace=1, seed=seed)
         api.create([lead(n) for n in range(30)])
-        api.handle.change(clock_offset=100)
+        api.handle.change_rules(clock_offset=100)
         rows = api.read(processed_after=0).json()["results"]
         assert rows == api.read(processed_after=0).json()["results"]
         return [(row["lead_id"], row["outcome_id"], row["total_cost"]) for row in rows]
@@ -31,7 +31,7 @@ def test_drawn_outcomes_are_of_every_documented_kind(start_sandbox: StartSandbox
     """Among a few hundred: several attempts, answers, SMS, email, IVR, pending costs."""
     api = start_sandbox(pace=1)
     api.create([lead(n) for n in range(400)])
-    api.handle.change(clock_offset=100)
+    api.handle.change_rules(clock_offset=100)
     rows = api.read(processed_after=0, page_size=400).json()["results"]
     keys = {key for row in rows for key in row}
     assert {"sms_follow_up", "gmail_summary", "ivr_reminder"} <= keys

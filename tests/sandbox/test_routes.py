@@ -10,7 +10,7 @@ def test_a_list_of_leads_is_created(start_sandbox: StartSandbox) -> None:
     api = start_sandbox()
     answer = api.create([lead("a"), lead("b", age=7)])
     assert answer.status_code == 201
-    assert api.handle.books.creations("C1") == {"a": 1, "b": 1}
+    assert api.handle.store.creations("C1") == {"a": 1, "b": 1}
 
 
 def test_one_bare_object_is_created(start_sandbox: StartSandbox) -> None:
@@ -52,9 +52,9 @@ def test_a_disabled_lead_gets_201_and_no_outcome(start_sandbox: StartSandbox) ->
     api = start_sandbox(pace=1000.0)
     api.create([lead("a"), lead("b")])
     assert api.disable("a").status_code == 201
-    api.handle.change(clock_offset=1_000_000)
+    api.handle.change_rules(clock_offset=1_000_000)
     assert api.ids(processed_after=0) == ["b"]
-    assert set(api.handle.books.disabled("C1")) == {"a"}
+    assert set(api.handle.store.disabled("C1")) == {"a"}
 
 
 def test_only_json_is_read(start_sandbox: StartSandbox) -> None:
@@ -71,7 +71,7 @@ def test_bad_lead_rule_lead(start_sandbox: StartSandbox) -> None:
     answer = api.create([lead("a"), lead("b", state_code="?"), lead("c")])
     assert answer.status_code == 201
     assert [error["lead_id"] for error in answer.json()["errors"]] == ["b"]
-    assert set(api.handle.books.creations("C1")) == {"a", "c"}
+    assert set(api.handle.store.creations("C1")) == {"a", "c"}
 
 
 def test_bad_lead_rule_anonymous(start_sandbox: StartSandbox) -> None:
@@ -90,8 +90,8 @@ def test_repeat_rule_error(start_sandbox: StartSandbox) -> None:
     answer = api.create([lead("a"), lead("b"), lead("b")])
     assert [error["index"] for error in answer.json()["errors"]] == [0, 2]
     assert "already exists" in answer.text
-    assert api.handle.books.creations("C1") == {"a": 1, "b": 1}
-    assert api.handle.books.offers("C1")["a"] == 2
+    assert api.handle.store.creations("C1") == {"a": 1, "b": 1}
+    assert api.handle.store.offers("C1")["a"] == 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_unknown_disable_rule(
     api.create([lead("a")])
     answer = api.disable("a", "unknown")
     assert answer.status_code == status
-    assert set(api.handle.books.disabled("C1")) == disabled
+    assert set(api.handle.store.disabled("C1")) == disabled
     assert ("unknown" in answer.text) == (rule != "ignore")
 
 
@@ -142,7 +142,7 @@ def test_max_page_size_rule(start_sandbox: StartSandbox) -> None:
     api.create([lead(n) for n in range(5)])
     assert api.ids(page_size=100) == ["0", "1"]
     assert api.ids(page_size=100, page=3) == ["4"]
-    api.handle.change(page_size_above_max="400")
+    api.handle.change_rules(page_size_above_max="400")
     assert api.read(page_size=3).status_code == 400
 
 
@@ -151,7 +151,7 @@ def test_page_beyond_last_rule(start_sandbox: StartSandbox) -> None:
     api = start_sandbox()
     assert api.read(page=1).status_code == 200
     assert api.read(page=2).status_code == 404
-    api.handle.change(page_beyond_last="empty")
+    api.handle.change_rules(page_beyond_last="empty")
     assert api.read(page=2).json()["results"] == []
 
 

@@ -49,6 +49,6 @@ def test_a_rule_that_cannot_be_kept_is_refused(rule: str) -> None:
 
 def test_every_rule_is_described_as_it_is_written() -> None:
     """What the help lists can be typed as it stands, and means the defaults."""
-    lines = [line.partition("  ")[0] for line in Rules.described()]
+    lines = [line.partition("  ")[0] for line in Rules.describe_rules()]
     assert Rules.from_texts(lines) == Rules.from_texts([])
     assert len(lines) == len(dataclasses.fields(Rules))

@@ -51,7 +51,7 @@ def test_time_format_rule(start_sandbox: StartSandbox) -> None:
     api.process("a", processed_at=1_531_409_739_413)
     seen = []
     for unit in ("ms", "s", "iso"):
-        api.handle.change(time_format=unit)
+        api.handle.change_rules(time_format=unit)
         seen.append(api.read().json()["results"][0]["processed_at"])
     assert seen[:2] == [1_531_409_739_413, 1_531_409_739]
     assert datetime.fromisoformat(seen[2]).timestamp() == 1_531_409_739.413
@@ -62,7 +62,7 @@ def test_lead_id_answer_rule(start_sandbox: StartSandbox) -> None:
     api = start_sandbox()
     api.create([lead(10), lead("007"), lead("x1")])
     assert api.ids() == ["10", "007", "x1"]
-    api.handle.change(lead_id_answer="integer")
+    api.handle.change_rules(lead_id_answer="integer")
     assert api.ids() == [10, "007", "x1"]
 
 

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import requests
 
-from leadloop.sandbox import Handle, Rules, running, serve
+from leadloop.sandbox import Rules, SandboxHandle, run_sandbox, serve_sandbox
 from tests.sandbox.http_client import StartSandbox, lead
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
-from leadloop.sandbox import Rules, serve
-serve(Rules.from_texts(sys.argv[1:]), "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True))
+from leadloop.sandbox import Rules, serve_sandbox
+serve_sandbox(
+    Rules.from_texts(sys.argv[1:]), "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True)
+)
 print("ended", flush=True)
 """
 
@@ -34,7 +36,7 @@ def test_one_connection_serves_many_requests(start_sandbox: StartSandbox) -> Non
 
 def test_the_handle_is_a_public_name(start_sandbox: StartSandbox) -> None:
     """It is importable for annotations."""
-    assert isinstance(start_sandbox().handle, Handle)
+    assert isinstance(start_sandbox().handle, SandboxHandle)
 
 
 @contextlib.contextmanager
@@ -70,15 +72,15 @@ def test_a_signal_ends_it_quietly_and_at_once(number: signal.Signals, kind: str)
 
 def test_a_taken_port_is_an_os_error() -> None:
     """The caller can report in one line that the port is taken."""
-    with running() as handle, pytest.raises(OSError, match="in use"):
-        serve(Rules(), "127.0.0.1", int(handle.url.rpartition(":")[2]))
+    with run_sandbox() as handle, pytest.raises(OSError, match="in use"):
+        serve_sandbox(Rules(), "127.0.0.1", int(handle.url.rpartition(":")[2]))
 
 
 def test_two_sandboxes_are_independent() -> None:
     """Each has its own records and port, and its end closes the port."""
     headers = {"Authorization": "Bearer sandbox-token"}
-    with running() as one:
-        with running() as two:
+    with run_sandbox() as one:
+        with run_sandbox() as two:
             lead = {"lead_id": 1, "phone_number": "+12125550123", "contact_name": "A"}
             requests.post(
                 f"{one.url}/api/v1/leads/create/C1/",
@@ -86,15 +88,15 @@ def test_two_sandboxes_are_independent() -> None:
                 headers=headers,
                 timeout=5,
             )
-            assert one.books.creations("C1") == {"1": 1}
-            assert two.books.creations("C1") == {}
+            assert one.store.creations("C1") == {"1": 1}
+            assert two.store.creations("C1") == {}
         with pytest.raises(requests.ConnectionError):
             requests.get(two.url, timeout=5)
 
 
 def test_a_short_answer_does_not_wait_for_a_delayed_acknowledgement() -> None:
     """A create takes a few ms; with Nagle's algorithm on, all but the first take more than 40."""
-    with running() as handle, requests.Session() as session:
+    with run_sandbox() as handle, requests.Session() as session:
         took = []
         for _ in range(60):
             start = time.monotonic()

@@ -12,7 +12,7 @@ def test_an_outcome_can_be_seen_later_than_it_was_processed(start_sandbox: Start
     now = api.handle.now()
     api.process("a", processed_at=now, visible_at=now + 50_000)
     assert api.ids(processed_after=0) == []
-    api.handle.change(clock_offset=51)
+    api.handle.change_rules(clock_offset=51)
     assert api.ids(processed_after=now, processed_before=now) == ["a"]
 
 
@@ -23,8 +23,8 @@ def test_a_lead_with_a_stated_outcome_keeps_it(
     api = start_sandbox(pace=1)
     api.create([lead("a")])
     api.process("a", processed_at=5)
-    api.handle.change(clock_offset=1000)
-    assert api.handle.books.processed("C1") == {"a": 5}
+    api.handle.change_rules(clock_offset=1000)
+    assert api.handle.store.processed("C1") == {"a": 5}
 
 
 def test_many_callers_at_once(start_sandbox: StartSandbox) -> None:
@@ -41,7 +41,7 @@ def test_many_callers_at_once(start_sandbox: StartSandbox) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert api.handle.books.creations("C1") == {str(n): 1 for n in range(400)}
+    assert api.handle.store.creations("C1") == {str(n): 1 for n in range(400)}
 
 
 def test_repeat_rule_update(start_sandbox: StartSandbox) -> None:
@@ -50,8 +50,8 @@ def test_repeat_rule_update(start_sandbox: StartSandbox) -> None:
     api.create([lead("a")])
     api.create([lead("a", contact_name="Bea")])
     assert [row["contact_name"] for row in api.read().json()["results"]] == ["Bea"]
-    assert api.handle.books.creations("C1") == {"a": 2}
-    assert api.handle.books.violations == []
+    assert api.handle.store.creations("C1") == {"a": 2}
+    assert api.handle.store.violations == []
 
 
 def test_repeat_rule_second(start_sandbox: StartSandbox) -> None:
@@ -61,8 +61,8 @@ def test_repeat_rule_second(start_sandbox: StartSandbox) -> None:
     api.create([lead("a")])
     assert api.ids() == ["a", "a"]
     assert api.ids(lead_id="a") == ["a", "a"]
-    assert [v.lead_id for v in api.handle.books.violations] == ["a"]
-    assert api.handle.books.summarize_campaigns()["C1"]["created_twice"] == 1
+    assert [v.lead_id for v in api.handle.store.violations] == ["a"]
+    assert api.handle.store.summarize_campaigns()["C1"]["created_twice"] == 1
 
 
 def test_pace_and_outcome_visible_after_rules(start_sandbox: StartSandbox) -> None:
@@ -70,9 +70,9 @@ def test_pace_and_outcome_visible_after_rules(start_sandbox: StartSandbox) -> No
     api = start_sandbox(pace=10, outcome_visible_after=500)
     api.create([lead(n) for n in range(50)])
     assert api.ids(processed_after=0) == []
-    api.handle.change(clock_offset=400)
+    api.handle.change_rules(clock_offset=400)
     assert api.ids(processed_after=0) == []
-    api.handle.change(clock_offset=1000)
+    api.handle.change_rules(clock_offset=1000)
     rows = api.read(processed_after=0).json()["results"]
     assert len(rows) == 50
     waits = [(row["processed_at"] - row["created_at"]) / 1000 for row in rows]
@@ -84,7 +84,7 @@ def test_late_rules(start_sandbox: StartSandbox) -> None:
     """A share of the outcomes is late."""
     api = start_sandbox(pace=1, late_share=0.5, late_by=1000, clock_offset=0)
     api.create([lead(n) for n in range(100)])
-    api.handle.change(clock_offset=100)
+    api.handle.change_rules(clock_offset=100)
     assert 25 < api.read(processed_after=0).json()["count"] < 75
-    api.handle.change(clock_offset=1200)
+    api.handle.change_rules(clock_offset=1200)
     assert api.read(processed_after=0).json()["count"] == 100

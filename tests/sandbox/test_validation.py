@@ -32,7 +32,7 @@ def test_a_bad_lead_is_refused_with_its_field(
     (error,) = answer.json()["errors"]
     assert error["index"] == 1
     assert word in error["reason"]
-    assert api.handle.books.creations("C1") == {}
+    assert api.handle.store.creations("C1") == {}
 
 
 def test_the_reason_never_repeats_what_was_sent(start_sandbox: StartSandbox) -> None:

@@ -9,7 +9,7 @@ import pytest
 from db.database import Database
 from leadloop.client.errors import RateLimited
 from leadloop.core.errors import RunError, UsageError
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
 from tests import sql
@@ -30,7 +30,7 @@ def opened(database: Database) -> Iterator[ApiSession]:
 
 
 @pytest.fixture
-def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def oauth(environment: Path, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login by password instead of the fixed token."""
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
     for name in _LOGIN:
@@ -44,7 +44,7 @@ def slots_in_use(database: Database) -> int:
     return amount
 
 
-def test_an_opened_session_has_sent_nothing(database: Database, vendor: Handle) -> None:
+def test_an_opened_session_has_sent_nothing(database: Database, vendor: SandboxHandle) -> None:
     """The ring of the rate limiter has the size of the setting."""
     with opened(database) as session:
         assert session.transport.requests_sent == 0
@@ -53,7 +53,7 @@ def test_an_opened_session_has_sent_nothing(database: Database, vendor: Handle) 
 
 
 def test_a_token_is_used_as_it_is(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request takes one slot of the budget, and no login comes before it."""
     monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "20/3600")
@@ -68,7 +68,7 @@ def test_a_token_is_used_as_it_is(
 
 @pytest.mark.usefixtures("oauth")
 def test_a_login_by_password_counts_as_a_request(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes first, once, and takes a slot of the budget like any other request."""
     monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "20/3600")
@@ -82,7 +82,7 @@ def test_a_login_by_password_counts_as_a_request(
 @pytest.mark.usefixtures("oauth")
 @pytest.mark.parametrize("missing", _LOGIN)
 def test_half_a_login_is_refused(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, missing: str
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """One line names the part that is missing; nothing is sent."""
     monkeypatch.delenv(f"LEADLOOP_{missing.upper()}")
@@ -104,9 +104,11 @@ def test_a_ca_bundle_that_is_missing_is_refused(
         pass
 
 
-def test_a_pause_that_the_vendor_asks_for_is_warned_of(database: Database, vendor: Handle) -> None:
+def test_a_pause_that_the_vendor_asks_for_is_warned_of(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """By the warning that the session was opened with."""
-    vendor.fault(kind="status", status=429, when="before", headers={"Retry-After": "0"}, nth=1)
+    vendor.add_fault(kind="status", status=429, when="before", headers={"Retry-After": "0"}, nth=1)
     warnings: list[str] = []
     with (
         open_api(Settings.load(), database, warnings.append) as session,

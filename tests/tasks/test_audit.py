@@ -10,7 +10,7 @@ import pytest
 from db.database import Database
 from leadloop.core.audit_differences import DIFFERENCES
 from leadloop.core.summaries import collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
@@ -27,12 +27,12 @@ def push(database: Database, *leads: str | dict[str, Any], **columns: Any) -> No
     push_leads()
 
 
-def process(vendor: Handle, *ids: str, at: datetime | None = None, **more: Any) -> None:
+def process(vendor: SandboxHandle, *ids: str, at: datetime | None = None, **more: Any) -> None:
     """The vendor is done with leads."""
     moment = at or datetime.now(UTC) - timedelta(seconds=1)
     fixed = {"outcome_id": "1", "outcome_name": "Interested", "attempts": [], **more}
     stamp = int(moment.timestamp() * 1000)
-    vendor.put(
+    vendor.put_outcomes(
         [
             {"campaign_id": factories.CAMPAIGN, "lead_id": lead_id, "processed_at": stamp, **fixed}
             for lead_id in ids
@@ -62,7 +62,7 @@ def set_status(database: Database, lead_id: str, status: str) -> None:
     )
 
 
-def test_books_that_agree_have_no_difference(database: Database, vendor: Handle) -> None:
+def test_books_that_agree_have_no_difference(database: Database, vendor: SandboxHandle) -> None:
     """After a whole loop there is nothing to tell; every page is counted as a request."""
     ids = [f"L{number:03d}" for number in range(25)]
     push(database, *ids, page_size=10)
@@ -77,7 +77,9 @@ def test_books_that_agree_have_no_difference(database: Database, vendor: Handle)
     assert summary["campaigns"][factories.CAMPAIGN]["samples"] == {}
 
 
-def test_a_lead_that_the_vendor_lacks_is_missing_there(database: Database, vendor: Handle) -> None:
+def test_a_lead_that_the_vendor_lacks_is_missing_there(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """Created here, never seen there."""
     push(database, "a", "b")
     factories.add_leads(database, "lost")
@@ -85,7 +87,7 @@ def test_a_lead_that_the_vendor_lacks_is_missing_there(database: Database, vendo
     assert differences() == {"missing_there": ["lost"]}
 
 
-def test_a_lead_that_we_lack_is_missing_here(database: Database, vendor: Handle) -> None:
+def test_a_lead_that_we_lack_is_missing_here(database: Database, vendor: SandboxHandle) -> None:
     """The vendor may call somebody of whom we know nothing."""
     push(database, "a")
     create_elsewhere(vendor, factories.build_lead("stranger"))
@@ -94,7 +96,7 @@ def test_a_lead_that_we_lack_is_missing_here(database: Database, vendor: Handle)
 
 @pytest.mark.parametrize("status", ["new", "rejected", "cancelled"])
 def test_a_lead_that_we_say_was_not_sent_is_told(
-    database: Database, vendor: Handle, status: str
+    database: Database, vendor: SandboxHandle, status: str
 ) -> None:
     """The vendor has it, whatever we say."""
     push(database, "a", "b")
@@ -105,16 +107,18 @@ def test_a_lead_that_we_say_was_not_sent_is_told(
 @pytest.mark.parametrize("page_size", [1, 2, 10])
 @pytest.mark.parametrize("time_format", ["ms", "s"])
 def test_a_lead_that_is_there_twice_is_told(
-    database: Database, vendor: Handle, page_size: int, time_format: str
+    database: Database, vendor: SandboxHandle, page_size: int, time_format: str
 ) -> None:
     """Also where its two rows are alike in every word, on one page or on two."""
-    vendor.change(repeat="second", time_format=time_format)
+    vendor.change_rules(repeat="second", time_format=time_format)
     push(database, "a", "b", page_size=page_size)
     create_elsewhere(vendor, factories.build_lead("a"), factories.build_lead("a"))
     assert differences() == {"created_twice": ["a"]}
 
 
-def test_what_the_vendor_says_of_a_person_is_compared(database: Database, vendor: Handle) -> None:
+def test_what_the_vendor_says_of_a_person_is_compared(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """Phone, name and state differ by themselves; how a number is written does not matter."""
     push(
         database, "a", "b", "c", "d", factories.build_lead("e", phone_number="(415) 555-0123"), "f"
@@ -132,7 +136,7 @@ def test_what_the_vendor_says_of_a_person_is_compared(database: Database, vendor
     }
 
 
-def test_outcomes_are_compared_both_ways(database: Database, vendor: Handle) -> None:
+def test_outcomes_are_compared_both_ways(database: Database, vendor: SandboxHandle) -> None:
     """Missing here, different in any of its four facts, and not shown there."""
     ids = ["a", "b", "c", "d", "e", "f"]
     push(database, *ids)
@@ -158,7 +162,9 @@ def test_outcomes_are_compared_both_ways(database: Database, vendor: Handle) -> 
     }
 
 
-def test_what_no_poll_had_to_read_yet_is_no_difference(database: Database, vendor: Handle) -> None:
+def test_what_no_poll_had_to_read_yet_is_no_difference(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """An outcome from after the watermark is told apart: the next poll stores it."""
     push(database, "a", "b")
     process(vendor, "a")
@@ -170,7 +176,7 @@ def test_what_no_poll_had_to_read_yet_is_no_difference(database: Database, vendo
 
 
 def test_leads_in_doubt_are_told_by_whether_they_are_there(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Shown, or not shown."""
     push(database, "a")
@@ -182,7 +188,7 @@ def test_leads_in_doubt_are_told_by_whether_they_are_there(
 
 @pytest.mark.parametrize("calls", [[], [{"reference_id": "r", "called_at": 4102444800000}]])
 def test_a_person_who_is_called_after_opting_out_is_told(
-    database: Database, vendor: Handle, calls: list[dict[str, Any]]
+    database: Database, vendor: SandboxHandle, calls: list[dict[str, Any]]
 ) -> None:
     """Processed or called after the vendor confirmed; what came before it is not."""
     push(database, "a", "b")
@@ -196,9 +202,11 @@ def test_a_person_who_is_called_after_opting_out_is_told(
 
 
 @pytest.mark.parametrize("ahead", [3600, -3600])
-def test_the_vendors_clock_is_allowed_for(database: Database, vendor: Handle, ahead: int) -> None:
+def test_the_vendors_clock_is_allowed_for(
+    database: Database, vendor: SandboxHandle, ahead: int
+) -> None:
     """A call before the opt-out is not one after it, nor the reverse, because clocks differ."""
-    vendor.change(clock_offset=ahead)
+    vendor.change_rules(clock_offset=ahead)
     push(database, "a", "b")
     factories.add_opt_outs(database, "a", "b")
     disable_leads()
@@ -208,7 +216,9 @@ def test_the_vendors_clock_is_allowed_for(database: Database, vendor: Handle, ah
     assert differences()["called_after_opt_out"] == ["b"]
 
 
-def test_an_opt_out_that_the_vendor_was_not_told_of(database: Database, vendor: Handle) -> None:
+def test_an_opt_out_that_the_vendor_was_not_told_of(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """Cancelled here as never sent, and held there."""
     push(database, "a")
     set_status(database, "a", "new")
@@ -217,7 +227,7 @@ def test_an_opt_out_that_the_vendor_was_not_told_of(database: Database, vendor: 
     assert differences() == {"cancelled_but_there": ["a"], "opt_out_not_sent": ["a"]}
 
 
-def test_a_row_that_is_no_outcome_is_told(database: Database, vendor: Handle) -> None:
+def test_a_row_that_is_no_outcome_is_told(database: Database, vendor: SandboxHandle) -> None:
     """A `processed_at` that is no time: neither a missing lead nor a missing outcome."""
     factories.add_campaign(database)
     factories.add_leads(database, "a")
@@ -227,10 +237,10 @@ def test_a_row_that_is_no_outcome_is_told(database: Database, vendor: Handle) ->
 
 
 def test_a_new_lead_is_not_called_missing(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was created within SETTLE may not show yet; that is said."""
-    vendor.change(lead_visible_after=3600)
+    vendor.change_rules(lead_visible_after=3600)
     push(database, "a", "b")
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
     set_status(database, "b", "in_doubt")
@@ -241,10 +251,10 @@ def test_a_new_lead_is_not_called_missing(
 
 @pytest.mark.parametrize("known", [None, False, True])
 def test_a_vendor_that_shows_processed_leads_only(
-    database: Database, vendor: Handle, known: bool | None
+    database: Database, vendor: SandboxHandle, known: bool | None
 ) -> None:
     """An unprocessed lead that it does not show is not missing; one with an outcome here is."""
-    vendor.change(shows_unprocessed=False)
+    vendor.change_rules(shows_unprocessed=False)
     push(database, "a", "b", "c", shows_unprocessed=known)
     process(vendor, "a", "b")
     poll_outcomes()
@@ -262,22 +272,24 @@ def test_a_vendor_that_shows_processed_leads_only(
 
 
 def test_a_lookup_that_shows_more_than_the_listing_is_believed(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Leads that the listing lacks are not called missing where a lookup shows one of them."""
-    vendor.change(shows_unprocessed=False)
+    vendor.change_rules(shows_unprocessed=False)
     push(database, "a", "b", shows_unprocessed=True)
     # The second request is the lookup of "a" or "b", whichever was confirmed first: both are done.
-    vendor.fault(route="responses", kind="late", nth=2)
-    vendor.fault(route="responses", kind="late", nth=2)
+    vendor.add_fault(route="responses", kind="late", nth=2)
+    vendor.add_fault(route="responses", kind="late", nth=2)
     summary = audit_leads()
     assert (summary["missing_there"], summary["absence_unproven"]) == (0, 2)
     assert (summary["pages"], summary["requests"]) == (1, 2)
 
 
-def test_a_refusal_ends_the_campaign_and_no_other(database: Database, vendor: Handle) -> None:
+def test_a_refusal_ends_the_campaign_and_no_other(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The other campaign is audited; the run fails with the reason."""
-    vendor.change(campaigns={factories.CAMPAIGN: "known"})
+    vendor.change_rules(campaigns={factories.CAMPAIGN: "known"})
     push(database, "a")
     factories.add_campaign(database, "C0")
     with (
@@ -288,7 +300,7 @@ def test_a_refusal_ends_the_campaign_and_no_other(database: Database, vendor: Ha
     assert collected.summary["campaigns"][factories.CAMPAIGN]["seen"] == 1
 
 
-def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None:
+def test_a_repair_mends_what_is_safe(database: Database, vendor: SandboxHandle) -> None:
     """Leads that are there are created, outcomes are stored, opt-outs go out; nothing is sent."""
     push(database, *"abcdefg")
     process(vendor, "c", "d", attempts=[{"reference_id": "r1", "called_at": 1531409739413}])
@@ -322,13 +334,13 @@ def test_a_repair_mends_what_is_safe(database: Database, vendor: Handle) -> None
     assert len([entry for entry in vendor.requests if entry.kind != "responses"]) == sent
 
     assert disable_leads()["disabled"] == 2
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"e", "f"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"e", "f"}
     assert differences(repair=True) == {}
     assert push_leads()["created"] == 0
-    assert set(vendor.books.creations(factories.CAMPAIGN).values()) == {1}
+    assert set(vendor.store.creations(factories.CAMPAIGN).values()) == {1}
 
 
-def test_without_repair_nothing_is_changed(database: Database, vendor: Handle) -> None:
+def test_without_repair_nothing_is_changed(database: Database, vendor: SandboxHandle) -> None:
     """An audit that is not told to repair only looks."""
     push(database, "a", "b", "c")
     process(vendor, "a")
@@ -342,9 +354,9 @@ def test_without_repair_nothing_is_changed(database: Database, vendor: Handle) -
     ] == before
 
 
-def test_a_repair_leaves_alone_what_is_not_safe(database: Database, vendor: Handle) -> None:
+def test_a_repair_leaves_alone_what_is_not_safe(database: Database, vendor: SandboxHandle) -> None:
     """A lead that is missing, there twice or different stays as it is, and so does a rejection."""
-    vendor.change(repeat="second")
+    vendor.change_rules(repeat="second")
     push(database, "a", "b", "c")
     create_elsewhere(vendor, factories.build_lead("a"), factories.build_lead("stranger"))
     set_status(database, "b", "rejected")
@@ -364,7 +376,7 @@ def test_a_repair_leaves_alone_what_is_not_safe(database: Database, vendor: Hand
     assert differences() == first
 
 
-def test_the_run_s_row_has_the_counts(database: Database, vendor: Handle) -> None:
+def test_the_run_s_row_has_the_counts(database: Database, vendor: SandboxHandle) -> None:
     """`sync_runs` says what was found."""
     push(database, "a")
     set_status(database, "a", "rejected")
@@ -376,7 +388,7 @@ def test_the_run_s_row_has_the_counts(database: Database, vendor: Handle) -> Non
     assert set(counts) == {*AUDIT.counts, "requests"}
 
 
-def test_each_campaign_is_told_by_itself(database: Database, vendor: Handle) -> None:
+def test_each_campaign_is_told_by_itself(database: Database, vendor: SandboxHandle) -> None:
     """Sums over all, and each one's own."""
     push(database, "a", "b")
     factories.add_campaign(database, "C2")
@@ -391,7 +403,7 @@ def test_each_campaign_is_told_by_itself(database: Database, vendor: Handle) -> 
     assert audit_leads(campaigns=["C2"])["seen"] == 1
 
 
-def test_what_was_staged_is_gone_afterwards(database: Database, vendor: Handle) -> None:
+def test_what_was_staged_is_gone_afterwards(database: Database, vendor: SandboxHandle) -> None:
     """No copy of anybody's data stays in the database."""
     push(database, "a")
     staged = "SELECT count(*) FROM pg_class WHERE relname IN ('audit_listing', 'audit_leads')"
@@ -404,13 +416,13 @@ def test_what_was_staged_is_gone_afterwards(database: Database, vendor: Handle) 
 
 
 def test_an_audit_that_is_broken_off_leaves_nothing(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cut connection fails the run in one line; the next audit is whole."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     push(database, *[f"L{number:02d}" for number in range(20)], page_size=5)
     before = len(vendor.requests)
-    vendor.fault(route="responses", kind="slow", seconds=2, nth=3)
+    vendor.add_fault(route="responses", kind="slow", seconds=2, nth=3)
 
     def cut() -> None:
         while len(vendor.requests) < before + 3:

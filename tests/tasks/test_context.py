@@ -9,7 +9,7 @@ from sqlalchemy import text
 from db.database import Database
 from leadloop.core.errors import LeadloopError, RunError, UsageError
 from leadloop.core.verdicts import ApiCall
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.context import (
     CampaignRun,
@@ -34,7 +34,9 @@ def start(context: DatabaseContext) -> CampaignRun[DatabaseContext]:
     return start_run(context, "push-leads", campaign)
 
 
-def test_what_a_dead_run_was_sending_is_settled_at_once(database: Database, vendor: Handle) -> None:
+def test_what_a_dead_run_was_sending_is_settled_at_once(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The next run looks up what a killed one had sent, without waiting for a lease."""
     factories.add_campaign(database)
     factories.add_leads(database, "sent", "unsent")
@@ -42,11 +44,13 @@ def test_what_a_dead_run_was_sending_is_settled_at_once(database: Database, vend
     factories.orphan_lead(database, "sent")
     push_leads()
     assert sql.fetch_statuses(database) == {"sent": "created", "unsent": "created"}
-    assert vendor.books.creations(CAMPAIGN) == {"sent": 1, "unsent": 1}
+    assert vendor.store.creations(CAMPAIGN) == {"sent": 1, "unsent": 1}
     assert sql.fetch_value(database, _CRASHED) == 1
 
 
-def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vendor: Handle) -> None:
+def test_a_dead_run_whose_lead_is_locked_stops_no_other(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The other dead run is settled, other leads and opt-outs go out; its own wait, unsent."""
     for campaign, lead_ids in (("C1", ["held"]), ("C2", ["free"])):
         factories.add_campaign(database, campaign)
@@ -67,7 +71,7 @@ def test_a_dead_run_whose_lead_is_locked_stops_no_other(database: Database, vend
     push_leads()
     assert sql.fetch_statuses(database)["held"] == "created"
     assert sql.fetch_value(database, _CRASHED) == 2
-    assert vendor.books.creations(CAMPAIGN) == {"held": 1, "fresh": 1}
+    assert vendor.store.creations(CAMPAIGN) == {"held": 1, "fresh": 1}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +156,7 @@ def test_a_database_context_needs_no_login(
         pass
 
 
-def test_requests_are_counted(database: Database, vendor: Handle) -> None:
+def test_requests_are_counted(database: Database, vendor: SandboxHandle) -> None:
     """The context counts what was sent to the vendor through it."""
     factories.add_campaign(database)
     with open_api_context(Settings.load(), HOST) as context:

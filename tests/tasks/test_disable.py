@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
 from tasks.jobs import CampaignsFailed
@@ -22,18 +22,18 @@ def push(database: Database, *ids: str) -> None:
     push_leads()
 
 
-def test_people_who_opted_out_are_disabled(database: Database, vendor: Handle) -> None:
+def test_people_who_opted_out_are_disabled(database: Database, vendor: SandboxHandle) -> None:
     """The vendor disables them, and both times are kept."""
     push(database, "a", "b", "c")
     factories.add_opt_outs(database, "a", "b")
     summary = disable_leads()
     assert (summary["disabled"], summary["requests"]) == (2, 1)
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a", "b"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"a", "b"}
     times = "SELECT bool_and(requested_at <= sent_at AND sent_at <= confirmed_at)"
     assert sql.fetch_value(database, f"{times} FROM leadloop.disable_requests")
 
 
-def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: Handle) -> None:
+def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: SandboxHandle) -> None:
     """It costs no request, and no later push sends it."""
     factories.add_campaign(database)
     factories.add_leads(database, "a")
@@ -42,13 +42,13 @@ def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: Handl
     assert (summary["cancelled"], summary["requests"]) == (1, 0)
     push_leads()
     assert sql.fetch_statuses(database) == {"a": "cancelled"}
-    assert dict(vendor.books.creations(factories.CAMPAIGN)) == {}
+    assert dict(vendor.store.creations(factories.CAMPAIGN)) == {}
 
 
 @pytest.mark.parametrize("first", ["lead", "opt-out"])
 @pytest.mark.parametrize("sent", [False, True])
 def test_an_opt_out_and_its_lead_that_do_not_see_each_other_meet_at_the_disable(
-    database: Database, vendor: Handle, first: str, sent: bool
+    database: Database, vendor: SandboxHandle, first: str, sent: bool
 ) -> None:
     """Each is committed while the other's transaction is open: the number is suppressed anyway."""
     factories.add_campaign(database)
@@ -65,14 +65,16 @@ def test_an_opt_out_and_its_lead_that_do_not_see_each_other_meet_at_the_disable(
     disable_leads()
     factories.add_leads(database, factories.build_lead("twin", phone_number=row["phone_number"]))
     push_leads()
-    assert dict(vendor.books.creations(factories.CAMPAIGN)) == {}
+    assert dict(vendor.store.creations(factories.CAMPAIGN)) == {}
     assert sql.fetch_statuses(database)["twin"] == "cancelled"
 
 
 @pytest.mark.parametrize("policy", ["404", "400", "lead"])
-def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, policy: str) -> None:
+def test_an_unknown_lead_holds_up_nobody(
+    database: Database, vendor: SandboxHandle, policy: str
+) -> None:
     """It is tried again, then reported; the others are disabled at the first try."""
-    vendor.change(unknown_disable=policy)
+    vendor.change_rules(unknown_disable=policy)
     push(database, "a", "b", "c")
     factories.add_opt_outs(database, "a", "nobody", "c")
     summary = disable_leads()
@@ -84,10 +86,10 @@ def test_an_unknown_lead_holds_up_nobody(database: Database, vendor: Handle, pol
 
 @pytest.mark.parametrize("policy", ["404", "lead"])
 def test_a_campaign_that_refuses_everybody_is_not_asked_for_each(
-    database: Database, vendor: Handle, policy: str
+    database: Database, vendor: SandboxHandle, policy: str
 ) -> None:
     """After a hundred refusals with the same words the run stops; the next one asks for others."""
-    vendor.change(unknown_disable=policy)
+    vendor.change_rules(unknown_disable=policy)
     push(database, "known")
     factories.add_opt_outs(database, *(f"U{n:03d}" for n in range(180)), "known")
     with pytest.raises(CampaignsFailed, match="100 opt-outs in a row"):
@@ -99,23 +101,25 @@ def test_a_campaign_that_refuses_everybody_is_not_asked_for_each(
     assert sql.fetch_opt_outs(database)["known"] == "disabled"
 
 
-def test_too_large_a_list_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
+def test_too_large_a_list_is_halved_and_remembered(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """One 413 a halving, not one a list."""
     push(database, *(f"L{n:03d}" for n in range(160)))
     factories.add_opt_outs(database, *(f"L{n:03d}" for n in range(160)))
     sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 40")
-    vendor.change(max_body_bytes=300)
+    vendor.change_rules(max_body_bytes=300)
     assert disable_leads()["disabled"] == 160
     answers = [entry.status for entry in vendor.requests if entry.kind == "disable"]
     assert answers.count(413) <= 3
     assert len(answers) <= 20
 
 
-def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
+def test_a_refusal_is_not_for_ever(database: Database, vendor: SandboxHandle) -> None:
     """What has failed is tried again by itself, a minute later and then ever more seldom."""
     push(database, "a", "b")
     factories.add_opt_outs(database, "a", "b")
-    vendor.fault(route="disable", kind="status", status=404)
+    vendor.add_fault(route="disable", kind="status", status=404)
     assert disable_leads()["failed"] == 2
     vendor.clear_faults()
     assert disable_leads()["requests"] == 0
@@ -124,23 +128,25 @@ def test_a_refusal_is_not_for_ever(database: Database, vendor: Handle) -> None:
         "UPDATE leadloop.disable_requests SET next_try_at = next_try_at - interval '61 seconds'",
     )
     assert disable_leads()["disabled"] == 2
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a", "b"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"a", "b"}
 
 
-def test_a_proxy_in_the_vendors_place_fails_no_opt_out(database: Database, vendor: Handle) -> None:
+def test_a_proxy_in_the_vendors_place_fails_no_opt_out(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """Its page says nothing of anybody: the run stops, and all stay requested."""
     lead_ids = [f"L{number}" for number in range(32)]
     push(database, *lead_ids)
     factories.add_opt_outs(database, *lead_ids)
-    vendor.fault(route="disable", kind="status", status=404, body="html")
+    vendor.add_fault(route="disable", kind="status", status=404, body="html")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
     assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
 
 
-def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: Handle) -> None:
+def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: SandboxHandle) -> None:
     """What the vendor repeats of a person who opted out does not get into `last_error`."""
-    vendor.fault(route="disable", kind="status", status=404)
+    vendor.add_fault(route="disable", kind="status", status=404)
     factories.add_campaign(database)
     # The sandbox's words are "A fault of the sandbox."
     factories.add_leads(database, factories.build_lead("a", contact_name="Sandbox Example"))
@@ -153,10 +159,10 @@ def test_a_name_in_the_vendors_words_is_not_kept(database: Database, vendor: Han
 
 
 def test_the_vendors_words_of_somebody_forgotten_are_not_kept(
-    database: Database, vendor: Handle, caplog: pytest.LogCaptureFixture
+    database: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Their name is known to nobody any more, so that it could not be blotted out."""
-    vendor.fault(route="disable", kind="status", status=404)
+    vendor.add_fault(route="disable", kind="status", status=404)
     factories.add_campaign(database)
     factories.add_leads(database, factories.build_lead("a", contact_name="Sandbox Example"))
     push_leads()
@@ -170,24 +176,24 @@ def test_the_vendors_words_of_somebody_forgotten_are_not_kept(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["reset", "status", "foreign"])
 def test_a_disable_is_sent_until_it_is_confirmed(
-    database: Database, vendor: Handle, kind: str, when: str
+    database: Database, vendor: SandboxHandle, kind: str, when: str
 ) -> None:
     """A disable that may not have been carried out is repeated."""
     push(database, "a")
     factories.add_opt_outs(database, "a")
-    vendor.fault(route="disable", kind=kind, when=when, nth=1)
+    vendor.add_fault(route="disable", kind=kind, when=when, nth=1)
     assert disable_leads()["disabled"] == 1
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"a"}
 
 
-def test_nothing_to_disable_sends_nothing(database: Database, vendor: Handle) -> None:
+def test_nothing_to_disable_sends_nothing(database: Database, vendor: SandboxHandle) -> None:
     """A run without an opt-out costs no request."""
     factories.add_campaign(database)
     assert disable_leads()["requests"] == 0
 
 
 def test_a_lead_in_doubt_is_settled_before_it_is_disabled(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Its lookup shows that the vendor has it, and it is disabled in the same run."""
     push(database, "a")
@@ -195,7 +201,7 @@ def test_a_lead_in_doubt_is_settled_before_it_is_disabled(
     factories.add_opt_outs(database, "a")
     assert disable_leads()["disabled"] == 1
     assert sql.fetch_statuses(database) == {"a": "created"}
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"a"}
 
 
 def opted_out_people(database: Database, amount: int) -> list[str]:
@@ -218,14 +224,14 @@ def opted_out_people(database: Database, amount: int) -> list[str]:
     ids=lambda answer: f"{answer['kind']} {answer.get('status', '')}",
 )
 def test_one_on_which_the_vendor_fails_holds_up_nobody(
-    database: Database, vendor: Handle, answer: dict[str, object]
+    database: Database, vendor: SandboxHandle, answer: dict[str, object]
 ) -> None:
     """All others are confirmed in the same run; that one is named, and due again."""
     ids = opted_out_people(database, 113)
-    vendor.fault(route="disable", lead_id="P037", **answer)
+    vendor.add_fault(route="disable", lead_id="P037", **answer)
     summary = disable_leads()
     assert (summary["disabled"], summary["failed"]) == (112, 1)
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {*ids} - {"P037"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {*ids} - {"P037"}
     (left,) = sql.fetch_rows(
         database,
         """SELECT lead_id, status, last_error, next_try_at > now() AS is_later
@@ -235,23 +241,25 @@ def test_one_on_which_the_vendor_fails_holds_up_nobody(
     assert "the vendor fails on it" in left["last_error"]
 
 
-def test_many_on_which_the_vendor_fails_hold_up_nobody(database: Database, vendor: Handle) -> None:
+def test_many_on_which_the_vendor_fails_hold_up_nobody(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """Neighbours too: what the vendor has confirmed before tells them from an outage."""
     opted_out_people(database, 40)
     bad = ["P010", "P011", "P012", "P013", "P030"]
     for lead_id in bad:
-        vendor.fault(route="disable", kind="status", lead_id=lead_id)
+        vendor.add_fault(route="disable", kind="status", lead_id=lead_id)
     assert disable_leads()["disabled"] == 35
     failed = [lead for lead, status in sql.fetch_opt_outs(database).items() if status == "failed"]
     assert sorted(failed) == bad
 
 
 def test_one_that_was_set_aside_is_tried_ever_more_seldom_and_for_ever(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """At least daily; and the first try that is confirmed ends it."""
     opted_out_people(database, 3)
-    vendor.fault(route="disable", kind="status", lead_id="P001")
+    vendor.add_fault(route="disable", kind="status", lead_id="P001")
     disable_leads()
     waits = []
     for _ in range(14):
@@ -270,10 +278,10 @@ def test_one_that_was_set_aside_is_tried_ever_more_seldom_and_for_ever(
     assert disable_leads()["disabled"] == 1
 
 
-def test_an_outage_sets_nobody_aside(database: Database, vendor: Handle) -> None:
+def test_an_outage_sets_nobody_aside(database: Database, vendor: SandboxHandle) -> None:
     """Everybody's trouble is nobody's: all stay requested, and go out when it is over."""
     opted_out_people(database, 30)
-    vendor.fault(route="disable", kind="status")
+    vendor.add_fault(route="disable", kind="status")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
     assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
@@ -282,12 +290,12 @@ def test_an_outage_sets_nobody_aside(database: Database, vendor: Handle) -> None
 
 
 def test_who_hold_up_an_outage_of_their_own_come_last_the_next_time(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Nobody is confirmed yet, and a dozen bad ones are in front: the rest gets through next."""
     opted_out_people(database, 40)
     for number in range(12):
-        vendor.fault(route="disable", kind="status", lead_id=f"P{number:03d}")
+        vendor.add_fault(route="disable", kind="status", lead_id=f"P{number:03d}")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
     assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
@@ -295,16 +303,18 @@ def test_who_hold_up_an_outage_of_their_own_come_last_the_next_time(
     assert sql.fetch_opt_outs(database)["P000"] == "failed"
 
 
-def test_the_only_opt_out_is_not_taken_for_an_outage(database: Database, vendor: Handle) -> None:
+def test_the_only_opt_out_is_not_taken_for_an_outage(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """A read of the campaign gets through, so it is set aside, and the run says that it failed."""
     opted_out_people(database, 1)
-    vendor.fault(route="disable", kind="status")
+    vendor.add_fault(route="disable", kind="status")
     with pytest.raises(CampaignsFailed, match="took no other"):
         disable_leads()
     assert sql.fetch_opt_outs(database) == {"P000": "failed"}
 
 
-def test_others_do_not_wait_for_one_that_fails(database: Database, vendor: Handle) -> None:
+def test_others_do_not_wait_for_one_that_fails(database: Database, vendor: SandboxHandle) -> None:
     """The list that fails is isolated last, and in turns with other campaigns."""
     factories.add_campaign(database, batch_size=2)
     factories.add_campaign(database, "D")
@@ -314,7 +324,7 @@ def test_others_do_not_wait_for_one_that_fails(database: Database, vendor: Handl
     factories.add_opt_outs(database, "a", "b", "c", "d")
     factories.add_opt_outs(database, "z", campaign="D")
     before = len(vendor.requests)
-    vendor.fault(route="disable", kind="status", lead_id="a")
+    vendor.add_fault(route="disable", kind="status", lead_id="a")
     disable_leads()
     paths = [entry.path for entry in vendor.requests[before:] if entry.kind == "disable"]
     assert paths[1].endswith(f"/{factories.CAMPAIGN}/"), "the second list of the campaign"
@@ -323,22 +333,22 @@ def test_others_do_not_wait_for_one_that_fails(database: Database, vendor: Handl
 
 
 def test_a_404_that_is_not_the_vendors_word_shelves_nobody(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """A proxy's page for every address, while the vendor deploys: the run fails, all wait."""
     opted_out_people(database, 3)
-    vendor.fault(kind="status", status=404, body="html")
+    vendor.add_fault(kind="status", status=404, body="html")
     with pytest.raises(CampaignsFailed, match="fails on all opt-outs"):
         disable_leads()
     assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
 
 
 def test_a_campaign_that_the_vendor_had_is_tried_again_soon(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """It may be away for a moment only: a minute, then ever more seldom."""
     opted_out_people(database, 3)
-    vendor.fault(kind="status", status=404)
+    vendor.add_fault(kind="status", status=404)
     assert disable_leads()["failed"] == 3
     waits = """SELECT max(extract(epoch FROM next_try_at - tried_at))
                  FROM leadloop.disable_requests"""

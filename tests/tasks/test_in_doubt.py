@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads
 
@@ -23,39 +23,41 @@ def doubt(database: Database, *lead_ids: str) -> None:
     )
 
 
-def created(vendor: Handle) -> dict[str, int]:
+def created(vendor: SandboxHandle) -> dict[str, int]:
     """How often the vendor has created each lead."""
-    return dict(vendor.books.creations(factories.CAMPAIGN))
+    return dict(vendor.store.creations(factories.CAMPAIGN))
 
 
-def test_that_a_processed_lead_shows_proves_nothing(database: Database, vendor: Handle) -> None:
+def test_that_a_processed_lead_shows_proves_nothing(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """A vendor that shows processed leads alone is not believed that an absent one is not there."""
-    vendor.change(shows_unprocessed=False, repeat="second")
+    vendor.change_rules(shows_unprocessed=False, repeat="second")
     factories.add_campaign(database, batch_size=1)
     factories.add_leads(database, "specimen")
     push_leads()
-    vendor.put([{"campaign_id": factories.CAMPAIGN, "lead_id": "specimen"}])
+    vendor.put_outcomes([{"campaign_id": factories.CAMPAIGN, "lead_id": "specimen"}])
     factories.add_leads(database, "lost")
-    vendor.fault(route="create", kind="reset", when="after", nth=1)
+    vendor.add_fault(route="create", kind="reset", when="after", nth=1)
     push_leads()
     push_leads()
     assert created(vendor) == {"specimen": 1, "lost": 1}
     assert sql.fetch_statuses(database)["lost"] == "in_doubt"
 
 
-def lookups(vendor: Handle) -> int:
+def lookups(vendor: SandboxHandle) -> int:
     """How many leads were looked up."""
     return [entry.kind for entry in vendor.requests].count("responses")
 
 
-def _remembered_is_missing(database: Database, vendor: Handle) -> None:
+def _remembered_is_missing(database: Database, vendor: SandboxHandle) -> None:
     sql.execute(
         database, "UPDATE leadloop.campaigns SET specimen_lead_id = NULL, specimen_at = NULL"
     )
 
 
-def _remembered_is_processed(database: Database, vendor: Handle) -> None:
-    vendor.put([{"campaign_id": factories.CAMPAIGN, "lead_id": "specimen"}])
+def _remembered_is_processed(database: Database, vendor: SandboxHandle) -> None:
+    vendor.put_outcomes([{"campaign_id": factories.CAMPAIGN, "lead_id": "specimen"}])
 
 
 _USELESS = pytest.mark.parametrize("remembered", [_remembered_is_missing, _remembered_is_processed])
@@ -63,7 +65,7 @@ _USELESS = pytest.mark.parametrize("remembered", [_remembered_is_missing, _remem
 
 @_USELESS
 def test_any_lead_that_is_created_and_not_processed_serves(
-    database: Database, vendor: Handle, remembered: Any
+    database: Database, vendor: SandboxHandle, remembered: Any
 ) -> None:
     """Where it shows, one that does not is not there: it is sent again, and created once."""
     factories.add_campaign(database)
@@ -79,10 +81,10 @@ def test_any_lead_that_is_created_and_not_processed_serves(
 
 @_USELESS
 def test_a_vendor_that_does_not_show_another_one_is_not_believed(
-    database: Database, vendor: Handle, remembered: Any
+    database: Database, vendor: SandboxHandle, remembered: Any
 ) -> None:
     """A created lead that is absent shows that absence proves nothing, and this is remembered."""
-    vendor.change(shows_unprocessed=False)
+    vendor.change_rules(shows_unprocessed=False)
     factories.add_campaign(database)
     factories.add_leads(database, "other", "specimen")
     push_leads()
@@ -104,7 +106,7 @@ def test_a_vendor_that_does_not_show_another_one_is_not_believed(
     ],
 )
 def test_no_other_lead_serves_that_proves_nothing(
-    database: Database, vendor: Handle, useless: str
+    database: Database, vendor: SandboxHandle, useless: str
 ) -> None:
     """One with an outcome, opted out, not created, or so new that it need not show yet."""
     factories.add_campaign(database)
@@ -119,7 +121,7 @@ def test_no_other_lead_serves_that_proves_nothing(
     assert lookups(vendor) == 3
 
 
-def test_no_lookups_where_they_can_tell_nothing(database: Database, vendor: Handle) -> None:
+def test_no_lookups_where_they_can_tell_nothing(database: Database, vendor: SandboxHandle) -> None:
     """Where unprocessed leads are known not to show, a backlog of doubts costs no budget."""
     factories.add_campaign(database, shows_unprocessed=False, visibility_tried_at="now")
     doubt(database, "a", "b")
@@ -127,7 +129,7 @@ def test_no_lookups_where_they_can_tell_nothing(database: Database, vendor: Hand
     assert set(sql.fetch_statuses(database).values()) == {"in_doubt"}
 
 
-def test_a_no_is_tried_again_after_a_day(database: Database, vendor: Handle) -> None:
+def test_a_no_is_tried_again_after_a_day(database: Database, vendor: SandboxHandle) -> None:
     """The vendor may only have been slow on that one occasion."""
     factories.add_campaign(database)
     factories.add_leads(database, "specimen")
@@ -145,7 +147,7 @@ def test_a_no_is_tried_again_after_a_day(database: Database, vendor: Handle) -> 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_a_lookup_that_fails_holds_up_nothing(
-    database: Database, vendor: Handle, status: int
+    database: Database, vendor: SandboxHandle, status: int
 ) -> None:
     """Neither fresh leads nor opt-outs wait for a lead that cannot be looked up."""
     factories.add_campaign(database, shows_unprocessed=True)
@@ -154,7 +156,7 @@ def test_a_lookup_that_fails_holds_up_nothing(
     doubt(database, "bad")
     factories.add_leads(database, "good")
     factories.add_opt_outs(database, "bad", "gone")
-    vendor.fault(route="responses", kind="status", status=status, every=1)
+    vendor.add_fault(route="responses", kind="status", status=status, every=1)
     disable_leads()
     push_leads()
     assert sql.fetch_statuses(database) == {"gone": "created", "bad": "in_doubt", "good": "created"}
@@ -162,22 +164,22 @@ def test_a_lookup_that_fails_holds_up_nothing(
 
 
 def test_a_vendor_that_answers_no_lookup_still_gets_leads(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """After one pause: the lookups are put off, not the leads."""
     factories.add_campaign(database, shows_unprocessed=True)
     doubt(database, *(f"D{n}" for n in range(10)))
     factories.add_leads(database, "good")
-    vendor.fault(route="responses", kind="status", status=500, every=1)
+    vendor.add_fault(route="responses", kind="status", status=500, every=1)
     assert push_leads()["created"] == 1
     assert sql.fetch_statuses(database)["good"] == "created"
 
 
 def test_no_confirmation_counts_while_the_lead_is_in_doubt(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Its create may be carried out after the disable: then it is disabled once more."""
-    vendor.change(unknown_disable="ignore")
+    vendor.change_rules(unknown_disable="ignore")
     factories.add_campaign(database)
     doubt(database, "a")
     factories.add_opt_outs(database, "a")
@@ -191,12 +193,12 @@ def test_no_confirmation_counts_while_the_lead_is_in_doubt(
     sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now()")
     factories.add_opt_outs(database, "a")
     assert disable_leads()["disabled"] == 1
-    assert set(vendor.books.disabled(factories.CAMPAIGN)) == {"a"}
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"a"}
 
 
 @pytest.mark.parametrize("flow", [push_leads, disable_leads])
 def test_every_doubt_is_looked_up_in_the_run(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, flow: Any
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, flow: Any
 ) -> None:
     """Also behind more than a share of others that the vendor does not show yet: each once."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "600")
@@ -208,7 +210,7 @@ def test_every_doubt_is_looked_up_in_the_run(
     sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now()")
     doubt(database, *absent)
     if flow is disable_leads:
-        vendor.change(unknown_disable="ignore")
+        vendor.change_rules(unknown_disable="ignore")
         factories.add_opt_outs(database, *shown, *absent)
     flow()
     assert lookups(vendor) == len(shown + absent)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from db.database import Database
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.context import CampaignRun, DatabaseContext, RunHost, open_database_context
 from tasks.jobs import DONE, MORE, CampaignsFailed, ChunkResult, JobSpec, due_in
@@ -286,7 +286,7 @@ def test_a_stop_closes_the_row_of_every_run(database: Database, error: BaseExcep
 
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
 def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
-    database: Database, vendor: Handle, event: str
+    database: Database, vendor: SandboxHandle, event: str
 ) -> None:
     """Postgres refuses the begin, or the end, of one campaign's run: the other is done."""
     broken, other = factories.add_campaigns_with_refused_run(database, event)

@@ -8,7 +8,7 @@ import pytest
 from db.database import Database
 from leadloop.core.audit_differences import DIFFERENCES
 from leadloop.core.summaries import collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tasks.lead_listing import map_bounded
 from tasks.thread_pool import RequestThreads
@@ -27,10 +27,12 @@ def push(database: Database, amount: int, *, page_size: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [-3, 3])
-def test_pages_that_shift_are_read_again(database: Database, vendor: Handle, rows: int) -> None:
+def test_pages_that_shift_are_read_again(
+    database: Database, vendor: SandboxHandle, rows: int
+) -> None:
     """A row that slipped from one page to another, or was shown twice, is no difference."""
     push(database, 30, page_size=10)
-    vendor.fault(route="responses", kind="shift", nth=2, rows=rows)
+    vendor.add_fault(route="responses", kind="shift", nth=2, rows=rows)
     summary = audit_leads()
     assert [name for name in DIFFERENCES if summary[name]] == []
     assert (summary["seen"], summary["pages"] > 3) == (30, True)
@@ -48,10 +50,10 @@ def test_pages_that_shift_are_read_again(database: Database, vendor: Handle, row
     ],
 )
 def test_a_listing_is_read_whatever_count_and_next_mean(
-    database: Database, vendor: Handle, count: str, link: str, beyond: str, pages: int
+    database: Database, vendor: SandboxHandle, count: str, link: str, beyond: str, pages: int
 ) -> None:
     """Where `count` is that of the page alone, to its end, and twice; nothing is called missing."""
-    vendor.change(count=count, next=link, page_beyond_last=beyond)
+    vendor.change_rules(count=count, next=link, page_beyond_last=beyond)
     push(database, 25, page_size=10)
     summary = audit_leads()
     assert [name for name in DIFFERENCES if summary[name]] == []
@@ -60,22 +62,24 @@ def test_a_listing_is_read_whatever_count_and_next_mean(
 
 @pytest.mark.parametrize("rows", [-3, 3])
 def test_pages_that_count_themselves_alone_and_shift(
-    database: Database, vendor: Handle, rows: int
+    database: Database, vendor: SandboxHandle, rows: int
 ) -> None:
     """A row that slipped through is in no page's count; it is found all the same."""
-    vendor.change(count="page")
+    vendor.change_rules(count="page")
     push(database, 30, page_size=10)
-    vendor.fault(route="responses", kind="shift", nth=2, rows=rows)
+    vendor.add_fault(route="responses", kind="shift", nth=2, rows=rows)
     summary = audit_leads()
     assert [name for name in DIFFERENCES if summary[name]] == []
     assert summary["seen"] == 30
 
 
-def test_a_listing_that_never_stands_still_is_said(database: Database, vendor: Handle) -> None:
+def test_a_listing_that_never_stands_still_is_said(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The run fails and says so; nothing is called missing, and what was seen is told."""
     push(database, 30, page_size=10)
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'L20'")
-    vendor.fault(route="responses", kind="shift", every=1, rows=3)
+    vendor.add_fault(route="responses", kind="shift", every=1, rows=3)
     with (
         collect_summary() as collected,
         pytest.raises(CampaignsFailed, match="27 leads where it counts 30"),
@@ -93,13 +97,13 @@ def test_a_listing_that_never_stands_still_is_said(database: Database, vendor: H
 
 
 def test_leads_that_come_while_it_reads_are_read_too(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that was not there when the reading began, and no second reading for it."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     push(database, 20, page_size=5)
     before = len(vendor.requests)
-    vendor.fault(route="responses", kind="slow", seconds=1, nth=2)
+    vendor.add_fault(route="responses", kind="slow", seconds=1, nth=2)
 
     def create_meanwhile() -> None:
         while len(vendor.requests) < before + 2:
@@ -113,10 +117,10 @@ def test_leads_that_come_while_it_reads_are_read_too(
     assert (summary["seen"], summary["pages"]) == (21, 5)
 
 
-def test_a_read_that_fails_is_tried_again(database: Database, vendor: Handle) -> None:
+def test_a_read_that_fails_is_tried_again(database: Database, vendor: SandboxHandle) -> None:
     """One failure costs a retry; what was read before is not read once more."""
     push(database, 30, page_size=5)
-    vendor.fault(route="responses", kind="status", status=500, nth=4)
+    vendor.add_fault(route="responses", kind="status", status=500, nth=4)
     summary = audit_leads()
     assert (summary["seen"], summary["pages"]) == (30, 6)
 

@@ -10,7 +10,7 @@ from db.database import Database
 from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.windows import MAX_PAGES
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.jobs import backfill_outcomes, poll_outcomes, push_leads
@@ -27,11 +27,11 @@ def push(database: Database, amount: int, **columns: Any) -> list[str]:
     return ids
 
 
-def process(vendor: Handle, lead_id: str, at: datetime, **more: Any) -> None:
+def process(vendor: SandboxHandle, lead_id: str, at: datetime, **more: Any) -> None:
     """The vendor is done with a lead."""
     fixed = {"outcome_id": "1", "outcome_name": "Interested", "attempts": []}
     item = {"campaign_id": factories.CAMPAIGN, "lead_id": lead_id, **fixed, **more}
-    vendor.put([{**item, "processed_at": int(at.timestamp() * 1000)}])
+    vendor.put_outcomes([{**item, "processed_at": int(at.timestamp() * 1000)}])
 
 
 def now() -> datetime:
@@ -45,7 +45,9 @@ def watermark(database: Database) -> datetime:
     return mark
 
 
-def test_every_outcome_and_attempt_comes_back_once(database: Database, vendor: Handle) -> None:
+def test_every_outcome_and_attempt_comes_back_once(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """All of them are stored, and a second poll of the same range changes nothing."""
     ids = push(database, 230)
     for number, lead_id in enumerate(ids):
@@ -65,14 +67,14 @@ def test_every_outcome_and_attempt_comes_back_once(database: Database, vendor: H
     assert attempts == sum(number % 4 for number in range(230))
 
 
-def test_an_idle_poll_is_one_request(database: Database, vendor: Handle) -> None:
+def test_an_idle_poll_is_one_request(database: Database, vendor: SandboxHandle) -> None:
     """With nothing new to read, a poll asks once."""
     push(database, 1)
     poll_outcomes()
     assert poll_outcomes()["requests"] == 1
 
 
-def test_nothing_sent_means_nothing_to_ask(database: Database, vendor: Handle) -> None:
+def test_nothing_sent_means_nothing_to_ask(database: Database, vendor: SandboxHandle) -> None:
     """A campaign that never sent a lead costs no request and gets no watermark."""
     factories.add_campaign(database)
     assert poll_outcomes()["requests"] == 0
@@ -80,7 +82,7 @@ def test_nothing_sent_means_nothing_to_ask(database: Database, vendor: Handle) -
 
 
 def test_the_watermark_stays_behind_what_may_still_show(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is never nearer to the vendor's now than SETTLE."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
@@ -93,10 +95,14 @@ def test_the_watermark_stays_behind_what_may_still_show(
 @pytest.mark.parametrize("before_inclusive", [True, False])
 @pytest.mark.parametrize("unit", ["ms", "s"])
 def test_bounds_may_be_inclusive_or_not(
-    database: Database, vendor: Handle, after_inclusive: bool, before_inclusive: bool, unit: str
+    database: Database,
+    vendor: SandboxHandle,
+    after_inclusive: bool,
+    before_inclusive: bool,
+    unit: str,
 ) -> None:
     """An outcome on the very border of windows is read whichever way the vendor counts."""
-    vendor.change(
+    vendor.change_rules(
         after_inclusive=after_inclusive, before_inclusive=before_inclusive, window_unit=unit
     )
     ids = push(database, 3, epoch_unit=unit, window_s=60)
@@ -110,10 +116,10 @@ def test_bounds_may_be_inclusive_or_not(
 @pytest.mark.parametrize("order", ["processed-desc", "random", "lead_id"])
 @pytest.mark.parametrize("beyond", ["404", "empty"])
 def test_pages_are_read_in_any_order(
-    database: Database, vendor: Handle, order: str, beyond: str
+    database: Database, vendor: SandboxHandle, order: str, beyond: str
 ) -> None:
     """Neither the order of results nor what comes after the last page matters."""
-    vendor.change(order=order, page_beyond_last=beyond, max_page_size=7)
+    vendor.change_rules(order=order, page_beyond_last=beyond, max_page_size=7)
     ids = push(database, 40)
     for lead_id in ids:
         process(vendor, lead_id, now())
@@ -134,10 +140,10 @@ def test_pages_are_read_in_any_order(
 )
 @pytest.mark.parametrize("amount", [5, 10, 95])
 def test_pages_are_read_whatever_count_and_next_mean(
-    database: Database, vendor: Handle, count: str, link: str, beyond: str, amount: int
+    database: Database, vendor: SandboxHandle, count: str, link: str, beyond: str, amount: int
 ) -> None:
     """`count` may be that of the page alone, as in the vendor's sample; every outcome comes."""
-    vendor.change(count=count, next=link, page_beyond_last=beyond)
+    vendor.change_rules(count=count, next=link, page_beyond_last=beyond)
     ids = push(database, amount, page_size=10)
     for lead_id in ids:
         process(vendor, lead_id, now())
@@ -154,10 +160,10 @@ def test_pages_are_read_whatever_count_and_next_mean(
     [(0, "right", 1), (0, "always", 1), (10, "right", 1), (10, "always", 2), (95, "right", 12)],
 )
 def test_what_a_next_costs(
-    database: Database, vendor: Handle, amount: int, link: str, requests: int
+    database: Database, vendor: SandboxHandle, amount: int, link: str, requests: int
 ) -> None:
     """Nothing where it is right, and where it is always set a page more for what adds up."""
-    vendor.change(next=link)
+    vendor.change_rules(next=link)
     ids = push(database, amount or 1, page_size=10)
     for lead_id in ids[:amount]:
         process(vendor, lead_id, now() - timedelta(minutes=1))
@@ -166,23 +172,23 @@ def test_what_a_next_costs(
 
 @pytest.mark.parametrize(("nth", "rows"), [(2, -3), (3, 3), (4, -3)])
 def test_pages_that_count_themselves_alone_and_shift(
-    database: Database, vendor: Handle, nth: int, rows: int
+    database: Database, vendor: SandboxHandle, nth: int, rows: int
 ) -> None:
     """Their sum does not tell of a row that slipped through: a second reading does."""
-    vendor.change(count="page")
+    vendor.change_rules(count="page")
     ids = push(database, 45, page_size=10)
     for lead_id in ids:
         process(vendor, lead_id, now())
-    vendor.fault(route="responses", kind="shift", nth=nth, rows=rows)
+    vendor.add_fault(route="responses", kind="shift", nth=nth, rows=rows)
     poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 def test_pages_that_count_themselves_alone_and_are_too_many(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """They are read in shorter windows: no run keeps more than so many pages in memory."""
-    vendor.change(count="page")
+    vendor.change_rules(count="page")
     ids = push(database, 120, page_size=1)
     start = now() - timedelta(minutes=10)
     for number, lead_id in enumerate(ids):
@@ -201,14 +207,14 @@ def _sent(database: Database, ago: timedelta) -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [("ms", "s"), ("s", "ms")])
 def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
     database: Database,
-    vendor: Handle,
+    vendor: SandboxHandle,
     monkeypatch: pytest.MonkeyPatch,
     ours: str,
     theirs: str,
     polls_before: int,
 ) -> None:
     """One line that says what to set, the watermark waits; once it is set, everything comes."""
-    vendor.change(window_unit=theirs)
+    vendor.change_rules(window_unit=theirs)
     monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", ours)
     ids = push(database, 3)
     process(vendor, ids[0], now() - timedelta(hours=20))
@@ -235,7 +241,7 @@ def test_a_wrong_unit_of_times_is_told_and_loses_nothing(
 
 @pytest.mark.parametrize(("hours", "outcomes", "requests"), [(23, 0, 1), (25, 0, 2), (25, 1, 1)])
 def test_what_a_doubt_about_the_unit_costs(
-    database: Database, vendor: Handle, hours: int, outcomes: int, requests: int
+    database: Database, vendor: SandboxHandle, hours: int, outcomes: int, requests: int
 ) -> None:
     """A request a poll, where a lead was sent more than a day ago and no outcome has ever come."""
     ids = push(database, 2)
@@ -247,23 +253,23 @@ def test_what_a_doubt_about_the_unit_costs(
 
 
 def test_a_vendor_that_breaks_down_over_a_unit_is_polled_all_the_same(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """It has no idea of the year 50,000: that proves nothing, and holds up nothing."""
     push(database, 1)
     _sent(database, timedelta(days=2))
     poll_outcomes()
-    vendor.fault(route="responses", kind="status", status=500, nth=2)
+    vendor.add_fault(route="responses", kind="status", status=500, nth=2)
     assert poll_outcomes()["requests"] == 2
     assert watermark(database) > now() - timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("form", ["ms", "s", "iso"])
 def test_times_are_read_as_the_vendor_writes_them(
-    database: Database, vendor: Handle, form: str
+    database: Database, vendor: SandboxHandle, form: str
 ) -> None:
     """Epoch milliseconds, seconds and ISO 8601 all arrive as the same moment."""
-    vendor.change(time_format=form)
+    vendor.change_rules(time_format=form)
     push(database, 1)
     moment = now().replace(microsecond=0)
     process(vendor, "L0000", moment)
@@ -271,12 +277,12 @@ def test_times_are_read_as_the_vendor_writes_them(
     assert sql.fetch_value(database, "SELECT processed_at FROM leadloop.lead_outcomes") == moment
 
 
-def test_a_window_whose_rows_shift_is_read_again(database: Database, vendor: Handle) -> None:
+def test_a_window_whose_rows_shift_is_read_again(database: Database, vendor: SandboxHandle) -> None:
     """Pages that overlap and leave rows out do not pass for the whole window."""
     ids = push(database, 30, page_size=10)
     for lead_id in ids:
         process(vendor, lead_id, now())
-    vendor.fault(route="responses", kind="shift", nth=2, rows=-3)
+    vendor.add_fault(route="responses", kind="shift", nth=2, rows=-3)
     poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == set(ids)
     assert sql.fetch_value(
@@ -284,14 +290,16 @@ def test_a_window_whose_rows_shift_is_read_again(database: Database, vendor: Han
     )
 
 
-def test_an_incomplete_window_holds_the_watermark(database: Database, vendor: Handle) -> None:
+def test_an_incomplete_window_holds_the_watermark(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """What was read is stored, the watermark waits, the run fails; the next poll makes up."""
     ids = push(database, 30, page_size=10)
     poll_outcomes()
     before = watermark(database)
     for lead_id in ids:
         process(vendor, lead_id, now())
-    vendor.fault(route="responses", kind="shift", every=2, rows=-3)
+    vendor.add_fault(route="responses", kind="shift", every=2, rows=-3)
     with pytest.raises(CampaignsFailed, match="the next poll reads these windows again"):
         poll_outcomes()
     assert watermark(database) == before
@@ -302,7 +310,7 @@ def test_an_incomplete_window_holds_the_watermark(database: Database, vendor: Ha
     assert watermark(database) >= before
 
 
-def test_too_many_pages_are_split(database: Database, vendor: Handle) -> None:
+def test_too_many_pages_are_split(database: Database, vendor: SandboxHandle) -> None:
     """A window that holds more than its pages may be is read in shorter ones, and all of it."""
     ids = push(database, 120, page_size=1)
     start = now() - timedelta(minutes=10)
@@ -314,7 +322,7 @@ def test_too_many_pages_are_split(database: Database, vendor: Handle) -> None:
 
 
 def test_what_holds_too_much_is_divided_before_its_turn(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one window is read to its end, parts of the next one are begun.
 
@@ -326,7 +334,7 @@ def test_what_holds_too_much_is_divided_before_its_turn(
     for minute, part in enumerate((ids[:20], ids[20:100], ids[100:])):
         for number, lead_id in enumerate(part):
             process(vendor, lead_id, start + timedelta(minutes=minute, seconds=1 + number / 2))
-    vendor.change(latency=0.05)
+    vendor.change_rules(latency=0.05)
     backfill_outcomes(after=start, before=start + timedelta(minutes=3))
     assert set(sql.fetch_outcomes(database)) == set(ids)
     asked = [_bounds(entry.query) for entry in vendor.requests if entry.kind == "responses"]
@@ -347,7 +355,9 @@ def _is_minute(window: tuple[datetime, datetime], start: datetime) -> bool:
     return abs(window[0] - start) <= near and abs(window[1] - start - timedelta(minutes=1)) <= near
 
 
-def test_a_backfill_never_moves_the_watermark_back(database: Database, vendor: Handle) -> None:
+def test_a_backfill_never_moves_the_watermark_back(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """Reading an old range again leaves the watermark where it is."""
     push(database, 1)
     poll_outcomes()
@@ -356,7 +366,7 @@ def test_a_backfill_never_moves_the_watermark_back(database: Database, vendor: H
     assert watermark(database) == before
 
 
-def test_a_changed_outcome_is_updated(database: Database, vendor: Handle) -> None:
+def test_a_changed_outcome_is_updated(database: Database, vendor: SandboxHandle) -> None:
     """A lead that is processed again has its newer outcome; an older one never comes back."""
     push(database, 1)
     process(vendor, "L0000", now() - timedelta(seconds=5))
@@ -366,7 +376,7 @@ def test_a_changed_outcome_is_updated(database: Database, vendor: Handle) -> Non
     assert sql.fetch_outcomes(database) == {"L0000": "Callback"}
 
 
-def test_a_late_outcome_is_found_by_the_lookback(database: Database, vendor: Handle) -> None:
+def test_a_late_outcome_is_found_by_the_lookback(database: Database, vendor: SandboxHandle) -> None:
     """An outcome that shows after its time was read is still stored."""
     push(database, 2)
     poll_outcomes()
@@ -374,7 +384,9 @@ def test_a_late_outcome_is_found_by_the_lookback(database: Database, vendor: Han
     assert poll_outcomes()["inserted"] == 1
 
 
-def test_what_postgres_cannot_store_is_kept_escaped(database: Database, vendor: Handle) -> None:
+def test_what_postgres_cannot_store_is_kept_escaped(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """A NUL, half a surrogate pair and a NaN neither fail the run nor vanish."""
     push(database, 1)
     odd = {"note": "a\x00b", "deep": [{"k\x00": "x"}]}
@@ -386,9 +398,9 @@ def test_what_postgres_cannot_store_is_kept_escaped(database: Database, vendor: 
     assert raw["deep"] == [{"k\\u0000": "x"}]
 
 
-def test_integer_ids_match_text_ids(database: Database, vendor: Handle) -> None:
+def test_integer_ids_match_text_ids(database: Database, vendor: SandboxHandle) -> None:
     """A vendor that answers numbers for numeric ids does not lose the lead."""
-    vendor.change(lead_id_answer="integer")
+    vendor.change_rules(lead_id_answer="integer")
     factories.add_campaign(database)
     factories.add_leads(database, "42")
     push_leads()
@@ -397,7 +409,7 @@ def test_integer_ids_match_text_ids(database: Database, vendor: Handle) -> None:
     assert set(sql.fetch_outcomes(database)) == {"42"}
 
 
-def test_an_outcome_settles_a_doubt(database: Database, vendor: Handle) -> None:
+def test_an_outcome_settles_a_doubt(database: Database, vendor: SandboxHandle) -> None:
     """A lead in doubt whose outcome comes was created."""
     push(database, 1)
     sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
@@ -418,25 +430,25 @@ def test_an_outcome_settles_a_doubt(database: Database, vendor: Handle) -> None:
     ids=lambda fault: str(fault.get("status", fault["kind"])),
 )
 def test_a_read_that_fails_is_tried_again(
-    database: Database, vendor: Handle, fault: dict[str, Any]
+    database: Database, vendor: SandboxHandle, fault: dict[str, Any]
 ) -> None:
     """Reads are safe to repeat, so one failure costs a retry and nothing else."""
     ids = push(database, 30, page_size=10)
     for lead_id in ids:
         process(vendor, lead_id, now())
     when = "after" if fault["kind"] == "cut" else "before"
-    vendor.fault(route="responses", when=when, nth=2, **fault)
+    vendor.add_fault(route="responses", when=when, nth=2, **fault)
     poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == set(ids)
 
 
 @pytest.mark.parametrize("ahead", [30, 3600, -3600])
 def test_the_vendors_clock_says_what_now_is(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, ahead: int
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     """What it has just processed is read, and nothing beyond its own now is taken for closed."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "10")
-    vendor.change(clock_offset=ahead)
+    vendor.change_rules(clock_offset=ahead)
     push(database, 1)
     vendor_now = now() + timedelta(seconds=ahead)
     process(vendor, "L0000", vendor_now)
@@ -447,11 +459,15 @@ def test_the_vendors_clock_says_what_now_is(
 
 @pytest.mark.parametrize(("behind", "lookback"), [(7200, 900), (3, 0), (60, 0)])
 def test_a_vendor_whose_clock_is_behind_loses_nothing_at_the_first_poll(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, behind: int, lookback: int
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    behind: int,
+    lookback: int,
 ) -> None:
     """What it processed just after the first send has a time of long before, and is read."""
     monkeypatch.setenv("LEADLOOP_LOOKBACK", str(lookback))
-    vendor.change(clock_offset=-behind)
+    vendor.change_rules(clock_offset=-behind)
     push(database, 2)
     first_sent = sql.fetch_value(database, "SELECT min(sent_at) FROM leadloop.leads")
     process(vendor, "L0000", first_sent - timedelta(seconds=behind - 0.1))
@@ -463,19 +479,23 @@ def test_a_vendor_whose_clock_is_behind_loses_nothing_at_the_first_poll(
     assert poll_outcomes()["inserted"] == 1
 
 
-def test_a_first_poll_that_got_no_answer_begins_anew(database: Database, vendor: Handle) -> None:
+def test_a_first_poll_that_got_no_answer_begins_anew(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The watermark is set once the vendor has told its clock, and not before."""
-    vendor.change(clock_offset=-7200)
+    vendor.change_rules(clock_offset=-7200)
     push(database, 1)
     process(vendor, "L0000", now() - timedelta(hours=2))
-    vendor.fault(route="responses", kind="status", status=403, nth=1)
+    vendor.add_fault(route="responses", kind="status", status=403, nth=1)
     with pytest.raises(CampaignsFailed, match="HTTP 403"):
         poll_outcomes()
     assert sql.fetch_rows(database, "SELECT 1 FROM leadloop.watermarks") == []
     assert poll_outcomes()["inserted"] == 1
 
 
-def test_since_counts_where_there_is_no_watermark(database: Database, vendor: Handle) -> None:
+def test_since_counts_where_there_is_no_watermark(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """`since` begins a campaign's first poll, and is no more than that."""
     push(database, 1)
     process(vendor, "L0000", now() - timedelta(days=2))

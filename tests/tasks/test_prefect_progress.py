@@ -11,7 +11,7 @@ from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from db.database import Database
 from flows.audit import audit_leads
 from flows.push import push_leads
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks import prefect_progress
 from tasks.prefect_progress import ProgressArtifacts
 from tests import factories
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
 
 def test_long_work_shows_how_far_it_is(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bar in the page, full at the end; its label names the campaign alone."""
     monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
@@ -34,7 +34,7 @@ def test_long_work_shows_how_far_it_is(
 
 
 def test_no_work_depends_on_prefect(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hiccup of its server, when bars and tables are told, fails no push and no audit."""
 
@@ -50,7 +50,7 @@ def test_no_work_depends_on_prefect(
     assert audit_leads(repair=True)["seen"] == 1
 
 
-def test_short_work_has_no_bar(database: Database, vendor: Handle) -> None:
+def test_short_work_has_no_bar(database: Database, vendor: SandboxHandle) -> None:
     """A request to Prefect takes as long as several batches."""
     factories.add_campaign(database)
     factories.add_leads(database, "A")

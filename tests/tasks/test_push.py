@@ -14,7 +14,7 @@ from db import leads
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.conftest import Ran
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 REFUSE_ALL = {"phone_number": "+1 415 not a number"}
 
 
-def created(vendor: Handle) -> dict[str, int]:
+def created(vendor: SandboxHandle) -> dict[str, int]:
     """How often the vendor has created each lead."""
-    return dict(vendor.books.creations(factories.CAMPAIGN))
+    return dict(vendor.store.creations(factories.CAMPAIGN))
 
 
 def ids(amount: int) -> list[str]:
@@ -38,7 +38,7 @@ def ids(amount: int) -> list[str]:
     return [f"L{number:04d}" for number in range(amount)]
 
 
-def test_leads_are_created_in_batches(database: Database, vendor: Handle) -> None:
+def test_leads_are_created_in_batches(database: Database, vendor: SandboxHandle) -> None:
     """Pushing n leads takes ceil(n / batch) requests, and each is created once."""
     factories.add_campaign(database)
     factories.add_leads(database, *ids(250))
@@ -49,14 +49,14 @@ def test_leads_are_created_in_batches(database: Database, vendor: Handle) -> Non
     assert set(sql.fetch_statuses(database).values()) == {"created"}
 
 
-def test_nothing_to_push_sends_nothing(database: Database, vendor: Handle) -> None:
+def test_nothing_to_push_sends_nothing(database: Database, vendor: SandboxHandle) -> None:
     """A run with no new lead costs no request."""
     factories.add_campaign(database)
     assert push_leads()["requests"] == 0
     assert vendor.requests == []
 
 
-def test_a_bad_lead_never_holds_up_a_good_one(database: Database, vendor: Handle) -> None:
+def test_a_bad_lead_never_holds_up_a_good_one(database: Database, vendor: SandboxHandle) -> None:
     """Bad leads are rejected with a reason that repeats no value; the others are created."""
     factories.add_campaign(database)
     factories.add_leads(database, factories.build_lead("bad", **REFUSE_ALL), "good")
@@ -68,7 +68,7 @@ def test_a_bad_lead_never_holds_up_a_good_one(database: Database, vendor: Handle
     assert set(created(vendor)) == {"good"}
 
 
-def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: Handle) -> None:
+def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: SandboxHandle) -> None:
     """The place of a bad lead in a batch is filled with the next good one."""
     factories.add_campaign(database, batch_size=10)
     bad = [factories.build_lead(f"B{number}", **REFUSE_ALL) for number in range(20)]
@@ -81,9 +81,11 @@ def test_bad_leads_leave_no_half_empty_batches(database: Database, vendor: Handl
 
 
 @pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
-def test_a_refused_batch_is_narrowed_down(database: Database, vendor: Handle, policy: str) -> None:
+def test_a_refused_batch_is_narrowed_down(
+    database: Database, vendor: SandboxHandle, policy: str
+) -> None:
     """Whichever way the vendor refuses, the culprits alone are rejected, in its own words."""
-    vendor.change(bad_lead=policy, newer_limits=True)
+    vendor.change_rules(bad_lead=policy, newer_limits=True)
     factories.add_campaign(database)
     factories.add_leads(database, *ids(60), factories.build_lead("long", contact_name="x" * 60))
     summary = push_leads()
@@ -95,9 +97,11 @@ def test_a_refused_batch_is_narrowed_down(database: Database, vendor: Handle, po
     assert summary["requests"] <= 1 + 2 * 6
 
 
-def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: Handle) -> None:
+def test_too_large_a_batch_is_halved_and_remembered(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """After a 413 smaller batches go out, in later runs from the start."""
-    vendor.change(max_body_bytes=4000)
+    vendor.change_rules(max_body_bytes=4000)
     factories.add_campaign(database)
     factories.add_leads(database, *ids(100))
     assert push_leads()["created"] == 100
@@ -111,10 +115,10 @@ def test_too_large_a_batch_is_halved_and_remembered(database: Database, vendor: 
 
 @pytest.mark.parametrize("bytes_each", [50_000, 39_900])
 def test_a_lead_of_many_bytes_makes_no_batch_smaller(
-    database: Database, vendor: Handle, bytes_each: int
+    database: Database, vendor: SandboxHandle, bytes_each: int
 ) -> None:
     """Whether it is too large by itself or just with others: later batches are as full as ever."""
-    vendor.change(max_body_bytes=40_000)
+    vendor.change_rules(max_body_bytes=40_000)
     factories.add_campaign(database)
     giant = factories.build_lead("giant", custom_fields={"note": "x" * (bytes_each - 200)})
     factories.add_leads(database, *ids(99), giant)
@@ -136,12 +140,12 @@ def test_a_lead_of_many_bytes_makes_no_batch_smaller(
     ],
 )
 def test_what_was_certainly_not_done_is_sent_again(
-    database: Database, vendor: Handle, fault: dict[str, Any]
+    database: Database, vendor: SandboxHandle, fault: dict[str, Any]
 ) -> None:
     """A refusal that says when to come back costs a retry and no lead."""
     factories.add_campaign(database)
     factories.add_leads(database, *ids(150))
-    vendor.fault(route="create", when="before", nth=1, **fault)
+    vendor.add_fault(route="create", when="before", nth=1, **fault)
     assert push_leads()["created"] == 150
     assert set(created(vendor).values()) == {1}
 
@@ -161,12 +165,12 @@ def test_what_was_certainly_not_done_is_sent_again(
     + [("after", {"kind": "cut"})],
 )
 def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
-    database: Database, vendor: Handle, fault: dict[str, Any], when: str
+    database: Database, vendor: SandboxHandle, fault: dict[str, Any], when: str
 ) -> None:
     """Whether the vendor carried the request out or not, each lead is created exactly once."""
     factories.add_campaign(database)
     factories.add_leads(database, *ids(30))
-    vendor.fault(route="create", when=when, nth=2, **fault)
+    vendor.add_fault(route="create", when=when, nth=2, **fault)
     sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 10")
     push_leads()
     push_leads()
@@ -178,22 +182,24 @@ def test_what_may_have_been_done_is_looked_up_and_never_sent_twice(
     "answer", [{"status": 404, "body": "html"}, {"status": 404}], ids=["proxy", "vendor"]
 )
 def test_a_lookup_that_is_answered_404_proves_nothing(
-    database: Database, vendor: Handle, answer: dict[str, Any]
+    database: Database, vendor: SandboxHandle, answer: dict[str, Any]
 ) -> None:
     """A lead that was created and cannot be looked up stays in doubt; it is not sent again."""
-    vendor.change(repeat="second")
+    vendor.change_rules(repeat="second")
     factories.add_campaign(database, shows_unprocessed=True)
     factories.add_leads(database, *ids(5))
-    vendor.fault(route="create", kind="reset", when="after", nth=1)
-    vendor.fault(route="responses", kind="status", every=1, **answer)
+    vendor.add_fault(route="create", kind="reset", when="after", nth=1)
+    vendor.add_fault(route="responses", kind="status", every=1, **answer)
     push_leads()
     assert created(vendor) == dict.fromkeys(ids(5), 1)
     assert set(sql.fetch_statuses(database).values()) == {"in_doubt"}
 
 
-def test_the_vendors_words_are_kept_without_the_name(database: Database, vendor: Handle) -> None:
+def test_the_vendors_words_are_kept_without_the_name(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """What the vendor repeats of a person does not get into `last_error`."""
-    vendor.change(newer_limits=True)
+    vendor.change_rules(newer_limits=True)
     factories.add_campaign(database)
     name = "Zebulon " + "Quirk" * 12
     factories.add_leads(database, factories.build_lead("long", contact_name=name))
@@ -203,15 +209,15 @@ def test_the_vendors_words_are_kept_without_the_name(database: Database, vendor:
 
 
 def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run gives up after a few batches; they are in doubt, and the rest is still new."""
     monkeypatch.setenv("LEADLOOP_SETTLE", "60")
     monkeypatch.setattr("tasks.retries.MAX_FRUITLESS_ATTEMPTS", 3)
     factories.add_campaign(database, batch_size=1)
     factories.add_leads(database, *ids(100))
-    vendor.fault(route="create", when="after", kind="status", status=500, every=1)
-    vendor.change(shows_unprocessed=False)
+    vendor.add_fault(route="create", when="after", kind="status", status=500, every=1)
+    vendor.change_rules(shows_unprocessed=False)
     with pytest.raises(CampaignsFailed):
         push_leads()
     doubts = list(sql.fetch_statuses(database).values()).count("in_doubt")
@@ -220,13 +226,13 @@ def test_a_vendor_that_never_answers_creates_does_not_get_the_whole_backlog(
 
 
 def test_doubt_stays_where_the_vendor_hides_unprocessed_leads(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Absence proves nothing there: the leads stay in doubt, until their outcome or a person."""
-    vendor.change(shows_unprocessed=False)
+    vendor.change_rules(shows_unprocessed=False)
     factories.add_campaign(database, batch_size=10)
     factories.add_leads(database, *ids(20))
-    vendor.fault(route="create", when="before", nth=2, kind="status", status=500)
+    vendor.add_fault(route="create", when="before", nth=2, kind="status", status=500)
     push_leads()
     summary = push_leads()
     assert summary["in_doubt"] == 10
@@ -250,7 +256,7 @@ def test_an_answer_that_leaves_a_lead_out_settles_the_others(
     assert sum(request.startswith(b"POST") for request in odd.requests) == 1
 
 
-def test_a_duplicate_counts_as_created(database: Database, vendor: Handle) -> None:
+def test_a_duplicate_counts_as_created(database: Database, vendor: SandboxHandle) -> None:
     """A lead that the vendor says it has already is created, not rejected."""
     factories.add_campaign(database)
     factories.add_leads(database, "a", "b")
@@ -260,7 +266,7 @@ def test_a_duplicate_counts_as_created(database: Database, vendor: Handle) -> No
     assert created(vendor) == {"a": 1, "b": 1}
 
 
-def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: Handle) -> None:
+def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: SandboxHandle) -> None:
     """It is cancelled inside the claim, without a disable having run."""
     factories.add_campaign(database)
     factories.add_leads(database, "a", "b")
@@ -271,9 +277,9 @@ def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: Handle)
     assert set(created(vendor)) == {"b"}
 
 
-def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handle) -> None:
+def test_one_campaign_does_not_fail_the_others(database: Database, vendor: SandboxHandle) -> None:
     """The others are done; the run fails and says which campaign it was, with what was done."""
-    vendor.change(campaigns={"good": "Good"})
+    vendor.change_rules(campaigns={"good": "Good"})
     for campaign in ("gone", "good"):
         factories.add_campaign(database, campaign)
         factories.add_leads(database, *ids(3), campaign=campaign)
@@ -292,7 +298,7 @@ def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Handl
 
 
 def test_a_refused_login_stops_the_run(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leads stay new, and the message says what to check, without the token."""
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "wrong-token")
@@ -305,7 +311,7 @@ def test_a_refused_login_stops_the_run(
 
 
 @pytest.fixture
-def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def oauth(environment: Path, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login by password instead of the fixed token."""
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
     for name in ("client_id", "client_secret", "username", "password"):
@@ -313,9 +319,9 @@ def oauth(environment: Path, vendor: Handle, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("oauth")
-def test_nobody_is_claimed_while_the_run_logs_in(database: Database, vendor: Handle) -> None:
+def test_nobody_is_claimed_while_the_run_logs_in(database: Database, vendor: SandboxHandle) -> None:
     """Who opts out while the login takes its time is not sent."""
-    vendor.fault(route="token", kind="slow", seconds=2)
+    vendor.add_fault(route="token", kind="slow", seconds=2)
     factories.add_campaign(database)
     factories.add_leads(database, "a", "b")
 
@@ -334,12 +340,12 @@ def test_nobody_is_claimed_while_the_run_logs_in(database: Database, vendor: Han
 
 @pytest.mark.usefixtures("oauth")
 def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """The leads are claimed anew once there is another token; each is created once."""
     factories.add_campaign(database, batch_size=10)
     factories.add_leads(database, *ids(40))
-    vendor.fault(route="create", kind="status", status=401, when="before", nth=2)
+    vendor.add_fault(route="create", kind="status", status=401, when="before", nth=2)
     assert push_leads()["created"] == 40
     assert created(vendor) == dict.fromkeys(ids(40), 1)
     assert [entry.kind for entry in vendor.requests].count("token") == 2
@@ -347,33 +353,33 @@ def test_a_token_that_is_no_longer_good_costs_a_retry_and_no_lead(
 
 @pytest.mark.parametrize("policy", ["batch", "batch-anonymous", "lead"])
 def test_a_campaign_that_refuses_everybody_does_not_get_the_whole_backlog(
-    database: Database, vendor: Handle, policy: str
+    database: Database, vendor: SandboxHandle, policy: str
 ) -> None:
     """After a hundred refusals with the same words the run stops, and rejects nobody for it."""
-    vendor.change(newer_limits=True, bad_lead=policy)
+    vendor.change_rules(newer_limits=True, bad_lead=policy)
     factories.add_campaign(database)
     factories.add_leads(
         database, *[factories.build_lead(name, contact_name="x" * 60) for name in ids(250)]
     )
     with (
         collect_summary() as collected,
-        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign open"),
+        pytest.raises(CampaignsFailed, match=r"100 leads in a row .*campaign is open"),
     ):
         push_leads()
     assert collected.summary["rejected"] == 0
     assert set(sql.fetch_statuses(database).values()) == {"new"}
     assert sql.fetch_errors(database) == {}
-    vendor.change(newer_limits=False)
+    vendor.change_rules(newer_limits=False)
     assert push_leads()["created"] == 250
     assert set(created(vendor).values()) == {1}
 
 
 def test_leads_that_are_refused_alike_hold_up_no_good_one(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that a stopped run puts back go behind the others: it was their own fault after all."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
-    vendor.change(newer_limits=True)
+    vendor.change_rules(newer_limits=True)
     factories.add_campaign(database)
     factories.add_leads(
         database, *[factories.build_lead(name, contact_name="x" * 60) for name in ids(150)]
@@ -400,10 +406,10 @@ def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Databa
 
 
 def test_who_was_refused_and_opts_out_is_told_to_the_vendor(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """It may have the lead all the same; where it knows nothing of it, the opt-out is settled."""
-    vendor.change(newer_limits=True)
+    vendor.change_rules(newer_limits=True)
     factories.add_campaign(database)
     factories.add_leads(database, factories.build_lead("long", contact_name="x" * 60))
     push_leads()
@@ -421,7 +427,7 @@ def test_an_unknown_campaign_is_told(database: Database) -> None:
 
 
 def test_runs_at_the_same_time_create_each_lead_once(
-    database: Database, vendor: Handle, prefect: str, leadloop: Callable[..., Ran]
+    database: Database, vendor: SandboxHandle, prefect: str, leadloop: Callable[..., Ran]
 ) -> None:
     """Several processes share the leads of one campaign without a double."""
     factories.add_campaign(database, batch_size=10)
@@ -433,12 +439,12 @@ def test_runs_at_the_same_time_create_each_lead_once(
 
 
 def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place in the queue is before those that were taken already."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     factories.add_campaign(database, batch_size=1)
-    vendor.change(latency=1)
+    vendor.change_rules(latency=1)
     with database.transaction() as connection:
         connection.execute(
             text("""INSERT INTO leadloop.leads
@@ -452,7 +458,7 @@ def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
             while not vendor.requests:
                 time.sleep(0.01)
             connection.commit()
-            vendor.change(latency=0)
+            vendor.change_rules(latency=0)
 
         with ThreadPoolExecutor(1) as pool:
             committing = pool.submit(commit_while_the_first_is_on_its_way)
@@ -462,7 +468,7 @@ def test_a_lead_that_is_committed_late_is_sent_by_the_same_run(
 
 
 def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
-    database: Database, database_url: str, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is cut between commit and answer: nobody was sent, so all are new again."""
     factories.add_campaign(database)
@@ -485,7 +491,7 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
 
 
 def test_a_postgres_that_is_restarted_under_a_push(
-    vendor: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vendor: SandboxHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run goes on or ends in one clear line; then all are created, nobody twice."""
     with run_dedicated_postgres(tmp_path / "pg") as server:
@@ -494,7 +500,7 @@ def test_a_postgres_that_is_restarted_under_a_push(
             factories.add_campaign(database, batch_size=5)
             factories.add_leads(database, *ids(200))
         # Requests are on their way while it is down.
-        vendor.fault(route="create", kind="slow", seconds=0.3)
+        vendor.add_fault(route="create", kind="slow", seconds=0.3)
 
         def restart() -> None:
             while len(vendor.requests) < 8:

@@ -19,7 +19,7 @@ from db.database import Database
 from leadloop.cli.app import app
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core.errors import RunError
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
 from tasks.jobs import CampaignsFailed
@@ -56,14 +56,14 @@ def add(database: Database, *leads: str, plan: str | None = None) -> None:
         )
 
 
-def held(vendor: Handle, campaign: str = factories.CAMPAIGN) -> dict[str, dict[str, Any]]:
+def held(vendor: SandboxHandle, campaign: str = factories.CAMPAIGN) -> dict[str, dict[str, Any]]:
     """What the vendor has of each lead."""
     return {
         lead.lead_id: {
             **{name: getattr(lead, name) for name in factories.build_lead(lead.lead_id)},
             **json.loads(lead.custom or b"{}"),
         }
-        for lead in vendor.books.leads(campaign)
+        for lead in vendor.store.leads(campaign)
     }
 
 
@@ -75,7 +75,7 @@ def failure(*campaigns: str) -> str:
     return str(caught.value)
 
 
-def test_rows_become_leads(crm: Database, vendor: Handle) -> None:
+def test_rows_become_leads(crm: Database, vendor: SandboxHandle) -> None:
     """A push sends every row, each once; what is no field of a lead is a custom field."""
     add(crm, "007", "b", plan="gold")
     summary = push_leads()
@@ -83,10 +83,10 @@ def test_rows_become_leads(crm: Database, vendor: Handle) -> None:
     assert held(vendor)["007"] == {**factories.build_lead("007"), "plan": "gold"}
     add(crm, "c")
     assert (push_leads()["from_source"], push_leads()["from_source"]) == (1, 0)
-    assert vendor.books.creations(factories.CAMPAIGN) == {"007": 1, "b": 1, "c": 1}
+    assert vendor.store.creations(factories.CAMPAIGN) == {"007": 1, "b": 1, "c": 1}
 
 
-def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
+def test_a_view_says_what_is_what(crm: Database, vendor: SandboxHandle) -> None:
     """Types and names are its business: numbers become text, JSON stays, nulls are left out."""
     sql.execute(
         crm,
@@ -116,12 +116,14 @@ def test_a_view_says_what_is_what(crm: Database, vendor: Handle) -> None:
     assert sql.fetch_value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
 
 
-def test_what_goes_and_what_changes_is_not_locked_at_once(crm: Database, vendor: Handle) -> None:
+def test_what_goes_and_what_changes_is_not_locked_at_once(
+    crm: Database, vendor: SandboxHandle
+) -> None:
     """While a push waits for a row that has changed it holds none: opt-outs meet no deadlock."""
     add(crm, "a", "z")
     sql.execute(crm, "UPDATE leadloop.campaigns SET enabled = false")
     run = partial(push_leads, campaigns=[factories.CAMPAIGN])
-    vendor.fault(route="create", kind="status", status=401, when="before")
+    vendor.add_fault(route="create", kind="status", status=401, when="before")
     with pytest.raises(CampaignsFailed):
         run()
     assert set(sql.fetch_statuses(crm).values()) == {"new"}
@@ -142,7 +144,7 @@ def test_what_goes_and_what_changes_is_not_locked_at_once(crm: Database, vendor:
         opting_out.result()
 
 
-def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
+def test_a_source_brings_nobody_back(crm: Database, vendor: SandboxHandle) -> None:
     """Not even where the trigger missed an opt-out, and the lead's doubt is settled as absent."""
     add(crm, "a")
     missed = {"status": "in_doubt", "from_source": True}
@@ -154,10 +156,10 @@ def test_a_source_brings_nobody_back(crm: Database, vendor: Handle) -> None:
     assert push_leads()["created"] == 0
     left = sql.fetch_rows(crm, "SELECT phone_number, contact_name, state_code FROM leadloop.leads")
     assert left == [{"phone_number": None, "contact_name": None, "state_code": None}]
-    assert vendor.books.creations(factories.CAMPAIGN) == {}
+    assert vendor.store.creations(factories.CAMPAIGN) == {}
 
 
-def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: Handle) -> None:
+def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: SandboxHandle) -> None:
     """Its transaction began first and ended last: no cursor has gone past it."""
     with crm.transaction() as slow:
         slow.execute(text("INSERT INTO crm.customers VALUES ('a', '+14155550123', 'Ann', 'NY')"))
@@ -168,7 +170,7 @@ def test_a_row_that_was_committed_late_is_not_lost(crm: Database, vendor: Handle
 
 
 def test_rows_that_cannot_be_leads_are_counted(
-    crm: Database, vendor: Handle, caplog: pytest.LogCaptureFixture
+    crm: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without an id, or with another's: one warning says how many; the others go out."""
     add(crm, "a", plan="silver")
@@ -196,7 +198,9 @@ def hold(database: Database, *leads: str) -> None:
     assert {sql.fetch_statuses(database)[lead_id] for lead_id in leads} == {"rejected"}
 
 
-def test_a_row_that_changed_before_it_was_sent_is_refreshed(crm: Database, vendor: Handle) -> None:
+def test_a_row_that_changed_before_it_was_sent_is_refreshed(
+    crm: Database, vendor: SandboxHandle
+) -> None:
     """What was refused is tried again once its row is another, and not before."""
     hold(crm, "a", "b")
     assert push_leads()["rejected"] == 0
@@ -220,7 +224,7 @@ def test_what_did_not_change_is_not_written(crm: Database) -> None:
     assert sql.fetch_value(crm, "SELECT xmin::text FROM leadloop.leads") == before
 
 
-def test_a_sent_lead_stays_as_it_was_sent(crm: Database, vendor: Handle) -> None:
+def test_a_sent_lead_stays_as_it_was_sent(crm: Database, vendor: SandboxHandle) -> None:
     """Changed or gone: it is the vendor's."""
     add(crm, "a", "b")
     push_leads()
@@ -231,9 +235,9 @@ def test_a_sent_lead_stays_as_it_was_sent(crm: Database, vendor: Handle) -> None
     assert [row["contact_name"] for row in sql.fetch_rows(crm, names)] == ["Ann a", "Ann b"]
 
 
-def test_what_the_vendor_refused_waits_for_a_person(crm: Database, vendor: Handle) -> None:
+def test_what_the_vendor_refused_waits_for_a_person(crm: Database, vendor: SandboxHandle) -> None:
     """It was sent, so a changed row does not send it again; `requeue` does, as the row is now."""
-    vendor.change(newer_limits=True)
+    vendor.change_rules(newer_limits=True)
     add(crm, "a", "b")
     sql.execute(crm, "UPDATE crm.customers SET contact_name = repeat('x', 60)")
     assert push_leads()["rejected"] == 2
@@ -246,7 +250,7 @@ def test_what_the_vendor_refused_waits_for_a_person(crm: Database, vendor: Handl
     assert (set(sql.fetch_statuses(crm)), held(vendor)["a"]["contact_name"]) == ({"a"}, "Eve")
 
 
-def test_a_row_that_vanished_is_not_sent(crm: Database, vendor: Handle) -> None:
+def test_a_row_that_vanished_is_not_sent(crm: Database, vendor: SandboxHandle) -> None:
     """Unless it comes again. A lead that came otherwise stays, whatever the source says."""
     hold(crm, "a", "b")
     factories.add_leads(crm, "loaded", factories.build_lead("b2"))
@@ -264,7 +268,7 @@ def test_a_row_that_vanished_is_not_sent(crm: Database, vendor: Handle) -> None:
 
 @pytest.mark.parametrize("disabled_before", [False, True])
 def test_an_opt_out_of_a_lead_not_yet_taken_counts(
-    crm: Database, vendor: Handle, disabled_before: bool
+    crm: Database, vendor: SandboxHandle, disabled_before: bool
 ) -> None:
     """Whatever `disable` did about it meanwhile, the lead is cancelled when it comes."""
     add(crm, "a", "b")
@@ -279,7 +283,7 @@ def test_an_opt_out_of_a_lead_not_yet_taken_counts(
     assert sql.fetch_opt_outs(crm) == {"a": "cancelled"}
 
 
-def test_an_opt_out_counts_by_number_too(crm: Database, vendor: Handle) -> None:
+def test_an_opt_out_counts_by_number_too(crm: Database, vendor: SandboxHandle) -> None:
     """A row with the number of somebody who opted out is not sent under its own id."""
     add(crm, "a", "b")
     sql.execute(crm, "UPDATE crm.customers SET phone_number = '+14155550123'")
@@ -289,7 +293,7 @@ def test_an_opt_out_counts_by_number_too(crm: Database, vendor: Handle) -> None:
     assert set(sql.fetch_statuses(crm).values()) == {"cancelled"}
 
 
-def test_who_opted_out_is_kept_though_the_row_is_gone(crm: Database, vendor: Handle) -> None:
+def test_who_opted_out_is_kept_though_the_row_is_gone(crm: Database, vendor: SandboxHandle) -> None:
     """The opt-out is settled as cancelled, and the number stays suppressed."""
     hold(crm, "a")
     factories.add_opt_outs(crm, "a")
@@ -330,14 +334,14 @@ def test_nothing_is_written_to_the_source_and_no_writer_waits(crm: Database) -> 
         ("crm.no_id", "lacks the column lead_id"),
         ("crm.no_name", "lacks the columns contact_name, state_code"),
         ("crm.text_time", "ebr_datetime is text: it must be timestamptz, timestamp or date"),
-        ("crm.own_names", "names of columns of its source 'crm.own_names' themselves: created_at"),
+        ("crm.own_names", "has columns whose names the vendor's API reserves: created_at"),
         ("crm.broken", r"cannot be read: Postgres refused: DivisionByZero (SQLSTATE 22012)"),
         ("crm.writing", "writes: a view may only read"),
         ("crm.sleeping", "was not read within 1 s"),
     ],
 )
 def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
-    crm: Database, vendor: Handle, source: str, said: str
+    crm: Database, vendor: SandboxHandle, source: str, said: str
 ) -> None:
     """That campaign's run fails, with the reason and no row in it; the others do their work."""
     add(crm, "a")
@@ -366,7 +370,7 @@ def test_a_source_that_is_no_good_is_one_line_and_no_other_campaigns_trouble(
     assert sql.fetch_value(crm, "SELECT count(*) FROM crm.customers") == 1
 
 
-def test_a_hostile_name_is_a_name(crm: Database, vendor: Handle) -> None:
+def test_a_hostile_name_is_a_name(crm: Database, vendor: SandboxHandle) -> None:
     """Whatever characters a table's name has, it is that table that is read."""
     name = r"""cus"tomers'; DROP TABLE :x %(y)s %s \:z::text --"""
     quoted = '"' + name.replace('"', '""') + '"'
@@ -410,7 +414,7 @@ def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
 
 
 def test_many_rows_are_taken_in_portions(
-    crm: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in a transaction of its own, in the order of the source, none left out."""
     monkeypatch.setattr("tasks.source_sync._CHUNK_ROWS", 7)
@@ -436,7 +440,7 @@ def view_calling(database: Database, body: str) -> None:
 
 
 def test_what_a_view_calls_stays_in_a_session_that_is_thrown_away(
-    crm: Database, vendor: Handle
+    crm: Database, vendor: SandboxHandle
 ) -> None:
     """It sets a path on which ours would find other functions, and leaves a notice: in vain."""
     add(crm, "a", "b")
@@ -475,7 +479,7 @@ def test_what_a_view_calls_can_write_nothing(crm: Database) -> None:
 
 
 def test_a_views_functions_find_what_their_owner_expects(
-    crm: Database, vendor: Handle, database_url: str
+    crm: Database, vendor: SandboxHandle, database_url: str
 ) -> None:
     """Names without a schema in their bodies are looked up by the path of the role, as ever."""
     add(crm, "a")
@@ -510,13 +514,15 @@ def reader(crm: Database, monkeypatch: pytest.MonkeyPatch, database_url: str) ->
 
 
 @pytest.mark.usefixtures("reader")
-def test_a_login_for_sources_keeps_them_from_what_is_ours(crm: Database, vendor: Handle) -> None:
+def test_a_login_for_sources_keeps_them_from_what_is_ours(
+    crm: Database, vendor: SandboxHandle
+) -> None:
     """Leads and the numbers' key cannot be read by what a view calls; the view itself works."""
     add(crm, "a")
     assert push_leads()["created"] == 1
     view_calling(crm, "PERFORM FROM leadloop.number_key;")
-    assert "reads what this role, or the view's owner, may not" in failure()
-    assert "reads what this role" in str(plan_failure())
+    assert "reads data that this role, or the view's owner, may not read" in failure()
+    assert "reads data that this role" in str(plan_failure())
 
 
 def plan_failure() -> RunError:
@@ -556,7 +562,7 @@ def test_a_login_for_sources_is_one_of_the_same_database(
     ("url", "said"),
     [
         ("s3cret", "LEADLOOP_SOURCE_URL is wrong: not a URL"),
-        ("postgresql://a:s3cret@127.0.0.1:1/d", "is LEADLOOP_SOURCE_URL right?"),
+        ("postgresql://a:s3cret@127.0.0.1:1/d", "LEADLOOP_SOURCE_URL is correct"),
     ],
 )
 def test_a_login_for_sources_that_is_wrong_is_named(
@@ -576,7 +582,7 @@ def test_a_source_is_named_with_its_schema(crm: Database) -> None:
 
 
 def test_a_stop_while_a_source_is_read_stops_the_push(
-    crm: Database, vendor: Handle, environment: Path, prefect: str
+    crm: Database, vendor: SandboxHandle, environment: Path, prefect: str
 ) -> None:
     """SIGTERM ends it at once: neither a slow source nor the next campaign goes on."""
     add(crm, "a")
@@ -595,13 +601,13 @@ def test_a_stop_while_a_source_is_read_stops_the_push(
         process.terminate()
         assert process.wait(timeout=40) == 1
     assert sql.fetch_value(crm, sleeping) == 0
-    assert vendor.books.creations("next") == {}
+    assert vendor.store.creations("next") == {}
     states = "SELECT DISTINCT error FROM leadloop.sync_runs WHERE flow = 'push-leads'"
     assert all("stopped" in row["error"] for row in sql.fetch_rows(crm, states))
 
 
 def test_texts_come_as_they_are_whatever_the_logins_speak(
-    crm: Database, vendor: Handle, reader: str
+    crm: Database, vendor: SandboxHandle, reader: str
 ) -> None:
     """Another client encoding of one of the two logins garbles no name."""
     sql.execute(

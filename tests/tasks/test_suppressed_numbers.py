@@ -3,7 +3,7 @@
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads
 
@@ -12,16 +12,16 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 NUMBER = "+14155550123"
 
 
-def sent(vendor: Handle, *campaigns: str) -> set[str]:
+def sent(vendor: SandboxHandle, *campaigns: str) -> set[str]:
     """The leads that the vendor has."""
     names = campaigns or (factories.CAMPAIGN,)
-    return {lead_id for name in names for lead_id in vendor.books.creations(name)}
+    return {lead_id for name in names for lead_id in vendor.store.creations(name)}
 
 
 @pytest.mark.parametrize("written", ["+14155550123", "(415) 555-0123", "1 415 555 0123"])
 @pytest.mark.parametrize("known", ["new", "sent"])
 def test_a_number_that_opted_out_is_not_sent_under_another_lead(
-    database: Database, vendor: Handle, written: str, known: str
+    database: Database, vendor: SandboxHandle, written: str, known: str
 ) -> None:
     """However it is written, and whether the lead that opted out had been sent or not."""
     factories.add_campaign(database)
@@ -38,7 +38,9 @@ def test_a_number_that_opted_out_is_not_sent_under_another_lead(
     assert "0123" not in sql.fetch_errors(database)["second"]
 
 
-def test_nor_in_another_campaign_unless_it_says_so(database: Database, vendor: Handle) -> None:
+def test_nor_in_another_campaign_unless_it_says_so(
+    database: Database, vendor: SandboxHandle
+) -> None:
     """The person said no to the business; a campaign may be told that this does not concern it."""
     for name, more in (("A", {}), ("B", {}), ("C", {"sends_opted_out_numbers": True})):
         factories.add_campaign(database, name, **more)
@@ -53,7 +55,7 @@ def test_nor_in_another_campaign_unless_it_says_so(database: Database, vendor: H
 
 
 def test_an_opt_out_that_came_before_its_lead_counts_too(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """Also for a lead with the same number that stands before it in the queue."""
     factories.add_campaign(database)
@@ -68,9 +70,9 @@ def test_an_opt_out_that_came_before_its_lead_counts_too(
     assert set(sql.fetch_statuses(database).values()) == {"cancelled"}
 
 
-def test_the_number_itself_is_not_kept(database: Database, vendor: Handle) -> None:
+def test_the_number_itself_is_not_kept(database: Database, vendor: SandboxHandle) -> None:
     """What is suppressed is a keyed hash, and a lead without a number is none."""
-    vendor.change(required=("lead_id",))
+    vendor.change_rules(required=("lead_id",))
     factories.add_campaign(database, required_fields=[])
     factories.add_leads(
         database,

@@ -1,11 +1,11 @@
-"""The brake: a campaign that may not create, and one that is not enabled, still opts out."""
+"""A pause: a campaign that may not create, and one that is not enabled, still opts out."""
 
 from collections.abc import Callable
 
 import pytest
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran
 from tests.jobs import disable_leads, poll_outcomes, push_leads
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 _LEADS = [f"L{number:03d}" for number in range(30)]
 
 
-def sent_and_more(database: Database, vendor: Handle) -> None:
+def sent_and_more(database: Database, vendor: SandboxHandle) -> None:
     """A campaign with two leads at the vendor and thirty that are to be sent."""
     factories.add_campaign(database, batch_size=1)
     factories.add_leads(database, "first", "second")
@@ -23,14 +23,14 @@ def sent_and_more(database: Database, vendor: Handle) -> None:
     factories.add_leads(database, *_LEADS)
 
 
-def brake(database: Database, column: str) -> None:
+def pause(database: Database, column: str) -> None:
     """What a person in a hurry does by SQL."""
     sql.execute(database, f"UPDATE leadloop.campaigns SET {column} = false")
 
 
 @pytest.mark.parametrize("column", ["push_enabled", "enabled"])
-def test_the_brake_holds_within_a_run(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch, column: str
+def test_a_pause_holds_within_a_run(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
     """No claim comes after it, however much is left; the run says how many it has held back."""
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
@@ -46,17 +46,17 @@ def test_the_brake_holds_within_a_run(
     )
     summary = push_leads()
     assert (summary["created"], summary["held_back"]) == (5, 25)
-    assert len(vendor.books.creations(factories.CAMPAIGN)) == 7
+    assert len(vendor.store.creations(factories.CAMPAIGN)) == 7
     states = "SELECT state FROM leadloop.sync_runs ORDER BY run_id DESC LIMIT 1"
     assert sql.fetch_value(database, states) == "completed"
 
 
 def test_a_batch_whose_turn_is_over_goes_back(
-    database: Database, vendor: Handle, monkeypatch: pytest.MonkeyPatch
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Claimed before the brake and not sent yet: it is claimed again, which the brake refuses."""
+    """Claimed before the pause and not sent yet: it is claimed again, which the pause prevents."""
     sent_and_more(database, vendor)
-    vendor.change(max_body_bytes=300)
+    vendor.change_rules(max_body_bytes=300)
     sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 30")
     sql.execute(
         database,
@@ -66,22 +66,22 @@ def test_a_batch_whose_turn_is_over_goes_back(
            CREATE TRIGGER pull AFTER UPDATE ON leadloop.leads FOR EACH STATEMENT
                EXECUTE FUNCTION public.pull()""",
     )
-    # The first claim pulls the brake; its batch is refused as too large, and its halves are claimed
+    # The first claim pauses; its batch is refused as too large, and its halves are claimed
     # again.
     assert push_leads()["held_back"] == 30
     assert set(sql.fetch_statuses(database).values()) == {"created", "new"}
-    assert len(vendor.books.creations(factories.CAMPAIGN)) == 2
+    assert len(vendor.store.creations(factories.CAMPAIGN)) == 2
 
 
 def test_an_opt_out_in_a_campaign_that_the_vendor_lacks_fails_no_run(
-    database: Database, vendor: Handle
+    database: Database, vendor: SandboxHandle
 ) -> None:
     """It is failed, says why, and is tried again in a day; others are not held up."""
     factories.add_campaign(database, "gone", enabled=False)
     sent_and_more(database, vendor)
     factories.add_opt_outs(database, "x", "y", campaign="gone")
     factories.add_opt_outs(database, "first")
-    vendor.change(campaigns={factories.CAMPAIGN: "ours"})
+    vendor.change_rules(campaigns={factories.CAMPAIGN: "ours"})
     summary = disable_leads()
     assert (summary["disabled"], summary["failed"]) == (1, 2)
     assert sql.fetch_opt_outs(database, "gone") == {"x": "failed", "y": "failed"}
@@ -112,11 +112,11 @@ def test_a_person_pauses_and_resumes(database: Database, leadloop: Callable[...,
     assert leadloop("pause", "--campaign", "C").code == 2
 
 
-def test_polls_of_a_paused_campaign_go_on(database: Database, vendor: Handle) -> None:
+def test_polls_of_a_paused_campaign_go_on(database: Database, vendor: SandboxHandle) -> None:
     """An outcome is not lost because nobody new is created."""
     sent_and_more(database, vendor)
-    brake(database, "push_enabled")
-    vendor.put(
+    pause(database, "push_enabled")
+    vendor.put_outcomes(
         [{"campaign_id": factories.CAMPAIGN, "lead_id": "first", "outcome_name": "Interested"}]
     )
     assert poll_outcomes()["inserted"] == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from db.database import Database
-from leadloop.sandbox import Handle
+from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads
@@ -25,7 +25,7 @@ class Source(RuleBasedStateMachine):
     """The team writes its table and people opt out, while pushes come and go."""
 
     database: ClassVar[Database]
-    vendor: ClassVar[Handle]
+    vendor: ClassVar[SandboxHandle]
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Source(RuleBasedStateMachine):
     @rule()
     def push_in_vain(self) -> None:
         """The vendor takes nothing: what was taken from the source stays `new` for a while."""
-        self.vendor.fault(route="create", when="before", kind="status", status=403, every=1)
+        self.vendor.add_fault(route="create", when="before", kind="status", status=403, every=1)
         with suppress(CampaignsFailed):
             push_leads(campaigns=[self.campaign])
         self.vendor.clear_faults()
@@ -124,15 +124,15 @@ class Source(RuleBasedStateMachine):
                 "phone_number": lead.phone_number,
                 "value": json.loads(lead.custom or b"{}").get("value"),
             }
-            for lead in self.vendor.books.leads(self.campaign)
+            for lead in self.vendor.store.leads(self.campaign)
         }
         assert held == self.sent
-        assert set(self.vendor.books.creations(self.campaign).values()) <= {1}
+        assert set(self.vendor.store.creations(self.campaign).values()) <= {1}
 
 
 @pytest.mark.usefixtures("environment", "quick_retries")
 @pytest.mark.timeout(0)
-def test_the_vendor_has_each_row_once(database: Database, vendor: Handle) -> None:
+def test_the_vendor_has_each_row_once(database: Database, vendor: SandboxHandle) -> None:
     """Never one that had vanished or opted out before it was sent, and each as it was when sent."""
     sql.execute(database, "CREATE SCHEMA crm")
     machine = type("Machine", (Source,), {"database": database, "vendor": vendor})
