@@ -82,7 +82,7 @@ def test_a_listing_that_never_stands_still_is_said(
     vendor.add_fault(route="responses", kind="shift", every=1, rows=3)
     with (
         collect_summary() as collected,
-        pytest.raises(CampaignsFailed, match="27 leads where it counts 30"),
+        pytest.raises(CampaignsFailed, match="27 leads read, 30 counted"),
     ):
         audit_leads()
     summary = collected.summary
