@@ -10,12 +10,13 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up deploy test soak bench check docs lock screenshots
+.PHONY: help install demo up deploy quick test soak bench check docs lock screenshots
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
 	@echo 'make up       a complete local stack: Prefect and our page, a worker, the sandbox'
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
+	@echo 'make quick    lint, types and the fast tests: a minute, before a commit'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/core -x")'
 	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
@@ -36,9 +37,20 @@ up: $(VENV)/installed
 deploy: $(VENV)/installed
 	@$(BIN)/leadloop deploy
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+          --dist loadscope --no-loadscope-reorder
+
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
-	  --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+# The packages whose tests start no Prefect server, browser or command. test_patterns takes a third of
+# the time, and only a change of a regular expression needs it.
+QUICK := tests/core tests/client tests/settings tests/sandbox tests/db tests/docs
+
+quick: $(VENV)/installed-dev
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(PYTEST) -m 'not servers' --ignore tests/core/test_patterns.py $(QUICK) $(ARGS)
 
 # The state machine, kills and races share the time; each pause point at which a run can die runs once.
 SECONDS ?= 600

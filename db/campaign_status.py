@@ -93,7 +93,7 @@ def _fetch_rows(connection: Connection, query: TextClause, ids: list[str] | None
     return [dict(row._mapping) for row in connection.execute(query, {"ids": ids})]
 
 
-def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows]:
+def read_health_and_problems(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows]:
     """Return the campaigns' health and their problems, as one snapshot; no ids: of all."""
     return list_campaign_health(connection, ids), list_problems(connection, ids)
 

@@ -93,12 +93,12 @@ RETURNING lead.lead_id, lead.status
 
 # Leads are locked in the order in which the trigger of opt-outs locks them. Any other order could
 # deadlock, and the code that inserts an opt-out does not expect its insert to fail.
-_THESE = """these AS (
+_LOCKED_LEADS = """locked AS (
     SELECT campaign_id, lead_id FROM leadloop.leads
      WHERE {}
      ORDER BY campaign_id, lead_id FOR NO KEY UPDATE
 )"""
-_OF_THESE = "lead.campaign_id = these.campaign_id AND lead.lead_id = these.lead_id"
+_MATCHES_LOCKED = "lead.campaign_id = locked.campaign_id AND lead.lead_id = locked.lead_id"
 
 
 def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT") -> TextClause:
@@ -107,57 +107,58 @@ def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT
     `deleted_rows`: the statement for sent leads whose rows were deleted (`leadloop.sent_leads`).
     """
     return text(
-        f"WITH {_THESE.format(condition)}, gone AS ({deleted_rows})"
-        f" UPDATE leadloop.leads AS lead SET {assignments} FROM these WHERE {_OF_THESE}"
+        f"WITH {_LOCKED_LEADS.format(condition)}, deleted_leads AS ({deleted_rows})"
+        f" UPDATE leadloop.leads AS lead SET {assignments} FROM locked WHERE {_MATCHES_LOCKED}"
     )
 
 
 # A response settles only the leads of its claim. So a retry after a lost commit confirmation
 # (idempotent) cannot touch leads that were claimed again since. A response also settles a lead that
 # another run has put in doubt meanwhile.
-_OF_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim
+_WHOLE_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim
        AND status IN ('sending', 'in_doubt')"""
-_OURS = f"lead_id = ANY(:ids) AND {_OF_CLAIM}"
-_NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {_OURS}"
-_CERTAIN = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
-_NEW = f"status = 'new', sent_at = NULL, {_CERTAIN}"
+_LEADS_OF_CLAIM = f"lead_id = ANY(:ids) AND {_WHOLE_CLAIM}"
+_NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {_LEADS_OF_CLAIM}"
+_CLEAR_DOUBT = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
+_BACK_TO_NEW = f"status = 'new', sent_at = NULL, {_CLEAR_DOUBT}"
 # Asynchronous commit: a server that crashes may lose that the leads are created, but not that they
 # were sent. Such leads are in doubt and looked up.
 _RECORD_CREATED = text(f"""
-WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true)), {_THESE.format(_OURS)},
-gone AS (
+WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)
+), {_LOCKED_LEADS.format(_LEADS_OF_CLAIM)}, deleted_leads AS (
     UPDATE leadloop.sent_leads
-       SET status = 'created', confirmed_at = clock_timestamp(), doubted_at = NULL WHERE {_OURS}
+       SET status = 'created', confirmed_at = clock_timestamp(), doubted_at = NULL
+     WHERE {_LEADS_OF_CLAIM}
 )
 UPDATE leadloop.leads AS lead
-   SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
-  FROM hurry, these WHERE {_OF_THESE}
+   SET status = 'created', confirmed_at = clock_timestamp(), {_CLEAR_DOUBT}
+  FROM async_commit, locked WHERE {_MATCHES_LOCKED}
 """)
-_RELEASE = _locked_update(_OURS, _NEW, _NOT_SENT)
+_RELEASE = _locked_update(_LEADS_OF_CLAIM, _BACK_TO_NEW, _NOT_SENT)
 # A claim locks its run's row until its commit: a transaction that waits for this lock sees the
 # claim's leads.
 _AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
 _RELEASE_CLAIM = _locked_update(
-    _OF_CLAIM, _NEW, f"DELETE FROM leadloop.sent_leads WHERE {_OF_CLAIM}"
+    _WHOLE_CLAIM, _BACK_TO_NEW, f"DELETE FROM leadloop.sent_leads WHERE {_WHOLE_CLAIM}"
 )
 _MARK_IN_DOUBT = _locked_update(
-    _OURS,
+    _LEADS_OF_CLAIM,
     "status = 'in_doubt', last_error = :reason, doubted_at = clock_timestamp(),"
     " looked_up_at = NULL",
-    f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {_OURS}",
+    f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {_LEADS_OF_CLAIM}",
 )
 _CANCEL = _locked_update(
-    _OURS, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT
+    _LEADS_OF_CLAIM, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT
 )
 _RECORD_REJECTED = text(f"""
-WITH {_THESE.format(_OURS)}, gone AS ({_NOT_SENT})
+WITH {_LOCKED_LEADS.format(_LEADS_OF_CLAIM)}, deleted_leads AS ({_NOT_SENT})
 UPDATE leadloop.leads AS lead
-   SET status = 'rejected', last_error = refused.reason, doubted_at = NULL, looked_up_at = NULL,
+   SET status = 'rejected', last_error = rejection.reason, doubted_at = NULL, looked_up_at = NULL,
        sent_at = CASE WHEN :was_sent THEN lead.sent_at END
-  FROM these
-  JOIN unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refused (lead_id, reason)
+  FROM locked
+  JOIN unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS rejection (lead_id, reason)
  USING (lead_id)
- WHERE {_OF_THESE}
+ WHERE {_MATCHES_LOCKED}
 """)
 
 # Opted-out leads stay `rejected`. The vendor may hold a lead that it rejected; the opt-out is sent
@@ -182,17 +183,17 @@ _START_SETTLE_TIME = _locked_update(
 
 # The settle time starts when we gave up on the response: until then the vendor may have been
 # processing the request.
-_SINCE = "coalesce(doubted_at, sent_at, inserted_at)"
-_SETTLED = f"{_SINCE} + make_interval(secs => :settle_s) < clock_timestamp()"
+_DOUBT_STARTED_AT = "coalesce(doubted_at, sent_at, inserted_at)"
+_SETTLED = f"{_DOUBT_STARTED_AT} + make_interval(secs => :settle_s) < clock_timestamp()"
 # A lead is looked up at once, again after its settle time, and then once a run while it stays in
 # doubt. The longest wait comes first.
 _DUE_LOOKUPS = text(f"""
-SELECT lead_id, {_SINCE} AS doubted_at, {_SETTLED} AS settled
+SELECT lead_id, {_DOUBT_STARTED_AT} AS doubted_at, {_SETTLED} AS settled
   FROM leadloop.leads AS lead
  WHERE campaign_id = :campaign AND status = 'in_doubt'
    AND doubted_at IS DISTINCT FROM 'infinity'
    AND (looked_up_at IS NULL
-        OR {_SETTLED} AND (looked_up_at < {_SINCE} + make_interval(secs => :settle_s)
+        OR {_SETTLED} AND (looked_up_at < {_DOUBT_STARTED_AT} + make_interval(secs => :settle_s)
                            OR looked_up_at < (SELECT started_at FROM leadloop.sync_runs
                                                WHERE run_id = :run)))
    AND (NOT :opted_out OR EXISTS (
@@ -209,13 +210,13 @@ _COUNT_IN_DOUBT = text("""
 SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
 _CONFIRM_CREATED = text(f"""
-UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), {_CERTAIN}
+UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), {_CLEAR_DOUBT}
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
 """)
 _CONFIRM_ABSENT = text(f"""
-UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CERTAIN}
+UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CLEAR_DOUBT}
  WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
-   AND {_SINCE} = :doubted_at
+   AND {_DOUBT_STARTED_AT} = :doubted_at
 """)
 # Run once per campaign, before its first watermark: not worth an index on every lead.
 _FIRST_SENT = text("""
@@ -233,7 +234,7 @@ _REQUEUE = _locked_update(
        AND NOT opted_out AND NOT EXISTS (
            SELECT FROM leadloop.disable_requests AS d
             WHERE d.campaign_id = leads.campaign_id AND d.lead_id = leads.lead_id)""",
-    _NEW,
+    _BACK_TO_NEW,
 )
 
 

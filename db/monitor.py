@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Row, text
@@ -48,11 +48,7 @@ SELECT flow, campaign_id, started_at FROM leadloop_monitor.run_history
  ORDER BY run_id DESC LIMIT 1
 """)
 _BUDGET = text("SELECT slots, taken, paused_s FROM leadloop_monitor.budget_now")
-_LIMITS = text("""
-SELECT CAST(extract(epoch FROM poll_behind) / 60 AS integer) AS lag,
-       CAST(extract(epoch FROM opt_outs_waiting) / 60 AS integer) AS opt_outs
-  FROM leadloop_monitor.thresholds
-""")
+_THRESHOLDS = text("SELECT opt_outs_waiting, poll_behind FROM leadloop_monitor.thresholds")
 
 # Times are in UTC, durations in seconds.
 _CAMPAIGNS = text("""
@@ -120,7 +116,7 @@ class StatusSnapshot:
         problems: rows of the view `problems`, most severe first, each with its `command`.
         newest_run: the run that started last (`flow`, `campaign_id`, `started_at`), or None.
         budget: the rate limiter's `slots`, `taken` and `paused_s`.
-        limits_min: minutes above which a chart of the history shows a problem, by its name.
+        thresholds: the periods after which `opt_outs_waiting` and `poll_behind` are problems.
     """
 
     taken_at: datetime
@@ -128,7 +124,7 @@ class StatusSnapshot:
     problems: Rows
     newest_run: Mapping[str, Any] | None
     budget: Mapping[str, Any]
-    limits_min: Mapping[str, int]
+    thresholds: Mapping[str, timedelta]
 
     @property
     def campaign_ids(self) -> list[str]:
@@ -155,7 +151,7 @@ class StatusSnapshot:
 History = Mapping[str, Rows]
 
 
-def read_status(database: Database) -> StatusSnapshot:
+def read_status_snapshot(database: Database) -> StatusSnapshot:
     """Read the current status of every campaign, in one snapshot.
 
     Args:
@@ -174,7 +170,7 @@ def read_status(database: Database) -> StatusSnapshot:
             problems=_to_dicts(connection.execute(_PROBLEMS)),
             newest_run=None if newest is None else dict(newest._mapping),
             budget=dict(connection.execute(_BUDGET).one()._mapping),
-            limits_min=dict(connection.execute(_LIMITS).one()._mapping),
+            thresholds=dict(connection.execute(_THRESHOLDS).one()._mapping),
         )
 
     return _run_as_reader(database, query_status)

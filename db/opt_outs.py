@@ -38,7 +38,7 @@ UPDATE leadloop.disable_requests AS d
    AND d.lead_id = noted.lead_id AND d.status IN ('requested', 'failed')
 """)
 
-# Oldest first; opt-outs that the vendor refused come last: they may be many, and stop the run. A
+# Oldest first; opt-outs that the vendor rejected come last: they may be many, and stop the run. A
 # lead that another run is sending now is left for later: the vendor may not hold it yet.
 _PICK_DUE = text("""
 UPDATE leadloop.disable_requests AS d
@@ -84,24 +84,24 @@ UPDATE leadloop.disable_requests AS d
 # indefinitely.
 _NEXT_ATTEMPT = """clock_timestamp() + least(
            interval '1 day', interval '30 seconds' * power(2, least(d.tries, 20) - 1))"""
-# A refusal is never final while the lead is in doubt. A lead that the vendor rejected when it was
-# sent, and whose disable it refuses, was never created.
-_RECORD_REFUSED = text(f"""
+# A rejection is never final while the lead is in doubt. A lead that the vendor rejected when it was
+# sent, and whose disable it rejects, was never created.
+_RECORD_REJECTIONS = text(f"""
 UPDATE leadloop.disable_requests AS d
-   SET tries = d.tries + 1, tried_at = clock_timestamp(), last_error = refused.reason,
+   SET tries = d.tries + 1, tried_at = clock_timestamp(), last_error = rejection.reason,
        next_try_at = {_NEXT_ATTEMPT},
-       confirmed_at = CASE WHEN d.tries + 1 >= :max_attempts AND refused.was_rejected
+       confirmed_at = CASE WHEN d.tries + 1 >= :max_attempts AND rejection.was_rejected
                            THEN clock_timestamp() END,
        status = CASE WHEN d.tries + 1 < :max_attempts OR EXISTS ({_LEAD_IN_DOUBT}) THEN d.status
-                     WHEN refused.was_rejected THEN 'cancelled'
+                     WHEN rejection.was_rejected THEN 'cancelled'
                      ELSE 'failed' END
-  FROM (SELECT refusal.lead_id, refusal.reason,
+  FROM (SELECT reported.lead_id, reported.reason,
                EXISTS (SELECT FROM leadloop.leads AS lead
-                        WHERE lead.campaign_id = :campaign AND lead.lead_id = refusal.lead_id
+                        WHERE lead.campaign_id = :campaign AND lead.lead_id = reported.lead_id
                           AND lead.status = 'rejected') AS was_rejected
-          FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS refusal (lead_id, reason)
-       ) AS refused
- WHERE d.campaign_id = :campaign AND d.lead_id = refused.lead_id
+          FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS reported (lead_id, reason)
+       ) AS rejection
+ WHERE d.campaign_id = :campaign AND d.lead_id = rejection.lead_id
    AND d.status IN ('requested', 'failed')
 RETURNING d.status, d.tries
 """)
@@ -174,7 +174,7 @@ def pick_due(
 ) -> list[str]:
     """Pick the leads to disable next, oldest opt-out first, and date their first attempt.
 
-    Opt-outs that the vendor refused before come last.
+    Opt-outs that the vendor rejected before come last.
 
     Args:
         connection: a transaction.
@@ -203,7 +203,7 @@ def confirm_disabled(
     return connection.execute(_CONFIRM_DISABLED, parameters).rowcount
 
 
-def record_refused(
+def record_disable_rejections(
     connection: Connection,
     *,
     campaign_id: str,
@@ -211,13 +211,13 @@ def record_refused(
     max_attempts: int,
     settle_s: int,
 ) -> int:
-    """Record that the vendor refused opt-outs; `reasons`: redacted reason by lead id.
+    """Record that the vendor rejected opt-outs; `reasons`: redacted reason by lead id.
 
     After `max_attempts` an opt-out becomes `failed`, or `cancelled` if the vendor had rejected its
     lead. Returns the number of opt-outs that became `failed`.
     """
     rows = connection.execute(
-        _RECORD_REFUSED,
+        _RECORD_REJECTIONS,
         {
             "campaign": campaign_id,
             "ids": list(reasons),

@@ -35,11 +35,11 @@ _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
 # Asynchronous commit: a server that crashes loses at most some 0.2 s of reservations.
 _RESERVE = text("""
-WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
+WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true))
 UPDATE leadloop.rate_slots AS ring
    SET free_at = greatest(ring.free_at, pause.free_at, clock_timestamp())
                  + make_interval(secs => :occupied_s)
-  FROM hurry, (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0) AS pause,
+  FROM async_commit, (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0) AS pause,
        (SELECT slot FROM leadloop.rate_slots WHERE slot > :reserved
          ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS soonest
  WHERE ring.slot = soonest.slot

@@ -1,8 +1,8 @@
 """`audit-leads`: compare the vendor's records with ours."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
@@ -37,49 +37,38 @@ def audit_leads(
         `samples`: the ids of a few leads for each difference.
     """
     audits: list[AuditJob] = []
-
-    def publish(summary: Summary) -> None:
-        add_samples(summary, audits)
-        _publish(summary)
-
     return completed_state(
         run_campaigns(
             replace(AUDIT, start=partial(AuditJob, repair=repair)),
             campaigns,
             settings,
             on_started=audits.extend,
-            on_summary=publish,
+            on_summary=partial(_publish, audits),
         )
     )
 
 
-def _publish(summary: Summary) -> None:
-    """Emit differences as events of their campaigns, and create an artifact with the sums."""
+def _publish(audits: Sequence[AuditJob], summary: Summary) -> None:
+    """Add samples to the summary; emit each campaign's differences, and list the sums."""
+    add_samples(summary, audits)
     for campaign_id, counts in summary["campaigns"].items():
-        _emit_differences(campaign_id, counts)
-    with log_prefect_errors():
-        create_table_artifact(
-            key="leadloop-audit",
-            table=_make_rows(summary),
-            description="The vendor's records beside ours: leads that differ, by kind.",
-        )
-
-
-def _emit_differences(campaign_id: str, counts: Summary) -> None:
-    found = {name: counts[name] for name in DIFFERENCES if counts[name]}
-    if found:
-        emit_event(EVENT, resource=campaign_resource(campaign_id), payload=found)
-
-
-def _make_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Return a row for each count; only sums, so that the table stays small for many campaigns."""
+        found = {name: counts[name] for name in DIFFERENCES if counts[name]}
+        if found:
+            emit_event(EVENT, resource=campaign_resource(campaign_id), payload=found)
     meanings = {
         "pages": "pages read",
         "seen": "leads that the vendor shows",
         **DIFFERENCES,
         **REMARKS,
     }
-    return [
+    # Only sums, so that the table stays small for many campaigns.
+    table = [
         {"count": name, "leads": summary[name], "which are": meanings[name]}
         for name in AUDIT.counts
     ]
+    with log_prefect_errors():
+        create_table_artifact(
+            key="leadloop-audit",
+            table=table,
+            description="The vendor's records beside ours: leads that differ, by kind.",
+        )

@@ -50,8 +50,7 @@ def run_campaigns(
         CampaignsFailed: at least one campaign failed; the others were done.
         BaseException: the run was stopped (Ctrl-C, SIGTERM).
     """
-    _freeze_imported_modules()
-    _limit_memory_arenas()
+    _tune_memory()
     settings = resolve_settings(run_settings)
     with report_progress(), spec.open_context(settings, prefect_host()) as context:
         runner = JobRunner(context, spec, ids)
@@ -81,23 +80,17 @@ def _run_step_as_task(name: str, step: Callable[[], T], /) -> T:
     return run_step()
 
 
-def _freeze_imported_modules() -> None:
-    """Exclude imported modules from garbage collection (`gc.freeze`).
+def _tune_memory() -> None:
+    """Exclude imported modules from garbage collection, and limit the arenas of glibc's malloc.
 
-    Scanning them again and again, and once more at exit, took a sixth of a run with nothing to do.
+    Scanning the modules again and again, and once more at exit, took a sixth of a run with nothing
+    to do. With an arena for each thread, a poll of a million outcomes would take half as much again
+    as one of ten thousand (docs/benchmarks.md). MALLOC_ARENA_MAX=1 does the same from the start of
+    the process, but a work pool that sets it lets each run set its environment.
     """
     if not gc.get_freeze_count():
         gc.freeze()
-
-
-def _limit_memory_arenas() -> None:
-    """Stop glibc's malloc from creating more arenas than the process has by now.
-
-    Each thread otherwise keeps separate memory: a poll of a million outcomes would take half as
-    much again as one of ten thousand (docs/benchmarks.md). MALLOC_ARENA_MAX=1 does the same from
-    the start of the process, but a work pool that sets it lets each run set its environment.
-    """
-    # Other C libraries have neither this function nor arenas.
+    # No more arenas than there are by now. Other C libraries have neither arenas nor mallopt.
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 

@@ -1,7 +1,7 @@
 """`fan-out`: a separate run of `sync-leads` for each campaign, to be seen and retried alone."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from prefect import flow
@@ -79,13 +79,9 @@ def _has_active_run(context: ApiContext, campaign_id: str) -> bool:
         return True
     with context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        if any(_has_just_begun(run, now) for run in at_work):
-            return True
+        if any(run.state and now - run.state.timestamp < _START_TIMEOUT for run in at_work):
+            return True  # it may not have its row in Postgres yet
         return bool(runs.find_live_flow_runs(connection, [str(run.id) for run in at_work]))
-
-
-def _has_just_begun(run: FlowRun, now: datetime) -> bool:
-    return run.state is not None and now - run.state.timestamp < _START_TIMEOUT
 
 
 def _read_runs(

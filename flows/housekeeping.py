@@ -10,7 +10,9 @@ from tasks.housekeeping import HOUSEKEEPING
 
 
 @flow(name="housekeeping", flow_run_name=make_run_name, persist_result=False)
-def keep_house(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
+def run_housekeeping(
+    campaigns: list[str] | None = None, settings: RunSettings | None = None
+) -> Summary:
     """Purge old windows and runs, and rows whose retention has ended. Needs only the database.
 
     Args:

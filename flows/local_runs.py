@@ -12,7 +12,7 @@ from prefect.settings import (
 
 from flows.audit import audit_leads
 from flows.disable import disable_leads
-from flows.housekeeping import keep_house
+from flows.housekeeping import run_housekeeping
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.reporting import call_flow
@@ -28,7 +28,7 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
         sync_leads,
         backfill_outcomes,
         audit_leads,
-        keep_house,
+        run_housekeeping,
     )
 }
 

@@ -1,6 +1,5 @@
 """`poll-outcomes` and `backfill-outcomes`: read outcomes and call attempts from the vendor."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +12,7 @@ from leadloop.core.errors import UsageError
 from leadloop.core.summaries import Summary
 from leadloop.core.windows import Window
 from tasks.blocks import RunSettings
-from tasks.poll import POLL, PollJob, plan_backfill, plan_poll
+from tasks.poll import POLL, plan_backfill, plan_poll
 
 
 @flow(name="poll-outcomes", flow_run_name=make_run_name, persist_result=False)
@@ -45,7 +44,10 @@ def poll_outcomes(
             replace(POLL, start=partial(plan_poll, since=since)),
             campaigns,
             settings,
-            on_started=_name_run_by_range,
+            # The range is known only once the jobs are planned.
+            on_started=lambda polls: append_range_to_run_name(
+                [window for poll in polls for window in poll.planned]
+            ),
         )
     )
 
@@ -87,16 +89,6 @@ def backfill_outcomes(
             settings,
         )
     )
-
-
-def _name_run_by_range(polls: Sequence[PollJob]) -> None:
-    """Append to the run's name the range that its jobs read, known only once they are planned."""
-    windows = [window for poll in polls for window in poll.planned]
-    if windows:
-        after = min(window.after for window in windows)
-        append_range_to_run_name(
-            Window(after=after, before=max(window.before for window in windows))
-        )
 
 
 def _in_utc(name: str, moment: datetime) -> datetime:

@@ -31,9 +31,18 @@ def check_api_reachable() -> None:
             client.read_flows(limit=1)
     except Exception as error:
         # Any error: the address may be invalid, or that of another server.
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            reason = "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+        elif isinstance(error, httpx.TransportError):
+            reason = f"no server answers there ({type(error).__name__})"
+        else:
+            answer = "" if status is None else f" (HTTP {status})"
+            reason = (
+                f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"
+            )
         raise UsageError(
-            f"PREFECT_API_URL: {_explain_failure(error)}; correct it, or unset it: local runs need"
-            " no server"
+            f"PREFECT_API_URL: {reason}; correct it, or unset it: local runs need no server"
         ) from None
 
 
@@ -52,13 +61,3 @@ def allows_anonymous_access(address: str) -> bool | None:
     if answer in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return False
     return True if answer == httpx.codes.OK else None
-
-
-def _explain_failure(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
-    if isinstance(error, httpx.TransportError):
-        return f"no server answers there ({type(error).__name__})"
-    answer = "" if status is None else f" (HTTP {status})"
-    return f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"

@@ -46,15 +46,13 @@ def make_run_name() -> str:
     return " ".join([str(flow_run.flow_name), ", ".join(named[:_MAX_NAMED]), *more, *moments])
 
 
-def append_range_to_run_name(window: Window) -> None:
-    """Append to the run's name the range that it reads, where only the running flow knows it."""
-    name = " ".join(
-        [
-            make_run_name(),
-            _format_bound("after", window.after),
-            _format_bound("before", window.before),
-        ]
-    )
+def append_range_to_run_name(windows: Sequence[Window]) -> None:
+    """Append to the run's name the range of the windows that it reads; nothing without windows."""
+    if not windows:
+        return
+    after = _format_bound("after", min(window.after for window in windows))
+    before = _format_bound("before", max(window.before for window in windows))
+    name = f"{make_run_name()} {after} {before}"
     with log_prefect_errors(), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.get_id()), name=name)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -58,8 +57,14 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
             error = CampaignsFailed(failures, summary) if failures else None
         finally:
             for run in runs:
+                campaign_id = run.campaign.campaign_id
+                counts = {
+                    name: stage["campaigns"][campaign_id]
+                    for name, stage in summary.items()
+                    if campaign_id in stage["campaigns"]
+                }
                 with _collect_failure(run.campaign, failures):
-                    finish_run(run, _counts_of(summary, run.campaign.campaign_id), error)
+                    finish_run(run, counts, error)
             report_summary(summary)
             publish_artifacts("sync-leads", summary, page=context.settings.page_url)
     if failures:
@@ -75,21 +80,17 @@ def _start_runs(
     Raises:
         UsageError: a campaign is unknown, or there is nothing to do for any.
     """
-    runs = []
-    for campaign in _select_campaigns(context, ids):
-        with _collect_failure(campaign, failures), context.database.translate_errors():
-            runs.append(start_run(context, "sync-leads", campaign))
-    return runs
-
-
-def _select_campaigns(context: ApiContext, ids: Sequence[str] | None) -> list[Campaign]:
-    """Return the campaigns of the loop; an empty list where there are only opt-outs to send."""
     try:
-        return context.select_campaigns(ids)
+        selected = context.select_campaigns(ids)
     except UsageError:
         if ids or not context.select_campaigns(None, campaign_table.select_for_disable):
             raise
-        return []
+        selected = []  # there are only opt-outs to send
+    runs = []
+    for campaign in selected:
+        with _collect_failure(campaign, failures), context.database.translate_errors():
+            runs.append(start_run(context, "sync-leads", campaign))
+    return runs
 
 
 @contextmanager
@@ -130,11 +131,3 @@ def _run_stage(
         finally:
             if collected.summary:
                 summary[name] = collected.summary
-
-
-def _counts_of(summary: Summary, campaign_id: str) -> dict[str, Any]:
-    return {
-        name: part["campaigns"][campaign_id]
-        for name, part in summary.items()
-        if campaign_id in part["campaigns"]
-    }

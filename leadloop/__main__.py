@@ -1,5 +1,5 @@
 """The command line as `python -m leadloop`, for an interpreter without the script on its path."""
 
-from leadloop.cli import main
+from leadloop.cli.main import main
 
 main()

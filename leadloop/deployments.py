@@ -46,7 +46,7 @@ def deploy_flows(environment: Mapping[str, str]) -> list[str]:
     return settable_variables(json.loads(pool.stdout)["base_job_template"])
 
 
-def start_run(environment: Mapping[str, str], deployment: str) -> None:
+def schedule_run(environment: Mapping[str, str], deployment: str) -> None:
     """Schedule a run of a deployment for now; it starts once a worker is there.
 
     Raises:

@@ -4,7 +4,7 @@ Prefect blocks and run parameters override them in a deployment's run: see tasks
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
@@ -67,18 +67,6 @@ def _check_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _check_page_url(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"https?://[^\s()<>]+", text):
-        raise ValueError("write it as https://host/path")
-    return text
-
-
-def _check_token(token: SecretStr | None) -> SecretStr | None:
-    if token is not None and not is_header_value(token.get_secret_value()):
-        raise ValueError("it holds a blank, a line end or a character that no token has")
-    return token
-
-
 def _check_rate(text: str) -> str:
     """Check requests/seconds in plain digits: an exponent could make the ring of slots absurd."""
     form = re.fullmatch(r"(\d{1,7})/(\d{1,5}(?:\.\d{1,6})?)", text)
@@ -96,10 +84,37 @@ def _check_timeout(text: str) -> str:
     return text
 
 
-def _check_region(text: str) -> str:
-    if text not in SUPPORTED_REGIONS:
-        raise ValueError("write a country's two capital letters, as in US or GB")
-    return text
+def _require(is_valid: Callable[[Any], object], advice: str) -> AfterValidator:
+    """Return a validator that refuses a value with advice on how to write it."""
+
+    def check(value: Any) -> Any:
+        if not is_valid(value):
+            raise ValueError(advice)
+        return value
+
+    return AfterValidator(check)
+
+
+_Token = Annotated[
+    SecretStr,
+    _require(
+        lambda token: is_header_value(token.get_secret_value()),
+        "it holds a blank, a line end or a character that no token has",
+    ),
+]
+_Region = Annotated[
+    str,
+    _require(
+        lambda text: text in SUPPORTED_REGIONS,
+        "write a country's two capital letters, as in US or GB",
+    ),
+]
+_PageUrl = Annotated[
+    str,
+    _require(
+        lambda text: re.fullmatch(r"https?://[^\s()<>]+", text), "write it as https://host/path"
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +159,7 @@ class Settings(BaseSettings):
         description="base URL of the API, from the same source as the login; plain http only to"
         " loopback",
     )
-    api_token: Annotated[SecretStr | None, AfterValidator(_check_token)] = Field(
+    api_token: _Token | None = Field(
         None, description="static bearer token; alternative to the four settings below"
     )
     client_id: str | None = Field(
@@ -182,7 +197,7 @@ class Settings(BaseSettings):
     epoch_unit: Literal["ms", "s"] = Field(
         "ms", description="unit of the window bounds sent to the API"
     )
-    default_region: Annotated[str, AfterValidator(_check_region)] = Field(
+    default_region: _Region = Field(
         "US", description="region of phone numbers without a country code, two capital letters"
     )
 
@@ -193,7 +208,7 @@ class Settings(BaseSettings):
         le=36_500,
         description="days to keep the vendor's complete results; not set: indefinitely",
     )
-    page_url: Annotated[str | None, AfterValidator(_check_page_url)] = Field(
+    page_url: _PageUrl | None = Field(
         None, description="URL of `leadloop monitor`, to which runs in Prefect link"
     )
     monitor_database_url: SecretStr | None = Field(
@@ -224,7 +239,13 @@ class Settings(BaseSettings):
         try:
             environment, dotenv = cls._read_sources()
             found = _merge_sources(environment, dotenv, *overrides)
-            _check_misspelt(cls._find_misspelt(environment, dotenv), found)
+            misspelt = [
+                f"{name} is not a setting, did you mean {meant}?"
+                for name, meant in cls._find_misspelt(environment, dotenv).items()
+                if not _is_set(meant, found)
+            ]
+            if misspelt:
+                raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = error.errors(include_input=False, include_url=False)[0]["loc"][0]
@@ -392,7 +413,16 @@ def invalid_value(error: ValidationError, source: str | None) -> UsageError:
     (first, *_) = error.errors(include_input=False, include_url=False)
     field = str(first["loc"][0])
     name = f"{field} of {source}" if source else _PREFIX + field.upper()
-    return UsageError(f"{name} is wrong: {_explain_error(field, first['msg'])}")
+    schema = Settings.model_json_schema()["properties"].get(field, {})
+    if first["type"] == "value_error":
+        advice = first["msg"].removeprefix("Value error, ")
+    elif "enum" in schema:
+        advice = f"write {' or '.join(schema['enum'])}"
+    elif "minimum" in schema:
+        advice = f"write a whole number from {schema['minimum']} to {schema['maximum']}"
+    else:
+        advice = "it is not text"
+    return UsageError(f"{name} is wrong: {advice}")
 
 
 def _check_one_origin(sources: Mapping[str, SettingSource]) -> None:
@@ -417,29 +447,6 @@ def _check_one_origin(sources: Mapping[str, SettingSource]) -> None:
         )
 
 
-def _check_misspelt(
-    misspelt: Mapping[str, str], found: Mapping[str, tuple[Any, SettingSource]]
-) -> None:
-    lines = [
-        f"{name} is not a setting, did you mean {meant}?"
-        for name, meant in misspelt.items()
-        if not _is_set(meant, found)
-    ]
-    if lines:
-        raise UsageError(f"{' '.join(lines)} Rename or unset it")
-
-
 def _is_set(variable: str, found: Mapping[str, tuple[Any, SettingSource]]) -> bool:
     value, _ = found.get(variable.removeprefix(_PREFIX).lower(), (None, None))
     return value is not None
-
-
-def _explain_error(field: str, message: str) -> str:
-    if message.startswith("Value error, "):
-        return message.removeprefix("Value error, ")
-    schema = Settings.model_json_schema()["properties"][field]
-    if "enum" in schema:
-        return f"write {' or '.join(schema['enum'])}"
-    if "minimum" in schema:
-        return f"write a whole number from {schema['minimum']} to {schema['maximum']}"
-    return "it is not text"

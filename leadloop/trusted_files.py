@@ -82,7 +82,17 @@ def require_trusted(path: Path) -> None:
 
 def _require_trusted_status(path: Path, status: os.stat_result) -> None:
     _require_trusted_owner(path, status)
-    _require_not_writable(path, status)
+    if status.st_mode & stat.S_IWOTH:
+        writers, bits = "everybody", "go-w"
+    elif status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_uid, status.st_gid):
+        writers, bits = f"the group {_group_name(status.st_gid) or status.st_gid}", "g-w"
+    else:
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    raise UsageError(
+        f"{path.absolute()} may be written by {writers} (mode {mode:04o}): if you trust its"
+        f" content, `chmod {bits}` it, {_ELSEWHERE}"
+    )
 
 
 def _require_trusted_owner(path: Path, status: os.stat_result) -> None:
@@ -103,26 +113,6 @@ def _trusted_owners() -> Set[int]:
     """
     us = os.geteuid()
     return {_ROOT, us, Path().stat().st_uid} if us == _ROOT else {_ROOT, us}
-
-
-def _require_not_writable(path: Path, status: os.stat_result) -> None:
-    writers = _describe_writers(status)
-    if writers is not None:
-        mode = stat.S_IMODE(status.st_mode)
-        bits = "go-w" if mode & stat.S_IWOTH else "g-w"
-        raise UsageError(
-            f"{path.absolute()} may be written by {writers} (mode {mode:04o}): if you trust its"
-            f" content, `chmod {bits}` it, {_ELSEWHERE}"
-        )
-
-
-def _describe_writers(status: os.stat_result) -> str | None:
-    """Describe who else may write a file besides its owner; None: no other user."""
-    if status.st_mode & stat.S_IWOTH:
-        return "everybody"
-    if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_uid, status.st_gid):
-        return f"the group {_group_name(status.st_gid) or status.st_gid}"
-    return None
 
 
 def _is_own_group(uid: int, gid: int) -> bool:

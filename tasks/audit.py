@@ -4,7 +4,7 @@ It shares the client and the rate limiter with the poll, but no windows: an erro
 is found by the other.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from db import audit, audit_staging, campaigns, outcomes, watermarks
@@ -54,11 +54,17 @@ class AuditJob:
             RunError: the vendor rejects the login, or fails repeatedly.
             DatabaseError: Postgres refused, or cannot be reached.
         """
-        with self._open_staging():
-            retry_request(self.run, self._attempts, self._listing.read_all)
-            self._compare_records()
-            if self._repair:
-                self._repair_records()
+        with self.run.context.database.autocommit() as self._connection:
+            self._started_at = watermarks.get_database_time(self._connection)
+            try:
+                audit_staging.create_listing_table(self._connection)
+                retry_request(self.run, self._attempts, self._listing.read_all)
+                self._compare_records()
+                if self._repair:
+                    self._repair_records()
+            finally:
+                # Not back to the pool: the staging table ends with the connection.
+                self._connection.invalidate()
         return DONE
 
     def finish(self) -> None:
@@ -81,18 +87,6 @@ class AuditJob:
         found = {name: finding.leads for name, finding in self.findings.items()}
         return {**self._counters.counts(), "seen": self._listing.seen, **found}
 
-    @contextmanager
-    def _open_staging(self) -> Iterator[None]:
-        """Open the connection on which the staging table lives, through all retries."""
-        with self.run.context.database.autocommit() as self._connection:
-            self._started_at = watermarks.get_database_time(self._connection)
-            try:
-                audit_staging.create_listing_table(self._connection)
-                yield
-            finally:
-                # Not back to the pool: the staging table ends with the connection.
-                self._connection.invalidate()
-
     def _compare_records(self) -> None:
         """Find every difference between the listing and our tables."""
         shows_unprocessed = retry_request(self.run, self._attempts, self._unprocessed_are_shown)
@@ -107,7 +101,15 @@ class AuditJob:
         )
         with self._use_staging() as connection:
             self.findings = audit.compare_listing(connection, scope)
-            self.findings |= self._find_mismatches(connection)
+            # SQL preselects leads whose phone, name or state differs, and libphonenumber decides.
+            pairs = audit.iter_field_mismatches(
+                connection, campaign.campaign_id, find_calling_code(campaign.default_region)
+            )
+            found = {name: AuditFinding(leads=0, samples=()) for name in PERSON_DIFFERENCES}
+            for pair in pairs:
+                for name in compare_person(pair.ours, pair.theirs, campaign.default_region):
+                    found[name] = found[name].with_lead(pair.lead_id)
+            self.findings |= found
 
     def _repair_records(self) -> None:
         """Repair what is safe: unsent opt-outs, leads that exist, outcomes not stored."""
@@ -117,7 +119,14 @@ class AuditJob:
             leads = held + audit.repair_leads(connection, campaign_id)
             self._counters.add(repaired_opt_outs=opt_outs, repaired_leads=leads)
             for results in audit.iter_newer_outcomes(connection, campaign_id):
-                self._store_outcomes(results)
+                # Stored in the same way as by a poll.
+                read = [parse_result(parse_json(result.encode())) for result in results]
+                lines = [format_text_row(each.outcome) for each in read if each.outcome]
+                attempts = [format_text_row(attempt) for each in read for attempt in each.attempts]
+                merged = self.run.write(
+                    outcomes.merge_outcomes, campaign_id, outcomes=lines, attempts=attempts
+                )
+                self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
 
     def _unprocessed_are_shown(self) -> bool:
         """Return whether the listing shows created, unprocessed leads, so that an absence counts.
@@ -138,29 +147,6 @@ class AuditJob:
                 connection, campaign.campaign_id, settled_by=self._started_at - campaign.settle
             )
         return lead_id is None or self.run.context.api.look_up(campaign.campaign_id, lead_id).absent
-
-    def _find_mismatches(self, connection: Connection) -> dict[str, AuditFinding]:
-        """Find leads whose phone, name or state differs; SQL preselects, libphonenumber decides."""
-        region = self.run.campaign.default_region
-        found = {name: AuditFinding(leads=0, samples=()) for name in PERSON_DIFFERENCES}
-        pairs = audit.iter_field_mismatches(
-            connection, self.run.campaign.campaign_id, find_calling_code(region)
-        )
-        for pair in pairs:
-            for name in compare_person(pair.ours, pair.theirs, region):
-                found[name] = found[name].with_lead(pair.lead_id)
-        return found
-
-    def _store_outcomes(self, results: Sequence[str]) -> None:
-        """Store outcomes in the same way as a poll."""
-        campaign_id = self.run.campaign.campaign_id
-        read = [parse_result(parse_json(result.encode())) for result in results]
-        lines = [format_text_row(each.outcome) for each in read if each.outcome]
-        attempts = [format_text_row(attempt) for each in read for attempt in each.attempts]
-        merged = self.run.write(
-            outcomes.merge_outcomes, campaign_id, outcomes=lines, attempts=attempts
-        )
-        self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
 
     def _count_page(self) -> None:
         self._counters.add(pages=1)

@@ -12,7 +12,7 @@ from db import campaigns, erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
 from leadloop.core.errors import InvalidLead, RunError
-from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_in_half
+from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
 from leadloop.core.leads import Lead, extract_custom_texts
 from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
@@ -209,7 +209,7 @@ class DisableJob:
             isolation.replace_list([[lead_id for lead_id in lead_ids if lead_id not in named]])
             self._record_result(list(named), named)
         else:
-            isolation.replace_list(split_in_half(lead_ids))
+            isolation.replace_list(split_list(lead_ids))
 
     def _probe_api(self, isolation: Isolation) -> None:
         """Check that the vendor works for another request, and then mark the candidates failed.
@@ -329,7 +329,7 @@ class DisableJob:
         )
         reasons = self._redact_reasons(rejected)
         with database.transaction() as connection:
-            failed = opt_outs.record_refused(
+            failed = opt_outs.record_disable_rejections(
                 connection,
                 campaign_id=campaign_id,
                 reasons=reasons,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from db import campaigns, erasure, runs, suppression
-from db.database import Connection, Database
+from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.phones import hash_raw_number
 from leadloop.settings import Settings
@@ -26,29 +26,26 @@ def forget_leads(
             forgotten then.
     """
     runs.recover_dead_runs(database, logging.getLogger(__name__).warning)
-    return database.run(_erase_leads, settings, campaign_id, lead_ids)
-
-
-def _erase_leads(
-    connection: Connection, settings: Settings, campaign_id: str, lead_ids: Sequence[str]
-) -> dict[str, int]:
-    (campaign,) = campaigns.select_campaigns(connection, [campaign_id], settings.campaign_rules())
-    locked = erasure.lock_for_erasure(connection, campaign_id, lead_ids)
-    unknown = set(lead_ids) - set(locked.known)
-    if unknown:
-        raise UsageError(
-            f"nothing is known of {', '.join(sorted(unknown))} in campaign {campaign_id}"
+    with database.transaction() as connection:
+        rules = settings.campaign_rules()
+        (campaign,) = campaigns.select_campaigns(connection, [campaign_id], rules)
+        locked = erasure.lock_for_erasure(connection, campaign_id, lead_ids)
+        if unknown := set(lead_ids) - set(locked.known):
+            raise UsageError(
+                f"nothing is known of {', '.join(sorted(unknown))} in campaign {campaign_id}"
+            )
+        if locked.sending:
+            raise UsageError(
+                f"a run is sending {', '.join(locked.sending)} now; nothing was forgotten: try"
+                " again when the run has finished"
+            )
+        hash_key = suppression.get_hash_key(connection)
+        numbers = suppression.list_known_numbers(
+            connection, campaign_id, locked.known, region=campaign.default_region
         )
-    if locked.sending:
-        raise UsageError(
-            f"a run is sending {', '.join(locked.sending)} now; nothing was forgotten: try again"
-            " when the run has finished"
+        suppression.index_numbers(
+            connection,
+            [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers],
         )
-    hash_key = suppression.get_hash_key(connection)
-    numbers = suppression.list_known_numbers(
-        connection, campaign_id, locked.known, region=campaign.default_region
-    )
-    hashes = [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers]
-    suppression.index_numbers(connection, hashes)
-    erasure.erase_leads(connection, campaign_id, locked.known)
+        erasure.erase_leads(connection, campaign_id, locked.known)
     return {"forgotten": len(locked.known)}

@@ -152,7 +152,10 @@ class JobRunner(Generic[C]):
         finally:
             for each in self._executions:
                 each.finish_if_open()
-        self._raise_failures()
+        failed = {each.campaign.campaign_id: each.error for each in self._executions if each.error}
+        if failed:
+            lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
+            raise CampaignsFailed(lines, self.summary())
 
     def summary(self) -> Summary:
         """Return the sums of the counts, and under `campaigns` each campaign's own."""
@@ -169,12 +172,6 @@ class JobRunner(Generic[C]):
                 if each.due_at <= now:
                     each.run_chunk()
             waiting = [each for each in waiting if each.is_open]
-
-    def _raise_failures(self) -> None:
-        failed = {each.campaign.campaign_id: each.error for each in self._executions if each.error}
-        if failed:
-            lines = [f"campaign {name}: {error_line(error)}" for name, error in failed.items()]
-            raise CampaignsFailed(lines, self.summary())
 
 
 class _CampaignExecution(Generic[C]):

@@ -98,7 +98,7 @@ class PollJob:
         )
         self._firsts: dict[Window, Future[ParsedPage]] = {}
         self._readings: dict[Window, Future[WindowRead | None]] = {}
-        self._claims: dict[Window, int] = {}
+        self._parent_counts: dict[Window, int] = {}
         self._bounds_respected = False
         self._silent_since = plan.silent_since
         self._stumbled: Window | None = None
@@ -166,10 +166,15 @@ class PollJob:
         self._require_unit(reading)
         self._await_stored()
         self._stored = self._keeper.submit(self._store, reading)
-        self._claims.pop(self._windows.pop(0), None)
+        self._parent_counts.pop(self._windows.pop(0), None)
         self._attempts.reset()
         if self._follow and not self._windows:
-            self._read_on(reading)
+            # Read on from our clock to the vendor's, once; the next poll reads the rest.
+            self._follow = False
+            end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
+            if end is not None:
+                self._windows.append(Window(after=reading.window.before, before=end))
+                self._listener.add_total(self._label, 1)
 
     def _read(self, pool: RequestThreads, window: Window, left: int) -> WindowRead | None:
         """Read the first window; return None if shorter windows replaced it in the plan."""
@@ -247,13 +252,13 @@ class PollJob:
             self._require_bounds(first.count)
         parts = split_window(window, self._count_parts(window, first))
         self._replace_window(window, parts)
-        self._claims |= dict.fromkeys(parts, first.count)
+        self._parent_counts |= dict.fromkeys(parts, first.count)
 
     def _replace_window(self, window: Window, parts: Sequence[Window]) -> None:
         """Replace a window of the plan by shorter ones."""
         at = self._windows.index(window)
         self._windows[at : at + 1] = parts
-        for known in (self._firsts, self._readings, self._claims):
+        for known in (self._firsts, self._readings, self._parent_counts):
             known.pop(window, None)
         self._listener.add_total(self._label, len(parts) - 1)
 
@@ -272,7 +277,7 @@ class PollJob:
 
     def _is_doubtful(self, window: Window, first: ParsedPage) -> bool:
         """Return whether a part counts as much as the whole: the API may ignore the bounds."""
-        whole = self._claims.get(window, first.count + 1)
+        whole = self._parent_counts.get(window, first.count + 1)
         return first.count >= whole and not self._bounds_respected
 
     def _require_bounds(self, count: int) -> None:
@@ -425,14 +430,6 @@ class PollJob:
         return stored, outcomes.mark_late_outcomes(
             connection, campaign_id, reading.window, run_id=self.run.run_id, watermark=watermark
         )
-
-    def _read_on(self, reading: WindowRead) -> None:
-        """Plan a window from our clock to the vendor's, once; the next poll reads the rest."""
-        self._follow = False
-        end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
-        if end is not None:
-            self._windows.append(Window(after=reading.window.before, before=end))
-            self._listener.add_total(self._label, 1)
 
     def _compare_clocks(self, first: ParsedPage) -> None:
         """Warn once a poll about clock skew, and note a watermark in the future."""

@@ -1,6 +1,6 @@
 """A dry run of a push: the same leads and the same checks, in a read-only transaction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -60,11 +60,12 @@ class _PreviewBuilder:
             self._connection, self._campaign.campaign_id, has_source=self._has_source
         )
         while chunk := list(islice(rows, _CHUNK_ROWS)):
-            self._count_leads(list(self._select_sendable(chunk)))
+            self._count_leads(chunk)
         return self._preview.to_json(self._campaign.batch_size)
 
-    def _select_sendable(self, chunk: Sequence[PreviewRow]) -> Iterator[PreparedLead]:
-        """Yield the leads that pass the checks of a push, and count the others."""
+    def _count_leads(self, chunk: Sequence[PreviewRow]) -> None:
+        """Count the leads of a chunk that would be sent, refused or cancelled."""
+        leads: list[PreparedLead] = []
         for row in chunk:
             self._preview.add_source_row(row.kind)
             if not row.will_be_sent:
@@ -73,12 +74,9 @@ class _PreviewBuilder:
                 self._preview.add_cancelled()
                 continue
             try:
-                yield prepare_lead(row.lead, self._campaign)
+                leads.append(prepare_lead(row.lead, self._campaign))
             except InvalidLead as error:
                 self._preview.add_refused(str(error))
-
-    def _count_leads(self, leads: Sequence[PreparedLead]) -> None:
-        """Count leads as sendable, or as cancelled where their number has opted out."""
         hashes = {
             lead.lead_id: hash_phone_number(self._hash_secret, lead.e164)
             for lead in leads

@@ -3,6 +3,7 @@
 Whatever the person at this machine has set for Postgres, Prefect or leadloop is put aside first.
 """
 
+import fcntl
 import json
 import os
 import subprocess
@@ -60,9 +61,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("servers") is None)
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return a temporary folder that all xdist workers share; without xdist, of this process."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of one embedded Postgres for the whole session; it holds a migrated template."""
+    """The URL of one embedded Postgres for the whole session; it holds a migrated template.
+
+    Each xdist worker has its own: roles belong to the server, and tests create and rename them.
+    """
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="leadloop-tests-"))
         stack.callback(remove_temporary, Path(directory))
@@ -130,16 +140,16 @@ def environment(
 
 
 @pytest.fixture(scope="session")
-def prefect() -> Iterator[str]:
-    """The URL of a Prefect API, which flows called in this process use; once a session.
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Prefect API, which flows called in this process use; once for all xdist workers.
+
+    Flows of other workers run on it at the same time: look up runs, artifacts and events by the id
+    of the test's run, and use `work_pools` to change work pools or deployments.
 
     A command uses it too where it is told: `leadloop("push", PREFECT_API_URL=prefect)`. From the
     first use of this fixture on, the server's password is in the environment.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="leadloop-tests-") as directory,
-        run_ephemeral_prefect(Path(directory)) as server,
-    ):
+    with run_ephemeral_prefect(shared_folder(tmp_path_factory) / "prefect") as server:
         # Imported while the server starts; the tests that need no flow do without either.
         from prefect.settings import (
             PREFECT_API_AUTH_STRING,
@@ -165,6 +175,14 @@ def prefect() -> Iterator[str]:
                 # generator that all share. Hypothesis takes that for a strategy that uses it.
                 patch.setattr("websockets.asyncio.connection.random", Random())
                 yield server.api_url
+
+
+@pytest.fixture
+def work_pools(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Reserve the work pools and deployments of the Prefect server for this test."""
+    with (shared_folder(tmp_path_factory) / "work-pools.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def prefect_login() -> tuple[str, str]:

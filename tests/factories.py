@@ -62,6 +62,31 @@ def orphan_lead(database: Database, lead_id: str, campaign: str = CAMPAIGN) -> N
             connection.execute(text(statement), {"lead": lead_id, "campaign": campaign})
 
 
+def add_campaigns_with_refused_run(database: Database, event: str) -> tuple[str, str]:
+    """Insert two campaigns with a lead each; Postgres refuses to write one's run.
+
+    Args:
+        database: where they are.
+        event: what Postgres refuses: the INSERT of the run's row, or its UPDATE at the end.
+
+    Returns:
+        The campaign whose run is refused, and the other.
+    """
+    for campaign in ("C1", "C2"):
+        add_campaign(database, campaign)
+        add_leads(database, "a", campaign=campaign)
+    # The last one where it cannot begin, the first one where it cannot end.
+    refused, other = ("C2", "C1") if event == "INSERT" else ("C1", "C2")
+    trigger = f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                  $$ BEGIN RAISE 'no'; END $$;
+                  CREATE TRIGGER refuse BEFORE {event} ON leadloop.sync_runs FOR EACH ROW
+                  WHEN (NEW.campaign_id = '{refused}' AND NEW.state <> 'crashed')
+                  EXECUTE FUNCTION refuse();"""
+    with database.transaction() as connection:
+        connection.execute(text(trigger))
+    return refused, other
+
+
 def _insert_rows(database: Database, table: str, rows: list[dict[str, Any]]) -> None:
     with database.transaction() as connection:
         for row in rows:

@@ -22,22 +22,42 @@ from tasks.jobs import CampaignsFailed, JobRunner, JobSpec
 from tasks.poll import POLL, plan_backfill, plan_poll
 from tasks.push import PUSH
 
-_HOST = RunHost(log=logging.getLogger("leadloop.tests"))
+#: Runs each chunk as a plain call.
+HOST = RunHost(log=logging.getLogger("leadloop.tests"))
+
+
+def run_jobs(
+    spec: JobSpec[C],
+    campaigns: Sequence[str] | None,
+    *,
+    on_started: Callable[[Sequence[Any]], None] = lambda _: None,
+    on_summary: Callable[[Summary], None] = lambda _: None,
+) -> Summary:
+    """Run a spec's jobs, and report their summary also where they fail or are stopped."""
+    with spec.open_context(Settings.load(), HOST) as context:
+        runner = JobRunner(context, spec, campaigns)
+        try:
+            runner.run(on_started=on_started)
+        finally:
+            summary = runner.summary()
+            on_summary(summary)
+            report_summary(summary)
+    return summary
 
 
 def push_leads(campaigns: Sequence[str] | None = None) -> Summary:
     """Push, as the flow `push-leads` does."""
-    return _run_jobs(PUSH, campaigns)
+    return run_jobs(PUSH, campaigns)
 
 
 def disable_leads(campaigns: Sequence[str] | None = None) -> Summary:
     """Send opt-outs, as the flow `disable-leads` does."""
-    return _run_jobs(DISABLE, campaigns)
+    return run_jobs(DISABLE, campaigns)
 
 
 def poll_outcomes(campaigns: Sequence[str] | None = None, since: datetime | None = None) -> Summary:
     """Poll, as the flow `poll-outcomes` does."""
-    return _run_jobs(replace(POLL, start=partial(plan_poll, since=since)), campaigns)
+    return run_jobs(replace(POLL, start=partial(plan_poll, since=since)), campaigns)
 
 
 def backfill_outcomes(
@@ -45,13 +65,13 @@ def backfill_outcomes(
 ) -> Summary:
     """Backfill, as the flow `backfill-outcomes` does."""
     start = partial(plan_backfill, wanted=Window(after=after, before=before))
-    return _run_jobs(replace(POLL, flow="backfill-outcomes", start=start), campaigns)
+    return run_jobs(replace(POLL, flow="backfill-outcomes", start=start), campaigns)
 
 
 def audit_leads(campaigns: Sequence[str] | None = None, repair: bool = False) -> Summary:
     """Audit, as the flow `audit-leads` does; a campaign's `samples` are added likewise."""
     audits: list[AuditJob] = []
-    return _run_jobs(
+    return run_jobs(
         replace(AUDIT, start=partial(AuditJob, repair=repair)),
         campaigns,
         on_started=audits.extend,
@@ -59,9 +79,9 @@ def audit_leads(campaigns: Sequence[str] | None = None, repair: bool = False) ->
     )
 
 
-def keep_house(campaigns: Sequence[str] | None = None) -> Summary:
+def run_housekeeping(campaigns: Sequence[str] | None = None) -> Summary:
     """Purge, as the flow `housekeeping` does."""
-    return _run_jobs(HOUSEKEEPING, campaigns)
+    return run_jobs(HOUSEKEEPING, campaigns)
 
 
 def sync_leads(campaigns: Sequence[str] | None = None) -> Summary:
@@ -87,21 +107,3 @@ JOBS: Mapping[str, Callable[[], Summary]] = {
     "poll": poll_outcomes,
     "sync": sync_leads,
 }
-
-
-def _run_jobs(
-    spec: JobSpec[C],
-    campaigns: Sequence[str] | None,
-    *,
-    on_started: Callable[[Sequence[Any]], None] = lambda _: None,
-    on_summary: Callable[[Summary], None] = lambda _: None,
-) -> Summary:
-    with spec.open_context(Settings.load(), _HOST) as context:
-        runner = JobRunner(context, spec, campaigns)
-        try:
-            runner.run(on_started=on_started)
-        finally:
-            summary = runner.summary()
-            on_summary(summary)
-            report_summary(summary)
-    return summary

@@ -117,7 +117,7 @@ COMMENT ON COLUMN leadloop.disable_requests.reason IS 'Free text; not sent to th
 COMMENT ON COLUMN leadloop.disable_requests.requested_at IS 'When the person opted out.';
 COMMENT ON COLUMN leadloop.disable_requests.status IS
     'requested: not confirmed yet. disabled: confirmed by the vendor. cancelled: the lead was not
-sent and never will be. failed: the vendor refuses it or fails on it, see last_error; retried at
+sent and never will be. failed: the vendor rejects it or fails on it, see last_error; retried at
 least daily.';
 COMMENT ON COLUMN leadloop.disable_requests.tries IS 'Number of failed attempts.';
 COMMENT ON COLUMN leadloop.disable_requests.tried_at IS 'Time of the last failed attempt.';

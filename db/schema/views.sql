@@ -178,7 +178,7 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.disabled IS
 COMMENT ON COLUMN leadloop_monitor.disable_latency.cancelled IS
     'Opt-outs whose lead was not sent, and never will be.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.failed IS
-    'Opt-outs that the vendor refuses; they are retried with increasing delays.';
+    'Opt-outs that the vendor rejects; they are retried with increasing delays.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.waiting IS
     'Opt-outs not confirmed yet, including failed ones.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.p50_s IS
@@ -289,8 +289,8 @@ COMMENT ON COLUMN leadloop_monitor.budget_now.paused_s IS
 
 -- Health ------------------------------------------------------------------------------------------
 
--- Every threshold of an alert. If you change one, also change the texts that repeat its period: those
--- of the view problems below, and the periods of automations.yaml. The page's charts read this view.
+-- Every threshold of an alert; the texts of the view problems and the page's charts read them here.
+-- Prefect's own alerts have their periods in automations.yaml.
 CREATE OR REPLACE VIEW leadloop_monitor.thresholds AS
 SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_unknown,
        interval '1 hour' AS poll_behind, interval '15 minutes' AS windows_owed,
@@ -321,6 +321,16 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.nothing_runs IS
 CREATE OR REPLACE VIEW leadloop_monitor.problems AS
 WITH RECURSIVE threshold AS (
     SELECT * FROM leadloop_monitor.thresholds
+), minutes AS (
+    -- The thresholds in minutes, for the texts.
+    SELECT CAST(extract(epoch FROM opt_outs_waiting) / 60 AS integer) AS opt_outs_waiting,
+           CAST(extract(epoch FROM opt_outs_unknown) / 60 AS integer) AS opt_outs_unknown,
+           CAST(extract(epoch FROM poll_behind) / 60 AS integer) AS poll_behind,
+           CAST(extract(epoch FROM leads_unsent) / 60 AS integer) AS leads_unsent,
+           CAST(extract(epoch FROM leads_in_doubt) / 60 AS integer) AS leads_in_doubt,
+           CAST(extract(epoch FROM run_too_long) / 60 AS integer) AS run_too_long,
+           CAST(extract(epoch FROM nothing_runs) / 60 AS integer) AS nothing_runs
+      FROM threshold
 ), at_work (campaign_id) AS (
     -- A loose index scan: from each campaign with waiting rows to the next, by the partial indexes.
     SELECT ''
@@ -334,7 +344,7 @@ WITH RECURSIVE threshold AS (
                    WHERE request.status IN ('requested', 'failed')
                      AND request.campaign_id > at_work.campaign_id))
       FROM at_work WHERE campaign_id IS NOT NULL
-), stranded AS (
+), unknown_campaigns AS (
     SELECT at_work.campaign_id, waiting.amount, waiting.since
       FROM at_work CROSS JOIN LATERAL (
            SELECT count(*) AS amount, min(each.since) AS since
@@ -362,9 +372,9 @@ WITH RECURSIVE threshold AS (
        AND requested_at NOT BETWEEN clock_timestamp() - (SELECT opt_outs_waiting FROM threshold)
                                 AND clock_timestamp() + (SELECT opt_outs_waiting FROM threshold)
      GROUP BY campaign_id, status
-), nameless AS (
-    -- Opt-outs without a lead. They are allowed: the vendor may hold leads that we lack, and an
-    -- opt-out may come before its lead. Scalar subqueries: few such opt-outs, many leads.
+), opt_outs_without_lead AS (
+    -- They are allowed: the vendor may hold leads that we lack, and an opt-out may come before its
+    -- lead. Scalar subqueries: few such opt-outs, many leads.
     SELECT request.campaign_id, request.lead_id, request.requested_at, meant.lead_id AS meant_id
       FROM leadloop.disable_requests AS request
      CROSS JOIN LATERAL (
@@ -403,11 +413,11 @@ WITH RECURSIVE threshold AS (
 ), misspelt AS (
     SELECT campaign_id, count(*) AS amount, min(least(requested_at, clock_timestamp())) AS since,
            min(meant_id) AS meant_id
-      FROM nameless WHERE meant_id IS NOT NULL GROUP BY campaign_id
+      FROM opt_outs_without_lead WHERE meant_id IS NOT NULL GROUP BY campaign_id
 ), unknown AS (
     SELECT campaign_id, count(*) AS amount, min(requested_at) AS since,
            array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
-      FROM nameless
+      FROM opt_outs_without_lead
      WHERE meant_id IS NULL
        AND requested_at < clock_timestamp() - (SELECT opt_outs_unknown FROM threshold)
      GROUP BY campaign_id
@@ -517,7 +527,8 @@ WITH RECURSIVE threshold AS (
 ), found AS (
     SELECT campaign_id, 'critical' AS severity, 'opt_outs_waiting' AS problem, amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
-               || ' waited for more than 15 minutes' AS said,
+               || ' waited for more than ' || (SELECT opt_outs_waiting FROM minutes)
+               || ' minutes' AS said,
            'leadloop disable --campaign {campaign}' AS command
       FROM opt_outs WHERE status = 'requested'
     UNION ALL
@@ -539,14 +550,15 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'opt_outs_unknown', amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
-               || ' named no known lead for more than an hour; check the id and the campaign: '
-               || sample,
+               || ' named no known lead for more than ' || (SELECT opt_outs_unknown FROM minutes)
+               || ' minutes; check the id and the campaign: ' || sample,
            'leadloop audit --campaign {campaign}'
       FROM unknown
     UNION ALL
     SELECT campaign_id, 'critical', 'poll_behind', 1, through,
            CASE WHEN never THEN 'leads were sent, but outcomes were never polled'
-                ELSE 'the watermark is more than an hour old: outcomes may be missing' END,
+                ELSE 'the watermark is more than ' || (SELECT poll_behind FROM minutes)
+                     || ' minutes old: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
      WHERE through < clock_timestamp() - (SELECT poll_behind FROM threshold)
@@ -559,7 +571,8 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_unsent', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' waited for more than an hour to be sent'
+               || ' waited for more than ' || (SELECT leads_unsent FROM minutes)
+               || ' minutes to be sent'
                || CASE WHEN campaign.push_enabled THEN '' ELSE '; the campaign is paused' END,
            CASE WHEN campaign.push_enabled THEN 'leadloop push' ELSE 'leadloop resume' END
                || ' --campaign {campaign}'
@@ -568,14 +581,16 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_in_doubt', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' been in doubt for more than an hour: the vendor may or may not hold '
+               || ' been in doubt for more than ' || (SELECT leads_in_doubt FROM minutes)
+               || ' minutes: the vendor may or may not hold '
                || CASE amount WHEN 1 THEN 'it' ELSE 'them' END,
            'leadloop audit --campaign {campaign}'
       FROM doubts
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
-               || ' of the last week came too late for the lookback: set LEADLOOP_LOOKBACK to '
+               || ' of the last ' || (SELECT extract(day FROM outcomes_late) FROM threshold)
+               || ' days came too late for the lookback: set LEADLOOP_LOOKBACK to '
                || needed_s || ' s or more',
            'leadloop backfill --campaign {campaign}'
                || ' --after ' || to_char(after AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
@@ -589,12 +604,13 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, 'warning', 'run_too_long', amount, since,
            CASE amount WHEN 1 THEN 'a run of ' || flow || ' has'
                        ELSE amount || ' runs of ' || flow || ' have' END
-               || ' not ended for more than two hours',
+               || ' not ended for more than ' || (SELECT run_too_long FROM minutes) || ' minutes',
            'leadloop doctor'
       FROM too_long
     UNION ALL
     SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
-           'no run for more than an hour: check that a worker is running', 'leadloop doctor'
+           'no run for more than ' || (SELECT nothing_runs FROM minutes)
+               || ' minutes: check that a worker is running', 'leadloop doctor'
       FROM idle WHERE since < clock_timestamp() - (SELECT nothing_runs FROM threshold)
     UNION ALL
     SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
@@ -612,7 +628,7 @@ WITH RECURSIVE threshold AS (
                || ' in an unknown campaign: INSERT INTO leadloop.campaigns (campaign_id)'
                || ' VALUES (' || quote_literal(campaign_id) || ')',
            'leadloop doctor'
-      FROM stranded
+      FROM unknown_campaigns
 )
 SELECT campaign_id, severity, problem, amount, since, said,
        -- Ids are foreign input: quoted for the shell.
@@ -731,7 +747,7 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.disabled IS
     'Opt-outs that the vendor confirmed.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_pending IS 'Opt-outs not confirmed yet.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_failed IS
-    'Opt-outs that the vendor refuses or fails on.';
+    'Opt-outs that the vendor rejects or fails on.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_oldest_s IS
     'Age of the oldest open opt-out, seconds; null if none waits.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.new_oldest_s IS

@@ -14,7 +14,8 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
-from leadloop.cli import STOPPED, environment, hints, rendering
+from leadloop.cli import environment, hints, rendering
+from leadloop.cli.main import STOPPED
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import collect_summary
@@ -263,7 +264,12 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show every campaign's state, the problems, and the commands that resolve them."""
-    from leadloop.cli.status import read_status, render_report, require_schema_version, watch_status
+    from leadloop.cli.status import (
+        read_status_report,
+        render_report,
+        require_schema_version,
+        watch_status,
+    )
 
     _require_campaign_ids(campaigns)
     if watch and (check or as_json or not out.is_terminal):
@@ -274,7 +280,7 @@ def status(
             with suppress(KeyboardInterrupt):
                 watch_status(database, campaigns or [], out)
             return
-        report = read_status(database, campaigns or [])
+        report = read_status_report(database, campaigns or [])
     if as_json:
         _print_json(report)
     else:
@@ -359,10 +365,10 @@ def doctor(
 @app.command()
 def deploy() -> None:
     """Deploy prefect.yaml to the Prefect server; create the work pool if it is missing."""
-    from leadloop.cli.deploy import deploy_flows
+    from leadloop.cli.deploy import deploy_to_server
 
     with err.status("deploying prefect.yaml"):
-        address = deploy_flows()
+        address = deploy_to_server()
     out.print(
         f"Deployed to {address}. Next: prefect worker start --pool leadloop",
         highlight=False,

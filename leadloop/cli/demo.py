@@ -21,7 +21,7 @@ from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
 from leadloop.core.summaries import collect_summary
 from leadloop.core.summary_text import format_summary
-from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
+from leadloop.sandbox import Rules, SandboxHandle
 from leadloop.settings import Settings
 
 CAMPAIGN = "DEMO01"
@@ -70,7 +70,11 @@ def run_demo(err: Console, out: Console) -> None:
             sample_leads.write_csv(Path(_LEADS_FILE), 100)
         except OSError as error:
             raise environment.explain_write_error(error, "demo") from None
-        handle = _start_sandbox(stack)
+        rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
+        handle = stack.enter_context(environment.open_sandbox(rules))
+        # A window is read several times while outcomes arrive: with 100 results a page, that would
+        # exhaust the rate limit.
+        os.environ["LEADLOOP_PAGE_SIZE"] = "500"
         server = stack.enter_context(environment.open_prefect_server())
         stack.enter_context(environment.run_embedded_database())
         settings = Settings.load()
@@ -85,17 +89,14 @@ def run_demo(err: Console, out: Console) -> None:
         )
         with err.status("waiting for Prefect"):
             server.wait()
-        requests = _run_first_loop(database, err, out)
-        left = _wait_for_outcomes(handle, started + _OUTCOMES_TIMEOUT_S, err)
-        requests += _run_flow("poll-outcomes", err, out)
-        _print_results(database, out, requests)
+        left = _run_loop(database, handle, started + _OUTCOMES_TIMEOUT_S, err, out)
     if left:
         out.print(f"Outcomes still missing when the demo's minute was over: {left}.")
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
-    print(_format_next_steps())
+    print(format_next_steps())
 
 
-def _format_next_steps() -> str:
+def format_next_steps() -> str:
     """Return commands to copy, which work in the user's directory."""
     programs = Path(sys.argv[0]).absolute().parent
     on_path = str(programs) in os.environ.get("PATH", "").split(os.pathsep)
@@ -103,48 +104,35 @@ def _format_next_steps() -> str:
     return _NEXT_STEPS.format(path=path, home=environment.HOME, leads=_LEADS_FILE)
 
 
-def _start_sandbox(stack: ExitStack) -> SandboxHandle:
-    """Start the sandbox, and make it the only API that the environment names."""
-    rules = Rules(rate_limit=(100, 60.0), pace=_PACE_S, seed=_SEED)
-    handle = stack.enter_context(run_sandbox(rules))
-    environment.clear_environment()
-    os.environ["LEADLOOP_API_URL"] = handle.url
-    os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
-    # A window is read several times while outcomes arrive: 100 a page would exhaust the rate limit.
-    os.environ["LEADLOOP_PAGE_SIZE"] = "500"
-    return handle
-
-
-def _run_first_loop(database: Database, err: Console, out: Console) -> int:
-    """Opt leads out before and after a push, and poll while outcomes arrive.
+def _run_loop(
+    database: Database, handle: SandboxHandle, deadline: float, err: Console, out: Console
+) -> int:
+    """Opt leads out before and after a push, poll while outcomes arrive, and print the results.
 
     Returns:
-        The number of requests sent.
+        The number of leads that still had no outcome at the vendor at the deadline.
     """
     _request_opt_outs(database, range(100, 1100, 100))
-    requests = 0
-    for flow in ("disable-leads", "push-leads"):
-        requests += _run_flow(flow, err, out)
+    requests = _run_flow("disable-leads", err, out)
+    requests += _run_flow("push-leads", err, out)
     _request_opt_outs(database, range(150, 1150, 100))
     requests += _run_flow("disable-leads", err, out)
     for pause_s in _FIRST_POLLS_AFTER_S:
         with err.status("waiting for outcomes at the vendor"):
             time.sleep(pause_s)
         requests += _run_flow("poll-outcomes", err, out)
-    return requests
-
-
-def _wait_for_outcomes(handle: SandboxHandle, deadline: float, err: Console) -> int:
-    """Wait until every lead has an outcome at the vendor, or until the deadline.
-
-    Returns:
-        The number of leads without an outcome.
-    """
     with err.status("waiting for the last outcomes at the vendor"):
         while (left := sum(lead.awaits_outcome for lead in handle.store.leads(CAMPAIGN))) > 0:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
+    requests += _run_flow("poll-outcomes", err, out)
+
+    health, tables = database.run(read_campaign_report, CAMPAIGN)
+    out.print(rendering.render_campaign(health))
+    for title, rows in tables.items():
+        out.print(rendering.render_rows(title, rows))
+    out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")
     return left
 
 
@@ -161,11 +149,3 @@ def _run_flow(flow: str, err: Console, out: Console) -> int:
         run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
     out.print(f"{flow}: {format_summary(collected.summary)}", soft_wrap=True)
     return int(collected.summary["requests"])
-
-
-def _print_results(database: Database, out: Console, requests: int) -> None:
-    health, tables = database.run(read_campaign_report, CAMPAIGN)
-    out.print(rendering.render_campaign(health))
-    for title, rows in tables.items():
-        out.print(rendering.render_rows(title, rows))
-    out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")

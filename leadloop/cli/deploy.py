@@ -9,7 +9,7 @@ from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
 
-def deploy_flows() -> str:
+def deploy_to_server() -> str:
     """Deploy prefect.yaml to the server of PREFECT_API_URL, or of Prefect's profile.
 
     Warns on stderr if the work pool lets a run choose what is executed.

@@ -22,6 +22,7 @@ from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
     from leadloop.local.prefect_ephemeral import EphemeralPrefect
+    from leadloop.sandbox import Rules, SandboxHandle
 
 #: The directory of the local servers' data, in the working directory.
 HOME = Path(".leadloop")
@@ -152,10 +153,20 @@ def explain_listen_error(error: OSError, host: str, port: int) -> UsageError:
     return UsageError(f"cannot listen on port {port} of {host}: {why}; {choose}")
 
 
-def clear_environment() -> None:
-    """Remove variables that name another database, vendor or Prefect from the environment."""
+@contextmanager
+def open_sandbox(rules: "Rules") -> Iterator["SandboxHandle"]:
+    """Run the sandbox for the block; the environment then names it as the API.
+
+    Variables that name another database, vendor or Prefect are removed.
+    """
+    from leadloop.sandbox import run_sandbox
+
     for name in [name for name in os.environ if name.startswith(("LEADLOOP_", "PREFECT_API_"))]:
         del os.environ[name]
+    with run_sandbox(rules) as handle:
+        os.environ["LEADLOOP_API_URL"] = handle.url
+        os.environ["LEADLOOP_API_TOKEN"] = rules.tokens[0]
+        yield handle
 
 
 @contextmanager

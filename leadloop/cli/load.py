@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -179,11 +178,6 @@ def _read_header(text: TextIO, file: Path) -> _Header:
     delimiter = max(",;\t|", key=first.count)
     cells = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
     names = [name.lower() if name.lower() in LEAD_FIELDS else name for name in cells]
-    _validate_header(names)
-    return _Header(names=names, delimiter=delimiter)
-
-
-def _validate_header(names: Sequence[str]) -> None:
     if "lead_id" not in names:
         raise UsageError(
             "the header has no column lead_id: the first line must name the columns, of which"
@@ -198,6 +192,7 @@ def _validate_header(names: Sequence[str]) -> None:
             f"these column names are reserved by the vendor's API: {', '.join(reserved)};"
             " rename the columns"
         )
+    return _Header(names=names, delimiter=delimiter)
 
 
 def _report_header(names: Sequence[str], err: TextIO) -> None:
@@ -249,21 +244,19 @@ def _parse_lead(header: Sequence[str], cells: Sequence[str]) -> list[CopyValue]:
         raise ValueError("lead_id is empty")
     if len(lead["lead_id"]) > _MAX_ID_LENGTH:
         raise ValueError(f"lead_id is longer than {_MAX_ID_LENGTH} characters")
+    try:
+        ebr = lead.get("ebr_datetime")
+        ebr_datetime = None if ebr is None else parse_time_argument(ebr)
+    except ValueError:
+        raise ValueError(
+            "ebr_datetime is not a time: write ISO 8601 with an offset, or epoch milliseconds"
+        ) from None
     custom = {name: cell for name, cell in lead.items() if name and name not in LEAD_FIELDS}
     return [
         lead["lead_id"],
         lead.get("phone_number"),
         lead.get("contact_name"),
         lead.get("state_code"),
-        _parse_ebr_datetime(lead.get("ebr_datetime")),
+        ebr_datetime,
         json.dumps(custom, ensure_ascii=False),
     ]
-
-
-def _parse_ebr_datetime(text: str | None) -> datetime | None:
-    try:
-        return None if text is None else parse_time_argument(text)
-    except ValueError:
-        raise ValueError(
-            "ebr_datetime is not a time: write ISO 8601 with an offset, or epoch milliseconds"
-        ) from None

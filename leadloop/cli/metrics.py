@@ -1,7 +1,7 @@
 """`leadloop metrics`: serve every campaign's state to Prometheus, queried at each scrape."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -18,7 +18,7 @@ _GAUGES = {
     "processed": ("outcomes", "Leads that have an outcome."),
     "disabled": ("opt_outs_disabled", "Opt-outs that the vendor has confirmed."),
     "disable_pending": ("opt_outs_pending", "Opt-outs that are not confirmed yet."),
-    "disable_failed": ("opt_outs_failed", "Opt-outs that the vendor refuses."),
+    "disable_failed": ("opt_outs_failed", "Opt-outs that the vendor rejects."),
     "disable_oldest_s": (
         "opt_out_oldest_seconds",
         "Age of the oldest opt-out that is not confirmed.",
@@ -55,7 +55,11 @@ class CampaignCollector:
                 leads.add_metric([row["campaign_id"], status], row[status])
         yield leads
         for column, (name, documentation) in _GAUGES.items():
-            yield _build_campaign_gauge(name, documentation, snapshot.campaigns, column)
+            gauge = GaugeMetricFamily(f"leadloop_{name}", documentation, labels=["campaign"])
+            for row in snapshot.campaigns:
+                if row[column] is not None:  # without a value there is no sample
+                    gauge.add_metric([row["campaign_id"]], row[column])
+            yield gauge
         problems = GaugeMetricFamily(
             "leadloop_problems",
             "Problems that need attention.",
@@ -91,17 +95,6 @@ def serve_metrics(database: Database, host: str, port: int) -> None:
     finally:
         server.shutdown()
         thread.join()
-
-
-def _build_campaign_gauge(
-    name: str, documentation: str, rows: Iterable[Mapping[str, Any]], column: str
-) -> GaugeMetricFamily:
-    """Build a gauge with one sample a campaign; without a value there is no sample."""
-    family = GaugeMetricFamily(f"leadloop_{name}", documentation, labels=["campaign"])
-    for row in rows:
-        if row[column] is not None:
-            family.add_metric([row["campaign_id"]], row[column])
-    return family
 
 
 def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
-from leadloop.local.shared_server import ServerSpec, share_server
+from leadloop.local.shared_server import ServerSpec, require_free_port, share_server
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
@@ -36,6 +36,10 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
         # The import takes seconds; errors in the settings come first.
         from leadloop.monitor import data, page_server
 
+        def announce(url: str) -> None:
+            print(f"The page: {url}", flush=True)
+            print("Ctrl-C ends it.", file=sys.stderr, flush=True)
+
         looked_at = data.PageConfig(
             database_url=url,
             database_setting=setting,
@@ -43,7 +47,7 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
             refresh_s=refresh_s,
         )
         try:
-            page_server.serve_page(looked_at, host, port, _announce_url)
+            page_server.run_page_server(looked_at, host, port, announce)
         except OSError as error:
             raise environment.explain_listen_error(error, host, port) from None
 
@@ -72,13 +76,7 @@ def run_page_server(directory: Path, prefect_page: str, port: int) -> Iterator[P
     """
     _require_streamlit()
     directory = directory.absolute()
-    try:
-        socket.create_server((_HOST, port)).close()
-    except OSError as error:
-        raise UsageError(
-            f"the page cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose"
-            " another --page-port"
-        ) from None
+    require_free_port(port, "the page", "--page-port")
     spec = ServerSpec(
         command=(sys.executable, "-P", "-m", "leadloop", "monitor", "--port", str(port)),
         environment={**os.environ, "PREFECT_UI_URL": prefect_page},
@@ -117,8 +115,3 @@ def _database_url() -> Iterator[tuple[str, str]]:
     with environment.load_settings_with_database() as settings:
         environment.require_postgres_url(settings.require_database_url(), DATABASE_URL)
         yield settings.require_database_url(), DATABASE_URL
-
-
-def _announce_url(url: str) -> None:
-    print(f"The page: {url}", flush=True)
-    print("Ctrl-C ends it.", file=sys.stderr, flush=True)

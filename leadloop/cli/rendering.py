@@ -106,12 +106,18 @@ def render_campaign(row: Mapping[str, Any]) -> Table:
 
 def format_cell(key: str, value: Any) -> str:
     """Format a value by its column: a time, a duration or a number."""
+    if value is not None and key == "watermark":
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    if value is not None and key.endswith("_s"):
+        return format_duration(value)
+    return _format_value(value)
+
+
+def _format_value(value: Any) -> str:
     if value is None:
         return "–"
-    if key == "watermark":
-        return f"{value:%Y-%m-%d %H:%M:%S}Z"
-    if key.endswith("_s"):
-        return format_duration(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -210,9 +216,3 @@ def render_audit(campaign_id: str, counts: Mapping[str, Any]) -> Table:
                 name.replace("_", " "), f"{value:,}", Text(", ".join(samples.get(name, ())))
             )
     return table
-
-
-def _format_value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) else ("–" if value is None else str(value))

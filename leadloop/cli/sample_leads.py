@@ -43,7 +43,18 @@ def make_leads(count: int, seed: int, start_after: int = 0) -> list[Sequence[Cop
     The first lead has the number after `start_after`.
     """
     rng = random.Random(seed)
-    return [_make_lead(rng, number) for number in range(start_after + 1, start_after + count + 1)]
+    leads: list[Sequence[CopyValue]] = []
+    for number in range(start_after + 1, start_after + count + 1):
+        state, area = rng.choice(list(_AREA_CODES.items()))
+        phone = f"+1{area}{rng.randint(2, 9)}{rng.randint(0, 999_999):06d}"
+        name = f"{rng.choice(_FIRST_NAMES)} {rng.choice(_LAST_NAMES)}"
+        custom = json.dumps({"plan": rng.choice(_PLANS), "score": rng.randint(1, 100)})
+        lead: list[CopyValue] = [format_lead_id(number), phone, name, state, None, custom]
+        if rng.randrange(100) < _INVALID_PERCENT:
+            column, value = rng.choice([(1, "555-CALL-ME"), (1, None), (2, " "), (3, "XX")])
+            lead[column] = value
+        leads.append(lead)
+    return leads
 
 
 def format_lead_id(number: int) -> str:
@@ -59,15 +70,3 @@ def write_csv(file: Path, count: int) -> None:
         for row in make_leads(count, seed=count):
             custom = json.loads(str(row[5]))
             writer.writerow([*row[:4], custom["plan"], custom["score"]])
-
-
-def _make_lead(rng: random.Random, number: int) -> list[CopyValue]:
-    state, area = rng.choice(list(_AREA_CODES.items()))
-    phone = f"+1{area}{rng.randint(2, 9)}{rng.randint(0, 999_999):06d}"
-    name = f"{rng.choice(_FIRST_NAMES)} {rng.choice(_LAST_NAMES)}"
-    custom = {"plan": rng.choice(_PLANS), "score": rng.randint(1, 100)}
-    lead: list[CopyValue] = [format_lead_id(number), phone, name, state, None, json.dumps(custom)]
-    if rng.randrange(100) < _INVALID_PERCENT:
-        column, value = rng.choice([(1, "555-CALL-ME"), (1, None), (2, " "), (3, "XX")])
-        lead[column] = value
-    return lead

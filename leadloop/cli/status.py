@@ -44,7 +44,7 @@ def require_schema_version(database: Database) -> None:
             raise
 
 
-def read_status(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
+def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
     """Return a row a campaign under `campaigns`, and `problems`, the most severe first.
 
     Args:
@@ -56,7 +56,7 @@ def read_status(database: Database, campaign_ids: Sequence[str]) -> dict[str, An
         DatabaseError: Postgres refused, or was not there.
     """
     try:
-        rows, problems = database.run(campaign_status.read_status, campaign_ids)
+        rows, problems = database.run(campaign_status.read_health_and_problems, campaign_ids)
     except DatabaseError as error:
         if error.sqlstate in _ADVICE_BY_SQLSTATE:
             raise UsageError(_ADVICE_BY_SQLSTATE[error.sqlstate]) from None
@@ -84,12 +84,12 @@ def watch_status(database: Database, campaign_ids: Sequence[str], out: Console) 
     Raises:
         UsageError, DatabaseError: as for `read_status`, at the first query.
     """
-    screen = render_report(read_status(database, campaign_ids))
+    screen = render_report(read_status_report(database, campaign_ids))
     with Live(_add_timestamp(screen), console=out, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(_REFRESH_S)
             try:
-                screen = render_report(read_status(database, campaign_ids))
+                screen = render_report(read_status_report(database, campaign_ids))
                 live.update(_add_timestamp(screen), refresh=True)
             except LeadloopError as error:
                 message = Text(f"{error}\nTrying again; the last status is below.\n", "bold red")

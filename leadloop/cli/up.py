@@ -25,7 +25,7 @@ from leadloop import deployments
 from leadloop.cli import environment, monitor, sample_leads
 from leadloop.core.errors import RunError
 from leadloop.local.prefect_stack import LocalPrefect, run_prefect_server, run_prefect_worker
-from leadloop.sandbox import Rules, run_sandbox
+from leadloop.sandbox import Rules
 from leadloop.settings import Settings
 
 _CAMPAIGNS = ("UP-EAST", "UP-WEST")
@@ -77,12 +77,8 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(environment.enter_locked_directory("up"))
-        environment.clear_environment()
-        handle = stack.enter_context(
-            run_sandbox(Rules(rate_limit=(100, 60.0), pace=_MEAN_OUTCOME_DELAY_S))
-        )
-        os.environ["LEADLOOP_API_URL"] = handle.url
-        os.environ["LEADLOOP_API_TOKEN"] = handle.rules.tokens[0]
+        rules = Rules(rate_limit=(100, 60.0), pace=_MEAN_OUTCOME_DELAY_S)
+        handle = stack.enter_context(environment.open_sandbox(rules))
         stack.enter_context(environment.run_embedded_database())
         database = stack.enter_context(
             environment.open_database(Settings.load(), require_schema=False)
@@ -93,7 +89,10 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
                 Path("prefect"), database.sibling_url("prefect", "postgresql+asyncpg"), port
             )
         )
-        _reset_database(database)
+        database.run(schema.drop_schema)
+        database.run(schema.migrate_schema)
+        for campaign_id in _CAMPAIGNS:
+            _add_leads(database, campaign_id, 0, _INITIAL_LEADS)
         with err.status("waiting for the Prefect server (half a minute the first time)"):
             prefect.wait()
         with err.status("deploying prefect.yaml"):
@@ -101,7 +100,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.ui_url, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
         worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
-        deployments.start_run(prefect.environment, "sync-leads/default")
+        deployments.schedule_run(prefect.environment, "sync-leads/default")
         instructions = _format_instructions(
             page_url=page.url, prefect=prefect, sandbox_url=handle.url
         )
@@ -128,28 +127,11 @@ def _format_instructions(*, page_url: str, prefect: LocalPrefect, sandbox_url: s
     )
 
 
-def _reset_database(database: Database) -> None:
-    """Recreate the schema, with the first sample leads of each campaign."""
-    database.run(schema.drop_schema)
-    database.run(schema.migrate_schema)
-    for campaign_id in _CAMPAIGNS:
-        _add_leads(database, campaign_id, 0, _INITIAL_LEADS)
-
-
 def _add_leads(database: Database, campaign_id: str, start_after: int, count: int) -> None:
     rows = sample_leads.make_leads(
         count, seed=start_after + len(campaign_id), start_after=start_after
     )
     database.run(import_campaign, campaign_id, rows)
-
-
-def _add_arrivals(database: Database, turn: int) -> None:
-    """Add new leads to each campaign, and opt one of its earlier leads out."""
-    for campaign_id in _CAMPAIGNS:
-        existing = _INITIAL_LEADS + turn * _NEW_LEADS
-        _add_leads(database, campaign_id, existing, _NEW_LEADS)
-        number = random.Random(turn + 1).randrange(1, existing)
-        database.run(request_opt_outs, campaign_id, [sample_leads.format_lead_id(number)])
 
 
 def _run_until_stopped(
@@ -166,4 +148,9 @@ def _run_until_stopped(
                 if not is_alive():
                     log = Path(name, "log").absolute()
                     raise RunError(f"the {name} has ended (its log: {log})")
-        _add_arrivals(database, turn)
+        # Then each campaign gets new leads, and one of its earlier leads opts out.
+        existing = _INITIAL_LEADS + turn * _NEW_LEADS
+        for campaign_id in _CAMPAIGNS:
+            _add_leads(database, campaign_id, existing, _NEW_LEADS)
+            number = random.Random(turn + 1).randrange(1, existing)
+            database.run(request_opt_outs, campaign_id, [sample_leads.format_lead_id(number)])

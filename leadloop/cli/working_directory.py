@@ -44,7 +44,15 @@ def require_trusted_directory(command: str) -> None:
     if os.path.lexists(HOME):
         _secure_home()
         used.append(HOME)
-    _report_foreign_owner(used)
+    owners = {path: path.lstat().st_uid for path in used}
+    foreign = [path for path, owner in owners.items() if owner not in (0, os.geteuid())]
+    if foreign:
+        names = ", ".join(map(str, foreign))
+        owner = describe_user(owners[foreign[0]])
+        print(
+            f"leadloop: uses {names} of {owner}, who owns this directory and is trusted with it",
+            file=sys.stderr,
+        )
 
 
 def _configures_prefect(project: Path) -> bool:
@@ -75,16 +83,3 @@ def _secure_home() -> None:
     require_trusted(HOME)
     if mode & 0o077:
         HOME.chmod(0o700)
-
-
-def _report_foreign_owner(used: list[Path]) -> None:
-    """Print on stderr which files in use belong to another user."""
-    owners = {path: path.lstat().st_uid for path in used}
-    foreign = [path for path, owner in owners.items() if owner not in (0, os.geteuid())]
-    if foreign:
-        names = ", ".join(map(str, foreign))
-        owner = describe_user(owners[foreign[0]])
-        print(
-            f"leadloop: uses {names} of {owner}, who owns this directory and is trusted with it",
-            file=sys.stderr,
-        )

@@ -19,23 +19,20 @@ def check_ca_bundle(url: str) -> None:
     name = next((name for name in _VARIABLES if os.environ.get(name)), None)
     if name is None or not url.lower().startswith("https:"):
         return
-    if problem := _find_problem(Path(os.environ[name])):
-        raise RunError(
-            f"{name} {problem} ({os.environ[name]!r}): name a file of certificates in PEM, or"
-            " unset it; nothing was sent"
-        )
-
-
-def _find_problem(path: Path) -> str | None:
+    path = Path(os.environ[name])
     if path.is_dir():
         # OpenSSL looks each certificate up in a directory by name, when it is needed.
-        return None
+        return
     try:
         ssl.create_default_context().load_verify_locations(cafile=path)
+        return
     except ssl.SSLError:
-        return "names a file without certificates in PEM"
+        problem = "names a file without certificates in PEM"
     except FileNotFoundError:
-        return "names no file"
+        problem = "names no file"
     except OSError as error:
-        return f"names a file that cannot be read, {error.strerror}"
-    return None
+        problem = f"names a file that cannot be read, {error.strerror}"
+    raise RunError(
+        f"{name} {problem} ({os.environ[name]!r}): name a file of certificates in PEM, or unset"
+        " it; nothing was sent"
+    )

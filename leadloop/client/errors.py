@@ -4,7 +4,7 @@
     ├── Retryable         not carried out, or idempotent: retry after a pause
     │   └── RateLimited   ... and every process of this vendor account pauses for `retry_after_s`
     ├── InDoubt           may have been carried out: look the leads up before any retry
-    ├── Rejected          the vendor refuses the request as it is; `body` gives the reason
+    ├── Rejected          the vendor rejects the request as it is; `body` gives the reason
     │   └── TooLarge      ... because it is too large: send fewer leads
     └── Fatal             no request will succeed until a person changes something
 

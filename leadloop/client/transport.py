@@ -131,28 +131,25 @@ def _describe_failure(error: BaseException, *, has_begun: bool) -> ApiResponse:
 
 
 def _read_response(response: requests.Response, *, until: float) -> ReceivedResponse:
-    vendor_now = _parse_http_date(response.headers.get("Date"))
-    return ReceivedResponse(
-        response=ApiResponse(
-            status=response.status_code,
-            body=_parse_body(response, until),
-            retry_after_s=_parse_retry_after(response.headers.get("Retry-After"), vendor_now),
-        ),
-        vendor_now=vendor_now,
-    )
-
-
-def _parse_body(response: requests.Response, until: float) -> Any:
+    headers = response.headers
+    # Without a length, a response cut off in its headers looks like one without a body.
+    has_length = "Content-Length" in headers or "Transfer-Encoding" in headers
+    body: Any = None if has_length or response.status_code == 204 else UNREADABLE
     try:
         content = _decompress(response, _read_content(response, until))
         if content.strip():
-            return postgres_json.parse_json(content)
+            body = postgres_json.parse_json(content)
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
-        return UNREADABLE
-    # Without a length, a response cut off in its headers looks like one without a body.
-    headers = response.headers
-    has_length = "Content-Length" in headers or "Transfer-Encoding" in headers
-    return None if has_length or response.status_code == 204 else UNREADABLE
+        body = UNREADABLE
+    vendor_now = _parse_http_date(headers.get("Date"))
+    return ReceivedResponse(
+        response=ApiResponse(
+            status=response.status_code,
+            body=body,
+            retry_after_s=_parse_retry_after(headers.get("Retry-After"), vendor_now),
+        ),
+        vendor_now=vendor_now,
+    )
 
 
 def _read_content(response: requests.Response, until: float) -> bytes:

@@ -101,7 +101,20 @@ def parse_listing_page(results: Iterable[Any]) -> Iterator[ListedLead]:
             else hashlib.sha256(dump_json(result).encode()).hexdigest()
         )
         alike[lead_id, made] += 1
-        yield _parse_row(result, lead_id, f"{made}#{alike[lead_id, made]}")
+        try:
+            read = parse_result(result)
+        except UnreadableResult:
+            read = None
+        attempts = read.attempts if read else ()
+        times = [datetime.fromisoformat(each.occurred_at) for each in attempts if each.occurred_at]
+        yield ListedLead(
+            lead_id=lead_id,
+            copy_key=f"{made}#{alike[lead_id, made]}",
+            facts=_parse_facts(result if isinstance(result, dict) else {}),
+            outcome=read.outcome if read else None,
+            last_attempt_at=max(times, default=None),
+            unreadable=read is None,
+        )
 
 
 def compare_person(ours: PersonFacts, theirs: PersonFacts, region: str) -> frozenset[str]:
@@ -125,23 +138,6 @@ def measure_clock_offset(vendor_now: datetime | None, now: datetime) -> timedelt
     """Return how far the vendor's clock is ahead (negative: behind); zero if close or unknown."""
     ahead = timedelta(0) if vendor_now is None else vendor_now - now
     return ahead if abs(ahead) > _MAX_CLOCK_DIFFERENCE else timedelta(0)
-
-
-def _parse_row(result: Any, lead_id: str, copy: str) -> ListedLead:
-    try:
-        read = parse_result(result)
-    except UnreadableResult:
-        read = None
-    attempts = read.attempts if read else ()
-    times = [datetime.fromisoformat(each.occurred_at) for each in attempts if each.occurred_at]
-    return ListedLead(
-        lead_id=lead_id,
-        copy_key=copy,
-        facts=_parse_facts(result) if isinstance(result, dict) else _parse_facts({}),
-        outcome=read.outcome if read else None,
-        last_attempt_at=max(times, default=None),
-        unreadable=read is None,
-    )
 
 
 def _parse_facts(result: Mapping[str, Any]) -> PersonFacts:

@@ -47,9 +47,9 @@ _MAX_DEPTH = 20
 class BatchResult:
     """The per-lead results of one batch request.
 
-    `rejected` maps the ids of refused leads to the vendor's reason. `accepted` holds the ids listed
-    as created or disabled. `ambiguous` is true if the state of all other leads is unknown: the
-    response reports an error without naming the lead, or names only some of the leads.
+    `rejected` maps the ids of rejected leads to the vendor's reason. `accepted` holds the ids
+    listed as created or disabled. `ambiguous` is true if the state of all other leads is unknown:
+    the response reports an error without naming the lead, or names only some of the leads.
     """
 
     rejected: dict[str, str] = field(default_factory=dict)

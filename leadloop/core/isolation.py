@@ -79,7 +79,7 @@ class Isolation:
         if len(failed) == 1:
             self._candidates += failed
         else:
-            self._lists += reversed(split_in_half(failed))
+            self._lists += reversed(split_list(failed))
 
     def replace_list(self, lists: Sequence[Sequence[str]]) -> None:
         """Replace the next list, which was rejected, by others without counting a failure."""
@@ -102,7 +102,7 @@ class Isolation:
         return self._lists.pop()
 
 
-def split_in_half(items: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_list(items: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the two halves of a list."""
     middle = len(items) // 2
     return list(items[:middle]), list(items[middle:])

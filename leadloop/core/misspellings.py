@@ -31,7 +31,8 @@ _TWO_TYPOS_LENGTH = 8
 def find_intended_setting(name: str, settings: Iterable[str]) -> str | None:
     """Return the setting that a name probably means, by synonym or edit distance; else None.
 
-    A setting's whole name with a word added, such as `DB_PASSWORD`, is a separate name.
+    A setting's whole name with a word or several letters added, such as `DB_PASSWORD`, is a
+    separate name.
 
     Args:
         name: the name in capitals without the common prefix; not itself a setting.
@@ -40,16 +41,18 @@ def find_intended_setting(name: str, settings: Iterable[str]) -> str | None:
     letters = _strip_underscores(name)
     if letters in _SYNONYMS:
         return _SYNONYMS[letters]
-    distances = {
-        setting: edit_distance(letters, _strip_underscores(setting))
-        for setting in settings
-        if not _adds_to(name, setting)
-    }
-    near = {
-        setting: distance
-        for setting, distance in distances.items()
-        if distance <= (2 if len(_strip_underscores(setting)) >= _TWO_TYPOS_LENGTH else 1)
-    }
+    words = {*name.split("_")} - {""}
+    near: dict[str, int] = {}
+    for setting in settings:
+        wanted = _strip_underscores(setting)
+        if wanted in letters:
+            adds_letters = len(letters) > len(wanted) + 1
+            adds_word = words > {*setting.split("_")} - {""}
+            if adds_letters or adds_word:
+                continue
+        distance = edit_distance(letters, wanted)
+        if distance <= (2 if len(wanted) >= _TWO_TYPOS_LENGTH else 1):
+            near[setting] = distance
     return min(near, key=near.__getitem__, default=None)
 
 
@@ -70,12 +73,3 @@ def edit_distance(one: str, other: str) -> int:
 
 def _strip_underscores(name: str) -> str:
     return name.replace("_", "")
-
-
-def _adds_to(name: str, setting: str) -> bool:
-    """Return whether a name is the setting's whole name with a word or several letters added."""
-    more = len(_strip_underscores(name)) - len(_strip_underscores(setting))
-    words, setting_words = ({*text.split("_")} - {""} for text in (name, setting))
-    return _strip_underscores(setting) in _strip_underscores(name) and (
-        more > 1 or words > setting_words
-    )

@@ -125,14 +125,24 @@ def _parse_text(text: str, region: str) -> phonenumbers.PhoneNumber:
     Raises:
         InvalidLead: the text does not fit the grammar, or may hold more than one number.
     """
-    number = _strip_label_and_extension(_to_ascii(text))
+    number = _to_ascii(text).lstrip(_SIGNS_BEFORE).rstrip(_SIGNS_BEHIND)
+    if not _DIGITS.fullmatch(number):
+        if label := _LABEL.match(number):
+            number = number[label.end() :]
+        if extension := _EXTENSION.search(number):
+            number = number[: extension.start()].rstrip(_SIGNS_BEFORE_EXTENSION)
     if dialled := _read_float(number, region) or _read_vanity(number, region):
         return _require_valid(_parse_digits(dialled, region), region)
     if not _DIGITS.fullmatch(number):
         raise InvalidLead(_NOT_VANITY if _LETTER.search(number) else _OTHER_CHARACTERS)
     parsed = _require_valid(_parse_digits(number, region), region)
     _check_single(number, parsed)
-    _check_points(number, region)
+    # The last point must separate digits of one number: it may look like a decimal point, or follow
+    # digits that are a number without the rest.
+    before, point, _ = number.rpartition(".")
+    is_decimal = _POINT_AT_END.search(number) and not _POINTS_AS_SEPARATORS.search(number)
+    if is_decimal or (point and _stands_alone(before, region)):
+        raise InvalidLead(_LAST_POINT)
     return parsed
 
 
@@ -145,32 +155,23 @@ def _parse_digits(number: str, region: str) -> phonenumbers.PhoneNumber:
 
 def _to_ascii(text: str) -> str:
     """Replace digits, dashes and blanks of all scripts, and full-width characters, by ASCII."""
-    return text if text.isascii() else "".join(map(_to_ascii_character, text))
-
-
-def _to_ascii_character(character: str) -> str:
-    if character.isdecimal():
-        return str(unicodedata.decimal(character))
-    if unicodedata.category(character) in ("Zs", "Cf"):
-        # Format characters come from contact lists: direction marks, soft hyphens.
-        return " "
-    if "\uff01" <= character <= "\uff5e":
-        return chr(ord(character) - 0xFEE0)
-    # The katakana sound mark is typed as a dash in Japan.
-    is_dash = "\u2010" <= character <= "\u2015" or character in "\u2212\u30fc"
-    return "-" if is_dash else character
-
-
-def _strip_label_and_extension(text: str) -> str:
-    """Strip punctuation around a number, a label before it and an extension after it."""
-    number = text.lstrip(_SIGNS_BEFORE).rstrip(_SIGNS_BEHIND)
-    if _DIGITS.fullmatch(number):
-        return number
-    if label := _LABEL.match(number):
-        number = number[label.end() :]
-    if extension := _EXTENSION.search(number):
-        number = number[: extension.start()].rstrip(_SIGNS_BEFORE_EXTENSION)
-    return number
+    if text.isascii():
+        return text
+    replaced = ""
+    for character in text:
+        if character.isdecimal():
+            replaced += str(unicodedata.decimal(character))
+        elif unicodedata.category(character) in ("Zs", "Cf"):
+            # Format characters come from contact lists: direction marks, soft hyphens.
+            replaced += " "
+        elif "\uff01" <= character <= "\uff5e":
+            replaced += chr(ord(character) - 0xFEE0)
+        elif "\u2010" <= character <= "\u2015" or character in "\u2212\u30fc":
+            # The katakana sound mark is typed as a dash in Japan.
+            replaced += "-"
+        else:
+            replaced += character
+    return replaced
 
 
 def _read_float(text: str, region: str) -> str | None:
@@ -237,19 +238,6 @@ def _read_vanity(text: str, region: str) -> str | None:
     return f"+1{area_code}{keys}"
 
 
-def _check_points(text: str, region: str) -> None:
-    """Check that the last point separates digits of one phone number.
-
-    Raises:
-        InvalidLead: the digits before the point are a number, or it looks like a decimal point.
-    """
-    before, point, _ = text.rpartition(".")
-    if point and _stands_alone(before, region):
-        raise InvalidLead(_LAST_POINT)
-    if _POINT_AT_END.search(text) and not _POINTS_AS_SEPARATORS.search(text):
-        raise InvalidLead(_LAST_POINT)
-
-
 def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
     """Check that the text holds a single phone number.
 
@@ -266,8 +254,14 @@ def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
     if len(after) < len(text):
         digits_after = sum(map(str.isdigit, after))
         digits_before = len(phonenumbers.national_significant_number(number)) - digits_after
+        # Known in North America, while libphonenumber formats the number to find out.
+        area_code_length = (
+            3
+            if number.country_code == 1
+            else phonenumbers.length_of_national_destination_code(number)
+        )
         # One digit more, because Londoners write (0207) 946 0018.
-        is_after_area_code = digits_before > _area_code_length(number) + 1
+        is_after_area_code = digits_before > area_code_length + 1
         is_between_equals = text[0] not in "+0(" and digits_before >= digits_after
         if is_after_area_code or is_between_equals:
             raise InvalidLead(_SECOND_NUMBER)
@@ -276,13 +270,6 @@ def _check_single(text: str, number: phonenumbers.PhoneNumber) -> None:
         second = _parse_or_none(text[separators.end() :], home)
         if second and second != number and _is_valid(second):
             raise InvalidLead(_SECOND_NUMBER)
-
-
-def _area_code_length(number: phonenumbers.PhoneNumber) -> int:
-    if number.country_code == 1:
-        # Known, while libphonenumber formats the number to find out.
-        return 3
-    return phonenumbers.length_of_national_destination_code(number)
 
 
 def _stands_alone(text: str, region: str) -> bool:

@@ -115,9 +115,17 @@ def parse_result(result: Any) -> ParsedResult:
     """
     lead_id, processed_at = parse_identity(result)
     lead = _RowKey(lead_id, processed_at.isoformat() if processed_at else None)
-    return ParsedResult(
-        lead_id, processed_at, _make_outcome(lead, result), _parse_attempts(lead, result)
-    )
+    outcome = None
+    if lead.processed_at is not None:
+        outcome = Outcome(
+            lead_id=lead_id,
+            processed_at=lead.processed_at,
+            outcome_id=_as_text(result.get("outcome_id")),
+            outcome_name=_as_text(result.get("outcome_name")),
+            total_cost=_as_number(result.get("total_cost")),
+            raw=dump_json(result),
+        )
+    return ParsedResult(lead_id, processed_at, outcome, _parse_attempts(lead, result))
 
 
 def parse_identity(result: Any) -> tuple[str, datetime | None]:
@@ -156,19 +164,6 @@ class _RowKey(NamedTuple):
 
     lead_id: str
     processed_at: str | None
-
-
-def _make_outcome(lead: _RowKey, result: Mapping[str, Any]) -> Outcome | None:
-    if lead.processed_at is None:
-        return None
-    return Outcome(
-        lead_id=lead.lead_id,
-        processed_at=lead.processed_at,
-        outcome_id=_as_text(result.get("outcome_id")),
-        outcome_name=_as_text(result.get("outcome_name")),
-        total_cost=_as_number(result.get("total_cost")),
-        raw=dump_json(result),
-    )
 
 
 def _parse_attempts(lead: _RowKey, result: Mapping[str, Any]) -> Sequence[OutreachAttempt]:
@@ -244,6 +239,11 @@ def _parse_call(
 ) -> OutreachAttempt:
     reference = _as_text(call.get("reference_id"))
     occurred_at = _as_time(call.get("called_at"))
+    order = call.get("report_keys_order")
+    if isinstance(order, list):
+        answers = {key: call[key] for key in order if isinstance(key, str) and key in call}
+    else:
+        answers = {key: value for key, value in call.items() if key not in _CALL_KEYS}
     # Positional: keyword arguments take a tenth longer.
     return OutreachAttempt(
         *lead,
@@ -256,16 +256,8 @@ def _parse_call(
         _as_iso(occurred_at),
         _as_number(call.get("call_duration")),
         _as_number(call.get("cost")),
-        dump_json(_select_answers(call)),
+        dump_json(answers),
     )
-
-
-def _select_answers(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the script's answers: the keys of `report_keys_order`, else all but fixed keys."""
-    order = item.get("report_keys_order")
-    if isinstance(order, list):
-        return {key: item[key] for key in order if isinstance(key, str) and key in item}
-    return {key: value for key, value in item.items() if key not in _CALL_KEYS}
 
 
 def _select_messages(key: str, value: Any) -> Sequence[Mapping[str, Any]]:

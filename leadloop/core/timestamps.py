@@ -36,7 +36,11 @@ def parse_time(value: object) -> datetime:
             value = int(text) if text.lstrip("-").isdecimal() else float(text)
         except ValueError:
             return _from_iso(text)
-    return _from_epoch(value)
+    try:
+        # Whole milliseconds by integer arithmetic: a float of seconds would be off by some µs.
+        return EPOCH + value * (_MILLISECOND if abs(value) >= _MILLISECONDS_FROM else _SECOND)
+    except (OverflowError, ValueError):
+        raise ValueError("not a time: the number is out of range") from None
 
 
 def parse_time_argument(text: str) -> datetime:
@@ -61,14 +65,6 @@ def parse_time_argument(text: str) -> datetime:
 def to_epoch_ms(moment: datetime) -> int:
     """Return whole milliseconds since the epoch, rounded down."""
     return (moment - EPOCH) // _MILLISECOND
-
-
-def _from_epoch(value: float) -> datetime:
-    try:
-        # Whole milliseconds by integer arithmetic: a float of seconds would be off by some µs.
-        return EPOCH + value * (_MILLISECOND if abs(value) >= _MILLISECONDS_FROM else _SECOND)
-    except (OverflowError, ValueError):
-        raise ValueError("not a time: the number is out of range") from None
 
 
 def _from_iso(text: str) -> datetime:

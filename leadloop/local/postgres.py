@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,25 +70,19 @@ def run_postgres(directory: Path) -> Iterator[str]:
     """
     directory = directory.expanduser().absolute()
     with ExitStack() as stack:
-        with _translate_os_errors(directory):
+        try:
             directory.mkdir(parents=True, exist_ok=True)
             prepare = partial(prepare_postgres, directory)
             server = stack.enter_context(share_server(directory, prepare))
             _wait_until_ready(directory, server)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise _disk_full(error.filename or directory) from None
+            raise UsageError(
+                f"The embedded Postgres cannot use {error.filename or directory}: {error.strerror}."
+                f" Make it writable, {_ALTERNATIVE}."
+            ) from None
         yield f"postgresql+psycopg2://postgres@/postgres?host={server.facts['socket']}&port=5432"
-
-
-@contextmanager
-def _translate_os_errors(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _disk_full(error.filename or directory) from None
-        raise UsageError(
-            f"The embedded Postgres cannot use {error.filename or directory}: {error.strerror}. "
-            f"Make it writable, {_ALTERNATIVE}."
-        ) from None
 
 
 def _disk_full(path: str | Path) -> UsageError:
@@ -147,9 +141,11 @@ def _locate_as_root(directory: Path) -> _Cluster:
     )
     install = binaries / package.name / "pginstall"
     old = directory / "data"
-    owner = _find_personal_owner(old)
-    if owner is not None:
-        return _Cluster(directory=directory, install=install, data=old, user=owner)
+    if old.exists():
+        status = old.stat()
+        if status.st_uid != 0 and directory.stat().st_uid == status.st_uid:
+            person = status.st_uid, status.st_gid
+            return _Cluster(directory=directory, install=install, data=old, user=person)
     data = postgres_data.claim_folder(directory.resolve()) / "data"
     if data.exists() and old.exists():
         raise UsageError(
@@ -170,15 +166,6 @@ def _find_package() -> Path:
             f"{_ALTERNATIVE}."
         )
     return Path(package.origin).resolve().parent
-
-
-def _find_personal_owner(data: Path) -> tuple[int, int] | None:
-    """Return the (uid, gid) of a person who made the data in their own directory, else None."""
-    if not data.exists():
-        return None
-    status = data.stat()
-    personal = status.st_uid != 0 and data.parent.stat().st_uid == status.st_uid
-    return (status.st_uid, status.st_gid) if personal else None
 
 
 def _check_version(data: Path) -> None:
@@ -270,22 +257,19 @@ def _make_socket_folder(user: tuple[int, int] | None) -> Path:
 
 
 def _wait_until_ready(directory: Path, server: SharedServer) -> None:
+    """Read the state from the pid file, as `pg_ctl` does; ignore a predecessor's file."""
+    # The facts of a server that an earlier version started do not name the data.
+    pid_file = Path(server.facts.get("data", directory / "data")) / "postmaster.pid"
     deadline = time.monotonic() + _READY_TIMEOUT_S
-    while not _is_ready(directory, server):
+    while True:
+        with suppress(FileNotFoundError):
+            lines = pid_file.read_text().splitlines()
+            is_ours = len(lines) > 7 and lines[4] == server.facts["socket"]
+            if is_ours and lines[7].strip() == "ready":
+                return
         if not server.is_alive() or time.monotonic() > deadline:
             raise _start_error(directory)
         time.sleep(0.02)
-
-
-def _is_ready(directory: Path, server: SharedServer) -> bool:
-    """Read the state from the pid file, as `pg_ctl` does; ignore a predecessor's file."""
-    # The facts of a server that an earlier version started do not name the data.
-    data = Path(server.facts.get("data", directory / "data"))
-    try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
-        return False
-    return len(lines) > 7 and lines[4] == server.facts["socket"] and lines[7].strip() == "ready"
 
 
 def _start_error(directory: Path) -> UsageError:

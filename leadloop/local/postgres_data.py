@@ -81,7 +81,16 @@ def claim_folder(home: Path) -> Path:
             )
         if folder is None or not _belongs_to(folder, home):
             folder = _make_folder(clusters / secrets.token_hex(8))
-        _write_record(folder, home)
+        # The same record on both sides: in the folder and, as the note, in `home`.
+        fields = {
+            "about": "Root ran the embedded Postgres here, so its data are elsewhere: see `data`.",
+            "data": str(folder / "data"),
+            "home": str(home),
+            "inode": home.stat().st_ino,
+        }
+        text = json.dumps(fields, indent=1)
+        write_private(folder / _RECORD, text)
+        write_private(home / NOTE, text)
         return folder
 
 
@@ -179,11 +188,16 @@ def move_data(old: Path, new: Path, user: tuple[int, int]) -> None:
         OSError: the data cannot be moved; `old` is still complete.
     """
     moving, moved = new.with_name("data.moving"), old.with_name("data.moved")
-    if old.exists() and not _try_rename(old, new):
-        shutil.rmtree(moving, ignore_errors=True)
-        _copy_tree(old, moving, user)
-        os.sync()
-        old.rename(moved)
+    if old.exists():
+        try:
+            old.rename(new)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.rmtree(moving, ignore_errors=True)
+            _copy_tree(old, moving, user)
+            os.sync()
+            old.rename(moved)
     if moved.exists() and not new.exists():
         moving.rename(new)
     shutil.rmtree(moved, ignore_errors=True)
@@ -238,17 +252,6 @@ def _open_to_all(tree: Path) -> None:
             path.chmod(stat.S_IMODE(mode) | 0o444 | (0o111 if mode & stat.S_IXUSR else 0))
 
 
-def _try_rename(old: Path, new: Path) -> bool:
-    """Rename a folder; return False if `new` is on another file system."""
-    try:
-        old.rename(new)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            return False
-        raise
-    return True
-
-
 def _read_note(home: Path) -> Path | None:
     """Return the folder that the note in `home` names; None if it is not a folder of the store.
 
@@ -296,19 +299,6 @@ def _note_names(home: Path, folder: Path) -> bool:
         return _read_note(home) == folder
     except (OSError, UsageError):
         return False
-
-
-def _write_record(folder: Path, home: Path) -> None:
-    """Write the record in `folder` and the note in `home`."""
-    fields = {
-        "about": "Root ran the embedded Postgres here, so its data are elsewhere: see `data`.",
-        "data": str(folder / "data"),
-        "home": str(home),
-        "inode": home.stat().st_ino,
-    }
-    text = json.dumps(fields, indent=1)
-    write_private(folder / _RECORD, text)
-    write_private(home / NOTE, text)
 
 
 def _read_record(folder: Path) -> dict[str, object]:

@@ -115,36 +115,45 @@ def run_ephemeral_prefect(directory: Path) -> Iterator[EphemeralPrefect]:
                 f"No Prefect server for this run: {error.filename or directory}: {error.strerror}. "
                 f"Make {directory} writable, or set PREFECT_API_URL to another server."
             ) from None
-        stack.callback(_drain_events)
-        yield EphemeralPrefect(
-            api_url=server.facts["api_url"],
-            auth_string=server.facts["auth_string"],
-            log=directory / _LOG,
-            server=server,
-        )
-
-
-def _drain_events() -> None:
-    """Send the events that Prefect still buffers, if this process has imported Prefect.
-
-    At the exit of the process, without the server, Prefect would try for 7 s and log an error.
-    """
-    events = sys.modules.get("prefect.events.worker")
-    if events is not None:
-        events.EventsWorker.drain_all(timeout=_DRAIN_TIMEOUT_S)
+        try:
+            yield EphemeralPrefect(
+                api_url=server.facts["api_url"],
+                auth_string=server.facts["auth_string"],
+                log=directory / _LOG,
+                server=server,
+            )
+        finally:
+            # If this process has imported Prefect: at exit, without the server, Prefect would try
+            # for 7 s to send the events that it still buffers, and log an error.
+            events = sys.modules.get("prefect.events.worker")
+            if events is not None:
+                events.EventsWorker.drain_all(timeout=_DRAIN_TIMEOUT_S)
 
 
 def _prepare_server(directory: Path) -> ServerSpec:
     listener = socket.create_server(("127.0.0.1", 0))
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
     auth_string = f"leadloop:{secrets.token_urlsafe()}"
+    # The PREFECT_… settings of this process are another server's.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    services = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _DISABLED_SERVICES}
     return ServerSpec(
         command=(sys.executable, "-P", "-m", __name__, str(listener.fileno())),
         environment={
-            **_server_environment(directory),
+            **kept,
+            **services,
+            **_NO_TELEMETRY,
+            "PREFECT_HOME": str(directory),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{directory / _DATABASE}",
+            "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
             "PREFECT_SERVER_API_AUTH_STRING": auth_string,
             # No other web page may read responses; without a password no page gets any.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+            "PREFECT_SERVER_UI_ENABLED": "false",
+            "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+            # As Prefect starts its own temporary servers.
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
         },
         log=directory / _LOG,
         facts={"api_url": f"{origin}/api", "auth_string": auth_string},
@@ -152,25 +161,6 @@ def _prepare_server(directory: Path) -> ServerSpec:
         stop_signal=signal.SIGKILL,
         inherited_fds=(listener.detach(),),
     )
-
-
-def _server_environment(directory: Path) -> Mapping[str, str]:
-    """Return this process's environment without PREFECT_…: those settings are another server's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    services = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _DISABLED_SERVICES}
-    return {
-        **kept,
-        **services,
-        **_NO_TELEMETRY,
-        "PREFECT_HOME": str(directory),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{directory / _DATABASE}",
-        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
-        "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-        # As Prefect starts its own temporary servers.
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
 
 
 def main(listener: int) -> None:

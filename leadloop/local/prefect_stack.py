@@ -10,7 +10,6 @@ import http.client
 import os
 import secrets
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,12 @@ from pathlib import Path
 from leadloop.core.errors import UsageError
 from leadloop.deployments import PREFECT, WORK_POOL
 from leadloop.local.private_files import write_private
-from leadloop.local.shared_server import ServerSpec, SharedServer, share_server
+from leadloop.local.shared_server import (
+    ServerSpec,
+    SharedServer,
+    require_free_port,
+    share_server,
+)
 
 _READY_TIMEOUT_S = 180.0
 _HOST = "127.0.0.1"
@@ -86,7 +90,7 @@ def run_prefect_server(directory: Path, database: str, port: int) -> Iterator[Lo
         UsageError: the port is taken.
     """
     directory = directory.expanduser().absolute()
-    _require_free_port(port)
+    require_free_port(port, "the Prefect server", "--port")
     ui_url = f"http://{_HOST}:{port}"
     # A user's own PREFECT_… settings are another server's.
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT_")}
@@ -138,13 +142,3 @@ def run_prefect_worker(directory: Path, prefect: LocalPrefect) -> Iterator[Share
     )
     with share_server(directory, lambda: spec) as worker:
         yield worker
-
-
-def _require_free_port(port: int) -> None:
-    try:
-        socket.create_server((_HOST, port)).close()
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise UsageError(
-            f"the Prefect server cannot listen on port {port}: {why}; choose another --port"
-        ) from None

@@ -3,7 +3,7 @@
 The kernel releases the file locks of a process that dies, however it dies, so no lock goes stale.
 The server's directory holds:
 
-    door.lock       exclusive: held by a process while it joins or leaves
+    join.lock       exclusive: held by a process while it joins or leaves
     users.lock      shared: held by every user for as long as it uses the server
     alive.lock      inherited by the server: free once the server has ended
     supervisor.pid  the process group to kill if the supervisor itself was killed; not in
@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from leadloop.core.errors import UsageError
 from leadloop.local import supervisor
 from leadloop.local.private_files import open_private, write_private
 
@@ -97,7 +99,7 @@ def share_server(directory: Path, make_spec: Callable[[], ServerSpec]) -> Iterat
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open_private(directory / "users.lock") as users:
-        with _lock_file(directory / "door.lock"):
+        with _lock_file(directory / "join.lock"):
             # Blocks while a supervisor stops the server of users that were killed.
             fcntl.flock(users, fcntl.LOCK_SH)
             if _is_server_alive(directory):
@@ -107,8 +109,28 @@ def share_server(directory: Path, make_spec: Callable[[], ServerSpec]) -> Iterat
         try:
             yield SharedServer(directory=directory, facts=facts)
         finally:
-            with _lock_file(directory / "door.lock"):
+            with _lock_file(directory / "join.lock"):
                 _leave_server(directory, users)
+
+
+def require_free_port(port: int, server: str, option: str) -> None:
+    """Check that a port of loopback is free, before a server's log alone states that it is taken.
+
+    Args:
+        port: the port.
+        server: the server's name, for the message.
+        option: the option that chooses another port, for the message.
+
+    Raises:
+        UsageError: the port is taken, or may not be used.
+    """
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UsageError(
+            f"{server} cannot listen on port {port}: {why}; choose another {option}"
+        ) from None
 
 
 def _start_server(directory: Path, spec: ServerSpec) -> Mapping[str, str]:

@@ -19,21 +19,6 @@ from typing import Any
 
 def main(job: dict[str, Any]) -> None:
     """Run the server of `job` until the server ends or its last user has left."""
-    server = _start_child(job)
-
-    def forward_stop(signum: int, frame: FrameType | None) -> None:
-        server.send_signal(job["stop_signal"])
-
-    signal.signal(signal.SIGTERM, forward_stop)  # the machine is shutting down
-    threading.Thread(target=_stop_after_last_user, args=(server, job), daemon=True).start()
-    server.wait()
-    if job["scratch"]:
-        shutil.rmtree(job["scratch"], ignore_errors=True)
-    # Skips the interpreter's cleanup: a thread may still be waiting for its lock.
-    os._exit(0)
-
-
-def _start_child(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     user, group = job["user"] or (None, None)
     server = subprocess.Popen(
         job["command"],
@@ -46,7 +31,17 @@ def _start_child(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     for descriptor in job["inherited_fds"]:
         # A dead server's socket must refuse connections, not leave them unanswered.
         os.close(descriptor)
-    return server
+
+    def forward_stop(signum: int, frame: FrameType | None) -> None:
+        server.send_signal(job["stop_signal"])
+
+    signal.signal(signal.SIGTERM, forward_stop)  # the machine is shutting down
+    threading.Thread(target=_stop_after_last_user, args=(server, job), daemon=True).start()
+    server.wait()
+    if job["scratch"]:
+        shutil.rmtree(job["scratch"], ignore_errors=True)
+    # Skips the interpreter's cleanup: a thread may still be waiting for its lock.
+    os._exit(0)
 
 
 def _stop_after_last_user(server: subprocess.Popen[bytes], job: dict[str, Any]) -> None:

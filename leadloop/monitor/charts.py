@@ -51,7 +51,7 @@ class ChartPanel:
 class ChartSpec:
     """The fixed part of a panel, and the functions that make its frame and its chart.
 
-    `draw` takes the frame and, if the panel has a threshold, `limit_min`.
+    `problem`: the problem whose threshold `draw` takes as `limit_min`, in minutes.
     """
 
     name: str
@@ -59,6 +59,7 @@ class ChartSpec:
     note: str
     build_frame: Callable[[Rows], pd.DataFrame]
     draw: Callable[..., AltairChart]
+    problem: str | None = None
     empty_text: str = "Nothing in this period."
 
 
@@ -68,15 +69,16 @@ def build_charts(status: StatusSnapshot, history: History) -> list[ChartPanel]:
     panels = []
     for spec in _SPECS:
         frame = spec.build_frame(rows[spec.name])
-        limit_min = status.limits_min.get(spec.name)
-        limit = {} if limit_min is None else {"limit_min": limit_min}
+        limits = {}
+        if spec.problem is not None:
+            limits["limit_min"] = int(status.thresholds[spec.problem].total_seconds() / 60)
         panels.append(
             ChartPanel(
                 name=spec.name,
                 title=spec.title,
                 note=spec.note,
                 frame=frame,
-                chart=None if frame.empty else spec.draw(frame, **limit),
+                chart=None if frame.empty else spec.draw(frame, **limits),
                 empty_text=spec.empty_text,
             )
         )
@@ -236,17 +238,14 @@ _SPECS = (
             minutes="lag_min",
             time_format="%d %b %H:%M",
         ),
+        problem="poll_behind",
     ),
     ChartSpec(
         name="opt_outs",
         title="Opt-out latency",
         note="The 95th percentile of each day, from the request to the confirmation.",
         build_frame=build_opt_outs_frame,
-        draw=partial(
-            _draw_lines,
-            when="day",
-            minutes="p95_min",
-            time_format="%d %b",
-        ),
+        draw=partial(_draw_lines, when="day", minutes="p95_min", time_format="%d %b"),
+        problem="opt_outs_waiting",
     ),
 )

@@ -3,7 +3,6 @@
 Streamlit runs the page's script in the process of the server, so both share this module's state.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -53,40 +52,33 @@ def get_config() -> PageConfig:
     return _configs[0]
 
 
+@cache
+def _open_database(config: PageConfig) -> Database:
+    return Database(config.database_url, pool_size=_CONNECTIONS, setting=config.database_setting)
+
+
+@ThrottledCache
 def load_status() -> StatusSnapshot:
     """Return a snapshot of every campaign, fresh or cached; see `db.monitor`."""
-    return _status_cache()
+    return monitor.read_status_snapshot(_open_database(get_config()))
 
 
-def load_history(campaign_ids: Sequence[str], days: int | None) -> History:
+@ThrottledCache
+def load_history(campaign_ids: tuple[str, ...], days: int | None) -> History:
     """Return the history of some campaigns over a number of days, fresh or cached.
 
     Args:
         campaign_ids: which campaigns; none: all.
         days: the length of the period; None: everything.
     """
-    return _history_cache(tuple(campaign_ids), days)
+    start = None if days is None else start_of_period(days)
+    return monitor.read_history(_open_database(get_config()), campaign_ids, start)
 
 
-def _start_of_period(days: int) -> datetime:
+def start_of_period(days: int) -> datetime:
     """Return the start of the period: a full hour for one day, midnight (UTC) for several."""
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     return start if days == 1 else start.replace(hour=0)
-
-
-@cache
-def _open_database(config: PageConfig) -> Database:
-    return Database(config.database_url, pool_size=_CONNECTIONS, setting=config.database_setting)
-
-
-_status_cache = ThrottledCache(lambda: monitor.read_status(_open_database(get_config())))
-_history_cache = ThrottledCache(
-    lambda campaign_ids, days: monitor.read_history(
-        _open_database(get_config()),
-        campaign_ids,
-        None if days is None else _start_of_period(days),
-    )
-)
 
 
 def find_prefect_page(environment: dict[str, str]) -> str | None:

@@ -42,7 +42,7 @@ def choose_headline(status: StatusSnapshot, *, is_stale: bool) -> Headline:
     return Headline(level="ok", text="All is well")
 
 
-def format_duration(seconds: float) -> str:
+def format_rough_duration(seconds: float) -> str:
     """Format a duration in its largest suitable unit: 45 s, 12 min, 3 h, 4 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"

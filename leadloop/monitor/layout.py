@@ -14,7 +14,7 @@ from db.monitor import StatusSnapshot, ViewsUnavailable
 from leadloop.core.errors import LeadloopError
 from leadloop.monitor import data
 from leadloop.monitor.csv_download import show_csv_button
-from leadloop.monitor.headline import format_duration
+from leadloop.monitor.headline import format_rough_duration
 from leadloop.monitor.markdown import escape_markdown
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
 from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
@@ -68,23 +68,18 @@ def _show_body() -> None:
     # Drawing the filters returns the selection, which the overview above them depends on.
     with filter_box:
         filters = _show_filters(status.campaign_ids) if status.campaign_ids else None
+    selected = status.for_campaigns(filters.campaign_ids if filters else ())
     with overview_box:
-        campaign_ids = filters.campaign_ids if filters else ()
-        _show_overview(status, campaign_ids, is_stale=loaded.is_stale)
+        show_headline(selected, is_stale=loaded.is_stale)
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            show_freshness(selected, len(status.problems) - len(selected.problems))
+            if selected.problems:
+                show_csv_button("problems", "Problems", pd.DataFrame(selected.problems))
+        show_problems(selected.problems)
+        if selected.campaigns:
+            show_metrics(selected)
     if filters is not None:
-        _show_sections(status.for_campaigns(filters.campaign_ids), filters)
-
-
-def _show_overview(status: StatusSnapshot, campaign_ids: Sequence[str], *, is_stale: bool) -> None:
-    selected = status.for_campaigns(campaign_ids)
-    show_headline(selected, is_stale=is_stale)
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        show_freshness(selected, len(status.problems) - len(selected.problems))
-        if selected.problems:
-            show_csv_button("problems", "Problems", pd.DataFrame(selected.problems))
-    show_problems(selected.problems)
-    if selected.campaigns:
-        show_metrics(selected)
+        _show_sections(selected, filters)
 
 
 def _show_sections(status: StatusSnapshot, filters: Filters) -> None:
@@ -156,4 +151,4 @@ def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData
 
 def _show_error(failure: str, error: LeadloopError) -> None:
     st.error(f"**{failure}**: {escape_markdown(str(error))}", icon=":material/cloud_off:")
-    st.caption(f"The page retries every {format_duration(data.get_config().refresh_s)}.")
+    st.caption(f"The page retries every {format_rough_duration(data.get_config().refresh_s)}.")

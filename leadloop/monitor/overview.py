@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from db.monitor import Rows, StatusSnapshot
-from leadloop.monitor.headline import choose_headline, format_count, format_duration
+from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
 from leadloop.monitor.markdown import escape_markdown
 
 _MAX_EXPANDED = 6
@@ -33,7 +33,9 @@ def show_freshness(status: StatusSnapshot, hidden: int) -> None:
     """Show the time of the data, the latest run, and how many problems the filter hides."""
     sentences = [f"As of {status.taken_at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC."]
     if status.newest_run is not None:
-        age = format_duration((status.taken_at - status.newest_run["started_at"]).total_seconds())
+        age = format_rough_duration(
+            (status.taken_at - status.newest_run["started_at"]).total_seconds()
+        )
         run = f"{status.newest_run['flow']} of {status.newest_run['campaign_id']}"
         sentences.append(f"Latest run: {escape_markdown(run)}, {age} ago.")
     if hidden:
@@ -85,7 +87,11 @@ def show_metrics(status: StatusSnapshot) -> None:
         enabled = [row for row in campaigns if row["enabled"]]
         lag = _longest_duration(enabled, "watermark_lag_s")
         _show_metric("Watermark lag", lag or "no poll yet")
-        _show_metric("Rate limit in use", *_format_budget(status))
+        # The rate limit is the account's, shared by all campaigns.
+        slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
+        share = f"{taken / slots:.0%}" if slots else "none yet"
+        paused = f"vendor pause: {format_rough_duration(paused_s)}" if paused_s else None
+        _show_metric("Rate limit in use", share, paused)
 
 
 def _show_metric(label: str, value: str, note: str | None = None) -> None:
@@ -102,11 +108,4 @@ def _show_metric(label: str, value: str, note: str | None = None) -> None:
 
 def _longest_duration(campaigns: Rows, column: str) -> str | None:
     seconds = [row[column] for row in campaigns if row[column] is not None]
-    return format_duration(max(seconds)) if seconds else None
-
-
-def _format_budget(status: StatusSnapshot) -> tuple[str, str | None]:
-    """Return the share of the account's rate limit in use now, by all campaigns, and any pause."""
-    slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
-    paused = f"vendor pause: {format_duration(paused_s)}" if paused_s else None
-    return (f"{taken / slots:.0%}" if slots else "none yet"), paused
+    return format_rough_duration(max(seconds)) if seconds else None

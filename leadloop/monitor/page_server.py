@@ -63,7 +63,9 @@ class _PageServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def run_page_server(
+    config: PageConfig, host: str, port: int, on_ready: Callable[[str], None]
+) -> None:
     """Serve the page until SIGINT or SIGTERM, then return.
 
     Args:
@@ -82,7 +84,8 @@ def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str
         # set any option, and Streamlit exports secrets.toml to the environment, where libpq looks
         # for a host.
         streamlit_config.get_config_files = lambda file_name: []
-        bootstrap.load_config_options({**_OPTIONS, "server.port": listener.getsockname()[1]})
+        bound_host, bound_port = listener.getsockname()[:2]
+        bootstrap.load_config_options({**_OPTIONS, "server.port": bound_port})
         server_config = uvicorn.Config(
             App(_SCRIPT),
             log_config=None,
@@ -91,10 +94,6 @@ def serve_page(config: PageConfig, host: str, port: int, on_ready: Callable[[str
             # A browser keeps its connection open for as long as it shows the page.
             timeout_graceful_shutdown=1,
         )
-        server = _PageServer(server_config, lambda: on_ready(_format_url(listener)))
+        url_host = f"[{bound_host}]" if ":" in bound_host else bound_host
+        server = _PageServer(server_config, lambda: on_ready(f"http://{url_host}:{bound_port}"))
         server.run(sockets=[listener])
-
-
-def _format_url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

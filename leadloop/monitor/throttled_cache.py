@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Hashable
-from functools import partial
 from threading import Lock
-from typing import Generic, NoReturn, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from leadloop.core.errors import LeadloopError
 
@@ -25,36 +24,33 @@ class ThrottledCache(Generic[P, T]):
 
     def __init__(self, load: Callable[P, T]) -> None:
         self._load = load
-        self._entries: dict[Hashable, tuple[float, Callable[[], T]]] = {}
+        self._entries: dict[Hashable, tuple[float, T | LeadloopError]] = {}
         self._lock = Lock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result, or raise the error, of a fresh or a cached load."""
         key = (args, tuple(kwargs.items()))
         with self._lock:
-            expires_at, get_result = self._entries.pop(key, (0.0, None))
-            if get_result is None or time.monotonic() >= expires_at:
-                expires_at, get_result = self._refresh(*args, **kwargs)
+            entry = self._entries.pop(key, None)
+            if entry is None or time.monotonic() >= entry[0]:
+                entry = self._refresh(*args, **kwargs)
             # The most recently used entry is the last to be evicted.
-            self._entries[key] = expires_at, get_result
+            self._entries[key] = entry
             if len(self._entries) > _MAX_ENTRIES:
                 del self._entries[next(iter(self._entries))]
-        return get_result()
+        _, result = entry
+        if isinstance(result, LeadloopError):
+            # Each raise of the same exception would extend its traceback.
+            raise result.with_traceback(None)
+        return result
 
-    def _refresh(self, *args: P.args, **kwargs: P.kwargs) -> tuple[float, Callable[[], T]]:
+    def _refresh(self, *args: P.args, **kwargs: P.kwargs) -> tuple[float, T | LeadloopError]:
+        """Return the result or the error of a load, after the time at which it expires."""
         started = time.monotonic()
+        result: T | LeadloopError
         try:
-            result = self._load(*args, **kwargs)
+            result, factor = self._load(*args, **kwargs), _TTL_FACTOR
         except LeadloopError as error:
-            return _expiry_time(started, 1), partial(_raise_cached, error)
-        return _expiry_time(started, _TTL_FACTOR), lambda: result
-
-
-def _expiry_time(started: float, factor: int) -> float:
-    now = time.monotonic()
-    return now + factor * (now - started)
-
-
-def _raise_cached(error: LeadloopError) -> NoReturn:
-    # Each raise of the same exception would extend its traceback.
-    raise error.with_traceback(None)
+            result, factor = error, 1
+        now = time.monotonic()
+        return now + factor * (now - started), result

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from leadloop.sandbox.admin_routes import build_admin_routes
-from leadloop.sandbox.faults import Fault, UnansweredResponse, respond_with_fault
+from leadloop.sandbox.faults import UnansweredResponse, respond_with_fault
 from leadloop.sandbox.request_log import LoggedRequest, RequestKind
 from leadloop.sandbox.routes import (
     Handler,
@@ -35,6 +35,15 @@ _OPENAPI = Path(__file__).with_name("openapi.json")
 
 def build_app(sandbox: SandboxState) -> Starlette:
     """Build the ASGI application over one sandbox."""
+
+    # For requests that match no route: 404 or 405 in JSON, and logged.
+    async def answer_unrouted(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        headers: Mapping[str, str] = getattr(error, "headers", None) or {}
+        detail = {404: "Not found.", 405: "Method not allowed."}.get(status, "Refused.")
+        entry = _log_request(sandbox, request, "other")
+        return _finish_response(sandbox, entry, json_response(status, {"detail": detail}, headers))
+
     vendor_routes = [
         Route(route.path, _make_endpoint(sandbox, route), methods=[route.method])
         for route in list_vendor_routes()
@@ -42,7 +51,7 @@ def build_app(sandbox: SandboxState) -> Starlette:
     openapi_route = Route("/openapi.json", _serve_openapi, methods=["GET"])
     app = Starlette(
         routes=[*vendor_routes, openapi_route, *build_admin_routes(sandbox)],
-        exception_handlers={HTTPException: _make_error_handler(sandbox)},
+        exception_handlers={HTTPException: answer_unrouted},
     )
     app.router.redirect_slashes = False
     return app
@@ -92,9 +101,15 @@ def _run_handler(
     fault = next((fault for fault in fired if not fault.is_drift), None)
     if fault is not None and fault.moment == "before":
         return respond_with_fault(fault, None)
-    for drift in fired:
-        if drift.is_drift:
-            request = _apply_drift(sandbox, request, drift)
+    # A drift changes the stored leads, or shifts the rows of the page.
+    for drift in (fault for fault in fired if fault.is_drift):
+        rng = Random(f"{sandbox.rules.seed} {len(sandbox.request_log.entries)}")
+        if drift.kind == "late":
+            sandbox.store.process_late(request.campaign_id, int(drift.seconds * 1000), rng)
+        elif drift.kind == "repeat":
+            sandbox.store.process_again(request.campaign_id, rng)
+        elif drift.kind == "shift":
+            request = request.shift_rows(drift.rows)
     try:
         response = handler(sandbox, request)
     except HTTPException as error:
@@ -102,38 +117,11 @@ def _run_handler(
     return response if fault is None else respond_with_fault(fault, response)
 
 
-def _apply_drift(sandbox: SandboxState, request: ReceivedRequest, fault: Fault) -> ReceivedRequest:
-    """Change the stored leads, or return the request for a shifted page."""
-    rng = Random(f"{sandbox.rules.seed} {len(sandbox.request_log.entries)}")
-    if fault.kind == "late":
-        sandbox.store.process_late(request.campaign_id, int(fault.seconds * 1000), rng)
-    if fault.kind == "repeat":
-        sandbox.store.process_again(request.campaign_id, rng)
-    if fault.kind == "shift":
-        return request.shift_rows(fault.rows)
-    return request
-
-
 def _finish_response(sandbox: SandboxState, entry: LoggedRequest, response: Response) -> Response:
     """Log the status, and set the Date header to the vendor's clock."""
     entry.status = response.status_code
     response.headers["Date"] = formatdate(sandbox.clock.now() / 1000, usegmt=True)
     return response
-
-
-def _make_error_handler(
-    sandbox: SandboxState,
-) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Make the handler of requests that match no route: 404 or 405 in JSON."""
-
-    async def handle_error(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        headers: Mapping[str, str] = getattr(error, "headers", None) or {}
-        detail = {404: "Not found.", 405: "Method not allowed."}.get(status, "Refused.")
-        entry = _log_request(sandbox, request, "other")
-        return _finish_response(sandbox, entry, json_response(status, {"detail": detail}, headers))
-
-    return handle_error
 
 
 async def _serve_openapi(request: Request) -> Response:

@@ -172,19 +172,17 @@ class CampaignLeads:
                 for lead in self.find_leads(query.lead_id)
                 if lead.created_at <= newest and _matches_query(lead, query, rules)
             ]
-        leads = self._sort_matches(query, rules)
+        if not query.has_window and rules.shows_unprocessed and rules.order == "created":
+            leads: Sequence[StoredLead] = self.leads
+        else:
+            # Sorted once, and cached until the leads, the query or the rules change.
+            key = (self._version, query, rules)
+            if self._sorted_cache[0] != key:
+                self._sorted_cache = (key, _sort_leads(self._filter_window(query, rules), rules))
+            leads = self._sorted_cache[1]
         if not self.leads or self.leads[-1].created_at <= newest:
             return leads
         return [lead for lead in leads if lead.created_at <= newest]
-
-    def _sort_matches(self, query: LeadQuery, rules: Rules) -> Sequence[StoredLead]:
-        """Return the sorted matches, from a cache until the leads or the rules change."""
-        if not query.has_window and rules.shows_unprocessed and rules.order == "created":
-            return self.leads
-        key = (self._version, query, rules)
-        if self._sorted_cache[0] != key:
-            self._sorted_cache = (key, _sort_leads(self._filter_window(query, rules), rules))
-        return self._sorted_cache[1]
 
     def _filter_window(self, query: LeadQuery, rules: Rules) -> Sequence[StoredLead]:
         if not query.has_window:

@@ -22,7 +22,7 @@ from leadloop.sandbox.validation import (
     EXISTS,
     EntryError,
     parse_entries,
-    parse_lead_id,
+    parse_entry_id,
     validate_lead,
 )
 
@@ -109,8 +109,21 @@ def create_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     """Create a batch of leads, or reject the batch or single leads, by rule."""
     rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
     batch = _parse_batch(request, rules)
-    checked = [validate_lead(index, entry, rules) for index, entry in enumerate(batch)]
-    drafts, errors = _split_valid(sandbox, campaign, checked)
+    drafts: list[LeadDraft] = []
+    errors, seen = [], set[str]()
+    for index, entry in enumerate(batch):
+        checked = validate_lead(index, entry, rules)
+        if isinstance(checked, EntryError):
+            errors.append(checked)
+            continue
+        exists = checked.lead_id in campaign.first_by_id
+        if rules.repeat == "error" and (exists or checked.lead_id in seen):
+            if exists:
+                sandbox.store.count_rejected_repeat(campaign, checked.lead_id)
+            errors.append(EntryError(index=index, lead_id=checked.lead_id, reason=EXISTS))
+            continue
+        drafts.append(checked)
+        seen.add(checked.lead_id)
     shown = [error.to_dict() for error in errors]
     if not errors or rules.bad_lead == "lead":
         sandbox.store.create_leads(campaign, drafts)
@@ -120,27 +133,6 @@ def create_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
         return json_response(400, {"detail": detail})
     detail = f"{len(errors)} of {len(batch)} leads are invalid. Nothing was created."
     return json_response(400, {"detail": detail, "errors": shown})
-
-
-def _split_valid(
-    sandbox: SandboxState, campaign: CampaignLeads, checked: list[LeadDraft | EntryError]
-) -> tuple[list[LeadDraft], list[EntryError]]:
-    """Split a batch into leads to create and errors; by rule a lead that exists is an error."""
-    drafts: list[LeadDraft] = []
-    errors, seen = [], set[str]()
-    for index, item in enumerate(checked):
-        if isinstance(item, EntryError):
-            errors.append(item)
-            continue
-        exists = item.lead_id in campaign.first_by_id
-        if sandbox.rules.repeat == "error" and (exists or item.lead_id in seen):
-            if exists:
-                sandbox.store.count_rejected_repeat(campaign, item.lead_id)
-            errors.append(EntryError(index=index, lead_id=item.lead_id, reason=EXISTS))
-            continue
-        drafts.append(item)
-        seen.add(item.lead_id)
-    return drafts, errors
 
 
 # Listing leads.
@@ -220,7 +212,7 @@ def _parse_whole_number(request: ReceivedRequest, name: str, default: int) -> in
 def disable_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     """Stop all outreach on the leads of the list."""
     rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
-    entries = [parse_lead_id(entry) for entry in _parse_batch(request, rules)]
+    entries = [parse_entry_id(entry) for entry in _parse_batch(request, rules)]
     lead_ids = [lead_id for lead_id in entries if lead_id is not None]
     if len(lead_ids) < len(entries):
         raise HTTPException(400, "Every entry must be an object with a lead_id.")

@@ -184,12 +184,21 @@ def _parse_value(name: str, field_type: Any, text: str) -> Any:
     if type(None) in get_args(field_type) and text.lower() in ("none", ""):
         return None
     if name == "rate_limit":
-        return _parse_rate_limit(text)
+        requests, slash, seconds = text.partition("/")
+        if not slash:
+            raise ValueError(f"{text!r} is not REQUESTS/SECONDS, such as 100/60")
+        return int(_parse_number(int, requests)), _parse_number(float, seconds)
     if name == "campaigns":
-        return _parse_campaigns(text)
+        if text.startswith("{"):
+            return {str(key): str(title) for key, title in json.loads(text).items()}
+        pairs = [part.partition(":") for part in text.split(",") if part.strip()]
+        return {key.strip(): title.strip() or key.strip() for key, _, title in pairs}
     plain_type = _strip_optional(field_type)
     if plain_type is bool:
-        return _parse_boolean(text)
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return words[text.lower()]
     if get_origin(plain_type) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if plain_type in (int, float):
@@ -210,27 +219,6 @@ def _parse_number(number_type: type[int] | type[float], text: str) -> float:
     except ValueError:
         wanted = "a whole number" if number_type is int else "a number"
         raise ValueError(f"{text!r} is not {wanted}") from None
-
-
-def _parse_boolean(text: str) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in words:
-        raise ValueError(f"{text!r} is neither true nor false")
-    return words[text.lower()]
-
-
-def _parse_rate_limit(text: str) -> tuple[int, float]:
-    requests, slash, seconds = text.partition("/")
-    if not slash:
-        raise ValueError(f"{text!r} is not REQUESTS/SECONDS, such as 100/60")
-    return int(_parse_number(int, requests)), _parse_number(float, seconds)
-
-
-def _parse_campaigns(text: str) -> dict[str, str]:
-    if text.startswith("{"):
-        return {str(key): str(name) for key, name in json.loads(text).items()}
-    pairs = [part.partition(":") for part in text.split(",") if part.strip()]
-    return {key.strip(): name.strip() or key.strip() for key, _, name in pairs}
 
 
 def _parse_json_value(name: str, value: Any) -> Any:

@@ -35,10 +35,13 @@ def serialize_lead(
 ) -> dict[str, Any]:
     """Serialize a lead to a row of a page: custom fields, fixed keys, and the outcome's keys."""
     format_time = time_formatter(rules)
+    text = lead.lead_id
+    # No digit may be lost: no leading zeros, and no more than 64 bits hold.
+    fits_integer = text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
     row: dict[str, Any] = orjson.loads(lead.custom) if lead.custom else {}
     row.update(
         {
-            "lead_id": _serialize_lead_id(lead.lead_id, rules),
+            "lead_id": int(text) if fits_integer and rules.lead_id_answer == "integer" else text,
             "phone_number": lead.phone_number,
             "contact_number": lead.phone_number,
             "created_at": format_time(lead.created_at),
@@ -73,14 +76,6 @@ def _serialize_outcome(
         row[all_key] = orjson.Fragment(b"[" + b",".join(outcome.attempts) + b"]")
         row[last_key] = orjson.Fragment(outcome.attempts[-1])
     return row
-
-
-def _serialize_lead_id(lead_id: str, rules: Rules) -> str | int:
-    """Convert an id to an integer if the rules ask for integers and no digit is lost."""
-    is_integer = lead_id.isascii() and lead_id.isdigit() and str(int(lead_id)) == lead_id
-    if rules.lead_id_answer == "integer" and is_integer and len(lead_id) < 19:
-        return int(lead_id)
-    return lead_id
 
 
 def build_page_link(

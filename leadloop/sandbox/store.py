@@ -131,25 +131,20 @@ class LeadStore:
                 if campaign is None or lead is None:
                     unknown.append(key)
                     continue
-                self._put_outcome(campaign, lead, item, now)
                 stored += 1
+                processed_at = int(item.get("processed_at", now))
+                visible_at = int(item.get("visible_at", now))
+                if "outcome_id" in item or "attempts" in item:
+                    outcome = parse_outcome(item, processed_at)
+                else:
+                    outcome = self._draw_outcome(campaign, lead, processed_at)
+                if visible_at <= now:
+                    campaign.mark_processed(lead, processed_at, outcome)
+                else:
+                    campaign.schedule_outcome(
+                        lead, processed_at=processed_at, visible_at=visible_at, outcome=outcome
+                    )
             return {"stored": stored, "unknown": unknown}
-
-    def _put_outcome(
-        self, campaign: CampaignLeads, lead: StoredLead, item: Mapping[str, Any], now: int
-    ) -> None:
-        processed_at = int(item.get("processed_at", now))
-        visible_at = int(item.get("visible_at", now))
-        if "outcome_id" in item or "attempts" in item:
-            outcome = parse_outcome(item, processed_at)
-        else:
-            outcome = self._draw_outcome(campaign, lead, processed_at)
-        if visible_at <= now:
-            campaign.mark_processed(lead, processed_at, outcome)
-        else:
-            campaign.schedule_outcome(
-                lead, processed_at=processed_at, visible_at=visible_at, outcome=outcome
-            )
 
     def process_late(self, campaign_id: str, back_ms: int, rng: Random) -> str | None:
         """Process a random unprocessed lead as if `back_ms` ago.

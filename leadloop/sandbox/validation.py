@@ -55,7 +55,7 @@ def parse_entries(body: bytes) -> list[Any]:
     return entries
 
 
-def parse_lead_id(entry: Any) -> str | None:
+def parse_entry_id(entry: Any) -> str | None:
     """Return the `lead_id` of an entry as text; None if it is missing or not valid."""
     value = entry.get("lead_id") if isinstance(entry, dict) else None
     if isinstance(value, str):
@@ -65,7 +65,7 @@ def parse_lead_id(entry: Any) -> str | None:
 
 def validate_lead(index: int, entry: Any, rules: Rules) -> LeadDraft | EntryError:
     """Check a lead of a create request; return the valid lead, or why it is rejected."""
-    lead_id = parse_lead_id(entry)
+    lead_id = parse_entry_id(entry)
     if not isinstance(entry, dict):
         return EntryError(index=index, lead_id=None, reason="An entry must be an object.")
     reasons = " ".join(_find_errors(entry, lead_id, rules))

@@ -11,8 +11,8 @@ from unittest import mock
 
 import pytest
 
-from leadloop import cli
 from leadloop.cli import app
+from leadloop.cli.main import run_app
 from tests.conftest import Ran
 
 #: A command: arguments, then changes of the environment; `leadloop` and `invoke` both are one.
@@ -41,7 +41,7 @@ def invoke(environment: Path) -> Command:
             redirect_stdout(out),
             redirect_stderr(err),
         ):
-            code, message = cli._run_app()
+            code, message = run_app()
             if message:
                 print(f"leadloop: {message}", file=sys.stderr)
         lines = out.getvalue().splitlines()

@@ -15,7 +15,7 @@ from db.bulk_copy import format_text_row
 from db.database import Connection, Database
 from flows.audit import audit_leads
 from flows.disable import disable_leads
-from flows.housekeeping import keep_house
+from flows.housekeeping import run_housekeeping
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.core.audit_differences import PERSON_DIFFERENCES
@@ -174,10 +174,10 @@ def test_what_upstream_inserts_by_an_older_snapshot_goes_too(
         insert = "INSERT INTO leadloop.leads VALUES ('C1', 'A', :number, :name)"
         connection.execute(text(insert), {"number": _NUMBER, "name": _NAME})
     assert _NAME in everything(database), "this shows nothing"
-    assert keep_house()["forgotten"] == 1
+    assert run_housekeeping()["forgotten"] == 1
     assert _NAME not in everything(database)
     assert _NUMBER not in everything(database)
-    assert keep_house()["forgotten"] == 0
+    assert run_housekeeping()["forgotten"] == 0
 
 
 @pytest.mark.parametrize("first", ["upstream", "forget"])

@@ -1,48 +1,20 @@
 """`leadloop monitor`: what it says where there can be no page, and to whom it shows nothing."""
 
 import importlib.util
-import json
-import os
 import re
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
 
-from db.database import Database, DatabaseError
-from db.monitor import ViewsUnavailable, read_status
+from db.database import Database
+from db.monitor import ViewsUnavailable, read_status_snapshot
 from leadloop.cli import monitor
 from leadloop.core.errors import UsageError
-from leadloop.monitor import data
-from leadloop.monitor.data import find_prefect_page
-from leadloop.settings import MONITOR_DATABASE_URL
 from tests import factories, sql
 from tests.cli.conftest import Command
 
 _STRANGER = "page_stranger"
-# The page of the product; what Streamlit then holds is looked at from inside of its process.
-_SERVE_AND_SHOW = """
-import json, os
-from leadloop.monitor import data, page_server
-
-def show(url):
-    from streamlit import config
-    from streamlit.runtime.secrets import secrets_singleton
-    print(json.dumps({
-        "secrets": secrets_singleton.load_if_toml_exists(),
-        "environment": os.environ.get("PGHOSTADDR"),
-        "cors": config.get_option("server.enableCORS"),
-        "xsrf": config.get_option("server.enableXsrfProtection"),
-        "path": config.get_option("server.baseUrlPath"),
-    }), flush=True)
-
-url = "postgresql://nobody@127.0.0.1:1/x"
-looked_at = data.PageConfig(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
-page_server.serve_page(looked_at, "127.0.0.1", 0, show)
-"""
 
 
 def test_a_port_that_is_taken(leadloop: Command) -> None:
@@ -70,55 +42,12 @@ def test_a_host_that_is_not_here(
     assert ran.err.strip() == f"{said}; name an address of this machine with --host"
 
 
-@pytest.mark.parametrize("place", ["directory", "home"])
-def test_streamlits_files_are_not_read(
-    environment: Path, tmp_path_factory: pytest.TempPathFactory, place: str
-) -> None:
-    """Neither of the working directory nor of the home: no option and no variable comes from them.
-
-    Secrets would be put into the environment, where Postgres's client takes a host from.
-    """
-    home = tmp_path_factory.mktemp("home")
-    folder = (environment if place == "directory" else home) / ".streamlit"
-    folder.mkdir()
-    (folder / "secrets.toml").write_text('PGHOSTADDR = "192.0.2.1"\n')
-    (folder / "config.toml").write_text(
-        '[server]\nenableXsrfProtection = false\nenableCORS = false\nbaseUrlPath = "planted"\n'
-    )
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", _SERVE_AND_SHOW],
-        cwd=environment,
-        env={**os.environ, "HOME": str(home)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        shown = json.loads(process.stdout.readline())
-        process.kill()
-    assert shown == {"environment": None, "secrets": False, "cors": True, "xsrf": True, "path": ""}
-
-
 def test_a_login_that_is_no_url(invoke: Command) -> None:
     """One line that names the variable, and not what is in it."""
     ran = invoke("monitor", LEADLOOP_MONITOR_DATABASE_URL="mysql://user:secret@host/db")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert "LEADLOOP_MONITOR_DATABASE_URL is wrong" in ran.err
     assert "secret" not in ran.err
-
-
-def test_a_login_of_its_own_that_reaches_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's line names the variable of that login, not that of the runs."""
-    monkeypatch.setattr(data, "_configs", [])
-    data.set_config(
-        data.PageConfig(
-            database_url="postgresql://127.0.0.1:1/d",
-            database_setting=MONITOR_DATABASE_URL,
-            prefect_url=None,
-            refresh_s=30,
-        )
-    )
-    with pytest.raises(DatabaseError, match="LEADLOOP_MONITOR_DATABASE_URL is correct"):
-        data.load_status()
 
 
 def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +66,9 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
     try:
         with Database(url, pool_size=1) as theirs:
             with pytest.raises(ViewsUnavailable, match=f'GRANT leadloop_reader TO "{_STRANGER}"'):
-                read_status(theirs)
+                read_status_snapshot(theirs)
             sql.execute(database, f"GRANT leadloop_reader TO {_STRANGER}")
-            assert read_status(theirs).campaign_ids == [factories.CAMPAIGN]
+            assert read_status_snapshot(theirs).campaign_ids == [factories.CAMPAIGN]
     finally:
         sql.execute(database, f"DROP ROLE {_STRANGER}")
 
@@ -147,7 +76,7 @@ def test_a_login_that_is_no_reader(database: Database, database_url: str) -> Non
 def told(database: Database) -> str:
     """The line that the page shows in place of its figures."""
     with pytest.raises(ViewsUnavailable) as caught:
-        read_status(database)
+        read_status_snapshot(database)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -171,7 +100,7 @@ def test_a_role_that_may_not_read(database: Database) -> None:
     grants = re.findall("`(GRANT [^`]*)`", told(database))
     for grant in grants:
         sql.execute(database, grant)
-    assert read_status(database).campaign_ids == []
+    assert read_status_snapshot(database).campaign_ids == []
 
 
 @pytest.mark.parametrize(
@@ -203,18 +132,3 @@ def test_views_that_take_too_long(database: Database, monkeypatch: pytest.Monkey
         "        CASE WHEN pg_sleep(20) IS NULL THEN 0.0 ELSE float8 '1' END AS paused_s",
     )
     assert "take longer than 30 s to read" in told(database)
-
-
-@pytest.mark.parametrize(
-    ("environment", "page"),
-    [
-        ({}, None),
-        ({"PREFECT_API_URL": "http://host:4200/api/"}, "http://host:4200"),
-        ({"PREFECT_API_URL": "https://api.prefect.cloud/api/accounts/1/workspaces/2"}, None),
-        ({"PREFECT_UI_URL": "https://ui/", "PREFECT_API_URL": "http://host/api"}, "https://ui"),
-        ({"PREFECT_UI_URL": "javascript:alert(1)"}, None),
-    ],
-)
-def test_where_runs_are_shown(environment: dict[str, str], page: str | None) -> None:
-    """Prefect's page by its own settings; no link where they do not tell."""
-    assert find_prefect_page(environment) == page

@@ -135,7 +135,7 @@ def test_a_shared_group_loses_access(invoke: Command, environment: Path) -> None
 
 
 @as_root
-@pytest.mark.parametrize("name", ["log", "alive.lock", "users.lock", "door.lock"])
+@pytest.mark.parametrize("name", ["log", "alive.lock", "users.lock", "join.lock"])
 def test_a_link_in_place_of_a_log(invoke: Command, environment: Path, name: str) -> None:
     """The owner of a mounted checkout cannot have root write to a file elsewhere."""
     target = environment / "target"

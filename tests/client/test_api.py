@@ -114,9 +114,9 @@ def test_leads_are_disabled(client: Client, vendor: SandboxHandle) -> None:
 
 
 def _row(vendor: SandboxHandle, lead_id: str) -> Any:
-    shelf = vendor.store.find_campaign("C1")
-    assert shelf is not None
-    return shelf.first_by_id[lead_id]
+    campaign = vendor.store.find_campaign("C1")
+    assert campaign is not None
+    return campaign.first_by_id[lead_id]
 
 
 def test_an_unknown_lead_in_a_disable_is_a_refusal_not_the_end(client: Client) -> None:

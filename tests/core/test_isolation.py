@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_in_half
+from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
 
 _ITEMS = [f"L{number}" for number in range(113)]
 _sizes = st.integers(min_value=1, max_value=130)
@@ -118,6 +118,6 @@ def test_a_lone_item_is_marked_where_something_else_works() -> None:
 def test_a_refused_list_is_halved_at_once(size: int) -> None:
     """A refusal is a word about the list, and no failure."""
     isolation = Isolation(_ITEMS[:size])
-    isolation.replace_list(split_in_half(isolation.next_list))
+    isolation.replace_list(split_list(isolation.next_list))
     assert list(isolation.next_list) == _ITEMS[: size // 2 or 1]
     assert isolation.failures == 0

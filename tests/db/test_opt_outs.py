@@ -21,7 +21,7 @@ def due(database: Database, *tried: str, status: str = "requested", most: int = 
 def refuse(database: Database, lead_id: str) -> int:
     """The vendor refuses one; at most three tries."""
     with database.transaction() as connection:
-        return opt_outs.record_refused(
+        return opt_outs.record_disable_rejections(
             connection,
             campaign_id=CAMPAIGN,
             reasons={lead_id: "vendor: unknown"},

@@ -11,7 +11,6 @@ import pytest
 from pydantic import SecretStr
 
 from db.database import Database
-from flows.prefect_api import allows_anonymous_access
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
@@ -27,7 +26,6 @@ from tasks.blocks import (
 )
 from tests import factories, sql
 from tests.conftest import Ran, prefect_login
-from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -290,43 +288,6 @@ def test_a_server_finds_the_blocks_by_itself() -> None:
     """Where leadloop is installed, Prefect knows its blocks without `prefect block register`."""
     (entry,) = entry_points(group="prefect.collections", name="leadloop")
     assert entry.load() is blocks
-
-
-def test_doctor_looks_at_the_door_of_the_profile_s_server(
-    leadloop: Callable[..., Ran], environment: Path
-) -> None:
-    """It warns of an open server that `prefect profile` names too, and with a slash at its end."""
-    home = environment / "prefect-home"
-    home.mkdir()
-    no_csrf_token = response("404 Not Found", "{}")
-    with run_raw_server(no_csrf_token, response("200 OK", "[]")) as server:
-        (home / "profiles.toml").write_text(
-            f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
-        )
-        said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
-    door = next(check for check in said if check["check"] == "Prefect authentication")
-    assert (door["ok"], door["warns"]) == (True, True)
-    assert "the server requires no authentication" in door["detail"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "open_to_all"),
-    [
-        ("200 OK", True),
-        ("401 Unauthorized", False),
-        ("403 Forbidden", False),
-        ("404 Not Found", None),
-        ("500 Internal Server Error", None),
-    ],
-)
-def test_whether_a_server_is_open_is_told_only_where_it_is_known(
-    answer: str, open_to_all: bool | None
-) -> None:
-    """What is neither a refusal nor an answer vouches for nothing."""
-    with run_raw_server(response(answer, "[]")) as server:
-        assert allows_anonymous_access(server.url) is open_to_all
-    # Nobody is there any more.
-    assert allows_anonymous_access(server.url) is None
 
 
 def test_doctor_says_where_values_come_from(

@@ -19,7 +19,7 @@ from leadloop.sandbox import SandboxHandle
 from tests import factories
 from tests.factories import CAMPAIGN
 
-pytestmark = pytest.mark.usefixtures("prefect", "environment")
+pytestmark = pytest.mark.usefixtures("work_pools", "environment")
 
 
 @pytest.fixture

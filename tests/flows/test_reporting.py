@@ -5,14 +5,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import httpx
 import pytest
 import requests
-from prefect import State
-from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -23,40 +19,24 @@ from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.sandbox import SandboxHandle
-from tasks import prefect_progress
 from tasks.audit import AUDIT
 from tests import factories, sql
-from tests.conftest import prefect_login
 from tests.factories import CAMPAIGN
-from tests.prefect_events import collect_events
+from tests.prefect_events import collect_events, is_event_of
+from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
-
-
-def ran(flow: Any, **parameters: Any) -> tuple[State[Any], FlowRun]:
-    """The final state of a run, and what Prefect knows of it."""
-    state: State[Any] = flow(**parameters, return_state=True)
-    assert state.state_details.flow_run_id is not None
-    with get_client(sync_client=True) as client:
-        return state, client.read_flow_run(state.state_details.flow_run_id)
-
-
-def artifacts(run: FlowRun) -> dict[str, Any]:
-    """The artifacts of a run by their type."""
-    ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-    with get_client(sync_client=True) as client:
-        return {str(found.type): found for found in client.read_artifacts(artifact_filter=ours)}
 
 
 def test_a_run_says_in_words_what_it_did(database: Database, vendor: SandboxHandle) -> None:
     """Name, state and table tell campaign and counts, nobody's data; callers get the sums."""
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B", factories.build_lead("C", state_code="XX"))
-    state, run = ran(push_leads, campaigns=[CAMPAIGN])
+    state, run = run_flow(push_leads, campaigns=[CAMPAIGN])
     assert run.name == f"push-leads {CAMPAIGN}"
     assert state.message == "created 2, rejected 1, requests 1"
     assert state.result()["created"] == 2
-    told = str(artifacts(run)["markdown"].data)
+    told = str(read_artifacts(run)["markdown"].data)
     assert f"| {CAMPAIGN} | 2 | 1 | 0 | 0 | 0 | 0 | 1 |" in told
     assert "+1" not in told
 
@@ -66,10 +46,10 @@ def test_names_of_runs(database: Database, vendor: SandboxHandle) -> None:
     ids = [f"C{number}" for number in range(5)]
     for campaign in ids:
         factories.add_campaign(database, campaign)
-    assert ran(disable_leads)[1].name == "disable-leads every campaign"
-    assert ran(disable_leads, campaigns=ids)[1].name == "disable-leads C0, C1, C2 and 2 more"
+    assert run_flow(disable_leads)[1].name == "disable-leads every campaign"
+    assert run_flow(disable_leads, campaigns=ids)[1].name == "disable-leads C0, C1, C2 and 2 more"
     after, before = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
-    _, run = ran(backfill_outcomes, after=after, before=before, campaigns=["C1"])
+    _, run = run_flow(backfill_outcomes, after=after, before=before, campaigns=["C1"])
     assert run.name == "backfill-outcomes C1 after 2026-01-01 00:00 before 2026-01-02 00:00"
 
 
@@ -77,10 +57,10 @@ def test_a_poll_is_named_by_what_it_reads(database: Database, vendor: SandboxHan
     """From the earliest start of its campaigns to now, as soon as it is known; else no range."""
     for campaign, sent in (("C1", "2026-01-02T09:30:30Z"), ("C2", "2026-01-01T10:15:30Z")):
         factories.add_campaign(database, campaign, lookback_s=0)
-        assert " after " not in str(ran(poll_outcomes, campaigns=[campaign])[1].name)
+        assert " after " not in str(run_flow(poll_outcomes, campaigns=[campaign])[1].name)
         factories.add_leads(database, "A", campaign=campaign)
         sql.execute(database, f"UPDATE leadloop.leads SET sent_at = '{sent}' WHERE sent_at IS NULL")
-    name = str(ran(poll_outcomes)[1].name)
+    name = str(run_flow(poll_outcomes)[1].name)
     now = sql.fetch_value(database, "SELECT now()").astimezone(UTC)
     assert name.startswith("poll-outcomes every campaign after 2026-01-01 10:15 before ")
     assert f"before {now:%Y-%m-%d}" in name
@@ -95,7 +75,7 @@ def test_a_run_that_fails_says_what_it_did_all_the_same(
     factories.add_leads(database, "A")
     factories.add_leads(database, "A", campaign="GONE")
     vendor.change_rules(campaigns={CAMPAIGN: "Fine"})
-    state, _ = ran(sync_leads)
+    state, _ = run_flow(sync_leads)
     message = str(state.message)
     assert state.is_failed()
     assert "push: campaign GONE: " in message
@@ -106,18 +86,18 @@ def test_a_run_that_fails_says_what_it_did_all_the_same(
 def test_a_run_that_found_nothing_leaves_nothing(database: Database) -> None:
     """A run a minute for years: only those that did something have a table."""
     factories.add_campaign(database)
-    state, run = ran(disable_leads)
+    state, run = run_flow(disable_leads)
     assert state.message == "nothing to do"
-    assert artifacts(run) == {}
+    assert read_artifacts(run) == {}
 
 
 def test_a_run_in_stages_says_each(database: Database, vendor: SandboxHandle) -> None:
     """Of a sync one reads what each of its three did."""
     factories.add_campaign(database)
     factories.add_leads(database, "A")
-    state, run = ran(sync_leads)
+    state, run = run_flow(sync_leads)
     assert "disable: nothing to do; push: created 1, requests 1; poll: " in str(state.message)
-    told = str(artifacts(run)["markdown"].data)
+    told = str(read_artifacts(run)["markdown"].data)
     assert "### push: created 1, requests 1\n" in told
     assert f"| {CAMPAIGN} | 1 | 0 | 0 | 0 | 0 | 0 | 1 |" in told
     assert "### poll: " in told
@@ -131,8 +111,8 @@ def test_a_link_to_the_page(
     monkeypatch.setenv("LEADLOOP_PAGE_URL", "https://leads.example.com/page")
     factories.add_campaign(database)
     factories.add_leads(database, "A")
-    _, run = ran(push_leads)
-    assert "(https://leads.example.com/page)" in str(artifacts(run)["markdown"].data)
+    _, run = run_flow(push_leads)
+    assert "(https://leads.example.com/page)" in str(read_artifacts(run)["markdown"].data)
 
 
 def test_what_is_wrong_is_told_by_the_rules_of_the_page(
@@ -143,10 +123,11 @@ def test_what_is_wrong_is_told_by_the_rules_of_the_page(
     factories.add_campaign(database, "C2")
     factories.add_leads(database, factories.build_lead("A", inserted_at="2026-01-01T00:00:00Z"))
     factories.add_leads(database, "A", campaign="C2")
+    runs: list[FlowRun] = []
     (event,) = [
         event
-        for event in collect_events(prefect, disable_leads)
-        if event.event.startswith("leadloop.problem.")
+        for event in collect_events(prefect, lambda: runs.append(run_flow(disable_leads)[1]))
+        if event.event.startswith("leadloop.problem.") and is_event_of(event, runs[0].id)
     ]
     (problem,) = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.problems")
     assert event.event == "leadloop.problem.leads-unsent"
@@ -157,35 +138,6 @@ def test_what_is_wrong_is_told_by_the_rules_of_the_page(
         "command": f"leadloop push --campaign {CAMPAIGN}",
         "since": problem["since"].isoformat(),
     }
-
-
-def test_long_work_shows_how_far_it_is(
-    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bar in the page, full at the end; its label names the campaign alone."""
-    monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
-    factories.add_campaign(database, batch_size=2)
-    factories.add_leads(database, *(f"L{number}" for number in range(10)))
-    _, run = ran(push_leads)
-    bar = artifacts(run)["progress"]
-    assert (bar.data, bar.description) == (100.0, f"push {CAMPAIGN}")
-
-
-def test_no_work_depends_on_prefect(
-    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hiccup of its server, when bars and tables are told, fails no push and no audit."""
-
-    def hiccup(*_: Any, **__: Any) -> None:
-        raise httpx.ReadTimeout("hiccup")
-
-    monkeypatch.setattr(SyncPrefectClient, "create_artifact", hiccup)
-    monkeypatch.setattr(PrefectClient, "create_artifact", hiccup)
-    monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
-    factories.add_campaign(database)
-    factories.add_leads(database, "A")
-    assert push_leads()["created"] == 1
-    assert audit_leads(repair=True)["seen"] == 1
 
 
 class _Forgetful(BaseHTTPRequestHandler):
@@ -250,17 +202,17 @@ def test_prefect_is_told_in_aggregates(
     factories.add_leads(database, "lead-a", "lead-b")
     push_leads()
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'lead-a'")
-    events = collect_events(prefect, audit_leads, "leadloop.audit.differences")
-    assert [(event.resource.id, event.payload) for event in events] == [
-        ("leadloop.campaign.C1", {"rejected_but_there": 1})
-    ]
-    (artifact,) = requests.post(
-        f"{prefect}/artifacts/latest/filter",
-        json={"artifacts": {"key": {"any_": ["leadloop-audit"]}}},
-        auth=prefect_login(),
-        timeout=30,
-    ).json()
-    rows = {row["count"]: row["leads"] for row in json.loads(artifact["data"])}
+    runs: list[FlowRun] = []
+    events = collect_events(
+        prefect, lambda: runs.append(run_flow(audit_leads)[1]), "leadloop.audit.differences"
+    )
+    (run,) = runs
+    assert [
+        (event.resource.id, event.payload) for event in events if is_event_of(event, run.id)
+    ] == [("leadloop.campaign.C1", {"rejected_but_there": 1})]
+    artifact = read_artifacts(run)["table"]
+    assert artifact.key == "leadloop-audit"
+    rows = {row["count"]: row["leads"] for row in json.loads(artifact.data)}
     assert set(rows) == set(AUDIT.counts)
     assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
     assert "lead-a" not in str(artifact)

@@ -22,6 +22,7 @@ import pytest
 from leadloop.local import postgres_data, prefect_ephemeral
 from leadloop.local.postgres import run_postgres
 from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
+from tests.conftest import shared_folder
 from tests.local.initdb_template import replace_initdb
 
 _USER = Path(__file__).with_name("server_user.py")
@@ -39,9 +40,7 @@ def _make_once(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path, Path], None]
 ) -> Path:
     """Return a folder that one xdist worker makes, in a scratch folder, for all of them."""
-    base = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent
+    base = shared_folder(factory)
     made = base / name
     with (base / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

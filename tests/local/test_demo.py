@@ -18,7 +18,7 @@ def test_the_next_steps_work_as_printed(tmp_path: Path) -> None:
     leads = tmp_path / ".leadloop" / "demo" / "leads.csv"
     leads.parent.mkdir(parents=True)
     sample_leads.write_csv(leads, 20)
-    printed = demo._format_next_steps()
+    printed = demo.format_next_steps()
     steps = printed[printed.index("  # in another one") :]
     with run_sandbox(Rules(rate_limit=None)) as vendor:
         ran = subprocess.run(

@@ -58,14 +58,6 @@ def page_url(page_database: Database, tmp_path_factory: pytest.TempPathFactory) 
         yield address
 
 
-@pytest.fixture(scope="module")
-def unreachable_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of a page whose database is unreachable."""
-    url = "postgresql://somebody@127.0.0.1:1/nothing"
-    with serve_monitor(url, tmp_path_factory.mktemp("page")) as address:
-        yield address
-
-
 @contextmanager
 def serve_monitor(database_url: str, directory: Path) -> Iterator[str]:
     """Run `leadloop monitor` for the block; Ctrl-C must end it with exit 0, even with viewers."""

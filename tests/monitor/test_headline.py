@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.monitor import StatusSnapshot
-from leadloop.monitor.headline import choose_headline, format_count, format_duration
+from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
 
 
 def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
@@ -19,7 +19,7 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
         problems=problems,
         newest_run=None,
         budget={},
-        limits_min={},
+        thresholds={},
     )
 
 
@@ -62,7 +62,7 @@ def test_no_campaign() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     """A duration has one unit, the largest of which there are about two."""
-    assert format_duration(seconds) == text
+    assert format_rough_duration(seconds) == text
 
 
 def test_counts() -> None:

@@ -13,7 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 import flows.local_runs  # noqa: F401 - imported here once, so that children need not
-from leadloop.cli import main
+from leadloop.cli.main import main
 from leadloop.core.errors import LeadloopError
 from leadloop.core.summaries import collect_summary
 from tests.jobs import JOBS

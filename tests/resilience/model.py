@@ -127,11 +127,11 @@ class LoopModel:
 
     def record_outcomes(self) -> set[ShownOutcome]:
         """Record every outcome of the vendor; return those that the vendor shows by now."""
-        shelf = self.vendor.store.find_campaign(CAMPAIGN)
+        campaign = self.vendor.store.find_campaign(CAMPAIGN)
         shown_from = self.vendor.now() - self.vendor.rules.lead_visible_after * 1000
         seen = set()
-        for lead in shelf.processed if shelf else ():
-            shown = self.vendor.store.get_outcome(shelf, lead) if shelf else None
+        for lead in campaign.processed if campaign else ():
+            shown = self.vendor.store.get_outcome(campaign, lead) if campaign else None
             assert shown is not None
             facts = (str(shown.outcome_id), shown.outcome_name, float(shown.total_cost))
             self.shown_outcomes.setdefault(lead.lead_id, {})[

@@ -17,8 +17,10 @@ from tests.sandbox.http_client import StartSandbox, lead
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
-from leadloop.sandbox import Rules, serve
-serve(Rules.from_texts(sys.argv[1:]), "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True))
+from leadloop.sandbox import Rules, serve_sandbox
+serve_sandbox(
+    Rules.from_texts(sys.argv[1:]), "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True)
+)
 print("ended", flush=True)
 """
 

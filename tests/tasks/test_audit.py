@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import requests
 
 from db.database import Database
 from leadloop.core.audit_differences import DIFFERENCES
@@ -14,10 +13,9 @@ from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
 from tasks.jobs import CampaignsFailed
-from tasks.lead_listing import map_bounded
-from tasks.thread_pool import RequestThreads
 from tests import factories, sql
 from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads
+from tests.vendor_leads import create_elsewhere
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -27,17 +25,6 @@ def push(database: Database, *leads: str | dict[str, Any], **columns: Any) -> No
     factories.add_campaign(database, **columns)
     factories.add_leads(database, *leads)
     push_leads()
-
-
-def create_elsewhere(vendor: SandboxHandle, *leads: dict[str, Any]) -> None:
-    """Leads that the vendor gets from somebody else."""
-    response = requests.post(
-        f"{vendor.url}/api/v1/leads/create/{factories.CAMPAIGN}/",
-        json=list(leads),
-        headers={"Authorization": f"Bearer {vendor.rules.tokens[0]}"},
-        timeout=30,
-    )
-    assert response.status_code == 201, response.text
 
 
 def process(vendor: SandboxHandle, *ids: str, at: datetime | None = None, **more: Any) -> None:
@@ -298,108 +285,6 @@ def test_a_lookup_that_shows_more_than_the_listing_is_believed(
     assert (summary["pages"], summary["requests"]) == (1, 2)
 
 
-@pytest.mark.parametrize("rows", [-3, 3])
-def test_pages_that_shift_are_read_again(
-    database: Database, vendor: SandboxHandle, rows: int
-) -> None:
-    """A row that slipped from one page to another, or was shown twice, is no difference."""
-    ids = [f"L{number:02d}" for number in range(30)]
-    push(database, *ids, page_size=10)
-    vendor.add_fault(route="responses", kind="shift", nth=2, rows=rows)
-    summary = audit_leads()
-    assert [name for name in DIFFERENCES if summary[name]] == []
-    assert (summary["seen"], summary["pages"] > 3) == (30, True)
-    assert summary["pages"] == summary["requests"]
-
-
-@pytest.mark.parametrize("beyond", ["404", "empty"])
-@pytest.mark.parametrize(
-    ("count", "link", "pages"),
-    [
-        ("page", "right", 6),
-        ("page", "always", 6),
-        ("query", "always", 3),
-        ("query", "never", 3),
-    ],
-)
-def test_a_listing_is_read_whatever_count_and_next_mean(
-    database: Database, vendor: SandboxHandle, count: str, link: str, beyond: str, pages: int
-) -> None:
-    """Where `count` is that of the page alone, to its end, and twice; nothing is called missing."""
-    vendor.change_rules(count=count, next=link, page_beyond_last=beyond)
-    push(database, *[f"L{number:02d}" for number in range(25)], page_size=10)
-    summary = audit_leads()
-    assert [name for name in DIFFERENCES if summary[name]] == []
-    assert (summary["seen"], summary["pages"]) == (25, pages)
-
-
-@pytest.mark.parametrize("rows", [-3, 3])
-def test_pages_that_count_themselves_alone_and_shift(
-    database: Database, vendor: SandboxHandle, rows: int
-) -> None:
-    """A row that slipped through is in no page's count; it is found all the same."""
-    vendor.change_rules(count="page")
-    push(database, *[f"L{number:02d}" for number in range(30)], page_size=10)
-    vendor.add_fault(route="responses", kind="shift", nth=2, rows=rows)
-    summary = audit_leads()
-    assert [name for name in DIFFERENCES if summary[name]] == []
-    assert summary["seen"] == 30
-
-
-def test_a_listing_that_never_stands_still_is_said(
-    database: Database, vendor: SandboxHandle
-) -> None:
-    """The run fails and says so; nothing is called missing, and what was seen is told."""
-    ids = [f"L{number:02d}" for number in range(30)]
-    push(database, *ids, page_size=10)
-    set_status(database, "L20", "rejected")
-    vendor.add_fault(route="responses", kind="shift", every=1, rows=3)
-    with (
-        collect_summary() as collected,
-        pytest.raises(CampaignsFailed, match="27 leads where it counts 30"),
-    ):
-        audit_leads()
-    summary = collected.summary
-    assert {name: summary[name] for name in DIFFERENCES if summary[name]} == {
-        "rejected_but_there": 1
-    }
-    assert summary["absence_unproven"] == 3
-    state = sql.fetch_value(
-        database, "SELECT state FROM leadloop.sync_runs WHERE flow = 'audit-leads'"
-    )
-    assert state == "failed"
-
-
-def test_leads_that_come_while_it_reads_are_read_too(
-    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A page that was not there when the reading began, and no second reading for it."""
-    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
-    push(database, *[f"L{number:02d}" for number in range(20)], page_size=5)
-    before = len(vendor.requests)
-    vendor.add_fault(route="responses", kind="slow", seconds=1, nth=2)
-
-    def create_meanwhile() -> None:
-        while len(vendor.requests) < before + 2:
-            time.sleep(0.01)
-        create_elsewhere(vendor, factories.build_lead("late"))
-
-    with ThreadPoolExecutor(1) as pool:
-        created = pool.submit(create_meanwhile)
-        summary = audit_leads()
-        created.result()
-    assert (summary["seen"], summary["pages"]) == (21, 5)
-
-
-def test_a_read_that_fails_is_tried_again(database: Database, vendor: SandboxHandle) -> None:
-    """One failure costs a retry; what was read before is not read once more."""
-    ids = [f"L{number:02d}" for number in range(30)]
-    push(database, *ids, page_size=5)
-    vendor.add_fault(route="responses", kind="status", status=500, nth=4)
-    summary = audit_leads()
-    assert (summary["seen"], summary["pages"]) == (30, 6)
-
-
 def test_a_refusal_ends_the_campaign_and_no_other(
     database: Database, vendor: SandboxHandle
 ) -> None:
@@ -516,21 +401,6 @@ def test_each_campaign_is_told_by_itself(database: Database, vendor: SandboxHand
         "C2": 1,
     }
     assert audit_leads(campaigns=["C2"])["seen"] == 1
-
-
-def test_pages_wait_for_each_other() -> None:
-    """However long a listing is, only a few of its pages are in memory; they come in order."""
-    begun: list[int] = []
-    taken = 0
-    pool = RequestThreads(3)
-    for _ in map_bounded(pool, begun.append, range(1000)):
-        assert len(begun) - taken <= 6
-        taken += 1
-    pool.shutdown()
-    assert taken == len(begun) == 1000
-    assert list(map_bounded(RequestThreads(3), str, range(20))) == [
-        str(number) for number in range(20)
-    ]
 
 
 def test_what_was_staged_is_gone_afterwards(database: Database, vendor: SandboxHandle) -> None:

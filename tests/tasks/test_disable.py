@@ -5,7 +5,6 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from flows.sync import sync_leads
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
@@ -203,27 +202,6 @@ def test_a_lead_in_doubt_is_settled_before_it_is_disabled(
     assert disable_leads()["disabled"] == 1
     assert sql.fetch_statuses(database) == {"a": "created"}
     assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"a"}
-
-
-@pytest.mark.usefixtures("prefect")
-def test_sync_disables_first_and_does_all_three(database: Database, vendor: SandboxHandle) -> None:
-    """Who opted out before the sync is not in its push; outcomes come back by its poll."""
-    factories.add_campaign(database)
-    factories.add_leads(database, "a", "b")
-    factories.add_opt_outs(database, "a")
-    summary = sync_leads()
-    assert summary["disable"]["cancelled"] == 1
-    assert summary["push"]["created"] == 1
-    assert set(summary["poll"]) >= {"windows", "pages", "seen", "inserted", "requests"}
-    flows = "SELECT flow FROM leadloop.sync_runs ORDER BY run_id"
-    assert [row["flow"] for row in sql.fetch_rows(database, flows)] == [
-        "sync-leads",
-        "disable-leads",
-        "push-leads",
-        "poll-outcomes",
-    ]
-    states = "SELECT DISTINCT state FROM leadloop.sync_runs"
-    assert sql.fetch_rows(database, states) == [{"state": "completed"}]
 
 
 def opted_out_people(database: Database, amount: int) -> list[str]:

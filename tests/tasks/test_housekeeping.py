@@ -11,7 +11,7 @@ from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran
 from tests.factories import CAMPAIGN
-from tests.jobs import backfill_outcomes, keep_house, poll_outcomes, push_leads
+from tests.jobs import backfill_outcomes, poll_outcomes, push_leads, run_housekeeping
 
 _YEAR_AGO = "now() - interval '1 year'"
 
@@ -35,12 +35,12 @@ def year_old(environment: Path, database: Database, vendor: SandboxHandle) -> No
 @pytest.mark.usefixtures("year_old")
 def test_history_goes_and_the_raw_answers_stay(database: Database) -> None:
     """By default: nothing that a team may still want to look into is lost."""
-    kept = keep_house()
+    kept = run_housekeeping()
     assert (kept["runs"], kept["raw"], kept["requests"]) == (2, 0, 0)
     assert kept["windows"] >= 1
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") == 0
     assert sql.fetch_value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "A"
-    assert keep_house()["runs"] == 0
+    assert run_housekeeping()["runs"] == 0
 
 
 @pytest.mark.usefixtures("year_old")
@@ -49,7 +49,7 @@ def test_raw_answers_go_where_it_is_set(
 ) -> None:
     """The outcome stays with its columns, is corrected, and no later reading brings it back."""
     monkeypatch.setenv("LEADLOOP_KEEP_RAW", "30")
-    assert keep_house()["raw"] == 1
+    assert run_housekeeping()["raw"] == 1
     assert sql.fetch_value(database, "SELECT raw FROM leadloop.lead_outcomes") == {}
     now = sql.fetch_value(database, "SELECT now()")
     again = backfill_outcomes(after=EPOCH, before=now)
@@ -67,7 +67,7 @@ def test_raw_answers_go_where_it_is_set(
 def test_what_is_owed_stays(database: Database) -> None:
     """A window that was never read whole is read again, however old it is; a live run is kept."""
     sql.execute(database, "UPDATE leadloop.poll_windows SET status = 'incomplete'")
-    assert keep_house()["windows"] == 0
+    assert run_housekeeping()["windows"] == 0
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
 
 
@@ -75,7 +75,7 @@ def test_what_is_owed_stays(database: Database) -> None:
 def test_another_campaign_is_left_alone(database: Database) -> None:
     """Named campaigns alone are tidied."""
     factories.add_campaign(database, "OTHER")
-    assert keep_house(campaigns=["OTHER"])["runs"] == 0
+    assert run_housekeeping(campaigns=["OTHER"])["runs"] == 0
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
 
 
@@ -92,4 +92,4 @@ def test_it_needs_the_database_alone_and_leaves_no_campaign_out(
     ran = leadloop("housekeeping", "--json", PREFECT_API_URL=prefect)
     assert (ran.code, ran.last["runs"], ran.last["requests"]) == (0, 2, 0)
     sql.execute(database, "DELETE FROM leadloop.campaigns")
-    assert keep_house()["campaigns"] == {}
+    assert run_housekeeping()["campaigns"] == {}

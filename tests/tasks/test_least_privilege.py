@@ -12,7 +12,7 @@ from db.database import Database, DatabaseError
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran
-from tests.jobs import audit_leads, disable_leads, keep_house, poll_outcomes, push_leads
+from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads, run_housekeeping
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -71,7 +71,7 @@ def test_they_are_enough_for_the_whole_loop(
     for command in (load, ["requeue", "--rejected"], ["status"], forget, ["doctor"]):
         assert leadloop(*command).code == 0, command
     assert leadloop("status", "--json").last["campaigns"][0]["processed"] == 1
-    assert keep_house()["runs"] == 0
+    assert run_housekeeping()["runs"] == 0
 
 
 @pytest.mark.parametrize(

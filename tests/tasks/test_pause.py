@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from db.database import Database
-from flows.sync import sync_leads
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.conftest import Ran
@@ -27,32 +26,6 @@ def sent_and_more(database: Database, vendor: SandboxHandle) -> None:
 def pause(database: Database, column: str) -> None:
     """What a person in a hurry does by SQL."""
     sql.execute(database, f"UPDATE leadloop.campaigns SET {column} = false")
-
-
-@pytest.mark.usefixtures("prefect")
-def test_a_paused_campaign_creates_nobody_and_does_all_else(
-    database: Database, vendor: SandboxHandle
-) -> None:
-    """Opt-outs, polls and lookups go on; what a lookup frees stays new."""
-    sent_and_more(database, vendor)
-    sql.execute(
-        database,
-        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
-        " WHERE lead_id = 'L000'",
-    )
-    pause(database, "push_enabled")
-    factories.add_opt_outs(database, "first")
-    vendor.put_outcomes(
-        [{"campaign_id": factories.CAMPAIGN, "lead_id": "first", "outcome_name": "Interested"}]
-    )
-    summary = sync_leads(campaigns=[factories.CAMPAIGN])
-    assert (summary["push"]["created"], summary["push"]["held_back"]) == (0, 30)
-    assert set(vendor.store.disabled(factories.CAMPAIGN)) == {"first"}
-    assert summary["poll"]["seen"] == 1
-    assert set(sql.fetch_statuses(database).values()) == {"created", "new"}
-    sql.execute(database, "UPDATE leadloop.campaigns SET push_enabled = true")
-    assert push_leads()["created"] == 30
-    assert set(vendor.store.creations(factories.CAMPAIGN).values()) == {1}
 
 
 @pytest.mark.parametrize("column", ["push_enabled", "enabled"])
@@ -98,20 +71,6 @@ def test_a_batch_whose_turn_is_over_goes_back(
     assert push_leads()["held_back"] == 30
     assert set(sql.fetch_statuses(database).values()) == {"created", "new"}
     assert len(vendor.store.creations(factories.CAMPAIGN)) == 2
-
-
-@pytest.mark.usefixtures("prefect")
-def test_opt_outs_go_out_whatever_enabled_says(database: Database, vendor: SandboxHandle) -> None:
-    """By the schedule's runs, which name no campaign; neither push nor poll takes it."""
-    sent_and_more(database, vendor)
-    pause(database, "enabled")
-    assert disable_leads()["campaigns"] == {}, "nothing is to be sent"
-    factories.add_opt_outs(database, "first")
-    assert disable_leads()["disabled"] == 1
-    factories.add_opt_outs(database, "L000")
-    summary = sync_leads()
-    assert summary["disable"]["cancelled"] == 1
-    assert (summary["push"]["created"], summary["poll"]["requests"]) == (0, 0)
 
 
 def test_an_opt_out_in_a_campaign_that_the_vendor_lacks_fails_no_run(

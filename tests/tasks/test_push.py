@@ -12,7 +12,6 @@ from sqlalchemy import text
 
 from db import leads
 from db.database import Database
-from flows.sync import sync_leads
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import SandboxHandle
@@ -489,77 +488,6 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
         assert set(sql.fetch_statuses(database).values()) == {"new"}
         assert push_leads()["created"] == 5
     assert created(vendor) == dict.fromkeys(ids(5), 1)
-
-
-CRASHED = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
-
-
-def test_what_a_dead_run_was_sending_is_settled_at_once(
-    database: Database, vendor: SandboxHandle, environment: Path
-) -> None:
-    """The next run looks up what a killed one had sent, without waiting for a lease."""
-    factories.add_campaign(database)
-    factories.add_leads(database, "sent", "unsent")
-    push_leads()
-    factories.orphan_lead(database, "sent")
-    push_leads()
-    assert sql.fetch_statuses(database) == {"sent": "created", "unsent": "created"}
-    assert created(vendor) == {"sent": 1, "unsent": 1}
-    assert sql.fetch_value(database, CRASHED) == 1
-
-
-def test_a_dead_run_whose_lead_is_locked_stops_no_other(
-    database: Database, vendor: SandboxHandle
-) -> None:
-    """The other dead run is settled, other leads and opt-outs go out; its own wait, unsent."""
-    for campaign, lead_ids in (("C1", ["held"]), ("C2", ["free"])):
-        factories.add_campaign(database, campaign)
-        factories.add_leads(database, *lead_ids, campaign=campaign)
-    push_leads()
-    for campaign, lead_id in (("C1", "held"), ("C2", "free")):
-        factories.orphan_lead(database, lead_id, campaign)
-    factories.add_leads(database, "fresh")
-    factories.add_opt_outs(database, "free", campaign="C2")
-    with database.transaction() as upstream:
-        upstream.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'held' FOR UPDATE"))
-        disable_leads()
-        push_leads()
-        assert sql.fetch_statuses(database) == {"held": "sending", "fresh": "created"}
-        assert sql.fetch_statuses(database, "C2") == {"free": "created"}
-        assert sql.fetch_opt_outs(database, "C2") == {"free": "disabled"}
-        assert sql.fetch_value(database, CRASHED) == 1
-    push_leads()
-    assert sql.fetch_statuses(database)["held"] == "created"
-    assert sql.fetch_value(database, CRASHED) == 2
-    assert created(vendor) == {"held": 1, "fresh": 1}
-
-
-@pytest.mark.usefixtures("prefect")
-@pytest.mark.parametrize("flow", [push_leads, sync_leads])
-@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
-def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
-    database: Database, vendor: SandboxHandle, flow: Any, event: str
-) -> None:
-    """Postgres refuses the begin, or the end, of one campaign's run: the other is done."""
-    for campaign in ("C1", "C2"):
-        factories.add_campaign(database, campaign)
-        factories.add_leads(database, "a", campaign=campaign)
-    # The last one where it cannot begin, the first one where it cannot end.
-    broken = "C2" if event == "INSERT" else "C1"
-    sql.execute(
-        database,
-        f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN RAISE 'no'; END $$;
-            CREATE TRIGGER refuse BEFORE {event} ON leadloop.sync_runs FOR EACH ROW
-            WHEN (NEW.campaign_id = '{broken}' AND NEW.state <> 'crashed')
-            EXECUTE FUNCTION refuse();""",
-    )
-    with pytest.raises(CampaignsFailed, match=f"campaign {broken}: Postgres refused"):
-        flow()
-    (other,) = {"C1", "C2"} - {broken}
-    assert sql.fetch_statuses(database, other) == {"a": "created"}
-    query = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running' AND campaign_id = :c"
-    assert sql.fetch_value(database, query, c=other) == 0
 
 
 def test_a_postgres_that_is_restarted_under_a_push(

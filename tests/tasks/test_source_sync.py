@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-import flows.push
 from db.database import Database
-from flows.sync import sync_leads
 from leadloop.cli.app import app
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core.errors import RunError
@@ -385,25 +383,6 @@ def test_a_hostile_name_is_a_name(crm: Database, vendor: SandboxHandle) -> None:
     assert set(held(vendor)) == {"a"}
 
 
-@pytest.mark.usefixtures("prefect")
-def test_a_source_that_is_locked_holds_up_nobody_for_long(
-    crm: Database, vendor: SandboxHandle
-) -> None:
-    """The push of that campaign fails in time; opt-outs go out meanwhile."""
-    add(crm, "a")
-    factories.add_campaign(crm, "other")
-    factories.add_leads(crm, "b", campaign="other")
-    push_leads(campaigns=["other"])
-    factories.add_opt_outs(crm, "b", campaign="other")
-    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
-    with crm.transaction() as migration:
-        migration.execute(text("LOCK TABLE crm.customers IN ACCESS EXCLUSIVE MODE"))
-        with pytest.raises(CampaignsFailed, match="slow or locked"):
-            sync_leads()
-    assert set(vendor.store.disabled("other")) == {"b"}
-    assert push_leads()["created"] == 1
-
-
 def test_two_runs_take_one_after_the_other(crm: Database) -> None:
     """Of two that read at once the older reading might be written last: the second one waits."""
     add(crm, "a")
@@ -432,16 +411,6 @@ def test_another_trouble_is_not_taken_for_another_run(crm: Database) -> None:
         cutting = pool.submit(cut_waiting)
         assert "cut" in failure()
         cutting.result()
-
-
-@pytest.mark.usefixtures("prefect")
-def test_prefect_shows_the_sync_as_a_task(crm: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """In Prefect, a sync that fails is a failed task of the push."""
-    sql.execute(crm, "DROP TABLE crm.customers")
-    with pytest.raises(CampaignsFailed):
-        flows.push.push_leads()
-    steps = [vars(record).get("task_run_name", "") for record in caplog.records]
-    assert any(step.startswith("take-from-source") for step in steps)
 
 
 def test_many_rows_are_taken_in_portions(

@@ -1,3 +1,6 @@
+"""The threads that send a campaign's requests, and how a stop ends them."""
+
+from concurrent.futures import Future
 from threading import Event
 
 import pytest
@@ -5,31 +8,58 @@ import pytest
 from tasks.thread_pool import open_threads
 
 
-@pytest.mark.timeout(30)
-def test_a_stop_ends_the_waits_of_all_threads() -> None:
-    """Ctrl-C does not wait for threads that wait for permits."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_a_stop_ends_the_waits_of_the_threads(error: BaseException) -> None:
+    """The waits end by `on_stop`, or the end of the block would wait for the threads."""
     stopped = Event()
+    begun: list[Future[bool]] = []
 
-    def stop_run() -> None:
+    def send_requests() -> None:
         with open_threads(2, on_stop=stopped.set) as pool:
-            pool.submit(stopped.wait)
-            raise KeyboardInterrupt
+            begun.extend(pool.submit(stopped.wait, 60) for _ in range(5))
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        stop_run()
+    with pytest.raises(type(error)):
+        send_requests()
     assert stopped.is_set()
+    assert all(each.done() for each in begun)
+    waited = [each.result() for each in begun if not each.cancelled()]
+    assert waited
+    assert all(waited)
+    assert len(waited) < len(begun), "requests that had not begun are not sent"
 
 
-def test_an_error_is_no_stop() -> None:
-    """Requests of other threads are completed, so that their results are recorded."""
-    stopped, sent = Event(), list[int]()
+@pytest.mark.parametrize("error", [None, ValueError("no")])
+def test_an_end_without_a_stop_waits_for_the_threads(error: Exception | None) -> None:
+    """A request that is on its way gets its answer, although another one has failed."""
+    calls: list[str] = []
+    is_sent, may_end = Event(), Event()
 
-    def fail() -> None:
-        with open_threads(1, on_stop=stopped.set) as pool:
-            pool.submit(sent.append, 1).result()
-            raise ValueError("failed")
+    def send_request() -> str:
+        is_sent.set()
+        may_end.wait(60)
+        return "answer"
 
-    with pytest.raises(ValueError, match="failed"):
-        fail()
-    assert not stopped.is_set()
-    assert sent == [1]
+    answers: list[Future[str]] = []
+
+    def send_requests() -> None:
+        with open_threads(1, on_stop=lambda: calls.append("stop")) as pool:
+            answers.append(pool.submit(send_request))
+            assert is_sent.wait(60)
+            may_end.set()
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(ValueError, match="no"):
+            send_requests()
+    else:
+        send_requests()
+    assert [each.result() for each in answers] == ["answer"]
+    assert calls == []
+
+
+def test_a_pool_knows_its_size() -> None:
+    """By it a reader of pages limits how many it requests ahead."""
+    with open_threads(3, on_stop=lambda: None) as pool:
+        assert pool.size == 3

@@ -1,0 +1,102 @@
+"""A flow's jobs under Prefect: what its server and the caller get of a run of campaigns."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+from db.database import Database
+from flows.campaign_runner import run_campaigns
+from flows.push import push_leads
+from leadloop.core.summaries import Summary, collect_summary
+from leadloop.sandbox import SandboxHandle
+from tasks.context import CampaignRun, DatabaseContext
+from tasks.housekeeping import HOUSEKEEPING, HousekeepingJob
+from tasks.jobs import CampaignsFailed, ChunkResult
+from tests import factories, sql
+from tests.prefect_events import collect_events
+from tests.prefect_runs import read_artifacts
+
+pytestmark = pytest.mark.usefixtures("prefect", "quick_retries", "environment")
+
+
+def test_prefect_shows_the_sync_as_a_task(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In Prefect, a sync that fails is a failed task of the push."""
+    factories.add_campaign(database, source="crm.customers")
+    with pytest.raises(CampaignsFailed):
+        push_leads()
+    steps = [vars(record).get("task_run_name", "") for record in caplog.records]
+    assert any(step.startswith("take-from-source") for step in steps)
+
+
+def test_prefect_shows_each_chunk_as_a_task(
+    database: Database, vendor: SandboxHandle, prefect: str
+) -> None:
+    """Each campaign's, under the name of the flow's work."""
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
+    events = collect_events(prefect, push_leads, "prefect.task-run.Completed")
+    names = [str(event.resource.name) for event in events]
+    assert [name.rpartition("-")[0] for name in names] == ["push-batches"] * 2
+
+
+def test_problems_that_cannot_be_read_fail_no_run(
+    database: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The work is done; the log warns that no event tells of open problems."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    sql.execute(database, "DROP VIEW leadloop_monitor.problems CASCADE")
+    with caplog.at_level("WARNING"):
+        assert push_leads()["created"] == 1
+    (line,) = [message for message in caplog.messages if "problems" in message]
+    assert line.startswith("the problems of the campaigns cannot be read: Postgres refused")
+
+
+class _StoppedJob(HousekeepingJob):
+    """A job that has purged 3 leads when it is stopped."""
+
+    error: BaseException
+
+    def run_chunk(self, limit: int) -> ChunkResult:
+        raise self.error
+
+    def counts(self) -> dict[str, int]:
+        return {**super().counts(), next(iter(HOUSEKEEPING.counts)): 3}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_a_run_that_is_stopped_states_what_it_did(database: Database, error: BaseException) -> None:
+    """Its caller gets the summary with what the flow adds, and Prefect the table of counts."""
+    factories.add_campaign(database)
+    count = HOUSEKEEPING.counts[0]
+
+    def start(run: CampaignRun[DatabaseContext]) -> _StoppedJob:
+        job = _StoppedJob(run)
+        job.error = error
+        return job
+
+    runs: list[Any] = []
+
+    @flow(persist_result=False)
+    def purge() -> Summary:
+        runs.append(flow_run.get_id())
+        return run_campaigns(
+            replace(HOUSEKEEPING, start=start),
+            None,
+            None,
+            on_summary=lambda summary: summary.update(added=True),
+        )
+
+    with collect_summary() as collected, pytest.raises(type(error)):
+        purge()
+    assert (collected.summary[count], collected.summary["added"]) == (3, True)
+    with get_client(sync_client=True) as client:
+        tables = read_artifacts(client.read_flow_run(runs[0]))
+    assert f"{count.replace('_', ' ')} 3" in str(tables["markdown"].data)

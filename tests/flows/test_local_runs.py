@@ -1,0 +1,74 @@
+"""Flows run in this process, as the commands of the command line run them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from db.database import Database
+from flows.local_runs import FLOWS, run_flow_locally
+from leadloop.core.progress import has_no_listener
+from leadloop.core.summaries import collect_summary
+from leadloop.sandbox import SandboxHandle
+from tasks.jobs import CampaignsFailed
+from tests import factories
+from tests.factories import CAMPAIGN
+
+pytestmark = pytest.mark.usefixtures("prefect", "environment")
+
+
+@dataclass(kw_only=True)
+class Bars:
+    """A listener of progress: totals and what is done, by label."""
+
+    totals: dict[str, int] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
+
+    def add_total(self, label: str, total: int) -> None:
+        """Add to the work expected."""
+        self.totals[label] = self.totals.get(label, 0) + total
+
+    def advance(self, label: str, amount: int) -> None:
+        """Add to the work done."""
+        self.done[label] = self.done.get(label, 0) + amount
+
+
+def test_every_deployed_flow_runs_locally_too() -> None:
+    """By the name of its deployment; only `fan-out`, which starts others, needs a work pool."""
+    content = (Path(__file__).parents[2] / "prefect.yaml").read_text(encoding="utf-8")
+    deployed = {deployment["flow_name"] for deployment in yaml.safe_load(content)["deployments"]}
+    assert {*FLOWS} == deployed - {"fan-out"}
+    assert all(name == flow.name for name, flow in FLOWS.items())
+
+
+def test_a_local_run_reports_its_progress_and_its_summary(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """To its listener and its collector, which no later run reaches."""
+    factories.add_campaign(database, batch_size=2)
+    factories.add_leads(database, *(f"L{number}" for number in range(9)))
+    bars = Bars()
+    with collect_summary() as collected:
+        run_flow_locally("push-leads", {"campaigns": [CAMPAIGN]}, bars)
+    assert collected.summary["created"] == 9
+    assert bars.totals == bars.done == {f"push {CAMPAIGN}": 9}
+    assert has_no_listener()
+
+
+def test_a_local_run_that_fails_leaves_one_line_to_its_caller(
+    database: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log repeats no error; the counts of the others and the reason are there."""
+    for campaign in (CAMPAIGN, "GONE"):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
+    vendor.change_rules(campaigns={CAMPAIGN: "Fine"})
+    with (
+        collect_summary() as collected,
+        pytest.raises(CampaignsFailed, match=r"^campaign GONE: .*HTTP 404"),
+    ):
+        run_flow_locally("push-leads", {}, Bars())
+    assert collected.summary["created"] == 1
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert has_no_listener()

@@ -1,0 +1,98 @@
+"""The Prefect server that a run uses: its address, whether it answers, who may read it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.prefect_api import allows_anonymous_access, check_api_reachable, configured_api_url
+from leadloop.core.errors import UsageError
+from tests.conftest import Ran
+from tests.raw_http_server import response, run_raw_server
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:4200/api", "http://127.0.0.1:4200/api/"])
+def test_the_address_has_no_slash_at_its_end(address: str) -> None:
+    """A path can be appended to it, however the profile writes it."""
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert configured_api_url() == "http://127.0.0.1:4200/api"
+
+
+def test_without_an_address_there_is_none() -> None:
+    """Then a run starts a server itself."""
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert configured_api_url() is None
+
+
+def test_a_server_that_answers_is_reachable(prefect: str) -> None:
+    """With the login that the environment names."""
+    with temporary_settings({PREFECT_API_URL: prefect}):
+        check_api_reachable()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("401 Unauthorized", "the server wants another PREFECT_API_KEY"),
+        ("403 Forbidden", "the server wants another PREFECT_API_KEY"),
+        ("404 Not Found", r"that is not the API of a Prefect server.*\(HTTP 404\)"),
+        ("500 Internal Server Error", r"that is not the API of a Prefect server.*\(HTTP 500\)"),
+    ],
+)
+def test_a_server_that_refuses_is_explained(status: str, words: str) -> None:
+    """One line names the variable, the reason and the remedy."""
+    with (
+        run_raw_server(response(status, "{}")) as server,
+        temporary_settings({PREFECT_API_URL: f"{server.url}/api"}),
+        pytest.raises(UsageError, match=rf"^PREFECT_API_URL: {words}.*; correct it, or unset it"),
+    ):
+        check_api_reachable()
+
+
+def test_where_no_server_is_that_is_said() -> None:
+    """At once: a person waits."""
+    with run_raw_server(response("200 OK", "[]")) as server:
+        gone = f"{server.url}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: gone}),
+        pytest.raises(UsageError, match="no server answers there"),
+    ):
+        check_api_reachable()
+
+
+def test_doctor_looks_at_the_door_of_the_profile_s_server(
+    leadloop: Callable[..., Ran], environment: Path
+) -> None:
+    """It warns of an open server that `prefect profile` names too, and with a slash at its end."""
+    home = environment / "prefect-home"
+    home.mkdir()
+    no_csrf_token = response("404 Not Found", "{}")
+    with run_raw_server(no_csrf_token, response("200 OK", "[]")) as server:
+        (home / "profiles.toml").write_text(
+            f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server.url}/api/"\n'
+        )
+        said = leadloop("doctor", "--json", PREFECT_HOME=str(home)).last["checks"]
+    door = next(check for check in said if check["check"] == "Prefect authentication")
+    assert (door["ok"], door["warns"]) == (True, True)
+    assert "the server requires no authentication" in door["detail"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "open_to_all"),
+    [
+        ("200 OK", True),
+        ("401 Unauthorized", False),
+        ("403 Forbidden", False),
+        ("404 Not Found", None),
+        ("500 Internal Server Error", None),
+    ],
+)
+def test_whether_a_server_is_open_is_told_only_where_it_is_known(
+    answer: str, open_to_all: bool | None
+) -> None:
+    """What is neither a refusal nor an answer vouches for nothing."""
+    with run_raw_server(response(answer, "[]")) as server:
+        assert allows_anonymous_access(server.url) is open_to_all
+    # Nobody is there any more.
+    assert allows_anonymous_access(server.url) is None

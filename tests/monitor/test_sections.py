@@ -1,0 +1,79 @@
+"""The sections below the overview."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from db.monitor import MAX_RUNS, read_history, read_status_snapshot
+from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
+from tests.monitor import seed_data
+from tests.monitor.page_script import configure_page, run_part
+
+
+def build_run(**changes: Any) -> dict[str, Any]:
+    """Return a row of the runs; `changes` replace its columns."""
+    fixed = {
+        "state": "completed",
+        "flow": "push-leads",
+        "campaign_id": "C1",
+        "started_at": datetime(2026, 3, 1, tzinfo=UTC),
+        "duration_s": 1.5,
+        "requests": 3,
+        "error": None,
+        "flow_run_id": "id-1",
+        "run_id": 1,
+    }
+    return {**fixed, **changes}
+
+
+def test_worst_campaign_first(database: Database) -> None:
+    """The campaign with a critical problem is on top, whatever its id; health is a word."""
+    seed_data.seed_stuck(database)
+    campaigns = read_status_snapshot(database).campaigns
+    (table,) = run_part(show_campaigns, campaigns[::-1]).dataframe
+    assert list(table.value["campaign_id"]) == ["EAST-1", "WEST-2"]
+    assert list(table.value["health"]) == ["✖ critical", "▲ warning"]
+    assert list(table.value["enabled"]) == ["yes", "yes"]
+
+
+def test_charts_without_figures(database: Database) -> None:
+    """Each heading stays, with a text in place of its chart and without a download."""
+    status, history = read_status_snapshot(database), read_history(database, [], None)
+    part = run_part(show_charts, status, history, as_tables=False)
+    assert len(part.subheader) == len(part.info) == 6
+    assert {info.value for info in part.info} == {"No lead yet.", "Nothing in this period."}
+    assert not part.get("download_button")
+
+
+def test_rejection_reasons(database: Database) -> None:
+    """Reasons with their counts; no section without a rejection."""
+    seed_data.seed_healthy(database)
+    part = run_part(show_rejections, read_history(database, [], None)["rejections"])
+    assert set(part.dataframe[0].value["reason"]) == {"phone_number: not a phone number"}
+    assert sum(part.dataframe[0].value["leads"]) == 17
+    assert not run_part(show_rejections, []).subheader
+
+
+def test_runs_link_to_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has a link to Prefect's UI; without a known UI the column is missing."""
+    runs = [build_run(), build_run(state="failed", error="no", flow_run_id=None)]
+    configure_page(monkeypatch, "http://host:4200")
+    (table,) = run_part(show_runs, runs).dataframe
+    links = list(table.value["prefect"].fillna(""))
+    assert links == ["http://host:4200/runs/flow-run/id-1", ""]
+    assert list(table.value["state"]) == ["● completed", "✖ failed"]
+    assert list(table.value["error"]) == ["", "no"]
+    assert "prefect" in table.proto.column_order
+    configure_page(monkeypatch, None)
+    assert "prefect" not in run_part(show_runs, runs).dataframe[0].proto.column_order
+
+
+def test_list_of_runs_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is cut at its limit says so; a period without a run says that."""
+    configure_page(monkeypatch)
+    full = run_part(show_runs, [build_run()] * MAX_RUNS)
+    assert full.caption[0].value == f"The latest {MAX_RUNS}."
+    assert not run_part(show_runs, [build_run()] * (MAX_RUNS - 1)).caption
+    assert run_part(show_runs, []).info[0].value == "No run in this period."
