@@ -105,8 +105,8 @@ def test_a_lead_s_own_columns_are_known_by_their_names(load: Any, database: Data
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty"),
-        (b"\n", "is empty"),
+        (b"", "has no header"),
+        (b"\n", "has no header"),
         ("lead_id\n1\n".encode("utf-16"), "UTF-16"),
         ("lead_id,caf\u00e9\n1,2\n".encode("latin-1"), "not UTF-8"),
         (b"id,name\n1,2\n", "no column lead_id"),
