@@ -43,14 +43,14 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
 test: $(VENV)/installed-dev
 	@$(PYTEST) $(ARGS)
 
-# The packages whose tests start no Prefect server, browser or command. test_patterns takes a third of
+# The packages whose tests start no Prefect server, browser or command. test_regex_time takes a third of
 # the time, and only a change of a regular expression needs it.
 QUICK := tests/core tests/client tests/settings tests/sandbox tests/db tests/docs
 
 quick: $(VENV)/installed-dev
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
-	@$(PYTEST) -m 'not servers' --ignore tests/core/test_patterns.py $(QUICK) $(ARGS)
+	@$(PYTEST) -m 'not servers' --ignore tests/core/test_regex_time.py $(QUICK) $(ARGS)
 
 # The state machine, kills and races share the time; each pause point at which a run can die runs once.
 SECONDS ?= 600
