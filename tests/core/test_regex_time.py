@@ -23,7 +23,7 @@ from leadloop.core.postgres_json import parse_json
 from leadloop.core.redaction import redact_personal_data
 from tasks.rejection_streak import RejectionStreak
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("leadloop", "db", "tasks", "flows")

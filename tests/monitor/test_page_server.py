@@ -32,7 +32,7 @@ def show(url):
 
 url = "postgresql://nobody@127.0.0.1:1/x"
 page = data.PageConfig(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
-page_server.serve_page(page, sys.argv[1], 0, show)
+page_server.run_page_server(page, sys.argv[1], 0, show)
 print("returned")
 """
 
