@@ -27,11 +27,14 @@ def _module_exists(name: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    # The changelog may name files of earlier versions.
+    [document for document in _DOCUMENTS if document.name != "CHANGELOG.md"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_paths_in_documents_exist(document: Path) -> None:
     """A reader who opens a file that a document names finds it."""
-    if document.name == "CHANGELOG.md":
-        pytest.skip("it may name what was there before")
     prose = document.read_text(encoding="utf-8")
     paths = set(_PATH.findall(prose)) - _ELSEWHERE
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []

@@ -378,6 +378,8 @@ def _readme_block(words: str) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", (_CHECKOUT / "README.md").read_text(), re.DOTALL)
     (block,) = [block for block in blocks if words in block]
     lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
+    # The tests' clone is this checkout, and its commands run there.
+    lines = [line for line in lines if line != "cd ~/leadloop"]
     return [line for line in lines if line]
 
 

@@ -87,7 +87,7 @@ def test_no_recent_run(database: Database) -> None:
     headline = run_part(show_headline, status, is_stale=False)
     assert list_texts(headline) == ["**Warning: 2 problems**"]
     problems = run_part(show_problems, status.problems)
-    assert all("no run for more than an hour" in text.value for text in problems.markdown)
+    assert all("no run for more than 60 minutes" in text.value for text in problems.markdown)
     assert {code.value for code in problems.code} == {"leadloop doctor"}
     # GONE-3 is disabled, and its watermark is 40 days old.
     assert show_metric_values(status)["Watermark lag"].endswith((" s", " min"))
