@@ -19,10 +19,11 @@ pytestmark = pytest.mark.servers
 
 # Notes the stop signals that it gets, and ends at SIGINT alone.
 _STUBBORN = """
-import signal, sys, time
+import os, signal, sys, time
 
 def note(signum, frame):
-    print(signal.Signals(signum).name, flush=True)
+    # A signal may come while the main program prints, and print is not reentrant.
+    os.write(1, signal.Signals(signum).name.encode() + bytes([10]))
     if signum == signal.SIGINT:
         sys.exit()
 

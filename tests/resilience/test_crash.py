@@ -174,6 +174,8 @@ def test_next_run_recovers_from_a_kill(
         process = fork_server.start_job(tmp_path, command)
         pause.wait()
         process.kill()
+    # Postgres drops the run's lock some milliseconds after the kill: until then the run is alive.
+    wait_until(lambda: not fetch_run_locks(model), "the killed run's lock stays")
     run_next(model, command)
     check_invariants(model)
     left = {"new", "sending", "in_doubt"} & set(sql.fetch_statuses(model.database).values())
