@@ -284,6 +284,8 @@ class DisableJob:
     def _mark_all_failed(self) -> None:
         """Mark all due opt-outs `failed`; each is retried at least daily."""
         self._failing_lists.clear()
+        # No run fails because the vendor does not know the campaign (docs/delivery.md).
+        self._marked_failed_count = 0
         campaign_id = self.run.campaign.campaign_id
         failed = self.run.write(
             opt_outs.fail_all_due, campaign_id, _CAMPAIGN_UNKNOWN, max_attempts=MAX_ATTEMPTS
