@@ -16,7 +16,6 @@ from db.database import Connection
 from db.watermarks import WindowRecord
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
-from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
 from leadloop.core.progress import progress_listener
@@ -121,7 +120,7 @@ class PollJob:
             RunError: the vendor rejects the login, or fails repeatedly; what was read is stored.
         """
         try:
-            with self._reading(), self._storing(), self.run.context.open_threads() as pool:
+            with self._threads(), self.run.context.open_threads() as pool:
                 for left in range(limit, 0, -1):
                     if not self._windows:
                         break
@@ -179,8 +178,11 @@ class PollJob:
     def _read(self, pool: RequestThreads, window: Window, left: int) -> WindowRead | None:
         """Read the first window; return None if shorter windows replaced it in the plan."""
         self._split_upcoming(pool, left)
+        for upcoming in self._coming(pool, left):
+            if upcoming not in self._firsts:
+                self._firsts[upcoming] = pool.submit(self._reader.read_first_page, upcoming)
         try:
-            first = self._first(pool, left)
+            first = self._firsts[window].result()
         except (Rejected, Retryable) as error:
             if not self._is_too_long(window, error):
                 raise
@@ -197,13 +199,6 @@ class PollJob:
             self._replace_window(window, split_window(window, min(reading.pages, MAX_PARTS)))
             return None
         return reading
-
-    def _first(self, pool: RequestThreads, left: int) -> ParsedPage:
-        """Read the first page of the first window, and meanwhile those of the next windows."""
-        for window in self._coming(pool, left):
-            if window not in self._firsts:
-                self._firsts[window] = pool.submit(self._reader.read_first_page, window)
-        return self._firsts[self._windows[0]].result()
 
     def _coming(self, pool: RequestThreads, left: int) -> Sequence[Window]:
         """Return the next windows, of the `left` windows that this chunk still reads."""
@@ -247,9 +242,20 @@ class PollJob:
                 self._split_window(window, page)
 
     def _split_window(self, window: Window, first: ParsedPage) -> None:
-        """Replace a window whose first page shows too many rows by parts."""
+        """Replace a window whose first page shows too many rows by parts.
+
+        Once a poll, check that the API's count depends on the bounds of a window.
+
+        Raises:
+            RunError: it does not.
+        """
         if self._is_doubtful(window, first):
-            self._require_bounds(first.count)
+            self._bounds_respected = self._reader.respects_bounds()
+            if not self._bounds_respected:
+                raise RunError(
+                    f"the API's count ({first.count}) ignores processed_after and processed_before,"
+                    " so no window can be verified and the watermark did not move: ask the vendor"
+                )
         parts = split_window(window, self._count_parts(window, first))
         self._replace_window(window, parts)
         self._parent_counts |= dict.fromkeys(parts, first.count)
@@ -279,19 +285,6 @@ class PollJob:
         """Return whether a part counts as much as the whole: the API may ignore the bounds."""
         whole = self._parent_counts.get(window, first.count + 1)
         return first.count >= whole and not self._bounds_respected
-
-    def _require_bounds(self, count: int) -> None:
-        """Check once a poll that the API's count respects the bounds of a window.
-
-        Raises:
-            RunError: the count does not depend on the bounds.
-        """
-        self._bounds_respected = self._reader.respects_bounds()
-        if not self._bounds_respected:
-            raise RunError(
-                f"the API's count ({count}) ignores processed_after and processed_before, so no"
-                " window can be verified and the watermark did not move: ask the vendor"
-            )
 
     def _require_unit(self, reading: WindowRead) -> None:
         """Check once a poll without any outcome so far that the unit of the bounds is right.
@@ -332,23 +325,21 @@ class PollJob:
         return isinstance(error, Rejected) or again
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Open the threads that read windows ahead, and drop unfinished reads at the end."""
+    def _threads(self) -> Iterator[None]:
+        """Open the threads that read windows ahead, and the one that stores them in order.
+
+        At the end, wait for what is being stored, and drop unfinished reads.
+        """
         with ThreadPoolExecutor(_WINDOWS_AT_ONCE) as self._readers:
             try:
-                yield
+                with ThreadPoolExecutor(1) as self._keeper:
+                    try:
+                        yield
+                    finally:
+                        self._await_stored()
             finally:
                 self._firsts.clear()
                 self._readings.clear()
-
-    @contextmanager
-    def _storing(self) -> Iterator[None]:
-        """Open the thread that stores windows in order, and wait for it at the end."""
-        with ThreadPoolExecutor(1) as self._keeper:
-            try:
-                yield
-            finally:
-                self._await_stored()
 
     def _await_stored(self) -> None:
         """Wait until the previous window is stored, so that at most three are in memory.
@@ -483,9 +474,12 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
         if watermark is not None:
             start = subtract_to_epoch(min(watermark, now, awaited or now), campaign.lookback)
         else:
-            first = since or _find_first_sent(connection, campaign)
+            first = since or leads.get_first_sent_at(connection, campaign.campaign_id)
             if first is None:
                 return None
+            if since is None:
+                # A clock skew that counts as none must not hide the first outcomes.
+                first = subtract_to_epoch(first, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
             watermark = start = max(EPOCH, min(first, now))
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
@@ -524,14 +518,6 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
             backfill=wanted,
         ),
     )
-
-
-def _find_first_sent(connection: Connection, campaign: Campaign) -> datetime | None:
-    """Return the time of the first sent lead, minus the lookback and a negligible clock skew."""
-    sent_at = leads.get_first_sent_at(connection, campaign.campaign_id)
-    if sent_at is None:
-        return None
-    return subtract_to_epoch(sent_at, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
 
 
 # Windows a chunk: at most twenty minutes at the vendor's rate limit. Nothing is read ahead at the

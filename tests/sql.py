@@ -62,3 +62,21 @@ def wait_until_blocked(database: Database, backends: int = 1) -> None:
     while fetch_value(database, query) < backends:
         assert time.monotonic() < deadline, "no connection waits for a lock"
         time.sleep(0.01)
+
+
+def fetch_run_locks(database: Database) -> set[int]:
+    """Return the process ids of the connections that hold a run's lock."""
+    query = """SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
+                WHERE locktype = 'advisory' AND datname = current_database()"""
+    return {row["pid"] for row in fetch_rows(database, query)}
+
+
+def wait_for_run_locks(database: Database, connections: int) -> None:
+    """Return as soon as this many connections hold a run's lock.
+
+    Postgres drops the locks of a connection some milliseconds after it was closed or killed.
+    """
+    deadline = time.monotonic() + 30
+    while len(fetch_run_locks(database)) != connections:
+        assert time.monotonic() < deadline, "the locks of a run that is gone stay"
+        time.sleep(0.005)

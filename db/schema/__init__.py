@@ -82,7 +82,14 @@ def migrate_schema(connection: Connection, to: str = "head") -> str:
         _adopt_unstated(connection)
     elif current not in _known_versions():
         raise UsageError(_unknown_version(current))
-    _run_migrations(connection, to)
+    # Imported late: it takes a fifth of a second, and only `leadloop init` needs it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, to)
     return get_version(connection) or to
 
 
@@ -199,17 +206,6 @@ def _unknown_version(current: str) -> str:
         f"the leadloop schema is at version {current}, unknown to this version of leadloop:"
         " install the version that created it, or a newer one"
     )
-
-
-def _run_migrations(connection: Connection, to: str) -> None:
-    # Imported late: it takes a fifth of a second, and only `leadloop init` needs it.
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.upgrade(config, to)
 
 
 def _known_versions() -> list[str]:

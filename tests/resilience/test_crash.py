@@ -174,8 +174,7 @@ def test_next_run_recovers_from_a_kill(
         process = fork_server.start_job(tmp_path, command)
         pause.wait()
         process.kill()
-    # Postgres drops the run's lock some milliseconds after the kill: until then the run is alive.
-    wait_until(lambda: not fetch_run_locks(model), "the killed run's lock stays")
+    sql.wait_for_run_locks(model.database, 0)
     run_next(model, command)
     check_invariants(model)
     left = {"new", "sending", "in_doubt"} & set(sql.fetch_statuses(model.database).values())
@@ -274,7 +273,8 @@ def test_run_presumed_dead_sends_nothing_more(
         pause.wait()
         theirs = fetch_backends(model) - ours
         cut_connections(
-            model, theirs if lost == "all connections" else theirs & fetch_run_locks(model)
+            model,
+            theirs if lost == "all connections" else theirs & sql.fetch_run_locks(model.database),
         )
         push_leads()
         assert process.is_alive, "the run ended before the other run"
@@ -294,13 +294,6 @@ def test_run_presumed_dead_sends_nothing_more(
     assert {sql.fetch_statuses(model.database)[key] for key in ("later", "latest")} == {"new"}
     check_invariants(model)
     finish_and_check(model)
-
-
-def fetch_run_locks(model: LoopModel) -> set[int]:
-    """Return the process ids of the connections that hold a run's lock."""
-    query = """SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
-                WHERE locktype = 'advisory' AND datname = current_database()"""
-    return {row["pid"] for row in sql.fetch_rows(model.database, query)}
 
 
 def count_create_requests(vendor: SandboxHandle) -> int:

@@ -116,6 +116,7 @@ def test_a_run_is_dead_as_soon_as_its_context_is_closed(database: Database) -> N
             start(dying)
             start(living)
             assert sql.fetch_value(database, _CRASHED) == 0
+        sql.wait_for_run_locks(database, 1)
         start(living)
     assert sql.fetch_value(database, _CRASHED) == 1
 
