@@ -26,7 +26,7 @@ def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failure(url: str, *, read_s: float = 10.0, before: int = 0) -> TransportFailure | None:
     """Send a request like a create, after some that are answered; why there was no answer."""
-    transport = Transport(url, Timeouts(connect_s=5.0, read_s=read_s), connections=1)
+    transport = Transport(url, Timeouts(connect_s=1.0, read_s=read_s), connections=1)
     try:
         for _ in range(before):
             assert transport.send("GET", "/", token="t").response.status == 200
@@ -45,7 +45,7 @@ def serving(act: Act) -> Iterator[str]:
 
         def accept() -> None:
             with suppress(OSError), server.accept()[0] as connection:
-                connection.settimeout(10)
+                connection.settimeout(3)
                 act(connection)
 
         thread = threading.Thread(target=accept, daemon=True)
