@@ -11,13 +11,10 @@ from sqlalchemy import Connection, TextClause, text
 CHUNK_SIZE = 20_000
 
 _OLD = "clock_timestamp() - make_interval(days => :days)"
-# An incomplete window stays, at any age, until later reads prove its range complete.
 _WINDOWS = text(f"""
 DELETE FROM leadloop.poll_windows WHERE window_id IN (
     SELECT window_id FROM leadloop.poll_windows
-     WHERE campaign_id = :campaign AND polled_at < {_OLD}
-       AND (status <> 'incomplete' OR made_good_at IS NOT NULL)
-     LIMIT :limit)
+     WHERE campaign_id = :campaign AND polled_at < {_OLD} LIMIT :limit)
 """)
 _RUNS = text(f"""
 DELETE FROM leadloop.sync_runs WHERE run_id IN (

@@ -1,9 +1,13 @@
-"""Watermarks, and the polled windows that advance them."""
+"""Watermarks, and the polled windows that advance them.
+
+`read_through` is where the next poll starts: everything up to it is stored or owed
+(`db.owed_windows`). `processed_through`, the watermark, follows it up to the first owed window that
+nobody has accepted.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -20,11 +24,30 @@ _START = text("""
 INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
 VALUES (:campaign, :stream, :at) ON CONFLICT DO NOTHING
 """)
-# Only a window that adjoins the stored range may advance the watermark.
-_ADVANCE = text("""
-UPDATE leadloop.watermarks SET processed_through = :through, updated_at = now()
+# A watermark that somebody has set back by hand is behind what is owed: the poll starts there.
+_READ_THROUGH = """
+SELECT CASE WHEN mark.processed_through < least(mark.read_through, owed.first)
+            THEN mark.processed_through
+            ELSE coalesce(mark.read_through, mark.processed_through) END
+  FROM leadloop.watermarks AS mark
+ CROSS JOIN (SELECT min(window_after) AS first FROM leadloop.owed_windows
+              WHERE campaign_id = :campaign AND accepted_at IS NULL) AS owed
+ WHERE mark.campaign_id = :campaign AND mark.stream = :stream
+"""
+_GET_READ_THROUGH = text(_READ_THROUGH)
+# Only a window that adjoins the range that was read may make it longer.
+_ADVANCE = text(f"""
+UPDATE leadloop.watermarks SET read_through = :through, updated_at = now()
  WHERE campaign_id = :campaign AND stream = :stream
-   AND processed_through >= :after AND processed_through < :through
+   AND ({_READ_THROUGH}) >= :after AND ({_READ_THROUGH}) < :through
+""")
+_FOLLOW = text("""
+UPDATE leadloop.watermarks AS mark
+   SET processed_through = least(mark.read_through, owed.first), updated_at = now()
+  FROM (SELECT min(window_after) AS first FROM leadloop.owed_windows
+         WHERE campaign_id = :campaign AND accepted_at IS NULL) AS owed
+ WHERE mark.campaign_id = :campaign AND mark.stream = :stream
+   AND mark.processed_through < least(mark.read_through, owed.first)
 """)
 _WINDOW = text("""
 INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before, status,
@@ -32,20 +55,6 @@ INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_bef
                                    range_after, range_before)
 VALUES (:campaign, :run, :after, :before, :status, :reported, :stored, :pages, :through,
         :range_after, :range_before)
-""")
-_MAKE_GOOD = text("""
-UPDATE leadloop.poll_windows AS incomplete SET made_good_at = now()
- WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
-   AND tstzrange(window_after, window_before, '[]') <@ (
-       SELECT range_agg(tstzrange(later.window_after, later.closed_through, '[]'))
-         FROM leadloop.poll_windows AS later
-        WHERE later.campaign_id = :campaign AND later.window_id > incomplete.window_id
-          AND later.closed_through >= incomplete.window_after
-          AND later.window_after <= incomplete.window_before)
-""")
-_INCOMPLETE = text("""
-SELECT DISTINCT window_after, window_before FROM leadloop.poll_windows
- WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
 """)
 # Since the last completed backfill of the same range, and for a few days only: late outcomes may
 # have appeared in windows that were read long ago.
@@ -71,6 +80,13 @@ def get_watermark(connection: Connection, campaign_id: str) -> datetime | None:
     return moment
 
 
+def get_read_through(connection: Connection, campaign_id: str) -> datetime | None:
+    """Return up to where everything is stored or owed; None before the first poll."""
+    parameters = {"campaign": campaign_id, "stream": OUTCOMES}
+    moment: datetime | None = connection.scalar(_GET_READ_THROUGH, parameters)
+    return moment
+
+
 def select_polled(connection: Connection, campaign_ids: Sequence[str]) -> list[str]:
     """Return those of the campaigns that have a watermark."""
     return [id_ for id_ in campaign_ids if get_watermark(connection, id_) is not None]
@@ -81,19 +97,23 @@ def start_watermark(connection: Connection, campaign_id: str, at: datetime) -> N
     connection.execute(_START, {"campaign": campaign_id, "stream": OUTCOMES, "at": at})
 
 
-def advance_watermark(
+def advance_read_range(
     connection: Connection, campaign_id: str, *, after: datetime, through: datetime
-) -> bool:
-    """Advance the watermark over a verified range, if the range adjoins it. It never moves back.
+) -> None:
+    """Advance `read_through` over a range that is stored or owed, and then the watermark.
 
-    Returns:
-        Whether the watermark moved.
+    Neither moves back, and neither moves if the range does not adjoin `read_through`.
     """
-    moved = connection.execute(
+    connection.execute(
         _ADVANCE,
         {"campaign": campaign_id, "stream": OUTCOMES, "after": after, "through": through},
     )
-    return moved.rowcount == 1
+    follow_read_range(connection, campaign_id)
+
+
+def follow_read_range(connection: Connection, campaign_id: str) -> None:
+    """Advance the watermark up to the first owed window that nobody has accepted."""
+    connection.execute(_FOLLOW, {"campaign": campaign_id, "stream": OUTCOMES})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +157,6 @@ def record_windows(
         )
 
 
-def list_incomplete_windows(connection: Connection, campaign_id: str) -> list[Window]:
-    """List the incomplete windows that no later read has made good; mark those that one has.
-
-    Returns:
-        Merged windows, in order.
-    """
-    connection.execute(_MAKE_GOOD, {"campaign": campaign_id})
-    return _to_windows(connection.execute(_INCOMPLETE, {"campaign": campaign_id}))
-
-
 def list_resumable_windows(
     connection: Connection, campaign_id: str, backfill: Window
 ) -> list[Window]:
@@ -157,10 +167,7 @@ def list_resumable_windows(
         "before": backfill.before,
         "days": RESUMABLE_DAYS,
     }
-    return _to_windows(connection.execute(_RESUMABLE, parameters))
-
-
-def _to_windows(rows: Iterable[Any]) -> list[Window]:
+    rows = connection.execute(_RESUMABLE, parameters)
     return merge_windows(Window(after=row.window_after, before=row.window_before) for row in rows)
 
 

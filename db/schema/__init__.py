@@ -33,10 +33,12 @@ _SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '3s'")
 _OLDEST_POSTGRES = 14
 _HERE = Path(__file__).parent
 _MIGRATIONS = _HERE.parent / "migrations"
-#: The last version before the schema was stated in files; its tables are the same.
+#: The last version before the schema was stated in files; its tables are those of the first stated
+#: version, which it becomes. Its tables are compared afterwards, and never refused.
 _UNSTATED = "0008"
+_ADOPT = text("UPDATE leadloop.alembic_version SET version_num = :first")
 #: The files that may be applied again to an existing schema.
-_REPLACEABLE = ("triggers", "views", "comments")
+REPLACEABLE = ("triggers", "views", "comments")
 
 # A normalised lead id: lower case, without blanks and invisible characters (Unicode's separators,
 # format and control characters, fillers, tags); in the default collation, like the index of ids.
@@ -53,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 def create_schema(connection: Connection, *files: str) -> None:
     """Apply the stated schema, or some of its files, with the macro `FOLDED(column)` expanded."""
-    for name in files or ("tables", *_REPLACEABLE):
+    for name in files or ("tables", *REPLACEABLE):
         statements = (_HERE / f"{name}.sql").read_text(encoding="utf-8")
         connection.exec_driver_sql(re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements))
 
@@ -79,7 +81,7 @@ def migrate_schema(connection: Connection, to: str = "head") -> str:
     if current is None:
         _require_empty(connection)
     elif current == _UNSTATED:
-        _adopt_unstated(connection)
+        connection.execute(_ADOPT, {"first": _known_versions()[0]})
     elif current not in _known_versions():
         raise UsageError(_unknown_version(current))
     # Imported late: it takes a fifth of a second, and only `leadloop init` needs it.
@@ -90,6 +92,9 @@ def migrate_schema(connection: Connection, to: str = "head") -> str:
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, to)
+    if current == _UNSTATED:
+        for difference in _describe_differences(connection):
+            _log.warning("the leadloop schema differs from the stated one: %s", difference)
     return get_version(connection) or to
 
 
@@ -149,20 +154,6 @@ def get_version(connection: Connection) -> str | None:
         text("SELECT version_num FROM leadloop.alembic_version")
     )
     return current
-
-
-def _adopt_unstated(connection: Connection) -> None:
-    """Adopt a schema of version 0008 as the first stated version; warn of differences.
-
-    Functions, views and comments are replaced; tables are only compared, never rejected.
-    """
-    for difference in _describe_differences(connection):
-        _log.warning("the leadloop schema differs from the stated one: %s", difference)
-    create_schema(connection, *_REPLACEABLE)
-    connection.execute(
-        text("UPDATE leadloop.alembic_version SET version_num = :first"),
-        {"first": _known_versions()[0]},
-    )
 
 
 def _describe_differences(connection: Connection) -> list[str]:

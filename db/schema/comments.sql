@@ -183,10 +183,16 @@ COMMENT ON TABLE leadloop.unreadable_results IS
     'Results that could not be parsed as outcomes (no lead_id, no time), kept for repair.';
 COMMENT ON COLUMN leadloop.unreadable_results.digest IS 'SHA-256 of raw, for deduplication.';
 COMMENT ON COLUMN leadloop.unreadable_results.reason IS 'Why the result could not be parsed.';
+COMMENT ON COLUMN leadloop.unreadable_results.occurrences IS
+    'The largest number of such results, equal in every byte, that one read of a window showed.';
 
 COMMENT ON COLUMN leadloop.watermarks.stream IS 'Name of the stream; outcomes is the only one.';
 COMMENT ON COLUMN leadloop.watermarks.processed_through IS
-    'Everything processed up to this time is stored. It only moves forward.';
+    'Everything processed up to this time is stored, except ranges of owed_windows that a person has
+accepted. It only moves forward.';
+COMMENT ON COLUMN leadloop.watermarks.read_through IS
+    'Everything processed up to this time is stored or owed (owed_windows); the next poll starts here,
+less the lookback. Null: as processed_through.';
 
 COMMENT ON TABLE leadloop.poll_windows IS
     'Polled windows: every range of processed_at that was read.';
@@ -207,9 +213,28 @@ COMMENT ON COLUMN leadloop.poll_windows.range_after IS
 COMMENT ON COLUMN leadloop.poll_windows.range_before IS
     'End of the requested range of a backfill; null for a poll.';
 COMMENT ON COLUMN leadloop.poll_windows.made_good_at IS
-    'For an incomplete window: when later windows were found to verify all of it. Until then every
-poll reads it again.';
+    'For an incomplete window: when later windows were found to verify all of it.';
 COMMENT ON COLUMN leadloop.poll_windows.polled_at IS 'When the window was stored.';
+
+COMMENT ON TABLE leadloop.owed_windows IS
+    'Ranges of processed_at that no read could complete. Each is read again, ever more seldom, until a
+read succeeds; then its row is deleted.';
+COMMENT ON COLUMN leadloop.owed_windows.reason IS 'How the last read failed; no personal data.';
+COMMENT ON COLUMN leadloop.owed_windows.tries IS 'Number of reads that failed.';
+COMMENT ON COLUMN leadloop.owed_windows.found_at IS 'When the first read failed.';
+COMMENT ON COLUMN leadloop.owed_windows.tried_at IS 'When the last read failed.';
+COMMENT ON COLUMN leadloop.owed_windows.next_try_at IS 'When a poll reads the range again.';
+COMMENT ON COLUMN leadloop.owed_windows.accepted_at IS
+    'When a person accepted that the range cannot be read: it no longer holds the watermark. Null:
+nobody has.';
+COMMENT ON COLUMN leadloop.owed_windows.accepted_by IS 'The database login of that person.';
+COMMENT ON COLUMN leadloop.owed_windows.accepted_reason IS 'Why, in that person''s words.';
+
+COMMENT ON TABLE leadloop.learned_limits IS
+    'What the vendor was seen to refuse of a campaign: page_size (results a page) and page_depth
+(number of the last page of a window). Exceeded again on trial once a day.';
+COMMENT ON COLUMN leadloop.learned_limits.value IS 'The largest value that succeeded.';
+COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
 
 COMMENT ON TABLE leadloop.rate_slots IS
     'Slots of the rate limiter, shared by all processes. Every request reserves a slot for one

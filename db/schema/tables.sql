@@ -180,6 +180,7 @@ CREATE TABLE leadloop.unreadable_results (
     reason      text NOT NULL,
     raw         jsonb NOT NULL,
     seen_at     timestamptz NOT NULL DEFAULT now(),
+    occurrences integer NOT NULL DEFAULT 1,
     PRIMARY KEY (campaign_id, digest)
 );
 
@@ -190,6 +191,7 @@ CREATE TABLE leadloop.watermarks (
     stream            text NOT NULL,
     processed_through timestamptz NOT NULL,
     updated_at        timestamptz NOT NULL DEFAULT now(),
+    read_through      timestamptz,
     PRIMARY KEY (campaign_id, stream)
 );
 CREATE TABLE leadloop.poll_windows (
@@ -214,6 +216,32 @@ CREATE INDEX poll_windows_backfilled ON leadloop.poll_windows
     (campaign_id, range_after, range_before) WHERE range_after IS NOT NULL;
 CREATE INDEX poll_windows_owed ON leadloop.poll_windows (campaign_id)
     WHERE status = 'incomplete' AND made_good_at IS NULL;
+CREATE TABLE leadloop.owed_windows (
+    owed_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    campaign_id   text NOT NULL,
+    window_after  timestamptz NOT NULL,
+    window_before timestamptz NOT NULL CHECK (window_before >= window_after),
+    reason        text NOT NULL,
+    tries         integer NOT NULL DEFAULT 1,
+    found_at      timestamptz NOT NULL DEFAULT now(),
+    tried_at      timestamptz NOT NULL DEFAULT now(),
+    next_try_at   timestamptz NOT NULL,
+    accepted_at   timestamptz,
+    accepted_by   text,
+    accepted_reason text CHECK (accepted_reason <> ''),
+    CHECK ((accepted_at IS NULL) = (accepted_reason IS NULL))
+);
+CREATE INDEX owed_windows_by_campaign ON leadloop.owed_windows (campaign_id, window_after);
+
+-- What the vendor was seen to refuse of a campaign ------------------------------------------------
+
+CREATE TABLE leadloop.learned_limits (
+    campaign_id text NOT NULL,
+    name        text NOT NULL CHECK (name IN ('page_size', 'page_depth')),
+    value       integer NOT NULL CHECK (value > 0),
+    learned_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, name)
+);
 
 -- Requests ----------------------------------------------------------------------------------------
 

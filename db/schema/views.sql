@@ -305,7 +305,7 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_unknown IS
     'Age of an opt-out that names no known lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS 'Age of the watermark.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.windows_owed IS
-    'Time since an incomplete window was read.';
+    'Time for which a window has been owed.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS 'Age of a new lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_in_doubt IS
     'Time that a lead has been in doubt.';
@@ -446,11 +446,11 @@ WITH RECURSIVE threshold AS (
       LEFT JOIN leadloop.watermarks AS mark
              ON mark.campaign_id = running.campaign_id AND mark.stream = 'outcomes'
 ), owed AS (
-    -- The next polls read incomplete windows again: only those that stay incomplete are a problem.
-    SELECT campaign_id, count(*) AS amount, min(polled_at) AS since
-      FROM leadloop.poll_windows
-     WHERE status = 'incomplete' AND made_good_at IS NULL
-       AND polled_at < clock_timestamp() - (SELECT windows_owed FROM threshold)
+    -- The next polls read owed windows again: only those that stay owed are a problem.
+    SELECT campaign_id, count(*) AS amount, min(found_at) AS since
+      FROM leadloop.owed_windows
+     WHERE accepted_at IS NULL
+       AND found_at < clock_timestamp() - (SELECT windows_owed FROM threshold)
      GROUP BY campaign_id
 ), lookback AS MATERIALIZED (
     -- The lookback in force: the campaign's override, or the setting recorded by the last poll.

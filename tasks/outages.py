@@ -1,0 +1,79 @@
+"""Outages: whether a request fails alone, or the vendor answers no request at all."""
+
+import random
+import threading
+from collections.abc import Callable
+
+from leadloop.client.errors import ApiError
+from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.errors import RunError
+
+#: Without one success for this time, seconds, the vendor counts as out of order: the job ends.
+OUTAGE_S = 45.0
+#: A success so recent, seconds, shows that the vendor answers.
+_RECENT_S = 10.0
+#: Seconds before each probe after a failed one; the last one repeats.
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+
+
+class OutageWatch:
+    """Watches whether the vendor answers the requests of one job; thread-safe.
+
+    Args:
+        probe: a read that depends on none of the items that may fail.
+        sleep: sleeps for seconds; raises RunError where the run is stopped.
+        address: the vendor's address, for the message.
+    """
+
+    def __init__(
+        self, probe: Callable[[], object], sleep: Callable[[float], None], address: str
+    ) -> None:
+        self._probe = probe
+        self._sleep = sleep
+        self._address = address
+        self._lock = threading.Lock()
+        self._answered_at = read_boot_clock()
+        self._has_answered = False
+
+    def record_success(self) -> None:
+        """Record that a request succeeded."""
+        self._answered_at = read_boot_clock()
+        self._has_answered = True
+
+    def fails_alone(self, error: ApiError) -> bool:
+        """Return whether a request failed although the vendor answers others.
+
+        Threads ask one after the other, so that one of them probes for all.
+
+        Args:
+            error: how the request failed, as often as its retries allow.
+
+        Returns:
+            True: the request itself is the reason. False: there was an outage, and it is over, so
+            the request says nothing yet and may be sent again.
+
+        Raises:
+            RunError: nothing was answered for OUTAGE_S, and the outage goes on.
+        """
+        with self._lock:
+            if self._has_answered and read_boot_clock() - self._answered_at < _RECENT_S:
+                return True
+            failures = 0
+            while True:
+                try:
+                    self._probe()
+                except ApiError as failure:
+                    error = failure
+                else:
+                    self.record_success()
+                    return failures == 0
+                silent_s = read_boot_clock() - self._answered_at
+                if silent_s >= OUTAGE_S:
+                    raise RunError(
+                        f"{self._address} has answered no request for {silent_s:.0f} s ({error}):"
+                        " check LEADLOOP_API_URL, the network and the vendor's status; the next run"
+                        " goes on where this one stopped"
+                    ) from None
+                pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+                failures += 1
+                self._sleep(pause_s * random.uniform(0.5, 1.5))
