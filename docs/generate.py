@@ -426,6 +426,7 @@ _COUNTS = {
     "updated": "stored outcomes that had changed",
     "unchanged": "outcomes that were already stored and had not changed",
     "late": "outcomes that appeared after their `processed_at` had been polled",
+    "owed": "windows that this run could not read completely; later polls try them again",
     "requests": "HTTP requests sent, logins and retries included",
 }
 _AUDIT = {

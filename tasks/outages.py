@@ -4,7 +4,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from leadloop.client.errors import ApiError
+from leadloop.client.errors import ApiError, Retryable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 
@@ -54,6 +54,7 @@ class OutageWatch:
 
         Raises:
             RunError: nothing was answered for OUTAGE_S, and the outage goes on.
+            ApiError: the probe is rejected, so the vendor rejects more than the request.
         """
         with self._lock:
             if self._has_answered and read_boot_clock() - self._answered_at < _RECENT_S:
@@ -62,7 +63,7 @@ class OutageWatch:
             while True:
                 try:
                     self._probe()
-                except ApiError as failure:
+                except Retryable as failure:
                     error = failure
                 else:
                     self.record_success()

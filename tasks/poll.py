@@ -1,50 +1,62 @@
 """The poll and backfill jobs: read windows, verify each, and store it with the watermark.
 
-No transaction spans a request. One transaction stores the outcomes, the attempts, the window and
-the watermark, so the watermark is never ahead of the stored outcomes.
+No transaction spans a request. One transaction stores the outcomes, the attempts, the window, what
+is owed and the watermark, so the watermark is never ahead of the stored outcomes.
+
+What cannot be had is narrowed down by page size and time, to the shortest window that fails. That
+window is owed (`leadloop.owed_windows`), and the poll goes on behind it.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from db import leads, outcomes, watermarks
-from db.database import Connection
+from db import leads, learned_limits, outcomes, owed_windows, watermarks
+from db.learned_limits import LearnedLimit
 from db.watermarks import WindowRecord
-from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
+from db.window_store import OwedRange, PollProgress, ReadResult, store_read
+from leadloop.client.errors import ApiError, Retryable
 from leadloop.core import clock_skew
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
 from leadloop.core.progress import progress_listener
-from leadloop.core.timestamps import EPOCH, OTHER_UNIT
-from leadloop.core.verdicts import TransportFailure
+from leadloop.core.timestamps import EPOCH
+from leadloop.core.window_queue import WindowQueue
 from leadloop.core.windows import (
     MAX_PARTS,
     Window,
+    WindowProof,
     count_parts,
     find_contiguous_end,
     find_gaps,
+    halve_window,
     merge_windows,
     prove_window,
     split_window,
     subtract_to_epoch,
 )
+from tasks.api_quirks import UNIT_DOUBTED_AFTER, ApiQuirks
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
+from tasks.outages import OutageWatch
+from tasks.page_limits import PageLimits
 from tasks.retries import FruitlessAttempts, retry_later
-from tasks.thread_pool import RequestThreads
-from tasks.window_reader import DatabaseClock, ParsedPage, WindowRead, WindowReader
+from tasks.window_pipeline import WindowPipeline, open_pipeline
+from tasks.window_reader import (
+    DatabaseClock,
+    PageSizeChanged,
+    PageUnavailable,
+    ParsedPage,
+    WindowRead,
+    WindowReader,
+)
 
 _SHORTEST = timedelta(milliseconds=1)
-_WINDOWS_AT_ONCE = 2
-# The parts of a window that the vendor rejects, or fails on.
-_PARTS_OF_REJECTED = 16
-#: After this time without any outcome, the poll checks the unit of the bounds.
-UNIT_DOUBTED_AFTER = timedelta(days=1)
+# The parts of a window that is longer than the campaign's maximum, and that the vendor fails on.
+_PARTS_OF_LONG = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,25 +66,31 @@ class PollPlan:
     Attributes:
         windows: the windows to read, in order.
         start: the start of the range that may move the watermark.
-        proven: windows after the start that are already proven complete.
+        end: the end of that range.
+        covered: windows after the start that are stored or owed already.
+        accepted: owed windows that a person has accepted; no run fails because of one.
         silent_since: the time of the first sent lead, if that is long ago and the campaign has no
             outcome at all; else None.
-        watermark: the watermark, None without one.
+        read_through: up to where earlier polls have read, None without one.
         now: the database's clock.
         from_sending: the start is the time of the first sent lead, and sets the first watermark.
             That time is of our clock and has to be converted to the vendor's.
         backfill: the range of a backfill; None for a poll, which goes on up to the vendor's clock
             if that is ahead of the database's.
+        limits: what earlier polls have learned of the vendor's pages.
     """
 
     windows: Sequence[Window]
     start: datetime
-    watermark: datetime | None
+    end: datetime
+    read_through: datetime | None
     now: datetime
     from_sending: bool = False
     silent_since: datetime | None = None
-    proven: Sequence[Window] = ()
+    covered: Sequence[Window] = ()
+    accepted: Sequence[Window] = ()
     backfill: Window | None = None
+    limits: Mapping[str, LearnedLimit] = field(default_factory=dict)
 
 
 class PollJob:
@@ -83,30 +101,39 @@ class PollJob:
         self._counters = Counters(
             "windows", "pages", "seen", "inserted", "updated", "unchanged", "late"
         )
-        self.incomplete = 0
         self.lateness = LateOutcomes()
-        self.watermark_ahead: str | None = None
         self._plan = plan
-        self._windows = list(plan.windows)
+        self._queue = WindowQueue(plan.windows, run.campaign.epoch_unit)
         self._follow = plan.backfill is None
-        self._proven = list(plan.proven)
-        at_once = run.context.settings.concurrency
-        clock = DatabaseClock(plan.now)
+        self._covered = list(plan.covered)
+        self._owed: list[OwedRange] = []
+        # Parts of windows that were cut around rows that cannot be had.
+        self._cut: set[Window] = set()
+        self._limits = PageLimits(run.campaign.page_size, plan.limits)
         self._reader = WindowReader(
-            run.context.api, run.campaign, clock, self._counters, concurrency=at_once
+            run.context.api,
+            run.campaign,
+            DatabaseClock(plan.now),
+            self._counters,
+            watch=OutageWatch(
+                self._probe,
+                run.context.limiter.sleep,
+                hide_credentials(run.context.settings.api_url),
+            ),
+            limits=self._limits,
+            concurrency=run.context.settings.concurrency,
         )
-        self._firsts: dict[Window, Future[ParsedPage]] = {}
-        self._readings: dict[Window, Future[WindowRead | None]] = {}
-        self._parent_counts: dict[Window, int] = {}
-        self._bounds_respected = False
-        self._silent_since = plan.silent_since
-        self._stumbled: Window | None = None
-        self._clocks_seen = False
+        self._quirks = ApiQuirks(
+            run,
+            self._reader,
+            now=plan.now,
+            watermark=plan.read_through,
+            silent_since=plan.silent_since,
+        )
         self._attempts = FruitlessAttempts()
-        self._stored: Future[None] | None = None
         self._listener = progress_listener.get()
         self._label = f"poll {run.campaign.campaign_id}"
-        self._listener.add_total(self._label, len(self._windows))
+        self._listener.add_total(self._label, len(self._queue))
 
     @property
     def planned(self) -> Sequence[Window]:
@@ -117,156 +144,93 @@ class PollJob:
         """Read and store up to `limit` windows.
 
         Raises:
-            RunError: the vendor rejects the login, or fails repeatedly; what was read is stored.
+            RunError: the vendor rejects the login, or answers nothing; what was read is stored.
         """
         try:
-            with self._threads(), self.run.context.open_threads() as pool:
+            with (
+                self.run.context.open_threads() as pool,
+                open_pipeline(
+                    self._reader, pool, self._is_readable, self._queue.is_suspect
+                ) as pipeline,
+            ):
                 for left in range(limit, 0, -1):
-                    if not self._windows:
+                    if not self._queue:
                         break
-                    self._next(pool, left)
+                    self._read_next(pipeline, left)
         except Retryable as error:
             return retry_later(self.run, self._attempts, error)
         except ApiError as error:
             raise RunError(str(error)) from None
-        return MORE if self._windows else DONE
+        return MORE if self._queue else DONE
 
     def counts(self) -> dict[str, int]:
         """Return the counts of docs/reference/exit-codes-and-json.md, and both lookbacks (s)."""
         return {
             **self._counters.counts(),
+            "owed": len(self._owed_windows()),
             "lookback_s": self.run.campaign.lookback_s,
             "lookback_needed_s": math.ceil(self.lateness.needed_lookback_s),
         }
 
     def finish(self) -> None:
-        """Warn about late outcomes; raise if a window is unverified.
+        """Warn about late outcomes; raise if this run owes a window, or tried one in vain.
 
         Raises:
-            RunError: a window could not be verified, or the watermark lies in the future.
+            RunError: a window is owed, or the watermark lies in the future.
         """
         late = format_lookback_warning(self.lateness, lookback_s=self.run.campaign.lookback_s)
         if late:
             self.run.warn("%s", late)
-        if self.incomplete:
+        if owed := self._owed_windows():
             raise RunError(
-                f"{self.incomplete} windows could not be verified: the rows read are not as many as"
-                " the API counts; the rows are stored, the watermark did not move, and the next"
-                " poll reads these windows again"
+                f"{len(owed)} windows could not be read completely, the first from"
+                f" {owed[0].after.isoformat()} to {owed[0].before.isoformat()}"
+                f" ({self._owed[0].reason}); they are owed, all other outcomes are stored, and"
+                " later polls try them again:"
+                f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
             )
-        if self.watermark_ahead:
-            raise RunError(self.watermark_ahead)
+        if self._quirks.watermark_ahead:
+            raise RunError(self._quirks.watermark_ahead)
 
-    def _next(self, pool: RequestThreads, left: int) -> None:
-        """Read the first planned window, and store it while the next one is read."""
-        reading = self._read(pool, self._windows[0], left)
-        if reading is None:
-            return
-        self._require_unit(reading)
-        self._await_stored()
-        self._stored = self._keeper.submit(self._store, reading)
-        self._parent_counts.pop(self._windows.pop(0), None)
-        self._attempts.reset()
-        if self._follow and not self._windows:
-            # Read on from our clock to the vendor's, once; the next poll reads the rest.
-            self._follow = False
-            end = clock_skew.read_ahead_end(reading.window.before, reading.first.vendor_now)
-            if end is not None:
-                self._windows.append(Window(after=reading.window.before, before=end))
-                self._listener.add_total(self._label, 1)
+    def _owed_windows(self) -> list[Window]:
+        """Return what this run owes, or tried in vain; neighbours are one window."""
+        return merge_windows(each.window for each in self._owed)
 
-    def _read(self, pool: RequestThreads, window: Window, left: int) -> WindowRead | None:
-        """Read the first window; return None if shorter windows replaced it in the plan."""
-        self._split_upcoming(pool, left)
-        for upcoming in self._coming(pool, left):
-            if upcoming not in self._firsts:
-                self._firsts[upcoming] = pool.submit(self._reader.read_first_page, upcoming)
+    # Reading -------------------------------------------------------------------------------------
+
+    def _read_next(self, pipeline: WindowPipeline, left: int) -> None:
+        """Read the first window, and store it while the next one is read; or split it."""
+        upcoming = min(left, pipeline.width)
+        self._split_overfull(pipeline, self._queue.upcoming(upcoming)[1:])
+        windows = self._queue.upcoming(upcoming)
+        window, first = windows[0], None
         try:
-            first = self._firsts[window].result()
-        except (Rejected, Retryable) as error:
-            if not self._is_too_long(window, error):
-                raise
-            self._replace_window(window, split_window(window, _PARTS_OF_REJECTED))
-            return None
-        if self._begins_earlier(first):
-            return None
-        self._compare_clocks(first)
-        reading = self._whole(pool, left)
+            first = pipeline.read_first(windows)
+            if self._begins_earlier(first):
+                return
+            self._quirks.compare_clocks(first)
+            reading = pipeline.read_whole(windows)
+        except PageSizeChanged:
+            pipeline.forget(window)
+            return
+        except PageUnavailable as failure:
+            self._get_past(pipeline, window, first, failure)
+            return
         if reading is None:
-            self._split_window(window, first)
-            return None
-        if reading.may_be_split:
-            self._replace_window(window, split_window(window, min(reading.pages, MAX_PARTS)))
-            return None
-        return reading
+            self._quirks.require_bounds(window, first)
+            self._split(pipeline, window, first)
+        elif reading.missing:
+            self._get_closer(pipeline, reading)
+        elif reading.may_be_split:
+            self._replace(pipeline, window, split_window(window, min(reading.pages, MAX_PARTS)))
+        else:
+            self._quirks.require_unit(reading)
+            owed = self._queue.record_read(window, complete=reading.complete)
+            reason = f"{len(reading.seen)} rows were read, and {reading.reported_count} counted"
+            self._store(pipeline, reading, [OwedRange(window=each, reason=reason) for each in owed])
 
-    def _coming(self, pool: RequestThreads, left: int) -> Sequence[Window]:
-        """Return the next windows, of the `left` windows that this chunk still reads."""
-        return self._windows[: min(left, pool.size)]
-
-    def _whole(self, pool: RequestThreads, left: int) -> WindowRead | None:
-        """Read the whole first window; return None if it has to be split.
-
-        The next window is begun meanwhile, since the pool is idle while this window is verified
-        request by request. The pages of the next window queue behind those of this one, so that
-        neither takes longer: the longer a read takes, the more rows move.
-        """
-        for window in self._coming(pool, left)[:_WINDOWS_AT_ONCE]:
-            if window not in self._readings:
-                first = self._firsts[window]
-                self._readings[window] = self._readers.submit(self._begin, pool, window, first)
-        window = self._windows[0]
-        del self._firsts[window]
-        return self._readings.pop(window).result()
-
-    def _begin(
-        self, pool: RequestThreads, window: Window, first: Future[ParsedPage]
-    ) -> WindowRead | None:
-        page = first.result()
-        if self._count_parts(window, page) > 1:
-            return None
-        return self._reader.read_window(pool, window, page)
-
-    def _split_upcoming(self, pool: RequestThreads, left: int) -> None:
-        """Split upcoming windows whose first page shows that they hold too many rows.
-
-        A later split would be too late, since nothing could be begun while the window
-        before is verified. Windows with a doubtful count are split only when they are next.
-        """
-        for window in self._coming(pool, left)[1:]:
-            first = self._firsts.get(window)
-            if first is None or not first.done() or first.exception():
-                continue
-            page = first.result()
-            if self._count_parts(window, page) > 1 and not self._is_doubtful(window, page):
-                self._split_window(window, page)
-
-    def _split_window(self, window: Window, first: ParsedPage) -> None:
-        """Replace a window whose first page shows too many rows by parts.
-
-        Once a poll, check that the API's count depends on the bounds of a window.
-
-        Raises:
-            RunError: it does not.
-        """
-        if self._is_doubtful(window, first):
-            self._bounds_respected = self._reader.respects_bounds()
-            if not self._bounds_respected:
-                raise RunError(
-                    f"the API's count ({first.count}) ignores processed_after and processed_before,"
-                    " so no window can be verified and the watermark did not move: ask the vendor"
-                )
-        parts = split_window(window, self._count_parts(window, first))
-        self._replace_window(window, parts)
-        self._parent_counts |= dict.fromkeys(parts, first.count)
-
-    def _replace_window(self, window: Window, parts: Sequence[Window]) -> None:
-        """Replace a window of the plan by shorter ones."""
-        at = self._windows.index(window)
-        self._windows[at : at + 1] = parts
-        for known in (self._firsts, self._readings, self._parent_counts):
-            known.pop(window, None)
-        self._listener.add_total(self._label, len(parts) - 1)
+    def _is_readable(self, window: Window, first: ParsedPage) -> bool:
+        return self._count_parts(window, first) == 1
 
     def _count_parts(self, window: Window, first: ParsedPage) -> int:
         """Return into how many parts a window has to be split; 1: it can be read as a whole."""
@@ -276,164 +240,41 @@ class PollJob:
         return count_parts(
             window,
             count=first.count,
-            page_size=campaign.page_size,
+            page_size=first.size,
             max_length=campaign.max_window,
             unit=campaign.epoch_unit,
+            max_pages=self._limits.max_pages,
         )
 
-    def _is_doubtful(self, window: Window, first: ParsedPage) -> bool:
-        """Return whether a part counts as much as the whole: the API may ignore the bounds."""
-        whole = self._parent_counts.get(window, first.count + 1)
-        return first.count >= whole and not self._bounds_respected
+    def _split_overfull(self, pipeline: WindowPipeline, windows: Sequence[Window]) -> None:
+        """Split upcoming windows whose first page shows that they hold too many rows.
 
-    def _require_unit(self, reading: WindowRead) -> None:
-        """Check once a poll without any outcome so far that the unit of the bounds is right.
-
-        The check comes before the first window is stored: with the wrong unit, the watermark must
-        not move.
-
-        Raises:
-            RunError: with the other unit, the API counts outcomes.
+        A later split would be too late, since nothing could be begun while the window
+        before is verified. Windows with a doubtful count are split only when they are next.
         """
-        campaign = self.run.campaign
-        since, self._silent_since = self._silent_since, None
-        if since is None or reading.seen:
-            return
-        whole = Window(after=subtract_to_epoch(since, campaign.lookback), before=self._plan.now)
-        count = self._reader.count_in_other_unit(whole)
-        if count:
-            unit = OTHER_UNIT[campaign.epoch_unit]
-            raise RunError(
-                f"no outcome has come since {whole.after:%Y-%m-%d}, and the API counts {count}"
-                f" where times are sent in {unit}, not {campaign.epoch_unit}; the watermark did not"
-                f" move: set epoch_unit of the campaign, or LEADLOOP_EPOCH_UNIT, to {unit}, and the"
-                " next poll reads all outcomes"
-            )
+        for window in windows:
+            first = pipeline.first_if_read(window)
+            if first is None or self._is_readable(window, first):
+                continue
+            if not self._quirks.is_count_doubtful(window, first):
+                self._split(pipeline, window, first)
 
-    def _is_too_long(self, window: Window, error: ApiError) -> bool:
-        """Return whether a failure may be due to a window longer than the campaign's maximum.
+    def _split(self, pipeline: WindowPipeline, window: Window, first: ParsedPage) -> None:
+        """Replace a window whose first page shows too many rows by parts."""
+        parts = split_window(window, self._count_parts(window, first))
+        self._replace(pipeline, window, parts)
+        self._quirks.remember_parent(parts, first.count)
 
-        A rejection counts at once, and another failure the second time.
-        """
-        answered = (
-            not isinstance(error, RateLimited)
-            and error.response.failure is not TransportFailure.NOT_SENT
-        )
-        if window.length <= self.run.campaign.max_window or not answered:
-            return False
-        again, self._stumbled = self._stumbled == window, window
-        return isinstance(error, Rejected) or again
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """Open the threads that read windows ahead, and the one that stores them in order.
-
-        At the end, wait for what is being stored, and drop unfinished reads.
-        """
-        with ThreadPoolExecutor(_WINDOWS_AT_ONCE) as self._readers:
-            try:
-                with ThreadPoolExecutor(1) as self._keeper:
-                    try:
-                        yield
-                    finally:
-                        self._await_stored()
-            finally:
-                self._firsts.clear()
-                self._readings.clear()
-
-    def _await_stored(self) -> None:
-        """Wait until the previous window is stored, so that at most three are in memory.
-
-        The others are the window just read and the one that is read ahead.
-        """
-        if self._stored is not None:
-            stored, self._stored = self._stored, None
-            stored.result()
-
-    def _store(self, reading: WindowRead) -> None:
-        """Store a window, its proof and the watermark in one transaction."""
-        proof = prove_window(
-            reading.window,
-            complete=reading.complete,
-            now=reading.first.now,
-            settle=self.run.campaign.settle,
-        )
-        proven = merge_windows([*self._proven, proof.proven]) if proof.proven else self._proven
-        records = self._window_records(reading)
-
-        def write(connection: Connection) -> tuple[outcomes.MergeCounts, LateOutcomes]:
-            stored = self._write_results(connection, reading)
-            through = find_contiguous_end(self._plan.start, proven)
-            campaign_id = self.run.campaign.campaign_id
-            watermarks.advance_watermark(
-                connection, campaign_id, after=self._plan.start, through=through
-            )
-            watermarks.record_windows(connection, campaign_id, records)
-            return stored
-
-        stored, late = self.run.write(write)
-        self._proven = proven
-        self.incomplete += not reading.complete
-        self.lateness += late
-        self._counters.add(
-            windows=len(records),
-            seen=len(reading.seen),
-            inserted=stored.inserted,
-            updated=stored.updated,
-            unchanged=stored.unchanged,
-            late=late.count,
-        )
-        self._listener.advance(self._label, 1)
-
-    def _window_records(self, reading: WindowRead) -> list[WindowRecord]:
-        """Return the windows to record: several for a window longer than the maximum."""
-        campaign, whole = self.run.campaign, reading.window
-        return [
-            WindowRecord(
-                run_id=self.run.run_id,
-                window=part,
-                proof=prove_window(
-                    part,
-                    complete=reading.complete,
-                    now=reading.first.now,
-                    settle=campaign.settle,
-                ),
-                reported_count=reading.reported_count if part == whole else inside,
-                stored_count=inside,
-                pages=reading.pages if part.after == whole.after else 0,
-                backfill=self._plan.backfill,
-            )
-            for part, inside in reading.split_counts(campaign.max_window)
-        ]
-
-    def _write_results(
-        self, connection: Connection, reading: WindowRead
-    ) -> tuple[outcomes.MergeCounts, LateOutcomes]:
-        """Merge the window's outcomes, attempts and unreadable results; mark late outcomes."""
-        campaign_id, watermark = self.run.campaign.campaign_id, self._plan.watermark
-        outcomes.store_unreadable(connection, campaign_id, reading.unreadable)
-        stored = outcomes.merge_outcomes(
-            connection, campaign_id, outcomes=reading.outcomes, attempts=reading.attempts
-        )
-        if watermark is None or self._plan.silent_since is not None:
-            # A longer lookback would not have found a campaign's first outcomes earlier.
-            return stored, LateOutcomes()
-        return stored, outcomes.mark_late_outcomes(
-            connection, campaign_id, reading.window, run_id=self.run.run_id, watermark=watermark
-        )
-
-    def _compare_clocks(self, first: ParsedPage) -> None:
-        """Warn once a poll about clock skew, and note a watermark in the future."""
-        if self._clocks_seen:
-            return
-        self._clocks_seen = True
-        skew = clock_skew.describe_skew(first.vendor_now, first.ours)
-        if skew:
-            self.run.warn("%s", skew)
-        if self._plan.watermark is not None:
-            self.watermark_ahead = clock_skew.describe_future_watermark(
-                self._plan.watermark, first.vendor_now, first.ours
-            )
+    def _replace(
+        self,
+        pipeline: WindowPipeline,
+        window: Window,
+        parts: Sequence[Window],
+        suspects: Sequence[Window] = (),
+    ) -> None:
+        self._queue.replace(window, parts, suspects=suspects)
+        pipeline.forget(window)
+        self._listener.add_total(self._label, len(parts) - 1)
 
     def _begins_earlier(self, first: ParsedPage) -> bool:
         """Set a first watermark; return whether the poll has to start earlier than planned.
@@ -446,21 +287,165 @@ class PollJob:
             return False
         back = clock_skew.measure_vendor_lag(first.vendor_now, first.ours)
         start = subtract_to_epoch(plan.start, back)
-        self._plan = replace(plan, start=start, watermark=start, from_sending=False)
+        self._plan = replace(plan, start=start, read_through=start, from_sending=False)
         self.run.write(watermarks.start_watermark, self.run.campaign.campaign_id, start)
         if start < plan.start:
-            self._windows.insert(0, Window(after=start, before=plan.start))
+            self._queue.insert(Window(after=start, before=plan.start))
             self._listener.add_total(self._label, 1)
         return start < plan.start
 
+    # What cannot be had --------------------------------------------------------------------------
+
+    def _get_past(
+        self,
+        pipeline: WindowPipeline,
+        window: Window,
+        first: ParsedPage | None,
+        failure: PageUnavailable,
+    ) -> None:
+        """Replace a window of which a page cannot be had by parts; owe it if it is too short."""
+        if first is not None and failure.number > 1:
+            self._limits.record_refused_depth(failure.number)
+            pages = -(-first.count // max(1, first.row_count))
+            wanted = max(2, -(-pages // max(1, failure.number // 2)))
+            parts = split_window(window, min(wanted, MAX_PARTS))
+            if len(parts) > 1:
+                self._replace(pipeline, window, parts)
+                return
+        if window.length > self.run.campaign.max_window:
+            self._replace(pipeline, window, split_window(window, _PARTS_OF_LONG))
+            return
+        self._narrow(pipeline, window, failure.reason)
+
+    def _get_closer(self, pipeline: WindowPipeline, reading: WindowRead) -> None:
+        """Cut a window around the rows that cannot be had; its parts are proven by themselves.
+
+        A part that has such rows all the same shows that rows are not in the order of their times.
+        """
+        window, brackets = reading.window, reading.brackets()
+        length = sum((each.length for each in brackets), timedelta(0))
+        if window in self._cut or 2 * length > window.length:
+            self._narrow(pipeline, window, reading.failure)
+            return
+        others = find_gaps(window, brackets)
+        self._cut |= set(others)
+        self._replace(pipeline, window, sorted([*others, *brackets]), suspects=brackets)
+
+    def _narrow(self, pipeline: WindowPipeline, window: Window, reason: str) -> None:
+        """Halve a window that cannot be had, or read what can be had of it, and owe it."""
+        pipeline.forget(window)
+        if self._queue.narrow_unreadable(window):
+            self._listener.add_total(self._label, 1)
+            return
+        reading = None
+        if not halve_window(window, self.run.campaign.epoch_unit):
+            try:
+                reading = self._reader.read_rows_alone(window)
+            except PageUnavailable as failure:
+                reason = failure.reason
+        self._queue.replace(window, [])
+        owed = [] if reading and reading.complete else [OwedRange(window=window, reason=reason)]
+        self._store(pipeline, reading or self._reader.read_nothing(window), owed)
+
+    def _probe(self) -> None:
+        """Send a read that depends on no window: the campaign's first lead, or what 1970 brought.
+
+        Raises:
+            ApiError: both fail.
+        """
+        try:
+            self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
+        except Retryable:
+            # The first lead itself may be what the vendor fails on.
+            self._reader.respects_bounds()
+
+    # Storing -------------------------------------------------------------------------------------
+
+    def _store(
+        self, pipeline: WindowPipeline, reading: WindowRead, owed: Sequence[OwedRange]
+    ) -> None:
+        """Store a window, its proof, what is owed and the watermark, while the next one is read."""
+        self._attempts.reset()
+        records = self._window_records(reading)
+        proven = [record.proof.proven for record in records if record.proof.proven is not None]
+        self._covered = merge_windows([*self._covered, *proven, *(each.window for each in owed)])
+        self._owed += [each for each in owed if not self._is_accepted(each.window)]
+        result = ReadResult(
+            window=reading.window,
+            outcomes=reading.outcomes,
+            attempts=reading.attempts,
+            unreadable=reading.unreadable,
+            records=records,
+            owed=owed,
+            limits=self._limits.take_changes(),
+        )
+        # A longer lookback would not have found a campaign's first outcomes earlier.
+        is_first = self._plan.silent_since is not None
+        progress = PollProgress(
+            run_id=self.run.run_id,
+            started=self._plan.now,
+            start=self._plan.start,
+            through=find_contiguous_end(self._plan.start, self._covered),
+            read_before=None if is_first else self._plan.read_through,
+        )
+        pipeline.store(lambda: self._write(result, progress, len(reading.seen)))
+        if self._follow and not self._queue:
+            # Read on from our clock to the vendor's, once; the next poll reads the rest.
+            self._follow = False
+            end = clock_skew.read_ahead_end(self._plan.end, reading.first.vendor_now)
+            if end is not None:
+                self._queue.append(Window(after=self._plan.end, before=end))
+                self._listener.add_total(self._label, 1)
+
+    def _write(self, result: ReadResult, progress: PollProgress, seen: int) -> None:
+        merged, late = self.run.write(store_read, self.run.campaign.campaign_id, result, progress)
+        self.lateness += late
+        self._counters.add(
+            windows=len(result.records),
+            seen=seen,
+            inserted=merged.inserted,
+            updated=merged.updated,
+            unchanged=merged.unchanged,
+            late=late.count,
+        )
+        self._listener.advance(self._label, 1)
+
+    def _is_accepted(self, window: Window) -> bool:
+        return any(
+            each.after <= window.after and window.before <= each.before
+            for each in self._plan.accepted
+        )
+
+    def _window_records(self, reading: WindowRead) -> list[WindowRecord]:
+        """Return the windows to record: several for a window longer than the maximum."""
+        campaign, whole = self.run.campaign, reading.window
+
+        def prove(part: Window) -> WindowProof:
+            return prove_window(
+                part, complete=reading.complete, now=reading.first.now, settle=campaign.settle
+            )
+
+        return [
+            WindowRecord(
+                run_id=self.run.run_id,
+                window=part,
+                proof=prove(part),
+                reported_count=reading.reported_count if part == whole else inside,
+                stored_count=inside,
+                pages=reading.pages if part.after == whole.after else 0,
+                backfill=self._plan.backfill,
+            )
+            for part, inside in reading.split_counts(campaign.max_window)
+        ]
+
 
 def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) -> PollJob | None:
-    """Plan the due poll: from the watermark minus the lookback up to now.
+    """Plan the due poll: from where the last one ended, minus the lookback, up to now.
 
     Without a watermark, the poll starts at `since`, or else at the first sent lead minus the
     lookback (and minus the lag of the vendor's clock). While a campaign has no outcome at all, each
     poll starts there: this costs no more, and no outcome is lost if a setting was wrong at first.
-    Incomplete windows of earlier polls come first.
+    What is owed is left out, and tried last where it is due.
 
     Returns:
         The job; None if no lead was ever sent, so that none can be processed.
@@ -468,11 +453,11 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
     campaign = run.campaign
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        watermark = watermarks.get_watermark(connection, campaign.campaign_id)
-        from_sending = watermark is None and since is None
+        read_through = watermarks.get_read_through(connection, campaign.campaign_id)
+        from_sending = read_through is None and since is None
         awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
-        if watermark is not None:
-            start = subtract_to_epoch(min(watermark, now, awaited or now), campaign.lookback)
+        if read_through is not None:
+            start = subtract_to_epoch(min(read_through, now, awaited or now), campaign.lookback)
         else:
             first = since or leads.get_first_sent_at(connection, campaign.campaign_id)
             if first is None:
@@ -480,20 +465,25 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
             if since is None:
                 # A clock skew that counts as none must not hide the first outcomes.
                 first = subtract_to_epoch(first, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
-            watermark = start = max(EPOCH, min(first, now))
+            read_through = start = max(EPOCH, min(first, now))
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
-        incomplete = watermarks.list_incomplete_windows(connection, campaign.campaign_id)
+        owed = owed_windows.list_owed_windows(connection, [campaign.campaign_id])
+        limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
     # A poll sends at least one request, also if the clocks differ.
     due = Window(after=start, before=max(now, start + _SHORTEST))
-    windows = [gap for window in incomplete for gap in find_gaps(window, [due])]
+    all_owed = [each.window for each in owed]
     plan = PollPlan(
-        windows=[*windows, due],
+        windows=[*find_gaps(due, all_owed), *(each.window for each in owed if each.is_due)],
         start=start,
-        watermark=watermark,
+        end=due.before,
+        read_through=read_through,
         now=now,
         from_sending=from_sending,
         silent_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
+        covered=all_owed,
+        accepted=[each.window for each in owed if each.accepted_at is not None],
+        limits=limits,
     )
     return PollJob(run, plan)
 
@@ -503,8 +493,10 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     campaign_id = run.campaign.campaign_id
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        watermark = watermarks.get_watermark(connection, campaign_id)
+        read_through = watermarks.get_read_through(connection, campaign_id)
         closed = watermarks.list_resumable_windows(connection, campaign_id, wanted)
+        owed = owed_windows.list_owed_windows(connection, [campaign_id])
+        limits = learned_limits.get_learned_limits(connection, campaign_id)
     if closed:
         run.context.log.info("campaign %s: resuming the last backfill of this range", campaign_id)
     return PollJob(
@@ -512,10 +504,13 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
         PollPlan(
             windows=find_gaps(wanted, closed),
             start=wanted.after,
-            watermark=watermark,
+            end=wanted.before,
+            read_through=read_through,
             now=now,
-            proven=closed,
+            covered=[*closed, *(each.window for each in owed)],
+            accepted=[each.window for each in owed if each.accepted_at is not None],
             backfill=wanted,
+            limits=limits,
         ),
     )
 
@@ -526,7 +521,7 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
 POLL = JobSpec(
     flow="poll-outcomes",
     task="read-windows",
-    counts=("windows", "pages", "seen", "inserted", "updated", "unchanged", "late"),
+    counts=("windows", "pages", "seen", "inserted", "updated", "unchanged", "late", "owed"),
     open_context=open_api_context,
     start=plan_poll,
     min_chunk=40,

@@ -6,15 +6,19 @@ left the window during the read: a row that leaves pulls the rows behind it forw
 of a page that was read before.
 
 `count` is the number of results in the window. If the first page holds as many results as its count
-and names a next page, the reader looks at that page. If it has rows, `count` is the number of
+and names a next page, the reader looks at that page. If it has other rows, `count` is the number of
 results on that page, and the reader goes on until a page names no next one.
+
+A page that fails although the vendor answers other requests is read in smaller pages, down to
+single rows. Rows that cannot be had are `missing`, by their offset in the window. Where they are
+found to be is only a hint where to cut the window: its parts are read and proven by themselves.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,20 +27,28 @@ from typing import NamedTuple
 
 from db.bulk_copy import format_text_row
 from leadloop.client.api import LeadsApi
-from leadloop.client.errors import ApiError, Rejected
+from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
 from leadloop.core.campaign_rules import Campaign
+from leadloop.core.isolation import MAX_FAILURES
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
-from leadloop.core.windows import MAX_PAGES, Window, cover_window
+from leadloop.core.verdicts import TransportFailure, may_blame_content
+from leadloop.core.windows import Window, cover_window, find_brackets, split_window
 from tasks.counters import Counters
+from tasks.outages import OutageWatch
+from tasks.page_limits import PageLimits
 
-#: The most reads of a window whose rows move; after that, it is left for the next poll.
+#: The most reads of a window whose rows move; after that, it is owed.
 MAX_READS = 4
 # After two reads a moving window is split, since its parts take less time to read.
 _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
+# Of a page's size: a prime above these is not divided.
+_DIVISORS = (2, 3, 5, 7, 11, 13)
+# In the shortest windows: with so many rows missing, no further row is tried.
+_MOST_MISSING = 20
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
 _NO_TIME = "processed_at: missing in a result of a window"
@@ -132,15 +144,43 @@ def parse_key(result: object) -> ParsedRow:
 ParseResult = Callable[[object], ParsedRow]
 
 
+class PageUnavailable(Exception):
+    """A page that cannot be had, although the vendor answers other requests.
+
+    Attributes:
+        number: the page's number, from 1.
+        reason: how it failed last, without personal data.
+    """
+
+    def __init__(self, number: int, error: ApiError) -> None:
+        super().__init__(str(error))
+        self.number = number
+        self.reason = str(error.response)
+        self.is_refused = isinstance(error, Rejected)
+
+
+class PageSizeChanged(Exception):
+    """A smaller page size was learned during the read of a window: read the window again."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedPage:
-    """One parsed page; `ours` is the database's clock at the request."""
+    """One parsed page; `ours` is the database's clock at the request.
+
+    `size` is the number of results that was asked for. `missing` holds the offsets, in the window,
+    of rows that cannot be had, and `failure` how they failed. `answers` is the number of responses
+    that the page is made of.
+    """
 
     count: int
     rows: Sequence[ParsedRow]
     has_next: bool
     vendor_now: datetime | None
     ours: datetime
+    size: int
+    missing: Sequence[int] = ()
+    failure: str = ""
+    answers: int = 1
 
     @property
     def now(self) -> datetime:
@@ -153,9 +193,14 @@ class ParsedPage:
         return frozenset(row.key for row in self.rows)
 
     @property
+    def row_count(self) -> int:
+        """The number of rows of the page, the missing ones included."""
+        return len(self.rows) + len(self.missing)
+
+    @property
     def matches_count(self) -> bool:
-        """Whether the page holds as many results as its count."""
-        return len(self.keys) == self.count
+        """Whether the page holds as many rows as its count."""
+        return self.row_count == self.count
 
     @property
     def holds_whole_window(self) -> bool:
@@ -173,7 +218,7 @@ class ParsedPage:
 
         The vendor may return fewer results a page than requested, so the first page's rows count.
         """
-        return range(2, -(-self.count // len(self.rows)) + 1) if self.rows else range(0)
+        return range(2, -(-self.count // self.row_count) + 1) if self.row_count else range(0)
 
 
 @dataclass(kw_only=True)
@@ -185,27 +230,43 @@ class WindowRead:
     reported_count: int = 0
     stable: bool = True
     pages: int = 0
+    answers: int = 0
+    rows_read: int = 0
     seen: dict[Key, int] = field(default_factory=dict)
+    missing: list[int] = field(default_factory=list)
+    failure: str = ""
+    times: dict[int, datetime] = field(default_factory=dict)
     outcomes: list[str] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, object]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether the rows were stable and as many as the API counts."""
-        return self.stable and len(self.seen) == self.reported_count
+        """Whether the rows were stable and as many as the API counts.
+
+        A repeated row is harmless only inside one answer that holds the whole window. Across
+        answers it means that another row was not shown.
+        """
+        distinct = self.rows_read if self.answers == 1 else len(self.seen)
+        return self.stable and not self.missing and distinct == self.reported_count
 
     @property
     def may_be_split(self) -> bool:
-        """Whether rows moved between pages, so that shorter windows are worth a try."""
-        moved = not self.stable and self.pages > 1
-        return moved and self.window.length > _SHORTEST_MOVING
+        """Whether rows moved between pages or were repeated, so that shorter windows may add up."""
+        if self.complete or self.answers == 1:
+            return False
+        if not self.stable:
+            return self.window.length > _SHORTEST_MOVING
+        return self.rows_read > len(self.seen) and len(split_window(self.window, 2)) > 1
 
-    @property
-    def is_too_long(self) -> bool:
-        """Whether the pages go so far beyond the count that the window should be split."""
-        most = max(MAX_PAGES, len(self.first.remaining_pages) + 1)
+    def is_too_long(self, max_pages: int) -> bool:
+        """Return whether the pages go so far beyond the count that the window should be split."""
+        most = max(max_pages, len(self.first.remaining_pages) + 1)
         return self.pages > most and self.window.length > _SHORTEST_MOVING
+
+    def brackets(self) -> list[Window]:
+        """Return the ranges that hold the missing rows, by the times of the rows around them."""
+        return find_brackets(self.window, self.times, self.missing)
 
     def split_counts(self, max_window: timedelta) -> list[tuple[Window, int]]:
         """Return the windows to record, each with its number of results."""
@@ -215,26 +276,41 @@ class WindowRead:
         times = (time if isinstance(time, datetime) else self.window.after for _, time in self.seen)
         return cover_window(self.window, times, max_window)
 
+    def brings_nothing(self, page: ParsedPage) -> bool:
+        """Return whether a page shows only rows that were read before."""
+        return all(row.key in self.seen for row in page.rows)
+
     def add_page(self, page: ParsedPage) -> None:
         """Add a page's count and rows. A repeated result counts once; its latest content wins."""
+        offset = self.pages * self.first.row_count
         self.pages += 1
+        self.answers += page.answers
+        self.rows_read += len(page.rows)
+        self.missing += page.missing
+        self.failure = page.failure or self.failure
         if self.first.counts_per_page:
             self.reported_count += page.count
             self.stable = self.stable and page.matches_count
         else:
             self.reported_count = self.first.count
             self.stable = self.stable and page.count == self.reported_count
-        for row in page.rows:
+        missing = set(page.missing)
+        offsets = (at for at in range(offset, offset + page.row_count) if at not in missing)
+        for at, row in zip(offsets, page.rows, strict=True):
+            if isinstance(row.key[1], datetime):
+                self.times[at] = row.key[1]
             content = hash((row.outcome, *row.attempts))
-            if self.seen.get(row.key) == content:
-                continue
+            known = self.seen.get(row.key)
             self.seen[row.key] = content
+            if row.unreadable is not None:
+                # Each one: equal ones may be different leads, and their number is kept.
+                self.unreadable.append(row.unreadable)
+            if known == content:
+                continue
             self.attempts += row.attempts
             if row.outcome is not None:
                 self.outcomes.append(row.outcome)
-            if row.unreadable is not None:
-                self.unreadable.append(row.unreadable)
-        self.stable &= len(self.seen) <= self.reported_count and not self.is_too_long
+        self.stable &= len(self.seen) <= self.reported_count
 
     def has_moved_rows(self, since: Iterable[ParsedRow]) -> bool:
         """Return whether a lead of this window was processed again, so that its row moved."""
@@ -250,6 +326,8 @@ class WindowReader:
         campaign: the campaign.
         clock: the database's clock.
         counters: counts `pages`, the pages read.
+        watch: tells a page that fails alone from an outage.
+        limits: what the vendor refuses of pages.
         concurrency: the most requests in flight.
     """
 
@@ -260,70 +338,228 @@ class WindowReader:
         clock: DatabaseClock,
         counters: Counters,
         *,
+        watch: OutageWatch,
+        limits: PageLimits,
         concurrency: int,
     ) -> None:
+        self.campaign = campaign
         self._api = api
-        self._campaign = campaign
         self._clock = clock
         self._counters = counters
+        self._watch = watch
+        self._limits = limits
         self._in_flight = FifoSemaphore(concurrency)
 
-    def read_page(
-        self, window: Window, number: int = 1, *, parse: ParseResult = parse_row
-    ) -> ParsedPage:
-        """Read one page of a window and parse each result with `parse`.
+    def read_first_page(self, window: Window, *, in_parts: bool = True) -> ParsedPage:
+        """Read the first page of a window, and make sure that its `has_next` is true.
+
+        A vendor may name a next page after the last one, too, and may ignore `page`. So if the
+        first page matches its count and names a next page, that page is read.
+
+        Args:
+            window: the window.
+            in_parts: where the page cannot be had, read it in parts.
 
         Raises:
-            Retryable, RateLimited, Rejected, Fatal: see leadloop.client.errors.
+            PageUnavailable: the page, or with `in_parts` each of its parts, cannot be had.
+            RateLimited, Fatal, RunError: see `fetch_page`.
         """
+        read = self.read_page if in_parts else self.fetch_page
+        page = read(window, 1, self._limits.page_size)
+        if not page.counts_per_page:
+            return page
+        following = self.read_page(window, 2, page.size)
+        return replace(page, has_next=bool({row.key for row in following.rows} - page.keys))
+
+    def read_page(
+        self, window: Window, number: int, size: int, *, parse: ParseResult = parse_row
+    ) -> ParsedPage:
+        """Read a page of a window, where necessary in parts, down to single rows.
+
+        Raises:
+            PageUnavailable: none of its rows can be had, or the vendor ignores `page_size`.
+            PageSizeChanged: pages of this size have been given up meanwhile.
+            RateLimited, Fatal, RunError: see `fetch_page`.
+        """
+        if size > self._limits.page_size:
+            raise PageSizeChanged
+        try:
+            page = self.fetch_page(window, number, size, parse=parse)
+        except PageUnavailable as failure:
+            return self._read_parts(window, number, size, parse, failure)
+        if len(page.rows) == size:
+            self._limits.record_success(size=size, number=number)
+        return page
+
+    def fetch_page(
+        self, window: Window, number: int, size: int, *, parse: ParseResult = parse_row
+    ) -> ParsedPage:
+        """Read a page in one request, repeated while it may be the vendor and not the page.
+
+        Raises:
+            PageUnavailable: it failed MAX_FAILURES times, or was refused, although the vendor
+                answers other requests.
+            RateLimited, Fatal: see leadloop.client.errors.
+            RunError: the vendor answers nothing, or the run is being stopped.
+        """
+        failures = 0
+        while True:
+            try:
+                page = self._request_page(window, number, size, parse)
+            except ApiError as error:
+                if not _may_pass_or_be_the_page(error):
+                    raise
+                failures += error.attempts
+                if not self._watch.fails_alone(error):
+                    failures = 0
+                elif error.response.failure is TransportFailure.NOT_SENT:
+                    # No page can be the reason.
+                    if failures > 3 * MAX_FAILURES:
+                        raise
+                elif failures >= MAX_FAILURES or isinstance(error, Rejected):
+                    raise PageUnavailable(number, error) from None
+            else:
+                self._watch.record_success()
+                self._counters.add(pages=1)
+                return page
+
+    def _request_page(
+        self, window: Window, number: int, size: int, parse: ParseResult
+    ) -> ParsedPage:
         with self._in_flight.acquire():
             ours = self._clock.now()
             page = self._api.list_processed(
-                self._campaign.campaign_id,
+                self.campaign.campaign_id,
                 window,
-                unit=self._campaign.epoch_unit,
+                unit=self.campaign.epoch_unit,
                 page=number,
-                page_size=self._campaign.page_size,
+                page_size=size,
             )
-        rows = [parse(result) for result in page.results]
-        self._counters.add(pages=1)
         return ParsedPage(
             count=page.count,
-            rows=rows,
+            rows=[parse(result) for result in page.results],
             has_next=page.has_next,
             vendor_now=page.vendor_now,
             ours=ours,
+            size=size,
         )
 
-    def read_first_page(self, window: Window) -> ParsedPage:
-        """Read the first page of a window, and make sure that its `has_next` is true.
-
-        A vendor may name a next page after the last one, too. So if the first page matches its
-        count and names a next page, that page is read.
+    def _read_parts(
+        self, window: Window, number: int, size: int, parse: ParseResult, cause: PageUnavailable
+    ) -> ParsedPage:
+        """Read a page that cannot be had in smaller pages, depth after breadth.
 
         Raises:
-            Retryable, RateLimited, Rejected, Fatal: see leadloop.client.errors.
+            PageUnavailable: `cause`, if every part fails, the vendor ignores the smaller size, or
+                rows moved meanwhile.
         """
-        page = self.read_page(window)
-        if not page.counts_per_page:
-            return page
-        return replace(page, has_next=bool(self.read_page(window, 2).rows))
+        parts = smallest_divisor(size)
+        if parts is None:
+            raise cause
+        smaller = size // parts
+        numbers = range((number - 1) * parts + 1, number * parts + 1)
+        pieces: dict[int, ParsedPage] = {}
+        for part in numbers:
+            with suppress(PageUnavailable):
+                pieces[part] = self.fetch_page(window, part, smaller, parse=parse)
+        if not pieces or any(len(piece.rows) > smaller for piece in pieces.values()):
+            raise cause
+        if len(pieces) == parts:
+            self._limits.record_contrast(size, smaller, refused=cause.is_refused)
+        missing: list[int] = []
+        for part in numbers:
+            if part not in pieces and smaller == 1:
+                missing.append(part - 1)
+            elif part not in pieces:
+                pieces[part] = self._read_parts(window, part, smaller, parse, cause)
+                missing += pieces[part].missing
+        # A page beyond the last row has no count.
+        shown = [pieces[part] for part in numbers if part in pieces and pieces[part].row_count]
+        if len({piece.count for piece in shown}) != 1:
+            raise cause
+        last = pieces.get(numbers[-1])
+        return ParsedPage(
+            count=shown[0].count,
+            rows=[row for piece in shown for row in piece.rows],
+            has_next=shown[0].count > number * size if last is None else last.has_next,
+            vendor_now=shown[0].vendor_now,
+            ours=shown[0].ours,
+            size=size,
+            missing=missing,
+            failure=cause.reason if missing else "",
+            answers=sum(piece.answers for piece in pieces.values()) + len(missing),
+        )
+
+    def read_rows_alone(self, window: Window) -> WindowRead:
+        """Read a window row by row, in pages of one, as far as its rows can be had.
+
+        For the shortest windows: the bounds of a request are a unit wider than the window, so an
+        instant that cannot be read also hides the rows beside it.
+
+        Raises:
+            PageUnavailable: none of the first rows can be had.
+        """
+        rows: list[ParsedRow] = []
+        missing: list[int] = []
+        shown: ParsedPage | None = None
+        failure: PageUnavailable | None = None
+        number = 0
+        while shown is None or number < shown.count:
+            number += 1
+            try:
+                page = self.fetch_page(window, number, 1)
+            except PageUnavailable as error:
+                failure = error
+                missing.append(number - 1)
+                if shown is None and number >= MAX_FAILURES:
+                    raise
+                if len(missing) > _MOST_MISSING:
+                    break
+                continue
+            if len(page.rows) != 1:
+                # Beyond the last row, or the vendor ignores the page's size.
+                break
+            shown = shown or page
+            rows += page.rows
+        if shown is None:
+            raise failure or AssertionError("an empty window can be read")
+        page = replace(
+            shown,
+            rows=rows,
+            missing=missing,
+            failure=failure.reason if failure else "",
+            has_next=False,
+            answers=number,
+        )
+        reading = WindowRead(window=window, first=page)
+        reading.add_page(page)
+        return reading
+
+    def read_nothing(self, window: Window) -> WindowRead:
+        """Return the read of a window of which nothing can be had, and no count is known."""
+        now = self._clock.now()
+        page = ParsedPage(count=0, rows=(), has_next=False, vendor_now=None, ours=now, size=1)
+        return WindowRead(window=window, first=page, stable=False)
 
     def respects_bounds(self) -> bool:
         """Return whether the API's `count` respects the bounds: nothing was processed in 1970."""
         try:
-            return self.read_page(Window(after=EPOCH, before=EPOCH)).count == 0
+            page = self._request_page(
+                Window(after=EPOCH, before=EPOCH), 1, self._limits.page_size, parse_key
+            )
         except Rejected:
             # The vendor parses the bounds.
             return True
+        self._counters.add(pages=1)
+        return page.count == 0
 
     def count_in_other_unit(self, window: Window) -> int:
         """Return the API's count for bounds sent in the other unit (`ms` or `s`)."""
-        campaign = self._campaign
+        campaign = self.campaign
         unit = OTHER_UNIT[campaign.epoch_unit]
         try:
             page = self._api.list_processed(
-                campaign.campaign_id, window, unit=unit, page=1, page_size=campaign.page_size
+                campaign.campaign_id, window, unit=unit, page=1, page_size=self._limits.page_size
             )
         except ApiError:
             # In the configured unit, such a time is thousands of years ahead: an error is normal.
@@ -338,24 +574,37 @@ class WindowReader:
 
         Returns:
             The last read; `may_be_split` if parts of the window are worth a try.
+
+        Raises:
+            PageUnavailable: none of the rows of a page can be had.
         """
         reading = self._read_once(pool, window, first)
         for readings in range(1, MAX_READS):
-            enough = reading.is_too_long or readings >= _MAX_READS_UNSPLIT
-            if reading.complete or (enough and reading.may_be_split):
+            enough = readings >= _MAX_READS_UNSPLIT or self._is_too_long(reading)
+            if reading.complete or reading.missing or (enough and reading.may_be_split):
                 break
             reading = self._read_once(pool, window, self.read_first_page(window))
         return reading
+
+    def _is_too_long(self, reading: WindowRead) -> bool:
+        return reading.is_too_long(self._limits.max_pages)
 
     def _read_once(self, pool: ThreadPoolExecutor, window: Window, first: ParsedPage) -> WindowRead:
         reading = WindowRead(window=window, first=first)
         reading.add_page(first)
         for page in self._read_remaining_pages(pool, window, first):
-            reading.add_page(page)
-            if reading.is_too_long:
+            if reading.pages > len(first.remaining_pages) and reading.brings_nothing(page):
+                # The vendor ignores `page`, and names a next one for ever.
                 break
-        if reading.complete and reading.pages > 1:
-            reading.stable = self._verify_stable(pool, window, reading)
+            reading.add_page(page)
+            if self._is_too_long(reading):
+                reading.stable = False
+                break
+        if reading.complete and reading.answers > 1:
+            try:
+                reading.stable = self._verify_stable(pool, window, reading)
+            except PageUnavailable:
+                reading.stable = False
         return reading
 
     def _read_remaining_pages(
@@ -366,15 +615,26 @@ class WindowReader:
         *,
         parse: ParseResult = parse_row,
     ) -> Iterator[ParsedPage]:
-        """Yield the pages after the first: as many as counted, and more while one names a next."""
+        """Yield the pages after the first: as many as counted, and more while one names a next.
+
+        Raises:
+            PageUnavailable: none of the rows of a page can be had; the pages behind it are not
+                waited for.
+        """
         number, page = 1, first
-        counted = pool.map(partial(self.read_page, window, parse=parse), first.remaining_pages)
-        # Both names are used after the loop.
-        for number, page in zip(first.remaining_pages, counted, strict=True):  # noqa: B007
-            yield page
+        read = partial(self.read_page, window, size=first.size, parse=parse)
+        counted = [pool.submit(read, at) for at in first.remaining_pages]
+        try:
+            # Both names are used after the loop.
+            for number, future in zip(first.remaining_pages, counted, strict=True):  # noqa: B007
+                page = future.result()
+                yield page
+        finally:
+            for future in counted:
+                future.cancel()
         while page.has_next:
             number += 1
-            page = self.read_page(window, number, parse=parse)
+            page = self.read_page(window, number, first.size, parse=parse)
             if page.rows:
                 yield page
 
@@ -386,16 +646,32 @@ class WindowReader:
         of the read. If pages count only themselves, all pages are read again.
         """
         first = reading.first
-        again = self.read_page(window, parse=parse_key)
+        again = self.read_page(window, 1, first.size, parse=parse_key)
         if first.counts_per_page:
             more = self._read_remaining_pages(pool, window, again, parse=parse_key)
             return again.keys.union(*(page.keys for page in more)) == reading.seen.keys()
         if (again.count, again.keys) != (first.count, first.keys):
             return False
-        if reading.pages == 2:
+        if reading.pages <= 2 and reading.answers == reading.pages:
             return True
         began, ended = first.vendor_now or first.ours, again.vendor_now or again.ours
         since = Window(after=began - _MARGIN, before=max(began, ended) + _MARGIN)
-        latest = self.read_page(since, parse=parse_key)
+        latest = self.read_page(since, 1, first.size, parse=parse_key)
         pages = [latest, *self._read_remaining_pages(pool, since, latest, parse=parse_key)]
         return not any(reading.has_moved_rows(page.rows) for page in pages)
+
+
+def smallest_divisor(size: int) -> int | None:
+    """Return the smallest divisor above 1 of a page's size, so that its parts are pages again.
+
+    Returns:
+        None for 1, and for a size whose parts would be too many.
+    """
+    return next((parts for parts in _DIVISORS if size % parts == 0), None)
+
+
+def _may_pass_or_be_the_page(error: ApiError) -> bool:
+    """Return whether a failed read is worth another try, or may be due to the rows of its page."""
+    if isinstance(error, RateLimited):
+        return False
+    return isinstance(error, Retryable | Rejected) or may_blame_content(error.response)

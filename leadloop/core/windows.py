@@ -1,9 +1,10 @@
 """Windows: ranges of `processed_at`, their arithmetic, and the proof that one was read whole."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
 from leadloop.core.timestamps import EPOCH, EpochUnit, to_epoch_ms
@@ -58,8 +59,58 @@ def split_window(window: Window, parts: int) -> list[Window]:
     return list(chunk_range(window.after, window.before, milliseconds * _MILLISECOND)) or [window]
 
 
+def halve_window(window: Window, unit: EpochUnit) -> list[Window]:
+    """Return the halves of a window; none if it is too short for a half to exclude anything.
+
+    The bounds of a request are a unit wider on each side than its window (`query_bounds`). So the
+    cut is not in the middle, where evenly spread results would put what both halves then show.
+    """
+    if window.length <= 2 * _TICK[unit] * _MILLISECOND:
+        return []
+    cut = window.after + max(1, window.length * 15 // (32 * _MILLISECOND)) * _MILLISECOND
+    return [Window(after=window.after, before=cut), Window(after=cut, before=window.before)]
+
+
+def find_brackets(
+    window: Window, times: Mapping[int, datetime], missing: Sequence[int]
+) -> list[Window]:
+    """Return the ranges in which rows that could not be read seem to lie.
+
+    Args:
+        window: the window that was read.
+        times: `processed_at` of the rows that were read, by their offsets in the window.
+        missing: the offsets of the rows that could not be read.
+
+    Returns:
+        For rows in the order of their times, the ranges between the neighbours of missing rows,
+        merged, in order; else the whole window.
+    """
+    known = sorted(times)
+    ordered = [times[offset] for offset in known]
+    ascending = all(first <= second for first, second in pairwise(ordered))
+    descending = all(first >= second for first, second in pairwise(ordered))
+    if ascending == descending:
+        return [window]
+    brackets = []
+    for offset in missing:
+        before = max((at for at in known if at < offset), default=None)
+        behind = min((at for at in known if at > offset), default=None)
+        earlier, later = (before, behind) if ascending else (behind, before)
+        start = window.after if earlier is None else times[earlier]
+        end = window.before if later is None else times[later]
+        start, end = (min(max(at, window.after), window.before) for at in (start, end))
+        brackets.append(Window(after=start, before=end))
+    return merge_windows(brackets)
+
+
 def count_parts(
-    window: Window, *, count: int, page_size: int, max_length: timedelta, unit: EpochUnit
+    window: Window,
+    *,
+    count: int,
+    page_size: int,
+    max_length: timedelta,
+    unit: EpochUnit,
+    max_pages: int = MAX_PAGES,
 ) -> int:
     """Return the number of parts into which to split a window of `count` results; 1: no split.
 
@@ -69,8 +120,8 @@ def count_parts(
     pages = -(-count // page_size)
     if window.length > max_length:
         wanted = min(pages, -(-window.length // max_length))
-    elif pages > MAX_PAGES and window.length > 2 * _TICK[unit] * _MILLISECOND:
-        wanted = -(-pages // int(MAX_PAGES * _FILL))
+    elif pages > max_pages and window.length > 2 * _TICK[unit] * _MILLISECOND:
+        wanted = -(-pages // max(1, int(max_pages * _FILL)))
     else:
         return 1
     return max(2, min(wanted, MAX_PARTS))

@@ -14,6 +14,7 @@ from leadloop.core.windows import (
     chunk_range,
     count_parts,
     cover_window,
+    find_brackets,
     find_contiguous_end,
     find_gaps,
     merge_windows,
@@ -212,3 +213,32 @@ def test_a_window_runs_forward() -> None:
     """One that ends before it begins is a mistake of ours."""
     with pytest.raises(ValueError, match="before it begins"):
         Window(after=EPOCH, before=EPOCH - _ONE_MS)
+
+
+@pytest.mark.parametrize(
+    ("times", "missing", "found"),
+    [
+        # In the order of the times, rising or falling: between the neighbours.
+        ({0: 10, 1: 20, 3: 40}, [2], [(20, 40)]),
+        ({0: 40, 2: 20, 3: 10}, [1], [(20, 40)]),
+        ({1: 20, 2: 30}, [0, 3], [(0, 20), (30, 60)]),
+        ({0: 10, 1: 20, 4: 40}, [2, 3], [(20, 40)]),
+        # Without an order that shows: anywhere.
+        ({0: 10, 1: 40, 3: 20}, [2], [(0, 60)]),
+        ({0: 10, 1: 10}, [2], [(0, 60)]),
+        ({}, [0], [(0, 60)]),
+    ],
+)
+def test_brackets_of_missing_rows(
+    times: dict[int, int], missing: list[int], found: list[tuple[int, int]]
+) -> None:
+    """The neighbours of a row that cannot be read show where it lies."""
+
+    def at(second: int) -> datetime:
+        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=second)
+
+    assert find_brackets(
+        Window(after=at(0), before=at(60)),
+        {key: at(value) for key, value in times.items()},
+        missing,
+    ) == [Window(after=at(after), before=at(before)) for after, before in found]

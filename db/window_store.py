@@ -1,0 +1,105 @@
+"""One read window, stored in one transaction: results, proof, what is owed, and the watermark."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from db import learned_limits, outcomes, owed_windows, watermarks
+from db.outcomes import MergeCounts
+from db.watermarks import WindowRecord
+from leadloop.core.late_outcomes import LateOutcomes
+from leadloop.core.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwedRange:
+    """A window that could not be read completely, and how it failed (no personal data)."""
+
+    window: Window
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadResult:
+    """What a read of a window brought.
+
+    Attributes:
+        window: the window.
+        outcomes: lines of COPY text.
+        attempts: lines of COPY text.
+        unreadable: results that could not be parsed, each with the reason.
+        records: the windows to record.
+        owed: what is owed because of this read.
+        limits: what was learned of the vendor's pages, by name; None: a limit has ended.
+    """
+
+    window: Window
+    outcomes: Sequence[str] = ()
+    attempts: Sequence[str] = ()
+    unreadable: Sequence[tuple[str, object]] = ()
+    records: Sequence[WindowRecord] = ()
+    owed: Sequence[OwedRange] = ()
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PollProgress:
+    """Where a poll or backfill stands.
+
+    Attributes:
+        run_id: the run.
+        started: the database's clock when the run began.
+        start: the start of the range that may advance the watermark.
+        through: up to where everything from `start` on is stored or owed, this read included.
+        read_before: up to where earlier polls had read; results before it are late. None: no
+            result is.
+    """
+
+    run_id: int
+    started: datetime
+    start: datetime
+    through: datetime
+    read_before: datetime | None
+
+
+def store_read(
+    connection: Connection, campaign_id: str, result: ReadResult, progress: PollProgress
+) -> tuple[MergeCounts, LateOutcomes]:
+    """Store a window that was read; idempotent.
+
+    Returns:
+        The merged outcomes, and those of them that came late.
+    """
+    outcomes.store_unreadable(connection, campaign_id, result.unreadable)
+    merged = outcomes.merge_outcomes(
+        connection, campaign_id, outcomes=result.outcomes, attempts=result.attempts
+    )
+    late = LateOutcomes()
+    if progress.read_before is not None:
+        late = outcomes.mark_late_outcomes(
+            connection,
+            campaign_id,
+            result.window,
+            run_id=progress.run_id,
+            watermark=progress.read_before,
+        )
+    watermarks.record_windows(connection, campaign_id, result.records)
+    for record in result.records:
+        if record.proof.proven is not None:
+            owed_windows.subtract_proven(connection, campaign_id, record.proof.proven)
+    for owed in result.owed:
+        owed_windows.record_failed_read(
+            connection,
+            campaign_id,
+            owed.window,
+            reason=owed.reason,
+            run_started=progress.started,
+        )
+    for name, value in result.limits.items():
+        learned_limits.record_learned_limit(connection, campaign_id, name, value)
+    watermarks.advance_read_range(
+        connection, campaign_id, after=progress.start, through=progress.through
+    )
+    return merged, late

@@ -1,0 +1,114 @@
+"""The windows that a poll still has to read, and how one that cannot be read is narrowed. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from leadloop.core.timestamps import EpochUnit
+from leadloop.core.windows import Window, halve_window
+
+#: The most ranges that a poll narrows down to the shortest. What fails after that is owed as a
+#: whole: the vendor fails on more than single results.
+MAX_NARROWED = 20
+
+
+class WindowQueue:
+    """Windows in order; a window that cannot be read is replaced by its parts, in its place.
+
+    Args:
+        windows: the windows to read.
+        unit: the unit of the bounds, which limits how short a window can usefully be.
+    """
+
+    def __init__(self, windows: Iterable[Window], unit: EpochUnit) -> None:
+        self._unit: EpochUnit = unit
+        self._windows = list(windows)
+        self._suspects: set[Window] = set()
+        # The halves of a miscounted window: the first one by the second. A first half that is
+        # miscounted too is held until the second one is read.
+        self._first_halves: dict[Window, Window] = {}
+        self._held: set[Window] = set()
+        self._narrowed = 0
+
+    def __len__(self) -> int:
+        """Return how many windows are left, before any of them is split."""
+        return len(self._windows)
+
+    def upcoming(self, limit: int) -> Sequence[Window]:
+        """Return the next windows, at most `limit`."""
+        return self._windows[:limit]
+
+    def is_suspect(self, window: Window) -> bool:
+        """Return whether a window seems to hold a result that cannot be had."""
+        return window in self._suspects
+
+    def insert(self, window: Window) -> None:
+        """Add a window that is read next."""
+        self._windows.insert(0, window)
+
+    def append(self, window: Window) -> None:
+        """Add a window that is read last."""
+        self._windows.append(window)
+
+    def replace(
+        self, window: Window, parts: Sequence[Window], *, suspects: Iterable[Window] = ()
+    ) -> None:
+        """Replace a window by parts of it; some of them may be suspects."""
+        at = self._remove(window)
+        self._suspects |= set(suspects)
+        first = self._first_halves.pop(window, None)
+        if first in self._held:
+            # Its sibling decides nothing any more: read it again by itself.
+            self._held.discard(first)
+            parts = [first, *parts]
+        self._first_halves = {
+            second: half for second, half in self._first_halves.items() if half != window
+        }
+        self._windows[at:at] = parts
+
+    def narrow_unreadable(self, window: Window) -> bool:
+        """Replace a window that cannot be had by its halves; return False if it stays as it is.
+
+        It stays if it is too short to be narrowed, or if too many others were.
+        """
+        halves = halve_window(window, self._unit) if self._narrowed < MAX_NARROWED else []
+        if not halves:
+            self._narrowed += 1
+            return False
+        self.replace(window, halves, suspects=halves)
+        return True
+
+    def record_read(self, window: Window, *, complete: bool) -> Sequence[Window]:
+        """Remove a window that was read; if it does not add up, put its halves in its place.
+
+        Halves are halved further only while one of them adds up. If neither does, the vendor counts
+        otherwise than it shows, and halving on would find that everywhere.
+
+        Returns:
+            The windows that are owed from now on.
+        """
+        at = self._remove(window)
+        first = self._first_halves.pop(window, None)
+        if first is None and window in self._first_halves.values():
+            if not complete:
+                self._held.add(window)
+            return []
+        if first is not None and first in self._held:
+            self._held.discard(first)
+            return self._halve_miscounted(first, at) if complete else [first, window]
+        return [] if complete else self._halve_miscounted(window, at)
+
+    def _halve_miscounted(self, window: Window, at: int) -> Sequence[Window]:
+        halves = halve_window(window, self._unit) if self._narrowed < MAX_NARROWED else []
+        if not halves:
+            self._narrowed += 1
+            return [window]
+        first, second = halves
+        self._first_halves[second] = first
+        self._windows[at:at] = halves
+        return []
+
+    def _remove(self, window: Window) -> int:
+        """Remove a window, and return its place."""
+        self._suspects.discard(window)
+        at = self._windows.index(window)
+        del self._windows[at]
+        return at

@@ -1,0 +1,85 @@
+"""Page limits: which pages the vendor refuses of a campaign, learned from contrasts.
+
+A contrast is a page that fails while its halves succeed: the vendor refuses its size. Failures by
+chance make contrasts too, so a size is given up only where no page of it succeeds in between. A
+refused depth is a page of which no part can be had, behind pages that succeeded.
+"""
+
+import threading
+from collections.abc import Mapping
+
+from db.learned_limits import LearnedLimit
+from leadloop.core.windows import MAX_PAGES
+
+#: Contrasts in a row, without a success of that size, after which a size counts as refused.
+_CONTRASTS = 3
+
+
+class PageLimits:
+    """The page size and depth in use for a campaign; thread-safe.
+
+    Args:
+        page_size: the page size that the settings ask for.
+        learned: what earlier polls have learned. A stale limit is not heeded, which tries it again.
+    """
+
+    def __init__(self, page_size: int, learned: Mapping[str, LearnedLimit]) -> None:
+        self._lock = threading.Lock()
+        self._learned = dict(learned)
+        self._changes: dict[str, int | None] = {}
+        self._contrasts = 0
+        self._deepest = 0
+        self.page_size = min(page_size, self._heeded("page_size") or page_size)
+        self.max_pages = min(MAX_PAGES, self._heeded("page_depth") or MAX_PAGES)
+
+    def record_success(self, *, size: int, number: int) -> None:
+        """Record that a full page was read; one beyond a learned limit ends that limit."""
+        with self._lock:
+            if size >= self.page_size:
+                self._contrasts = 0
+            self._deepest = max(self._deepest, number)
+            for name, value in (("page_size", size), ("page_depth", number)):
+                if name in self._learned and value > self._learned[name].value:
+                    del self._learned[name]
+                    self._changes[name] = None
+
+    def record_contrast(self, size: int, smaller: int, *, refused: bool) -> None:
+        """Record that a page of `size` failed while its parts of `smaller` rows succeeded.
+
+        Args:
+            size: the size that failed.
+            smaller: the size that succeeded.
+            refused: the vendor refused the page, which is no chance.
+        """
+        with self._lock:
+            if size > self.page_size:
+                return
+            self._contrasts += 1
+            if refused or self._contrasts >= _CONTRASTS:
+                self.page_size, self._contrasts = smaller, 0
+                self._learn("page_size", smaller)
+
+    def record_refused_depth(self, number: int) -> None:
+        """Record that no part of page `number` can be had, behind pages that succeeded.
+
+        It is the page and not its depth if this run has read a page as deep.
+        """
+        with self._lock:
+            if number <= self._deepest:
+                return
+            self.max_pages = min(self.max_pages, max(1, number - 1))
+            self._learn("page_depth", self.max_pages)
+
+    def take_changes(self) -> Mapping[str, int | None]:
+        """Return what was learned since the last call, to be stored; None: a limit has ended."""
+        with self._lock:
+            changes, self._changes = self._changes, {}
+            return changes
+
+    def _learn(self, name: str, value: int) -> None:
+        self._learned[name] = LearnedLimit(value=value, is_stale=False)
+        self._changes[name] = value
+
+    def _heeded(self, name: str) -> int | None:
+        limit = self._learned.get(name)
+        return None if limit is None or limit.is_stale else limit.value
