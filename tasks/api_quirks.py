@@ -20,7 +20,6 @@ class ApiQuirks:
         run: the campaign's run.
         reader: reads windows.
         now: the database's clock when the poll began.
-        watermark: the watermark; None without one.
         silent_since: the time of the first sent lead, if that is long ago and the campaign has no
             outcome at all; else None.
     """
@@ -31,13 +30,11 @@ class ApiQuirks:
         reader: WindowReader,
         *,
         now: datetime,
-        watermark: datetime | None,
         silent_since: datetime | None,
     ) -> None:
         self._run = run
         self._reader = reader
         self._now = now
-        self._watermark = watermark
         self._silent_since = silent_since
         self._parent_counts: dict[Window, int] = {}
         self._bounds_respected = False
@@ -45,7 +42,7 @@ class ApiQuirks:
         #: A watermark in the future, as an error's text.
         self.watermark_ahead: str | None = None
 
-    def compare_clocks(self, first: ParsedPage) -> None:
+    def compare_clocks(self, first: ParsedPage, watermark: datetime | None) -> None:
         """Warn about clock skew, and note a watermark in the future."""
         if self._clocks_compared:
             return
@@ -53,9 +50,9 @@ class ApiQuirks:
         skew = clock_skew.describe_skew(first.vendor_now, first.ours)
         if skew:
             self._run.warn("%s", skew)
-        if self._watermark is not None:
+        if watermark is not None:
             self.watermark_ahead = clock_skew.describe_future_watermark(
-                self._watermark, first.vendor_now, first.ours
+                watermark, first.vendor_now, first.ours
             )
 
     def remember_parent(self, parts: list[Window], count: int) -> None:

@@ -71,6 +71,7 @@ class PollPlan:
         accepted: owed windows that a person has accepted; no run fails because of one.
         silent_since: the time of the first sent lead, if that is long ago and the campaign has no
             outcome at all; else None.
+        watermark: the watermark, None without one.
         read_through: up to where earlier polls have read, None without one.
         now: the database's clock.
         from_sending: the start is the time of the first sent lead, and sets the first watermark.
@@ -83,6 +84,7 @@ class PollPlan:
     windows: Sequence[Window]
     start: datetime
     end: datetime
+    watermark: datetime | None
     read_through: datetime | None
     now: datetime
     from_sending: bool = False
@@ -127,7 +129,6 @@ class PollJob:
             run,
             self._reader,
             now=plan.now,
-            watermark=plan.read_through,
             silent_since=plan.silent_since,
         )
         self._attempts = FruitlessAttempts()
@@ -208,7 +209,7 @@ class PollJob:
             first = pipeline.read_first(windows)
             if self._begins_earlier(first):
                 return
-            self._quirks.compare_clocks(first)
+            self._quirks.compare_clocks(first, self._plan.watermark)
             reading = pipeline.read_whole(windows)
         except PageSizeChanged:
             pipeline.forget(window)
@@ -287,7 +288,9 @@ class PollJob:
             return False
         back = clock_skew.measure_vendor_lag(first.vendor_now, first.ours)
         start = subtract_to_epoch(plan.start, back)
-        self._plan = replace(plan, start=start, read_through=start, from_sending=False)
+        self._plan = replace(
+            plan, start=start, watermark=start, read_through=start, from_sending=False
+        )
         self.run.write(watermarks.start_watermark, self.run.campaign.campaign_id, start)
         if start < plan.start:
             self._queue.insert(Window(after=start, before=plan.start))
@@ -453,6 +456,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
     campaign = run.campaign
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
+        watermark = watermarks.get_watermark(connection, campaign.campaign_id)
         read_through = watermarks.get_read_through(connection, campaign.campaign_id)
         from_sending = read_through is None and since is None
         awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
@@ -465,7 +469,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
             if since is None:
                 # A clock skew that counts as none must not hide the first outcomes.
                 first = subtract_to_epoch(first, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
-            read_through = start = max(EPOCH, min(first, now))
+            watermark = read_through = start = max(EPOCH, min(first, now))
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
         owed = owed_windows.list_owed_windows(connection, [campaign.campaign_id])
@@ -477,6 +481,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
         windows=[*find_gaps(due, all_owed), *(each.window for each in owed if each.is_due)],
         start=start,
         end=due.before,
+        watermark=watermark,
         read_through=read_through,
         now=now,
         from_sending=from_sending,
@@ -493,6 +498,7 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     campaign_id = run.campaign.campaign_id
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
+        watermark = watermarks.get_watermark(connection, campaign_id)
         read_through = watermarks.get_read_through(connection, campaign_id)
         closed = watermarks.list_resumable_windows(connection, campaign_id, wanted)
         owed = owed_windows.list_owed_windows(connection, [campaign_id])
@@ -505,6 +511,7 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
             windows=find_gaps(wanted, closed),
             start=wanted.after,
             end=wanted.before,
+            watermark=watermark,
             read_through=read_through,
             now=now,
             covered=[*closed, *(each.window for each in owed)],

@@ -91,9 +91,9 @@ def _create_handler(vendor: QuirkyApi) -> type[BaseHTTPRequestHandler]:
 def _parse_query(path: str) -> Query:
     given = {name: int(value[0]) for name, value in parse_qs(urlsplit(path).query).items()}
     return Query(
-        # A listing of the whole campaign has no bounds.
+        # A listing of the whole campaign has no bounds, and here no rows.
         after=given.get("processed_after", 0),
-        before=given.get("processed_before", 2**62),
+        before=given.get("processed_before", 0),
         page=given["page"],
         size=given["page_size"],
     )
