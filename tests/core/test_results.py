@@ -257,7 +257,7 @@ def test_a_vendor_that_begins_to_write_floats_means_the_same() -> None:
 @pytest.mark.parametrize("factor", [1000, 10**6])
 def test_a_vendor_that_begins_to_write_smaller_units_means_the_same(factor: int) -> None:
     """Microseconds, nanoseconds: the times are those of the milliseconds."""
-    call = {"reference_id": "", "called_at": 1531409800000}
+    call: dict[str, Any] = {"reference_id": "", "called_at": 1531409800000}
     before = parse_result(PROCESSED | {"call_attempt_x_1": [call]})
     finer = PROCESSED | {
         "processed_at": PROCESSED["processed_at"] * factor,
