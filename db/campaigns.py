@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection, TextClause, text
 
 from leadloop.core.campaign_rules import Campaign, CampaignRules
-from leadloop.core.errors import UsageError
+from leadloop.core.errors import CampaignDeleted, UsageError
 
 _COMPLETE = """
 SELECT campaign_id,
@@ -122,6 +122,18 @@ def list_campaigns(
     return _query_campaigns(connection, ids, defaults, fallback=_ALL)
 
 
+def reload_campaign(connection: Connection, campaign_id: str, defaults: CampaignRules) -> Campaign:
+    """Return a campaign as its row is now. One statement.
+
+    Raises:
+        CampaignDeleted: the row was deleted.
+    """
+    found = _select_rows(connection, _NAMED, [campaign_id], defaults)
+    if not found:
+        raise CampaignDeleted
+    return found[0]
+
+
 def set_push_enabled(
     connection: Connection, ids: Sequence[str] | None, *, enabled: bool
 ) -> list[str]:
@@ -144,13 +156,19 @@ def _query_campaigns(
     fallback: TextClause,
 ) -> list[Campaign]:
     wanted = dict.fromkeys(ids or ())
-    values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
-    rows = connection.execute(_NAMED if wanted else fallback, {**values, "ids": list(wanted)}).all()
-    found = [
-        Campaign(**{**row._mapping, "required_fields": tuple(row.required_fields)}) for row in rows
-    ]
+    found = _select_rows(connection, _NAMED if wanted else fallback, list(wanted), defaults)
     _require_known(wanted.keys() - {campaign.campaign_id for campaign in found})
     return found
+
+
+def _select_rows(
+    connection: Connection, query: TextClause, ids: Sequence[str], defaults: CampaignRules
+) -> list[Campaign]:
+    values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
+    rows = connection.execute(query, {**values, "ids": list(ids)}).all()
+    return [
+        Campaign(**{**row._mapping, "required_fields": tuple(row.required_fields)}) for row in rows
+    ]
 
 
 def _require_known(unknown: Set[str]) -> None:
@@ -188,8 +206,14 @@ class Visibility:
 
 
 def get_visibility(connection: Connection, campaign_id: str, *, settle_s: int) -> Visibility:
-    """Return what the campaign has learned of lookups of unprocessed leads."""
-    row = connection.execute(_VISIBILITY, {"id": campaign_id, "settle_s": settle_s}).one()
+    """Return what the campaign has learned of lookups of unprocessed leads.
+
+    Raises:
+        CampaignDeleted: the campaign's row was deleted.
+    """
+    row = connection.execute(_VISIBILITY, {"id": campaign_id, "settle_s": settle_s}).one_or_none()
+    if row is None:
+        raise CampaignDeleted
     return Visibility(
         shows_unprocessed=row.shows_unprocessed,
         probe_lead=row.probe_lead,

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+#: The lead id of an unreadable result, as `leadloop.core.leads.read_vendor_id` reads it.
+LEAD_ID_OF_RAW = """CASE jsonb_typeof(raw -> 'lead_id')
+           WHEN 'number' THEN CAST(trim_scale(CAST(raw ->> 'lead_id' AS numeric)) AS text)
+           ELSE raw ->> 'lead_id' END"""
 # An advisory lock, since two open transactions do not see each other: results stored by one of a
 # person whom the other erases would stay. Transactions that store results share the lock.
 _HOLD_OFF = text("""
@@ -14,7 +18,7 @@ _WAIT_FOR_STORING = text("""
 SELECT pg_advisory_xact_lock(hashtext('leadloop.forget'), hashtext(:campaign))
 """)
 # Any trace counts: some leads were created at the vendor by others, some are only opted out.
-_KNOWN = text("""
+_KNOWN = text(f"""
 SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
  WHERE EXISTS (SELECT FROM leadloop.leads AS lead
                 WHERE lead.campaign_id = :campaign AND lead.lead_id = asked.lead_id)
@@ -25,7 +29,7 @@ SELECT DISTINCT lead_id FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
     OR EXISTS (SELECT FROM leadloop.outreach_attempts AS attempt
                 WHERE attempt.campaign_id = :campaign AND attempt.lead_id = asked.lead_id)
     OR EXISTS (SELECT FROM leadloop.unreadable_results AS odd
-                WHERE odd.campaign_id = :campaign AND odd.raw ->> 'lead_id' = asked.lead_id)
+                WHERE odd.campaign_id = :campaign AND {LEAD_ID_OF_RAW} = asked.lead_id)
     OR EXISTS (SELECT FROM leadloop.sent_leads AS sent
                 WHERE sent.campaign_id = :campaign AND sent.lead_id = asked.lead_id)
     OR EXISTS (SELECT FROM leadloop.forgotten
@@ -68,9 +72,9 @@ UPDATE leadloop.outreach_attempts SET answers = '{}'
 UPDATE leadloop.lead_outcomes SET raw = '{}'
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """,
-        """
+        f"""
 DELETE FROM leadloop.unreadable_results
- WHERE campaign_id = :campaign AND raw ->> 'lead_id' = ANY(:ids)
+ WHERE campaign_id = :campaign AND {LEAD_ID_OF_RAW} = ANY(:ids)
 """,
         """
 UPDATE leadloop.leads

@@ -1,6 +1,7 @@
 """Outcomes and attempts: bulk copied to staging tables, then upserted in one statement each."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from db import erasure
 from db.bulk_copy import copy_lines
 from leadloop.core.late_outcomes import LateOutcomes
 from leadloop.core.postgres_json import dump_json
-from leadloop.core.results import Outcome, OutreachAttempt
+from leadloop.core.results import Outcome, OutreachAttempt, parse_lead_id
 from leadloop.core.windows import Window
 
 # The staging tables are created once a connection and emptied by each commit.
@@ -170,12 +171,20 @@ SELECT min(sent_at) FROM leadloop.leads
    AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes WHERE campaign_id = :campaign)
 """)
 
+# Results of forgotten leads are not stored. Every poll reads the lookback again: a result that it
+# shows again is written at most once an hour. Sorted: two polls lock rows in the same order.
 _STORE_UNREADABLE = text("""
-INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
-SELECT :campaign, :digest, :reason, given.raw FROM (SELECT CAST(:raw AS jsonb) AS raw) AS given
+INSERT INTO leadloop.unreadable_results AS stored (campaign_id, digest, reason, raw, occurrences)
+SELECT :campaign, digest, reason, CAST(raw AS jsonb), occurrences
+  FROM unnest(CAST(:digests AS text[]), CAST(:reasons AS text[]), CAST(:raws AS text[]),
+              CAST(:lead_ids AS text[]), CAST(:occurrences AS integer[]))
+       AS shown (digest, reason, raw, lead_id, occurrences)
  WHERE NOT EXISTS (SELECT FROM leadloop.forgotten
-                    WHERE campaign_id = :campaign AND lead_id = given.raw ->> 'lead_id')
-ON CONFLICT DO NOTHING
+                    WHERE campaign_id = :campaign AND forgotten.lead_id = shown.lead_id)
+ ORDER BY digest
+ON CONFLICT (campaign_id, digest) DO UPDATE
+   SET occurrences = greatest(stored.occurrences, excluded.occurrences), seen_at = now()
+ WHERE stored.occurrences < excluded.occurrences OR stored.seen_at < now() - interval '1 hour'
 """)
 
 
@@ -255,14 +264,30 @@ def store_unreadable(
 ) -> None:
     """Store results that could not be parsed, each with the reason; deduplicated by digest.
 
+    Equal results are one row, with the greatest number of them that one call has stored. So a call
+    has all the unreadable results of one read of a window.
+
     Results of forgotten leads are not stored: they contain personal data only.
     """
-    if results:
-        erasure.hold_off_erasure(connection, campaign_id)
-    for reason, result in results:
-        raw = dump_json(result)
-        digest = hashlib.sha256(raw.encode()).hexdigest()
-        connection.execute(
-            _STORE_UNREADABLE,
-            {"campaign": campaign_id, "digest": digest, "reason": reason, "raw": raw},
-        )
+    if not results:
+        return
+    erasure.hold_off_erasure(connection, campaign_id)
+    raws = [dump_json(result) for _, result in results]
+    digests = [hashlib.sha256(raw.encode()).hexdigest() for raw in raws]
+    occurrences = Counter(digests)
+    rows = {
+        digest: (reason, raw, parse_lead_id(result) if isinstance(result, dict) else None)
+        for digest, raw, (reason, result) in zip(digests, raws, results, strict=True)
+    }
+    reasons, raws, lead_ids = (list(column) for column in zip(*rows.values(), strict=True))
+    connection.execute(
+        _STORE_UNREADABLE,
+        {
+            "campaign": campaign_id,
+            "digests": list(rows),
+            "reasons": reasons,
+            "raws": raws,
+            "lead_ids": lead_ids,
+            "occurrences": [occurrences[digest] for digest in rows],
+        },
+    )

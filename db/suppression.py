@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from db.erasure import LEAD_ID_OF_RAW
+
 _KEY = text("SELECT key FROM leadloop.number_key")
 _FIND_SUPPRESSED = text("""
 SELECT ARRAY(SELECT number_key FROM leadloop.suppressed_numbers WHERE number_key = ANY(:keys))
@@ -24,7 +26,7 @@ SELECT lead.campaign_id, lead.lead_id, lead.phone_number,
  ORDER BY lead.campaign_id, lead.lead_id LIMIT :limit
 """)
 # The vendor's results contain the number too; for some leads they are the only source.
-_KNOWN_NUMBERS = text("""
+_KNOWN_NUMBERS = text(f"""
 SELECT :campaign AS campaign_id, known.*, CAST(:region AS text) AS region
   FROM (SELECT lead_id, phone_number FROM leadloop.leads
          WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
@@ -32,8 +34,8 @@ SELECT :campaign AS campaign_id, known.*, CAST(:region AS text) AS region
         SELECT lead_id, raw ->> 'phone_number' FROM leadloop.lead_outcomes
          WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
          UNION
-        SELECT raw ->> 'lead_id', raw ->> 'phone_number' FROM leadloop.unreadable_results
-         WHERE campaign_id = :campaign AND raw ->> 'lead_id' = ANY(:ids)) AS known
+        SELECT {LEAD_ID_OF_RAW}, raw ->> 'phone_number' FROM leadloop.unreadable_results
+         WHERE campaign_id = :campaign AND {LEAD_ID_OF_RAW} = ANY(:ids)) AS known
 """)
 _INDEX_NUMBERS = text("""
 WITH indexed (campaign_id, lead_id, number_key) AS (

@@ -16,7 +16,7 @@ from db.database import DatabaseError
 from flows.reporting import emit_problem_events, publish_artifacts, report_progress
 from leadloop.core.summaries import Summary, report_summary
 from tasks.blocks import RunSettings, resolve_settings
-from tasks.context import C, DatabaseContext, RunHost
+from tasks.context import C, DatabaseContext, RunHost, translate_unexpected
 from tasks.jobs import JobRunner, JobSpec
 
 T = TypeVar("T")
@@ -71,11 +71,15 @@ def prefect_host() -> RunHost:
 
 
 def _run_step_as_task(name: str, step: Callable[[], T], /) -> T:
-    """Run a step as a Prefect task that is never cached, and whose result is not stored."""
+    """Run a step as a Prefect task that is never cached, and whose result is not stored.
+
+    Prefect logs and stores the text of an exception, so an unexpected one is replaced before.
+    """
 
     @task(name=name, cache_policy=NO_CACHE, persist_result=False)
     def run_step() -> T:
-        return step()
+        with translate_unexpected(get_run_logger()):
+            return step()
 
     return run_step()
 

@@ -16,7 +16,14 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import Summary, collect_summary, report_summary
 from tasks.blocks import RunSettings, resolve_settings
-from tasks.context import ApiContext, CampaignRun, finish_run, open_api_context, start_run
+from tasks.context import (
+    ApiContext,
+    CampaignRun,
+    finish_run,
+    open_api_context,
+    start_run,
+    translate_unexpected,
+)
 from tasks.disable import DISABLE
 from tasks.jobs import CampaignsFailed, JobSpec
 from tasks.poll import POLL
@@ -53,6 +60,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
                 for stage in _STAGES:
                     # Without named campaigns, disable also takes those that are not enabled.
                     takes_all = stage == "disable" and not campaigns
+                    ids = _select_existing(runs, ids, failures)
                     _run_stage(stage, None if takes_all else ids, settings, summary, failures)
             error = CampaignsFailed(failures, summary) if failures else None
         finally:
@@ -63,7 +71,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
                     for name, stage in summary.items()
                     if campaign_id in stage["campaigns"]
                 }
-                with _collect_failure(run.campaign, failures):
+                with _collect_failure(context, run.campaign, failures):
                     finish_run(run, counts, error)
             report_summary(summary)
             publish_artifacts("sync-leads", summary, page=context.settings.page_url)
@@ -88,18 +96,38 @@ def _start_runs(
         selected = []  # there are only opt-outs to send
     runs = []
     for campaign in selected:
-        with _collect_failure(campaign, failures), context.database.translate_errors():
+        with _collect_failure(context, campaign, failures):
             runs.append(start_run(context, "sync-leads", campaign))
     return runs
 
 
+def _select_existing(
+    runs: Sequence[CampaignRun[ApiContext]], ids: Sequence[str], failures: list[str]
+) -> list[str]:
+    """Return the campaigns whose row is still there: a stage refuses to start with an unknown one.
+
+    A row that was deleted since the last stage becomes a failure of its campaign.
+    """
+    existing = []
+    for run in runs:
+        if run.campaign.campaign_id in ids:
+            with _collect_failure(run.context, run.campaign, failures):
+                existing.append(run.reload().campaign_id)
+    return existing
+
+
 @contextmanager
-def _collect_failure(campaign: Campaign, failures: list[str]) -> Iterator[None]:
-    """Collect a RunError of the block, so that other campaigns continue."""
+def _collect_failure(
+    context: ApiContext, campaign: Campaign, failures: list[str]
+) -> Iterator[None]:
+    """Collect an error of the block, so that other campaigns continue; a stop passes."""
     try:
-        yield
+        with translate_unexpected(context.log), context.database.translate_errors():
+            yield
     except RunError as error:
-        failures.append(f"campaign {campaign.campaign_id}: {error}")
+        line = f"campaign {campaign.campaign_id}: {error}"
+        if not any(failure.endswith(line) for failure in failures):
+            failures.append(line)
 
 
 def _run_stage(

@@ -130,13 +130,12 @@ class BatchClaimer:
 
     def has_new_leads(self) -> bool:
         """Return whether any lead can be claimed."""
-        campaign = self._run.campaign
         with self._run.context.database.autocommit() as connection:
             return any(
                 leads.has_new_leads(
                     connection,
-                    campaign.campaign_id,
-                    require_enabled=campaign.enabled,
+                    self._run.campaign.campaign_id,
+                    require_enabled=self._run.was_enabled,
                     after_seq=start,
                 )
                 for start in sorted({self._cursor, 0}, reverse=True)
@@ -193,7 +192,7 @@ class BatchClaimer:
                 return batch
             with self._run.context.database.autocommit() as connection:
                 sending, cancelled = leads.reclaim_leads(
-                    connection, self.claim_ref(batch), require_enabled=self._run.campaign.enabled
+                    connection, self.claim_ref(batch), require_enabled=self._run.was_enabled
                 )
             self._add_counts(cancelled=cancelled)
             if len(sending) + cancelled < len(batch.leads):
@@ -256,7 +255,7 @@ class BatchClaimer:
                     run_id=self._run.run_id,
                     claim_no=claim_no,
                     limit=limit,
-                    require_enabled=self._run.campaign.enabled,
+                    require_enabled=self._run.was_enabled,
                 )
                 cursor = self._cursor
                 claimed = claim(after_seq=cursor)

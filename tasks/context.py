@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from db import campaigns, runs
@@ -11,8 +12,10 @@ from db.database import Connection, Database
 from db.runs import RunLocks
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
+from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
-from leadloop.core.errors import LeadloopError
+from leadloop.core.errors import LeadloopError, UnexpectedError
+from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
 from tasks.rate_limiter import RateLimiter
@@ -25,6 +28,9 @@ SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], li
 
 # Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
 _OTHER_CONNECTIONS = 4
+
+#: The age of a campaign's row at which `CampaignRun.refresh` reads it again, seconds.
+MAX_ROW_AGE_S = 1.0
 
 
 class RunStep(Protocol):
@@ -116,13 +122,63 @@ C = TypeVar("C", bound=DatabaseContext, covariant=True)
 AnyContext = TypeVar("AnyContext", bound=DatabaseContext)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class CampaignRun(Generic[C]):
-    """One campaign's part of a flow run: a row of `leadloop.sync_runs`."""
+    """One campaign's part of a flow run: a row of `leadloop.sync_runs`; thread-safe.
+
+    `campaign` is the campaign's row as it was last read. A job calls `refresh` before each claim,
+    list of opt-outs or window, so that a setting changed during the run counts from there on.
+    Reading `campaign` sends no query, so its values do not change between two calls of `refresh`.
+
+    Attributes:
+        run_id: its row.
+        campaign: the campaign's settings, as they were last read.
+        context: what the run works with.
+        was_enabled: whether the campaign was enabled when the run began. Then every claim requires
+            that it still is; a run that names a disabled campaign sends its leads all the same.
+    """
 
     run_id: int
     campaign: Campaign
     context: C
+    was_enabled: bool = field(init=False)
+    _read_at: float = field(init=False)
+    _lock: Lock = field(init=False, default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        """Keep how the run began, and when: the campaign's row has just been read."""
+        self.was_enabled = self.campaign.enabled
+        self._read_at = read_boot_clock()
+
+    def refresh(self) -> Campaign:
+        """Return the campaign's row, read again if the last read is a second old.
+
+        Raises:
+            CampaignDeleted: the row was deleted.
+            DatabaseError: Postgres refused, or failed several times.
+        """
+        with self._lock:
+            if read_boot_clock() >= self._read_at + MAX_ROW_AGE_S:
+                return self._reload()
+            return self.campaign
+
+    def reload(self) -> Campaign:
+        """Read the campaign's row again, and return it.
+
+        Raises:
+            CampaignDeleted: the row was deleted.
+            DatabaseError: Postgres refused, or failed several times.
+        """
+        with self._lock:
+            return self._reload()
+
+    def _reload(self) -> Campaign:
+        campaign_id, rules = self.campaign.campaign_id, self.context.settings.campaign_rules()
+        self.campaign = self.context.database.retry(
+            lambda c: campaigns.reload_campaign(c, campaign_id, rules), single_statement=True
+        )
+        self._read_at = read_boot_clock()
+        return self.campaign
 
     def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -198,6 +254,27 @@ def finish_run(
         )
 
     run.write(write)
+
+
+@contextmanager
+def translate_unexpected(log: Logger) -> Iterator[None]:
+    """Replace an exception of the block that is not ours by one without personal data.
+
+    The log gets its traceback at DEBUG, for developers: frames and types, not the exception's text.
+
+    Raises:
+        UnexpectedError: the block raised an exception that is not ours.
+    """
+    try:
+        yield
+    except LeadloopError:
+        raise
+    except Exception as error:
+        log.debug("unexpected error:\n%s", format_traceback(error))
+        raise UnexpectedError(
+            f"unexpected {type(error).__name__} in {find_origin(error)}; what was done is stored:"
+            " if it happens again, PREFECT_LOGGING_LEVEL=DEBUG has its traceback logged"
+        ) from None
 
 
 def error_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ the list is bisected down to that lead (`leadloop.core.isolation`), and all othe
 in the same run.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
@@ -46,7 +47,8 @@ class DisableJob:
         self._counters = Counters("disabled", "cancelled", "failed")
         self._in_doubt = InDoubtResolver(run)
         self._attempts = FruitlessAttempts()
-        self._batch_size = run.campaign.batch_size
+        # The most opt-outs of a list that the vendor takes, as far as this run has learned it.
+        self._learned_limit = sys.maxsize
         self._rejection_streak = RejectionStreak()
         self._attempted: list[str] = []
         self._unconfirmed: list[str] = []
@@ -134,12 +136,13 @@ class DisableJob:
 
     def _load_due(self, status: str) -> list[str]:
         """Return the next due opt-outs of a status that this run has not attempted."""
+        limit = min(self.run.refresh().batch_size, self._learned_limit)
         with self.run.context.database.transaction() as connection:
             return opt_outs.pick_due(
                 connection,
                 campaign_id=self.run.campaign.campaign_id,
                 status=status,
-                limit=self._batch_size,
+                limit=limit,
                 exclude=[
                     *self._attempted,
                     *self._unconfirmed,
@@ -199,7 +202,7 @@ class DisableJob:
         self._api_has_answered = True
         lead_ids, named = isolation.next_list, error.batch_result.rejected
         if isinstance(error, TooLarge) and len(lead_ids) > 1:
-            self._batch_size = min(self._batch_size, len(lead_ids) // 2)
+            self._learned_limit = min(self._learned_limit, len(lead_ids) // 2)
         if len(lead_ids) == 1:
             isolation.replace_list([])
             self._record_result(

@@ -25,6 +25,7 @@ from tasks.context import (
     error_line,
     finish_run,
     start_run,
+    translate_unexpected,
 )
 
 # A chunk is at least this part of what the job has done. So a run stays at a few hundred chunks and
@@ -203,15 +204,19 @@ class _CampaignExecution(Generic[C]):
             self._finish()
 
     def run_chunk(self) -> None:
-        """Run one chunk; end the run where the job is done or has failed."""
+        """Run one chunk; end the run where the job is done or failed, or the campaign is gone."""
         assert self.job is not None, "a run without a job ends when it starts"
+        assert self._run is not None, "a run that has ended has no turn"
         due_at = None
         with self._collect_failure():
+            self._run.refresh()
             limit = max(self._spec.min_chunk, self._done // _MIN_CHUNK_DIVISOR)
             chunk = partial(self.job.run_chunk, limit)
             due_at = self._context.host.run_step(self._spec.task, chunk).due_at
             self._done += limit
             if due_at is None:
+                # Without its row, a campaign has nothing to do: that is not the end of its work.
+                self._run.reload()
                 self.job.finish()
         if due_at is None:
             self._finish()
@@ -237,10 +242,16 @@ class _CampaignExecution(Generic[C]):
 
     @contextmanager
     def _collect_failure(self) -> Iterator[None]:
-        """Count the requests of a block, and keep its error: other campaigns continue."""
+        """Count the requests of a block, and keep its error: other campaigns continue.
+
+        Only a stop (Ctrl-C, SIGTERM) passes.
+        """
         before = self._context.requests_sent
         try:
-            with self._context.database.translate_errors():
+            with (
+                translate_unexpected(self._context.log),
+                self._context.database.translate_errors(),
+            ):
                 yield
         except LeadloopError as error:
             self.error = self.error or error

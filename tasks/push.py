@@ -6,6 +6,7 @@ before the claim. So leads are `sending` only while their request is in flight, 
 opts out during the wait is not claimed.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class PushJob:
         self.run = run
         self._from_source = from_source
         self._counters = Counters("created", "rejected", "cancelled")
-        self._batch_size = run.campaign.batch_size
+        # The most leads of a request that the vendor takes, as far as this run has learned it.
+        self._learned_limit = sys.maxsize
         self._in_doubt = InDoubtResolver(run)
         self._attempts = FruitlessAttempts()
         self._rejection_streak = RejectionStreak()
@@ -97,9 +99,10 @@ class PushJob:
             )
 
     def _count_held_back(self) -> int:
-        campaign = self.run.campaign
         return self.run.write(
-            leads.count_held_back, campaign.campaign_id, require_enabled=campaign.enabled
+            leads.count_held_back,
+            self.run.campaign.campaign_id,
+            require_enabled=self.run.was_enabled,
         )
 
     def _resolve_in_doubt(self, limit: int) -> ResolvedLeads:
@@ -144,13 +147,14 @@ class PushJob:
         """
         try:
             while (permit := self._acquire_permit(state)) is not None:
-                batch, state.is_drained = self._claimer.claim_batch(permit, self._batch_size)
+                limit = min(self.run.refresh().batch_size, self._learned_limit)
+                batch, state.is_drained = self._claimer.claim_batch(permit, limit)
                 if not batch.leads:
                     self.run.context.limiter.release_slot(permit.slot)
                     continue
                 self._send_batch(batch)
                 if (learned := batch.size_limits.learned_limit) is not None:
-                    self._batch_size = min(self._batch_size, learned)
+                    self._learned_limit = min(self._learned_limit, learned)
                     self.run.write(
                         campaigns.lower_batch_limit, self.run.campaign.campaign_id, learned
                     )

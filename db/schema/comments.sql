@@ -185,6 +185,8 @@ COMMENT ON COLUMN leadloop.unreadable_results.digest IS 'SHA-256 of raw, for ded
 COMMENT ON COLUMN leadloop.unreadable_results.reason IS 'Why the result could not be parsed.';
 COMMENT ON COLUMN leadloop.unreadable_results.occurrences IS
     'The largest number of such results, equal in every byte, that one read of a window showed.';
+COMMENT ON COLUMN leadloop.unreadable_results.seen_at IS
+    'When a poll last read the result, to within an hour.';
 
 COMMENT ON COLUMN leadloop.watermarks.stream IS 'Name of the stream; outcomes is the only one.';
 COMMENT ON COLUMN leadloop.watermarks.processed_through IS

@@ -159,6 +159,7 @@ CREATE TABLE leadloop.lead_outcomes (
 );
 CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id)
     WHERE lookback_needed_s IS NOT NULL;
+CREATE INDEX lead_outcomes_recent ON leadloop.lead_outcomes (campaign_id, first_seen_at);
 CREATE TABLE leadloop.outreach_attempts (
     campaign_id  text NOT NULL,
     lead_id      text NOT NULL,
@@ -183,6 +184,7 @@ CREATE TABLE leadloop.unreadable_results (
     occurrences integer NOT NULL DEFAULT 1,
     PRIMARY KEY (campaign_id, digest)
 );
+CREATE INDEX unreadable_results_recent ON leadloop.unreadable_results (seen_at);
 
 -- Polls -------------------------------------------------------------------------------------------
 

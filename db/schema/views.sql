@@ -296,7 +296,8 @@ SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_
        interval '1 hour' AS poll_behind, interval '15 minutes' AS windows_owed,
        interval '1 hour' AS leads_unsent, interval '1 hour' AS leads_in_doubt,
        interval '7 days' AS outcomes_late, interval '1 day' AS run_failed,
-       interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs;
+       interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs,
+       interval '7 days' AS results_unreadable, interval '1 day' AS outcomes_unknown;
 COMMENT ON VIEW leadloop_monitor.thresholds IS
     'Thresholds of alerts: one row, one column per problem of the view problems.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_waiting IS
@@ -306,6 +307,10 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_unknown IS
 COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS 'Age of the watermark.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.windows_owed IS
     'Time for which a window has been owed.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.results_unreadable IS
+    'Period for which a result that could not be parsed stays a problem after it was last read.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.outcomes_unknown IS
+    'Period in which none of the new outcomes belongs to a known lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS 'Age of a new lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_in_doubt IS
     'Time that a lead has been in doubt.';
@@ -447,11 +452,65 @@ WITH RECURSIVE threshold AS (
              ON mark.campaign_id = running.campaign_id AND mark.stream = 'outcomes'
 ), owed AS (
     -- The next polls read owed windows again: only those that stay owed are a problem.
-    SELECT campaign_id, count(*) AS amount, min(found_at) AS since
+    SELECT campaign_id, count(*) AS amount, min(found_at) AS since,
+           mode() WITHIN GROUP (ORDER BY reason) AS reason
       FROM leadloop.owed_windows
      WHERE accepted_at IS NULL
        AND found_at < clock_timestamp() - (SELECT windows_owed FROM threshold)
      GROUP BY campaign_id
+), unreadable AS (
+    SELECT campaign_id, CAST(sum(amount) AS bigint) AS amount, min(since) AS since,
+           (array_agg(reason ORDER BY amount DESC, reason))[1] AS reason
+      FROM (SELECT campaign_id, reason, sum(occurrences) AS amount, min(seen_at) AS since
+              FROM leadloop.unreadable_results
+             WHERE seen_at > now() - (SELECT results_unreadable FROM threshold)
+             GROUP BY campaign_id, reason) AS each
+     GROUP BY campaign_id
+), unknown_outcomes AS MATERIALIZED (
+    -- Campaigns whose newest outcomes, at most 10,000, all belong to no known lead. The search ends
+    -- at the first one that belongs to a lead: mostly the newest. now(), as an index condition may
+    -- not be volatile. Scalar subqueries: few outcomes, many leads. Materialized: `misnamed`
+    -- searches the leads of these campaigns alone.
+    SELECT campaign.campaign_id, recent.amount, recent.since, recent.sample
+      FROM leadloop.campaigns AS campaign CROSS JOIN LATERAL (
+           SELECT count(*) AS amount, min(each.first_seen_at) AS since,
+                  array_to_string((array_agg(each.lead_id ORDER BY each.first_seen_at,
+                                                                   each.lead_id))[1:3], ', ')
+                      AS sample
+             FROM (SELECT outcome.lead_id, outcome.first_seen_at
+                     FROM leadloop.lead_outcomes AS outcome
+                    WHERE outcome.campaign_id = campaign.campaign_id
+                      AND outcome.first_seen_at
+                          > now() - (SELECT outcomes_unknown FROM threshold)
+                    ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS each
+           HAVING count(*) > 0) AS recent
+     WHERE NOT EXISTS (
+           SELECT FROM (SELECT outcome.lead_id FROM leadloop.lead_outcomes AS outcome
+                         WHERE outcome.campaign_id = campaign.campaign_id
+                           AND outcome.first_seen_at
+                               > now() - (SELECT outcomes_unknown FROM threshold)
+                         ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS recent
+            WHERE (SELECT lead.lead_id FROM leadloop.leads AS lead
+                    WHERE lead.campaign_id = campaign.campaign_id
+                      AND lead.lead_id = recent.lead_id) IS NOT NULL
+               OR (SELECT sent.lead_id FROM leadloop.sent_leads AS sent
+                    WHERE sent.campaign_id = campaign.campaign_id
+                      AND sent.lead_id = recent.lead_id) IS NOT NULL)
+), misnamed AS (
+    -- ORDER BY: the first lead that waits is found in the order of the primary keys.
+    SELECT * FROM unknown_outcomes
+     WHERE (SELECT lead.lead_id FROM leadloop.leads AS lead
+             WHERE lead.campaign_id = unknown_outcomes.campaign_id AND lead.status = 'created'
+               AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                                WHERE outcome.campaign_id = lead.campaign_id
+                                  AND outcome.lead_id = lead.lead_id)
+             ORDER BY lead.lead_id LIMIT 1) IS NOT NULL
+        OR (SELECT sent.lead_id FROM leadloop.sent_leads AS sent
+             WHERE sent.campaign_id = unknown_outcomes.campaign_id AND sent.status = 'created'
+               AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                                WHERE outcome.campaign_id = sent.campaign_id
+                                  AND outcome.lead_id = sent.lead_id)
+             ORDER BY sent.lead_id LIMIT 1) IS NOT NULL
 ), lookback AS MATERIALIZED (
     -- The lookback in force: the campaign's override, or the setting recorded by the last poll.
     -- Materialized: evaluated once per campaign, not once per outcome.
@@ -565,9 +624,26 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'critical', 'windows_owed', amount, since,
            CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
-               || ' could not be verified: the rows read differ from the count reported',
-           'leadloop poll --campaign {campaign}'
+               || ' could not be read completely, so outcomes may be missing; polls try again: '
+               || reason,
+           'leadloop owed --campaign {campaign}'
       FROM owed
+    UNION ALL
+    SELECT campaign_id, 'warning', 'results_unreadable', amount, since,
+           CASE amount WHEN 1 THEN '1 result' ELSE amount || ' results' END
+               || ' of the last ' || (SELECT extract(day FROM results_unreadable) FROM threshold)
+               || ' days could not be read, so outcomes may be missing (kept in'
+               || ' leadloop.unreadable_results): ' || reason,
+           'leadloop audit --campaign {campaign}'
+      FROM unreadable
+    UNION ALL
+    SELECT campaign_id, 'warning', 'outcomes_unknown', amount, since,
+           CASE amount WHEN 1 THEN '1 new outcome belongs'
+                       ELSE amount || ' new outcomes belong' END
+               || ' to no known lead, and no other came, while sent leads wait for theirs: the'
+               || ' vendor may write lead ids differently: ' || sample,
+           'leadloop audit --campaign {campaign}'
+      FROM misnamed
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_unsent', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leadloop.core.leads import LEAD_FIELDS
+from leadloop.core.leads import LEAD_FIELDS, read_vendor_id
 from leadloop.core.redaction import redact_personal_data
 from leadloop.core.response_vocabulary import (
     KeyMeaning,
@@ -138,10 +138,8 @@ class _SentIds:
 
     def find(self, named: Any) -> str | None:
         """Return the lead id of the request that a value names; None if it names none."""
-        if isinstance(named, bool) or not isinstance(named, str | int):
-            return None
-        lead_id = str(named)
-        if lead_id in self._sent:
+        lead_id = read_vendor_id(named)
+        if lead_id is None or lead_id in self._sent:
             return lead_id
         alike = self._by_number.get(_strip_zeros(lead_id), ())
         return alike[0] if len(alike) == 1 else None
@@ -152,12 +150,12 @@ class _SentIds:
         Positions count from 0 or 1. In a request with one lead, position and id mean the same lead.
         """
         count = len(self._sent)
-        form = str if isinstance(named, Mapping) else int
+        forms = (str,) if isinstance(named, Mapping) else (int, float)
         return (
             count > 1
             and all(
-                type(item) is form
-                and (text := str(item)).isdecimal()
+                type(item) in forms
+                and (text := read_vendor_id(item) or "").isdecimal()
                 and len(text) < 10
                 and int(text) <= count
                 for item in named
@@ -383,7 +381,7 @@ class _BatchParser:
         named = value.get("lead_id")
         if named is None:
             return self._ids.find(value.get("id")) is not None
-        return isinstance(named, str | int)
+        return isinstance(named, str | int | float)
 
 
 def _get_id(item: Mapping[str, Any]) -> Any:

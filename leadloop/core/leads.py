@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -48,6 +48,23 @@ US_STATES = frozenset(
         " NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI",
     )
 )
+
+
+# Below this every integer is exact as a floating-point number: 17.0 is 17.
+_MAX_EXACT_INTEGER = 2**53
+
+
+def read_vendor_id(value: Any) -> str | None:
+    """Return an id that the vendor wrote as text or as a number, as text; None if it is neither.
+
+    An integral number is that integer (17.0 is "17"); a text stays as it is ("17.0").
+    """
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    is_integral = abs(value) < _MAX_EXACT_INTEGER and value == int(value)
+    return str(int(value) if is_integral else value)
 
 
 # NamedTuples, because a push makes both for each lead: a frozen dataclass takes four times as long.

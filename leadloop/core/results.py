@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from leadloop.core.leads import RESPONSE_FIELDS
+from leadloop.core.leads import RESPONSE_FIELDS, read_vendor_id
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.timestamps import parse_time, to_epoch_ms
 
@@ -151,12 +151,28 @@ def parse_identity(result: Any) -> tuple[str, datetime | None]:
         raise UnreadableResult(f"processed_at: {error}") from None
 
 
+def format_unreadable_error(*, seen: int, unreadable: int) -> str | None:
+    """Return an error if most results that a poll has read could not be parsed; else None.
+
+    A few are a problem of the campaign (the view `problems`). Most of them mean that the vendor has
+    changed its format: then the poll has not done its work.
+
+    Args:
+        seen: number of results read, unreadable ones included.
+        unreadable: number of results that could not be parsed.
+    """
+    if 2 * unreadable <= seen:
+        return None
+    return (
+        f"{unreadable} of {seen} results could not be parsed, so outcomes are missing; they are"
+        " stored in leadloop.unreadable_results, each with the reason: once that is fixed, read"
+        " them again with `leadloop backfill`"
+    )
+
+
 def parse_lead_id(result: Mapping[str, Any]) -> str | None:
     """Return the lead id as text, also if the vendor writes it as a number; None if missing."""
-    value = result.get("lead_id")
-    if isinstance(value, bool) or not isinstance(value, _SCALARS) or value == "":
-        return None
-    return str(value)
+    return read_vendor_id(result.get("lead_id"))
 
 
 class _RowKey(NamedTuple):
@@ -313,9 +329,10 @@ def shorten_key(key: str) -> str:
 
 
 def _as_text(value: Any) -> str | None:
+    """Return a text, or an id that is a number, as text; any other value as JSON."""
     if isinstance(value, str):
         return value or None
-    return None if value is None else dump_json(value)
+    return None if value is None else read_vendor_id(value) or dump_json(value)
 
 
 def _as_time(value: Any) -> datetime | None:

@@ -1,4 +1,8 @@
-"""Timestamps of the vendor: epoch milliseconds in v1, ISO 8601 in v4, seconds in some fields."""
+"""Timestamps of the vendor: epoch milliseconds in v1, ISO 8601 in v4, seconds in some fields.
+
+`parse_time` is lenient, and only for what the vendor writes. Times that people type are read by
+`parse_time_argument`, which is strict.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -9,8 +13,12 @@ OTHER_UNIT: dict[EpochUnit, EpochUnit] = {"ms": "s", "s": "ms"}
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# 1e11 seconds is the year 5138 and 1e11 milliseconds March 1973: no call was made in either.
-_MILLISECONDS_FROM = 100_000_000_000
+# The unit of a number is plain by its size: each unit spans from March 1973 to the year 5138, and
+# no call was made outside of these years. Smaller numbers are seconds.
+_MILLISECONDS_FROM = 10**11
+_MICROSECONDS_FROM = 10**14
+_NANOSECONDS_FROM = 10**17
+_TOO_LARGE_FROM = 10**20
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 
@@ -19,11 +27,11 @@ def parse_time(value: object) -> datetime:
     """Parse a timestamp in any format of the vendor.
 
     Args:
-        value: epoch milliseconds or seconds (number or digits), or ISO 8601 text, in UTC if it has
-            no offset.
+        value: epoch seconds, milliseconds, microseconds or nanoseconds (number or digits), which
+            their size distinguishes; or ISO 8601 text, in UTC if it has no offset.
 
     Returns:
-        The time in UTC.
+        The time in UTC; nanoseconds are truncated to microseconds.
 
     Raises:
         ValueError: the value has another format. The message does not repeat the value.
@@ -37,8 +45,7 @@ def parse_time(value: object) -> datetime:
         except ValueError:
             return _from_iso(text)
     try:
-        # Whole milliseconds by integer arithmetic: a float of seconds would be off by some µs.
-        return EPOCH + value * (_MILLISECOND if abs(value) >= _MILLISECONDS_FROM else _SECOND)
+        return EPOCH + _measure_epoch(value)
     except (OverflowError, ValueError):
         raise ValueError("not a time: the number is out of range") from None
 
@@ -65,6 +72,23 @@ def parse_time_argument(text: str) -> datetime:
 def to_epoch_ms(moment: datetime) -> int:
     """Return whole milliseconds since the epoch, rounded down."""
     return (moment - EPOCH) // _MILLISECOND
+
+
+def _measure_epoch(value: float) -> timedelta:
+    """Return the time since the epoch, by integer arithmetic: a float of seconds is not exact.
+
+    Raises:
+        OverflowError, ValueError: the number is out of range, or NaN.
+    """
+    size = abs(value)
+    if size < _MILLISECONDS_FROM:
+        return value * _SECOND
+    if size < _MICROSECONDS_FROM:
+        return value * _MILLISECOND
+    if size >= _TOO_LARGE_FROM:
+        raise OverflowError
+    microseconds = int(size) if size < _NANOSECONDS_FROM else int(size) // 1000
+    return timedelta(microseconds=microseconds if value > 0 else -microseconds)
 
 
 def _from_iso(text: str) -> datetime:

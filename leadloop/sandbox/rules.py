@@ -53,8 +53,8 @@ class Rules:
     after_inclusive: bool = True
     before_inclusive: bool = True
     window_unit: Literal["ms", "s"] = "ms"
-    time_format: Literal["ms", "s", "iso"] = "ms"
-    lead_id_answer: Literal["text", "integer"] = "text"
+    time_format: Literal["ms", "s", "us", "ns", "iso"] = "ms"
+    lead_id_answer: Literal["text", "integer", "float"] = "text"
     shows_unprocessed: bool = True
     page_beyond_last: Literal["404", "empty"] = "404"
     count: Literal["query", "page"] = "query"

@@ -26,6 +26,8 @@ def time_formatter(rules: Rules) -> FormatTime:
 _TIME_FORMATS: dict[str, FormatTime] = {
     "ms": lambda at: at,
     "s": lambda at: at // 1000,
+    "us": lambda at: at * 1000,
+    "ns": lambda at: at * 1_000_000,
     "iso": lambda at: datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds"),
 }
 
@@ -35,13 +37,10 @@ def serialize_lead(
 ) -> dict[str, Any]:
     """Serialize a lead to a row of a page: custom fields, fixed keys, and the outcome's keys."""
     format_time = time_formatter(rules)
-    text = lead.lead_id
-    # No digit may be lost: no leading zeros, and no more than 64 bits hold.
-    fits_integer = text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
     row: dict[str, Any] = orjson.loads(lead.custom) if lead.custom else {}
     row.update(
         {
-            "lead_id": int(text) if fits_integer and rules.lead_id_answer == "integer" else text,
+            "lead_id": _format_lead_id(lead.lead_id, rules),
             "phone_number": lead.phone_number,
             "contact_number": lead.phone_number,
             "created_at": format_time(lead.created_at),
@@ -58,6 +57,16 @@ def serialize_lead(
     if outcome is not None:
         row.update(_serialize_outcome(campaign, outcome, format_time))
     return row
+
+
+def _format_lead_id(text: str, rules: Rules) -> str | int | float:
+    """Return an id as text, or as the number that the rules set, unless a digit would be lost."""
+    if text.isascii() and text.isdigit() and str(int(text)) == text:
+        if rules.lead_id_answer == "integer" and len(text) < 19:
+            return int(text)
+        if rules.lead_id_answer == "float" and len(text) < 16:
+            return float(text)
+    return text
 
 
 def _serialize_outcome(

@@ -68,6 +68,39 @@ def test_all_is_well(invoke: Command, database: Database) -> None:
     assert (ran.code, "All is well." in ran.out) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        (
+            """INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
+               VALUES (:campaign, 'x', 'lead_id: missing', '{}')""",
+            "results_unreadable",
+        ),
+        (
+            """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
+               VALUES (:campaign, 'A.0', now(), '{}')""",
+            "outcomes_unknown",
+        ),
+        (
+            """INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason,
+                                                  found_at, next_try_at)
+               VALUES (:campaign, now(), now(), 'HTTP 500', now() - interval '1 hour', now())""",
+            "windows_owed",
+        ),
+    ],
+)
+def test_all_is_not_well_while_outcomes_may_be_missing(
+    invoke: Command, database: Database, statement: str, problem: str
+) -> None:
+    """Though every run has completed, and the watermark is up to date."""
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("A", status="created"))
+    sql.execute(database, statement, campaign=factories.CAMPAIGN)
+    told = invoke("status", "--check", "--json")
+    assert (told.code, [each["problem"] for each in told.last["problems"]]) == (1, [problem])
+    assert "All is well" not in invoke("status").out
+
+
 def test_problems_of_a_campaign_without_a_row(invoke: Command, database: Database) -> None:
     """Where upstream forgot to insert the campaign, its opt-outs are told, and what to insert."""
     factories.add_opt_outs(database, "A", campaign="NONE", requested_at="2026-01-01T00:00:00Z")

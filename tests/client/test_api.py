@@ -217,7 +217,7 @@ def test_an_unknown_campaign_is_no_empty_page(client: Client, vendor: SandboxHan
         client.create("C9", [sendable("a")])
 
 
-@pytest.mark.parametrize("written", ["text", "integer"])
+@pytest.mark.parametrize("written", ["text", "integer", "float"])
 def test_a_lead_is_found_however_its_id_comes_back(
     client: Client, vendor: SandboxHandle, written: Any
 ) -> None:

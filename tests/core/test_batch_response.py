@@ -38,6 +38,8 @@ def read(body: Any, *sent: str, call: ApiCall = ApiCall.CREATE, own: Any = None)
     [
         ({"errors": [{"lead_id": "a", "error": "bad phone"}]}, {"a": "bad phone"}),
         ({"errors": [{"lead_id": 7, "message": "bad phone"}]}, {"7": "bad phone"}),
+        ({"errors": [{"lead_id": 7.0, "message": "bad phone"}]}, {"7": "bad phone"}),
+        ({"failed": ["a", 7.0]}, {"a": "failed", "7": "failed"}),
         ({"errors": {"a": "bad phone"}}, {"a": "bad phone"}),
         ({"errors": {"a": ["bad phone", "no name"]}}, {"a": "bad phone; no name"}),
         (
@@ -248,6 +250,7 @@ def test_what_was_asked_for_is_what_must_be_done() -> None:
         {"errors": {"1": ["bad phone"]}},
         {"errors": {"0": "bad phone", "2": "full"}},
         {"failed": [1]},
+        {"failed": [1.0]},
         {"1": {"error": "full"}},
     ],
 )

@@ -17,6 +17,7 @@ from leadloop.core.leads import (
     extract_custom_texts,
     is_reserved_name,
     prepare_lead,
+    read_vendor_id,
 )
 
 RULES = CampaignRules(
@@ -224,3 +225,17 @@ def test_a_lead_is_safe_in_a_traceback() -> None:
         assert "0042" in text
         for secret in ("415", "Ann", "CA", "secret"):
             assert secret not in text
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        *((17, "17"), (17.0, "17"), (-17.0, "-17"), (0.0, "0"), (float(2**53 - 1), str(2**53 - 1))),
+        *(("17.0", "17.0"), ("017", "017"), (17.5, "17.5"), (2.0**53, "9007199254740992.0")),
+        *((10**400, str(10**400)), (1e300, "1e+300"), (float("nan"), "nan"), (float("inf"), "inf")),
+        *(("", None), (None, None), (True, None), ([17], None), ({"id": 17}, None)),
+    ],
+)
+def test_an_integral_number_is_that_integer(written: Any, read: str | None) -> None:
+    """A vendor that begins to write 17.0 for 17 means the same lead; a text is as it stands."""
+    assert read_vendor_id(written) == read

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.results import OutreachAttempt, ParsedResult, UnreadableResult, parse_result
+from leadloop.core.results import (
+    OutreachAttempt,
+    ParsedResult,
+    UnreadableResult,
+    format_unreadable_error,
+    parse_result,
+)
 
 #: The seed's sample, as it stands there.
 UNPROCESSED: dict[str, Any] = {
@@ -229,10 +235,48 @@ def test_a_custom_field_that_looks_like_outreach_is_none(key: str, value: Any) -
     assert attempts(**{key: value}) == []
 
 
-@pytest.mark.parametrize(("written", "read"), [(10, "10"), ("010", "010"), ("é", "é"), (0, "0")])
+@pytest.mark.parametrize(
+    ("written", "read"), [(10, "10"), (10.0, "10"), ("010", "010"), ("é", "é"), (0, "0")]
+)
 def test_ids_are_read_as_text(written: Any, read: str) -> None:
     """Number or text, and no zero is lost."""
     assert parse_result(PROCESSED | {"lead_id": written}).lead_id == read
+
+
+def test_a_vendor_that_begins_to_write_floats_means_the_same() -> None:
+    """Ids of outcomes and calls too: no call is there twice because its id is now 4.0."""
+    call = FIRST | {"reference_id": 7}
+    before = parse_result(PROCESSED | {"call_attempt_x_1": [call]})
+    floats = [call | {"reference_id": 7.0, "outcome_id": 4.0}]
+    after = parse_result(PROCESSED | {"outcome_id": 31.0, "call_attempt_x_1": floats})
+    assert before.outcome is not None
+    assert after.outcome == before.outcome._replace(raw=after.outcome.raw if after.outcome else "")
+    assert after.attempts == before.attempts
+
+
+@pytest.mark.parametrize("factor", [1000, 10**6])
+def test_a_vendor_that_begins_to_write_smaller_units_means_the_same(factor: int) -> None:
+    """Microseconds, nanoseconds: the times are those of the milliseconds."""
+    call: dict[str, Any] = {"reference_id": "", "called_at": 1531409800000}
+    before = parse_result(PROCESSED | {"call_attempt_x_1": [call]})
+    finer = PROCESSED | {
+        "processed_at": PROCESSED["processed_at"] * factor,
+        "call_attempt_x_1": [call | {"called_at": call["called_at"] * factor}],
+    }
+    after = parse_result(finer)
+    assert (after.processed_at, after.attempts) == (before.processed_at, before.attempts)
+
+
+@pytest.mark.parametrize(
+    ("seen", "unreadable", "fails"),
+    [(0, 0, False), (20, 2, False), (2, 1, False), (3, 2, True), (1, 1, True), (30, 30, True)],
+)
+def test_most_results_unreadable_is_a_failed_poll(seen: int, unreadable: int, fails: bool) -> None:
+    """More than half of them: the vendor has changed its format, and nobody may call that done."""
+    said = format_unreadable_error(seen=seen, unreadable=unreadable)
+    assert (said is not None) == fails
+    if said:
+        assert f"{unreadable} of {seen} results" in said
 
 
 @pytest.mark.parametrize(

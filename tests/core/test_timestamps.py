@@ -27,6 +27,39 @@ def test_seconds_are_told_from_milliseconds(seconds: int) -> None:
         assert parse_time(written) == EPOCH + timedelta(seconds=seconds)
 
 
+@given(_MS, st.integers(0, 999), st.integers(0, 999))
+def test_smaller_units_are_told_by_their_size(ms: int, us: int, ns: int) -> None:
+    """Microseconds to the very microsecond; nanoseconds lose what Postgres cannot hold."""
+    microseconds = ms * 1000 + us
+    moment = EPOCH + timedelta(microseconds=microseconds)
+    for written in (microseconds, str(microseconds), float(microseconds)):
+        assert parse_time(written) == moment
+    nanoseconds = microseconds * 1000 + ns
+    for written in (nanoseconds, str(nanoseconds)):
+        assert parse_time(written) == moment
+    assert abs(parse_time(float(nanoseconds)) - moment) <= timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit"),
+    [
+        *((10**11 - 1, 10**6), (10**11, 1000), (10**14 - 1, 1000), (10**14, 1)),
+        *((10**17 - 1, 1), (10**17, 0.001), (10**20 - 1, 0.001)),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_one_unit_ends_the_next_begins(number: int, unit: float, sign: int) -> None:
+    """March 1973 or the year 5138, before the epoch likewise; `unit`: its microseconds."""
+    microseconds = number // 1000 if unit == 0.001 else number * int(unit)
+    try:
+        moment = EPOCH + timedelta(microseconds=sign * microseconds)
+    except OverflowError:
+        with pytest.raises(ValueError, match="out of range"):
+            parse_time(sign * number)
+    else:
+        assert parse_time(sign * number) == moment
+
+
 @given(_MS, _OFFSETS)
 def test_iso_with_any_offset_is_the_same_moment(ms: int, offset: timezone) -> None:
     """An offset changes how a time is written, not when it was; the answer is in UTC."""
@@ -47,7 +80,17 @@ def test_iso_as_the_newer_api_writes_it() -> None:
     "value",
     [
         *(None, True, [], {}, "", " ", "soon", "+14155550123x", "nan", "inf", "1e999", "9" * 5000),
-        *(10**30, -(10**30), float("nan"), float("inf"), "2021-13-01", "0001-01-01T00:00+14:00"),
+        *(
+            10**30,
+            -(10**30),
+            10**20,
+            "-1" + "0" * 20,
+            1e20,
+            float("nan"),
+            float("inf"),
+            "2021-13-01",
+            "0001-01-01T00:00+14:00",
+        ),
         *("--5", "-", "9999-12-31T23:59:59-14:00"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from db import campaigns
 from db.database import Database
 from leadloop.core.campaign_rules import Campaign
-from leadloop.core.errors import UsageError
+from leadloop.core.errors import CampaignDeleted, UsageError
 from leadloop.settings import Settings
 from tests import factories
 
@@ -14,6 +14,18 @@ def chosen(database: Database, *ids: str) -> list[Campaign]:
     """The campaigns that a run would take."""
     with database.transaction() as connection:
         return campaigns.select_campaigns(connection, ids, Settings().campaign_rules())
+
+
+def test_a_campaign_is_read_again_as_it_is_now(database: Database) -> None:
+    """With what changed since; one that was deleted is said to be."""
+    factories.add_campaign(database, batch_size=7)
+    rules = Settings().campaign_rules()
+    with database.transaction() as connection:
+        assert campaigns.reload_campaign(connection, "C1", rules) == chosen(database, "C1")[0]
+        with pytest.raises(CampaignDeleted):
+            campaigns.reload_campaign(connection, "C2", rules)
+        with pytest.raises(CampaignDeleted):
+            campaigns.get_visibility(connection, "C2", settle_s=0)
 
 
 def test_a_campaign_without_overrides_follows_the_settings(database: Database) -> None:

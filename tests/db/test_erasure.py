@@ -42,3 +42,18 @@ def test_nothing_personal_is_left_and_the_lead_is_opted_out(stored: Connection) 
     assert stored.scalars(text("SELECT raw FROM leadloop.lead_outcomes")).all() == [{}]
     assert stored.scalars(text("SELECT raw FROM leadloop.unreadable_results")).all() == []
     assert erasure.find_forgotten(stored, "C1", ["new", "sending", "other"]) == {"new", "other"}
+
+
+def test_an_id_that_the_vendor_wrote_as_a_number_is_the_same_person(connection: Connection) -> None:
+    """A result that could not be read has her data too: 17, 17.0 and "17" are lead 17."""
+    connection.execute(
+        text(
+            """INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
+               SELECT 'C1', id, 'no time', jsonb_build_object('lead_id', CAST(id AS jsonb))
+                 FROM unnest(ARRAY['17', '17.0', '"17"', '170', '"17.0"', 'null', '[17]']) AS id"""
+        )
+    )
+    assert erasure.lock_for_erasure(connection, "C1", ["17", "18"]).known == ["17"]
+    erasure.erase_leads(connection, "C1", ["17"])
+    kept = connection.scalars(text("SELECT digest FROM leadloop.unreadable_results ORDER BY 1"))
+    assert sorted(kept) == sorted(["170", '"17.0"', "null", "[17]"])

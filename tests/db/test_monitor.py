@@ -294,8 +294,19 @@ def test_all_is_well(lived: Database) -> None:
             *("poll_behind", "critical", "leadloop poll"),
         ),
         (
-            f"UPDATE leadloop.poll_windows SET status = 'incomplete', polled_at = {_HOURS}",
-            *("windows_owed", "critical", "leadloop poll"),
+            f"""INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason,
+                                                   found_at, next_try_at)
+                VALUES ('{CAMPAIGN}', now(), now(), 'HTTP 500', {_HOURS}, now())""",
+            *("windows_owed", "critical", "leadloop owed --campaign C1"),
+        ),
+        (
+            f"""INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw)
+                VALUES ('{CAMPAIGN}', 'x', 'lead_id: missing', '{{"phone": "+14155550177"}}')""",
+            *("results_unreadable", "warning", "leadloop audit --campaign C1"),
+        ),
+        (
+            "UPDATE leadloop.lead_outcomes SET lead_id = 'created.0'",
+            *("outcomes_unknown", "warning", "leadloop audit --campaign C1"),
         ),
         (
             f"UPDATE leadloop.leads SET inserted_at = {_HOURS}",
@@ -340,7 +351,9 @@ def test_each_problem_is_found_with_its_command(
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE leadloop.poll_windows SET status = 'incomplete'",
+        f"""INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason,
+                                               next_try_at)
+            VALUES ('{CAMPAIGN}', now(), now(), 'HTTP 500', now())""",
         "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 899",
         "UPDATE leadloop.sync_runs SET state = 'running', ended_at = NULL",
     ],
@@ -462,6 +475,134 @@ def test_outcomes_are_late_by_the_lookback_in_force(lived: Database) -> None:
     assert problems(lived) == {}
     sql.execute(lived, "UPDATE leadloop.campaigns SET lookback_s = 300")
     assert list(problems(lived)) == ["outcomes_late"]
+
+
+def test_owed_windows_are_told_until_they_are_read_or_accepted(lived: Database) -> None:
+    """With the reason that most of them have; one that a person accepted is listed elsewhere."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason,
+                                               found_at, next_try_at)
+            SELECT '{CAMPAIGN}', now(), now(), reason, {_HOURS}, now()
+              FROM unnest(ARRAY['HTTP 500', 'no response', 'HTTP 500']) AS reason""",
+    )
+    (found,) = problems(lived).values()
+    assert found["amount"] == 3
+    assert found["said"].startswith("3 windows could not be read completely")
+    assert found["said"].endswith("HTTP 500")
+    accept = (
+        "UPDATE leadloop.owed_windows SET accepted_at = now(), accepted_reason = 'vendor gave up'"
+    )
+    sql.execute(lived, f"{accept} WHERE reason = 'HTTP 500'")
+    (found,) = problems(lived).values()
+    assert (found["amount"], found["said"].partition(" could")[0]) == (1, "1 window")
+    sql.execute(lived, accept)
+    assert problems(lived) == {}
+
+
+def test_results_that_cannot_be_read_are_told_for_a_week(lived: Database) -> None:
+    """How many, equal ones too, with the reason of most; nothing of what they hold."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.unreadable_results (campaign_id, digest, reason, raw, occurrences)
+            VALUES ('{CAMPAIGN}', 'a', 'lead_id: missing', '{{"phone": "+14155550177"}}', 1),
+                   ('{CAMPAIGN}', 'b', 'the result is not an object', 'null', 5),
+                   ('{CAMPAIGN}', 'c', 'lead_id: missing', '{{"phone": "+14155550178"}}', 1)""",
+    )
+    (found,) = problems(lived).values()
+    assert found["amount"] == 7
+    assert found["said"].startswith("7 results of the last 7 days could not be read")
+    assert found["said"].endswith("the result is not an object")
+    sql.execute(
+        lived,
+        "UPDATE leadloop.unreadable_results SET seen_at = now() - interval '8 days'"
+        " WHERE digest <> 'a'",
+    )
+    (found,) = problems(lived).values()
+    assert found["said"].startswith("1 result of the last 7 days")
+    assert found["said"].endswith("lead_id: missing")
+    sql.execute(lived, "UPDATE leadloop.unreadable_results SET seen_at = now() - interval '8 days'")
+    assert problems(lived) == {}
+
+
+def came(database: Database, *lead_ids: str, ago: str = "1 hour") -> None:
+    """Outcomes of these leads were stored then."""
+    for lead_id in lead_ids:
+        sql.execute(
+            database,
+            """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw,
+                                                   first_seen_at)
+               VALUES (:campaign, :lead, now(), '{}', now() - CAST(:ago AS interval))""",
+            campaign=CAMPAIGN, lead=lead_id, ago=ago,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_outcomes_of_nobody_while_leads_wait(lived: Database, is_gone: bool) -> None:
+    """The vendor writes ids in another way: the sample shows how. One that matches settles it."""
+    sql.execute(lived, "DELETE FROM leadloop.lead_outcomes")
+    came(lived, "created/1", "created/2", "created/3", "created/4")
+    if is_gone:
+        sql.execute(lived, "DELETE FROM leadloop.leads WHERE lead_id = 'created'")
+    found = problems(lived)["outcomes_unknown"]
+    assert (found["severity"], found["amount"]) == ("warning", 4)
+    assert found["said"].endswith(": created/1, created/2, created/3")
+    factories.add_leads(lived, factories.build_lead("other", status="created"))
+    came(lived, "other")
+    assert "outcomes_unknown" not in problems(lived)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE leadloop.lead_outcomes SET first_seen_at = now() - interval '25 hours'",
+        "UPDATE leadloop.leads SET status = 'rejected' WHERE status = 'created'",
+        "DELETE FROM leadloop.lead_outcomes",
+        f"""INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw,
+                                                first_seen_at)
+            VALUES ('{CAMPAIGN}', 'created', now(), '{{}}', now() - interval '2 days')""",
+    ],
+)
+def test_outcomes_of_others_alone_are_no_problem(lived: Database, change: str) -> None:
+    """The vendor may have leads that are not ours: nothing is missing, or nothing new has come."""
+    sql.execute(lived, "DELETE FROM leadloop.lead_outcomes")
+    came(lived, "theirs")
+    sql.execute(lived, change)
+    assert "outcomes_unknown" not in problems(lived)
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_new_outcomes_are_found_by_an_index(lived: Database, share: int) -> None:
+    """Whose they are is looked up for the newest alone, or for all only if they are nobody's."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.leads (campaign_id, lead_id, status)
+            SELECT '{CAMPAIGN}', 'many-' || n, 'created' FROM generate_series(1, 20000) AS n""",
+    )
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw,
+                                                first_seen_at)
+            SELECT '{CAMPAIGN}', 'many-' || n || repeat('x', :share), now(), '{{}}',
+                   now() - make_interval(mins => n)
+              FROM generate_series(1, 20000) AS n""",
+        share=share,
+    )
+    sql.execute(lived, "DELETE FROM leadloop.lead_outcomes WHERE lead_id = 'created'")
+    sql.execute(lived, "ANALYZE leadloop.leads, leadloop.lead_outcomes")
+    plan = sql.fetch_value(
+        lived,
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM leadloop_monitor.problems"
+        " WHERE problem = 'outcomes_unknown'",
+    )
+    read = sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in _nodes(plan[0]["Plan"])
+        if node.get("Relation Name") in ("leads", "lead_outcomes")
+    )
+    # All outcomes of a day, twice; or a single one, and its lead.
+    assert read <= (2 * 1440 + 20 if share else 10)
+    assert ("outcomes_unknown" in problems(lived)) == bool(share)
 
 
 @pytest.mark.parametrize("campaign", ["two words", "it's", "$(touch x); #", "-h", "'"])

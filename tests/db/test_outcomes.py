@@ -322,6 +322,54 @@ def test_what_cannot_be_read_is_kept_once(database: Database) -> None:
     assert kept == [{"reason": "lead_id: missing", "raw": odd}, {"reason": "x", "raw": [1]}]
 
 
+def test_equal_results_that_cannot_be_read_are_counted(database: Database) -> None:
+    """As many as one read showed at most: a read that shows fewer of them adds nothing."""
+    redacted, other = {"deleted": True}, {"deleted": False}
+    for shown, kept in (([redacted, None, redacted], 2), ([redacted] * 3, 3), ([redacted], 3)):
+        with database.transaction() as connection:
+            outcomes.store_unreadable(connection, CAMPAIGN, [("no id", each) for each in shown])
+            outcomes.store_unreadable(connection, CAMPAIGN, [("no id", other)])
+        found = sql.fetch_rows(
+            database, "SELECT CAST(raw AS text), occurrences FROM leadloop.unreadable_results"
+        )
+        assert {row["raw"]: row["occurrences"] for row in found} == {
+            '{"deleted": true}': kept,
+            '{"deleted": false}': 1,
+            "null": 1,
+        }
+
+
+def test_a_result_that_cannot_be_read_again_is_new_again(database: Database) -> None:
+    """An empty row of last month and one of today look alike: somebody has to hear of today's."""
+    with database.transaction() as connection:
+        outcomes.store_unreadable(connection, CAMPAIGN, [("no id", None)])
+    sql.execute(
+        database, "UPDATE leadloop.unreadable_results SET seen_at = now() - interval '30 days'"
+    )
+    with database.transaction() as connection:
+        outcomes.store_unreadable(connection, CAMPAIGN, [("no id", None)])
+    age = "SELECT now() - seen_at < interval '1 day' FROM leadloop.unreadable_results"
+    assert sql.fetch_value(database, age)
+
+
+def test_what_cannot_be_read_of_the_forgotten_is_not_kept(database: Database) -> None:
+    """However the vendor writes the id; of others it is."""
+    with database.transaction() as connection:
+        erasure.erase_leads(connection, CAMPAIGN, ["17"])
+        outcomes.store_unreadable(
+            connection,
+            CAMPAIGN,
+            [
+                ("no time", {"lead_id": lead_id, "x": 1})
+                for lead_id in (17, 17.0, "17", 170, "17.0")
+            ],
+        )
+    kept = sql.fetch_rows(
+        database, "SELECT CAST(raw -> 'lead_id' AS text) AS id FROM leadloop.unreadable_results"
+    )
+    assert sorted(row["id"] for row in kept) == ['"17.0"', "170"]
+
+
 def test_leads_that_have_an_outcome_are_locked_in_the_order_of_opt_outs(database: Database) -> None:
     """While we wait for one we hold none that comes after it: upstream never meets a deadlock."""
     factories.add_leads(

@@ -60,6 +60,36 @@ def test_problems_that_cannot_be_read_fail_no_run(
     assert line.startswith("the problems of the campaigns cannot be read: Postgres refused")
 
 
+def test_an_unexpected_error_is_shown_without_its_text(
+    database: Database, prefect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prefect shows that the chunk has failed, with type and place; whom it was about, nowhere."""
+    factories.add_campaign(database)
+    person = ", ".join(["Ann", "+14155550123"])
+
+    def start(run: CampaignRun[DatabaseContext]) -> _StoppedJob:
+        job = _StoppedJob(run)
+        job.error = ValueError(person)
+        return job
+
+    @flow(persist_result=False)
+    def purge() -> Summary:
+        return run_campaigns(replace(HOUSEKEEPING, start=start), None, None)
+
+    def run() -> None:
+        with pytest.raises(CampaignsFailed, match=r"^campaign C1: unexpected ValueError in"):
+            purge()
+
+    with caplog.at_level("DEBUG", logger="prefect.task_runs"):
+        events = collect_events(prefect, run, "prefect.task-run.Failed")
+    assert len(events) == 1
+    shown = f"{events[0].model_dump_json()} {caplog.text}"
+    assert "unexpected ValueError in" in shown
+    assert "in run_chunk" in caplog.text
+    assert "Ann" not in shown
+    assert "4155550123" not in shown
+
+
 class _StoppedJob(HousekeepingJob):
     """A job that has purged 3 leads when it is stopped."""
 

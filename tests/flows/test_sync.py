@@ -119,6 +119,32 @@ def test_a_campaign_whose_run_cannot_be_written_stops_no_other(
     assert sql.fetch_value(database, query, c=other) == 0
 
 
+def test_a_campaign_whose_row_is_deleted_stops_no_other(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """The stages that follow do not take it for a wrong name; it is told once."""
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
+    factories.add_opt_outs(database, "gone", campaign="C1")
+    sql.execute(
+        database,
+        """CREATE FUNCTION public.pull() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               DELETE FROM leadloop.campaigns WHERE campaign_id = 'C1'; RETURN NULL;
+           END $$;
+           CREATE TRIGGER pull AFTER UPDATE ON leadloop.disable_requests FOR EACH ROW
+               EXECUTE FUNCTION public.pull()""",
+    )
+    with pytest.raises(CampaignsFailed) as caught:
+        sync_leads()
+    (line,) = [each for each in caught.value.reasons if "C1" in each]
+    assert "campaign C1: its row was deleted" in line
+    assert sql.fetch_statuses(database) == {"a": "new"}
+    assert sql.fetch_statuses(database, "C2") == {"a": "created"}
+    running = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'running'"
+    assert sql.fetch_value(database, running) == 0
+
+
 def test_a_stage_that_fails_does_not_hold_up_the_next(
     database: Database, vendor: SandboxHandle
 ) -> None:

@@ -43,7 +43,7 @@ INTERPRETATIONS = st.fixed_dictionaries(
         "bad_lead": st.sampled_from(("batch", "lead", "batch-anonymous")),
         "repeat": st.sampled_from(("second", "error", "update")),
         "newer_limits": st.booleans(),
-        "time_format": st.sampled_from(("ms", "s", "iso")),
+        "time_format": st.sampled_from(("ms", "s", "us", "ns", "iso")),
         "window_unit": st.sampled_from(("ms", "s")),
         "shows_unprocessed": st.sampled_from((True, True, True, False)),
     }
@@ -56,7 +56,7 @@ BEHAVIOURS = st.fixed_dictionaries(
         "order": st.sampled_from(("created", "processed", "processed-desc", "lead_id", "random")),
         "after_inclusive": st.booleans(),
         "before_inclusive": st.booleans(),
-        "lead_id_answer": st.sampled_from(("text", "integer")),
+        "lead_id_answer": st.sampled_from(("text", "integer", "float")),
         "page_beyond_last": st.sampled_from(("404", "empty")),
         "max_page_size": st.sampled_from((None, 1, 2)),
         "links": st.sampled_from(("trap", "correct")),

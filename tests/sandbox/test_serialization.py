@@ -50,20 +50,23 @@ def test_time_format_rule(start_sandbox: StartSandbox) -> None:
     api.create([lead("a")])
     api.process("a", processed_at=1_531_409_739_413)
     seen = []
-    for unit in ("ms", "s", "iso"):
+    for unit in ("ms", "s", "us", "ns", "iso"):
         api.handle.change_rules(time_format=unit)
         seen.append(api.read().json()["results"][0]["processed_at"])
-    assert seen[:2] == [1_531_409_739_413, 1_531_409_739]
-    assert datetime.fromisoformat(seen[2]).timestamp() == 1_531_409_739.413
+    ms = 1_531_409_739_413
+    assert seen[:4] == [ms, 1_531_409_739, ms * 1000, ms * 1_000_000]
+    assert datetime.fromisoformat(seen[4]).timestamp() == 1_531_409_739.413
 
 
 def test_lead_id_answer_rule(start_sandbox: StartSandbox) -> None:
-    """As text, or as integers where nothing is lost by it."""
+    """As text, or as numbers where nothing is lost by it."""
     api = start_sandbox()
     api.create([lead(10), lead("007"), lead("x1")])
     assert api.ids() == ["10", "007", "x1"]
     api.handle.change_rules(lead_id_answer="integer")
     assert api.ids() == [10, "007", "x1"]
+    api.handle.change_rules(lead_id_answer="float")
+    assert '"lead_id":10.0' in api.read().text
 
 
 def test_links_are_a_trap_by_default(start_sandbox: StartSandbox) -> None:

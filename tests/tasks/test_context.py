@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from db.database import Database
-from leadloop.core.errors import LeadloopError, RunError, UsageError
+from leadloop.core.errors import CampaignDeleted, LeadloopError, RunError, UsageError
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
@@ -26,6 +26,14 @@ from tests.jobs import HOST, disable_leads, push_leads
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
 _CRASHED = "SELECT count(*) FROM leadloop.sync_runs WHERE state = 'crashed'"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A boot clock that shows the last of these times."""
+    times = [1000.0]
+    monkeypatch.setattr("tasks.context.read_boot_clock", lambda: times[-1])
+    return times
 
 
 def start(context: DatabaseContext) -> CampaignRun[DatabaseContext]:
@@ -72,6 +80,28 @@ def test_a_dead_run_whose_lead_is_locked_stops_no_other(
     assert sql.fetch_statuses(database)["held"] == "created"
     assert sql.fetch_value(database, _CRASHED) == 2
     assert vendor.store.creations(CAMPAIGN) == {"held": 1, "fresh": 1}
+
+
+def test_a_changed_setting_counts_once_the_row_is_a_second_old(
+    database: Database, clock: list[float]
+) -> None:
+    """A claim a moment later does not query it again; `enabled` is kept as the run began."""
+    factories.add_campaign(database, batch_size=7)
+    with open_database_context(Settings.load(), HOST) as context:
+        run = start(context)
+        sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 9, enabled = false")
+        clock.append(clock[-1] + 0.9)
+        assert run.refresh().batch_size == 7
+        clock.append(clock[-1] + 0.2)
+        assert run.refresh().batch_size == 9
+        assert (run.campaign.batch_size, run.campaign.enabled, run.was_enabled) == (9, False, True)
+        sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = NULL")
+        assert run.refresh().batch_size == 9
+        assert run.reload().batch_size == context.settings.batch_size
+        sql.execute(database, "DELETE FROM leadloop.campaigns")
+        with pytest.raises(CampaignDeleted, match=r"^its row was deleted"):
+            run.reload()
+        assert run.campaign.campaign_id == CAMPAIGN
 
 
 @pytest.mark.parametrize(

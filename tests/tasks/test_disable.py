@@ -33,6 +33,47 @@ def test_people_who_opted_out_are_disabled(database: Database, vendor: SandboxHa
     assert sql.fetch_value(database, f"{times} FROM leadloop.disable_requests")
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_the_campaign_s_row_counts_from_the_next_list_on(
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    is_deleted: bool,
+) -> None:
+    """Longer lists, or the end of this campaign's part; the other campaign goes on."""
+    monkeypatch.setattr("tasks.context.MAX_ROW_AGE_S", 0)
+    lead_ids = [f"L{number:02d}" for number in range(20)]
+    push(database, *lead_ids)
+    factories.add_campaign(database, "C2")
+    factories.add_leads(database, "a", campaign="C2")
+    push_leads(campaigns=["C2"])
+    sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 1")
+    factories.add_opt_outs(database, *lead_ids)
+    factories.add_opt_outs(database, "a", campaign="C2")
+    change = (
+        "DELETE FROM leadloop.campaigns"
+        if is_deleted
+        else ("UPDATE leadloop.campaigns SET batch_size = 50")
+    )
+    sql.execute(
+        database,
+        f"""CREATE FUNCTION public.pull() RETURNS trigger LANGUAGE plpgsql AS $pull$ BEGIN
+                {change} WHERE campaign_id = 'C1'; RETURN NULL;
+            END $pull$;
+            CREATE TRIGGER pull AFTER UPDATE ON leadloop.disable_requests FOR EACH ROW
+                WHEN (NEW.lead_id = 'L02' AND NEW.status = 'disabled')
+                EXECUTE FUNCTION public.pull()""",
+    )
+    if is_deleted:
+        with pytest.raises(CampaignsFailed, match=r"^campaign C1: its row was deleted"):
+            disable_leads()
+        assert len(vendor.store.disabled("C1")) == 3
+    else:
+        summary = disable_leads()
+        assert (summary["disabled"], summary["requests"]) == (21, 3 + 1 + 1)
+    assert set(vendor.store.disabled("C2")) == {"a"}
+
+
 def test_a_lead_that_was_not_sent_is_cancelled(database: Database, vendor: SandboxHandle) -> None:
     """It costs no request, and no later push sends it."""
     factories.add_campaign(database)

@@ -6,7 +6,7 @@ A job of these tests does what its script lists, in a real database context with
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import text
@@ -47,6 +47,11 @@ def fail_in_postgres(run: CampaignRun[DatabaseContext]) -> ChunkResult:
     with run.context.database.autocommit() as connection:
         connection.execute(text("SELECT 1 / 0"))
     return DONE
+
+
+def slow_down(_: object) -> ChunkResult:
+    """A chunk after which there is more to do in a while."""
+    return due_in(0.1)
 
 
 @dataclass(kw_only=True)
@@ -258,9 +263,71 @@ def test_every_chunk_is_a_step_of_the_host(database: Database) -> None:
     assert seen == ["step"] * 3
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), SystemExit(1), ValueError("Ann, +14155550123")]
-)
+def test_an_unexpected_error_is_one_campaign_s(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line with its type and place; the developers' log has its frames; nobody its text."""
+    person = ", ".join(["Ann", "+14155550123"])
+
+    def raise_error(_: object) -> ChunkResult:
+        raise ValueError(person)
+
+    scripts = scripted(database, A=[more, raise_error], B=[more, more, done])
+    with caplog.at_level("DEBUG"), pytest.raises(CampaignsFailed) as caught:
+        run_jobs(scripts.spec(), None)
+    (line,) = caught.value.reasons
+    assert line.startswith("campaign A: unexpected ValueError in tasks/context.py:")
+    states = rows(database)
+    assert states["B"] == ("completed", None)
+    assert f"campaign A: {states['A'][1]}" == line
+    assert scripts.finished == ["B"]
+    (frames,) = [each for each in caplog.messages if "in raise_error" in each]
+    assert frames.endswith("ValueError")
+    assert not any("Ann" in each or "4155550123" in each for each in caplog.messages)
+
+
+@pytest.mark.parametrize("where", ["start", "finish", "counts"])
+def test_an_unexpected_error_at_the_start_or_end_is_one_campaign_s(
+    database: Database, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Wherever it comes from, the other campaign's run completes."""
+    scripts = scripted(database, A=[done], B=[more, done])
+    original = getattr(ScriptedJob, where, None) or scripts.start
+
+    def broken(first: Any) -> Any:
+        run = first if where == "start" else first.run
+        if run.campaign.campaign_id == "A":
+            raise ZeroDivisionError
+        return original(first)
+
+    if where == "start":
+        spec = replace(scripts.spec(), start=broken)
+    else:
+        monkeypatch.setattr(ScriptedJob, where, broken)
+        spec = scripts.spec()
+    with pytest.raises(CampaignsFailed, match=r"^campaign A: unexpected ZeroDivisionError"):
+        run_jobs(spec, None)
+    states = rows(database)
+    assert (states["A"][0], states["B"]) == ("failed", ("completed", None))
+
+
+@pytest.mark.parametrize("then", [more, done])
+def test_a_campaign_whose_row_is_deleted_ends_its_part(database: Database, then: Step) -> None:
+    """With one line, before its next chunk or at the end; the other campaign goes on."""
+
+    def delete_row(run: CampaignRun[DatabaseContext]) -> ChunkResult:
+        sql.execute(database, "DELETE FROM leadloop.campaigns WHERE campaign_id = 'A'")
+        return then(run)
+
+    # A row that was read less than a second ago is not read again.
+    scripts = scripted(database, A=[delete_row, *[slow_down] * 100], B=[more, more, done])
+    with pytest.raises(CampaignsFailed, match=r"^campaign A: its row was deleted"):
+        run_jobs(scripts.spec(), None)
+    assert rows(database)["B"] == ("completed", None)
+    assert scripts.finished == ["B"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_a_stop_closes_the_row_of_every_run(database: Database, error: BaseException) -> None:
     """Each states it; the caller gets the error and what was done, also by the other campaign."""
 

@@ -28,11 +28,20 @@ def pause(database: Database, column: str) -> None:
     sql.execute(database, f"UPDATE leadloop.campaigns SET {column} = false")
 
 
+@pytest.mark.parametrize("row_age_s", [0, 1000])
 @pytest.mark.parametrize("column", ["push_enabled", "enabled"])
 def test_a_pause_holds_within_a_run(
-    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, column: str
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    row_age_s: int,
 ) -> None:
-    """No claim comes after it, however much is left; the run says how many it has held back."""
+    """No claim comes after it, however much is left; the run says how many it has held back.
+
+    Whether the run has read the campaign's row again since or not.
+    """
+    monkeypatch.setattr("tasks.context.MAX_ROW_AGE_S", row_age_s)
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     sent_and_more(database, vendor)
     sql.execute(

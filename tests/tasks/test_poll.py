@@ -264,11 +264,11 @@ def test_a_vendor_that_breaks_down_over_a_unit_is_polled_all_the_same(
     assert watermark(database) > now() - timedelta(seconds=30)
 
 
-@pytest.mark.parametrize("form", ["ms", "s", "iso"])
+@pytest.mark.parametrize("form", ["ms", "s", "us", "ns", "iso"])
 def test_times_are_read_as_the_vendor_writes_them(
     database: Database, vendor: SandboxHandle, form: str
 ) -> None:
-    """Epoch milliseconds, seconds and ISO 8601 all arrive as the same moment."""
+    """Epoch numbers of every unit and ISO 8601 all arrive as the same moment."""
     vendor.change_rules(time_format=form)
     push(database, 1)
     moment = now().replace(microsecond=0)
@@ -399,9 +399,12 @@ def test_what_postgres_cannot_store_is_kept_escaped(
     assert raw["deep"] == [{"k\\u0000": "x"}]
 
 
-def test_integer_ids_match_text_ids(database: Database, vendor: SandboxHandle) -> None:
-    """A vendor that answers numbers for numeric ids does not lose the lead."""
-    vendor.change_rules(lead_id_answer="integer")
+@pytest.mark.parametrize("written", ["integer", "float"])
+def test_ids_that_are_numbers_match_text_ids(
+    database: Database, vendor: SandboxHandle, written: str
+) -> None:
+    """A vendor that answers 42 or 42.0 for a numeric id does not lose the lead."""
+    vendor.change_rules(lead_id_answer=written)
     factories.add_campaign(database)
     factories.add_leads(database, "42")
     push_leads()

@@ -38,6 +38,19 @@ def ids(amount: int) -> list[str]:
     return [f"L{number:04d}" for number in range(amount)]
 
 
+def on_created(database: Database, lead_id: str, statement: str) -> None:
+    """Have a statement carried out as soon as a lead of this id becomes created."""
+    sql.execute(
+        database,
+        f"""CREATE FUNCTION public.pull() RETURNS trigger LANGUAGE plpgsql AS $pull$ BEGIN
+                {statement}; RETURN NULL;
+            END $pull$;
+            CREATE TRIGGER pull AFTER UPDATE ON leadloop.leads FOR EACH ROW
+                WHEN (NEW.lead_id = '{lead_id}' AND NEW.status = 'created')
+                EXECUTE FUNCTION public.pull()""",
+    )
+
+
 def test_leads_are_created_in_batches(database: Database, vendor: SandboxHandle) -> None:
     """Pushing n leads takes ceil(n / batch) requests, and each is created once."""
     factories.add_campaign(database)
@@ -47,6 +60,68 @@ def test_leads_are_created_in_batches(database: Database, vendor: SandboxHandle)
     assert summary["requests"] == 3
     assert set(created(vendor).values()) == {1}
     assert set(sql.fetch_statuses(database).values()) == {"created"}
+
+
+@pytest.mark.parametrize(
+    ("change", "created_then", "requests"),
+    [("batch_size = 20", 33, 3 + 2), ("required_fields = '{ebr_datetime}'", 3, 3)],
+)
+def test_a_changed_setting_counts_from_the_next_claim_on(
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    created_then: int,
+    requests: int,
+) -> None:
+    """Nobody has to stop a run that takes an hour."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    monkeypatch.setattr("tasks.context.MAX_ROW_AGE_S", 0)
+    factories.add_campaign(database, batch_size=1)
+    factories.add_leads(database, *ids(33))
+    on_created(database, "L0002", f"UPDATE leadloop.campaigns SET {change}")
+    summary = push_leads()
+    assert (summary["created"], summary["requests"]) == (created_then, requests)
+    assert summary["rejected"] == 33 - created_then
+
+
+def test_a_campaign_whose_row_is_deleted_ends_its_part_alone(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """With one line; what it has not sent stays as it is, and the other campaign sends all."""
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign, batch_size=1)
+        factories.add_leads(database, *ids(30), campaign=campaign)
+    on_created(database, "L0004", "DELETE FROM leadloop.campaigns WHERE campaign_id = 'C1'")
+    with pytest.raises(CampaignsFailed) as caught:
+        push_leads()
+    (line,) = caught.value.reasons
+    assert line.startswith("campaign C1: its row was deleted")
+    assert set(sql.fetch_statuses(database).values()) == {"created", "new"}
+    assert set(sql.fetch_statuses(database, "C2").values()) == {"created"}
+    problems = "SELECT problem FROM leadloop_monitor.problems WHERE campaign_id = 'C1'"
+    assert sql.fetch_value(database, problems) == "campaign_unknown"
+
+
+def test_a_campaign_whose_row_is_deleted_with_leads_in_doubt(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lookups are asked of what the row has learned: that is gone too."""
+    monkeypatch.setattr("tasks.context.MAX_ROW_AGE_S", 1000)
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+        factories.add_leads(database, "a", campaign=campaign)
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+        " WHERE campaign_id = 'C1'",
+    )
+    vendor.add_fault(route="responses", kind="status", status=500, nth=1)
+    vendor.add_fault(route="responses", kind="status", status=500, nth=2)
+    on_created(database, "a", "DELETE FROM leadloop.campaigns WHERE campaign_id = 'C1'")
+    with pytest.raises(CampaignsFailed, match=r"^campaign C1: its row was deleted"):
+        push_leads()
+    assert sql.fetch_statuses(database, "C2") == {"a": "created"}
 
 
 def test_nothing_to_push_sends_nothing(database: Database, vendor: SandboxHandle) -> None:

@@ -16,6 +16,9 @@ depends_on = None
 _TABLES = """
 ALTER TABLE leadloop.unreadable_results
     ADD COLUMN IF NOT EXISTS occurrences integer NOT NULL DEFAULT 1;
+CREATE INDEX IF NOT EXISTS unreadable_results_recent ON leadloop.unreadable_results (seen_at);
+CREATE INDEX IF NOT EXISTS lead_outcomes_recent
+    ON leadloop.lead_outcomes (campaign_id, first_seen_at);
 ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS read_through timestamptz;
 CREATE TABLE IF NOT EXISTS leadloop.owed_windows (
     owed_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
