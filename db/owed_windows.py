@@ -69,9 +69,7 @@ UPDATE leadloop.poll_windows AS incomplete SET made_good_at = now()
                       AND (owed.window_after < incomplete.window_before
                            AND owed.window_before > incomplete.window_after
                            OR owed.window_after >= incomplete.window_after
-                           AND owed.window_before <= incomplete.window_before
-                           OR owed.window_after <= incomplete.window_after
-                           AND owed.window_before >= incomplete.window_before))
+                           AND owed.window_before <= incomplete.window_before))
 """)
 # Several failures of one run are one try.
 _TRIES = "tries + CASE WHEN tried_at < :run_started THEN 1 ELSE 0 END"

@@ -245,6 +245,26 @@ def test_what_is_left_of_a_window_keeps_its_number_and_history(connection: Conne
     assert ranges(connection) == [window(8, 10)]
 
 
+@pytest.mark.parametrize("proven", [window(5, 5), window(5, 9), window(2, 5), window(2, 9)])
+def test_an_instant_is_proven_by_any_window_that_holds_it(
+    connection: Connection, proven: Window
+) -> None:
+    """At a bound too: windows include their bounds."""
+    fail(connection, window(5, 5))
+    assert owed_windows.subtract_proven(connection, CAMPAIGN, proven)
+    assert ranges(connection) == []
+
+
+@pytest.mark.parametrize("proven", [window(5, 5), window(0, 2), window(8, 9), window(2, 2)])
+def test_a_window_that_only_touches_what_is_owed_proves_none_of_it(
+    connection: Connection, proven: Window
+) -> None:
+    """An instant within it, or a neighbour."""
+    fail(connection, window(2, 8))
+    assert not owed_windows.subtract_proven(connection, CAMPAIGN, proven)
+    assert ranges(connection) == [window(2, 8)]
+
+
 def test_other_campaigns_owe_what_they_owed(connection: Connection) -> None:
     """Neither a failure nor a proof nor a list of one campaign is another's."""
     fail(connection, window(0, 1))
