@@ -566,9 +566,9 @@ WITH RECURSIVE threshold AS (
      WHERE through < clock_timestamp() - (SELECT poll_behind FROM threshold)
     UNION ALL
     SELECT campaign_id, 'critical', 'windows_owed', amount, since,
-           CASE amount WHEN 1 THEN '1 window is' ELSE amount || ' windows are' END
-               || ' owed: outcomes that could not be read; retried at least daily',
-           'leadloop owed --campaign {campaign}'
+           CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
+               || ' could not be verified: the rows read differ from the count reported',
+           'leadloop poll --campaign {campaign}'
       FROM owed
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_unsent', amount, since,

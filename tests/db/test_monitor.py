@@ -27,8 +27,6 @@ CONTRACT = (
 )
 _PERSON = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk", "state_code": "CA"}
 _HOURS = "now() - interval '3 hours'"
-# Takes back the acceptance of the window that `lived` has owed for hours.
-_OWE = "UPDATE leadloop.owed_windows SET accepted_at = NULL, accepted_reason = NULL"
 
 
 def _queries() -> list[str]:
@@ -300,8 +298,8 @@ def test_all_is_well(lived: Database) -> None:
             *("poll_behind", "critical", "leadloop poll"),
         ),
         (
-            _OWE,
-            *("windows_owed", "critical", "leadloop owed"),
+            f"UPDATE leadloop.poll_windows SET status = 'incomplete', polled_at = {_HOURS}",
+            *("windows_owed", "critical", "leadloop poll"),
         ),
         (
             f"UPDATE leadloop.leads SET inserted_at = {_HOURS}",
@@ -346,12 +344,12 @@ def test_each_problem_is_found_with_its_command(
 @pytest.mark.parametrize(
     "change",
     [
-        f"{_OWE}, found_at = now()",
+        "UPDATE leadloop.poll_windows SET status = 'incomplete'",
+        "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 899",
+        "UPDATE leadloop.sync_runs SET state = 'running', ended_at = NULL",
         f"""UPDATE leadloop.watermarks
                SET (processed_through, written_through, read_through)
                    = ({_HOURS}, {_HOURS}, now())""",
-        "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 899",
-        "UPDATE leadloop.sync_runs SET state = 'running', ended_at = NULL",
     ],
 )
 def test_what_comes_right_by_itself_is_no_problem(lived: Database, change: str) -> None:

@@ -16,8 +16,8 @@ depends_on = None
 _TABLES = """
 ALTER TABLE leadloop.unreadable_results
     ADD COLUMN IF NOT EXISTS occurrences integer NOT NULL DEFAULT 1;
-ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS read_through timestamptz,
-                                ADD COLUMN IF NOT EXISTS written_through timestamptz;
+ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS read_through timestamptz;
+ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS written_through timestamptz;
 CREATE TABLE IF NOT EXISTS leadloop.owed_windows (
     owed_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     campaign_id   text NOT NULL,
