@@ -39,7 +39,7 @@ UPDATE leadloop.watermarks
  WHERE campaign_id = :campaign AND stream = :stream
    AND {_READ_THROUGH} >= :after AND {_READ_THROUGH} < :through
 """)
-# A statement of its own: what is owed must be read after a concurrent writer has committed.
+# A separate statement: what is owed must be read after a concurrent writer has committed.
 _LOCK = text("""
 SELECT FROM leadloop.watermarks WHERE campaign_id = :campaign AND stream = :stream
    FOR NO KEY UPDATE

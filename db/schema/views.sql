@@ -436,7 +436,7 @@ WITH RECURSIVE threshold AS (
            < clock_timestamp() - (SELECT leads_in_doubt FROM threshold)
      GROUP BY campaign_id
 ), polled AS (
-    -- An owed window holds the watermark, but not the polls; it is a problem of its own.
+    -- An owed window holds the watermark, but not the polls; it is a separate problem.
     -- Without a watermark, outcomes may be missing since the first push that created leads.
     SELECT running.campaign_id, mark.processed_through IS NULL AS never,
            coalesce(greatest(mark.read_through, mark.processed_through),
