@@ -162,7 +162,7 @@ def subtract_proven(connection: Connection, campaign_id: str, proven: Window) ->
     The caller moves the watermark afterwards (`watermarks.follow_read_range`).
     """
     parameters = {"campaign": campaign_id, "after": proven.after, "before": proven.before}
-    had_owed = connection.execute(_SUBTRACT, parameters).scalar_one() > 0
+    had_owed: bool = connection.execute(_SUBTRACT, parameters).scalar_one() > 0
     if had_owed:
         connection.execute(_MAKE_GOOD, parameters)
     return had_owed

@@ -55,9 +55,6 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
 ]
 
-# The greatest number of a row that Postgres can have (bigint).
-_MAX_ID = 2**63 - 1
-
 err = Console(stderr=True)
 out = Console()
 
@@ -349,8 +346,6 @@ def owed(
         typer.Option(
             "--accept",
             metavar="ID",
-            min=1,
-            max=_MAX_ID,
             help="Accept this window as unreadable: the watermark passes it.",
         ),
     ] = None,
@@ -363,8 +358,6 @@ def owed(
         typer.Option(
             "--retry",
             metavar="ID",
-            min=1,
-            max=_MAX_ID,
             help="Have the next poll read this window again.",
         ),
     ] = None,

@@ -98,7 +98,7 @@ def describe_retry(window: OwedWindow) -> str:
 
 def _describe_window(window: OwedWindow) -> list[Text]:
     tries = "1 try" if window.tries == 1 else f"{window.tries:,} tries"
-    due = "due now" if window.is_due else _format_time(window.next_try_at)
+    due = "due now" if window.is_due else _format_time(window.next_try_at, "seconds")
     lines = [_literal(window.reason), Text(f"{tries}, next: {due}")]
     if window.accepted_at:
         lines.append(Text(f"accepted {_describe_acceptance(window)}"))
@@ -106,7 +106,7 @@ def _describe_window(window: OwedWindow) -> list[Text]:
 
 
 def _describe_acceptance(window: OwedWindow) -> str:
-    at = _format_time(window.accepted_at) if window.accepted_at else ""
+    at = _format_time(window.accepted_at, "seconds") if window.accepted_at else ""
     return escape_unprintable(f"{at}, by {window.accepted_by}: {window.accepted_reason}")
 
 
@@ -123,8 +123,8 @@ def _format_window(window: OwedWindow) -> str:
     return f"{_format_time(window.window.after)} to {_format_time(window.window.before)}"
 
 
-def _format_time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+def _format_time(moment: datetime, precision: str = "milliseconds") -> str:
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision)}Z"
 
 
 def _name(window: OwedWindow) -> str:

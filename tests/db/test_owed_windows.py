@@ -182,12 +182,12 @@ def set_watermark(connection: Connection, second: int) -> None:
 def test_each_pause_is_twice_the_one_before_up_to_a_day(database: Database) -> None:
     """A range that cannot be read costs little, and is tried at least once a day."""
     pauses = []
-    for _ in range(12):
+    for number in range(12):
         with database.transaction() as connection:
             fail(connection, window(0, 1))
             (row,) = owed(connection)
             pauses.append(pause(row))
-    assert row.tries == 12
+            assert row.tries == number + 1
     assert pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
     assert pauses == [min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number) for number in range(12)]
 

@@ -85,9 +85,14 @@ def test_they_are_enough_for_what_is_owed(role: str, database: Database) -> None
     second = [datetime(2026, 1, 31, 9, 0, number, tzinfo=UTC) for number in range(10)]
     number = factories.owe_window(database, second[0].isoformat(), second[9].isoformat())
     with Database(role, pool_size=1) as ours:
-        failed = {"reason": "HTTP 500", "run_started": second[0]}
         for part in (Window(after=second[7], before=second[8]), Window(after=EPOCH, before=EPOCH)):
-            ours.run(owed_windows.record_failed_read, "C1", part, **failed)
+            ours.run(
+                owed_windows.record_failed_read,
+                "C1",
+                part,
+                reason="HTTP 500",
+                run_started=second[0],
+            )
         for part in (Window(after=second[2], before=second[3]), Window(after=EPOCH, before=EPOCH)):
             assert ours.run(owed_windows.subtract_proven, "C1", part)
         assert len(list_owed(ours, Settings(), ["C1"])) == 2
