@@ -54,7 +54,7 @@ _THRESHOLDS = text("SELECT opt_outs_waiting, poll_behind FROM leadloop_monitor.t
 _CAMPAIGNS = text("""
 SELECT campaign_id, name, enabled, health, problems, new, sending, in_doubt, created, processed,
        rejected, cancelled, CAST(cost AS float8) AS cost, disabled, disable_pending,
-       disable_failed, disable_oldest_s, new_oldest_s, watermark_lag_s, late,
+       disable_failed, disable_oldest_s, new_oldest_s, watermark_lag_s, late, owed,
        last_push_at, last_poll_at, last_disable_at
   FROM leadloop_monitor.campaign_health ORDER BY campaign_id
 """)

@@ -7,8 +7,9 @@ A range that a person accepted as unreadable no longer holds the watermark, and 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from db import watermarks
 from leadloop.core.windows import Window
@@ -18,71 +19,99 @@ FIRST_PAUSE_S = 600
 #: The longest pause, seconds; a range that a person accepted is tried at this pace.
 LONGEST_PAUSE_S = 86_400
 
-_LIST = text("""
-SELECT owed_id, campaign_id, window_after, window_before, reason, tries, found_at, tried_at,
+_COLUMNS = """
+       owed_id, campaign_id, window_after, window_before, reason, tries, found_at, tried_at,
        next_try_at, accepted_at, accepted_by, accepted_reason,
        next_try_at <= clock_timestamp() AS is_due
-  FROM leadloop.owed_windows
- WHERE campaign_id = ANY(:campaigns) ORDER BY campaign_id, window_after, owed_id
+"""
+_LIST = text(f"""
+SELECT {_COLUMNS} FROM leadloop.owed_windows
+ WHERE CAST(:campaigns AS text[]) IS NULL OR campaign_id = ANY(:campaigns)
+ ORDER BY campaign_id, window_after, owed_id
 """)
-# What is left of a row keeps its history. Bounds are shared by neighbours, so ranges are open here.
+_LOCK = text(f"SELECT {_COLUMNS} FROM leadloop.owed_windows WHERE owed_id = :owed_id FOR UPDATE")
+# Windows share their bounds with their neighbours: a row that only touches the range keeps its
+# bounds. The first part of a row keeps its number, which a person may have seen, and its history.
 _SUBTRACT = text("""
-WITH proven AS (
-    DELETE FROM leadloop.owed_windows
+WITH hit AS (
+    SELECT owed_id, tstzmultirange(tstzrange(window_after, window_before, '()'))
+                    - tstzmultirange(tstzrange(:after, :before, '()')) AS rest
+      FROM leadloop.owed_windows
      WHERE campaign_id = :campaign
-       AND (window_after < :before AND window_before > :after
+       AND (window_after < :before AND window_before > :after AND :after < :before
             OR window_after >= :after AND window_before <= :before)
-    RETURNING *
-), kept AS (
+       FOR UPDATE
+), part AS (
+    SELECT owed_id, lower(span) AS after, upper(span) AS before,
+           row_number() OVER (PARTITION BY owed_id ORDER BY span) AS number
+      FROM hit CROSS JOIN LATERAL unnest(rest) AS span
+), deleted AS (
+    DELETE FROM leadloop.owed_windows
+     WHERE owed_id IN (SELECT owed_id FROM hit WHERE isempty(rest))
+), shortened AS (
+    UPDATE leadloop.owed_windows AS owed SET window_after = part.after, window_before = part.before
+      FROM part WHERE part.owed_id = owed.owed_id AND part.number = 1
+), added AS (
     INSERT INTO leadloop.owed_windows
            (campaign_id, window_after, window_before, reason, tries, found_at, tried_at,
             next_try_at, accepted_at, accepted_by, accepted_reason)
-    SELECT campaign_id, lower(part), upper(part), reason, tries, found_at, tried_at, next_try_at,
+    SELECT campaign_id, part.after, part.before, reason, tries, found_at, tried_at, next_try_at,
            accepted_at, accepted_by, accepted_reason
-      FROM proven CROSS JOIN LATERAL unnest(
-           tstzmultirange(tstzrange(window_after, window_before, '()'))
-           - tstzmultirange(tstzrange(:after, :before, '()'))) AS part
+      FROM part JOIN leadloop.owed_windows USING (owed_id) WHERE part.number = 2
 )
-SELECT count(*) FROM proven
+SELECT count(*) FROM hit
 """)
 _MAKE_GOOD = text("""
 UPDATE leadloop.poll_windows AS incomplete SET made_good_at = now()
  WHERE campaign_id = :campaign AND status = 'incomplete' AND made_good_at IS NULL
    AND NOT EXISTS (SELECT FROM leadloop.owed_windows AS owed
                     WHERE owed.campaign_id = :campaign
-                      AND owed.window_after <= incomplete.window_before
-                      AND owed.window_before >= incomplete.window_after)
+                      AND (owed.window_after < incomplete.window_before
+                           AND owed.window_before > incomplete.window_after
+                           OR owed.window_after >= incomplete.window_after
+                           AND owed.window_before <= incomplete.window_before))
 """)
-# One try a run: several parts of a row may fail in it. The pause is that of the new try.
-_FAILED_AGAIN = text("""
-UPDATE leadloop.owed_windows AS owed
-   SET reason = :reason, tried_at = clock_timestamp(),
-       tries = owed.tries + CASE WHEN owed.tried_at < :run_started THEN 1 ELSE 0 END,
+# Several failures of one run are one try.
+_TRIES = "tries + CASE WHEN tried_at < :run_started THEN 1 ELSE 0 END"
+_FAILED_AGAIN = f"""
+       reason = :reason, tried_at = clock_timestamp(), tries = {_TRIES},
        next_try_at = clock_timestamp() + make_interval(secs => CASE
            WHEN accepted_at IS NOT NULL THEN :longest_s
-           ELSE least(:longest_s, :first_s * power(2, least(20, owed.tries))) END)
+           ELSE least(:longest_s, :first_s * power(2, least(20, {_TRIES} - 1))) END)
+"""
+_TRY_LATER = text(f"""
+UPDATE leadloop.owed_windows SET {_FAILED_AGAIN}
  WHERE campaign_id = :campaign AND window_after <= :after AND window_before >= :before
 """)
-# A range found in this run that it touches is made longer.
-_EXTEND = text("""
+# A range within the window is owed for the same results; one that this run has found and that the
+# window touches, for the same reason. An accepted range is never made longer.
+_EXTEND = text(f"""
 UPDATE leadloop.owed_windows
-   SET window_after = least(window_after, :after), window_before = greatest(window_before, :before)
+   SET window_after = least(window_after, :after), window_before = greatest(window_before, :before),
+       {_FAILED_AGAIN}
  WHERE owed_id = (SELECT owed_id FROM leadloop.owed_windows
                    WHERE campaign_id = :campaign AND accepted_at IS NULL
-                     AND found_at >= :run_started AND reason = :reason
-                     AND window_after <= :before AND window_before >= :after
+                     AND (window_after >= :after AND window_before <= :before
+                          OR found_at >= :run_started AND reason = :reason
+                             AND window_after <= :before AND window_before >= :after)
                    ORDER BY owed_id LIMIT 1)
 """)
 _INSERT = text("""
-INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason, next_try_at)
-VALUES (:campaign, :after, :before, :reason, clock_timestamp() + make_interval(secs => :first_s))
+INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason, found_at,
+                                   tried_at, next_try_at)
+VALUES (:campaign, :after, :before, :reason, clock_timestamp(), clock_timestamp(),
+        clock_timestamp() + make_interval(secs => :first_s))
 """)
 _ACCEPT = text("""
 UPDATE leadloop.owed_windows
    SET accepted_at = clock_timestamp(), accepted_by = session_user, accepted_reason = :reason,
        next_try_at = clock_timestamp() + make_interval(secs => :longest_s)
- WHERE owed_id = :owed_id
+ WHERE owed_id = :owed_id AND accepted_at IS NULL
 RETURNING campaign_id
+""")
+_MAKE_DUE = text(f"""
+UPDATE leadloop.owed_windows SET next_try_at = clock_timestamp()
+ WHERE owed_id = :owed_id RETURNING {_COLUMNS}
 """)
 
 
@@ -104,20 +133,27 @@ class OwedWindow:
     is_due: bool
 
 
-def list_owed_windows(connection: Connection, campaign_ids: Sequence[str]) -> list[OwedWindow]:
-    """List the owed windows of campaigns, accepted ones included, by campaign and time."""
-    rows = connection.execute(_LIST, {"campaigns": list(campaign_ids)}).mappings()
-    return [
-        OwedWindow(
-            window=Window(after=row["window_after"], before=row["window_before"]),
-            **{
-                name: value
-                for name, value in row.items()
-                if name not in ("window_after", "window_before")
-            },
-        )
-        for row in rows
-    ]
+def list_owed_windows(
+    connection: Connection, campaign_ids: Sequence[str] | None
+) -> list[OwedWindow]:
+    """List the owed windows of campaigns, accepted ones included, by campaign and time.
+
+    Without a list of campaigns: of all, also of those that `leadloop.campaigns` lacks.
+    """
+    campaigns = None if campaign_ids is None else list(campaign_ids)
+    return [_to_owed_window(row) for row in connection.execute(_LIST, {"campaigns": campaigns})]
+
+
+def lock_owed_window(connection: Connection, owed_id: int) -> OwedWindow | None:
+    """Return an owed window, and lock its row until the transaction ends; None: no such number."""
+    row = connection.execute(_LOCK, {"owed_id": owed_id}).one_or_none()
+    return None if row is None else _to_owed_window(row)
+
+
+def _to_owed_window(row: Row[Any]) -> OwedWindow:
+    columns = dict(row._mapping)
+    window = Window(after=columns.pop("window_after"), before=columns.pop("window_before"))
+    return OwedWindow(window=window, **columns)
 
 
 def subtract_proven(connection: Connection, campaign_id: str, proven: Window) -> bool:
@@ -126,7 +162,7 @@ def subtract_proven(connection: Connection, campaign_id: str, proven: Window) ->
     The caller moves the watermark afterwards (`watermarks.follow_read_range`).
     """
     parameters = {"campaign": campaign_id, "after": proven.after, "before": proven.before}
-    had_owed = connection.execute(_SUBTRACT, parameters).scalar_one() > 0
+    had_owed: bool = connection.execute(_SUBTRACT, parameters).scalar_one() > 0
     if had_owed:
         connection.execute(_MAKE_GOOD, parameters)
     return had_owed
@@ -154,7 +190,7 @@ def record_failed_read(
         "first_s": FIRST_PAUSE_S,
         "longest_s": LONGEST_PAUSE_S,
     }
-    for statement in (_FAILED_AGAIN, _EXTEND, _INSERT):
+    for statement in (_TRY_LATER, _EXTEND, _INSERT):
         if connection.execute(statement, parameters).rowcount:
             return
 
@@ -162,7 +198,7 @@ def record_failed_read(
 def accept_owed_window(connection: Connection, owed_id: int, reason: str) -> str | None:
     """Accept that an owed window cannot be read, and let the watermark pass it.
 
-    It stays on the list, and is tried at the slowest pace.
+    It stays on the list, and is tried at the slowest pace. An earlier acceptance stays as it is.
 
     Args:
         connection: a transaction.
@@ -170,10 +206,16 @@ def accept_owed_window(connection: Connection, owed_id: int, reason: str) -> str
         reason: why, in the person's words; not empty.
 
     Returns:
-        The campaign's id; None if no window has this number.
+        The campaign's id; None if no window of this number waits to be accepted.
     """
     parameters = {"owed_id": owed_id, "reason": reason, "longest_s": LONGEST_PAUSE_S}
     campaign_id: str | None = connection.scalar(_ACCEPT, parameters)
     if campaign_id is not None:
         watermarks.follow_read_range(connection, campaign_id)
     return campaign_id
+
+
+def make_due(connection: Connection, owed_id: int) -> OwedWindow | None:
+    """Let the next poll read an owed window again; return it, or None: no such number."""
+    row = connection.execute(_MAKE_DUE, {"owed_id": owed_id}).one_or_none()
+    return None if row is None else _to_owed_window(row)

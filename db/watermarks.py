@@ -24,29 +24,35 @@ _START = text("""
 INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
 VALUES (:campaign, :stream, :at) ON CONFLICT DO NOTHING
 """)
-# A watermark that somebody has set back by hand is behind what is owed: the poll starts there.
-_READ_THROUGH = """
-SELECT CASE WHEN mark.processed_through < least(mark.read_through, owed.first)
-            THEN mark.processed_through
-            ELSE coalesce(mark.read_through, mark.processed_through) END
-  FROM leadloop.watermarks AS mark
- CROSS JOIN (SELECT min(window_after) AS first FROM leadloop.owed_windows
-              WHERE campaign_id = :campaign AND accepted_at IS NULL) AS owed
- WHERE mark.campaign_id = :campaign AND mark.stream = :stream
-"""
-_GET_READ_THROUGH = text(_READ_THROUGH)
+# A watermark below what leadloop wrote last was set back by a person: the next poll starts there.
+# The columns of the row alone decide, so that a concurrent write cannot mix two states.
+_READ_THROUGH = """CASE WHEN processed_through < written_through THEN processed_through
+            ELSE greatest(read_through, processed_through) END"""
+_GET_READ_THROUGH = text(f"""
+SELECT {_READ_THROUGH} FROM leadloop.watermarks
+ WHERE campaign_id = :campaign AND stream = :stream
+""")
 # Only a window that adjoins the range that was read may make it longer.
 _ADVANCE = text(f"""
-UPDATE leadloop.watermarks SET read_through = :through, updated_at = now()
+UPDATE leadloop.watermarks
+   SET read_through = :through, written_through = processed_through, updated_at = now()
  WHERE campaign_id = :campaign AND stream = :stream
-   AND ({_READ_THROUGH}) >= :after AND ({_READ_THROUGH}) < :through
+   AND {_READ_THROUGH} >= :after AND {_READ_THROUGH} < :through
 """)
+# A separate statement: what is owed must be read after a concurrent writer has committed.
+_LOCK = text("""
+SELECT FROM leadloop.watermarks WHERE campaign_id = :campaign AND stream = :stream
+   FOR NO KEY UPDATE
+""")
+# Neither before the first range was read, nor while a watermark that was set back waits for a poll.
 _FOLLOW = text("""
 UPDATE leadloop.watermarks AS mark
-   SET processed_through = least(mark.read_through, owed.first), updated_at = now()
+   SET processed_through = least(mark.read_through, owed.first),
+       written_through = least(mark.read_through, owed.first), updated_at = now()
   FROM (SELECT min(window_after) AS first FROM leadloop.owed_windows
          WHERE campaign_id = :campaign AND accepted_at IS NULL) AS owed
  WHERE mark.campaign_id = :campaign AND mark.stream = :stream
+   AND mark.processed_through >= mark.written_through
    AND mark.processed_through < least(mark.read_through, owed.first)
 """)
 _WINDOW = text("""
@@ -81,7 +87,10 @@ def get_watermark(connection: Connection, campaign_id: str) -> datetime | None:
 
 
 def get_read_through(connection: Connection, campaign_id: str) -> datetime | None:
-    """Return up to where everything is stored or owed; None before the first poll."""
+    """Return the time up to which everything is stored or owed; None before the first poll.
+
+    If a person has set the watermark back, return the watermark: the next poll starts there.
+    """
     parameters = {"campaign": campaign_id, "stream": OUTCOMES}
     moment: datetime | None = connection.scalar(_GET_READ_THROUGH, parameters)
     return moment
@@ -113,7 +122,9 @@ def advance_read_range(
 
 def follow_read_range(connection: Connection, campaign_id: str) -> None:
     """Advance the watermark up to the first owed window that nobody has accepted."""
-    connection.execute(_FOLLOW, {"campaign": campaign_id, "stream": OUTCOMES})
+    parameters = {"campaign": campaign_id, "stream": OUTCOMES}
+    for statement in (_LOCK, _FOLLOW):
+        connection.execute(statement, parameters)
 
 
 @dataclass(frozen=True, kw_only=True)

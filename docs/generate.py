@@ -429,6 +429,20 @@ _COUNTS = {
     "owed": "windows that this run could not read completely; later polls try them again",
     "requests": "HTTP requests sent, logins and retries included",
 }
+_OWED = {
+    "owed_id": "the number of the window, for `--accept` and `--retry`",
+    "campaign_id": "the vendor's id of the campaign",
+    "after": "start of the range of `processed_at` that could not be read",
+    "before": "end of that range",
+    "reason": "how the last read failed",
+    "tries": "number of reads that failed",
+    "found_at": "when the first read failed",
+    "tried_at": "when the last read failed",
+    "next_try_at": "when a poll reads the range again",
+    "accepted_at": "when a person accepted the window as unreadable; null: nobody has",
+    "accepted_by": "the database login of that person, or null",
+    "accepted_reason": "why, in that person's words, or null",
+}
 _AUDIT = {
     "pages": "pages read, repeated readings and lookups included",
     "seen": "rows of the vendor's listing, each counted once",
@@ -490,6 +504,10 @@ def render_exit_codes(connection: Connection) -> str:
         "And one object a problem, the worst first; an empty list if there is no problem."
         " `--check` exits with 1 if there is one.",
         _render_view_columns(connection, "problems", ("key", "holds")),
+        "## owed",
+        '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
+        " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",
+        _render_table(["key", "holds"], _list_meanings(_OWED, _OWED)),
         "## init, load, requeue, forget, doctor",
         _render_table(
             ["command", "keys"],

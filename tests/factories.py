@@ -49,6 +49,26 @@ def add_opt_outs(
     _insert_rows(database, "disable_requests", rows)
 
 
+def owe_window(
+    database: Database, after: str, before: str, campaign: str = CAMPAIGN, **columns: Any
+) -> int:
+    """Insert an owed window, tried an hour ago and due in an hour; return its number."""
+    defaults = {"reason": "HTTP 500", "tries": 3}
+    row = {**defaults, **columns, "campaign_id": campaign}
+    names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
+    statement = f"""
+        INSERT INTO leadloop.owed_windows
+               (window_after, window_before, found_at, tried_at, next_try_at, {names})
+        VALUES (:after, :before, now() - interval '3 hours', now() - interval '1 hour',
+                now() + interval '1 hour', {places})
+        RETURNING owed_id
+    """
+    with database.transaction() as connection:
+        inserted = connection.execute(text(statement), {"after": after, "before": before, **row})
+        owed_id: int = inserted.scalar_one()
+    return owed_id
+
+
 def orphan_lead(database: Database, lead_id: str, campaign: str = CAMPAIGN) -> None:
     """Change a created lead to `sending`, as if its run had died before the response."""
     statements = (

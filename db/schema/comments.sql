@@ -195,6 +195,9 @@ accepted. It only moves forward.';
 COMMENT ON COLUMN leadloop.watermarks.read_through IS
     'Everything processed up to this time is stored or owed (owed_windows); the next poll starts here,
 less the lookback. Null: as processed_through.';
+COMMENT ON COLUMN leadloop.watermarks.written_through IS
+    'processed_through as leadloop wrote it last. If processed_through is less, a person has set the
+watermark back, and the next poll starts there.';
 
 COMMENT ON TABLE leadloop.poll_windows IS
     'Polled windows: every range of processed_at that was read.';

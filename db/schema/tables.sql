@@ -194,6 +194,7 @@ CREATE TABLE leadloop.watermarks (
     processed_through timestamptz NOT NULL,
     updated_at        timestamptz NOT NULL DEFAULT now(),
     read_through      timestamptz,
+    written_through   timestamptz,
     PRIMARY KEY (campaign_id, stream)
 );
 CREATE TABLE leadloop.poll_windows (

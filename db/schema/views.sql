@@ -229,8 +229,8 @@ COMMENT ON COLUMN leadloop_monitor.window_stats.campaign_id IS 'The vendor''s id
 COMMENT ON COLUMN leadloop_monitor.window_stats.polled_hour IS 'Hour of the poll, UTC.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.windows IS 'Number of windows read.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.owed IS
-    'Incomplete windows (rows read differ from the vendor''s count) that no later read has made
-good.';
+    'Incomplete windows (results could not be read, or rows read differ from the vendor''s count) that
+no later read has made good.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.pages IS 'Number of pages read.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.results IS 'Number of distinct results.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.lag_s IS
@@ -304,7 +304,8 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_waiting IS
     'Age of an opt-out that the vendor has not confirmed.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_unknown IS
     'Age of an opt-out that names no known lead.';
-COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS 'Age of the watermark.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.poll_behind IS
+    'Age of the time up to which polls have read.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.windows_owed IS
     'Time for which a window has been owed.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.results_unreadable IS
@@ -440,9 +441,10 @@ WITH RECURSIVE threshold AS (
            < clock_timestamp() - (SELECT leads_in_doubt FROM threshold)
      GROUP BY campaign_id
 ), polled AS (
+    -- An owed window holds the watermark, but not the polls; it is a separate problem.
     -- Without a watermark, outcomes may be missing since the first push that created leads.
     SELECT running.campaign_id, mark.processed_through IS NULL AS never,
-           coalesce(mark.processed_through,
+           coalesce(greatest(mark.read_through, mark.processed_through),
                     (SELECT run.ended_at FROM leadloop.sync_runs AS run
                       WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
                         AND CAST(run.counts ->> 'created' AS bigint) > 0
@@ -616,8 +618,8 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'critical', 'poll_behind', 1, through,
            CASE WHEN never THEN 'leads were sent, but outcomes were never polled'
-                ELSE 'the watermark is more than ' || (SELECT poll_behind FROM minutes)
-                     || ' minutes old: outcomes may be missing' END,
+                ELSE 'polls are more than ' || (SELECT poll_behind FROM minutes)
+                     || ' minutes behind: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
      WHERE through < clock_timestamp() - (SELECT poll_behind FROM threshold)
@@ -751,6 +753,10 @@ WITH lead AS (
 ), late AS (
     SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s
       FROM leadloop.lead_outcomes WHERE lookback_needed_s IS NOT NULL GROUP BY campaign_id
+), owed AS (
+    SELECT campaign_id, count(*) FILTER (WHERE accepted_at IS NULL) AS owed,
+           count(*) FILTER (WHERE accepted_at IS NOT NULL) AS accepted
+      FROM leadloop.owed_windows GROUP BY campaign_id
 ), problem AS (
     SELECT campaign_id, count(*) AS problems, bool_or(severity = 'critical') AS any_critical
       FROM leadloop_monitor.problems GROUP BY campaign_id
@@ -776,12 +782,14 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
        CAST(ceil(coalesce(late.needed_s, 0)) AS integer) AS lookback_needed_s,
        last_push.ended_at AS last_push_at, last_poll.ended_at AS last_poll_at,
        last_disable.ended_at AS last_disable_at,
-       campaign.push_enabled
+       campaign.push_enabled, coalesce(owed.owed, 0) AS owed,
+       coalesce(owed.accepted, 0) AS owed_accepted
   FROM leadloop.campaigns AS campaign
   LEFT JOIN lead USING (campaign_id)
   LEFT JOIN outcome USING (campaign_id)
   LEFT JOIN opt_out USING (campaign_id)
   LEFT JOIN late USING (campaign_id)
+  LEFT JOIN owed USING (campaign_id)
   LEFT JOIN problem USING (campaign_id)
   LEFT JOIN leadloop.watermarks AS mark
          ON mark.campaign_id = campaign.campaign_id AND mark.stream = 'outcomes'
@@ -829,7 +837,8 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.disable_oldest_s IS
 COMMENT ON COLUMN leadloop_monitor.campaign_health.new_oldest_s IS
     'Age of the oldest new lead, seconds; null if none waits.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.watermark IS
-    'Everything processed up to this time is stored; null before the first poll.';
+    'Everything processed up to this time is stored, except windows accepted as unreadable; null
+before the first poll.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.watermark_lag_s IS
     'Age of the watermark, seconds.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.late IS
@@ -844,6 +853,10 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.last_disable_at IS
     'End of the last completed disable.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
     'Whether pushes may create leads; false while the campaign is paused.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.owed IS
+    'Owed windows: their outcomes could not be read, and they hold the watermark.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.owed_accepted IS
+    'Owed windows that a person has accepted as unreadable.';
 
 -- The reader --------------------------------------------------------------------------------------
 

@@ -339,6 +339,54 @@ def requeue(
 
 
 @app.command()
+def owed(
+    campaigns: AllCampaignsOption = None,
+    accept: Annotated[
+        int | None,
+        typer.Option(
+            "--accept",
+            metavar="ID",
+            help="Accept this window as unreadable: the watermark passes it.",
+        ),
+    ] = None,
+    because: Annotated[
+        str | None,
+        typer.Option(help="Why it is accepted; kept and listed, so nothing personal."),
+    ] = None,
+    retry: Annotated[
+        int | None,
+        typer.Option(
+            "--retry",
+            metavar="ID",
+            help="Have the next poll read this window again.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the windows whose outcomes could not be read; accept or retry one."""
+    from leadloop.cli import owed as owed_texts
+    from tasks.owed import accept_owed, list_owed, retry_owed
+
+    _require_campaign_ids(campaigns)
+    owed_texts.require_owed_options(campaigns, accept, because, retry)
+    with environment.open_configured_database() as (settings, database):
+        if accept is not None:
+            acceptance = accept_owed(database, accept, because or "")
+            windows, lines = [acceptance.window], owed_texts.describe_acceptance(acceptance)
+        elif retry is not None:
+            windows = [retry_owed(database, retry)]
+            lines = [owed_texts.describe_retry(windows[0])]
+        else:
+            windows, lines = list_owed(database, settings, campaigns or []), []
+    if as_json:
+        _print_json({"owed": [owed_texts.owed_as_json(window) for window in windows]})
+    elif lines:
+        out.print("\n".join(lines), markup=False, emoji=False, highlight=False, soft_wrap=True)
+    else:
+        out.print(owed_texts.render_owed(windows))
+
+
+@app.command()
 def doctor(
     block: Annotated[
         str | None,
@@ -534,4 +582,5 @@ def _print_json(value: Any) -> None:
     def encode(value: object) -> str:
         return value.isoformat() if isinstance(value, datetime) else str(value)
 
-    sys.stdout.write(json.dumps(value, default=encode, ensure_ascii=False) + "\n")
+    text = json.dumps(value, default=encode, ensure_ascii=False)
+    sys.stdout.write(rendering.escape_unprintable(text) + "\n")

@@ -25,6 +25,11 @@ _GAUGES = {
     ),
     "new_oldest_s": ("new_oldest_seconds", "Age of the oldest unsent lead."),
     "watermark_lag_s": ("watermark_lag_seconds", "Lag of the watermark behind the present."),
+    "owed": ("windows_owed", "Windows of outcomes that could not be read: owed, not accepted."),
+    "owed_accepted": (
+        "windows_accepted",
+        "Windows of outcomes that a person has accepted as unreadable.",
+    ),
     "late": ("outcomes_late", "Late outcomes: they appeared after a poll had read their time."),
     "lookback_needed_s": (
         "lookback_needed_seconds",

@@ -1,5 +1,6 @@
 """Tables that commands print for people: counts without personal data."""
 
+import json
 from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -25,6 +26,8 @@ _CAMPAIGN_FIELDS = (
     ("age of the oldest open opt-out", "disable_oldest_s"),
     ("outcomes stored up to", "watermark"),
     ("watermark lag", "watermark_lag_s"),
+    ("windows owed", "owed"),
+    ("windows accepted as unreadable", "owed_accepted"),
     ("late outcomes", "late"),
     ("lookback needed for late outcomes", "lookback_needed_s"),
 )
@@ -140,6 +143,11 @@ def abbreviate_value(key: str, value: Any) -> str:
     if value >= 1_000_000:
         return f"{value // 100_000 / 10}M"
     return f"{value // 1000}k" if value >= 10_000 else f"{value:,}"
+
+
+def escape_unprintable(text: str) -> str:
+    """Escape control and invisible characters as in JSON, so that no text drives a terminal."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def render_counts(title: str, counts: Mapping[str, int]) -> Table:

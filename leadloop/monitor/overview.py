@@ -86,7 +86,9 @@ def show_metrics(status: StatusSnapshot) -> None:
         # A disabled campaign is polled only on demand, so its lag is expected.
         enabled = [row for row in campaigns if row["enabled"]]
         lag = _longest_duration(enabled, "watermark_lag_s")
-        _show_metric("Watermark lag", lag or "no poll yet")
+        owed = sum(row["owed"] for row in campaigns)
+        held = f"owed: {format_count(owed, 'window')}" if owed else None
+        _show_metric("Watermark lag", lag or "no poll yet", held)
         # The rate limit is the account's, shared by all campaigns.
         slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
         share = f"{taken / slots:.0%}" if slots else "none yet"

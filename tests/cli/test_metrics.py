@@ -32,6 +32,7 @@ def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: 
     """Counts, ages and problems by campaign, no personal data; Ctrl-C ends it with exit 0."""
     factories.add_campaign(database)
     factories.add_leads(database, factories.build_lead("A", contact_name="Zebulon Quirk"), "B")
+    factories.owe_window(database, "2026-01-31T09:00:00Z", "2026-01-31T09:00:01Z")
     with subprocess.Popen(
         [_LEADLOOP, "metrics", "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -45,6 +46,8 @@ def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: 
         assert process.wait(60) == 0
     assert before["leadloop_up",] == 1
     assert before["leadloop_leads", "C1", "new"] == 2
+    assert before["leadloop_windows_owed", "C1"] == 1
+    assert before["leadloop_windows_accepted", "C1"] == 0
     assert ("leadloop_problems", "C1", "leads_unsent", "warning") not in before
     assert after["leadloop_problems", "C1", "leads_unsent", "warning"] == 2
     assert after["leadloop_new_oldest_seconds", "C1"] > 80_000

@@ -1,8 +1,10 @@
 """Values and tables as commands print them."""
 
+import json
+
 import pytest
 
-from leadloop.cli.rendering import abbreviate_value, format_duration
+from leadloop.cli.rendering import abbreviate_value, escape_unprintable, format_duration
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,14 @@ def test_great_counts_take_little_room(amount: int, shown: str) -> None:
 def test_durations_have_two_units(seconds: float, shown: str) -> None:
     """The two largest units, rounded down."""
     assert format_duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["Zoë ok", "\x1b[31m", "\x9bA", "\u202e\n", "\U000e0041", "\udce9"]
+)
+def test_what_cannot_be_printed_is_escaped(text: str) -> None:
+    """A terminal gets no control sequence, and JSON keeps its meaning."""
+    escaped = escape_unprintable(text)
+    assert escaped.isprintable()
+    assert json.loads(f'"{escaped}"') == text
+    assert escape_unprintable("Zoë ok") == "Zoë ok"

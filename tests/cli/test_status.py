@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -255,6 +256,27 @@ def _watching() -> Iterator[_Screen]:
             process.kill()
             os.close(terminal)
             os.close(ours)
+
+
+def test_status_counts_what_is_owed_and_what_was_accepted(
+    invoke: Command, database: Database
+) -> None:
+    """In JSON and in a campaign's figures."""
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+    factories.owe_window(database, "2026-01-31T09:00:00Z", "2026-01-31T09:00:01Z")
+    factories.owe_window(
+        database,
+        "2026-01-31T10:00:00Z",
+        "2026-01-31T10:00:01Z",
+        accepted_at="2026-02-01T00:00:00Z",
+        accepted_reason="deleted there",
+    )
+    first, second = invoke("status", "--json").last["campaigns"]
+    assert [(row["owed"], row["owed_accepted"]) for row in (first, second)] == [(1, 1), (0, 0)]
+    figures = invoke("status", "--campaign", "C1").out
+    assert re.search(r"windows owed\W+1\W", figures)
+    assert re.search(r"windows accepted as unreadable\W+1\W", figures)
 
 
 def test_status_tells_how_late_outcomes_came(

@@ -33,6 +33,21 @@ def test_no_ids_mean_all_campaigns(two_campaigns: Connection) -> None:
     assert (row["campaign_id"], row["rejected"]) == ("B", 1)
 
 
+def test_owed_windows_are_counted_apart_from_accepted_ones(two_campaigns: Connection) -> None:
+    """A person sees what holds the watermark, and what was given up; 0 where nothing is owed."""
+    two_campaigns.execute(
+        text("""
+            INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason,
+                                               next_try_at, accepted_at, accepted_reason)
+            VALUES ('A', now(), now(), 'HTTP 500', now(), NULL, NULL),
+                   ('A', now(), now(), 'HTTP 500', now(), NULL, NULL),
+                   ('A', now(), now(), 'HTTP 500', now(), now(), 'deleted there')
+        """)
+    )
+    rows = campaign_status.list_campaign_health(two_campaigns)
+    assert [(row["owed"], row["owed_accepted"]) for row in rows] == [(2, 1), (0, 0)]
+
+
 def test_critical_problems_come_first(two_campaigns: Connection) -> None:
     """The list agrees with the sums of the exporter."""
     problems = campaign_status.list_problems(two_campaigns, ["A"])

@@ -97,6 +97,10 @@ def lived(database: Database) -> Database:
             VALUES ('{CAMPAIGN}', 1, now() - interval '1 hour', now(), 'closed', 1, 1, 1)""",
         f"""INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
             VALUES ('{CAMPAIGN}', 'outcomes', now())""",
+        f"""INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason,
+                   found_at, next_try_at, accepted_at, accepted_by, accepted_reason)
+            VALUES ('{CAMPAIGN}', {_HOURS}, {_HOURS}, 'HTTP 500', {_HOURS}, now(), now(), 'ann',
+                    'Zebulon Quirk has moved')""",
         "INSERT INTO leadloop.rate_slots VALUES (0, '-infinity'), (1, now() + interval '1 min')",
     ):
         sql.execute(database, statement)
@@ -356,10 +360,16 @@ def test_each_problem_is_found_with_its_command(
             VALUES ('{CAMPAIGN}', now(), now(), 'HTTP 500', now())""",
         "UPDATE leadloop.lead_outcomes SET lookback_needed_s = 899",
         "UPDATE leadloop.sync_runs SET state = 'running', ended_at = NULL",
+        f"""UPDATE leadloop.watermarks
+               SET (processed_through, written_through, read_through)
+                   = ({_HOURS}, {_HOURS}, now())""",
     ],
 )
 def test_what_comes_right_by_itself_is_no_problem(lived: Database, change: str) -> None:
-    """A window that the next poll reads again, what the lookback finds, a run that goes on."""
+    """A window that a later poll reads again, what the lookback finds, a run that goes on.
+
+    Nor is a watermark behind polls that are up to date: what holds it is a problem of its own.
+    """
     sql.execute(lived, change)
     assert problems(lived) == {}
 

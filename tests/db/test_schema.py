@@ -6,7 +6,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from db import schema
+from db import owed_windows, schema, watermarks
 from db.database import Database, DatabaseError
 from db.schema import (
     create_schema,
@@ -17,6 +17,7 @@ from db.schema import (
 )
 from db.schema.fingerprint import describe_all
 from leadloop.core.errors import UsageError
+from leadloop.core.timestamps import EPOCH
 from tests import factories, sql
 
 #: What others rely on (CONTRACT.md); columns may be added.
@@ -218,16 +219,23 @@ def test_the_migrations_lead_to_the_stated_schema(empty: Database, database: Dat
     assert len(migrated) > 400, "this shows nothing"
 
 
-def of_issue_a(database: Database) -> None:
-    """Make a schema look as the migrations 0001 to 0008 left it, with a lead in it."""
+def of_issue_a(database: Database, version: str = "0008") -> None:
+    """Make a schema look as the migrations 0001 to 0008 left it, with a lead in it.
+
+    The first stated schema, 0001_initial, has the same tables.
+    """
     upgraded(database)
     factories.add_campaign(database)
     factories.add_leads(database, "a")
     sql.execute(
         database,
-        """UPDATE leadloop.alembic_version SET version_num = '0008';
+        """UPDATE leadloop.alembic_version SET version_num = :version;
            DROP VIEW leadloop_monitor.campaign_health, leadloop_monitor.problems,
-                     leadloop_monitor.thresholds""",
+                     leadloop_monitor.thresholds;
+           DROP TABLE leadloop.owed_windows, leadloop.learned_limits;
+           ALTER TABLE leadloop.unreadable_results DROP COLUMN occurrences;
+           ALTER TABLE leadloop.watermarks DROP COLUMN read_through, DROP COLUMN written_through""",
+        version=version,
     )
 
 
@@ -248,6 +256,54 @@ def test_a_schema_of_before_it_was_stated_is_taken_over(
             require_current(connection)
             assert describe_all(connection) == describe_all(other)
     assert "differs" not in caplog.text
+
+
+@pytest.mark.parametrize("version", ["0008", "0001_initial"])
+def test_an_upgrade_carries_incomplete_windows_over(
+    empty: Database, database: Database, version: str
+) -> None:
+    """Each is owed and due at once; those that polls have read again and again are one."""
+    with empty:
+        of_issue_a(empty, version)
+        for campaign, after, before, made_good in (
+            ("C1", 0, 10, None),
+            ("C1", 0, 20, None),
+            ("C1", 20, 30, None),
+            ("C1", 50, 50, None),
+            ("C1", 60, 70, "2026-02-01T00:00:00Z"),
+            ("C2", 5, 6, None),
+        ):
+            sql.execute(
+                empty,
+                """INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after,
+                          window_before, status, claimed_count, stored_count, pages, made_good_at,
+                          polled_at)
+                   VALUES (:campaign, 1, to_timestamp(:after), to_timestamp(:before), 'incomplete',
+                           2, 1, 1, :made_good, to_timestamp(1000 + :before))""",
+                campaign=campaign, after=after, before=before, made_good=made_good,
+            )  # fmt: skip
+        sql.execute(
+            empty,
+            """INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through)
+               VALUES ('C1', 'outcomes', to_timestamp(0))""",
+        )
+        # The second time changes nothing.
+        assert upgraded(empty) == upgraded(empty)
+        with empty.transaction() as connection:
+            owed = owed_windows.list_owed_windows(connection, None)
+            assert watermarks.get_read_through(connection, "C1") == EPOCH
+        seconds = [
+            tuple(
+                round(moment.timestamp())
+                for moment in (row.window.after, row.window.before, row.found_at, row.tried_at)
+            )
+            for row in owed
+        ]
+        assert [row.campaign_id for row in owed] == ["C1", "C1", "C2"]
+        assert seconds == [(0, 30, 1010, 1030), (50, 50, 1050, 1050), (5, 6, 1006, 1006)]
+        assert all(row.is_due and row.accepted_at is None for row in owed)
+        with empty.transaction() as connection, database.transaction() as other:
+            assert describe_all(connection) == describe_all(other)
 
 
 def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(

@@ -1,13 +1,14 @@
-"""Watermarks move only over verified, adjoining ranges; incomplete windows stay on the list."""
+"""Watermarks move only over adjoining ranges that are stored or owed; backfills are resumed."""
 
 from datetime import datetime, timedelta
 from typing import Literal
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from db import watermarks
+from db import owed_windows, watermarks
 from db.database import Database
 from db.watermarks import WindowRecord
 from leadloop.core.timestamps import EPOCH
@@ -63,41 +64,66 @@ def test_a_watermark_only_moves_forward_over_what_adjoins(
     mark = start
     with database.transaction() as connection:
         connection.execute(text("TRUNCATE leadloop.watermarks"))
+        watermarks.advance_read_range(connection, CAMPAIGN, after=at(0), through=at(99))
         assert watermarks.get_watermark(connection, CAMPAIGN) is None
-        assert not watermarks.advance_watermark(connection, CAMPAIGN, after=at(0), through=at(99))
+        assert watermarks.get_read_through(connection, CAMPAIGN) is None
         watermarks.start_watermark(connection, CAMPAIGN, at(start))
         watermarks.start_watermark(connection, CAMPAIGN, at(start + 7))
         for after, length in moves:
             through = after + length
-            moved = watermarks.advance_watermark(
+            watermarks.advance_read_range(
                 connection, CAMPAIGN, after=at(after), through=at(through)
             )
-            assert moved == (after <= mark < through)
-            mark = through if moved else mark
+            mark = through if after <= mark < through else mark
             assert watermarks.get_watermark(connection, CAMPAIGN) == at(mark)
+            assert watermarks.get_read_through(connection, CAMPAIGN) == at(mark)
 
 
-def test_an_incomplete_window_stays_until_later_reads_verify_all_of_it(
+def set_watermark(connection: Connection, second: int) -> None:
+    """Set the watermark as the documents say that a person may."""
+    connection.execute(
+        text("UPDATE leadloop.watermarks SET processed_through = :at"), {"at": at(second)}
+    )
+
+
+@pytest.mark.parametrize("owed", [None, window(1, 2), window(6, 7)])
+def test_polls_start_at_a_watermark_that_was_set_back(
+    connection: Connection, owed: Window | None
+) -> None:
+    """Whatever is owed, and though the poll first reads the lookback, or a person accepts."""
+    watermarks.start_watermark(connection, CAMPAIGN, at(0))
+    watermarks.advance_read_range(connection, CAMPAIGN, after=at(0), through=at(9))
+    if owed is not None:
+        owed_windows.record_failed_read(
+            connection,
+            CAMPAIGN,
+            owed,
+            reason="HTTP 500",
+            run_started=watermarks.get_database_time(connection),
+        )
+    set_watermark(connection, 4)
+    watermarks.follow_read_range(connection, CAMPAIGN)
+    watermarks.advance_read_range(connection, CAMPAIGN, after=at(2), through=at(3))
+    assert watermarks.get_read_through(connection, CAMPAIGN) == at(4)
+    assert watermarks.get_watermark(connection, CAMPAIGN) == at(4)
+    watermarks.advance_read_range(connection, CAMPAIGN, after=at(3), through=at(5))
+    assert watermarks.get_read_through(connection, CAMPAIGN) == at(5)
+
+
+def test_a_watermark_from_before_the_upgrade_moves_by_reading_alone(
     connection: Connection,
 ) -> None:
-    """An earlier read, or a later one of a part, does not make it good."""
-    record(connection, window(0, 20))
-    record(connection, window(0, 20), "incomplete")
-    record(connection, window(0, 15))
-    assert watermarks.list_incomplete_windows(connection, CAMPAIGN) == [window(0, 20)]
-    record(connection, window(15, 30))
-    assert watermarks.list_incomplete_windows(connection, CAMPAIGN) == []
-
-
-def test_adjoining_incomplete_windows_are_listed_as_one(connection: Connection) -> None:
-    """A poll reads them again in as few windows as possible."""
-    for after, before in ((10, 20), (0, 10), (30, 40)):
-        record(connection, window(after, before), "incomplete")
-    assert watermarks.list_incomplete_windows(connection, CAMPAIGN) == [
-        window(0, 20),
-        window(30, 40),
-    ]
-    assert watermarks.list_incomplete_windows(connection, "other") == []
+    """What lies between it and a window owed later may never have been read."""
+    watermarks.start_watermark(connection, CAMPAIGN, at(0))
+    owed_windows.record_failed_read(
+        connection,
+        CAMPAIGN,
+        window(6, 7),
+        reason="HTTP 500",
+        run_started=watermarks.get_database_time(connection),
+    )
+    watermarks.follow_read_range(connection, CAMPAIGN)
+    assert watermarks.get_watermark(connection, CAMPAIGN) == at(0)
 
 
 def test_an_interrupted_backfill_resumes_where_it_stopped(connection: Connection) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from db.database import Database
 from db.monitor import StatusSnapshot, read_status_snapshot
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
+from tests import factories
 from tests.monitor import seed_data
 from tests.monitor.page_script import list_texts, run_part
 
@@ -99,6 +100,23 @@ def test_sums_of_all_campaigns(database: Database) -> None:
     metrics = show_metric_values(read_status_snapshot(database))
     assert metrics["Created"] == "607"
     assert metrics["Rate limit in use"] == "31%"
+
+
+def test_owed_windows_are_noted_at_the_watermark(database: Database) -> None:
+    """What holds the watermark is beside its lag; nothing is noted where nothing is owed."""
+    seed_data.seed_healthy(database)
+    before = read_status_snapshot(database)
+    campaign = before.campaign_ids[0]
+    factories.owe_window(
+        database, "2026-01-31T09:00:00Z", "2026-01-31T09:00:01Z", campaign=campaign
+    )
+    notes = [
+        metric.delta
+        for status in (before, read_status_snapshot(database))
+        for metric in run_part(show_metrics, status).metric
+        if metric.label == "Watermark lag"
+    ]
+    assert notes == ["", "owed: 1 window"]
 
 
 def test_paused_by_the_vendor() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
+from db.owed_windows import list_owed_windows
+from db.watermarks import get_read_through
 from leadloop.core.timestamps import EPOCH, to_epoch_ms
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
@@ -65,10 +67,31 @@ def test_raw_answers_go_where_it_is_set(
 
 @pytest.mark.usefixtures("year_old")
 def test_what_is_owed_stays(database: Database) -> None:
-    """A window that was never read whole is read again, however old it is; a live run is kept."""
-    sql.execute(database, "UPDATE leadloop.poll_windows SET status = 'incomplete'")
-    assert run_housekeeping()["windows"] == 0
-    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
+    """However old it is, accepted or not; and the next poll starts where it would have."""
+    factories.owe_window(database, "2025-01-01T00:00:00Z", "2025-01-01T00:00:01Z")
+    factories.owe_window(
+        database,
+        "2025-01-02T00:00:00Z",
+        "2025-01-02T00:00:01Z",
+        accepted_at="2025-01-03T00:00:00Z",
+        accepted_by="ann",
+        accepted_reason="deleted there",
+    )
+    sql.execute(
+        database,
+        f"""UPDATE leadloop.owed_windows SET found_at = {_YEAR_AGO}, tried_at = {_YEAR_AGO};
+            UPDATE leadloop.poll_windows SET status = 'incomplete'""",
+    )
+    with database.transaction() as connection:
+        owed = list_owed_windows(connection, [CAMPAIGN])
+        start = get_read_through(connection, CAMPAIGN)
+    assert len(owed) == 2
+    assert start is not None
+    assert run_housekeeping()["windows"] >= 1
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") == 0
+    with database.transaction() as connection:
+        assert list_owed_windows(connection, [CAMPAIGN]) == owed
+        assert get_read_through(connection, CAMPAIGN) == start
 
 
 @pytest.mark.usefixtures("year_old")

@@ -3,13 +3,19 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
+from db import owed_windows
 from db.database import Database, DatabaseError
+from leadloop.core.timestamps import EPOCH
+from leadloop.core.windows import Window
 from leadloop.sandbox import SandboxHandle
+from leadloop.settings import Settings
+from tasks.owed import accept_owed, list_owed, retry_owed
 from tests import factories, sql
 from tests.conftest import Ran
 from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads, run_housekeeping
@@ -72,6 +78,26 @@ def test_they_are_enough_for_the_whole_loop(
         assert leadloop(*command).code == 0, command
     assert leadloop("status", "--json").last["campaigns"][0]["processed"] == 1
     assert run_housekeeping()["runs"] == 0
+
+
+def test_they_are_enough_for_what_is_owed(role: str, database: Database) -> None:
+    """A poll records and proves it; a person lists, retries and accepts it."""
+    second = [datetime(2026, 1, 31, 9, 0, number, tzinfo=UTC) for number in range(10)]
+    number = factories.owe_window(database, second[0].isoformat(), second[9].isoformat())
+    with Database(role, pool_size=1) as ours:
+        for part in (Window(after=second[7], before=second[8]), Window(after=EPOCH, before=EPOCH)):
+            ours.run(
+                owed_windows.record_failed_read,
+                "C1",
+                part,
+                reason="HTTP 500",
+                run_started=second[0],
+            )
+        for part in (Window(after=second[2], before=second[3]), Window(after=EPOCH, before=EPOCH)):
+            assert ours.run(owed_windows.subtract_proven, "C1", part)
+        assert len(list_owed(ours, Settings(), ["C1"])) == 2
+        assert retry_owed(ours, number).is_due
+        assert accept_owed(ours, number, "deleted there").is_new
 
 
 @pytest.mark.parametrize(

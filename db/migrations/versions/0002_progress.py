@@ -20,6 +20,7 @@ CREATE INDEX IF NOT EXISTS unreadable_results_recent ON leadloop.unreadable_resu
 CREATE INDEX IF NOT EXISTS lead_outcomes_recent
     ON leadloop.lead_outcomes (campaign_id, first_seen_at);
 ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS read_through timestamptz;
+ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS written_through timestamptz;
 CREATE TABLE IF NOT EXISTS leadloop.owed_windows (
     owed_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     campaign_id   text NOT NULL,
@@ -45,17 +46,23 @@ CREATE TABLE IF NOT EXISTS leadloop.learned_limits (
     PRIMARY KEY (campaign_id, name)
 );
 """
-# Each poll has read these windows again: the next one does so too.
+# Each poll has read these windows again, and recorded each with another end: they overlap. The next
+# poll reads them too.
 _OWED_SO_FAR = """
+WITH incomplete AS (
+    SELECT campaign_id, window_after, window_before, polled_at FROM leadloop.poll_windows
+     WHERE status = 'incomplete' AND made_good_at IS NULL
+), owed AS (
+    SELECT campaign_id, unnest(range_agg(tstzrange(window_after, window_before, '[]'))) AS span
+      FROM incomplete GROUP BY campaign_id
+)
 INSERT INTO leadloop.owed_windows (campaign_id, window_after, window_before, reason, found_at,
                                    tried_at, next_try_at)
-SELECT campaign_id, window_after, window_before,
+SELECT campaign_id, lower(span), upper(span),
        'the rows read were not as many as the API counted', min(polled_at), max(polled_at), now()
-  FROM leadloop.poll_windows AS incomplete
- WHERE status = 'incomplete' AND made_good_at IS NULL
-   AND NOT EXISTS (SELECT FROM leadloop.owed_windows AS owed
-                    WHERE owed.campaign_id = incomplete.campaign_id)
- GROUP BY 1, 2, 3
+  FROM owed JOIN incomplete USING (campaign_id)
+ WHERE span @> window_after
+ GROUP BY campaign_id, span
 """
 
 

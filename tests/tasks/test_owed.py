@@ -1,0 +1,78 @@
+"""What is owed is listed, accepted with a reason, and retried, each in one transaction."""
+
+import pytest
+
+from db.database import Database
+from leadloop.core.errors import UsageError
+from leadloop.settings import Settings
+from tasks.owed import accept_owed, list_owed, retry_owed
+from tests import factories, sql
+
+_AFTER, _BEFORE = "2026-01-31T09:00:00Z", "2026-01-31T09:00:01Z"
+
+
+def set_watermark(database: Database, through: str, read_through: str) -> None:
+    """Store how far the polls of C1 have read, and where its watermark stands."""
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.watermarks
+                  (campaign_id, stream, processed_through, read_through, written_through)
+           VALUES ('C1', 'outcomes', :through, :read_through, :through)""",
+        through=through,
+        read_through=read_through,
+    )
+
+
+def test_every_campaign_is_listed_also_one_that_was_deleted(database: Database) -> None:
+    """Nothing that is owed is hidden; by name only known campaigns are asked for."""
+    factories.add_campaign(database)
+    for campaign in ("C1", "GONE"):
+        factories.owe_window(database, _AFTER, _BEFORE, campaign=campaign)
+    found = list_owed(database, Settings(), [])
+    assert [window.campaign_id for window in found] == ["C1", "GONE"]
+    assert [window.campaign_id for window in list_owed(database, Settings(), ["C1"])] == ["C1"]
+    with pytest.raises(UsageError, match="unknown campaign GONE"):
+        list_owed(database, Settings(), ["GONE"])
+
+
+def test_an_acceptance_states_how_the_watermark_moved(database: Database) -> None:
+    """And the second one that nothing has changed."""
+    number = factories.owe_window(database, _AFTER, _BEFORE)
+    set_watermark(database, _AFTER, "2026-01-31T12:00:00Z")
+    first = accept_owed(database, number, " deleted\n\x1b[31mthere ")
+    assert (first.is_new, first.window.accepted_reason) == (True, "deleted [31mthere")
+    assert first.watermark_before == first.window.window.after
+    assert first.watermark is not None
+    assert f"{first.watermark:%H}" == "12"
+    second = accept_owed(database, number, "never mind")
+    assert (second.is_new, second.window) == (False, first.window)
+    assert second.watermark_before == second.watermark == first.watermark
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "\x00\x07\u200b"])
+def test_an_acceptance_needs_a_reason(database: Database, reason: str) -> None:
+    """Somebody will ask later why outcomes are missing."""
+    number = factories.owe_window(database, _AFTER, _BEFORE)
+    with pytest.raises(UsageError, match="reason is empty"):
+        accept_owed(database, number, reason)
+    (window,) = list_owed(database, Settings(), [])
+    assert window.accepted_at is None
+
+
+def test_an_unknown_number(database: Database) -> None:
+    """The message names the command that lists the numbers."""
+    with pytest.raises(UsageError, match="`leadloop owed` lists"):
+        accept_owed(database, 7, "why")
+    with pytest.raises(UsageError, match="`leadloop owed` lists"):
+        retry_owed(database, 7)
+
+
+def test_a_retry_makes_a_window_due(database: Database) -> None:
+    """An accepted one too: it may have become readable."""
+    for accepted in (
+        {},
+        {"accepted_at": "2026-02-01T00:00:00Z", "accepted_reason": "deleted there"},
+    ):
+        number = factories.owe_window(database, _AFTER, _BEFORE, **accepted)
+        assert [each.is_due for each in list_owed(database, Settings(), [])][-1] is False
+        assert retry_owed(database, number).is_due
