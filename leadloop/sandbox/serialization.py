@@ -1,6 +1,6 @@
 """How responses show a lead, a time and the link to another page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -26,8 +26,24 @@ def time_formatter(rules: Rules) -> FormatTime:
 _TIME_FORMATS: dict[str, FormatTime] = {
     "ms": lambda at: at,
     "s": lambda at: at // 1000,
+    "us": lambda at: at * 1000,
     "iso": lambda at: datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds"),
 }
+
+
+# What a row holds in place of a redacted lead.
+_REDACTED: dict[str, dict[str, Any] | None] = {
+    "null": None,
+    "empty": {},
+    "deleted": {"deleted": True},
+}
+# Calling one of these types turns a lead id of digits into the number that a response shows.
+_NUMBER_TYPES: dict[str, Callable[[str], float]] = {"integer": int, "float": float}
+
+
+def redact_row(rules: Rules) -> dict[str, Any] | None:
+    """Return what a page shows in place of a redacted lead."""
+    return _REDACTED[rules.redacted_as]
 
 
 def serialize_lead(
@@ -35,13 +51,10 @@ def serialize_lead(
 ) -> dict[str, Any]:
     """Serialize a lead to a row of a page: custom fields, fixed keys, and the outcome's keys."""
     format_time = time_formatter(rules)
-    text = lead.lead_id
-    # No digit may be lost: no leading zeros, and no more than 64 bits hold.
-    fits_integer = text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
     row: dict[str, Any] = orjson.loads(lead.custom) if lead.custom else {}
     row.update(
         {
-            "lead_id": int(text) if fits_integer and rules.lead_id_answer == "integer" else text,
+            "lead_id": _serialize_lead_id(lead.lead_id, rules),
             "phone_number": lead.phone_number,
             "contact_number": lead.phone_number,
             "created_at": format_time(lead.created_at),
@@ -58,6 +71,15 @@ def serialize_lead(
     if outcome is not None:
         row.update(_serialize_outcome(campaign, outcome, format_time))
     return row
+
+
+def _serialize_lead_id(text: str, rules: Rules) -> str | float:
+    number_type = _NUMBER_TYPES.get(rules.lead_id_answer)
+    # No digit may be lost: no leading zeros, and no more than 64 bits (a float: 53) hold.
+    fits = text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
+    if number_type is None or not fits or str(int(number_type(text))) != text:
+        return text
+    return number_type(text)
 
 
 def _serialize_outcome(

@@ -92,9 +92,11 @@ def test_pages_conform(start_sandbox: StartSandbox) -> None:
     api.create([lead(n, age=n, note=None) for n in range(200)])
     check_conformance(document, RESPONSES, "get", api.read())
     api.handle.change_rules(clock_offset=100)
-    for unit in ("ms", "s", "iso"):
+    for unit in ("ms", "s", "us", "iso"):
         api.handle.change_rules(time_format=unit)
         check_conformance(document, RESPONSES, "get", api.read(page_size=200))
+    api.handle.change_rules(lead_id_answer="float")
+    check_conformance(document, RESPONSES, "get", api.read())
     check_conformance(document, RESPONSES, "get", api.read(page=9))
     check_conformance(document, RESPONSES, "get", api.read(page="x"))
 
