@@ -26,6 +26,7 @@ from leadloop.sandbox.routes import (
     VendorRoute,
     get_base_url,
     list_vendor_routes,
+    shows_lead,
 )
 from leadloop.sandbox.serialization import json_response
 from leadloop.sandbox.state import SandboxState
@@ -96,7 +97,12 @@ def _run_handler(
     sandbox: SandboxState, request: ReceivedRequest, entry: LoggedRequest, handler: Handler
 ) -> Response:
     """Run the handler, with the faults that fire on this request."""
-    fired = sandbox.faults.draw_faults(entry.kind, request.names_lead)
+
+    def concerns_lead(lead_id: str) -> bool:
+        is_read = entry.kind == "responses"
+        return request.names_lead(lead_id) or (is_read and shows_lead(sandbox, request, lead_id))
+
+    fired = sandbox.faults.draw_faults(entry.kind, concerns_lead)
     entry.fault = ", ".join(fault.label for fault in fired) or None
     fault = next((fault for fault in fired if not fault.is_drift), None)
     if fault is not None and fault.moment == "before":

@@ -206,6 +206,39 @@ def _matches_query(lead: StoredLead, query: LeadQuery, rules: Rules) -> bool:
     return from_after and to_before
 
 
+def cut_page(
+    leads: Sequence[StoredLead], rules: Rules, start: int, size: int
+) -> tuple[int, Sequence[StoredLead]]:
+    """Count the rows of sorted leads, and return `size` rows from `start` on.
+
+    The flaws of the rules are applied first: ties, doubled and hidden leads.
+    """
+    if rules.ties == "page":
+        leads = _shuffle_ties(leads, rules, f"{start} {size}")
+    if rules.doubled:
+        doubled = set(rules.doubled)
+        leads = [lead for lead in leads for _ in range(1 + (lead.lead_id in doubled))]
+    count = len(leads)
+    if rules.hidden:
+        hidden = set(rules.hidden)
+        leads = [lead for lead in leads if lead.lead_id not in hidden]
+    return count, leads[start : start + size]
+
+
+def _shuffle_ties(leads: Iterable[StoredLead], rules: Rules, page: str) -> Sequence[StoredLead]:
+    """Sort leads that the order ranks alike by a seed of the page; the same page stays the same."""
+
+    def shuffled(lead: StoredLead) -> int:
+        return seeded_integer("tie", rules.seed, page, lead.number)
+
+    if rules.order == "created":
+        return sorted(leads, key=lambda lead: (lead.created_at, shuffled(lead)))
+    if rules.order in ("processed", "processed-desc"):
+        direction = 1 if rules.order == "processed" else -1
+        return sorted(leads, key=lambda lead: (direction * lead.processed_ms(), shuffled(lead)))
+    return list(leads)
+
+
 def _sort_leads(leads: Iterable[StoredLead], rules: Rules) -> Sequence[StoredLead]:
     if rules.order == "created":
         return sorted(leads, key=attrgetter("number"))

@@ -45,8 +45,9 @@ class Fault:
 
     It counts the requests of its `route` that the rate limit admits, and fires on the `nth` (from
     1), on each multiple of `every`, with a `probability` (seeded), or on all; at most `times`
-    times. With a `lead_id` it counts only requests that name that lead in body or query. `when`:
-    before or after the request's effect.
+    times. With a `lead_id` it counts only requests that name that lead in body or query, or whose
+    page would show it. `when`: before or after the request's effect. If several faults fire on a
+    request, the one that was added first hits it, and only that one counts it as `fired`.
 
     Kinds:
         status: respond `status` with a `body`, in JSON with this `detail`, and extra `headers`.
@@ -85,6 +86,9 @@ class Fault:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise ValueError(f"a fault's {name} must be a whole number")
+        chance = self.probability
+        if chance is not None and not (isinstance(chance, int | float) and 0 <= chance <= 1):
+            raise ValueError("a fault's probability must be a number from 0 to 1")
         if self.every == 0:
             raise ValueError("a fault's every must be 1 or more")
         if self.kind in _DAMAGING and self.when == "before":
@@ -132,16 +136,16 @@ class _ArmedFault:
         self.fired = 0
         self._rng = Random(str(seed))
 
-    def applies_to(self, route: str, names_lead: Callable[[str], bool]) -> bool:
+    def applies_to(self, route: str, concerns_lead: Callable[[str], bool]) -> bool:
         fault = self.fault
         return (
             fault.route in ("any", route)
             and (route == "responses" or not fault.is_drift)
-            and (fault.lead_id is None or names_lead(fault.lead_id))
+            and (fault.lead_id is None or concerns_lead(fault.lead_id))
         )
 
-    def count_request(self) -> bool:
-        """Count a request, and return whether the fault fires on the request."""
+    def count_request(self, *, is_hit: bool) -> bool:
+        """Count a request, and return whether the fault fires on it; not if another one hit it."""
         self.seen += 1
         fault = self.fault
         if fault.times is not None and self.fired >= fault.times:
@@ -152,6 +156,7 @@ class _ArmedFault:
             fires = self.seen % fault.every == 0
         else:
             fires = fault.probability is None or self._rng.random() < fault.probability
+        fires = fires and not (is_hit and not fault.is_drift)
         self.fired += fires
         return fires
 
@@ -169,29 +174,35 @@ class FaultInjector:
             self._armed.append(_ArmedFault(fault, (seed, len(self._armed))))
 
     def draw_faults(
-        self, route: str, names_lead: Callable[[str], bool] = lambda _: False
+        self, route: str, concerns_lead: Callable[[str], bool] = lambda _: False
     ) -> list[Fault]:
         """Draw the faults that fire on a request: drifts first, then at most one other.
 
         Args:
             route: the route of the request.
-            names_lead: returns whether the request names a lead id.
+            concerns_lead: returns whether the request names a lead id, or its page would show it.
         """
+        drifts: list[Fault] = []
+        hits: list[Fault] = []
         with self._lock:
-            fired = [
-                armed.fault
-                for armed in self._armed
-                if armed.applies_to(route, names_lead) and armed.count_request()
-            ]
-        others = [fault for fault in fired if not fault.is_drift]
-        return [fault for fault in fired if fault.is_drift] + others[:1]
+            for armed in self._armed:
+                applies = armed.applies_to(route, concerns_lead)
+                if applies and armed.count_request(is_hit=bool(hits)):
+                    (drifts if armed.fault.is_drift else hits).append(armed.fault)
+        return drifts + hits
 
     def count_fired(self) -> list[dict[str, Any]]:
         """List each fault in force with the number of requests seen and hit."""
         with self._lock:
             return [
-                {"fault": a.fault.label, "route": a.fault.route, "seen": a.seen, "fired": a.fired}
-                for a in self._armed
+                {
+                    "fault": armed.fault.label,
+                    "route": armed.fault.route,
+                    "lead_id": armed.fault.lead_id,
+                    "seen": armed.seen,
+                    "fired": armed.fired,
+                }
+                for armed in self._armed
             ]
 
     def clear(self) -> None:

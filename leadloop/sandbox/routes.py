@@ -3,9 +3,9 @@
 No sockets, rate limit or faults: `asgi_app` puts those around each endpoint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
 
 import orjson
@@ -13,10 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from leadloop.sandbox.campaign_leads import CampaignLeads, LeadDraft, LeadQuery
+from leadloop.sandbox.campaign_leads import CampaignLeads, LeadDraft, LeadQuery, StoredLead
+from leadloop.sandbox.faults import Fault, respond_with_fault
 from leadloop.sandbox.request_log import RequestKind
 from leadloop.sandbox.rules import Rules
-from leadloop.sandbox.serialization import build_page_link, json_response, serialize_lead
+from leadloop.sandbox.serialization import (
+    build_page_link,
+    json_response,
+    redact_row,
+    serialize_lead,
+)
 from leadloop.sandbox.state import SandboxState
 from leadloop.sandbox.validation import (
     EXISTS,
@@ -142,10 +148,10 @@ def list_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     """Return one page of the leads that the query matches."""
     rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
     page, size = _parse_paging(request, rules)
+    if rules.max_page is not None and page > rules.max_page:
+        raise HTTPException(int(rules.page_above_max), "The page is too far from the first one.")
     start = (page - 1) * size
-    query = _parse_query(request, rules)
-    first_row = max(0, start + request.row_shift)
-    count, leads = sandbox.store.read_page(campaign, query, first_row, size)
+    count, leads = _select_page(sandbox, request, campaign)
     if start >= count and page > 1 and rules.page_beyond_last == "404":
         raise HTTPException(404, "Invalid page.")
 
@@ -161,6 +167,9 @@ def list_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
 
     rows = []
     for lead in leads:
+        if lead.lead_id in rules.redacted:
+            rows.append(redact_row(rules))
+            continue
         is_processed = lead.processed_at is not None
         outcome = sandbox.store.get_outcome(campaign, lead) if is_processed else None
         rows.append(serialize_lead(campaign, lead, outcome, rules))
@@ -172,7 +181,42 @@ def list_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
         "previous": link_to(page - 1) if page > 1 else None,
         "results": rows,
     }
-    return json_response(200, content)
+    return _limit_size(json_response(200, content), len(rows), rules)
+
+
+def shows_lead(sandbox: SandboxState, request: ReceivedRequest, lead_id: str) -> bool:
+    """Return whether the page that a read asks for has a row of the lead."""
+    campaign = sandbox.store.find_campaign(request.campaign_id)
+    if campaign is None:
+        return False
+    try:
+        _, leads = _select_page(sandbox, request, campaign)
+    except HTTPException:
+        return False
+    return any(lead.lead_id == lead_id for lead in leads)
+
+
+def _select_page(
+    sandbox: SandboxState, request: ReceivedRequest, campaign: CampaignLeads
+) -> tuple[int, Sequence[StoredLead]]:
+    """Count the rows that the query selects, and return those of its page."""
+    page, size = _parse_paging(request, sandbox.rules)
+    first_row = max(0, (page - 1) * size + request.row_shift)
+    query = _parse_query(request, sandbox.rules)
+    return sandbox.store.read_page(campaign, query, first_row, size)
+
+
+def _limit_size(response: Response, rows: int, rules: Rules) -> Response:
+    """Return the response, or a refusal if it is larger than the rules allow."""
+    max_rows, max_bytes = rules.max_answer_rows, rules.max_answer_bytes
+    if (max_rows is None or rows <= max_rows) and (
+        max_bytes is None or len(response.body) <= max_bytes
+    ):
+        return response
+    status = int(rules.answer_above_max)
+    body: Literal["json", "html"] = "json" if status == 500 else "html"
+    refusal = Fault(kind="status", status=status, body=body, detail="The page is too large.")
+    return respond_with_fault(refusal, None)
 
 
 def _parse_paging(request: ReceivedRequest, rules: Rules) -> tuple[int, int]:

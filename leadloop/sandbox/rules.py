@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 REQUIRED = ("lead_id", "phone_number", "contact_name", "state_code")
-_POSITIVE = ("max_batch", "max_body_bytes", "max_page_size", "expires_in")
+_POSITIVE = (
+    "max_batch",
+    "max_body_bytes",
+    "max_page_size",
+    "max_page",
+    "max_answer_rows",
+    "max_answer_bytes",
+    "expires_in",
+)
 _DURATIONS = ("latency", "lead_visible_after", "outcome_visible_after", "late_by", "pace")
 
 
@@ -36,6 +44,13 @@ class Rules:
     max_body_bytes: int | None = None
     max_page_size: int | None = None
     page_size_above_max: Literal["cap", "400"] = "cap"
+    # Pages beyond this number, and answers larger than this, are refused. 413 and 502 come from a
+    # gateway, in HTML.
+    max_page: int | None = None
+    page_above_max: Literal["400", "422", "500"] = "400"
+    max_answer_rows: int | None = None
+    max_answer_bytes: int | None = None
+    answer_above_max: Literal["502", "413", "500"] = "502"
 
     # Validation of leads.
     required: tuple[str, ...] = REQUIRED
@@ -62,6 +77,16 @@ class Rules:
     links: Literal["trap", "correct"] = "trap"
     link_base: str = "http://app.squadrun.co"
 
+    # Flaws of the pages. Leads by id: `doubled` ones are shown twice and counted twice (a join
+    # without DISTINCT), `hidden` ones are counted and not shown, `redacted` ones are shown as null,
+    # {} or {"deleted": true}. With ties=page, leads that the order ranks alike are in another order
+    # on each page, so that one may be shown on two pages and another one on none.
+    doubled: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    redacted: tuple[str, ...] = ()
+    redacted_as: Literal["null", "empty", "deleted"] = "null"
+    ties: Literal["stable", "page"] = "stable"
+
     # Delays, and when leads and outcomes become visible.
     latency: float = 0.0
     lead_visible_after: float = 0.0
@@ -75,8 +100,11 @@ class Rules:
     def __post_init__(self) -> None:
         for name, field_type in _FIELD_TYPES.items():
             choices = get_args(field_type)
-            if get_origin(field_type) is Literal and getattr(self, name) not in choices:
+            value = getattr(self, name)
+            if get_origin(field_type) is Literal and value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}")
+            if choices == (str, ...) and not all(isinstance(part, str) for part in value):
+                raise ValueError(f"{name} must be a list of texts")
         for name in _POSITIVE:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more")

@@ -1,6 +1,6 @@
 """How responses show a lead, a time and the link to another page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -32,6 +32,21 @@ _TIME_FORMATS: dict[str, FormatTime] = {
 }
 
 
+# What a row holds in place of a redacted lead.
+_REDACTED: dict[str, dict[str, Any] | None] = {
+    "null": None,
+    "empty": {},
+    "deleted": {"deleted": True},
+}
+# Calling one of these types turns a lead id of digits into the number that a response shows.
+_NUMBER_TYPES: dict[str, Callable[[str], float]] = {"integer": int, "float": float}
+
+
+def redact_row(rules: Rules) -> dict[str, Any] | None:
+    """Return what a page shows in place of a redacted lead."""
+    return _REDACTED[rules.redacted_as]
+
+
 def serialize_lead(
     campaign: CampaignLeads, lead: StoredLead, outcome: VendorOutcome | None, rules: Rules
 ) -> dict[str, Any]:
@@ -40,7 +55,7 @@ def serialize_lead(
     row: dict[str, Any] = orjson.loads(lead.custom) if lead.custom else {}
     row.update(
         {
-            "lead_id": _format_lead_id(lead.lead_id, rules),
+            "lead_id": _serialize_lead_id(lead.lead_id, rules),
             "phone_number": lead.phone_number,
             "contact_number": lead.phone_number,
             "created_at": format_time(lead.created_at),
@@ -59,14 +74,13 @@ def serialize_lead(
     return row
 
 
-def _format_lead_id(text: str, rules: Rules) -> str | int | float:
-    """Return an id as text, or as the number that the rules set, unless a digit would be lost."""
-    if text.isascii() and text.isdigit() and str(int(text)) == text:
-        if rules.lead_id_answer == "integer" and len(text) < 19:
-            return int(text)
-        if rules.lead_id_answer == "float" and len(text) < 16:
-            return float(text)
-    return text
+def _serialize_lead_id(text: str, rules: Rules) -> str | float:
+    number_type = _NUMBER_TYPES.get(rules.lead_id_answer)
+    # No digit may be lost: no leading zeros, and no more than 64 bits (a float: 53) hold.
+    fits = text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
+    if number_type is None or not fits or str(int(number_type(text))) != text:
+        return text
+    return number_type(text)
 
 
 def _serialize_outcome(

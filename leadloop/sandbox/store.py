@@ -7,7 +7,13 @@ from random import Random
 from threading import RLock
 from typing import Any
 
-from leadloop.sandbox.campaign_leads import CampaignLeads, LeadDraft, LeadQuery, StoredLead
+from leadloop.sandbox.campaign_leads import (
+    CampaignLeads,
+    LeadDraft,
+    LeadQuery,
+    StoredLead,
+    cut_page,
+)
 from leadloop.sandbox.outcomes import (
     VendorOutcome,
     draw_delay_ms,
@@ -104,10 +110,10 @@ class LeadStore:
     def read_page(
         self, campaign: CampaignLeads, query: LeadQuery, start: int, size: int
     ) -> tuple[int, Sequence[StoredLead]]:
-        """Count the leads that match, and return `size` of them from `start` on."""
+        """Count the rows of the leads that match, and return `size` rows from `start` on."""
         with self._lock:
-            found = campaign.select_leads(query, self._rules(), self._now())
-            return len(found), found[start : start + size]
+            rules = self._rules()
+            return cut_page(campaign.select_leads(query, rules, self._now()), rules, start, size)
 
     # Outcomes that tests, scripts and faults cause.
 

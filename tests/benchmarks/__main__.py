@@ -6,7 +6,16 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.benchmarks import claim, counts, idle_runs, loop, memory, report, shared_rate_limit
+from tests.benchmarks import (
+    claim,
+    counts,
+    flaky,
+    idle_runs,
+    loop,
+    memory,
+    report,
+    shared_rate_limit,
+)
 from tests.benchmarks.bench_environment import run_bench_environment
 
 _PARTS = {
@@ -14,6 +23,7 @@ _PARTS = {
     "poll": loop.measure_poll,
     "requests": counts.count_requests,
     "budget": shared_rate_limit.measure_rate_limit,
+    "flaky": flaky.measure_flaky,
     "claim": claim.measure_claims,
     "memory": memory.measure_memory,
     "idle": idle_runs.measure_idle_runs,

@@ -4,6 +4,7 @@
 test then takes fresh seeds for its share of the time.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from random import Random
 import pytest
 
 # Asserts in these modules report the compared values, as asserts in test modules do.
-for _name in ("invariants", "loop_machine", "model", "processes"):
+for _name in ("flawed_loop", "invariants", "loop_machine", "model", "processes"):
     pytest.register_assert_rewrite(f"tests.resilience.{_name}")
 
 from tests.resilience.counters import format_counters  # noqa: E402
@@ -51,6 +52,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("resilience counters")
         for line in counted:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def disabled_logging() -> Iterator[None]:
+    """Disable logging: the tracebacks of expected failures cost time."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

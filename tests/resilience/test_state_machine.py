@@ -1,8 +1,6 @@
 """Any order of actions of upstream, the vendor and leadloop keeps the invariants."""
 
-import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -18,15 +16,7 @@ _EXAMPLES = 7
 # A round of the soak: short, so that the soak ends on time.
 _EXAMPLES_PER_ROUND = 5
 # Shrinking takes minutes: enable it to look for a cause (SOAK_SHRINK=1).
-_PHASES = [Phase.generate, *([Phase.shrink] if os.environ.get("SOAK_SHRINK") else [])]
-
-
-@pytest.fixture
-def disabled_logging() -> Iterator[None]:
-    """Disable logging: the tracebacks of expected failures cost time."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+PHASES = [Phase.generate, *([Phase.shrink] if os.environ.get("SOAK_SHRINK") else [])]
 
 
 @pytest.mark.usefixtures("environment", "quick_retries", "disabled_logging")
@@ -37,7 +27,7 @@ def test_invariants_hold(database: Database, vendor: SandboxHandle, soak: Soak |
     if soak is None:
         run_state_machine_as_test(machine, settings=_settings(_EXAMPLES, derandomize=True))
         return
-    for number in soak.draw_seeds(0.4):
+    for number in soak.draw_seeds(0.25):
         print(f"state machine, seed {number}")
         round_settings = _settings(_EXAMPLES_PER_ROUND, derandomize=False)
         run_state_machine_as_test(seed(number)(machine), settings=round_settings)
@@ -49,7 +39,7 @@ def _settings(examples: int, *, derandomize: bool) -> settings:
         max_examples=examples,
         stateful_step_count=_STEPS,
         database=None,
-        phases=_PHASES,
+        phases=PHASES,
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),

@@ -232,6 +232,68 @@ def test_chance_is_seeded(start_sandbox: StartSandbox) -> None:
     assert hits(1) == hits(1) != hits(2)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 502},
+        {"kind": "status", "status": 503},
+        {"kind": "status", "status": 403, "body": "html"},
+        {"kind": "reset"},
+        {"kind": "reset", "when": "after"},
+        {"kind": "hang", "seconds": 0.01},
+        {"kind": "cut"},
+        {"kind": "foreign"},
+    ],
+    ids=lambda fault: " ".join(map(str, fault.values())),
+)
+def test_a_share_of_the_requests_fails(start_sandbox: StartSandbox, fault: dict[str, Any]) -> None:
+    """Of every kind, and as many as the sandbox counts have failed for the client."""
+    api = start_sandbox()
+    api.handle.add_fault(**fault, probability=0.4)
+    failed = 0
+    for _ in range(30):
+        try:
+            failed += api.read().json().get("results") is None
+        except requests.RequestException:
+            failed += 1
+    (counted,) = api.handle.faults
+    assert (counted["seen"], counted["fired"]) == (30, failed)
+    assert 0 < failed < 30
+    assert sum(entry.fault is not None for entry in api.handle.requests) == failed
+
+
+def test_the_first_of_several_faults_hits(start_sandbox: StartSandbox) -> None:
+    """The others have seen the request, and do not count it as theirs."""
+    api = start_sandbox()
+    api.handle.add_fault(kind="status", status=500, every=2)
+    api.handle.add_fault(kind="status", status=502)
+    assert [api.read().status_code for _ in range(4)] == [502, 500, 502, 500]
+    counts = [(fault["seen"], fault["fired"]) for fault in api.handle.faults]
+    assert counts == [(4, 2), (4, 2)]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 500}, {"status": 403, "body": "html"}], ids=["500", "403"]
+)
+def test_a_poisoned_lead_fails_its_page(start_sandbox: StartSandbox, fault: dict[str, Any]) -> None:
+    """Each page that would show the lead fails, also one that does not name it."""
+    api = start_sandbox()
+    api.create([lead(f"{n}") for n in range(6)])
+    for n in range(6):
+        api.process(f"{n}", processed_at=1000 + n)
+    api.handle.add_fault(kind="status", lead_id="3", **fault)
+    status = fault["status"]
+    pages = [api.read(page=page, page_size=2).status_code for page in (1, 2, 3, 4)]
+    assert pages == [200, status, 200, 404]
+    assert api.read(processed_after=1003, processed_before=1003).status_code == status
+    assert api.read(processed_after=1004).status_code == 200
+    assert api.read(lead_id="3").status_code == status
+    assert api.read("C2").status_code == 200
+    assert api.disable("1", "2").status_code == 201
+    assert api.disable("2", "3").status_code == status
+
+
 def test_a_fault_keeps_to_its_route(start_sandbox: StartSandbox) -> None:
     """Other routes answer as ever."""
     api = start_sandbox()
@@ -251,6 +313,8 @@ def test_a_fault_keeps_to_its_route(start_sandbox: StartSandbox) -> None:
         {"kind": "reset", "sometimes": True},
         {"kind": "reset", "nth": "2"},
         {"kind": "reset", "every": 0},
+        {"kind": "reset", "probability": 1.5},
+        {"kind": "reset", "probability": "often"},
         {},
     ],
 )

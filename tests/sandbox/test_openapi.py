@@ -95,6 +95,8 @@ def test_pages_conform(start_sandbox: StartSandbox) -> None:
     for unit in ("ms", "s", "us", "ns", "iso"):
         api.handle.change_rules(time_format=unit)
         check_conformance(document, RESPONSES, "get", api.read(page_size=200))
+    api.handle.change_rules(lead_id_answer="float")
+    check_conformance(document, RESPONSES, "get", api.read())
     check_conformance(document, RESPONSES, "get", api.read(page=9))
     check_conformance(document, RESPONSES, "get", api.read(page="x"))
 

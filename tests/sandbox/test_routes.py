@@ -146,6 +146,93 @@ def test_max_page_size_rule(start_sandbox: StartSandbox) -> None:
     assert api.read(page_size=3).status_code == 400
 
 
+@pytest.mark.parametrize("rule", ["400", "422", "500"])
+def test_max_page_rule(start_sandbox: StartSandbox, rule: str) -> None:
+    """Pages that are too far from the first are refused, whether they hold a row or not."""
+    api = start_sandbox(max_page=2, page_above_max=rule)
+    api.create([lead(n) for n in range(5)])
+    statuses = [api.read(page=page, page_size=2).status_code for page in (1, 2, 3, 4)]
+    assert statuses == [200, 200, int(rule), int(rule)]
+    assert api.read(page=2, page_size=3).status_code == 200
+
+
+@pytest.mark.parametrize("rule", ["502", "413", "500"])
+def test_max_answer_rules(start_sandbox: StartSandbox, rule: str) -> None:
+    """An answer with too many rows or bytes is refused; so many rows or bytes are allowed."""
+    api = start_sandbox(max_answer_rows=3, answer_above_max=rule)
+    api.create([lead(n) for n in range(5)])
+    statuses = [api.read(page=page, page_size=4).status_code for page in (1, 2)]
+    assert statuses == [int(rule), 200]
+    whole = api.read(page_size=3)
+    assert len(whole.json()["results"]) == 3
+    api.handle.change_rules(max_answer_rows=None, max_answer_bytes=len(whole.content))
+    assert api.read(page_size=3).status_code == 200
+    api.handle.change_rules(max_answer_bytes=len(whole.content) - 1)
+    assert api.read(page_size=3).status_code == int(rule)
+    assert api.read(page_size=2).status_code == 200
+
+
+def test_doubled_rule(start_sandbox: StartSandbox) -> None:
+    """A join without DISTINCT: the lead is shown twice and counted twice, on one page or on two."""
+    api = start_sandbox(doubled=("1",))
+    api.create([lead(f"{n}") for n in range(3)])
+    assert api.read().json()["count"] == 4
+    assert api.ids() == ["0", "1", "1", "2"]
+    assert [api.ids(page=page, page_size=2) for page in (1, 2)] == [["0", "1"], ["1", "2"]]
+
+
+def test_hidden_rule(start_sandbox: StartSandbox) -> None:
+    """The count of a window with the lead is higher than its rows by one; another one is right."""
+    api = start_sandbox(hidden=("1",))
+    api.create([lead(f"{n}") for n in range(3)])
+    for n in range(3):
+        api.process(f"{n}", processed_at=1000 + n)
+    assert (api.read(processed_after=0).json()["count"], api.ids()) == (3, ["0", "2"])
+    assert api.ids(page=2, page_size=2) == []
+    assert api.read(processed_after=1001, processed_before=1001).json()["count"] == 1
+    assert api.read(processed_after=1002).json()["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"), [("null", None), ("empty", {}), ("deleted", {"deleted": True})]
+)
+def test_redacted_rule(start_sandbox: StartSandbox, rule: str, shown: Any) -> None:
+    """The row is counted, and holds nothing of the lead."""
+    api = start_sandbox(redacted=("1",), redacted_as=rule)
+    api.create([lead(f"{n}") for n in range(3)])
+    page = api.read().json()
+    assert page["count"] == 3
+    assert page["results"][1] == shown
+    assert [row["lead_id"] for row in page["results"][::2]] == ["0", "2"]
+
+
+@pytest.mark.parametrize("order", ["created", "processed", "processed-desc"])
+def test_ties_rule(start_sandbox: StartSandbox, order: str) -> None:
+    """A row comes on two pages and another row on none, however often the pages are read."""
+    api = start_sandbox(ties="page", order=order)
+    api.create([lead(f"{n}") for n in range(30)])
+    api.process(*(f"{n}" for n in range(30)), processed_at=1000)
+    readings = [
+        [api.ids(processed_after=0, page=page, page_size=5) for page in range(1, 7)]
+        for _ in range(3)
+    ]
+    shown = [lead_id for page in readings[0] for lead_id in page]
+    assert len(shown) == 30 > len(set(shown))
+    assert readings[0] == readings[1] == readings[2]
+    assert len(set(api.ids(processed_after=0, page_size=30))) == 30
+
+
+def test_ties_are_no_other_order(start_sandbox: StartSandbox) -> None:
+    """Leads that the order does not rank alike keep it."""
+    api = start_sandbox(ties="page", order="processed")
+    api.create([lead(f"{n}") for n in range(9)])
+    for n in range(9):
+        api.process(f"{n}", processed_at=1000 - n)
+    pages = [api.ids(processed_after=0, page=page, page_size=3) for page in (1, 2, 3)]
+    shown = [lead_id for page in pages for lead_id in page]
+    assert shown == [f"{n}" for n in reversed(range(9))]
+
+
 def test_page_beyond_last_rule(start_sandbox: StartSandbox) -> None:
     """404, or an empty page; the first page is never beyond."""
     api = start_sandbox()

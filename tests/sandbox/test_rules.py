@@ -13,6 +13,8 @@ def test_rules_come_from_texts() -> None:
     assert (rules.max_batch, rules.rate_limit, rules.pace) == (10, (5, 2.5), None)
     assert (rules.shows_unprocessed, rules.order, rules.late_share) == (False, "lead_id", 0.5)
     assert (rules.campaigns, rules.tokens) == ({"C1": "One", "C2": "C2"}, ("a", "b"))
+    flaws = Rules.from_texts(["doubled=a,b", "redacted=c", "hidden=", "redacted_as=deleted"])
+    assert (flaws.doubled, flaws.redacted, flaws.hidden) == (("a", "b"), ("c",), ())
     assert Rules.from_texts([]).rate_limit == (100, 60.0)
     assert Rules().rate_limit is None
 
@@ -31,6 +33,15 @@ def test_rules_come_from_texts() -> None:
         "pace=-1",
         "late_share=2",
         "campaigns={x",
+        "max_page=0",
+        "page_above_max=404",
+        "max_answer_rows=0",
+        "max_answer_bytes=-1",
+        "answer_above_max=200",
+        "redacted_as=nothing",
+        "ties=random",
+        "lead_id_answer=decimal",
+        "time_format=ns",
     ],
 )
 def test_a_wrong_text_is_rejected_in_one_line(text: str) -> None:
@@ -45,6 +56,14 @@ def test_a_rule_that_cannot_be_kept_is_refused(rule: str) -> None:
     """In one line that names it, before anything listens."""
     with pytest.raises(ValueError, match=rule.partition("=")[0]):
         Rules.from_texts([rule])
+
+
+@pytest.mark.parametrize("name", ["doubled", "hidden", "redacted", "tokens"])
+def test_a_list_holds_texts(name: str) -> None:
+    """A JSON list of numbers is refused: ids are compared as texts."""
+    with pytest.raises(ValueError, match=name):
+        Rules.from_json({name: [17]}, Rules())
+    assert getattr(Rules.from_json({name: ["17"]}, Rules()), name) == ("17",)
 
 
 def test_every_rule_is_described_as_it_is_written() -> None:

@@ -45,7 +45,7 @@ def test_a_processed_result_has_its_attempts_under_keys_that_it_names(
 
 
 def test_time_format_rule(start_sandbox: StartSandbox) -> None:
-    """Milliseconds, seconds, or ISO with an offset."""
+    """Milliseconds, seconds, microseconds, or ISO with an offset."""
     api = start_sandbox()
     api.create([lead("a")])
     api.process("a", processed_at=1_531_409_739_413)
@@ -61,12 +61,14 @@ def test_time_format_rule(start_sandbox: StartSandbox) -> None:
 def test_lead_id_answer_rule(start_sandbox: StartSandbox) -> None:
     """As text, or as numbers where nothing is lost by it."""
     api = start_sandbox()
-    api.create([lead(10), lead("007"), lead("x1")])
-    assert api.ids() == ["10", "007", "x1"]
+    large = str(2**53 + 1)
+    api.create([lead(10), lead("007"), lead("x1"), lead(large)])
+    assert api.ids() == ["10", "007", "x1", large]
     api.handle.change_rules(lead_id_answer="integer")
-    assert api.ids() == [10, "007", "x1"]
+    assert api.ids() == [10, "007", "x1", int(large)]
     api.handle.change_rules(lead_id_answer="float")
-    assert '"lead_id":10.0' in api.read().text
+    assert '"lead_id":10.0,' in api.read().text
+    assert api.ids()[1:] == ["007", "x1", large]
 
 
 def test_links_are_a_trap_by_default(start_sandbox: StartSandbox) -> None:

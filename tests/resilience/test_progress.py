@@ -1,0 +1,204 @@
+"""The laws of progress of reads and opt-outs: nothing bad stops anything good, at what price."""
+
+from math import ceil, log2
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+
+from db.database import Database
+from leadloop.sandbox import SandboxHandle
+from tests import sql
+from tests.resilience.conftest import Soak
+from tests.resilience.counters import COUNTERS
+from tests.resilience.flawed_loop import TRIES, FlawedLoop, FlawedModel, Ran
+from tests.resilience.flawed_world import MAX_AGE_S, World, draw_world
+from tests.resilience.test_state_machine import PHASES
+
+#: Runs of each job after the last noise, with the clock past every due retry.
+_QUIET_RUNS = 2
+_EXAMPLES = 10
+_EXAMPLES_PER_ROUND = 5
+
+
+@pytest.mark.usefixtures("environment", "quick_retries", "disabled_logging")
+def test_nothing_bad_stops_anything_good(
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    soak: Soak | None,
+) -> None:
+    """Every good outcome is stored and every good opt-out confirmed, whatever else fails."""
+
+    @given(world=draw_world())
+    def check_laws(world: World) -> None:
+        monkeypatch.setenv("LEADLOOP_CONCURRENCY", str(world.concurrency))
+        COUNTERS["flawed worlds"] += 1
+        # A run that never ends fails the test by its timeout, without an example.
+        print(world)
+        _check_world(database, vendor, world)
+
+    if soak is None:
+        _settings(_EXAMPLES, derandomize=True)(check_laws)()
+        return
+    for number in soak.draw_seeds(0.3):
+        print(f"laws of progress, seed {number}")
+        seed(number)(_settings(_EXAMPLES_PER_ROUND, derandomize=False)(check_laws))()
+
+
+def _settings(examples: int, *, derandomize: bool) -> settings:
+    return settings(
+        derandomize=derandomize,
+        max_examples=examples,
+        database=None,
+        phases=PHASES,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def _check_world(database: Database, vendor: SandboxHandle, world: World) -> None:
+    """Run a world and its twin without poison and noise, and check each law."""
+    twin, loop = (
+        FlawedLoop(
+            world=each,
+            model=FlawedModel(database=database, vendor=vendor, redacted=each.redacted),
+        )
+        for each in (world.heal(), world)
+    )
+    _run_world(twin)
+    expected = twin.fetch_good(world)
+    _run_world(loop)
+    assert loop.fetch_good(world) == expected, "the poison changes what becomes of the good"
+    _check_unfinished_is_the_poison(loop)
+    _check_requests(loop, twin)
+
+
+def _run_world(loop: FlawedLoop) -> None:
+    """Run the noisy runs, the quiet ones, and a last one in which nothing is due."""
+    loop.create_world()
+    loop.add_noise()
+    for _ in range(loop.world.noisy_runs):
+        loop.run_jobs()
+    loop.end_noise()
+    loop.process_later()
+    for _ in range(_QUIET_RUNS):
+        loop.reach_due_times()
+        _check_quiet_run(loop)
+    assert loop.find_unfinished() == set()
+    idle = loop.run_poll()
+    assert idle.is_done, "a poll fails because of windows that other runs owe"
+
+
+def _check_quiet_run(loop: FlawedLoop) -> None:
+    """Check that a quiet run moves, and ends well only if nothing failed in it."""
+    before = loop.find_unfinished()
+    poll, disable = loop.run_poll(), loop.run_disable()
+    after = loop.find_unfinished()
+    assert after < before or not before, "a quiet run gets nothing done"
+    world = loop.world
+    if not world.owable_ages:
+        assert poll.is_done, "the vendor works, but the poll fails"
+    if world.lost:
+        assert not poll.is_done, "the poll has tried an owed window in vain, and says it is well"
+    if not world.opt_out_poison:
+        assert disable.is_done, "the vendor works, but the disable fails"
+
+
+def _check_unfinished_is_the_poison(loop: FlawedLoop) -> None:
+    """Check that exactly the poisoned items are left, each with its reason and its next try."""
+    world, reach = loop.world, loop.world.reach_ms
+    owed = loop.fetch_owed()
+    ages = {key: world.ages[key] for key in world.lost}
+    missing = {key: age for key, age in ages.items() if not any(_covers(row, age) for row in owed)}
+    assert missing == {}, "not readable, and not owed"
+    allowed = _merge_ranges([(age - reach, age + reach) for age in world.owable_ages])
+    too_wide = [
+        row
+        for row in owed
+        if not any(low <= row["newest"] and row["oldest"] <= high for low, high in allowed)
+    ]
+    assert too_wide == [], f"owed, but readable; readable is all but {allowed}"
+    assert all(row["reason"] and row["next_try_at"] > row["tried_at"] for row in owed)
+    _check_poisoned_opt_outs(loop)
+
+
+def _covers(row: dict[str, float], age: int) -> bool:
+    return row["newest"] <= age <= row["oldest"]
+
+
+def _merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1]:
+            low, high = merged[-1][0], max(high, merged.pop()[1])
+        merged.append((low, high))
+    return merged
+
+
+def _check_poisoned_opt_outs(loop: FlawedLoop) -> None:
+    rows = sql.fetch_rows(
+        loop.model.database,
+        "SELECT lead_id, status, last_error, next_try_at > tried_at AS is_planned"
+        " FROM leadloop.disable_requests WHERE status <> 'disabled'",
+    )
+    assert {row["lead_id"] for row in rows} == set(loop.world.opt_out_poison)
+    if loop.world.good_opt_outs:
+        # Where all opt-outs fail, none of them is accused.
+        assert all(row["status"] == "failed" and row["is_planned"] for row in rows)
+        assert all(row["last_error"] for row in rows)
+
+
+# The price.
+
+
+def _check_requests(loop: FlawedLoop, twin: FlawedLoop) -> None:
+    """Check the bounds of PROGRESS.md: what noise has not failed is bounded without any luck."""
+    polls, calm_polls = _select(loop, "poll"), _select(twin, "poll")
+    if not any(ran.repeated_noise for ran in polls):
+        useful = sum(ran.requests - ran.noise for ran in polls)
+        assert useful <= _bound_polls(loop.world, polls, calm_polls)
+    disables, calm_disables = _select(loop, "disable"), _select(twin, "disable")
+    useful = sum(ran.requests - ran.noise for ran in disables)
+    assert useful <= _bound_disables(loop.world, disables, calm_disables)
+    extra = 0 if loop.world.campaign["lookback_s"] == 0 else 3 * len(loop.fetch_owed())
+    assert polls[-1].requests <= calm_polls[-1].requests + extra, "an idle poll pays for the owed"
+
+
+def _select(loop: FlawedLoop, job: str) -> list[Ran]:
+    return [ran for ran in loop.runs if ran.job == job]
+
+
+def _bound_polls(world: World, polls: list[Ran], calm: list[Ran]) -> int:
+    """Return calm + isolation of each lost outcome + what failed runs read again."""
+    splits = ceil(log2((MAX_AGE_S + 3600) * 1000 / world.tick_ms))
+    sizes = ceil(log2(world.campaign["page_size"])) + 2
+    pages = ceil((len(world.lead_ids) + len(world.doubled)) / world.page_rows)
+    # Half of the reads of an isolation fail, each TRIES times.
+    isolation = (1 + TRIES) * (splits + sizes) + pages * splits
+    # An instant that is owed is tried again, with ever smaller pages.
+    retry = TRIES * sizes + max((world.count_rows(age) for age in world.owable_ages), default=0)
+    failed = sum(not ran.is_done for ran in polls)
+    return int(
+        sum(ran.requests for ran in calm)
+        + len(world.owable_ages) * (isolation + retry * (len(polls) - 1))
+        + failed * (pages + 2)
+        + len(polls)
+    )
+
+
+def _bound_disables(world: World, disables: list[Ran], calm: list[Ran]) -> int:
+    """Return calm + isolation of the poisoned opt-outs, first in lists and then alone."""
+    culprits, batch = len(world.opt_out_poison), world.campaign["batch_size"]
+    isolation = TRIES * culprits * min(2 * batch - 1, 2 * ceil(log2(batch)) + 1)
+    # Those set aside are tried again, and the vendor is probed with another request.
+    retry = (1 + TRIES) * culprits + TRIES
+    noise = sum(ran.noise for ran in disables)
+    failed = sum(not ran.is_done for ran in disables)
+    # A list that noise halves costs two more. A run that fails begins an isolation again.
+    return (
+        sum(ran.requests for ran in calm)
+        + isolation * (1 + failed)
+        + retry * len(disables)
+        + 2 * (noise // TRIES)
+    )
