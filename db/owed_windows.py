@@ -15,7 +15,7 @@ from db import watermarks
 from leadloop.core.windows import Window
 
 #: The pause before the second try of an owed window, seconds; each pause is twice the one before.
-FIRST_PAUSE_S = 600
+FIRST_PAUSE_S = 60
 #: The longest pause, seconds; a range that a person accepted is tried at this pace.
 LONGEST_PAUSE_S = 86_400
 

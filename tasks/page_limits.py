@@ -29,8 +29,14 @@ class PageLimits:
         self._changes: dict[str, int | None] = {}
         self._contrasts = 0
         self._deepest = 0
-        self.page_size = min(page_size, self._heeded("page_size") or page_size)
+        self._refused_above = self._heeded("page_size")
+        self.page_size = page_size
+        self.request_page_size(page_size)
         self.max_pages = min(MAX_PAGES, self._heeded("page_depth") or MAX_PAGES)
+
+    def request_page_size(self, page_size: int) -> None:
+        """Use the page size that the settings ask for, as far as the vendor takes it."""
+        self.page_size = min(page_size, self._refused_above or page_size)
 
     def record_success(self, *, size: int, number: int) -> None:
         """Record that a full page was read; one beyond a learned limit ends that limit."""
@@ -56,7 +62,8 @@ class PageLimits:
                 return
             self._contrasts += 1
             if refused or self._contrasts >= _CONTRASTS:
-                self.page_size, self._contrasts = smaller, 0
+                self.page_size = self._refused_above = smaller
+                self._contrasts = 0
                 self._learn("page_size", smaller)
 
     def record_refused_depth(self, number: int) -> None:

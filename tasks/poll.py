@@ -22,6 +22,7 @@ from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
 from leadloop.core.progress import progress_listener
+from leadloop.core.results import format_unreadable_error
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.window_queue import WindowQueue
 from leadloop.core.windows import (
@@ -111,10 +112,11 @@ class PollJob:
         self._owed: list[OwedRange] = []
         # Parts of windows that were cut around rows that cannot be had.
         self._cut: set[Window] = set()
+        self._unreadable = 0
         self._limits = PageLimits(run.campaign.page_size, plan.limits)
         self._reader = WindowReader(
             run.context.api,
-            run.campaign,
+            run,
             DatabaseClock(plan.now),
             self._counters,
             watch=OutageWatch(
@@ -177,7 +179,8 @@ class PollJob:
         """Warn about late outcomes; raise if this run owes a window, or tried one in vain.
 
         Raises:
-            RunError: a window is owed, or the watermark lies in the future.
+            RunError: a window is owed, the watermark lies in the future, or most of the results
+                could not be parsed.
         """
         late = format_lookback_warning(self.lateness, lookback_s=self.run.campaign.lookback_s)
         if late:
@@ -190,8 +193,11 @@ class PollJob:
                 " later polls try them again:"
                 f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
             )
-        if self._quirks.watermark_ahead:
-            raise RunError(self._quirks.watermark_ahead)
+        error = self._quirks.watermark_ahead or format_unreadable_error(
+            seen=self._counters.counts()["seen"], unreadable=self._unreadable
+        )
+        if error:
+            raise RunError(error)
 
     def _owed_windows(self) -> list[Window]:
         """Return what this run owes, or tried in vain; neighbours are one window."""
@@ -201,6 +207,7 @@ class PollJob:
 
     def _read_next(self, pipeline: WindowPipeline, left: int) -> None:
         """Read the first window, and store it while the next one is read; or split it."""
+        self._limits.request_page_size(self.run.refresh().page_size)
         upcoming = min(left, pipeline.width)
         self._split_overfull(pipeline, self._queue.upcoming(upcoming)[1:])
         windows = self._queue.upcoming(upcoming)
@@ -373,6 +380,7 @@ class PollJob:
         proven = [record.proof.proven for record in records if record.proof.proven is not None]
         self._covered = merge_windows([*self._covered, *proven, *(each.window for each in owed)])
         self._owed += [each for each in owed if not self._is_accepted(each.window)]
+        self._unreadable += len(reading.unreadable)
         result = ReadResult(
             window=reading.window,
             outcomes=reading.outcomes,

@@ -29,13 +29,13 @@ from db.bulk_copy import format_text_row
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
-from leadloop.core.campaign_rules import Campaign
 from leadloop.core.isolation import MAX_FAILURES
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.verdicts import TransportFailure, may_blame_content
 from leadloop.core.windows import Window, cover_window, find_brackets, split_window
+from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
@@ -323,7 +323,7 @@ class WindowReader:
 
     Args:
         api: the vendor's API.
-        campaign: the campaign.
+        run: the campaign's run; a setting that changes counts from the next request on.
         clock: the database's clock.
         counters: counts `pages`, the pages read.
         watch: tells a page that fails alone from an outage.
@@ -334,7 +334,7 @@ class WindowReader:
     def __init__(
         self,
         api: LeadsApi,
-        campaign: Campaign,
+        run: CampaignRun[ApiContext],
         clock: DatabaseClock,
         counters: Counters,
         *,
@@ -342,8 +342,8 @@ class WindowReader:
         limits: PageLimits,
         concurrency: int,
     ) -> None:
-        self.campaign = campaign
         self._api = api
+        self._run = run
         self._clock = clock
         self._counters = counters
         self._watch = watch
@@ -426,12 +426,13 @@ class WindowReader:
     def _request_page(
         self, window: Window, number: int, size: int, parse: ParseResult
     ) -> ParsedPage:
+        campaign = self._run.campaign
         with self._in_flight.acquire():
             ours = self._clock.now()
             page = self._api.list_processed(
-                self.campaign.campaign_id,
+                campaign.campaign_id,
                 window,
-                unit=self.campaign.epoch_unit,
+                unit=campaign.epoch_unit,
                 page=number,
                 page_size=size,
             )
@@ -555,7 +556,7 @@ class WindowReader:
 
     def count_in_other_unit(self, window: Window) -> int:
         """Return the API's count for bounds sent in the other unit (`ms` or `s`)."""
-        campaign = self.campaign
+        campaign = self._run.campaign
         unit = OTHER_UNIT[campaign.epoch_unit]
         try:
             page = self._api.list_processed(
