@@ -189,7 +189,7 @@ def _bound_polls(world: World, polls: list[Ran], calm: list[Ran]) -> int:
 
 def _bound_disables(world: World, disables: list[Ran], calm: list[Ran]) -> int:
     """Return calm + isolation of the poisoned opt-outs, first in lists and then alone."""
-    culprits, batch = len(world.opt_out_poison), world.campaign["batch_size"]
+    culprits, batch = len(world.opt_out_poison), int(world.campaign["batch_size"])
     isolation = TRIES * culprits * min(2 * batch - 1, 2 * ceil(log2(batch)) + 1)
     # Those set aside are tried again, and the vendor is probed with another request.
     retry = (1 + TRIES) * culprits + TRIES

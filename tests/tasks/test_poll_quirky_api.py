@@ -203,9 +203,11 @@ def test_what_cannot_be_read_of_the_forgotten_is_not_kept_again(
         return {"count": 2, "results": found}
 
     odd.answer = answer
-    poll_outcomes()
+    with pytest.raises(CampaignsFailed, match="2 of 2 results could not be parsed"):
+        poll_outcomes()
     assert leadloop("forget", "--campaign", factories.CAMPAIGN, "--lead-id", "17").code == 0
-    poll_outcomes()
+    with pytest.raises(CampaignsFailed):
+        poll_outcomes()
     assert sql.fetch_value(database, "SELECT raw FROM leadloop.unreadable_results") == {
         "lead_id": "x"
     }
@@ -361,6 +363,7 @@ def test_what_was_incomplete_behind_the_watermark_is_read_again(
     assert watermark(database) == mark
     odd.answer = lambda query: build_page(odd.rows, query)
     monkeypatch.setenv("LEADLOOP_LOOKBACK", "0")
+    sql.execute(database, "UPDATE leadloop.owed_windows SET next_try_at = now()")
     poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == {"late"}
     assert watermark(database) > now() - MINUTE
