@@ -1,12 +1,19 @@
 """What is owed is listed, accepted with a reason, and retried, each in one transaction."""
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.settings import Settings
+from tasks.jobs import CampaignsFailed
 from tasks.owed import accept_owed, list_owed, retry_owed
 from tests import factories, sql
+from tests.jobs import poll_outcomes
+from tests.quirky_api import build_page, run_quirky_api
+from tests.tasks.test_poll_quirky_api import MINUTE, now, result, watermark
 
 _AFTER, _BEFORE = "2026-01-31T09:00:00Z", "2026-01-31T09:00:01Z"
 
@@ -76,3 +83,48 @@ def test_a_retry_makes_a_window_due(database: Database) -> None:
         number = factories.owe_window(database, _AFTER, _BEFORE, **accepted)
         assert [each.is_due for each in list_owed(database, Settings(), [])][-1] is False
         assert retry_owed(database, number).is_due
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_from_the_first_failure_to_the_last_outcome(
+    environment: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll owes what it cannot read, a person accepts it, and the vendor corrects it after all.
+
+    A watermark that a person then sets back is where the next poll starts.
+    """
+    with run_quirky_api() as vendor:
+        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+        factories.add_campaign(database, lookback_s=0)
+        lead = factories.build_lead("x", status="created", sent_at=now() - 130 * MINUTE)
+        factories.add_leads(database, lead)
+        vendor.rows = [result(f"L{number}", now() - (60 - number) * MINUTE) for number in range(9)]
+        vendor.answer = lambda query: (
+            500
+            if any(row["lead_id"] == "L4" for row in build_page(vendor.rows, query)["results"])
+            else build_page(vendor.rows, query)
+        )
+        with pytest.raises(CampaignsFailed, match="could not be read"):
+            poll_outcomes()
+        (window,) = list_owed(database, Settings(), ["C1"])
+        assert watermark(database) == window.window.after
+
+        acceptance = accept_owed(database, window.owed_id, "the vendor has lost it")
+        assert acceptance.watermark == watermark(database) > now() - MINUTE
+        vendor.queries.clear()
+        poll_outcomes()
+        assert len(vendor.queries) == 1, "it is not due before tomorrow"
+
+        vendor.answer = lambda query: build_page(vendor.rows, query)
+        retry_owed(database, window.owed_id)
+        poll_outcomes()
+        assert list_owed(database, Settings(), ["C1"]) == []
+        assert sorted(sql.fetch_outcomes(database)) == [f"L{number}" for number in range(9)]
+
+        sql.execute(
+            database,
+            "UPDATE leadloop.watermarks SET processed_through = :at",
+            at=now() - timedelta(hours=2),
+        )
+        assert poll_outcomes()["unchanged"] == 9
+        assert watermark(database) > now() - MINUTE
