@@ -92,7 +92,7 @@ class RateLimiter:
                 slot = rate_limit.reserve_slot(connection, self._limit, urgent=urgent)
             if slot is not None:
                 return slot
-            self._sleep_unless_stopped(_FULL_RING_WAIT_S)
+            self.sleep(_FULL_RING_WAIT_S)
 
     def wait_until_due(self, slot: Slot) -> Permit | None:
         """Wait until a slot is due and return its permit; None if the vendor asked for a pause.
@@ -100,7 +100,7 @@ class RateLimiter:
         Raises:
             RunError: the run is being stopped.
         """
-        self._sleep_unless_stopped(slot.wait_s)
+        self.sleep(slot.wait_s)
         if slot.wait_s > _RECHECK_AFTER_S:
             with self._database.autocommit() as connection:
                 if rate_limit.is_paused(connection):
@@ -123,6 +123,11 @@ class RateLimiter:
         with self._database.autocommit() as connection:
             rate_limit.pause_requests(connection, pause_s)
 
-    def _sleep_unless_stopped(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
+        """Sleep for some seconds.
+
+        Raises:
+            RunError: the run is being stopped.
+        """
         if self._stopped.wait(seconds):
             raise RunError("the run was stopped")
