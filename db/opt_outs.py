@@ -1,6 +1,7 @@
 """Queries on `leadloop.disable_requests`: every transition of an opt-out's status."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
@@ -142,6 +143,14 @@ SELECT lead_id FROM leadloop.disable_requests
  WHERE campaign_id = :campaign AND status = 'disabled' ORDER BY confirmed_at DESC LIMIT 1
 """)
 # Leads in doubt are excluded: another attempt in the same run would not settle them.
+_COUNT_OPEN = text(f"""
+SELECT count(*) FILTER (WHERE status = 'requested'
+                           OR coalesce(next_try_at, '-infinity') <= clock_timestamp()) AS due,
+       count(*) FILTER (WHERE status = 'failed') AS set_aside,
+       count(*) FILTER (WHERE EXISTS ({_LEAD_IN_DOUBT})) AS in_doubt
+  FROM leadloop.disable_requests AS d
+ WHERE campaign_id = :campaign AND status IN ('requested', 'failed')
+""")
 _COUNT_RETRIABLE = text(f"""
 SELECT count(*) FROM leadloop.disable_requests AS d
  WHERE d.campaign_id = :campaign AND d.lead_id = ANY(:ids) AND d.status = 'requested'
@@ -153,6 +162,21 @@ UPDATE leadloop.disable_requests
  WHERE campaign_id = ANY(:campaigns) AND status = 'failed'
    AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
 """)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOptOuts:
+    """The number of a campaign's opt-outs that are not confirmed.
+
+    Attributes:
+        due: requested, or failed and due for a retry.
+        set_aside: failed; each is retried at least daily.
+        in_doubt: those of leads in doubt, which no response confirms.
+    """
+
+    due: int
+    set_aside: int
+    in_doubt: int
 
 
 def request_opt_outs(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
@@ -267,6 +291,12 @@ def find_last_confirmed(connection: Connection, campaign_id: str) -> str | None:
     """Return the lead whose opt-out the vendor confirmed last, or None."""
     lead_id: str | None = connection.scalar(_LAST_CONFIRMED, {"campaign": campaign_id})
     return lead_id
+
+
+def count_open(connection: Connection, campaign_id: str, *, settle_s: int) -> OpenOptOuts:
+    """Count the opt-outs that are not confirmed; `settle_s`: the settle time in seconds."""
+    row = connection.execute(_COUNT_OPEN, {"campaign": campaign_id, "settle_s": settle_s}).one()
+    return OpenOptOuts(**row._mapping)
 
 
 def count_retriable(

@@ -21,6 +21,7 @@ def disable_leads(
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
-        `disabled, cancelled, failed, requests`, and under `campaigns` each one's own.
+        `disabled, cancelled, failed, set_aside, in_doubt, requests`, and under `campaigns` each
+        one's own.
     """
     return completed_state(run_campaigns(DISABLE, campaigns, settings))

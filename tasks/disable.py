@@ -1,25 +1,27 @@
 """The disable job: cancel leads that were never sent, and disable the others at the vendor.
 
 A disable is idempotent, so it is sent until the vendor confirms it. If one lead makes a list fail,
-the list is bisected down to that lead (`leadloop.core.isolation`), and all others are confirmed
-in the same run.
+in any way, the list is bisected down to that lead (`leadloop.core.isolation`), and all others are
+confirmed in the same run.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from db import campaigns, erasure, leads, opt_outs
-from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
+from db.opt_outs import OpenOptOuts
+from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
 from leadloop.core.errors import InvalidLead, RunError
-from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
+from leadloop.core.isolation import MAX_CANDIDATES, Isolation, split_list
 from leadloop.core.leads import Lead, extract_custom_texts
 from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
-from leadloop.core.verdicts import UNREADABLE, TransportFailure, may_blame_content
+from leadloop.core.verdicts import ApiCall, ApiResponse, may_blame_content
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
+from tasks.disable_probes import CampaignUnknown, DisableProbes
 from tasks.in_doubt import InDoubtResolver
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, due_in
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
@@ -29,14 +31,11 @@ from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
 MAX_ATTEMPTS = 3
 # The personal data of an erased lead is gone, so its reason can no longer be redacted.
 _REASON_OF_ERASED = "vendor: rejected, for a reason that is not kept: the lead is erased"
+_TOO_LARGE = str(ApiResponse(status=413))
 _CAMPAIGN_UNKNOWN = "the vendor does not know the campaign (404)"
 
-# Lookups a chunk: a small number, so that opt-outs of created leads do not wait for lookups.
+# Lookups a chunk, so that a chunk ends, and other campaigns get their turn.
 _LOOKUP_LIMIT = 20
-
-
-class _CampaignUnknown(Exception):
-    """The vendor also answers 404 to a read of the campaign."""
 
 
 class DisableJob:
@@ -44,41 +43,37 @@ class DisableJob:
 
     def __init__(self, run: CampaignRun[ApiContext]) -> None:
         self.run = run
+        self._campaign_id = run.campaign.campaign_id
+        self._api = run.context.api
         self._counters = Counters("disabled", "cancelled", "failed")
         self._in_doubt = InDoubtResolver(run)
         self._attempts = FruitlessAttempts()
         # The most opt-outs of a list that the vendor takes, as far as this run has learned it.
         self._learned_limit = sys.maxsize
+        self._probes = DisableProbes(run)
         self._rejection_streak = RejectionStreak()
         self._attempted: list[str] = []
         self._unconfirmed: list[str] = []
-        # Lists with a failing part, each with all lead ids of the original list.
-        self._failing_lists: dict[Isolation, list[str]] = {}
+        # Lists that are not done, each with all lead ids that it had at first.
+        self._open_lists: dict[Isolation, list[str]] = {}
         self._marked_failed_count = 0
-        self._api_has_answered = False
-        self._campaign_exists = False
         self._listener = progress_listener.get()
 
     def run_chunk(self, limit: int) -> ChunkResult:
         """Cancel leads that were never sent, then send up to `limit` lists of opt-outs.
 
         Raises:
-            RunError: the vendor rejects the login, or fails repeatedly.
+            RunError: the vendor rejects the login, or fails on everything. The message counts the
+                opt-outs that are due.
         """
         try:
-            campaign_id = self.run.campaign.campaign_id
-            self.run.write(leads.start_settle_time, campaign_id)
-            self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, campaign_id))
-            more = self._send_lists(limit)
-            more = self._resolve_in_doubt() or more
-        except _CampaignUnknown:
+            return self._try_chunk(limit)
+        except CampaignUnknown:
             self._mark_all_failed()
             return DONE
-        except Retryable as error:
-            return retry_later(self.run, self._attempts, error)
-        except ApiError as error:
-            raise RunError(str(error)) from None
-        return MORE if more else self._retry_rejected()
+        except RunError as error:
+            due = self._defer_open_lists()
+            raise RunError(f"{error}; opt-outs due and not confirmed: {due:,}") from None
 
     def finish(self) -> None:
         """Check that the vendor responded to any opt-out, if some were marked failed.
@@ -86,7 +81,7 @@ class DisableJob:
         Raises:
             RunError: the vendor failed on some opt-outs, and confirmed or rejected no other.
         """
-        if self._marked_failed_count and not self._api_has_answered:
+        if self._marked_failed_count and not self._probes.has_answered:
             raise RunError(
                 f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; each"
                 " is tried again, at least daily: `leadloop status` names them"
@@ -94,45 +89,54 @@ class DisableJob:
 
     def counts(self) -> dict[str, int]:
         """Return the counts of docs/reference/exit-codes-and-json.md."""
-        return self._counters.counts()
+        left = self._count_open()
+        return {**self._counters.counts(), "set_aside": left.set_aside, "in_doubt": left.in_doubt}
 
-    def _resolve_in_doubt(self) -> bool:
-        """Look up leads in doubt that opted out; return whether more may be due.
-
-        The next chunk cancels leads that were not created, and disables leads that were. Leads in
-        doubt are also disabled before, but a confirmation counts only once the lead is created.
-        """
+    def _try_chunk(self, limit: int) -> ChunkResult:
+        self.run.write(leads.start_settle_time, self._campaign_id)
+        self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, self._campaign_id))
         try:
-            resolved = self._in_doubt.resolve(_LOOKUP_LIMIT, opted_out=True)
+            if self._send_lists(limit) or self._resolve_in_doubt():
+                return MORE
         except Retryable as error:
-            self.run.warn("lookups postponed: %s", error)
-            return False
-        self._unconfirmed = [each for each in self._unconfirmed if each not in resolved.settled]
-        return resolved.has_more
+            # Not about an opt-out: no connection, no login, or the rate limit.
+            if isinstance(error, RateLimited) or self._probes.disables.fails_alone(error):
+                return retry_later(self.run, self._attempts, error)
+            return MORE
+        except ApiError as error:
+            raise RunError(str(error)) from None
+        return self._retry_rejected()
 
     def _send_lists(self, limit: int) -> bool:
         """Send up to `limit` lists; return whether more is to be sent.
 
-        Requested opt-outs come first, then failed ones that are due again, and then the isolation
-        of lists that failed in this run. Each failure of an isolation ends the chunk: the vendor
-        may time out on it, while other campaigns have opt-outs too.
+        Requested opt-outs come first, then failed ones that are due again, and then lists that
+        failed in this run. A retry that fails ends the chunk: the vendor may time out on it, while
+        other campaigns have opt-outs too.
         """
         for _ in range(limit):
-            if due := self._load_due("requested"):
-                self._start_isolation(Isolation(due))
-            elif due := self._load_due("failed"):
-                # These opt-outs have failed alone before, so one failure is enough.
-                self._start_isolation(Isolation(due, max_failures=1))
-            elif not self._failing_lists:
-                return False
-            else:
-                isolation = next(iter(self._failing_lists))
+            if (isolation := self._start_list()) is not None:
+                self._advance_isolation(isolation)
+            elif self._open_lists:
+                isolation = max(self._open_lists, key=_is_too_large)
                 if isolation.failures:
                     pause_before_retry(isolation.failures)
                 if not self._advance_isolation(isolation):
                     return True
-                del self._failing_lists[isolation]
+            else:
+                return False
         return True
+
+    def _start_list(self) -> Isolation | None:
+        """Start the next list; None if there is none, or the size of lists is to be found first."""
+        if any(map(_is_too_large, self._open_lists)):
+            return None
+        due = self._load_due("requested") or self._load_due("failed")
+        if not due:
+            return None
+        isolation = Isolation(due)
+        self._open_lists[isolation] = due
+        return isolation
 
     def _load_due(self, status: str) -> list[str]:
         """Return the next due opt-outs of a status that this run has not attempted."""
@@ -140,26 +144,18 @@ class DisableJob:
         with self.run.context.database.transaction() as connection:
             return opt_outs.pick_due(
                 connection,
-                campaign_id=self.run.campaign.campaign_id,
+                campaign_id=self._campaign_id,
                 status=status,
                 limit=limit,
                 exclude=[
                     *self._attempted,
                     *self._unconfirmed,
-                    *chain(*self._failing_lists.values()),
+                    *chain(*self._open_lists.values()),
                 ],
             )
 
-    def _start_isolation(self, isolation: Isolation) -> None:
-        """Send a new list; if it fails, its isolation goes on after all other lists."""
-        lead_ids = list(isolation.next_list)
-        if not self._advance_isolation(isolation):
-            self._failing_lists[isolation] = lead_ids
-
     def _advance_isolation(self, isolation: Isolation) -> bool:
         """Send the lists of an isolation until one fails; return whether all are done.
-
-        Leads that the isolation marks as the cause become failed.
 
         Raises:
             ApiError: a failure whose cause is not the content of the list.
@@ -167,42 +163,39 @@ class DisableJob:
         """
         while isolation.next_list or isolation.needs_probe:
             if isolation.needs_probe:
-                self._probe_api(isolation)
+                self._check_candidates(isolation)
             elif not self._send_list(isolation):
                 return False
-        self._mark_failed(isolation.mark_rest(), isolation.reason)
+        if isolation.passing_size and _is_too_large(isolation):
+            self._learned_limit = min(self._learned_limit, isolation.passing_size)
+        del self._open_lists[isolation]
         return True
 
     def _send_list(self, isolation: Isolation) -> bool:
         """Send the next list of an isolation and record the result; return whether it succeeded."""
         lead_ids = isolation.next_list
         try:
-            result = self.run.context.api.disable(self.run.campaign.campaign_id, lead_ids)
-        except Rejected as error:
-            if error.response.status == 404 and not error.batch_result.rejected:
-                self._check_campaign_exists()
-            self._split_rejected(isolation, error)
+            result = self._api.disable(self._campaign_id, lead_ids)
         except ApiError as error:
-            if not may_blame_content(error.response):
+            if isinstance(error, Rejected) and not isinstance(error, TooLarge):
+                self._split_rejected(isolation, error)
+                return True
+            if error.call is not ApiCall.DISABLE or not may_blame_content(error.response):
                 raise
-            isolation.record_failure(str(error.response))
-            is_silent = error.response.failure is TransportFailure.NO_RESPONSE
-            if is_silent and not isolation.failures and not self._api_has_answered:
-                # Each attempt without a response takes a minute: first check that the API responds.
-                self._retry_probe(self._request_campaign)
+            if self._probes.disables.fails_alone(error):
+                isolation.record_failure(str(error.response))
             return False
-        else:
-            self._api_has_answered = True
-            self._record_result(lead_ids, result.rejected)
-            self._mark_failed(isolation.record_success(), isolation.reason)
+        self._probes.record_answer()
+        self._record_result(lead_ids, result.rejected)
+        self._mark_failed(isolation.record_success(), isolation.reason)
         return True
 
     def _split_rejected(self, isolation: Isolation, error: Rejected) -> None:
         """Split a rejected list by the leads that the vendor names, or bisect the list."""
-        self._api_has_answered = True
         lead_ids, named = isolation.next_list, error.batch_result.rejected
-        if isinstance(error, TooLarge) and len(lead_ids) > 1:
-            self._learned_limit = min(self._learned_limit, len(lead_ids) // 2)
+        if error.response.status == 404 and not named:
+            self._probes.check_campaign_exists()
+        self._probes.record_answer()
         if len(lead_ids) == 1:
             isolation.replace_list([])
             self._record_result(
@@ -214,84 +207,60 @@ class DisableJob:
         else:
             isolation.replace_list(split_list(lead_ids))
 
-    def _probe_api(self, isolation: Isolation) -> None:
-        """Check that the vendor works for another request, and then mark the candidates failed.
+    def _check_candidates(self, isolation: Isolation) -> None:
+        """Mark the candidates failed if the vendor works for another request.
 
-        The probe repeats a disable that the vendor has confirmed. Without one, the probe reads the
-        campaign. That proves less, since all disables may fail, so it counts for few candidates.
-
-        Raises:
-            RunError: the probe fails too, or the number of candidates shows that the vendor fails
-                on all opt-outs. The candidates move to the end of the queue.
-        """
-        campaign_id = self.run.campaign.campaign_id
-        with self.run.context.database.transaction() as connection:
-            confirmed = opt_outs.find_last_confirmed(connection, campaign_id)
-        try:
-            if confirmed is not None:
-                self._retry_probe(lambda: self.run.context.api.disable(campaign_id, [confirmed]))
-                self._api_has_answered = True
-            else:
-                self._retry_probe(self._request_campaign)
-                if len(isolation.candidates) >= MAX_CANDIDATES:
-                    raise _make_outage_error(isolation.reason)
-                if isolation.next_list:
-                    isolation.defer_probe()
-                    return
-        except RunError:
-            self.run.write(opt_outs.move_to_back, campaign_id, isolation.candidates)
-            raise
-        self._mark_failed(isolation.record_probe_success(), isolation.reason)
-
-    def _retry_probe(self, request: Callable[[], object]) -> None:
-        """Send a request that should succeed, up to MAX_FAILURES times.
+        A read of the campaign proves less than a disable, so it counts for few candidates.
 
         Raises:
-            RunError: the request failed each time.
+            RunError: the vendor does not respond, or the number of candidates shows that it fails
+                on all opt-outs.
         """
-        failure = ""
-        for failures in range(1, MAX_FAILURES + 1):
+        takes_disables = self._probes.find_confirmed() is not None
+        if not self._probes.disables.answers_now():
+            isolation.retry_candidates()
+        elif not takes_disables and len(isolation.candidates) >= MAX_CANDIDATES:
+            raise RunError(
+                f"the vendor fails on all opt-outs, not on single ones ({isolation.reason}); they"
+                " stay requested, and the next run sends them again"
+            )
+        elif not takes_disables and isolation.next_list:
+            isolation.defer_probe()
+        else:
+            self._mark_failed(isolation.mark_candidates(), isolation.reason)
+
+    def _resolve_in_doubt(self) -> bool:
+        """Look up leads in doubt that opted out; return whether more may be due.
+
+        The next chunk cancels leads that were not created, and disables leads that were. Leads in
+        doubt are also disabled before, but a confirmation counts only once the lead is created.
+
+        Raises:
+            RunError: the vendor answers no read. All opt-outs have been sent before.
+        """
+        has_settled = False
+        for _ in range(_LOOKUP_LIMIT):
             try:
-                request()
-            except Rejected:
-                return
-            except ApiError as error:
-                if not may_blame_content(error.response):
-                    raise
-                failure = str(error.response)
-                pause_before_retry(failures)
-            else:
-                return
-        raise _make_outage_error(failure)
-
-    def _check_campaign_exists(self) -> None:
-        """Check once a run whether a 404 is about a lead or about the campaign.
-
-        Raises:
-            _CampaignUnknown: the vendor also answers 404 to a read of the campaign.
-        """
-        if self._campaign_exists:
-            return
-        try:
-            self._request_campaign()
-        except Fatal as error:
-            # An HTML page may come from any server, behind a wrong address.
-            if error.response.status == 404 and error.response.body is not UNREADABLE:
-                raise _CampaignUnknown from None
-            raise
-        self._campaign_exists = True
-
-    def _request_campaign(self) -> None:
-        self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
+                # One by one: a lookup that fails is repeated by the next run, and stops no other.
+                resolved = self._in_doubt.resolve(1, opted_out=True)
+            except Retryable as error:
+                self._probes.reads.fails_alone(error)
+                self.run.warn("a lookup failed: %s", error)
+                continue
+            if not resolved.reached_limit:
+                return has_settled
+            self._probes.reads.record_success()
+            self._unconfirmed = [each for each in self._unconfirmed if each not in resolved.settled]
+            has_settled = has_settled or bool(resolved.settled)
+        return True
 
     def _mark_all_failed(self) -> None:
         """Mark all due opt-outs `failed`; each is retried at least daily."""
-        self._failing_lists.clear()
+        self._open_lists.clear()
         # No run fails because the vendor does not know the campaign (docs/delivery.md).
         self._marked_failed_count = 0
-        campaign_id = self.run.campaign.campaign_id
         failed = self.run.write(
-            opt_outs.fail_all_due, campaign_id, _CAMPAIGN_UNKNOWN, max_attempts=MAX_ATTEMPTS
+            opt_outs.fail_all_due, self._campaign_id, _CAMPAIGN_UNKNOWN, max_attempts=MAX_ATTEMPTS
         )
         self._add_counts(failed=failed)
         self.run.warn(
@@ -305,7 +274,7 @@ class DisableJob:
             return
         self.run.write(
             opt_outs.mark_failed,
-            campaign_id=self.run.campaign.campaign_id,
+            campaign_id=self._campaign_id,
             lead_ids=lead_ids,
             reason=f"the vendor fails on it, and not on others: {failure}",
             max_attempts=MAX_ATTEMPTS,
@@ -323,20 +292,19 @@ class DisableJob:
 
         Raises:
             RunError: MAX_ALIKE opt-outs in a row were rejected for the same reason: the vendor
-                rejects the campaign.
+                rejects the campaign, and also a disable that it has confirmed.
         """
-        campaign_id = self.run.campaign.campaign_id
         confirmed = [lead_id for lead_id in lead_ids if lead_id not in rejected]
         database = self.run.context.database
         settle_s = self.run.campaign.settle_s
         disabled = database.retry(
-            lambda c: opt_outs.confirm_disabled(c, campaign_id, confirmed, settle_s=settle_s)
+            lambda c: opt_outs.confirm_disabled(c, self._campaign_id, confirmed, settle_s=settle_s)
         )
         reasons = self._redact_reasons(rejected)
         with database.transaction() as connection:
             failed = opt_outs.record_disable_rejections(
                 connection,
-                campaign_id=campaign_id,
+                campaign_id=self._campaign_id,
                 reasons=reasons,
                 max_attempts=MAX_ATTEMPTS,
                 settle_s=settle_s,
@@ -350,6 +318,9 @@ class DisableJob:
         if confirmed:
             self._rejection_streak.reset()
         elif self._rejection_streak.add_rejections(reasons.items()):
+            if self._probes.takes_confirmed():
+                self._rejection_streak.reset()
+                return
             raise RunError(
                 f"the vendor rejected {MAX_ALIKE} opt-outs in a row for the same reason"
                 f" ({next(iter(reasons.values()))}); they stay requested, and the next run sends"
@@ -383,7 +354,7 @@ class DisableJob:
         with self.run.context.database.transaction() as connection:
             again = opt_outs.count_retriable(
                 connection,
-                self.run.campaign.campaign_id,
+                self._campaign_id,
                 attempted,
                 settle_s=self.run.campaign.settle_s,
             )
@@ -392,16 +363,25 @@ class DisableJob:
         reason = f"the vendor rejected {again} opt-outs; the next run sends them again"
         return due_in(self._attempts.record_failure(reason))
 
+    def _defer_open_lists(self) -> int:
+        """Move what failed last to the end of the queue; return how many opt-outs are due."""
+        deferred = [
+            lead_id for each in self._open_lists for lead_id in each.candidates or each.next_list
+        ]
+        self.run.write(opt_outs.move_to_back, self._campaign_id, deferred)
+        return self._count_open().due
+
+    def _count_open(self) -> OpenOptOuts:
+        settle_s = self.run.campaign.settle_s
+        return self.run.write(opt_outs.count_open, self._campaign_id, settle_s=settle_s)
+
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
-        self._listener.advance(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
+        self._listener.advance(f"disable {self._campaign_id}", sum(amounts.values()))
 
 
-def _make_outage_error(failure: str) -> RunError:
-    return RunError(
-        f"the vendor fails on all opt-outs, not on single ones ({failure}); they stay requested,"
-        " and the next run sends them again"
-    )
+def _is_too_large(isolation: Isolation) -> bool:
+    return isolation.reason == _TOO_LARGE
 
 
 def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, list[str]]:
@@ -416,7 +396,7 @@ def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, l
 DISABLE = JobSpec(
     flow="disable-leads",
     task="disable-batches",
-    counts=("disabled", "cancelled", "failed"),
+    counts=("disabled", "cancelled", "failed", "set_aside", "in_doubt"),
     open_context=open_api_context,
     start=DisableJob,
     select=campaigns.select_for_disable,

@@ -32,13 +32,14 @@ class OutageWatch:
         self._sleep = sleep
         self._address = address
         self._lock = threading.Lock()
-        self._answered_at = read_boot_clock()
-        self._has_answered = False
+        self._answered_at: float | None = None
+        # The first failure since then. A job that had nothing to send has not met silence.
+        self._silent_since: float | None = None
 
     def record_success(self) -> None:
         """Record that a request succeeded."""
         self._answered_at = read_boot_clock()
-        self._has_answered = True
+        self._silent_since = None
 
     def fails_alone(self, error: ApiError) -> bool:
         """Return whether a request failed although the vendor answers others.
@@ -50,31 +51,41 @@ class OutageWatch:
 
         Returns:
             True: the request itself is the reason. False: there was an outage, and it is over, so
-            the request says nothing yet and may be sent again.
+            the failure is inconclusive and the request may be sent again.
 
         Raises:
             RunError: nothing was answered for OUTAGE_S, and the outage goes on.
             ApiError: the probe is rejected, so the vendor rejects more than the request.
         """
         with self._lock:
-            if self._has_answered and read_boot_clock() - self._answered_at < _RECENT_S:
+            now = read_boot_clock()
+            if self._answered_at is not None and now - self._answered_at < _RECENT_S:
+                self._silent_since = self._silent_since or now
                 return True
-            failures = 0
-            while True:
-                try:
-                    self._probe()
-                except Retryable as failure:
-                    error = failure
-                else:
-                    self.record_success()
-                    return failures == 0
-                silent_s = read_boot_clock() - self._answered_at
+            return self._probe_until_answered()
+
+    def answers_now(self) -> bool:
+        """Probe at once, also if the vendor has answered lately; result as of `fails_alone`."""
+        with self._lock:
+            return self._probe_until_answered()
+
+    def _probe_until_answered(self) -> bool:
+        since = self._silent_since = self._silent_since or read_boot_clock()
+        failures = 0
+        while True:
+            try:
+                self._probe()
+            except Retryable as error:
+                silent_s = read_boot_clock() - since
                 if silent_s >= OUTAGE_S:
                     raise RunError(
                         f"{self._address} has answered no request for {silent_s:.0f} s ({error}):"
                         " check LEADLOOP_API_URL, the network and the vendor's status; the next run"
                         " goes on where this one stopped"
                     ) from None
-                pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
-                failures += 1
-                self._sleep(pause_s * random.uniform(0.5, 1.5))
+            else:
+                self.record_success()
+                return failures == 0
+            pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+            failures += 1
+            self._sleep(pause_s * random.uniform(0.5, 1.5))

@@ -6,7 +6,7 @@ The pauses have no setting, and a test of constant failures meets hundreds of th
 from collections.abc import Callable
 from typing import Any
 
-from tasks import rate_limiter, retries
+from tasks import outages, rate_limiter, retries
 
 
 def shorten_retry_pauses(put: Callable[[Any, str, Any], None] = setattr) -> None:
@@ -14,3 +14,5 @@ def shorten_retry_pauses(put: Callable[[Any, str, Any], None] = setattr) -> None
     put(rate_limiter, "_DEFAULT_PAUSE_S", 0.01)
     put(retries, "_REQUEST_PAUSE_S", 0.001)
     put(retries, "_PAUSES_S", (0.01,))
+    put(outages, "OUTAGE_S", 0.5)
+    put(outages, "_PAUSES_S", (0.05,))

@@ -1,9 +1,9 @@
 """Bisection: isolate the items that make a repeatable request fail, by halving the list.
 
 For idempotent requests, such as disables. A transient failure must mark no item as the cause: a
-list fails `max_failures` times before it is halved, and a lone item fails as often before it is a
-candidate. An outage must mark no item either: after two items failed alone, wait for a successful
-request with other items before marking either.
+list fails `MAX_FAILURES` times before it is halved, and a lone item fails as often before it is a
+candidate. An outage must mark no item either: a candidate is marked only after a later request
+with other items has succeeded.
 
     isolation = Isolation(items)
     while isolation.next_list or isolation.needs_probe: ...
@@ -22,16 +22,16 @@ class Isolation:
 
     Args:
         items: the list to send, in order.
-        max_failures: the failures of a list before it is halved.
     """
 
-    def __init__(self, items: Sequence[str], *, max_failures: int = MAX_FAILURES) -> None:
-        self._max_failures = max_failures
+    def __init__(self, items: Sequence[str]) -> None:
         self._lists = [list(items)] if items else []
         self._failures = 0
         self._candidates: list[str] = []
-        self._has_succeeded = False
         self._probe_at = 2
+        self._largest_passed = 0
+        self._has_halved = False
+        self._has_culprit = False
         #: The last failure, as text for a person.
         self.reason = ""
 
@@ -54,11 +54,17 @@ class Isolation:
     def needs_probe(self) -> bool:
         """Whether a request with other items must succeed before the next list is sent.
 
-        True if items in a row failed alone, and at the end if no request has succeeded.
+        True if two items in a row failed alone, and if an item did and no list is left.
         """
-        if len(self._candidates) >= self._probe_at:
-            return True
-        return bool(self._candidates) and not self._lists and not self._has_succeeded
+        return len(self._candidates) >= (self._probe_at if self._lists else 1)
+
+    @property
+    def passing_size(self) -> int | None:
+        """The size of the longest list that passed, if only shorter lists passed, with all items.
+
+        None if no list was halved, or if single items were the cause.
+        """
+        return self._largest_passed if self._has_halved and not self._has_culprit else None
 
     def defer_probe(self) -> None:
         """Continue without a probe up to MAX_CANDIDATES: only another kind of request succeeded."""
@@ -66,36 +72,38 @@ class Isolation:
 
     def record_success(self) -> list[str]:
         """Close the next list; return the candidates, now marked as the cause."""
-        self._close_list()
-        return self.record_probe_success()
+        self._largest_passed = max(self._largest_passed, len(self._close_list()))
+        return self.mark_candidates()
 
     def record_failure(self, reason: str) -> None:
         """Count a failure of the next list: repeat or halve it, or keep its item as a candidate."""
         self.reason = reason
         self._failures += 1
-        if self._failures < self._max_failures:
+        if self._failures < MAX_FAILURES:
             return
         failed = self._close_list()
         if len(failed) == 1:
             self._candidates += failed
+            self._has_culprit = True
         else:
             self._lists += reversed(split_list(failed))
+            self._has_halved = True
 
     def replace_list(self, lists: Sequence[Sequence[str]]) -> None:
         """Replace the next list, which was rejected, by others without counting a failure."""
         self._close_list()
         self._lists += [list(items) for items in reversed(lists) if items]
+        self._has_culprit = True
 
-    def record_probe_success(self) -> list[str]:
-        """Record that the vendor works; return the candidates, now marked as the cause."""
-        self._has_succeeded = True
+    def mark_candidates(self) -> list[str]:
+        """Return the candidates, now marked as the cause: the vendor works for other items."""
         self._probe_at = 2
         marked, self._candidates = self._candidates, []
         return marked
 
-    def mark_rest(self) -> list[str]:
-        """Mark and return the candidate left at the end, if any request has succeeded before."""
-        return self.record_probe_success() if self._has_succeeded else []
+    def retry_candidates(self) -> None:
+        """Send the candidates again: they may have failed in an outage that is over."""
+        self._lists += [[item] for item in reversed(self.mark_candidates())]
 
     def _close_list(self) -> list[str]:
         self._failures = 0

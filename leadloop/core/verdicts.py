@@ -100,9 +100,6 @@ _STATUS_VERDICTS: Final[dict[int, Verdict]] = {
 }
 
 
-#: Statuses that never concern the content of a request: login, method, proxy, rate.
-_CONTENT_INDEPENDENT: Final = frozenset({401, 405, 407, 429})
-
 #: The verdict on leads if a success reports an error without naming the lead.
 AMBIGUOUS_VERDICTS: Final[dict[ApiCall, Verdict]] = {
     ApiCall.CREATE: Verdict.IN_DOUBT,
@@ -148,21 +145,14 @@ def classify_response(call: ApiCall, response: ApiResponse) -> Verdict:
 def may_blame_content(response: ApiResponse) -> bool:
     """Return whether the content of a request may be the reason for its failure.
 
-    False if the failure concerns the connection, the login, the address or the rate limit, or if
-    the vendor gives a reason in JSON. A firewall's page, a 5xx or a missing response may be caused
-    by one item of the request.
+    A firewall may answer one item of a request with any status, a page or no response. False only
+    if nothing was sent, if the rate limit was reached, or if JSON rejects the login.
     """
     if response.failure is not None:
         return response.failure is TransportFailure.NO_RESPONSE
-    if (
-        response.status is None
-        or response.requests_pause
-        or response.status in _CONTENT_INDEPENDENT
-    ):
-        return False
-    return response.status >= 500 or (
-        response.body is UNREADABLE and not 300 <= response.status < 400
-    )
+    if response.status in (401, 407):
+        return response.body is UNREADABLE
+    return response.status != 429
 
 
 def _unknown_verdict(call: ApiCall) -> Verdict:

@@ -1,7 +1,9 @@
 """Which items are marked when lists fail: leadloop.core.isolation on simulated vendors."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import ceil, log2
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -45,10 +47,15 @@ def isolate(
         elif not probe() or (not is_proof and len(isolation.candidates) >= MAX_CANDIDATES):
             return None
         elif is_proof or not isolation.next_list:
-            marked |= set(isolation.record_probe_success())
+            marked |= set(isolation.mark_candidates())
         else:
             isolation.defer_probe()
-    return marked | set(isolation.mark_rest())
+    return marked
+
+
+def list_bound(size: int, culprits: int) -> int:
+    """The most lists that isolating this many culprits takes."""
+    return min(2 * size - 1, 2 * culprits * ceil(log2(size)) + 1) if size > 1 else 1
 
 
 @given(size=_sizes, data=st.data())
@@ -60,8 +67,7 @@ def test_culprits_are_marked_and_all_others_confirmed(size: int, data: st.DataOb
     assert isolate(vendor, items, probe=lambda: True) == culprits
     assert vendor.confirmed == set(items) - culprits
     lists = set(vendor.sent)
-    bound = min(2 * size - 1, 2 * len(culprits) * ceil(log2(size)) + 1) if size > 1 else 1
-    assert len(lists) <= bound
+    assert len(lists) <= list_bound(size, len(culprits))
     for each in lists:
         assert vendor.sent.count(each) == (MAX_FAILURES if culprits & set(each) else 1)
 
@@ -92,11 +98,105 @@ def test_without_proof_a_few_are_marked_and_many_are_an_outage(
 
 
 @given(at=st.integers(min_value=0, max_value=40))
-def test_an_outage_in_the_midst_marks_no_two(at: int) -> None:
-    """The vendor goes away at some request: at most the one item that was alone is marked."""
+def test_an_outage_in_the_midst_marks_nobody_good(at: int) -> None:
+    """The vendor goes away at some request: what failed alone then is not marked."""
     vendor = Vendor(lambda sent: "L7" in sent or len(vendor.sent) > at)
     marked = isolate(vendor, _ITEMS, probe=lambda: len(vendor.sent) <= at)
     assert marked is None or marked == {"L7"}
+
+
+@given(size=st.integers(min_value=1, max_value=9), data=st.data())
+def test_what_failed_in_an_outage_that_is_over_is_sent_again(
+    size: int, data: st.DataObject
+) -> None:
+    """Only the culprits are marked after it, and everybody else is confirmed."""
+    items = _ITEMS[:size]
+    culprits = data.draw(st.sets(st.sampled_from(items), max_size=size))
+    is_over = False
+    vendor = Vendor(lambda sent: not is_over or bool(culprits & set(sent)))
+    isolation, marked = Isolation(items), set[str]()
+    while isolation.next_list or isolation.needs_probe:
+        if isolation.needs_probe and not is_over:
+            is_over = True
+            isolation.retry_candidates()
+        elif isolation.needs_probe:
+            marked |= set(isolation.mark_candidates())
+        elif vendor.accept(isolation.next_list):
+            marked |= set(isolation.record_success())
+        else:
+            isolation.record_failure("no answer")
+    assert marked == culprits
+    assert vendor.confirmed == set(items) - culprits
+
+
+@given(size=_sizes, noise=st.floats(min_value=0, max_value=0.4), data=st.data())
+def test_culprits_and_noise_are_no_concern_of_the_others(
+    size: int, noise: float, data: st.DataObject
+) -> None:
+    """Non-interference: the others end as they would without the culprits; the requests' bound.
+
+    An item on which noise completed three lone failures counts as a culprit.
+    """
+    items = [f"L{number}" for number in range(size)]
+    poisoned = data.draw(st.sets(st.sampled_from(items), max_size=size))
+    random = Random(data.draw(st.integers()))
+    noisy = Counter[tuple[str, ...]]()
+
+    def fails(sent: Sequence[str]) -> bool:
+        if poisoned & set(sent):
+            return True
+        is_noise = random.random() < noise
+        noisy[tuple(sent)] += is_noise
+        return is_noise
+
+    vendor = Vendor(fails)
+    marked = isolate(vendor, items, probe=lambda: True)
+    halved = [set(each) for each, failures in noisy.items() if failures == MAX_FAILURES]
+    unlucky = {item for each in halved if len(each) == 1 for item in each}
+    assert marked == poisoned | unlucky
+    assert vendor.confirmed == set(items) - poisoned - unlucky
+    # Without the requests that noise failed, and those below a list that noise halved.
+    counted = [each for each in vendor.sent if not any(set(each) < list_ for list_ in halved)]
+    failed_by_noise = sum(
+        failures
+        for each, failures in noisy.items()
+        if not any(set(each) < list_ for list_ in halved)
+    )
+    bound = list_bound(size, len(poisoned))
+    assert len(counted) - failed_by_noise <= MAX_FAILURES * bound
+
+
+@given(size=st.integers(min_value=1, max_value=130), limit=st.integers(min_value=1, max_value=130))
+def test_a_size_that_passes_is_learned(size: int, limit: int) -> None:
+    """Everything passes in shorter lists, so the length was the reason, and nobody is marked."""
+    items = [f"L{number}" for number in range(size)]
+    vendor = Vendor(lambda sent: len(sent) > limit)
+    isolation = Isolation(items)
+    while isolation.next_list:
+        if vendor.accept(isolation.next_list):
+            assert isolation.record_success() == []
+        else:
+            isolation.record_failure("HTTP 413")
+    assert vendor.confirmed == set(items)
+    if size <= limit:
+        assert isolation.passing_size is None
+    else:
+        assert isolation.passing_size is not None
+        assert limit / 2 <= isolation.passing_size <= limit
+
+
+@given(size=_sizes, data=st.data())
+def test_no_size_is_learned_from_culprits(size: int, data: st.DataObject) -> None:
+    """Lists that hold one fail, however short they are."""
+    items = [f"L{number}" for number in range(size)]
+    culprits = data.draw(st.sets(st.sampled_from(items), min_size=1, max_size=size))
+    isolation = Isolation(items)
+    while isolation.next_list:
+        if culprits & set(isolation.next_list):
+            isolation.record_failure("HTTP 413")
+        else:
+            isolation.record_success()
+    assert isolation.passing_size is None
 
 
 @given(failures=st.integers(min_value=0, max_value=MAX_FAILURES - 1))
