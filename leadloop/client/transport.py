@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import sys
 import threading
 import time
 import zlib
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from leadloop.client.connections import RecordingAdapter, SendAttempt, record_attempt
+from leadloop.client.connections import RecordingAdapter, record_attempt
 from leadloop.core import postgres_json
 from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, ApiResponse, TransportFailure
@@ -99,6 +100,8 @@ class Transport:
         if content is not None:
             headers["Content-Type"] = "application/json"
         began = time.monotonic()
+        # If the request is sent while the caller handles an error, that error is no cause of ours.
+        outer = sys.exception()
         _, read_s = self._timeouts
         with record_attempt(read_s) as attempt:
             try:
@@ -115,8 +118,16 @@ class Transport:
                     stream=True,
                 )
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                failure = _describe_failure(error, attempt, began)
-                return ReceivedResponse(response=failure, vendor_now=None)
+                return ReceivedResponse(
+                    response=ApiResponse(
+                        failure=TransportFailure.NO_RESPONSE
+                        if attempt.has_begun
+                        else TransportFailure.NOT_SENT,
+                        cause=_find_cause(error, outer),
+                        took_s=time.monotonic() - began,
+                    ),
+                    vendor_now=None,
+                )
             with response:
                 return _read_response(response, began)
 
@@ -125,13 +136,11 @@ class Transport:
         self._session.close()
 
 
-def _describe_failure(error: BaseException, attempt: SendAttempt, began: float) -> ApiResponse:
-    """Return the failure for an exception; its root cause names, say, an unknown host."""
-    while error.__context__ is not None:
+def _find_cause(error: BaseException, outer: BaseException | None) -> str:
+    """Return the type of an exception's root cause, which names, say, an unknown host."""
+    while error.__context__ is not None and error.__context__ is not outer:
         error = error.__context__
-    failure = TransportFailure.NO_RESPONSE if attempt.has_begun else TransportFailure.NOT_SENT
-    took_s = time.monotonic() - began
-    return ApiResponse(failure=failure, cause=type(error).__name__, took_s=took_s)
+    return type(error).__name__
 
 
 def _read_response(response: requests.Response, began: float) -> ReceivedResponse:

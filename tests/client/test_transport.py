@@ -62,6 +62,15 @@ def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, u
         call(reach(url))
 
 
+def test_the_cause_is_that_of_the_request_itself(reach: Reach) -> None:
+    """Also where it is sent because another one has failed, as a probe is."""
+    try:
+        raise ValueError("an earlier failure")
+    except ValueError:
+        with fails(Retryable, r"no connection \(ConnectionRefusedError\)"):
+            a_read(reach("http://127.0.0.1:1"))
+
+
 def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
     """The token is not sent, so a create is not in doubt: it closes instead of shaking hands."""
     with run_raw_server(response("200 OK")) as listener:
@@ -237,7 +246,7 @@ def test_an_answer_that_drips_ends(
     with run_raw_server(*[dripping(*pieces) for _ in range(3)]) as server:
         begun = time.monotonic()
         with fails(error, "HTTP 201"):
-            call(reach(server.url, read_s=1))
+            call(reach(server.url, read_s=0.5))
         assert time.monotonic() - begun < 30
 
 
