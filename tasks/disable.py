@@ -11,6 +11,7 @@ from itertools import chain
 
 from db import campaigns, erasure, leads, opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected, Retryable, TooLarge
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.batch_response import extract_reason, redact_reason
 from leadloop.core.errors import InvalidLead, RunError
 from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
@@ -22,6 +23,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, due_in
+from tasks.outages import OUTAGE_S
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
 
@@ -234,7 +236,7 @@ class DisableJob:
             else:
                 self._retry_probe(self._request_campaign)
                 if len(isolation.candidates) >= MAX_CANDIDATES:
-                    raise _make_outage_error(isolation.reason)
+                    raise self._make_outage_error(isolation.reason)
                 if isolation.next_list:
                     isolation.defer_probe()
                     return
@@ -244,13 +246,13 @@ class DisableJob:
         self._mark_failed(isolation.record_probe_success(), isolation.reason)
 
     def _retry_probe(self, request: Callable[[], object]) -> None:
-        """Send a request that should succeed, up to MAX_FAILURES times.
+        """Send a request that should succeed, up to MAX_FAILURES times; a read retries itself.
 
         Raises:
-            RunError: the request failed each time.
+            RunError: the request failed each time, or took OUTAGE_S without a response.
         """
-        failure = ""
-        for failures in range(1, MAX_FAILURES + 1):
+        failures, lost_s = 0, 0.0
+        while True:
             try:
                 request()
             except Rejected:
@@ -258,11 +260,21 @@ class DisableJob:
             except ApiError as error:
                 if not may_blame_content(error.response):
                     raise
-                failure = str(error.response)
-                pause_before_retry(failures)
+                failures += error.attempts
+                lost_s += error.took_s
+                if failures >= MAX_FAILURES or lost_s >= OUTAGE_S:
+                    raise self._make_outage_error(str(error.response)) from None
             else:
                 return
-        raise _make_outage_error(failure)
+            pause_before_retry(failures)
+
+    def _make_outage_error(self, failure: str) -> RunError:
+        address = hide_credentials(self.run.context.settings.api_url)
+        return RunError(
+            f"the vendor at {address} fails on all opt-outs, not on single ones ({failure}); they"
+            " stay requested, and the next run sends them again: check LEADLOOP_API_URL, the"
+            " network and the vendor's status"
+        )
 
     def _check_campaign_exists(self) -> None:
         """Check once a run whether a 404 is about a lead or about the campaign.
@@ -395,13 +407,6 @@ class DisableJob:
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
         self._listener.advance(f"disable {self.run.campaign.campaign_id}", sum(amounts.values()))
-
-
-def _make_outage_error(failure: str) -> RunError:
-    return RunError(
-        f"the vendor fails on all opt-outs, not on single ones ({failure}); they stay requested,"
-        " and the next run sends them again"
-    )
 
 
 def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, list[str]]:
