@@ -177,7 +177,9 @@ class Settings(BaseSettings):
     page_size: int = Field(100, ge=1, le=10_000, description="results per page")
     concurrency: int = Field(4, ge=1, le=64, description="concurrent API requests of one run")
     timeout: Annotated[str, AfterValidator(_check_timeout)] = Field(
-        "5,60", description="connect and read timeout in seconds, each above 0 and up to 3600"
+        "5,60",
+        description="connect and read timeout in seconds, each above 0 and up to 3600; the read"
+        " timeout is the deadline of a whole response, from the request to its last byte",
     )
     lookback: int = Field(
         900,

@@ -9,6 +9,7 @@ from db.rate_limit import RateLimit
 from leadloop.client.api import LeadsApi
 from leadloop.client.auth import Credentials, OAuthPasswordGrant, StaticToken, TokenProvider
 from leadloop.client.certificates import check_ca_bundle
+from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.settings import Settings
 from tasks.rate_limiter import RateLimiter
@@ -50,15 +51,16 @@ def open_api(
         connections=settings.concurrency,
     )
     try:
-        tokens = _make_token_provider(settings, transport, limiter)
-        api = LeadsApi(transport, tokens, limiter.wait_for_permit, limiter.pause)
+        retries = RequestRetries(sleep=limiter.sleep, on_pause=limiter.pause)
+        tokens = _make_token_provider(settings, transport, limiter, retries)
+        api = LeadsApi(transport, tokens, limiter.wait_for_permit, retries)
         yield ApiSession(api=api, transport=transport, limiter=limiter)
     finally:
         transport.close()
 
 
 def _make_token_provider(
-    settings: Settings, transport: Transport, limiter: RateLimiter
+    settings: Settings, transport: Transport, limiter: RateLimiter, retries: RequestRetries
 ) -> TokenProvider:
     if settings.api_token is not None:
         return StaticToken(settings.api_token.get_secret_value())
@@ -76,4 +78,5 @@ def _make_token_provider(
             password=password.get_secret_value(),
         ),
         limiter.wait_for_permit,
+        retries,
     )

@@ -17,12 +17,16 @@ from db import audit_staging, watermarks
 from db.database import Connection
 from leadloop.client.api import ResultPage
 from leadloop.core.audit_differences import measure_clock_offset, parse_listing_page
+from leadloop.core.errors import RunError
 from leadloop.core.progress import progress_listener
 from tasks.context import ApiContext, CampaignRun
 from tasks.thread_pool import RequestThreads
 
 #: The most reads of a listing whose pages shift; then the audit fails.
 MAX_LISTING_READS = 4
+#: As many pages in a row that only repeat rows, beyond those that the count needs, end the audit: a
+#: vendor that ignores `page` may name a next page indefinitely.
+MAX_REPEATED_PAGES = 3
 #: The most lookups of leads that one read listed twice: two leads, or one lead that shifted.
 _MAX_LOOKUPS = 20
 _MAX_COPIES = 100
@@ -48,11 +52,15 @@ def map_bounded(
 
 @dataclass(frozen=True, kw_only=True)
 class _PageLines:
-    """A page as lines for COPY; `count` is the vendor's count of the whole listing."""
+    """A page as lines for COPY; `count` is the vendor's count of the whole listing.
+
+    `rows_hash` is the same for pages with the same rows, in any order.
+    """
 
     number: int
     count: int
     lines: list[str]
+    rows_hash: int
     has_next: bool
     vendor_now: datetime | None
 
@@ -88,6 +96,8 @@ class LeadListing:
         self._last_page = 1
         self._page_size = 0
         self._counts_per_page = False
+        self._pages_read: set[int] = set()
+        self._repeated_pages = 0
         self._listener = progress_listener.get()
         self._pages_announced = 0
 
@@ -96,6 +106,7 @@ class LeadListing:
 
         Raises:
             ApiError: a page could not be read; the pages before it are staged and stay so.
+            RunError: the listing does not end, and only repeats rows.
         """
         with self._run.context.open_threads() as pool:
             while not self.complete and self._read_no <= MAX_LISTING_READS:
@@ -103,6 +114,7 @@ class LeadListing:
                 self._check_complete()
                 self._read_no += 1
                 self._next_page = self._last_page = 1
+                self._pages_read.clear()
         with self._staging_connection() as connection:
             audit_staging.create_lead_table(connection)
 
@@ -127,16 +139,18 @@ class LeadListing:
         return self._format_page(page, number)
 
     def _format_page(self, page: ResultPage, number: int) -> _PageLines:
+        rows = list(parse_listing_page(page.results))
         lines = [
             audit_staging.format_listed_row(
                 listed, reading=self._read_no, page=number, with_result=self._keep_results
             )
-            for listed in parse_listing_page(page.results)
+            for listed in rows
         ]
         return _PageLines(
             number=number,
             count=page.count,
             lines=lines,
+            rows_hash=hash(frozenset((listed.lead_id, listed.copy_key) for listed in rows)),
             has_next=page.has_next,
             vendor_now=page.vendor_now,
         )
@@ -156,6 +170,7 @@ class LeadListing:
         self.reported_count = page.count + (self.reported_count if self._counts_per_page else 0)
         self._last_page = -(-page.count // self._page_size) if self._page_size else 1
         if page.has_next:
+            self._require_new_rows(page, self._last_page)
             self._last_page = max(self._last_page, page.number + 1)
         self._next_page = page.number + 1
         label = f"audit {self._run.campaign.campaign_id}"
@@ -163,6 +178,25 @@ class LeadListing:
         self._pages_announced = max(self._pages_announced, self._last_page)
         self._listener.advance(label, 1)
         self._on_page_staged()
+
+    def _require_new_rows(self, page: _PageLines, pages_counted: int) -> None:
+        """Check that a page beyond the vendor's count is not one of a listing without an end.
+
+        Rows that shift may repeat a whole page, so several in a row must be repeated.
+
+        Raises:
+            RunError: the page and those before it repeat rows of earlier pages.
+        """
+        is_repeated = page.rows_hash in self._pages_read
+        self._repeated_pages = self._repeated_pages + 1 if is_repeated else 0
+        self._pages_read.add(page.rows_hash)
+        if page.number > pages_counted and self._repeated_pages >= MAX_REPEATED_PAGES:
+            raise RunError(
+                f"the vendor's listing does not end: page {page.number} names a next one, and the"
+                f" last {self._repeated_pages} pages repeat earlier ones (does the API ignore the"
+                " parameter page?); nothing was compared or repaired: ask the vendor, then run"
+                " `leadloop audit` again"
+            )
 
     def _check_complete(self) -> None:
         """Check that the distinct rows are as many as the vendor counts.

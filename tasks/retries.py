@@ -1,4 +1,8 @@
-"""Retries of a job: exponential back-off with jitter, after failures that may pass."""
+"""Retries of a job: exponential back-off with jitter, after failures that may pass.
+
+A read or a login is retried by itself first (`leadloop.client.retries`); here its last failure
+counts as one failure of the job.
+"""
 
 import random
 import time
@@ -6,9 +10,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from leadloop.client.errors import ApiError, Retryable
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from tasks.context import ApiContext, CampaignRun
 from tasks.jobs import ChunkResult, due_in
+from tasks.outages import OUTAGE_S
 
 T = TypeVar("T")
 
@@ -23,10 +29,14 @@ MAX_FRUITLESS_ATTEMPTS = 6
 
 
 class FruitlessAttempts:
-    """A job's failures in a row, without any progress between them."""
+    """A job's failures in a row, without any progress between them, and the time they took.
+
+    The time is that of the failing requests and the pauses between them. Waits for permits and the
+    turns of other campaigns are left out: in them the vendor does not fail.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self.reset()
 
     @property
     def has_failed(self) -> bool:
@@ -36,17 +46,45 @@ class FruitlessAttempts:
     def reset(self) -> None:
         """Forget the failures: the job has made progress."""
         self._count = 0
+        self._requests = 0
+        self._lost_s = 0.0
 
-    def record_failure(self, reason: str) -> float:
+    def record_failure(self, reason: str, *, requests: int = 1, took_s: float = 0.0) -> float:
         """Count a failure, and return the seconds to wait before the next attempt.
 
+        Args:
+            reason: the text of the error that ends the job.
+            requests: the requests that failed in this attempt.
+            took_s: the time that they took, seconds.
+
         Raises:
-            RunError: it was the last of MAX_FRUITLESS_ATTEMPTS.
+            RunError: it was the last of MAX_FRUITLESS_ATTEMPTS, or nothing was done for OUTAGE_S. A
+                single request that took so long does not show that the vendor fails on others.
         """
         self._count += 1
-        if self._count >= MAX_FRUITLESS_ATTEMPTS:
+        self._requests += requests
+        self._lost_s += took_s
+        is_outage = self._lost_s >= OUTAGE_S and self._requests > 1
+        if is_outage or self._count >= MAX_FRUITLESS_ATTEMPTS:
             raise RunError(reason) from None
-        return _add_jitter(_PAUSES_S[min(self._count, len(_PAUSES_S)) - 1])
+        pause_s = _add_jitter(_PAUSES_S[min(self._count, len(_PAUSES_S)) - 1])
+        # The last attempt comes when OUTAGE_S is over, and not much later.
+        pause_s = min(pause_s, max(OUTAGE_S - self._lost_s, _PAUSES_S[0]))
+        self._lost_s += pause_s
+        return pause_s
+
+    def record_api_failure(self, error: ApiError, address: str) -> float:
+        """Count a failure of the API at an address; see `record_failure`.
+
+        Raises:
+            RunError: in one line, what failed and what to do.
+        """
+        reason = (
+            f"{self._requests + error.attempts} requests to {address} failed in a row, the last"
+            f" with {error}: check LEADLOOP_API_URL, the network and the vendor's status; the next"
+            " run goes on where this one stopped"
+        )
+        return self.record_failure(reason, requests=error.attempts, took_s=error.took_s)
 
 
 def retry_later(
@@ -55,9 +93,9 @@ def retry_later(
     """Log a failure of the API, and return when the job is due again.
 
     Raises:
-        RunError: it was the last of MAX_FRUITLESS_ATTEMPTS.
+        RunError: the job failed too often, or nothing was done for OUTAGE_S.
     """
-    pause_s = attempts.record_failure(str(error))
+    pause_s = attempts.record_api_failure(error, hide_credentials(run.context.settings.api_url))
     run.warn("%s; trying again", error)
     return due_in(pause_s)
 
@@ -65,20 +103,24 @@ def retry_later(
 def retry_request(
     run: CampaignRun[ApiContext], attempts: FruitlessAttempts, request: Callable[[], T]
 ) -> T:
-    """Send a request, and again while its error may pass.
+    """Send requests of a job that has only one chunk, and again while their error may pass.
+
+    The retries of each request get past single failures, and these past a short outage.
 
     Raises:
-        RunError: the vendor rejects it, or it was the last of MAX_FRUITLESS_ATTEMPTS.
+        RunError: the vendor rejects a request, the job failed too often, nothing was done for
+            OUTAGE_S, or the run is being stopped.
     """
+    address = hide_credentials(run.context.settings.api_url)
     while True:
         try:
             return request()
         except Retryable as error:
-            pause_s = attempts.record_failure(str(error))
+            pause_s = attempts.record_api_failure(error, address)
             run.warn("%s; trying again", error)
         except ApiError as error:
             raise RunError(str(error)) from None
-        time.sleep(pause_s)
+        run.context.limiter.sleep(pause_s)
 
 
 def pause_before_retry(failures: int) -> None:

@@ -1,19 +1,20 @@
 """The calls of the vendor's v1 Leads API: create, disable, and paginated reads.
 
 The client knows no database. It is given a transport, a token provider, `acquire_permit`, which
-blocks until one more request may leave and is called once for each, and `on_pause`, which is called
-when the vendor asks for a pause.
+blocks until one more request may leave and is called once for each, and the retries of reads. Each
+read is retried by itself; a create never, and a disable by its job.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from leadloop.client.auth import TokenProvider
-from leadloop.client.errors import ApiError, Fatal, RateLimited, error_for_verdict
+from leadloop.client.errors import Fatal, error_for_verdict
+from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import ReceivedResponse, Transport
 from leadloop.core.batch_response import BatchResult, parse_batch_response
 from leadloop.core.leads import PreparedLead
@@ -64,21 +65,20 @@ class LeadsApi:
         transport: Transport,
         tokens: TokenProvider,
         acquire_permit: AcquirePermit,
-        on_pause: Callable[[float | None], None],
+        retries: RequestRetries,
     ) -> None:
         self._transport = transport
         self._tokens = tokens
         self._acquire_permit = acquire_permit
-        self._on_pause = on_pause
+        self._retries = retries
 
     def ensure_token(self) -> None:
         """Ensure a token that is valid for the next minute, so that a create need not wait for one.
 
         Raises:
-            Retryable, RateLimited, Fatal: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: the login failed as often as it is retried.
         """
-        with self._report_pauses():
-            self._tokens.fresh_token()
+        self._tokens.fresh_token()
 
     def create(self, campaign_id: str, leads: Sequence[PreparedLead]) -> BatchResult:
         """Create a batch of leads: `POST /api/v1/leads/create/{campaign_id}/`.
@@ -92,7 +92,7 @@ class LeadsApi:
         """
         content = b"[" + b",".join(lead.body for lead in leads) + b"]"
         path = f"/api/v1/leads/create/{quote(campaign_id, safe='')}/"
-        with self._report_pauses():
+        with self._retries.report_pause(ApiCall.CREATE):
             token = self._tokens.cached_token()
             received = self._transport.send("POST", path, token=token, content=content)
             verdict = classify_response(ApiCall.CREATE, received.response)
@@ -110,12 +110,14 @@ class LeadsApi:
     def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> BatchResult:
         """Disable a batch of leads: `POST /api/v1/leads/disable/{campaign_id}/`.
 
+        Idempotent, but sent once: the caller retries it, with requests of others in between.
+
         Raises:
             Rejected, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
         content = dump_json([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
         path = f"/api/v1/leads/disable/{quote(campaign_id, safe='')}/"
-        with self._report_pauses():
+        with self._retries.report_pause(ApiCall.DISABLE):
             received, verdict = self._send_idempotent(
                 ApiCall.DISABLE, "POST", path, content=content
             )
@@ -132,7 +134,7 @@ class LeadsApi:
         beyond the last, which may be a 404, is returned empty.
 
         Raises:
-            Retryable, RateLimited, Fatal: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: the last failure of the page, which was retried.
         """
         after, before = query_bounds(window, unit)
         params = {
@@ -152,7 +154,7 @@ class LeadsApi:
         be a 404, is returned empty.
 
         Raises:
-            Retryable, RateLimited, Fatal: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: the last failure of the page, which was retried.
         """
         params = {"page": str(page), "page_size": str(page_size)}
         return self._read_page_or_end(
@@ -167,33 +169,42 @@ class LeadsApi:
         from rows that have just moved.
 
         Raises:
-            Retryable, RateLimited, Fatal: see leadloop.client.errors.
+            Retryable, RateLimited, Fatal: the last failure of the lookup, which was retried.
         """
-        try:
-            page = self._read_page(campaign_id, {"lead_id": lead_id})
-        except Fatal as error:
-            if error.response.status == 404:
-                return LookupResult(result=None, absent=False)
-            raise
+        page = self._read_unless_404(campaign_id, {"lead_id": lead_id})
+        if page is None:
+            return LookupResult(result=None, absent=False)
         for item in page.results:
             if isinstance(item, dict) and parse_lead_id(item) == lead_id:
                 return LookupResult(result=item, absent=False)
         return LookupResult(result=None, absent=page.count == 0 and not page.results)
 
     def _read_page_or_end(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
-        try:
-            return self._read_page(campaign_id, params)
-        except Fatal as error:
-            if params["page"] != "1" and error.response.status == 404:
-                return ResultPage(count=0, results=(), has_next=False, vendor_now=None)
-            raise
+        if params["page"] == "1":
+            request = partial(self._read_page, campaign_id, params)
+            return self._retries.run(ApiCall.READ, request)
+        page = self._read_unless_404(campaign_id, params)
+        return page or ResultPage(count=0, results=(), has_next=False, vendor_now=None)
+
+    def _read_unless_404(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage | None:
+        """Read a page with retries; return None for a 404, which is an answer and not retried."""
+
+        def read() -> ResultPage | None:
+            try:
+                return self._read_page(campaign_id, params)
+            except Fatal as error:
+                if error.response.status == 404:
+                    return None
+                raise
+
+        return self._retries.run(ApiCall.READ, read)
 
     def _read_page(self, campaign_id: str, params: Mapping[str, str]) -> ResultPage:
+        """Read a page in one attempt."""
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
-        with self._report_pauses():
-            received, verdict = self._send_idempotent(ApiCall.READ, "GET", path, params=params)
-            if verdict is not Verdict.ACCEPTED:
-                raise error_for_verdict(verdict, ApiCall.READ, received.response)
+        received, verdict = self._send_idempotent(ApiCall.READ, "GET", path, params=params)
+        if verdict is not Verdict.ACCEPTED:
+            raise error_for_verdict(verdict, ApiCall.READ, received.response)
         body = received.response.body
         if not (
             isinstance(body, dict)
@@ -239,16 +250,6 @@ class LeadsApi:
         self._acquire_permit(call)
         received = self._transport.send(method, path, token=token, params=params, content=content)
         return received, classify_response(call, received.response)
-
-    @contextmanager
-    def _report_pauses(self) -> Iterator[None]:
-        """Report a requested pause to every process of this vendor account, whatever the error."""
-        try:
-            yield
-        except ApiError as error:
-            if isinstance(error, RateLimited) or error.response.requests_pause:
-                self._on_pause(error.response.retry_after_s)
-            raise
 
 
 def _parse_response(

@@ -1,7 +1,7 @@
 """Authentication: the bearer token, static or from the OAuth password grant.
 
 Not requests-oauthlib, because each login counts against the vendor account's rate limit, several
-threads share one token, and a token response is classified like any other response.
+threads share one token, and a token response is classified and retried like any other response.
 """
 
 import threading
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from leadloop.client.errors import Fatal, error_for_verdict
+from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Transport
 from leadloop.core.header_values import is_header_value
 from leadloop.core.verdicts import UNREADABLE, ApiCall, ApiResponse, Verdict, classify_response
@@ -86,10 +87,12 @@ class OAuthPasswordGrant:
         transport: Transport,
         credentials: Credentials,
         acquire_permit: Callable[[ApiCall], None],
+        retries: RequestRetries,
     ) -> None:
         self._transport = transport
         self._credentials = credentials
         self._acquire_permit = acquire_permit
+        self._retries = retries
         self._lock = threading.Lock()
         self._grant: _TokenGrant | None = None
 
@@ -143,9 +146,13 @@ class OAuthPasswordGrant:
         }
         if form["grant_type"] == "password":
             complete_form |= {"username": secrets.username, "password": secrets.password}
-        self._acquire_permit(ApiCall.LOGIN)
-        received = self._transport.send("POST", TOKEN_PATH, token=None, form=complete_form)
-        return _parse_grant(received.response)
+
+        def log_in() -> _TokenGrant:
+            self._acquire_permit(ApiCall.LOGIN)
+            received = self._transport.send("POST", TOKEN_PATH, token=None, form=complete_form)
+            return _parse_grant(received.response)
+
+        return self._retries.run(ApiCall.LOGIN, log_in)
 
 
 def _parse_grant(response: ApiResponse) -> _TokenGrant:
@@ -158,7 +165,7 @@ def _parse_grant(response: ApiResponse) -> _TokenGrant:
     body: Any = response.body
     token = body.get("access_token") if isinstance(body, dict) else None
     if not isinstance(token, str) or not is_header_value(token):
-        unreadable = ApiResponse(status=response.status, body=UNREADABLE)
+        unreadable = replace(response, body=UNREADABLE)
         raise error_for_verdict(Verdict.RETRY, ApiCall.LOGIN, unreadable)
     refresh_token, lifetime_s = body.get("refresh_token"), body.get("expires_in")
     if not isinstance(lifetime_s, int | float):

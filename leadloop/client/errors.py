@@ -34,6 +34,10 @@ class ApiError(Exception):
         self.attempts = 1
         #: The per-lead results of the request; empty if the response is not about leads.
         self.batch_result = batch_result or BatchResult()
+        #: How often the request was sent with a failure like this one; see RequestRetries.
+        self.attempts = 1
+        #: Seconds that these attempts and the pauses between them took, without waits for permits.
+        self.took_s = response.took_s
 
     @property
     def body(self) -> Any:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import sys
 import threading
 import time
 import zlib
@@ -36,7 +37,9 @@ _CLOCK_YEARS = range(1970, 9000)
 class Timeouts:
     """Timeouts for the connection and the response, seconds.
 
-    `read_s` limits the wait for each byte, and also the time from the headers to the body's end.
+    `connect_s` limits the TCP connection and the TLS handshake, each as a whole. `read_s` is the
+    deadline of the whole response: from the request's first byte to the last byte of the body,
+    however slowly the bytes arrive.
     """
 
     connect_s: float = 5.0
@@ -96,7 +99,11 @@ class Transport:
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
         if content is not None:
             headers["Content-Type"] = "application/json"
-        with record_attempt() as attempt:
+        began = time.monotonic()
+        # If the request is sent while the caller handles an error, that error is no cause of ours.
+        outer = sys.exception()
+        _, read_s = self._timeouts
+        with record_attempt(read_s) as attempt:
             try:
                 response = self._session.request(
                     method,
@@ -111,32 +118,38 @@ class Transport:
                     stream=True,
                 )
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                failure = _describe_failure(error, has_begun=attempt.has_begun)
-                return ReceivedResponse(response=failure, vendor_now=None)
-        _, read_s = self._timeouts
-        with response:
-            return _read_response(response, until=time.monotonic() + read_s)
+                return ReceivedResponse(
+                    response=ApiResponse(
+                        failure=TransportFailure.NO_RESPONSE
+                        if attempt.has_begun
+                        else TransportFailure.NOT_SENT,
+                        cause=_find_cause(error, outer),
+                        took_s=time.monotonic() - began,
+                    ),
+                    vendor_now=None,
+                )
+            with response:
+                return _read_response(response, began)
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._session.close()
 
 
-def _describe_failure(error: BaseException, *, has_begun: bool) -> ApiResponse:
-    """Return the failure for an exception; its root cause names, say, an unknown host."""
-    while error.__context__ is not None:
+def _find_cause(error: BaseException, outer: BaseException | None) -> str:
+    """Return the type of an exception's root cause, which names, say, an unknown host."""
+    while error.__context__ is not None and error.__context__ is not outer:
         error = error.__context__
-    failure = TransportFailure.NO_RESPONSE if has_begun else TransportFailure.NOT_SENT
-    return ApiResponse(failure=failure, cause=type(error).__name__)
+    return type(error).__name__
 
 
-def _read_response(response: requests.Response, *, until: float) -> ReceivedResponse:
+def _read_response(response: requests.Response, began: float) -> ReceivedResponse:
     headers = response.headers
     # Without a length, a response cut off in its headers looks like one without a body.
     has_length = "Content-Length" in headers or "Transfer-Encoding" in headers
     body: Any = None if has_length or response.status_code == 204 else UNREADABLE
     try:
-        content = _decompress(response, _read_content(response, until))
+        content = _decompress(response, _read_content(response))
         if content.strip():
             body = postgres_json.parse_json(content)
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
@@ -147,28 +160,24 @@ def _read_response(response: requests.Response, *, until: float) -> ReceivedResp
             status=response.status_code,
             body=body,
             retry_after_s=_parse_retry_after(headers.get("Retry-After"), vendor_now),
+            took_s=time.monotonic() - began,
         ),
         vendor_now=vendor_now,
     )
 
 
-def _read_content(response: requests.Response, until: float) -> bytes:
+def _read_content(response: requests.Response) -> bytes:
     """Read the body as sent, still compressed.
 
-    The read timeout applies to each byte, so a dripping response would never end. `until` is
-    therefore checked between reads, each of which returns the bytes that have arrived.
-
     Raises:
-        HTTPError: the body was cut off.
-        ValueError: the body is too large or too slow.
+        HTTPError: the body was cut off, or had not ended at the deadline.
+        ValueError: the body is too large.
     """
     content = bytearray()
     while chunk := response.raw.read1(_CHUNK, decode_content=False):
         content += chunk
         if len(content) > _MAX_BODY:
             raise ValueError("the body is too large")
-        if time.monotonic() > until:
-            raise ValueError("the body is too slow")
     return bytes(content)
 
 

@@ -6,7 +6,7 @@ doubt*: its leads are looked up and never resent blindly. Reads and disables are
 simply retried.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -63,7 +63,8 @@ class ApiResponse:
     """A response of the vendor, or the failure that came instead: all that a verdict depends on.
 
     `body` is parsed JSON, None if it was empty, or UNREADABLE. `cause` names the exception of a
-    failure.
+    failure. `took_s`, on which no verdict depends, is the time from the request to the response or
+    failure, seconds.
     """
 
     status: int | None = None
@@ -71,6 +72,7 @@ class ApiResponse:
     cause: str = ""
     body: Any = None
     retry_after_s: float | None = None
+    took_s: float = field(default=0.0, compare=False)
 
     @property
     def requests_pause(self) -> bool:

@@ -5,6 +5,7 @@ import pytest
 
 from leadloop.client.api import LeadsApi
 from leadloop.client.auth import StaticToken, TokenProvider
+from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import SandboxHandle
@@ -12,20 +13,26 @@ from leadloop.sandbox import SandboxHandle
 TOKEN = "sandbox-token"
 
 Reach = Callable[..., "Client"]
+#: Makes a login out of the transport, the wait for permits and the retries.
+Login = Callable[[Transport, Callable[[ApiCall], None], RequestRetries], TokenProvider]
 
 
 class Client(LeadsApi):
-    """The API as a run uses it, with its transport and the calls that acquired a permit."""
+    """The API as a run uses it, with its transport and the calls that acquired a permit.
 
-    def __init__(
-        self, transport: Transport, tokens: TokenProvider | None, permits: list[ApiCall]
-    ) -> None:
+    `slept` are the pauses before retries, which take no time; `pauses` those that the vendor asked
+    for.
+    """
+
+    def __init__(self, transport: Transport, login: Login | None) -> None:
+        self.permits: list[ApiCall] = []
         self.pauses: list[float | None] = []
-        super().__init__(
-            transport, tokens or StaticToken(TOKEN), permits.append, self.pauses.append
-        )
+        self.slept: list[float] = []
+        retries = RequestRetries(sleep=self.slept.append, on_pause=self.pauses.append)
+        permit = self.permits.append
+        tokens = login(transport, permit, retries) if login else StaticToken(TOKEN)
+        super().__init__(transport, tokens, permit, retries)
         self.transport = transport
-        self.permits = permits
 
 
 @pytest.fixture
@@ -37,12 +44,11 @@ def reach() -> Iterator[Reach]:
             url: str,
             *,
             read_s: float = 10.0,
-            login: Callable[[Transport, Callable[[ApiCall], None]], TokenProvider] | None = None,
+            login: Login | None = None,
         ) -> Client:
             transport = Transport(url, Timeouts(connect_s=5.0, read_s=read_s), connections=4)
             stack.callback(transport.close)
-            permits: list[ApiCall] = []
-            return Client(transport, login(transport, permits.append) if login else None, permits)
+            return Client(transport, login)
 
         yield start
 

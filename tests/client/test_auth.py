@@ -1,16 +1,14 @@
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from threading import Event
 
 import pytest
 
-from leadloop.client.auth import Credentials, OAuthPasswordGrant, TokenProvider
+from leadloop.client.auth import Credentials, OAuthPasswordGrant
 from leadloop.client.errors import Fatal, Retryable
-from leadloop.client.transport import Transport
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import Rules, SandboxHandle
-from tests.client.conftest import Client, Reach
+from tests.client.conftest import Client, Login, Reach
 from tests.client.test_api import create
 from tests.raw_http_server import response, run_raw_server
 
@@ -20,10 +18,12 @@ RIGHT = {
 }
 
 
-def by_password(**changes: str) -> Callable[[Transport, Callable[[ApiCall], None]], TokenProvider]:
+def by_password(**changes: str) -> Login:
     """A login with the sandbox's own credentials, some of them changed."""
     credentials = Credentials(**(RIGHT | changes))
-    return lambda transport, permit: OAuthPasswordGrant(transport, credentials, permit)
+    return lambda transport, permit, retries: OAuthPasswordGrant(
+        transport, credentials, permit, retries
+    )
 
 
 def kinds(vendor: SandboxHandle) -> list[str]:
@@ -78,7 +78,9 @@ def test_a_create_never_waits_for_a_login(reach: Reach, vendor: SandboxHandle) -
         waits.set()
         assert goes_on.wait(10)
 
-    client = reach(vendor.url, login=lambda transport, _: by_password()(transport, permit))
+    client = reach(
+        vendor.url, login=lambda transport, _, retries: by_password()(transport, permit, retries)
+    )
     client.ensure_token()
     create(client, "a")
     waits.clear()
@@ -156,11 +158,11 @@ def test_a_wrong_login_stops(reach: Reach, vendor: SandboxHandle, wrong: str) ->
 
 def test_a_login_that_is_down_is_tried_later(logged_in: Client, vendor: SandboxHandle) -> None:
     """The password is not given up for a 503."""
-    vendor.add_fault(kind="status", status=503, route="token", times=1)
+    vendor.add_fault(kind="status", status=503, route="token", times=3)
     with pytest.raises(Retryable):
         logged_in.look_up("C1", "a")
     logged_in.look_up("C1", "a")
-    assert kinds(vendor) == ["token 503", "token 200", "responses 200"]
+    assert kinds(vendor) == [*["token 503"] * 3, "token 200", "responses 200"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_a_grant_without_a_token_is_tried_later(reach: Reach, body: str) -> None
     with run_raw_server(response("200 OK", body)) as listener:
         with pytest.raises(Retryable):
             reach(listener.url, login=by_password()).look_up("C1", "a")
-        assert len(listener.requests) == 1
+        assert len(listener.requests) == 3
 
 
 def test_the_password_grant_is_form_encoded(reach: Reach) -> None:

@@ -4,6 +4,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -85,6 +86,19 @@ def _build_tunnel(then: Act) -> Act:
     return act
 
 
+def _drip(*pieces: bytes) -> Act:
+    """Send the pieces, and then the last one again and again until the client has gone."""
+
+    def act(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"".join(pieces))
+        while True:
+            time.sleep(0.05)
+            connection.sendall(pieces[-1])
+
+    return act
+
+
 def _read_and_close(connection: socket.socket) -> None:
     assert b"[{}]" in read_request(connection)
 
@@ -135,6 +149,27 @@ def test_without_a_tunnel_nothing_is_sent(
     with serving(act) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://{address}")
         assert failure("https://vendor.invalid") is TransportFailure.NOT_SENT
+
+
+def test_a_handshake_that_drips_ends() -> None:
+    """A byte now and then of a record of 4 KB; no byte of the request has left."""
+    with serving(_drip(b"\x16\x03\x03\x10\x00", b"\x00")) as address:
+        assert failure(f"https://{address}") is TransportFailure.NOT_SENT
+
+
+@pytest.mark.parametrize("line", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX-Slow: "])
+def test_a_tunnel_whose_answer_drips_ends(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+    """The proxy has its CONNECT, and the request stays here."""
+    with serving(_drip(line, b"K")) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        assert failure("https://vendor.invalid", read_s=0.5) is TransportFailure.NOT_SENT
+
+
+def test_an_answer_that_drips_in_tls_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request went out, and the answer has one deadline."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(create_certificate(tmp_path)))
+    with serving(_shake_hands(tmp_path, _drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"y"))) as address:
+        assert failure(f"https://{address}", read_s=0.5) is TransportFailure.NO_RESPONSE
 
 
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,15 @@ def test_where_nobody_listens_nothing_was_carried_out(reach: Reach, call: Any, u
         call(reach(url))
 
 
+def test_the_cause_is_that_of_the_request_itself(reach: Reach) -> None:
+    """Also where it is sent because another one has failed, as a probe is."""
+    try:
+        raise ValueError("an earlier failure")
+    except ValueError:
+        with fails(Retryable, r"no connection \(ConnectionRefusedError\)"):
+            a_read(reach("http://127.0.0.1:1"))
+
+
 def test_a_port_that_speaks_no_tls(reach: Reach) -> None:
     """The token is not sent, so a create is not in doubt: it closes instead of shaking hands."""
     with run_raw_server(response("200 OK")) as listener:
@@ -234,11 +243,70 @@ def test_an_answer_that_drips_ends(
     reach: Reach, pieces: tuple[bytes, ...], call: Any, error: type[ApiError]
 ) -> None:
     """The read time-out holds for the body as a whole too, not only from byte to byte."""
-    with run_raw_server(dripping(*pieces)) as server:
+    with run_raw_server(*[dripping(*pieces) for _ in range(3)]) as server:
         begun = time.monotonic()
         with fails(error, "HTTP 201"):
-            call(reach(server.url, read_s=2))
+            call(reach(server.url, read_s=0.5))
         assert time.monotonic() - begun < 30
+
+
+@CALLS
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 201 Crea", b"t"),
+        (b"HTTP/1.1 201 Created\r\nX-Slow: ", b"y"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    ],
+    ids=["status", "header", "only interim responses", "length of a chunk"],
+)
+def test_an_answer_whose_head_drips_ends(
+    reach: Reach, pieces: tuple[bytes, ...], call: Any, error: type[ApiError]
+) -> None:
+    """One deadline for the whole answer; the next request is answered on a connection of its own.
+
+    Without it each of these lines takes an hour.
+    """
+    page = response("200 OK", '{"count": 0, "results": []}')
+    with run_raw_server(*[dripping(*pieces) for _ in range(3)], page) as server:
+        client = reach(server.url, read_s=0.5)
+        with fails(error, "no answer|HTTP 201"):
+            call(client)
+        while len(server.requests) < 3:
+            with fails(InDoubt):
+                a_create(client)
+        assert client.look_up("C1", "a").absent
+
+
+def test_a_connection_is_kept_after_a_slow_answer(reach: Reach) -> None:
+    """What was left of its time is not what the next answer on that connection gets."""
+    peers: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            peers.append(self.client_address)
+            body = b'{"count": 0, "results": []}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            time.sleep(1.2)
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        client = reach(f"http://127.0.0.1:{server.server_port}", read_s=2)
+        for _ in range(2):
+            a_read(client)
+        client.transport.close()
+        server.shutdown()
+    assert len(peers) == 2
+    assert len(set(peers)) == 1
 
 
 def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_the_campaign_s_row_counts_from_the_next_list_on(
     """Longer lists, or the end of this campaign's part; the other campaign goes on."""
     monkeypatch.setattr("tasks.context.MAX_ROW_AGE_S", 0)
     lead_ids = [f"L{number:02d}" for number in range(20)]
-    push(database, *lead_ids)
+    push_campaign(database, *lead_ids)
     factories.add_campaign(database, "C2")
     factories.add_leads(database, "a", campaign="C2")
     push_leads(campaigns=["C2"])

@@ -1,7 +1,9 @@
 """The vendor's listing of a campaign, read whole by an audit although its pages shift."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -14,6 +16,7 @@ from tasks.lead_listing import map_bounded
 from tasks.thread_pool import RequestThreads
 from tests import factories, sql
 from tests.jobs import audit_leads, push_leads
+from tests.raw_http_server import response, run_raw_server
 from tests.vendor_leads import create_elsewhere
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -123,6 +126,52 @@ def test_a_read_that_fails_is_tried_again(database: Database, vendor: SandboxHan
     vendor.add_fault(route="responses", kind="status", status=500, nth=4)
     summary = audit_leads()
     assert (summary["seen"], summary["pages"]) == (30, 6)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_listing_that_ignores_the_page_ends(
+    database: Database, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """It shows the same rows again and again, in any order, and always names a next page.
+
+    Its `count` may be that of a page or of the campaign.
+    """
+    factories.add_campaign(database, page_size=2)
+    rows = [factories.build_lead("a"), factories.build_lead("b")]
+    pages = [
+        response("200 OK", json.dumps({"count": count, "next": "more", "results": shown}))
+        for shown in (rows, rows[::-1], rows, rows[::-1], rows)
+    ]
+    with run_raw_server(*pages) as server:
+        monkeypatch.setenv("LEADLOOP_API_URL", server.url)
+        with pytest.raises(
+            CampaignsFailed, match=r"does not end: page 4 .* ignore .* page"
+        ) as said:
+            audit_leads()
+        assert len(server.requests) == 4
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize(("count", "names"), [(1, "ababcd"), (9, "abababcde")])
+def test_whole_pages_that_shift_end_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, count: int, names: str
+) -> None:
+    """Leads that somebody creates meanwhile push pages down, which are shown once more.
+
+    Where the vendor counts all of them, it may be any number of pages.
+    """
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    factories.add_campaign(database, page_size=1)
+    pages = [
+        response("200 OK", json.dumps({"count": count, "next": "x", "results": [row]}))
+        for row in map(factories.build_lead, names)
+    ]
+    end = response("200 OK", json.dumps({"count": 0, "results": []}))
+    with run_raw_server(*pages, end, *pages, end) as server:
+        monkeypatch.setenv("LEADLOOP_API_URL", server.url)
+        with suppress(CampaignsFailed):
+            audit_leads()
+        assert len(server.requests) >= len(pages)
 
 
 def test_pages_wait_for_each_other() -> None:

@@ -1,6 +1,6 @@
 """Retries of a job: how long each pause is, and after how many failures a job ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +15,7 @@ from leadloop.core.verdicts import ApiCall, ApiResponse
 from leadloop.settings import Settings
 from tasks import retries
 from tasks.context import ApiContext, CampaignRun, open_api_context, start_run
+from tasks.jobs import CampaignsFailed
 from tasks.retries import (
     MAX_FRUITLESS_ATTEMPTS,
     FruitlessAttempts,
@@ -22,9 +23,9 @@ from tasks.retries import (
     retry_later,
     retry_request,
 )
-from tests import factories
+from tests import factories, sql
 from tests.factories import CAMPAIGN
-from tests.jobs import HOST
+from tests.jobs import HOST, audit_leads, disable_leads, push_leads
 
 
 @pytest.fixture
@@ -34,14 +35,6 @@ def run(database: Database, environment: object) -> Iterator[CampaignRun[ApiCont
     with open_api_context(Settings.load(), HOST) as context:
         (campaign,) = context.select_campaigns(None)
         yield start_run(context, "push-leads", campaign)
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between requests, none of which takes time."""
-    slept: list[float] = []
-    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=slept.append))
-    return slept
 
 
 def error_of(kind: type[ApiError], status: int) -> ApiError:
@@ -57,6 +50,41 @@ def test_pauses_double_within_their_jitter(random: object) -> None:
         assert 0.5 * pause_s <= attempts.record_failure("away") <= 1.5 * pause_s
     with pytest.raises(RunError, match=r"^away$"):
         attempts.record_failure("away")
+
+
+@given(
+    failures=st.lists(st.tuples(st.integers(1, 3), st.floats(0.0, 70.0)), min_size=6, max_size=6),
+    random=st.random_module(),
+)
+def test_a_job_ends_once_nothing_is_done_for_45_s(
+    failures: list[tuple[int, float]], random: object
+) -> None:
+    """With the first failure after that, which is the second request at least, or at the sixth.
+
+    So an outage in which each attempt takes 15 s at most ends a job within a minute.
+    """
+    attempts = FruitlessAttempts()
+    lost_s, sent = 0.0, 0
+    for number, (requests, took_s) in enumerate(failures, start=1):
+        lost_s, sent = lost_s + took_s, sent + requests
+        if (lost_s >= 45 and sent > 1) or number == 6:
+            with pytest.raises(RunError):
+                attempts.record_failure("away", requests=requests, took_s=took_s)
+            return
+        pause_s = attempts.record_failure("away", requests=requests, took_s=took_s)
+        lost_s += pause_s
+        assert lost_s <= 45 or pause_s <= 1, "no long pause at the end of the 45 s"
+
+
+def test_time_without_progress_begins_again_with_progress() -> None:
+    """A job that gets something done between long failures goes on."""
+    attempts = FruitlessAttempts()
+    for _ in range(10):
+        attempts.record_failure("away", took_s=40.0)
+        attempts.reset()
+    attempts.record_failure("away", requests=3, took_s=40.0)
+    with pytest.raises(RunError):
+        attempts.record_failure("away", requests=3, took_s=40.0)
 
 
 @given(amount=st.integers(1, MAX_FRUITLESS_ATTEMPTS - 1), random=st.random_module())
@@ -96,10 +124,12 @@ def test_a_job_that_fails_is_due_again_after_a_pause(
 
 
 def test_a_request_is_sent_again_while_its_error_may_pass(
-    run: CampaignRun[ApiContext], pauses: list[float]
+    run: CampaignRun[ApiContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a pause before each retry; then its answer is returned."""
+    """With a pause before each retry, which ends with the run; then its answer is returned."""
     answers = [error_of(Retryable, 500), error_of(Retryable, 502), "answer"]
+    pauses: list[float] = []
+    monkeypatch.setattr(run.context.limiter, "sleep", pauses.append)
 
     def send() -> str:
         answer = answers.pop(0)
@@ -113,29 +143,83 @@ def test_a_request_is_sent_again_while_its_error_may_pass(
     assert 1.0 <= second <= 3.0
 
 
-@pytest.mark.parametrize(
-    ("error", "sent"),
-    [
-        (error_of(Retryable, 500), MAX_FRUITLESS_ATTEMPTS),
-        (error_of(Rejected, 400), 1),
-        (error_of(InDoubt, 500), 1),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_a_request_that_never_succeeds_ends_the_job(
-    run: CampaignRun[ApiContext], pauses: list[float], error: ApiError, sent: int
-) -> None:
-    """A refusal at once, a failure at the sixth; the job's error is that of the response."""
-    requests: list[int] = []
+def test_a_retry_waits_until_the_run_is_stopped(run: CampaignRun[ApiContext]) -> None:
+    """Nothing more is sent by a run that ends."""
+    sent: list[int] = []
 
     def send() -> None:
-        requests.append(1)
+        sent.append(1)
+        raise error_of(Retryable, 500)
+
+    run.context.limiter.stop()
+    with pytest.raises(RunError, match=r"^the run was stopped$"):
+        retry_request(run, FruitlessAttempts(), send)
+    assert len(sent) == 1
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_request_that_never_succeeds_ends_the_job(run: CampaignRun[ApiContext]) -> None:
+    """At the sixth failure, with the address, the failure and the next step."""
+    sent: list[int] = []
+
+    def send() -> None:
+        sent.append(1)
+        raise error_of(Retryable, 500)
+
+    with pytest.raises(RunError, match="read: HTTP 500") as caught:
+        retry_request(run, FruitlessAttempts(), send)
+    assert_names_the_outage(str(caught.value), run.context.settings.api_url)
+    assert len(sent) == MAX_FRUITLESS_ATTEMPTS
+
+
+@pytest.mark.parametrize("error", [error_of(Rejected, 400), error_of(InDoubt, 500)])
+def test_a_refusal_ends_the_job_at_once(run: CampaignRun[ApiContext], error: ApiError) -> None:
+    """The job's error is that of the response."""
+
+    def send() -> None:
         raise error
 
     with pytest.raises(RunError) as caught:
         retry_request(run, FruitlessAttempts(), send)
     assert str(caught.value) == str(error)
-    assert (len(requests), len(pauses)) == (sent, sent - 1)
+
+
+def assert_names_the_outage(line: str, url: str) -> None:
+    """One line names the address, and what to do next."""
+    assert "\n" not in line
+    assert f" requests to {url} failed in a row" in line
+    assert "check LEADLOOP_API_URL, the network and the vendor's status" in line
+    assert "the next run goes on where this one stopped" in line
+
+
+@pytest.mark.usefixtures("environment", "quick_retries")
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("http://127.0.0.1:1", "no connection (ConnectionRefusedError)"),
+        ("https://no-such-host.invalid", "no connection (gaierror)"),
+    ],
+)
+@pytest.mark.parametrize("job", [push_leads, disable_leads, audit_leads])
+def test_a_vendor_that_is_away_ends_a_job_in_one_line(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    job: Callable[[], object],
+    url: str,
+    cause: str,
+) -> None:
+    """Refused, or a host that nobody knows: nothing is lost, and nothing is in doubt."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'b'")
+    factories.add_opt_outs(database, "b")
+    monkeypatch.setenv("LEADLOOP_API_URL", url)
+    with pytest.raises(CampaignsFailed) as caught:
+        job()
+    assert_names_the_outage(str(caught.value), url)
+    assert cause in str(caught.value)
+    assert sql.fetch_statuses(database) == {"a": "new", "b": "created"}
+    assert sql.fetch_opt_outs(database) == {"b": "requested"}
 
 
 @given(failures=st.integers(1, 12), random=st.random_module())
