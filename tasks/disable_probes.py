@@ -109,16 +109,18 @@ class DisableProbes:
             Retryable: the vendor did not respond.
             RunError: the login may not do this, or the address is wrong, MAX_FAILURES times.
         """
-        for failures in range(1, MAX_FAILURES + 1):
+        failures = 0
+        while True:
             try:
                 request()
             except Rejected:
                 return
             except Fatal as error:
-                fatal = error
                 if error.response.status == 404 and error.response.body is not UNREADABLE:
                     return
+                failures += 1
+                if failures >= MAX_FAILURES:
+                    raise RunError(str(error)) from None
                 pause_before_retry(failures)
             else:
                 return
-        raise RunError(str(fatal))

@@ -47,7 +47,7 @@ _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
 # Of a page's size: a prime above these is not divided.
 _DIVISORS = (2, 3, 5, 7, 11, 13)
-# In the shortest windows: with so many rows missing, no further row is tried.
+# In the shortest windows: with more rows missing, no further row is tried.
 _MOST_MISSING = 20
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
@@ -326,7 +326,7 @@ class WindowReader:
         run: the campaign's run; a setting that changes counts from the next request on.
         clock: the database's clock.
         counters: counts `pages`, the pages read.
-        watch: tells a page that fails alone from an outage.
+        watch: distinguishes a page that fails alone from an outage.
         limits: what the vendor refuses of pages.
         concurrency: the most requests in flight.
     """
@@ -595,7 +595,7 @@ class WindowReader:
         reading.add_page(first)
         for page in self._read_remaining_pages(pool, window, first):
             if reading.pages > len(first.remaining_pages) and reading.brings_nothing(page):
-                # The vendor ignores `page`, and names a next one for ever.
+                # The vendor ignores `page`, and names a next one indefinitely.
                 break
             reading.add_page(page)
             if self._is_too_long(reading):

@@ -30,8 +30,6 @@ class ApiError(Exception):
         super().__init__(f"{call}: {response}" + (f"; {advice}" if advice else ""))
         self.call = call
         self.response = response
-        #: How often the request was sent, and failed, before the caller was told.
-        self.attempts = 1
         #: The per-lead results of the request; empty if the response is not about leads.
         self.batch_result = batch_result or BatchResult()
         #: How often the request was sent with a failure like this one; see RequestRetries.
