@@ -112,6 +112,7 @@ class PollJob:
         self._owed: list[OwedRange] = []
         # Parts of windows that were cut around rows that cannot be had.
         self._cut: set[Window] = set()
+        self._rows_read = 0
         self._unreadable = 0
         self._limits = PageLimits(run.campaign.page_size, plan.limits)
         self._reader = WindowReader(
@@ -194,7 +195,7 @@ class PollJob:
                 f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
             )
         error = self._quirks.watermark_ahead or format_unreadable_error(
-            seen=self._counters.counts()["seen"], unreadable=self._unreadable
+            seen=self._rows_read, unreadable=self._unreadable
         )
         if error:
             raise RunError(error)
@@ -380,6 +381,7 @@ class PollJob:
         proven = [record.proof.proven for record in records if record.proof.proven is not None]
         self._covered = merge_windows([*self._covered, *proven, *(each.window for each in owed)])
         self._owed += [each for each in owed if not self._is_accepted(each.window)]
+        self._rows_read += reading.rows_read
         self._unreadable += len(reading.unreadable)
         result = ReadResult(
             window=reading.window,

@@ -44,7 +44,8 @@ def test_prefect_shows_each_chunk_as_a_task(
         factories.add_campaign(database, campaign)
         factories.add_leads(database, "a", campaign=campaign)
     events = collect_events(prefect, push_leads, "prefect.task-run.Completed")
-    names = [str(event.resource.name) for event in events]
+    run = UUID(sql.fetch_value(database, "SELECT DISTINCT flow_run_id FROM leadloop.sync_runs"))
+    names = [str(event.resource.name) for event in events if is_event_of(event, run)]
     assert [name.rpartition("-")[0] for name in names] == ["push-batches"] * 2
 
 
