@@ -58,6 +58,8 @@ def test_the_first_request_after_an_outage_is_a_probe(
             database,
             "UPDATE leadloop.disable_requests SET status = 'disabled' WHERE lead_id = 'P000'",
         )
+    # It never fires, and counts the requests that name the confirmed lead.
+    vendor.add_fault(route="disable", kind="reset", lead_id="P000", times=0)
     before = len(vendor.requests)
     vendor.add_fault(kind="reset", times=4)
     summary = disable_leads()
@@ -65,6 +67,19 @@ def test_the_first_request_after_an_outage_is_a_probe(
     kinds = [entry.kind for entry in vendor.requests[before:]]
     probe = "responses" if is_first else "disable"
     assert kinds == ["disable", *[probe] * 4, "disable"]
+    assert vendor.faults[0]["seen"] == (2 if is_first else 4)
+
+
+def test_who_fails_alone_in_an_outage_right_after_a_success_is_not_set_aside(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Lists of one: the probe before anybody is set aside fails too, so they are sent again."""
+    opted_out_people(database, 3)
+    sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 1")
+    for number in range(2, 7):
+        vendor.add_fault(route="disable", kind="reset", nth=number)
+    summary = disable_leads()
+    assert (summary["disabled"], summary["failed"]) == (3, 0)
 
 
 def test_a_list_that_fails_while_reads_do_too_holds_up_the_others_once(
@@ -83,16 +98,37 @@ def test_a_list_that_fails_while_reads_do_too_holds_up_the_others_once(
 def test_a_login_that_fails_is_no_opt_outs_fault(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No list is sent, and none is halved."""
-    opted_out_people(database, 4)
+    """However often it fails between two lists, no list is halved."""
+    opted_out_people(database, 12)
+    sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 4")
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
     for name in ("client_id", "client_secret", "username", "password"):
         monkeypatch.setenv(f"LEADLOOP_{name.upper()}", getattr(vendor.rules, name))
-    vendor.add_fault(route="token", kind="status")
-    with pytest.raises(CampaignsFailed, match="not confirmed: 4"):
+    # Tokens so short that each request needs a login.
+    vendor.change_rules(expires_in=1)
+    for number in range(2, 7):
+        vendor.add_fault(route="token", kind="status", nth=number)
+    assert disable_leads()["disabled"] == 12
+    assert count_requests(vendor, "disable") == 3
+
+
+def test_a_login_that_never_works_ends_the_run_with_the_number(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was tried, so the run does not say that all is well."""
+    opted_out_people(database, 4)
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "another")
+    with pytest.raises(CampaignsFailed, match=r"LEADLOOP_API_TOKEN.*not confirmed: 4"):
         disable_leads()
-    assert count_requests(vendor, "disable") == 0
     assert set(sql.fetch_opt_outs(database).values()) == {"requested"}
+
+
+def test_a_404_to_one_read_is_not_the_campaigns(database: Database, vendor: SandboxHandle) -> None:
+    """It may be noise: the campaign is unknown only if reads of it fail so three times."""
+    opted_out_people(database, 4)
+    poison(vendor, "P001", {"status": 404})
+    vendor.add_fault(route="responses", kind="status", status=404, times=2)
+    assert disable_leads()["disabled"] == 3
 
 
 def test_an_outage_sets_nobody_aside(database: Database, vendor: SandboxHandle) -> None:
