@@ -15,8 +15,9 @@ Fault = dict[str, Any]
 #: The longest time between the first outcome and the last one.
 MAX_AGE_S = 9_000
 _TICK_MS = {"ms": 1, "s": 1000}
-# Each bound is moved one unit outwards, and both ends of an instant are rounded.
-_REACH_TICKS = 2
+# The shortest window of a poll is two ticks long. Its bounds are rounded outwards, and moved one
+# tick further, so that much is read together with any instant in it.
+_REACH_TICKS = 4
 #: The size in bytes of a page with this many rows is at most this.
 _PAGE_BYTES, _ROW_BYTES = 250, 620
 
