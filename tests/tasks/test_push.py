@@ -116,8 +116,8 @@ def test_a_campaign_whose_row_is_deleted_with_leads_in_doubt(
         "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
         " WHERE campaign_id = 'C1'",
     )
-    vendor.add_fault(route="responses", kind="status", status=500, nth=1)
-    vendor.add_fault(route="responses", kind="status", status=500, nth=2)
+    # Two lookups, each of which is tried three times.
+    vendor.add_fault(route="responses", kind="status", status=500, times=6)
     on_created(database, "a", "DELETE FROM leadloop.campaigns WHERE campaign_id = 'C1'")
     with pytest.raises(CampaignsFailed, match=r"^campaign C1: its row was deleted"):
         push_leads()
