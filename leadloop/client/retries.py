@@ -13,7 +13,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from leadloop.client.errors import ApiError, RateLimited, Retryable
-from leadloop.core.verdicts import ApiCall, may_blame_content
+from leadloop.core.verdicts import UNREADABLE, ApiCall, ApiResponse
 
 T = TypeVar("T")
 
@@ -83,14 +83,25 @@ class RequestRetries:
 
 
 def _may_pass(call: ApiCall, error: BaseException) -> bool:
-    """Return whether another attempt of the call may succeed.
-
-    A firewall's page counts too: it may come and go, or one item of the request is the reason.
-    """
+    """Return whether another attempt of the call may succeed."""
     return (
         isinstance(error, ApiError)
         and error.call is call
-        and (isinstance(error, Retryable) or may_blame_content(error.response))
+        and (isinstance(error, Retryable) or _is_foreign_page(error.response))
+    )
+
+
+def _is_foreign_page(response: ApiResponse) -> bool:
+    """Return whether a firewall or proxy answered in the vendor's place, which may pass.
+
+    A rejected login and a wrong address stay what they are, and more attempts with a wrong password
+    may lock the account. So do the vendor's reasons in JSON.
+    """
+    return (
+        response.body is UNREADABLE
+        and response.status is not None
+        and 400 <= response.status < 500
+        and response.status not in (401, 405, 407)
     )
 
 

@@ -78,10 +78,16 @@ def test_without_a_connection_a_read_is_tried_as_often(reach: Reach) -> None:
     assert (caught.value.attempts, len(client.permits), len(client.slept)) == (3, 3, 2)
 
 
-@pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found", "400 Bad Request"])
-def test_a_reason_in_the_vendor_s_words_is_not_asked_for_twice(reach: Reach, status: str) -> None:
-    """It would be the same again."""
-    with run_raw_server(response(status, '{"detail": "no"}')) as server:
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((status, '{"detail": "no"}') for status in ("403 No", "404 No", "400 No", "413 No")),
+        *((status, _HTML) for status in ("401 No", "405 No", "302 Elsewhere")),
+    ],
+)
+def test_a_refusal_is_not_asked_for_twice(reach: Reach, status: str, body: str) -> None:
+    """The vendor's words, a refused login or another address would be the same again."""
+    with run_raw_server(response(status, body)) as server:
         with pytest.raises((Fatal, Rejected)) as caught:
             reach(server.url).list_all("C1", page=1, page_size=10)
         assert caught.value.attempts == len(server.requests) == 1

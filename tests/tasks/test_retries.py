@@ -187,7 +187,7 @@ def test_a_refusal_ends_the_job_at_once(run: CampaignRun[ApiContext], error: Api
 def assert_names_the_outage(line: str, url: str) -> None:
     """One line names the address, and what to do next."""
     assert "\n" not in line
-    assert f" requests to {url} failed in a row" in line
+    assert url in line
     assert "check LEADLOOP_API_URL, the network and the vendor's status" in line
     assert "the next run goes on where this one stopped" in line
 
