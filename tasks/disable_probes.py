@@ -72,18 +72,14 @@ class DisableProbes:
         """
         if self._campaign_exists:
             return
-        for failures in range(1, MAX_FAILURES + 1):
-            try:
-                self._run.context.api.list_all(self._campaign_id, page=1, page_size=1)
-            except ApiError as error:
-                # An HTML page may come from any server, behind a wrong address.
-                if error.response.status != 404 or error.response.body is UNREADABLE:
-                    return
-                pause_before_retry(failures)
-            else:
-                self._campaign_exists = True
-                return
-        raise CampaignUnknown
+        try:
+            self._run.context.api.list_all(self._campaign_id, page=1, page_size=1)
+        except ApiError as error:
+            # An HTML page may come from any server, behind a wrong address.
+            if error.response.status == 404 and error.response.body is not UNREADABLE:
+                raise CampaignUnknown from None
+        else:
+            self._campaign_exists = True
 
     def _repeat_disable(self) -> None:
         confirmed = self.find_confirmed()
@@ -118,7 +114,8 @@ class DisableProbes:
             except Fatal as error:
                 if error.response.status == 404 and error.response.body is not UNREADABLE:
                     return
-                failures += 1
+                # A read has been retried by itself.
+                failures += error.attempts
                 if failures >= MAX_FAILURES:
                     raise RunError(str(error)) from None
                 pause_before_retry(failures)
