@@ -53,6 +53,8 @@ class InDoubtResolver:
         # Probe leads that turned out to be processed, and whether there may be others.
         self._processed_probes: set[str] = set()
         self._has_more_probes = True
+        #: Whether the vendor has answered any lookup of this run.
+        self.has_answer = False
 
     def resolve(self, limit: int, *, opted_out: bool = False) -> ResolvedLeads:
         """Look up the next leads in doubt, each at most once a run, and record what that proves.
@@ -92,12 +94,14 @@ class InDoubtResolver:
 
     def _look_up(self, lead_id: str) -> LookupResult:
         try:
-            return self._run.context.api.look_up(self._campaign_id, lead_id)
+            result = self._run.context.api.look_up(self._campaign_id, lead_id)
         except Retryable:
             raise
         except ApiError as error:
             self._run.warn("a lookup failed: %s", error)
             return _INCONCLUSIVE
+        self.has_answer = True
+        return result
 
     def _confirm_created(self, lead: InDoubtLead, lookup: LookupResult) -> bool:
         if lookup.result is None:

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from db import campaigns, leads
 from leadloop.client.errors import ApiError, InDoubt, Rejected, Retryable, TooLarge
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.batch_response import (
     BatchResult,
     extract_reason,
@@ -47,6 +48,10 @@ class PushJob:
         # The most leads of a request that the vendor takes, as far as this run has learned it.
         self._learned_limit = sys.maxsize
         self._in_doubt = InDoubtResolver(run)
+        # Whether any response has stated a result, and the batches without one.
+        self._result_lock = Lock()
+        self._has_result = False
+        self._batches_in_doubt = 0
         self._attempts = FruitlessAttempts()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
@@ -90,12 +95,22 @@ class PushJob:
         }
 
     def finish(self) -> None:
-        """Warn about new leads that a paused or disabled campaign may not create."""
+        """Warn about new leads that a paused or disabled campaign may not create.
+
+        Raises:
+            RunError: no request of this run got a response that states a result.
+        """
         if held_back := self._count_held_back():
             self.run.warn(
                 "%d leads stay new, because the campaign may not create leads (push_enabled or"
                 " enabled is false); to allow it: `leadloop resume --campaign %s`",
                 *(held_back, self.run.campaign.campaign_id),
+            )
+        if self._batches_in_doubt and not (self._has_result or self._in_doubt.has_answer):
+            raise RunError(
+                f"{hide_credentials(self.run.context.settings.api_url)} answered no request of this"
+                f" run; the leads of {self._batches_in_doubt} creates are in doubt, and the next"
+                " push looks them up: check the network and the vendor's status"
             )
 
     def _count_held_back(self) -> int:
@@ -211,6 +226,8 @@ class PushJob:
         except Rejected as error:
             self._isolate_rejected(batch, error)
         except InDoubt as error:
+            with self._result_lock:
+                self._batches_in_doubt += 1
             stated = _select_stated(batch, error.batch_result)
             unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
             self.run.write(leads.mark_in_doubt, self._claimer.claim_ref(unknown), str(error))
@@ -250,6 +267,7 @@ class PushJob:
             batch.size_limits.record_accepted(len(batch.leads))
         self._add_counts(created=len(created.leads))
         self._claimer.reject_leads(batch, reasons, was_sent=True)
+        self._has_result = True
         self._attempts.reset()
         if created.leads:
             self._rejection_streak.reset()

@@ -103,6 +103,21 @@ def test_a_campaign_whose_row_is_deleted_ends_its_part_alone(
     assert sql.fetch_value(database, problems) == "campaign_unknown"
 
 
+def test_a_push_without_one_usable_response_fails(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Its leads are in doubt, and the line says so; the next push goes on."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b")
+    vendor.add_fault(route="any", kind="reset", when="before")
+    with pytest.raises(CampaignsFailed, match=r"answered no request of this run; .* in doubt"):
+        push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"in_doubt"}
+    vendor.clear_faults()
+    factories.add_leads(database, "c")
+    assert push_leads()["created"] == 1
+
+
 def test_a_campaign_whose_row_is_deleted_with_leads_in_doubt(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
