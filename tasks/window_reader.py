@@ -530,11 +530,14 @@ class WindowReader:
                 continue
             if len(page.rows) != 1:
                 # Beyond the last row, or the vendor ignores the page's size.
+                if number == 1:
+                    return self._read_one_page(window, page)
                 break
             shown = shown or page
             rows += page.rows
         if shown is None:
-            raise failure or AssertionError("an empty window can be read")
+            assert failure is not None, "the first page was read"
+            raise failure
         page = replace(
             shown,
             rows=rows,
@@ -545,6 +548,13 @@ class WindowReader:
         )
         reading = WindowRead(window=window, first=page)
         reading.add_page(page)
+        return reading
+
+    def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
+        """Return the read of a window that is empty by now, or all that the vendor shows of it."""
+        reading = WindowRead(window=window, first=page)
+        reading.add_page(page)
+        reading.stable &= page.holds_whole_window
         return reading
 
     def read_nothing(self, window: Window) -> WindowRead:
