@@ -548,7 +548,18 @@ class WindowReader:
         )
         reading = WindowRead(window=window, first=page)
         reading.add_page(page)
+        if reading.complete and number > 1:
+            reading.stable = self._is_shown_at_once(window, reading)
         return reading
+
+    def _is_shown_at_once(self, window: Window, reading: WindowRead) -> bool:
+        """Return whether one answer shows the rows of a read: between several, rows may move."""
+        size = min(reading.rows_read, self._limits.page_size)
+        try:
+            page = self.fetch_page(window, 1, size, parse=parse_key)
+        except PageUnavailable:
+            return False
+        return page.holds_whole_window and page.keys == reading.seen.keys()
 
     def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
         """Return the read of a window that is empty by now, or all that the vendor shows of it."""

@@ -350,7 +350,31 @@ def test_rows_alone_are_complete_if_all_of_them_can_be_had(
     reading = reader.read_rows_alone(window_of(0, 3))
     assert reading.complete
     assert len(reading.outcomes) == 4
-    assert len(odd.queries) == 4
+    assert sizes_of(odd) == [1, 1, 1, 1, 4]
+
+
+def test_rows_that_move_while_they_are_read_alone(odd: QuirkyApi, reader: WindowReader) -> None:
+    """A row leaves and another comes: as many as were counted are shown, and L1 is not."""
+    rows = build_rows(4)
+    odd.rows = rows[:3]
+
+    def answer(query: Query) -> dict[str, Any]:
+        page = build_page(odd.rows, query)
+        odd.rows = rows[1:]
+        return page
+
+    odd.answer = answer
+    reading = reader.read_rows_alone(window_of(0, 3))
+    assert [lead_id for lead_id, _ in reading.seen] == ["L0", "L2", "L3"]
+    assert not reading.complete
+
+
+def test_rows_alone_that_one_page_still_does_not_show(odd: QuirkyApi, reader: WindowReader) -> None:
+    """They are kept, and the window is owed until one answer holds it."""
+    show(odd, 4, lambda query, _: 500 if query.size > 1 else None)
+    reading = reader.read_rows_alone(window_of(0, 3))
+    assert len(reading.outcomes) == 4
+    assert not reading.complete
 
 
 def test_rows_alone_of_which_the_first_cannot_be_had(odd: QuirkyApi, reader: WindowReader) -> None:
