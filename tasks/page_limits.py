@@ -28,6 +28,7 @@ class PageLimits:
         self._learned = dict(learned)
         self._changes: dict[str, int | None] = {}
         self._contrasts = 0
+        self._largest_part = 0
         self._deepest = 0
         self._refused_above = self._heeded("page_size")
         self.page_size = page_size
@@ -42,7 +43,7 @@ class PageLimits:
         """Record that a full page was read; one beyond a learned limit ends that limit."""
         with self._lock:
             if size >= self.page_size:
-                self._contrasts = 0
+                self._contrasts = self._largest_part = 0
             self._deepest = max(self._deepest, number)
             for name, value in (("page_size", size), ("page_depth", number)):
                 if name in self._learned and value > self._learned[name].value:
@@ -61,10 +62,13 @@ class PageLimits:
             if size > self.page_size:
                 return
             self._contrasts += 1
+            # Contrasts may be of different sizes: the largest parts are pages that succeeded.
+            self._largest_part = max(self._largest_part, smaller)
             if refused or self._contrasts >= _CONTRASTS:
-                self.page_size = self._refused_above = smaller
-                self._contrasts = 0
-                self._learn("page_size", smaller)
+                taken = smaller if refused else self._largest_part
+                self.page_size = self._refused_above = taken
+                self._contrasts = self._largest_part = 0
+                self._learn("page_size", taken)
 
     def record_refused_depth(self, number: int) -> None:
         """Record that no part of page `number` can be had, behind pages that succeeded.

@@ -151,12 +151,12 @@ class PollJob:
             RunError: the vendor rejects the login, or answers nothing; what was read is stored.
         """
         try:
-            with (
-                self.run.context.open_threads() as pool,
-                open_pipeline(
-                    self._reader, pool, self._is_readable, self._queue.is_suspect
-                ) as pipeline,
-            ):
+            with open_pipeline(
+                self._reader,
+                self.run.context.open_threads(),
+                self._is_readable,
+                self._queue.is_suspect,
+            ) as pipeline:
                 for left in range(limit, 0, -1):
                     if not self._queue:
                         break

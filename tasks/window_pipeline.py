@@ -6,7 +6,7 @@ one behind it, so that the range that was read grows without gaps.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from leadloop.core.windows import Window
 from tasks.thread_pool import RequestThreads
@@ -122,12 +122,26 @@ class WindowPipeline:
 
 @contextmanager
 def open_pipeline(
-    reader: WindowReader, pool: RequestThreads, is_readable: IsReadable, is_suspect: IsSuspect
+    reader: WindowReader,
+    threads: AbstractContextManager[RequestThreads],
+    is_readable: IsReadable,
+    is_suspect: IsSuspect,
 ) -> Iterator[WindowPipeline]:
-    """Open a pipeline; at the end, wait for what is being stored, and drop unfinished reads."""
-    with ThreadPoolExecutor(_READS_AT_ONCE) as readers, ThreadPoolExecutor(1) as keeper:
+    """Open a pipeline; at the end, wait for what is being stored, and drop unfinished reads.
+
+    Args:
+        reader: reads windows.
+        threads: opens the threads that send the requests. They end first, because the end of the
+            readers waits for pages that nobody needs any more.
+        is_readable: see `WindowPipeline`.
+        is_suspect: likewise.
+    """
+    with (
+        ThreadPoolExecutor(_READS_AT_ONCE) as readers,
+        ThreadPoolExecutor(1) as keeper,
+        ExitStack() as last,
+        threads as pool,
+    ):
         pipeline = WindowPipeline(reader, pool, readers, keeper, is_readable, is_suspect)
-        try:
-            yield pipeline
-        finally:
-            pipeline.wait_until_stored()
+        last.callback(pipeline.wait_until_stored)
+        yield pipeline

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -386,7 +386,14 @@ class WindowReader:
         try:
             page = self.fetch_page(window, number, size, parse=parse)
         except PageUnavailable as failure:
-            return self._read_parts(window, number, size, parse, failure)
+            try:
+                page = self._read_parts(window, number, size, parse, failure)
+            except PageUnavailable:
+                # A part's number is of smaller pages.
+                raise failure from None
+            if page.missing and not page.rows:
+                raise failure from None
+            return page
         if len(page.rows) == size:
             self._limits.record_success(size=size, number=number)
         return page
@@ -451,8 +458,8 @@ class WindowReader:
         """Read a page that cannot be had in smaller pages, depth after breadth.
 
         Raises:
-            PageUnavailable: `cause`, if every part fails, the vendor ignores the smaller size, or
-                rows moved meanwhile.
+            PageUnavailable: every part of the page, or of a part, fails; the vendor ignores the
+                smaller size; or rows moved meanwhile.
         """
         parts = smallest_divisor(size)
         if parts is None:
@@ -460,9 +467,12 @@ class WindowReader:
         smaller = size // parts
         numbers = range((number - 1) * parts + 1, number * parts + 1)
         pieces: dict[int, ParsedPage] = {}
+        failures: dict[int, PageUnavailable] = {}
         for part in numbers:
-            with suppress(PageUnavailable):
+            try:
                 pieces[part] = self.fetch_page(window, part, smaller, parse=parse)
+            except PageUnavailable as failure:
+                failures[part] = failure
         if not pieces or any(len(piece.rows) > smaller for piece in pieces.values()):
             raise cause
         if len(pieces) == parts:
@@ -472,19 +482,20 @@ class WindowReader:
             if part not in pieces and smaller == 1:
                 missing.append(part - 1)
             elif part not in pieces:
-                pieces[part] = self._read_parts(window, part, smaller, parse, cause)
+                pieces[part] = self._read_parts(window, part, smaller, parse, failures[part])
                 missing += pieces[part].missing
-        # A page beyond the last row has no count.
-        shown = [pieces[part] for part in numbers if part in pieces and pieces[part].row_count]
-        if len({piece.count for piece in shown}) != 1:
+        # A page that shows no row may have no count.
+        shown = [pieces[part] for part in numbers if part in pieces and pieces[part].rows]
+        if len({piece.count for piece in shown}) > 1:
             raise cause
+        first = shown[0] if shown else next(iter(pieces.values()))
         last = pieces.get(numbers[-1])
         return ParsedPage(
-            count=shown[0].count,
+            count=first.count,
             rows=[row for piece in shown for row in piece.rows],
-            has_next=shown[0].count > number * size if last is None else last.has_next,
-            vendor_now=shown[0].vendor_now,
-            ours=shown[0].ours,
+            has_next=first.count > number * size if last is None else last.has_next,
+            vendor_now=first.vendor_now,
+            ours=first.ours,
             size=size,
             missing=missing,
             failure=cause.reason if missing else "",
@@ -519,11 +530,14 @@ class WindowReader:
                 continue
             if len(page.rows) != 1:
                 # Beyond the last row, or the vendor ignores the page's size.
+                if number == 1:
+                    return self._read_one_page(window, page)
                 break
             shown = shown or page
             rows += page.rows
         if shown is None:
-            raise failure or AssertionError("an empty window can be read")
+            assert failure is not None, "the first page was read"
+            raise failure
         page = replace(
             shown,
             rows=rows,
@@ -534,6 +548,24 @@ class WindowReader:
         )
         reading = WindowRead(window=window, first=page)
         reading.add_page(page)
+        if reading.complete and number > 1:
+            reading.stable = self._is_shown_at_once(window, reading)
+        return reading
+
+    def _is_shown_at_once(self, window: Window, reading: WindowRead) -> bool:
+        """Return whether one answer shows the rows of a read: between several, rows may move."""
+        size = min(reading.rows_read, self._limits.page_size)
+        try:
+            page = self.fetch_page(window, 1, size, parse=parse_key)
+        except PageUnavailable:
+            return False
+        return page.holds_whole_window and page.keys == reading.seen.keys()
+
+    def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
+        """Return the read of a window that is empty by now, or all that the vendor shows of it."""
+        reading = WindowRead(window=window, first=page)
+        reading.add_page(page)
+        reading.stable &= page.holds_whole_window
         return reading
 
     def read_nothing(self, window: Window) -> WindowRead:

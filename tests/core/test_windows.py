@@ -1,10 +1,11 @@
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from leadloop.core.timestamps import EPOCH, EpochUnit
@@ -17,6 +18,7 @@ from leadloop.core.windows import (
     find_brackets,
     find_contiguous_end,
     find_gaps,
+    halve_window,
     merge_windows,
     prove_window,
     query_bounds,
@@ -115,6 +117,44 @@ def test_nothing_unsettled_is_proven(
         assert complete
         assert proof.proven.after == window.after
         assert proof.proven.before <= min(window.before, max(EPOCH, now - settle))
+
+
+_TICKS: dict[EpochUnit, timedelta] = {"ms": _ONE_MS, "s": timedelta(seconds=1)}
+
+
+@given(_windows(), st.sampled_from(["ms", "s"]))
+def test_halves_hold_the_window_and_ask_for_less(window: Window, unit: EpochUnit) -> None:
+    """Both are shorter, and one at least excludes something; a window too short for it has none."""
+    halves = halve_window(window, unit)
+    assert (halves == []) == (window.length <= 2 * _TICKS[unit])
+    if halves:
+        _assert_covers(halves, window.after, window.before)
+        assert len(halves) == 2
+        assert all(half.length < window.length for half in halves)
+        assert {query_bounds(half, unit) for half in halves} != {query_bounds(window, unit)}
+
+
+@given(_windows(), st.sampled_from(["ms", "s"]), st.lists(st.sampled_from([0, 1])))
+def test_halving_ends_after_as_many_steps_as_the_length_has_digits(
+    window: Window, unit: EpochUnit, turns: list[int]
+) -> None:
+    """Whichever half the result is in that cannot be had."""
+    most = math.log(window.length / _TICKS[unit], 32 / 17) + 2 if window.length else 0
+    steps = 0
+    for turn in (*turns, *[1] * 100):
+        if not (halves := halve_window(window, unit)):
+            break
+        window, steps = halves[turn], steps + 1
+    assert steps <= max(most, 2)
+
+
+@given(_windows(), st.sampled_from(["ms", "s"]))
+def test_only_one_half_asks_for_the_middle(window: Window, unit: EpochUnit) -> None:
+    """Bounds are a unit wider than a window, and evenly spread results often lie in the middle."""
+    assume(window.length > 128 * _TICKS[unit])
+    first, _ = halve_window(window, unit)
+    _, before = query_bounds(first, unit)
+    assert EPOCH + before * _TICKS[unit] < window.after + window.length / 2
 
 
 _SMALL = st.tuples(st.integers(0, 30), st.integers(1, 10)).map(

@@ -1,0 +1,179 @@
+"""What a poll checks once of the vendor: clocks, bounds and their unit."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from leadloop.core.errors import RunError
+from leadloop.core.windows import split_window
+from tasks.api_quirks import ApiQuirks
+from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
+from tests.window_readers import START, OpenedReader, build_rows, open_reader, window_of
+
+_HOUR = timedelta(hours=1)
+WHOLE = window_of(0, 19)
+
+
+@pytest.fixture
+def odd(
+    environment: None, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[QuirkyApi]:
+    """An odd vendor in place of the sandbox, with twenty results."""
+    with run_quirky_api() as vendor:
+        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+        vendor.rows = build_rows(20)
+        yield vendor
+
+
+@pytest.fixture
+def opened(odd: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
+    """A reader of that vendor's pages."""
+    with open_reader(database) as reader:
+        yield reader
+
+
+def quirks_of(opened: OpenedReader, *, is_silent: bool = False) -> ApiQuirks:
+    """Return the checks of a poll; a silent campaign has had leads for long, and no outcome."""
+    since = START - timedelta(days=3) if is_silent else None
+    return ApiQuirks(opened.run, opened.reader, now=START + _HOUR, silent_since=since)
+
+
+def ignore_bounds(odd: QuirkyApi) -> None:
+    """Let the vendor show all that it has, whatever the bounds."""
+
+    def answer(query: Query) -> dict[str, Any]:
+        return build_page(odd.rows, replace(query, after=0, before=2**60))
+
+    odd.answer = answer
+
+
+def use_seconds(odd: QuirkyApi) -> None:
+    """Let the vendor take bounds for seconds."""
+
+    def answer(query: Query) -> dict[str, Any]:
+        seconds = replace(query, after=query.after * 1000, before=query.before * 1000)
+        return build_page(odd.rows, seconds)
+
+    odd.answer = answer
+
+
+def test_clocks_are_compared_once(
+    opened: OpenedReader, odd: QuirkyApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names both clocks, and a watermark that is ahead of them is kept as an error."""
+    odd.ahead_s = -3600
+    first = opened.reader.read_first_page(WHOLE)
+    quirks = quirks_of(opened)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            quirks.compare_clocks(first, first.ours)
+    (warning,) = caplog.messages
+    assert "the vendor's clock is at" in warning
+    assert "C1" in warning
+    assert quirks.watermark_ahead is not None
+    assert "ahead of now" in quirks.watermark_ahead
+
+
+def test_clocks_that_agree_are_not_mentioned(
+    opened: OpenedReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor a watermark that both have passed; without one there is nothing to compare."""
+    first = opened.reader.read_first_page(WHOLE)
+    for watermark in (first.ours - _HOUR, None):
+        quirks = quirks_of(opened)
+        quirks.compare_clocks(first, watermark)
+        assert quirks.watermark_ahead is None
+    assert caplog.messages == []
+
+
+def test_a_part_that_counts_as_much_as_the_whole_is_doubtful(
+    opened: OpenedReader, odd: QuirkyApi
+) -> None:
+    """The bounds may be ignored; a part that counts less, or has no parent, is as it should be."""
+    quirks = quirks_of(opened)
+    parts = split_window(WHOLE, 2)
+    first = opened.reader.read_first_page(parts[0])
+    assert not quirks.is_count_doubtful(parts[0], first)
+    quirks.remember_parent(parts, 20)
+    assert not quirks.is_count_doubtful(parts[0], first)
+    whole = opened.reader.read_first_page(WHOLE)
+    assert quirks.is_count_doubtful(parts[0], whole)
+    assert not quirks.is_count_doubtful(WHOLE, whole)
+
+
+def test_a_vendor_that_ignores_the_bounds_ends_the_poll(
+    opened: OpenedReader, odd: QuirkyApi
+) -> None:
+    """No window of such a vendor can be verified."""
+    ignore_bounds(odd)
+    quirks = quirks_of(opened)
+    parts = split_window(WHOLE, 2)
+    quirks.remember_parent(parts, 20)
+    first = opened.reader.read_first_page(parts[0])
+    with pytest.raises(RunError, match=r"count \(20\) ignores processed_after"):
+        quirks.require_bounds(parts[0], first)
+
+
+@pytest.mark.parametrize("epoch", [None, 400])
+def test_bounds_that_are_respected_are_checked_once(
+    opened: OpenedReader, odd: QuirkyApi, epoch: int | None
+) -> None:
+    """All results may lie in one part. A vendor that refuses the bounds of 1970 reads them."""
+
+    def answer(query: Query) -> dict[str, Any] | int:
+        return (epoch if query.before == 1 else None) or build_page(odd.rows, query)
+
+    odd.answer = answer
+    parts = [replace(WHOLE, after=WHOLE.after - _HOUR, before=WHOLE.after), WHOLE]
+    quirks = quirks_of(opened)
+    quirks.remember_parent(parts, 20)
+    first = opened.reader.read_first_page(WHOLE)
+    quirks.require_bounds(WHOLE, first)
+    asked = len(odd.queries)
+    assert asked > 1
+    quirks.require_bounds(WHOLE, first)
+    assert not quirks.is_count_doubtful(WHOLE, first)
+    assert len(odd.queries) == asked
+
+
+def test_the_wrong_unit_of_the_bounds_ends_the_poll(opened: OpenedReader, odd: QuirkyApi) -> None:
+    """The campaign has no outcome, and with the other unit the vendor counts some."""
+    use_seconds(odd)
+    reading = opened.reader.read_rows_alone(WHOLE)
+    with pytest.raises(RunError, match=r"counts 20 where times are sent in s, not ms.*to s,"):
+        quirks_of(opened, is_silent=True).require_unit(reading)
+
+
+@pytest.mark.parametrize("refused", [None, 400, 500])
+def test_a_campaign_without_outcomes_is_checked_once(
+    opened: OpenedReader, odd: QuirkyApi, refused: int | None
+) -> None:
+    """The other unit is thousands of years off: a vendor that refuses it has the right one."""
+    odd.rows.clear()
+    reading = opened.reader.read_rows_alone(WHOLE)
+    odd.answer = lambda query: refused or build_page(odd.rows, query)
+    quirks = quirks_of(opened, is_silent=True)
+    asked = len(odd.queries)
+    quirks.require_unit(reading)
+    assert len(odd.queries) > asked
+    asked = len(odd.queries)
+    quirks.require_unit(reading)
+    assert len(odd.queries) == asked
+
+
+def test_the_unit_is_not_doubted_where_outcomes_come(opened: OpenedReader, odd: QuirkyApi) -> None:
+    """Neither in a read that brought some, nor in a campaign that has had some or is new."""
+    use_seconds(odd)
+    empty = opened.reader.read_rows_alone(WHOLE)
+    odd.answer = lambda query: build_page(odd.rows, query)
+    full = opened.reader.read_rows_alone(WHOLE)
+    use_seconds(odd)
+    asked = len(odd.queries)
+    quirks_of(opened, is_silent=True).require_unit(full)
+    quirks_of(opened).require_unit(empty)
+    assert len(odd.queries) == asked

@@ -1,0 +1,97 @@
+"""A window reader on a fake API over real HTTP, as a poll opens it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from db.database import Database
+from leadloop.core.windows import Window
+from leadloop.settings import Settings
+from tasks.context import ApiContext, CampaignRun, open_api_context, start_run
+from tasks.counters import Counters
+from tasks.outages import OutageWatch
+from tasks.page_limits import PageLimits
+from tasks.window_reader import DatabaseClock, WindowReader
+from tests import factories
+from tests.jobs import HOST
+from tests.quirky_api import Query, build_page
+
+#: When the first result was processed.
+START = datetime(2026, 3, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedReader:
+    """A reader, and what it works with."""
+
+    reader: WindowReader
+    run: CampaignRun[ApiContext]
+    limits: PageLimits
+    counters: Counters
+    watch: OutageWatch
+
+
+@contextmanager
+def open_reader(database: Database, *, page_size: int = 100) -> Iterator[OpenedReader]:
+    """Open a reader for a new campaign, at the address in the environment."""
+    factories.add_campaign(database)
+    with open_api_context(Settings.load(), HOST) as context:
+        (campaign,) = context.select_campaigns(None)
+        run = start_run(context, "poll-outcomes", campaign)
+        limits = PageLimits(page_size, {})
+        counters = Counters("pages")
+        watch = OutageWatch(
+            lambda: context.api.list_all(campaign.campaign_id, page=1, page_size=1),
+            context.limiter.sleep,
+            context.settings.api_url,
+        )
+        reader = WindowReader(
+            context.api,
+            run,
+            DatabaseClock(datetime.now(UTC)),
+            counters,
+            watch=watch,
+            limits=limits,
+            concurrency=context.settings.concurrency,
+        )
+        yield OpenedReader(reader=reader, run=run, limits=limits, counters=counters, watch=watch)
+
+
+def build_rows(amount: int, *, first: int = 0) -> list[dict[str, Any]]:
+    """Return results of leads L0, L1, …, a second apart from START on."""
+    start = round(START.timestamp() * 1000)
+    return [
+        {"lead_id": f"L{number}", "processed_at": start + number * 1000}
+        for number in range(first, first + amount)
+    ]
+
+
+def window_of(first: int, last: int) -> Window:
+    """Return the window from one of these results to another; its bounds show no others."""
+    second = timedelta(seconds=1)
+    return Window(after=START + first * second - _MS, before=START + last * second + _MS)
+
+
+def answer_pages(
+    rows: list[dict[str, Any]], fails: Callable[[Query, set[int]], int | None]
+) -> Callable[[Query], dict[str, Any] | int]:
+    """Return an answer that links pages, and fails with a status where `fails` returns one.
+
+    Args:
+        rows: the results.
+        fails: is given the query and the numbers of the page's leads. Listings of the whole
+            campaign never fail.
+    """
+
+    def answer(query: Query) -> dict[str, Any] | int:
+        if query.before == 0:
+            return build_page(rows, query)
+        page = build_page(rows, query)
+        status = fails(query, {int(row["lead_id"][1:]) for row in page["results"]})
+        more = page["count"] > query.page * query.size
+        return status or {**page, "next": "http://x/" if more else None}
+
+    return answer
