@@ -110,9 +110,9 @@ class Fault:
 
     @property
     def label(self) -> str:
-        """Its name in the request log, e.g. `status 503 before`."""
+        """Its name in the request log, e.g. `status 503 before`, or `reset after L1` of a lead."""
         what = f"status {self.status}" if self.kind == "status" else self.kind
-        return f"{what} {self.moment}"
+        return " ".join(filter(None, (what, self.moment, self.lead_id)))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

@@ -139,7 +139,8 @@ class FlawedLoop:
         began, noise = len(vendor.requests), self._count_noise()
         is_done = run()
         requests = vendor.requests[began:]
-        hit = Counter(entry.query for entry in requests if entry.fault is not None)
+        kinds = {fault["fault"] for fault in vendor.faults if not fault["lead_id"]}
+        hit = Counter(entry.query for entry in requests if entry.fault in kinds)
         ran = Ran(
             job=job,
             is_done=is_done,
@@ -150,7 +151,13 @@ class FlawedLoop:
         self.runs.append(ran)
         for check in invariants.INVARIANTS:
             check(self.model)
+        self._check_no_unexpected_error()
         return ran
+
+    def _check_no_unexpected_error(self) -> None:
+        """Check that a run ends with an error of ours, or with none."""
+        query = "SELECT error FROM leadloop.sync_runs WHERE error LIKE 'unexpected%'"
+        assert sql.fetch_rows(self.model.database, query) == []
 
     def _count_noise(self) -> int:
         return sum(fault["fired"] for fault in self.model.vendor.faults if not fault["lead_id"])

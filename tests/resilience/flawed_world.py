@@ -178,7 +178,7 @@ _NOISE: list[Fault] = [
     {"kind": "cut"},
     {"kind": "foreign"},
 ]
-_SHARES = st.sampled_from((0.0, 0.0, 0.0, 0.05, 0.1, 0.2, 0.4))
+_SHARES = st.sampled_from((0.02, 0.05, 0.1, 0.2, 0.4))
 
 _RULES = st.fixed_dictionaries(
     {
@@ -261,7 +261,6 @@ def _draw_some(draw: st.DrawFn, among: list[str], unflawed: set[str]) -> frozens
 
 
 def _draw_noise(draw: st.DrawFn) -> Iterable[Fault]:
-    for fault in _NOISE:
-        share = draw(_SHARES)
-        if share:
-            yield {**fault, "probability": share}
+    kinds = draw(st.lists(st.sampled_from(range(len(_NOISE))), unique=True, max_size=3))
+    for kind in kinds:
+        yield {**_NOISE[kind], "probability": draw(_SHARES)}

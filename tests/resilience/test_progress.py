@@ -16,7 +16,7 @@ from tests.resilience.test_state_machine import PHASES
 
 #: Runs of each job after the last noise, with the clock past every due retry.
 _QUIET_RUNS = 2
-_EXAMPLES = 10
+_EXAMPLES = 8
 _EXAMPLES_PER_ROUND = 5
 
 
@@ -183,10 +183,14 @@ def _bound_polls(world: World, polls: list[Ran], calm: list[Ran]) -> int:
     splits = ceil(log2((MAX_AGE_S + 3600) * 1000 / world.tick_ms))
     sizes = ceil(log2(world.campaign["page_size"])) + 2
     pages = ceil((len(world.lead_ids) + len(world.doubled)) / world.page_rows)
-    # Half of the reads of an isolation fail, each TRIES times.
-    isolation = (1 + TRIES) * (splits + sizes) + pages * splits
-    # An instant that is owed is tried again, with ever smaller pages.
-    retry = TRIES * sizes + max((world.count_rows(age) for age in world.owable_ages), default=0)
+    # The bounds of a request are wider than its window, so the windows beside a lost outcome fail
+    # too, first as a page and then as pages of one.
+    ticks = 2 * world.reach_ms // world.tick_ms
+    rows = max((world.count_rows(age) for age in world.owable_ages), default=0)
+    neighbours = ticks // 2 * (2 * TRIES + rows)
+    # Half of the reads of an isolation fail, each TRIES times. An owed window is tried likewise.
+    isolation = (1 + TRIES) * (splits + sizes) + pages * splits + neighbours
+    retry = (1 + TRIES) * (ceil(log2(ticks)) + sizes) + pages * ceil(log2(ticks)) + neighbours
     failed = sum(not ran.is_done for ran in polls)
     return int(
         10

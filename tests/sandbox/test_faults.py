@@ -292,6 +292,7 @@ def test_a_poisoned_lead_fails_its_page(start_sandbox: StartSandbox, fault: dict
     assert api.read("C2").status_code == 200
     assert api.disable("1", "2").status_code == 201
     assert api.disable("2", "3").status_code == status
+    assert api.handle.requests[-1].fault == f"status {status} before 3"
 
 
 def test_a_fault_keeps_to_its_route(start_sandbox: StartSandbox) -> None:

@@ -41,7 +41,7 @@ def test_rules_come_from_texts() -> None:
         "redacted_as=nothing",
         "ties=random",
         "lead_id_answer=decimal",
-        "time_format=ns",
+        "time_format=minutes",
     ],
 )
 def test_a_wrong_text_is_rejected_in_one_line(text: str) -> None:
