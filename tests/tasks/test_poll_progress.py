@@ -143,7 +143,7 @@ def test_an_accepted_window_fails_no_run(database: Database, odd: QuirkyApi) -> 
 
 
 def test_neighbours_at_the_same_instant_are_stored(database: Database, odd: QuirkyApi) -> None:
-    """Pages of one row reach what lies beside the one that cannot be had."""
+    """Pages of one row reach what lies beside the one that cannot be read."""
     add_results(odd, 20)
     at = processed_at(odd, "L9")
     odd.rows += [
