@@ -75,8 +75,10 @@ class ApiQuirks:
         self._bounds_respected = self._reader.respects_bounds()
         if not self._bounds_respected:
             raise RunError(
-                f"the API's count ({first.count}) ignores processed_after and processed_before,"
-                " so no window can be verified and the watermark did not move: ask the vendor"
+                f"the vendor's count ({first.count}) ignores processed_after and processed_before:"
+                " it is the same for a part of a time range as for the whole, and more than 0 for"
+                " 1970; so no outcome can be verified, and the watermark did not move: report this"
+                " to the vendor; the next poll tries again"
             )
 
     def require_unit(self, reading: WindowRead) -> None:
@@ -97,8 +99,9 @@ class ApiQuirks:
         if count:
             unit = OTHER_UNIT[campaign.epoch_unit]
             raise RunError(
-                f"no outcome has come since {whole.after:%Y-%m-%d}, and the API counts {count}"
-                f" where times are sent in {unit}, not {campaign.epoch_unit}; the watermark did not"
-                f" move: set epoch_unit of the campaign, or LEADLOOP_EPOCH_UNIT, to {unit}, and the"
-                " next poll reads all outcomes"
+                f"no outcome has come since {whole.after:%Y-%m-%d}, but the vendor counts {count}"
+                f" if the bounds are sent in {unit} instead of {campaign.epoch_unit}: the unit of"
+                " times is wrong; nothing is lost, and the watermark did not move: set the"
+                f" campaign's epoch_unit, or LEADLOOP_EPOCH_UNIT, to {unit}, and the next poll"
+                " reads all outcomes"
             )

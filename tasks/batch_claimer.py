@@ -279,8 +279,9 @@ class BatchClaimer:
         with self._run.context.database.transaction() as connection:
             if not runs.is_running(connection, self._run.run_id):
                 raise Fenced(
-                    "this run was taken for dead and has stopped: its connection was cut;"
-                    " run it again; its leads are safe"
+                    "this run has stopped: its database connection was cut, and another run has"
+                    " declared it dead; leads that it may have sent are in doubt, its others are"
+                    " new again: `leadloop push` goes on with both"
                 )
 
     def _reject_invalid(

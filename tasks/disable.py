@@ -83,8 +83,9 @@ class DisableJob:
         """
         if self._marked_failed_count and not self._probes.has_answered:
             raise RunError(
-                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; each"
-                " is tried again, at least daily: `leadloop status` names them"
+                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; they"
+                " are failed, and each is tried again, at least daily: `leadloop status` counts"
+                " them, docs/how-to/handle-stuck-leads.md has the query that lists them"
             )
 
     def counts(self) -> dict[str, int]:
@@ -221,8 +222,9 @@ class DisableJob:
             isolation.retry_candidates()
         elif not takes_disables and len(isolation.candidates) >= MAX_CANDIDATES:
             raise RunError(
-                f"the vendor fails on all opt-outs, not on single ones ({isolation.reason}); they"
-                " stay requested, and the next run sends them again"
+                f"the vendor fails on all opt-outs: {len(isolation.candidates)} failed one by one"
+                f" ({isolation.reason}), and none was confirmed; they are not set aside, and the"
+                " next run sends them again: check the vendor's status, then `leadloop disable`"
             )
         elif not takes_disables and isolation.next_list:
             isolation.defer_probe()

@@ -186,19 +186,28 @@ class PollJob:
         late = format_lookback_warning(self.lateness, lookback_s=self.run.campaign.lookback_s)
         if late:
             self.run.warn("%s", late)
-        if owed := self._owed_windows():
-            raise RunError(
-                f"{len(owed)} windows could not be read completely, the first from"
-                f" {owed[0].after.isoformat()} to {owed[0].before.isoformat()}"
-                f" ({self._owed[0].reason}); they are owed, all other outcomes are stored, and"
-                " later polls try them again:"
-                f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
-            )
+        if self._owed:
+            raise RunError(self._describe_owed())
         error = self._quirks.watermark_ahead or format_unreadable_error(
             seen=self._rows_read, unreadable=self._unreadable
         )
         if error:
             raise RunError(error)
+
+    def _describe_owed(self) -> str:
+        """Describe what this run owes: the first range, why, and the command that lists all."""
+        owed = self._owed_windows()
+        reason = min(self._owed, key=lambda each: each.window).reason
+        first = f"from {owed[0].after.isoformat()} to {owed[0].before.isoformat()} ({reason})"
+        if len(owed) == 1:
+            failed = f"1 time range could not be read completely, {first}; it is owed"
+        else:
+            failed = f"{len(owed)} time ranges could not be read completely, the first {first}"
+            failed += "; they are owed"
+        return (
+            f"{failed}, all other outcomes are stored, and later polls try again:"
+            f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
+        )
 
     def _owed_windows(self) -> list[Window]:
         """Return what this run owes, or tried in vain; neighbours are one window."""

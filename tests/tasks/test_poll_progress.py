@@ -85,7 +85,7 @@ def test_one_result_that_cannot_be_had(
         random.Random(1).shuffle(odd.rows)
     odd.answer = fail_on(odd, "L150", status=status)
     with pytest.raises(
-        CampaignsFailed, match=r"1 windows could not be read .*`leadloop owed --campaign C1`"
+        CampaignsFailed, match=r"1 time range could not be read .*`leadloop owed --campaign C1`"
     ):
         poll_outcomes()
     assert len(sql.fetch_outcomes(database)) == 399
