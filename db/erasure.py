@@ -127,7 +127,7 @@ def lock_for_erasure(
 def erase_leads(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
     """Erase the personal data of locked leads.
 
-    Index the numbers first (`db.suppression.index_numbers`): erasure removes them.
+    Index the numbers first (`db.suppressed_numbers.index_numbers`): erasure removes them.
     """
     for step in _STEPS:
         connection.execute(step, {"campaign": campaign_id, "ids": list(lead_ids)})

@@ -261,7 +261,7 @@ def mark_failed(
     reason: str,
     max_attempts: int,
 ) -> int:
-    """Mark opt-outs `failed` on which the vendor fails (5xx); each is retried at least daily.
+    """Mark opt-outs `failed` on which the vendor fails, in any way; each is retried at least daily.
 
     Returns the number of opt-outs marked.
     """

@@ -21,11 +21,11 @@ def poll_outcomes(
     since: datetime | None = None,
     settings: RunSettings | None = None,
 ) -> Summary:
-    """Read the outcomes that were processed since the watermark, less the lookback.
+    """Read the outcomes that were processed since the end of the last poll, less the lookback.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
-        since: where to start in a campaign that has no watermark yet.
+        since: where to start in a campaign that was never polled.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:

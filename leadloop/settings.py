@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         900,
         ge=0,
         le=_A_MONTH_S,
-        description="seconds behind the watermark that every poll reads again",
+        description="seconds before the end of the last poll that every poll reads again",
     )
     settle: int = Field(
         60,

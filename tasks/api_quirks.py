@@ -20,8 +20,8 @@ class ApiQuirks:
         run: the campaign's run.
         reader: reads windows.
         now: the database's clock when the poll began.
-        silent_since: the time of the first sent lead, if that is long ago and the campaign has no
-            outcome at all; else None.
+        no_outcome_since: the time of the first sent lead, if that is long ago and the campaign
+            has no outcome at all; else None.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class ApiQuirks:
         reader: WindowReader,
         *,
         now: datetime,
-        silent_since: datetime | None,
+        no_outcome_since: datetime | None,
     ) -> None:
         self._run = run
         self._reader = reader
         self._now = now
-        self._silent_since = silent_since
+        self._no_outcome_since = no_outcome_since
         self._parent_counts: dict[Window, int] = {}
         self._bounds_respected = False
         self._clocks_compared = False
@@ -47,12 +47,12 @@ class ApiQuirks:
         if self._clocks_compared:
             return
         self._clocks_compared = True
-        skew = clock_skew.describe_skew(first.vendor_now, first.ours)
+        skew = clock_skew.describe_skew(first.vendor_now, first.database_now)
         if skew:
             self._run.warn("%s", skew)
         if watermark is not None:
             self.watermark_ahead = clock_skew.describe_future_watermark(
-                watermark, first.vendor_now, first.ours
+                watermark, first.vendor_now, first.database_now
             )
 
     def remember_parent(self, parts: list[Window], count: int) -> None:
@@ -75,8 +75,10 @@ class ApiQuirks:
         self._bounds_respected = self._reader.respects_bounds()
         if not self._bounds_respected:
             raise RunError(
-                f"the API's count ({first.count}) ignores processed_after and processed_before,"
-                " so no window can be verified and the watermark did not move: ask the vendor"
+                f"the vendor's count ({first.count}) ignores processed_after and processed_before:"
+                " it is the same for a part of a time range as for the whole, and more than 0 for"
+                " 1970; so no outcome can be verified, and the watermark did not move: report this"
+                " to the vendor; the next poll tries again"
             )
 
     def require_unit(self, reading: WindowRead) -> None:
@@ -88,7 +90,7 @@ class ApiQuirks:
         Raises:
             RunError: with the other unit, the API counts outcomes.
         """
-        since, self._silent_since = self._silent_since, None
+        since, self._no_outcome_since = self._no_outcome_since, None
         if since is None or reading.seen:
             return
         campaign = self._run.campaign
@@ -97,8 +99,9 @@ class ApiQuirks:
         if count:
             unit = OTHER_UNIT[campaign.epoch_unit]
             raise RunError(
-                f"no outcome has come since {whole.after:%Y-%m-%d}, and the API counts {count}"
-                f" where times are sent in {unit}, not {campaign.epoch_unit}; the watermark did not"
-                f" move: set epoch_unit of the campaign, or LEADLOOP_EPOCH_UNIT, to {unit}, and the"
-                " next poll reads all outcomes"
+                f"no outcome has come since {whole.after:%Y-%m-%d}, but the vendor counts {count}"
+                f" if the bounds are sent in {unit} instead of {campaign.epoch_unit}: the unit of"
+                " times is wrong; nothing is lost, and the watermark did not move: set the"
+                f" campaign's epoch_unit, or LEADLOOP_EPOCH_UNIT, to {unit}, and the next poll"
+                " reads all outcomes"
             )

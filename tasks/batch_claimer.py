@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Condition
 
-from db import leads, runs, suppression
+from db import leads, runs, suppressed_numbers
 from db.leads import ClaimResult
 from leadloop.core.errors import Fenced, InvalidLead
 from leadloop.core.leads import Lead, PreparedLead, prepare_lead
@@ -126,7 +126,7 @@ class BatchClaimer:
         # left. So it is harmless if the last of several concurrent claims sets the cursor.
         self._cursor = 0
         with run.context.database.transaction() as connection:
-            self._hash_secret = suppression.get_hash_key(connection)
+            self._hash_secret = suppressed_numbers.get_hash_key(connection)
 
     def has_new_leads(self) -> bool:
         """Return whether any lead can be claimed."""
@@ -279,8 +279,9 @@ class BatchClaimer:
         with self._run.context.database.transaction() as connection:
             if not runs.is_running(connection, self._run.run_id):
                 raise Fenced(
-                    "this run was taken for dead and has stopped: its connection was cut;"
-                    " run it again; its leads are safe"
+                    "this run has stopped: its database connection was cut, and another run has"
+                    " declared it dead; leads that it may have sent are in doubt, its others are"
+                    " new again: `leadloop push` goes on with both"
                 )
 
     def _reject_invalid(
@@ -319,15 +320,15 @@ class BatchClaimer:
         database, region = self._run.context.database, self._run.context.settings.default_region
         while True:
             with database.autocommit() as connection:
-                suppressed, has_unindexed = suppression.find_suppressed(connection, hashes)
+                suppressed, has_unindexed = suppressed_numbers.find_suppressed(connection, hashes)
             if not has_unindexed:
                 return suppressed
             with database.transaction() as connection:
-                unindexed = suppression.list_unindexed(
+                unindexed = suppressed_numbers.list_unindexed(
                     connection, region=region, limit=_INDEX_LIMIT
                 )
                 hashed = [
                     (lead, hash_raw_number(self._hash_secret, lead.phone_number, lead.region))
                     for lead in unindexed
                 ]
-                suppression.index_numbers(connection, hashed)
+                suppressed_numbers.index_numbers(connection, hashed)

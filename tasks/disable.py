@@ -1,8 +1,8 @@
 """The disable job: cancel leads that were never sent, and disable the others at the vendor.
 
 A disable is idempotent, so it is sent until the vendor confirms it. If one lead makes a list fail,
-in any way, the list is bisected down to that lead (`leadloop.core.isolation`), and all others are
-confirmed in the same run.
+in any way, the list is bisected down to that lead (`leadloop.core.disable_bisection`), and all
+others are confirmed in the same run.
 """
 
 import sys
@@ -13,8 +13,8 @@ from db import campaigns, erasure, leads, opt_outs
 from db.opt_outs import OpenOptOuts
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
+from leadloop.core.disable_bisection import MAX_CANDIDATES, Isolation, split_list
 from leadloop.core.errors import InvalidLead, RunError
-from leadloop.core.isolation import MAX_CANDIDATES, Isolation, split_list
 from leadloop.core.leads import Lead, extract_custom_texts
 from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
@@ -83,8 +83,9 @@ class DisableJob:
         """
         if self._marked_failed_count and not self._probes.has_answered:
             raise RunError(
-                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; each"
-                " is tried again, at least daily: `leadloop status` names them"
+                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; they"
+                " are failed, and each is tried again, at least daily: `leadloop status` counts"
+                " them, docs/how-to/handle-stuck-leads.md has the query that lists them"
             )
 
     def counts(self) -> dict[str, int]:
@@ -100,7 +101,7 @@ class DisableJob:
                 return MORE
         except Retryable as error:
             # Not about an opt-out: no connection, no login, or the rate limit.
-            if isinstance(error, RateLimited) or self._probes.disables.fails_alone(error):
+            if isinstance(error, RateLimited) or self._probes.disables.probe_after_failure(error):
                 return retry_later(self.run, self._attempts, error)
             return MORE
         except ApiError as error:
@@ -182,7 +183,7 @@ class DisableJob:
                 return True
             if error.call is not ApiCall.DISABLE or not may_blame_content(error.response):
                 raise
-            if self._probes.disables.fails_alone(error):
+            if self._probes.disables.probe_after_failure(error):
                 isolation.record_failure(str(error.response))
             return False
         self._probes.record_answer()
@@ -217,17 +218,18 @@ class DisableJob:
                 on all opt-outs.
         """
         takes_disables = self._probes.find_confirmed() is not None
-        if not self._probes.disables.answers_now():
+        if not self._probes.disables.probe_now():
             isolation.retry_candidates()
         elif not takes_disables and len(isolation.candidates) >= MAX_CANDIDATES:
             raise RunError(
-                f"the vendor fails on all opt-outs, not on single ones ({isolation.reason}); they"
-                " stay requested, and the next run sends them again"
+                f"the vendor fails on all opt-outs: {len(isolation.candidates)} failed one by one"
+                f" ({isolation.reason}), and none was confirmed; they are not set aside, and the"
+                " next run sends them again: check the vendor's status, then `leadloop disable`"
             )
         elif not takes_disables and isolation.next_list:
             isolation.defer_probe()
         else:
-            self._mark_failed(isolation.mark_candidates(), isolation.reason)
+            self._mark_failed(isolation.take_candidates(), isolation.reason)
 
     def _resolve_in_doubt(self) -> bool:
         """Look up leads in doubt that opted out; return whether more may be due.
@@ -244,7 +246,7 @@ class DisableJob:
                 # One by one: a lookup that fails is repeated by the next run, and stops no other.
                 resolved = self._in_doubt.resolve(1, opted_out=True)
             except Retryable as error:
-                self._probes.reads.fails_alone(error)
+                self._probes.reads.probe_after_failure(error)
                 self.run.warn("a lookup failed: %s", error)
                 continue
             if not resolved.reached_limit:

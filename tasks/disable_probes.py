@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from db import opt_outs
 from leadloop.client.errors import ApiError, Fatal, Rejected
 from leadloop.core.addresses import hide_credentials
+from leadloop.core.disable_bisection import MAX_FAILURES
 from leadloop.core.errors import RunError
-from leadloop.core.isolation import MAX_FAILURES
 from leadloop.core.verdicts import UNREADABLE
 from leadloop.core.windows import Window
 from tasks.context import ApiContext, CampaignRun

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from db import campaigns, erasure, runs, suppression
+from db import campaigns, erasure, runs, suppressed_numbers
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.phones import hash_raw_number
@@ -39,11 +39,11 @@ def forget_leads(
                 f"a run is sending {', '.join(locked.sending)} now; nothing was forgotten: try"
                 " again when the run has finished"
             )
-        hash_key = suppression.get_hash_key(connection)
-        numbers = suppression.list_known_numbers(
+        hash_key = suppressed_numbers.get_hash_key(connection)
+        numbers = suppressed_numbers.list_known_numbers(
             connection, campaign_id, locked.known, region=campaign.default_region
         )
-        suppression.index_numbers(
+        suppressed_numbers.index_numbers(
             connection,
             [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers],
         )

@@ -20,7 +20,8 @@ class OutageWatch:
     """Watches whether the vendor answers the requests of one job; thread-safe.
 
     Args:
-        probe: a read that depends on none of the items that may fail.
+        probe: a harmless request that depends on none of the items that may fail: a read, or a
+            disable that the vendor has confirmed before.
         sleep: sleeps for seconds; raises RunError where the run is stopped.
         address: the vendor's address, for the message.
     """
@@ -41,8 +42,8 @@ class OutageWatch:
         self._answered_at = read_boot_clock()
         self._silent_since = None
 
-    def fails_alone(self, error: ApiError) -> bool:
-        """Return whether a request failed although the vendor answers others.
+    def probe_after_failure(self, error: ApiError) -> bool:
+        """Return whether a request failed alone: the vendor has just answered, or answers a probe.
 
         Threads ask one after the other, so that one of them probes for all.
 
@@ -64,8 +65,11 @@ class OutageWatch:
                 return True
             return self._probe_until_answered()
 
-    def answers_now(self) -> bool:
-        """Probe at once, also if the vendor has answered lately; result as of `fails_alone`."""
+    def probe_now(self) -> bool:
+        """Probe at once, even if the vendor has just answered.
+
+        Result and errors are those of `probe_after_failure`.
+        """
         with self._lock:
             return self._probe_until_answered()
 

@@ -79,6 +79,7 @@ def retry_owed(database: Database, owed_id: int) -> OwedWindow:
 def _require_window(window: OwedWindow | None, owed_id: int) -> OwedWindow:
     if window is None:
         raise UsageError(
-            f"nothing is owed under the number {owed_id}: `leadloop owed` lists what is"
+            f"no owed window has the number {owed_id}, and nothing was changed; a poll may have"
+            " read it meanwhile: `leadloop owed` lists those that are left"
         )
     return window

@@ -2,7 +2,7 @@
 
 A contrast is a page that fails while its halves succeed: the vendor refuses its size. Failures by
 chance make contrasts too, so a size is given up only where no page of it succeeds in between. A
-refused depth is a page of which no part can be had, behind pages that succeeded.
+refused depth is a page of which no part can be read, behind pages that succeeded.
 """
 
 import threading
@@ -32,10 +32,10 @@ class PageLimits:
         self._deepest = 0
         self._refused_above = self._heeded("page_size")
         self.page_size = page_size
-        self.request_page_size(page_size)
+        self.apply_page_size(page_size)
         self.max_pages = min(MAX_PAGES, self._heeded("page_depth") or MAX_PAGES)
 
-    def request_page_size(self, page_size: int) -> None:
+    def apply_page_size(self, page_size: int) -> None:
         """Use the page size that the settings ask for, as far as the vendor takes it."""
         self.page_size = min(page_size, self._refused_above or page_size)
 
@@ -71,7 +71,7 @@ class PageLimits:
                 self._learn("page_size", taken)
 
     def record_refused_depth(self, number: int) -> None:
-        """Record that no part of page `number` can be had, behind pages that succeeded.
+        """Record that no part of page `number` can be read, behind pages that succeeded.
 
         It is the page and not its depth if this run has read a page as deep.
         """

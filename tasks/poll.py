@@ -3,7 +3,7 @@
 No transaction spans a request. One transaction stores the outcomes, the attempts, the window, what
 is owed and the watermark, so the watermark is never ahead of the stored outcomes.
 
-What cannot be had is narrowed down by page size and time, to the shortest window that fails. That
+What cannot be read is narrowed down by page size and time, to the shortest window that fails. That
 window is owed (`leadloop.owed_windows`), and the poll goes on behind it.
 """
 
@@ -70,8 +70,8 @@ class PollPlan:
         end: the end of that range.
         covered: windows after the start that are stored or owed already.
         accepted: owed windows that a person has accepted; no run fails because of one.
-        silent_since: the time of the first sent lead, if that is long ago and the campaign has no
-            outcome at all; else None.
+        no_outcome_since: the time of the first sent lead, if that is long ago and the campaign
+            has no outcome at all; else None.
         watermark: the watermark, None without one.
         read_through: up to where earlier polls have read, None without one.
         now: the database's clock.
@@ -89,7 +89,7 @@ class PollPlan:
     read_through: datetime | None
     now: datetime
     from_sending: bool = False
-    silent_since: datetime | None = None
+    no_outcome_since: datetime | None = None
     covered: Sequence[Window] = ()
     accepted: Sequence[Window] = ()
     backfill: Window | None = None
@@ -110,7 +110,7 @@ class PollJob:
         self._follow = plan.backfill is None
         self._covered = list(plan.covered)
         self._owed: list[OwedRange] = []
-        # Parts of windows that were cut around rows that cannot be had.
+        # Parts of windows that were cut around rows that cannot be read.
         self._cut: set[Window] = set()
         self._rows_read = 0
         self._unreadable = 0
@@ -132,7 +132,7 @@ class PollJob:
             run,
             self._reader,
             now=plan.now,
-            silent_since=plan.silent_since,
+            no_outcome_since=plan.no_outcome_since,
         )
         self._attempts = FruitlessAttempts()
         self._listener = progress_listener.get()
@@ -186,19 +186,28 @@ class PollJob:
         late = format_lookback_warning(self.lateness, lookback_s=self.run.campaign.lookback_s)
         if late:
             self.run.warn("%s", late)
-        if owed := self._owed_windows():
-            raise RunError(
-                f"{len(owed)} windows could not be read completely, the first from"
-                f" {owed[0].after.isoformat()} to {owed[0].before.isoformat()}"
-                f" ({self._owed[0].reason}); they are owed, all other outcomes are stored, and"
-                " later polls try them again:"
-                f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
-            )
+        if self._owed:
+            raise RunError(self._describe_owed())
         error = self._quirks.watermark_ahead or format_unreadable_error(
             seen=self._rows_read, unreadable=self._unreadable
         )
         if error:
             raise RunError(error)
+
+    def _describe_owed(self) -> str:
+        """Describe what this run owes: the first range, why, and the command that lists all."""
+        owed = self._owed_windows()
+        reason = min(self._owed, key=lambda each: each.window).reason
+        first = f"from {owed[0].after.isoformat()} to {owed[0].before.isoformat()} ({reason})"
+        if len(owed) == 1:
+            failed = f"1 time range could not be read completely, {first}; it is owed"
+        else:
+            failed = f"{len(owed)} time ranges could not be read completely, the first {first}"
+            failed += "; they are owed"
+        return (
+            f"{failed}, all other outcomes are stored, and later polls try again:"
+            f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
+        )
 
     def _owed_windows(self) -> list[Window]:
         """Return what this run owes, or tried in vain; neighbours are one window."""
@@ -208,7 +217,7 @@ class PollJob:
 
     def _read_next(self, pipeline: WindowPipeline, left: int) -> None:
         """Read the first window, and store it while the next one is read; or split it."""
-        self._limits.request_page_size(self.run.refresh().page_size)
+        self._limits.apply_page_size(self.run.refresh().page_size)
         upcoming = min(left, pipeline.width)
         self._split_overfull(pipeline, self._queue.upcoming(upcoming)[1:])
         windows = self._queue.upcoming(upcoming)
@@ -223,13 +232,13 @@ class PollJob:
             pipeline.forget(window)
             return
         except PageUnavailable as failure:
-            self._get_past(pipeline, window, first, failure)
+            self._split_unreadable(pipeline, window, first, failure)
             return
         if reading is None:
             self._quirks.require_bounds(window, first)
             self._split(pipeline, window, first)
         elif reading.missing:
-            self._get_closer(pipeline, reading)
+            self._cut_around_missing_rows(pipeline, reading)
         elif reading.may_be_split:
             self._replace(pipeline, window, split_window(window, min(reading.pages, MAX_PARTS)))
         else:
@@ -294,7 +303,7 @@ class PollJob:
         plan = self._plan
         if not plan.from_sending:
             return False
-        back = clock_skew.measure_vendor_lag(first.vendor_now, first.ours)
+        back = clock_skew.measure_vendor_lag(first.vendor_now, first.database_now)
         start = subtract_to_epoch(plan.start, back)
         self._plan = replace(
             plan, start=start, watermark=start, read_through=start, from_sending=False
@@ -305,16 +314,16 @@ class PollJob:
             self._listener.add_total(self._label, 1)
         return start < plan.start
 
-    # What cannot be had --------------------------------------------------------------------------
+    # What cannot be read --------------------------------------------------------------------------
 
-    def _get_past(
+    def _split_unreadable(
         self,
         pipeline: WindowPipeline,
         window: Window,
         first: ParsedPage | None,
         failure: PageUnavailable,
     ) -> None:
-        """Replace a window of which a page cannot be had by parts; owe it if it is too short."""
+        """Replace a window of which a page cannot be read by parts; owe it if it is too short."""
         if first is not None and failure.number > 1:
             self._limits.record_refused_depth(failure.number)
             pages = -(-first.count // max(1, first.row_count))
@@ -326,24 +335,24 @@ class PollJob:
         if window.length > self.run.campaign.max_window:
             self._replace(pipeline, window, split_window(window, _PARTS_OF_LONG))
             return
-        self._narrow(pipeline, window, failure.reason)
+        self._halve_or_owe(pipeline, window, failure.reason)
 
-    def _get_closer(self, pipeline: WindowPipeline, reading: WindowRead) -> None:
-        """Cut a window around the rows that cannot be had; its parts are proven by themselves.
+    def _cut_around_missing_rows(self, pipeline: WindowPipeline, reading: WindowRead) -> None:
+        """Cut a window around the rows that cannot be read; its parts are proven by themselves.
 
         A part that has such rows all the same shows that rows are not in the order of their times.
         """
         window, brackets = reading.window, reading.brackets()
         length = sum((each.length for each in brackets), timedelta(0))
         if window in self._cut or 2 * length > window.length:
-            self._narrow(pipeline, window, reading.failure)
+            self._halve_or_owe(pipeline, window, reading.failure)
             return
         others = find_gaps(window, brackets)
         self._cut |= set(others)
         self._replace(pipeline, window, sorted([*others, *brackets]), suspects=brackets)
 
-    def _narrow(self, pipeline: WindowPipeline, window: Window, reason: str) -> None:
-        """Halve a window that cannot be had, or read what can be had of it, and owe it."""
+    def _halve_or_owe(self, pipeline: WindowPipeline, window: Window, reason: str) -> None:
+        """Halve a window that cannot be read, or read the rows that can be read, and owe it."""
         pipeline.forget(window)
         if self._queue.narrow_unreadable(window):
             self._listener.add_total(self._label, 1)
@@ -393,7 +402,7 @@ class PollJob:
             limits=self._limits.take_changes(),
         )
         # A longer lookback would not have found a campaign's first outcomes earlier.
-        is_first = self._plan.silent_since is not None
+        is_first = self._plan.no_outcome_since is not None
         progress = PollProgress(
             run_id=self.run.run_id,
             started=self._plan.now,
@@ -435,7 +444,10 @@ class PollJob:
 
         def prove(part: Window) -> WindowProof:
             return prove_window(
-                part, complete=reading.complete, now=reading.first.now, settle=campaign.settle
+                part,
+                complete=reading.complete,
+                now=reading.first.earlier_now,
+                settle=campaign.settle,
             )
 
         return [
@@ -495,7 +507,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
         read_through=read_through,
         now=now,
         from_sending=from_sending,
-        silent_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
+        no_outcome_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
         covered=all_owed,
         accepted=[each.window for each in owed if each.accepted_at is not None],
         limits=limits,

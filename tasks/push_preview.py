@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from db import push_preview, source, suppression
+from db import push_preview, source, suppressed_numbers
 from db.database import Connection, Database
 from db.push_preview import PreviewRow
 from leadloop.core.campaign_rules import Campaign
@@ -49,7 +49,7 @@ class _PreviewBuilder:
         self._campaign = campaign
         self._has_source = campaign.source is not None
         self._preview = PushPreview()
-        self._hash_secret = suppression.get_hash_key(connection)
+        self._hash_secret = suppressed_numbers.get_hash_key(connection)
         self._unindexed_numbers = (
             set() if campaign.sends_opted_out_numbers else self._load_unindexed_numbers(region)
         )
@@ -84,7 +84,7 @@ class _PreviewBuilder:
         }
         suppressed = set[bytes]()
         if not self._campaign.sends_opted_out_numbers:
-            indexed, _ = suppression.find_suppressed(self._connection, list(hashes.values()))
+            indexed, _ = suppressed_numbers.find_suppressed(self._connection, list(hashes.values()))
             suppressed = indexed | self._unindexed_numbers.intersection(hashes.values())
         for lead in leads:
             if hashes.get(lead.lead_id) in suppressed:
@@ -96,7 +96,7 @@ class _PreviewBuilder:
         """Return the hashes of opted-out numbers that a push would index before it sends."""
         hashes = {
             hash_raw_number(self._hash_secret, lead.phone_number, lead.region)
-            for lead in suppression.iter_unindexed(self._connection, region=region)
+            for lead in suppressed_numbers.iter_unindexed(self._connection, region=region)
         }
         rows = push_preview.iter_opted_out_rows(
             self._connection, self._campaign.campaign_id, has_source=self._has_source

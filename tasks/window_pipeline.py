@@ -16,7 +16,7 @@ _READS_AT_ONCE = 2
 
 #: Returns whether a window is short enough, by its first page, to be read as a whole.
 IsReadable = Callable[[Window, ParsedPage], bool]
-#: Returns whether a window is suspected to hold a result that cannot be had.
+#: Returns whether a window is suspected to hold a result that cannot be read.
 IsSuspect = Callable[[Window], bool]
 
 

@@ -10,7 +10,7 @@ and names a next page, the reader looks at that page. If it has other rows, `cou
 results on that page, and the reader goes on until a page names no next one.
 
 A page that fails although the vendor answers other requests is read in smaller pages, down to
-single rows. Rows that cannot be had are `missing`, by their offset in the window. Where they are
+single rows. Rows that cannot be read are `missing`, by their offset in the window. Where they are
 found to be is only a hint where to cut the window: its parts are read and proven by themselves.
 """
 
@@ -29,7 +29,7 @@ from db.bulk_copy import format_text_row
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
-from leadloop.core.isolation import MAX_FAILURES
+from leadloop.core.disable_bisection import MAX_FAILURES
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
@@ -145,7 +145,7 @@ ParseResult = Callable[[object], ParsedRow]
 
 
 class PageUnavailable(Exception):
-    """A page that cannot be had, although the vendor answers other requests.
+    """A page that cannot be read, although the vendor answers other requests.
 
     Attributes:
         number: the page's number, from 1.
@@ -165,10 +165,10 @@ class PageSizeChanged(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedPage:
-    """One parsed page; `ours` is the database's clock at the request.
+    """One parsed page; `database_now` is the database's clock at the request.
 
     `size` is the number of results that was asked for. `missing` holds the offsets, in the window,
-    of rows that cannot be had, and `failure` how they failed. `answers` is the number of responses
+    of rows that cannot be read, and `failure` how they failed. `answers` is the number of responses
     that the page is made of.
     """
 
@@ -176,16 +176,16 @@ class ParsedPage:
     rows: Sequence[ParsedRow]
     has_next: bool
     vendor_now: datetime | None
-    ours: datetime
+    database_now: datetime
     size: int
     missing: Sequence[int] = ()
     failure: str = ""
     answers: int = 1
 
     @property
-    def now(self) -> datetime:
+    def earlier_now(self) -> datetime:
         """The earlier of the vendor's clock and the database's: a time that is past for both."""
-        return clock_skew.earlier_clock(self.vendor_now, self.ours)
+        return clock_skew.earlier_clock(self.vendor_now, self.database_now)
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -351,17 +351,19 @@ class WindowReader:
         self._in_flight = FifoSemaphore(concurrency)
 
     def read_first_page(self, window: Window, *, in_parts: bool = True) -> ParsedPage:
-        """Read the first page of a window, and make sure that its `has_next` is true.
+        """Read the first page of a window, and check whether a next page really follows.
 
-        A vendor may name a next page after the last one, too, and may ignore `page`. So if the
-        first page matches its count and names a next page, that page is read.
+        A vendor may name a next page after the last one, or ignore `page`. So if the first page
+        holds as many rows as its count and names a next page, the second page is read too. The
+        result's `has_next` is True only if the second page has other rows.
 
         Args:
             window: the window.
-            in_parts: where the page cannot be had, read it in parts.
+            in_parts: read the page in smaller pages if it cannot be read as a whole.
 
         Raises:
-            PageUnavailable: the page, or with `in_parts` each of its parts, cannot be had.
+            PageUnavailable: the first page cannot be read; with `in_parts`, none of its rows can.
+                Or the second page is needed, and none of its rows can be read.
             RateLimited, Fatal, RunError: see `fetch_page`.
         """
         read = self.read_page if in_parts else self.fetch_page
@@ -377,7 +379,7 @@ class WindowReader:
         """Read a page of a window, where necessary in parts, down to single rows.
 
         Raises:
-            PageUnavailable: none of its rows can be had, or the vendor ignores `page_size`.
+            PageUnavailable: none of its rows can be read, or the vendor ignores `page_size`.
             PageSizeChanged: pages of this size have been given up meanwhile.
             RateLimited, Fatal, RunError: see `fetch_page`.
         """
@@ -401,11 +403,13 @@ class WindowReader:
     def fetch_page(
         self, window: Window, number: int, size: int, *, parse: ParseResult = parse_row
     ) -> ParsedPage:
-        """Read a page in one request, repeated while it may be the vendor and not the page.
+        """Read a page in one request; repeat the request until the page itself must be the cause.
+
+        Failures during an outage do not count.
 
         Raises:
-            PageUnavailable: it failed MAX_FAILURES times, or was refused, although the vendor
-                answers other requests.
+            PageUnavailable: the request failed MAX_FAILURES times, or the vendor refused it,
+                although the vendor answers other requests.
             RateLimited, Fatal: see leadloop.client.errors.
             RunError: the vendor answers nothing, or the run is being stopped.
         """
@@ -417,7 +421,7 @@ class WindowReader:
                 if not _may_pass_or_be_the_page(error):
                     raise
                 failures += error.attempts
-                if not self._watch.fails_alone(error):
+                if not self._watch.probe_after_failure(error):
                     failures = 0
                 elif error.response.failure is TransportFailure.NOT_SENT:
                     # No page can be the reason.
@@ -435,7 +439,7 @@ class WindowReader:
     ) -> ParsedPage:
         campaign = self._run.campaign
         with self._in_flight.acquire():
-            ours = self._clock.now()
+            database_now = self._clock.now()
             page = self._api.list_processed(
                 campaign.campaign_id,
                 window,
@@ -448,18 +452,28 @@ class WindowReader:
             rows=[parse(result) for result in page.results],
             has_next=page.has_next,
             vendor_now=page.vendor_now,
-            ours=ours,
+            database_now=database_now,
             size=size,
         )
 
     def _read_parts(
         self, window: Window, number: int, size: int, parse: ParseResult, cause: PageUnavailable
     ) -> ParsedPage:
-        """Read a page that cannot be had in smaller pages, depth after breadth.
+        """Read the rows of a page in smaller pages, after the page itself failed.
+
+        All parts of one size are requested first. Then each part that failed is divided in the same
+        way, down to single rows. Single rows that fail are `missing` in the result.
+
+        Args:
+            window: the window.
+            number: the number of the page that failed.
+            size: its size.
+            parse: parses each result.
+            cause: how the page failed.
 
         Raises:
-            PageUnavailable: every part of the page, or of a part, fails; the vendor ignores the
-                smaller size; or rows moved meanwhile.
+            PageUnavailable: all parts of the page, or of a part, fail; the vendor ignores the smaller
+                size; or the parts have different counts because rows moved.
         """
         parts = smallest_divisor(size)
         if parts is None:
@@ -495,7 +509,7 @@ class WindowReader:
             rows=[row for piece in shown for row in piece.rows],
             has_next=first.count > number * size if last is None else last.has_next,
             vendor_now=first.vendor_now,
-            ours=first.ours,
+            database_now=first.database_now,
             size=size,
             missing=missing,
             failure=cause.reason if missing else "",
@@ -503,13 +517,13 @@ class WindowReader:
         )
 
     def read_rows_alone(self, window: Window) -> WindowRead:
-        """Read a window row by row, in pages of one, as far as its rows can be had.
+        """Read a window row by row, in pages of one, as far as its rows can be read.
 
         For the shortest windows: the bounds of a request are a unit wider than the window, so an
         instant that cannot be read also hides the rows beside it.
 
         Raises:
-            PageUnavailable: none of the first rows can be had.
+            PageUnavailable: none of the first rows can be read.
         """
         rows: list[ParsedRow] = []
         missing: list[int] = []
@@ -569,9 +583,11 @@ class WindowReader:
         return reading
 
     def read_nothing(self, window: Window) -> WindowRead:
-        """Return the read of a window of which nothing can be had, and no count is known."""
+        """Return the read of a window of which nothing can be read, and no count is known."""
         now = self._clock.now()
-        page = ParsedPage(count=0, rows=(), has_next=False, vendor_now=None, ours=now, size=1)
+        page = ParsedPage(
+            count=0, rows=(), has_next=False, vendor_now=None, database_now=now, size=1
+        )
         return WindowRead(window=window, first=page, stable=False)
 
     def respects_bounds(self) -> bool:
@@ -609,7 +625,7 @@ class WindowReader:
             The last read; `may_be_split` if parts of the window are worth a try.
 
         Raises:
-            PageUnavailable: none of the rows of a page can be had.
+            PageUnavailable: none of the rows of a page can be read.
         """
         reading = self._read_once(pool, window, first)
         for readings in range(1, MAX_READS):
@@ -651,7 +667,7 @@ class WindowReader:
         """Yield the pages after the first: as many as counted, and more while one names a next.
 
         Raises:
-            PageUnavailable: none of the rows of a page can be had; the pages behind it are not
+            PageUnavailable: none of the rows of a page can be read; the pages behind it are not
                 waited for.
         """
         number, page = 1, first
@@ -687,7 +703,10 @@ class WindowReader:
             return False
         if reading.pages <= 2 and reading.answers == reading.pages:
             return True
-        began, ended = first.vendor_now or first.ours, again.vendor_now or again.ours
+        began, ended = (
+            first.vendor_now or first.database_now,
+            again.vendor_now or again.database_now,
+        )
         since = Window(after=began - _MARGIN, before=max(began, ended) + _MARGIN)
         latest = self.read_page(since, 1, first.size, parse=parse_key)
         pages = [latest, *self._read_remaining_pages(pool, since, latest, parse=parse_key)]
@@ -704,7 +723,10 @@ def smallest_divisor(size: int) -> int | None:
 
 
 def _may_pass_or_be_the_page(error: ApiError) -> bool:
-    """Return whether a failed read is worth another try, or may be due to the rows of its page."""
+    """Return whether a read may succeed if it is repeated, or may have failed because of its page.
+
+    False for the rate limit, which pauses all requests, and for an error that needs a person.
+    """
     if isinstance(error, RateLimited):
         return False
     return isinstance(error, Retryable | Rejected) or may_blame_content(error.response)

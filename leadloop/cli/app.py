@@ -151,11 +151,11 @@ def poll(
     campaigns: EnabledCampaignsOption = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Where to start in a campaign without a watermark (ISO 8601 or ms)."),
+        typer.Option(help="Where to start in a campaign that was never polled (ISO 8601 or ms)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read the outcomes since the watermark, less the lookback."""
+    """Read the outcomes since the end of the last poll, less the lookback."""
     start = None if since is None else _parse_time_option("--since", since)
     _run_flow_command("poll-outcomes", campaigns, {"since": start}, as_json)
 

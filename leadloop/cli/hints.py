@@ -13,12 +13,13 @@ def leftover_hints(summary: Mapping[str, Any]) -> list[str]:
     hints = []
     if counts.get("in_doubt"):
         hints.append(
-            f"leads in doubt: {counts['in_doubt']:,}; the next push looks them up ({_STUCK_GUIDE})"
+            f"leads in doubt: {counts['in_doubt']:,}; the vendor may have them, so none is sent"
+            f" again before a lookup: leadloop push looks them up ({_STUCK_GUIDE}#leads-in-doubt)"
         )
     if counts.get("held_back"):
         hints.append(
-            f"leads held back: {counts['held_back']:,}; their campaign is paused or not enabled"
-            " (leadloop resume lets it create again)"
+            f"leads held back: {counts['held_back']:,}; they stay new while their campaign is"
+            " paused or not enabled: leadloop resume ends a pause, leadloop.campaigns has enabled"
         )
     return hints + opt_out_hints(failed=counts.get("failed", 0), requested=0)
 
@@ -26,8 +27,8 @@ def leftover_hints(summary: Mapping[str, Any]) -> list[str]:
 def empty_poll_hints(summary: Mapping[str, Any]) -> list[str]:
     """Explain for each campaign why a successful poll sent no request."""
     return [
-        f"campaign {campaign_id}: nothing was sent yet, so nothing can have come back"
-        " (to read anyway: leadloop poll --since T)"
+        f"campaign {campaign_id}: no lead was sent yet, so no outcome was requested: leadloop push"
+        " sends leads (to poll all the same: leadloop poll --since T)"
         for stage in _iter_stages(summary)
         for campaign_id, counts in stage.get("campaigns", {}).items()
         if counts.get("windows") == 0 and counts.get("requests") == 0
@@ -38,19 +39,23 @@ def opt_out_hints(*, requested: int, failed: int) -> list[str]:
     """List opt-outs that are not carried out."""
     hints = []
     if requested:
-        hints.append(f"opt-outs waiting: {requested:,}; leadloop disable sends them")
+        hints.append(
+            f"opt-outs waiting: {requested:,}; the vendor has not confirmed them: leadloop disable"
+            " sends them"
+        )
     if failed:
         hints.append(
-            f"opt-outs that failed: {failed:,}; these people may still be called ({_STUCK_GUIDE})"
+            f"opt-outs that failed: {failed:,}; these people may still be called, and each is"
+            f" retried at least daily: see {_STUCK_GUIDE}#failed-opt-outs"
         )
     return hints
 
 
 def ignored_since_hint(campaign_id: str) -> str:
-    """Explain that a campaign with a watermark ignores `--since`."""
+    """Explain that a campaign that was polled before ignores `--since`."""
     return (
-        f"campaign {campaign_id} was polled before: it goes on at its watermark, and --since does"
-        " not count (leadloop backfill reads a range again)"
+        f"campaign {campaign_id} was polled before: a poll goes on where the last one ended, and"
+        " --since does not count: leadloop backfill reads a range again"
     )
 
 

@@ -8,7 +8,7 @@ from leadloop.cli.output_streams import install_tolerant_streams
 from leadloop.core.errors import LeadloopError, UsageError
 
 #: The message for work that Ctrl-C or SIGTERM interrupted.
-STOPPED = "stopped; run it again to go on where it was"
+STOPPED = "stopped; all that was committed is kept: run the same command again to continue"
 # The exit code that typer's non-standalone mode returns for a KeyboardInterrupt.
 _TYPER_INTERRUPTED = 130
 

@@ -33,6 +33,10 @@ _CAMPAIGN_FIELDS = (
 )
 #: The key of a plan's reasons, by the name of the count that they explain.
 _REASON_FIELDS = {"refuse": "refusals", "cancel": "cancellations"}
+#: Counts of a poll that are shown only if they are not 0, so that the others fit 80 columns.
+_RARE_COUNTS = ("late", "owed")
+#: A run's table with more columns is wider than 80 unless cells share their padding.
+_MOST_PADDED = 8
 #: The columns of the table of several campaigns, within 80 columns.
 _OVERVIEW_FIELDS = (
     ("\nnew", "new"),
@@ -153,6 +157,7 @@ def escape_unprintable(text: str) -> str:
 def render_counts(title: str, counts: Mapping[str, int]) -> Table:
     """Render the counts of a run as a table of one row."""
     table = _create_table(title)
+    table.collapse_padding = len(counts) > _MOST_PADDED
     for name in counts:
         table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{value:,}" for value in counts.values()))
@@ -160,8 +165,9 @@ def render_counts(title: str, counts: Mapping[str, int]) -> Table:
 
 
 def render_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Render the rows of a query; their keys are the headings."""
+    """Render rows as a table that fits 80 columns; their keys are the headings."""
     table = _create_table(title)
+    table.box, table.padding = None, (0, 1, 0, 0)
     for name, value in rows[0].items() if rows else ():
         heading = Text(name.replace("_", " "))
         table.add_column(heading, justify="right" if isinstance(value, Number) else "left")
@@ -174,7 +180,7 @@ def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> No
     """Print a flow's summary: the sums, and a row a campaign if there are several."""
     if "push" in summary or "poll" in summary or "disable" in summary:
         console.print(
-            Group(*(render_counts(name, select_counts(part)) for name, part in summary.items()))
+            Group(*(render_counts(name, _select_shown(part)) for name, part in summary.items()))
         )
         return
     if flow == "audit-leads":
@@ -182,12 +188,21 @@ def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> No
             Group(*(render_audit(name, part) for name, part in summary["campaigns"].items()))
         )
         return
-    console.print(render_counts(flow, select_counts(summary)))
+    shown = _select_shown(summary)
+    console.print(render_counts(flow, shown))
     each = summary.get("campaigns", {})
     if len(each) > 1:
-        console.print(
-            render_rows("by campaign", [{"campaign": name, **part} for name, part in each.items()])
-        )
+        rows = [
+            {"campaign": campaign_id, **{name: counts.get(name, 0) for name in shown}}
+            for campaign_id, counts in each.items()
+        ]
+        console.print(render_rows("by campaign", rows))
+
+
+def _select_shown(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts of a summary that are worth a column."""
+    counts = select_counts(summary)
+    return {name: value for name, value in counts.items() if value or name not in _RARE_COUNTS}
 
 
 def print_plan(console: Console, summary: Mapping[str, Any]) -> None:

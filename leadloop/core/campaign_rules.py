@@ -35,7 +35,7 @@ class Campaign(CampaignRules):
 
     @property
     def lookback(self) -> timedelta:
-        """The range behind the watermark that every poll reads again."""
+        """The range before the end of the last poll that every poll reads again."""
         return timedelta(seconds=self.lookback_s)
 
     @property

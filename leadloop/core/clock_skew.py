@@ -48,9 +48,11 @@ def describe_future_watermark(
         return None
     clocks = _format_clocks(vendor_now or database_now, database_now)
     return (
-        f"the watermark {_format_utc(watermark)} is ahead of now ({clocks}): results processed"
-        " between two polls may be missed until then; if the clocks are right, set"
-        " processed_through in leadloop.watermarks to a time up to which everything is stored"
+        f"the watermark {_format_utc(watermark)} is ahead of now ({clocks}); this poll has stored"
+        " what it read, but until now passes the watermark, polls read only the lookback, and"
+        " may miss outcomes after a longer pause: correct the clock that is wrong, or set"
+        " processed_through in leadloop.watermarks back"
+        " (docs/how-to/handle-stuck-leads.md#clocks-that-differ)"
     )
 
 

@@ -37,7 +37,7 @@ class WindowQueue:
         return self._windows[:limit]
 
     def is_suspect(self, window: Window) -> bool:
-        """Return whether a window seems to hold a result that cannot be had."""
+        """Return whether a window seems to hold a result that cannot be read."""
         return window in self._suspects
 
     def insert(self, window: Window) -> None:
@@ -65,7 +65,7 @@ class WindowQueue:
         self._windows[at:at] = parts
 
     def narrow_unreadable(self, window: Window) -> bool:
-        """Replace a window that cannot be had by its halves; return False if it stays as it is.
+        """Replace a window that cannot be read by its halves; return False if it stays as it is.
 
         It stays if it is too short to be narrowed, or if too many others were.
         """

@@ -168,7 +168,7 @@ def test_idle_options_are_told(
     where = {"PREFECT_API_URL": prefect}
     idle = invoke("poll", "--json", **where)
     assert (idle.code, idle.last["requests"]) == (0, 0)
-    assert "campaign C1: nothing was sent yet" in idle.err
+    assert "campaign C1: no lead was sent yet" in idle.err
     factories.add_leads(database, "a", "b")
     vendor.add_fault(route="create", kind="reset", when="after", nth=1)
     vendor.change_rules(lead_visible_after=3600)
@@ -176,7 +176,7 @@ def test_idle_options_are_told(
     assert pushed.last["in_doubt"] == 2
     assert "leads in doubt: 2; " in pushed.err
     factories.add_opt_outs(database, "a")
-    assert "opt-outs waiting: 1; leadloop disable" in invoke("push", **where).err
+    assert "opt-outs waiting: 1; " in invoke("push", **where).err
     invoke("poll", **where)
     assert "--since does not count" in invoke("poll", "--since", "0", **where).err
 

@@ -26,4 +26,4 @@ def test_an_empty_poll_is_explained() -> None:
         }
     }
     (hint,) = hints.empty_poll_hints(summary)
-    assert hint.startswith("campaign idle: nothing was sent yet")
+    assert hint.startswith("campaign idle: no lead was sent yet")

@@ -3,8 +3,15 @@
 import json
 
 import pytest
+from rich.console import Console
 
-from leadloop.cli.rendering import abbreviate_value, escape_unprintable, format_duration
+from leadloop.cli.rendering import (
+    abbreviate_value,
+    escape_unprintable,
+    format_duration,
+    print_summary,
+)
+from tasks.poll import POLL
 
 
 @pytest.mark.parametrize(
@@ -47,3 +54,21 @@ def test_what_cannot_be_printed_is_escaped(text: str) -> None:
     assert escaped.isprintable()
     assert json.loads(f'"{escaped}"') == text
     assert escape_unprintable("Zoë ok") == "Zoë ok"
+
+
+@pytest.mark.parametrize(("late", "owed"), [(0, 0), (3, 0), (0, 2), (3, 2)])
+def test_the_tables_of_a_poll_fit_80_columns(
+    late: int, owed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No heading and no count is cut; what is late or owed has a column where there is any."""
+    counts = {**dict.fromkeys(POLL.counts, 0), "inserted": 12_345, "late": late, "owed": owed}
+    each = {**counts, "lookback_s": 900, "lookback_needed_s": 0, "requests": 4}
+    summary = {**counts, "requests": 8, "campaigns": {"12345": each, "67890": each}}
+    print_summary(Console(width=80), "poll-outcomes", summary)
+    shown = capsys.readouterr().out
+    names = [*POLL.counts, "requests"]
+    expected = [name for name in names if counts.get(name) or name not in ("late", "owed")]
+    tables = shown.split("by campaign")
+    assert [[name for name in names if name in table] for table in tables] == [expected] * 2
+    assert "…" not in shown
+    assert shown.count("12,345") == 3

@@ -286,7 +286,7 @@ def test_run_presumed_dead_sends_nothing_more(
     )
     # Without any connection, the run may notice the cut first.
     expected = (
-        "taken for dead",
+        "declared it dead",
         *(["the connection was cut"] if lost == "all connections" else []),
     )
     assert any(text in process.output for text in expected)

@@ -35,30 +35,30 @@ def test_a_request_fails_alone_where_the_vendor_answers_others() -> None:
     """A success of late, or else a probe that succeeds, shows it."""
     watch = watch_of(_FAILURE)
     watch.record_success()
-    assert watch.fails_alone(_FAILURE)
-    assert watch_of(None).fails_alone(_FAILURE)
+    assert watch.probe_after_failure(_FAILURE)
+    assert watch_of(None).probe_after_failure(_FAILURE)
 
 
 def test_a_failure_in_an_outage_that_is_over_says_nothing() -> None:
     """The request may be sent again."""
     watch = watch_of(_FAILURE, _FAILURE, None)
-    assert not watch.fails_alone(_FAILURE)
-    assert watch.fails_alone(_FAILURE)
+    assert not watch.probe_after_failure(_FAILURE)
+    assert watch.probe_after_failure(_FAILURE)
 
 
 def test_a_probe_can_be_asked_for_though_the_vendor_has_answered_of_late() -> None:
     """What failed since that answer may have failed in an outage that began after it."""
     watch = watch_of(_FAILURE, None)
     watch.record_success()
-    assert not watch.answers_now()
-    assert watch.answers_now()
+    assert not watch.probe_now()
+    assert watch.probe_now()
 
 
 def test_an_outage_that_goes_on_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line with the address and the failure."""
     monkeypatch.setattr(outages, "OUTAGE_S", 0.02)
     with pytest.raises(RunError, match=r"https://vendor\.example .*HTTP 500"):
-        watch_of(_FAILURE).fails_alone(_FAILURE)
+        watch_of(_FAILURE).probe_after_failure(_FAILURE)
 
 
 def test_a_job_that_had_nothing_to_send_has_met_no_outage(
@@ -70,11 +70,11 @@ def test_a_job_that_had_nothing_to_send_has_met_no_outage(
     watch = watch_of(_FAILURE, None)
     watch.record_success()
     time.sleep(0.1)
-    assert not watch.fails_alone(_FAILURE)
+    assert not watch.probe_after_failure(_FAILURE)
 
 
 def test_a_probe_that_is_rejected_ends_the_job_at_once() -> None:
     """The vendor answers, and waiting changes nothing."""
     rejected = Fatal(ApiCall.READ, ApiResponse(status=403))
     with pytest.raises(Fatal):
-        watch_of(rejected).fails_alone(_FAILURE)
+        watch_of(rejected).probe_after_failure(_FAILURE)

@@ -85,7 +85,7 @@ def test_one_result_that_cannot_be_had(
         random.Random(1).shuffle(odd.rows)
     odd.answer = fail_on(odd, "L150", status=status)
     with pytest.raises(
-        CampaignsFailed, match=r"1 windows could not be read .*`leadloop owed --campaign C1`"
+        CampaignsFailed, match=r"1 time range could not be read .*`leadloop owed --campaign C1`"
     ):
         poll_outcomes()
     assert len(sql.fetch_outcomes(database)) == 399
@@ -143,7 +143,7 @@ def test_an_accepted_window_fails_no_run(database: Database, odd: QuirkyApi) -> 
 
 
 def test_neighbours_at_the_same_instant_are_stored(database: Database, odd: QuirkyApi) -> None:
-    """Pages of one row reach what lies beside the one that cannot be had."""
+    """Pages of one row reach what lies beside the one that cannot be read."""
     add_results(odd, 20)
     at = processed_at(odd, "L9")
     odd.rows += [

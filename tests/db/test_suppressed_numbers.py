@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Connection, text
 
-from db import suppression
+from db import suppressed_numbers
 
 
 @pytest.fixture
@@ -26,19 +26,19 @@ def opted_out(connection: Connection) -> Connection:
 
 def test_a_number_is_suppressed_once_it_is_indexed(opted_out: Connection) -> None:
     """Until then the index reports that an opted-out lead is missing in it."""
-    assert suppression.find_suppressed(opted_out, [b"a", b"b"]) == (set(), True)
-    (found,) = suppression.list_unindexed(opted_out, region="US", limit=9)
+    assert suppressed_numbers.find_suppressed(opted_out, [b"a", b"b"]) == (set(), True)
+    (found,) = suppressed_numbers.list_unindexed(opted_out, region="US", limit=9)
     assert (found.lead_id, found.phone_number, found.region) == ("a", "+14155550100", "IN")
-    suppression.index_numbers(opted_out, [(found, b"a")])
-    assert suppression.find_suppressed(opted_out, [b"a", b"b"]) == ({b"a"}, False)
-    assert list(suppression.iter_unindexed(opted_out, region="US")) == []
+    suppressed_numbers.index_numbers(opted_out, [(found, b"a")])
+    assert suppressed_numbers.find_suppressed(opted_out, [b"a", b"b"]) == ({b"a"}, False)
+    assert list(suppressed_numbers.iter_unindexed(opted_out, region="US")) == []
 
 
 def test_a_lead_without_a_callable_number_counts_as_indexed(opted_out: Connection) -> None:
     """It is not listed again by every push."""
-    (found,) = suppression.iter_unindexed(opted_out, region="US")
-    suppression.index_numbers(opted_out, [(found, None)])
-    assert suppression.find_suppressed(opted_out, [b"a"]) == (set(), False)
+    (found,) = suppressed_numbers.iter_unindexed(opted_out, region="US")
+    suppressed_numbers.index_numbers(opted_out, [(found, None)])
+    assert suppressed_numbers.find_suppressed(opted_out, [b"a"]) == (set(), False)
 
 
 def test_numbers_in_results_are_known_too(opted_out: Connection) -> None:
@@ -49,13 +49,13 @@ def test_numbers_in_results_are_known_too(opted_out: Connection) -> None:
         VALUES ('C1', 'a', now(), '{"phone_number": "+14155550199"}')
         """)
     )
-    found = suppression.list_known_numbers(opted_out, "C1", ["a"], region="IN")
+    found = suppressed_numbers.list_known_numbers(opted_out, "C1", ["a"], region="IN")
     assert {number.phone_number for number in found} == {"+14155550100", "+14155550199"}
     assert "4155550199" not in repr(found), "a number must not get into a traceback"
 
 
 def test_every_database_has_its_own_hash_key(connection: Connection) -> None:
     """The key is random, and stays the same."""
-    key = suppression.get_hash_key(connection)
+    key = suppressed_numbers.get_hash_key(connection)
     assert len(key) == 32
-    assert suppression.get_hash_key(connection) == key
+    assert suppressed_numbers.get_hash_key(connection) == key

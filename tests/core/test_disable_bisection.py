@@ -1,4 +1,4 @@
-"""Which items are marked when lists fail: leadloop.core.isolation on simulated vendors."""
+"""The bisection of lists that fail: which items are marked, on simulated vendors."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.isolation import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
+from leadloop.core.disable_bisection import MAX_CANDIDATES, MAX_FAILURES, Isolation, split_list
 
 _ITEMS = [f"L{number}" for number in range(113)]
 _sizes = st.integers(min_value=1, max_value=130)
@@ -47,7 +47,7 @@ def isolate(
         elif not probe() or (not is_proof and len(isolation.candidates) >= MAX_CANDIDATES):
             return None
         elif is_proof or not isolation.next_list:
-            marked |= set(isolation.mark_candidates())
+            marked |= set(isolation.take_candidates())
         else:
             isolation.defer_probe()
     return marked
@@ -120,7 +120,7 @@ def test_what_failed_in_an_outage_that_is_over_is_sent_again(
             is_over = True
             isolation.retry_candidates()
         elif isolation.needs_probe:
-            marked |= set(isolation.mark_candidates())
+            marked |= set(isolation.take_candidates())
         elif vendor.accept(isolation.next_list):
             marked |= set(isolation.record_success())
         else:

@@ -1,9 +1,9 @@
-"""Bisection: isolate the items that make a repeatable request fail, by halving the list.
+"""Bisection of a disable that fails: isolate the opt-outs that cause it, by halving the list.
 
-For idempotent requests, such as disables. A transient failure must mark no item as the cause: a
-list fails `MAX_FAILURES` times before it is halved, and a lone item fails as often before it is a
-candidate. An outage must mark no item either: a candidate is marked only after a later request
-with other items has succeeded.
+For idempotent requests only; a push, whose creates are not, bisects in `tasks/push.py`. A transient
+failure must mark no item as the cause: a list fails `MAX_FAILURES` times before it is halved, and
+a lone item fails as often before it is a candidate. An outage must mark no item either: a candidate
+is marked only after a later request with other items has succeeded.
 
     isolation = Isolation(items)
     while isolation.next_list or isolation.needs_probe: ...
@@ -73,7 +73,7 @@ class Isolation:
     def record_success(self) -> list[str]:
         """Close the next list; return the candidates, now marked as the cause."""
         self._largest_passed = max(self._largest_passed, len(self._close_list()))
-        return self.mark_candidates()
+        return self.take_candidates()
 
     def record_failure(self, reason: str) -> None:
         """Count a failure of the next list: repeat or halve it, or keep its item as a candidate."""
@@ -95,15 +95,15 @@ class Isolation:
         self._lists += [list(items) for items in reversed(lists) if items]
         self._has_culprit = True
 
-    def mark_candidates(self) -> list[str]:
-        """Return the candidates, now marked as the cause: the vendor works for other items."""
+    def take_candidates(self) -> list[str]:
+        """Take the candidates, to be marked as the cause: the vendor works for other items."""
         self._probe_at = 2
         marked, self._candidates = self._candidates, []
         return marked
 
     def retry_candidates(self) -> None:
         """Send the candidates again: they may have failed in an outage that is over."""
-        self._lists += [[item] for item in reversed(self.mark_candidates())]
+        self._lists += [[item] for item in reversed(self.take_candidates())]
 
     def _close_list(self) -> list[str]:
         self._failures = 0
