@@ -472,8 +472,8 @@ class WindowReader:
             cause: how the page failed.
 
         Raises:
-            PageUnavailable: all parts of the page, or of a part, fail; the vendor ignores the smaller
-                size; or the parts have different counts because rows moved.
+            PageUnavailable: all parts of the page, or of a part, fail; the vendor ignores the
+                smaller size; or the parts have different counts because rows moved.
         """
         parts = smallest_divisor(size)
         if parts is None:

@@ -40,7 +40,7 @@ def opened(odd: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
 def quirks_of(opened: OpenedReader, *, is_silent: bool = False) -> ApiQuirks:
     """Return the checks of a poll; a silent campaign has had leads for long, and no outcome."""
     since = START - timedelta(days=3) if is_silent else None
-    return ApiQuirks(opened.run, opened.reader, now=START + _HOUR, silent_since=since)
+    return ApiQuirks(opened.run, opened.reader, now=START + _HOUR, no_outcome_since=since)
 
 
 def ignore_bounds(odd: QuirkyApi) -> None:
@@ -71,7 +71,7 @@ def test_clocks_are_compared_once(
     quirks = quirks_of(opened)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            quirks.compare_clocks(first, first.ours)
+            quirks.compare_clocks(first, first.database_now)
     (warning,) = caplog.messages
     assert "the vendor's clock is at" in warning
     assert "C1" in warning
@@ -84,7 +84,7 @@ def test_clocks_that_agree_are_not_mentioned(
 ) -> None:
     """Nor a watermark that both have passed; without one there is nothing to compare."""
     first = opened.reader.read_first_page(WHOLE)
-    for watermark in (first.ours - _HOUR, None):
+    for watermark in (first.database_now - _HOUR, None):
         quirks = quirks_of(opened)
         quirks.compare_clocks(first, watermark)
         assert quirks.watermark_ahead is None

@@ -109,5 +109,5 @@ def test_settings_ask_for_a_size_as_far_as_the_vendor_takes_it(asked: int, used:
     """A campaign's setting may change during a poll, and asks for less but not for more."""
     limits = PageLimits(100, {})
     limits.record_contrast(100, 50, refused=True)
-    limits.request_page_size(asked)
+    limits.apply_page_size(asked)
     assert limits.page_size == used

@@ -284,11 +284,11 @@ def test_a_size_is_given_up_after_three_contrasts(odd: QuirkyApi, opened: Opened
     show(odd, 40, lambda query, _: 500 if query.size == 8 else None)
     for number in (1, 2, 3):
         assert opened.limits.page_size == 100
-        opened.limits.request_page_size(8)
+        opened.limits.apply_page_size(8)
         page = opened.reader.read_page(window_of(0, 39), number, 8)
         assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
         assert page.missing == []
-        opened.limits.request_page_size(100)
+        opened.limits.apply_page_size(100)
     assert opened.limits.page_size == 4
     assert opened.limits.take_changes() == {"page_size": 4}
     asked = len(odd.queries)
@@ -317,7 +317,7 @@ def test_a_failure_by_chance_within_a_page_that_is_refused(
         return chance(query, shown) if query.page == 2 else None
 
     show(odd, 8, fails)
-    opened.limits.request_page_size(8)
+    opened.limits.apply_page_size(8)
     page = opened.reader.read_page(window_of(0, 7), 1, 8)
     assert numbers_of(page) == list(range(8))
     assert opened.limits.page_size == 8, "its parts were not all read at once"
