@@ -427,7 +427,7 @@ class WindowReader:
                     # No page can be the reason.
                     if failures > 3 * MAX_FAILURES:
                         raise
-                elif failures >= MAX_FAILURES or isinstance(error, Rejected):
+                elif failures >= MAX_FAILURES:
                     raise PageUnavailable(number, error) from None
             else:
                 self._watch.record_success()

@@ -1,9 +1,10 @@
 """The windows that a poll still has to read, and how one that cannot be read is narrowed. Pure."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from leadloop.core.timestamps import EpochUnit
-from leadloop.core.windows import Window, halve_window
+from leadloop.core.windows import Window, cut_off_start, halve_window
 
 #: The most ranges that a poll narrows down to the shortest. What fails after that is owed as a
 #: whole: the vendor fails on more than single results.
@@ -27,6 +28,8 @@ class WindowQueue:
         self._first_halves: dict[Window, Window] = {}
         self._held: set[Window] = set()
         self._narrowed = 0
+        # The ends of windows that were narrowed no further.
+        self._given_up: set[datetime] = set()
 
     def __len__(self) -> int:
         """Return how many windows are left, before any of them is split."""
@@ -65,15 +68,21 @@ class WindowQueue:
         self._windows[at:at] = parts
 
     def narrow_unreadable(self, window: Window) -> bool:
-        """Replace a window that cannot be read by its halves; return False if it stays as it is.
+        """Replace a window that cannot be read by its parts; return False if it stays as it is.
 
         It stays if it is too short to be narrowed, or if too many others were.
         """
-        halves = halve_window(window, self._unit) if self._narrowed < MAX_NARROWED else []
-        if not halves:
+        parts: Sequence[Window] = ()
+        if self._narrowed < MAX_NARROWED:
+            parts = halve_window(window, self._unit)
+        if parts and window.after in self._given_up:
+            # The same instant may be shown here too, since bounds are a unit wider in requests.
+            parts = cut_off_start(window, self._unit) or parts
+        if not parts:
             self._narrowed += 1
+            self._given_up.add(window.before)
             return False
-        self.replace(window, halves, suspects=halves)
+        self.replace(window, parts, suspects=parts)
         return True
 
     def record_read(self, window: Window, *, complete: bool) -> Sequence[Window]:

@@ -67,8 +67,19 @@ def halve_window(window: Window, unit: EpochUnit) -> list[Window]:
     """
     if window.length <= 2 * _TICK[unit] * _MILLISECOND:
         return []
-    cut = window.after + max(1, window.length * 15 // (32 * _MILLISECOND)) * _MILLISECOND
-    return [Window(after=window.after, before=cut), Window(after=cut, before=window.before)]
+    milliseconds = max(1, window.length * 15 // (32 * _MILLISECOND))
+    return cut_window(window, window.after + milliseconds * _MILLISECOND)
+
+
+def cut_off_start(window: Window, unit: EpochUnit) -> list[Window]:
+    """Cut a window behind what the request for a window before it shows of it; none: too short."""
+    cut = window.after + 4 * _TICK[unit] * _MILLISECOND
+    return cut_window(window, cut) if cut < window.before else []
+
+
+def cut_window(window: Window, at: datetime) -> list[Window]:
+    """Return the parts of a window before and behind a time in it."""
+    return [Window(after=window.after, before=at), Window(after=at, before=window.before)]
 
 
 def find_brackets(

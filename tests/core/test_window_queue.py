@@ -64,7 +64,7 @@ def test_an_instant_that_cannot_be_read_is_found(length: int, bad: set[int]) -> 
         assert any(shows(part, instant) for instant in bad)
         assert part.length <= 2 * _MS
     # The shortest windows whose requests show an instant are some five, each found by halving.
-    assert requests <= 1 + len(bad) * 2 * (math.ceil(1.1 * math.log2(length)) + 6)
+    assert requests <= 1 + len(bad) * 2 * (math.ceil(math.log2(length)) + 6)
 
 
 @given(

@@ -145,7 +145,7 @@ def test_the_wrong_unit_of_the_bounds_ends_the_poll(opened: OpenedReader, odd: Q
     """The campaign has no outcome, and with the other unit the vendor counts some."""
     use_seconds(odd)
     reading = opened.reader.read_rows_alone(WHOLE)
-    with pytest.raises(RunError, match=r"counts 20 where times are sent in s, not ms.*to s,"):
+    with pytest.raises(RunError, match=r"counts 20 if the bounds are sent in s .* to s[,;]"):
         quirks_of(opened, is_silent=True).require_unit(reading)
 
 
