@@ -206,6 +206,8 @@ _HTTP = settings(
 @_HTTP
 # The last row: it shows no count, and its part of the page holds no other row.
 @example(size=4, amount=3, number=1, bad=2, status=500)
+# The last row of a page that has a next one.
+@example(size=2, amount=6, number=1, bad=1, status=500)
 @given(
     size=st.sampled_from([2, 3, 4, 6, 8, 12]),
     amount=st.integers(1, 30),
