@@ -138,7 +138,7 @@ def test_halves_hold_the_window_and_ask_for_less(window: Window, unit: EpochUnit
 def test_halving_ends_after_as_many_steps_as_the_length_has_digits(
     window: Window, unit: EpochUnit, turns: list[int]
 ) -> None:
-    """Whichever half the result is in that cannot be had."""
+    """Whichever half the result is in that cannot be read."""
     most = math.log(window.length / _TICKS[unit], 32 / 17) + 2 if window.length else 0
     steps = 0
     for turn in (*turns, *[1] * 100):

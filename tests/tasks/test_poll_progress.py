@@ -74,7 +74,7 @@ def processed_at(odd: QuirkyApi, lead_id: str) -> int:
 
 @pytest.mark.parametrize("status", [500, 503, 400, 422, 413, b"<html>blocked</html>"])
 @pytest.mark.parametrize("order", [1, -1, 0])
-def test_one_result_that_cannot_be_had(
+def test_one_result_that_cannot_be_read(
     database: Database, odd: QuirkyApi, status: int | bytes, order: int
 ) -> None:
     """All others are stored by one poll; its instant is owed and named, and later polls go on."""
@@ -156,7 +156,7 @@ def test_neighbours_at_the_same_instant_are_stored(database: Database, odd: Quir
 
 
 @pytest.mark.parametrize("unit", ["ms", "s"])
-def test_several_results_that_cannot_be_had(
+def test_several_results_that_cannot_be_read(
     database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
     """Also neighbours: each is owed, all others are stored."""

@@ -86,7 +86,7 @@ def test_a_first_page_that_was_not_read_is_none(opened: OpenedReader, odd: Quirk
 
 
 def test_a_suspect_is_not_read_in_parts(opened: OpenedReader, odd: QuirkyApi) -> None:
-    """It is narrowed by time instead; of another window the rows that can be had are read."""
+    """It is narrowed by time instead; of another window the rows that can be read are stored."""
     odd.answer = answer_pages(odd.rows, lambda _, shown: 500 if {2, 12} & shown else None)
     with pipeline_of(opened, is_suspect=lambda each: each == WINDOWS[0]) as pipeline:
         with pytest.raises(PageUnavailable):

@@ -142,7 +142,7 @@ def test_noise_is_no_fault_of_a_page(
 def test_a_page_that_fails_although_others_do_not(
     odd: QuirkyApi, opened: OpenedReader, status: int, is_refused: bool
 ) -> None:
-    """It cannot be had: three failures, and an answer to another request, show it."""
+    """It cannot be read: three failures, and an answer to another request, show it."""
     show(odd, 30, fail_on({12}, status))
     with pytest.raises(PageUnavailable) as failure:
         opened.reader.fetch_page(window_of(0, 29), 2, 10)
@@ -215,7 +215,7 @@ _HTTP = settings(
     bad=st.integers(0, 29),
     status=st.sampled_from([500, 400]),
 )
-def test_a_page_is_read_in_parts_but_for_the_row_that_cannot_be_had(
+def test_a_page_is_read_in_parts_but_for_the_row_that_cannot_be_read(
     odd: QuirkyApi, opened: OpenedReader, size: int, amount: int, number: int, bad: int, status: int
 ) -> None:
     """All other rows in their order, and the offset of the missing one in the whole window."""
@@ -229,7 +229,7 @@ def test_a_page_is_read_in_parts_but_for_the_row_that_cannot_be_had(
     assert page.failure == (f"HTTP {status}" if page.missing else "")
     assert page.has_next == (amount > number * size)
     assert page.row_count == len(offsets)
-    # A row that cannot be had is no contrast: pages stay as they are.
+    # A row that cannot be read is no contrast: pages stay as they are.
     assert opened.limits.page_size == 100
     assert opened.limits.take_changes() == {}
     assert (page.answers == 1) == (bad not in offsets)
@@ -243,7 +243,7 @@ def test_a_page_of_a_large_prime_size_is_not_divided(odd: QuirkyApi, reader: Win
     assert set(sizes_of(odd)) == {17}
 
 
-def test_a_page_of_which_no_part_can_be_had(odd: QuirkyApi, reader: WindowReader) -> None:
+def test_a_page_of_which_no_part_can_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
     """It costs its parts once, and no more."""
     show(odd, 20, fail_on(set(range(20))))
     with pytest.raises(PageUnavailable) as failure:
@@ -299,7 +299,7 @@ def test_a_size_is_given_up_after_three_contrasts(odd: QuirkyApi, opened: Opened
     assert len(odd.queries) == asked
 
 
-def test_a_page_of_one_row_that_cannot_be_had(odd: QuirkyApi, reader: WindowReader) -> None:
+def test_a_page_of_one_row_that_cannot_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
     """Nothing of it is shown, not even how many rows there are."""
     show(odd, 9, fail_on({8}))
     with pytest.raises(PageUnavailable) as failure:
@@ -330,7 +330,7 @@ def test_a_failure_by_chance_within_a_page_that_is_refused(
 # Row by row
 
 
-def test_rows_alone_are_read_beside_those_that_cannot_be_had(
+def test_rows_alone_are_read_beside_those_that_cannot_be_read(
     odd: QuirkyApi, reader: WindowReader
 ) -> None:
     """They are stored, and the window is owed for the missing ones."""
@@ -344,7 +344,7 @@ def test_rows_alone_are_read_beside_those_that_cannot_be_had(
     assert set(sizes_of(odd)) == {1}
 
 
-def test_rows_alone_are_complete_if_all_of_them_can_be_had(
+def test_rows_alone_are_complete_if_all_of_them_can_be_read(
     odd: QuirkyApi, reader: WindowReader
 ) -> None:
     """What failed before may not fail any more."""
@@ -379,8 +379,8 @@ def test_rows_alone_that_one_page_still_does_not_show(odd: QuirkyApi, reader: Wi
     assert not reading.complete
 
 
-def test_rows_alone_of_which_the_first_cannot_be_had(odd: QuirkyApi, reader: WindowReader) -> None:
-    """Three rows alone show that none can be had, whatever the window holds."""
+def test_rows_alone_of_which_the_first_cannot_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
+    """Three rows alone show that none can be read, whatever the window holds."""
     show(odd, 50, fail_on(set(range(50))))
     with pytest.raises(PageUnavailable):
         reader.read_rows_alone(window_of(0, 49))
