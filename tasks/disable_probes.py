@@ -72,14 +72,19 @@ class DisableProbes:
         """
         if self._campaign_exists:
             return
-        try:
-            self._run.context.api.list_all(self._campaign_id, page=1, page_size=1)
-        except ApiError as error:
-            # An HTML page may come from any server, behind a wrong address.
-            if error.response.status == 404 and error.response.body is not UNREADABLE:
-                raise CampaignUnknown from None
-        else:
-            self._campaign_exists = True
+        # The client does not repeat a read that is answered 404, which may be noise.
+        for failures in range(1, MAX_FAILURES + 1):
+            try:
+                self._run.context.api.list_all(self._campaign_id, page=1, page_size=1)
+            except ApiError as error:
+                # An HTML page may come from any server, behind a wrong address.
+                if error.response.status != 404 or error.response.body is UNREADABLE:
+                    return
+                pause_before_retry(failures)
+            else:
+                self._campaign_exists = True
+                return
+        raise CampaignUnknown
 
     def _repeat_disable(self) -> None:
         confirmed = self.find_confirmed()

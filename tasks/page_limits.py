@@ -6,10 +6,10 @@ refused depth is a page of which no part can be read, behind pages that succeede
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from db.learned_limits import LearnedLimit
-from leadloop.core.windows import MAX_PAGES
+from leadloop.core.windows import MAX_PAGES, Window
 
 #: Contrasts in a row, without a success of that size, after which a size counts as refused.
 _CONTRASTS = 3
@@ -30,6 +30,9 @@ class PageLimits:
         self._contrasts = 0
         self._largest_part = 0
         self._deepest = 0
+        # The page that failed in whole, and the windows that are read in place of its window.
+        self._suspected_page = 0
+        self._unread_parts: set[Window] = set()
         self._refused_above = self._heeded("page_size")
         self.page_size = page_size
         self.apply_page_size(page_size)
@@ -70,16 +73,29 @@ class PageLimits:
                 self._contrasts = self._largest_part = 0
                 self._learn("page_size", taken)
 
-    def record_refused_depth(self, number: int) -> None:
-        """Record that no part of page `number` can be read, behind pages that succeeded.
+    def suspect_depth(self, number: int, parts: Iterable[Window]) -> None:
+        """Suspect the depth of page `number`, no part of which can be read.
 
-        It is the page and not its depth if this run has read a page as deep.
+        Args:
+            number: the page's number.
+            parts: the windows with fewer pages that are read instead. If each of them is read
+                completely, it was the depth: the same rows failed and succeed.
         """
         with self._lock:
-            if number <= self._deepest:
+            self._suspected_page, self._unread_parts = number, set(parts)
+
+    def record_complete(self, window: Window) -> None:
+        """Record that a window was read completely, which may confirm a suspected depth.
+
+        It was the page and not its depth if this run has read a page as deep.
+        """
+        with self._lock:
+            if window not in self._unread_parts:
                 return
-            self.max_pages = min(self.max_pages, max(1, number - 1))
-            self._learn("page_depth", self.max_pages)
+            self._unread_parts.discard(window)
+            if not self._unread_parts and self._suspected_page > self._deepest:
+                self.max_pages = min(self.max_pages, max(1, self._suspected_page - 1))
+                self._learn("page_depth", self.max_pages)
 
     def take_changes(self) -> Mapping[str, int | None]:
         """Return what was learned since the last call, to be stored; None: a limit has ended."""

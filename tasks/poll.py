@@ -325,11 +325,11 @@ class PollJob:
     ) -> None:
         """Replace a window of which a page cannot be read by parts; owe it if it is too short."""
         if first is not None and failure.number > 1:
-            self._limits.record_refused_depth(failure.number)
             pages = -(-first.count // max(1, first.row_count))
             wanted = max(2, -(-pages // max(1, failure.number // 2)))
             parts = split_window(window, min(wanted, MAX_PARTS))
             if len(parts) > 1:
+                self._limits.suspect_depth(failure.number, parts)
                 self._replace(pipeline, window, parts)
                 return
         if window.length > self.run.campaign.max_window:
@@ -386,6 +386,8 @@ class PollJob:
     ) -> None:
         """Store a window, its proof, what is owed and the watermark, while the next one is read."""
         self._attempts.reset()
+        if reading.complete:
+            self._limits.record_complete(reading.window)
         records = self._window_records(reading)
         proven = [record.proof.proven for record in records if record.proof.proven is not None]
         self._covered = merge_windows([*self._covered, *proven, *(each.window for each in owed)])

@@ -1,5 +1,6 @@
 """What a poll learns of the vendor's pages: from contrasts, and never from one failure."""
 
+from datetime import timedelta
 from typing import NamedTuple
 
 import pytest
@@ -7,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.learned_limits import LearnedLimit
-from leadloop.core.windows import MAX_PAGES
+from leadloop.core.timestamps import EPOCH
+from leadloop.core.windows import MAX_PAGES, Window, split_window
 from tasks.page_limits import PageLimits
+
+HALVES = split_window(Window(after=EPOCH, before=EPOCH + timedelta(hours=1)), 2)
 
 
 class Event(NamedTuple):
@@ -70,12 +74,29 @@ def test_a_depth_is_refused_only_beyond_what_was_read(deepest: int, refused: lis
     limits = PageLimits(100, {})
     limits.record_success(size=100, number=deepest)
     for number in refused:
-        limits.record_refused_depth(number)
+        confirm_depth(limits, number)
     beyond = [number - 1 for number in refused if number > deepest]
     assert limits.max_pages == min([MAX_PAGES, *beyond])
     assert limits.max_pages >= min(deepest, MAX_PAGES)
     expected = {"page_depth": min([MAX_PAGES, *beyond])} if beyond else {}
     assert limits.take_changes() == expected
+
+
+def confirm_depth(limits: PageLimits, number: int) -> None:
+    """Suspect the depth of a page, and read both halves of its window completely."""
+    limits.suspect_depth(number, HALVES)
+    for half in HALVES:
+        limits.record_complete(half)
+
+
+def test_a_depth_is_refused_only_if_the_same_rows_can_be_read_otherwise() -> None:
+    """Two bad rows may fail all parts of a page: then a part of its window fails too."""
+    limits = PageLimits(100, {})
+    limits.suspect_depth(3, HALVES)
+    limits.record_complete(HALVES[0])
+    assert (limits.max_pages, limits.take_changes()) == (MAX_PAGES, {})
+    limits.record_complete(HALVES[1])
+    assert (limits.max_pages, limits.take_changes()) == (2, {"page_depth": 2})
 
 
 @pytest.mark.parametrize("is_stale", [False, True])
@@ -100,7 +121,7 @@ def test_a_stale_limit_that_still_holds_is_learned_again() -> None:
     limits = PageLimits(100, learned(page_size=50, page_depth=7, is_stale=True))
     limits.record_contrast(100, 50, refused=True)
     limits.record_success(size=50, number=7)
-    limits.record_refused_depth(8)
+    confirm_depth(limits, 8)
     assert limits.take_changes() == {"page_size": 50, "page_depth": 7}
 
 
