@@ -1,4 +1,8 @@
-"""Queries on `leadloop.leads`: every transition of a lead's status, as one statement each."""
+"""Queries on `leadloop.leads`: the transitions of a lead's status that a push or a lookup makes.
+
+Others: `db.runs` (dead runs), `db.opt_outs` (never sent), `db.outcomes` (created after all),
+`db.source_sync` (new) and db/schema/triggers.sql (inserted again).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,7 @@
-"""Queries on `leadloop.disable_requests`: every transition of an opt-out's status."""
+"""Queries on `leadloop.disable_requests`: the transitions of an opt-out's status in a disable.
+
+Others: `db.leads` (cancelled with its lead), `db.outcomes` (requested again) and `db.audit`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ from tasks.window_reader import (
     WindowReader,
 )
 
-_SHORTEST = timedelta(milliseconds=1)
+_LEAST_RANGE = timedelta(milliseconds=1)
 # The parts of a window that is longer than the campaign's maximum, and that the vendor fails on.
 _PARTS_OF_LONG = 16
 
@@ -224,7 +224,7 @@ class PollJob:
         window, first = windows[0], None
         try:
             first = pipeline.read_first(windows)
-            if self._begins_earlier(first):
+            if self._start_first_watermark(first):
                 return
             self._quirks.compare_clocks(first, self._plan.watermark)
             reading = pipeline.read_whole(windows)
@@ -239,13 +239,17 @@ class PollJob:
             self._split(pipeline, window, first)
         elif reading.missing:
             self._cut_around_missing_rows(pipeline, reading)
-        elif reading.may_be_split:
+        elif reading.may_be_split and self._can_be_halved(window):
             self._replace(pipeline, window, split_window(window, min(reading.pages, MAX_PARTS)))
         else:
             self._quirks.require_unit(reading)
             owed = self._queue.record_read(window, complete=reading.complete)
             reason = f"{len(reading.seen)} rows were read, and {reading.reported_count} counted"
             self._store(pipeline, reading, [OwedRange(window=each, reason=reason) for each in owed])
+
+    def _can_be_halved(self, window: Window) -> bool:
+        """Return whether the request for a part would show less than that for the window."""
+        return bool(halve_window(window, self.run.campaign.epoch_unit))
 
     def _is_readable(self, window: Window, first: ParsedPage) -> bool:
         return self._count_parts(window, first) == 1
@@ -294,7 +298,7 @@ class PollJob:
         pipeline.forget(window)
         self._listener.add_total(self._label, len(parts) - 1)
 
-    def _begins_earlier(self, first: ParsedPage) -> bool:
+    def _start_first_watermark(self, first: ParsedPage) -> bool:
         """Set a first watermark; return whether the poll has to start earlier than planned.
 
         If the vendor's clock is behind ours, a lead processed just after its create has an earlier
@@ -328,7 +332,7 @@ class PollJob:
             pages = -(-first.count // max(1, first.row_count))
             wanted = max(2, -(-pages // max(1, failure.number // 2)))
             parts = split_window(window, min(wanted, MAX_PARTS))
-            if len(parts) > 1:
+            if len(parts) > 1 and self._can_be_halved(window):
                 self._limits.suspect_depth(failure.number, parts)
                 self._replace(pipeline, window, parts)
                 return
@@ -352,13 +356,16 @@ class PollJob:
         self._replace(pipeline, window, sorted([*others, *brackets]), suspects=brackets)
 
     def _halve_or_owe(self, pipeline: WindowPipeline, window: Window, reason: str) -> None:
-        """Halve a window that cannot be read, or read the rows that can be read, and owe it."""
+        """Halve a window that cannot be read; if it is too short, read its rows one by one.
+
+        It is owed unless all of them can be read.
+        """
         pipeline.forget(window)
         if self._queue.narrow_unreadable(window):
             self._listener.add_total(self._label, 1)
             return
         reading = None
-        if not halve_window(window, self.run.campaign.epoch_unit):
+        if not self._can_be_halved(window):
             try:
                 reading = self._reader.read_rows_alone(window)
             except PageUnavailable as failure:
@@ -375,9 +382,9 @@ class PollJob:
         """
         try:
             self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
-        except Retryable:
+        except ApiError:
             # The first lead itself may be what the vendor fails on.
-            self._reader.respects_bounds()
+            self._reader.read_long_ago()
 
     # Storing -------------------------------------------------------------------------------------
 
@@ -499,7 +506,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
         owed = owed_windows.list_owed_windows(connection, [campaign.campaign_id])
         limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
     # A poll sends at least one request, also if the clocks differ.
-    due = Window(after=start, before=max(now, start + _SHORTEST))
+    due = Window(after=start, before=max(now, start + _LEAST_RANGE))
     all_owed = [each.window for each in owed]
     plan = PollPlan(
         windows=[*find_gaps(due, all_owed), *(each.window for each in owed if each.is_due)],

@@ -29,7 +29,6 @@ from db.bulk_copy import format_text_row
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
-from leadloop.core.disable_bisection import MAX_FAILURES
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
@@ -40,6 +39,8 @@ from tasks.counters import Counters
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
 
+#: Failures of a page, beside other requests that succeed, after which the page is the cause.
+MAX_FAILURES = 3
 #: The most reads of a window whose rows move; after that, it is owed.
 MAX_READS = 4
 # After two reads a moving window is split, since its parts take less time to read.
@@ -408,7 +409,7 @@ class WindowReader:
         Failures during an outage do not count.
 
         Raises:
-            PageUnavailable: the request failed MAX_FAILURES times, or the vendor refused it,
+            PageUnavailable: the request failed MAX_FAILURES times,
                 although the vendor answers other requests.
             RateLimited, Fatal: see leadloop.client.errors.
             RunError: the vendor answers nothing, or the run is being stopped.
@@ -590,17 +591,24 @@ class WindowReader:
         )
         return WindowRead(window=window, first=page, stable=False)
 
+    def read_long_ago(self) -> ParsedPage:
+        """Read a window in which nothing was processed: the start of 1970.
+
+        Raises:
+            ApiError: the vendor does not answer, or rejects the request.
+        """
+        window = Window(after=EPOCH, before=EPOCH)
+        page = self._request_page(window, 1, self._limits.page_size, parse_key)
+        self._counters.add(pages=1)
+        return page
+
     def respects_bounds(self) -> bool:
         """Return whether the API's `count` respects the bounds: nothing was processed in 1970."""
         try:
-            page = self._request_page(
-                Window(after=EPOCH, before=EPOCH), 1, self._limits.page_size, parse_key
-            )
+            return self.read_long_ago().count == 0
         except Rejected:
             # The vendor parses the bounds.
             return True
-        self._counters.add(pages=1)
-        return page.count == 0
 
     def count_in_other_unit(self, window: Window) -> int:
         """Return the API's count for bounds sent in the other unit (`ms` or `s`)."""

@@ -27,7 +27,7 @@ class WindowQueue:
         # miscounted too is held until the second one is read.
         self._first_halves: dict[Window, Window] = {}
         self._held: set[Window] = set()
-        self._narrowed = 0
+        self._given_up_count = 0
         # The ends of windows that were narrowed no further.
         self._given_up: set[datetime] = set()
 
@@ -68,18 +68,18 @@ class WindowQueue:
         self._windows[at:at] = parts
 
     def narrow_unreadable(self, window: Window) -> bool:
-        """Replace a window that cannot be read by its parts; return False if it stays as it is.
+        """Replace a window that cannot be read by its parts; return False if it is not divided.
 
-        It stays if it is too short to be narrowed, or if too many others were.
+        That is so if it is too short, or if too many others were. The caller removes and owes it.
         """
         parts: Sequence[Window] = ()
-        if self._narrowed < MAX_NARROWED:
+        if self._given_up_count < MAX_NARROWED:
             parts = halve_window(window, self._unit)
         if parts and window.after in self._given_up:
             # The same instant may be shown here too, since bounds are a unit wider in requests.
             parts = cut_off_start(window, self._unit) or parts
         if not parts:
-            self._narrowed += 1
+            self._given_up_count += 1
             self._given_up.add(window.before)
             return False
         self.replace(window, parts, suspects=parts)
@@ -88,6 +88,7 @@ class WindowQueue:
     def record_read(self, window: Window, *, complete: bool) -> Sequence[Window]:
         """Remove a window that was read; if it does not add up, put its halves in its place.
 
+        A first half that does not add up is held until its second half is read.
         Halves are halved further only while one of them adds up. If neither does, the vendor counts
         otherwise than it shows, and halving on would find that everywhere.
 
@@ -106,9 +107,9 @@ class WindowQueue:
         return [] if complete else self._halve_miscounted(window, at)
 
     def _halve_miscounted(self, window: Window, at: int) -> Sequence[Window]:
-        halves = halve_window(window, self._unit) if self._narrowed < MAX_NARROWED else []
+        halves = halve_window(window, self._unit) if self._given_up_count < MAX_NARROWED else []
         if not halves:
-            self._narrowed += 1
+            self._given_up_count += 1
             return [window]
         first, second = halves
         self._first_halves[second] = first

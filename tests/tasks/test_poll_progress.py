@@ -421,3 +421,28 @@ def test_time_of_first_failure_is_kept(database: Database, odd: QuirkyApi) -> No
         found.append(sql.fetch_value(database, "SELECT found_at FROM leadloop.owed_windows"))
         make_due(database)
     assert found[0] == found[1]
+
+
+def test_a_first_lead_that_fails_is_no_outage(database: Database, odd: QuirkyApi) -> None:
+    """The campaign's first lead answers with a firewall's page, also to the probe."""
+    add_results(odd, 30)
+    page_of = fail_on(odd, "L0", status=b"<html>blocked</html>")
+    # A listing of the campaign, without bounds, shows that lead first.
+    odd.answer = lambda query: page_of(query) if query.before else b"<html>blocked</html>"
+    with pytest.raises(CampaignsFailed, match="could not be read completely"):
+        poll_outcomes()
+    assert set(sql.fetch_outcomes(database)) == {f"L{number}" for number in range(1, 30)}
+
+
+def test_a_repeat_in_one_second_that_no_page_holds(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the unit is seconds, no shorter window helps: it is owed, after few requests."""
+    monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", "s")
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "3")
+    moment = to_epoch_ms(now() - 5 * MINUTE) // 1000
+    odd.rows += [{"lead_id": name, "processed_at": moment} for name in "ABCA"]
+    with pytest.raises(CampaignsFailed, match="3 rows were read, and 4 counted"):
+        poll_outcomes()
+    assert set(sql.fetch_outcomes(database)) == set("ABC")
+    assert len(odd.queries) < 150
