@@ -79,9 +79,11 @@ class DisableJob:
         """Check that the vendor responded to any opt-out, if some were marked failed.
 
         Raises:
-            RunError: the vendor failed on some opt-outs, and confirmed or rejected no other.
+            RunError: the vendor failed on some opt-outs, and confirmed or rejected no other. A few
+                that fail where it confirms an earlier one again are no reason.
         """
-        if self._marked_failed_count and not self._probes.has_answered:
+        are_few = self._marked_failed_count < MAX_CANDIDATES and self._probes.has_repeated
+        if self._marked_failed_count and not self._probes.has_answered and not are_few:
             raise RunError(
                 f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; they"
                 " are failed, and each is tried again, at least daily: `leadloop status` counts"

@@ -30,7 +30,8 @@ class DisableProbes:
         disables: detects an outage of disables. Its probe is a disable that the vendor has
             confirmed; without one, it is a read of the campaign.
         reads: detects an outage of reads, for lookups.
-        has_answered: whether the vendor has accepted or rejected a disable in this run.
+        has_answered: whether the vendor has accepted or rejected a due opt-out in this run.
+        has_repeated: whether it has answered a repeated disable of a confirmed opt-out.
     """
 
     def __init__(self, run: CampaignRun[ApiContext]) -> None:
@@ -38,6 +39,7 @@ class DisableProbes:
         self._campaign_id = run.campaign.campaign_id
         self._campaign_exists = False
         self.has_answered = False
+        self.has_repeated = False
         sleep = run.context.limiter.sleep
         address = hide_credentials(run.context.settings.api_url)
         self.disables = OutageWatch(self._repeat_disable, sleep, address)
@@ -93,7 +95,7 @@ class DisableProbes:
             return
         api = self._run.context.api
         self._send_probe(lambda: api.disable(self._campaign_id, [confirmed]))
-        self.has_answered = True
+        self.has_repeated = True
 
     def _read_campaign(self) -> None:
         api, unit = self._run.context.api, self._run.campaign.epoch_unit

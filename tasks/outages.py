@@ -4,7 +4,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from leadloop.client.errors import ApiError, Retryable
+from leadloop.client.errors import ApiError, RateLimited, Retryable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 
@@ -34,13 +34,10 @@ class OutageWatch:
         self._address = address
         self._lock = threading.Lock()
         self._answered_at: float | None = None
-        # The first failure since then. A job that had nothing to send has not met silence.
-        self._silent_since: float | None = None
 
     def record_success(self) -> None:
         """Record that a request succeeded."""
         self._answered_at = read_boot_clock()
-        self._silent_since = None
 
     def probe_after_failure(self, error: ApiError) -> bool:
         """Return whether a request failed alone: the vendor has just answered, or answers a probe.
@@ -61,7 +58,6 @@ class OutageWatch:
         with self._lock:
             now = read_boot_clock()
             if self._answered_at is not None and now - self._answered_at < _RECENT_S:
-                self._silent_since = self._silent_since or now
                 return True
             return self._probe_until_answered()
 
@@ -74,11 +70,15 @@ class OutageWatch:
             return self._probe_until_answered()
 
     def _probe_until_answered(self) -> bool:
-        since = self._silent_since = self._silent_since or read_boot_clock()
+        # The time of probing alone: waits for permits and turns of other campaigns are no silence.
+        since = read_boot_clock()
         failures = 0
         while True:
             try:
                 self._probe()
+            except RateLimited:
+                # The vendor answers, and the next permit waits for the end of its pause.
+                return False
             except Retryable as error:
                 silent_s = read_boot_clock() - since
                 if silent_s >= OUTAGE_S:

@@ -16,7 +16,7 @@ from db import leads, learned_limits, outcomes, owed_windows, watermarks
 from db.learned_limits import LearnedLimit
 from db.watermarks import WindowRecord
 from db.window_store import OwedRange, PollProgress, ReadResult, store_read
-from leadloop.client.errors import ApiError, Retryable
+from leadloop.client.errors import ApiError, Rejected, Retryable
 from leadloop.core import clock_skew
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
@@ -349,23 +349,34 @@ class PollJob:
         window, brackets = reading.window, reading.brackets()
         length = sum((each.length for each in brackets), timedelta(0))
         if window in self._cut or 2 * length > window.length:
-            self._halve_or_owe(pipeline, window, reading.failure)
+            self._halve_or_owe(pipeline, window, reading.failure, reading)
             return
         others = find_gaps(window, brackets)
         self._cut |= set(others)
         self._replace(pipeline, window, sorted([*others, *brackets]), suspects=brackets)
 
-    def _halve_or_owe(self, pipeline: WindowPipeline, window: Window, reason: str) -> None:
+    def _halve_or_owe(
+        self,
+        pipeline: WindowPipeline,
+        window: Window,
+        reason: str,
+        reading: WindowRead | None = None,
+    ) -> None:
         """Halve a window that cannot be read; if it is too short, read its rows one by one.
 
         It is owed unless all of them can be read.
+
+        Args:
+            pipeline: reads and stores windows.
+            window: the window.
+            reason: how the read failed.
+            reading: a read of all rows but those that cannot be read; None if there is none.
         """
         pipeline.forget(window)
         if self._queue.narrow_unreadable(window):
             self._listener.add_total(self._label, 1)
             return
-        reading = None
-        if not self._can_be_halved(window):
+        if reading is None and not self._can_be_halved(window):
             try:
                 reading = self._reader.read_rows_alone(window)
             except PageUnavailable as failure:
@@ -382,9 +393,14 @@ class PollJob:
         """
         try:
             self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
-        except ApiError:
+        except ApiError as failure:
             # The first lead itself may be what the vendor fails on.
-            self._reader.read_long_ago()
+            try:
+                self._reader.read_long_ago()
+            except Rejected:
+                # The vendor parses the bounds, unless it rejects whatever is asked.
+                if isinstance(failure, Rejected):
+                    raise
 
     # Storing -------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ found to be is only a hint where to cut the window: its parts are read and prove
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -248,17 +248,28 @@ class WindowRead:
         A repeated row is harmless only inside one answer that holds the whole window. Across
         answers it means that another row was not shown.
         """
-        distinct = self.rows_read if self.answers == 1 else len(self.seen)
-        return self.stable and not self.missing and distinct == self.reported_count
+        if not self.stable or self.missing:
+            return False
+        if self.is_one_answer:
+            return self.rows_read == self.reported_count
+        # A lead under two times was processed again during the read, and pulled rows forward.
+        is_moved = len({lead_id for lead_id, _ in self.seen}) < len(self.seen)
+        return len(self.seen) == self.reported_count and not is_moved
+
+    @property
+    def is_one_answer(self) -> bool:
+        """Whether one answer showed all rows, so that none can have moved between two."""
+        return self.answers == 1 and not self.first.has_next
 
     @property
     def may_be_split(self) -> bool:
         """Whether rows moved between pages or were repeated, so that shorter windows may add up."""
-        if self.complete or self.answers == 1:
+        if self.complete or self.is_one_answer:
             return False
         if not self.stable:
             return self.window.length > _SHORTEST_MOVING
-        return self.rows_read > len(self.seen) and len(split_window(self.window, 2)) > 1
+        leads = {lead_id for lead_id, _ in self.seen}
+        return self.rows_read > len(leads) and len(split_window(self.window, 2)) > 1
 
     def is_too_long(self, max_pages: int) -> bool:
         """Return whether the pages go so far beyond the count that the window should be split."""
@@ -375,7 +386,13 @@ class WindowReader:
         return replace(page, has_next=bool({row.key for row in following.rows} - page.keys))
 
     def read_page(
-        self, window: Window, number: int, size: int, *, parse: ParseResult = parse_row
+        self,
+        window: Window,
+        number: int,
+        size: int,
+        *,
+        parse: ParseResult = parse_row,
+        in_parts: bool = True,
     ) -> ParsedPage:
         """Read a page of a window, where necessary in parts, down to single rows.
 
@@ -389,6 +406,8 @@ class WindowReader:
         try:
             page = self.fetch_page(window, number, size, parse=parse)
         except PageUnavailable as failure:
+            if not in_parts:
+                raise
             try:
                 page = self._read_parts(window, number, size, parse, failure)
             except PageUnavailable:
@@ -414,7 +433,7 @@ class WindowReader:
             RateLimited, Fatal: see leadloop.client.errors.
             RunError: the vendor answers nothing, or the run is being stopped.
         """
-        failures = 0
+        failures = inconclusive = 0
         while True:
             try:
                 page = self._request_page(window, number, size, parse)
@@ -422,7 +441,9 @@ class WindowReader:
                 if not _may_pass_or_be_the_page(error):
                     raise
                 failures += error.attempts
-                if not self._watch.probe_after_failure(error):
+                if not self._watch.probe_after_failure(error) and inconclusive < MAX_FAILURES:
+                    # Not without end: the request itself may put the vendor out for a moment.
+                    inconclusive += 1
                     failures = 0
                 elif error.response.failure is TransportFailure.NOT_SENT:
                     # No page can be the reason.
@@ -488,7 +509,7 @@ class WindowReader:
                 pieces[part] = self.fetch_page(window, part, smaller, parse=parse)
             except PageUnavailable as failure:
                 failures[part] = failure
-        if not pieces or any(len(piece.rows) > smaller for piece in pieces.values()):
+        if not _divide_as_asked(pieces, smaller):
             raise cause
         if len(pieces) == parts:
             self._limits.record_contrast(size, smaller, refused=cause.is_refused)
@@ -504,6 +525,8 @@ class WindowReader:
         if len({piece.count for piece in shown}) > 1:
             raise cause
         first = shown[0] if shown else next(iter(pieces.values()))
+        # A part behind the last row may fail by chance.
+        missing = [offset for offset in missing if offset < first.count]
         last = pieces.get(numbers[-1])
         return ParsedPage(
             count=first.count,
@@ -531,7 +554,8 @@ class WindowReader:
         shown: ParsedPage | None = None
         failure: PageUnavailable | None = None
         number = 0
-        while shown is None or number < shown.count:
+        goes_on = False
+        while shown is None or number < shown.count or goes_on:
             number += 1
             try:
                 page = self.fetch_page(window, number, 1)
@@ -550,11 +574,14 @@ class WindowReader:
                 break
             shown = shown or page
             rows += page.rows
+            goes_on = page.has_next
         if shown is None:
             assert failure is not None, "the first page was read"
             raise failure
         page = replace(
             shown,
+            # A count of 1 that names a next page may be that of the page.
+            count=len(rows) + len(missing) if shown.counts_per_page else shown.count,
             rows=rows,
             missing=missing,
             failure=failure.reason if failure else "",
@@ -568,13 +595,17 @@ class WindowReader:
         return reading
 
     def _is_shown_at_once(self, window: Window, reading: WindowRead) -> bool:
-        """Return whether one answer shows the rows of a read: between several, rows may move."""
-        size = min(reading.rows_read, self._limits.page_size)
+        """Return whether one answer shows the rows of a read: between several, rows may move.
+
+        The answer has room for a row more, whatever its count covers and whether it names a next.
+        """
+        if reading.rows_read >= self._limits.page_size:
+            return False
         try:
-            page = self.fetch_page(window, 1, size, parse=parse_key)
+            page = self.fetch_page(window, 1, reading.rows_read + 1, parse=parse_key)
         except PageUnavailable:
             return False
-        return page.holds_whole_window and page.keys == reading.seen.keys()
+        return page.matches_count and page.keys == reading.seen.keys()
 
     def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
         """Return the read of a window that is empty by now, or all that the vendor shows of it."""
@@ -657,7 +688,7 @@ class WindowReader:
             if self._is_too_long(reading):
                 reading.stable = False
                 break
-        if reading.complete and reading.answers > 1:
+        if reading.complete and not reading.is_one_answer:
             try:
                 reading.stable = self._verify_stable(pool, window, reading)
             except PageUnavailable:
@@ -679,7 +710,9 @@ class WindowReader:
                 waited for.
         """
         number, page = 1, first
-        read = partial(self.read_page, window, size=first.size, parse=parse)
+        # The rows of a later page are known by its number only if each page holds as many as asked.
+        in_parts = first.row_count == first.size and not first.counts_per_page
+        read = partial(self.read_page, window, size=first.size, parse=parse, in_parts=in_parts)
         counted = [pool.submit(read, at) for at in first.remaining_pages]
         try:
             # Both names are used after the loop.
@@ -719,6 +752,21 @@ class WindowReader:
         latest = self.read_page(since, 1, first.size, parse=parse_key)
         pages = [latest, *self._read_remaining_pages(pool, since, latest, parse=parse_key)]
         return not any(reading.has_moved_rows(page.rows) for page in pages)
+
+
+def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int) -> bool:
+    """Return whether the parts of a page show that the vendor divides pages by the size asked for.
+
+    Args:
+        pieces: the parts that were read, by number.
+        size: the size that was asked for.
+    """
+    shown = [number for number, piece in pieces.items() if piece.rows]
+    if not shown:
+        return False
+    full = all(len(pieces[number].rows) == size for number in shown if number < max(shown))
+    counts_per_page = any(pieces[number].counts_per_page for number in shown)
+    return full and len(pieces[max(shown)].rows) <= size and not counts_per_page
 
 
 def smallest_divisor(size: int) -> int | None:

@@ -79,7 +79,9 @@ class WindowQueue:
             # The same instant may be shown here too, since bounds are a unit wider in requests.
             parts = cut_off_start(window, self._unit) or parts
         if not parts:
-            self._given_up_count += 1
+            # A window that came as short as this, or beside the last one, has cost no halving.
+            if window in self._suspects and window.after not in self._given_up:
+                self._given_up_count += 1
             self._given_up.add(window.before)
             return False
         self.replace(window, parts, suspects=parts)
