@@ -509,7 +509,7 @@ class WindowReader:
                 pieces[part] = self.fetch_page(window, part, smaller, parse=parse)
             except PageUnavailable as failure:
                 failures[part] = failure
-        if not _divide_as_asked(pieces, smaller):
+        if not _divide_as_asked(pieces, smaller, parts=parts):
             raise cause
         if len(pieces) == parts:
             self._limits.record_contrast(size, smaller, refused=cause.is_refused)
@@ -525,8 +525,10 @@ class WindowReader:
         if len({piece.count for piece in shown}) > 1:
             raise cause
         first = shown[0] if shown else next(iter(pieces.values()))
-        # A part behind the last row may fail by chance.
-        missing = [offset for offset in missing if offset < first.count]
+        if shown:
+            # A part behind the last row may fail by chance. A page without a row has no count: the
+            # vendor answers 404 beyond the last one.
+            missing = [offset for offset in missing if offset < first.count]
         last = pieces.get(numbers[-1])
         return ParsedPage(
             count=first.count,
@@ -754,16 +756,17 @@ class WindowReader:
         return not any(reading.has_moved_rows(page.rows) for page in pages)
 
 
-def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int) -> bool:
+def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int, *, parts: int) -> bool:
     """Return whether the parts of a page show that the vendor divides pages by the size asked for.
 
     Args:
         pieces: the parts that were read, by number.
         size: the size that was asked for.
+        parts: the number of parts. If all were read and none has a row, the page was elsewhere.
     """
     shown = [number for number, piece in pieces.items() if piece.rows]
     if not shown:
-        return False
+        return 0 < len(pieces) < parts
     full = all(len(pieces[number].rows) == size for number in shown if number < max(shown))
     counts_per_page = any(pieces[number].counts_per_page for number in shown)
     return full and len(pieces[max(shown)].rows) <= size and not counts_per_page

@@ -8,7 +8,7 @@ from leadloop.core.windows import Window, cut_off_start, halve_window
 
 #: The most ranges that a poll narrows down to the shortest. What fails after that is owed as a
 #: whole: the vendor fails on more than single results.
-MAX_NARROWED = 20
+MAX_NARROWED = 30
 
 
 class WindowQueue:
@@ -79,8 +79,8 @@ class WindowQueue:
             # The same instant may be shown here too, since bounds are a unit wider in requests.
             parts = cut_off_start(window, self._unit) or parts
         if not parts:
-            # A window that came as short as this, or beside the last one, has cost no halving.
-            if window in self._suspects and window.after not in self._given_up:
+            # A window that came as short as this, to be tried again, has cost no halving.
+            if window in self._suspects:
                 self._given_up_count += 1
             self._given_up.add(window.before)
             return False

@@ -352,7 +352,7 @@ def test_rows_alone_are_complete_if_all_of_them_can_be_read(
     reading = reader.read_rows_alone(window_of(0, 3))
     assert reading.complete
     assert len(reading.outcomes) == 4
-    assert sizes_of(odd) == [1, 1, 1, 1, 4]
+    assert sizes_of(odd) == [1, 1, 1, 1, 5]
 
 
 def test_rows_that_move_while_they_are_read_alone(odd: QuirkyApi, reader: WindowReader) -> None:
