@@ -37,7 +37,7 @@ up: $(VENV)/installed
 deploy: $(VENV)/installed
 	@$(BIN)/leadloop deploy
 
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 \
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
           --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/installed-dev

@@ -150,12 +150,18 @@ class LoopModel:
     def run_flow(self, flow: Flow, **more: Any) -> dict[str, Any] | None:
         """Run a flow; return None if it failed, as it may while the vendor does."""
         COUNTERS["flow runs"] += 1
+        before, began = self.record_outcomes(), self.vendor.now()
         try:
             return flow(campaigns=[CAMPAIGN], **more)
         except DatabaseError:
             raise
         except RunError:
             return None
+        finally:
+            # A lookup of a push may be the request at which an outcome comes late, too.
+            self.late_outcomes |= {
+                seen for seen in self.record_outcomes() - before if seen[1] < began
+            }
 
     def run_poll(self, flow: Flow, *, start: datetime | None = None, **more: Any) -> bool:
         """Run a flow that polls; if it succeeds, the outcomes that it re-read are no longer late.
@@ -165,14 +171,13 @@ class LoopModel:
             start: the start of the range; None: the watermark less the lookback.
             more: the flow's parameters.
         """
-        before, began = self.record_outcomes(), self.vendor.now()
+        before = self.record_outcomes()
         start = start or self._lookback_start()
         done = self.run_flow(flow, **more) is not None
         if done:
             self.late_outcomes -= {
                 seen for seen in before if start is None or seen[1] >= _to_epoch_ms(start)
             }
-        self.late_outcomes |= {seen for seen in self.record_outcomes() - before if seen[1] < began}
         return done
 
     def _lookback_start(self) -> datetime | None:
