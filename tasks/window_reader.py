@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import count
 from threading import Lock
 from typing import NamedTuple
 
@@ -252,9 +253,16 @@ class WindowRead:
             return False
         if self.is_one_answer:
             return self.rows_read == self.reported_count
-        # A lead under two times was processed again during the read, and pulled rows forward.
-        is_moved = len({lead_id for lead_id, _ in self.seen}) < len(self.seen)
-        return len(self.seen) == self.reported_count and not is_moved
+        return len(self.seen) == self.reported_count and not self._has_moved_lead
+
+    @property
+    def _has_moved_lead(self) -> bool:
+        """Whether a lead was read under two times: it was processed again during the read.
+
+        Its row then pulled others forward. Unreadable results have no such lead.
+        """
+        leads = [lead_id for lead_id, time in self.seen if isinstance(time, datetime)]
+        return len(set(leads)) < len(leads)
 
     @property
     def is_one_answer(self) -> bool:
@@ -268,8 +276,8 @@ class WindowRead:
             return False
         if not self.stable:
             return self.window.length > _SHORTEST_MOVING
-        leads = {lead_id for lead_id, _ in self.seen}
-        return self.rows_read > len(leads) and len(split_window(self.window, 2)) > 1
+        is_repeated = self.rows_read > len(self.seen) or self._has_moved_lead
+        return is_repeated and len(split_window(self.window, 2)) > 1
 
     def is_too_long(self, max_pages: int) -> bool:
         """Return whether the pages go so far beyond the count that the window should be split."""
@@ -307,8 +315,9 @@ class WindowRead:
             self.reported_count = self.first.count
             self.stable = self.stable and page.count == self.reported_count
         missing = set(page.missing)
-        offsets = (at for at in range(offset, offset + page.row_count) if at not in missing)
-        for at, row in zip(offsets, page.rows, strict=True):
+        # Offsets are a hint where missing rows lie; noise may report one behind the last row.
+        offsets = (at for at in count(offset) if at not in missing)
+        for at, row in zip(offsets, page.rows, strict=False):
             if isinstance(row.key[1], datetime):
                 self.times[at] = row.key[1]
             content = hash((row.outcome, *row.attempts))
@@ -382,7 +391,8 @@ class WindowReader:
         page = read(window, 1, self._limits.page_size)
         if not page.counts_per_page:
             return page
-        following = self.read_page(window, 2, page.size)
+        # Not in parts: where a count may be that of the page, its number says too little.
+        following = self.read_page(window, 2, page.size, in_parts=False)
         return replace(page, has_next=bool({row.key for row in following.rows} - page.keys))
 
     def read_page(
@@ -428,8 +438,8 @@ class WindowReader:
         Failures during an outage do not count.
 
         Raises:
-            PageUnavailable: the request failed MAX_FAILURES times,
-                although the vendor answers other requests.
+            PageUnavailable: the request failed MAX_FAILURES times, although the vendor answers
+                other requests.
             RateLimited, Fatal: see leadloop.client.errors.
             RunError: the vendor answers nothing, or the run is being stopped.
         """
@@ -556,7 +566,7 @@ class WindowReader:
         shown: ParsedPage | None = None
         failure: PageUnavailable | None = None
         number = 0
-        goes_on = False
+        goes_on = is_repeated = False
         while shown is None or number < shown.count or goes_on:
             number += 1
             try:
@@ -575,6 +585,10 @@ class WindowReader:
                     return self._read_one_page(window, page)
                 break
             shown = shown or page
+            is_repeated = number > shown.count and page.keys <= {row.key for row in rows}
+            if is_repeated:
+                # Perhaps the vendor ignores `page`, and names a next one indefinitely.
+                break
             rows += page.rows
             goes_on = page.has_next
         if shown is None:
@@ -592,7 +606,9 @@ class WindowReader:
         )
         reading = WindowRead(window=window, first=page)
         reading.add_page(page)
-        if reading.complete and number > 1:
+        if is_repeated:
+            reading.stable = False
+        elif reading.complete and number > 1:
             reading.stable = self._is_shown_at_once(window, reading)
         return reading
 
@@ -607,7 +623,7 @@ class WindowReader:
             page = self.fetch_page(window, 1, reading.rows_read + 1, parse=parse_key)
         except PageUnavailable:
             return False
-        return page.matches_count and page.keys == reading.seen.keys()
+        return page.row_count == reading.rows_read and page.keys == reading.seen.keys()
 
     def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
         """Return the read of a window that is empty by now, or all that the vendor shows of it."""
@@ -726,7 +742,7 @@ class WindowReader:
                 future.cancel()
         while page.has_next:
             number += 1
-            page = self.read_page(window, number, first.size, parse=parse)
+            page = read(number=number)
             if page.rows:
                 yield page
 

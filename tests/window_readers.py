@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from db.database import Database
 from leadloop.core.windows import Window
 from leadloop.settings import Settings
@@ -16,7 +18,7 @@ from tasks.page_limits import PageLimits
 from tasks.window_reader import DatabaseClock, WindowReader
 from tests import factories
 from tests.jobs import HOST
-from tests.quirky_api import Query, build_page
+from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
 
 #: When the first result was processed.
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -32,6 +34,15 @@ class OpenedReader:
     limits: PageLimits
     counters: Counters
     watch: OutageWatch
+
+
+@contextmanager
+def serve_results(monkeypatch: pytest.MonkeyPatch, amount: int) -> Iterator[QuirkyApi]:
+    """Serve the first results, at the address that the environment then names."""
+    with run_quirky_api() as vendor:
+        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+        vendor.rows = build_rows(amount)
+        yield vendor
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from db.database import Database
 from leadloop.core.errors import RunError
 from leadloop.core.windows import split_window
 from tasks.api_quirks import ApiQuirks
-from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
-from tests.window_readers import START, OpenedReader, build_rows, open_reader, window_of
+from tests.quirky_api import Query, QuirkyApi, build_page
+from tests.window_readers import START, OpenedReader, open_reader, serve_results, window_of
 
 _HOUR = timedelta(hours=1)
 WHOLE = window_of(0, 19)
@@ -24,9 +24,7 @@ def odd(
     environment: None, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QuirkyApi]:
     """An odd vendor in place of the sandbox, with twenty results."""
-    with run_quirky_api() as vendor:
-        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
-        vendor.rows = build_rows(20)
+    with serve_results(monkeypatch, 20) as vendor:
         yield vendor
 
 

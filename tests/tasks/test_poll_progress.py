@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -446,3 +447,65 @@ def test_a_repeat_in_one_second_that_no_page_holds(
         poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == set("ABC")
     assert len(odd.queries) < 150
+
+
+def test_different_unreadable_results_on_several_pages(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They name no lead, so no lead was processed again: the window is verified as it is."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "10")
+    add_results(odd, 25, minutes=10)
+
+    def answer(query: Query) -> dict[str, Any]:
+        page = build_page(odd.rows, query)
+        page["results"] = [
+            {"deleted": row["lead_id"]} if row["lead_id"] in ("L3", "L14") else row
+            for row in page["results"]
+        ]
+        return page
+
+    odd.answer = answer
+    backfill_outcomes(after=now() - 30 * MINUTE, before=now() - 2 * MINUTE)
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") == 1
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.unreadable_results") == 2
+
+
+def test_a_lead_that_is_processed_again_within_its_window(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two pages it moves to the last one, and pulls a row over the border behind it."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "10")
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    add_results(odd, 30, minutes=20)
+
+    def answer(query: Query) -> dict[str, Any]:
+        if query.page == 3 and odd.rows[15]["lead_id"] == "L15":
+            odd.rows.append({**odd.rows.pop(15), "processed_at": to_epoch_ms(now() - MINUTE)})
+        return build_page(odd.rows, query)
+
+    odd.answer = answer
+    backfill_outcomes(after=now() - 30 * MINUTE, before=now())
+    assert set(sql.fetch_outcomes(database)) == {f"L{number}" for number in range(30)}
+
+
+@pytest.mark.parametrize("page_is_ignored", [True, False])
+def test_rows_alone_at_a_vendor_that_always_names_a_next_page(
+    database: Database, odd: QuirkyApi, page_is_ignored: bool
+) -> None:
+    """What lies beside an instant that cannot be read is stored, after few requests."""
+    add_results(odd, 5, minutes=10)
+    at = processed_at(odd, "L2")
+    odd.rows.append({"lead_id": "beside", "processed_at": at})
+    page_of = fail_on(odd, "L2")
+
+    def answer(query: Query) -> dict[str, Any] | bytes | int:
+        number = 1 if page_is_ignored else query.page
+        shown = page_of(replace(query, page=number))
+        return {**shown, "next": "http://x/"} if isinstance(shown, dict) else shown
+
+    odd.answer = answer
+    with pytest.raises(CampaignsFailed, match="could not be read completely"):
+        poll_outcomes()
+    others = {"L0", "L1", "L3", "L4"} | (set() if page_is_ignored else {"beside"})
+    assert set(sql.fetch_outcomes(database)) == others
+    assert len(odd.queries) < 300

@@ -13,8 +13,14 @@ from leadloop.core.timestamps import to_epoch_ms
 from leadloop.core.windows import Window
 from tasks.window_pipeline import IsReadable, IsSuspect, WindowPipeline, open_pipeline
 from tasks.window_reader import PageUnavailable
-from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
-from tests.window_readers import OpenedReader, answer_pages, build_rows, open_reader, window_of
+from tests.quirky_api import Query, QuirkyApi, build_page
+from tests.window_readers import (
+    OpenedReader,
+    answer_pages,
+    open_reader,
+    serve_results,
+    window_of,
+)
 
 #: Four windows of ten results each.
 WINDOWS = [window_of(first, first + 9) for first in range(0, 40, 10)]
@@ -25,9 +31,7 @@ def odd(
     environment: None, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QuirkyApi]:
     """An odd vendor in place of the sandbox, with forty results."""
-    with run_quirky_api() as vendor:
-        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
-        vendor.rows = build_rows(40)
+    with serve_results(monkeypatch, 40) as vendor:
         yield vendor
 
 

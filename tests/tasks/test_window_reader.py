@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -420,3 +421,14 @@ def test_a_vendor_that_shows_more_rows_than_one(
     reading = reader.read_rows_alone(window_of(0, 2))
     assert len(reading.outcomes) == 3
     assert reading.complete == complete
+
+
+def test_rows_alone_end_where_the_vendor_ignores_the_page(
+    odd: QuirkyApi, opened: OpenedReader
+) -> None:
+    """It shows the same row for each number, and names a next one indefinitely."""
+    odd.rows = build_rows(1)
+    odd.answer = lambda query: {**build_page(odd.rows, replace(query, page=1)), "next": "http://x/"}
+    reading = opened.reader.read_rows_alone(window_of(0, 2))
+    assert (len(reading.seen), reading.complete) == (1, False)
+    assert len(odd.queries) < 5
