@@ -31,7 +31,7 @@ class DisableProbes:
             confirmed; without one, it is a read of the campaign.
         reads: detects an outage of reads, for lookups.
         has_answered: whether the vendor has accepted or rejected a due opt-out in this run.
-        has_repeated: whether it has answered a repeated disable of a confirmed opt-out.
+        has_repeated: whether it has accepted a repeated disable of a confirmed opt-out.
     """
 
     def __init__(self, run: CampaignRun[ApiContext]) -> None:
@@ -94,8 +94,8 @@ class DisableProbes:
             self._read_campaign()
             return
         api = self._run.context.api
-        self._send_probe(lambda: api.disable(self._campaign_id, [confirmed]))
-        self.has_repeated = True
+        if self._send_probe(lambda: api.disable(self._campaign_id, [confirmed])):
+            self.has_repeated = True
 
     def _read_campaign(self) -> None:
         api, unit = self._run.context.api, self._run.campaign.epoch_unit
@@ -105,8 +105,11 @@ class DisableProbes:
             )
         )
 
-    def _send_probe(self, request: Callable[[], object]) -> None:
-        """Send a request that should succeed; return once the vendor answers it in any way.
+    def _send_probe(self, request: Callable[[], object]) -> bool:
+        """Send a request that should succeed, and return once the vendor answers it in any way.
+
+        Returns:
+            Whether the vendor accepted it.
 
         Raises:
             Retryable: the vendor did not respond.
@@ -117,14 +120,14 @@ class DisableProbes:
             try:
                 request()
             except Rejected:
-                return
+                return False
             except Fatal as error:
                 if error.response.status == 404 and error.response.body is not UNREADABLE:
-                    return
+                    return False
                 # A read has been retried by itself.
                 failures += error.attempts
                 if failures >= MAX_FAILURES:
                     raise RunError(str(error)) from None
                 pause_before_retry(failures)
             else:
-                return
+                return True

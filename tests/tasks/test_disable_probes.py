@@ -1,5 +1,6 @@
 """Outages, and what a disable probes to tell them from opt-outs on which the vendor fails."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -213,3 +214,22 @@ def test_many_unknown_leads_hold_up_nobody(database: Database, vendor: SandboxHa
     factories.add_opt_outs(database, "late")
     summary = disable_leads()
     assert (summary["disabled"], summary["failed"]) == (1, 150)
+
+
+@pytest.mark.parametrize(("poisoned", "ends_well"), [(3, True), (12, False)])
+def test_a_run_in_which_the_vendor_took_no_due_opt_out(
+    database: Database, vendor: SandboxHandle, poisoned: int, ends_well: bool
+) -> None:
+    """An earlier one is confirmed again: that excuses a few that fail, and not all of many."""
+    opted_out_people(database, poisoned + 1)
+    sql.execute(
+        database,
+        """UPDATE leadloop.disable_requests SET status = 'disabled', confirmed_at = now()
+            WHERE lead_id = 'P000'""",
+    )
+    for number in range(1, poisoned + 1):
+        poison(vendor, f"P{number:03}", {"kind": "status", "status": 500})
+    with nullcontext() if ends_well else pytest.raises(CampaignsFailed, match="took no other"):
+        disable_leads()
+    query = "SELECT count(*) FROM leadloop.disable_requests WHERE status = 'failed'"
+    assert sql.fetch_value(database, query) == poisoned
