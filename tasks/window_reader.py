@@ -391,7 +391,7 @@ class WindowReader:
         page = read(window, 1, self._limits.page_size)
         if not page.counts_per_page:
             return page
-        # Not in parts: where a count may be that of the page, its number says too little.
+        # Not in parts: where a count may be that of the page, its number proves too little.
         following = self.read_page(window, 2, page.size, in_parts=False)
         return replace(page, has_next=bool({row.key for row in following.rows} - page.keys))
 

@@ -141,6 +141,12 @@ class LoopModel:
                 seen.add((lead.lead_id, lead.processed_ms()))
         return seen
 
+    def _fetch_outcomes(self) -> set[ShownOutcome]:
+        """Return every outcome of the vendor, also of leads that it does not show yet."""
+        campaign = self.vendor.store.find_campaign(CAMPAIGN)
+        processed = campaign.processed if campaign else ()
+        return {(lead.lead_id, lead.processed_ms()) for lead in processed}
+
     def round_to_api(self, at: int) -> int:
         """Round an epoch-ms time to the precision of the vendor's responses."""
         return at // 1000 * 1000 if self.vendor.rules.time_format == "s" else at
@@ -150,7 +156,7 @@ class LoopModel:
     def run_flow(self, flow: Flow, **more: Any) -> dict[str, Any] | None:
         """Run a flow; return None if it failed, as it may while the vendor does."""
         COUNTERS["flow runs"] += 1
-        before, began = self.record_outcomes(), self.vendor.now()
+        before, began = self._fetch_outcomes(), self.vendor.now()
         try:
             return flow(campaigns=[CAMPAIGN], **more)
         except DatabaseError:
@@ -158,10 +164,9 @@ class LoopModel:
         except RunError:
             return None
         finally:
-            # A lookup of a push may be the request at which an outcome comes late, too.
-            self.late_outcomes |= {
-                seen for seen in self.record_outcomes() - before if seen[1] < began
-            }
+            # A lookup of a push may be the request at which an outcome comes late, too, and of a
+            # lead that the vendor does not show yet.
+            self.late_outcomes |= {new for new in self._fetch_outcomes() - before if new[1] < began}
 
     def run_poll(self, flow: Flow, *, start: datetime | None = None, **more: Any) -> bool:
         """Run a flow that polls; if it succeeds, the outcomes that it re-read are no longer late.
