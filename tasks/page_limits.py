@@ -1,7 +1,8 @@
 """Page limits: which pages the vendor refuses of a campaign, learned from contrasts.
 
 A contrast is a page that fails while its halves succeed: the vendor refuses its size. Failures by
-chance make contrasts too, so a size is given up only where no page of it succeeds in between. A
+chance make contrasts too, so a size is given up only where no page of it succeeds in between, and
+the last one fails once more. A
 refused depth is a page of which no part can be read, behind pages that succeeded.
 """
 
@@ -53,25 +54,32 @@ class PageLimits:
                     del self._learned[name]
                     self._changes[name] = None
 
-    def record_contrast(self, size: int, smaller: int, *, refused: bool) -> None:
+    def record_contrast(self, size: int, smaller: int, *, refused: bool) -> bool:
         """Record that a page of `size` failed while its parts of `smaller` rows succeeded.
 
         Args:
             size: the size that failed.
             smaller: the size that succeeded.
-            refused: the vendor refused the page, which is no chance.
+            refused: the vendor refused the page, which is no chance: its size is given up.
+
+        Returns:
+            Whether the page is to be tried once more: if it fails again, `give_up_size`.
         """
         with self._lock:
             if size > self.page_size:
-                return
+                return False
             self._contrasts += 1
             # Contrasts may be of different sizes: the largest parts are pages that succeeded.
             self._largest_part = max(self._largest_part, smaller)
-            if refused or self._contrasts >= _CONTRASTS:
-                taken = smaller if refused else self._largest_part
-                self.page_size = self._refused_above = taken
-                self._contrasts = self._largest_part = 0
-                self._learn("page_size", taken)
+            if refused:
+                self._refuse_above(smaller)
+            return self._contrasts >= _CONTRASTS
+
+    def give_up_size(self) -> None:
+        """Use smaller pages from now on, unless a page succeeded since the last contrast."""
+        with self._lock:
+            if self._contrasts >= _CONTRASTS:
+                self._refuse_above(self._largest_part)
 
     def suspect_depth(self, number: int, parts: Iterable[Window]) -> None:
         """Suspect the depth of page `number`, no part of which can be read.
@@ -102,6 +110,11 @@ class PageLimits:
         with self._lock:
             changes, self._changes = self._changes, {}
             return changes
+
+    def _refuse_above(self, page_size: int) -> None:
+        self.page_size = self._refused_above = page_size
+        self._contrasts = self._largest_part = 0
+        self._learn("page_size", page_size)
 
     def _learn(self, name: str, value: int) -> None:
         self._learned[name] = LearnedLimit(value=value, is_stale=False)

@@ -205,6 +205,11 @@ class ParsedPage:
         return self.row_count == self.count
 
     @property
+    def is_empty(self) -> bool:
+        """Whether this first page shows that the window has no rows."""
+        return not self.row_count and not self.count
+
+    @property
     def holds_whole_window(self) -> bool:
         """Whether this first page alone holds the whole window."""
         return self.matches_count and not self.has_next
@@ -519,10 +524,21 @@ class WindowReader:
                 pieces[part] = self.fetch_page(window, part, smaller, parse=parse)
             except PageUnavailable as failure:
                 failures[part] = failure
+        if number == 1 and 1 in pieces and pieces[1].is_empty:
+            # One answer shows that the window has no rows.
+            return pieces[1]
         if not _divide_as_asked(pieces, smaller, parts=parts):
             raise cause
-        if len(pieces) == parts:
-            self._limits.record_contrast(size, smaller, refused=cause.is_refused)
+        if len(pieces) == parts and self._limits.record_contrast(
+            size, smaller, refused=cause.is_refused
+        ):
+            try:
+                page = self.fetch_page(window, number, size, parse=parse)
+            except PageUnavailable:
+                self._limits.give_up_size()
+            else:
+                self._limits.record_success(size=size, number=number)
+                return page
         missing: list[int] = []
         for part in numbers:
             if part not in pieces and smaller == 1:

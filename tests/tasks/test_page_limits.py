@@ -46,7 +46,8 @@ def test_a_size_is_given_up_after_three_contrasts_without_a_success(events: list
             limits.record_success(size=event.size, number=1)
             since = [] if event.size >= before else since
         else:
-            limits.record_contrast(event.size, event.smaller, refused=False)
+            if limits.record_contrast(event.size, event.smaller, refused=False):
+                limits.give_up_size()
             since += [event] if event.size <= before else []
         if len(since) < 3:
             assert limits.page_size == before

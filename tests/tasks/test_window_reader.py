@@ -300,6 +300,27 @@ def test_a_size_is_given_up_after_three_contrasts(odd: QuirkyApi, opened: Opened
     assert len(odd.queries) == asked
 
 
+def test_a_size_that_succeeds_at_last_is_kept(odd: QuirkyApi, opened: OpenedReader) -> None:
+    """Three contrasts by chance: the last page is tried once more before its size is given up."""
+    chance = fail_first([500] * 9)
+    show(odd, 40, lambda query, shown: chance(query, shown) if query.size == 8 else None)
+    opened.limits.apply_page_size(8)
+    for number in (1, 2, 3):
+        page = opened.reader.read_page(window_of(0, 39), number, 8)
+        assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
+    assert opened.limits.page_size == 8
+    assert opened.limits.take_changes() == {}
+
+
+def test_an_empty_page_that_fails_by_chance(odd: QuirkyApi, reader: WindowReader) -> None:
+    """One smaller answer shows that there is nothing to read."""
+    chance = fail_first([500] * 3)
+    show(odd, 4, lambda query, shown: chance(query, shown) if query.size == 8 else None)
+    page = reader.read_page(window_of(20, 30), 1, 8)
+    assert page.is_empty
+    assert not page.has_next
+
+
 def test_a_page_of_one_row_that_cannot_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
     """Nothing of it is shown, not even how many rows there are."""
     show(odd, 9, fail_on({8}))
