@@ -590,6 +590,8 @@ class WindowReader:
             except PageUnavailable as error:
                 failure = error
                 missing.append(number - 1)
+                # Only where a count may be that of the page is a row expected beyond it.
+                goes_on = goes_on and shown is not None and shown.counts_per_page
                 if shown is None and number >= MAX_FAILURES:
                     raise
                 if len(missing) > _MOST_MISSING:

@@ -418,6 +418,14 @@ def test_rows_alone_end_where_too_many_are_missing(odd: QuirkyApi, reader: Windo
     assert len(sizes_of(odd)) < 70
 
 
+def test_rows_alone_end_at_the_count(odd: QuirkyApi, reader: WindowReader) -> None:
+    """Where the last row cannot be read, no row behind it is asked for."""
+    show(odd, 3, lambda query, _: 400 if query.page > 1 else None)
+    reading = reader.read_rows_alone(window_of(0, 2))
+    assert (len(reading.seen), reading.missing) == (1, [1, 2])
+    assert len(sizes_of(odd)) == 1 + 2 * 3
+
+
 def test_no_rows_are_read_of_a_window_that_is_empty_by_now(
     odd: QuirkyApi, reader: WindowReader
 ) -> None:
