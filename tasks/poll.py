@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from db import leads, learned_limits, outcomes, owed_windows, watermarks
 from db.learned_limits import LearnedLimit
+from db.owed_windows import OwedWindow
 from db.watermarks import WindowRecord
 from db.window_store import OwedRange, PollProgress, ReadResult, store_read
 from leadloop.client.errors import ApiError, Rejected, Retryable
@@ -339,7 +340,7 @@ class PollJob:
         if window.length > self.run.campaign.max_window:
             self._replace(pipeline, window, split_window(window, _PARTS_OF_LONG))
             return
-        self._halve_or_owe(pipeline, window, failure.reason)
+        self._halve_or_owe(pipeline, window, failure.reason, failure.partial)
 
     def _cut_around_missing_rows(self, pipeline: WindowPipeline, reading: WindowRead) -> None:
         """Cut a window around the rows that cannot be read; its parts are proven by themselves.
@@ -370,17 +371,20 @@ class PollJob:
             pipeline: reads and stores windows.
             window: the window.
             reason: how the read failed.
-            reading: a read of all rows but those that cannot be read; None if there is none.
+            reading: a read of other rows than those that cannot be read; None if there is none.
         """
         pipeline.forget(window)
         if self._queue.narrow_unreadable(window):
             self._listener.add_total(self._label, 1)
             return
-        if reading is None and not self._can_be_halved(window):
+        if not (reading and reading.missing) and not self._can_be_halved(window):
             try:
-                reading = self._reader.read_rows_alone(window)
+                alone = self._reader.read_rows_alone(window)
             except PageUnavailable as failure:
                 reason = failure.reason
+            else:
+                if reading is None or alone.complete or alone.rows_read > reading.rows_read:
+                    reading = alone
         self._queue.replace(window, [])
         owed = [] if reading and reading.complete else [OwedRange(window=window, reason=reason)]
         self._store(pipeline, reading or self._reader.read_nothing(window), owed)
@@ -512,7 +516,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
         else:
             first = since or leads.get_first_sent_at(connection, campaign.campaign_id)
             if first is None:
-                return None
+                return _plan_owed(run)
             if since is None:
                 # A clock skew that counts as none must not hide the first outcomes.
                 first = subtract_to_epoch(first, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
@@ -525,7 +529,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
     due = Window(after=start, before=max(now, start + _LEAST_RANGE))
     all_owed = [each.window for each in owed]
     plan = PollPlan(
-        windows=[*find_gaps(due, all_owed), *(each.window for each in owed if each.is_due)],
+        windows=[*find_gaps(due, all_owed), *_list_due(owed)],
         start=start,
         end=due.before,
         watermark=watermark,
@@ -538,6 +542,40 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
         limits=limits,
     )
     return PollJob(run, plan)
+
+
+def _plan_owed(run: CampaignRun[ApiContext]) -> PollJob | None:
+    """Plan to read again what a backfill owes, of a campaign that has sent no lead; else None."""
+    campaign_id = run.campaign.campaign_id
+    with run.context.database.transaction() as connection:
+        owed = owed_windows.list_owed_windows(connection, [campaign_id])
+        now = watermarks.get_database_time(connection)
+        limits = learned_limits.get_learned_limits(connection, campaign_id)
+    due = _list_due(owed)
+    if not due:
+        return None
+    span = Window(
+        after=min(window.after for window in due), before=max(window.before for window in due)
+    )
+    plan = PollPlan(
+        windows=due,
+        start=span.after,
+        end=span.before,
+        watermark=None,
+        read_through=None,
+        now=now,
+        covered=[each.window for each in owed],
+        accepted=[each.window for each in owed if each.accepted_at is not None],
+        backfill=span,
+        limits=limits,
+    )
+    return PollJob(run, plan)
+
+
+def _list_due(owed: Sequence[OwedWindow]) -> list[Window]:
+    """Return the owed windows that are due, the longest first: most can be gained there."""
+    due = [each.window for each in owed if each.is_due]
+    return sorted(due, key=lambda window: (-window.length, window))
 
 
 def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:

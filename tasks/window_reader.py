@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from threading import Lock
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.verdicts import TransportFailure, may_blame_content
-from leadloop.core.windows import Window, cover_window, find_brackets, split_window
+from leadloop.core.windows import MAX_PAGES, Window, cover_window, find_brackets, split_window
 from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
@@ -53,6 +53,15 @@ _DIVISORS = (2, 3, 5, 7, 11, 13)
 _MOST_MISSING = 20
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
+_FAR_AHEAD = timedelta(days=1)
+# Counted pages that are requested before the first of them has come.
+_PAGES_AHEAD = 32
+# Pages of a short window beyond its count, after which a vendor names next ones indefinitely.
+_MOST_UNCOUNTED = 4 * MAX_PAGES
+# Beyond it, no vendor's `next` is followed.
+_MOST_PAGES = 10_000
+# Repeated rows in a row, of a vendor that ignores `page`.
+_MOST_REPEATS = 3
 _NO_TIME = "processed_at: missing in a result of a window"
 
 #: The identity of a result in a window: lead id and `processed_at`; the result's text for one that
@@ -152,6 +161,7 @@ class PageUnavailable(Exception):
     Attributes:
         number: the page's number, from 1.
         reason: how it failed last, without personal data.
+        partial: the read of the pages before it, if any.
     """
 
     def __init__(self, number: int, error: ApiError) -> None:
@@ -159,6 +169,7 @@ class PageUnavailable(Exception):
         self.number = number
         self.reason = str(error.response)
         self.is_refused = isinstance(error, Rejected)
+        self.partial: WindowRead | None = None
 
 
 class PageSizeChanged(Exception):
@@ -287,7 +298,10 @@ class WindowRead:
     def is_too_long(self, max_pages: int) -> bool:
         """Return whether the pages go so far beyond the count that the window should be split."""
         most = max(max_pages, len(self.first.remaining_pages) + 1)
-        return self.pages > most and self.window.length > _SHORTEST_MOVING
+        if self.window.length <= _SHORTEST_MOVING:
+            # It is not split, so rather too many pages than none.
+            most += _MOST_UNCOUNTED
+        return self.pages > most
 
     def brackets(self) -> list[Window]:
         """Return the ranges that hold the missing rows, by the times of the rows around them."""
@@ -301,10 +315,6 @@ class WindowRead:
         times = (time if isinstance(time, datetime) else self.window.after for _, time in self.seen)
         return cover_window(self.window, times, max_window)
 
-    def brings_nothing(self, page: ParsedPage) -> bool:
-        """Return whether a page shows only rows that were read before."""
-        return all(row.key in self.seen for row in page.rows)
-
     def add_page(self, page: ParsedPage) -> None:
         """Add a page's count and rows. A repeated result counts once; its latest content wins."""
         offset = self.pages * self.first.row_count
@@ -313,11 +323,13 @@ class WindowRead:
         self.rows_read += len(page.rows)
         self.missing += page.missing
         self.failure = page.failure or self.failure
+        if not self.first.counts_per_page:
+            self.reported_count = self.first.count
         if self.first.counts_per_page:
             self.reported_count += page.count
             self.stable = self.stable and page.matches_count
-        else:
-            self.reported_count = self.first.count
+        elif page.row_count:
+            # A page without rows has no count: the vendor answers 404 beyond the last one.
             self.stable = self.stable and page.count == self.reported_count
         missing = set(page.missing)
         # Offsets are a hint where missing rows lie; noise may report one behind the last row.
@@ -394,11 +406,19 @@ class WindowReader:
         """
         read = self.read_page if in_parts else self.fetch_page
         page = read(window, 1, self._limits.page_size)
-        if not page.counts_per_page:
+        if not page.counts_per_page or self._has_second_page(window, page):
             return page
+        # The end by one look: a row that left page 1 meanwhile pulls the first of page 2 forward,
+        # and a proxy may answer 404.
+        again = self.fetch_page(window, 1, page.size, parse=parse_key)
+        is_same = (again.count, again.keys) == (page.count, page.keys)
+        return replace(page, has_next=not is_same or self._has_second_page(window, page))
+
+    def _has_second_page(self, window: Window, first: ParsedPage) -> bool:
+        """Return whether the page behind a first page shows other rows."""
         # Not in parts: where a count may be that of the page, its number proves too little.
-        following = self.read_page(window, 2, page.size, in_parts=False)
-        return replace(page, has_next=bool({row.key for row in following.rows} - page.keys))
+        following = self.read_page(window, 2, first.size, in_parts=False, parse=parse_key)
+        return not following.keys <= first.keys
 
     def read_page(
         self,
@@ -581,7 +601,7 @@ class WindowReader:
         missing: list[int] = []
         shown: ParsedPage | None = None
         failure: PageUnavailable | None = None
-        number = 0
+        number = repeats = 0
         goes_on = is_repeated = False
         while shown is None or number < shown.count or goes_on:
             number += 1
@@ -603,7 +623,8 @@ class WindowReader:
                     return self._read_one_page(window, page)
                 break
             shown = shown or page
-            is_repeated = number > shown.count and page.keys <= {row.key for row in rows}
+            repeats = repeats + 1 if page.keys <= {row.key for row in rows} else 0
+            is_repeated = repeats > (0 if number > shown.count else _MOST_REPEATS)
             if is_repeated:
                 # Perhaps the vendor ignores `page`, and names a next one indefinitely.
                 break
@@ -707,6 +728,8 @@ class WindowReader:
             enough = readings >= _MAX_READS_UNSPLIT or self._is_too_long(reading)
             if reading.complete or reading.missing or (enough and reading.may_be_split):
                 break
+            if self._is_too_long(reading):
+                break
             reading = self._read_once(pool, window, self.read_first_page(window))
         return reading
 
@@ -716,14 +739,16 @@ class WindowReader:
     def _read_once(self, pool: ThreadPoolExecutor, window: Window, first: ParsedPage) -> WindowRead:
         reading = WindowRead(window=window, first=first)
         reading.add_page(first)
-        for page in self._read_remaining_pages(pool, window, first):
-            if reading.pages > len(first.remaining_pages) and reading.brings_nothing(page):
-                # The vendor ignores `page`, and names a next one indefinitely.
-                break
-            reading.add_page(page)
-            if self._is_too_long(reading):
-                reading.stable = False
-                break
+        try:
+            for page in self._read_remaining_pages(pool, window, first):
+                reading.add_page(page)
+                if self._is_too_long(reading):
+                    reading.stable = False
+                    break
+        except PageUnavailable as failure:
+            reading.stable = False
+            failure.partial = reading
+            raise
         if reading.complete and not reading.is_one_answer:
             try:
                 reading.stable = self._verify_stable(pool, window, reading)
@@ -745,24 +770,33 @@ class WindowReader:
             PageUnavailable: none of the rows of a page can be read; the pages behind it are not
                 waited for.
         """
-        number, page = 1, first
+        page, seen = first, set(first.keys)
         # The rows of a later page are known by its number only if each page holds as many as asked.
         in_parts = first.row_count == first.size and not first.counts_per_page
         read = partial(self.read_page, window, size=first.size, parse=parse, in_parts=in_parts)
-        counted = [pool.submit(read, at) for at in first.remaining_pages]
+        numbers = iter(first.remaining_pages)
+        counted = deque(pool.submit(read, at) for at in islice(numbers, _PAGES_AHEAD))
         try:
-            # Both names are used after the loop.
-            for number, future in zip(first.remaining_pages, counted, strict=True):  # noqa: B007
-                page = future.result()
+            while counted:
+                page = counted.popleft().result()
+                if not page.row_count:
+                    # Nothing lies behind it, whatever the vendor counts.
+                    break
+                counted.extend(pool.submit(read, at) for at in islice(numbers, 1))
+                seen |= page.keys
                 yield page
         finally:
             for future in counted:
                 future.cancel()
-        while page.has_next:
+        number = len(first.remaining_pages) + 1
+        while page.has_next and number < _MOST_PAGES:
             number += 1
             page = read(number=number)
-            if page.rows:
-                yield page
+            if page.keys <= seen:
+                # The end, or the vendor ignores `page` and names a next one indefinitely.
+                break
+            seen |= page.keys
+            yield page
 
     def _verify_stable(self, pool: ThreadPoolExecutor, window: Window, reading: WindowRead) -> bool:
         """Return whether no row left a window of several pages during its read.
@@ -780,11 +814,9 @@ class WindowReader:
             return False
         if reading.pages <= 2 and reading.answers == reading.pages:
             return True
-        began, ended = (
-            first.vendor_now or first.database_now,
-            again.vendor_now or again.database_now,
-        )
-        since = Window(after=began - _MARGIN, before=max(began, ended) + _MARGIN)
+        # The clock that sets `processed_at` may be ahead of both known ones, or behind one of them
+        # (docs/delivery.md). Nothing else lies ahead.
+        since = Window(after=first.earlier_now - _MARGIN, before=again.database_now + _FAR_AHEAD)
         latest = self.read_page(since, 1, first.size, parse=parse_key)
         pages = [latest, *self._read_remaining_pages(pool, since, latest, parse=parse_key)]
         return not any(reading.has_moved_rows(page.rows) for page in pages)

@@ -1,7 +1,7 @@
 """The windows that a poll still has to read, and how one that cannot be read is narrowed. Pure."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from leadloop.core.timestamps import EpochUnit
 from leadloop.core.windows import Window, cut_off_start, halve_window
@@ -9,6 +9,10 @@ from leadloop.core.windows import Window, cut_off_start, halve_window
 #: The most ranges that a poll narrows down to the shortest. What fails after that is owed as a
 #: whole: the vendor fails on more than single results.
 MAX_NARROWED = 30
+#: The windows that one instant may be owed as, since bounds are a unit wider in requests.
+MAX_NEIGHBOURS = 6
+# An owed window of at most this length was narrowed down, in either unit.
+_NARROW = timedelta(seconds=6)
 
 
 class WindowQueue:
@@ -22,14 +26,16 @@ class WindowQueue:
     def __init__(self, windows: Iterable[Window], unit: EpochUnit) -> None:
         self._unit: EpochUnit = unit
         self._windows = list(windows)
+        # Narrowed down by an earlier poll, as far as it could; and their parts.
+        self._narrow = {window for window in self._windows if window.length <= _NARROW}
         self._suspects: set[Window] = set()
         # The halves of a miscounted window: the first one by the second. A first half that is
         # miscounted too is held until the second one is read.
         self._first_halves: dict[Window, Window] = {}
         self._held: set[Window] = set()
         self._given_up_count = 0
-        # The ends of windows that were narrowed no further.
-        self._given_up: set[datetime] = set()
+        # Windows that were narrowed no further, by their ends: how many follow each other.
+        self._given_up: dict[datetime, int] = {}
 
     def __len__(self) -> int:
         """Return how many windows are left, before any of them is split."""
@@ -57,6 +63,8 @@ class WindowQueue:
         """Replace a window by parts of it; some of them may be suspects."""
         at = self._remove(window)
         self._suspects |= set(suspects)
+        if window in self._narrow:
+            self._narrow |= set(parts)
         first = self._first_halves.pop(window, None)
         if first in self._held:
             # Its sibling decides nothing any more: read it again by itself.
@@ -79,10 +87,12 @@ class WindowQueue:
             # The same instant may be shown here too, since bounds are a unit wider in requests.
             parts = cut_off_start(window, self._unit) or parts
         if not parts:
-            # A window that came as short as this, to be tried again, has cost no halving.
-            if window in self._suspects:
+            place = self._given_up.get(window.after, 0)
+            self._given_up[window.before] = place + 1
+            # One that an earlier poll has narrowed down costs no halving, and the neighbours of an
+            # instant are one with it.
+            if window not in self._narrow and place % MAX_NEIGHBOURS == 0:
                 self._given_up_count += 1
-            self._given_up.add(window.before)
             return False
         self.replace(window, parts, suspects=parts)
         return True

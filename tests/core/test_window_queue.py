@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.window_queue import MAX_NARROWED, WindowQueue
+from leadloop.core.window_queue import MAX_NARROWED, MAX_NEIGHBOURS, WindowQueue
 from leadloop.core.windows import Window, merge_windows, split_window
 
 _START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -118,4 +118,16 @@ def test_not_everything_is_narrowed() -> None:
             queue.replace(part, [])
             owed.append(part)
     assert merge_windows(owed) == [window(0, 3_600_000)]
-    assert requests <= 2 * (MAX_NARROWED + math.ceil(math.log2(3_600_000))) + 2
+    narrow = MAX_NARROWED * MAX_NEIGHBOURS
+    assert requests <= 2 * (narrow + math.ceil(math.log2(3_600_000))) + 2
+
+
+def test_what_was_narrowed_before_costs_no_budget() -> None:
+    """Ranges that earlier polls owe are tried again, and others are narrowed down all the same."""
+    owed = [window(number * 1000, number * 1000 + 6) for number in range(2 * MAX_NARROWED)]
+    wide = window(10_000_000, 13_600_000)
+    queue = WindowQueue([*owed, wide], "ms")
+    while (first := queue.upcoming(1)[0]) != wide:
+        if not queue.narrow_unreadable(first):
+            queue.replace(first, [])
+    assert queue.narrow_unreadable(wide)

@@ -1,7 +1,6 @@
 """Polls that get past anything: what can be read is stored, and the rest is owed."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,9 +10,9 @@ import pytest
 from db.database import Database
 from leadloop.core.timestamps import to_epoch_ms
 from tasks.jobs import CampaignsFailed
-from tests import factories, sql
+from tests import sql
 from tests.jobs import backfill_outcomes, poll_outcomes
-from tests.quirky_api import Answer, Query, QuirkyApi, build_page, run_quirky_api
+from tests.quirky_api import Answer, Query, QuirkyApi, build_page
 from tests.tasks.test_poll_quirky_api import MINUTE, now, result, watermark
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -23,18 +22,6 @@ SELECT window_after, window_before, reason, tries, accepted_at,
        next_try_at > clock_timestamp() AS waits
   FROM leadloop.owed_windows ORDER BY window_after
 """
-
-
-@pytest.fixture
-def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[QuirkyApi]:
-    """An odd vendor in place of the sandbox, and a campaign whose lead it has had for two hours."""
-    with run_quirky_api() as vendor:
-        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
-        factories.add_campaign(database)
-        factories.add_leads(
-            database, factories.build_lead("x", status="created", sent_at=now() - 130 * MINUTE)
-        )
-        yield vendor
 
 
 def add_results(odd: QuirkyApi, amount: int, minutes: float = 120) -> None:

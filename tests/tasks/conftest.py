@@ -1,0 +1,23 @@
+"""Fixtures of the jobs' tests."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from db.database import Database
+from tests import factories
+from tests.quirky_api import QuirkyApi, run_quirky_api
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[QuirkyApi]:
+    """An odd vendor in place of the sandbox, and a campaign whose lead it has had for two hours."""
+    with run_quirky_api() as vendor:
+        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+        factories.add_campaign(database)
+        first_sent_at = datetime.now(UTC) - timedelta(minutes=130)
+        factories.add_leads(
+            database, factories.build_lead("x", status="created", sent_at=first_sent_at)
+        )
+        yield vendor
