@@ -5,29 +5,31 @@ Others: `db.runs` (dead runs), `db.opt_outs` (never sent), `db.outcomes` (create
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from leadloop.core.leads import Lead
 
 # The pause switch: every claim checks it, so a pause takes effect within a run.
 _MAY_CREATE = """SELECT FROM leadloop.campaigns
      WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :require_enabled)"""
-_ANY_NEW = text(f"""
+# Leads that no request with them has failed on; the others are suspects (db.suspects).
+_FRESH = "status = 'new' AND suspect_list IS NULL"
+_ANY_FRESH = text(f"""
 SELECT EXISTS ({_MAY_CREATE})
    AND EXISTS (SELECT FROM leadloop.leads
-                WHERE campaign_id = :campaign AND status = 'new' AND seq > :after_seq)
+                WHERE campaign_id = :campaign AND {_FRESH} AND seq > :after_seq)
 """)
 _COUNT_HELD_BACK = text(f"""
 SELECT count(*) FROM leadloop.leads
  WHERE campaign_id = :campaign AND status = 'new' AND NOT EXISTS ({_MAY_CREATE})
 """)
 
-_COUNT_NEW = text("""
-SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new'
+_COUNT_FRESH = text(f"""
+SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND {_FRESH}
 """)
 
 # The claim. One statement decides, under each row's lock, that a lead is ours and not opted out.
@@ -52,13 +54,17 @@ UPDATE leadloop.leads AS lead
   FROM picked
  WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
 """
-_CLAIM = text(f"""
+
+
+def _claim(condition: str) -> TextClause:
+    """Build the claim of the new leads that meet a condition."""
+    return text(f"""
 WITH alive AS ({_ALIVE}
 ), may_create AS ({_MAY_CREATE}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
       FROM leadloop.leads AS lead
-     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND lead.seq > :after_seq
+     WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND {condition}
        AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
      ORDER BY lead.seq
      LIMIT :limit
@@ -76,6 +82,20 @@ WITH alive AS ({_ALIVE}
 SELECT status, seq, lead_id, phone_number, contact_name, state_code, {EBR_DATETIME},
        CAST(custom_fields AS text) AS custom_fields
   FROM claimed ORDER BY seq
+""")
+
+
+_CLAIM = _claim("lead.suspect_list IS NULL AND lead.seq > :after_seq")
+_DUE_SUSPECTS = """campaign_id = :campaign AND status = 'new' AND suspect_list IS NOT NULL
+           AND (next_try_at IS NULL OR next_try_at <= clock_timestamp())"""
+# What has failed less comes first: lists in halves, then leads that have failed alone.
+_CLAIM_SUSPECTS = _claim(f"""lead.suspect_list = (
+        SELECT suspect_list FROM leadloop.leads WHERE {_DUE_SUSPECTS}
+         GROUP BY suspect_list
+         ORDER BY max(next_try_at) NULLS FIRST, count(*), suspect_list LIMIT 1)""")
+_ANY_DUE_SUSPECT = text(f"""
+SELECT EXISTS ({_MAY_CREATE})
+   AND EXISTS (SELECT FROM leadloop.leads WHERE {_DUE_SUSPECTS})
 """)
 
 # The same decisions again, for claimed leads that are about to be resent in another batch. If the
@@ -105,14 +125,15 @@ _LOCKED_LEADS = """locked AS (
 _MATCHES_LOCKED = "lead.campaign_id = locked.campaign_id AND lead.lead_id = locked.lead_id"
 
 
-def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT") -> TextClause:
-    """Build an update that locks its leads in order.
+def locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT") -> TextClause:
+    """Build an update that locks its leads in order, and returns their ids and new statuses.
 
     `deleted_rows`: the statement for sent leads whose rows were deleted (`leadloop.sent_leads`).
     """
     return text(
         f"WITH {_LOCKED_LEADS.format(condition)}, deleted_leads AS ({deleted_rows})"
         f" UPDATE leadloop.leads AS lead SET {assignments} FROM locked WHERE {_MATCHES_LOCKED}"
+        " RETURNING lead.lead_id, lead.status"
     )
 
 
@@ -121,44 +142,47 @@ def _locked_update(condition: str, assignments: str, deleted_rows: str = "SELECT
 # another run has put in doubt meanwhile.
 _WHOLE_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :claim
        AND status IN ('sending', 'in_doubt')"""
-_LEADS_OF_CLAIM = f"lead_id = ANY(:ids) AND {_WHOLE_CLAIM}"
-_NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {_LEADS_OF_CLAIM}"
-_CLEAR_DOUBT = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
-_BACK_TO_NEW = f"status = 'new', sent_at = NULL, {_CLEAR_DOUBT}"
+LEADS_OF_CLAIM = f"lead_id = ANY(:ids) AND {_WHOLE_CLAIM}"
+NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {LEADS_OF_CLAIM}"
+CLEAR_DOUBT = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
+# See db.suspects.
+CLEAR_SUSPICION = """suspect_list = NULL, suspected_at = NULL, last_failed_at = NULL,
+       lone_failures = 0, next_try_at = NULL"""
+_BACK_TO_NEW = f"status = 'new', sent_at = NULL, {CLEAR_DOUBT}"
 # Asynchronous commit: a server that crashes may lose that the leads are created, but not that they
 # were sent. Such leads are in doubt and looked up.
 _RECORD_CREATED = text(f"""
 WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)
-), {_LOCKED_LEADS.format(_LEADS_OF_CLAIM)}, deleted_leads AS (
+), {_LOCKED_LEADS.format(LEADS_OF_CLAIM)}, deleted_leads AS (
     UPDATE leadloop.sent_leads
        SET status = 'created', confirmed_at = clock_timestamp(), doubted_at = NULL
-     WHERE {_LEADS_OF_CLAIM}
+     WHERE {LEADS_OF_CLAIM}
 )
 UPDATE leadloop.leads AS lead
-   SET status = 'created', confirmed_at = clock_timestamp(), {_CLEAR_DOUBT}
+   SET status = 'created', confirmed_at = clock_timestamp(), {CLEAR_DOUBT}, {CLEAR_SUSPICION}
   FROM async_commit, locked WHERE {_MATCHES_LOCKED}
 """)
-_RELEASE = _locked_update(_LEADS_OF_CLAIM, _BACK_TO_NEW, _NOT_SENT)
+_RELEASE = locked_update(LEADS_OF_CLAIM, _BACK_TO_NEW, NOT_SENT)
 # A claim locks its run's row until its commit: a transaction that waits for this lock sees the
 # claim's leads.
 _AFTER_CLAIMS = text("SELECT FROM leadloop.sync_runs WHERE run_id = :run FOR NO KEY UPDATE")
-_RELEASE_CLAIM = _locked_update(
+_RELEASE_CLAIM = locked_update(
     _WHOLE_CLAIM, _BACK_TO_NEW, f"DELETE FROM leadloop.sent_leads WHERE {_WHOLE_CLAIM}"
 )
-_MARK_IN_DOUBT = _locked_update(
-    _LEADS_OF_CLAIM,
+_MARK_IN_DOUBT = locked_update(
+    LEADS_OF_CLAIM,
     "status = 'in_doubt', last_error = :reason, doubted_at = clock_timestamp(),"
     " looked_up_at = NULL",
-    f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {_LEADS_OF_CLAIM}",
+    f"UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp() WHERE {LEADS_OF_CLAIM}",
 )
-_CANCEL = _locked_update(
-    _LEADS_OF_CLAIM, "status = 'cancelled', sent_at = NULL, last_error = :reason", _NOT_SENT
+_CANCEL = locked_update(
+    LEADS_OF_CLAIM, "status = 'cancelled', sent_at = NULL, last_error = :reason", NOT_SENT
 )
 _RECORD_REJECTED = text(f"""
-WITH {_LOCKED_LEADS.format(_LEADS_OF_CLAIM)}, deleted_leads AS ({_NOT_SENT})
+WITH {_LOCKED_LEADS.format(LEADS_OF_CLAIM)}, deleted_leads AS ({NOT_SENT})
 UPDATE leadloop.leads AS lead
    SET status = 'rejected', last_error = rejection.reason, doubted_at = NULL, looked_up_at = NULL,
-       sent_at = CASE WHEN :was_sent THEN lead.sent_at END
+       sent_at = CASE WHEN :was_sent THEN lead.sent_at END, {CLEAR_SUSPICION}
   FROM locked
   JOIN unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS rejection (lead_id, reason)
  USING (lead_id)
@@ -167,61 +191,12 @@ UPDATE leadloop.leads AS lead
 
 # Opted-out leads stay `rejected`. The vendor may hold a lead that it rejected; the opt-out is sent
 # to the vendor for a rejected lead, and only cancelled for a new one.
-_REQUEUE_REJECTED = _locked_update(
+_REQUEUE_REJECTED = locked_update(
     """campaign_id = :campaign AND lead_id = ANY(:ids) AND run_id = :run
        AND status = 'rejected' AND NOT opted_out""",
     "status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT",
 )
 
-# A lead whose row was deleted during its request is in doubt with `doubted_at` infinity. Its settle
-# time starts when the run gives up on the response, or, in this statement, when the run has ended.
-_UNANSWERED = """campaign_id = :campaign AND status = 'in_doubt' AND doubted_at = 'infinity'
-       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run
-                        WHERE run.run_id = {}.run_id AND run.state = 'running')"""
-_START_SETTLE_TIME = _locked_update(
-    _UNANSWERED.format("leads"),
-    "doubted_at = clock_timestamp()",
-    "UPDATE leadloop.sent_leads SET doubted_at = clock_timestamp()"
-    f" WHERE {_UNANSWERED.format('sent_leads')}",
-)
-
-# The settle time starts when we gave up on the response: until then the vendor may have been
-# processing the request.
-_DOUBT_STARTED_AT = "coalesce(doubted_at, sent_at, inserted_at)"
-_SETTLED = f"{_DOUBT_STARTED_AT} + make_interval(secs => :settle_s) < clock_timestamp()"
-# A lead is looked up at once, again after its settle time, and then once a run while it stays in
-# doubt. The longest wait comes first.
-_DUE_LOOKUPS = text(f"""
-SELECT lead_id, {_DOUBT_STARTED_AT} AS doubted_at, {_SETTLED} AS settled
-  FROM leadloop.leads AS lead
- WHERE campaign_id = :campaign AND status = 'in_doubt'
-   AND doubted_at IS DISTINCT FROM 'infinity'
-   AND (looked_up_at IS NULL
-        OR {_SETTLED} AND (looked_up_at < {_DOUBT_STARTED_AT} + make_interval(secs => :settle_s)
-                           OR looked_up_at < (SELECT started_at FROM leadloop.sync_runs
-                                               WHERE run_id = :run)))
-   AND (NOT :opted_out OR EXISTS (
-        SELECT FROM leadloop.disable_requests AS d
-         WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id
-           AND d.status IN ('requested', 'failed')))
- ORDER BY looked_up_at NULLS FIRST, lead_id LIMIT :limit
-""")
-_RECORD_LOOKUP = text("""
-UPDATE leadloop.leads SET looked_up_at = clock_timestamp()
- WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
-""")
-_COUNT_IN_DOUBT = text("""
-SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
-""")
-_CONFIRM_CREATED = text(f"""
-UPDATE leadloop.leads SET status = 'created', confirmed_at = clock_timestamp(), {_CLEAR_DOUBT}
- WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
-""")
-_CONFIRM_ABSENT = text(f"""
-UPDATE leadloop.leads SET status = 'new', sent_at = NULL, {_CLEAR_DOUBT}
- WHERE campaign_id = :campaign AND lead_id = :lead AND status = 'in_doubt'
-   AND {_DOUBT_STARTED_AT} = :doubted_at
-""")
 # Run once per campaign, before its first watermark: not worth an index on every lead.
 _FIRST_SENT = text("""
 SELECT min(sent_at) FROM leadloop.leads WHERE campaign_id = :campaign
@@ -232,13 +207,13 @@ SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custo
 """)
 # Opted-out leads are excluded: a `new` lead counts as never sent, so its opt-out would be cancelled
 # and never sent to the vendor.
-_REQUEUE = _locked_update(
+_REQUEUE = locked_update(
     """campaign_id = ANY(:campaigns) AND status = :status
        AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
        AND NOT opted_out AND NOT EXISTS (
            SELECT FROM leadloop.disable_requests AS d
             WHERE d.campaign_id = leads.campaign_id AND d.lead_id = leads.lead_id)""",
-    _BACK_TO_NEW,
+    f"{_BACK_TO_NEW}, {CLEAR_SUSPICION}",
 )
 
 
@@ -278,28 +253,10 @@ class ClaimRef:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class InDoubtLead:
-    """A lead in doubt; `settled`: its settle time is over."""
-
-    lead_id: str
-    in_doubt_since: datetime
-    settled: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookupRun:
-    """The run that looks up leads in doubt; `settle_s`: the settle time in seconds."""
-
-    campaign: str
-    run: int
-    settle_s: int
-
-
-def has_new_leads(
+def has_fresh_leads(
     connection: Connection, campaign_id: str, *, require_enabled: bool, after_seq: int = 0
 ) -> bool:
-    """Return whether the campaign may create leads and has new ones after `after_seq` in the queue.
+    """Return whether the campaign may create leads and has fresh ones after `after_seq`.
 
     `require_enabled`: the campaign must also be `enabled`.
     """
@@ -308,7 +265,13 @@ def has_new_leads(
         "require_enabled": require_enabled,
         "after_seq": after_seq,
     }
-    return bool(connection.scalar(_ANY_NEW, parameters))
+    return bool(connection.scalar(_ANY_FRESH, parameters))
+
+
+def has_due_suspects(connection: Connection, campaign_id: str, *, require_enabled: bool) -> bool:
+    """Return whether the campaign may create leads and has suspects that are due."""
+    parameters = {"campaign": campaign_id, "require_enabled": require_enabled}
+    return bool(connection.scalar(_ANY_DUE_SUSPECT, parameters))
 
 
 def count_held_back(connection: Connection, campaign_id: str, *, require_enabled: bool) -> int:
@@ -318,9 +281,9 @@ def count_held_back(connection: Connection, campaign_id: str, *, require_enabled
     return count
 
 
-def count_new(connection: Connection, campaign_id: str) -> int:
-    """Count the campaign's new leads."""
-    count: int = connection.execute(_COUNT_NEW, {"campaign": campaign_id}).scalar_one()
+def count_fresh(connection: Connection, campaign_id: str) -> int:
+    """Count the campaign's new leads that are no suspects."""
+    count: int = connection.execute(_COUNT_FRESH, {"campaign": campaign_id}).scalar_one()
     return count
 
 
@@ -334,7 +297,7 @@ def claim_leads(
     require_enabled: bool = False,
     after_seq: int = 0,
 ) -> ClaimResult:
-    """Claim up to `limit` new leads, oldest first: after the commit a request may hold them.
+    """Claim up to `limit` fresh leads, oldest first: after the commit a request may hold them.
 
     Opted-out leads become `cancelled` in the same statement. The claim is empty if the run is no
     longer `running` or the campaign may not create leads.
@@ -359,7 +322,33 @@ def claim_leads(
         "require_enabled": require_enabled,
         "after_seq": after_seq,
     }
-    rows = connection.execute(_CLAIM, parameters).all()
+    return _parse_claim(connection.execute(_CLAIM, parameters).all())
+
+
+def claim_suspects(
+    connection: Connection,
+    *,
+    campaign_id: str,
+    run_id: int,
+    claim_no: int,
+    limit: int,
+    require_enabled: bool = False,
+) -> ClaimResult:
+    """Claim up to `limit` leads of the next suspect list that is due; otherwise as `claim_leads`.
+
+    The list that failed less often comes first, and of these the shorter one.
+    """
+    parameters = {
+        "campaign": campaign_id,
+        "run": run_id,
+        "claim": claim_no,
+        "limit": limit,
+        "require_enabled": require_enabled,
+    }
+    return _parse_claim(connection.execute(_CLAIM_SUSPECTS, parameters).all())
+
+
+def _parse_claim(rows: Sequence[Row[Any]]) -> ClaimResult:
     taken = [Lead(*lead) for status, _, *lead in rows if status == "sending"]
     return ClaimResult(
         leads=taken, cancelled=len(rows) - len(taken), last_seq=rows[-1].seq if rows else 0
@@ -439,60 +428,6 @@ def requeue_rejected(
     """Requeue leads that this run rejected, at the end of the queue. Returns their number."""
     parameters = {"campaign": campaign_id, "run": run_id, "ids": list(lead_ids)}
     return connection.execute(_REQUEUE_REJECTED, parameters).rowcount
-
-
-def list_due_lookups(
-    connection: Connection, *, run: LookupRun, opted_out: bool, limit: int
-) -> list[InDoubtLead]:
-    """List leads in doubt that are due for a lookup, longest wait first.
-
-    Args:
-        connection: a transaction.
-        run: the run that looks the leads up.
-        opted_out: only leads with an open opt-out.
-        limit: maximum number of leads.
-    """
-    parameters = {**asdict(run), "opted_out": opted_out, "limit": limit}
-    return [
-        InDoubtLead(lead_id=row.lead_id, in_doubt_since=row.doubted_at, settled=row.settled)
-        for row in connection.execute(_DUE_LOOKUPS, parameters)
-    ]
-
-
-def start_settle_time(connection: Connection, campaign_id: str) -> int:
-    """Start the settle time of leads whose rows were deleted during their request.
-
-    Only for leads of ended runs, which have given up on the response. Returns their number.
-    """
-    return connection.execute(_START_SETTLE_TIME, {"campaign": campaign_id}).rowcount
-
-
-def record_lookup(connection: Connection, campaign_id: str, lead_id: str) -> None:
-    """Record the time of a lookup before it: if the lookup fails, other leads come first."""
-    connection.execute(_RECORD_LOOKUP, {"campaign": campaign_id, "lead": lead_id})
-
-
-def count_in_doubt(connection: Connection, campaign_id: str) -> int:
-    """Count the campaign's leads in doubt."""
-    count: int = connection.execute(_COUNT_IN_DOUBT, {"campaign": campaign_id}).scalar_one()
-    return count
-
-
-def confirm_created(connection: Connection, campaign_id: str, lead_id: str) -> int:
-    """Settle a lead in doubt as `created`: a lookup showed it. Returns 1, or 0 if unchanged."""
-    return connection.execute(_CONFIRM_CREATED, {"campaign": campaign_id, "lead": lead_id}).rowcount
-
-
-def confirm_absent(connection: Connection, campaign_id: str, lead: InDoubtLead) -> int:
-    """Settle a lead in doubt as `new`: it is proven absent at the vendor.
-
-    Returns:
-        1, or 0 if the lead has been put in doubt again since it was listed.
-    """
-    return connection.execute(
-        _CONFIRM_ABSENT,
-        {"campaign": campaign_id, "lead": lead.lead_id, "doubted_at": lead.in_doubt_since},
-    ).rowcount
 
 
 def get_first_sent_at(connection: Connection, campaign_id: str) -> datetime | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from db.leads import CLEAR_SUSPICION
 from db.source import DIFF_QUERY, FOLLOWS_SOURCE
 
 _LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.source'), hashtext(:campaign))")
@@ -48,7 +49,7 @@ _REFRESH = text(f"""{_LOCKED}
 UPDATE leadloop.leads AS lead
    SET phone_number = locked.phone_number, contact_name = locked.contact_name,
        state_code = locked.state_code, ebr_datetime = locked.ebr_datetime,
-       custom_fields = locked.custom_fields, status = 'new', last_error = NULL
+       custom_fields = locked.custom_fields, status = 'new', last_error = NULL, {CLEAR_SUSPICION}
   FROM locked {_THESE}
 """)
 _REMOVE = text(f"{_LOCKED} DELETE FROM leadloop.leads AS lead USING locked {_THESE}")

@@ -40,7 +40,9 @@ class AuditJob:
     def __init__(self, run: CampaignRun[ApiContext], *, repair: bool = False) -> None:
         self.run = run
         self.findings: dict[str, AuditFinding] = {}
-        self._listing = LeadListing(run, self._use_staging, self._count_page, keep_results=repair)
+        self._listing = LeadListing(
+            run, self._use_staging, self._count_page, keep_results=repair, label="audit"
+        )
         self._repair = repair
         self._counters = Counters(
             "pages", "repaired_leads", "repaired_outcomes", "repaired_opt_outs"

@@ -128,11 +128,11 @@ class BatchClaimer:
         with run.context.database.transaction() as connection:
             self._hash_secret = suppressed_numbers.get_hash_key(connection)
 
-    def has_new_leads(self) -> bool:
-        """Return whether any lead can be claimed."""
+    def has_fresh_leads(self) -> bool:
+        """Return whether any fresh lead can be claimed."""
         with self._run.context.database.autocommit() as connection:
             return any(
-                leads.has_new_leads(
+                leads.has_fresh_leads(
                     connection,
                     self._run.campaign.campaign_id,
                     require_enabled=self._run.was_enabled,
@@ -141,14 +141,23 @@ class BatchClaimer:
                 for start in sorted({self._cursor, 0}, reverse=True)
             )
 
+    def has_due_suspects(self) -> bool:
+        """Return whether a list of suspects can be claimed."""
+        with self._run.context.database.autocommit() as connection:
+            return leads.has_due_suspects(
+                connection,
+                self._run.campaign.campaign_id,
+                require_enabled=self._run.was_enabled,
+            )
+
     def claim_batch(self, permit: Permit, limit: int) -> tuple[ClaimedBatch, bool]:
-        """Claim up to `limit` leads that pass the checks; return whether no lead is left to claim.
+        """Claim up to `limit` fresh leads that pass the checks; return whether none is left.
 
         Raises:
             Fenced: another run has declared this one dead.
         """
         batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
-        try:
+        with self._release_on_error(batch.claim_no):
             for _ in range(_MAX_CLAIMS):
                 claimed = self._claim_leads(batch.claim_no, limit - len(batch.leads))
                 if not claimed.total:
@@ -156,16 +165,44 @@ class BatchClaimer:
                 batch = batch.narrow_to([*batch.leads, *self._reject_invalid(batch, claimed.leads)])
                 if len(batch.leads) == limit:
                     break
+        return batch, False
+
+    def claim_suspects(self, permit: Permit, limit: int) -> tuple[ClaimedBatch, bool]:
+        """Claim up to `limit` leads of the next list of suspects; return whether none is due.
+
+        Raises:
+            Fenced: another run has declared this one dead.
+        """
+        batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
+        with self._release_on_error(batch.claim_no):
+            with self._run.context.database.autocommit() as connection:
+                claimed = leads.claim_suspects(
+                    connection,
+                    campaign_id=self._run.campaign.campaign_id,
+                    run_id=self._run.run_id,
+                    claim_no=batch.claim_no,
+                    limit=limit,
+                    require_enabled=self._run.was_enabled,
+                )
+            self._add_counts(cancelled=claimed.cancelled)
+            if not claimed.total:
+                self._check_run_alive()
+                return batch, True
+            return batch.narrow_to(self._reject_invalid(batch, claimed.leads)), False
+
+    @contextmanager
+    def _release_on_error(self, claim_no: int) -> Iterator[None]:
+        """Release a claim if the block fails: by its number, as its result may have been lost."""
+        try:
+            yield
         except BaseException:
-            # By the claim's number: if the result of a claim was lost, its lead ids are unknown.
             self._run.write(
                 leads.release_claim,
                 campaign_id=self._run.campaign.campaign_id,
                 run_id=self._run.run_id,
-                claim_no=batch.claim_no,
+                claim_no=claim_no,
             )
             raise
-        return batch, False
 
     def reclaim_if_expired(self, batch: ClaimedBatch) -> ClaimedBatch:
         """Return the batch with a valid permit, without leads that opted out during the wait.

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from db import campaigns, erasure, leads, opt_outs
+from db import campaigns, erasure, in_doubt, leads, opt_outs
 from db.opt_outs import OpenOptOuts
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
@@ -96,7 +96,7 @@ class DisableJob:
         return {**self._counters.counts(), "set_aside": left.set_aside, "in_doubt": left.in_doubt}
 
     def _try_chunk(self, limit: int) -> ChunkResult:
-        self.run.write(leads.start_settle_time, self._campaign_id)
+        self.run.write(in_doubt.start_settle_time, self._campaign_id)
         self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, self._campaign_id))
         try:
             if self._send_lists(limit) or self._resolve_in_doubt():
@@ -242,21 +242,15 @@ class DisableJob:
         Raises:
             RunError: the vendor answers no read. All opt-outs have been sent before.
         """
-        has_settled = False
-        for _ in range(_LOOKUP_LIMIT):
-            try:
-                # One by one: a lookup that fails is repeated by the next run, and stops no other.
-                resolved = self._in_doubt.resolve(1, opted_out=True)
-            except Retryable as error:
-                self._probes.reads.probe_after_failure(error)
-                self.run.warn("a lookup failed: %s", error)
-                continue
-            if not resolved.reached_limit:
-                return has_settled
-            self._probes.reads.record_success()
-            self._unconfirmed = [each for each in self._unconfirmed if each not in resolved.settled]
-            has_settled = has_settled or bool(resolved.settled)
-        return True
+        try:
+            resolved = self._in_doubt.resolve(_LOOKUP_LIMIT, opted_out=True)
+        except Retryable as error:
+            self._probes.reads.probe_after_failure(error)
+            self.run.warn("lookups failed: %s", error)
+            return True
+        self._probes.reads.record_success()
+        self._unconfirmed = [each for each in self._unconfirmed if each not in resolved.settled]
+        return resolved.has_more
 
     def _mark_all_failed(self) -> None:
         """Mark all due opt-outs `failed`; each is retried at least daily."""

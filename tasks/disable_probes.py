@@ -1,22 +1,11 @@
 """Probes of a disable: requests that tell an outage from an opt-out on which the vendor fails."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-
 from db import opt_outs
-from leadloop.client.errors import ApiError, Fatal, Rejected
-from leadloop.core.addresses import hide_credentials
-from leadloop.core.disable_bisection import MAX_FAILURES
-from leadloop.core.errors import RunError
+from leadloop.client.errors import ApiError
 from leadloop.core.verdicts import UNREADABLE
-from leadloop.core.windows import Window
 from tasks.context import ApiContext, CampaignRun
-from tasks.outages import OutageWatch
+from tasks.probes import MAX_FAILURES, read_campaign, send_probe, watch_outages, watch_reads
 from tasks.retries import pause_before_retry
-
-# A window before all outcomes: a read of it depends on no lead.
-_LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
-_EMPTY_WINDOW = Window(after=_LONG_AGO, before=_LONG_AGO + timedelta(seconds=1))
 
 
 class CampaignUnknown(Exception):
@@ -40,10 +29,8 @@ class DisableProbes:
         self._campaign_exists = False
         self.has_answered = False
         self.has_repeated = False
-        sleep = run.context.limiter.sleep
-        address = hide_credentials(run.context.settings.api_url)
-        self.disables = OutageWatch(self._repeat_disable, sleep, address)
-        self.reads = OutageWatch(self._read_campaign, sleep, address)
+        self.disables = watch_outages(run, self._repeat_disable)
+        self.reads = watch_reads(run)
 
     def record_answer(self) -> None:
         """Record that the vendor accepted or rejected a disable."""
@@ -91,43 +78,8 @@ class DisableProbes:
     def _repeat_disable(self) -> None:
         confirmed = self.find_confirmed()
         if confirmed is None:
-            self._read_campaign()
+            read_campaign(self._run)
             return
         api = self._run.context.api
-        if self._send_probe(lambda: api.disable(self._campaign_id, [confirmed])):
+        if send_probe(lambda: api.disable(self._campaign_id, [confirmed])):
             self.has_repeated = True
-
-    def _read_campaign(self) -> None:
-        api, unit = self._run.context.api, self._run.campaign.epoch_unit
-        self._send_probe(
-            lambda: api.list_processed(
-                self._campaign_id, _EMPTY_WINDOW, unit=unit, page=1, page_size=1
-            )
-        )
-
-    def _send_probe(self, request: Callable[[], object]) -> bool:
-        """Send a request that should succeed, and return once the vendor answers it in any way.
-
-        Returns:
-            Whether the vendor accepted it.
-
-        Raises:
-            Retryable: the vendor did not respond.
-            RunError: the login may not do this, or the address is wrong, MAX_FAILURES times.
-        """
-        failures = 0
-        while True:
-            try:
-                request()
-            except Rejected:
-                return False
-            except Fatal as error:
-                if error.response.status == 404 and error.response.body is not UNREADABLE:
-                    return False
-                # A read has been retried by itself.
-                failures += error.attempts
-                if failures >= MAX_FAILURES:
-                    raise RunError(str(error)) from None
-                pause_before_retry(failures)
-            else:
-                return True

@@ -1,35 +1,49 @@
-"""Resolution of leads in doubt by lookups: found means created, a proven absence means `new`."""
+"""Resolution of leads in doubt: found means created, a proven absence means `new`.
 
+Any response that shows a lead proves that it was created. A lead is proven absent by an empty
+lookup of its own, or by the campaign's complete listing, begun after its settle time; and only if
+the same round has shown a lead that is created and not processed. If the vendor hides such leads,
+nothing proves absence, and the outcomes that a poll stores resolve the leads in doubt.
+"""
+
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from db import campaigns, leads
-from db.leads import InDoubtLead, LookupRun
+from db import campaigns, in_doubt
+from db.in_doubt import DueLookups, InDoubtLead
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
+from leadloop.core.boot_clock import read_boot_clock
 from tasks.context import ApiContext, CampaignRun
+from tasks.in_doubt_listing import InDoubtListing
 
-_INCONCLUSIVE = LookupResult(result=None, absent=False)
+#: So many leads in doubt that a listing may be cheaper than their lookups.
+_MIN_LISTED = 10
+#: Seconds until a lead is looked up again whose lookup failed.
+_RETRY_FAILED_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedLeads:
-    """The result of a round of lookups.
+    """The result of a round.
 
     Attributes:
         found: ids of leads that the vendor has: they are `created`.
         absent: ids of leads that the vendor does not have: they are `new`.
+        rejected: ids of absent leads that have failed alone too often: they are `rejected`.
         reached_limit: the round looked up as many leads as allowed; more may be due.
     """
 
     found: Sequence[str] = ()
     absent: Sequence[str] = ()
+    rejected: Sequence[str] = ()
     reached_limit: bool = False
 
     @property
     def settled(self) -> frozenset[str]:
         """The ids of leads that are in doubt no longer."""
-        return frozenset((*self.found, *self.absent))
+        return frozenset((*self.found, *self.absent, *self.rejected))
 
     @property
     def has_more(self) -> bool:
@@ -38,59 +52,132 @@ class ResolvedLeads:
 
 
 class InDoubtResolver:
-    """A resolver of one campaign's leads that the vendor may or may not have created.
-
-    The only evidence is a lookup (`GET ?lead_id=`). A lead that is found was created. One that is
-    absent was not created, under two conditions: `SETTLE` has passed since its request, and the
-    vendor is known to show leads that are created and not yet processed. A lookup of a probe lead
-    shows that. If the vendor hides such leads, lookups prove nothing, and the outcomes that a poll
-    stores resolve the leads in doubt.
-    """
+    """A resolver of one campaign's leads that the vendor may or may not have created."""
 
     def __init__(self, run: CampaignRun[ApiContext]) -> None:
         self._run = run
         self._campaign_id = run.campaign.campaign_id
+        # When the lookup of a lead failed, seconds of the boot clock.
+        self._failed_at: dict[str, float] = {}
         # Probe leads that turned out to be processed, and whether there may be others.
         self._processed_probes: set[str] = set()
         self._has_more_probes = True
+        # For fewer leads, lookups cost less than the listing.
+        self._min_listed = _MIN_LISTED
         #: Whether the vendor has answered any lookup of this run.
         self.has_answer = False
 
-    def resolve(self, limit: int, *, opted_out: bool = False) -> ResolvedLeads:
-        """Look up the next leads in doubt, each at most once a run, and record what that proves.
+    def resolve(
+        self, limit: int, *, opted_out: bool = False, may_list: bool = False
+    ) -> ResolvedLeads:
+        """Look up the next leads in doubt side by side, and record what that proves.
 
-        A lookup that the vendor rejects is inconclusive; the round goes on.
+        A lookup that fails is inconclusive, and stops no other.
 
         Args:
             limit: the most leads to look up.
             opted_out: look up only leads with a waiting opt-out.
+            may_list: read the campaign's listing instead where that costs fewer requests, whatever
+                the limit.
 
         Raises:
-            Retryable: the vendor did not respond; the leads before that lookup are resolved.
+            Retryable: the vendor answered none of the lookups.
         """
-        if not opted_out and self._load_visibility().shows_unprocessed is False:
+        known = self._load_visibility()
+        if not opted_out and known.shows_unprocessed is False:
             return ResolvedLeads()
-        campaign = self._run.campaign
-        with self._run.context.database.transaction() as connection:
-            leads.start_settle_time(connection, self._campaign_id)
-            due = leads.list_due_lookups(
-                connection,
-                run=LookupRun(
-                    campaign=self._campaign_id, run=self._run.run_id, settle_s=campaign.settle_s
-                ),
-                opted_out=opted_out,
-                limit=limit,
-            )
-        found, absent = list[str](), list[str]()
-        for lead in due:
-            with self._run.context.database.transaction() as connection:
-                leads.record_lookup(connection, self._campaign_id, lead.lead_id)
-            lookup = self._look_up(lead.lead_id)
-            if self._confirm_created(lead, lookup):
-                found.append(lead.lead_id)
-            elif self._confirm_absent(lead, lookup):
-                absent.append(lead.lead_id)
-        return ResolvedLeads(found=found, absent=absent, reached_limit=len(due) == limit)
+        due = DueLookups(
+            campaign=self._campaign_id,
+            run=self._run.run_id,
+            settle_s=self._run.campaign.settle_s,
+            opted_out=opted_out,
+            exclude=self._find_recently_failed(),
+        )
+        self._run.write(in_doubt.start_settle_time, self._campaign_id)
+        if may_list and (resolved := self._resolve_by_listing(due)):
+            return resolved
+        return self._resolve_by_lookups(self._run.write(due.list, limit), limit)
+
+    def _find_recently_failed(self) -> list[str]:
+        """Return the leads whose lookup has just failed."""
+        since = read_boot_clock() - _RETRY_FAILED_S
+        return [lead_id for lead_id, failed_at in self._failed_at.items() if failed_at > since]
+
+    def _resolve_by_listing(self, due: DueLookups) -> ResolvedLeads | None:
+        """Resolve all leads in doubt by the campaign's listing; None if lookups cost less."""
+        amount = self._run.write(due.count)
+        if amount < self._min_listed:
+            return None
+        listing = InDoubtListing(self._run)
+        try:
+            self._min_listed = listing.count_pages() + 1
+        except Retryable:
+            raise
+        except ApiError as error:
+            self._run.warn("the campaign cannot be listed: %s", error)
+            self._min_listed = sys.maxsize
+        if amount < self._min_listed:
+            return None
+        found, absent = listing.resolve()
+        self.has_answer = True
+        if absent is None:
+            # It proved presence alone, so those that are left are looked up.
+            self._min_listed = sys.maxsize
+            return ResolvedLeads(found=found, reached_limit=True)
+        self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)
+        self._run.write(in_doubt.record_all_lookups, self._campaign_id)
+        return ResolvedLeads(found=found, absent=absent.new, rejected=absent.rejected)
+
+    def _resolve_by_lookups(self, due: Sequence[InDoubtLead], limit: int) -> ResolvedLeads:
+        lookups = self._look_up_all(due)
+        self._run.write(in_doubt.record_lookups, self._campaign_id, list(lookups))
+        found = [lead_id for lead_id, lookup in lookups.items() if lookup.result is not None]
+        created = self._run.write(in_doubt.confirm_created, self._campaign_id, found)
+        unseen = [
+            lead
+            for lead in due
+            if lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.absent
+        ]
+        shows_unprocessed = any(map(_is_unprocessed, lookups.values()))
+        absent = in_doubt.AbsentLeads()
+        if unseen and (shows_unprocessed or self._find_unprocessed()):
+            absent = self._run.write(in_doubt.confirm_absent, self._campaign_id, unseen)
+        if shows_unprocessed:
+            self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)
+        return ResolvedLeads(
+            found=created,
+            absent=absent.new,
+            rejected=absent.rejected,
+            reached_limit=len(due) == limit,
+        )
+
+    def _look_up_all(self, due: Sequence[InDoubtLead]) -> dict[str, LookupResult]:
+        """Look leads up side by side; return the results of those that were answered.
+
+        Raises:
+            Retryable: none was.
+        """
+        lookups: dict[str, LookupResult] = {}
+        failures: list[Retryable] = []
+        with self._run.context.open_threads() as pool:
+            ids = [lead.lead_id for lead in due]
+            for lead_id, lookup in zip(ids, pool.map_in_order(self._try_look_up, ids), strict=True):
+                if isinstance(lookup, Retryable):
+                    self._failed_at[lead_id] = read_boot_clock()
+                    failures.append(lookup)
+                else:
+                    lookups[lead_id] = lookup
+        if failures and not lookups:
+            raise failures[-1]
+        if failures:
+            self._run.warn("%d of %d lookups failed: %s", len(failures), len(due), failures[-1])
+        return lookups
+
+    def _try_look_up(self, lead_id: str) -> LookupResult | Retryable:
+        try:
+            return self._look_up(lead_id)
+        except Retryable as error:
+            return error
 
     def _look_up(self, lead_id: str) -> LookupResult:
         try:
@@ -99,66 +186,48 @@ class InDoubtResolver:
             raise
         except ApiError as error:
             self._run.warn("a lookup failed: %s", error)
-            return _INCONCLUSIVE
+            return LookupResult(result=None, absent=False)
         self.has_answer = True
         return result
 
-    def _confirm_created(self, lead: InDoubtLead, lookup: LookupResult) -> bool:
-        if lookup.result is None:
-            return False
-        with self._run.context.database.transaction() as connection:
-            if not _is_processed(lookup):
-                campaigns.record_visibility(connection, self._campaign_id, shows=True)
-            return leads.confirm_created(connection, self._campaign_id, lead.lead_id) > 0
+    def _find_unprocessed(self) -> bool:
+        """Return whether the vendor shows a probe lead: one that is created and not processed.
 
-    def _confirm_absent(self, lead: InDoubtLead, lookup: LookupResult) -> bool:
-        if not (lookup.absent and lead.settled and self._is_absence_conclusive()):
-            return False
-        with self._run.context.database.transaction() as connection:
-            return leads.confirm_absent(connection, self._campaign_id, lead) > 0
-
-    def _is_absence_conclusive(self) -> bool:
-        """Return whether the vendor shows unprocessed leads; try it on a probe lead and store it.
-
-        A processed probe lead proves nothing about leads that are not processed.
+        A processed one proves nothing about leads that are not. That an earlier round has seen one
+        proves nothing either: the vendor may have changed.
         """
-        known = self._load_visibility()
-        if known.shows_unprocessed is not None:
-            return known.shows_unprocessed
-        for lead_id, settled in self._iter_probe_leads(known):
+        for lead_id, settled in self._iter_probe_leads():
             lookup = self._look_up(lead_id)
-            if _is_processed(lookup):
+            if lookup.result is not None and not _is_unprocessed(lookup):
                 self._processed_probes.add(lead_id)
                 continue
-            shows = lookup.result is not None
+            shows = _is_unprocessed(lookup)
             if shows or (lookup.absent and settled):
-                with self._run.context.database.transaction() as connection:
-                    campaigns.record_visibility(connection, self._campaign_id, shows=shows)
+                self._run.write(campaigns.record_visibility, self._campaign_id, shows=shows)
             return shows
         return False
 
-    def _iter_probe_leads(self, known: campaigns.Visibility) -> Iterator[tuple[str, bool]]:
+    def _iter_probe_leads(self) -> Iterator[tuple[str, bool]]:
         """Yield probe leads, and whether each is settled: the stored one first, then another."""
+        known = self._load_visibility()
         if known.probe_lead is not None and known.probe_lead not in self._processed_probes:
             yield known.probe_lead, known.probe_settled
         if self._has_more_probes:
-            with self._run.context.database.transaction() as connection:
-                other = campaigns.find_probe_lead(
-                    connection,
-                    self._campaign_id,
-                    self._processed_probes,
-                    settle_s=self._run.campaign.settle_s,
-                )
+            other = self._run.write(
+                campaigns.find_probe_lead,
+                self._campaign_id,
+                self._processed_probes,
+                settle_s=self._run.campaign.settle_s,
+            )
             self._has_more_probes = other is not None
             if other is not None:
                 yield other, True
 
     def _load_visibility(self) -> campaigns.Visibility:
-        with self._run.context.database.transaction() as connection:
-            return campaigns.get_visibility(
-                connection, self._campaign_id, settle_s=self._run.campaign.settle_s
-            )
+        return self._run.write(
+            campaigns.get_visibility, self._campaign_id, settle_s=self._run.campaign.settle_s
+        )
 
 
-def _is_processed(lookup: LookupResult) -> bool:
-    return lookup.result is not None and bool(lookup.result.get("processed_at"))
+def _is_unprocessed(lookup: LookupResult) -> bool:
+    return lookup.result is not None and not lookup.result.get("processed_at")

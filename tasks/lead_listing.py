@@ -5,13 +5,10 @@ staging table keeps the rows of all reads: a row that one read missed, because p
 with the next read.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from db import audit_staging, watermarks
 from db.database import Connection
@@ -30,24 +27,6 @@ MAX_REPEATED_PAGES = 3
 #: The most lookups of leads that one read listed twice: two leads, or one lead that shifted.
 _MAX_LOOKUPS = 20
 _MAX_COPIES = 100
-#: Pages requested, or waiting to be staged, for each thread.
-_PAGES_AHEAD = 2
-
-T = TypeVar("T")
-A = TypeVar("A")
-
-
-def map_bounded(
-    pool: RequestThreads, function: Callable[[A], T], items: Iterable[A]
-) -> Iterator[T]:
-    """Map a function over items in the pool, in order, with a bounded number of items ahead."""
-    begun: deque[Future[T]] = deque()
-    for item in items:
-        begun.append(pool.submit(function, item))
-        if len(begun) >= pool.size * _PAGES_AHEAD:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +52,7 @@ class LeadListing:
         staging_connection: returns the connection of the staging tables, for a few statements.
         on_page_staged: called after each page.
         keep_results: stage whole results, so that outcomes can be stored from them.
+        label: names the progress.
     """
 
     def __init__(
@@ -82,6 +62,7 @@ class LeadListing:
         on_page_staged: Callable[[], None],
         *,
         keep_results: bool,
+        label: str,
     ) -> None:
         self.complete = False
         self.reported_count = 0
@@ -91,6 +72,7 @@ class LeadListing:
         self._staging_connection = staging_connection
         self._on_page_staged = on_page_staged
         self._keep_results = keep_results
+        self._label = f"{label} {run.campaign.campaign_id}"
         self._read_no = 1
         self._next_page = 1
         self._last_page = 1
@@ -121,9 +103,8 @@ class LeadListing:
     def _read_remaining_pages(self, pool: RequestThreads) -> None:
         """Read the remaining pages of this read, and pages that are added during the read."""
         while self._next_page <= self._last_page:
-            for page in map_bounded(
-                pool, self._fetch_page, range(self._next_page, self._last_page + 1)
-            ):
+            numbers = range(self._next_page, self._last_page + 1)
+            for page in pool.map_in_order(self._fetch_page, numbers):
                 if not page.lines and page.number > 1:
                     # The listing has become shorter since the vendor's count.
                     self._last_page = page.number - 1
@@ -173,10 +154,9 @@ class LeadListing:
             self._require_new_rows(page, self._last_page)
             self._last_page = max(self._last_page, page.number + 1)
         self._next_page = page.number + 1
-        label = f"audit {self._run.campaign.campaign_id}"
-        self._listener.add_total(label, max(0, self._last_page - self._pages_announced))
+        self._listener.add_total(self._label, max(0, self._last_page - self._pages_announced))
         self._pages_announced = max(self._pages_announced, self._last_page)
-        self._listener.advance(label, 1)
+        self._listener.advance(self._label, 1)
         self._on_page_staged()
 
     def _require_new_rows(self, page: _PageLines, pages_counted: int) -> None:

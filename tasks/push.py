@@ -4,6 +4,10 @@ A sender acquires a permit, claims a batch, sends it and records the result. No 
 request. A lead is `sending` in a committed row before its request leaves, and every wait comes
 before the claim. So leads are `sending` only while their request is in flight, and a lead that
 opts out during the wait is not claimed.
+
+A create that fails is never sent again as it was: its leads are suspects (`db.suspects`). Once they
+are known not to exist, they are sent in halves, behind all fresh leads, so that the others of a bad
+lead are created and it is found.
 """
 
 import sys
@@ -14,8 +18,15 @@ from functools import partial
 from threading import Lock
 from typing import NoReturn
 
-from db import campaigns, leads
-from leadloop.client.errors import ApiError, InDoubt, Rejected, Retryable, TooLarge
+from db import campaigns, in_doubt, leads, suspects
+from leadloop.client.errors import (
+    ApiError,
+    InDoubt,
+    RateLimited,
+    Rejected,
+    Retryable,
+    TooLarge,
+)
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.batch_response import (
     BatchResult,
@@ -26,16 +37,20 @@ from leadloop.core.batch_response import (
 from leadloop.core.errors import RunError
 from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
-from leadloop.core.verdicts import ApiCall
+from leadloop.core.verdicts import ApiCall, may_blame_content
 from tasks.batch_claimer import BatchClaimer, ClaimedBatch
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
+from tasks.probes import watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, retry_later
 from tasks.source_sync import sync_source
+
+#: Lone suspects that fail in a row, after which a run leaves the others to the next one.
+_MAX_LONE_FAILURES = 6
 
 
 class PushJob:
@@ -48,36 +63,47 @@ class PushJob:
         # The most leads of a request that the vendor takes, as far as this run has learned it.
         self._learned_limit = sys.maxsize
         self._in_doubt = InDoubtResolver(run)
+        self._reads = watch_reads(run)
         # Whether any response has stated a result, and the batches without one.
         self._result_lock = Lock()
         self._has_result = False
         self._batches_in_doubt = 0
         self._attempts = FruitlessAttempts()
+        # Whether the last create failed: a read comes before the next one. Whether several did, or
+        # the last one of an earlier run: then a single lead is tried first.
+        self._has_failed = False
+        self._are_failing = False
+        self._must_record_accepted = True
+        self._lone_failures = 0
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
         self._probe_lead_stored = False
         self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
         with run.context.database.transaction() as connection:
-            new = leads.count_new(connection, run.campaign.campaign_id)
+            new = leads.count_fresh(connection, run.campaign.campaign_id)
+            self._are_failing = suspects.are_creates_failing(connection, run.campaign.campaign_id)
+        self._has_failed = self._are_failing
         self._claimer = BatchClaimer(run, new, self._add_counts)
         self._listener.add_total(self._label, new)
 
     def run_chunk(self, limit: int) -> ChunkResult:
-        """Look up leads in doubt, then send up to `limit` batches.
+        """Look up leads in doubt, then send up to `limit` batches, suspects last.
 
-        Lookups come first: they are safe to retry, and show whether the vendor responds.
+        Lookups come first: they are safe to retry, and show whether the vendor responds. While
+        fresh leads wait, a quarter of the requests is enough for them.
 
         Raises:
             RunError: the vendor rejects the login, fails repeatedly, or this run was declared dead.
         """
         self._probe_lead_stored = False
+        has_fresh = self._claimer.has_fresh_leads()
         try:
-            resolved = self._resolve_in_doubt(limit)
-            drained = self._send_batches(limit)
-        except (Retryable, InDoubt) as error:
-            return retry_later(self.run, self._attempts, error)
+            resolved = self._resolve_in_doubt(limit // 4 if has_fresh else limit, has_fresh)
+            drained = self._send_fresh(limit) and self._send_suspects(limit)
         except ApiError as error:
+            if isinstance(error, Retryable | InDoubt) or _may_be_a_lead(error):
+                return retry_later(self.run, self._attempts, error)
             raise RunError(str(error)) from None
         return DONE if drained and not resolved.has_more else MORE
 
@@ -87,9 +113,8 @@ class PushJob:
         `in_doubt` is the campaign's number of leads in doubt now, `held_back` its number of new
         leads that it may not create.
         """
-        in_doubt = self.run.write(leads.count_in_doubt, self.run.campaign.campaign_id)
         return self._counters.counts() | {
-            "in_doubt": in_doubt,
+            "in_doubt": self.run.write(in_doubt.count_in_doubt, self.run.campaign.campaign_id),
             "from_source": self._from_source,
             "held_back": self._count_held_back(),
         }
@@ -120,31 +145,32 @@ class PushJob:
             require_enabled=self.run.was_enabled,
         )
 
-    def _resolve_in_doubt(self, limit: int) -> ResolvedLeads:
+    def _resolve_in_doubt(self, limit: int, has_fresh: bool) -> ResolvedLeads:
         """Look up leads in doubt and return those that are resolved.
 
         A lookup without a response delays the run only once: after the first time, batches are sent
-        all the same.
+        all the same. The campaign's listing waits until all fresh leads are sent.
         """
         try:
-            resolved = self._in_doubt.resolve(limit)
+            resolved = self._in_doubt.resolve(limit, may_list=not has_fresh)
         except Retryable:
             if not self._lookups_failed:
                 self._lookups_failed = True
                 raise
             return ResolvedLeads()
-        self._add_counts(created=len(resolved.found))
+        self._add_counts(created=len(resolved.found), rejected=len(resolved.rejected))
         return resolved
 
-    def _send_batches(self, limit: int) -> bool:
-        """Send up to `limit` batches concurrently; return whether no lead is left to claim.
+    def _send_fresh(self, limit: int) -> bool:
+        """Send up to `limit` batches concurrently; return whether no fresh lead is left to claim.
 
         Raises:
             ApiError: the worst error of all senders, after every batch is recorded.
+            RunError: the vendor answers no read after a create that failed.
         """
         # After a failure, one batch goes first: a vendor that accepts creates and never responds
         # must not put the whole backlog in doubt.
-        state = _ChunkState(1 if self._attempts.has_failed else limit)
+        state = _ChunkState(1 if self._has_failed or self._attempts.has_failed else limit)
         with self.run.context.open_threads() as pool:
             sender_count = min(state.batches_left, pool.size)
             senders = [pool.submit(self._run_sender, state) for _ in range(sender_count)]
@@ -155,6 +181,52 @@ class PushJob:
             raise max(errors, key=lambda error: not isinstance(error, Retryable | InDoubt))
         return state.is_drained
 
+    def _send_suspects(self, limit: int) -> bool:
+        """Send up to `limit` lists of suspects, one by one; return whether none is due any more.
+
+        That the vendor fails on a lone suspect again is no news, and delays nobody.
+
+        Raises:
+            ApiError, RunError: see `_send_fresh`.
+        """
+        for _ in range(limit):
+            if not self._claimer.has_due_suspects() or self._lone_failures >= _MAX_LONE_FAILURES:
+                return True
+            permit = self._prepare_create()
+            batch, _ = self._claimer.claim_suspects(permit, self._find_limit())
+            if not batch.leads:
+                self.run.context.limiter.release_slot(permit.slot)
+                continue
+            try:
+                self._send_batch(batch)
+            except ApiError as error:
+                if len(batch.leads) > 1 or not (
+                    isinstance(error, InDoubt) or _may_be_a_lead(error)
+                ):
+                    raise
+                self._lone_failures += 1
+                self.run.warn("the vendor fails on lead %s: %s", batch.leads[0].lead_id, error)
+        return False
+
+    def _prepare_create(self) -> Permit:
+        """Log in, and wait for a permit; after a create that failed, read first.
+
+        Raises:
+            RunError: the vendor answers no read.
+        """
+        self._probe_after_failure()
+        self.run.context.api.ensure_token()
+        return self.run.context.limiter.acquire_permit(ApiCall.CREATE)
+
+    def _probe_after_failure(self) -> None:
+        if self._has_failed:
+            self._reads.probe_now()
+            self._has_failed = False
+
+    def _find_limit(self) -> int:
+        """Return the most leads of the next create."""
+        return min(self.run.refresh().batch_size, self._learned_limit)
+
     def _run_sender(self, state: "_ChunkState") -> None:
         """Send batch after batch until the chunk is done or any sender has failed.
 
@@ -162,7 +234,8 @@ class PushJob:
         """
         try:
             while (permit := self._acquire_permit(state)) is not None:
-                limit = min(self.run.refresh().batch_size, self._learned_limit)
+                # One person in doubt is enough to find out whether the vendor works again.
+                limit = 1 if self._are_failing else self._find_limit()
                 batch, state.is_drained = self._claimer.claim_batch(permit, limit)
                 if not batch.leads:
                     self.run.context.limiter.release_slot(permit.slot)
@@ -191,6 +264,7 @@ class PushJob:
                 if not state.has_started and not self._check_for_new_leads(state):
                     return None
                 state.has_started = True
+                self._probe_after_failure()
                 self.run.context.api.ensure_token()
                 slot = limiter.reserve_slot(ApiCall.CREATE)
                 if slot.wait_s > 0 and not self._check_for_new_leads(state):
@@ -203,7 +277,7 @@ class PushJob:
         return None
 
     def _check_for_new_leads(self, state: "_ChunkState") -> bool:
-        state.is_drained = not self._claimer.has_new_leads()
+        state.is_drained = not self._claimer.has_fresh_leads()
         return not state.is_drained
 
     def _send_batch(self, batch: ClaimedBatch) -> None:
@@ -230,15 +304,33 @@ class PushJob:
                 self._batches_in_doubt += 1
             stated = _select_stated(batch, error.batch_result)
             unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
-            self.run.write(leads.mark_in_doubt, self._claimer.claim_ref(unknown), str(error))
+            self._record_failure(unknown, str(error), may_exist=True)
             if stated.leads:
                 self._record_result(stated, error.batch_result.rejected)
             raise
-        except ApiError:
-            self._claimer.release_leads(self._claimer.claim_ref(batch))
+        except ApiError as error:
+            if _may_be_a_lead(error):
+                reason = f"blocked by a firewall? {error.response}, and not the vendor's JSON"
+                self._record_failure(batch, reason, may_exist=False)
+            else:
+                self._claimer.release_leads(self._claimer.claim_ref(batch))
             raise
         else:
             self._record_result(batch, result.rejected)
+
+    def _record_failure(self, batch: ClaimedBatch, reason: str, *, may_exist: bool) -> None:
+        """Record a create that failed, for a reason that may be one of its leads."""
+        # Two in a row: the attempts count this one after it is raised.
+        self._are_failing = self._are_failing or self._attempts.has_failed
+        self._has_failed = self._must_record_accepted = True
+        rejected = self.run.write(
+            suspects.record_failure,
+            self._claimer.claim_ref(batch),
+            reason,
+            may_exist=may_exist,
+            settle_s=self.run.campaign.settle_s,
+        )
+        self._add_counts(rejected=len(rejected))
 
     def _record_result(self, batch: ClaimedBatch, rejected: Mapping[str, str]) -> None:
         """Record a batch as created, except for rejected leads; a duplicate counts as created.
@@ -264,6 +356,7 @@ class PushJob:
                 lambda c: leads.record_created(c, claim_ref), single_statement=True
             )
             self._remember_probe_lead(created.leads[-1])
+            self._record_accepted()
             batch.size_limits.record_accepted(len(batch.leads))
         self._add_counts(created=len(created.leads))
         self._claimer.reject_leads(batch, reasons, was_sent=True)
@@ -273,6 +366,14 @@ class PushJob:
             self._rejection_streak.reset()
         elif alike := self._rejection_streak.add_rejections(reasons.items()):
             self._requeue_rejected(alike, reasons)
+
+    def _record_accepted(self) -> None:
+        """Record, once after each failure, that the vendor accepts creates."""
+        self._has_failed = self._are_failing = False
+        self._lone_failures = 0
+        if self._must_record_accepted:
+            self._must_record_accepted = False
+            self.run.write(suspects.record_accepted, self.run.campaign.campaign_id)
 
     def _requeue_rejected(self, alike: Sequence[str], reasons: Mapping[str, str]) -> NoReturn:
         """Make the leads of a rejection streak `new` again, and fail the run.
@@ -338,6 +439,20 @@ class PushJob:
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
         self._listener.advance(self._label, sum(amounts.values()))
+
+
+def _may_be_a_lead(error: ApiError) -> bool:
+    """Return whether a create that was not carried out may have been refused because of one lead.
+
+    A firewall answers one lead with a page of its own. What the vendor says in JSON is believed.
+    """
+    response = error.response
+    return (
+        not isinstance(error, Rejected | RateLimited)
+        and not isinstance(response.body, dict | list)
+        and 400 <= (response.status or 0) < 500
+        and may_blame_content(response)
+    )
 
 
 def _select_stated(batch: ClaimedBatch, result: BatchResult) -> ClaimedBatch:

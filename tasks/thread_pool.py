@@ -1,8 +1,16 @@
 """The threads that send a campaign's requests side by side."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+#: Calls submitted, or with a result that waits to be taken, for each thread.
+_CALLS_AHEAD = 2
+
+T = TypeVar("T")
+A = TypeVar("A")
 
 
 class RequestThreads(ThreadPoolExecutor):
@@ -11,6 +19,16 @@ class RequestThreads(ThreadPoolExecutor):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.size = size
+
+    def map_in_order(self, function: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+        """Map a function over items, in order, with a bounded number of calls ahead."""
+        begun: deque[Future[T]] = deque()
+        for item in items:
+            begun.append(self.submit(function, item))
+            if len(begun) >= self.size * _CALLS_AHEAD:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 @contextmanager

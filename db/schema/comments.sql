@@ -37,6 +37,10 @@ COMMENT ON COLUMN leadloop.campaigns.batch_limit IS
 COMMENT ON COLUMN leadloop.campaigns.push_enabled IS
     'False: the campaign is paused (leadloop pause, leadloop resume): no lead is created from the
 next claim on. Opt-outs, polls and lookups go on.';
+COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
+    'The first create that the vendor accepted after its last failed one.';
+COMMENT ON COLUMN leadloop.campaigns.create_failed_at IS
+    'The last create that failed for a reason that may be one of its leads.';
 
 COMMENT ON TABLE leadloop.sync_runs IS
     'One row per flow run and campaign, written first. A live run holds the advisory lock
@@ -86,6 +90,16 @@ COMMENT ON COLUMN leadloop.leads.run_id IS 'The run that claimed the lead last.'
 COMMENT ON COLUMN leadloop.leads.claim_no IS
     'Number of the claim within the run: a response settles only the leads of its claim.';
 COMMENT ON COLUMN leadloop.leads.seq IS 'Queue position: leads are sent in this order.';
+COMMENT ON COLUMN leadloop.leads.suspect_list IS
+    'The lead is a suspect: a create that held it failed. It is sent again with the leads of the
+same number, behind all fresh leads. NULL: fresh.';
+COMMENT ON COLUMN leadloop.leads.suspected_at IS 'First failure of a create that held the lead.';
+COMMENT ON COLUMN leadloop.leads.last_failed_at IS 'Last failure of a create that held the lead.';
+COMMENT ON COLUMN leadloop.leads.lone_failures IS
+    'Failed creates of this lead alone that count, because the vendor accepted others meanwhile.
+After the eighth the lead is rejected, once it is proven absent.';
+COMMENT ON COLUMN leadloop.leads.next_try_at IS
+    'The lead has failed alone; not before this time is it sent again.';
 
 COMMENT ON TABLE leadloop.sent_leads IS
     'Sent leads whose rows in `leads` were deleted, so that a lead that is inserted again is not

@@ -22,7 +22,9 @@ CREATE TABLE leadloop.campaigns (
     specimen_lead_id text,
     specimen_at     timestamptz,
     batch_limit     integer CHECK (batch_limit > 0),
-    push_enabled    boolean NOT NULL DEFAULT true
+    push_enabled    boolean NOT NULL DEFAULT true,
+    create_accepted_at timestamptz,
+    create_failed_at   timestamptz
 );
 
 -- Runs --------------------------------------------------------------------------------------------
@@ -68,11 +70,19 @@ CREATE TABLE leadloop.leads (
     run_id        bigint,
     claim_no      integer,
     seq           bigint GENERATED ALWAYS AS IDENTITY,
+    suspect_list  bigint,
+    suspected_at  timestamptz,
+    last_failed_at timestamptz,
+    lone_failures integer NOT NULL DEFAULT 0,
+    next_try_at   timestamptz,
     PRIMARY KEY (campaign_id, lead_id)
 )
 -- Free space in each page for the two updates of a sent lead: a quarter less WAL.
 WITH (fillfactor = 50);
-CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
+CREATE INDEX leads_fresh ON leadloop.leads (campaign_id, seq)
+    WHERE status = 'new' AND suspect_list IS NULL;
+CREATE INDEX leads_suspected ON leadloop.leads (campaign_id, suspect_list)
+    WHERE suspect_list IS NOT NULL;
 -- By lead, not by time: every lead passes through this index, so most entries are dead, and a
 -- response must find its hundred leads without scanning them.
 CREATE INDEX leads_unsettled ON leadloop.leads (campaign_id, lead_id)

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, text
 
 from db import leads, opt_outs
 from db.database import Database
-from db.leads import ClaimRef, ClaimResult, LookupRun
+from db.in_doubt import DueLookups
+from db.leads import ClaimRef, ClaimResult
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 
@@ -327,8 +328,8 @@ def test_the_vendor_has_its_time_from_the_moment_of_the_doubt(database: Database
         claim(connection, run_id)
         connection.execute(text("UPDATE leadloop.leads SET sent_at = now() - interval '1 hour'"))
         leads.mark_in_doubt(connection, batch, "no answer")
-        run = LookupRun(campaign=CAMPAIGN, run=run_id, settle_s=60)
-        (doubt,) = leads.list_due_lookups(connection, run=run, opted_out=False, limit=10)
+        due = DueLookups(campaign=CAMPAIGN, run=run_id + 1, settle_s=60)
+        (doubt,) = due.list(connection, 10)
     assert not doubt.settled
 
 
@@ -363,9 +364,9 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
                 | {"require_enabled": True},
             )
         )
-    assert "Index Scan using leads_new on leads" in plan
+    assert "Index Scan using leads_fresh on leads" in plan
     assert "Seq Scan on leads" not in plan
-    before_limit = plan[plan.index("CTE picked") : plan.index("leads_new")]
+    before_limit = plan[plan.index("CTE picked") : plan.index("leads_fresh")]
     assert "Sort" not in before_limit
 
 
@@ -380,7 +381,7 @@ def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) 
     def pages(connection: Connection, after: int) -> int:
         """Of the index and the table, until it has found whom it takes."""
         (plan,) = connection.execute(explain, {**parameters, "after_seq": after}).scalar_one()
-        (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_new"]
+        (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_fresh"]
         read: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
         return read
 

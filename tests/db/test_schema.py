@@ -335,19 +335,13 @@ def test_a_schema_of_long_before_is_told_how_to_get_on(database: Database) -> No
             work(connection)
 
 
-def test_an_upgrade_waits_for_nobody_who_reads_leads(empty: Database) -> None:
-    """A team's long report keeps an upgrade from nothing."""
-    of_issue_a(empty)
-    with empty.transaction() as report:
-        report.execute(text("SELECT count(*) FROM leadloop.leads"))
-        assert upgraded(empty) != "0008"
-
-
 @pytest.mark.parametrize(
     "statement",
     [
         "LOCK TABLE leadloop.alembic_version IN ACCESS EXCLUSIVE MODE",
         "UPDATE leadloop.leads SET contact_name = 'b'",
+        # A new column needs the table for a moment.
+        "SELECT count(*) FROM leadloop.leads",
     ],
 )
 def test_an_upgrade_that_must_wait_lets_others_pass(empty: Database, statement: str) -> None:

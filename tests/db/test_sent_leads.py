@@ -7,9 +7,10 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, text
 
-from db import erasure, leads, opt_outs
+from db import erasure, in_doubt, leads, opt_outs
 from db.database import Database, DatabaseError
-from db.leads import ClaimRef, LookupRun
+from db.in_doubt import DueLookups
+from db.leads import ClaimRef
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 
@@ -209,14 +210,13 @@ def test_the_vendor_has_its_time_only_once_the_run_has_given_up(database: Databa
     )
     sql.execute(database, "DELETE FROM leadloop.leads")
     factories.add_leads(database, "a")
-    looking = LookupRun(campaign=CAMPAIGN, run=run_id + 1, settle_s=0)
+    looking = DueLookups(campaign=CAMPAIGN, run=run_id + 1, settle_s=0)
 
     def due() -> list[bool]:
         with database.transaction() as connection:
-            leads.start_settle_time(connection, CAMPAIGN)
+            in_doubt.start_settle_time(connection, CAMPAIGN)
         with database.transaction() as connection:
-            found = leads.list_due_lookups(connection, run=looking, opted_out=False, limit=9)
-            return [doubt.settled for doubt in found]
+            return [doubt.settled for doubt in looking.list(connection, 9)]
 
     assert due() == [], "its run is at work"
     sql.execute(database, "UPDATE leadloop.sync_runs SET state = 'crashed'")
@@ -237,7 +237,7 @@ def test_an_opt_out_of_a_lead_that_is_being_sent_waits_for_its_answer(database: 
 
     def due() -> list[str]:
         with database.transaction() as connection:
-            leads.start_settle_time(connection, CAMPAIGN)
+            in_doubt.start_settle_time(connection, CAMPAIGN)
         with database.transaction() as connection:
             return opt_outs.pick_due(
                 connection, campaign_id=CAMPAIGN, status="requested", limit=9, exclude=[]

@@ -12,8 +12,6 @@ from leadloop.core.audit_differences import DIFFERENCES
 from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
-from tasks.lead_listing import map_bounded
-from tasks.thread_pool import RequestThreads
 from tests import factories, sql
 from tests.jobs import audit_leads, push_leads
 from tests.raw_http_server import response, run_raw_server
@@ -172,18 +170,3 @@ def test_whole_pages_that_shift_end_nothing(
         with suppress(CampaignsFailed):
             audit_leads()
         assert len(server.requests) >= len(pages)
-
-
-def test_pages_wait_for_each_other() -> None:
-    """However long a listing is, only a few of its pages are in memory; they come in order."""
-    begun: list[int] = []
-    taken = 0
-    pool = RequestThreads(3)
-    for _ in map_bounded(pool, begun.append, range(1000)):
-        assert len(begun) - taken <= 6
-        taken += 1
-    pool.shutdown()
-    assert taken == len(begun) == 1000
-    assert list(map_bounded(RequestThreads(3), str, range(20))) == [
-        str(number) for number in range(20)
-    ]

@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from tasks.thread_pool import open_threads
+from tasks.thread_pool import RequestThreads, open_threads
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
@@ -63,3 +63,18 @@ def test_a_pool_knows_its_size() -> None:
     """By it a reader of pages limits how many it requests ahead."""
     with open_threads(3, on_stop=lambda: None) as pool:
         assert pool.size == 3
+
+
+def test_pages_wait_for_each_other() -> None:
+    """However long a listing is, only a few of its pages are in memory; they come in order."""
+    begun: list[int] = []
+    taken = 0
+    pool = RequestThreads(3)
+    for _ in pool.map_in_order(begun.append, range(1000)):
+        assert len(begun) - taken <= 6
+        taken += 1
+    pool.shutdown()
+    assert taken == len(begun) == 1000
+    assert list(RequestThreads(3).map_in_order(str, range(20))) == [
+        str(number) for number in range(20)
+    ]

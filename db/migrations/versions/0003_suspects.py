@@ -1,0 +1,36 @@
+"""Suspects of failed creates: the lists in which their leads are sent again.
+
+Until the first release, 0001 states the whole schema; so each statement here does nothing where it
+has been done.
+"""
+
+from alembic import op
+
+from db.schema import REPLACEABLE, create_schema
+
+revision = "0003_suspects"
+down_revision = "0002_progress"
+branch_labels = None
+depends_on = None
+
+_TABLES = """
+ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS create_accepted_at timestamptz;
+ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS create_failed_at timestamptz;
+ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS suspect_list bigint;
+ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS suspected_at timestamptz;
+ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS last_failed_at timestamptz;
+ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS lone_failures integer NOT NULL DEFAULT 0;
+ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS next_try_at timestamptz;
+DROP INDEX IF EXISTS leadloop.leads_new;
+CREATE INDEX IF NOT EXISTS leads_fresh ON leadloop.leads (campaign_id, seq)
+    WHERE status = 'new' AND suspect_list IS NULL;
+CREATE INDEX IF NOT EXISTS leads_suspected ON leadloop.leads (campaign_id, suspect_list)
+    WHERE suspect_list IS NOT NULL;
+"""
+
+
+def upgrade() -> None:
+    """Add columns and indexes, and replace triggers, views and comments."""
+    connection = op.get_bind()
+    connection.exec_driver_sql(_TABLES)
+    create_schema(connection, *REPLACEABLE)

@@ -1,0 +1,106 @@
+"""Suspects: leads that a failed create may be about, sent again in halves behind all fresh leads.
+
+A create that fails shows only that one of its leads may be the reason. Its leads form two lists,
+the halves, which are sent once they are known not to exist; so do the halves of a list that fails
+again, down to the lead that fails alone. Nobody is rejected because the vendor fails on everybody:
+a failure of a lone lead counts only beside a create that the vendor accepted.
+"""
+
+from sqlalchemy import Connection, text
+
+from db.leads import LEADS_OF_CLAIM, NOT_SENT, ClaimRef, locked_update, mark_in_doubt
+
+#: Failures of a lone lead that count, after which it is rejected once it is proven absent.
+MAX_LONE_FAILURES = 8
+
+_SUSPECT = """suspected_at = coalesce(lead.suspected_at, clock_timestamp()),
+       last_failed_at = clock_timestamp(),
+       suspect_list = (SELECT min(seq) FROM leadloop.leads
+                        WHERE campaign_id = :campaign AND lead_id = ANY(:ids))"""
+# Only while `sending`, so that a retry after a lost commit confirmation counts no failure twice.
+_SENDING = f"{LEADS_OF_CLAIM} AND status = 'sending'"
+_SUSPECT_LIST = locked_update(_SENDING, _SUSPECT)
+# A lead's failure counts in three cases: the vendor has accepted another lead since the lead failed
+# last; it is the lead's first failure, and the create before it was accepted; or the vendor has
+# accepted others since the lead is suspected, and no other lead has failed alone. A failure that
+# does not count postpones the next try, each time longer, up to a day.
+_COUNTS = """(SELECT campaign.create_accepted_at > lead.last_failed_at
+             OR lead.suspected_at IS NULL
+                AND campaign.create_accepted_at > coalesce(campaign.create_failed_at, '-infinity')
+             OR campaign.create_accepted_at > lead.suspected_at
+                AND NOT EXISTS (SELECT FROM leadloop.leads AS other
+                                 WHERE other.campaign_id = lead.campaign_id
+                                   AND other.lead_id <> lead.lead_id
+                                   AND other.suspect_list IS NOT NULL
+                                   AND other.next_try_at IS NOT NULL)
+        FROM leadloop.campaigns AS campaign WHERE campaign.campaign_id = lead.campaign_id)"""
+_SUSPECT_LONE_LEAD = locked_update(
+    _SENDING,
+    f"""{_SUSPECT},
+       lone_failures = lead.lone_failures + CASE WHEN {_COUNTS} THEN 1 ELSE 0 END,
+       next_try_at = clock_timestamp() + CASE WHEN {_COUNTS}
+           THEN make_interval(secs => :settle_s)
+           ELSE least(interval '1 day', greatest(make_interval(secs => :settle_s),
+                                                 clock_timestamp() - lead.suspected_at)) END""",
+)
+_RECORD_FAILURE = text("""
+UPDATE leadloop.campaigns SET create_failed_at = clock_timestamp() WHERE campaign_id = :campaign
+""")
+_RECORD_ACCEPTED = text("""
+UPDATE leadloop.campaigns SET create_accepted_at = clock_timestamp() WHERE campaign_id = :campaign
+""")
+_ARE_CREATES_FAILING = text("""
+SELECT create_failed_at > coalesce(create_accepted_at, '-infinity') FROM leadloop.campaigns
+ WHERE campaign_id = :campaign
+""")
+# Of a request that was certainly not carried out.
+_RELEASE_SUSPECTS = locked_update(
+    LEADS_OF_CLAIM,
+    f"""status = CASE WHEN lone_failures >= {MAX_LONE_FAILURES} THEN 'rejected' ELSE 'new' END,
+       sent_at = CASE WHEN lone_failures >= {MAX_LONE_FAILURES} THEN sent_at END,
+       suspect_list = CASE WHEN lone_failures < {MAX_LONE_FAILURES} THEN suspect_list END,
+       last_error = :reason, doubted_at = NULL, looked_up_at = NULL""",
+    NOT_SENT,
+)
+
+
+def record_failure(
+    connection: Connection, claim: ClaimRef, reason: str, *, may_exist: bool, settle_s: int
+) -> list[str]:
+    """Record a create that failed, for a reason that may be one of its leads.
+
+    Args:
+        connection: a transaction.
+        claim: the claim; its lead ids are those of the request, in order.
+        reason: how it failed, without personal data.
+        may_exist: the vendor may have created the leads: they are in doubt. Otherwise they are
+            `new` again, and a lone lead that has failed MAX_LONE_FAILURES times is `rejected`.
+        settle_s: the settle time in seconds, also the pause before a lone lead's next try.
+
+    Returns:
+        The ids of leads that are rejected.
+    """
+    ids = list(claim.lead_ids)
+    if len(ids) == 1:
+        parameters = {**claim.to_parameters(), "settle_s": settle_s}
+        connection.execute(_SUSPECT_LONE_LEAD, parameters)
+    else:
+        middle = len(ids) // 2
+        for half in (ids[:middle], ids[middle:]):
+            connection.execute(_SUSPECT_LIST, {**claim.to_parameters(), "ids": half})
+    connection.execute(_RECORD_FAILURE, {"campaign": claim.campaign_id})
+    if may_exist:
+        mark_in_doubt(connection, claim, reason)
+        return []
+    rows = connection.execute(_RELEASE_SUSPECTS, {**claim.to_parameters(), "reason": reason})
+    return [row.lead_id for row in rows if row.status == "rejected"]
+
+
+def record_accepted(connection: Connection, campaign_id: str) -> None:
+    """Record that the vendor accepts creates: failures of others count again."""
+    connection.execute(_RECORD_ACCEPTED, {"campaign": campaign_id})
+
+
+def are_creates_failing(connection: Connection, campaign_id: str) -> bool:
+    """Return whether the campaign's last create failed."""
+    return bool(connection.scalar(_ARE_CREATES_FAILING, {"campaign": campaign_id}))
