@@ -43,7 +43,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
-from tasks.probes import watch_reads
+from tasks.probes import read_campaign, watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, retry_later
@@ -64,10 +64,11 @@ class PushJob:
         self._learned_limit = sys.maxsize
         self._in_doubt = InDoubtResolver(run)
         self._reads = watch_reads(run)
-        # Whether any response has stated a result, and the batches without one.
+        # Whether any response has stated a result, and the creates that failed, without those of
+        # lone suspects.
         self._result_lock = Lock()
         self._has_result = False
-        self._batches_in_doubt = 0
+        self._failed_creates = 0
         self._attempts = FruitlessAttempts()
         # Whether the last create failed: a read comes before the next one. Whether several did, or
         # the last one of an earlier run: then a single lead is tried first.
@@ -131,12 +132,23 @@ class PushJob:
                 " enabled is false); to allow it: `leadloop resume --campaign %s`",
                 *(held_back, self.run.campaign.campaign_id),
             )
-        if self._batches_in_doubt and not (self._has_result or self._in_doubt.has_answer):
+        if self._failed_creates and not (self._has_result or self._in_doubt.has_answer):
+            self._check_reads()
+
+    def _check_reads(self) -> None:
+        """Check that the vendor answers reads, after creates of which each has failed.
+
+        Raises:
+            RunError: it does not.
+        """
+        try:
+            read_campaign(self.run)
+        except Retryable as error:
             raise RunError(
                 f"{hide_credentials(self.run.context.settings.api_url)} answered no request of this"
-                f" run; the leads of {self._batches_in_doubt} creates are in doubt, and the next"
-                " push looks them up: check the network and the vendor's status"
-            )
+                f" run ({error}); the leads of {self._failed_creates} creates are in doubt, and the"
+                " next push looks them up: check the network and the vendor's status"
+            ) from None
 
     def _count_held_back(self) -> int:
         return self.run.write(
@@ -205,6 +217,7 @@ class PushJob:
                 ):
                     raise
                 self._lone_failures += 1
+                self._failed_creates -= 1
                 self.run.warn("the vendor fails on lead %s: %s", batch.leads[0].lead_id, error)
         return False
 
@@ -300,8 +313,6 @@ class PushJob:
         except Rejected as error:
             self._isolate_rejected(batch, error)
         except InDoubt as error:
-            with self._result_lock:
-                self._batches_in_doubt += 1
             stated = _select_stated(batch, error.batch_result)
             unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
             self._record_failure(unknown, str(error), may_exist=True)
@@ -323,6 +334,8 @@ class PushJob:
         # Two in a row: the attempts count this one after it is raised.
         self._are_failing = self._are_failing or self._attempts.has_failed
         self._has_failed = self._must_record_accepted = True
+        with self._result_lock:
+            self._failed_creates += 1
         rejected = self.run.write(
             suspects.record_failure,
             self._claimer.claim_ref(batch),

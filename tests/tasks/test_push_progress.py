@@ -1,0 +1,252 @@
+"""Pushes that get past anything: a bad lead is found, and all others are created, nobody twice."""
+
+from contextlib import suppress
+from math import ceil, log2
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from db.suspects import MAX_LONE_FAILURES
+from leadloop.sandbox import SandboxHandle
+from tasks.jobs import CampaignsFailed
+from tests import factories, sql
+from tests.factories import CAMPAIGN
+from tests.jobs import push_leads
+
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
+
+#: Runs after which every culprit is found: PROGRESS.md's K for creates.
+_MAX_RUNS = 2 + ceil(log2(100)) + MAX_LONE_FAILURES
+
+
+def add_leads(database: Database, amount: int, **campaign: Any) -> list[str]:
+    """Add a campaign with leads L0, L1, and so on."""
+    factories.add_campaign(database, **campaign)
+    leads = [f"L{number}" for number in range(amount)]
+    factories.add_leads(database, *leads)
+    return leads
+
+
+def count_requests(vendor: SandboxHandle, kind: str) -> int:
+    """Count the requests of a kind that the vendor got."""
+    return sum(entry.kind == kind for entry in vendor.requests)
+
+
+def reach_due_times(database: Database) -> None:
+    """Let the time pass until every suspect is due."""
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET next_try_at = clock_timestamp() - interval '1 second'"
+        " WHERE next_try_at IS NOT NULL",
+    )
+
+
+def push_until_done(database: Database, *, runs: int = _MAX_RUNS) -> dict[str, str]:
+    """Push until no lead waits, at most so often; return the leads' statuses."""
+    for _ in range(runs):
+        push_leads()
+        statuses = sql.fetch_statuses(database)
+        if not {"new", "in_doubt"} & set(statuses.values()):
+            break
+        reach_due_times(database)
+    return statuses
+
+
+_FAILURES = [
+    {"kind": "status", "status": 500},
+    {"kind": "status", "status": 502, "body": "html"},
+    {"kind": "reset"},
+    {"kind": "hang", "seconds": 0.01},
+    # A firewall's page: nothing was carried out.
+    {"kind": "status", "status": 403, "body": "html"},
+    {"kind": "status", "status": 400, "body": "html"},
+]
+
+
+@pytest.mark.parametrize(
+    "fault", _FAILURES, ids=lambda fault: str(fault.get("status", fault["kind"]))
+)
+def test_one_bad_lead_is_found_and_all_others_are_created(
+    database: Database, vendor: SandboxHandle, fault: dict[str, Any]
+) -> None:
+    """It is rejected with the way the vendor failed; its batch-mates are created, each once."""
+    leads = add_leads(database, 300)
+    vendor.add_fault(route="create", lead_id="L130", **fault)
+    statuses = push_until_done(database)
+    assert statuses == {**dict.fromkeys(leads, "created"), "L130": "rejected"}
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(set(leads) - {"L130"}, 1)
+    reason = sql.fetch_errors(database)["L130"]
+    assert ("firewall" in reason) == (fault.get("body") == "html" and fault["status"] < 500)
+    assert factories.build_lead("L130")["phone_number"] not in reason
+
+
+def test_the_price_of_one_bad_lead(database: Database, vendor: SandboxHandle) -> None:
+    """It is PROGRESS.md's: so many creates, and so many lookups, or the campaign's listing."""
+    add_leads(database, 100)
+    vendor.add_fault(route="create", kind="status", status=500, lead_id="L42")
+    push_until_done(database)
+    halvings = ceil(log2(100))
+    assert count_requests(vendor, "create") <= 2 * halvings + MAX_LONE_FAILURES
+    rounds = halvings + MAX_LONE_FAILURES
+    assert count_requests(vendor, "responses") <= 2 * 100 + halvings + 5 + 2 * rounds
+
+
+def test_two_bad_leads_wait_for_others_where_nobody_else_is_left(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Two that fail alike may be an outage: each is tried again, and rejected beside others."""
+    leads = add_leads(database, 40)
+    for bad in ("L3", "L4"):
+        vendor.add_fault(route="create", kind="status", status=500, lead_id=bad)
+    for number in range(_MAX_RUNS):
+        push_leads()
+        reach_due_times(database)
+        factories.add_leads(database, f"fresh{number}")
+    statuses = push_until_done(database)
+    assert {key: statuses[key] for key in leads} == {
+        **dict.fromkeys(leads, "created"),
+        "L3": "rejected",
+        "L4": "rejected",
+    }
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "fault", _FAILURES, ids=lambda fault: str(fault.get("status", fault["kind"]))
+)
+def test_nobody_is_rejected_where_everybody_fails_alike(
+    database: Database, vendor: SandboxHandle, fault: dict[str, Any]
+) -> None:
+    """However long creates fail: the runs fail, and afterwards everybody is created once."""
+    factories.add_campaign(database, batch_size=5)
+    factories.add_leads(database, "before")
+    push_leads()
+    leads = [f"L{number}" for number in range(30)]
+    factories.add_leads(database, *leads)
+    vendor.add_fault(route="create", every=1, **fault)
+    for _ in range(_MAX_RUNS):
+        with suppress(CampaignsFailed):
+            push_leads()
+        reach_due_times(database)
+        assert "rejected" not in sql.fetch_statuses(database).values()
+    vendor.clear_faults()
+    assert set(push_until_done(database).values()) == {"created"}
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys([*leads, "before"], 1)
+
+
+def test_fresh_leads_come_before_suspects(database: Database, vendor: SandboxHandle) -> None:
+    """Whoever came in the meantime is not held up by leads that failed before."""
+    add_leads(database, 10, batch_size=10)
+    vendor.add_fault(route="create", kind="status", status=403, body="html", lead_id="L5")
+    with pytest.MonkeyPatch.context() as patch:
+        # The first create alone.
+        patch.setattr("tasks.push.PushJob._send_suspects", lambda *_: True)
+        push_leads()
+    reach_due_times(database)
+    factories.add_leads(database, "fresh")
+    push_leads()
+    first = vendor.store.leads(CAMPAIGN)[0].lead_id
+    assert first == "fresh"
+
+
+def test_a_suspect_that_opts_out_is_not_sent(database: Database, vendor: SandboxHandle) -> None:
+    """As a suspect it has not been created, so it is cancelled."""
+    add_leads(database, 4)
+    vendor.add_fault(route="create", kind="status", status=403, body="html", lead_id="L1")
+    push_leads()
+    factories.add_opt_outs(database, "L1")
+    reach_due_times(database)
+    vendor.clear_faults()
+    push_leads()
+    assert sql.fetch_statuses(database)["L1"] == "cancelled"
+    assert "L1" not in vendor.store.creations(CAMPAIGN)
+
+
+# In doubt, in bulk.
+
+
+def doubt_all(database: Database) -> None:
+    """Put all leads in doubt, long ago."""
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', sent_at = now() - interval '1 hour',"
+        " doubted_at = now() - interval '1 hour'",
+    )
+
+
+def test_many_doubts_are_settled_by_the_listing(database: Database, vendor: SandboxHandle) -> None:
+    """1,900 in doubt of 3,000 take the pages of the listing, and not a lookup each (CASES P3)."""
+    leads = add_leads(database, 300)
+    push_leads()
+    factories.add_leads(database, *(f"absent{number}" for number in range(50)))
+    doubt_all(database)
+    before = count_requests(vendor, "responses")
+    push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    # The count of its first page, and its pages.
+    assert count_requests(vendor, "responses") - before <= 1 + 3 + 1
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+    assert len(vendor.store.creations(CAMPAIGN)) == len(leads) + 50
+
+
+def test_a_listing_without_unprocessed_leads_proves_no_absence(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """It proves presence alone: who is not listed stays in doubt."""
+    add_leads(database, 30)
+    push_leads()
+    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "L7"}])
+    vendor.change_rules(shows_unprocessed=False)
+    doubt_all(database)
+    push_leads()
+    statuses = sql.fetch_statuses(database)
+    assert {key for key, status in statuses.items() if status == "created"} == {"L7"}
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+
+
+def test_what_was_shown_once_is_shown_again_before_absence_is_believed(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """A vendor that has begun to hide unprocessed leads is not believed because of what it was."""
+    add_leads(database, 2)
+    push_leads()
+    sql.execute(database, "UPDATE leadloop.campaigns SET shows_unprocessed = true")
+    vendor.change_rules(shows_unprocessed=False)
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+        " WHERE lead_id = 'L0'",
+    )
+    push_leads()
+    assert sql.fetch_statuses(database)["L0"] == "in_doubt"
+    assert vendor.store.creations(CAMPAIGN) == {"L0": 1, "L1": 1}
+
+
+def test_a_lookup_that_fails_stops_no_other(database: Database, vendor: SandboxHandle) -> None:
+    """The others are settled in the same run, and it by the next one (CASES P2)."""
+    add_leads(database, 6, batch_size=1)
+    push_leads()
+    doubt_all(database)
+    factories.add_leads(database, "probe")
+    push_leads()
+    doubt = "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+    sql.execute(database, f"{doubt} WHERE lead_id <> 'probe'")
+    vendor.add_fault(route="responses", kind="status", status=500, lead_id="L2")
+    summary = push_leads()
+    assert summary["in_doubt"] == 1
+    vendor.clear_faults()
+    assert push_leads()["in_doubt"] == 0
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+
+
+def test_no_lookup_before_the_settle_time_by_the_run_that_put_it_in_doubt(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could only prove presence, and the next run's proves either."""
+    monkeypatch.setenv("LEADLOOP_SETTLE", "600")
+    add_leads(database, 3)
+    vendor.add_fault(route="create", kind="status", status=500, nth=1)
+    push_leads()
+    asked = [entry for entry in vendor.requests if "lead_id" in entry.query]
+    assert asked == []
