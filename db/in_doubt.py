@@ -53,8 +53,12 @@ SELECT lead_id, {_DOUBT_STARTED_AT} AS doubted_at, {_SETTLED_AT} < clock_timesta
 _COUNT_DUE = text(f"SELECT count(*) {_DUE}")
 _THESE = "campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'in_doubt'"
 _RECORD_LOOKUPS = locked_update(_THESE, "looked_up_at = clock_timestamp()")
-_COUNT = text("""
-SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
+_COUNT = text(f"""
+SELECT count(*) AS in_doubt,
+       count(*) FILTER (WHERE {_SETTLED_AT} < clock_timestamp()
+                          AND looked_up_at IS NULL) AS not_looked_up,
+       count(*) FILTER (WHERE {_SETTLED_AT} >= clock_timestamp()) AS settling
+  FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
 _CREATED = f"""status = 'created', confirmed_at = clock_timestamp(),
        {CLEAR_DOUBT}, {CLEAR_SUSPICION}"""
@@ -149,10 +153,15 @@ def record_lookups(connection: Connection, campaign_id: str, lead_ids: Sequence[
     connection.execute(_RECORD_LOOKUPS, {"campaign": campaign_id, "ids": list(lead_ids)})
 
 
-def count_in_doubt(connection: Connection, campaign_id: str) -> int:
-    """Count the campaign's leads in doubt."""
-    count: int = connection.execute(_COUNT, {"campaign": campaign_id}).scalar_one()
-    return count
+def count_in_doubt(connection: Connection, campaign_id: str, *, settle_s: int) -> dict[str, int]:
+    """Count the campaign's leads in doubt.
+
+    Returns:
+        `in_doubt`: all of them. `not_looked_up`: no lookup has followed their settle time of
+        `settle_s` seconds yet. `settling`: it is not over.
+    """
+    row = connection.execute(_COUNT, {"campaign": campaign_id, "settle_s": settle_s}).one()
+    return dict(row._mapping)
 
 
 def confirm_created(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> list[str]:

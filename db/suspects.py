@@ -13,7 +13,8 @@ from db.leads import LEADS_OF_CLAIM, NOT_SENT, ClaimRef, locked_update, mark_in_
 #: Failures of a lone lead that count, after which it is rejected once it is proven absent.
 MAX_LONE_FAILURES = 8
 
-_SUSPECT = """suspected_at = coalesce(lead.suspected_at, clock_timestamp()),
+# At the end of the queue, where it is in no fresh lead's way.
+_SUSPECT = """seq = DEFAULT, suspected_at = coalesce(lead.suspected_at, clock_timestamp()),
        last_failed_at = clock_timestamp(),
        suspect_list = (SELECT min(seq) FROM leadloop.leads
                         WHERE campaign_id = :campaign AND lead_id = ANY(:ids))"""
@@ -52,6 +53,10 @@ UPDATE leadloop.campaigns SET create_accepted_at = clock_timestamp() WHERE campa
 _ARE_CREATES_FAILING = text("""
 SELECT create_failed_at > coalesce(create_accepted_at, '-infinity') FROM leadloop.campaigns
  WHERE campaign_id = :campaign
+""")
+_COUNT_WAITING = text("""
+SELECT count(*) FROM leadloop.leads
+ WHERE campaign_id = :campaign AND status = 'new' AND suspect_list IS NOT NULL
 """)
 # Of a request that was certainly not carried out.
 _RELEASE_SUSPECTS = locked_update(
@@ -99,6 +104,12 @@ def record_failure(
 def record_accepted(connection: Connection, campaign_id: str) -> None:
     """Record that the vendor accepts creates: failures of others count again."""
     connection.execute(_RECORD_ACCEPTED, {"campaign": campaign_id})
+
+
+def count_waiting(connection: Connection, campaign_id: str) -> int:
+    """Count the suspects that are `new` and wait for their next try."""
+    count: int = connection.execute(_COUNT_WAITING, {"campaign": campaign_id}).scalar_one()
+    return count
 
 
 def are_creates_failing(connection: Connection, campaign_id: str) -> bool:

@@ -111,14 +111,22 @@ class PushJob:
     def counts(self) -> dict[str, int]:
         """Return the counts of docs/reference/exit-codes-and-json.md.
 
-        `in_doubt` is the campaign's number of leads in doubt now, `held_back` its number of new
-        leads that it may not create.
+        Those of leads in doubt, of suspects and of leads that are held back are the campaign's
+        numbers of such leads now.
         """
-        return self._counters.counts() | {
-            "in_doubt": self.run.write(in_doubt.count_in_doubt, self.run.campaign.campaign_id),
-            "from_source": self._from_source,
-            "held_back": self._count_held_back(),
-        }
+        campaign = self.run.campaign
+        doubts = self.run.write(
+            in_doubt.count_in_doubt, campaign.campaign_id, settle_s=campaign.settle_s
+        )
+        return (
+            self._counters.counts()
+            | doubts
+            | {
+                "suspects": self.run.write(suspects.count_waiting, campaign.campaign_id),
+                "from_source": self._from_source,
+                "held_back": self._count_held_back(),
+            }
+        )
 
     def finish(self) -> None:
         """Warn about new leads that a paused or disabled campaign may not create.
@@ -497,7 +505,17 @@ def start_push(run: CampaignRun[ApiContext]) -> PushJob:
 PUSH = JobSpec(
     flow="push-leads",
     task="push-batches",
-    counts=("created", "rejected", "in_doubt", "cancelled", "from_source", "held_back"),
+    counts=(
+        "created",
+        "rejected",
+        "in_doubt",
+        "not_looked_up",
+        "settling",
+        "suspects",
+        "cancelled",
+        "from_source",
+        "held_back",
+    ),
     open_context=open_api_context,
     start=start_push,
     min_chunk=60,

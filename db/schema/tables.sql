@@ -79,8 +79,7 @@ CREATE TABLE leadloop.leads (
 )
 -- Free space in each page for the two updates of a sent lead: a quarter less WAL.
 WITH (fillfactor = 50);
-CREATE INDEX leads_fresh ON leadloop.leads (campaign_id, seq)
-    WHERE status = 'new' AND suspect_list IS NULL;
+CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
 CREATE INDEX leads_suspected ON leadloop.leads (campaign_id, suspect_list)
     WHERE suspect_list IS NOT NULL;
 -- By lead, not by time: every lead passes through this index, so most entries are dead, and a

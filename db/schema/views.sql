@@ -297,7 +297,8 @@ SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_
        interval '1 hour' AS leads_unsent, interval '1 hour' AS leads_in_doubt,
        interval '7 days' AS outcomes_late, interval '1 day' AS run_failed,
        interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs,
-       interval '7 days' AS results_unreadable, interval '1 day' AS outcomes_unknown;
+       interval '7 days' AS results_unreadable, interval '1 day' AS outcomes_unknown,
+       interval '1 day' AS leads_rejected, interval '1 day' AS doubts_growing;
 COMMENT ON VIEW leadloop_monitor.thresholds IS
     'Thresholds of alerts: one row, one column per problem of the view problems.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_waiting IS
@@ -312,6 +313,10 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.results_unreadable IS
     'Period for which a result that could not be parsed stays a problem after it was last read.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.outcomes_unknown IS
     'Period in which none of the new outcomes belongs to a known lead.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.leads_rejected IS
+    'Period in which the last pushes rejected more leads than they created.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.doubts_growing IS
+    'Period in which each of the last three pushes left more leads in doubt than the one before.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS 'Age of a new lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_in_doubt IS
     'Time that a lead has been in doubt.';
@@ -535,6 +540,33 @@ WITH RECURSIVE threshold AS (
        AND outcome.lookback_needed_s > lookback.seconds
        AND outcome.seen_at > clock_timestamp() - (SELECT outcomes_late FROM threshold)
      GROUP BY outcome.campaign_id
+), pushes AS (
+    -- The last pushes that ended: a bounded number, however often they run.
+    SELECT running.campaign_id, push.started_at,
+           coalesce(CAST(push.counts ->> 'created' AS bigint), 0) AS created,
+           coalesce(CAST(push.counts ->> 'rejected' AS bigint), 0) AS rejected,
+           coalesce(CAST(push.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
+           row_number() OVER (PARTITION BY running.campaign_id ORDER BY push.run_id DESC) AS place
+      FROM running CROSS JOIN LATERAL (
+           SELECT run.run_id, run.started_at, run.counts FROM leadloop.sync_runs AS run
+            WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
+              AND run.state <> 'running'
+            ORDER BY run.run_id DESC LIMIT 60) AS push
+), refused AS (
+    SELECT campaign_id, CAST(sum(rejected) AS bigint) AS amount,
+           CAST(sum(created) AS bigint) AS created, min(started_at) AS since
+      FROM pushes
+     WHERE started_at > clock_timestamp() - (SELECT leads_rejected FROM threshold)
+     GROUP BY campaign_id HAVING sum(rejected) >= 10 AND sum(rejected) > sum(created)
+), growing AS (
+    SELECT last.campaign_id, last.in_doubt AS amount, first.started_at AS since,
+           first.in_doubt || ', ' || middle.in_doubt || ', ' || last.in_doubt AS counts
+      FROM pushes AS last
+      JOIN pushes AS middle USING (campaign_id)
+      JOIN pushes AS first USING (campaign_id)
+     WHERE last.place = 1 AND middle.place = 2 AND first.place = 3
+       AND first.in_doubt < middle.in_doubt AND middle.in_doubt < last.in_doubt
+       AND first.started_at > clock_timestamp() - (SELECT doubts_growing FROM threshold)
 ), flows (flow, again, others) AS (
     -- again: a schedule repeats the flow; others: flows that do the same work, or a part of it.
     VALUES ('push-leads', true, ARRAY['sync-leads']),
@@ -664,6 +696,17 @@ WITH RECURSIVE threshold AS (
                || CASE amount WHEN 1 THEN 'it' ELSE 'them' END,
            'leadloop audit --campaign {campaign}'
       FROM doubts
+    UNION ALL
+    SELECT campaign_id, 'warning', 'doubts_growing', amount, since,
+           'each of the last three pushes left more leads in doubt: ' || counts
+               || '; check the vendor''s status', 'leadloop audit --campaign {campaign}'
+      FROM growing
+    UNION ALL
+    SELECT campaign_id, 'warning', 'leads_rejected', amount, since,
+           'the last pushes rejected ' || amount || ' leads and created ' || created
+               || '; the view leadloop_monitor.rejections has the reasons',
+           'leadloop requeue --rejected --campaign {campaign}'
+      FROM refused
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END

@@ -3,14 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
+# Counts that are parts of another one, and their names.
+_PARTS: Mapping[str, Mapping[str, str]] = {
+    "in_doubt": {"not_looked_up": "not looked up yet", "settling": "wait for SETTLE"},
+}
+
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """Format a run's non-zero counts in one line; a run in stages has a part for each stage."""
     if parts := select_stages(summary):
         return "; ".join(f"{name}: {format_summary(part)}" for name, part in parts.items())
-    counts = select_counts(summary).items()
-    texts = [f"{name.replace('_', ' ')} {value:,}" for name, value in counts if value]
+    counts = select_counts(summary)
+    parts_of_others = {part for parts in _PARTS.values() for part in parts}
+    texts = [
+        f"{name.replace('_', ' ')} {value:,}{_format_parts(name, counts)}"
+        for name, value in counts.items()
+        if value and name not in parts_of_others
+    ]
     return ", ".join(texts) or "nothing to do"
+
+
+def _format_parts(name: str, counts: Mapping[str, int]) -> str:
+    """Return the parts of a count, to follow it."""
+    parts = _PARTS.get(name, {})
+    texts = [f"{counts[part]:,} {text}" for part, text in parts.items() if counts.get(part)]
+    return f", of which {', '.join(texts)}" if texts else ""
 
 
 def select_stages(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -13,6 +13,13 @@ def test_zero_counts_are_left_out() -> None:
     assert format_summary(_IDLE) == "nothing to do"
 
 
+def test_doubts_have_parts() -> None:
+    """What was not looked up yet, and what waits for the settle time."""
+    counts = {"created": 1, "in_doubt": 540, "not_looked_up": 12, "settling": 31, "suspects": 2}
+    said = "created 1, in doubt 540, of which 12 not looked up yet, 31 wait for SETTLE, suspects 2"
+    assert format_summary(counts) == said
+
+
 def test_each_stage_of_a_sync_has_a_part() -> None:
     """A sync disables, pushes and polls; an idle stage is named as well."""
     sync = {"disable": _IDLE, "push": _PUSH}

@@ -13,7 +13,7 @@ from db.schema.fingerprint import describe_all, describe_tables
         "ALTER TABLE leadloop.leads ALTER COLUMN phone_number SET NOT NULL",
         "ALTER TABLE leadloop.leads ALTER COLUMN status SET DEFAULT 'rejected'",
         "ALTER TABLE leadloop.leads DROP CONSTRAINT leads_status_check",
-        "DROP INDEX leadloop.leads_fresh",
+        "DROP INDEX leadloop.leads_new",
         "ALTER TABLE leadloop.leads SET (fillfactor = 90)",
     ],
 )

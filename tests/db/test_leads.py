@@ -364,9 +364,9 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
                 | {"require_enabled": True},
             )
         )
-    assert "Index Scan using leads_fresh on leads" in plan
+    assert "Index Scan using leads_new on leads" in plan
     assert "Seq Scan on leads" not in plan
-    before_limit = plan[plan.index("CTE picked") : plan.index("leads_fresh")]
+    before_limit = plan[plan.index("CTE picked") : plan.index("leads_new")]
     assert "Sort" not in before_limit
 
 
@@ -381,7 +381,7 @@ def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) 
     def pages(connection: Connection, after: int) -> int:
         """Of the index and the table, until it has found whom it takes."""
         (plan,) = connection.execute(explain, {**parameters, "after_seq": after}).scalar_one()
-        (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_fresh"]
+        (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_new"]
         read: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
         return read
 

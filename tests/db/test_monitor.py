@@ -313,6 +313,18 @@ def test_all_is_well(lived: Database) -> None:
             *("outcomes_unknown", "warning", "leadloop audit --campaign C1"),
         ),
         (
+            f"""INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at, counts)
+                VALUES ('push-leads', '{CAMPAIGN}', 'completed', now(),
+                        '{{"created": 9, "rejected": 10}}')""",
+            *("leads_rejected", "warning", "leadloop requeue --rejected --campaign C1"),
+        ),
+        (
+            f"""INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at, counts)
+                SELECT 'push-leads', '{CAMPAIGN}', 'completed', now(),
+                       jsonb_build_object('in_doubt', n) FROM generate_series(1, 3) AS n""",
+            *("doubts_growing", "warning", "leadloop audit --campaign C1"),
+        ),
+        (
             f"UPDATE leadloop.leads SET inserted_at = {_HOURS}",
             *("leads_unsent", "warning", "leadloop push"),
         ),

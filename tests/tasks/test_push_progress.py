@@ -44,6 +44,7 @@ def reach_due_times(database: Database) -> None:
 
 def push_until_done(database: Database, *, runs: int = _MAX_RUNS) -> dict[str, str]:
     """Push until no lead waits, at most so often; return the leads' statuses."""
+    statuses = sql.fetch_statuses(database)
     for _ in range(runs):
         push_leads()
         statuses = sql.fetch_statuses(database)

@@ -21,9 +21,6 @@ ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS suspected_at timestamptz;
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS last_failed_at timestamptz;
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS lone_failures integer NOT NULL DEFAULT 0;
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS next_try_at timestamptz;
-DROP INDEX IF EXISTS leadloop.leads_new;
-CREATE INDEX IF NOT EXISTS leads_fresh ON leadloop.leads (campaign_id, seq)
-    WHERE status = 'new' AND suspect_list IS NULL;
 CREATE INDEX IF NOT EXISTS leads_suspected ON leadloop.leads (campaign_id, suspect_list)
     WHERE suspect_list IS NOT NULL;
 """
