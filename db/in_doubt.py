@@ -27,16 +27,18 @@ _START_SETTLE_TIME = locked_update(
 _DOUBT_STARTED_AT = "coalesce(doubted_at, sent_at, inserted_at)"
 _SETTLED_AT = f"{_DOUBT_STARTED_AT} + make_interval(secs => :settle_s)"
 # A lookup before the settle time proves only presence, so the run that has just put the lead in
-# doubt spends none. Afterwards one proves either, and each inconclusive one doubles the pause.
+# doubt spends none. Afterwards one proves either, if a probe lead is shown: an inconclusive one is
+# repeated once the vendor has accepted another lead, or after pauses that double.
 _NEXT_LOOKUP_AT = f"""looked_up_at + least(interval '1 day', greatest(
-           make_interval(secs => :settle_s), looked_up_at - {_DOUBT_STARTED_AT}, interval '1 second'
-       ))"""
+           make_interval(secs => :settle_s), looked_up_at - {_DOUBT_STARTED_AT}))"""
+_ACCEPTED_AT = """(SELECT create_accepted_at FROM leadloop.campaigns AS campaign
+                   WHERE campaign.campaign_id = lead.campaign_id)"""
 _DUE = f"""
   FROM leadloop.leads AS lead
  WHERE campaign_id = :campaign AND status = 'in_doubt'
    AND doubted_at IS DISTINCT FROM 'infinity'
    AND CASE WHEN {_SETTLED_AT} < clock_timestamp()
-            THEN looked_up_at IS NULL OR looked_up_at < {_SETTLED_AT}
+            THEN looked_up_at IS NULL OR looked_up_at < greatest({_SETTLED_AT}, {_ACCEPTED_AT})
                  OR {_NEXT_LOOKUP_AT} <= clock_timestamp()
             ELSE looked_up_at IS NULL AND run_id IS DISTINCT FROM :run END
    AND lead_id <> ALL (CAST(:exclude AS text[]))
@@ -205,7 +207,7 @@ def confirm_unlisted(
         connection: the connection of the staging tables.
         campaign_id: the campaign.
         began: when the read of the listing began, by the database's clock. Leads whose settle time
-            was not over by then stay in doubt.
+            was not over at that time stay in doubt.
         settle_s: the settle time, seconds.
     """
     parameters = {"campaign": campaign_id, "began": began, "settle_s": settle_s}

@@ -1,8 +1,8 @@
 """Resolution of leads in doubt: found means created, a proven absence means `new`.
 
 Any response that shows a lead proves that it was created. A lead is proven absent by an empty
-lookup of its own, or by the campaign's complete listing, begun after its settle time; and only if
-the same round has shown a lead that is created and not processed. If the vendor hides such leads,
+lookup, or by the campaign's complete listing, begun after its settle time; and only if the same
+round has shown a lead that is created and not processed. If the vendor hides such leads,
 nothing proves absence, and the outcomes that a poll stores resolve the leads in doubt.
 """
 
@@ -18,7 +18,7 @@ from leadloop.core.boot_clock import read_boot_clock
 from tasks.context import ApiContext, CampaignRun
 from tasks.in_doubt_listing import InDoubtListing
 
-#: So many leads in doubt that a listing may be cheaper than their lookups.
+#: With fewer leads in doubt, a listing is not considered.
 _MIN_LISTED = 10
 #: Seconds until a lead is looked up again whose lookup failed.
 _RETRY_FAILED_S = 60.0

@@ -465,7 +465,7 @@ class PushJob:
 def _may_be_a_lead(error: ApiError) -> bool:
     """Return whether a create that was not carried out may have been refused because of one lead.
 
-    A firewall answers one lead with a page of its own. What the vendor says in JSON is believed.
+    A firewall answers one lead with an HTML page. The vendor's reasons in JSON are believed.
     """
     response = error.response
     return (
