@@ -169,7 +169,7 @@ def test_a_suspect_that_opts_out_is_not_sent(database: Database, vendor: Sandbox
     assert "L1" not in vendor.store.creations(CAMPAIGN)
 
 
-# In doubt, in bulk.
+# In doubt.
 
 
 def doubt_all(database: Database) -> None:
@@ -179,36 +179,6 @@ def doubt_all(database: Database) -> None:
         "UPDATE leadloop.leads SET status = 'in_doubt', sent_at = now() - interval '1 hour',"
         " doubted_at = now() - interval '1 hour'",
     )
-
-
-def test_many_doubts_are_settled_by_the_listing(database: Database, vendor: SandboxHandle) -> None:
-    """1,900 in doubt of 3,000 take the pages of the listing, and not a lookup each (CASES P3)."""
-    leads = add_leads(database, 300)
-    push_leads()
-    factories.add_leads(database, *(f"absent{number}" for number in range(50)))
-    doubt_all(database)
-    before = count_requests(vendor, "responses")
-    push_leads()
-    assert set(sql.fetch_statuses(database).values()) == {"created"}
-    # The count of its first page, and its pages.
-    assert count_requests(vendor, "responses") - before <= 1 + 3 + 1
-    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
-    assert len(vendor.store.creations(CAMPAIGN)) == len(leads) + 50
-
-
-def test_a_listing_without_unprocessed_leads_proves_no_absence(
-    database: Database, vendor: SandboxHandle
-) -> None:
-    """It proves presence alone: who is not listed stays in doubt."""
-    add_leads(database, 30)
-    push_leads()
-    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "L7"}])
-    vendor.change_rules(shows_unprocessed=False)
-    doubt_all(database)
-    push_leads()
-    statuses = sql.fetch_statuses(database)
-    assert {key for key, status in statuses.items() if status == "created"} == {"L7"}
-    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
 def test_what_was_shown_once_is_shown_again_before_absence_is_believed(

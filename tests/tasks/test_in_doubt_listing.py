@@ -1,0 +1,88 @@
+"""Many leads in doubt, settled by the campaign's listing in fewer requests than lookups take."""
+
+import pytest
+
+from db.database import Database
+from leadloop.sandbox import SandboxHandle
+from tests import factories, sql
+from tests.factories import CAMPAIGN
+from tests.jobs import push_leads
+from tests.tasks.test_push_progress import add_leads, count_requests, doubt_all
+
+pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
+
+
+def test_many_doubts_are_settled_by_the_listing(database: Database, vendor: SandboxHandle) -> None:
+    """1,900 in doubt of 3,000 take the pages of the listing, and not a lookup each (CASES P3)."""
+    leads = add_leads(database, 300)
+    push_leads()
+    factories.add_leads(database, *(f"absent{number}" for number in range(50)))
+    doubt_all(database)
+    before = count_requests(vendor, "responses")
+    push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    # The count of its first page, and its pages.
+    assert count_requests(vendor, "responses") - before <= 1 + 3 + 1
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+    assert len(vendor.store.creations(CAMPAIGN)) == len(leads) + 50
+
+
+def test_a_listing_without_unprocessed_leads_proves_no_absence(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """It proves presence alone: who is not listed stays in doubt."""
+    add_leads(database, 30)
+    push_leads()
+    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "L7"}])
+    vendor.change_rules(shows_unprocessed=False)
+    doubt_all(database)
+    push_leads()
+    statuses = sql.fetch_statuses(database)
+    assert {key for key, status in statuses.items() if status == "created"} == {"L7"}
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+
+
+def test_few_doubts_are_looked_up(database: Database, vendor: SandboxHandle) -> None:
+    """Where the listing has more pages than leads are in doubt."""
+    leads = add_leads(database, 45, page_size=2)
+    push_leads()
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+        " WHERE lead_id = ANY(:ids)",
+        ids=leads[:12],
+    )
+    push_leads()
+    asked = [entry.query for entry in vendor.requests if entry.kind == "responses"]
+    # The count of the first page of 23, and each lead.
+    assert len(asked) == 1 + 12
+    assert sum("lead_id" in query for query in asked) == 12
+
+
+def test_who_is_in_doubt_since_the_listing_began_is_not_called_absent(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Its create may still be on its way."""
+    add_leads(database, 30, settle_s=600)
+    push_leads()
+    factories.add_leads(database, *(f"late{number}" for number in range(20)))
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now()")
+    push_leads()
+    statuses = sql.fetch_statuses(database)
+    assert {statuses[f"late{number}"] for number in range(20)} == {"in_doubt"}
+    assert {statuses[f"L{number}"] for number in range(30)} == {"created"}
+
+
+def test_the_leads_of_the_pages_before_one_that_fails_are_created(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Any page that shows a lead proves it, also of a listing that breaks off."""
+    add_leads(database, 60, page_size=10)
+    push_leads()
+    doubt_all(database)
+    vendor.change_rules(order="created")
+    vendor.add_fault(route="responses", kind="status", status=500, lead_id="L45")
+    push_leads()
+    statuses = sql.fetch_statuses(database)
+    assert {statuses[f"L{number}"] for number in range(10)} == {"created"}
+    assert vendor.store.creations(CAMPAIGN)["L45"] == 1
