@@ -98,6 +98,14 @@ class InDoubtResolver:
             return resolved
         return self._resolve_by_lookups(self._run.write(due.list, limit), limit)
 
+    def are_shown(self, lead_ids: Sequence[str]) -> bool:
+        """Return whether lookups show all of these leads; failures and late leads are a no."""
+        try:
+            lookups = [self._look_up(lead_id) for lead_id in lead_ids]
+        except Retryable:
+            return False
+        return all(lookup.result is not None for lookup in lookups)
+
     def _find_recently_failed(self) -> list[str]:
         """Return the leads whose lookup has just failed."""
         since = read_boot_clock() - _RETRY_FAILED_S

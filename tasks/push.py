@@ -18,7 +18,7 @@ from functools import partial
 from threading import Lock
 from typing import NoReturn
 
-from db import campaigns, in_doubt, leads, suspects
+from db import campaigns, in_doubt, leads, learned_limits, suspects
 from leadloop.client.errors import (
     ApiError,
     InDoubt,
@@ -51,6 +51,10 @@ from tasks.source_sync import sync_source
 
 #: Lone suspects that fail in a row, after which a run leaves the others to the next one.
 _MAX_LONE_FAILURES = 6
+#: The name in `learned_limits` of what such a success means.
+_BLANK_SUCCESS = "blank_success"
+#: Leads of a batch that are looked up to find out.
+_SAMPLE = 3
 
 
 class PushJob:
@@ -76,6 +80,8 @@ class PushJob:
         self._are_failing = False
         self._must_record_accepted = True
         self._lone_failures = 0
+        # Whether a success without content means that all leads were created; None: not read yet.
+        self._takes_blank: bool | None = None
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
         self._probe_lead_stored = False
@@ -321,6 +327,9 @@ class PushJob:
         except Rejected as error:
             self._isolate_rejected(batch, error)
         except InDoubt as error:
+            if error.batch_result.is_blank and self._means_success(batch):
+                self._record_result(batch, {})
+                return
             stated = _select_stated(batch, error.batch_result)
             unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
             self._record_failure(unknown, str(error), may_exist=True)
@@ -336,6 +345,31 @@ class PushJob:
             raise
         else:
             self._record_result(batch, result.rejected)
+
+    def _means_success(self, batch: ClaimedBatch) -> bool:
+        """Return whether a success without content means that the vendor created the whole batch.
+
+        It is learned from a few leads of a batch, which lookups show, and once a day anew. While
+        they do not show, the batch is in doubt.
+        """
+        with self._result_lock:
+            if self._takes_blank is None:
+                limits = self.run.write(
+                    learned_limits.get_learned_limits, self.run.campaign.campaign_id
+                )
+                known = limits.get(_BLANK_SUCCESS)
+                self._takes_blank = known is not None and not known.is_stale
+            if not self._takes_blank:
+                sample = [lead.lead_id for lead in batch.leads[:: -(-len(batch.leads) // _SAMPLE)]]
+                self._takes_blank = self._in_doubt.are_shown(sample)
+                if self._takes_blank:
+                    self.run.write(
+                        learned_limits.record_learned_limit,
+                        self.run.campaign.campaign_id,
+                        _BLANK_SUCCESS,
+                        1,
+                    )
+            return self._takes_blank
 
     def _record_failure(self, batch: ClaimedBatch, reason: str, *, may_exist: bool) -> None:
         """Record a create that failed, for a reason that may be one of its leads."""

@@ -249,7 +249,8 @@ CREATE INDEX owed_windows_by_campaign ON leadloop.owed_windows (campaign_id, win
 
 CREATE TABLE leadloop.learned_limits (
     campaign_id text NOT NULL,
-    name        text NOT NULL CHECK (name IN ('page_size', 'page_depth')),
+    name        text NOT NULL CHECK (name IN
+                ('page_size', 'page_depth', 'blank_success')),
     value       integer NOT NULL CHECK (value > 0),
     learned_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (campaign_id, name)

@@ -268,7 +268,9 @@ def _parse_response(
     if verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
         raise error_for_verdict(verdict, call, response)
     result = parse_batch_response(call, response.body, sent, custom_keys)
-    if verdict is Verdict.ACCEPTED and result.ambiguous:
+    if verdict is Verdict.ACCEPTED and (
+        result.ambiguous or (call is ApiCall.CREATE and result.is_blank)
+    ):
         verdict = AMBIGUOUS_VERDICTS[call]
     if verdict is not Verdict.ACCEPTED:
         raise error_for_verdict(verdict, call, response, result)

@@ -50,11 +50,14 @@ class BatchResult:
     `rejected` maps the ids of rejected leads to the vendor's reason. `accepted` holds the ids
     listed as created or disabled. `ambiguous` is true if the state of all other leads is unknown:
     the response reports an error without naming the lead, or names only some of the leads.
+    `is_blank` is true if the body consists of empty lists and objects, and so may mean either that
+    all leads were taken or that none was.
     """
 
     rejected: dict[str, str] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     ambiguous: bool = False
+    is_blank: bool = False
 
 
 def parse_batch_response(
@@ -194,6 +197,7 @@ class _BatchParser:
         some_missing = bool(result.accepted | self._mentioned) and named < self._sent
         too_few = self._reported_count < len(self._sent) - len(result.rejected)
         result.ambiguous = result.ambiguous or some_missing or too_few
+        result.is_blank = not result.ambiguous and _is_blank(body, self._call)
         return result
 
     def _walk_value(self, value: Any, meaning: KeyMeaning, depth: int) -> None:
@@ -382,6 +386,19 @@ class _BatchParser:
         if named is None:
             return self._ids.find(value.get("id")) is not None
         return isinstance(named, str | int | float)
+
+
+def _is_blank(value: Any, call: ApiCall) -> bool:
+    """Return whether a value consists of empty lists and objects.
+
+    An empty list of errors is no such value: it states that there was no error.
+    """
+    if isinstance(value, dict):
+        return all(
+            classify_key(key, call) is not KeyMeaning.ERROR and _is_blank(item, call)
+            for key, item in value.items()
+        )
+    return isinstance(value, list) and not value
 
 
 def _get_id(item: Mapping[str, Any]) -> Any:

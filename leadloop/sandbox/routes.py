@@ -110,6 +110,9 @@ def list_vendor_routes() -> list[VendorRoute]:
 
 # Creating leads.
 
+# Answers to a batch without errors that say nothing of it.
+_BLANK_ANSWERS: Mapping[str, Any] = {"list": [], "object": {}, "empty-leads": {"leads": []}}
+
 
 def create_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     """Create a batch of leads, or reject the batch or single leads, by rule."""
@@ -133,7 +136,9 @@ def create_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     shown = [error.to_dict() for error in errors]
     if not errors or rules.bad_lead == "lead":
         sandbox.store.create_leads(campaign, drafts)
-        return json_response(201, {"created": len(drafts), "errors": shown})
+        blank = None if errors else _BLANK_ANSWERS.get(rules.created_answer)
+        counts = {"created": len(drafts), "errors": shown}
+        return json_response(201, counts if blank is None else blank)
     if rules.bad_lead == "batch-anonymous":
         detail = "The batch holds invalid data. Nothing was created."
         return json_response(400, {"detail": detail})

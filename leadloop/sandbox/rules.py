@@ -62,6 +62,7 @@ class Rules:
     bad_lead: Literal["batch", "lead", "batch-anonymous"] = "batch"
     repeat: Literal["error", "update", "second"] = "error"
     unknown_disable: Literal["404", "400", "lead", "ignore"] = "404"
+    created_answer: Literal["counts", "list", "object", "empty-leads"] = "counts"
 
     # Reads, where the vendor's API document leaves a choice.
     order: Literal["created", "processed", "processed-desc", "lead_id", "random"] = "created"

@@ -13,6 +13,7 @@ from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import push_leads
+from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -167,6 +168,46 @@ def test_a_suspect_that_opts_out_is_not_sent(database: Database, vendor: Sandbox
     push_leads()
     assert sql.fetch_statuses(database)["L1"] == "cancelled"
     assert "L1" not in vendor.store.creations(CAMPAIGN)
+
+
+# Successes without content.
+
+
+@pytest.mark.parametrize("answer", ["list", "object", "empty-leads"])
+def test_a_success_without_content_is_looked_up_once(
+    database: Database, vendor: SandboxHandle, answer: str
+) -> None:
+    """A few leads of the first batch show what it means, and the others are believed (CASES S5)."""
+    vendor.change_rules(created_answer=answer)
+    leads = add_leads(database, 30, batch_size=10)
+    assert push_leads()["created"] == 30
+    assert count_requests(vendor, "responses") == 3
+    factories.add_leads(database, "later")
+    assert push_leads()["created"] == 1
+    assert count_requests(vendor, "responses") == 3
+    sql.execute(database, "UPDATE leadloop.learned_limits SET learned_at = now() - interval '2 d'")
+    factories.add_leads(database, "next day")
+    assert push_leads()["created"] == 1
+    assert count_requests(vendor, "responses") == 4, "it is tried again after a day"
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys([*leads, "later", "next day"], 1)
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"leads": []}'])
+def test_a_success_without_content_that_created_nobody(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    """It is not believed: the leads are in doubt, and created once the vendor works."""
+    add_leads(database, 1)
+    push_leads()
+    factories.add_leads(database, "a", "b", "c")
+    with run_raw_server(response("201 Created", body)) as odd:
+        monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
+        with suppress(CampaignsFailed):
+            push_leads()
+    assert {sql.fetch_statuses(database)[lead_id] for lead_id in "abc"} == {"in_doubt"}
+    monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+    assert set(push_until_done(database).values()) == {"created"}
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(["L0", "a", "b", "c"], 1)
 
 
 # In doubt.

@@ -23,6 +23,9 @@ ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS lone_failures integer NOT NU
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS next_try_at timestamptz;
 CREATE INDEX IF NOT EXISTS leads_suspected ON leadloop.leads (campaign_id, suspect_list)
     WHERE suspect_list IS NOT NULL;
+ALTER TABLE leadloop.learned_limits DROP CONSTRAINT IF EXISTS learned_limits_name_check;
+ALTER TABLE leadloop.learned_limits ADD CONSTRAINT learned_limits_name_check
+    CHECK (name IN ('page_size', 'page_depth', 'blank_success'));
 """
 
 
