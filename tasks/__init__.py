@@ -24,6 +24,8 @@ Parts of jobs:
     source_sync     push: make a campaign's leads follow its own table or view
     batch_claimer   push: claim new leads, check them, drop opted-out numbers
     in_doubt        push, disable: look up leads that may have been created
+    in_doubt_listing  push: settle many of them by the campaign's listing
+    probes          push, disable: harmless requests that tell an outage from a failure
     rejection_streak  push, disable: notice that the vendor rejects the whole campaign
     push_preview    the dry run of a push
     window_reader   poll: read one window page by page and verify it

@@ -349,7 +349,7 @@ class PushJob:
     def _means_success(self, batch: ClaimedBatch) -> bool:
         """Return whether a success without content means that the vendor created the whole batch.
 
-        It is learned from a few leads of a batch, which lookups show, and once a day anew. While
+        It is learned from a few leads of a batch, which lookups show, and once a day again. While
         they do not show, the batch is in doubt.
         """
         with self._result_lock:
