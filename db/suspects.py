@@ -6,6 +6,8 @@ again, down to the lead that fails alone. Nobody is rejected because the vendor 
 a failure of a lone lead counts only beside a create that the vendor accepted.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, text
 
 from db.leads import LEADS_OF_CLAIM, NOT_SENT, ClaimRef, locked_update, mark_in_doubt
@@ -49,6 +51,13 @@ UPDATE leadloop.campaigns SET create_failed_at = clock_timestamp() WHERE campaig
 """)
 _RECORD_ACCEPTED = text("""
 UPDATE leadloop.campaigns SET create_accepted_at = clock_timestamp() WHERE campaign_id = :campaign
+""")
+_RECORD_FOUND = text("""
+UPDATE leadloop.campaigns
+   SET create_accepted_at = greatest(create_accepted_at, (
+       SELECT max(sent_at) FROM leadloop.leads
+        WHERE campaign_id = :campaign AND lead_id = ANY(:ids)))
+ WHERE campaign_id = :campaign
 """)
 _ARE_CREATES_FAILING = text("""
 SELECT create_failed_at > coalesce(create_accepted_at, '-infinity') FROM leadloop.campaigns
@@ -99,6 +108,11 @@ def record_failure(
         return []
     rows = connection.execute(_RELEASE_SUSPECTS, {**claim.to_parameters(), "reason": reason})
     return [row.lead_id for row in rows if row.status == "rejected"]
+
+
+def record_found(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
+    """Record that the vendor has accepted the creates of these leads, which a lookup has shown."""
+    connection.execute(_RECORD_FOUND, {"campaign": campaign_id, "ids": list(lead_ids)})
 
 
 def record_accepted(connection: Connection, campaign_id: str) -> None:

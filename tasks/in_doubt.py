@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from db import campaigns, in_doubt
+from db import campaigns, in_doubt, suspects
 from db.in_doubt import DueLookups, InDoubtLead
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
@@ -127,6 +127,7 @@ class InDoubtResolver:
         if amount < self._min_listed:
             return None
         found, absent = listing.resolve()
+        self._record_found(found)
         self.has_answer = True
         if absent is None:
             # It proved presence alone, so those that are left are looked up.
@@ -141,6 +142,7 @@ class InDoubtResolver:
         self._run.write(in_doubt.record_lookups, self._campaign_id, list(lookups))
         found = [lead_id for lead_id, lookup in lookups.items() if lookup.result is not None]
         created = self._run.write(in_doubt.confirm_created, self._campaign_id, found)
+        self._record_found(created)
         unseen = [
             lead
             for lead in due
@@ -158,6 +160,10 @@ class InDoubtResolver:
             rejected=absent.rejected,
             reached_limit=len(due) == limit,
         )
+
+    def _record_found(self, lead_ids: Sequence[str]) -> None:
+        if lead_ids:
+            self._run.write(suspects.record_found, self._campaign_id, lead_ids)
 
     def _look_up_all(self, due: Sequence[InDoubtLead]) -> dict[str, LookupResult]:
         """Look leads up side by side; return the results of those that were answered.

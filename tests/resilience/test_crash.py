@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from db.database import Database
+from db.suspects import MAX_LONE_FAILURES
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -183,6 +184,108 @@ def test_next_run_recovers_from_a_kill(
         assert fetch_run_states(model).count("crashed") == 1
     invariants.check_all_settled(model)
     model.count_requests()
+
+
+ISOLATION: dict[str, PausePoint] = {
+    "suspects": Statement(
+        change="UPDATE",
+        table="leads",
+        when="NEW.suspect_list IS DISTINCT FROM OLD.suspect_list AND NEW.status = 'sending'",
+    ),
+    "records the failure": Statement(
+        change="UPDATE",
+        table="campaigns",
+        when="NEW.create_failed_at IS DISTINCT FROM OLD.create_failed_at",
+    ),
+    "puts in doubt": lead_becomes("in_doubt"),
+    "has put in doubt": lead_becomes("in_doubt", at_commit=True),
+    "proves absent": Statement(
+        change="UPDATE", table="leads", when="NEW.status = 'new' AND OLD.status = 'in_doubt'"
+    ),
+    "claims a half": Statement(
+        change="UPDATE",
+        table="leads",
+        when="NEW.status = 'sending' AND OLD.suspect_list IS NOT NULL",
+    ),
+    "has claimed a half": Statement(
+        change="UPDATE",
+        table="leads",
+        when="NEW.status = 'sending' AND OLD.suspect_list IS NOT NULL",
+        at_commit=True,
+    ),
+    "records a half": Statement(
+        change="UPDATE",
+        table="leads",
+        when="NEW.status = 'created' AND OLD.suspect_list IS NOT NULL",
+    ),
+    "rejects": lead_becomes("rejected"),
+    "has rejected": lead_becomes("rejected", at_commit=True),
+}
+# A listing of seven pages, for twelve leads in doubt.
+LISTING: dict[str, PausePoint] = {
+    "counts": Request(route="responses", nth=1),
+    "lists": Request(route="responses", nth=4),
+    "finds": lead_becomes("created"),
+    "has found": lead_becomes("created", at_commit=True),
+}
+
+
+def push_until_settled(model: LoopModel) -> None:
+    """Push until no lead waits, at most as often as an isolation takes."""
+    for _ in range(2 + 1 + MAX_LONE_FAILURES):
+        sql.execute(model.database, "UPDATE leadloop.leads SET next_try_at = now()")
+        model.run_flow(push_leads)
+        check_invariants(model)
+        if not {"new", "in_doubt"} & set(sql.fetch_statuses(model.database).values()):
+            return
+
+
+@pytest.mark.parametrize("point", ISOLATION.values(), ids=list(ISOLATION))
+def test_next_runs_go_on_with_an_isolation(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, point: PausePoint
+) -> None:
+    """After a kill in its midst, all others are created, once, and the bad lead is found."""
+    add_leads(model, "a", "b", "bad", "c", "d", "e")
+    model.vendor.add_fault(route="create", kind="status", status=500, lead_id="bad")
+    if point in (ISOLATION["rejects"], ISOLATION["has rejected"]):
+        # One run does not try a lone lead so often.
+        for _ in range(2):
+            push_leads()
+            sql.execute(model.database, "UPDATE leadloop.leads SET next_try_at = now()")
+    with point.install(model.database, model.vendor) as pause:
+        process = fork_server.start_job(tmp_path, "push")
+        pause.wait()
+        process.kill()
+    sql.wait_for_run_locks(model.database, 0)
+    push_until_settled(model)
+    assert sql.fetch_statuses(model.database) == {
+        **dict.fromkeys(("probe", "a", "b", "c", "d", "e"), "created"),
+        "bad": "rejected",
+    }
+    assert "bad" not in model.vendor.store.creations(CAMPAIGN)
+
+
+@pytest.mark.parametrize("point", LISTING.values(), ids=list(LISTING))
+def test_next_run_lists_again(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path, point: PausePoint
+) -> None:
+    """After a kill during the listing of many leads in doubt, each of them is settled."""
+    leads = [f"L{number}" for number in range(12)]
+    add_leads(model, *leads)
+    push_leads()
+    sql.execute(
+        model.database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 minute'"
+        " WHERE lead_id <> 'probe'",
+    )
+    with point.install(model.database, model.vendor) as pause:
+        process = fork_server.start_job(tmp_path, "push")
+        pause.wait()
+        process.kill()
+    sql.wait_for_run_locks(model.database, 0)
+    push_until_settled(model)
+    assert set(sql.fetch_statuses(model.database).values()) == {"created"}
+    assert set(model.vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
 @pytest.mark.parametrize(
