@@ -33,7 +33,7 @@ def test_eight_processes_share_one_rate_limit(
     soak: Soak | None,
 ) -> None:
     """No sliding window exceeds the limit, and under load 95 % of the limit is used."""
-    for turn, seed in enumerate(soak.draw_seeds(0.2) if soak else (0,)):
+    for turn, seed in enumerate(soak.draw_seeds(0.15) if soak else (0,)):
         print(f"race, seed {seed}")
         requests = 100 if seed == 0 else Random(seed).choice((60, 80, 100, 120))
         monkeypatch.setenv("LEADLOOP_RATE_LIMIT", f"{requests}/{_PERIOD_S}")

@@ -27,7 +27,7 @@ def test_invariants_hold(database: Database, vendor: SandboxHandle, soak: Soak |
     if soak is None:
         run_state_machine_as_test(machine, settings=_settings(_EXAMPLES, derandomize=True))
         return
-    for number in soak.draw_seeds(0.25):
+    for number in soak.draw_seeds(0.2):
         print(f"state machine, seed {number}")
         round_settings = _settings(_EXAMPLES_PER_ROUND, derandomize=False)
         run_state_machine_as_test(seed(number)(machine), settings=round_settings)
