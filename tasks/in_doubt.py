@@ -83,8 +83,7 @@ class InDoubtResolver:
         Raises:
             Retryable: the vendor answered none of the lookups.
         """
-        known = self._load_visibility()
-        if not opted_out and known.shows_unprocessed is False:
+        if not opted_out and self._load_visibility().shows_unprocessed is False:
             return ResolvedLeads()
         due = DueLookups(
             campaign=self._campaign_id,

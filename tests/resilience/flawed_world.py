@@ -130,6 +130,10 @@ class World:
         near, rows = self._find_near(age), self.count_rows(age)
         if rows <= self.page_rows:
             return False
+        if self.campaign["page_size"] > self.page_rows:
+            # Where the vendor refuses the size that is asked for, and no smaller page has passed in
+            # this poll, the rows are read one by one, and stored; no answer shows them together.
+            return True
         repeats = bool(near & self.doubled) or len(near & self.redacted) > 1
         return repeats or self.rules["ties"] == "page" or rows > self.page_rows * self.page_depth
 
