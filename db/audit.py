@@ -145,11 +145,13 @@ WITH held AS (
 )
 SELECT (SELECT count(*) FROM opt_outs) AS opt_outs, (SELECT count(*) FROM leads) AS leads
 """)
+# While creates are held, so does a `rejected` lead: corrected leads are sent again. And a listed
+# lead without a row is remembered as sent: its row may be inserted again.
 _REPAIR_LEADS = text("""
 WITH held AS (
     SELECT lead.campaign_id, lead.lead_id
       FROM leadloop.leads AS lead JOIN audit_leads AS listed USING (lead_id)
-     WHERE lead.campaign_id = :campaign AND lead.status IN ('new', 'in_doubt')
+     WHERE lead.campaign_id = :campaign AND lead.status = ANY(:statuses)
      ORDER BY lead.lead_id FOR NO KEY UPDATE OF lead
 )
 UPDATE leadloop.leads AS lead
@@ -157,7 +159,27 @@ UPDATE leadloop.leads AS lead
        looked_up_at = NULL, sent_at = coalesce(lead.sent_at, clock_timestamp())
   FROM held
  WHERE lead.campaign_id = held.campaign_id AND lead.lead_id = held.lead_id
-   AND lead.status IN ('new', 'in_doubt')
+   AND lead.status = ANY(:statuses)
+""")
+_UNKNOWN_LEADS = """
+SELECT listed.lead_id FROM audit_leads AS listed
+ WHERE NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                    WHERE lead.campaign_id = :campaign AND lead.lead_id = listed.lead_id)
+   AND NOT EXISTS (SELECT FROM leadloop.sent_leads AS sent
+                    WHERE sent.campaign_id = :campaign AND sent.lead_id = listed.lead_id)
+"""
+_REMEMBER_LEADS = text(f"""
+INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status, sent_at, confirmed_at)
+SELECT :campaign, lead_id, 'created', clock_timestamp(), clock_timestamp()
+  FROM ({_UNKNOWN_LEADS}) AS unknown ON CONFLICT DO NOTHING
+""")
+_COUNT_REPEATABLE = text(f"""
+SELECT (SELECT count(*) FROM ({_LISTED_LEADS} AND lead.status IN ('new', 'rejected')) AS known)
+       + (SELECT count(*) FROM ({_UNKNOWN_LEADS}) AS unknown)
+""")
+# An insert that has not committed yet is not seen: wait for all of them. Opt-outs wait meanwhile.
+_WAIT_FOR_INSERTS = text("""
+SET LOCAL lock_timeout = '3s'; LOCK TABLE leadloop.leads IN SHARE ROW EXCLUSIVE MODE
 """)
 # Includes outcomes that the next poll is due to read: harmless, and the next audit is clean.
 _NEWER_OUTCOMES = f"""
@@ -283,7 +305,36 @@ def repair_opt_outs(connection: Connection, campaign_id: str) -> tuple[int, int]
 
 def repair_leads(connection: Connection, campaign_id: str) -> int:
     """Mark `new` and in-doubt leads `created` if the vendor lists them. Returns their number."""
-    return connection.execute(_REPAIR_LEADS, {"campaign": campaign_id}).rowcount
+    parameters = {"campaign": campaign_id, "statuses": ["new", "in_doubt"]}
+    return connection.execute(_REPAIR_LEADS, parameters).rowcount
+
+
+def wait_for_inserts(connection: Connection) -> None:
+    """Lock `leadloop.leads` until the end of the transaction, so that no lead is inserted.
+
+    Raises:
+        DatabaseError: another transaction has written to the table for three seconds.
+    """
+    connection.execute(_WAIT_FOR_INSERTS)
+
+
+def repair_forgotten(connection: Connection, campaign_id: str) -> int:
+    """Mark listed leads `created` that are `new`, in doubt or rejected, or remember them as sent.
+
+    A listed lead without a row becomes a row of `sent_leads`: when it is inserted, it is `created`.
+
+    Returns:
+        The number of leads marked or remembered.
+    """
+    parameters = {"campaign": campaign_id, "statuses": ["new", "in_doubt", "rejected"]}
+    marked = connection.execute(_REPAIR_LEADS, parameters).rowcount
+    return marked + connection.execute(_REMEMBER_LEADS, {"campaign": campaign_id}).rowcount
+
+
+def count_repeatable(connection: Connection, campaign_id: str) -> int:
+    """Count the listed leads that a push would create again, now or once they are inserted."""
+    count: int = connection.execute(_COUNT_REPEATABLE, {"campaign": campaign_id}).scalar_one()
+    return count
 
 
 def iter_newer_outcomes(connection: Connection, campaign_id: str) -> Iterator[list[str]]:

@@ -4,7 +4,8 @@ Two temporary tables, dropped with their connection: `audit_listing` holds every
 `audit_leads` one row a lead.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, text
 
@@ -125,3 +126,14 @@ def create_lead_table(connection: Connection) -> None:
 def has_unprocessed_leads(connection: Connection) -> bool:
     """Return whether the listing holds an unprocessed lead."""
     return bool(connection.scalar(_ANY_UNPROCESSED))
+
+
+@contextmanager
+def open_transaction(connection: Connection) -> Iterator[None]:
+    """Run the block in a transaction of the staging tables' connection.
+
+    The connection is in autocommit mode. After an exception, close it.
+    """
+    connection.execute(text("BEGIN"))
+    yield
+    connection.execute(text("COMMIT"))

@@ -11,11 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
 
+from db.create_holds import IS_HELD
 from leadloop.core.leads import Lead
 
-# The pause switch: every claim checks it, so a pause takes effect within a run.
-_MAY_CREATE = """SELECT FROM leadloop.campaigns
-     WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :require_enabled)"""
+# The pause switch and the hold: every claim checks them, so both take effect within a run.
+_MAY_CREATE = f"""SELECT FROM leadloop.campaigns
+     WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :require_enabled)
+       AND {IS_HELD} IS NOT TRUE"""
 # Leads that no request with them has failed on; the others are suspects (db.suspects).
 _FRESH = "status = 'new' AND suspect_list IS NULL"
 _ANY_FRESH = text(f"""

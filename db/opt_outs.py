@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from db.create_holds import IS_HELD
+
 _REQUEST = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
 SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
@@ -16,9 +18,11 @@ SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 # A lead that was never sent is cancelled, under the lock that a claim would need. A lead that the
 # vendor rejected is not: the vendor may hold it, so the opt-out is sent. This statement also sets
 # `opted_out` where the triggers missed it (opt-out and lead written by concurrent transactions), so
-# that the number is suppressed.
-_UNSENT = """(lead.status IN ('new', 'cancelled')
-        OR lead.status = 'rejected' AND lead.sent_at IS NULL)"""
+# that the number is suppressed. While creates are held, the vendor may hold any lead, so the opt-out
+# is sent.
+_UNSENT = f"""(lead.status = 'cancelled'
+        OR {IS_HELD} IS NOT TRUE AND (lead.status = 'new'
+                                      OR lead.status = 'rejected' AND lead.sent_at IS NULL))"""
 _CANCEL_UNSENT = text(f"""
 WITH unsettled AS (
     SELECT lead.campaign_id, lead.lead_id
@@ -44,7 +48,7 @@ UPDATE leadloop.disable_requests AS d
 
 # Oldest first; opt-outs that the vendor rejected come last: they may be many, and stop the run. A
 # lead that another run is sending now is left for later: the vendor may not hold it yet.
-_PICK_DUE = text("""
+_PICK_DUE = text(f"""
 UPDATE leadloop.disable_requests AS d
    SET sent_at = coalesce(d.sent_at, clock_timestamp())
   FROM (SELECT r.campaign_id, r.lead_id
@@ -53,7 +57,8 @@ UPDATE leadloop.disable_requests AS d
          WHERE r.campaign_id = :campaign
            AND r.status IN ('requested', 'failed') AND r.status = :status
            AND r.lead_id <> ALL(:exclude)
-           AND lead.status IS DISTINCT FROM 'sending' AND lead.status IS DISTINCT FROM 'new'
+           AND lead.status IS DISTINCT FROM 'sending'
+           AND (lead.status IS DISTINCT FROM 'new' OR {IS_HELD})
            AND (r.status = 'requested'
                 OR coalesce(r.next_try_at, '-infinity') <= clock_timestamp())
            -- Its row was deleted while a run was sending it.

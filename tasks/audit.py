@@ -7,9 +7,10 @@ is found by the other.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from db import audit, audit_staging, campaigns, outcomes, watermarks
+from db import audit, audit_staging, campaigns, create_holds, outcomes, watermarks
 from db.audit import AuditFinding, AuditScope
 from db.bulk_copy import format_text_row
+from db.create_holds import CreateHold
 from db.database import Connection
 from leadloop.core.audit_differences import (
     DIFFERENCES,
@@ -24,6 +25,7 @@ from leadloop.core.results import parse_result
 from leadloop.core.summaries import Summary
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
+from tasks.held_creates import audit_command, find_release_wait, release_command
 from tasks.jobs import DONE, ChunkResult, JobSpec
 from tasks.lead_listing import MAX_LISTING_READS, LeadListing
 from tasks.retries import FruitlessAttempts, retry_request
@@ -64,6 +66,7 @@ class AuditJob:
                 self._compare_records()
                 if self._repair:
                     self._repair_records()
+                self._release_creates()
             finally:
                 # Not back to the pool: the staging table ends with the connection.
                 self._connection.invalidate()
@@ -129,6 +132,52 @@ class AuditJob:
                     outcomes.merge_outcomes, campaign_id, outcomes=lines, attempts=attempts
                 )
                 self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
+
+    def _release_creates(self) -> None:
+        """Release held creates if no push can create a listed lead again; log what hinders it.
+
+        No row is inserted during the transaction: what the listing shows is compared with all rows.
+        """
+        campaign_id = self.run.campaign.campaign_id
+        with self._use_staging() as connection:
+            hold = create_holds.find_hold(connection, campaign_id)
+            if hold is None:
+                return
+            with audit_staging.open_transaction(connection):
+                audit.wait_for_inserts(connection)
+                if self._repair:
+                    repaired = audit.repair_forgotten(connection, campaign_id)
+                    self._counters.add(repaired_leads=repaired)
+                obstacle = self._find_obstacle(connection, hold)
+                if obstacle is None:
+                    reason = f"audit: {self._listing.seen} listed leads, none can be created again"
+                    create_holds.release_creates(connection, [campaign_id], reason)
+        if obstacle is None:
+            self.run.warn("creates are released: no push can create a listed lead again")
+        else:
+            self.run.warn("creates stay held: %s", obstacle)
+
+    def _find_obstacle(self, connection: Connection, hold: CreateHold) -> str | None:
+        """Return why the listing does not prove that no lead can be created again, or None."""
+        campaign_id = self.run.campaign.campaign_id
+        again = f"`{audit_command(campaign_id)}`"
+        if not self._listing.complete:
+            return f"the listing could not be read completely: run {again} at a quieter time"
+        if not audit_staging.has_unprocessed_leads(connection):
+            return (
+                "the listing shows no lead that is created and not processed, so it may hide such"
+                " leads; if you know that none was lost:"
+                f" `{release_command(campaign_id)}`"
+            )
+        due_at = hold.held_at + find_release_wait(self.run)
+        if self._started_at < due_at:
+            return (
+                "leads that were sent before the hold may not show yet: run"
+                f" {again} after {due_at:%Y-%m-%d %H:%M:%S%z}"
+            )
+        if repeatable := audit.count_repeatable(connection, campaign_id):
+            return f"a push could create {repeatable} listed leads again: run {again}"
+        return None
 
     def _unprocessed_are_shown(self) -> bool:
         """Return whether the listing shows created, unprocessed leads, so that an absence counts.

@@ -15,6 +15,7 @@ from leadloop.core.leads import Lead, PreparedLead, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number, hash_raw_number
 from leadloop.core.verdicts import ApiCall
 from tasks.context import ApiContext, CampaignRun
+from tasks.held_creates import require_no_hold
 from tasks.rate_limiter import Permit
 
 # A permit expires soon, so a claim may not go on for long because of leads that fail the checks.
@@ -312,14 +313,17 @@ class BatchClaimer:
 
         Raises:
             Fenced: another run has declared this one dead.
+            RunError: the database has forgotten this run.
         """
         with self._run.context.database.transaction() as connection:
-            if not runs.is_running(connection, self._run.run_id):
-                raise Fenced(
-                    "this run has stopped: its database connection was cut, and another run has"
-                    " declared it dead; leads that it may have sent are in doubt, its others are"
-                    " new again: `leadloop push` goes on with both"
-                )
+            is_running = runs.is_running(connection, self._run.run_id)
+        if not is_running:
+            require_no_hold(self._run)
+            raise Fenced(
+                "this run has stopped: its database connection was cut, and another run has"
+                " declared it dead; leads that it may have sent are in doubt, its others are new"
+                " again: `leadloop push` goes on with both"
+            )
 
     def _reject_invalid(
         self, batch: ClaimedBatch, claimed: Sequence[Lead]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from db import campaigns, runs
+from db import campaigns, create_holds, runs
 from db.database import Connection, Database
 from db.runs import RunLocks
 from db.schema import require_current
@@ -230,7 +230,12 @@ def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
 
 
 def start_run(context: AnyContext, flow: str, campaign: Campaign) -> CampaignRun[AnyContext]:
-    """Write the run's row, then recover dead runs: what they had sent becomes in doubt."""
+    """Write the run's row, then recover dead runs: what they had sent becomes in doubt.
+
+    First, hold creates if the database has changed: a database that has the run's row knows itself.
+    """
+    if change := context.database.retry(create_holds.check_database):
+        context.log.warning("the database has changed (%s): all creates are held", change)
     run_id = context.locks.open_run(
         flow=flow, campaign_id=campaign.campaign_id, flow_run_id=context.host.flow_run_id
     )

@@ -41,6 +41,7 @@ from leadloop.core.verdicts import ApiCall, may_blame_content
 from tasks.batch_claimer import BatchClaimer, ClaimedBatch
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
+from tasks.held_creates import require_no_hold
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.probes import read_campaign, watch_reads
@@ -138,8 +139,10 @@ class PushJob:
         """Warn about new leads that a paused or disabled campaign may not create.
 
         Raises:
-            RunError: no request of this run got a response that states a result.
+            RunError: creates are held, or no request of this run got a response that states a
+                result.
         """
+        require_no_hold(self.run)
         if held_back := self._count_held_back():
             self.run.warn(
                 "%d leads stay new, because the campaign may not create leads (push_enabled or"

@@ -124,6 +124,33 @@ COMMENT ON COLUMN leadloop.forgotten.campaign_id IS 'The vendor''s id of the cam
 COMMENT ON COLUMN leadloop.forgotten.lead_id IS 'Id of the lead; it is kept.';
 COMMENT ON COLUMN leadloop.forgotten.forgotten_at IS 'When the data was erased.';
 
+COMMENT ON TABLE leadloop.database_identity IS
+    'The database as the last run saw it: one row. If a value differs from the current one, the
+database may have forgotten sent leads, and creates are held.';
+COMMENT ON COLUMN leadloop.database_identity.system_identifier IS
+    'Postgres''s id of the cluster, from initdb. Null: it could not be read.';
+COMMENT ON COLUMN leadloop.database_identity.timeline IS
+    'The timeline of the WAL, hexadecimal: each promotion and each recovery to a point in time begins
+another one. Null: it could not be read.';
+COMMENT ON COLUMN leadloop.database_identity.database_oid IS
+    'The database''s oid: a copy or a restored dump has another one.';
+COMMENT ON COLUMN leadloop.database_identity.seen_at IS 'When these values were first seen.';
+COMMENT ON FUNCTION leadloop.read_database_identity IS
+    'The current values for database_identity; reads no table of leadloop.';
+
+COMMENT ON TABLE leadloop.create_holds IS
+    'Holds of creates: while one is open, no lead of the campaign is created. Rows are kept.';
+COMMENT ON COLUMN leadloop.create_holds.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.create_holds.held_at IS 'Start of the hold.';
+COMMENT ON COLUMN leadloop.create_holds.held_by IS
+    'The database login that detected the change, or of the person who reported a restore.';
+COMMENT ON COLUMN leadloop.create_holds.reason IS 'What was found.';
+COMMENT ON COLUMN leadloop.create_holds.released_at IS 'End of the hold; null: it is open.';
+COMMENT ON COLUMN leadloop.create_holds.released_by IS
+    'The database login of the audit, or of the person who released it.';
+COMMENT ON COLUMN leadloop.create_holds.released_reason IS
+    'What the audit has proven, or what the person wrote.';
+
 COMMENT ON TABLE leadloop.disable_requests IS
     'Opt-outs. Your code inserts campaign_id, lead_id, reason and requested_at; leadloop maintains the
 other columns.';

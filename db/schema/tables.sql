@@ -116,6 +116,29 @@ CREATE TABLE leadloop.forgotten (
     PRIMARY KEY (campaign_id, lead_id)
 );
 
+-- Holds of creates --------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.database_identity (
+    system_identifier text,
+    timeline          text,
+    database_oid      oid,
+    seen_at           timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX database_identity_one ON leadloop.database_identity ((true));
+CREATE TABLE leadloop.create_holds (
+    hold_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    campaign_id  text NOT NULL,
+    held_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    held_by      text NOT NULL DEFAULT session_user,
+    reason       text NOT NULL,
+    released_at  timestamptz,
+    released_by  text,
+    released_reason text CHECK (released_reason <> ''),
+    CHECK ((released_at IS NULL) = (released_reason IS NULL))
+);
+CREATE UNIQUE INDEX create_holds_open ON leadloop.create_holds (campaign_id)
+    WHERE released_at IS NULL;
+
 -- Opt-outs ----------------------------------------------------------------------------------------
 
 CREATE TABLE leadloop.disable_requests (

@@ -1,6 +1,23 @@
--- Triggers and their functions. The file may be applied again (idempotent).
+-- Functions, and triggers. The file may be applied again (idempotent).
 
--- Each function rejects every table but its own. A foreign trigger on another table would run the
+-- The values that distinguish this database from its copies: see db.create_holds. A managed service
+-- may refuse to show a value; then it is NULL, which equals every value.
+CREATE OR REPLACE FUNCTION leadloop.read_database_identity(
+    OUT system_identifier text, OUT timeline text, OUT database_oid oid)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    BEGIN
+        system_identifier := (pg_control_system()).system_identifier;
+    EXCEPTION WHEN OTHERS THEN
+    END;
+    BEGIN
+        timeline := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+    EXCEPTION WHEN OTHERS THEN
+    END;
+    database_oid := (SELECT oid FROM pg_database WHERE datname = current_database());
+END $$;
+
+-- Each function of a trigger rejects every table but its own. A foreign trigger on another table would run the
 -- function with foreign rows and names, with the rights of this schema's owner.
 
 CREATE OR REPLACE FUNCTION leadloop.note_opt_out() RETURNS trigger

@@ -432,10 +432,13 @@ WITH RECURSIVE threshold AS (
      WHERE meant_id IS NULL
        AND requested_at < clock_timestamp() - (SELECT opt_outs_unknown FROM threshold)
      GROUP BY campaign_id
+), holds AS (
+    SELECT campaign_id, held_at AS since, reason FROM leadloop.create_holds
+     WHERE released_at IS NULL
 ), unsent AS (
     SELECT campaign_id, count(*) AS amount, min(inserted_at) AS since
       FROM leadloop.leads
-     WHERE status = 'new'
+     WHERE status = 'new' AND campaign_id NOT IN (SELECT campaign_id FROM holds)
        AND inserted_at < clock_timestamp() - (SELECT leads_unsent FROM threshold)
      GROUP BY campaign_id
 ), doubts AS (
@@ -647,6 +650,11 @@ WITH RECURSIVE threshold AS (
                || ' minutes; check the id and the campaign: ' || sample,
            'leadloop audit --campaign {campaign}'
       FROM unknown
+    UNION ALL
+    SELECT campaign_id, 'critical', 'creates_held', 1, since,
+           'no lead is created, because the database may have forgotten sent leads: ' || reason,
+           'leadloop audit --repair --campaign {campaign}'
+      FROM holds JOIN running USING (campaign_id)
     UNION ALL
     SELECT campaign_id, 'critical', 'poll_behind', 1, through,
            CASE WHEN never THEN 'leads were sent, but outcomes were never polled'

@@ -210,6 +210,52 @@ def resume(campaigns: AllCampaignsOption = None, as_json: JsonOption = False) ->
 
 
 @app.command()
+def restored(campaigns: AllCampaignsOption = None, as_json: JsonOption = False) -> None:
+    """Report that the database was restored: no lead is created until an audit or `release`."""
+    from tasks.held_creates import report_restore
+
+    _require_campaign_ids(campaigns)
+    with environment.open_configured_database() as (settings, database):
+        holds = report_restore(database, settings, campaigns or [])
+    ids = [hold.campaign_id for hold in holds]
+    if as_json:
+        _print_json({"held": ids})
+    else:
+        _print_line(
+            f"Held: {', '.join(ids)}. No more leads are created until `leadloop audit --repair` or"
+            " `leadloop release`."
+        )
+
+
+@app.command()
+def release(
+    campaigns: Annotated[
+        list[str], typer.Option("--campaign", "-c", help="A campaign's id; repeatable.")
+    ],
+    because: Annotated[
+        str,
+        typer.Option(help="Why no lead can be created twice; kept, so nothing personal."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Let campaigns create leads again that are held after a failover or a restore."""
+    from tasks.held_creates import release_held
+
+    _require_campaign_ids(campaigns)
+    with environment.open_configured_database() as (settings, database):
+        result = release_held(database, settings, campaigns, because)
+    if as_json:
+        _print_json({"released": result.released, "not_held": result.not_held})
+        return
+    if result.released:
+        _print_line(
+            f"Released: {', '.join(result.released)}. The next push creates their new leads."
+        )
+    if result.not_held:
+        _print_line(f"Not held, nothing changed: {', '.join(result.not_held)}.")
+
+
+@app.command()
 def audit(
     campaigns: EnabledCampaignsOption = None,
     repair: Annotated[
@@ -576,6 +622,12 @@ def _parse_time_option(option: str, text: str) -> datetime:
         return parse_time_argument(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def _print_line(line: str) -> None:
+    """Print a line with ids, which are foreign input: literally, and on one line."""
+    text = rendering.escape_unprintable(line)
+    out.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -19,7 +19,8 @@ def leftover_hints(summary: Mapping[str, Any]) -> list[str]:
     if counts.get("held_back"):
         hints.append(
             f"leads held back: {counts['held_back']:,}; they stay new while their campaign is"
-            " paused or not enabled: leadloop resume ends a pause, leadloop.campaigns has enabled"
+            " paused, not enabled or held: leadloop resume ends a pause, leadloop.campaigns has"
+            " enabled, leadloop status shows a hold"
         )
     return hints + opt_out_hints(failed=counts.get("failed", 0), requested=0)
 

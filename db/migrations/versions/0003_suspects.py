@@ -1,4 +1,4 @@
-"""Suspects of failed creates: the lists in which their leads are sent again.
+"""Suspects of failed creates: the lists in which their leads are sent again. Holds of creates.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done.
@@ -26,11 +26,32 @@ CREATE INDEX IF NOT EXISTS leads_suspected ON leadloop.leads (campaign_id, suspe
 ALTER TABLE leadloop.learned_limits DROP CONSTRAINT IF EXISTS learned_limits_name_check;
 ALTER TABLE leadloop.learned_limits ADD CONSTRAINT learned_limits_name_check
     CHECK (name IN ('page_size', 'page_depth', 'blank_success'));
+CREATE TABLE IF NOT EXISTS leadloop.database_identity (
+    system_identifier text,
+    timeline          text,
+    database_oid      oid,
+    seen_at           timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX IF NOT EXISTS database_identity_one
+    ON leadloop.database_identity ((true));
+CREATE TABLE IF NOT EXISTS leadloop.create_holds (
+    hold_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    campaign_id  text NOT NULL,
+    held_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    held_by      text NOT NULL DEFAULT session_user,
+    reason       text NOT NULL,
+    released_at  timestamptz,
+    released_by  text,
+    released_reason text CHECK (released_reason <> ''),
+    CHECK ((released_at IS NULL) = (released_reason IS NULL))
+);
+CREATE UNIQUE INDEX IF NOT EXISTS create_holds_open ON leadloop.create_holds (campaign_id)
+    WHERE released_at IS NULL;
 """
 
 
 def upgrade() -> None:
-    """Add columns and indexes, and replace triggers, views and comments."""
+    """Add columns, tables and indexes, and replace triggers, views and comments."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
     create_schema(connection, *REPLACEABLE)
