@@ -18,8 +18,8 @@ SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 # A lead that was never sent is cancelled, under the lock that a claim would need. A lead that the
 # vendor rejected is not: the vendor may hold it, so the opt-out is sent. This statement also sets
 # `opted_out` where the triggers missed it (opt-out and lead written by concurrent transactions), so
-# that the number is suppressed. While creates are held, the vendor may hold any lead, so the opt-out
-# is sent.
+# that the number is suppressed. While creates are held, the vendor may hold any lead: all opt-outs
+# are sent.
 _UNSENT = f"""(lead.status = 'cancelled'
         OR {IS_HELD} IS NOT TRUE AND (lead.status = 'new'
                                       OR lead.status = 'rejected' AND lead.sent_at IS NULL))"""

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import text
+
 from db.database import Database, DatabaseError
 from db.schema import migrate_schema
 from leadloop.local.postgres import prepare_postgres
@@ -33,6 +35,7 @@ class DedicatedPostgres:
         user, group = spec.user or (None, None)
         over_tcp = ("--listen_addresses=127.0.0.1", "-p", str(self._port))
         self._scratch = spec.scratch
+        self._data = spec.facts["data"]
         with spec.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*spec.command, *over_tcp],
@@ -56,6 +59,26 @@ class DedicatedPostgres:
         self._process.wait(timeout=60)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def back_up(self) -> None:
+        """Copy the data of the stopped server."""
+        subprocess.run(["cp", "-a", self._data, f"{self._data}.backup"], check=True)
+
+    def restore(self) -> None:
+        """Start the stopped server on the data of the backup: all since is forgotten."""
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", f"{self._data}.backup", self._data], check=True)
+        self.start()
+
+    def fail_over(self) -> None:
+        """Start the stopped server as a standby that had fallen behind at the backup; promote it.
+
+        It has the address of the server that it replaces.
+        """
+        (Path(f"{self._data}.backup") / "standby.signal").touch()
+        self.restore()
+        with Database(self.url, pool_size=1) as database, database.autocommit() as connection:
+            assert connection.scalar(text("SELECT pg_promote()"))
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
