@@ -419,7 +419,7 @@ _COUNTS = {
     "suspects": "`new` leads that wait for their next try, because a create that held them failed",
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
     "from_source": "new leads taken from the campaign's source",
-    "held_back": "new leads not sent because the campaign is paused or not enabled",
+    "held_back": "new leads not sent because the campaign is paused, not enabled or held",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs set aside in this run, because the vendor refused or failed on them",
     "set_aside": "opt-outs set aside when the run ends, in all; each is retried at least daily",
@@ -512,7 +512,7 @@ def render_exit_codes(connection: Connection) -> str:
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
         " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",
         _render_table(["key", "holds"], _list_meanings(_OWED, _OWED)),
-        "## init, load, requeue, forget, doctor",
+        "## init, load, restored, release, requeue, forget, doctor",
         _render_table(
             ["command", "keys"],
             [
@@ -522,6 +522,12 @@ def render_exit_codes(connection: Connection) -> str:
                     "`loaded`: leads inserted; `existing`: leads that were already there and stay"
                     " unchanged; `bad`: lines skipped, each reported on stderr (exit code 1 if an"
                     " unclosed quote lost several, or no line could be loaded)",
+                ],
+                ["`restored`", "`held`: the ids of the campaigns whose creates are held now"],
+                [
+                    "`release`",
+                    "`released`: the ids of the campaigns whose hold was ended; `not_held`: those"
+                    " of the named ones that were not held",
                 ],
                 [
                     "`requeue`",

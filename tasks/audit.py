@@ -25,7 +25,12 @@ from leadloop.core.results import parse_result
 from leadloop.core.summaries import Summary
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
-from tasks.held_creates import audit_command, find_release_wait, release_command
+from tasks.held_creates import (
+    audit_command,
+    find_release_wait,
+    format_utc,
+    release_command,
+)
 from tasks.jobs import DONE, ChunkResult, JobSpec
 from tasks.lead_listing import MAX_LISTING_READS, LeadListing
 from tasks.retries import FruitlessAttempts, retry_request
@@ -173,7 +178,7 @@ class AuditJob:
         if self._started_at < due_at:
             return (
                 "leads that were sent before the hold may not show yet: run"
-                f" {again} after {due_at:%Y-%m-%d %H:%M:%S%z}"
+                f" {again} after {format_utc(due_at)}"
             )
         if repeatable := audit.count_repeatable(connection, campaign_id):
             return f"a push could create {repeatable} listed leads again: run {again}"

@@ -6,7 +6,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from db import campaigns, create_holds
 from db.create_holds import CreateHold
@@ -36,7 +36,7 @@ def require_no_hold(run: CampaignRun[ApiContext]) -> None:
     campaign_id = run.campaign.campaign_id
     if hold := run.write(create_holds.find_hold, campaign_id):
         raise RunError(
-            f"creates are held since {hold.held_at:%Y-%m-%d %H:%M:%S%z} ({hold.reason}): leads that"
+            f"creates are held since {format_utc(hold.held_at)} ({hold.reason}): leads that"
             f" were sent may be new or missing here; to compare: `{audit_command(campaign_id)}`;"
             f" if nothing was lost: `{release_command(campaign_id)}`"
         )
@@ -49,6 +49,11 @@ def find_release_wait(run: CampaignRun[ApiContext]) -> timedelta:
     time.
     """
     return timedelta(seconds=sum(run.context.settings.parse_timeouts())) + run.campaign.settle
+
+
+def format_utc(moment: datetime) -> str:
+    """Return a time in UTC, to the second."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def audit_command(campaign_id: str) -> str:

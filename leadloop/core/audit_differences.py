@@ -44,7 +44,7 @@ REMARKS: Mapping[str, str] = {
     " too new, or unprocessed at a vendor that lists processed leads only, or the listing shifted",
     "outcome_not_polled": "processed at the vendor after the watermark: the next poll stores it",
     "repaired_leads": "that were in doubt or `new` here, or opted out as if the vendor did not have"
-    " them, and are `created` now",
+    " them, and are `created` now; while creates are held, also rejected or missing ones",
     "repaired_outcomes": "whose outcome was stored or updated",
     "repaired_opt_outs": "whose opt-out is `requested` again: the next disable sends it",
 }

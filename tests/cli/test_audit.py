@@ -56,14 +56,14 @@ def test_an_audit_that_could_not_be_completed_is_a_failure(
 def test_the_commands_of_a_recovery(
     invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
-    """Each that the guide names works while the campaign is off, as its first step has it."""
+    """Each that the guide names works in its order, also for a campaign that is not enabled."""
     factories.add_campaign(database, enabled=False)
     factories.add_leads(database, "a", "b")
     invoke("push", "--campaign", CAMPAIGN, PREFECT_API_URL=prefect)
     sql.execute(database, "UPDATE leadloop.leads SET status = 'new', sent_at = NULL")
     factories.add_opt_outs(database, "a")
-    steps = re.findall(r"`leadloop ((?:audit|disable|backfill) [^`]*)`", _RECOVER)
-    assert len(steps) == 3
+    steps = re.findall(r"`leadloop ((?:restored|audit|disable|backfill)[^`]*)`", _RECOVER)
+    assert len(steps) == 4
     told = {"C": CAMPAIGN, "T": "2026-01-01T00:00Z", "NOW": "2026-01-02T00:00Z"}
     for step in steps:
         arguments = [told.get(word, word) for word in step.split()]

@@ -15,6 +15,7 @@ from leadloop.core.timestamps import EPOCH
 from leadloop.core.windows import Window
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks.held_creates import release_held, report_restore
 from tasks.owed import accept_owed, list_owed, retry_owed
 from tests import factories, sql
 from tests.conftest import Ran
@@ -98,6 +99,23 @@ def test_they_are_enough_for_what_is_owed(role: str, database: Database) -> None
         assert len(list_owed(ours, Settings(), ["C1"])) == 2
         assert retry_owed(ours, number).is_due
         assert accept_owed(ours, number, "deleted there").is_new
+
+
+def test_they_are_enough_for_a_hold(role: str, database: Database, vendor: SandboxHandle) -> None:
+    """A person reports a restore; an audit releases creates, or the person does."""
+    sql.execute(database, _PEOPLE)
+    push_leads()
+    with Database(role, pool_size=1) as ours:
+        report_restore(ours, Settings(), ["C1"])
+        past = "UPDATE leadloop.create_holds SET held_at = held_at - interval '1 hour'"
+        sql.execute(
+            database, f"{past}; DELETE FROM leadloop.leads; DELETE FROM leadloop.sent_leads"
+        )
+        assert audit_leads(repair=True)["repaired_leads"] == 4
+        assert release_held(ours, Settings(), ["C1"], "again").not_held == ["C1"]
+        report_restore(ours, Settings(), ["C1"])
+        assert release_held(ours, Settings(), ["C1"], "again").released == ["C1"]
+    assert push_leads()["created"] == 0
 
 
 @pytest.mark.parametrize(
