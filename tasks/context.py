@@ -232,7 +232,8 @@ def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
 def start_run(context: AnyContext, flow: str, campaign: Campaign) -> CampaignRun[AnyContext]:
     """Write the run's row, then recover dead runs: what they had sent becomes in doubt.
 
-    First, hold creates if the database has changed: a database that has the run's row knows itself.
+    Before both, compare the database with the last one seen: a standby that has replayed the run's
+    row has replayed the stored values too.
     """
     if change := context.database.retry(create_holds.check_database):
         context.log.warning("the database has changed (%s): all creates are held", change)

@@ -834,7 +834,10 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
        last_push.ended_at AS last_push_at, last_poll.ended_at AS last_poll_at,
        last_disable.ended_at AS last_disable_at,
        campaign.push_enabled, coalesce(owed.owed, 0) AS owed,
-       coalesce(owed.accepted, 0) AS owed_accepted
+       coalesce(owed.accepted, 0) AS owed_accepted,
+       EXISTS (SELECT FROM leadloop.create_holds AS hold
+                WHERE hold.campaign_id = campaign.campaign_id AND hold.released_at IS NULL)
+           AS creates_held
   FROM leadloop.campaigns AS campaign
   LEFT JOIN lead USING (campaign_id)
   LEFT JOIN outcome USING (campaign_id)
@@ -904,6 +907,8 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.last_disable_at IS
     'End of the last completed disable.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
     'Whether pushes may create leads; false while the campaign is paused.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.creates_held IS
+    'Whether creates are held, because the database may have forgotten sent leads.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.owed IS
     'Owed windows: their outcomes could not be read, and they hold the watermark.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.owed_accepted IS

@@ -50,7 +50,9 @@ _OVERVIEW_FIELDS = (
     ("\nbehind", "watermark_lag_s"),
 )
 #: The columns of the view `campaign_health` that are rendered.
-CAMPAIGN_COLUMNS = frozenset({"campaign_id", "enabled", "health", *dict(_CAMPAIGN_FIELDS).values()})
+CAMPAIGN_COLUMNS = frozenset(
+    {"campaign_id", "enabled", "health", "creates_held", *dict(_CAMPAIGN_FIELDS).values()}
+)
 #: Marks by health, the most severe first.
 _MARKS = {"critical": "!!", "warning": "!", "ok": ""}
 _LEGEND = "!! critical  ! warning  (…) not enabled  – none"
@@ -72,6 +74,7 @@ def render_status(rows: Sequence[Mapping[str, Any]]) -> Table:
     ):
         name = row["campaign_id"] if row["enabled"] else f"({row['campaign_id']})"
         name += "" if row["push_enabled"] else " paused"
+        name += " held" if row["creates_held"] else ""
         shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
         figures = (abbreviate_value(key, shown[key]) for _, key in _OVERVIEW_FIELDS)
         table.add_row(_MARKS[row["health"]], Text(name), *figures, style=_row_style(row))
@@ -105,7 +108,8 @@ def render_campaign(row: Mapping[str, Any]) -> Table:
     table.add_column(justify="right")
     table.add_row("health", row["health"], style=_row_style(row))
     table.add_row("enabled", "yes" if row["enabled"] else "no")
-    table.add_row("may create leads", "yes" if row["push_enabled"] else "no, paused")
+    hindrance = "held" if row["creates_held"] else "" if row["push_enabled"] else "paused"
+    table.add_row("may create leads", f"no, {hindrance}" if hindrance else "yes")
     for heading, key in _CAMPAIGN_FIELDS:
         table.add_row(heading, format_cell(key, row[key]))
     return table

@@ -29,6 +29,8 @@ def test_a_restore_is_reported(invoke: Command, database: Database) -> None:
     assert invoke("restored", "--json").last == {"held": ["C1", "C2"]}
     assert sql.fetch_rows(database, _ALL) == before
     assert "leadloop audit --repair --campaign C1" in invoke("status").out
+    assert "no, held" in invoke("status", "--campaign", "C1").out
+    assert "C1 held" in invoke("status").out
 
 
 def test_a_push_ends_with_the_line_and_a_person_lets_go(
@@ -91,6 +93,15 @@ def test_wrong_usage(invoke: Command, database: Database, arguments: tuple[str, 
     ran = invoke(*arguments)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
     assert sql.fetch_rows(database, _ALL) == before
+
+
+def test_init_remembers_the_database(invoke: Command, database: Database) -> None:
+    """So does a backup that is made before the first push; the second time it compares."""
+    assert invoke("init").err == ""
+    sql.execute(database, "UPDATE leadloop.database_identity SET timeline = '000000FF'")
+    ran = invoke("init")
+    assert (ran.code, "all creates are held" in ran.err) == (0, True)
+    assert sql.fetch_value(database, _OPEN) == ["C1", "C2"]
 
 
 def test_there_is_no_campaign(invoke: Command, database: Database) -> None:
