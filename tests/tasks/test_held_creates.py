@@ -209,16 +209,21 @@ def test_other_flows_detect_it_too(forgetful: Database, vendor: SandboxHandle) -
     push_is_held()
 
 
-@pytest.mark.parametrize("how", ["changed", "restored"])
+@pytest.mark.parametrize("how", ["changed", "forgotten", "restored"])
 def test_a_hold_within_a_push_stops_it(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """From the next claim on; what has been sent is recorded."""
+    """From the next claim on; what has been sent is recorded.
+
+    A database that has forgotten the run itself is no other run's declaration that it is dead.
+    """
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     factories.add_campaign(database, batch_size=1)
     factories.add_leads(database, *[f"L{number:03d}" for number in range(30)])
+    changed = "UPDATE leadloop.database_identity SET timeline = '000000FF'"
     statement = {
-        "changed": "UPDATE leadloop.database_identity SET timeline = '000000FF'",
+        "changed": changed,
+        "forgotten": f"{changed}; DELETE FROM leadloop.sync_runs",
         "restored": "INSERT INTO leadloop.create_holds (campaign_id, reason) VALUES ('C1', 'x')",
     }[how]
     sql.execute(
@@ -252,6 +257,16 @@ def test_a_report_of_a_restore_is_idempotent(database: Database, vendor: Sandbox
     assert both[0] == first
     with pytest.raises(UsageError, match="unknown campaign C3"):
         report_restore(database, Settings.load(), ["C3"])
+
+
+def test_a_person_may_come_before_any_run(forgetful: Database, vendor: SandboxHandle) -> None:
+    """What they say covers the change that no run has detected yet: it does not hold again."""
+    (hold,) = report_restore(forgetful, Settings.load(), [])
+    assert hold.reason.startswith("the database has changed: database oid ")
+    sql.execute(forgetful, "DELETE FROM leadloop.create_holds")
+    sql.execute(forgetful, "UPDATE leadloop.database_identity SET timeline = '000000FF'")
+    assert release_held(forgetful, Settings.load(), ["C1"], "planned").released == ["C1"]
+    assert push_leads()["created"] == 2
 
 
 def test_the_problem_has_the_command(database: Database) -> None:
