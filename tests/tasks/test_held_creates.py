@@ -266,7 +266,7 @@ def test_a_person_may_come_before_any_run(forgetful: Database, vendor: SandboxHa
     sql.execute(forgetful, "DELETE FROM leadloop.create_holds")
     sql.execute(forgetful, "UPDATE leadloop.database_identity SET timeline = '000000FF'")
     assert release_held(forgetful, Settings.load(), ["C1"], "planned").released == ["C1"]
-    assert push_leads()["created"] == 2
+    assert push_leads()["created"] == 3
 
 
 def test_the_problem_has_the_command(database: Database) -> None:
