@@ -1,9 +1,10 @@
 """Holds of creates: after a failover or a restore, sent leads may be `new` here, or missing.
 
-`leadloop init`, or the first run, remembers what distinguishes this database from its copies: the
-cluster's system identifier, the timeline and the database's oid. If a value has changed, every
-campaign is held. Each claim compares the values too, as a failover may come within a run. A value
-that cannot be read is unknown, and counts as unchanged.
+The first run remembers what distinguishes this database from its copies: the cluster's system
+identifier, the timeline and the database's oid. (Not `leadloop init`: a copy of a database that has
+never run, such as a template, has forgotten nothing.) If a value has changed, every campaign is
+held. Each claim compares the values too, as a failover may come within a run. A value that cannot
+be read is unknown, and counts as unchanged.
 """
 
 from collections.abc import Sequence

@@ -80,19 +80,15 @@ def _handle_global_options(
 @app.command()
 def init(as_json: JsonOption = False) -> None:
     """Create or upgrade the `leadloop` schema; idempotent, and safe to run concurrently."""
-    from db.create_holds import check_database
     from db.schema import migrate_schema
 
     with environment.open_configured_database(require_schema=False) as (_, database):
         version = database.retry(migrate_schema)
-        change = database.retry(check_database)
         name = database.display_name
     if as_json:
         _print_json({"version": version})
     else:
         out.print(f"The leadloop schema is at version {version} ({name}).", soft_wrap=True)
-    if change:
-        print(f"The database has changed ({change}): all creates are held.", file=sys.stderr)
 
 
 class _PlainUsageCommand(TyperCommand):
