@@ -95,15 +95,6 @@ def test_wrong_usage(invoke: Command, database: Database, arguments: tuple[str, 
     assert sql.fetch_rows(database, _ALL) == before
 
 
-def test_init_remembers_the_database(invoke: Command, database: Database) -> None:
-    """So does a backup that is made before the first push; the second time it compares."""
-    assert invoke("init").err == ""
-    sql.execute(database, "UPDATE leadloop.database_identity SET timeline = '000000FF'")
-    ran = invoke("init")
-    assert (ran.code, "all creates are held" in ran.err) == (0, True)
-    assert sql.fetch_value(database, _OPEN) == ["C1", "C2"]
-
-
 def test_there_is_no_campaign(invoke: Command, database: Database) -> None:
     """One line, exit 2."""
     sql.execute(database, "DELETE FROM leadloop.campaigns")
