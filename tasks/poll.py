@@ -241,7 +241,9 @@ class PollJob:
         elif reading.missing:
             self._cut_around_missing_rows(pipeline, reading)
         elif reading.may_be_split and self._can_be_halved(window):
-            self._replace(pipeline, window, split_window(window, min(reading.pages, MAX_PARTS)))
+            # One page may be made of several answers.
+            parts = split_window(window, min(max(reading.pages, 2), MAX_PARTS))
+            self._replace(pipeline, window, parts)
         else:
             self._quirks.require_unit(reading)
             owed = self._queue.record_read(window, complete=reading.complete)

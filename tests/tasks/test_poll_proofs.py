@@ -232,3 +232,22 @@ def test_pages_before_a_refused_depth_are_kept(odd: QuirkyApi, database: Databas
         poll_outcomes()
     assert len(sql.fetch_outcomes(database)) == 30
     assert sql.fetch_value(database, _OWED) == 1
+
+
+def test_a_repeated_row_on_a_page_that_is_read_in_parts(odd: QuirkyApi, database: Database) -> None:
+    """The window is split, also if it is one page, made of several answers."""
+    at = to_epoch_ms(now() - 30 * MINUTE)
+    twin = {"lead_id": "twin", "processed_at": at}
+    odd.rows += [twin, twin, {"lead_id": "L1", "processed_at": at - 240}]
+
+    def answer(query: Query) -> Reply:
+        page = build_page(odd.rows, query)
+        if query.page > 3:
+            return 400
+        return 413 if len(page["results"]) > 1 else page
+
+    until(odd, 2000, answer)
+    with suppress(CampaignsFailed):
+        poll_outcomes()
+    assert len(odd.queries) < 1000
+    assert set(sql.fetch_outcomes(database)) == {"twin", "L1"}
