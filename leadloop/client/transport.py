@@ -23,7 +23,7 @@ from leadloop.core.verdicts import UNREADABLE, ApiResponse, TransportFailure
 
 #: The limit of a response body in bytes, compressed or not. A page of thousands of results has a
 #: few MB, and a larger body could exhaust the memory of this machine and end the run.
-_MAX_BODY = 64 * 2**20
+MAX_RESPONSE_BYTES = 32 * 2**20
 _GZIP = ("gzip", "x-gzip")
 # The bytes of one read, or fewer if fewer have arrived.
 _CHUNK = 2**18
@@ -176,7 +176,7 @@ def _read_content(response: requests.Response) -> bytes:
     content = bytearray()
     while chunk := response.raw.read1(_CHUNK, decode_content=False):
         content += chunk
-        if len(content) > _MAX_BODY:
+        if len(content) > MAX_RESPONSE_BYTES:
             raise ValueError("the body is too large")
     return bytes(content)
 
@@ -191,8 +191,8 @@ def _decompress(response: requests.Response, content: bytes) -> bytes:
     if not content or response.headers.get("Content-Encoding", "").lower() not in _GZIP:
         return content
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        decompressed = file.read(_MAX_BODY + 1)
-    if len(decompressed) > _MAX_BODY:
+        decompressed = file.read(MAX_RESPONSE_BYTES + 1)
+    if len(decompressed) > MAX_RESPONSE_BYTES:
         raise ValueError("the body is too large")
     return decompressed
 

@@ -311,7 +311,7 @@ def test_a_connection_is_kept_after_a_slow_answer(reach: Reach) -> None:
 
 def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain or packed small: what this machine may not be able to hold is not read to its end."""
-    monkeypatch.setattr("leadloop.client.transport._MAX_BODY", 99_999)
+    monkeypatch.setattr("leadloop.client.transport.MAX_RESPONSE_BYTES", 99_999)
     packed = response("201 Created", _PACKED, "Content-Encoding: gzip")
     with run_raw_server(response("201 Created", b" " * 100_000), packed) as server:
         for _ in range(2):
