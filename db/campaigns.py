@@ -10,7 +10,8 @@ from leadloop.core.errors import CampaignDeleted, UsageError
 
 _COMPLETE = """
 SELECT campaign_id,
-       least(coalesce(batch_size, :batch_size), batch_limit) AS batch_size,
+       coalesce(batch_size, :batch_size)         AS batch_size,
+       CAST(:batch_bytes AS integer)             AS batch_bytes,
        coalesce(page_size, :page_size)           AS page_size,
        coalesce(lookback_s, :lookback_s)         AS lookback_s,
        coalesce(settle_s, :settle_s)             AS settle_s,
@@ -71,9 +72,6 @@ _REMEMBER_PROBE_LEAD = text("""
 UPDATE leadloop.campaigns SET specimen_lead_id = :lead, specimen_at = clock_timestamp()
  WHERE campaign_id = :id
 """)
-_LOWER_BATCH_LIMIT = text(
-    "UPDATE leadloop.campaigns SET batch_limit = least(batch_limit, :limit) WHERE campaign_id = :id"
-)
 
 
 def select_campaigns(
@@ -241,8 +239,3 @@ def remember_probe_lead(connection: Connection, campaign_id: str, lead_id: str) 
 def record_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:
     """Record whether a lookup shows a created, unprocessed lead."""
     connection.execute(_RECORD_VISIBILITY, {"id": campaign_id, "shows": shows})
-
-
-def lower_batch_limit(connection: Connection, campaign_id: str, limit: int) -> None:
-    """Lower the campaign's batch limit: the vendor accepts at most `limit` leads a request."""
-    connection.execute(_LOWER_BATCH_LIMIT, {"id": campaign_id, "limit": limit})

@@ -14,6 +14,9 @@ from sqlalchemy import Connection, Row, TextClause, text
 from db.create_holds import IS_HELD
 from leadloop.core.leads import Lead
 
+#: More bytes than any leads have.
+NO_LIMIT = 2**62
+
 # The pause switch and the hold: every claim checks them, so both take effect within a run.
 _MAY_CREATE = f"""SELECT FROM leadloop.campaigns
      WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :require_enabled)
@@ -46,6 +49,32 @@ _OPTED_OUT = """lead.opted_out OR EXISTS (
 EBR_DATETIME = """CASE WHEN ebr_datetime IS NOT NULL
             THEN least(greatest(ebr_datetime, '0002-01-01 UTC'), '9999-01-01 UTC')
        END AS ebr_datetime"""
+# A lead above `:max_lead_bytes` is never sent. Its fields are not read: those of a hundred such
+# leads could exhaust the memory.
+_FIELD_SIZES = {
+    name: f"coalesce(CAST(octet_length(CAST({name} AS text)) AS bigint), 0)"
+    for name in ("custom_fields", "contact_name", "phone_number", "state_code")
+}
+#: SQL: the bytes of a lead's fields of any length.
+FIELD_BYTES = f"({' + '.join(_FIELD_SIZES.values())})"
+_LARGEST = f"greatest({', '.join(_FIELD_SIZES.values())})"
+_LEFT_OUT = "bytes > :max_lead_bytes"
+
+
+def _unless_left_out(expression: str, name: str, otherwise: str = "NULL") -> str:
+    return f"CASE WHEN {_LEFT_OUT} THEN {otherwise} ELSE {expression} END AS {name}"
+
+
+#: SQL: the columns of a lead, in the order of `Lead`'s fields, from a row with `bytes`.
+LEAD_COLUMNS = f"""lead_id, {_unless_left_out("phone_number", "phone_number")},
+       {_unless_left_out("contact_name", "contact_name")},
+       {_unless_left_out("state_code", "state_code")}, {EBR_DATETIME},
+       {_unless_left_out("CAST(custom_fields AS text)", "custom_fields", "'{}'")},
+       CASE WHEN {_LEFT_OUT} THEN CASE {_LARGEST}
+            {" ".join(f"WHEN {size} THEN '{name}'" for name, size in _FIELD_SIZES.items())}
+            END || ': ' || {_LARGEST} || ' bytes' ELSE '' END AS left_out"""
+# Of a lead's JSON, without its fields of any length.
+_OTHER_BYTES = 200
 _DECIDE = """
 UPDATE leadloop.leads AS lead
    SET status = CASE WHEN picked.opted_out THEN 'cancelled'
@@ -63,16 +92,23 @@ def _claim(condition: str) -> TextClause:
     return text(f"""
 WITH alive AS ({_ALIVE}
 ), may_create AS ({_MAY_CREATE}
-), picked AS (
-    SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
+), candidates AS (
+    SELECT lead.campaign_id, lead.lead_id, lead.seq, {FIELD_BYTES} AS bytes, {_OPTED_OUT}
       FROM leadloop.leads AS lead
      WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND {condition}
        AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
      ORDER BY lead.seq
      LIMIT :limit
        FOR NO KEY UPDATE OF lead SKIP LOCKED
+), picked AS (
+    SELECT * FROM (
+        SELECT *, row_number() OVER (ORDER BY seq) AS place,
+               sum(CASE WHEN {_LEFT_OUT} OR opted_out THEN 0 ELSE bytes + {_OTHER_BYTES} END)
+                   OVER (ORDER BY seq) AS bytes_so_far
+          FROM candidates) AS numbered
+     WHERE place = 1 OR bytes_so_far <= :max_bytes
 ), claimed AS ({_DECIDE}
-    RETURNING lead.*
+    RETURNING lead.*, picked.bytes
 ), cancelled AS (
     UPDATE leadloop.disable_requests AS d
        SET status = 'cancelled', confirmed_at = clock_timestamp()
@@ -81,8 +117,7 @@ WITH alive AS ({_ALIVE}
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
 -- The third column and those after it have the order of `Lead`'s fields.
-SELECT status, seq, lead_id, phone_number, contact_name, state_code, {EBR_DATETIME},
-       CAST(custom_fields AS text) AS custom_fields
+SELECT status, seq, {LEAD_COLUMNS}
   FROM claimed ORDER BY seq
 """)
 
@@ -296,6 +331,8 @@ def claim_leads(
     run_id: int,
     claim_no: int,
     limit: int,
+    max_lead_bytes: int = NO_LIMIT,
+    max_bytes: int = NO_LIMIT,
     require_enabled: bool = False,
     after_seq: int = 0,
 ) -> ClaimResult:
@@ -310,6 +347,8 @@ def claim_leads(
         run_id: the claiming run.
         claim_no: the number of the claim within the run.
         limit: maximum number of leads.
+        max_lead_bytes: the fields of a lead with more bytes are not returned (`Lead.left_out`).
+        max_bytes: about the most bytes of all leads together; the first one is always claimed.
         require_enabled: the campaign must be `enabled`, as it was when the run started.
             `push_enabled` is always required.
         after_seq: queue position (`ClaimResult.last_seq`) to start after. A long transaction
@@ -321,6 +360,8 @@ def claim_leads(
         "run": run_id,
         "claim": claim_no,
         "limit": limit,
+        "max_lead_bytes": max_lead_bytes,
+        "max_bytes": max_bytes,
         "require_enabled": require_enabled,
         "after_seq": after_seq,
     }
@@ -334,6 +375,8 @@ def claim_suspects(
     run_id: int,
     claim_no: int,
     limit: int,
+    max_lead_bytes: int = NO_LIMIT,
+    max_bytes: int = NO_LIMIT,
     require_enabled: bool = False,
 ) -> ClaimResult:
     """Claim up to `limit` leads of the next suspect list that is due; otherwise as `claim_leads`.
@@ -345,6 +388,8 @@ def claim_suspects(
         "run": run_id,
         "claim": claim_no,
         "limit": limit,
+        "max_lead_bytes": max_lead_bytes,
+        "max_bytes": max_bytes,
         "require_enabled": require_enabled,
     }
     return _parse_claim(connection.execute(_CLAIM_SUSPECTS, parameters).all())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db.leads import EBR_DATETIME
+from db.leads import FIELD_BYTES, LEAD_COLUMNS, NO_LIMIT
 from db.source import DIFF_QUERY
 from leadloop.core.leads import Lead
 
@@ -17,13 +17,14 @@ _NEW = """
 SELECT *, 'kept' AS kind FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new'
 """
 _PREVIEW = """
-SELECT preview.kind, preview.lead_id, preview.phone_number, preview.contact_name,
-       preview.state_code, {ebr_datetime}, CAST(preview.custom_fields AS text) AS custom_fields,
-       preview.opted_out OR request.lead_id IS NOT NULL AS opted_out
-  FROM ({preview}) AS preview
-  LEFT JOIN leadloop.disable_requests AS request
-    ON request.campaign_id = :campaign AND request.lead_id = preview.lead_id
- WHERE preview.kind IS NOT NULL
+SELECT kind, opted_out, {columns} FROM (
+    SELECT preview.kind, preview.lead_id, preview.phone_number, preview.contact_name,
+           preview.state_code, preview.ebr_datetime, preview.custom_fields, {bytes} AS bytes,
+           preview.opted_out OR request.lead_id IS NOT NULL AS opted_out
+      FROM ({preview}) AS preview
+      LEFT JOIN leadloop.disable_requests AS request
+        ON request.campaign_id = :campaign AND request.lead_id = preview.lead_id
+     WHERE preview.kind IS NOT NULL OFFSET 0) AS row
 """
 
 
@@ -54,31 +55,48 @@ def read_only_snapshot(connection: Connection) -> Iterator[None]:
 
 
 def iter_rows(
-    connection: Connection, campaign_id: str, *, has_source: bool
+    connection: Connection, campaign_id: str, *, has_source: bool, max_lead_bytes: int = NO_LIMIT
 ) -> Iterator[PreviewRow]:
     """Stream all rows of the preview: there may be millions.
 
-    `has_source`: the connection holds a source's rows (`db.source.stage_source_rows`).
+    Args:
+        connection: in `read_only_snapshot`.
+        campaign_id: the campaign.
+        has_source: the connection holds a source's rows (`db.source.stage_source_rows`).
+        max_lead_bytes: the fields of a lead with more bytes are not read (`Lead.left_out`).
     """
-    return _stream_rows(connection, campaign_id, "", has_source=has_source)
+    return _stream_rows(
+        connection, campaign_id, "", has_source=has_source, max_lead_bytes=max_lead_bytes
+    )
 
 
 def iter_opted_out_rows(
-    connection: Connection, campaign_id: str, *, has_source: bool
+    connection: Connection, campaign_id: str, *, has_source: bool, max_lead_bytes: int = NO_LIMIT
 ) -> Iterator[PreviewRow]:
-    """Stream the preview's rows of opted-out leads only."""
-    condition = " AND (preview.opted_out OR request.lead_id IS NOT NULL)"
-    return _stream_rows(connection, campaign_id, condition, has_source=has_source)
+    """Stream the preview's rows of opted-out leads only; otherwise as `iter_rows`."""
+    return _stream_rows(
+        connection,
+        campaign_id,
+        "WHERE opted_out",
+        has_source=has_source,
+        max_lead_bytes=max_lead_bytes,
+    )
 
 
 def _stream_rows(
-    connection: Connection, campaign_id: str, condition: str, *, has_source: bool
+    connection: Connection,
+    campaign_id: str,
+    condition: str,
+    *,
+    has_source: bool,
+    max_lead_bytes: int,
 ) -> Iterator[PreviewRow]:
-    query = _PREVIEW.format(ebr_datetime=EBR_DATETIME, preview=DIFF_QUERY if has_source else _NEW)
-    streaming = {"yield_per": _FETCH_SIZE}
-    rows = connection.execute(
-        text(query + condition), {"campaign": campaign_id}, execution_options=streaming
+    query = _PREVIEW.format(
+        columns=LEAD_COLUMNS, bytes=FIELD_BYTES, preview=DIFF_QUERY if has_source else _NEW
     )
+    streaming = {"yield_per": _FETCH_SIZE}
+    parameters = {"campaign": campaign_id, "max_lead_bytes": max_lead_bytes}
+    rows = connection.execute(text(query + condition), parameters, execution_options=streaming)
     for row in rows:
         values = row._asdict()
         kind, opted_out = values.pop("kind"), values.pop("opted_out")

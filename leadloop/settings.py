@@ -174,6 +174,13 @@ class Settings(BaseSettings):
         " requests/seconds: up to 1000000 requests, up to 86400 seconds",
     )
     batch_size: int = Field(100, ge=1, le=10_000, description="leads per create or disable request")
+    batch_bytes: int = Field(
+        1_000_000,
+        ge=1_000,
+        le=100_000_000,
+        description="bytes of a create request's body; a lead that needs more alone is rejected"
+        " before any request",
+    )
     page_size: int = Field(100, ge=1, le=10_000, description="results per page")
     concurrency: int = Field(4, ge=1, le=64, description="concurrent API requests of one run")
     timeout: Annotated[str, AfterValidator(_check_timeout)] = Field(
@@ -314,6 +321,7 @@ class Settings(BaseSettings):
         """Return the rules of a campaign whose row overrides no setting."""
         return CampaignRules(
             batch_size=self.batch_size,
+            batch_bytes=self.batch_bytes,
             page_size=self.page_size,
             lookback_s=self.lookback,
             settle_s=self.settle,

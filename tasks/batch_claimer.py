@@ -1,7 +1,6 @@
 """Claims of batches: leads that passed the checks, `sending` on record, with a permit to send."""
 
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,10 @@ from threading import Condition
 from db import leads, runs, suppressed_numbers
 from db.leads import ClaimResult
 from leadloop.core.errors import Fenced, InvalidLead
-from leadloop.core.leads import Lead, PreparedLead, prepare_lead
+from leadloop.core.leads import Lead, PreparedLead, count_body_bytes, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number, hash_raw_number
 from leadloop.core.verdicts import ApiCall
+from tasks.batch_limits import BatchParts
 from tasks.context import ApiContext, CampaignRun
 from tasks.held_creates import require_no_hold
 from tasks.rate_limiter import Permit
@@ -23,44 +23,17 @@ _MAX_CLAIMS = 20
 _INDEX_LIMIT = 1000
 
 
-class BatchSizeLimits:
-    """The sizes of a batch and its parts that were too large for the vendor (413), or accepted."""
-
-    def __init__(self) -> None:
-        self._smallest_too_large = sys.maxsize
-        self._largest_accepted = 0
-
-    def record_too_large(self, lead_count: int) -> None:
-        """Record that a request with this many leads got a 413."""
-        self._smallest_too_large = min(self._smallest_too_large, lead_count)
-
-    def record_accepted(self, lead_count: int) -> None:
-        """Record that a request with this many leads was not too large."""
-        self._largest_accepted = max(self._largest_accepted, lead_count)
-
-    @property
-    def learned_limit(self) -> int | None:
-        """The most leads a request may hold; None if the vendor's limit is not a number of leads.
-
-        A vendor that accepts more leads than it rejected limits something else, such as bytes: one
-        large lead then makes no statement about other batches.
-        """
-        if 0 < self._largest_accepted < self._smallest_too_large < sys.maxsize:
-            return self._largest_accepted
-        return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClaimedBatch:
     """Leads that are `sending` on record for this run, and the permit for their request.
 
-    The parts of a batch share its `size_limits`.
+    The parts in which a batch is sent share its `parts`.
     """
 
     claim_no: int
     permit: Permit
     leads: Sequence[PreparedLead]
-    size_limits: BatchSizeLimits = field(default_factory=BatchSizeLimits)
+    parts: BatchParts = field(default_factory=BatchParts)
 
     def narrow_to(self, leads: Sequence[PreparedLead]) -> "ClaimedBatch":
         """Return the part of the batch with these leads."""
@@ -74,6 +47,35 @@ class ClaimedBatch:
         """Return the two halves of the batch."""
         middle = len(self.leads) // 2
         return self.narrow_to(self.leads[:middle]), self.narrow_to(self.leads[middle:])
+
+    @property
+    def body_bytes(self) -> int:
+        """The bytes of the body of the batch's request."""
+        return count_body_bytes(self.leads)
+
+    def split_at_bytes(self, max_bytes: int) -> tuple["ClaimedBatch", "ClaimedBatch"]:
+        """Return the first leads, at least one, that a body of `max_bytes` holds, and the rest."""
+        sizes = itertools.accumulate((len(lead.body) + 1 for lead in self.leads), initial=1)
+        count = max(1, sum(size <= max_bytes for size in sizes) - 1)
+        return self.narrow_to(self.leads[:count]), self.narrow_to(self.leads[count:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimLimit:
+    """The most leads of a claim, and the most bytes of the request's body."""
+
+    leads: int
+    bytes: int
+
+    def left_by(self, leads: Sequence[PreparedLead]) -> "ClaimLimit":
+        """Return the limit of what may be added to these leads."""
+        return ClaimLimit(leads=self.leads - len(leads), bytes=self.bytes - count_body_bytes(leads))
+
+    def is_reached_by(self, leads: Sequence[PreparedLead]) -> bool:
+        """Return whether these leads leave no room for one more of average size."""
+        return len(leads) >= self.leads or count_body_bytes(leads) * (len(leads) + 1) > (
+            self.bytes * max(len(leads), 1)
+        )
 
 
 class ClaimGate:
@@ -151,8 +153,10 @@ class BatchClaimer:
                 require_enabled=self._run.was_enabled,
             )
 
-    def claim_batch(self, permit: Permit, limit: int) -> tuple[ClaimedBatch, bool]:
-        """Claim up to `limit` fresh leads that pass the checks; return whether none is left.
+    def claim_batch(self, permit: Permit, limit: ClaimLimit) -> tuple[ClaimedBatch, bool]:
+        """Claim fresh leads that pass the checks, up to a limit; return whether none is left.
+
+        A lead that is larger than the limit is claimed alone.
 
         Raises:
             Fenced: another run has declared this one dead.
@@ -160,16 +164,18 @@ class BatchClaimer:
         batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
         with self._release_on_error(batch.claim_no):
             for _ in range(_MAX_CLAIMS):
-                claimed = self._claim_leads(batch.claim_no, limit - len(batch.leads))
+                claimed = self._claim_leads(batch.claim_no, limit.left_by(batch.leads))
                 if not claimed.total:
                     return batch, True
                 batch = batch.narrow_to([*batch.leads, *self._reject_invalid(batch, claimed.leads)])
-                if len(batch.leads) == limit:
+                batch, surplus = batch.split_at_bytes(limit.bytes)
+                self.release_leads(self.claim_ref(surplus))
+                if surplus.leads or limit.is_reached_by(batch.leads):
                     break
         return batch, False
 
-    def claim_suspects(self, permit: Permit, limit: int) -> tuple[ClaimedBatch, bool]:
-        """Claim up to `limit` leads of the next list of suspects; return whether none is due.
+    def claim_suspects(self, permit: Permit, limit: ClaimLimit) -> tuple[ClaimedBatch, bool]:
+        """Claim leads of the next list of suspects, up to a limit; return whether none is due.
 
         Raises:
             Fenced: another run has declared this one dead.
@@ -182,14 +188,19 @@ class BatchClaimer:
                     campaign_id=self._run.campaign.campaign_id,
                     run_id=self._run.run_id,
                     claim_no=batch.claim_no,
-                    limit=limit,
+                    limit=limit.leads,
+                    max_lead_bytes=self._run.campaign.batch_bytes,
+                    max_bytes=limit.bytes,
                     require_enabled=self._run.was_enabled,
                 )
             self._add_counts(cancelled=claimed.cancelled)
             if not claimed.total:
                 self._check_run_alive()
                 return batch, True
-            return batch.narrow_to(self._reject_invalid(batch, claimed.leads)), False
+            batch = batch.narrow_to(self._reject_invalid(batch, claimed.leads))
+            batch, surplus = batch.split_at_bytes(limit.bytes)
+            self.release_leads(self.claim_ref(surplus))
+            return batch, False
 
     @contextmanager
     def _release_on_error(self, claim_no: int) -> Iterator[None]:
@@ -256,8 +267,8 @@ class BatchClaimer:
 
     def release_leads(self, claim_ref: leads.ClaimRef) -> None:
         """Make leads `new` again that were certainly not created; the next claim takes them."""
-        self._cursor = 0
         if claim_ref.lead_ids:
+            self._cursor = 0
             self._run.write(leads.release_leads, claim_ref)
 
     def reject_leads(
@@ -278,9 +289,9 @@ class BatchClaimer:
             self.release_leads(self.claim_ref(batch))
             raise
 
-    def _claim_leads(self, claim_no: int, limit: int) -> ClaimResult:
-        """Claim up to `limit` new leads from the cursor on, or else from the start of the queue."""
-        self._gate.begin_claim(limit)
+    def _claim_leads(self, claim_no: int, limit: ClaimLimit) -> ClaimResult:
+        """Claim new leads up to a limit from the cursor on, or else from the start of the queue."""
+        self._gate.begin_claim(limit.leads)
         # After an error, the number of claimed leads is unknown. Without a shortfall, the gate
         # admits one claim at a time a little earlier than necessary.
         shortfall = 0
@@ -292,7 +303,9 @@ class BatchClaimer:
                     campaign_id=self._run.campaign.campaign_id,
                     run_id=self._run.run_id,
                     claim_no=claim_no,
-                    limit=limit,
+                    limit=limit.leads,
+                    max_lead_bytes=self._run.campaign.batch_bytes,
+                    max_bytes=limit.bytes,
                     require_enabled=self._run.was_enabled,
                 )
                 cursor = self._cursor
@@ -300,7 +313,7 @@ class BatchClaimer:
                 if not claimed.total and cursor:
                     claimed = claim()
                 self._cursor = claimed.last_seq
-            shortfall = limit - claimed.total
+            shortfall = limit.leads - claimed.total
         finally:
             self._gate.end_claim(shortfall)
         self._add_counts(cancelled=claimed.cancelled)

@@ -10,10 +10,9 @@ are known not to exist, they are sent in halves, behind all fresh leads, so that
 lead are created and it is found.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import NoReturn
@@ -38,7 +37,8 @@ from leadloop.core.errors import RunError
 from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import ApiCall, may_blame_content
-from tasks.batch_claimer import BatchClaimer, ClaimedBatch
+from tasks.batch_claimer import BatchClaimer, ClaimedBatch, ClaimLimit
+from tasks.batch_limits import BatchLimits
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.held_creates import require_no_hold
@@ -65,8 +65,6 @@ class PushJob:
         self.run = run
         self._from_source = from_source
         self._counters = Counters("created", "rejected", "cancelled")
-        # The most leads of a request that the vendor takes, as far as this run has learned it.
-        self._learned_limit = sys.maxsize
         self._in_doubt = InDoubtResolver(run)
         self._reads = watch_reads(run)
         # Whether any response has stated a result, and the creates that failed, without those of
@@ -91,6 +89,9 @@ class PushJob:
         with run.context.database.transaction() as connection:
             new = leads.count_fresh(connection, run.campaign.campaign_id)
             self._are_failing = suspects.are_creates_failing(connection, run.campaign.campaign_id)
+            self._limits = BatchLimits(
+                learned_limits.get_learned_limits(connection, run.campaign.campaign_id)
+            )
         self._has_failed = self._are_failing
         self._claimer = BatchClaimer(run, new, self._add_counts)
         self._listener.add_total(self._label, new)
@@ -227,7 +228,7 @@ class PushJob:
                 self.run.context.limiter.release_slot(permit.slot)
                 continue
             try:
-                self._send_batch(batch)
+                self._send_and_learn(batch)
             except ApiError as error:
                 if len(batch.leads) > 1 or not (
                     isinstance(error, InDoubt) or _may_be_a_lead(error)
@@ -253,29 +254,27 @@ class PushJob:
             self._reads.probe_now()
             self._has_failed = False
 
-    def _find_limit(self) -> int:
-        """Return the most leads of the next create."""
-        return min(self.run.refresh().batch_size, self._learned_limit)
+    def _find_limit(self) -> ClaimLimit:
+        """Return the most leads and bytes of the next create."""
+        campaign = self.run.refresh()
+        return ClaimLimit(
+            leads=self._limits.cap_leads(campaign.batch_size),
+            bytes=self._limits.cap_bytes(campaign.batch_bytes),
+        )
 
     def _run_sender(self, state: "_ChunkState") -> None:
-        """Send batch after batch until the chunk is done or any sender has failed.
-
-        If a batch and its parts reveal the vendor's limit of leads a request, the limit is stored.
-        """
+        """Send batch after batch until the chunk is done or any sender has failed."""
         try:
             while (permit := self._acquire_permit(state)) is not None:
-                # One person in doubt is enough to find out whether the vendor works again.
-                limit = 1 if self._are_failing else self._find_limit()
+                limit = self._find_limit()
+                if self._are_failing:
+                    # One person in doubt is enough to find out whether the vendor works again.
+                    limit = replace(limit, leads=1)
                 batch, state.is_drained = self._claimer.claim_batch(permit, limit)
                 if not batch.leads:
                     self.run.context.limiter.release_slot(permit.slot)
                     continue
-                self._send_batch(batch)
-                if (learned := batch.size_limits.learned_limit) is not None:
-                    self._learned_limit = min(self._learned_limit, learned)
-                    self.run.write(
-                        campaigns.lower_batch_limit, self.run.campaign.campaign_id, learned
-                    )
+                self._send_and_learn(batch)
         except BaseException:
             state.batches_left = 0
             raise
@@ -310,6 +309,20 @@ class PushJob:
         state.is_drained = not self._claimer.has_fresh_leads()
         return not state.is_drained
 
+    def _send_and_learn(self, batch: ClaimedBatch) -> None:
+        """Send a batch, and store a limit of leads or bytes that it and its parts have shown.
+
+        Raises:
+            ApiError: see `_send_batch`.
+        """
+        self._send_batch(batch)
+        if (contrast := batch.parts.find_contrast()) is not None:
+            self._limits.record_contrast(contrast)
+        for name, value in self._limits.take_changes().items():
+            self.run.write(
+                learned_limits.record_learned_limit, self.run.campaign.campaign_id, name, value
+            )
+
     def _send_batch(self, batch: ClaimedBatch) -> None:
         """Send a batch and record its result; split a batch that is rejected as a whole.
 
@@ -322,7 +335,7 @@ class PushJob:
         try:
             result = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
         except TooLarge as error:
-            batch.size_limits.record_too_large(len(batch.leads))
+            batch.parts.record_too_large(batch.leads)
             if len(batch.leads) == 1:
                 self._record_result(batch, {batch.leads[0].lead_id: str(error.response)})
             else:
@@ -415,7 +428,8 @@ class PushJob:
             )
             self._remember_probe_lead(created.leads[-1])
             self._record_accepted()
-            batch.size_limits.record_accepted(len(batch.leads))
+            batch.parts.record_accepted(batch.leads)
+            self._limits.record_accepted(batch.leads)
         self._add_counts(created=len(created.leads))
         self._claimer.reject_leads(batch, reasons, was_sent=True)
         self._has_result = True

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from db import push_preview, source, suppressed_numbers
+from db import learned_limits, push_preview, source, suppressed_numbers
 from db.database import Connection, Database
 from db.push_preview import PreviewRow
 from leadloop.core.campaign_rules import Campaign
@@ -13,6 +13,7 @@ from leadloop.core.leads import PreparedLead, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number, hash_raw_number
 from leadloop.core.push_preview import PushPreview
 from leadloop.settings import Settings
+from tasks.batch_limits import BatchLimits
 from tasks.source_sync import open_source_database, stage_source
 
 _CHUNK_ROWS = 1000
@@ -48,7 +49,11 @@ class _PreviewBuilder:
         self._connection = connection
         self._campaign = campaign
         self._has_source = campaign.source is not None
-        self._preview = PushPreview()
+        limits = BatchLimits(learned_limits.get_learned_limits(connection, campaign.campaign_id))
+        self._preview = PushPreview(
+            batch_size=limits.cap_leads(campaign.batch_size),
+            batch_bytes=limits.cap_bytes(campaign.batch_bytes),
+        )
         self._hash_secret = suppressed_numbers.get_hash_key(connection)
         self._unindexed_numbers = (
             set() if campaign.sends_opted_out_numbers else self._load_unindexed_numbers(region)
@@ -57,11 +62,14 @@ class _PreviewBuilder:
     def build_preview(self) -> dict[str, Any]:
         """Check every lead once and return the counts."""
         rows = push_preview.iter_rows(
-            self._connection, self._campaign.campaign_id, has_source=self._has_source
+            self._connection,
+            self._campaign.campaign_id,
+            has_source=self._has_source,
+            max_lead_bytes=self._campaign.batch_bytes,
         )
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             self._count_leads(chunk)
-        return self._preview.to_json(self._campaign.batch_size)
+        return self._preview.to_json()
 
     def _count_leads(self, chunk: Sequence[PreviewRow]) -> None:
         """Count the leads of a chunk that would be sent, refused or cancelled."""
@@ -99,7 +107,10 @@ class _PreviewBuilder:
             for lead in suppressed_numbers.iter_unindexed(self._connection, region=region)
         }
         rows = push_preview.iter_opted_out_rows(
-            self._connection, self._campaign.campaign_id, has_source=self._has_source
+            self._connection,
+            self._campaign.campaign_id,
+            has_source=self._has_source,
+            max_lead_bytes=self._campaign.batch_bytes,
         )
         hashes |= {
             hash_raw_number(self._hash_secret, row.lead.phone_number, self._campaign.default_region)

@@ -32,8 +32,6 @@ COMMENT ON COLUMN leadloop.campaigns.visibility_tried_at IS
 COMMENT ON COLUMN leadloop.campaigns.specimen_lead_id IS
     'The probe lead for the trial: one that the vendor accepted recently.';
 COMMENT ON COLUMN leadloop.campaigns.specimen_at IS 'When the vendor accepted the probe lead.';
-COMMENT ON COLUMN leadloop.campaigns.batch_limit IS
-    'Learned: the largest batch that the vendor accepts; it rejected a larger one (413).';
 COMMENT ON COLUMN leadloop.campaigns.push_enabled IS
     'False: the campaign is paused (leadloop pause, leadloop resume): no lead is created from the
 next claim on. Opt-outs, polls and lookups go on.';
@@ -278,7 +276,8 @@ COMMENT ON COLUMN leadloop.owed_windows.accepted_reason IS 'Why, in that person'
 
 COMMENT ON TABLE leadloop.learned_limits IS
     'What the vendor was seen to refuse of a campaign: page_size (results a page) and page_depth
-(number of the last page of a window). Exceeded again on trial once a day.';
+(number of the last page of a window); batch_size (leads a create) and batch_bytes (bytes of its
+body). Exceeded again on trial once a day.';
 COMMENT ON COLUMN leadloop.learned_limits.value IS 'The largest value that succeeded.';
 COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
 

@@ -21,7 +21,6 @@ CREATE TABLE leadloop.campaigns (
     visibility_tried_at timestamptz,
     specimen_lead_id text,
     specimen_at     timestamptz,
-    batch_limit     integer CHECK (batch_limit > 0),
     push_enabled    boolean NOT NULL DEFAULT true,
     create_accepted_at timestamptz,
     create_failed_at   timestamptz
@@ -272,8 +271,8 @@ CREATE INDEX owed_windows_by_campaign ON leadloop.owed_windows (campaign_id, win
 
 CREATE TABLE leadloop.learned_limits (
     campaign_id text NOT NULL,
-    name        text NOT NULL CHECK (name IN
-                ('page_size', 'page_depth', 'blank_success')),
+    name        text NOT NULL CHECK (name IN ('page_size', 'page_depth', 'batch_size',
+                                              'batch_bytes', 'blank_success')),
     value       integer NOT NULL CHECK (value > 0),
     learned_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (campaign_id, name)

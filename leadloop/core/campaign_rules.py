@@ -14,6 +14,7 @@ class CampaignRules:
     """The rules of push and poll: defaults from the settings, overrides from the campaign's row."""
 
     batch_size: int
+    batch_bytes: int
     page_size: int
     lookback_s: int
     settle_s: int

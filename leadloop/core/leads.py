@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -69,7 +69,11 @@ def read_vendor_id(value: Any) -> str | None:
 
 # NamedTuples, because a push makes both for each lead: a frozen dataclass takes four times as long.
 class Lead(NamedTuple):
-    """A lead as stored in Postgres. `custom_fields` is JSON text as jsonb prints it."""
+    """A lead as stored in Postgres. `custom_fields` is JSON text as jsonb prints it.
+
+    `left_out` is set if the lead has more bytes than a request may have, and its fields were not
+    read: its largest field, and the bytes of that.
+    """
 
     lead_id: str
     phone_number: str | None = None
@@ -77,6 +81,7 @@ class Lead(NamedTuple):
     state_code: str | None = None
     ebr_datetime: datetime | None = None
     custom_fields: str = "{}"
+    left_out: str = ""
 
     def __repr__(self) -> str:
         """Return the id alone: a lead must be safe in a traceback."""
@@ -108,8 +113,10 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
     Custom fields keep the exact digits that Postgres holds.
 
     Raises:
-        InvalidLead: a field is missing or wrong.
+        InvalidLead: a field is missing or wrong, or the lead has too many bytes for a request.
     """
+    if lead.left_out:
+        raise _too_many_bytes(lead.left_out, rules)
     for field in rules.required_fields:
         if _is_missing(lead, field):
             raise InvalidLead(f"{field}: missing")
@@ -133,8 +140,26 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
     if lead.custom_fields != "{}":
         # The custom fields are spliced in as text, because parsing would round numbers.
         body = body[:-1] + b"," + lead.custom_fields[1:].encode()
-    return PreparedLead(
+    prepared = PreparedLead(
         lead_id=lead.lead_id, e164=number, contact_name=lead.contact_name, body=body
+    )
+    if count_body_bytes([prepared]) > rules.batch_bytes:
+        sizes = {"custom_fields": len(lead.custom_fields.encode())}
+        sizes |= {key: len(orjson.dumps(value)) for key, value in fixed.items()}
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise _too_many_bytes(f"{largest}: {sizes[largest]} bytes", rules)
+    return prepared
+
+
+def count_body_bytes(leads: Sequence[PreparedLead]) -> int:
+    """Return the bytes of the body of a create request: a JSON list of the leads."""
+    return sum(len(lead.body) for lead in leads) + max(len(leads), 1) + 1
+
+
+def _too_many_bytes(largest_field: str, rules: CampaignRules) -> InvalidLead:
+    return InvalidLead(
+        f"{largest_field}, and a request with this lead may have {rules.batch_bytes}"
+        " (LEADLOOP_BATCH_BYTES)"
     )
 
 

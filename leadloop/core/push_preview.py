@@ -40,9 +40,17 @@ _OTHER_REASONS = "other reasons"
 
 
 class PushPreview:
-    """The counts of what a push of one campaign would do."""
+    """The counts of what a push of one campaign would do.
 
-    def __init__(self) -> None:
+    Args:
+        batch_size: the most leads of a request.
+        batch_bytes: the most bytes of a request's body.
+    """
+
+    def __init__(self, *, batch_size: int, batch_bytes: int) -> None:
+        self._batch_size, self._batch_bytes = batch_size, batch_bytes
+        # The leads and bytes of the last request.
+        self._leads, self._bytes = batch_size, 0
         self._counts: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._cancellations: Counter[str] = Counter()
@@ -57,6 +65,12 @@ class PushPreview:
         """Count a lead that would be sent; the first one becomes the sample."""
         self._counts["send"] += 1
         self._sample = self._sample or mask_values(lead.body)
+        added = len(lead.body) + 1
+        if self._leads == self._batch_size or self._bytes + added > self._batch_bytes:
+            self._counts["requests"] += 1
+            self._leads, self._bytes = 0, 1
+        self._leads += 1
+        self._bytes += added
 
     def add_refused(self, reason: str) -> None:
         """Count a lead that validation rejects."""
@@ -67,13 +81,12 @@ class PushPreview:
         """Count a lead that must not be sent at all."""
         self._cancellations[reason] += 1
 
-    def to_json(self, batch_size: int) -> dict[str, Any]:
-        """Return the counts, reasons and sample as JSON; `batch_size` is in leads a request."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts, reasons and sample as JSON."""
         counts = {
             **self._counts,
             "refuse": self._refusals.total(),
             "cancel": self._cancellations.total(),
-            "requests": -(-self._counts["send"] // batch_size),
         }
         return {
             **{name: counts.get(name, 0) for name in PREVIEW_COUNTS},

@@ -21,6 +21,7 @@ from leadloop.core.leads import (
 )
 
 RULES = CampaignRules(
+    batch_bytes=1_000_000,
     batch_size=100,
     page_size=100,
     lookback_s=900,

@@ -24,14 +24,14 @@ def test_the_sample_shows_kinds_and_no_values() -> None:
 
 def test_requests_are_counted_in_batches() -> None:
     """Three leads in batches of two take two requests; a reason counts its leads."""
-    preview = PushPreview()
+    preview = PushPreview(batch_size=2, batch_bytes=1_000_000)
     for kind in ("new", "changed", "gone", "unnamed", "twin", "same"):
         preview.add_source_row(kind)
     for _ in range(3):
         preview.add_sendable(_LEAD)
     preview.add_refused("phone_number: missing")
     preview.add_cancelled()
-    found = preview.to_json(batch_size=2)
+    found = preview.to_json()
     assert (found["send"], found["requests"]) == (3, 2)
     assert (found["from_source"], found["refreshed"], found["gone"]) == (1, 1, 1)
     assert found["passed_over"] == 2
@@ -39,11 +39,20 @@ def test_requests_are_counted_in_batches() -> None:
     assert found["cancellations"] == {"opted out": 1}
 
 
+def test_requests_are_counted_by_their_bytes_too() -> None:
+    """Two leads of five thousand bytes fit into ten thousand, with comma and brackets or not."""
+    for batch_bytes, requests in ((2 * len(_LEAD.body) + 3, 2), (2 * len(_LEAD.body) + 2, 3)):
+        preview = PushPreview(batch_size=100, batch_bytes=batch_bytes)
+        for _ in range(3):
+            preview.add_sendable(_LEAD)
+        assert preview.to_json()["requests"] == requests
+
+
 def test_reasons_beyond_the_first_fifty_are_summed_up() -> None:
     """Custom fields may have any names, and thousands of reasons help no reader."""
-    preview = PushPreview()
+    preview = PushPreview(batch_size=1, batch_bytes=1_000_000)
     for number in range(60):
         preview.add_refused(f"field_{number}: missing")
-    refusals = preview.to_json(batch_size=1)["refusals"]
+    refusals = preview.to_json()["refusals"]
     assert len(refusals) == 51
     assert refusals["other reasons"] == 10

@@ -82,12 +82,3 @@ def test_none_that_is_enabled(database: Database) -> None:
     factories.add_campaign(database, enabled=False)
     with pytest.raises(UsageError, match=r"no campaign is enabled: .* name campaigns with"):
         chosen(database)
-
-
-def test_a_batch_limit_is_remembered_and_only_shrinks(database: Database) -> None:
-    """What the vendor once called too large is not tried again, whatever the setting."""
-    factories.add_campaign(database, batch_size=80)
-    with database.transaction() as connection:
-        campaigns.lower_batch_limit(connection, "C1", 50)
-        campaigns.lower_batch_limit(connection, "C1", 60)
-    assert chosen(database)[0].batch_size == 50

@@ -233,6 +233,8 @@ def of_issue_a(database: Database, version: str = "0008") -> None:
            DROP VIEW leadloop_monitor.campaign_health, leadloop_monitor.problems,
                      leadloop_monitor.thresholds;
            DROP TABLE leadloop.owed_windows, leadloop.learned_limits;
+           ALTER TABLE leadloop.campaigns ADD COLUMN batch_limit integer CHECK (batch_limit > 0);
+           UPDATE leadloop.campaigns SET batch_limit = 20;
            ALTER TABLE leadloop.unreadable_results DROP COLUMN occurrences;
            ALTER TABLE leadloop.watermarks DROP COLUMN read_through, DROP COLUMN written_through""",
         version=version,
@@ -252,6 +254,8 @@ def test_a_schema_of_before_it_was_stated_is_taken_over(
             require_current(connection)
         upgraded(empty)
         assert sql.fetch_statuses(empty) == {"a": "new"}
+        limits = sql.fetch_rows(empty, "SELECT name, value FROM leadloop.learned_limits")
+        assert limits == [{"name": "batch_size", "value": 20}]
         with empty.transaction() as connection, database.transaction() as other:
             require_current(connection)
             assert describe_all(connection) == describe_all(other)

@@ -1,4 +1,4 @@
-"""Suspects of failed creates: the lists in which their leads are sent again. Holds of creates.
+"""Suspects of failed creates, holds of creates, and learned limits of a create.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done.
@@ -25,7 +25,7 @@ CREATE INDEX IF NOT EXISTS leads_suspected ON leadloop.leads (campaign_id, suspe
     WHERE suspect_list IS NOT NULL;
 ALTER TABLE leadloop.learned_limits DROP CONSTRAINT IF EXISTS learned_limits_name_check;
 ALTER TABLE leadloop.learned_limits ADD CONSTRAINT learned_limits_name_check
-    CHECK (name IN ('page_size', 'page_depth', 'blank_success'));
+    CHECK (name IN ('page_size', 'page_depth', 'batch_size', 'batch_bytes', 'blank_success'));
 CREATE TABLE IF NOT EXISTS leadloop.database_identity (
     system_identifier text,
     timeline          text,
@@ -48,10 +48,23 @@ CREATE TABLE IF NOT EXISTS leadloop.create_holds (
 CREATE UNIQUE INDEX IF NOT EXISTS create_holds_open ON leadloop.create_holds (campaign_id)
     WHERE released_at IS NULL;
 """
+# `batch_limit` was only ever lowered; as a learned limit it is tried upwards in a day.
+_HAS_BATCH_LIMIT = """
+SELECT EXISTS (SELECT FROM pg_attribute
+                WHERE attrelid = to_regclass('leadloop.campaigns') AND attname = 'batch_limit')
+"""
+_MOVE_BATCH_LIMIT = """
+INSERT INTO leadloop.learned_limits (campaign_id, name, value)
+SELECT campaign_id, 'batch_size', batch_limit FROM leadloop.campaigns
+ WHERE batch_limit IS NOT NULL;
+ALTER TABLE leadloop.campaigns DROP COLUMN batch_limit;
+"""
 
 
 def upgrade() -> None:
-    """Add columns, tables and indexes, and replace triggers, views and comments."""
+    """Add columns, tables and indexes, move the batch limit, and replace views and the like."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
+    if connection.exec_driver_sql(_HAS_BATCH_LIMIT).scalar_one():
+        connection.exec_driver_sql(_MOVE_BATCH_LIMIT)
     create_schema(connection, *REPLACEABLE)
