@@ -51,28 +51,25 @@ EBR_DATETIME = """CASE WHEN ebr_datetime IS NOT NULL
        END AS ebr_datetime"""
 # A lead above `:max_lead_bytes` is never sent. Its fields are not read: those of a hundred such
 # leads could exhaust the memory.
-_FIELD_SIZES = {
-    name: f"coalesce(CAST(octet_length(CAST({name} AS text)) AS bigint), 0)"
-    for name in ("custom_fields", "contact_name", "phone_number", "state_code")
-}
-#: SQL: the bytes of a lead's fields of any length.
-FIELD_BYTES = f"({' + '.join(_FIELD_SIZES.values())})"
-_LARGEST = f"greatest({', '.join(_FIELD_SIZES.values())})"
-_LEFT_OUT = "bytes > :max_lead_bytes"
-
-
-def _unless_left_out(expression: str, name: str, otherwise: str = "NULL") -> str:
-    return f"CASE WHEN {_LEFT_OUT} THEN {otherwise} ELSE {expression} END AS {name}"
-
-
-#: SQL: the columns of a lead, in the order of `Lead`'s fields, from a row with `bytes`.
-LEAD_COLUMNS = f"""lead_id, {_unless_left_out("phone_number", "phone_number")},
-       {_unless_left_out("contact_name", "contact_name")},
-       {_unless_left_out("state_code", "state_code")}, {EBR_DATETIME},
-       {_unless_left_out("CAST(custom_fields AS text)", "custom_fields", "'{}'")},
-       CASE WHEN {_LEFT_OUT} THEN CASE {_LARGEST}
-            {" ".join(f"WHEN {size} THEN '{name}'" for name, size in _FIELD_SIZES.items())}
-            END || ': ' || {_LARGEST} || ' bytes' ELSE '' END AS left_out"""
+_MEASURED = ("custom_fields", "contact_name", "phone_number", "state_code")
+_NAMES = ", ".join(f"'{name}'" for name in _MEASURED)
+#: SQL: the bytes of each field of any length of a lead. To measure is to decompress.
+FIELD_SIZES = f"""ARRAY[{
+    ", ".join(
+        f"coalesce(CAST(octet_length(CAST({name} AS text)) AS bigint), 0)" for name in _MEASURED
+    )
+}]"""
+_BYTES = f"({' + '.join(f'sizes[{place}]' for place in range(1, len(_MEASURED) + 1))})"
+_LEFT_OUT = f"{_BYTES} > :max_lead_bytes"
+#: SQL: the columns of a lead, in the order of `Lead`'s fields, of a row with FIELD_SIZES AS sizes.
+LEAD_COLUMNS = f"""lead_id, CASE WHEN NOT {_LEFT_OUT} THEN phone_number END AS phone_number,
+       CASE WHEN NOT {_LEFT_OUT} THEN contact_name END AS contact_name,
+       CASE WHEN NOT {_LEFT_OUT} THEN state_code END AS state_code, {EBR_DATETIME},
+       CASE WHEN {_LEFT_OUT} THEN '{{}}' ELSE CAST(custom_fields AS text) END AS custom_fields,
+       CASE WHEN {_LEFT_OUT}
+            THEN (SELECT field.name || ': ' || field.size || ' bytes'
+                    FROM unnest(ARRAY[{_NAMES}], sizes) AS field (name, size)
+                   ORDER BY field.size DESC LIMIT 1) ELSE '' END AS left_out"""
 # Of a lead's JSON, without its fields of any length.
 _OTHER_BYTES = 200
 _DECIDE = """
@@ -93,7 +90,7 @@ def _claim(condition: str) -> TextClause:
 WITH alive AS ({_ALIVE}
 ), may_create AS ({_MAY_CREATE}
 ), candidates AS (
-    SELECT lead.campaign_id, lead.lead_id, lead.seq, {FIELD_BYTES} AS bytes, {_OPTED_OUT}
+    SELECT lead.campaign_id, lead.lead_id, lead.seq, {FIELD_SIZES} AS sizes, {_OPTED_OUT}
       FROM leadloop.leads AS lead
      WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND {condition}
        AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
@@ -103,12 +100,12 @@ WITH alive AS ({_ALIVE}
 ), picked AS (
     SELECT * FROM (
         SELECT *, row_number() OVER (ORDER BY seq) AS place,
-               sum(CASE WHEN {_LEFT_OUT} OR opted_out THEN 0 ELSE bytes + {_OTHER_BYTES} END)
+               sum(CASE WHEN {_LEFT_OUT} OR opted_out THEN 0 ELSE {_BYTES} + {_OTHER_BYTES} END)
                    OVER (ORDER BY seq) AS bytes_so_far
           FROM candidates) AS numbered
      WHERE place = 1 OR bytes_so_far <= :max_bytes
 ), claimed AS ({_DECIDE}
-    RETURNING lead.*, picked.bytes
+    RETURNING lead.*, picked.sizes
 ), cancelled AS (
     UPDATE leadloop.disable_requests AS d
        SET status = 'cancelled', confirmed_at = clock_timestamp()

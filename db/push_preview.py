@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db.leads import FIELD_BYTES, LEAD_COLUMNS, NO_LIMIT
+from db.leads import FIELD_SIZES, LEAD_COLUMNS, NO_LIMIT
 from db.source import DIFF_QUERY
 from leadloop.core.leads import Lead
 
@@ -19,12 +19,13 @@ SELECT *, 'kept' AS kind FROM leadloop.leads WHERE campaign_id = :campaign AND s
 _PREVIEW = """
 SELECT kind, opted_out, {columns} FROM (
     SELECT preview.kind, preview.lead_id, preview.phone_number, preview.contact_name,
-           preview.state_code, preview.ebr_datetime, preview.custom_fields, {bytes} AS bytes,
+           preview.state_code, preview.ebr_datetime, preview.custom_fields, {sizes} AS sizes,
            preview.opted_out OR request.lead_id IS NOT NULL AS opted_out
       FROM ({preview}) AS preview
       LEFT JOIN leadloop.disable_requests AS request
         ON request.campaign_id = :campaign AND request.lead_id = preview.lead_id
-     WHERE preview.kind IS NOT NULL OFFSET 0) AS row
+     WHERE preview.kind IS NOT NULL
+    OFFSET 0) AS row
 """
 
 
@@ -92,7 +93,7 @@ def _stream_rows(
     max_lead_bytes: int,
 ) -> Iterator[PreviewRow]:
     query = _PREVIEW.format(
-        columns=LEAD_COLUMNS, bytes=FIELD_BYTES, preview=DIFF_QUERY if has_source else _NEW
+        columns=LEAD_COLUMNS, sizes=FIELD_SIZES, preview=DIFF_QUERY if has_source else _NEW
     )
     streaming = {"yield_per": _FETCH_SIZE}
     parameters = {"campaign": campaign_id, "max_lead_bytes": max_lead_bytes}

@@ -361,12 +361,12 @@ def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
             connection.scalars(
                 text(f"EXPLAIN {leads._CLAIM.text}"),
                 {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "limit": 50, "after_seq": 0}
-                | {"require_enabled": True},
+                | {"require_enabled": True, "max_lead_bytes": 9999, "max_bytes": 9999},
             )
         )
     assert "Index Scan using leads_new on leads" in plan
     assert "Seq Scan on leads" not in plan
-    before_limit = plan[plan.index("CTE picked") : plan.index("leads_new")]
+    before_limit = plan[plan.index("CTE candidates") : plan.index("leads_new")]
     assert "Sort" not in before_limit
 
 
@@ -375,7 +375,7 @@ def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) 
     factories.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     run_id = a_run(database)
     parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "limit": 10}
-    parameters |= {"require_enabled": True}
+    parameters |= {"require_enabled": True, "max_lead_bytes": 9999, "max_bytes": 9999}
     explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leads._CLAIM.text}")
 
     def pages(connection: Connection, after: int) -> int:
