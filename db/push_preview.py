@@ -16,6 +16,7 @@ _READ_ONLY_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, REA
 _NEW = """
 SELECT *, 'kept' AS kind FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'new'
 """
+_CHECK_CONVERTIBLE = text("SELECT count(CAST(fields AS jsonb)) FROM pg_temp.source_rows")
 _PREVIEW = """
 SELECT kind, opted_out, {columns} FROM (
     SELECT preview.kind, preview.lead_id, preview.phone_number, preview.contact_name,
@@ -53,6 +54,12 @@ def read_only_snapshot(connection: Connection) -> Iterator[None]:
     with connection.begin():
         connection.execute(_READ_ONLY_SNAPSHOT)
         yield
+
+
+def check_convertible(connection: Connection) -> None:
+    """Check that the JSON of all staged rows of a source can be stored."""
+    with connection.begin():
+        connection.execute(_CHECK_CONVERTIBLE)
 
 
 def iter_rows(

@@ -16,11 +16,13 @@ import psycopg2.extensions
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
+from db.unreadable_rows import SourceQuery, has_staged_rows, is_data_error, isolate_unreadable
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
 from leadloop.core.source_requirements import (
     MAX_LEAD_ID_LENGTH,
     SourceError,
+    UnreadableRows,
     check_columns,
     source_not_found,
     source_not_readable,
@@ -49,6 +51,7 @@ SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 
 # Unqualified names in functions that a view calls resolve by the role's search path, as their owner
 # expects. The transaction is read-only and rolled back.
 _READ_ONLY = text("SET TRANSACTION READ ONLY")
+_ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 _PATH_OF_ROLE = text("SET LOCAL search_path TO DEFAULT")
 # A standby has another start time: its data is older than what was committed on the primary.
 _IDENTITY = text("""
@@ -157,8 +160,10 @@ def check_readable(reader: Database, campaign: Campaign, table: SourceTable) -> 
 
 def stage_source_rows(
     reader: Database, connection: Connection, campaign: Campaign, table: SourceTable
-) -> None:
+) -> UnreadableRows:
     """Copy a source's rows to the temporary staging table `source_rows`.
+
+    If a value cannot be read, the rows are read again without those that fail.
 
     Args:
         reader: the database, opened with the login that reads sources.
@@ -166,24 +171,60 @@ def stage_source_rows(
         campaign: the campaign.
         table: the source (`inspect_source`).
 
+    Returns:
+        The rows that could not be read and were left out.
+
     Raises:
         SourceError: the source could not be read.
     """
     with connection.begin():
         connection.execute(_STAGE)
-    with (
-        translate_errors(campaign),
-        _reader_transaction(reader, campaign) as source,
-        connection.begin(),
-    ):
-        _pipe_rows(
-            source,
-            f"COPY ({_select_rows(table)}) TO STDOUT (ENCODING 'UTF8')",
-            connection,
-            _INTO_STAGE,
-        )
+    with translate_errors(campaign):
+        try:
+            with _reader_transaction(reader, campaign) as source:
+                _copy_rows(source, connection, table)
+            unreadable = UnreadableRows()
+        except DatabaseError as error:
+            if not is_data_error(error.sqlstate):
+                raise
+            unreadable = _stage_readable_rows(reader, connection, campaign, table, error)
     with connection.begin():
         connection.execute(text("ANALYZE pg_temp.source_rows"))
+    return unreadable
+
+
+def _stage_readable_rows(
+    reader: Database,
+    connection: Connection,
+    campaign: Campaign,
+    table: SourceTable,
+    error: DatabaseError,
+) -> UnreadableRows:
+    """Stage the rows of a source in which some rows cannot be read.
+
+    Raises:
+        DatabaseError: `error`, as no row can be read, or those that fail cannot be told.
+    """
+    with _reader_transaction(reader, campaign) as source:
+        source.execute(_ONE_SNAPSHOT)
+        query = SourceQuery(
+            relation=table.relation, row=_row_expressions(table), columns=_column_texts(table)
+        )
+        isolated = isolate_unreadable(source, query, timeout_s=campaign.source_timeout_s)
+        if isolated is None:
+            raise error
+        _copy_rows(source, connection, table, f" WHERE {isolated.without}")
+    if not has_staged_rows(connection):
+        raise error
+    return isolated.rows
+
+
+def _copy_rows(
+    source: Connection, connection: Connection, table: SourceTable, condition: str = ""
+) -> None:
+    rows = f"{_select_rows(table)}{condition}"
+    with connection.begin():
+        _pipe_rows(source, f"COPY ({rows}) TO STDOUT (ENCODING 'UTF8')", connection, _INTO_STAGE)
 
 
 @contextmanager
@@ -222,8 +263,10 @@ def _pipe_rows(source: Connection, copy_out: str, target: Connection, copy_in: s
             # If the source failed, the rows are incomplete: its error rolls back the transaction.
             sent.result()
         except BaseException:
-            for connection in (source, target):
-                cast("psycopg2.extensions.connection", connection.connection).cancel()
+            # Of a connection that has ended its COPY, this would cancel a later statement.
+            for copying, connection in ((sent, source), (received, target)):
+                if not copying.done():
+                    cast("psycopg2.extensions.connection", connection.connection).cancel()
             raise
 
 
@@ -326,17 +369,36 @@ SELECT coalesce(lead.lead_id, source.key) AS lead_id, source.place, kind.kind,
 def _select_rows(source: SourceTable) -> str:
     """Return SQL that selects a source's rows, in its own order.
 
-    Every name is qualified, since the query runs with the role's search path. `own.*` is the whole
-    row even if a column has the name of the table. Times without a zone are in the session's time
-    zone, UTC.
+    Every name is qualified, since the query runs with the role's search path.
+    """
+    return f"SELECT {', '.join(_row_expressions(source))} FROM {source.relation} AS own"
+
+
+def _row_expressions(source: SourceTable) -> list[str]:
+    """Return the expressions of a row of the staging table.
+
+    `own.*` is the whole row even if a column has the name of the table. Times without a zone are in
+    the session's time zone, UTC.
     """
 
     def cast_column(name: str, type_: str) -> str:
         return f"CAST({f'own.{name}' if name in source.columns else 'NULL'} AS pg_catalog.{type_})"
 
-    texts = [cast_column(name, "text") for name in ("lead_id", *_FIELDS)]
-    return (
-        f"SELECT {', '.join(texts)}, {cast_column('ebr_datetime', 'timestamptz')},"
-        " CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)"
-        f" FROM {source.relation} AS own"
-    )
+    return [
+        *(cast_column(name, "text") for name in ("lead_id", *_FIELDS)),
+        cast_column("ebr_datetime", "timestamptz"),
+        "CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)",
+    ]
+
+
+def _column_texts(source: SourceTable) -> dict[str, str]:
+    """Return the expression of each column as text, by its name; `lead_id` first."""
+    texts = {"lead_id": "CAST(own.lead_id AS pg_catalog.text)"}
+    for name in source.columns:
+        quoted = '"' + name.replace('"', '""') + '"'
+        texts.setdefault(name, f"CAST(pg_catalog.to_json(own.{quoted}) AS pg_catalog.text)")
+    if "ebr_datetime" in texts:
+        texts["ebr_datetime"] = (
+            "CAST(CAST(own.ebr_datetime AS pg_catalog.timestamptz) AS pg_catalog.text)"
+        )
+    return texts

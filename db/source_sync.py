@@ -70,11 +70,12 @@ class SourceDiff:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncCounts:
-    """The leads that a sync inserted, refreshed and removed."""
+    """The leads that a sync inserted, refreshed and removed, and the rows it could not read."""
 
     inserted: int = 0
     refreshed: int = 0
     removed: int = 0
+    unreadable: int = 0
 
     def __add__(self, more: "SyncCounts") -> "SyncCounts":
         """Add the counts."""
@@ -82,6 +83,7 @@ class SyncCounts:
             inserted=self.inserted + more.inserted,
             refreshed=self.refreshed + more.refreshed,
             removed=self.removed + more.removed,
+            unreadable=self.unreadable + more.unreadable,
         )
 
 

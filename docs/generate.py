@@ -419,6 +419,7 @@ _COUNTS = {
     "suspects": "`new` leads that wait for their next try, because a create that held them failed",
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
     "from_source": "new leads taken from the campaign's source",
+    "unreadable_rows": "rows of the campaign's source that cannot be read, passed over",
     "held_back": "new leads not sent because the campaign is paused, not enabled or held",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs set aside in this run, because the vendor refused or failed on them",

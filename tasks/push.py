@@ -18,6 +18,7 @@ from threading import Lock
 from typing import NoReturn
 
 from db import campaigns, in_doubt, leads, learned_limits, suspects
+from db.source_sync import SyncCounts
 from leadloop.client.errors import (
     ApiError,
     InDoubt,
@@ -61,9 +62,9 @@ _SAMPLE = 3
 class PushJob:
     """One campaign's push. Postgres knows all of its state, so a later run can go on with it."""
 
-    def __init__(self, run: CampaignRun[ApiContext], *, from_source: int = 0) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], *, synced: SyncCounts | None = None) -> None:
         self.run = run
-        self._from_source = from_source
+        self._synced = synced or SyncCounts()
         self._counters = Counters("created", "rejected", "cancelled")
         self._in_doubt = InDoubtResolver(run)
         self._reads = watch_reads(run)
@@ -131,7 +132,8 @@ class PushJob:
             | doubts
             | {
                 "suspects": self.run.write(suspects.count_waiting, campaign.campaign_id),
-                "from_source": self._from_source,
+                "from_source": self._synced.inserted,
+                "unreadable_rows": self._synced.unreadable,
                 "held_back": self._count_held_back(),
             }
         )
@@ -547,8 +549,8 @@ def start_push(run: CampaignRun[ApiContext]) -> PushJob:
     """Return the campaign's push job; first make its leads follow its source, if it has one."""
     if run.campaign.source is None:
         return PushJob(run)
-    new = run.context.host.run_step("take-from-source", partial(sync_source, run))
-    return PushJob(run, from_source=new)
+    synced = run.context.host.run_step("take-from-source", partial(sync_source, run))
+    return PushJob(run, synced=synced)
 
 
 # Batches a chunk: half a minute at the vendor's rate limit. Between two chunks nothing is sent for
@@ -565,6 +567,7 @@ PUSH = JobSpec(
         "suspects",
         "cancelled",
         "from_source",
+        "unreadable_rows",
         "held_back",
     ),
     open_context=open_api_context,

@@ -1,17 +1,20 @@
 """A dry run of a push: the same leads and the same checks, in a read-only transaction."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from db import learned_limits, push_preview, source, suppressed_numbers
 from db.database import Connection, Database
 from db.push_preview import PreviewRow
+from db.unreadable_rows import without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import InvalidLead
 from leadloop.core.leads import PreparedLead, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number, hash_raw_number
 from leadloop.core.push_preview import PushPreview
+from leadloop.core.source_requirements import UnreadableRows
 from leadloop.settings import Settings
 from tasks.batch_limits import BatchLimits
 from tasks.source_sync import open_source_database, stage_source
@@ -35,11 +38,18 @@ def preview_push(database: Database, campaign: Campaign, settings: Settings) -> 
     """
     with database.dedicated() as connection:
         source.set_read_limits(connection, campaign.source_timeout_s)
+        unreadable = UnreadableRows()
         if campaign.source is not None:
             with open_source_database(settings, database) as reader:
-                stage_source(reader, connection, campaign)
+                unreadable = stage_source(reader, connection, campaign)
+            with source.translate_errors(campaign), database.translate_errors():
+                _, unconvertible = without_unconvertible(
+                    connection, partial(push_preview.check_convertible, connection)
+                )
+            unreadable += unconvertible
         with push_preview.read_only_snapshot(connection):
-            return _PreviewBuilder(connection, campaign, settings.default_region).build_preview()
+            builder = _PreviewBuilder(connection, campaign, settings.default_region)
+            return builder.build_preview(unreadable.count)
 
 
 class _PreviewBuilder:
@@ -59,8 +69,13 @@ class _PreviewBuilder:
             set() if campaign.sends_opted_out_numbers else self._load_unindexed_numbers(region)
         )
 
-    def build_preview(self) -> dict[str, Any]:
-        """Check every lead once and return the counts."""
+    def build_preview(self, unreadable: int) -> dict[str, Any]:
+        """Check every lead once and return the counts.
+
+        `unreadable`: the rows of the source that could not be read.
+        """
+        for _ in range(unreadable):
+            self._preview.add_source_row("unreadable")
         rows = push_preview.iter_rows(
             self._connection,
             self._campaign.campaign_id,

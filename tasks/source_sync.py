@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from db import source, source_sync
 from db.database import Connection, Database, DatabaseError
 from db.source_sync import SyncCounts
+from db.unreadable_rows import without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
-from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH
+from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, UnreadableRows
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
 
@@ -33,22 +35,26 @@ def open_source_database(settings: Settings, database: Database) -> Iterator[Dat
         yield reader
 
 
-def stage_source(reader: Database, connection: Connection, campaign: Campaign) -> None:
+def stage_source(reader: Database, connection: Connection, campaign: Campaign) -> UnreadableRows:
     """Copy the rows of a campaign's source to a staging table of the connection.
+
+    Returns:
+        The rows that could not be read and were left out.
 
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
     """
     assert campaign.source is not None, "the caller asks only for a campaign that has one"
     table = source.inspect_source(reader, campaign, campaign.source)
-    source.stage_source_rows(reader, connection, campaign, table)
+    return source.stage_source_rows(reader, connection, campaign, table)
 
 
-def sync_source(run: CampaignRun[ApiContext]) -> int:
-    """Make a campaign's leads follow its source, and return how many were inserted.
+def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
+    """Make a campaign's leads follow its source.
 
     New rows are inserted, leads that were not sent are updated, and those whose row is gone are
-    removed.
+    removed. A row that cannot be read counts as gone until it can be read: no older version of it
+    is sent.
 
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
@@ -62,16 +68,25 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
         source.set_read_limits(connection, campaign.source_timeout_s)
         # Lock before reading: a run that reads first would otherwise write last.
         _lock_source(run, connection)
-        stage_source(reader, connection, campaign)
+        unreadable = stage_source(reader, connection, campaign)
         with source.translate_errors(campaign), context.database.translate_errors():
-            diff = source_sync.compute_diff(connection, campaign.campaign_id)
+            diff, unconvertible = without_unconvertible(
+                connection,
+                partial(source_sync.compute_diff, connection, campaign.campaign_id),
+            )
+        unreadable += unconvertible
+        if unreadable.count:
+            run.warn(
+                "rows of the campaign's source that cannot be read are passed over: %d, %s",
+                *(unreadable.count, unreadable),
+            )
         if diff.unnamed or diff.duplicates:
             run.warn(
                 "rows of the campaign's source are skipped: %d without a lead_id (or with one"
                 " of more than %d characters), %d whose lead_id another row has",
                 *(diff.unnamed, MAX_LEAD_ID_LENGTH, diff.duplicates),
             )
-        counts = SyncCounts()
+        counts = SyncCounts(unreadable=unreadable.count)
         for first in range(1, diff.last + 1, _CHUNK_ROWS):
             last = first + _CHUNK_ROWS - 1
             counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
@@ -79,7 +94,7 @@ def sync_source(run: CampaignRun[ApiContext]) -> int:
         "campaign %s: source synced: %d leads inserted, %d updated, %d removed",
         *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
     )
-    return counts.inserted
+    return counts
 
 
 def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:

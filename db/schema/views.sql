@@ -549,6 +549,7 @@ WITH RECURSIVE threshold AS (
            coalesce(CAST(push.counts ->> 'created' AS bigint), 0) AS created,
            coalesce(CAST(push.counts ->> 'rejected' AS bigint), 0) AS rejected,
            coalesce(CAST(push.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
+           coalesce(CAST(push.counts ->> 'unreadable_rows' AS bigint), 0) AS unreadable_rows,
            row_number() OVER (PARTITION BY running.campaign_id ORDER BY push.run_id DESC) AS place
       FROM running CROSS JOIN LATERAL (
            SELECT run.run_id, run.started_at, run.counts FROM leadloop.sync_runs AS run
@@ -715,6 +716,13 @@ WITH RECURSIVE threshold AS (
                || '; the view leadloop_monitor.rejections has the reasons',
            'leadloop requeue --rejected --campaign {campaign}'
       FROM refused
+    UNION ALL
+    SELECT campaign_id, 'warning', 'rows_unreadable', unreadable_rows, started_at,
+           CASE unreadable_rows WHEN 1 THEN '1 row' ELSE unreadable_rows || ' rows' END
+               || ' of the campaign''s source cannot be read, so no lead of theirs is sent; the'
+               || ' log of each push names the first ones',
+           'leadloop push --campaign {campaign}'
+      FROM pushes WHERE place = 1 AND unreadable_rows > 0
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END

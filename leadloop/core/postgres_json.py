@@ -20,6 +20,8 @@ _MANY_DIGITS = b"0" * 19
 _DIGITS_TO_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _NUL = rb"\u0000"
 _MAX_INTEGER_LENGTH = 1000
+# Before the decimal point.
+_MAX_NUMERIC_DIGITS = 131_072
 _TOKEN_BYTES = (b"[", b"]", b"{", b"}", b",", b":")
 
 #: The limit of `[ ] { } , :` in a text that is parsed, those in strings included. A page of ten
@@ -80,6 +82,19 @@ def escape_unstorable(value: Any) -> Any:
     if isinstance(value, dict):
         return {escape_unstorable(key): escape_unstorable(item) for key, item in value.items()}
     return value
+
+
+def find_unstorable_key(text: str) -> str | None:
+    """Return the first key of a JSON object whose value is not valid as jsonb; None if unknown."""
+    try:
+        fields = json.loads(
+            text,
+            parse_int=lambda digits: 0 if len(digits) <= _MAX_NUMERIC_DIGITS else "\0",
+            parse_float=lambda digits: 0 if math.isfinite(float(digits)) else "\0",
+        )
+    except (ValueError, RecursionError):
+        return None
+    return next((key for key in fields if escape_unstorable(fields[key]) != fields[key]), None)
 
 
 def _parse_leniently(content: bytes) -> Any:

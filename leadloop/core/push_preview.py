@@ -15,7 +15,8 @@ PREVIEW_COUNTS = {
     "from_source": "leads that would be inserted from the source",
     "refreshed": "leads that would be updated from the source",
     "gone": "leads that would no longer be sent, because the source has dropped them",
-    "passed_over": "rows of the source with a missing, unusable or duplicate `lead_id`",
+    "passed_over": "rows of the source with a missing, unusable or duplicate `lead_id`, and rows"
+    " that cannot be read",
 }
 
 _COUNT_OF_ROW_KIND = {
@@ -24,6 +25,7 @@ _COUNT_OF_ROW_KIND = {
     "gone": "gone",
     "unnamed": "passed_over",
     "twin": "passed_over",
+    "unreadable": "passed_over",
 }
 _VALUE_KINDS = {
     type(None): "null",

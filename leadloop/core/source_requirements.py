@@ -1,6 +1,7 @@
 """The requirements that a campaign's own table or view must meet as a source of leads."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from leadloop.core.errors import RunError
 from leadloop.core.leads import LEAD_FIELDS, is_reserved_name
@@ -14,8 +15,34 @@ MAX_LEAD_ID_LENGTH = 255
 _GUIDE = "docs/how-to/bring-your-own-table.md"
 
 
+_MAX_SHOWN_CHARACTERS = 64
+
+
 class SourceError(RunError):
     """A source that cannot be used. The message gives the reason and repeats no row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadableRows:
+    """Rows of a source that cannot be read or stored; `named` describes the first ones."""
+
+    count: int = 0
+    named: tuple[str, ...] = ()
+
+    def __add__(self, more: "UnreadableRows") -> "UnreadableRows":
+        """Add the rows."""
+        return UnreadableRows(count=self.count + more.count, named=self.named + more.named)
+
+    def __str__(self) -> str:
+        """Return a list of the rows in one line, without values."""
+        others = self.count - len(self.named)
+        return ", ".join(self.named) + (f" and {others} more" if others > 0 else "")
+
+
+def describe_row(lead_id: str | None, column: str | None) -> str:
+    """Return text that names a row by its lead id and column, as far as they are known."""
+    name = f"lead {lead_id[:_MAX_SHOWN_CHARACTERS]!r}" if lead_id else "a row without a lead_id"
+    return f"{name} (column {column})" if column else name
 
 
 def check_columns(source: str, columns: Mapping[str, str], required: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from db.database import Database
 from leadloop.cli.app import app
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core.errors import RunError
+from leadloop.core.summaries import collect_summary
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
@@ -184,6 +185,100 @@ def test_rows_that_cannot_be_leads_are_counted(
     assert "3 without a lead_id" in said
     assert "1 whose lead_id another row has" in said
     assert "415" not in said
+
+
+# 201 rows; `bad` has in it what cannot be read, in the column `broken`.
+BROKEN = {
+    "nul": 'json \'{"a": "\\u0000"}\'',
+    "surrogate": "json '[\"\\ud800\"]'",
+    "number": "json '1e200000'",
+    "deep": "CAST(repeat('[', 6000) || repeat(']', 6000) AS json)",
+}
+CAST_ERRORS = {
+    "cast": "CAST(broken AS integer)",
+    "time": "make_timestamp(2026, CAST(broken AS integer), 1, 0, 0, 0)",
+    "division": "1 / CAST(replace(broken, 'x', '0') AS integer)",
+}
+
+
+def many_with_a_bad_one(database: Database, column: str) -> None:
+    """A view of 201 customers, of which one makes the expression of a column fail."""
+    sql.execute(
+        database,
+        """INSERT INTO crm.customers
+           SELECT 'L' || n, '+1415555' || (1000 + n), 'Ann', 'NY', NULL
+             FROM generate_series(1, 200) AS n UNION ALL
+           SELECT 'bad', '+14155559999', 'Eve', 'NY', NULL""",
+    )
+    sql.execute(
+        database,
+        f"""CREATE VIEW crm.calls AS SELECT lead_id, phone_number, contact_name, state_code,
+                   {column.replace(":", chr(92) + ":")} AS broken
+              FROM (SELECT *, CASE lead_id WHEN 'bad' THEN 'x' ELSE '1' END AS broken
+                      FROM crm.customers) AS customers;
+            UPDATE leadloop.campaigns SET source = 'crm.calls'""",
+    )
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, *CAST_ERRORS])
+def test_a_row_that_cannot_be_read_holds_up_no_other(
+    crm: Database, vendor: SandboxHandle, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """200 of 201 are created; the other is named by id and column, counted, and a problem."""
+    column = CAST_ERRORS.get(kind) or f"CASE WHEN lead_id = 'bad' THEN {BROKEN[kind]} END"
+    many_with_a_bad_one(crm, column)
+    for created in (200, 0):
+        caplog.clear()
+        with collect_summary() as collected:
+            push_leads()
+        assert (collected.summary["created"], collected.summary["unreadable_rows"]) == (created, 1)
+        (said,) = [line for line in caplog.messages if "cannot be read" in line]
+        assert said.endswith(
+            "are passed over: 1, lead 'bad'" + (" (column broken)" if kind != "deep" else "")
+        )
+    assert held(vendor).keys() == {f"L{n}" for n in range(1, 201)}
+    problem = "SELECT amount FROM leadloop_monitor.problems WHERE problem = 'rows_unreadable'"
+    assert sql.fetch_value(crm, problem) == 1
+    plan = plan_of_source()
+    assert (plan["send"], plan["passed_over"]) == (0, 1)
+    sql.execute(crm, "DELETE FROM crm.customers WHERE lead_id = 'bad'")
+    assert push_leads()["unreadable_rows"] == 0
+    assert sql.fetch_rows(crm, problem) == []
+
+
+def plan_of_source() -> dict[str, Any]:
+    """What a plan counts."""
+    settings = Settings.load()
+    with Database(settings.require_database_url(), pool_size=2) as database:
+        return plan_campaigns(database, settings, [])
+
+
+def test_a_lead_whose_row_cannot_be_read_is_not_sent_as_it_was(
+    crm: Database, vendor: SandboxHandle
+) -> None:
+    """It goes until its row can be read; whom the vendor has, or who opted out, stays."""
+    hold(crm, "new", "out")
+    factories.add_opt_outs(crm, "out")
+    add(crm, "sent")
+    push_leads()
+    sql.execute(
+        crm,
+        """UPDATE crm.customers SET state_code = 'NY';
+           CREATE TABLE crm.notes (lead_id text, note json);
+           CREATE VIEW crm.calls AS SELECT * FROM crm.customers LEFT JOIN crm.notes USING (lead_id);
+           UPDATE leadloop.campaigns SET source = 'crm.calls'""",
+    )
+    sql.execute(
+        crm,
+        "INSERT INTO crm.notes SELECT lead_id, CAST(:note AS json) FROM crm.customers",
+        note='"\\u0000"',
+    )
+    add(crm, "fine")
+    assert push_leads()["unreadable_rows"] == 3
+    assert sql.fetch_statuses(crm) == {"fine": "created", "sent": "created", "out": "cancelled"}
+    sql.execute(crm, "DELETE FROM crm.notes")
+    assert push_leads()["created"] == 1
+    assert held(vendor).keys() == {"new", "sent", "fine"}
 
 
 def hold(database: Database, *leads: str) -> None:
