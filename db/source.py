@@ -203,7 +203,7 @@ def _stage_readable_rows(
     """Stage the rows of a source in which some rows cannot be read.
 
     Raises:
-        DatabaseError: `error`, as no row can be read, or those that fail cannot be told.
+        DatabaseError: `error`: no row can be read, or those that fail cannot be found.
     """
     with _reader_transaction(reader, campaign) as source:
         source.execute(_ONE_SNAPSHOT)

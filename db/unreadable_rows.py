@@ -121,8 +121,8 @@ def isolate_unreadable(
         timeout_s: seconds after which the search ends.
 
     Returns:
-        The rows; None if they cannot be told from the others: the error is not a row's, there are
-        more than MAX_ROWS, or the time is over.
+        The rows; None if they cannot be separated from the others: the error is not a row's, there
+        are more than MAX_ROWS, or the time is over.
     """
     return _Bisection(source, query, until=time.monotonic() + timeout_s).run()
 
@@ -168,7 +168,7 @@ class _Bisection:
         return self._reads(self._hash, _LOWEST, _HIGHEST)
 
     def _describe(self, handle: int) -> str:
-        """Name a row by its lead id and the first column that fails, as far as they are known."""
+        """Describe a row by its lead id and the first column that fails, if they are known."""
         columns = self._query.columns
         bad = next(
             (name for name, each in columns.items() if not self._reads(each, handle, handle)), None

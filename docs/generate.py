@@ -15,8 +15,10 @@ from sqlalchemy import text
 from db.database import Connection, Database
 from db.schema import migrate_schema
 from leadloop.cli.app import app
+from leadloop.client.transport import MAX_RESPONSE_BYTES
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.postgres_json import MAX_JSON_TOKENS
 from leadloop.core.push_preview import PREVIEW_COUNTS as PLAN
 from leadloop.core.verdicts import (
     UNREADABLE,
@@ -369,8 +371,8 @@ _MEANINGS = {
     " names only some, the others are in doubt (`create`) or not confirmed (`disable`).",
     Verdict.REJECTED: "The vendor rejected the request as a whole. Leads that the body names are"
     " rejected; if it names none, the batch is bisected until the bad leads stand alone.",
-    Verdict.TOO_LARGE: "Too many at once: the batch is halved, and the accepted size remembered"
-    " (unless a single lead was too large).",
+    Verdict.TOO_LARGE: "Too many leads or bytes at once: the batch is halved, and the largest"
+    " accepted part remembered (unless a single lead was too large).",
     Verdict.RETRY: "Not carried out, or idempotent: retried after a pause.",
     Verdict.RATE_LIMITED: "Not carried out. Every process that uses this vendor account pauses"
     " for as long as the vendor asks (`Retry-After`; 5 s without one), then the request is"
@@ -394,6 +396,10 @@ def render_verdicts() -> str:
         " as 500."
         " With any verdict, a status from 400 on with `Retry-After` makes every process that"
         " uses this vendor account pause.",
+        f"A body is not JSON for this table if it has more than {MAX_RESPONSE_BYTES:,} bytes,"
+        f" compressed or not, or more than {MAX_JSON_TOKENS:,} of the characters `[ ] {{ }} , :`,"
+        " or if it is JSON nested beyond reason. Parts that are nested more than 100 levels deep"
+        " may be kept as text.",
         _render_table(
             ["verdict", "what leadloop does"], [[_format_code(v), _MEANINGS[v]] for v in Verdict]
         ),

@@ -3,6 +3,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from leadloop.client.errors import ApiError, Fatal, InDoubt, RateLimited, Rejected, Retryable
+from leadloop.client.transport import MAX_RESPONSE_BYTES
 from leadloop.sandbox import SandboxHandle
 from tests.client.conftest import Client, Reach
 from tests.client.test_api import HOUR, create, sendable
@@ -317,6 +319,30 @@ def test_an_answer_without_end_is_not_kept(reach: Reach, monkeypatch: pytest.Mon
         for _ in range(2):
             with fails(InDoubt):
                 a_create(reach(server.url))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"[" + b"[]," * 21_000_000 + b"[]]", id="many bytes"),
+        pytest.param(b"[" + b"[]," * 9_000_000 + b"[]]", id="many values"),
+        pytest.param(b"[" * 30_000_000, id="deep"),
+        pytest.param(b"]" * 30_000_000, id="closed"),
+    ],
+)
+def test_an_answer_that_inflates_takes_little_memory(reach: Reach, body: bytes) -> None:
+    """63 KB of gzip are 63 MB of lists: they are no answer, and are never made values of."""
+    packed = response("200 OK", gzip.compress(body, 9), "Content-Encoding: gzip")
+    with run_raw_server(packed) as server:
+        client = reach(server.url)
+        tracemalloc.start()
+        try:
+            with fails(Retryable, "not the vendor's JSON"):
+                client.list_all("C1", page=1, page_size=1)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 5 * MAX_RESPONSE_BYTES
 
 
 def test_a_packed_answer_is_read(reach: Reach) -> None:

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadloop.core.postgres_json import dump_json, escape_unstorable, parse_json
+from leadloop.core.postgres_json import (
+    MAX_JSON_TOKENS,
+    dump_json,
+    escape_unstorable,
+    find_unstorable_key,
+    parse_json,
+)
 
 # Any text at all, halves of surrogate pairs too.
 _TEXT = st.text(st.characters(exclude_categories=()))
@@ -28,6 +34,32 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [text for pair in value.items() for item in pair for text in _texts(item)]
     return []
+
+
+def test_a_text_of_very_many_values_is_not_parsed() -> None:
+    """Each of the characters that begin, part or end values counts, and no other."""
+    most = b"[" + b"1," * (MAX_JSON_TOKENS - 2) + b"1]"
+    assert len(parse_json(most)) == MAX_JSON_TOKENS - 1
+    for more in (b"[1,", b"[[]"):
+        with pytest.raises(ValueError, match="too many values"):
+            parse_json(most.replace(b"[1", more + b"1", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (r'{"a": 1.5, "b": {"c": ["\u0000"]}}', "b"),
+        (r'{"a": "\udc00", "b": "\u0000"}', "a"),
+        ('{"a": 1e400, "b": 1}', "a"),
+        ('{"a": ' + "9" * 140_000 + "}", "a"),
+        (r'{"a": "\\u0000"}', None),
+        ("no JSON", None),
+        ('{"a": ' + "[" * 99_999, None),
+    ],
+)
+def test_the_key_of_what_postgres_cannot_store(text: str, key: str | None) -> None:
+    """The first one; None if it cannot be seen."""
+    assert find_unstorable_key(text) == key
 
 
 @given(_VALUES)

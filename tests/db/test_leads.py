@@ -54,6 +54,63 @@ def test_the_oldest_come_first_and_no_more_than_asked(database: Database) -> Non
     }
 
 
+def test_the_fields_of_a_lead_that_is_too_large_are_not_read(database: Database) -> None:
+    """A hundred such leads take no memory here; its largest field is named with its bytes."""
+    rows = {
+        "name": {"contact_name": "é" * 600, "custom_fields": {"a": "x" * 400}},
+        "custom": {"custom_fields": {"a": "x" * 1100}},
+        "fits": {"contact_name": "Ann", "custom_fields": {"a": "x" * 900}},
+    }
+    factories.add_leads(database, *(factories.build_lead(lead, **rows[lead]) for lead in rows))
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        claimed = leads.claim_leads(
+            connection,
+            campaign_id=CAMPAIGN,
+            run_id=run_id,
+            claim_no=1,
+            limit=9,
+            max_lead_bytes=1000,
+        )
+    left_out = {lead.lead_id: lead.left_out for lead in claimed.leads}
+    assert left_out == {
+        "name": "contact_name: 1200 bytes",
+        "custom": "custom_fields: 1109 bytes",
+        "fits": "",
+    }
+    by_id = {lead.lead_id: lead for lead in claimed.leads}
+    assert by_id["name"] == Lead("name", left_out="contact_name: 1200 bytes")
+    assert len(by_id["fits"].custom_fields) == 909
+
+
+def test_a_claim_takes_no_more_bytes_than_asked(database: Database) -> None:
+    """In order, and always one; a lead that is not sent takes no room, nor one that opted out."""
+    large = {"custom_fields": {"a": "x" * 4000}}
+    rows = [factories.build_lead(f"L{number}", **large) for number in range(4)]
+    giant = factories.build_lead("giant", custom_fields={"a": "x" * 30_000})
+    factories.add_leads(database, *rows[:2], giant, *rows[2:])
+    factories.add_opt_outs(database, "L0")
+    run_id = a_run(database)
+
+    def claim_bytes(most: int) -> list[str]:
+        with database.transaction() as connection:
+            claimed = leads.claim_leads(
+                connection,
+                campaign_id=CAMPAIGN,
+                run_id=run_id,
+                claim_no=1,
+                limit=9,
+                max_lead_bytes=20_000,
+                max_bytes=most,
+            )
+        return ids(claimed)
+
+    assert claim_bytes(9000) == ["L1", "giant", "L2"]
+    assert sql.fetch_statuses(database)["L0"] == "cancelled"
+    assert claim_bytes(-1) == ["L3"]
+    assert claim_bytes(9000) == []
+
+
 def test_a_claimed_lead_is_whole(database: Database) -> None:
     """Every field that upstream set arrives as it stands, digits and time included."""
     moment = datetime(2026, 1, 31, 9, tzinfo=UTC)

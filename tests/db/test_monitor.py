@@ -325,6 +325,12 @@ def test_all_is_well(lived: Database) -> None:
             *("doubts_growing", "warning", "leadloop audit --campaign C1"),
         ),
         (
+            f"""INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at, counts)
+                VALUES ('push-leads', '{CAMPAIGN}', 'completed', now(),
+                        '{{"unreadable_rows": 2}}')""",
+            *("rows_unreadable", "warning", "leadloop push --campaign C1"),
+        ),
+        (
             f"UPDATE leadloop.leads SET inserted_at = {_HOURS}",
             *("leads_unsent", "warning", "leadloop push"),
         ),

@@ -46,8 +46,8 @@ def isolate(
         found = isolate_unreadable(connection, query, timeout_s=timeout_s)
         if found is None:
             return None, []
-        readable = f"SELECT lead_id FROM {relation} AS own WHERE {found.without} AND value IS NOT"
-        return found, list(connection.scalars(text(f"{readable} NULL ORDER BY lead_id")))
+        readable = f"SELECT lead_id, own.* FROM {relation} AS own WHERE {found.without}"
+        return found, sorted(connection.scalars(text(readable)))
 
 
 def fill(database: Database, good: int, *bad: str) -> None:
@@ -56,7 +56,8 @@ def fill(database: Database, good: int, *bad: str) -> None:
         database,
         """TRUNCATE crm.base;
            INSERT INTO crm.base SELECT n, 'p' || n, '1' FROM generate_series(1, :good) AS n;
-           INSERT INTO crm.base SELECT id, 'p' || id, 'no number' FROM unnest(:bad) AS id""",
+           INSERT INTO crm.base SELECT id, 'p' || id, 'no number'
+             FROM unnest(CAST(:bad AS text[])) AS id""",
         good=good,
         bad=list(bad),
     )
