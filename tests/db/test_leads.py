@@ -10,6 +10,7 @@ from db import leads, opt_outs
 from db.database import Database
 from db.in_doubt import DueLookups
 from db.leads import ClaimRef, ClaimResult
+from leadloop.core.leads import Lead
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 
@@ -56,7 +57,7 @@ def test_the_oldest_come_first_and_no_more_than_asked(database: Database) -> Non
 
 def test_the_fields_of_a_lead_that_is_too_large_are_not_read(database: Database) -> None:
     """A hundred such leads take no memory here; its largest field is named with its bytes."""
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         "name": {"contact_name": "é" * 600, "custom_fields": {"a": "x" * 400}},
         "custom": {"custom_fields": {"a": "x" * 1100}},
         "fits": {"contact_name": "Ann", "custom_fields": {"a": "x" * 900}},
