@@ -64,6 +64,7 @@ class LeadloopSettings(Block):
     api_url: str | None = _optional_setting("api_url")
     rate_limit: str | None = _optional_setting("rate_limit")
     batch_size: int | None = _optional_setting("batch_size")
+    batch_bytes: int | None = _optional_setting("batch_bytes")
     page_size: int | None = _optional_setting("page_size")
     concurrency: int | None = _optional_setting("concurrency")
     timeout: str | None = _optional_setting("timeout")
@@ -88,6 +89,7 @@ class RunSettings(BaseModel):
         description="name of a leadloop-credentials block, a leadloop-settings block, or both",
     )
     batch_size: int | None = _optional_setting("batch_size")
+    batch_bytes: int | None = _optional_setting("batch_bytes")
     page_size: int | None = _optional_setting("page_size")
     concurrency: int | None = _optional_setting("concurrency")
     timeout: str | None = _optional_setting("timeout")
