@@ -37,7 +37,7 @@ def test_a_run_says_in_words_what_it_did(database: Database, vendor: SandboxHand
     assert state.message == "created 2, rejected 1, requests 1"
     assert state.result()["created"] == 2
     told = str(read_artifacts(run)["markdown"].data)
-    assert f"| {CAMPAIGN} | 2 | 1 |{' 0 |' * 7} 1 |" in told
+    assert f"| {CAMPAIGN} | 2 | 1 |{' 0 |' * 8} 1 |" in told
     assert "+1" not in told
 
 
@@ -99,7 +99,7 @@ def test_a_run_in_stages_says_each(database: Database, vendor: SandboxHandle) ->
     assert "disable: nothing to do; push: created 1, requests 1; poll: " in str(state.message)
     told = str(read_artifacts(run)["markdown"].data)
     assert "### push: created 1, requests 1\n" in told
-    assert f"| {CAMPAIGN} | 1 |{' 0 |' * 8} 1 |" in told
+    assert f"| {CAMPAIGN} | 1 |{' 0 |' * 9} 1 |" in told
     assert "### poll: " in told
     assert "### disable" not in told
 
