@@ -230,10 +230,19 @@ LISTING: dict[str, PausePoint] = {
 }
 
 
+def reach_due_times(model: LoopModel) -> None:
+    """Let the time pass until every suspect and every lookup is due."""
+    for due in (
+        "next_try_at = now() WHERE next_try_at IS NOT NULL",
+        "looked_up_at = NULL WHERE status = 'in_doubt'",
+    ):
+        sql.execute(model.database, f"UPDATE leadloop.leads SET {due}")
+
+
 def push_until_settled(model: LoopModel) -> None:
     """Push until no lead waits, at most as often as an isolation takes."""
     for _ in range(2 + 1 + MAX_LONE_FAILURES):
-        sql.execute(model.database, "UPDATE leadloop.leads SET next_try_at = now()")
+        reach_due_times(model)
         model.run_flow(push_leads)
         check_invariants(model)
         if not {"new", "in_doubt"} & set(sql.fetch_statuses(model.database).values()):
@@ -251,7 +260,7 @@ def test_next_runs_go_on_with_an_isolation(
         # One run does not try a lone lead so often.
         for _ in range(2):
             push_leads()
-            sql.execute(model.database, "UPDATE leadloop.leads SET next_try_at = now()")
+            reach_due_times(model)
     with point.install(model.database, model.vendor) as pause:
         process = fork_server.start_job(tmp_path, "push")
         pause.wait()
