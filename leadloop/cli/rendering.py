@@ -33,8 +33,17 @@ _CAMPAIGN_FIELDS = (
 )
 #: The key of a plan's reasons, by the name of the count that they explain.
 _REASON_FIELDS = {"refuse": "refusals", "cancel": "cancellations"}
-#: Counts of a poll that are shown only if they are not 0, so that the others fit 80 columns.
-_RARE_COUNTS = ("late", "owed")
+#: Counts that are shown only if they are not 0, so that the others fit 80 columns.
+_RARE_COUNTS = (
+    "late",
+    "owed",
+    "not_looked_up",
+    "settling",
+    "suspects",
+    "from_source",
+    "unreadable_rows",
+    "held_back",
+)
 #: A run's table with more columns is wider than 80 unless cells share their padding.
 _MOST_PADDED = 8
 #: The columns of the table of several campaigns, within 80 columns.
