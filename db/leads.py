@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
 from db.create_holds import IS_HELD
 from leadloop.core.leads import Lead
@@ -332,6 +332,7 @@ def claim_leads(
     max_bytes: int = NO_LIMIT,
     require_enabled: bool = False,
     after_seq: int = 0,
+    suspects: bool = False,
 ) -> ClaimResult:
     """Claim up to `limit` fresh leads, oldest first: after the commit a request may hold them.
 
@@ -351,48 +352,23 @@ def claim_leads(
         after_seq: queue position (`ClaimResult.last_seq`) to start after. A long transaction
             elsewhere keeps dead index entries of all leads sent since; a claim from the start of
             the queue would scan them all.
+        suspects: claim leads of the next list of suspects that is due instead. The list that failed
+            less often comes first, and of these the shorter one.
     """
-    parameters = {
-        "campaign": campaign_id,
-        "run": run_id,
-        "claim": claim_no,
-        "limit": limit,
-        "max_lead_bytes": max_lead_bytes,
-        "max_bytes": max_bytes,
-        "require_enabled": require_enabled,
-        "after_seq": after_seq,
-    }
-    return _parse_claim(connection.execute(_CLAIM, parameters).all())
-
-
-def claim_suspects(
-    connection: Connection,
-    *,
-    campaign_id: str,
-    run_id: int,
-    claim_no: int,
-    limit: int,
-    max_lead_bytes: int = NO_LIMIT,
-    max_bytes: int = NO_LIMIT,
-    require_enabled: bool = False,
-) -> ClaimResult:
-    """Claim up to `limit` leads of the next suspect list that is due; otherwise as `claim_leads`.
-
-    The list that failed less often comes first, and of these the shorter one.
-    """
-    parameters = {
-        "campaign": campaign_id,
-        "run": run_id,
-        "claim": claim_no,
-        "limit": limit,
-        "max_lead_bytes": max_lead_bytes,
-        "max_bytes": max_bytes,
-        "require_enabled": require_enabled,
-    }
-    return _parse_claim(connection.execute(_CLAIM_SUSPECTS, parameters).all())
-
-
-def _parse_claim(rows: Sequence[Row[Any]]) -> ClaimResult:
+    statement = _CLAIM_SUSPECTS if suspects else _CLAIM
+    rows = connection.execute(
+        statement,
+        {
+            "campaign": campaign_id,
+            "run": run_id,
+            "claim": claim_no,
+            "limit": limit,
+            "max_lead_bytes": max_lead_bytes,
+            "max_bytes": max_bytes,
+            "require_enabled": require_enabled,
+            "after_seq": after_seq,
+        },
+    ).all()
     taken = [Lead(*lead) for status, _, *lead in rows if status == "sending"]
     return ClaimResult(
         leads=taken, cancelled=len(rows) - len(taken), last_seq=rows[-1].seq if rows else 0

@@ -183,8 +183,9 @@ class BatchClaimer:
         batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
         with self._release_on_error(batch.claim_no):
             with self._run.context.database.autocommit() as connection:
-                claimed = leads.claim_suspects(
+                claimed = leads.claim_leads(
                     connection,
+                    suspects=True,
                     campaign_id=self._run.campaign.campaign_id,
                     run_id=self._run.run_id,
                     claim_no=batch.claim_no,

@@ -52,7 +52,7 @@ from tasks.retries import FruitlessAttempts, retry_later
 from tasks.source_sync import sync_source
 
 #: Lone suspects that fail in a row, after which a run leaves the others to the next one.
-_MAX_LONE_FAILURES = 6
+_MAX_LONE_IN_A_ROW = 6
 #: The name in `learned_limits` of what such a success means.
 _BLANK_SUCCESS = "blank_success"
 #: Leads of a batch that are looked up to find out.
@@ -222,7 +222,7 @@ class PushJob:
             ApiError, RunError: see `_send_fresh`.
         """
         for _ in range(limit):
-            if not self._claimer.has_due_suspects() or self._lone_failures >= _MAX_LONE_FAILURES:
+            if not self._claimer.has_due_suspects() or self._lone_failures >= _MAX_LONE_IN_A_ROW:
                 return True
             permit = self._prepare_create()
             batch, _ = self._claimer.claim_suspects(permit, self._find_limit())

@@ -97,6 +97,27 @@ class SandboxProcess:
             answer.raise_for_status()
             assert not answer.json()["unknown"]
 
+    def fail_share(self, share: float, resets: Mapping[str, str]) -> None:
+        """Let a share of the requests fail, from the beginning of the same seeded draws.
+
+        Args:
+            share: half of them get a 500 before they have an effect, half a reset.
+            resets: the routes that fail; when the reset comes, "before" the effect or "after" it.
+        """
+        url = f"{self.url}/_sandbox/faults"
+        requests.delete(url, timeout=60).raise_for_status()
+        half = share / 2
+        faults = [
+            {"route": route, "probability": probability, **fault}
+            for route, when in resets.items()
+            for probability, fault in (
+                (half, {"kind": "status", "status": 500}),
+                # The second fault is drawn for the requests that the first one spares.
+                (half / (1 - half), {"kind": "reset", "when": when}),
+            )
+        ]
+        requests.post(url, json=faults, timeout=60).raise_for_status()
+
     def fetch_requests(self) -> list[dict[str, Any]]:
         """Return the log of all requests."""
         log: list[dict[str, Any]] = requests.get(f"{self.url}/_sandbox/requests", timeout=60).json()

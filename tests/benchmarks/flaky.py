@@ -19,6 +19,8 @@ from tests.benchmarks.competitors import DLT
 from tests.benchmarks.report import Figure, Section
 
 _SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+# The routes whose requests fail, and when their resets come.
+_RESETS = {"any": "before"}
 _MAX_OUTCOMES = 10_000
 #: After this many runs that fail, it is not done.
 _MAX_RUNS = 6
@@ -93,24 +95,11 @@ def _measure_share(
         }
         efforts = {}
         for name in reversed(works) if peer_first else works:
-            _set_faults(sandbox, share)
+            sandbox.fail_share(share, _RESETS)
             efforts[name] = works[name]()
-        _set_faults(sandbox, share)
+        sandbox.fail_share(share, _RESETS)
         efforts["leadloop disable"] = _disable(bench, sandbox, opt_outs)
     return {name: efforts[name] for name in (*works, "leadloop disable")}
-
-
-def _set_faults(sandbox: SandboxProcess, share: float) -> None:
-    """Make a share of the requests fail, from the beginning of the same seeded draws."""
-    url = f"{sandbox.url}/_sandbox/faults"
-    requests.delete(url, timeout=60).raise_for_status()
-    half = share / 2
-    # The second fault is drawn for the requests that the first one spares.
-    faults = [
-        {"kind": "status", "status": 500, "probability": half},
-        {"kind": "reset", "probability": half / (1 - half)},
-    ]
-    requests.post(url, json=faults, timeout=60).raise_for_status()
 
 
 def _poll(bench: BenchEnvironment, sandbox: SandboxProcess, amount: int) -> _Effort:

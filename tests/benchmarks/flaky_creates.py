@@ -13,6 +13,8 @@ from tests.benchmarks.competitors import DLT, DRT, Competitor
 from tests.benchmarks.report import Figure, Section
 
 _SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+# The routes whose requests fail, and when their resets come.
+_RESETS = {"create": "after", "responses": "before"}
 _MAX_LEADS = 5_000
 #: Runs after which leadloop should have settled every lead: PROGRESS.md's K for creates.
 _MAX_RUNS = 17
@@ -54,11 +56,11 @@ def measure_flaky_creates(bench: BenchEnvironment, amount: int, _: int) -> list[
         bench.vacuum()
         # A vendor that takes a lead twice shows who would be called twice.
         with bench.run_sandbox(repeat="second") as sandbox:
-            _set_faults(sandbox, share)
+            sandbox.fail_share(share, _RESETS)
             ours = _push(bench, sandbox, leads)
             others = {}
             for peer in peers:
-                _set_faults(sandbox, share)
+                sandbox.fail_share(share, _RESETS)
                 others[peer.name] = _push_with(peer, bench, sandbox, leads)
         figures.append(ours.build_figure(f"{share:.0%}: leadloop push", is_ours=True))
         figures += [
@@ -74,22 +76,6 @@ def measure_flaky_creates(bench: BenchEnvironment, amount: int, _: int) -> list[
         " have; twice: leads that it has more than once."
     )
     return [Section(title="Creates that fail", conditions=conditions, figures=figures)]
-
-
-def _set_faults(sandbox: SandboxProcess, share: float) -> None:
-    """Make a share of the requests fail, from the beginning of the same seeded draws."""
-    url = f"{sandbox.url}/_sandbox/faults"
-    requests.delete(url, timeout=60).raise_for_status()
-    half = share / 2
-    # The second fault is drawn for the requests that the first one spares.
-    rest = half / (1 - half)
-    faults = [
-        {"route": "create", "kind": "status", "status": 500, "probability": half},
-        {"route": "create", "kind": "reset", "when": "after", "probability": rest},
-        {"route": "responses", "kind": "status", "status": 500, "probability": half},
-        {"route": "responses", "kind": "reset", "probability": rest},
-    ]
-    requests.post(url, json=faults, timeout=60).raise_for_status()
 
 
 def _push(bench: BenchEnvironment, sandbox: SandboxProcess, amount: int) -> _Effort:

@@ -118,7 +118,7 @@ def test_not_everything_is_narrowed() -> None:
             queue.replace(part, [])
             owed.append(part)
     assert merge_windows(owed) == [window(0, 3_600_000)]
-    narrow = MAX_NARROWED * MAX_NEIGHBOURS
+    narrow = MAX_NARROWED + MAX_NEIGHBOURS
     assert requests <= 2 * (narrow + math.ceil(math.log2(3_600_000))) + 2
 
 

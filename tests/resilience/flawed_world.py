@@ -130,10 +130,6 @@ class World:
         near, rows = self._find_near(age), self.count_rows(age)
         if rows <= self.page_rows:
             return False
-        if self.campaign["page_size"] > self.page_rows:
-            # Where the vendor refuses the size that is asked for, and no smaller page has passed in
-            # this poll, the rows are read one by one, and stored; no answer shows them together.
-            return True
         repeats = bool(near & self.doubled) or len(near & self.redacted) > 1
         return repeats or self.rules["ties"] == "page" or rows > self.page_rows * self.page_depth
 
@@ -149,36 +145,38 @@ class World:
         )
 
 
-def _status(number: int, **more: Any) -> Fault:
+def answer_status(number: int, **more: Any) -> Fault:
+    """Return a fault that answers with a status."""
     return {"kind": "status", "status": number, **more}
 
 
-_HANG: Fault = {"kind": "hang", "seconds": 0.01}
+#: Hold a request for a moment, and close the connection.
+HANG: Fault = {"kind": "hang", "seconds": 0.01}
 # What a vendor answers that cannot render a row, and a firewall in front of it.
 _POISON: list[Fault] = [
-    _status(500),
-    _status(502, body="html"),
-    _status(403, body="html"),
+    answer_status(500),
+    answer_status(502, body="html"),
+    answer_status(403, body="html"),
     {"kind": "reset"},
-    _HANG,
+    HANG,
     {"kind": "cut"},
     {"kind": "foreign"},
 ]
 _OPT_OUT_POISON: list[Fault] = [
-    _status(500),
-    _status(403, body="html"),
-    _status(400, body="html"),
+    answer_status(500),
+    answer_status(403, body="html"),
+    answer_status(400, body="html"),
     {"kind": "reset"},
-    _HANG,
+    HANG,
 ]
 _NOISE: list[Fault] = [
-    _status(500),
-    _status(502, body="html"),
-    _status(503, body="html"),
-    _status(403, body="html"),
+    answer_status(500),
+    answer_status(502, body="html"),
+    answer_status(503, body="html"),
+    answer_status(403, body="html"),
     {"kind": "reset"},
     {"kind": "reset", "when": "after"},
-    _HANG,
+    HANG,
     {"kind": "cut"},
     {"kind": "foreign"},
 ]

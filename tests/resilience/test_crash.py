@@ -165,17 +165,24 @@ def run_next(model: LoopModel, command: str) -> None:
         JOBS[command]()
 
 
+def kill_at(
+    model: LoopModel, server: ForkServer, directory: Path, command: str, point: PausePoint
+) -> None:
+    """Run a command in a process, and kill it at a pause point."""
+    with point.install(model.database, model.vendor) as pause:
+        process = server.start_job(directory, command)
+        pause.wait()
+        process.kill()
+    sql.wait_for_run_locks(model.database, 0)
+
+
 @pytest.mark.parametrize(("command", "point"), list_pause_points())
 def test_next_run_recovers_from_a_kill(
     model: LoopModel, fork_server: ForkServer, tmp_path: Path, command: str, point: PausePoint
 ) -> None:
     """After a kill at any pause point, the next run leaves nothing undone and nothing twice."""
     prepare_work(model, command)
-    with point.install(model.database, model.vendor) as pause:
-        process = fork_server.start_job(tmp_path, command)
-        pause.wait()
-        process.kill()
-    sql.wait_for_run_locks(model.database, 0)
+    kill_at(model, fork_server, tmp_path, command, point)
     run_next(model, command)
     check_invariants(model)
     left = {"new", "sending", "in_doubt"} & set(sql.fetch_statuses(model.database).values())
@@ -261,11 +268,7 @@ def test_next_runs_go_on_with_an_isolation(
         for _ in range(2):
             push_leads()
             reach_due_times(model)
-    with point.install(model.database, model.vendor) as pause:
-        process = fork_server.start_job(tmp_path, "push")
-        pause.wait()
-        process.kill()
-    sql.wait_for_run_locks(model.database, 0)
+    kill_at(model, fork_server, tmp_path, "push", point)
     push_until_settled(model)
     assert sql.fetch_statuses(model.database) == {
         **dict.fromkeys(("probe", "a", "b", "c", "d", "e"), "created"),
@@ -287,11 +290,7 @@ def test_next_run_lists_again(
         "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 minute'"
         " WHERE lead_id <> 'probe'",
     )
-    with point.install(model.database, model.vendor) as pause:
-        process = fork_server.start_job(tmp_path, "push")
-        pause.wait()
-        process.kill()
-    sql.wait_for_run_locks(model.database, 0)
+    kill_at(model, fork_server, tmp_path, "push", point)
     push_until_settled(model)
     assert set(sql.fetch_statuses(model.database).values()) == {"created"}
     assert set(model.vendor.store.creations(CAMPAIGN).values()) == {1}

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from db.database import Database
@@ -17,33 +15,23 @@ from tests.factories import CAMPAIGN
 from tests.jobs import push_leads
 from tests.resilience import invariants
 from tests.resilience.conftest import Soak
-from tests.resilience.counters import COUNTERS
+from tests.resilience.drawn_worlds import check_in_worlds
+from tests.resilience.flawed_world import HANG, Fault, answer_status
 from tests.resilience.model import InsertedLead, LoopModel
-from tests.resilience.test_state_machine import PHASES
 
-_EXAMPLES = 8
-_EXAMPLES_PER_ROUND = 5
-Fault = dict[str, Any]
-
-
-def _status(number: int, **more: Any) -> Fault:
-    return {"kind": "status", "status": number, **more}
-
-
-_HANG: Fault = {"kind": "hang", "seconds": 0.01}
 _POISON: list[Fault] = [
-    _status(500),
-    _status(502, body="html"),
-    _status(403, body="html"),
-    _status(400, body="html"),
+    answer_status(500),
+    answer_status(502, body="html"),
+    answer_status(403, body="html"),
+    answer_status(400, body="html"),
     {"kind": "reset"},
-    _HANG,
+    HANG,
 ]
 _NOISE: list[Fault] = [
     *_POISON,
-    _status(500, when="after"),
-    _status(503, body="html"),
-    _status(503, headers={"Retry-After": "0"}),
+    answer_status(500, when="after"),
+    answer_status(503, body="html"),
+    answer_status(503, headers={"Retry-After": "0"}),
     {"kind": "reset", "when": "after"},
     {"kind": "cut"},
     {"kind": "foreign"},
@@ -108,32 +96,11 @@ def test_no_bad_lead_stops_a_good_one(
 ) -> None:
     """Every good lead is created once; each bad one is rejected, or waits for its next try."""
 
-    def check_laws(world: CreateWorld) -> None:
+    def check(world: CreateWorld) -> None:
         monkeypatch.setenv("LEADLOOP_CONCURRENCY", str(world.concurrency))
-        COUNTERS["worlds of creates"] += 1
-        print(world)
         _check_world(LoopModel(database=database, vendor=vendor), world)
 
-    if soak is None:
-        _settings(_EXAMPLES, derandomize=True)(given(world=_draw_world())(check_laws))()
-        return
-    for number in soak.draw_seeds(0.2):
-        print(f"laws of creates, seed {number}")
-        # Each round takes settings of its own.
-        laws = given(world=_draw_world())(check_laws)
-        seed(number)(_settings(_EXAMPLES_PER_ROUND, derandomize=False)(laws))()
-
-
-def _settings(examples: int, *, derandomize: bool) -> settings:
-    return settings(
-        derandomize=derandomize,
-        max_examples=examples,
-        database=None,
-        phases=PHASES,
-        print_blob=False,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
+    check_in_worlds(_draw_world(), check, soak, share=0.2, counter="worlds of creates")
 
 
 def _check_world(model: LoopModel, world: CreateWorld) -> None:

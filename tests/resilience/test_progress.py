@@ -3,21 +3,17 @@
 from math import ceil, log2
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
 
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
 from tests import sql
 from tests.resilience.conftest import Soak
-from tests.resilience.counters import COUNTERS
+from tests.resilience.drawn_worlds import check_in_worlds
 from tests.resilience.flawed_loop import TRIES, FlawedLoop, FlawedModel, Ran
 from tests.resilience.flawed_world import MAX_AGE_S, World, draw_world
-from tests.resilience.test_state_machine import PHASES
 
 #: Runs of each job after the last noise, with the clock past every due retry.
 _QUIET_RUNS = 2
-_EXAMPLES = 8
-_EXAMPLES_PER_ROUND = 5
 
 
 @pytest.mark.usefixtures("environment", "quick_retries", "disabled_logging")
@@ -29,33 +25,11 @@ def test_nothing_bad_stops_anything_good(
 ) -> None:
     """Every good outcome is stored and every good opt-out confirmed, whatever else fails."""
 
-    def check_laws(world: World) -> None:
+    def check(world: World) -> None:
         monkeypatch.setenv("LEADLOOP_CONCURRENCY", str(world.concurrency))
-        COUNTERS["flawed worlds"] += 1
-        # A run that never ends fails the test by its timeout, without an example.
-        print(world)
         _check_world(database, vendor, world)
 
-    if soak is None:
-        _settings(_EXAMPLES, derandomize=True)(given(world=draw_world())(check_laws))()
-        return
-    for number in soak.draw_seeds(0.25):
-        print(f"laws of progress, seed {number}")
-        # Each round takes settings of its own.
-        laws = given(world=draw_world())(check_laws)
-        seed(number)(_settings(_EXAMPLES_PER_ROUND, derandomize=False)(laws))()
-
-
-def _settings(examples: int, *, derandomize: bool) -> settings:
-    return settings(
-        derandomize=derandomize,
-        max_examples=examples,
-        database=None,
-        phases=PHASES,
-        print_blob=False,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
+    check_in_worlds(draw_world(), check, soak, share=0.25, counter="flawed worlds")
 
 
 def _check_world(database: Database, vendor: SandboxHandle, world: World) -> None:
@@ -166,12 +140,13 @@ def _check_requests(loop: FlawedLoop, twin: FlawedLoop) -> None:
     disables, calm_disables = _select(loop, "disable"), _select(twin, "disable")
     useful = sum(ran.requests - ran.noise for ran in disables)
     assert useful <= _bound_disables(loop.world, disables, calm_disables)
-    if not sql.fetch_outcomes(loop.model.database):
-        # A campaign without an outcome is read from its first lead on, each time.
-        return
-    # Where a poll reads a range again, owed windows cut that range.
-    extra = 3 * len(loop.fetch_owed()) if loop.world.campaign["lookback_s"] else 0
-    assert polls[-1].requests <= calm_polls[-1].requests + extra, "an idle poll pays for the owed"
+    # Where a poll reads a range again, owed windows cut that range. A campaign without an outcome
+    # is read from its first lead on each time, as the twin's first poll was.
+    has_outcomes = bool(sql.fetch_outcomes(loop.model.database))
+    starts_behind = loop.world.campaign["lookback_s"] or not has_outcomes
+    extra = 3 * len(loop.fetch_owed()) if starts_behind else 0
+    calm = calm_polls[-1 if has_outcomes else 0].requests
+    assert polls[-1].requests <= calm + extra, "an idle poll pays for the owed"
 
 
 def _select(loop: FlawedLoop, job: str) -> list[Ran]:
