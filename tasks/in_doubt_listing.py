@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from db import audit_staging, in_doubt, watermarks
 from db.database import Connection
 from db.in_doubt import AbsentLeads
+from leadloop.client.errors import ApiError
 from leadloop.core.errors import RunError
 from tasks.context import ApiContext, CampaignRun
 from tasks.lead_listing import LeadListing
@@ -35,20 +36,15 @@ class InDoubtListing:
         Returns:
             The ids of leads that it shows, which are `created`; and what became of those that it
             proves absent, or None: only a complete listing that shows unprocessed leads proves it.
-
-        Raises:
-            ApiError: a page cannot be read. The leads on the pages before are `created`.
+            A page that cannot be read ends the listing, and those before it prove presence.
         """
         with self._run.context.database.autocommit() as self._connection:
             try:
                 audit_staging.create_listing_table(self._connection)
                 began = watermarks.get_database_time(self._connection)
-                try:
-                    is_complete = self._read_listing()
-                finally:
-                    with self._use_staging() as connection:
-                        found = in_doubt.confirm_listed(connection, self._campaign_id)
+                is_complete = self._read_listing()
                 with self._use_staging() as connection:
+                    found = in_doubt.confirm_listed(connection, self._campaign_id)
                     if not (is_complete and audit_staging.has_unprocessed_leads(connection)):
                         return found, None
                     settle_s = self._run.campaign.settle_s
@@ -66,8 +62,9 @@ class InDoubtListing:
         )
         try:
             listing.read_all()
-        except RunError as error:
-            self._run.warn("%s", error)
+        except (ApiError, RunError) as error:
+            self._run.warn("the listing ends early: %s", error)
+            return False
         return listing.complete
 
     @contextmanager

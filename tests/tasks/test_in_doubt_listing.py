@@ -73,16 +73,18 @@ def test_who_is_in_doubt_since_the_listing_began_is_not_called_absent(
     assert {statuses[f"L{number}"] for number in range(30)} == {"created"}
 
 
-def test_the_leads_of_the_pages_before_one_that_fails_are_created(
+def test_a_page_that_fails_stops_no_lead_but_its_own(
     database: Database, vendor: SandboxHandle
 ) -> None:
-    """Any page that shows a lead proves it, also of a listing that breaks off."""
-    add_leads(database, 60, page_size=10)
+    """The leads of the pages before it are created, and the others are looked up."""
+    leads = add_leads(database, 60, page_size=10)
     push_leads()
     doubt_all(database)
     vendor.change_rules(order="created")
     vendor.add_fault(route="responses", kind="status", status=500, lead_id="L45")
-    push_leads()
-    statuses = sql.fetch_statuses(database)
-    assert {statuses[f"L{number}"] for number in range(10)} == {"created"}
-    assert vendor.store.creations(CAMPAIGN)["L45"] == 1
+    summary = push_leads()
+    assert sql.fetch_statuses(database) == {**dict.fromkeys(leads, "created"), "L45": "in_doubt"}
+    assert (summary["created"], summary["in_doubt"]) == (59, 1)
+    looked_up = [entry.query for entry in vendor.requests if "lead_id" in entry.query]
+    assert not any(query.endswith("lead_id=L7") for query in looked_up), "its page was read"
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(leads, 1)
