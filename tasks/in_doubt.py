@@ -138,7 +138,6 @@ class InDoubtResolver:
 
     def _resolve_by_lookups(self, due: Sequence[InDoubtLead], limit: int) -> ResolvedLeads:
         lookups = self._look_up_all(due)
-        self._run.write(in_doubt.record_lookups, self._campaign_id, list(lookups))
         found = [lead_id for lead_id, lookup in lookups.items() if lookup.result is not None]
         created = self._run.write(in_doubt.confirm_created, self._campaign_id, found)
         self._record_found(created)
@@ -147,12 +146,18 @@ class InDoubtResolver:
             for lead in due
             if lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.absent
         ]
-        shows_unprocessed = any(map(_is_unprocessed, lookups.values()))
-        absent = in_doubt.AbsentLeads()
-        if unseen and (shows_unprocessed or self._find_unprocessed()):
-            absent = self._run.write(in_doubt.confirm_absent, self._campaign_id, unseen)
+        shows_unprocessed: bool | None = any(map(_is_unprocessed, lookups.values()))
         if shows_unprocessed:
             self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)
+        elif unseen:
+            shows_unprocessed = self._find_unprocessed()
+        absent = in_doubt.AbsentLeads()
+        if shows_unprocessed:
+            absent = self._run.write(in_doubt.confirm_absent, self._campaign_id, unseen)
+        # Without an answer about the probe lead, the next run looks these leads up again.
+        open_ids = {lead.lead_id for lead in unseen} if shows_unprocessed is None else set()
+        answered = [lead_id for lead_id in lookups if lead_id not in open_ids]
+        self._run.write(in_doubt.record_lookups, self._campaign_id, answered)
         return ResolvedLeads(
             found=created,
             absent=absent.new,
@@ -203,14 +208,17 @@ class InDoubtResolver:
         self.has_answer = True
         return result
 
-    def _find_unprocessed(self) -> bool:
+    def _find_unprocessed(self) -> bool | None:
         """Return whether the vendor shows a probe lead: one that is created and not processed.
 
         A processed one proves nothing about leads that are not. That an earlier round has seen one
-        proves nothing either: the vendor may have changed.
+        proves nothing either: the vendor may have changed. None: the vendor did not answer.
         """
         for lead_id, settled in self._iter_probe_leads():
-            lookup = self._look_up(lead_id)
+            lookup = self._try_look_up(lead_id)
+            if isinstance(lookup, Retryable):
+                self._run.warn("the lookup of the probe lead failed: %s", lookup)
+                return None
             if lookup.result is not None and not _is_unprocessed(lookup):
                 self._processed_probes.add(lead_id)
                 continue

@@ -82,6 +82,7 @@ class PushJob:
         self._lone_failures = 0
         # Whether a success without content means that all leads were created; None: not read yet.
         self._takes_blank: bool | None = None
+        self._blank_lock = Lock()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
         self._probe_lead_stored = False
@@ -370,7 +371,7 @@ class PushJob:
         It is learned from a few leads of a batch, which lookups show, and once a day again. While
         they do not show, the batch is in doubt.
         """
-        with self._result_lock:
+        with self._blank_lock:
             if self._takes_blank is None:
                 limits = self.run.write(
                     learned_limits.get_learned_limits, self.run.campaign.campaign_id

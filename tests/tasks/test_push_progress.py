@@ -257,6 +257,20 @@ def test_a_lookup_that_fails_stops_no_other(database: Database, vendor: SandboxH
     assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
+def test_a_probe_that_fails_postpones_nothing(database: Database, vendor: SandboxHandle) -> None:
+    """Nothing was learned, so the next run looks the same leads up again."""
+    add_leads(database, 1)
+    push_leads()
+    factories.add_leads(database, "a", "b")
+    doubt = "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+    sql.execute(database, f"{doubt} WHERE lead_id <> 'L0'")
+    vendor.add_fault(route="responses", kind="status", status=500, lead_id="L0")
+    assert push_leads()["in_doubt"] == 2
+    vendor.clear_faults()
+    assert push_leads()["created"] == 2
+    assert vendor.store.creations(CAMPAIGN) == {"L0": 1, "a": 1, "b": 1}
+
+
 def test_no_lookup_before_the_settle_time_by_the_run_that_put_it_in_doubt(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
