@@ -323,14 +323,14 @@ class WindowRead:
         self.rows_read += len(page.rows)
         self.missing += page.missing
         self.failure = page.failure or self.failure
-        if not self.first.counts_per_page:
-            self.reported_count = self.first.count
         if self.first.counts_per_page:
             self.reported_count += page.count
             self.stable = self.stable and page.matches_count
-        elif page.row_count:
+        else:
+            self.reported_count = self.first.count
             # A page without rows has no count: the vendor answers 404 beyond the last one.
-            self.stable = self.stable and page.count == self.reported_count
+            is_counted_alike = not page.row_count or page.count == self.reported_count
+            self.stable = self.stable and is_counted_alike
         missing = set(page.missing)
         # Offsets are a hint where missing rows lie; noise may report one behind the last row.
         offsets = (at for at in count(offset) if at not in missing)
