@@ -1,9 +1,9 @@
 """Page limits: which pages the vendor refuses of a campaign, learned from contrasts.
 
-A contrast is a page that fails while its halves succeed: the vendor refuses its size. Failures by
-chance make contrasts too, so a size is given up only where no page of it succeeds in between, and
-the last one fails once more. A
-refused depth is a page of which no part can be read, behind pages that succeeded.
+A contrast is a page that fails while its rows can be read in smaller pages: the vendor refuses its
+size. Failures by chance make contrasts too, so a size is given up only where no page of it succeeds
+in between, and the last one fails once more. A refused depth is a page of which no part can be
+read, behind pages that succeeded.
 """
 
 import threading

@@ -381,7 +381,7 @@ class PollJob:
             return
         if not (reading and reading.missing) and not self._can_be_halved(window):
             try:
-                alone = self._reader.read_rows_alone(window)
+                alone = pipeline.read_rows_alone(window)
             except PageUnavailable as failure:
                 reason = failure.reason
             else:

@@ -94,6 +94,10 @@ class WindowPipeline:
         del self._firsts[window]
         return self._whole.pop(window).result()
 
+    def read_rows_alone(self, window: Window) -> WindowRead:
+        """Read a short window row by row; see `WindowReader.read_rows_alone`."""
+        return self._reader.read_rows_alone(self._pool, window)
+
     def forget(self, window: Window) -> None:
         """Drop what was read of a window, which is replaced by parts of it or read again."""
         self._firsts.pop(window, None)

@@ -182,7 +182,7 @@ class ParsedPage:
 
     `size` is the number of results that was asked for. `missing` holds the offsets, in the window,
     of rows that cannot be read, and `failure` how they failed. `answers` is the number of responses
-    that the page is made of.
+    that the page is made of, and `answer_size` the largest number of results asked for in one.
     """
 
     count: int
@@ -194,6 +194,7 @@ class ParsedPage:
     missing: Sequence[int] = ()
     failure: str = ""
     answers: int = 1
+    answer_size: int = 0
 
     @property
     def earlier_now(self) -> datetime:
@@ -511,6 +512,7 @@ class WindowReader:
             vendor_now=page.vendor_now,
             database_now=database_now,
             size=size,
+            answer_size=size,
         )
 
     def _read_parts(
@@ -529,7 +531,7 @@ class WindowReader:
             cause: how the page failed.
 
         Raises:
-            PageUnavailable: all parts of the page, or of a part, fail; the vendor ignores the
+            PageUnavailable: no row of the page, or of a part, can be read; the vendor ignores the
                 smaller size; or the parts have different counts because rows moved.
         """
         parts = smallest_divisor(size)
@@ -547,25 +549,19 @@ class WindowReader:
         if number == 1 and 1 in pieces and pieces[1].is_empty:
             # One answer shows that the window has no rows.
             return pieces[1]
+        if number == 1 and not pieces and smaller > 1:
+            # The vendor may refuse pages of the smaller size too. Beyond page 1, it is the depth.
+            pieces[1] = self._read_parts(window, 1, smaller, parse, failures.pop(1))
         if not _divide_as_asked(pieces, smaller, parts=parts):
             raise cause
-        if len(pieces) == parts and self._limits.record_contrast(
-            size, smaller, refused=cause.is_refused
-        ):
-            try:
-                page = self.fetch_page(window, number, size, parse=parse)
-            except PageUnavailable:
-                self._limits.give_up_size()
-            else:
-                self._limits.record_success(size=size, number=number)
-                return page
-        missing: list[int] = []
-        for part in numbers:
-            if part not in pieces and smaller == 1:
-                missing.append(part - 1)
-            elif part not in pieces:
-                pieces[part] = self._read_parts(window, part, smaller, parse, failures[part])
-                missing += pieces[part].missing
+        missing = [part - 1 for part in failures] if smaller == 1 else []
+        answers = len(missing)
+        if smaller > 1:
+            for part, failure in failures.items():
+                pieces[part] = self._read_parts(window, part, smaller, parse, failure)
+        for piece in pieces.values():
+            missing += piece.missing
+            answers += piece.answers
         # A page that shows no row may have no count.
         shown = [pieces[part] for part in numbers if part in pieces and pieces[part].rows]
         if len({piece.count for piece in shown}) > 1:
@@ -576,19 +572,43 @@ class WindowReader:
             # vendor answers 404 beyond the last one.
             missing = [offset for offset in missing if offset < first.count]
         last = pieces.get(numbers[-1])
-        return ParsedPage(
+        page = ParsedPage(
             count=first.count,
             rows=[row for piece in shown for row in piece.rows],
             has_next=first.count > number * size if last is None else last.has_next,
             vendor_now=first.vendor_now,
             database_now=first.database_now,
             size=size,
-            missing=missing,
+            missing=sorted(missing),
             failure=cause.reason if missing else "",
-            answers=sum(piece.answers for piece in pieces.values()) + len(missing),
+            answers=answers,
+            answer_size=max(piece.answer_size for piece in shown or pieces.values()),
         )
+        return page if missing else self._learn_from(page, window, number, parse, cause)
 
-    def read_rows_alone(self, window: Window) -> WindowRead:
+    def _learn_from(
+        self,
+        page: ParsedPage,
+        window: Window,
+        number: int,
+        parse: ParseResult,
+        cause: PageUnavailable,
+    ) -> ParsedPage:
+        """Record that a page failed whose rows were all read in smaller pages, and return it.
+
+        After several such contrasts, the page is requested as a whole once more.
+        """
+        if not self._limits.record_contrast(page.size, page.answer_size, refused=cause.is_refused):
+            return page
+        try:
+            whole = self.fetch_page(window, number, page.size, parse=parse)
+        except PageUnavailable:
+            self._limits.give_up_size()
+            return page
+        self._limits.record_success(size=page.size, number=number)
+        return whole
+
+    def read_rows_alone(self, pool: ThreadPoolExecutor, window: Window) -> WindowRead:
         """Read a window row by row, in pages of one, as far as its rows can be read.
 
         For the shortest windows: the bounds of a request are a unit wider than the window, so an
@@ -648,20 +668,27 @@ class WindowReader:
         if is_repeated:
             reading.stable = False
         elif reading.complete and number > 1:
-            reading.stable = self._is_shown_at_once(window, reading)
+            pages = replace(reading, first=shown, pages=number, answers=number)
+            reading.stable = self._did_not_move(pool, pages)
         return reading
 
-    def _is_shown_at_once(self, window: Window, reading: WindowRead) -> bool:
-        """Return whether one answer shows the rows of a read: between several, rows may move.
+    def _did_not_move(self, pool: ThreadPoolExecutor, reading: WindowRead) -> bool:
+        """Return whether one answer shows all rows that were read in pages of one.
 
         The answer has room for a row more, whatever its count covers and whether it names a next.
+        If the vendor refuses an answer of that size, the pages are verified as those of any window.
         """
-        if reading.rows_read >= self._limits.page_size:
-            return False
+        window, size = reading.window, reading.rows_read + 1
+        if size > self._limits.page_size:
+            return self._verify_pages(pool, reading)
         try:
-            page = self.fetch_page(window, 1, reading.rows_read + 1, parse=parse_key)
-        except PageUnavailable:
-            return False
+            page = self.fetch_page(window, 1, size, parse=parse_key)
+        except PageUnavailable as failure:
+            is_proven = self._verify_pages(pool, reading)
+            # The page has failed before, and now after its rows were read.
+            if is_proven and self._limits.record_contrast(size, 1, refused=failure.is_refused):
+                self._limits.give_up_size()
+            return is_proven
         return page.row_count == reading.rows_read and page.keys == reading.seen.keys()
 
     def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
@@ -750,10 +777,7 @@ class WindowReader:
             failure.partial = reading
             raise
         if reading.complete and not reading.is_one_answer:
-            try:
-                reading.stable = self._verify_stable(pool, window, reading)
-            except PageUnavailable:
-                reading.stable = False
+            reading.stable = self._verify_pages(pool, reading)
         return reading
 
     def _read_remaining_pages(
@@ -798,14 +822,24 @@ class WindowReader:
             seen |= page.keys
             yield page
 
-    def _verify_stable(self, pool: ThreadPoolExecutor, window: Window, reading: WindowRead) -> bool:
+    def _verify_pages(self, pool: ThreadPoolExecutor, reading: WindowRead) -> bool:
+        """Return whether no row left a window of several pages during its read, as far as known."""
+        try:
+            return self._verify_stable(pool, reading)
+        except PageUnavailable:
+            return False
+
+    def _verify_stable(self, pool: ThreadPoolExecutor, reading: WindowRead) -> bool:
         """Return whether no row left a window of several pages during its read.
 
         An unchanged first page proves that the border behind it did not shift. Beyond that page, a
         row leaves only when its lead is processed again, and then its new time is after the start
         of the read. If pages count only themselves, all pages are read again.
+
+        Raises:
+            PageUnavailable: a page of the proof cannot be read.
         """
-        first = reading.first
+        window, first = reading.window, reading.first
         again = self.read_page(window, 1, first.size, parse=parse_key)
         if first.counts_per_page:
             more = self._read_remaining_pages(pool, window, again, parse=parse_key)
@@ -823,7 +857,7 @@ class WindowReader:
 
 
 def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int, *, parts: int) -> bool:
-    """Return whether the parts of a page show that the vendor divides pages by the size asked for.
+    """Return whether the parts of a page show that the vendor divides pages as it was asked to.
 
     Args:
         pieces: the parts that were read, by number.
@@ -835,7 +869,9 @@ def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int, *, parts: int)
         return 0 < len(pieces) < parts
     full = all(len(pieces[number].rows) == size for number in shown if number < max(shown))
     counts_per_page = any(pieces[number].counts_per_page for number in shown)
-    return full and len(pieces[max(shown)].rows) <= size and not counts_per_page
+    # Otherwise the vendor ignores the page's number.
+    differs = len(shown) == 1 or len({pieces[number].keys for number in shown}) > 1
+    return full and len(pieces[max(shown)].rows) <= size and not counts_per_page and differs
 
 
 def smallest_divisor(size: int) -> int | None:

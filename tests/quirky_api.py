@@ -66,6 +66,8 @@ def run_quirky_api(answer: Answer | None = None) -> Iterator[QuirkyApi]:
 def _create_handler(vendor: QuirkyApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Headers and body in one packet: a second one would wait for the client's delayed ACK.
+        wbufsize = -1
 
         def do_GET(self) -> None:
             query = _parse_query(self.path)

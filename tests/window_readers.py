@@ -1,6 +1,7 @@
 """A window reader on a fake API over real HTTP, as a poll opens it."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context, start_run
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
-from tasks.window_reader import DatabaseClock, WindowReader
+from tasks.window_reader import DatabaseClock, WindowRead, WindowReader
 from tests import factories
 from tests.jobs import HOST
 from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
@@ -69,6 +70,12 @@ def open_reader(database: Database, *, page_size: int = 100) -> Iterator[OpenedR
             concurrency=context.settings.concurrency,
         )
         yield OpenedReader(reader=reader, run=run, limits=limits, counters=counters, watch=watch)
+
+
+def read_rows_alone(reader: WindowReader, window: Window) -> WindowRead:
+    """Read a window row by row, with a pool of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return reader.read_rows_alone(pool, window)
 
 
 def build_rows(amount: int, *, first: int = 0) -> list[dict[str, Any]]:

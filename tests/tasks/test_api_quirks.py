@@ -13,7 +13,14 @@ from leadloop.core.errors import RunError
 from leadloop.core.windows import split_window
 from tasks.api_quirks import ApiQuirks
 from tests.quirky_api import Query, QuirkyApi, build_page
-from tests.window_readers import START, OpenedReader, open_reader, serve_results, window_of
+from tests.window_readers import (
+    START,
+    OpenedReader,
+    open_reader,
+    read_rows_alone,
+    serve_results,
+    window_of,
+)
 
 _HOUR = timedelta(hours=1)
 WHOLE = window_of(0, 19)
@@ -142,7 +149,7 @@ def test_bounds_that_are_respected_are_checked_once(
 def test_the_wrong_unit_of_the_bounds_ends_the_poll(opened: OpenedReader, odd: QuirkyApi) -> None:
     """The campaign has no outcome, and with the other unit the vendor counts some."""
     use_seconds(odd)
-    reading = opened.reader.read_rows_alone(WHOLE)
+    reading = read_rows_alone(opened.reader, WHOLE)
     with pytest.raises(RunError, match=r"counts 20 if the bounds are sent in s .* to s[,;]"):
         quirks_of(opened, is_silent=True).require_unit(reading)
 
@@ -153,7 +160,7 @@ def test_a_campaign_without_outcomes_is_checked_once(
 ) -> None:
     """The other unit is thousands of years off: a vendor that refuses it has the right one."""
     odd.rows.clear()
-    reading = opened.reader.read_rows_alone(WHOLE)
+    reading = read_rows_alone(opened.reader, WHOLE)
     odd.answer = lambda query: refused or build_page(odd.rows, query)
     quirks = quirks_of(opened, is_silent=True)
     asked = len(odd.queries)
@@ -167,9 +174,9 @@ def test_a_campaign_without_outcomes_is_checked_once(
 def test_the_unit_is_not_doubted_where_outcomes_come(opened: OpenedReader, odd: QuirkyApi) -> None:
     """Neither in a read that brought some, nor in a campaign that has had some or is new."""
     use_seconds(odd)
-    empty = opened.reader.read_rows_alone(WHOLE)
+    empty = read_rows_alone(opened.reader, WHOLE)
     odd.answer = lambda query: build_page(odd.rows, query)
-    full = opened.reader.read_rows_alone(WHOLE)
+    full = read_rows_alone(opened.reader, WHOLE)
     use_seconds(odd)
     asked = len(odd.queries)
     quirks_of(opened, is_silent=True).require_unit(full)

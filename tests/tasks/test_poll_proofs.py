@@ -251,3 +251,29 @@ def test_a_repeated_row_on_a_page_that_is_read_in_parts(odd: QuirkyApi, database
         poll_outcomes()
     assert len(odd.queries) < 1000
     assert set(sql.fetch_outcomes(database)) == {"twin", "L1"}
+
+
+@pytest.mark.parametrize("refused", [413, 502])
+def test_a_vendor_that_shows_one_row_in_an_answer(
+    odd: QuirkyApi, database: Database, refused: int
+) -> None:
+    """Whatever page size is asked for: rows of one instant are proven, and the size is learned."""
+    at = to_epoch_ms(now() - 10 * MINUTE)
+    ages = [20, 36, 17, 36, 0, 23, 26, 10, 33, 3]
+    odd.rows += [
+        {"lead_id": f"L{number}", "processed_at": at - age * 1000}
+        for number, age in enumerate(ages)
+    ]
+
+    def answer(query: Query) -> Reply:
+        page = build_page(odd.rows, query)
+        return refused if len(page["results"]) > 1 else page
+
+    odd.answer = answer
+    poll_outcomes()
+    assert len(sql.fetch_outcomes(database)) == len(ages)
+    assert len(odd.queries) < 80
+    odd.queries.clear()
+    poll_outcomes()
+    assert len(odd.queries) < 20
+    assert sql.fetch_value(database, _OWED) == 0
