@@ -557,8 +557,8 @@ class WindowReader:
         missing = [part - 1 for part in failures] if smaller == 1 else []
         answers = len(missing)
         if smaller > 1:
-            for part, failure in failures.items():
-                pieces[part] = self._read_parts(window, part, smaller, parse, failure)
+            for part, reason in failures.items():
+                pieces[part] = self._read_parts(window, part, smaller, parse, reason)
         for piece in pieces.values():
             missing += piece.missing
             answers += piece.answers

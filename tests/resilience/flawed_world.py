@@ -89,6 +89,14 @@ class World:
         return self.rules["max_page"] or float("inf")
 
     @property
+    def shows_too_few(self) -> bool:
+        """Whether no page size shows all outcomes up to the last page: shorter windows have to.
+
+        Where a window begins then decides how often it is halved.
+        """
+        return self.page_rows * self.page_depth < len(self.lead_ids) + len(self.doubled)
+
+    @property
     def lost(self) -> frozenset[str]:
         """The outcomes that no read can show."""
         return self.hidden | set(self.poison)

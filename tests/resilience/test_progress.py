@@ -144,7 +144,8 @@ def _check_requests(loop: FlawedLoop, twin: FlawedLoop) -> None:
     # is read from its first lead on each time, as the twin's first poll was.
     has_outcomes = bool(sql.fetch_outcomes(loop.model.database))
     starts_behind = loop.world.campaign["lookback_s"] or not has_outcomes
-    extra = 3 * len(loop.fetch_owed()) if starts_behind else 0
+    cut = 3 * (_count_splits(loop.world) if loop.world.shows_too_few else 1)
+    extra = cut * len(loop.fetch_owed()) if starts_behind else 0
     calm = calm_polls[-1 if has_outcomes else 0].requests
     assert polls[-1].requests <= calm + extra, "an idle poll pays for the owed"
 
@@ -158,7 +159,7 @@ def _bound_polls(world: World, polls: list[Ran], calm: list[Ran]) -> int:
 
     The twin's windows lie elsewhere, by some milliseconds: calm may differ by a quarter.
     """
-    splits = ceil(log2((MAX_AGE_S + 3600) * 1000 / world.tick_ms))
+    splits = _count_splits(world)
     sizes = ceil(log2(world.campaign["page_size"])) + 2
     pages = ceil((len(world.lead_ids) + len(world.doubled)) / world.page_rows)
     # The bounds of a request are wider than its window, so the windows beside a lost outcome fail
@@ -177,6 +178,11 @@ def _bound_polls(world: World, polls: list[Ran], calm: list[Ran]) -> int:
         + failed * (pages + 2)
         + len(polls)
     )
+
+
+def _count_splits(world: World) -> int:
+    """Return how often the time of a world is halved until an instant is left."""
+    return ceil(log2((MAX_AGE_S + 3600) * 1000 / world.tick_ms))
 
 
 def _bound_disables(world: World, disables: list[Ran], calm: list[Ran]) -> int:
