@@ -34,7 +34,14 @@ from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
 from leadloop.core.verdicts import TransportFailure, may_blame_content
-from leadloop.core.windows import MAX_PAGES, Window, cover_window, find_brackets, split_window
+from leadloop.core.windows import (
+    MAX_PAGES,
+    Window,
+    cover_window,
+    find_brackets,
+    halve_window,
+    split_window,
+)
 from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
@@ -49,6 +56,8 @@ _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
 # Of a page's size: a prime above these is not divided.
 _DIVISORS = (2, 3, 5, 7, 11, 13)
+# In the shortest windows: the rows that are tried to find one that can be read.
+_FIRST_ROWS = (1, 2, 3, 5, 9, 17)
 # In the shortest windows: with more rows missing, no further row is tried.
 _MOST_MISSING = 20
 # The vendor's clock has a resolution of one second.
@@ -617,32 +626,28 @@ class WindowReader:
         Raises:
             PageUnavailable: none of the first rows can be read.
         """
+        failures: dict[int, PageUnavailable] = {}
+        number, shown = self._find_row(window, failures)
+        if len(shown.rows) != 1:
+            # Beyond the last row, or the vendor ignores the page's size.
+            if number > 1:
+                raise failures[1]
+            return self._read_one_page(window, shown)
         rows: list[ParsedRow] = []
-        missing: list[int] = []
-        shown: ParsedPage | None = None
-        failure: PageUnavailable | None = None
+        found = {number: shown}
         number = repeats = 0
         goes_on = is_repeated = False
-        while shown is None or number < shown.count or goes_on:
+        while number < shown.count or goes_on:
             number += 1
-            try:
-                page = self.fetch_page(window, number, 1)
-            except PageUnavailable as error:
-                failure = error
-                missing.append(number - 1)
+            page = found.get(number) or self._fetch_row(window, number, failures)
+            if page is None:
                 # Only where a count may be that of the page is a row expected beyond it.
-                goes_on = goes_on and shown is not None and shown.counts_per_page
-                if shown is None and number >= MAX_FAILURES:
-                    raise
-                if len(missing) > _MOST_MISSING:
+                goes_on = goes_on and shown.counts_per_page
+                if len(failures) > _MOST_MISSING:
                     break
                 continue
             if len(page.rows) != 1:
-                # Beyond the last row, or the vendor ignores the page's size.
-                if number == 1:
-                    return self._read_one_page(window, page)
                 break
-            shown = shown or page
             repeats = repeats + 1 if page.keys <= {row.key for row in rows} else 0
             is_repeated = repeats > (0 if number > shown.count else _MOST_REPEATS)
             if is_repeated:
@@ -650,46 +655,81 @@ class WindowReader:
                 break
             rows += page.rows
             goes_on = page.has_next
-        if shown is None:
-            assert failure is not None, "the first page was read"
-            raise failure
+        missing = [at - 1 for at in sorted(failures) if at <= number]
         page = replace(
             shown,
             # A count of 1 that names a next page may be that of the page.
             count=len(rows) + len(missing) if shown.counts_per_page else shown.count,
             rows=rows,
             missing=missing,
-            failure=failure.reason if failure else "",
+            failure=failures[missing[0] + 1].reason if missing else "",
             has_next=False,
             answers=number,
         )
         reading = WindowRead(window=window, first=page)
         reading.add_page(page)
-        if is_repeated:
-            reading.stable = False
-        elif reading.complete and number > 1:
-            pages = replace(reading, first=shown, pages=number, answers=number)
-            reading.stable = self._did_not_move(pool, pages)
+        reading.stable &= not is_repeated
+        if missing or number == 1:
+            return reading
+        pages = replace(reading, first=shown, pages=number, answers=number)
+        return self._read_at_once(reading) or self._verify_rows(pool, reading, pages)
+
+    def _find_row(
+        self, window: Window, failures: dict[int, PageUnavailable]
+    ) -> tuple[int, ParsedPage]:
+        """Return the first page of one that can be read, with its number; fill `failures`.
+
+        Raises:
+            PageUnavailable: none of those that are tried can be read.
+        """
+        for number in _FIRST_ROWS:
+            page = self._fetch_row(window, number, failures)
+            if page is not None:
+                return number, page
+        raise failures[1]
+
+    def _fetch_row(
+        self, window: Window, number: int, failures: dict[int, PageUnavailable]
+    ) -> ParsedPage | None:
+        """Return a page of one; None if it cannot be read, which is added to `failures`."""
+        if number not in failures:
+            try:
+                return self.fetch_page(window, number, 1)
+            except PageUnavailable as failure:
+                failures[number] = failure
+        return None
+
+    def _read_at_once(self, reading: WindowRead) -> WindowRead | None:
+        """Read the rows of a read of several answers in one answer, which shows one moment.
+
+        The answer has room for a row more. Its size is also tried where the vendor has refused it:
+        this window is short, and repeated rows are proven by nothing else.
+
+        Returns:
+            A complete read; the read itself, whose stability is then known; None if the answer
+            cannot be had.
+        """
+        window, rows = reading.window, reading.rows_read
+        try:
+            page = self.fetch_page(window, 1, rows + 1)
+        except PageUnavailable:
+            return None
+        if page.holds_whole_window:
+            return self._read_one_page(window, page)
+        # Whatever its count covers, and whether it names a next page.
+        reading.stable &= page.row_count == rows and page.keys == reading.seen.keys()
         return reading
 
-    def _did_not_move(self, pool: ThreadPoolExecutor, reading: WindowRead) -> bool:
-        """Return whether one answer shows all rows that were read in pages of one.
-
-        The answer has room for a row more, whatever its count covers and whether it names a next.
-        If the vendor refuses an answer of that size, the pages are verified as those of any window.
-        """
-        window, size = reading.window, reading.rows_read + 1
-        if size > self._limits.page_size:
-            return self._verify_pages(pool, reading)
-        try:
-            page = self.fetch_page(window, 1, size, parse=parse_key)
-        except PageUnavailable as failure:
-            is_proven = self._verify_pages(pool, reading)
-            # The page has failed before, and now after its rows were read.
-            if is_proven and self._limits.record_contrast(size, 1, refused=failure.is_refused):
-                self._limits.give_up_size()
-            return is_proven
-        return page.row_count == reading.rows_read and page.keys == reading.seen.keys()
+    def _verify_rows(
+        self, pool: ThreadPoolExecutor, reading: WindowRead, pages: WindowRead
+    ) -> WindowRead:
+        """Verify a read row by row as that of any pages, after a larger answer failed."""
+        reading.stable = reading.complete and self._verify_pages(pool, pages)
+        size = reading.rows_read + 1
+        if reading.stable and self._limits.record_contrast(size, 1, refused=False):
+            # The page has failed before, and again after its rows were read.
+            self._limits.give_up_size()
+        return reading
 
     def _read_one_page(self, window: Window, page: ParsedPage) -> WindowRead:
         """Return the read of a window that is empty by now, or all that the vendor shows of it."""
@@ -758,7 +798,11 @@ class WindowReader:
             if self._is_too_long(reading):
                 break
             reading = self._read_once(pool, window, self.read_first_page(window))
-        return reading
+        if reading.complete or reading.missing or reading.is_one_answer:
+            return reading
+        if self._is_too_long(reading) or halve_window(window, self._run.campaign.epoch_unit):
+            return reading
+        return self._read_at_once(reading) or reading
 
     def _is_too_long(self, reading: WindowRead) -> bool:
         return reading.is_too_long(self._limits.max_pages)

@@ -430,10 +430,36 @@ def test_a_repeat_in_one_second_that_no_page_holds(
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "3")
     moment = to_epoch_ms(now() - 5 * MINUTE) // 1000
     odd.rows += [{"lead_id": name, "processed_at": moment} for name in "ABCA"]
+    odd.answer = lambda query: 400 if query.size > 3 else build_page(odd.rows, query)
     with pytest.raises(CampaignsFailed, match="3 rows were read, and 4 counted"):
         poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == set("ABC")
     assert len(odd.queries) < 150
+
+
+def test_a_repeat_in_one_second_that_a_larger_page_holds(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer proves it, if the vendor gives more than is usually asked for."""
+    monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", "s")
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "3")
+    moment = to_epoch_ms(now() - 5 * MINUTE) // 1000
+    odd.rows += [{"lead_id": name, "processed_at": moment} for name in "ABCA"]
+    poll_outcomes()
+    assert set(sql.fetch_outcomes(database)) == set("ABC")
+
+
+@pytest.mark.parametrize("unreadable", [3, 8, 15])
+def test_many_results_of_one_instant_that_cannot_be_read(
+    database: Database, odd: QuirkyApi, unreadable: int
+) -> None:
+    """Those behind them are stored."""
+    moment = to_epoch_ms(now() - 5 * MINUTE)
+    odd.rows += [{"lead_id": f"L{number}", "processed_at": moment} for number in range(20)]
+    odd.answer = fail_on(odd, *(f"L{number}" for number in range(unreadable)))
+    with pytest.raises(CampaignsFailed, match="1 time range"):
+        poll_outcomes()
+    assert set(sql.fetch_outcomes(database)) == {f"L{number}" for number in range(unreadable, 20)}
 
 
 def test_different_unreadable_results_on_several_pages(
