@@ -89,12 +89,14 @@ class World:
         return self.rules["max_page"] or float("inf")
 
     @property
-    def shows_too_few(self) -> bool:
-        """Whether no page size shows all outcomes up to the last page: shorter windows have to.
+    def is_halved(self) -> bool:
+        """Whether windows are halved at each poll: rows are repeated, or lie beyond size and depth.
 
-        Where a window begins then decides how often it is halved.
+        Where a window begins then decides how often.
         """
-        return self.page_rows * self.page_depth < len(self.lead_ids) + len(self.doubled)
+        rows = len(self.lead_ids) + len(self.doubled)
+        repeats = self.doubled or len(self.redacted) > 1
+        return rows > self.page_rows * (1 if repeats else self.page_depth)
 
     @property
     def lost(self) -> frozenset[str]:

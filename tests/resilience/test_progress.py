@@ -144,7 +144,7 @@ def _check_requests(loop: FlawedLoop, twin: FlawedLoop) -> None:
     # is read from its first lead on each time, as the twin's first poll was.
     has_outcomes = bool(sql.fetch_outcomes(loop.model.database))
     starts_behind = loop.world.campaign["lookback_s"] or not has_outcomes
-    cut = 3 * (_count_splits(loop.world) if loop.world.shows_too_few else 1)
+    cut = 3 * (_count_splits(loop.world) if loop.world.is_halved else 1)
     extra = cut * len(loop.fetch_owed()) if starts_behind else 0
     calm = calm_polls[-1 if has_outcomes else 0].requests
     assert polls[-1].requests <= calm + extra, "an idle poll pays for the owed"
