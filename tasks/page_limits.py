@@ -14,6 +14,8 @@ from leadloop.core.windows import MAX_PAGES, Window
 
 #: Contrasts in a row, without a success of that size, after which a size counts as refused.
 _CONTRASTS = 3
+# A page is divided by these: a larger number of parts would cost too many requests.
+_DIVISORS = (2, 3, 5, 7, 11, 13)
 
 
 class PageLimits:
@@ -41,7 +43,7 @@ class PageLimits:
 
     def apply_page_size(self, page_size: int) -> None:
         """Use the page size that the settings ask for, as far as the vendor takes it."""
-        self.page_size = min(page_size, self._refused_above or page_size)
+        self.page_size = round_page_size(min(page_size, self._refused_above or page_size))
 
     def record_success(self, *, size: int, number: int) -> None:
         """Record that a full page was read; one beyond a learned limit ends that limit."""
@@ -123,3 +125,23 @@ class PageLimits:
     def _heeded(self, name: str) -> int | None:
         limit = self._learned.get(name)
         return None if limit is None or limit.is_stale else limit.value
+
+
+def round_page_size(size: int) -> int:
+    """Return the largest page size, up to one, that can be divided down to single rows."""
+    return next(rounded for rounded in range(size, 0, -1) if _can_be_divided(rounded))
+
+
+def smallest_divisor(size: int) -> int | None:
+    """Return the smallest divisor above 1 of a page's size, so that its parts are pages again.
+
+    Returns:
+        None for 1, and for a size whose parts would be too many.
+    """
+    return next((parts for parts in _DIVISORS if size % parts == 0), None)
+
+
+def _can_be_divided(size: int) -> bool:
+    while (parts := smallest_divisor(size)) is not None:
+        size //= parts
+    return size == 1

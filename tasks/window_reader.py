@@ -45,7 +45,7 @@ from leadloop.core.windows import (
 from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
-from tasks.page_limits import PageLimits
+from tasks.page_limits import PageLimits, smallest_divisor
 
 #: Failures of a page, beside other requests that succeed, after which the page is the cause.
 MAX_FAILURES = 3
@@ -54,12 +54,9 @@ MAX_READS = 4
 # After two reads a moving window is split, since its parts take less time to read.
 _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
-# Of a page's size: a prime above these is not divided.
-_DIVISORS = (2, 3, 5, 7, 11, 13)
-# In the shortest windows: the rows that are tried to find one that can be read.
-_FIRST_ROWS = (1, 2, 3, 5, 9, 17)
-# In the shortest windows: with more rows missing, no further row is tried.
+# Rows alone that cannot be read: the most of a window, and of a poll, whose windows then have few.
 _MOST_MISSING = 20
+_MOST_MISSING_IN_ALL = 60
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
 _FAR_AHEAD = timedelta(days=1)
@@ -397,6 +394,7 @@ class WindowReader:
         self._watch = watch
         self._limits = limits
         self._in_flight = FifoSemaphore(concurrency)
+        self._missing_rows = 0
 
     def read_first_page(self, window: Window, *, in_parts: bool = True) -> ParsedPage:
         """Read the first page of a window, and check whether a next page really follows.
@@ -548,21 +546,19 @@ class WindowReader:
             raise cause
         smaller = size // parts
         numbers = range((number - 1) * parts + 1, number * parts + 1)
-        pieces: dict[int, ParsedPage] = {}
-        failures: dict[int, PageUnavailable] = {}
-        for part in numbers:
-            try:
-                pieces[part] = self.fetch_page(window, part, smaller, parse=parse)
-            except PageUnavailable as failure:
-                failures[part] = failure
+        pieces, failures = self._fetch_parts(window, numbers, smaller, parse)
         if number == 1 and 1 in pieces and pieces[1].is_empty:
             # One answer shows that the window has no rows.
-            return pieces[1]
+            return self._learn_from(replace(pieces[1], size=size), window, number, parse, cause)
         if number == 1 and not pieces and smaller > 1:
             # The vendor may refuse pages of the smaller size too. Beyond page 1, it is the depth.
             pieces[1] = self._read_parts(window, 1, smaller, parse, failures.pop(1))
         if not _divide_as_asked(pieces, smaller, parts=parts):
             raise cause
+        counted = max((piece.count for piece in pieces.values() if piece.rows), default=0)
+        if counted:
+            # A part behind the last row is not needed, however it failed.
+            failures = {at: each for at, each in failures.items() if (at - 1) * smaller < counted}
         missing = [part - 1 for part in failures] if smaller == 1 else []
         answers = len(missing)
         if smaller > 1:
@@ -571,15 +567,11 @@ class WindowReader:
         for piece in pieces.values():
             missing += piece.missing
             answers += piece.answers
-        # A page that shows no row may have no count.
+        # A page that shows no row may have no count: the vendor answers 404 beyond the last one.
         shown = [pieces[part] for part in numbers if part in pieces and pieces[part].rows]
         if len({piece.count for piece in shown}) > 1:
             raise cause
         first = shown[0] if shown else next(iter(pieces.values()))
-        if shown:
-            # A part behind the last row may fail by chance. A page without a row has no count: the
-            # vendor answers 404 beyond the last one.
-            missing = [offset for offset in missing if offset < first.count]
         last = pieces.get(numbers[-1])
         page = ParsedPage(
             count=first.count,
@@ -594,6 +586,19 @@ class WindowReader:
             answer_size=max(piece.answer_size for piece in shown or pieces.values()),
         )
         return page if missing else self._learn_from(page, window, number, parse, cause)
+
+    def _fetch_parts(
+        self, window: Window, numbers: Iterable[int], size: int, parse: ParseResult
+    ) -> tuple[dict[int, ParsedPage], dict[int, PageUnavailable]]:
+        """Request pages; return, by their numbers, those that can be read and how others fail."""
+        pieces: dict[int, ParsedPage] = {}
+        failures: dict[int, PageUnavailable] = {}
+        for number in numbers:
+            try:
+                pieces[number] = self.fetch_page(window, number, size, parse=parse)
+            except PageUnavailable as failure:
+                failures[number] = failure
+        return pieces, failures
 
     def _learn_from(
         self,
@@ -626,28 +631,28 @@ class WindowReader:
         Raises:
             PageUnavailable: none of the first rows can be read.
         """
-        failures: dict[int, PageUnavailable] = {}
-        number, shown = self._find_row(window, failures)
-        if len(shown.rows) != 1:
-            # Beyond the last row, or the vendor ignores the page's size.
-            if number > 1:
-                raise failures[1]
-            return self._read_one_page(window, shown)
         rows: list[ParsedRow] = []
-        found = {number: shown}
+        failures: dict[int, PageUnavailable] = {}
+        shown: ParsedPage | None = None
         number = repeats = 0
         goes_on = is_repeated = False
-        while number < shown.count or goes_on:
+        while shown is None or number < shown.count or goes_on:
             number += 1
-            page = found.get(number) or self._fetch_row(window, number, failures)
-            if page is None:
+            try:
+                page = self.fetch_page(window, number, 1)
+            except PageUnavailable as failure:
+                failures[number] = failure
                 # Only where a count may be that of the page is a row expected beyond it.
-                goes_on = goes_on and shown.counts_per_page
-                if len(failures) > _MOST_MISSING:
+                goes_on = goes_on and shown is not None and shown.counts_per_page
+                if not self._may_miss_more(len(failures)):
                     break
                 continue
             if len(page.rows) != 1:
+                # Beyond the last row, or the vendor ignores the page's size.
+                if number == 1:
+                    return self._read_one_page(window, page)
                 break
+            shown = shown or page
             repeats = repeats + 1 if page.keys <= {row.key for row in rows} else 0
             is_repeated = repeats > (0 if number > shown.count else _MOST_REPEATS)
             if is_repeated:
@@ -655,49 +660,31 @@ class WindowReader:
                 break
             rows += page.rows
             goes_on = page.has_next
-        missing = [at - 1 for at in sorted(failures) if at <= number]
+        if shown is None:
+            raise failures[1]
         page = replace(
             shown,
             # A count of 1 that names a next page may be that of the page.
-            count=len(rows) + len(missing) if shown.counts_per_page else shown.count,
+            count=len(rows) + len(failures) if shown.counts_per_page else shown.count,
             rows=rows,
-            missing=missing,
-            failure=failures[missing[0] + 1].reason if missing else "",
+            missing=[at - 1 for at in failures],
+            failure=next((failure.reason for failure in failures.values()), ""),
             has_next=False,
             answers=number,
         )
         reading = WindowRead(window=window, first=page)
         reading.add_page(page)
         reading.stable &= not is_repeated
-        if missing or number == 1:
+        if failures or number == 1:
             return reading
         pages = replace(reading, first=shown, pages=number, answers=number)
         return self._read_at_once(reading) or self._verify_rows(pool, reading, pages)
 
-    def _find_row(
-        self, window: Window, failures: dict[int, PageUnavailable]
-    ) -> tuple[int, ParsedPage]:
-        """Return the first page of one that can be read, with its number; fill `failures`.
-
-        Raises:
-            PageUnavailable: none of those that are tried can be read.
-        """
-        for number in _FIRST_ROWS:
-            page = self._fetch_row(window, number, failures)
-            if page is not None:
-                return number, page
-        raise failures[1]
-
-    def _fetch_row(
-        self, window: Window, number: int, failures: dict[int, PageUnavailable]
-    ) -> ParsedPage | None:
-        """Return a page of one; None if it cannot be read, which is added to `failures`."""
-        if number not in failures:
-            try:
-                return self.fetch_page(window, number, 1)
-            except PageUnavailable as failure:
-                failures[number] = failure
-        return None
+    def _may_miss_more(self, missing: int) -> bool:
+        """Return whether a further row of a window is tried, and count the one that failed."""
+        self._missing_rows += 1
+        is_spent = self._missing_rows > _MOST_MISSING_IN_ALL
+        return missing < (MAX_FAILURES if is_spent else _MOST_MISSING)
 
     def _read_at_once(self, reading: WindowRead) -> WindowRead | None:
         """Read the rows of a read of several answers in one answer, which shows one moment.
@@ -916,15 +903,6 @@ def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int, *, parts: int)
     # Otherwise the vendor ignores the page's number.
     differs = len(shown) == 1 or len({pieces[number].keys for number in shown}) > 1
     return full and len(pieces[max(shown)].rows) <= size and not counts_per_page and differs
-
-
-def smallest_divisor(size: int) -> int | None:
-    """Return the smallest divisor above 1 of a page's size, so that its parts are pages again.
-
-    Returns:
-        None for 1, and for a size whose parts would be too many.
-    """
-    return next((parts for parts in _DIVISORS if size % parts == 0), None)
 
 
 def _may_pass_or_be_the_page(error: ApiError) -> bool:

@@ -194,6 +194,30 @@ def test_failures_by_chance_lose_nothing_and_accuse_nobody(
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize(
+    ("asked", "greatest", "learned"), [(100, 50, 50), (100, 30, 25), (97, 50, 48), (100, 3, 1)]
+)
+def test_pages_above_a_size_are_refused(
+    database: Database,
+    odd: QuirkyApi,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    asked: int,
+    greatest: int,
+    learned: int,
+) -> None:
+    """Whatever they hold: they become small enough, which the next poll knows from the start."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", str(asked))
+    add_results(odd, 20, minutes=15)
+    odd.answer = lambda query: status if query.size > greatest else build_page(odd.rows, query)
+    poll_outcomes()
+    assert len(sql.fetch_outcomes(database)) == 20
+    odd.queries.clear()
+    poll_outcomes()
+    assert len(odd.queries) <= 3 + 20 // learned
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
 def test_pages_beyond_a_depth_are_refused(database: Database, odd: QuirkyApi, status: int) -> None:
     """Windows become short enough, which the next poll knows from the start."""
     add_results(odd, 3000, minutes=15)
@@ -449,17 +473,18 @@ def test_a_repeat_in_one_second_that_a_larger_page_holds(
     assert set(sql.fetch_outcomes(database)) == set("ABC")
 
 
-@pytest.mark.parametrize("unreadable", [3, 8, 15])
+@pytest.mark.parametrize(("unreadable", "amount"), [(3, 5), (6, 8), (18, 20)])
 def test_many_results_of_one_instant_that_cannot_be_read(
-    database: Database, odd: QuirkyApi, unreadable: int
+    database: Database, odd: QuirkyApi, unreadable: int, amount: int
 ) -> None:
     """Those behind them are stored."""
     moment = to_epoch_ms(now() - 5 * MINUTE)
-    odd.rows += [{"lead_id": f"L{number}", "processed_at": moment} for number in range(20)]
+    odd.rows += [{"lead_id": f"L{number}", "processed_at": moment} for number in range(amount)]
     odd.answer = fail_on(odd, *(f"L{number}" for number in range(unreadable)))
     with pytest.raises(CampaignsFailed, match="1 time range"):
         poll_outcomes()
-    assert set(sql.fetch_outcomes(database)) == {f"L{number}" for number in range(unreadable, 20)}
+    readable = {f"L{number}" for number in range(unreadable, amount)}
+    assert set(sql.fetch_outcomes(database)) == readable
 
 
 def test_different_unreadable_results_on_several_pages(
@@ -521,4 +546,4 @@ def test_rows_alone_at_a_vendor_that_always_names_a_next_page(
         poll_outcomes()
     others = {"L0", "L1", "L3", "L4"} | (set() if page_is_ignored else {"beside"})
     assert set(sql.fetch_outcomes(database)) == others
-    assert len(odd.queries) < 300
+    assert len(odd.queries) < 450
