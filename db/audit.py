@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from db.audit_staging import build_loose_id
 from leadloop.core.audit_differences import PersonFacts
 
 #: Sample lead ids in a finding.
@@ -23,15 +24,19 @@ SELECT lead.lead_id FROM leadloop.leads AS lead
  WHERE lead.campaign_id = :campaign
    AND NOT EXISTS (SELECT FROM audit_leads AS listed WHERE listed.lead_id = lead.lead_id)
 """
+# The vendor may have written the lead's id otherwise.
+_LISTED_LOOSELY = f"""EXISTS (SELECT FROM audit_leads AS listed
+                    WHERE listed.loose_id = {build_loose_id("lead.lead_id")})"""
 _HAS_OUTCOME = """EXISTS (
        SELECT FROM leadloop.lead_outcomes AS stored
         WHERE stored.campaign_id = lead.campaign_id AND stored.lead_id = lead.lead_id)"""
 # Every vendor lists processed leads; only some list unprocessed ones.
 _MISSING = f"""(:complete AND lead.status = 'created'
    AND coalesce(lead.confirmed_at, '-infinity') < :settled_by
-   AND (:shows_unprocessed OR {_HAS_OUTCOME}))"""
-_IN_DOUBT = """(:complete AND lead.status = 'in_doubt'
-   AND coalesce(lead.doubted_at, lead.sent_at, '-infinity') < :settled_by)"""
+   AND (:shows_unprocessed OR {_HAS_OUTCOME}) AND NOT {_LISTED_LOOSELY})"""
+_IN_DOUBT = f"""(:complete AND lead.status = 'in_doubt'
+   AND coalesce(lead.doubted_at, lead.sent_at, '-infinity') < :settled_by
+   AND NOT {_LISTED_LOOSELY})"""
 _LISTED_OUTCOMES = """
 SELECT listed.lead_id
   FROM audit_leads AS listed
@@ -177,6 +182,9 @@ _COUNT_REPEATABLE = text(f"""
 SELECT (SELECT count(*) FROM ({_LISTED_LEADS} AND lead.status IN ('new', 'rejected')) AS known)
        + (SELECT count(*) FROM ({_UNKNOWN_LEADS}) AS unknown)
 """)
+_COUNT_LISTED_LOOSELY = text(
+    f"SELECT count(*) FROM ({_UNLISTED_LEADS} AND {_LISTED_LOOSELY}) AS them"
+)
 # An insert that has not committed yet is not seen: wait for all of them. Opt-outs wait meanwhile.
 _WAIT_FOR_INSERTS = text("""
 SET LOCAL lock_timeout = '3s'; LOCK TABLE leadloop.leads IN SHARE ROW EXCLUSIVE MODE
@@ -334,6 +342,13 @@ def repair_forgotten(connection: Connection, campaign_id: str) -> int:
 def count_repeatable(connection: Connection, campaign_id: str) -> int:
     """Count the listed leads that a push would create again, now or once they are inserted."""
     count: int = connection.execute(_COUNT_REPEATABLE, {"campaign": campaign_id}).scalar_one()
+    return count
+
+
+def count_listed_loosely(connection: Connection, campaign_id: str) -> int:
+    """Count leads that are listed only with another case, blanks or leading zeros in their ids."""
+    parameters = {"campaign": campaign_id}
+    count: int = connection.execute(_COUNT_LISTED_LOOSELY, parameters).scalar_one()
     return count
 
 

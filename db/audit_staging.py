@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, text
 
 from db.bulk_copy import copy_lines, format_row
+from db.schema import expand_macros
 from leadloop.core.audit_differences import ListedLead
+
+
+def build_loose_id(column: str) -> str:
+    """Build SQL for a lead id without what a vendor may write otherwise, as a number for instance.
+
+    That is its case, blanks, leading zeros, and the zeros of a number's fraction.
+    """
+    folded = expand_macros(f"lower(FOLDED({column}))")
+    return rf"ltrim(regexp_replace({folded}, '\.0*$', ''), '0')"
+
 
 _COLUMNS = (
     "reading",
@@ -47,9 +58,9 @@ SELECT DISTINCT lead_id FROM audit_listing
 # A lead may have been read in several states, or be listed in several copies: its row has its
 # latest state and the number of copies.
 _INDEX_LISTING = text("CREATE INDEX ON audit_listing (lead_id)")
-_LEADS = text("""
+_LEADS = text(f"""
 CREATE TEMPORARY TABLE audit_leads AS
-SELECT latest.*, copies.copies, copies.touched_at
+SELECT latest.*, copies.copies, copies.touched_at, {build_loose_id("lead_id")} AS loose_id
   FROM (SELECT DISTINCT ON (lead_id)
                lead_id, phone_number, contact_name, state_code, unreadable,
                processed_at, outcome_id, outcome_name, total_cost
@@ -60,10 +71,12 @@ SELECT latest.*, copies.copies, copies.touched_at
           FROM audit_listing GROUP BY lead_id) AS copies USING (lead_id)
 """)
 _INDEX_LEADS = text("ALTER TABLE audit_leads ADD PRIMARY KEY (lead_id)")
+_INDEX_LOOSE_IDS = text("CREATE INDEX ON audit_leads (loose_id)")
 _ANALYZE = text("ANALYZE audit_listing, audit_leads")
 _ANY_UNPROCESSED = text(
     "SELECT EXISTS (SELECT FROM audit_leads WHERE processed_at IS NULL AND NOT unreadable)"
 )
+_ANY_NAMELESS = text("SELECT EXISTS (SELECT FROM audit_listing WHERE lead_id = '')")
 
 
 def create_listing_table(connection: Connection) -> None:
@@ -119,13 +132,18 @@ def list_repeated_leads(connection: Connection, reading: int, limit: int) -> lis
 
 def create_lead_table(connection: Connection) -> None:
     """Create the table of leads, one row each, after the last page is staged."""
-    for statement in (_INDEX_LISTING, _LEADS, _INDEX_LEADS, _ANALYZE):
+    for statement in (_INDEX_LISTING, _LEADS, _INDEX_LEADS, _INDEX_LOOSE_IDS, _ANALYZE):
         connection.execute(statement)
 
 
 def has_unprocessed_leads(connection: Connection) -> bool:
     """Return whether the listing holds an unprocessed lead."""
     return bool(connection.scalar(_ANY_UNPROCESSED))
+
+
+def has_nameless_rows(connection: Connection) -> bool:
+    """Return whether the listing holds a row that names no lead: it may be that of any lead."""
+    return bool(connection.scalar(_ANY_NAMELESS))
 
 
 @contextmanager

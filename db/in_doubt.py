@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from db.audit_staging import build_loose_id
 from db.leads import CLEAR_DOUBT, CLEAR_SUSPICION, locked_update
 from db.suspects import MAX_LONE_FAILURES
 
@@ -82,10 +83,13 @@ _CONFIRM_ABSENT = locked_update(
 )
 _IN_DOUBT = "campaign_id = :campaign AND status = 'in_doubt'"
 _IS_LISTED = "EXISTS (SELECT FROM audit_listing AS listed WHERE listed.lead_id = leads.lead_id)"
+# Where the vendor may have written the lead's id otherwise, it is not absent.
+_IS_LISTED_LOOSELY = f"""EXISTS (SELECT FROM audit_leads AS listed
+        WHERE listed.loose_id = {build_loose_id("leads.lead_id")})"""
 _RECORD_ALL_LOOKUPS = locked_update(_IN_DOUBT, "looked_up_at = clock_timestamp()")
 _CONFIRM_LISTED = locked_update(f"{_IN_DOUBT} AND {_IS_LISTED}", _CREATED)
 _CONFIRM_UNLISTED = locked_update(
-    f"{_IN_DOUBT} AND NOT {_IS_LISTED} AND {_SETTLED_AT} < :began"
+    f"{_IN_DOUBT} AND NOT {_IS_LISTED_LOOSELY} AND {_SETTLED_AT} < :began"
     " AND doubted_at IS DISTINCT FROM 'infinity'",
     _ABSENT,
 )
@@ -202,6 +206,8 @@ def confirm_unlisted(
     connection: Connection, campaign_id: str, *, began: datetime, settle_s: int
 ) -> AbsentLeads:
     """Settle leads in doubt that a complete staged listing does not show, as `confirm_absent` does.
+
+    A lead stays in doubt if the listing shows its id in other case, with blanks or leading zeros.
 
     Args:
         connection: the connection of the staging tables.

@@ -105,7 +105,7 @@ class AuditJob:
             campaign_id=campaign.campaign_id,
             started_at=self._started_at,
             settled_by=self._started_at - campaign.settle,
-            is_complete=self._listing.complete,
+            is_complete=self._listing.complete and not self._has_nameless_rows(),
             shows_unprocessed=shows_unprocessed,
             clock_skew=self._listing.clock_ahead,
         )
@@ -168,6 +168,11 @@ class AuditJob:
         again = f"`{audit_command(campaign_id)}`"
         if not self._listing.complete:
             return f"the listing could not be read completely: run {again} at a quieter time"
+        if audit_staging.has_nameless_rows(connection):
+            return (
+                "the listing holds rows that name no lead: ask the vendor which leads they are; if"
+                f" you know that none was lost: `{release_command(campaign_id)}`"
+            )
         if not audit_staging.has_unprocessed_leads(connection):
             return (
                 "the listing shows no lead that is created and not processed, so it may hide such"
@@ -182,6 +187,12 @@ class AuditJob:
             )
         if repeatable := audit.count_repeatable(connection, campaign_id):
             return f"a push could create {repeatable} listed leads again: run {again}"
+        if alike := audit.count_listed_loosely(connection, campaign_id):
+            return (
+                f"the listing shows {alike} leads only with other case, blanks or zeros in their"
+                " ids: compare them; if these are other leads:"
+                f" `{release_command(campaign_id)}`"
+            )
         return None
 
     def _unprocessed_are_shown(self) -> bool:
@@ -203,6 +214,10 @@ class AuditJob:
                 connection, campaign.campaign_id, settled_by=self._started_at - campaign.settle
             )
         return lead_id is None or self.run.context.api.look_up(campaign.campaign_id, lead_id).absent
+
+    def _has_nameless_rows(self) -> bool:
+        with self._use_staging() as connection:
+            return audit_staging.has_nameless_rows(connection)
 
     def _count_page(self) -> None:
         self._counters.add(pages=1)

@@ -45,7 +45,7 @@ class InDoubtListing:
                 is_complete = self._read_listing()
                 with self._use_staging() as connection:
                     found = in_doubt.confirm_listed(connection, self._campaign_id)
-                    if not (is_complete and audit_staging.has_unprocessed_leads(connection)):
+                    if not (is_complete and _may_prove_absence(connection)):
                         return found, None
                     settle_s = self._run.campaign.settle_s
                     return found, in_doubt.confirm_unlisted(
@@ -71,3 +71,9 @@ class InDoubtListing:
     def _use_staging(self) -> Iterator[Connection]:
         with self._run.context.database.translate_errors():
             yield self._connection
+
+
+def _may_prove_absence(connection: Connection) -> bool:
+    return audit_staging.has_unprocessed_leads(connection) and not audit_staging.has_nameless_rows(
+        connection
+    )

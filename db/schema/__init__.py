@@ -54,10 +54,15 @@ _log = logging.getLogger(__name__)
 
 
 def create_schema(connection: Connection, *files: str) -> None:
-    """Apply the stated schema, or some of its files, with the macro `FOLDED(column)` expanded."""
+    """Apply the stated schema, or some of its files, with their macros expanded."""
     for name in files or ("tables", *REPLACEABLE):
         statements = (_HERE / f"{name}.sql").read_text(encoding="utf-8")
-        connection.exec_driver_sql(re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements))
+        connection.exec_driver_sql(expand_macros(statements))
+
+
+def expand_macros(statements: str) -> str:
+    """Expand the macro `FOLDED(column)` in SQL: a normalised lead id."""
+    return re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements)
 
 
 def migrate_schema(connection: Connection, to: str = "head") -> str:

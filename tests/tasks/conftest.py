@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from db.database import Database
+from leadloop.sandbox import SandboxHandle
 from tests import factories
+from tests.odd_reads import OddReads, run_odd_reads
 from tests.quirky_api import QuirkyApi, run_quirky_api
 
 
@@ -21,3 +24,14 @@ def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[QuirkyA
             database, factories.build_lead("x", status="created", sent_at=first_sent_at)
         )
         yield vendor
+
+
+@pytest.fixture
+def odd_reads(
+    environment: Path, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[OddReads]:
+    """The sandbox behind a proxy that alters reads; it creates a second lead for a repeated id."""
+    vendor.change_rules(repeat="second")
+    with run_odd_reads(vendor.url) as proxy:
+        monkeypatch.setenv("LEADLOOP_API_URL", proxy.url)
+        yield proxy

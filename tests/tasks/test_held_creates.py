@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -21,6 +22,8 @@ from tests.conftest import new_database
 from tests.dedicated_postgres import run_dedicated_postgres
 from tests.factories import CAMPAIGN
 from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads, sync_leads
+from tests.odd_reads import OddReads
+from tests.tasks.test_in_doubt_listing import BADLY_NAMED
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -365,3 +368,27 @@ def test_a_failover_within_a_push(
             push_leads()
             assert set(sql.fetch_statuses(database).values()) == {"created"}
     assert created(vendor) == dict.fromkeys(["early", *ids], 1)
+
+
+@pytest.mark.parametrize(("lead_id", "row"), BADLY_NAMED)
+def test_a_lead_that_may_be_listed_under_another_name_stays_held(
+    database: Database,
+    vendor: SandboxHandle,
+    odd_reads: OddReads,
+    caplog: pytest.LogCaptureFixture,
+    lead_id: str,
+    row: Any,
+) -> None:
+    """The forgotten lead is new here and is not created again; a person decides."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b", lead_id)
+    push_leads()
+    report_restore(database, Settings.load(), [])
+    pass_time(database)
+    forget = "UPDATE leadloop.leads SET status = 'new', confirmed_at = NULL WHERE lead_id = :lead"
+    sql.execute(database, forget, lead=lead_id)
+    odd_reads.alter = lambda _, rows: [row if r["lead_id"] == lead_id else r for r in rows]
+    audit_leads(repair=True)
+    assert 'leadloop release --campaign C1 --because "why"' in caplog.text
+    push_is_held()
+    assert set(created(vendor).values()) == {1}

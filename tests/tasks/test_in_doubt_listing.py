@@ -1,5 +1,7 @@
 """Many leads in doubt, settled by the campaign's listing in fewer requests than lookups take."""
 
+from typing import Any
+
 import pytest
 
 from db.database import Database
@@ -7,6 +9,7 @@ from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import push_leads
+from tests.odd_reads import OddReads
 from tests.tasks.test_push_progress import add_leads, count_requests, doubt_all
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -88,3 +91,41 @@ def test_a_page_that_fails_stops_no_lead_but_its_own(
     looked_up = [entry.query for entry in vendor.requests if "lead_id" in entry.query]
     assert not any(query.endswith("lead_id=L7") for query in looked_up), "its page was read"
     assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(leads, 1)
+
+
+#: A lead's id, and what the vendor makes of its row: it names no lead, or writes the id otherwise.
+BADLY_NAMED = [
+    ("L7", None),
+    ("L7", {}),
+    ("L7", {"lead_id": None}),
+    ("L7", {"id": "L7"}),
+    ("a-7", {"lead_id": "A-7"}),
+    ("é7", {"lead_id": "É7"}),
+    (" L7 ", {"lead_id": "L7"}),
+    ("L7", {"lead_id": "L7\u200b"}),
+    ("0007", {"lead_id": "7"}),
+    ("0007", {"lead_id": 7}),
+    ("7.0", {"lead_id": 7.0}),
+]
+
+
+@pytest.mark.parametrize(("lead_id", "row"), BADLY_NAMED)
+def test_a_lead_that_may_be_listed_under_another_name_is_not_absent(
+    database: Database, vendor: SandboxHandle, odd_reads: OddReads, lead_id: str, row: Any
+) -> None:
+    """It stays in doubt, where it was created once more; the others are created."""
+    leads = add_leads(database, 7)
+    more = [f"M{number}" for number in range(10)]
+    factories.add_leads(database, lead_id, *more)
+    push_leads()
+    doubt_all(database)
+    odd_reads.alter = lambda query, rows: (
+        500 if "lead_id" in query else [row if r["lead_id"] == lead_id else r for r in rows]
+    )
+    push_leads()
+    push_leads()
+    assert sql.fetch_statuses(database) == {
+        **dict.fromkeys([*leads, *more], "created"),
+        lead_id: "in_doubt",
+    }
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
