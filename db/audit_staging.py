@@ -48,6 +48,13 @@ CREATE TEMPORARY TABLE audit_listing (
 )
 """)
 _COUNT = text("SELECT count(*) FROM (SELECT DISTINCT lead_id, copy FROM audit_listing) AS rows")
+# Pages of a reading; page 0 holds lookups between two readings.
+_ROWS = "SELECT lead_id, copy FROM audit_listing WHERE page > 0 AND reading = :reading"
+_COUNT_READING = text(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({_ROWS}) AS r) AS rows")
+_BEFORE = _ROWS.replace(":reading", ":reading - 1")
+_DIFFERS = text(f"""
+SELECT EXISTS (({_ROWS} EXCEPT {_BEFORE}) UNION ALL ({_BEFORE} EXCEPT {_ROWS}))
+""")
 # Two pages of one reading show the same row: the pages shifted, or two rows are equal.
 _REPEATED = text("""
 SELECT DISTINCT lead_id FROM audit_listing
@@ -57,7 +64,8 @@ SELECT DISTINCT lead_id FROM audit_listing
 
 # A lead may have been read in several states, or be listed in several copies: its row has its
 # latest state and the number of copies.
-_INDEX_LISTING = text("CREATE INDEX ON audit_listing (lead_id)")
+_DROP_LEADS = text("DROP TABLE IF EXISTS audit_leads")
+_INDEX_LISTING = text("CREATE INDEX IF NOT EXISTS audit_listing_leads ON audit_listing (lead_id)")
 _LEADS = text(f"""
 CREATE TEMPORARY TABLE audit_leads AS
 SELECT latest.*, copies.copies, copies.touched_at, {build_loose_id("lead_id")} AS loose_id
@@ -125,14 +133,32 @@ def count_distinct_rows(connection: Connection) -> int:
     return count
 
 
+def count_rows_of_reading(connection: Connection, reading: int) -> int:
+    """Count the distinct rows that one reading of the listing has shown."""
+    count: int = connection.execute(_COUNT_READING, {"reading": reading}).scalar_one()
+    return count
+
+
+def repeats_reading(connection: Connection, reading: int) -> bool:
+    """Return whether a reading has shown the same rows as the one before it."""
+    return not connection.scalar(_DIFFERS, {"reading": reading})
+
+
 def list_repeated_leads(connection: Connection, reading: int, limit: int) -> list[str]:
     """List ids of leads of which one reading showed equal rows more than once."""
     return list(connection.scalars(_REPEATED, {"reading": reading, "limit": limit}))
 
 
 def create_lead_table(connection: Connection) -> None:
-    """Create the table of leads, one row each, after the last page is staged."""
-    for statement in (_INDEX_LISTING, _LEADS, _INDEX_LEADS, _INDEX_LOOSE_IDS, _ANALYZE):
+    """Create or replace the table of leads, one row each, after the last page is staged."""
+    for statement in (
+        _DROP_LEADS,
+        _INDEX_LISTING,
+        _LEADS,
+        _INDEX_LEADS,
+        _INDEX_LOOSE_IDS,
+        _ANALYZE,
+    ):
         connection.execute(statement)
 
 

@@ -13,6 +13,7 @@ from db.bulk_copy import format_text_row
 from db.create_holds import CreateHold
 from db.database import Connection
 from leadloop.core.audit_differences import (
+    ABSENCES,
     DIFFERENCES,
     PERSON_DIFFERENCES,
     REMARKS,
@@ -69,6 +70,9 @@ class AuditJob:
                 audit_staging.create_listing_table(self._connection)
                 retry_request(self.run, self._attempts, self._listing.read_all)
                 self._compare_records()
+                if self._relies_on_absence():
+                    retry_request(self.run, self._attempts, self._prove_whole)
+                    self._compare_records()
                 if self._repair:
                     self._repair_records()
                 self._release_creates()
@@ -86,7 +90,7 @@ class AuditJob:
         listing = self._listing
         if not listing.complete:
             raise RunError(
-                f"the vendor's listing changed during all {MAX_LISTING_READS} reads:"
+                f"the vendor's listing changed during all {listing.reads} reads:"
                 f" {listing.seen} leads read, {listing.reported_count} counted; the differences are"
                 " reported, but no lead counts as missing: run `leadloop audit` again at a quieter"
                 " time"
@@ -120,6 +124,15 @@ class AuditJob:
                 for name in compare_person(pair.ours, pair.theirs, campaign.default_region):
                     found[name] = found[name].with_lead(pair.lead_id)
             self.findings |= found
+
+    def _relies_on_absence(self) -> bool:
+        """Return whether a lead is missing in the listing, or a hold waits for its proof."""
+        with self._use_staging() as connection:
+            hold = create_holds.find_hold(connection, self.run.campaign.campaign_id)
+        return hold is not None or any(self.findings[name].leads for name in ABSENCES)
+
+    def _prove_whole(self) -> None:
+        self._listing.prove_whole(2 * MAX_LISTING_READS)
 
     def _repair_records(self) -> None:
         """Repair what is safe: unsent opt-outs, leads that exist, outcomes not stored."""

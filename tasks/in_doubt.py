@@ -117,7 +117,7 @@ class InDoubtResolver:
             return None
         listing = InDoubtListing(self._run)
         try:
-            self._min_listed = listing.count_pages() + 1
+            self._min_listed = listing.count_requests() + 1
         except Retryable:
             raise
         except ApiError as error:

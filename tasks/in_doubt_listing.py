@@ -11,6 +11,9 @@ from leadloop.core.errors import RunError
 from tasks.context import ApiContext, CampaignRun
 from tasks.lead_listing import LeadListing
 
+#: A listing of several pages is read twice, to prove that no row is missing.
+_MAX_READS = 2
+
 
 class InDoubtListing:
     """The listing of one campaign, compared with its leads in doubt."""
@@ -19,7 +22,7 @@ class InDoubtListing:
         self._run = run
         self._campaign_id = run.campaign.campaign_id
 
-    def count_pages(self) -> int:
+    def count_requests(self) -> int:
         """Return the requests that the listing takes, by the count on its first page.
 
         Raises:
@@ -28,7 +31,8 @@ class InDoubtListing:
         page = self._run.context.api.list_all(
             self._campaign_id, page=1, page_size=self._run.campaign.page_size
         )
-        return -(-page.count // max(1, len(page.results)))
+        pages = -(-page.count // max(1, len(page.results)))
+        return pages if pages <= 1 else pages * _MAX_READS
 
     def resolve(self) -> tuple[Sequence[str], AbsentLeads | None]:
         """Read the listing, and record what it proves about every lead in doubt.
@@ -61,7 +65,7 @@ class InDoubtListing:
             self._run, self._use_staging, lambda: None, keep_results=False, label="push"
         )
         try:
-            listing.read_all()
+            listing.prove_whole(_MAX_READS)
         except (ApiError, RunError) as error:
             self._run.warn("the listing ends early: %s", error)
             return False

@@ -5,7 +5,7 @@ staging table keeps the rows of all reads: a row that one read missed, because p
 with the next read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,8 +76,13 @@ class LeadListing:
         self._read_no = 1
         self._next_page = 1
         self._last_page = 1
+        self._is_one_page = False
         self._page_size = 0
         self._counts_per_page = False
+        # The vendor's count and the number of rows, of each page of this reading.
+        self._page_sizes: list[tuple[int, int]] = []
+        # Of each reading so far: whether its rows are as many as each of its pages counted.
+        self._consistent: list[bool] = []
         self._pages_read: set[int] = set()
         self._repeated_pages = 0
         self._listener = progress_listener.get()
@@ -91,14 +96,55 @@ class LeadListing:
             RunError: the listing does not end, and only repeats rows.
         """
         with self._run.context.open_threads() as pool:
-            while not self.complete and self._read_no <= MAX_LISTING_READS:
+            while not self.complete and self.reads < MAX_LISTING_READS:
                 self._read_remaining_pages(pool)
                 self._check_complete()
-                self._read_no += 1
-                self._next_page = self._last_page = 1
-                self._pages_read.clear()
+                self._end_reading()
         with self._staging_connection() as connection:
             audit_staging.create_lead_table(connection)
+
+    def prove_whole(self, max_reads: int) -> None:
+        """Read until the listing is `complete` beyond doubt, with at most MAX_READS reads in all.
+
+        A row that leaves the listing between two of its pages hides another one, and the rows may
+        add up to the vendor's count nevertheless. So a listing is proven whole by one page that
+        holds it; or by two reads in a row that show the same rows, all as many as each page counts.
+
+        Raises:
+            ApiError, RunError: see `read_all`.
+        """
+        self.complete = self._is_proven()
+        with self._run.context.open_threads() as pool:
+            while not self.complete and self.reads < max_reads:
+                self._read_remaining_pages(pool)
+                self._end_reading()
+                self.complete = self._is_proven()
+        self.seen = self._count_distinct()
+        with self._staging_connection() as connection:
+            audit_staging.create_lead_table(connection)
+
+    @property
+    def reads(self) -> int:
+        """The number of reads that reached the end of the listing."""
+        return self._read_no - 1
+
+    def _end_reading(self) -> None:
+        with self._staging_connection() as connection:
+            shown = audit_staging.count_rows_of_reading(connection, self._read_no)
+        self._consistent.append(_adds_up(self._page_sizes, shown))
+        self._is_one_page = len(self._page_sizes) == 1
+        self._read_no += 1
+        self._next_page = self._last_page = 1
+        self._page_sizes.clear()
+        self._pages_read.clear()
+
+    def _is_proven(self) -> bool:
+        if not all(self._consistent[-2:]) or not self._consistent:
+            return False
+        with self._staging_connection() as connection:
+            return self._is_one_page or (
+                self.reads > 1 and audit_staging.repeats_reading(connection, self.reads)
+            )
 
     def _read_remaining_pages(self, pool: RequestThreads) -> None:
         """Read the remaining pages of this read, and pages that are added during the read."""
@@ -146,6 +192,7 @@ class LeadListing:
                 )
                 # The vendor may return fewer results a page than requested.
                 self._page_size = len(page.lines)
+        self._page_sizes.append((page.count, len(page.lines)))
         # A later page counts the pages before it too, unless its count is that of the page alone.
         self._counts_per_page = page.number > 1 and page.count == len(page.lines)
         self.reported_count = page.count + (self.reported_count if self._counts_per_page else 0)
@@ -205,3 +252,17 @@ class LeadListing:
     def _count_distinct(self) -> int:
         with self._staging_connection() as connection:
             return audit_staging.count_distinct_rows(connection)
+
+
+def _adds_up(pages: Sequence[tuple[int, int]], shown: int) -> bool:
+    """Return whether a reading has shown as many rows as its pages count.
+
+    Args:
+        pages: the vendor's count and the number of rows, of each page. The count is that of the
+            whole listing, and the same on each page; or each page counts itself alone.
+        shown: the number of distinct rows.
+    """
+    counts = [count for count, _ in pages]
+    if all(count == rows for count, rows in pages):
+        return shown == sum(counts)
+    return set(counts) == {shown}

@@ -32,6 +32,21 @@ class OddReads:
         return sum("lead_id" in query for query in self.queries)
 
 
+def let_row_leave(proxy: OddReads, *, after: int, enters: bool) -> None:
+    """Have the first row leave the listing once its first page was read so often.
+
+    `enters`: another row enters at its end at that moment.
+    """
+
+    def alter(query: dict[str, str], rows: list[dict[str, Any]]) -> list[Any]:
+        pages = [each["page"] for each in proxy.queries[:-1] if "lead_id" not in each]
+        if "lead_id" in query or pages.count("1") < after:
+            return rows
+        return rows[1:] + ([{**rows[0], "lead_id": "other"}] if enters else [])
+
+    proxy.alter = alter
+
+
 @contextmanager
 def run_odd_reads(api_url: str) -> Iterator[OddReads]:
     """Serve on a free loopback port, before the API at `api_url`."""

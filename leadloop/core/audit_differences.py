@@ -38,6 +38,9 @@ DIFFERENCES: Mapping[str, str] = {
     "unreadable": "listed by the vendor without an id, or with a `processed_at` that is not a time",
 }
 
+#: The differences that a row which the listing did not show could cause.
+ABSENCES = ("missing_there", "outcome_missing_there", "in_doubt_not_there")
+
 #: Other counts that an audit reports.
 REMARKS: Mapping[str, str] = {
     "absence_unproven": "created or in doubt here and not listed, which proves nothing: the lead is"

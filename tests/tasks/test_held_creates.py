@@ -22,7 +22,7 @@ from tests.conftest import new_database
 from tests.dedicated_postgres import run_dedicated_postgres
 from tests.factories import CAMPAIGN
 from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads, sync_leads
-from tests.odd_reads import OddReads
+from tests.odd_reads import OddReads, let_row_leave
 from tests.tasks.test_in_doubt_listing import BADLY_NAMED
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -391,4 +391,23 @@ def test_a_lead_that_may_be_listed_under_another_name_stays_held(
     audit_leads(repair=True)
     assert 'leadloop release --campaign C1 --because "why"' in caplog.text
     push_is_held()
+    assert set(created(vendor).values()) == {1}
+
+
+@pytest.mark.parametrize("enters", [False, True])
+def test_a_row_that_leaves_between_two_pages_lets_nobody_go(
+    database: Database, vendor: SandboxHandle, odd_reads: OddReads, enters: bool
+) -> None:
+    """The forgotten lead slips from page 2 to page 1, which has been read: it is found later."""
+    factories.add_campaign(database, page_size=10)
+    factories.add_leads(database, *(f"L{number}" for number in range(40)))
+    push_leads()
+    report_restore(database, Settings.load(), [])
+    pass_time(database)
+    forget = "UPDATE leadloop.leads SET status = 'new', confirmed_at = NULL WHERE lead_id = 'L10'"
+    sql.execute(database, forget)
+    let_row_leave(odd_reads, after=1, enters=enters)
+    audit_leads(repair=True)
+    assert not is_held(database)
+    push_leads()
     assert set(created(vendor).values()) == {1}

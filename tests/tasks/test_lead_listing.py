@@ -14,6 +14,7 @@ from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.jobs import audit_leads, push_leads
+from tests.odd_reads import OddReads, let_row_leave
 from tests.raw_http_server import response, run_raw_server
 from tests.vendor_leads import create_elsewhere
 
@@ -170,3 +171,15 @@ def test_whole_pages_that_shift_end_nothing(
         with suppress(CampaignsFailed):
             audit_leads()
         assert len(server.requests) >= len(pages)
+
+
+@pytest.mark.parametrize("enters", [False, True])
+def test_a_row_that_leaves_between_two_pages_makes_no_other_missing(
+    database: Database, odd_reads: OddReads, enters: bool
+) -> None:
+    """Before a lead is called missing, the listing is read again."""
+    push(database, 30, page_size=10)
+    let_row_leave(odd_reads, after=1, enters=enters)
+    summary = audit_leads()
+    assert (summary["missing_there"], summary["missing_here"]) == (0, int(enters))
+    assert summary["seen"] == 30 + enters
