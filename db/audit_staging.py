@@ -48,6 +48,7 @@ CREATE TEMPORARY TABLE audit_listing (
 )
 """)
 _COUNT = text("SELECT count(*) FROM (SELECT DISTINCT lead_id, copy FROM audit_listing) AS rows")
+# Rows of other campaigns have no `lead_id`. They count, and are compared with nothing.
 # Pages of a reading; page 0 holds lookups between two readings.
 _ROWS = "SELECT lead_id, copy FROM audit_listing WHERE page > 0 AND reading = :reading"
 _COUNT_READING = text(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({_ROWS}) AS r) AS rows")

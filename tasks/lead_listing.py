@@ -166,7 +166,7 @@ class LeadListing:
         return self._format_page(page, number)
 
     def _format_page(self, page: ResultPage, number: int) -> _PageLines:
-        rows = list(parse_listing_page(page.results))
+        rows = list(parse_listing_page(page.results, self._run.campaign.campaign_id))
         lines = [
             audit_staging.format_listed_row(
                 listed, reading=self._read_no, page=number, with_result=self._keep_results

@@ -19,7 +19,7 @@ from leadloop.client.transport import ReceivedResponse, Transport
 from leadloop.core.batch_response import BatchResult, parse_batch_response
 from leadloop.core.leads import PreparedLead
 from leadloop.core.postgres_json import dump_json
-from leadloop.core.results import parse_lead_id
+from leadloop.core.results import is_of_other_campaign, parse_lead_id
 from leadloop.core.timestamps import EpochUnit
 from leadloop.core.verdicts import (
     AMBIGUOUS_VERDICTS,
@@ -165,8 +165,8 @@ class LeadsApi:
         """Look up one lead, processed or not.
 
         Only an empty page with a count of 0 proves absence. A 404 may come from any server, a page
-        of other leads from one that ignores the parameter, and an empty page with a count above 0
-        from rows that have just moved.
+        of other leads from one that ignores the parameter (or the campaign), and an empty page with
+        a count above 0 from rows that have just moved.
 
         Raises:
             Retryable, RateLimited, Fatal: the last failure of the lookup, which was retried.
@@ -175,7 +175,11 @@ class LeadsApi:
         if page is None:
             return LookupResult(result=None, absent=False)
         for item in page.results:
-            if isinstance(item, dict) and parse_lead_id(item) == lead_id:
+            if (
+                isinstance(item, dict)
+                and parse_lead_id(item) == lead_id
+                and not is_of_other_campaign(item, campaign_id)
+            ):
                 return LookupResult(result=item, absent=False)
         return LookupResult(result=None, absent=page.count == 0 and not page.results)
 

@@ -9,7 +9,13 @@ from typing import Any
 
 from leadloop.core.phones import is_same_number
 from leadloop.core.postgres_json import dump_json
-from leadloop.core.results import Outcome, UnreadableResult, parse_lead_id, parse_result
+from leadloop.core.results import (
+    Outcome,
+    UnreadableResult,
+    is_of_other_campaign,
+    parse_lead_id,
+    parse_result,
+)
 
 #: Differences in a person's data.
 PERSON_DIFFERENCES: Mapping[str, str] = {
@@ -74,10 +80,12 @@ class ListedLead:
     """One row of the vendor's listing.
 
     `copy_key` distinguishes rows of the same `lead_id` and stays when a lead is processed.
-    `lead_id` is empty if the row names no lead. `last_attempt_at` is the time of the last attempt.
+    `lead_id` is empty if the row names no lead, and None if it is another campaign's. It counts in
+    the vendor's count, and otherwise it is passed over. `last_attempt_at` is the time of the last
+    attempt.
     """
 
-    lead_id: str
+    lead_id: str | None
     copy_key: str
     facts: PersonFacts
     outcome: Outcome | None
@@ -89,8 +97,8 @@ class ListedLead:
         return f"ListedLead({self.lead_id!r})"
 
 
-def parse_listing_page(results: Iterable[Any]) -> Iterator[ListedLead]:
-    """Parse the rows of one page of the listing.
+def parse_listing_page(results: Iterable[Any], campaign_id: str) -> Iterator[ListedLead]:
+    """Parse the rows of one page of a campaign's listing.
 
     Equal rows of one page are distinct rows and get distinct `copy_key`s. Equal rows of two pages
     may be one row that shifted between pages, and get the same `copy_key`.
@@ -103,6 +111,9 @@ def parse_listing_page(results: Iterable[Any]) -> Iterator[ListedLead]:
             if lead_id
             else hashlib.sha256(dump_json(result).encode()).hexdigest()
         )
+        if isinstance(result, dict) and is_of_other_campaign(result, campaign_id):
+            yield _pass_over(result["campaign_id"], lead_id, made)
+            continue
         alike[lead_id, made] += 1
         try:
             read = parse_result(result)
@@ -118,6 +129,17 @@ def parse_listing_page(results: Iterable[Any]) -> Iterator[ListedLead]:
             last_attempt_at=max(times, default=None),
             unreadable=read is None,
         )
+
+
+def _pass_over(*identity: Any) -> ListedLead:
+    return ListedLead(
+        lead_id=None,
+        copy_key=dump_json(identity),
+        facts=_parse_facts({}),
+        outcome=None,
+        last_attempt_at=None,
+        unreadable=False,
+    )
 
 
 def compare_person(ours: PersonFacts, theirs: PersonFacts, region: str) -> frozenset[str]:

@@ -175,6 +175,19 @@ def parse_lead_id(result: Mapping[str, Any]) -> str | None:
     return read_vendor_id(result.get("lead_id"))
 
 
+def is_of_other_campaign(result: Mapping[str, Any], campaign_id: str) -> bool:
+    """Return whether a result names another campaign than the one that was read.
+
+    A campaign id that differs only by case, blanks or leading zeros is the same.
+    """
+    named = read_vendor_id(result.get("campaign_id"))
+    return named is not None and _fold_id(named) != _fold_id(campaign_id)
+
+
+def _fold_id(campaign_id: str) -> str:
+    return campaign_id.strip().casefold().lstrip("0")
+
+
 class _RowKey(NamedTuple):
     """The columns that all rows of a result share; `processed_at` is missing without an outcome."""
 

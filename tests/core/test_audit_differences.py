@@ -62,9 +62,9 @@ def test_names_and_states_are_compared_as_they_are_sent() -> None:
 def test_rows_alike_on_one_page_are_two() -> None:
     """On two pages they may be one that has shifted; created at different times they are two."""
     row = {"lead_id": "a", "created_at": 1}
-    once, twice = parse_listing_page([row, row])
-    (again,) = parse_listing_page([{**row, "processed_at": 1531409739413}])
-    (later,) = parse_listing_page([{**row, "created_at": 2}])
+    once, twice = parse_listing_page([row, row], "C1")
+    (again,) = parse_listing_page([{**row, "processed_at": 1531409739413}], "C1")
+    (later,) = parse_listing_page([{**row, "created_at": 2}], "C1")
     assert once.copy_key != twice.copy_key
     assert again.copy_key == once.copy_key
     assert later.copy_key not in (once.copy_key, twice.copy_key)
@@ -73,7 +73,7 @@ def test_rows_alike_on_one_page_are_two() -> None:
 @pytest.mark.parametrize("result", [None, 7, "text", [], {}, {"lead_id": ""}, {"lead_id": True}])
 def test_a_row_that_names_no_lead_is_unreadable(result: Any) -> None:
     """It counts as a row, so that the sums add up."""
-    (listed,) = parse_listing_page([result])
+    (listed,) = parse_listing_page([result], "C1")
     assert (listed.lead_id, listed.unreadable) == ("", True)
 
 
@@ -89,7 +89,8 @@ def test_a_row_is_read_with_all_that_is_compared() -> None:
                 "processed_at": 1531409839413,
                 "call_attempt_x_1": calls,
             }
-        ]
+        ],
+        "C1",
     )
     assert listed.lead_id == "10"
     assert listed.facts == PersonFacts(
@@ -107,3 +108,16 @@ def test_a_row_is_read_with_all_that_is_compared() -> None:
 def test_a_clock_that_is_off_is_allowed_for(vendor_now: datetime | None, ahead: int) -> None:
     """The few seconds of a header's rounding and a slow answer are not."""
     assert measure_clock_offset(vendor_now, NOW) == timedelta(seconds=ahead)
+
+
+@pytest.mark.parametrize(
+    ("named", "is_other"),
+    [("C2", True), (2, True), ("C1", False), (" c1", False), ("00C1", False), ("", False)],
+)
+def test_a_row_of_another_campaign_is_passed_over(named: str | int, is_other: bool) -> None:
+    """It counts as a row, and is that of no lead of this campaign."""
+    row = {"lead_id": "a", "campaign_id": named}
+    (listed,) = parse_listing_page([row], "C1")
+    assert listed.lead_id == (None if is_other else "a")
+    (nameless,) = parse_listing_page([{"campaign_id": named}], "C1")
+    assert nameless.lead_id == (None if is_other else "")

@@ -41,7 +41,7 @@ def put(stage: Connection, *results: Any, reading: int = 1, page: int = 1) -> No
         stage,
         [
             audit_staging.format_listed_row(listed, reading=reading, page=page, with_result=True)
-            for listed in parse_listing_page(results)
+            for listed in parse_listing_page(results, "C1")
         ],
     )
 

@@ -28,7 +28,7 @@ def stage(listing: Connection, *results: Any, reading: int = 1, page: int = 1) -
     """Stage one page of one reading."""
     lines = [
         audit_staging.format_listed_row(listed, reading=reading, page=page, with_result=True)
-        for listed in parse_listing_page(results)
+        for listed in parse_listing_page(results, "C1")
     ]
     audit_staging.stage_page(listing, lines)
 

@@ -146,3 +146,30 @@ def test_a_row_that_leaves_between_two_pages_makes_no_other_absent(
     push_leads()
     assert sql.fetch_statuses(database).keys() - {"L0"} == set(leads) - {"L0"}
     assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+
+
+@pytest.mark.parametrize("amount", [5, 30], ids=["lookups", "listing"])
+@pytest.mark.parametrize("our_id", [CAMPAIGN, CAMPAIGN.lower(), None])
+@pytest.mark.parametrize("their_id", ["C2", 2])
+def test_a_lead_of_another_campaign_is_none_of_this_one(
+    database: Database,
+    vendor: SandboxHandle,
+    odd_reads: OddReads,
+    amount: int,
+    our_id: str | None,
+    their_id: str | int,
+) -> None:
+    """A vendor that shows the rows of all campaigns shows the presence of those of this one."""
+    add_leads(database, 2)
+    push_leads()
+    absent = [f"absent{number}" for number in range(amount)]
+    factories.add_leads(database, *absent)
+    theirs = [{"lead_id": lead_id, "campaign_id": their_id} for lead_id in absent]
+    odd_reads.alter = lambda _, rows: [*theirs, *({**row, "campaign_id": our_id} for row in rows)]
+    in_doubt = "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 h'"
+    sql.execute(database, f"{in_doubt} WHERE lead_id <> 'L0'")
+    push_leads()
+    statuses = sql.fetch_statuses(database)
+    here = vendor.store.creations(CAMPAIGN)
+    assert {lead_id for lead_id, status in statuses.items() if status == "created"} == here.keys()
+    assert set(here.values()) == {1}
