@@ -81,6 +81,14 @@ _CONFIRM_ABSENT = locked_update(
          WHERE seen.id = lead_id AND seen.since = {_DOUBT_STARTED_AT})""",
     _ABSENT,
 )
+# A listing that proves nothing costs many requests, and then the lookups come on top.
+_IS_LISTING_DUE = text("""
+SELECT (coalesce(listing_failed_at, '-infinity') < clock_timestamp() - interval '1 hour') IS TRUE
+  FROM leadloop.campaigns WHERE campaign_id = :campaign
+""")
+_RECORD_LISTING_FAILURE = text("""
+UPDATE leadloop.campaigns SET listing_failed_at = clock_timestamp() WHERE campaign_id = :campaign
+""")
 _IN_DOUBT = "campaign_id = :campaign AND status = 'in_doubt'"
 _IS_LISTED = "EXISTS (SELECT FROM audit_listing AS listed WHERE listed.lead_id = leads.lead_id)"
 # Where the vendor may have written the lead's id otherwise, it is not absent.
@@ -195,6 +203,16 @@ def confirm_absent(
 def record_all_lookups(connection: Connection, campaign_id: str) -> None:
     """Record that all leads in doubt were looked up now: a complete listing was read."""
     connection.execute(_RECORD_ALL_LOOKUPS, {"campaign": campaign_id})
+
+
+def is_listing_due(connection: Connection, campaign_id: str) -> bool:
+    """Return whether no listing of the campaign has failed to prove absence in the last hour."""
+    return bool(connection.scalar(_IS_LISTING_DUE, {"campaign": campaign_id}))
+
+
+def record_listing_failure(connection: Connection, campaign_id: str) -> None:
+    """Record that a listing has not proven which leads in doubt are absent."""
+    connection.execute(_RECORD_LISTING_FAILURE, {"campaign": campaign_id})
 
 
 def confirm_listed(connection: Connection, campaign_id: str) -> list[str]:

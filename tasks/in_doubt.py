@@ -8,7 +8,7 @@ nothing proves absence, and the outcomes that a poll stores resolve the leads in
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from db import campaigns, in_doubt, suspects
 from db.in_doubt import DueLookups, InDoubtLead
@@ -20,6 +20,8 @@ from tasks.in_doubt_listing import InDoubtListing
 
 #: With fewer leads in doubt, a listing is not considered.
 _MIN_LISTED = 10
+#: The most requests of a listing for fewer leads, if lookups of these leads settle nothing.
+_MAX_LISTING_REQUESTS = 100
 #: Seconds until a lead is looked up again whose lookup failed.
 _RETRY_FAILED_S = 60.0
 
@@ -32,7 +34,8 @@ class ResolvedLeads:
         found: ids of leads that the vendor has: they are `created`.
         absent: ids of leads that the vendor does not have: they are `new`.
         rejected: ids of absent leads that have failed alone too often: they are `rejected`.
-        reached_limit: the round looked up as many leads as allowed; more may be due.
+        reached_limit: the round looked up as many leads as allowed, and more may be due; or only
+            the listing can settle them.
     """
 
     found: Sequence[str] = ()
@@ -62,8 +65,9 @@ class InDoubtResolver:
         # Probe leads that turned out to be processed, and whether there may be others.
         self._processed_probes: set[str] = set()
         self._has_more_probes = True
-        # For fewer leads, lookups cost less than the listing.
+        # For fewer leads, lookups cost less than the listing; but they may settle nothing.
         self._min_listed = _MIN_LISTED
+        self._needs_listing = False
         #: Whether the vendor has answered any lookup of this run.
         self.has_answer = False
 
@@ -95,7 +99,11 @@ class InDoubtResolver:
         self._run.write(in_doubt.start_settle_time, self._campaign_id)
         if may_list and (resolved := self._resolve_by_listing(due)):
             return resolved
-        return self._resolve_by_lookups(self._run.write(due.list, limit), limit)
+        needed_listing = self._needs_listing
+        resolved = self._resolve_by_lookups(self._run.write(due.list, limit), limit)
+        if self._needs_listing and not needed_listing and not opted_out:
+            return replace(resolved, reached_limit=True)
+        return resolved
 
     def are_shown(self, lead_ids: Sequence[str]) -> bool:
         """Return whether lookups show all of these leads; failures and late leads are a no."""
@@ -111,18 +119,29 @@ class InDoubtResolver:
         return [lead_id for lead_id, failed_at in self._failed_at.items() if failed_at > since]
 
     def _resolve_by_listing(self, due: DueLookups) -> ResolvedLeads | None:
-        """Resolve all leads in doubt by the campaign's listing; None if lookups cost less."""
+        """Resolve all leads in doubt by the campaign's listing; None if lookups cost less.
+
+        A listing that has settled nothing is not read again for an hour.
+
+        Raises:
+            Retryable: the vendor does not answer its first page. The next round looks leads up.
+        """
         amount = self._run.write(due.count)
-        if amount < self._min_listed:
+        if self._needs_listing:
+            self._needs_listing = False
+            amount = max(amount, _MAX_LISTING_REQUESTS)
+        if amount < self._min_listed or not self._run.write(
+            in_doubt.is_listing_due, self._campaign_id
+        ):
             return None
         listing = InDoubtListing(self._run)
         try:
             self._min_listed = listing.count_requests() + 1
-        except Retryable:
-            raise
         except ApiError as error:
-            self._run.warn("the campaign cannot be listed: %s", error)
             self._min_listed = sys.maxsize
+            if isinstance(error, Retryable):
+                raise
+            self._run.warn("the campaign cannot be listed: %s", error)
         if amount < self._min_listed:
             return None
         found, absent = listing.resolve()
@@ -130,11 +149,14 @@ class InDoubtResolver:
         self.has_answer = True
         if absent is None:
             # It proved presence alone, so those that are left are looked up.
-            self._min_listed = sys.maxsize
+            self._run.write(in_doubt.record_listing_failure, self._campaign_id)
             return ResolvedLeads(found=found, reached_limit=True)
         self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)
         self._run.write(in_doubt.record_all_lookups, self._campaign_id)
-        return ResolvedLeads(found=found, absent=absent.new, rejected=absent.rejected)
+        resolved = ResolvedLeads(found=found, absent=absent.new, rejected=absent.rejected)
+        if not resolved.settled:
+            self._run.write(in_doubt.record_listing_failure, self._campaign_id)
+        return resolved
 
     def _resolve_by_lookups(self, due: Sequence[InDoubtLead], limit: int) -> ResolvedLeads:
         lookups = self._look_up_all(due)
@@ -146,6 +168,10 @@ class InDoubtResolver:
             for lead in due
             if lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.absent
         ]
+        self._needs_listing |= any(
+            lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.is_inconclusive
+            for lead in due
+        )
         shows_unprocessed: bool | None = any(map(_is_unprocessed, lookups.values()))
         if shows_unprocessed:
             self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)

@@ -104,7 +104,7 @@ class LeadListing:
             audit_staging.create_lead_table(connection)
 
     def prove_whole(self, max_reads: int) -> None:
-        """Read until the listing is `complete` beyond doubt, with at most MAX_READS reads in all.
+        """Read until the listing is `complete` beyond doubt, or MAX_READS reads cannot prove it.
 
         A row that leaves the listing between two of its pages hides another one, and the rows may
         add up to the vendor's count nevertheless. So a listing is proven whole by one page that
@@ -115,7 +115,7 @@ class LeadListing:
         """
         self.complete = self._is_proven()
         with self._run.context.open_threads() as pool:
-            while not self.complete and self.reads < max_reads:
+            while not self.complete and self.reads + self._count_needed() <= max_reads:
                 self._read_remaining_pages(pool)
                 self._end_reading()
                 self.complete = self._is_proven()
@@ -137,6 +137,10 @@ class LeadListing:
         self._next_page = self._last_page = 1
         self._page_sizes.clear()
         self._pages_read.clear()
+
+    def _count_needed(self) -> int:
+        """Return how many more readings prove the listing whole, if it has several pages."""
+        return 1 if self._consistent[-1:] == [True] else 2
 
     def _is_proven(self) -> bool:
         if not all(self._consistent[-2:]) or not self._consistent:

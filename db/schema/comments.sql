@@ -37,6 +37,9 @@ COMMENT ON COLUMN leadloop.campaigns.push_enabled IS
 next claim on. Opt-outs, polls and lookups go on.';
 COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
     'The first create that the vendor accepted after its last failed one.';
+COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
+    'When a push last read the listing of the campaign and it did not prove which leads in doubt are
+absent. For an hour, leads in doubt are looked up instead.';
 COMMENT ON COLUMN leadloop.campaigns.create_failed_at IS
     'The last create that failed for a reason that may be one of its leads.';
 

@@ -23,7 +23,8 @@ CREATE TABLE leadloop.campaigns (
     specimen_at     timestamptz,
     push_enabled    boolean NOT NULL DEFAULT true,
     create_accepted_at timestamptz,
-    create_failed_at   timestamptz
+    create_failed_at   timestamptz,
+    listing_failed_at  timestamptz
 );
 
 -- Runs --------------------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ class LookupResult:
     result: Mapping[str, Any] | None
     absent: bool
 
+    @property
+    def is_inconclusive(self) -> bool:
+        """Whether the lookup proves nothing, as that of a vendor that answers 404."""
+        return self.result is None and not self.absent
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResultPage:

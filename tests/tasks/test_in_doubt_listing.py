@@ -1,5 +1,6 @@
 """Many leads in doubt, settled by the campaign's listing in fewer requests than lookups take."""
 
+from random import random
 from typing import Any
 
 import pytest
@@ -173,3 +174,92 @@ def test_a_lead_of_another_campaign_is_none_of_this_one(
     here = vendor.store.creations(CAMPAIGN)
     assert {lead_id for lead_id, status in statuses.items() if status == "created"} == here.keys()
     assert set(here.values()) == {1}
+
+
+@pytest.mark.parametrize("amount", [1, 5, 12])
+def test_absent_leads_that_are_answered_with_404_are_proven_absent_by_the_listing(
+    database: Database, vendor: SandboxHandle, odd_reads: OddReads, amount: int
+) -> None:
+    """A 404 proves nothing, so one push reads the listing; also after it has sent fresh leads."""
+    add_leads(database, 40)
+    push_leads()
+    absent = [f"absent{number}" for number in range(amount)]
+    factories.add_leads(database, *absent)
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+        " WHERE lead_id LIKE 'absent%'",
+    )
+    factories.add_leads(database, "fresh")
+    odd_reads.alter = lambda query, rows: (
+        404 if query.get("lead_id", "").startswith("absent") else rows
+    )
+    push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    assert vendor.store.creations(CAMPAIGN).keys() >= set(absent)
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+
+
+def test_a_large_listing_is_not_read_for_few_leads(database: Database, odd_reads: OddReads) -> None:
+    """Its count takes one request; the leads stay in doubt."""
+    add_leads(database, 120, page_size=2)
+    push_leads()
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+        " WHERE lead_id IN ('L1', 'L2')",
+    )
+    odd_reads.alter = lambda query, rows: 404 if "lead_id" in query else rows
+    push_leads()
+    push_leads()
+    assert (odd_reads.count_pages(), odd_reads.count_lookups()) == (1, 2)
+
+
+def _fail_first_page(query: dict[str, str], rows: list[Any]) -> list[Any] | int:
+    return rows if "lead_id" in query else 500
+
+
+def _fail_second_page(query: dict[str, str], rows: list[Any]) -> list[Any] | int:
+    return 500 if query.get("page") == "2" else rows
+
+
+def _hide_a_row(query: dict[str, str], rows: list[Any]) -> list[Any] | int:
+    return rows if "lead_id" in query else [*rows[:-1], rows[0]]
+
+
+def _change_at_each_read(query: dict[str, str], rows: list[Any]) -> list[Any] | int:
+    return rows if "lead_id" in query else [*rows[1:], {"lead_id": str(random())}]
+
+
+@pytest.mark.parametrize(
+    ("alter", "pages"),
+    [
+        # Three attempts.
+        (_fail_first_page, 3),
+        # The count; the first reading, with three attempts of page 2.
+        (_fail_second_page, 1 + 4 + 3),
+        (_hide_a_row, 1 + 5),
+        (_change_at_each_read, 1 + 2 * 5),
+    ],
+)
+def test_a_listing_that_proves_nothing_is_replaced_by_lookups(
+    database: Database, vendor: SandboxHandle, odd_reads: OddReads, alter: Any, pages: int
+) -> None:
+    """All leads in doubt are settled by the same push, and the next ones do not read it again."""
+    leads = add_leads(database, 50, page_size=10)
+    push_leads()
+    absent = [f"absent{number}" for number in range(15)]
+    factories.add_leads(database, *absent)
+    doubt_all(database)
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'created' WHERE lead_id = 'L49'")
+    odd_reads.alter = alter
+    push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys([*leads, *absent], 1)
+    assert odd_reads.count_pages() <= pages
+    before = len(odd_reads.queries)
+    doubt_all(database)
+    push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    if alter is not _fail_first_page:
+        assert not any("lead_id" not in query for query in odd_reads.queries[before:])

@@ -16,6 +16,7 @@ depends_on = None
 _TABLES = """
 ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS create_accepted_at timestamptz;
 ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS create_failed_at timestamptz;
+ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS listing_failed_at timestamptz;
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS suspect_list bigint;
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS suspected_at timestamptz;
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS last_failed_at timestamptz;
