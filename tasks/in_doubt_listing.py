@@ -1,5 +1,6 @@
 """Resolution of many leads in doubt by the campaign's listing: fewer requests than lookups."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,12 +26,16 @@ class InDoubtListing:
     def count_requests(self) -> int:
         """Return the requests that the listing takes, by the count on its first page.
 
+        If the first page counts itself alone, nobody knows how many pages follow: sys.maxsize.
+
         Raises:
             ApiError: the page cannot be read.
         """
         page = self._run.context.api.list_all(
             self._campaign_id, page=1, page_size=self._run.campaign.page_size
         )
+        if page.has_next and page.count <= len(page.results):
+            return sys.maxsize
         pages = -(-page.count // max(1, len(page.results)))
         return pages if pages <= 1 else pages * _MAX_READS
 

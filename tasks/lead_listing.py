@@ -143,12 +143,10 @@ class LeadListing:
         return 1 if self._consistent[-1:] == [True] else 2
 
     def _is_proven(self) -> bool:
-        if not all(self._consistent[-2:]) or not self._consistent:
-            return False
+        if self._is_one_page or self._consistent[-2:] != [True, True]:
+            return self._is_one_page and self._consistent[-1]
         with self._staging_connection() as connection:
-            return self._is_one_page or (
-                self.reads > 1 and audit_staging.repeats_reading(connection, self.reads)
-            )
+            return audit_staging.repeats_reading(connection, self.reads)
 
     def _read_remaining_pages(self, pool: RequestThreads) -> None:
         """Read the remaining pages of this read, and pages that are added during the read."""

@@ -17,11 +17,15 @@ Alter = Callable[[dict[str, str], list[dict[str, Any]]], list[Any] | int]
 
 @dataclass
 class OddReads:
-    """The proxy: `alter` may be replaced, and `queries` has the reads so far."""
+    """The proxy: `alter` may be replaced, and `queries` has the reads so far.
+
+    `counts_per_page`: the count of a page is that of its own rows.
+    """
 
     url: str
     alter: Alter = lambda _, rows: list(rows)
     queries: list[dict[str, str]] = field(default_factory=list)
+    counts_per_page: bool = False
 
     def count_pages(self) -> int:
         """Count the pages of the listing that were read."""
@@ -80,7 +84,7 @@ def _create_handler(proxy: OddReads, api_url: str) -> type[BaseHTTPRequestHandle
             if isinstance(shown, int):
                 self._answer(shown, b'{"detail": "no"}')
             else:
-                self._answer(200, json.dumps(_build_page(query, shown)).encode())
+                self._answer(200, json.dumps(_build_page(proxy, query, shown)).encode())
 
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -110,10 +114,11 @@ def _create_handler(proxy: OddReads, api_url: str) -> type[BaseHTTPRequestHandle
     return Handler
 
 
-def _build_page(query: dict[str, str], rows: list[Any]) -> dict[str, Any]:
+def _build_page(proxy: OddReads, query: dict[str, str], rows: list[Any]) -> dict[str, Any]:
     if "lead_id" in query:
         rows = [row for row in rows if row and str(row.get("lead_id")) == query["lead_id"]]
     page, size = int(query.get("page", 1)), int(query.get("page_size", 100))
     shown = rows[(page - 1) * size : page * size]
     has_next = page * size < len(rows)
-    return {"count": len(rows), "next": "next" if has_next else None, "results": shown}
+    count = len(shown if proxy.counts_per_page else rows)
+    return {"count": count, "next": "next" if has_next else None, "results": shown}

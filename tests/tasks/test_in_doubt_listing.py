@@ -200,8 +200,12 @@ def test_absent_leads_that_are_answered_with_404_are_proven_absent_by_the_listin
     assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
-def test_a_large_listing_is_not_read_for_few_leads(database: Database, odd_reads: OddReads) -> None:
-    """Its count takes one request; the leads stay in doubt."""
+@pytest.mark.parametrize("counts_per_page", [False, True])
+def test_a_large_listing_is_not_read_for_few_leads(
+    database: Database, odd_reads: OddReads, counts_per_page: bool
+) -> None:
+    """Its count takes one request, and may be of no use; the leads stay in doubt."""
+    odd_reads.counts_per_page = counts_per_page
     add_leads(database, 120, page_size=2)
     push_leads()
     sql.execute(
