@@ -370,7 +370,8 @@ _MEANINGS = {
     " If the body reports a failure without naming a lead, counts fewer leads than were sent, or"
     " names only some, the others are in doubt (`create`) or not confirmed (`disable`).",
     Verdict.REJECTED: "The vendor rejected the request as a whole. Leads that the body names are"
-    " rejected; if it names none, the batch is bisected until the bad leads stand alone.",
+    " rejected; if it names none, the batch is bisected until the bad leads stand alone. If the"
+    " body of a `create` states, with whatever status, that leads were created, it is in doubt.",
     Verdict.TOO_LARGE: "Too many leads or bytes at once: the batch is halved, and the largest"
     " accepted part remembered (unless a single lead was too large).",
     Verdict.RETRY: "Not carried out, or idempotent: retried after a pause.",

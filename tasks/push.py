@@ -351,10 +351,12 @@ class PushJob:
                 return
             stated = _select_stated(batch, error.batch_result)
             unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
-            self._record_failure(unknown, str(error), may_exist=True)
+            if unknown.leads:
+                self._record_failure(unknown, str(error), may_exist=True)
             if stated.leads:
                 self._record_result(stated, error.batch_result.rejected)
-            raise
+            if unknown.leads:
+                raise
         except ApiError as error:
             if _may_be_a_lead(error):
                 reason = f"blocked by a firewall? {error.response}, and not the vendor's JSON"
@@ -490,11 +492,11 @@ class PushJob:
             reason = extract_reason(error.body) or str(error.response)
             self._record_result(batch, {batch.leads[0].lead_id: reason})
             return
-        result = error.batch_result
-        if result.rejected or result.accepted:
-            rest = batch.without_leads(result.accepted | result.rejected.keys())
+        rejected = error.batch_result.rejected
+        if rejected:
+            rest = batch.without_leads(rejected)
             with self._claimer.release_on_error(rest):
-                self._record_result(_select_stated(batch, result), result.rejected)
+                self._record_result(_select_stated(batch, error.batch_result), rejected)
             self._send_reclaimed(rest)
         else:
             self._send_halves(batch)

@@ -270,13 +270,18 @@ def _parse_response(
 ) -> BatchResult:
     """Parse the per-lead results of an accepted request.
 
+    A create that is refused, with whatever status, and yet states that leads were created is in
+    doubt: what was created of it must not be sent again.
+
     Raises:
         ApiError: the request was not accepted, or leads were rejected or may have been rejected
             without being named. Its `batch_result` holds the results of the named leads.
     """
-    if verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
-        raise error_for_verdict(verdict, call, response)
     result = parse_batch_response(call, response.body, sent, custom_keys)
+    if verdict is not Verdict.ACCEPTED and result.creates_some:
+        verdict = AMBIGUOUS_VERDICTS[call]
+    elif verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
+        raise error_for_verdict(verdict, call, response)
     if verdict is Verdict.ACCEPTED and (
         result.ambiguous or (call is ApiCall.CREATE and result.is_blank)
     ):

@@ -18,6 +18,7 @@ from leadloop.core.response_vocabulary import (
     KeyMeaning,
     classify_key,
     confirms_call,
+    counts_created,
     is_negated,
     means_failure,
     means_no_error,
@@ -50,6 +51,7 @@ class BatchResult:
     `rejected` maps the ids of rejected leads to the vendor's reason. `accepted` holds the ids
     listed as created or disabled. `ambiguous` is true if the state of all other leads is unknown:
     the response reports an error without naming the lead, or names only some of the leads.
+    `creates_some` is true if a create's body states, by a count or a list, that leads were created.
     `is_blank` is true if the body consists of empty lists and objects, and so may mean either that
     all leads were taken or that none was.
     """
@@ -57,6 +59,7 @@ class BatchResult:
     rejected: dict[str, str] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     ambiguous: bool = False
+    creates_some: bool = False
     is_blank: bool = False
 
 
@@ -198,6 +201,8 @@ class _BatchParser:
         too_few = self._reported_count < len(self._sent) - len(result.rejected)
         result.ambiguous = result.ambiguous or some_missing or too_few
         result.is_blank = not result.ambiguous and _is_blank(body, self._call)
+        if self._call is ApiCall.CREATE:
+            result.creates_some = bool(result.accepted) or _counts_created(body, _MAX_DEPTH)
         return result
 
     def _walk_value(self, value: Any, meaning: KeyMeaning, depth: int) -> None:
@@ -399,6 +404,43 @@ def _is_blank(value: Any, call: ApiCall) -> bool:
             for key, item in value.items()
         )
     return isinstance(value, list) and not value
+
+
+def _counts_created(value: Any, depth: int) -> bool:
+    """Return whether a part of a response counts or lists created leads, at whatever place.
+
+    An object about one lead is left out: it repeats the lead's custom fields.
+    """
+    if isinstance(value, str):
+        return counts_created(value)
+    if depth == 0 or not isinstance(value, dict | list):
+        return False
+    if isinstance(value, list):
+        return any(_counts_created(item, depth - 1) for item in value)
+    if isinstance(value.get("lead_id"), str | int | float):
+        return False
+    return any(
+        (classify_key(key, ApiCall.CREATE) is KeyMeaning.SUCCESS and _is_amount(item))
+        or _counts_created(item, depth - 1)
+        for key, item in value.items()
+    )
+
+
+def _is_amount(value: Any) -> bool:
+    """Return whether a value is a count above 0, or a list of leads: objects or ids, not texts."""
+    if isinstance(value, list):
+        return any(
+            isinstance(item, dict)
+            or (
+                read_vendor_id(item) is not None
+                and not means_failure(item)
+                and " " not in str(item)
+            )
+            for item in value
+        )
+    if isinstance(value, str):
+        return value.isdecimal() and value.strip("0") != ""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _get_id(item: Mapping[str, Any]) -> Any:

@@ -48,6 +48,14 @@ _NO_ERROR = re.compile(
 _SUCCESS_TEXT = re.compile(
     r"\b(?:ok|okay|done|success\w*+|created|accepted|queued|updated|disabled|true)\b", re.IGNORECASE
 )
+#: "7 leads created", "7 of 8 leads were created", "created: 7".
+_CREATED_COUNT = re.compile(
+    r"\b0*[1-9]\d*\s++"
+    r"(?:(?:of|\d++|leads?|contacts?|records?|rows?|was|were|have|has|been|successfully)\s++){0,5}"
+    r"(?:created|added|accepted|imported|inserted)\b"
+    r"|\b(?:created|added|accepted|imported|inserted)\W{1,3}0*[1-9]",
+    re.IGNORECASE,
+)
 #: Texts that mean "no error" under an error key.
 _EMPTY_TEXTS = {
     "",
@@ -66,7 +74,7 @@ _EMPTY_TEXTS = {
 _ERROR_WORD = re.compile(rf"(?:{_STEMS}|not$|reason|unproc)")
 _REASON_WORDS = {"detail", "details", "reason", "reasons"}
 _SUCCESS_WORD = {
-    ApiCall.CREATE: re.compile(r"accept|add|creat|import|insert|ok$|succe"),
+    ApiCall.CREATE: re.compile(r"accept|add(?:ed)?$|creat|import|insert|ok$|succe"),
     ApiCall.DISABLE: re.compile(r"accept|disabl|ok$|stop|succe"),
 }
 _COUNT_WORDS = {"amount", "count", "n", "num", "number", "total", "size"}
@@ -120,6 +128,16 @@ def means_success(text: str) -> bool:
 def confirms_call(text: str, call: ApiCall) -> bool:
     """Return whether a text confirms the requested operation itself: created, or disabled."""
     return means_success(text) and ("creat" if call is ApiCall.CREATE else "disabl") in text.lower()
+
+
+def counts_created(text: str) -> bool:
+    """Return whether a text counts leads that this request has created.
+
+    Not if one is said to be created already, or not to be created.
+    """
+    return bool(_CREATED_COUNT.search(text[:2000])) and not (
+        is_negated(text) or "already" in text.lower()
+    )
 
 
 def means_no_error(value: Any) -> bool:

@@ -88,6 +88,21 @@ def test_a_success_that_leaves_somebody_out_puts_them_in_doubt(reach: Reach) -> 
         assert caught.value.batch_result.rejected == {"b": "full"}
 
 
+@pytest.mark.parametrize(
+    "status",
+    [*(400, 401, 402, 403, 404, 408, 409, 413, 422, 425, 429, 451), 301, 307, 500, 503],
+)
+def test_no_refusal_that_states_a_creation_is_believed(reach: Reach, status: int) -> None:
+    """Whatever its status: whoever is not named may have been created, and is looked up."""
+    answer = {"created": 7, "failed": [{"lead_id": "b", "error": "full"}]}
+    headers = ("Retry-After: 0",) if status in (429, 503) else ()
+    with run_raw_server(response(f"{status} No", json.dumps(answer), *headers)) as listener:
+        client = reach(listener.url)
+        with pytest.raises(InDoubt) as caught:
+            client.create("C1", [sendable(lead_id) for lead_id in "abc"])
+        assert caught.value.batch_result.rejected == {"b": "full"}
+
+
 def test_a_disable_that_is_not_confirmed_is_refused(reach: Reach) -> None:
     """It does no harm to try it again, by itself at last."""
     with run_raw_server(response("200 OK", '{"disabled": 1}')) as listener:

@@ -171,7 +171,8 @@ def test_fewer_than_were_sent_are_not_all(call: ApiCall, body: Any) -> None:
 )
 def test_as_many_as_were_sent_are_all(body: Any) -> None:
     """Counted, or listed by ids of the vendor's own."""
-    assert read(body, "a") == BatchResult()
+    reading = read(body, "a")
+    assert (reading.ambiguous, reading.is_blank, reading.rejected) == (False, False, {})
 
 
 def test_those_that_were_refused_are_not_missing() -> None:
@@ -240,7 +241,7 @@ def test_what_was_asked_for_is_what_must_be_done() -> None:
     assert list(read(echo, "a").rejected) == ["a"]
     assert read(echo, "a", call=ApiCall.DISABLE) == BatchResult(accepted={"a"})
     echo = [{"lead_id": "a", "created": True, "disabled": False}]
-    assert read(echo, "a") == BatchResult(accepted={"a"})
+    assert read(echo, "a") == BatchResult(accepted={"a"}, creates_some=True)
     assert list(read(echo, "a", call=ApiCall.DISABLE).rejected) == ["a"]
 
 
@@ -421,6 +422,45 @@ def test_leads_that_are_listed_as_created_are_taken() -> None:
     """A refusal may say whom it took all the same: they must not be sent again."""
     reading = read({"created": ["a", 7], "errors": {"b": "full"}}, "a", "b", "007")
     assert (reading.accepted, reading.rejected) == ({"a", "007"}, {"b": "full"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"created": 7, "failed": [{"lead_id": "a", "error": "bad phone"}]},
+        {"status": "partial", "leads_created": "7", "failed": 1},
+        {"detail": {"createdCount": 7.0, "failed": 1}},
+        {"errors": [{"message": "bad phone"}], "data": {"accepted": 7}},
+        {"created": ["x", "y"], "errors": {"a": "full"}},
+        {"created": [{"id": 501}], "error": "one is wrong"},
+        {"message": "7 of 8 leads were created"},
+        [{"error": "created: 7, failed: 1"}],
+        {"leads": [{"lead_id": "a", "error": "full"}, {"lead_id": "b", "status": "created"}]},
+    ],
+    ids=str,
+)
+def test_a_refusal_that_states_that_leads_were_created(body: Any) -> None:
+    """By a count or a list, at any place: whoever it means must not be sent again."""
+    assert read(body, "a", "b", "c").creates_some
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "1 of 2 leads are invalid. Nothing was created.", "errors": []},
+        {"created": 0, "accepted": [], "imported": "0", "errors": {"a": "full"}},
+        {"detail": "2 leads could not be created"},
+        {"detail": "At most 50 leads can be created at once"},
+        {"errors": {"7": "Lead 7 was already created"}},
+        {"address": ["This field is required."], "added": ["required"]},
+        {"leads": [{"lead_id": "a", "accepted": 3, "errors": ["phone_number: not valid"]}]},
+        *(None, "", [], {"success": False}, {"created_at": 1531409739413}),
+    ],
+    ids=str,
+)
+def test_a_refusal_that_created_nobody(body: Any) -> None:
+    """It says so, or speaks of something else: a field, the request, a user's own field."""
+    assert not read(body, "a", "b", "c", own={"a": {"accepted"}}).creates_some
 
 
 @given(_JSON)

@@ -1,5 +1,6 @@
 """`push-leads` as a deployment runs it, against the sandbox over real HTTP."""
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -350,6 +351,35 @@ def test_an_answer_that_leaves_a_lead_out_settles_the_others(
         summary = push_leads()
     assert sql.fetch_statuses(database) == {"a": "created", "b": "rejected", "c": "in_doubt"}
     assert (summary["created"], summary["rejected"], summary["in_doubt"]) == (1, 1, 1)
+    assert sum(request.startswith(b"POST") for request in odd.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "413 Too Large", "422 No"])
+@pytest.mark.parametrize(
+    ("told", "statuses"),
+    [
+        ({"created": 3, "failed": [{"lead_id": "b", "error": "full"}]}, {"b": "rejected"}),
+        ({"status": "partial", "created": 3, "failed": 1}, {}),
+        ({"message": "3 of 4 leads created"}, {}),
+        ({"created": ["a"], "errors": {"b": "full"}}, {"a": "created", "b": "rejected"}),
+    ],
+    ids=str,
+)
+def test_a_refusal_that_states_that_it_created_some_is_not_sent_again(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    told: dict[str, Any],
+    statuses: dict[str, str],
+) -> None:
+    """Whom it names is settled; all others may exist, so they are in doubt and looked up."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *"abcd")
+    nobody = response("200 OK", '{"count": 0, "results": []}')
+    with run_raw_server(response(status, json.dumps(told)), nobody) as odd:
+        monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
+        push_leads()
+    assert sql.fetch_statuses(database) == dict.fromkeys("abcd", "in_doubt") | statuses
     assert sum(request.startswith(b"POST") for request in odd.requests) == 1
 
 
