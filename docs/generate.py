@@ -368,7 +368,8 @@ _ANSWERS: Mapping[str, ApiResponse] = {
 _MEANINGS = {
     Verdict.ACCEPTED: "The vendor carried it out; leads that the body names as failed are rejected."
     " If the body reports a failure without naming a lead, counts fewer leads than were sent, or"
-    " names only some, the others are in doubt (`create`) or not confirmed (`disable`).",
+    " names only some, the others are in doubt (`create`) or not confirmed (`disable`). A `create`"
+    " whose body affirms nothing is in doubt too, unless lookups have shown what it means.",
     Verdict.REJECTED: "The vendor rejected the request as a whole. Leads that the body names are"
     " rejected; if it names none, the batch is bisected until the bad leads stand alone. If the"
     " body of a `create` states, with whatever status, that leads were created, it is in doubt.",

@@ -53,7 +53,7 @@ from tasks.source_sync import sync_source
 
 #: Lone suspects that fail in a row, after which a run leaves the others to the next one.
 _MAX_LONE_IN_A_ROW = 6
-#: The name in `learned_limits` of what such a success means.
+#: The name in `learned_limits` of a success that affirms nothing and yet created the leads.
 _BLANK_SUCCESS = "blank_success"
 #: Leads of a batch that are looked up to find out.
 _SAMPLE = 3
@@ -80,9 +80,9 @@ class PushJob:
         self._are_failing = False
         self._must_record_accepted = True
         self._lone_failures = 0
-        # Whether a success without content means that all leads were created; None: not read yet.
-        self._takes_blank: bool | None = None
-        self._blank_lock = Lock()
+        # The shapes of such successes that are known to mean that all leads were created.
+        self._success_shapes: set[int] | None = None
+        self._shape_lock = Lock()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
         self._probe_lead_stored = False
@@ -346,7 +346,8 @@ class PushJob:
         except Rejected as error:
             self._isolate_rejected(batch, error)
         except InDoubt as error:
-            if error.batch_result.is_blank and self._means_success(batch):
+            shape = error.batch_result.shape
+            if shape is not None and self._means_success(batch, shape):
                 self._record_result(batch, {})
                 return
             stated = _select_stated(batch, error.batch_result)
@@ -367,30 +368,32 @@ class PushJob:
         else:
             self._record_result(batch, result.rejected)
 
-    def _means_success(self, batch: ClaimedBatch) -> bool:
-        """Return whether a success without content means that the vendor created the whole batch.
+    def _means_success(self, batch: ClaimedBatch, shape: int) -> bool:
+        """Return whether a success of this shape means that the vendor created the whole batch.
 
         It is learned from a few leads of a batch, which lookups show, and once a day again. While
         they do not show, the batch is in doubt.
         """
-        with self._blank_lock:
-            if self._takes_blank is None:
-                limits = self.run.write(
-                    learned_limits.get_learned_limits, self.run.campaign.campaign_id
-                )
-                known = limits.get(_BLANK_SUCCESS)
-                self._takes_blank = known is not None and not known.is_stale
-            if not self._takes_blank:
+        with self._shape_lock:
+            if self._success_shapes is None:
+                self._success_shapes = self._load_success_shapes()
+            if shape not in self._success_shapes:
                 sample = [lead.lead_id for lead in batch.leads[:: -(-len(batch.leads) // _SAMPLE)]]
-                self._takes_blank = self._in_doubt.are_shown(sample)
-                if self._takes_blank:
-                    self.run.write(
-                        learned_limits.record_learned_limit,
-                        self.run.campaign.campaign_id,
-                        _BLANK_SUCCESS,
-                        1,
-                    )
-            return self._takes_blank
+                if not self._in_doubt.are_shown(sample):
+                    return False
+                self._success_shapes.add(shape)
+                self.run.write(
+                    learned_limits.record_learned_limit,
+                    self.run.campaign.campaign_id,
+                    _BLANK_SUCCESS,
+                    shape,
+                )
+            return True
+
+    def _load_success_shapes(self) -> set[int]:
+        limits = self.run.write(learned_limits.get_learned_limits, self.run.campaign.campaign_id)
+        known = limits.get(_BLANK_SUCCESS)
+        return set() if known is None or known.is_stale else {known.value}
 
     def _record_failure(self, batch: ClaimedBatch, reason: str, *, may_exist: bool) -> None:
         """Record a create that failed, for a reason that may be one of its leads."""

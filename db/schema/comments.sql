@@ -280,10 +280,10 @@ COMMENT ON COLUMN leadloop.owed_windows.accepted_reason IS 'Why, in that person'
 COMMENT ON TABLE leadloop.learned_limits IS
     'What the vendor was seen to refuse of a campaign: page_size (results a page) and page_depth
 (number of the last page of a window); batch_size (leads a create) and batch_bytes (bytes of its
-body). Exceeded again on trial once a day. blank_success: a create that is answered with an empty
-list or object has created its leads; looked up again once a day.';
+body). Exceeded again on trial once a day. blank_success: a success of this shape, which
+affirms nothing, has created the leads of its batch; looked up again once a day.';
 COMMENT ON COLUMN leadloop.learned_limits.value IS
-    'The largest value that succeeded; of blank_success, 1.';
+    'The largest value that succeeded; of blank_success, a fingerprint of the response.';
 COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
 
 COMMENT ON TABLE leadloop.rate_slots IS

@@ -282,9 +282,7 @@ def _parse_response(
         verdict = AMBIGUOUS_VERDICTS[call]
     elif verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
         raise error_for_verdict(verdict, call, response)
-    if verdict is Verdict.ACCEPTED and (
-        result.ambiguous or (call is ApiCall.CREATE and result.is_blank)
-    ):
+    if verdict is Verdict.ACCEPTED and (result.ambiguous or result.shape is not None):
         verdict = AMBIGUOUS_VERDICTS[call]
     if verdict is not Verdict.ACCEPTED:
         raise error_for_verdict(verdict, call, response, result)

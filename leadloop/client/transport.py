@@ -151,7 +151,9 @@ def _read_response(response: requests.Response, began: float) -> ReceivedRespons
     try:
         content = _decompress(response, _read_content(response))
         if content.strip():
-            body = postgres_json.parse_json(content)
+            parsed = postgres_json.parse_json(content)
+            # A null is content, unlike an empty body, and means as much as an empty list.
+            body = [] if parsed is None else parsed
     except (HTTPError, OSError, EOFError, ValueError, zlib.error):
         body = UNREADABLE
     vendor_now = _parse_http_date(headers.get("Date"))

@@ -14,11 +14,13 @@ from typing import Any
 
 from leadloop.core.leads import LEAD_FIELDS, read_vendor_id
 from leadloop.core.redaction import redact_personal_data
+from leadloop.core.response_shape import fingerprint_shape
 from leadloop.core.response_vocabulary import (
     KeyMeaning,
     classify_key,
     confirms_call,
     counts_created,
+    find_counts,
     is_negated,
     means_failure,
     means_no_error,
@@ -52,15 +54,15 @@ class BatchResult:
     listed as created or disabled. `ambiguous` is true if the state of all other leads is unknown:
     the response reports an error without naming the lead, or names only some of the leads.
     `creates_some` is true if a create's body states, by a count or a list, that leads were created.
-    `is_blank` is true if the body consists of empty lists and objects, and so may mean either that
-    all leads were taken or that none was.
+    `shape` is set for the success of a create that neither affirms that the leads were created nor
+    denies it, such as `[]`: its fingerprint (leadloop.core.response_shape).
     """
 
     rejected: dict[str, str] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     ambiguous: bool = False
     creates_some: bool = False
-    is_blank: bool = False
+    shape: int | None = None
 
 
 def parse_batch_response(
@@ -188,9 +190,14 @@ class _BatchParser:
         self._result = BatchResult()
         self._mentioned: set[str] = set()
         self._reported_count: float = len(self._sent)
+        self._affirms = False
+        # Whether a list of leads is empty, or has leads that were not in the request.
+        self._lists_others = False
 
     def parse(self, body: Any) -> BatchResult:
         result = self._result
+        # An empty body leaves it to the status, which is all that the vendor's document shows.
+        self._affirms = body is None
         if body is False or isinstance(body, str):
             self._read_statement(body)
         else:
@@ -200,9 +207,15 @@ class _BatchParser:
         some_missing = bool(result.accepted | self._mentioned) and named < self._sent
         too_few = self._reported_count < len(self._sent) - len(result.rejected)
         result.ambiguous = result.ambiguous or some_missing or too_few
-        result.is_blank = not result.ambiguous and _is_blank(body, self._call)
         if self._call is ApiCall.CREATE:
             result.creates_some = bool(result.accepted) or _counts_created(body, _MAX_DEPTH)
+            is_affirmed = named >= self._sent or (
+                not self._lists_others and (self._affirms or bool(result.rejected))
+            )
+            if not (is_affirmed or result.ambiguous):
+                shape = fingerprint_shape(body, len(self._sent))
+                result.shape = None if result.rejected else shape
+                result.ambiguous = result.shape is None
         return result
 
     def _walk_value(self, value: Any, meaning: KeyMeaning, depth: int) -> None:
@@ -210,20 +223,43 @@ class _BatchParser:
         if depth == 0:
             self._result.ambiguous = True
         elif isinstance(value, list):
-            if meaning is KeyMeaning.SUCCESS:
-                self._record_count(len(value))
-            numbers = self._ids.may_be_positions(value)
-            for item in value:
-                if isinstance(item, dict | list):
-                    self._walk_value(item, meaning, depth - 1)
-                elif (lead_id := self._ids.find(item)) is not None:
-                    self._record_lead(
-                        lead_id, accepted=meaning is KeyMeaning.SUCCESS and not numbers
-                    )
-                elif isinstance(item, str):
-                    self._read_statement(item)
+            self._walk_list(value, meaning, depth)
         elif isinstance(value, dict):
             self._walk_object(value, meaning, depth)
+
+    def _walk_list(self, value: Sequence[Any], meaning: KeyMeaning, depth: int) -> None:
+        if meaning is KeyMeaning.SUCCESS:
+            self._reported_count = min(self._reported_count, len(value))
+        if meaning in (KeyMeaning.SUCCESS, KeyMeaning.CONTAINER):
+            self._lists_others |= self._may_list_others(value)
+        affirms, is_short = self._affirms, len(value) < len(self._sent)
+        numbers = self._ids.may_be_positions(value)
+        for item in value:
+            if isinstance(item, dict | list):
+                self._walk_value(item, meaning, depth - 1)
+            elif (lead_id := self._ids.find(item)) is not None:
+                self._record_lead(lead_id, accepted=meaning is KeyMeaning.SUCCESS and not numbers)
+            elif isinstance(item, str):
+                self._read_statement(item)
+        if is_short:
+            # An item speaks of one lead, so those of a short list do not speak of all.
+            self._affirms = affirms
+
+    def _may_list_others(self, value: Sequence[Any]) -> bool:
+        """Return whether a list names nobody, or leads that were not in the request, or only some.
+
+        Items without any id may be the leads of the request, in order, if there are enough.
+        """
+        is_short = len(value) < len(self._sent)
+        for item in value:
+            named = _get_id(item) if isinstance(item, dict) else item
+            if isinstance(item, list) or self._ids.find(named) is not None:
+                continue
+            if isinstance(item, dict) and item.get("lead_id") is None and not is_short:
+                continue
+            if not (isinstance(item, str) and means_success(item)):
+                return True
+        return not value
 
     def _walk_object(self, value: Mapping[str, Any], meaning: KeyMeaning, depth: int) -> None:
         if self._names_lead(value):
@@ -238,7 +274,9 @@ class _BatchParser:
     def _walk_entry(self, key: str, value: Any, above: KeyMeaning, depth: int) -> None:
         meaning = classify_key(key, self._call)
         if meaning is KeyMeaning.ERROR:
-            if not (means_no_error(value) or (isinstance(value, str) and means_success(value))):
+            if means_no_error(value) or (isinstance(value, str) and means_success(value)):
+                self._affirms = True
+            else:
                 self._walk_error(value, key, depth - 1)
         elif key in LEAD_FIELDS - {"lead_id"} and isinstance(value, dict | list):
             # An error of a field; the lead is identified by its position at most.
@@ -331,7 +369,7 @@ class _BatchParser:
             KeyMeaning.SUCCESS,
             KeyMeaning.STATUS,
             KeyMeaning.MESSAGE,
-        ) and means_failure(value)
+        ) and means_failure(_parse_code(value))
 
     def _is_negated(self, key: str, value: Any) -> bool:
         if key in LEAD_FIELDS:
@@ -350,10 +388,12 @@ class _BatchParser:
         text = value if isinstance(value, str) else extract_reason(value)
         if value is False or means_failure(text):
             self._reject(lead_id, text or "refused")
-        elif (text and not text.isdecimal() and not means_success(text)) or means_failure(value):
+        elif (text and not text.isdecimal() and not means_success(text)) or means_failure(
+            _parse_code(value)
+        ):
             # Words that are not understood, or a number that may be a status code.
             self._result.ambiguous = True
-        else:
+        elif value and _parse_code(value) != 0:
             self._record_lead(
                 lead_id, accepted=above is KeyMeaning.SUCCESS or confirms_call(text, self._call)
             )
@@ -373,16 +413,26 @@ class _BatchParser:
             self._result.rejected.setdefault(lead_id, reason)
 
     def _read_statement(self, value: Any) -> None:
-        """Read a text that names no lead; an error or a negation makes the result ambiguous."""
-        if means_failure(value) or is_negated(value):
+        """Read a status or a text that names no lead.
+
+        An error or a negation makes the result ambiguous, and so does a text with a number below
+        that of the leads: it may count those that were accepted.
+        """
+        code = _parse_code(value)
+        if means_failure(code) or is_negated(value):
             self._result.ambiguous = True
+        elif isinstance(code, str):
+            self._reported_count = min([self._reported_count, *find_counts(code)])
+            self._affirms |= means_success(code)
+        else:
+            self._affirms |= code is True or (isinstance(code, int) and 200 <= code < 300)
 
     def _record_count(self, value: Any) -> None:
         """Record a reported number of accepted leads."""
-        if isinstance(value, int | float):
-            self._reported_count = min(self._reported_count, value)
-        elif isinstance(value, str) and value.isdecimal() and len(value) < 10:
-            self._reported_count = min(self._reported_count, int(value))
+        count = _parse_code(value)
+        if isinstance(count, int | float) and not isinstance(count, bool):
+            self._reported_count = min(self._reported_count, count)
+            self._affirms = True
         else:
             self._read_statement(value)
 
@@ -393,17 +443,10 @@ class _BatchParser:
         return isinstance(named, str | int | float)
 
 
-def _is_blank(value: Any, call: ApiCall) -> bool:
-    """Return whether a value consists of empty lists and objects.
-
-    An empty list of errors is no such value: it states that there was no error.
-    """
-    if isinstance(value, dict):
-        return all(
-            classify_key(key, call) is not KeyMeaning.ERROR and _is_blank(item, call)
-            for key, item in value.items()
-        )
-    return isinstance(value, list) and not value
+def _parse_code(value: Any) -> Any:
+    """Return a short decimal text as a number; any other value as it is."""
+    is_code = isinstance(value, str) and value.isdecimal() and len(value) < 10
+    return int(value) if is_code else value
 
 
 def _counts_created(value: Any, depth: int) -> bool:

@@ -56,6 +56,8 @@ _CREATED_COUNT = re.compile(
     r"|\b(?:created|added|accepted|imported|inserted)\W{1,3}0*[1-9]",
     re.IGNORECASE,
 )
+#: Whole numbers that stand alone, not within an id, a date, a time or a fraction.
+_COUNT = re.compile(r"(?<![\w.-])(?<!\d:)\d{1,9}(?![\w-]|[.:]\d)")
 #: Texts that mean "no error" under an error key.
 _EMPTY_TEXTS = {
     "",
@@ -128,6 +130,11 @@ def means_success(text: str) -> bool:
 def confirms_call(text: str, call: ApiCall) -> bool:
     """Return whether a text confirms the requested operation itself: created, or disabled."""
     return means_success(text) and ("creat" if call is ApiCall.CREATE else "disabl") in text.lower()
+
+
+def find_counts(text: str) -> list[int]:
+    """Return the numbers in a text that may count leads, without phrases such as "0 errors"."""
+    return [int(number) for number in _COUNT.findall(_NO_ERROR.sub("", text[:2000]))]
 
 
 def counts_created(text: str) -> bool:

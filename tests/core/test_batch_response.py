@@ -33,6 +33,11 @@ def read(body: Any, *sent: str, call: ApiCall = ApiCall.CREATE, own: Any = None)
     return parse_batch_response(call, body, set(sent), lambda lead_id: (own or {}).get(lead_id, ()))
 
 
+def is_created(result: BatchResult) -> bool:
+    """Whether a success has created all leads that it does not reject."""
+    return not result.ambiguous and result.shape is None
+
+
 @pytest.mark.parametrize(
     ("body", "refused"),
     [
@@ -166,13 +171,99 @@ def test_fewer_than_were_sent_are_not_all(call: ApiCall, body: Any) -> None:
     assert read(body, "a", "b", call=call).ambiguous
 
 
-@pytest.mark.parametrize(
-    "body", [{"created": 1}, {"created": [501]}, {"count": 1, "updated": 0}, {"created": 7}]
-)
+@pytest.mark.parametrize("body", [{"created": 1}, {"count": 1, "updated": 0}, {"created": 7}])
 def test_as_many_as_were_sent_are_all(body: Any) -> None:
-    """Counted, or listed by ids of the vendor's own."""
-    reading = read(body, "a")
-    assert (reading.ambiguous, reading.is_blank, reading.rejected) == (False, False, {})
+    """By a count."""
+    assert is_created(read(body, "a"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "OK",
+        "Leads created successfully",
+        {"success": True},
+        {"success": True, "data": None, "error": None},
+        {"ok": True, "request_id": 17},
+        {"status": "success", "received_at": "2026-11-25T10:02:00Z"},
+        {"status": 201},
+        {"code": "201", "message": "3 leads were created in 0.35 s"},
+        {"message": "Leads created"},
+        {"message": "Created 3 of 3 leads, 0 errors"},
+        {"created": 3, "errors": []},
+        {"errors": [], "failed": {}},
+        {"data": {"accepted": 3}},
+        ["a", "b", "c"],
+        [{"lead_id": "a"}, {"lead_id": "b"}, {"lead_id": "c"}],
+        [{"status": "created"}, {"status": "created"}, {"status": "created"}],
+        {"leads": [{"id": 501, "status": "created"}] * 3},
+        {"a": 7001, "b": 7002, "c": 7003},
+        {"errors": [{"lead_id": "a", "error": "full"}]},
+    ],
+    ids=str,
+)
+def test_what_affirms_a_create(body: Any) -> None:
+    """A status, a text, a count, each lead by name; or, as documented, the status alone."""
+    assert is_created(read(body, "a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *([], {}, "", {"leads": []}, {"leads": None}, {"created": None}, {"created": ""}),
+        *({"message": ""}, {"data": {}}, {"id": None}, {"count": None}),
+        *("Please log in", {"message": "Try again later"}, {"status": "NOK"}),
+        *({"leads_created": "none"}, {"code": "E100"}, {"queued": 3}, {"batch": "x-17"}),
+        {"success": True, "data": {"leads": []}},
+        {"status": "ok", "leads": []},
+        {"errors": [], "leads": []},
+        {"created": ["Z1", "Z2", "Z3"]},
+        {"success": True, "created": [7001, 7002, 7003]},
+        [{"lead_id": f"Z{number}", "status": "created"} for number in range(3)],
+        {"count": 3, "leads": [{"lead_id": f"Z{number}"} for number in range(3)]},
+        [True, True, True],
+        [201, 201, 201],
+    ],
+    ids=str,
+)
+def test_what_neither_affirms_nor_denies_a_create(body: Any) -> None:
+    """It is no success by itself, whoever else it names: lookups show what it means."""
+    reading = read(body, "a", "b", "c")
+    assert reading.shape is not None
+    assert (reading.accepted, reading.rejected, reading.ambiguous) == (set(), {}, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            {"status": "500"},
+            {"response": {"code": "403"}},
+            {"queued": 0},
+            {"saved": 2},
+            {"status": 0},
+            0,
+        ),
+        *("2 of 3 leads created", "0 leads created", {"message": "Created 2 leads"}),
+        *({"imported": "2/3"}, [201, 201, 400], [True, True, False], ["ok", "ok", "failed"]),
+        *({"a": 1, "b": 1, "c": 0}, {"a": 201, "b": 201, "c": None}, {"a": 1, "b": 1, "c": "400"}),
+        {"results": [{"index": 0, "status": "created"}, {"index": 2, "status": "created"}]},
+        {"success": True, "results": [{"index": 0}, {"index": 2}]},
+        {"outcomes": [{"index": 0, "status": "created"}]},
+        {"created": ["a", "Z1", "Z2"]},
+        {"created": ["a", "a", "a"]},
+        {"x1": "queued", "x2": "queued", "x3": "waiting"},
+        {"created": ["Z1", "Z2"], "errors": {"a": "full"}},
+        [{"lead_id": "a"}, {"lead_id": "b"}, {"lead_id": "c", "status": "500"}, {"lead_id": "Z"}],
+    ],
+    ids=str,
+)
+def test_what_may_speak_of_some_leads_only(body: Any) -> None:
+    """Lookups of a few would show nothing about the others: each is in doubt, or refused."""
+    reading = read(body, "a", "b", "c")
+    assert reading.shape is None
+    assert reading.ambiguous or reading.rejected == {"c": "500"}
 
 
 def test_those_that_were_refused_are_not_missing() -> None:
@@ -390,9 +481,11 @@ def test_an_echo_of_a_users_own_field_accuses_nobody() -> None:
 
 
 def test_an_echo_under_an_id_of_the_vendors_own_accuses_nobody() -> None:
-    """Whose field it is cannot be told; it is one of ours all the same."""
-    echo = [{"lead_id": 501, "status": "failed"}, {"lead_id": 502}]
-    assert read(echo, "a", "b", own={"a": {"status"}, "b": set()}) == BatchResult()
+    """Whose field it is cannot be told; but nobody of ours is named, so lookups decide."""
+    echo = [{"lead_id": 701, "status": "failed"}, {"lead_id": 702, "status": "failed"}]
+    reading = read(echo, "a", "b", own={"a": {"status"}, "b": set()})
+    assert reading.shape is not None
+    assert reading.rejected == {}
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,15 @@ def test_a_success_without_content_is_looked_up_once(
     assert vendor.store.creations(CAMPAIGN) == dict.fromkeys([*leads, "later", "next day"], 1)
 
 
-@pytest.mark.parametrize("body", ["[]", "{}", '{"leads": []}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("[]", "{}", '{"leads": []}', "null", '""', '{"status": "ok", "leads": []}', "[{}]"),
+        *('{"status": "500"}', '{"saved": 0}', '"Please log in"', "[201, 201, 400]"),
+        '{"created": ["Z1", "Z2", "Z3"]}',
+        '[{"lead_id": "Z1", "status": "created"}, {"lead_id": "Z2"}, {"lead_id": "Z3"}]',
+    ],
+)
 def test_a_success_without_content_that_created_nobody(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
@@ -208,6 +216,21 @@ def test_a_success_without_content_that_created_nobody(
     monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
     assert set(push_until_done(database).values()) == {"created"}
     assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(["L0", "a", "b", "c"], 1)
+
+
+def test_only_a_success_that_was_looked_up_is_believed(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That `[]` means created says nothing about a login page, which comes the same day."""
+    vendor.change_rules(created_answer="list")
+    add_leads(database, 3)
+    assert push_leads()["created"] == 3
+    factories.add_leads(database, "a")
+    with run_raw_server(response("200 OK", '"Please log in"')) as odd:
+        monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
+        with suppress(CampaignsFailed):
+            push_leads()
+    assert sql.fetch_statuses(database)["a"] == "in_doubt"
 
 
 # In doubt.
