@@ -32,6 +32,7 @@ from leadloop.core.batch_response import (
     BatchResult,
     extract_reason,
     is_duplicate_reason,
+    may_be_duplicate_reason,
     redact_reason,
 )
 from leadloop.core.errors import RunError
@@ -412,7 +413,9 @@ class PushJob:
         self._add_counts(rejected=len(rejected))
 
     def _record_result(self, batch: ClaimedBatch, rejected: Mapping[str, str]) -> None:
-        """Record a batch as created, except for rejected leads; a duplicate counts as created.
+        """Record a batch as created, except for rejected leads.
+
+        A duplicate counts as created. If the reason merely may mean a duplicate, a lookup decides.
 
         Raises:
             RunError: MAX_ALIKE leads in a row were rejected for the same reason: the vendor
@@ -426,8 +429,14 @@ class PushJob:
                 extract_custom_texts(lead.body.decode()),
             )
             for lead in batch.leads
-            if lead.lead_id in rejected and not is_duplicate_reason(rejected[lead.lead_id])
+            if lead.lead_id in rejected
+            and not is_duplicate_reason(rejected[lead.lead_id], lead.lead_id)
         }
+        unclear = {key for key in reasons if may_be_duplicate_reason(rejected[key])}
+        for lead in batch.leads:
+            if lead.lead_id in unclear:
+                reason = f"exists already? {reasons[lead.lead_id]}"
+                self._record_failure(batch.narrow_to([lead]), reason, may_exist=True)
         created = batch.without_leads(reasons)
         if created.leads:
             claim_ref = self._claimer.claim_ref(created)
@@ -439,7 +448,8 @@ class PushJob:
             batch.parts.record_accepted(batch.leads)
             self._limits.record_accepted(batch.leads)
         self._add_counts(created=len(created.leads))
-        self._claimer.reject_leads(batch, reasons, was_sent=True)
+        refused = {key: reason for key, reason in reasons.items() if key not in unclear}
+        self._claimer.reject_leads(batch, refused, was_sent=True)
         self._has_result = True
         self._attempts.reset()
         if created.leads:
@@ -456,7 +466,7 @@ class PushJob:
             self.run.write(suspects.record_accepted, self.run.campaign.campaign_id)
 
     def _requeue_rejected(self, alike: Sequence[str], reasons: Mapping[str, str]) -> NoReturn:
-        """Make the leads of a rejection streak `new` again, and fail the run.
+        """Make the rejected leads of a rejection streak `new` again, and fail the run.
 
         They go to the end of the queue, so that they delay no other lead if the leads, and not the
         campaign, were the reason.
@@ -470,7 +480,8 @@ class PushJob:
         self._counters.add(rejected=-requeued)
         raise RunError(
             f"the vendor rejected {MAX_ALIKE} leads in a row for the same reason"
-            f" ({next(iter(reasons.values()))}); they are new again, at the end of the queue: check"
+            f" ({next(iter(reasons.values()))}); {requeued} are new again, at the end of the queue,"
+            f" and {len(alike) - requeued} are in doubt: check"
             " that the campaign is open and that the leads have all fields that it requires, then"
             " run `leadloop push` again"
         )

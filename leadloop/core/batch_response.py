@@ -42,6 +42,14 @@ _ABOUT_ID = re.compile(r"\blead[ _-]?ids?\b", re.I)
 _ABOUT_PERSON = re.compile(r"contact|customer|person|people|name|address|details|same", re.I)
 _ABOUT_OTHER_THING = re.compile(r"campaign|field|state", re.I)
 _ABOUT_LEAD = re.compile(r"lead", re.I)
+_WORD = re.compile(r"[^\W_]+")
+#: The only words of a reason that certainly means this lead in this campaign.
+_DUPLICATE_WORD = re.compile(
+    r"a|an|the|this|that|it|same|given|leads?|record|entry|contact|ids?|field|value|error|campaign"
+    r"|with|of|for|in|has|is|was|been|already|exists?|existing|duplicate[ds]?"
+    r"|created|added|imported|uploaded|present",
+    re.I,
+)
 # Deeper than any meaningful response, and shallower than Python's stack.
 _MAX_DEPTH = 20
 
@@ -83,8 +91,20 @@ def parse_batch_response(
     return _BatchParser(call, sent, custom_keys).parse(body)
 
 
-def is_duplicate_reason(reason: str) -> bool:
-    """Return whether the vendor's reason means that a lead with the same id exists already.
+def is_duplicate_reason(reason: str, lead_id: str) -> bool:
+    """Return whether the vendor's reason means that this lead exists already in this campaign.
+
+    Only if it consists of words that say so: with any other word ("in another campaign", "must
+    exist", "is archived") it may mean something else.
+    """
+    rest = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", " ", reason)
+    return may_be_duplicate_reason(reason) and all(
+        map(_DUPLICATE_WORD.fullmatch, _WORD.findall(rest))
+    )
+
+
+def may_be_duplicate_reason(reason: str) -> bool:
+    """Return whether the vendor's reason may mean that a lead with the same id exists already.
 
     False if the reason may mean another lead of the same person: the lead is then rejected, and a
     person reads the reason. If the vendor has the lead after all, an audit reports it, and its

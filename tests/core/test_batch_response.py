@@ -9,6 +9,7 @@ from leadloop.core.batch_response import (
     BatchResult,
     extract_reason,
     is_duplicate_reason,
+    may_be_duplicate_reason,
     parse_batch_response,
 )
 from leadloop.core.leads import LEAD_FIELDS
@@ -594,14 +595,36 @@ def test_the_vendor_s_own_words(body: Any, said: str) -> None:
         "A lead with this lead_id already exists.",
         "Lead with this lead_id already exists in this campaign",
         "A contact with this lead_id already exists",
-        "Lead already exists (state: processed)",
         "lead_id field: already exists",
+        "Lead L-7 already exists.",
+        "lead_id 'L-7' has already been imported",
     ],
 )
 def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
     """For a lead that we sent that is a success."""
-    assert is_duplicate_reason(said)
-    assert not is_duplicate_reason("Invalid phone")
+    assert is_duplicate_reason(said, "L-7")
+    assert not may_be_duplicate_reason("Invalid phone")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Lead exists in another campaign",
+        "lead already created for other campaign",
+        "Lead 8 already exists",
+        "lead_id must exist in CRM",
+        "This lead has to exist in this campaign",
+        "Lead limit exists",
+        "A lead with this id exists but is archived",
+        "Lead already exists (state: processed)",
+        "Lead already exists in campaign 12",
+        "duplicate lead_id within this request",
+    ],
+)
+def test_what_merely_contains_that_something_exists(said: str) -> None:
+    """It proves neither that the vendor has this lead in this campaign nor that it has not."""
+    assert may_be_duplicate_reason(said)
+    assert not is_duplicate_reason(said, "L-7")
 
 
 @pytest.mark.parametrize(
@@ -626,4 +649,5 @@ def test_the_ways_to_say_that_it_is_there_already(said: str) -> None:
 )
 def test_a_refusal_is_not_taken_for_a_duplicate(said: str) -> None:
     """A lead that the vendor refused must not count as one that it has."""
-    assert not is_duplicate_reason(said)
+    assert not may_be_duplicate_reason(said)
+    assert not is_duplicate_reason(said, "L-7")

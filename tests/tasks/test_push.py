@@ -393,6 +393,29 @@ def test_a_duplicate_counts_as_created(database: Database, vendor: SandboxHandle
     assert created(vendor) == {"a": 1, "b": 1}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_reason_that_merely_contains_exists_is_no_proof(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """The lead is in doubt; lookups show that it was not created, so it is sent again."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "before")
+    push_leads()
+    factories.add_leads(database, *(["a", "b"] if named else ["b"]))
+    reason = "Lead exists in another campaign"
+    told = {"errors": {"a": "full", "b": reason}} if named else {"detail": reason}
+    with run_raw_server(response("400 Bad Request", json.dumps(told))) as odd:
+        monkeypatch.setenv("LEADLOOP_API_URL", odd.url)
+        push_leads()
+    assert sql.fetch_statuses(database)["b"] == "in_doubt"
+    assert reason in sql.fetch_errors(database)["b"]
+    monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+    sql.execute(database, "UPDATE leadloop.leads SET next_try_at = NULL")
+    push_leads()
+    assert sql.fetch_statuses(database)["b"] == "created"
+    assert created(vendor) == {"before": 1, "b": 1}
+
+
 def test_a_lead_that_opted_out_is_never_sent(database: Database, vendor: SandboxHandle) -> None:
     """It is cancelled inside the claim, without a disable having run."""
     factories.add_campaign(database)
