@@ -374,7 +374,8 @@ _MEANINGS = {
     " rejected; if it names none, the batch is bisected until the bad leads stand alone. If the"
     " body of a `create` states, with whatever status, that leads were created, it is in doubt.",
     Verdict.TOO_LARGE: "Too many leads or bytes at once: the batch is halved, and the largest"
-    " accepted part remembered (unless a single lead was too large).",
+    " accepted part remembered (unless a single lead was too large: it is rejected if another part"
+    " of the batch was accepted).",
     Verdict.RETRY: "Not carried out, or idempotent: retried after a pause.",
     Verdict.RATE_LIMITED: "Not carried out. Every process that uses this vendor account pauses"
     " for as long as the vendor asks (`Retry-After`; 5 s without one), then the request is"

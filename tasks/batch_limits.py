@@ -2,7 +2,8 @@
 
 They are learned from contrasts: a batch gets a 413 that its parts do not get. If a batch with as
 many leads passes, the vendor limits bytes; otherwise it limits leads, as far as one can see. A lead
-that gets a 413 alone shows neither: it is rejected, and makes no later batch smaller.
+that gets a 413 alone shows neither, and makes no later batch smaller. It is rejected only if
+another part passed: a proxy may answer everybody with a 413.
 """
 
 import threading
@@ -40,6 +41,11 @@ class BatchParts:
     def record_accepted(self, leads: Sequence[PreparedLead]) -> None:
         """Record that a request with these leads was not too large."""
         self._accepted.append(leads)
+
+    @property
+    def has_accepted(self) -> bool:
+        """Whether any part was not too large."""
+        return bool(self._accepted)
 
     def find_contrast(self) -> Contrast | None:
         """Return what the parts show together, without those that hold a lead too large alone."""

@@ -340,10 +340,10 @@ class PushJob:
             result = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
         except TooLarge as error:
             batch.parts.record_too_large(batch.leads)
-            if len(batch.leads) == 1:
-                self._record_result(batch, {batch.leads[0].lead_id: str(error.response)})
-            else:
+            if len(batch.leads) > 1:
                 self._send_halves(batch)
+            else:
+                self._record_too_large(batch, error)
         except Rejected as error:
             self._isolate_rejected(batch, error)
         except InDoubt as error:
@@ -368,6 +368,21 @@ class PushJob:
             raise
         else:
             self._record_result(batch, result.rejected)
+
+    def _record_too_large(self, batch: ClaimedBatch, error: TooLarge) -> None:
+        """Reject a lead that is too large alone, if another part of its batch has passed.
+
+        Otherwise a proxy may answer everybody so, and the lead is a suspect: it is sent again
+        behind all fresh leads.
+
+        Raises:
+            TooLarge: it is a suspect.
+        """
+        if batch.parts.has_accepted:
+            self._record_result(batch, {batch.leads[0].lead_id: str(error.response)})
+            return
+        self._record_failure(batch, f"too large alone: {error.response}", may_exist=False)
+        raise error
 
     def _means_success(self, batch: ClaimedBatch, shape: int) -> bool:
         """Return whether a success of this shape means that the vendor created the whole batch.
@@ -535,10 +550,11 @@ class PushJob:
 def _may_be_a_lead(error: ApiError) -> bool:
     """Return whether a create that was not carried out may have been refused because of one lead.
 
-    A firewall answers one lead with an HTML page. The vendor's reasons in JSON are believed.
+    A firewall answers one lead with an HTML page. The vendor's reasons in JSON are believed, but
+    for a 413, which ends up here only if no other part of the batch has passed.
     """
     response = error.response
-    return (
+    return isinstance(error, TooLarge) or (
         not isinstance(error, Rejected | RateLimited)
         and not isinstance(response.body, dict | list)
         and 400 <= (response.status or 0) < 500

@@ -63,6 +63,9 @@ _FAILURES = [
     # A firewall's page: nothing was carried out.
     {"kind": "status", "status": 403, "body": "html"},
     {"kind": "status", "status": 400, "body": "html"},
+    # A proxy's limit of bytes, or the vendor's.
+    {"kind": "status", "status": 413, "body": "html"},
+    {"kind": "status", "status": 413},
 ]
 
 
@@ -79,7 +82,7 @@ def test_one_bad_lead_is_found_and_all_others_are_created(
     assert statuses == {**dict.fromkeys(leads, "created"), "L130": "rejected"}
     assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(set(leads) - {"L130"}, 1)
     reason = sql.fetch_errors(database)["L130"]
-    assert ("firewall" in reason) == (fault.get("body") == "html" and fault["status"] < 500)
+    assert ("firewall" in reason) == (fault.get("status") in (400, 403))
     assert factories.build_lead("L130")["phone_number"] not in reason
 
 
@@ -140,6 +143,40 @@ def test_nobody_is_rejected_where_everybody_fails_alike(
     vendor.clear_faults()
     assert set(push_until_done(database).values()) == {"created"}
     assert vendor.store.creations(CAMPAIGN) == dict.fromkeys([*leads, "before"], 1)
+
+
+@pytest.mark.parametrize("accepts_first", [0, 2])
+def test_a_run_ends_where_every_create_is_too_large(
+    database: Database, vendor: SandboxHandle, accepts_first: int
+) -> None:
+    """Also if it begins within the run: nobody is rejected, at the price of a few creates."""
+    add_leads(database, 90, batch_size=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEADLOOP_CONCURRENCY", "1")
+        vendor.add_fault(route="create", kind="slow", seconds=0, times=accepts_first)
+        vendor.add_fault(route="create", kind="status", status=413, body="html")
+        with pytest.raises(CampaignsFailed, match="413"):
+            push_leads()
+    statuses = list(sql.fetch_statuses(database).values())
+    assert statuses.count("created") == 20 * accepts_first
+    assert set(statuses) <= {"created", "new"}
+    assert count_requests(vendor, "create") <= accepts_first + 2 * ceil(log2(20)) + 6
+
+
+@pytest.mark.parametrize("place", [0, 19, 20, 89])
+def test_a_lead_that_is_too_large_is_rejected_wherever_it_stands(
+    database: Database, vendor: SandboxHandle, place: int
+) -> None:
+    """First or last of its batch: the others are created, and it is found by what they show."""
+    vendor.change_rules(max_body_bytes=20_000)
+    factories.add_campaign(database, batch_size=20)
+    rows = [factories.build_lead(f"L{number}") for number in range(90)]
+    rows[place] = factories.build_lead(f"L{place}", custom_fields={"note": "x" * 30_000})
+    factories.add_leads(database, *rows)
+    statuses = push_until_done(database)
+    assert statuses.pop(f"L{place}") == "rejected"
+    assert set(statuses.values()) == {"created"}
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
 def test_fresh_leads_come_before_suspects(database: Database, vendor: SandboxHandle) -> None:
