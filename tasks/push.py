@@ -415,7 +415,7 @@ class PushJob:
         """Record a create that failed, for a reason that may be one of its leads."""
         # Two in a row: the attempts count this one after it is raised.
         self._are_failing = self._are_failing or self._attempts.has_failed
-        self._has_failed = self._must_record_accepted = True
+        self._has_failed = True
         with self._result_lock:
             self._failed_creates += 1
         rejected = self.run.write(
@@ -425,6 +425,8 @@ class PushJob:
             may_exist=may_exist,
             settle_s=self.run.campaign.settle_s,
         )
+        # Only now: what another sender records in the meantime is older than this failure.
+        self._must_record_accepted = True
         self._add_counts(rejected=len(rejected))
 
     def _record_result(self, batch: ClaimedBatch, rejected: Mapping[str, str]) -> None:
