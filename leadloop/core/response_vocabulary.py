@@ -46,7 +46,9 @@ _NO_ERROR = re.compile(
     re.IGNORECASE,
 )
 _SUCCESS_TEXT = re.compile(
-    r"\b(?:ok|okay|done|success\w*+|created|accepted|queued|updated|disabled|true)\b", re.IGNORECASE
+    r"\b(?:ok|okay|done|success\w*+|created|added|imported|inserted|uploaded|accepted|queued|updated"
+    r"|disabled|true)\b",
+    re.IGNORECASE,
 )
 #: "7 leads created", "7 of 8 leads were created", "created: 7".
 _CREATED_COUNT = re.compile(

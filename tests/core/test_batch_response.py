@@ -191,6 +191,8 @@ def test_as_many_as_were_sent_are_all(body: Any) -> None:
         {"status": 201},
         {"code": "201", "message": "3 leads were created in 0.35 s"},
         {"message": "Leads created"},
+        {"message": "Leads added to campaign"},
+        {"status": "imported"},
         {"message": "Created 3 of 3 leads, 0 errors"},
         {"created": 3, "errors": []},
         {"errors": [], "failed": {}},
