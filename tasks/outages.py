@@ -34,6 +34,9 @@ class OutageWatch:
         self._address = address
         self._lock = threading.Lock()
         self._answered_at: float | None = None
+        self._outage_ended_at: float | None = None
+        # Why the vendor counts as out of order, once it does: the job ends with it.
+        self._verdict: str | None = None
 
     def record_success(self) -> None:
         """Record that a request succeeded."""
@@ -42,7 +45,8 @@ class OutageWatch:
     def probe_after_failure(self, error: ApiError) -> bool:
         """Return whether a request failed alone: the vendor has just answered, or answers a probe.
 
-        Threads ask one after the other, so that one of them probes for all.
+        One thread probes for all that ask meanwhile: they share its verdict, and a failure from
+        before an outage's end is no failure of the request alone.
 
         Args:
             error: how the request failed, as often as its retries allow.
@@ -55,7 +59,10 @@ class OutageWatch:
             RunError: nothing was answered for OUTAGE_S, and the outage goes on.
             ApiError: the probe is rejected, so the vendor rejects more than the request.
         """
+        failed_at = read_boot_clock()
         with self._lock:
+            if self._outage_ended_at is not None and failed_at < self._outage_ended_at:
+                return False
             now = read_boot_clock()
             if self._answered_at is not None and now - self._answered_at < _RECENT_S:
                 return True
@@ -70,6 +77,8 @@ class OutageWatch:
             return self._probe_until_answered()
 
     def _probe_until_answered(self) -> bool:
+        if self._verdict is not None:
+            raise RunError(self._verdict)
         # The time of probing alone: waits for permits and turns of other campaigns are no silence.
         since = read_boot_clock()
         failures = 0
@@ -82,13 +91,16 @@ class OutageWatch:
             except Retryable as error:
                 silent_s = read_boot_clock() - since
                 if silent_s >= OUTAGE_S:
-                    raise RunError(
+                    self._verdict = (
                         f"{self._address} has answered no request for {silent_s:.0f} s ({error}):"
                         " check LEADLOOP_API_URL, the network and the vendor's status; the next run"
                         " goes on where this one stopped"
-                    ) from None
+                    )
+                    raise RunError(self._verdict) from None
             else:
                 self.record_success()
+                if failures:
+                    self._outage_ended_at = read_boot_clock()
                 return failures == 0
             pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
             failures += 1

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -78,3 +79,30 @@ def test_a_probe_that_is_rejected_ends_the_job_at_once() -> None:
     rejected = Fatal(ApiCall.READ, ApiResponse(status=403))
     with pytest.raises(Fatal):
         watch_of(rejected).probe_after_failure(_FAILURE)
+
+
+def ask_side_by_side(watch: OutageWatch, threads: int) -> list[Future[bool]]:
+    """Let several threads ask at the same time whether their requests failed alone."""
+    with ThreadPoolExecutor(threads) as pool:
+        return [pool.submit(watch.probe_after_failure, _FAILURE) for _ in range(threads)]
+
+
+def test_an_outage_ends_all_threads_of_a_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them probes for all, also for those that ask later; none probes for its own 45 s."""
+    monkeypatch.setattr(outages, "OUTAGE_S", 0.3)
+    watch = OutageWatch(probe_of(_FAILURE), lambda _: time.sleep(0.05), "https://vendor.example")
+    began = time.monotonic()
+    answers = ask_side_by_side(watch, threads=5)
+    assert all(isinstance(each.exception(), RunError) for each in answers)
+    with pytest.raises(RunError, match="has answered no request"):
+        watch.probe_now()
+    assert time.monotonic() - began < 2 * outages.OUTAGE_S
+
+
+def test_an_outage_that_is_over_accuses_no_request_that_failed_in_it() -> None:
+    """Whichever thread has probed through it."""
+    watch = OutageWatch(
+        probe_of(_FAILURE, _FAILURE, None), lambda _: time.sleep(0.05), "https://vendor.example"
+    )
+    assert [each.result() for each in ask_side_by_side(watch, threads=5)] == [False] * 5
+    assert watch.probe_after_failure(_FAILURE)
