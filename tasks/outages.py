@@ -52,8 +52,9 @@ class OutageWatch:
             error: how the request failed, as often as its retries allow.
 
         Returns:
-            True: the request itself is the reason. False: there was an outage, and it is over, so
-            the failure is inconclusive and the request may be sent again.
+            True: the request itself is the reason. False: there was an outage, and it is over, or
+            the vendor asks for a pause, so the failure is inconclusive and the request may be sent
+            again.
 
         Raises:
             RunError: nothing was answered for OUTAGE_S, and the outage goes on.
@@ -63,8 +64,8 @@ class OutageWatch:
         with self._lock:
             if self._outage_ended_at is not None and failed_at < self._outage_ended_at:
                 return False
-            now = read_boot_clock()
-            if self._answered_at is not None and now - self._answered_at < _RECENT_S:
+            # An answer before a pause shows nothing about the requests after it.
+            if self._has_answered_recently() and not isinstance(error, RateLimited):
                 return True
             return self._probe_until_answered()
 
@@ -75,6 +76,10 @@ class OutageWatch:
         """
         with self._lock:
             return self._probe_until_answered()
+
+    def _has_answered_recently(self) -> bool:
+        now = read_boot_clock()
+        return self._answered_at is not None and now - self._answered_at < _RECENT_S
 
     def _probe_until_answered(self) -> bool:
         if self._verdict is not None:

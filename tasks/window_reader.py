@@ -33,7 +33,7 @@ from leadloop.core import clock_skew
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.timestamps import EPOCH, OTHER_UNIT
-from leadloop.core.verdicts import TransportFailure, may_blame_content
+from leadloop.core.verdicts import ApiCall, TransportFailure, may_blame_content
 from leadloop.core.windows import (
     MAX_PAGES,
     Window,
@@ -473,7 +473,8 @@ class WindowReader:
         Raises:
             PageUnavailable: the request failed MAX_FAILURES times, although the vendor answers
                 other requests.
-            RateLimited, Fatal: see leadloop.client.errors.
+            RateLimited: the vendor asks for pauses, whatever is requested.
+            Fatal: see leadloop.client.errors.
             RunError: the vendor answers nothing, or the run is being stopped.
         """
         failures = inconclusive = 0
@@ -484,7 +485,10 @@ class WindowReader:
                 if not _may_pass_or_be_the_page(error):
                     raise
                 failures += error.attempts
-                if not self._watch.probe_after_failure(error) and inconclusive < MAX_FAILURES:
+                fails_alone = self._watch.probe_after_failure(error)
+                if not fails_alone and isinstance(error, RateLimited):
+                    raise
+                if not fails_alone and inconclusive < MAX_FAILURES:
                     # Not without end: the request itself may put the vendor out for a moment.
                     inconclusive += 1
                     failures = 0
@@ -908,8 +912,8 @@ def _divide_as_asked(pieces: Mapping[int, ParsedPage], size: int, *, parts: int)
 def _may_pass_or_be_the_page(error: ApiError) -> bool:
     """Return whether a read may succeed if it is repeated, or may have failed because of its page.
 
-    False for the rate limit, which pauses all requests, and for an error that needs a person.
+    False for a login that is rate limited, and for an error that needs a person.
     """
     if isinstance(error, RateLimited):
-        return False
+        return error.call is ApiCall.READ
     return isinstance(error, Retryable | Rejected) or may_blame_content(error.response)

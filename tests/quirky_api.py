@@ -29,12 +29,14 @@ Answer = Callable[[Query], dict[str, Any] | bytes | int]
 class QuirkyApi:
     """A server that responds to each query with `answer`: an object, a body, or an error status.
 
-    `rows` are the results for `build_page`; `ahead_s` is how far the server's clock is ahead.
+    `rows` are the results for `build_page`; `ahead_s` is how far the server's clock is ahead;
+    `retry_after_s` is the pause that each error status asks for, if any.
     """
 
     answer: Answer
     rows: list[dict[str, Any]] = field(default_factory=list)
     ahead_s: float = 0.0
+    retry_after_s: int | None = None
     queries: list[Query] = field(default_factory=list)
     url: str = ""
 
@@ -77,6 +79,8 @@ def _create_handler(vendor: QuirkyApi) -> type[BaseHTTPRequestHandler]:
             body = given if isinstance(given, bytes) else json.dumps(given).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if status != 200 and vendor.retry_after_s is not None:
+                self.send_header("Retry-After", str(vendor.retry_after_s))
             self.end_headers()
             self.wfile.write(body)
 

@@ -91,6 +91,17 @@ def test_one_result_that_cannot_be_read(
     assert len(odd.queries) == 1, "what is owed and not due costs nothing"
 
 
+@pytest.mark.parametrize("status", [503, 429])
+def test_one_result_that_asks_for_pauses(database: Database, odd: QuirkyApi, status: int) -> None:
+    """It is a failure like any other: all others are stored, and its instant is owed."""
+    odd.retry_after_s = 0
+    add_results(odd, 40)
+    odd.answer = fail_on(odd, "L20", status=status)
+    with pytest.raises(CampaignsFailed, match=f"1 time range .*HTTP {status}"):
+        poll_outcomes()
+    assert len(sql.fetch_outcomes(database)) == 39
+
+
 def test_what_is_owed_is_tried_again_and_closed(database: Database, odd: QuirkyApi) -> None:
     """A try in vain fails the run; a success stores the rest and lets the watermark go on."""
     add_results(odd, 40)

@@ -180,13 +180,35 @@ def test_an_outage_that_goes_on_ends_the_read(
         reader.fetch_page(window_of(0, 2), 1, 10)
 
 
-@pytest.mark.parametrize(("status", "error"), [(401, Fatal), (429, RateLimited)])
-def test_a_failure_that_no_page_can_be_the_reason_of(
-    odd: QuirkyApi, reader: WindowReader, status: int, error: type[Exception]
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_page_that_asks_for_a_pause_although_others_do_not(
+    odd: QuirkyApi, opened: OpenedReader, status: int
 ) -> None:
-    """A login that is not accepted, or a rate limit, is raised as it is."""
-    show(odd, 3, lambda *_: status)
-    with pytest.raises(error):
+    """It cannot be read either; an answer after the pauses, and not one before them, shows it."""
+    odd.retry_after_s = 0
+    show(odd, 30, fail_on({12}, status))
+    opened.watch.record_success()
+    with pytest.raises(PageUnavailable, match=f"HTTP {status}"):
+        opened.reader.fetch_page(window_of(0, 29), 2, 10)
+    assert [query.before for query in odd.queries].count(0) == 1
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 0])
+def test_a_vendor_that_only_asks_for_pauses_makes_no_page_unavailable(
+    odd: QuirkyApi, opened: OpenedReader, retry_after_s: int | None
+) -> None:
+    """The rate limit is raised as it is, though the vendor has answered of late."""
+    odd.retry_after_s = retry_after_s
+    odd.answer = lambda _: 429
+    opened.watch.record_success()
+    with pytest.raises(RateLimited):
+        opened.reader.read_page(window_of(0, 2), 1, 10)
+
+
+def test_a_failure_that_no_page_can_be_the_reason_of(odd: QuirkyApi, reader: WindowReader) -> None:
+    """A login that is not accepted is raised as it is."""
+    show(odd, 3, lambda *_: 401)
+    with pytest.raises(Fatal):
         reader.read_page(window_of(0, 2), 1, 10)
     assert set(sizes_of(odd)) == {10}
 
