@@ -77,7 +77,7 @@ class ApiQuirks:
             raise RunError(
                 f"the vendor's count ({first.count}) ignores processed_after and processed_before:"
                 " it is the same for a part of a time range as for the whole, and more than 0 for"
-                " 1970; so no outcome can be verified, and the watermark did not move: report this"
+                " 2001; so no outcome can be verified, and the watermark did not move: report this"
                 " to the vendor; the next poll tries again"
             )
 

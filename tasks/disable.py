@@ -187,6 +187,8 @@ class DisableJob:
                 raise
             if self._probes.disables.probe_after_failure(error):
                 isolation.record_failure(str(error.response))
+            elif isinstance(error, RateLimited):
+                raise
             return False
         self._probes.record_answer()
         self._record_result(lead_ids, result.rejected)
@@ -245,7 +247,9 @@ class DisableJob:
         try:
             resolved = self._in_doubt.resolve(_LOOKUP_LIMIT, opted_out=True)
         except Retryable as error:
-            self._probes.reads.probe_after_failure(error)
+            fails_alone = self._probes.reads.probe_after_failure(error)
+            if isinstance(error, RateLimited) and not fails_alone:
+                raise
             self.run.warn("lookups failed: %s", error)
             return True
         self._probes.reads.record_success()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from leadloop.client.errors import ApiError, RateLimited, Retryable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
+from leadloop.core.verdicts import TransportFailure
 
 #: Without one success for this time, seconds, the vendor counts as out of order: the job ends.
 OUTAGE_S = 45.0
@@ -67,7 +68,7 @@ class OutageWatch:
             # An answer before a pause shows nothing about the requests after it.
             if self._has_answered_recently() and not isinstance(error, RateLimited):
                 return True
-            return self._probe_until_answered()
+            return self._probe_until_answered(error)
 
     def probe_now(self) -> bool:
         """Probe at once, even if the vendor has just answered.
@@ -81,7 +82,7 @@ class OutageWatch:
         now = read_boot_clock()
         return self._answered_at is not None and now - self._answered_at < _RECENT_S
 
-    def _probe_until_answered(self) -> bool:
+    def _probe_until_answered(self, failed: ApiError | None = None) -> bool:
         if self._verdict is not None:
             raise RunError(self._verdict)
         # The time of probing alone: waits for permits and turns of other campaigns are no silence.
@@ -95,6 +96,8 @@ class OutageWatch:
                 return False
             except Retryable as error:
                 silent_s = read_boot_clock() - since
+                if failed is not None and _hangs_alike(error, failed):
+                    silent_s += failed.took_s
                 if silent_s >= OUTAGE_S:
                     self._verdict = (
                         f"{self._address} has answered no request for {silent_s:.0f} s ({error}):"
@@ -110,3 +113,15 @@ class OutageWatch:
             pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
             failures += 1
             self._sleep(pause_s * random.uniform(0.5, 1.5))
+
+
+def _hangs_alike(probe: ApiError, failed: ApiError) -> bool:
+    """Return whether a probe was not answered for about as long as an attempt of the request.
+
+    Then all of it is one silence. A quick failure of the probe, which may be by chance, adds no
+    more than itself to the time of a request that hangs alone.
+    """
+    is_silence = all(
+        each.response.failure is TransportFailure.NO_RESPONSE for each in (probe, failed)
+    )
+    return is_silence and probe.took_s / probe.attempts >= failed.took_s / failed.attempts / 2

@@ -17,7 +17,7 @@ from db.learned_limits import LearnedLimit
 from db.owed_windows import OwedWindow
 from db.watermarks import WindowRecord
 from db.window_store import OwedRange, PollProgress, ReadResult, store_read
-from leadloop.client.errors import ApiError, Rejected, Retryable
+from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
@@ -45,6 +45,7 @@ from tasks.counters import Counters
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
+from tasks.probes import read_empty_window
 from tasks.retries import FruitlessAttempts, retry_later
 from tasks.window_pipeline import WindowPipeline, open_pipeline
 from tasks.window_reader import (
@@ -115,6 +116,8 @@ class PollJob:
         self._cut: set[Window] = set()
         self._rows_read = 0
         self._unreadable = 0
+        # The last probe that listed the campaign was not answered, maybe because of its first lead.
+        self._is_listing_silent = False
         self._limits = PageLimits(run.campaign.page_size, plan.limits)
         self._reader = WindowReader(
             run.context.api,
@@ -392,21 +395,36 @@ class PollJob:
         self._store(pipeline, reading or self._reader.read_nothing(window), owed)
 
     def _probe(self) -> None:
-        """Send a read that depends on no window: the campaign's first lead, or what 1970 brought.
+        """Send a read that depends on no window: the campaign's first lead, or an empty window.
 
         Raises:
-            ApiError: both fail.
+            ApiError: both fail; or the one that was sent was not answered, or asks for a pause.
+                After silence, the next probe begins with the other one.
         """
+        is_rejected = False
         try:
-            self.run.context.api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
+            if not self._is_listing_silent:
+                self._list_first_lead()
+                return
         except ApiError as failure:
-            # The first lead itself may be what the vendor fails on.
-            try:
-                self._reader.read_long_ago()
-            except Rejected:
-                # The vendor parses the bounds, unless it rejects whatever is asked.
-                if isinstance(failure, Rejected):
-                    raise
+            self._is_listing_silent = failure.response.status is None
+            if self._is_listing_silent or isinstance(failure, RateLimited):
+                raise
+            is_rejected = isinstance(failure, Rejected)
+        # The first lead itself may be what the vendor fails on.
+        try:
+            read_empty_window(self.run)
+        except Rejected:
+            # The vendor parses the bounds, unless it rejects whatever is asked.
+            if is_rejected:
+                raise
+        except Retryable:
+            self._is_listing_silent = False
+            raise
+
+    def _list_first_lead(self) -> None:
+        api = self.run.context.api.for_probes()
+        api.list_all(self.run.campaign.campaign_id, page=1, page_size=1)
 
     # Storing -------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from tasks.retries import pause_before_retry
 
 #: Failures of a probe that need a person, after which the run ends.
 MAX_FAILURES = 3
-# A window before all outcomes: a read of it depends on no lead.
 _LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
-_EMPTY_WINDOW = Window(after=_LONG_AGO, before=_LONG_AGO + timedelta(seconds=1))
+#: A window before all outcomes: a read of it depends on no lead. Not 1970, since a vendor may take
+#: 0 for a bound that is not given.
+EMPTY_WINDOW = Window(after=_LONG_AGO, before=_LONG_AGO + timedelta(seconds=1))
 
 
 def watch_reads(run: CampaignRun[ApiContext]) -> OutageWatch:
@@ -32,11 +33,18 @@ def watch_outages(run: CampaignRun[ApiContext], probe: Callable[[], object]) -> 
 
 def read_campaign(run: CampaignRun[ApiContext]) -> bool:
     """Read a window of the campaign in which nothing was processed. See `send_probe`."""
-    api, campaign = run.context.api, run.campaign
-    return send_probe(
-        lambda: api.list_processed(
-            campaign.campaign_id, _EMPTY_WINDOW, unit=campaign.epoch_unit, page=1, page_size=1
-        )
+    return send_probe(lambda: read_empty_window(run))
+
+
+def read_empty_window(run: CampaignRun[ApiContext]) -> None:
+    """Read a window of the campaign in which nothing was processed, as a probe.
+
+    Raises:
+        ApiError: the vendor does not answer, or rejects the request.
+    """
+    campaign = run.campaign
+    run.context.api.for_probes().list_processed(
+        campaign.campaign_id, EMPTY_WINDOW, unit=campaign.epoch_unit, page=1, page_size=1
     )
 
 

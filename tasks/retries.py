@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from leadloop.client.errors import ApiError, Retryable
+from leadloop.client.errors import ApiError, RateLimited, Retryable
+from leadloop.client.retries import are_pauses_too_long
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from tasks.context import ApiContext, CampaignRun
@@ -48,6 +49,8 @@ class FruitlessAttempts:
         self._count = 0
         self._requests = 0
         self._lost_s = 0.0
+        self._pauses = 0
+        self._paused_s = 0.0
 
     def record_failure(self, reason: str, *, requests: int = 1, took_s: float = 0.0) -> float:
         """Count a failure, and return the seconds to wait before the next attempt.
@@ -79,12 +82,31 @@ class FruitlessAttempts:
         Raises:
             RunError: in one line, what failed and what to do.
         """
+        if isinstance(error, RateLimited):
+            self._record_pauses(error, address)
         reason = (
             f"{self._requests + error.attempts} requests to {address} failed in a row, the last"
             f" with {error}: check LEADLOOP_API_URL, the network and the vendor's status; the next"
             " run goes on where this one stopped"
         )
         return self.record_failure(reason, requests=error.attempts, took_s=error.took_s)
+
+    def _record_pauses(self, error: RateLimited, address: str) -> None:
+        """Count the pauses that the vendor asked for.
+
+        Raises:
+            RunError: they are too long to wait for another.
+        """
+        pause_s = error.retry_after_s or 0.0
+        self._pauses += error.attempts
+        self._paused_s += error.attempts * pause_s
+        if are_pauses_too_long(self._pauses, self._paused_s):
+            raise RunError(
+                f"{address} has asked {self._pauses} times in a row for a pause, the last time for"
+                f" {pause_s:,.0f} s ({error}): check LEADLOOP_RATE_LIMIT and the vendor's status;"
+                " the next run waits for the end of the pause, an hour at most, and goes on where"
+                " this one stopped"
+            )
 
 
 def retry_later(

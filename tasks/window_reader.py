@@ -32,7 +32,7 @@ from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
-from leadloop.core.timestamps import EPOCH, OTHER_UNIT
+from leadloop.core.timestamps import OTHER_UNIT
 from leadloop.core.verdicts import ApiCall, TransportFailure, may_blame_content
 from leadloop.core.windows import (
     MAX_PAGES,
@@ -46,6 +46,7 @@ from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits, smallest_divisor
+from tasks.probes import EMPTY_WINDOW
 
 #: Failures of a page, beside other requests that succeed, after which the page is the cause.
 MAX_FAILURES = 3
@@ -737,24 +738,15 @@ class WindowReader:
         )
         return WindowRead(window=window, first=page, stable=False)
 
-    def read_long_ago(self) -> ParsedPage:
-        """Read a window in which nothing was processed: the start of 1970.
-
-        Raises:
-            ApiError: the vendor does not answer, or rejects the request.
-        """
-        window = Window(after=EPOCH, before=EPOCH)
-        page = self._request_page(window, 1, self._limits.page_size, parse_key)
-        self._counters.add(pages=1)
-        return page
-
     def respects_bounds(self) -> bool:
-        """Return whether the API's `count` respects the bounds: nothing was processed in 1970."""
+        """Return whether the API's `count` respects the bounds: nothing was processed in 2001."""
         try:
-            return self.read_long_ago().count == 0
+            page = self._request_page(EMPTY_WINDOW, 1, self._limits.page_size, parse_key)
         except Rejected:
             # The vendor parses the bounds.
             return True
+        self._counters.add(pages=1)
+        return page.count == 0
 
     def count_in_other_unit(self, window: Window) -> int:
         """Return the API's count for bounds sent in the other unit (`ms` or `s`)."""

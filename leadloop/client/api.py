@@ -77,6 +77,12 @@ class LeadsApi:
         self._acquire_permit = acquire_permit
         self._retries = retries
 
+    def for_probes(self) -> "LeadsApi":
+        """Return the same API for probes, of which only quick failures are retried."""
+        return LeadsApi(
+            self._transport, self._tokens, self._acquire_permit, self._retries.for_probes()
+        )
+
     def ensure_token(self) -> None:
         """Ensure a token that is valid for the next minute, so that a create need not wait for one.
 

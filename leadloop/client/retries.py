@@ -21,11 +21,26 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 3
 #: The most attempts of a request that the vendor answers with a demand for a pause.
 MAX_RATE_LIMITED = 10
-#: No attempt begins after failures that took so long, seconds: from a vendor that swallows
-#: requests, each attempt takes the read timeout.
-GIVE_UP_AFTER_S = 45.0
+# After so many demands in a row for pauses that make so many seconds, no end of them is waited for.
+_MIN_PAUSES = 3
+_LONG_PAUSES_S = 120.0
+#: No attempt begins that ends later than this, seconds, if it takes as long as the one before: from
+#: a vendor that swallows requests, each attempt takes the read timeout.
+GIVE_UP_AFTER_S = 30.0
+# Likewise for a probe, which its caller repeats: only quick failures are retried.
+_PROBE_GIVE_UP_AFTER_S = 5.0
 # Seconds before the second attempt; twice as long before the third.
 _PAUSE_S = 1.0
+
+
+def are_pauses_too_long(pauses: int, total_s: float) -> bool:
+    """Return whether the vendor has asked in a row for more pauses than a run should wait for.
+
+    Args:
+        pauses: the number of pauses, with nothing answered between them.
+        total_s: seconds of these pauses together.
+    """
+    return pauses >= _MIN_PAUSES and total_s >= _LONG_PAUSES_S
 
 
 class RequestRetries:
@@ -35,13 +50,34 @@ class RequestRetries:
         sleep: sleeps for seconds; raises an error where the run is stopped.
         on_pause: is called when the vendor asks for a pause, before any further attempt, with the
             Retry-After in seconds or None. The next permit waits for the end of the pause.
+        give_up_after_s: see GIVE_UP_AFTER_S.
+        max_rate_limited: see MAX_RATE_LIMITED.
     """
 
     def __init__(
-        self, sleep: Callable[[float], None], on_pause: Callable[[float | None], None]
+        self,
+        sleep: Callable[[float], None],
+        on_pause: Callable[[float | None], None],
+        *,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
+        max_rate_limited: int = MAX_RATE_LIMITED,
     ) -> None:
         self._sleep = sleep
         self._on_pause = on_pause
+        self._give_up_after_s = give_up_after_s
+        self._max_rate_limited = max_rate_limited
+
+    def for_probes(self) -> "RequestRetries":
+        """Return the retries of a probe: only a quick failure is retried.
+
+        After silence or a pause, the caller decides what to try next.
+        """
+        return RequestRetries(
+            self._sleep,
+            self._on_pause,
+            give_up_after_s=_PROBE_GIVE_UP_AFTER_S,
+            max_rate_limited=1,
+        )
 
     def run(self, call: ApiCall, request: Callable[[], T]) -> T:
         """Send a request, and again while its failure may pass.
@@ -54,7 +90,7 @@ class RequestRetries:
         Raises:
             ApiError: the last failure; its `attempts` is the number of such failures.
         """
-        failures = _Failures()
+        failures = _Failures(self._give_up_after_s, self._max_rate_limited)
 
         def attempt() -> T:
             with self.report_pause(call):
@@ -108,17 +144,23 @@ def _is_foreign_page(response: ApiResponse) -> bool:
 class _Failures:
     """The failures of one request; the methods are hooks of tenacity, called in this order."""
 
-    def __init__(self) -> None:
+    def __init__(self, give_up_after_s: float, max_rate_limited: int) -> None:
+        self._give_up_after_s = give_up_after_s
+        self._max_rate_limited = max_rate_limited
         self._failed = 0
         self._rate_limited = 0
+        self._paused_s = 0.0
         self._lost_s = 0.0
+        self._last_took_s = 0.0
 
     def record(self, state: RetryCallState) -> None:
         """Count a failure, and note in its error how often and how long the request failed."""
         error = _get_error(state)
+        self._last_took_s = error.took_s
         self._lost_s += error.took_s
         if isinstance(error, RateLimited):
             self._rate_limited += 1
+            self._paused_s += error.retry_after_s or 0.0
             error.attempts = self._rate_limited
         else:
             self._failed += 1
@@ -134,9 +176,12 @@ class _Failures:
     def are_enough(self, state: RetryCallState) -> bool:
         """Return whether this failure is the last one."""
         if isinstance(_get_error(state), RateLimited):
-            return self._rate_limited >= MAX_RATE_LIMITED
+            return self._rate_limited >= self._max_rate_limited or are_pauses_too_long(
+                self._rate_limited, self._paused_s
+            )
         self._lost_s += state.upcoming_sleep
-        return self._failed >= MAX_ATTEMPTS or self._lost_s >= GIVE_UP_AFTER_S
+        would_end_s = self._lost_s + self._last_took_s
+        return self._failed >= MAX_ATTEMPTS or would_end_s >= self._give_up_after_s
 
 
 def _get_error(state: RetryCallState) -> ApiError:

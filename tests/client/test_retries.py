@@ -141,9 +141,26 @@ def test_a_vendor_that_only_asks_for_pauses_is_given_up(reach: Reach) -> None:
         assert client.pauses == [7.0] * 10
 
 
-@pytest.mark.parametrize("took_s", [43.0, 46.0])
-def test_a_vendor_that_swallows_requests_is_not_waited_for_three_times(took_s: float) -> None:
-    """Each attempt takes the read timeout: after 45 s there is no other."""
+@pytest.mark.parametrize(("pause_s", "sent"), [(30, 4), (60, 3), (3600, 3)])
+def test_long_pauses_are_not_waited_for_ten_times(reach: Reach, pause_s: int, sent: int) -> None:
+    """Three at least, and two minutes; the last one is reported too, so that it is kept."""
+    answer = response("503 Service Unavailable", b"", f"Retry-After: {pause_s}")
+    with run_raw_server(answer) as server:
+        client = reach(server.url)
+        with pytest.raises(RateLimited) as caught:
+            client.look_up("C1", "a")
+        assert caught.value.attempts == len(server.requests) == sent
+        assert client.pauses == [float(pause_s)] * sent
+
+
+@pytest.mark.parametrize(
+    ("took_s", "probe", "expected"),
+    [(1, False, 3), (12, False, 2), (16, False, 1), (60, False, 1), (0.1, True, 3), (5, True, 1)],
+)
+def test_a_vendor_that_swallows_requests_is_not_waited_for_three_times(
+    took_s: float, probe: bool, expected: int
+) -> None:
+    """Each attempt takes the read timeout: none begins that would end after 30 s; or 5, a probe."""
     sent: list[int] = []
 
     def swallow() -> None:
@@ -151,9 +168,9 @@ def test_a_vendor_that_swallows_requests_is_not_waited_for_three_times(took_s: f
         silence = ApiResponse(failure=TransportFailure.NO_RESPONSE, took_s=took_s)
         raise Retryable(ApiCall.READ, silence)
 
+    retries = RequestRetries(sleep=lambda _: None, on_pause=lambda _: None)
     with pytest.raises(Retryable) as caught:
-        RequestRetries(sleep=lambda _: None, on_pause=lambda _: None).run(ApiCall.READ, swallow)
-    expected = 1 if took_s > 45 else 2
+        (retries.for_probes() if probe else retries).run(ApiCall.READ, swallow)
     assert caught.value.attempts == len(sent) == expected
     assert caught.value.took_s >= expected * took_s
 

@@ -10,6 +10,7 @@ import pytest
 
 from db.database import Database
 from leadloop.core.errors import RunError
+from leadloop.core.timestamps import to_epoch_ms
 from leadloop.core.windows import split_window
 from tasks.api_quirks import ApiQuirks
 from tests.quirky_api import Query, QuirkyApi, build_page
@@ -124,14 +125,18 @@ def test_a_vendor_that_ignores_the_bounds_ends_the_poll(
         quirks.require_bounds(parts[0], first)
 
 
-@pytest.mark.parametrize("epoch", [None, 400])
+@pytest.mark.parametrize("long_ago", ["empty", "refused", "0 is not given"])
 def test_bounds_that_are_respected_are_checked_once(
-    opened: OpenedReader, odd: QuirkyApi, epoch: int | None
+    opened: OpenedReader, odd: QuirkyApi, long_ago: str
 ) -> None:
-    """All results may lie in one part. A vendor that refuses the bounds of 1970 reads them."""
+    """All results may lie in one part. A vendor that refuses bounds of long ago reads them."""
 
     def answer(query: Query) -> dict[str, Any] | int:
-        return (epoch if query.before == 1 else None) or build_page(odd.rows, query)
+        if long_ago == "refused" and query.before < to_epoch_ms(START) // 2:
+            return 400
+        if long_ago == "0 is not given" and not query.after:
+            return build_page(odd.rows, replace(query, before=10**15))
+        return build_page(odd.rows, query)
 
     odd.answer = answer
     parts = [replace(WHOLE, after=WHOLE.after - _HOUR, before=WHOLE.after), WHOLE]

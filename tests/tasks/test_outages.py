@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from leadloop.client.errors import Fatal, Retryable
+from leadloop.client.retries import RequestRetries
 from leadloop.core.errors import RunError
-from leadloop.core.verdicts import ApiCall, ApiResponse
+from leadloop.core.verdicts import ApiCall, ApiResponse, TransportFailure
 from tasks import outages
 from tasks.outages import OutageWatch
 
@@ -106,3 +107,63 @@ def test_an_outage_that_is_over_accuses_no_request_that_failed_in_it() -> None:
     )
     assert [each.result() for each in ask_side_by_side(watch, threads=5)] == [False] * 5
     assert watch.probe_after_failure(_FAILURE)
+
+
+class SilentApi:
+    """An API that accepts requests and never answers, on a clock that does not take the time.
+
+    Attributes:
+        now: seconds on the clock.
+        read_s: the read timeout.
+        retries: the retries of a read.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, read_s: float) -> None:
+        self.now = 0.0
+        self.read_s = read_s
+        self.retries = RequestRetries(sleep=self.sleep, on_pause=lambda _: None)
+        monkeypatch.setattr(outages, "read_boot_clock", lambda: self.now)
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock on."""
+        self.now += seconds
+
+    def read(self) -> None:
+        """Send a read that is not answered."""
+        self.sleep(self.read_s)
+        silence = ApiResponse(failure=TransportFailure.NO_RESPONSE, took_s=self.read_s)
+        raise Retryable(ApiCall.READ, silence)
+
+    def fail_read(self) -> Retryable:
+        """Return the failure of a read that is not answered."""
+        with pytest.raises(Retryable) as failed:
+            self.retries.run(ApiCall.READ, self.read)
+        return failed.value
+
+
+@pytest.mark.parametrize("read_s", [0.5, 1, 2, 3, 5, 8, 10, 12, 14, 15, 16, 20, 22, 25, 30, 45, 60])
+def test_a_vendor_that_never_answers_ends_a_job_with_the_first_timeout_after_45_s(
+    monkeypatch: pytest.MonkeyPatch, read_s: float
+) -> None:
+    """Within a minute or two read timeouts, or little more; never after one request."""
+    api = SilentApi(monkeypatch, read_s)
+    watch = OutageWatch(
+        lambda: api.retries.for_probes().run(ApiCall.READ, api.read), api.sleep, "https://v.example"
+    )
+    failed = api.fail_read()
+    with pytest.raises(RunError, match=r"answered no request for \d\d"):
+        watch.probe_after_failure(failed)
+    assert max(45, 2 * read_s) <= api.now <= max(60, 2 * read_s) + (8 if 18 < read_s < 23 else 0)
+
+
+@pytest.mark.parametrize("chance", [ApiResponse(status=500), None])
+def test_a_request_that_hangs_makes_no_outage_of_a_probe_that_fails_by_chance(
+    monkeypatch: pytest.MonkeyPatch, chance: ApiResponse | None
+) -> None:
+    """However long it hung: a quick failure of the probe is no part of the same silence."""
+    api = SilentApi(monkeypatch, 60.0)
+    failed = api.fail_read()
+    reset = ApiResponse(failure=TransportFailure.NO_RESPONSE, took_s=0.1)
+    quick = Retryable(ApiCall.READ, chance or reset)
+    watch = OutageWatch(probe_of(quick, quick, None), api.sleep, "https://v.example")
+    assert not watch.probe_after_failure(failed)

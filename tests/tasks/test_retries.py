@@ -12,8 +12,9 @@ from leadloop.client.errors import ApiError, InDoubt, Rejected, Retryable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import ApiCall, ApiResponse
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
-from tasks import retries
+from tasks import rate_limiter, retries
 from tasks.context import ApiContext, CampaignRun, open_api_context, start_run
 from tasks.jobs import CampaignsFailed
 from tasks.retries import (
@@ -25,7 +26,7 @@ from tasks.retries import (
 )
 from tests import factories, sql
 from tests.factories import CAMPAIGN
-from tests.jobs import HOST, audit_leads, disable_leads, push_leads
+from tests.jobs import HOST, audit_leads, disable_leads, poll_outcomes, push_leads
 
 
 @pytest.fixture
@@ -220,6 +221,48 @@ def test_a_vendor_that_is_away_ends_a_job_in_one_line(
     assert cause in str(caught.value)
     assert sql.fetch_statuses(database) == {"a": "new", "b": "created"}
     assert sql.fetch_opt_outs(database) == {"b": "requested"}
+
+
+@pytest.mark.usefixtures("environment", "quick_retries")
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked_s", "line"),
+    [
+        (0, "with (disable|read|create): HTTP"),
+        (60, r"asked [3-6] times in a row for a pause, the last time for 60 s"),
+        (7200, r"asked [3-6] times in a row for a pause, the last time for 7,200 s"),
+    ],
+)
+@pytest.mark.parametrize("job", [push_leads, disable_leads, poll_outcomes, audit_leads])
+def test_a_vendor_that_only_asks_for_pauses_ends_a_job_in_one_line(
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    job: Callable[[], object],
+    asked_s: int,
+    line: str,
+    status: int,
+) -> None:
+    """A few long pauses are waited out, then the line names the last one; nothing is lost."""
+    monkeypatch.setattr(rate_limiter, "_MAX_PAUSE_S", 0.01)
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b", "c")
+    sql.execute(
+        database,
+        """UPDATE leadloop.leads SET sent_at = now(),
+                  status = CASE lead_id WHEN 'b' THEN 'created' ELSE 'in_doubt' END
+            WHERE lead_id <> 'a'""",
+    )
+    factories.add_opt_outs(database, "b", "c")
+    vendor.add_fault(kind="status", status=status, headers={"Retry-After": str(asked_s)})
+    with pytest.raises(CampaignsFailed, match=line) as caught:
+        job()
+    assert "\n" not in str(caught.value)
+    assert vendor.url in str(caught.value)
+    assert "the next run" in str(caught.value)
+    assert len(vendor.requests) <= (6 if asked_s else 66)
+    assert sql.fetch_statuses(database) == {"a": "new", "b": "created", "c": "in_doubt"}
+    assert sql.fetch_opt_outs(database) == {"b": "requested", "c": "requested"}
 
 
 @given(failures=st.integers(1, 12), random=st.random_module())
