@@ -151,6 +151,9 @@ class PollJob:
     def run_chunk(self, limit: int) -> ChunkResult:
         """Read and store up to `limit` windows.
 
+        A window that cannot be read ends the chunk: its requests may have timed out, and other
+        campaigns have windows too.
+
         Raises:
             RunError: the vendor rejects the login, or answers nothing; what was read is stored.
         """
@@ -162,9 +165,8 @@ class PollJob:
                 self._queue.is_suspect,
             ) as pipeline:
                 for left in range(limit, 0, -1):
-                    if not self._queue:
+                    if not self._queue or not self._read_next(pipeline, left):
                         break
-                    self._read_next(pipeline, left)
         except Retryable as error:
             return retry_later(self.run, self._attempts, error)
         except ApiError as error:
@@ -219,30 +221,37 @@ class PollJob:
 
     # Reading -------------------------------------------------------------------------------------
 
-    def _read_next(self, pipeline: WindowPipeline, left: int) -> None:
-        """Read the first window, and store it while the next one is read; or split it."""
+    def _read_next(self, pipeline: WindowPipeline, left: int) -> bool:
+        """Read the first window, and store it while the next one is read; or split it.
+
+        Returns:
+            False if a page of the window, or a part of one, could not be read.
+        """
         self._limits.apply_page_size(self.run.refresh().page_size)
-        upcoming = min(left, pipeline.width)
+        # What is read ahead of a window that cannot be read is lost.
+        is_suspect = self._queue.is_suspect(self._queue.upcoming(1)[0])
+        upcoming = 1 if is_suspect else min(left, pipeline.width)
         self._split_overfull(pipeline, self._queue.upcoming(upcoming)[1:])
         windows = self._queue.upcoming(upcoming)
         window, first = windows[0], None
         try:
             first = pipeline.read_first(windows)
             if self._start_first_watermark(first):
-                return
+                return True
             self._quirks.compare_clocks(first, self._plan.watermark)
             reading = pipeline.read_whole(windows)
         except PageSizeChanged:
             pipeline.forget(window)
-            return
+            return True
         except PageUnavailable as failure:
             self._split_unreadable(pipeline, window, first, failure)
-            return
+            return False
         if reading is None:
             self._quirks.require_bounds(window, first)
             self._split(pipeline, window, first)
         elif reading.missing:
             self._cut_around_missing_rows(pipeline, reading)
+            return False
         elif reading.may_be_split and self._can_be_halved(window):
             # One page may be made of several answers.
             parts = split_window(window, min(max(reading.pages, 2), MAX_PARTS))
@@ -252,6 +261,7 @@ class PollJob:
             owed = self._queue.record_read(window, complete=reading.complete)
             reason = f"{len(reading.seen)} rows were read, and {reading.reported_count} counted"
             self._store(pipeline, reading, [OwedRange(window=each, reason=reason) for each in owed])
+        return True
 
     def _can_be_halved(self, window: Window) -> bool:
         """Return whether the request for a part would show less than that for the window."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 3
 #: The most attempts of a request that the vendor answers with a demand for a pause.
 MAX_RATE_LIMITED = 10
-# After so many demands in a row for pauses that make so many seconds, no end of them is waited for.
+# After this number of pauses in a row, if they make this number of seconds, none is waited for.
 _MIN_PAUSES = 3
 _LONG_PAUSES_S = 120.0
 #: No attempt begins that ends later than this, seconds, if it takes as long as the one before: from

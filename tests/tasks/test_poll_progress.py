@@ -10,7 +10,7 @@ import pytest
 from db.database import Database
 from leadloop.core.timestamps import to_epoch_ms
 from tasks.jobs import CampaignsFailed
-from tests import sql
+from tests import factories, sql
 from tests.jobs import backfill_outcomes, poll_outcomes
 from tests.quirky_api import Answer, Query, QuirkyApi, build_page
 from tests.tasks.test_poll_quirky_api import MINUTE, now, result, watermark
@@ -100,6 +100,27 @@ def test_one_result_that_asks_for_pauses(database: Database, odd: QuirkyApi, sta
     with pytest.raises(CampaignsFailed, match=f"1 time range .*HTTP {status}"):
         poll_outcomes()
     assert len(sql.fetch_outcomes(database)) == 39
+
+
+@pytest.mark.parametrize("amount", [40, 400])
+@pytest.mark.parametrize("status", [500, 400, b"<html>blocked</html>"])
+def test_other_campaigns_do_not_wait_for_a_result_that_cannot_be_read(
+    database: Database, odd: QuirkyApi, status: int | bytes, amount: int
+) -> None:
+    """They have their turn as soon as its first window has failed: each try may time out."""
+    add_results(odd, amount)
+    factories.add_campaign(database, "C2")
+    first_sent_at = now() - 130 * MINUTE
+    sent = factories.build_lead("x", status="created", sent_at=first_sent_at)
+    factories.add_leads(database, sent, campaign="C2")
+    # Its requests are known by their size, which no part of a page of 100 has.
+    sql.execute(database, "UPDATE leadloop.campaigns SET page_size = 512 WHERE campaign_id = 'C2'")
+    answer = fail_on(odd, f"L{amount // 2}", status=status)
+    odd.answer = lambda query: build_page(odd.rows, query) if query.size == 512 else answer(query)
+    with pytest.raises(CampaignsFailed, match="campaign C1: 1 time range"):
+        poll_outcomes()
+    sizes = [query.size for query in odd.queries]
+    assert sizes.index(512) < len(sizes) / 2
 
 
 def test_what_is_owed_is_tried_again_and_closed(database: Database, odd: QuirkyApi) -> None:
