@@ -22,12 +22,14 @@ class Query:
     size: int
 
 
-Answer = Callable[[Query], dict[str, Any] | bytes | int]
+Answer = Callable[[Query], dict[str, Any] | bytes | int | None]
 
 
 @dataclass
 class QuirkyApi:
     """A server that responds to each query with `answer`: an object, a body, or an error status.
+
+    It closes the connection instead where that is None.
 
     `rows` are the results for `build_page`; `ahead_s` is how far the server's clock is ahead;
     `retry_after_s` is the pause that each error status asks for, if any.
@@ -75,6 +77,9 @@ def _create_handler(vendor: QuirkyApi) -> type[BaseHTTPRequestHandler]:
             query = _parse_query(self.path)
             vendor.queries.append(query)
             given = vendor.answer(query)
+            if given is None:
+                self.close_connection = True
+                return
             status = given if isinstance(given, int) else 200
             body = given if isinstance(given, bytes) else json.dumps(given).encode()
             self.send_response(status)

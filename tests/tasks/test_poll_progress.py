@@ -31,10 +31,10 @@ def add_results(odd: QuirkyApi, amount: int, minutes: float = 120) -> None:
     odd.rows += [result(f"L{number}", start + number * step) for number in range(amount)]
 
 
-def fail_on(odd: QuirkyApi, *lead_ids: str, status: int | bytes = 500) -> Answer:
+def fail_on(odd: QuirkyApi, *lead_ids: str, status: int | bytes | None = 500) -> Answer:
     """Fail on each page that would hold one of these leads."""
 
-    def answer(query: Query) -> dict[str, Any] | bytes | int:
+    def answer(query: Query) -> dict[str, Any] | bytes | int | None:
         page = build_page(odd.rows, query)
         is_bad = any(row["lead_id"] in lead_ids for row in page["results"])
         return status if is_bad else page
@@ -185,7 +185,7 @@ def test_several_results_that_cannot_be_read(
     bad = {"L20", "L150", "L151", "L299"}
     page_of = fail_on(odd, *bad)
 
-    def answer(query: Query) -> dict[str, Any] | bytes | int:
+    def answer(query: Query) -> dict[str, Any] | bytes | int | None:
         scale = 1 if unit == "ms" else 1000
         bounds = {"after": query.after * scale, "before": query.before * scale}
         return page_of(Query(**bounds, page=query.page, size=query.size))
@@ -212,7 +212,7 @@ def test_failures_by_chance_lose_nothing_and_accuse_nobody(
     failed = 0
     page_of = fail_alike(lambda query: build_page(odd.rows, query), share, seed=3)
 
-    def answer(query: Query) -> dict[str, Any] | bytes | int:
+    def answer(query: Query) -> dict[str, Any] | bytes | int | None:
         nonlocal failed
         given = page_of(query)
         failed += given == 500
@@ -467,12 +467,15 @@ def test_time_of_first_failure_is_kept(database: Database, odd: QuirkyApi) -> No
     assert found[0] == found[1]
 
 
-def test_a_first_lead_that_fails_is_no_outage(database: Database, odd: QuirkyApi) -> None:
-    """The campaign's first lead answers with a firewall's page, also to the probe."""
+@pytest.mark.parametrize("status", [500, 400, b"<html>blocked</html>", None])
+def test_a_first_lead_that_fails_is_no_outage(
+    database: Database, odd: QuirkyApi, status: int | bytes | None
+) -> None:
+    """Whatever comes of the campaign's first lead, or nothing, comes of the probe too."""
     add_results(odd, 30)
-    page_of = fail_on(odd, "L0", status=b"<html>blocked</html>")
+    page_of = fail_on(odd, "L0", status=status)
     # A listing of the campaign, without bounds, shows that lead first.
-    odd.answer = lambda query: page_of(query) if query.before else b"<html>blocked</html>"
+    odd.answer = lambda query: page_of(query) if query.before else status
     with pytest.raises(CampaignsFailed, match="could not be read completely"):
         poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == {f"L{number}" for number in range(1, 30)}
@@ -568,7 +571,7 @@ def test_rows_alone_at_a_vendor_that_always_names_a_next_page(
     odd.rows.append({"lead_id": "beside", "processed_at": at})
     page_of = fail_on(odd, "L2")
 
-    def answer(query: Query) -> dict[str, Any] | bytes | int:
+    def answer(query: Query) -> dict[str, Any] | bytes | int | None:
         number = 1 if page_is_ignored else query.page
         shown = page_of(replace(query, page=number))
         return {**shown, "next": "http://x/"} if isinstance(shown, dict) else shown
