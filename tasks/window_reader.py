@@ -55,9 +55,8 @@ MAX_READS = 4
 # After two reads a moving window is split, since its parts take less time to read.
 _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
-# Rows alone that cannot be read: the most of a window, and of a poll, whose windows then have few.
+# Rows alone that cannot be read: so many of a poll, and then MAX_FAILURES of a window.
 _MOST_MISSING = 20
-_MOST_MISSING_IN_ALL = 60
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
 _FAR_AHEAD = timedelta(days=1)
@@ -688,8 +687,7 @@ class WindowReader:
     def _may_miss_more(self, missing: int) -> bool:
         """Return whether a further row of a window is tried, and count the one that failed."""
         self._missing_rows += 1
-        is_spent = self._missing_rows > _MOST_MISSING_IN_ALL
-        return missing < (MAX_FAILURES if is_spent else _MOST_MISSING)
+        return missing < MAX_FAILURES or self._missing_rows < _MOST_MISSING
 
     def _read_at_once(self, reading: WindowRead) -> WindowRead | None:
         """Read the rows of a read of several answers in one answer, which shows one moment.
