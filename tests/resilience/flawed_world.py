@@ -10,6 +10,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tasks.page_limits import smallest_divisor
+
 Fault = dict[str, Any]
 
 #: The longest time between the first outcome and the last one.
@@ -84,6 +86,14 @@ class World:
         return int(min(limits))
 
     @property
+    def whole_page_rows(self) -> int:
+        """The page size that is learned: sizes are divided by their smallest divisor."""
+        size = int(self.campaign["page_size"])
+        while size > self.page_rows:
+            size //= smallest_divisor(size) or size
+        return size
+
+    @property
     def page_depth(self) -> float:
         """The number of the last page that the vendor shows."""
         return self.rules["max_page"] or float("inf")
@@ -96,7 +106,7 @@ class World:
         """
         rows = len(self.lead_ids) + len(self.doubled)
         repeats = self.doubled or len(self.redacted) > 1
-        return rows > self.page_rows * (1 if repeats else self.page_depth)
+        return rows > (self.page_rows if repeats else self.whole_page_rows * self.page_depth)
 
     @property
     def lost(self) -> frozenset[str]:
@@ -141,7 +151,8 @@ class World:
         if rows <= self.page_rows:
             return False
         repeats = bool(near & self.doubled) or len(near & self.redacted) > 1
-        return repeats or self.rules["ties"] == "page" or rows > self.page_rows * self.page_depth
+        deepest = self.whole_page_rows * self.page_depth
+        return repeats or self.rules["ties"] == "page" or rows > deepest
 
     def _is_out_of_reach(self, age: int) -> bool:
         """Return whether no page may show a row: beyond the depth, or never in the vendor's order.
@@ -149,9 +160,10 @@ class World:
         Beside a poisoned row, only pages of one row can be read.
         """
         rows = self.count_rows(age)
-        page_rows = 1 if self._find_near(age) & set(self.poison) else self.page_rows
-        return rows > page_rows and (
-            self.rules["ties"] == "page" or rows > page_rows * self.page_depth
+        is_poisoned = bool(self._find_near(age) & set(self.poison))
+        deepest = (1 if is_poisoned else self.whole_page_rows) * self.page_depth
+        return rows > (1 if is_poisoned else self.page_rows) and (
+            self.rules["ties"] == "page" or rows > deepest
         )
 
 

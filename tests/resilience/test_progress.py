@@ -150,7 +150,7 @@ def _check_requests(loop: FlawedLoop, twin: FlawedLoop) -> None:
     calm = calm_polls[-1 if has_outcomes else 0].requests
     if loop.world.is_halved:
         # The twin's windows lie elsewhere, by some milliseconds.
-        extra += calm // 4
+        extra += calm // 2
     assert polls[-1].requests <= calm + extra, "an idle poll pays for the owed"
 
 
