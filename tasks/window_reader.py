@@ -56,7 +56,7 @@ MAX_READS = 4
 _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
 # Rows alone that cannot be read: so many of a poll, and then MAX_FAILURES of a window.
-_MOST_MISSING = 20
+_MOST_MISSING = 10
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
 _FAR_AHEAD = timedelta(days=1)

@@ -508,7 +508,7 @@ def test_a_repeat_in_one_second_that_a_larger_page_holds(
     assert set(sql.fetch_outcomes(database)) == set("ABC")
 
 
-@pytest.mark.parametrize(("unreadable", "amount"), [(3, 5), (6, 8), (18, 20)])
+@pytest.mark.parametrize(("unreadable", "amount"), [(3, 5), (6, 8), (8, 10)])
 def test_many_results_of_one_instant_that_cannot_be_read(
     database: Database, odd: QuirkyApi, unreadable: int, amount: int
 ) -> None:

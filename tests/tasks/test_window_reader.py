@@ -442,9 +442,9 @@ def test_rows_alone_that_no_one_page_shows(
 
 
 def test_rows_alone_of_which_the_first_cannot_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
-    """Twenty rows alone show that none can be read; once many have failed in a poll, three do."""
+    """Ten rows alone show that none can be read; once many have failed in a poll, three do."""
     show(odd, 50, fail_on(set(range(50))))
-    for tried in (20, 3):
+    for tried in (10, 3):
         odd.queries.clear()
         with pytest.raises(PageUnavailable):
             read_rows_alone(reader, window_of(0, 49))
