@@ -36,6 +36,7 @@ _COLUMNS = (
     "outcome_name",
     "total_cost",
     "touched_at",
+    "unprocessed",
     "unreadable",
     "result",
 )
@@ -44,7 +45,7 @@ CREATE TEMPORARY TABLE audit_listing (
     reading integer, page integer, lead_id text, copy text,
     phone_number text, contact_name text, state_code text,
     processed_at timestamptz, outcome_id text, outcome_name text, total_cost numeric,
-    touched_at timestamptz, unreadable boolean, result text
+    touched_at timestamptz, unprocessed boolean, unreadable boolean, result text
 )
 """)
 _COUNT = text("SELECT count(*) FROM (SELECT DISTINCT lead_id, copy FROM audit_listing) AS rows")
@@ -69,22 +70,28 @@ _DROP_LEADS = text("DROP TABLE IF EXISTS audit_leads")
 _INDEX_LISTING = text("CREATE INDEX IF NOT EXISTS audit_listing_leads ON audit_listing (lead_id)")
 _LEADS = text(f"""
 CREATE TEMPORARY TABLE audit_leads AS
-SELECT latest.*, copies.copies, copies.touched_at, {build_loose_id("lead_id")} AS loose_id
+SELECT latest.*, copies.copies, copies.touched_at, copies.unprocessed,
+       {build_loose_id("lead_id")} AS loose_id
   FROM (SELECT DISTINCT ON (lead_id)
                lead_id, phone_number, contact_name, state_code, unreadable,
                processed_at, outcome_id, outcome_name, total_cost
           FROM audit_listing WHERE lead_id <> ''
          ORDER BY lead_id, processed_at DESC NULLS LAST, reading DESC) AS latest
   JOIN (SELECT lead_id, count(DISTINCT copy) AS copies,
-               max(greatest(processed_at, touched_at)) AS touched_at
+               max(greatest(processed_at, touched_at)) AS touched_at,
+               bool_and(unprocessed) AS unprocessed
           FROM audit_listing GROUP BY lead_id) AS copies USING (lead_id)
 """)
 _INDEX_LEADS = text("ALTER TABLE audit_leads ADD PRIMARY KEY (lead_id)")
 _INDEX_LOOSE_IDS = text("CREATE INDEX ON audit_leads (loose_id)")
 _ANALYZE = text("ANALYZE audit_listing, audit_leads")
-_ANY_UNPROCESSED = text(
-    "SELECT EXISTS (SELECT FROM audit_leads WHERE processed_at IS NULL AND NOT unreadable)"
-)
+# A lead that opts out may show because of that, unlike the others.
+_ANY_UNPROCESSED = text("""
+SELECT EXISTS (
+    SELECT FROM audit_leads WHERE unprocessed AND NOT EXISTS (
+        SELECT FROM leadloop.disable_requests AS request
+         WHERE request.campaign_id = :campaign AND request.lead_id = audit_leads.lead_id))
+""")
 _ANY_NAMELESS = text("SELECT EXISTS (SELECT FROM audit_listing WHERE lead_id = '')")
 
 
@@ -117,6 +124,7 @@ def format_listed_row(listed: ListedLead, *, reading: int, page: int, with_resul
             outcome.outcome_name if outcome else None,
             outcome.total_cost if outcome else None,
             listed.last_attempt_at,
+            listed.is_unprocessed,
             listed.unreadable,
             outcome.raw if outcome and with_result else None,
         )
@@ -163,9 +171,9 @@ def create_lead_table(connection: Connection) -> None:
         connection.execute(statement)
 
 
-def has_unprocessed_leads(connection: Connection) -> bool:
-    """Return whether the listing holds an unprocessed lead."""
-    return bool(connection.scalar(_ANY_UNPROCESSED))
+def has_unprocessed_leads(connection: Connection, campaign_id: str) -> bool:
+    """Return whether the listing holds an unprocessed lead of the campaign without an opt-out."""
+    return bool(connection.scalar(_ANY_UNPROCESSED, {"campaign": campaign_id}))
 
 
 def has_nameless_rows(connection: Connection) -> bool:

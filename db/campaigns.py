@@ -53,7 +53,10 @@ UPDATE leadloop.campaigns
 _VISIBILITY = text("""
 SELECT CASE WHEN shows_unprocessed OR visibility_tried_at > clock_timestamp() - interval '1 day'
             THEN shows_unprocessed END AS shows_unprocessed,
-       specimen_lead_id AS probe_lead,
+       CASE WHEN NOT EXISTS (SELECT FROM leadloop.disable_requests AS request
+                              WHERE request.campaign_id = campaigns.campaign_id
+                                AND request.lead_id = specimen_lead_id)
+            THEN specimen_lead_id END AS probe_lead,
        specimen_at + make_interval(secs => :settle_s) < clock_timestamp() AS probe_settled
   FROM leadloop.campaigns WHERE campaign_id = :id
 """)
@@ -194,8 +197,8 @@ class Visibility:
     """What a campaign has learned of lookups of created, unprocessed leads.
 
     `shows_unprocessed`: whether a lookup shows such a lead (None: unknown). `probe_lead`: a lead
-    that the vendor accepted, on which that can be tried. `probe_settled`: the settle time of the
-    probe lead is over.
+    that the vendor accepted and that has not opted out, on which that can be tried.
+    `probe_settled`: the settle time of the probe lead is over.
     """
 
     shows_unprocessed: bool | None

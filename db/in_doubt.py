@@ -54,6 +54,12 @@ SELECT lead_id, {_DOUBT_STARTED_AT} AS doubted_at, {_SETTLED_AT} < clock_timesta
  ORDER BY looked_up_at NULLS FIRST, lead_id LIMIT :limit
 """)
 _COUNT_DUE = text(f"SELECT count(*) {_DUE}")
+_ARE_OPTED_OUT = text("""
+SELECT NOT EXISTS (SELECT unnest(CAST(:ids AS text[]))
+                   EXCEPT
+                   SELECT lead_id FROM leadloop.disable_requests WHERE campaign_id = :campaign
+                      AND lead_id = ANY(:ids))
+""")
 _THESE = "campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'in_doubt'"
 _RECORD_LOOKUPS = locked_update(_THESE, "looked_up_at = clock_timestamp()")
 _COUNT = text(f"""
@@ -176,6 +182,12 @@ def count_in_doubt(connection: Connection, campaign_id: str, *, settle_s: int) -
     """
     row = connection.execute(_COUNT, {"campaign": campaign_id, "settle_s": settle_s}).one()
     return dict(row._mapping)
+
+
+def are_opted_out(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> bool:
+    """Return whether all of these leads have opted out, also if there are none."""
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
+    return bool(connection.scalar(_ARE_OPTED_OUT, parameters))
 
 
 def confirm_created(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> list[str]:

@@ -186,7 +186,7 @@ class AuditJob:
                 "the listing holds rows that name no lead: ask the vendor which leads they are; if"
                 f" you know that none was lost: `{release_command(campaign_id)}`"
             )
-        if not audit_staging.has_unprocessed_leads(connection):
+        if not audit_staging.has_unprocessed_leads(connection, campaign_id):
             return (
                 "the listing shows no lead that is created and not processed, so it may hide such"
                 " leads; if you know that none was lost:"
@@ -216,7 +216,7 @@ class AuditJob:
         """
         campaign = self.run.campaign
         with self._use_staging() as connection:
-            if audit_staging.has_unprocessed_leads(connection):
+            if audit_staging.has_unprocessed_leads(connection, campaign.campaign_id):
                 return True
             known = campaigns.get_visibility(
                 connection, campaign.campaign_id, settle_s=campaign.settle_s

@@ -15,6 +15,7 @@ from db.in_doubt import DueLookups, InDoubtLead
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
 from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.results import is_unprocessed
 from tasks.context import ApiContext, CampaignRun
 from tasks.in_doubt_listing import InDoubtListing
 
@@ -172,7 +173,11 @@ class InDoubtResolver:
             lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.is_inconclusive
             for lead in due
         )
-        shows_unprocessed: bool | None = any(map(_is_unprocessed, lookups.values()))
+        unprocessed = [lead_id for lead_id, lookup in lookups.items() if _is_unprocessed(lookup)]
+        # The vendor may show a lead because it is disabled, and hide the others.
+        shows_unprocessed: bool | None = not self._run.write(
+            in_doubt.are_opted_out, self._campaign_id, unprocessed
+        )
         if shows_unprocessed:
             self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)
         elif unseen:
@@ -277,4 +282,4 @@ class InDoubtResolver:
 
 
 def _is_unprocessed(lookup: LookupResult) -> bool:
-    return lookup.result is not None and not lookup.result.get("processed_at")
+    return lookup.result is not None and is_unprocessed(lookup.result)

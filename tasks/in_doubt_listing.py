@@ -54,7 +54,7 @@ class InDoubtListing:
                 is_complete = self._read_listing()
                 with self._use_staging() as connection:
                     found = in_doubt.confirm_listed(connection, self._campaign_id)
-                    if not (is_complete and _may_prove_absence(connection)):
+                    if not (is_complete and self._may_prove_absence(connection)):
                         return found, None
                     settle_s = self._run.campaign.settle_s
                     return found, in_doubt.confirm_unlisted(
@@ -76,13 +76,12 @@ class InDoubtListing:
             return False
         return listing.complete
 
+    def _may_prove_absence(self, connection: Connection) -> bool:
+        return audit_staging.has_unprocessed_leads(
+            connection, self._campaign_id
+        ) and not audit_staging.has_nameless_rows(connection)
+
     @contextmanager
     def _use_staging(self) -> Iterator[Connection]:
         with self._run.context.database.translate_errors():
             yield self._connection
-
-
-def _may_prove_absence(connection: Connection) -> bool:
-    return audit_staging.has_unprocessed_leads(connection) and not audit_staging.has_nameless_rows(
-        connection
-    )

@@ -13,6 +13,7 @@ from leadloop.core.results import (
     Outcome,
     UnreadableResult,
     is_of_other_campaign,
+    is_unprocessed,
     parse_lead_id,
     parse_result,
 )
@@ -82,7 +83,7 @@ class ListedLead:
     `copy_key` distinguishes rows of the same `lead_id` and stays when a lead is processed.
     `lead_id` is empty if the row names no lead, and None if it is another campaign's. It counts in
     the vendor's count, and otherwise it is passed over. `last_attempt_at` is the time of the last
-    attempt.
+    attempt. `is_unprocessed`: it shows neither a time of processing, an outcome nor an attempt.
     """
 
     lead_id: str | None
@@ -90,6 +91,7 @@ class ListedLead:
     facts: PersonFacts
     outcome: Outcome | None
     last_attempt_at: datetime | None
+    is_unprocessed: bool
     unreadable: bool
 
     def __repr__(self) -> str:
@@ -127,6 +129,7 @@ def parse_listing_page(results: Iterable[Any], campaign_id: str) -> Iterator[Lis
             facts=_parse_facts(result if isinstance(result, dict) else {}),
             outcome=read.outcome if read else None,
             last_attempt_at=max(times, default=None),
+            is_unprocessed=read is not None and is_unprocessed(result),
             unreadable=read is None,
         )
 
@@ -138,6 +141,7 @@ def _pass_over(*identity: Any) -> ListedLead:
         facts=_parse_facts({}),
         outcome=None,
         last_attempt_at=None,
+        is_unprocessed=False,
         unreadable=False,
     )
 

@@ -29,6 +29,16 @@ _CALL_KEYS = frozenset(
     }
 )
 
+# Keys of which a value shows that the lead is processed or was called.
+_KEYS_IF_PROCESSED = (
+    "processed_at",
+    "outcome_id",
+    "outcome_name",
+    "call_attempt_keys",
+    "last_call_attempt_keys",
+)
+_EMPTY = (None, "", [])
+
 #: Keys by channel: a block with at least one of them is outreach, not a custom field.
 _MESSAGE_KEYS = {
     "gmail": frozenset({"google_email", "subject", "sent_at", "cost"}),
@@ -173,6 +183,16 @@ def format_unreadable_error(*, seen: int, unreadable: int) -> str | None:
 def parse_lead_id(result: Mapping[str, Any]) -> str | None:
     """Return the lead id as text, also if the vendor writes it as a number; None if missing."""
     return read_vendor_id(result.get("lead_id"))
+
+
+def is_unprocessed(result: Mapping[str, Any]) -> bool:
+    """Return whether a result shows a lead that is not processed: no time, outcome or attempt.
+
+    One that lacks `processed_at` alone may be processed nevertheless.
+    """
+    return all(result.get(key) in _EMPTY for key in _KEYS_IF_PROCESSED) and not _parse_attempts(
+        _RowKey("", None), result
+    )
 
 
 def is_of_other_campaign(result: Mapping[str, Any], campaign_id: str) -> bool:

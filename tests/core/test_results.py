@@ -12,6 +12,7 @@ from leadloop.core.results import (
     ParsedResult,
     UnreadableResult,
     format_unreadable_error,
+    is_unprocessed,
     parse_result,
 )
 
@@ -346,3 +347,28 @@ def test_a_result_is_safe_in_a_traceback() -> None:
         assert "9899550412" not in text
         assert "John" not in text
         assert "Noon" not in text
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, True),
+        ({"processed_at": None, "outcome_id": None, "outcome_name": "", "total_cost": 0}, True),
+        ({"call_attempt_keys": None, "call_attempt_X_1": [], "sms_greeting": "hello"}, True),
+        ({"processed_at": 1531409839413}, False),
+        ({"processed_at": 0}, False),
+        ({"processed_at": "soon"}, False),
+        ({"outcome_id": 0}, False),
+        ({"outcome_name": "Interested"}, False),
+        ({"call_attempt_keys": ["call_attempt_X_1"]}, False),
+        ({"last_call_attempt_keys": ["last_call_attempt_X_1"]}, False),
+        ({"call_attempt_X_1": [FIRST]}, False),
+        ({"last_call_attempt_X_1": FIRST}, False),
+        ({"sms_greeting": {"status": "sent", "sent_at": None}}, False),
+    ],
+)
+def test_any_sign_of_an_outcome_or_attempt_shows_a_processed_lead(
+    shown: dict[str, Any], expected: bool
+) -> None:
+    """A missing `processed_at` alone is no proof that the vendor shows leads that wait."""
+    assert is_unprocessed(UNPROCESSED | shown) is expected

@@ -50,7 +50,7 @@ def test_a_lead_has_its_latest_state(listing: Connection, first: str) -> None:
     stage(listing, states.pop(first))
     stage(listing, *states.values(), reading=2)
     audit_staging.create_lead_table(listing)
-    assert not audit_staging.has_unprocessed_leads(listing)
+    assert not audit_staging.has_unprocessed_leads(listing, "C1")
     assert listing.scalar(text("SELECT count(*) FROM audit_leads")) == 1
 
 
@@ -60,4 +60,4 @@ def test_copies_of_a_lead_are_counted(listing: Connection) -> None:
     audit_staging.create_lead_table(listing)
     copies = listing.execute(text("SELECT lead_id, copies FROM audit_leads ORDER BY 1"))
     assert [tuple(row) for row in copies] == [("a", 2), ("b", 1)]
-    assert audit_staging.has_unprocessed_leads(listing)
+    assert audit_staging.has_unprocessed_leads(listing, "C1")

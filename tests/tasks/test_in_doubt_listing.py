@@ -132,6 +132,45 @@ def test_a_lead_that_may_be_listed_under_another_name_is_not_absent(
     assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
+@pytest.mark.parametrize("amount", [4, 20], ids=["lookups", "listing"])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"outcome_id": 7},
+        {"outcome_name": "Sale"},
+        {"call_attempt_keys": ["call_attempt_x_1"]},
+        {"call_attempt_x_1": [{"reference_id": 1}]},
+        {"opted_out": "in doubt"},
+        {"opted_out": "created"},
+    ],
+    ids=lambda sign: "-".join(map(str, next(iter(sign.items())))),
+)
+def test_a_lead_that_may_show_because_it_is_processed_or_disabled_proves_nothing(
+    database: Database,
+    vendor: SandboxHandle,
+    odd_reads: OddReads,
+    sign: dict[str, Any],
+    amount: int,
+) -> None:
+    """A vendor that shows such leads alone, without `processed_at`, hides the leads in doubt."""
+    add_leads(database, 10 + amount)
+    push_leads()
+    sql.execute(database, "UPDATE leadloop.campaigns SET specimen_lead_id = 'L0'")
+    if "opted_out" in sign:
+        factories.add_opt_outs(database, "L0")
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() - interval '1 hour'"
+        " WHERE lead_id = 'L0' AND :l0 OR CAST(substr(lead_id, 2) AS integer) >= 10",
+        l0=sign.get("opted_out") != "created",
+    )
+    odd_reads.alter = lambda _, rows: [row | sign for row in rows if row["lead_id"] == "L0"]
+    push_leads()
+    push_leads()
+    assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
+    assert list(sql.fetch_statuses(database).values()).count("in_doubt") == amount
+
+
 @pytest.mark.parametrize("enters", [False, True])
 def test_a_row_that_leaves_between_two_pages_makes_no_other_absent(
     database: Database, vendor: SandboxHandle, odd_reads: OddReads, enters: bool
