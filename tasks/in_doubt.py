@@ -14,17 +14,17 @@ from db import campaigns, in_doubt, suspects
 from db.in_doubt import DueLookups, InDoubtLead
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
-from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.errors import RunError
 from leadloop.core.results import is_unprocessed
+from leadloop.core.verdicts import may_blame_content
 from tasks.context import ApiContext, CampaignRun
 from tasks.in_doubt_listing import InDoubtListing
+from tasks.lead_lookups import LeadLookups
 
 #: With fewer leads in doubt, a listing is not considered.
 _MIN_LISTED = 10
 #: The most requests of a listing for fewer leads, if lookups of these leads settle nothing.
 _MAX_LISTING_REQUESTS = 100
-#: Seconds until a lead is looked up again whose lookup failed.
-_RETRY_FAILED_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +61,18 @@ class InDoubtResolver:
     def __init__(self, run: CampaignRun[ApiContext]) -> None:
         self._run = run
         self._campaign_id = run.campaign.campaign_id
-        # When the lookup of a lead failed, seconds of the boot clock.
-        self._failed_at: dict[str, float] = {}
+        self._lookups = LeadLookups(run, self._find_probe_lead)
         # Probe leads that turned out to be processed, and whether there may be others.
         self._processed_probes: set[str] = set()
         self._has_more_probes = True
         # For fewer leads, lookups cost less than the listing; but they may settle nothing.
         self._min_listed = _MIN_LISTED
         self._needs_listing = False
-        #: Whether the vendor has answered any lookup of this run.
-        self.has_answer = False
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the vendor has answered any lookup of this run, or its listing."""
+        return self._lookups.has_answer
 
     def resolve(
         self, limit: int, *, opted_out: bool = False, may_list: bool = False
@@ -90,16 +92,12 @@ class InDoubtResolver:
         """
         if not opted_out and self._load_visibility().shows_unprocessed is False:
             return ResolvedLeads()
-        due = DueLookups(
-            campaign=self._campaign_id,
-            run=self._run.run_id,
-            settle_s=self._run.campaign.settle_s,
-            opted_out=opted_out,
-            exclude=self._find_recently_failed(),
-        )
+        due = self._select_due(opted_out=opted_out, exclude=self._lookups.list_recently_failed())
         self._run.write(in_doubt.start_settle_time, self._campaign_id)
         if may_list and (resolved := self._resolve_by_listing(due)):
             return resolved
+        if self._lookups.are_refused:
+            return ResolvedLeads()
         needed_listing = self._needs_listing
         resolved = self._resolve_by_lookups(self._run.write(due.list, limit), limit)
         if self._needs_listing and not needed_listing and not opted_out:
@@ -108,16 +106,32 @@ class InDoubtResolver:
 
     def are_shown(self, lead_ids: Sequence[str]) -> bool:
         """Return whether lookups show all of these leads; failures and late leads are a no."""
-        try:
-            lookups = [self._look_up(lead_id) for lead_id in lead_ids]
-        except Retryable:
-            return False
-        return all(lookup.result is not None for lookup in lookups)
+        lookups = map(self._lookups.look_up, lead_ids)
+        return not any(isinstance(each, ApiError) or each.result is None for each in lookups)
 
-    def _find_recently_failed(self) -> list[str]:
-        """Return the leads whose lookup has just failed."""
-        since = read_boot_clock() - _RETRY_FAILED_S
-        return [lead_id for lead_id, failed_at in self._failed_at.items() if failed_at > since]
+    def require_answer(self) -> None:
+        """Check that the vendor answered any lookup or the listing, if leads are due for one.
+
+        Raises:
+            RunError: it answered none.
+        """
+        if self.has_answer or self._lookups.last_failure is None:
+            return
+        if amount := self._run.write(self._select_due().count):
+            raise RunError(
+                f"{amount:,} leads in doubt could not be looked up: the vendor answered no lookup"
+                f" ({self._lookups.last_failure}); they stay in doubt, and the next push looks them"
+                " up again: check the login, LEADLOOP_API_URL and the vendor's status"
+            )
+
+    def _select_due(self, *, opted_out: bool = False, exclude: Sequence[str] = ()) -> DueLookups:
+        return DueLookups(
+            campaign=self._campaign_id,
+            run=self._run.run_id,
+            settle_s=self._run.campaign.settle_s,
+            opted_out=opted_out,
+            exclude=exclude,
+        )
 
     def _resolve_by_listing(self, due: DueLookups) -> ResolvedLeads | None:
         """Resolve all leads in doubt by the campaign's listing; None if lookups cost less.
@@ -142,12 +156,13 @@ class InDoubtResolver:
             self._min_listed = sys.maxsize
             if isinstance(error, Retryable):
                 raise
+            self._lookups.record_failure(error)
             self._run.warn("the campaign cannot be listed: %s", error)
         if amount < self._min_listed:
             return None
         found, absent = listing.resolve()
         self._record_found(found)
-        self.has_answer = True
+        self._lookups.has_answer = True
         if absent is None:
             # It proved presence alone, so those that are left are looked up.
             self._run.write(in_doubt.record_listing_failure, self._campaign_id)
@@ -160,7 +175,8 @@ class InDoubtResolver:
         return resolved
 
     def _resolve_by_lookups(self, due: Sequence[InDoubtLead], limit: int) -> ResolvedLeads:
-        lookups = self._look_up_all(due)
+        results = self._lookups.look_up_all([lead.lead_id for lead in due])
+        lookups = {key: each for key, each in results.items() if isinstance(each, LookupResult)}
         found = [lead_id for lead_id, lookup in lookups.items() if lookup.result is not None]
         created = self._run.write(in_doubt.confirm_created, self._campaign_id, found)
         self._record_found(created)
@@ -170,8 +186,7 @@ class InDoubtResolver:
             if lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.absent
         ]
         self._needs_listing |= any(
-            lead.settled and (lookup := lookups.get(lead.lead_id)) and lookup.is_inconclusive
-            for lead in due
+            lead.settled and _may_need_listing(results[lead.lead_id]) for lead in due
         )
         unprocessed = [lead_id for lead_id, lookup in lookups.items() if _is_unprocessed(lookup)]
         # The vendor may show a lead because it is disabled, and hide the others.
@@ -200,45 +215,6 @@ class InDoubtResolver:
         if lead_ids:
             self._run.write(suspects.record_found, self._campaign_id, lead_ids)
 
-    def _look_up_all(self, due: Sequence[InDoubtLead]) -> dict[str, LookupResult]:
-        """Look leads up side by side; return the results of those that were answered.
-
-        Raises:
-            Retryable: none was.
-        """
-        lookups: dict[str, LookupResult] = {}
-        failures: list[Retryable] = []
-        with self._run.context.open_threads() as pool:
-            ids = [lead.lead_id for lead in due]
-            for lead_id, lookup in zip(ids, pool.map_in_order(self._try_look_up, ids), strict=True):
-                if isinstance(lookup, Retryable):
-                    self._failed_at[lead_id] = read_boot_clock()
-                    failures.append(lookup)
-                else:
-                    lookups[lead_id] = lookup
-        if failures and not lookups:
-            raise failures[-1]
-        if failures:
-            self._run.warn("%d of %d lookups failed: %s", len(failures), len(due), failures[-1])
-        return lookups
-
-    def _try_look_up(self, lead_id: str) -> LookupResult | Retryable:
-        try:
-            return self._look_up(lead_id)
-        except Retryable as error:
-            return error
-
-    def _look_up(self, lead_id: str) -> LookupResult:
-        try:
-            result = self._run.context.api.look_up(self._campaign_id, lead_id)
-        except Retryable:
-            raise
-        except ApiError as error:
-            self._run.warn("a lookup failed: %s", error)
-            return LookupResult(result=None, absent=False)
-        self.has_answer = True
-        return result
-
     def _find_unprocessed(self) -> bool | None:
         """Return whether the vendor shows a probe lead: one that is created and not processed.
 
@@ -246,8 +222,8 @@ class InDoubtResolver:
         proves nothing either: the vendor may have changed. None: the vendor did not answer.
         """
         for lead_id, settled in self._iter_probe_leads():
-            lookup = self._try_look_up(lead_id)
-            if isinstance(lookup, Retryable):
+            lookup = self._lookups.look_up(lead_id)
+            if isinstance(lookup, ApiError):
                 self._run.warn("the lookup of the probe lead failed: %s", lookup)
                 return None
             if lookup.result is not None and not _is_unprocessed(lookup):
@@ -258,6 +234,9 @@ class InDoubtResolver:
                 self._run.write(campaigns.record_visibility, self._campaign_id, shows=shows)
             return shows
         return False
+
+    def _find_probe_lead(self) -> str | None:
+        return next((lead_id for lead_id, _ in self._iter_probe_leads()), None)
 
     def _iter_probe_leads(self) -> Iterator[tuple[str, bool]]:
         """Yield probe leads, and whether each is settled: the stored one first, then another."""
@@ -279,6 +258,13 @@ class InDoubtResolver:
         return self._run.write(
             campaigns.get_visibility, self._campaign_id, settle_s=self._run.campaign.settle_s
         )
+
+
+def _may_need_listing(lookup: LookupResult | ApiError) -> bool:
+    """Return whether a lookup proves nothing, and the listing may: the vendor refuses lookups."""
+    if isinstance(lookup, LookupResult):
+        return lookup.is_inconclusive
+    return not isinstance(lookup, Retryable) and may_blame_content(lookup.response)
 
 
 def _is_unprocessed(lookup: LookupResult) -> bool:

@@ -144,8 +144,8 @@ class PushJob:
         """Warn about new leads that a paused or disabled campaign may not create.
 
         Raises:
-            RunError: creates are held, or no request of this run got a response that states a
-                result.
+            RunError: creates are held; no request of this run got a response that states a
+                result; or no lookup was answered.
         """
         require_no_hold(self.run)
         if held_back := self._count_held_back():
@@ -156,6 +156,7 @@ class PushJob:
             )
         if self._failed_creates and not (self._has_result or self._in_doubt.has_answer):
             self._check_reads()
+        self._in_doubt.require_answer()
 
     def _check_reads(self) -> None:
         """Check that the vendor answers reads, after creates of which each has failed.

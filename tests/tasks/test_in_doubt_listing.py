@@ -1,5 +1,6 @@
 """Many leads in doubt, settled by the campaign's listing in fewer requests than lookups take."""
 
+from contextlib import suppress
 from random import random
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
+from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import push_leads
@@ -124,7 +126,9 @@ def test_a_lead_that_may_be_listed_under_another_name_is_not_absent(
         500 if "lead_id" in query else [row if r["lead_id"] == lead_id else r for r in rows]
     )
     push_leads()
-    push_leads()
+    # The listing is not read again, and the lead cannot be looked up.
+    with suppress(CampaignsFailed):
+        push_leads()
     assert sql.fetch_statuses(database) == {
         **dict.fromkeys([*leads, *more], "created"),
         lead_id: "in_doubt",
