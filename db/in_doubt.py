@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from db import suspects
 from db.audit_staging import build_loose_id
 from db.leads import CLEAR_DOUBT, CLEAR_SUSPICION, locked_update
 from db.suspects import MAX_LONE_FAILURES
@@ -51,7 +52,7 @@ _DUE = f"""
 _LIST_DUE = text(f"""
 SELECT lead_id, {_DOUBT_STARTED_AT} AS doubted_at, {_SETTLED_AT} < clock_timestamp() AS settled
 {_DUE}
- ORDER BY looked_up_at NULLS FIRST, lead_id LIMIT :limit
+ ORDER BY looked_up_at NULLS FIRST, last_failed_at DESC NULLS LAST, lead_id LIMIT :limit
 """)
 _COUNT_DUE = text(f"SELECT count(*) {_DUE}")
 _ARE_OPTED_OUT = text("""
@@ -69,9 +70,10 @@ SELECT count(*) AS in_doubt,
        count(*) FILTER (WHERE {_SETTLED_AT} >= clock_timestamp()) AS settling
   FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
-_CREATED = f"""status = 'created', confirmed_at = clock_timestamp(),
-       {CLEAR_DOUBT}, {CLEAR_SUSPICION}"""
-_CONFIRM_CREATED = locked_update(_THESE, _CREATED)
+_CONFIRM_CREATED = locked_update(
+    _THESE,
+    f"status = 'created', confirmed_at = clock_timestamp(), {CLEAR_DOUBT}, {CLEAR_SUSPICION}",
+)
 # A suspect keeps its reason: it waits for its next try, or has had its last one.
 _ABSENT = f"""
        status = CASE WHEN lone_failures >= {MAX_LONE_FAILURES} THEN 'rejected' ELSE 'new' END,
@@ -101,7 +103,7 @@ _IS_LISTED = "EXISTS (SELECT FROM audit_listing AS listed WHERE listed.lead_id =
 _IS_LISTED_LOOSELY = f"""EXISTS (SELECT FROM audit_leads AS listed
         WHERE listed.loose_id = {build_loose_id("leads.lead_id")})"""
 _RECORD_ALL_LOOKUPS = locked_update(_IN_DOUBT, "looked_up_at = clock_timestamp()")
-_CONFIRM_LISTED = locked_update(f"{_IN_DOUBT} AND {_IS_LISTED}", _CREATED)
+_LIST_LISTED = text(f"SELECT lead_id FROM leadloop.leads WHERE {_IN_DOUBT} AND {_IS_LISTED}")
 _CONFIRM_UNLISTED = locked_update(
     f"{_IN_DOUBT} AND NOT {_IS_LISTED_LOOSELY} AND {_SETTLED_AT} < :began"
     " AND doubted_at IS DISTINCT FROM 'infinity'",
@@ -137,7 +139,10 @@ class DueLookups:
     exclude: Collection[str] = ()
 
     def list(self, connection: Connection, limit: int) -> list[InDoubtLead]:
-        """List up to `limit` of them, longest wait first."""
+        """List up to `limit` of them: longest wait first, then those of the last failed create.
+
+        If the vendor shows these, creates work.
+        """
         return [
             InDoubtLead(lead_id=row.lead_id, in_doubt_since=row.doubted_at, settled=row.settled)
             for row in connection.execute(_LIST_DUE, {**self._to_parameters(), "limit": limit})
@@ -192,6 +197,9 @@ def are_opted_out(connection: Connection, campaign_id: str, lead_ids: Sequence[s
 
 def confirm_created(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> list[str]:
     """Settle leads in doubt as `created`: the vendor showed them. Returns the changed ones."""
+    if not lead_ids:
+        return []
+    suspects.record_found(connection, campaign_id, lead_ids)
     parameters = {"campaign": campaign_id, "ids": sorted(lead_ids)}
     return list(connection.scalars(_CONFIRM_CREATED, parameters))
 
@@ -229,7 +237,8 @@ def record_listing_failure(connection: Connection, campaign_id: str) -> None:
 
 def confirm_listed(connection: Connection, campaign_id: str) -> list[str]:
     """Settle as `created` the leads in doubt that the staged listing shows. Returns their ids."""
-    return list(connection.scalars(_CONFIRM_LISTED, {"campaign": campaign_id}))
+    shown = list(connection.scalars(_LIST_LISTED, {"campaign": campaign_id}))
+    return confirm_created(connection, campaign_id, shown)
 
 
 def confirm_unlisted(

@@ -10,14 +10,19 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from db import learned_limits
 from db.leads import LEADS_OF_CLAIM, NOT_SENT, ClaimRef, locked_update, mark_in_doubt
 
+# The name in `learned_limits` of a success that affirms nothing and yet created the leads.
+_BLANK_SUCCESS = "blank_success"
 #: Failures of a lone lead that count, after which it is rejected once it is proven absent.
 MAX_LONE_FAILURES = 8
+# The reason of leads in doubt after a success whose meaning is not known; its shape follows.
+_BLANK_REASON = "create: a success that affirms nothing, of shape "
 
 # At the end of the queue, where it is in no fresh lead's way.
 _SUSPECT = """seq = DEFAULT, suspected_at = coalesce(lead.suspected_at, clock_timestamp()),
-       last_failed_at = clock_timestamp(),
+       last_failed_at = now(),
        suspect_list = (SELECT min(seq) FROM leadloop.leads
                         WHERE campaign_id = :campaign AND lead_id = ANY(:ids))"""
 # Only while `sending`, so that a retry after a lost commit confirmation counts no failure twice.
@@ -47,17 +52,31 @@ _SUSPECT_LONE_LEAD = locked_update(
                                                  clock_timestamp() - lead.suspected_at)) END""",
 )
 _RECORD_FAILURE = text("""
-UPDATE leadloop.campaigns SET create_failed_at = clock_timestamp() WHERE campaign_id = :campaign
+UPDATE leadloop.campaigns SET create_failed_at = now() WHERE campaign_id = :campaign
 """)
 _RECORD_ACCEPTED = text("""
 UPDATE leadloop.campaigns SET create_accepted_at = clock_timestamp() WHERE campaign_id = :campaign
 """)
+# The vendor had accepted the create when it was sent; or when it failed, if none has failed since.
 _RECORD_FOUND = text("""
-UPDATE leadloop.campaigns
+UPDATE leadloop.campaigns AS campaign
    SET create_accepted_at = greatest(create_accepted_at, (
-       SELECT max(sent_at) FROM leadloop.leads
-        WHERE campaign_id = :campaign AND lead_id = ANY(:ids)))
+       SELECT max(CASE WHEN lead.last_failed_at >= campaign.create_failed_at
+                       THEN campaign.create_failed_at ELSE lead.sent_at END)
+         FROM leadloop.leads AS lead
+        WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids)))
  WHERE campaign_id = :campaign
+""")
+# Only if the vendor shows all leads of the create that are not known to be created.
+_FIND_SHAPE = text("""
+SELECT CAST(substr(last_error, length(:reason) + 1) AS integer) FROM leadloop.leads AS found
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'in_doubt'
+   AND starts_with(last_error, :reason)
+   AND NOT EXISTS (SELECT FROM leadloop.leads AS other
+                    WHERE other.campaign_id = found.campaign_id
+                      AND other.run_id = found.run_id AND other.claim_no = found.claim_no
+                      AND other.status <> 'created' AND other.lead_id <> ALL (:ids))
+ ORDER BY sent_at DESC LIMIT 1
 """)
 _ARE_CREATES_FAILING = text("""
 SELECT create_failed_at > coalesce(create_accepted_at, '-infinity') FROM leadloop.campaigns
@@ -111,8 +130,34 @@ def record_failure(
 
 
 def record_found(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
-    """Record that the vendor has accepted the creates of these leads, which a lookup has shown."""
-    connection.execute(_RECORD_FOUND, {"campaign": campaign_id, "ids": list(lead_ids)})
+    """Record that the vendor has accepted the creates of these leads in doubt, which it shows.
+
+    So creates are no longer failing if the last one that failed was theirs. If its response was a
+    success that affirms nothing, its meaning is learned, as `get_success_shape` returns it.
+    """
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
+    connection.execute(_RECORD_FOUND, parameters)
+    if shape := connection.scalar(_FIND_SHAPE, {**parameters, "reason": _BLANK_REASON}):
+        record_success_shape(connection, campaign_id, shape)
+
+
+def build_blank_reason(shape: int) -> str:
+    """Build the reason of leads in doubt after a success that affirms nothing."""
+    return f"{_BLANK_REASON}{shape}"
+
+
+def get_success_shape(connection: Connection, campaign_id: str) -> int | None:
+    """Return the shape of a success that affirms nothing and was seen, in the last day, to create.
+
+    None: there is no such shape.
+    """
+    known = learned_limits.get_learned_limits(connection, campaign_id).get(_BLANK_SUCCESS)
+    return None if known is None or known.is_stale else known.value
+
+
+def record_success_shape(connection: Connection, campaign_id: str, shape: int) -> None:
+    """Record that the vendor has created all leads of a create with a success of this shape."""
+    learned_limits.record_learned_limit(connection, campaign_id, _BLANK_SUCCESS, shape)
 
 
 def record_accepted(connection: Connection, campaign_id: str) -> None:

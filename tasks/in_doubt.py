@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from db import campaigns, in_doubt, suspects
+from db import campaigns, in_doubt
 from db.in_doubt import DueLookups, InDoubtLead
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
@@ -161,7 +161,6 @@ class InDoubtResolver:
         if amount < self._min_listed:
             return None
         found, absent = listing.resolve()
-        self._record_found(found)
         self._lookups.has_answer = True
         if absent is None:
             # It proved presence alone, so those that are left are looked up.
@@ -179,7 +178,6 @@ class InDoubtResolver:
         lookups = {key: each for key, each in results.items() if isinstance(each, LookupResult)}
         found = [lead_id for lead_id, lookup in lookups.items() if lookup.result is not None]
         created = self._run.write(in_doubt.confirm_created, self._campaign_id, found)
-        self._record_found(created)
         unseen = [
             lead
             for lead in due
@@ -210,10 +208,6 @@ class InDoubtResolver:
             rejected=absent.rejected,
             reached_limit=len(due) == limit,
         )
-
-    def _record_found(self, lead_ids: Sequence[str]) -> None:
-        if lead_ids:
-            self._run.write(suspects.record_found, self._campaign_id, lead_ids)
 
     def _find_unprocessed(self) -> bool | None:
         """Return whether the vendor shows a probe lead: one that is created and not processed.

@@ -54,8 +54,6 @@ from tasks.source_sync import sync_source
 
 #: Lone suspects that fail in a row, after which a run leaves the others to the next one.
 _MAX_LONE_IN_A_ROW = 6
-#: The name in `learned_limits` of a success that affirms nothing and yet created the leads.
-_BLANK_SUCCESS = "blank_success"
 #: Leads of a batch that are looked up to find out.
 _SAMPLE = 3
 
@@ -194,7 +192,17 @@ class PushJob:
                 raise
             return ResolvedLeads()
         self._add_counts(created=len(resolved.found), rejected=len(resolved.rejected))
+        if resolved.found:
+            self._learn_from_found()
         return resolved
+
+    def _learn_from_found(self) -> None:
+        """Learn from leads that were found whether creates still fail, and what a success means."""
+        if self._are_failing:
+            self._are_failing = self.run.write(
+                suspects.are_creates_failing, self.run.campaign.campaign_id
+            )
+        self._success_shapes = self._load_success_shapes() | (self._success_shapes or set())
 
     def _send_fresh(self, limit: int) -> bool:
         """Send up to `limit` batches concurrently; return whether no fresh lead is left to claim.
@@ -355,7 +363,8 @@ class PushJob:
             stated = _select_stated(batch, error.batch_result)
             unknown = batch.without_leads({lead.lead_id for lead in stated.leads})
             if unknown.leads:
-                self._record_failure(unknown, str(error), may_exist=True)
+                reason = str(error) if shape is None else suspects.build_blank_reason(shape)
+                self._record_failure(unknown, reason, may_exist=True)
             if stated.leads:
                 self._record_result(stated, error.batch_result.rejected)
             if unknown.leads:
@@ -399,18 +408,12 @@ class PushJob:
                 if not self._in_doubt.are_shown(sample):
                     return False
                 self._success_shapes.add(shape)
-                self.run.write(
-                    learned_limits.record_learned_limit,
-                    self.run.campaign.campaign_id,
-                    _BLANK_SUCCESS,
-                    shape,
-                )
+                self.run.write(suspects.record_success_shape, self.run.campaign.campaign_id, shape)
             return True
 
     def _load_success_shapes(self) -> set[int]:
-        limits = self.run.write(learned_limits.get_learned_limits, self.run.campaign.campaign_id)
-        known = limits.get(_BLANK_SUCCESS)
-        return set() if known is None or known.is_stale else {known.value}
+        known = self.run.write(suspects.get_success_shape, self.run.campaign.campaign_id)
+        return set() if known is None else {known}
 
     def _record_failure(self, batch: ClaimedBatch, reason: str, *, may_exist: bool) -> None:
         """Record a create that failed, for a reason that may be one of its leads."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db import suspects
+from db import in_doubt, suspects
 from db.database import Database
 from db.leads import ClaimRef
 from db.suspects import MAX_LONE_FAILURES
@@ -141,3 +141,39 @@ def test_creates_are_failing_until_one_is_accepted(database: Database) -> None:
     assert are_failing()
     accept(database)
     assert not are_failing()
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_success_means_what_the_lookups_of_its_whole_create_have_shown(
+    database: Database, absent: bool
+) -> None:
+    """A vendor that has created some of the leads alone has not created the others."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *"abc")
+    failed = claim(database, *"abc")
+    reason = suspects.build_blank_reason(7)
+    with database.transaction() as connection:
+        suspects.record_failure(connection, failed, reason, may_exist=True, settle_s=60)
+        in_doubt.confirm_created(connection, CAMPAIGN, ["a", "b"])
+        assert suspects.get_success_shape(connection, CAMPAIGN) is None
+        due = in_doubt.DueLookups(campaign=CAMPAIGN, run=2, settle_s=0).list(connection, 9)
+        if absent:
+            in_doubt.confirm_absent(connection, CAMPAIGN, due)
+        else:
+            in_doubt.confirm_created(connection, CAMPAIGN, ["c"])
+        shape = suspects.get_success_shape(connection, CAMPAIGN)
+    assert shape == (None if absent else 7)
+
+
+@pytest.mark.parametrize("found", ["first", "last"])
+def test_creates_are_failing_until_the_last_one_that_failed_is_found(
+    database: Database, found: str
+) -> None:
+    """An earlier create that turns up shows nothing about a later one."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "first", "one", "last", "another")
+    fail(database, "first", "one")
+    fail(database, "last", "another")
+    with database.transaction() as connection:
+        in_doubt.confirm_created(connection, CAMPAIGN, [found])
+        assert suspects.are_creates_failing(connection, CAMPAIGN) is (found == "first")

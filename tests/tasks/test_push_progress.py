@@ -13,6 +13,7 @@ from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.jobs import push_leads
+from tests.odd_reads import OddReads
 from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
@@ -268,6 +269,38 @@ def test_only_a_success_that_was_looked_up_is_believed(
         with suppress(CampaignsFailed):
             push_leads()
     assert sql.fetch_statuses(database)["a"] == "in_doubt"
+
+
+@pytest.mark.parametrize("answer", ["[]", "500"])
+def test_a_create_that_is_found_later_ends_the_creates_of_single_leads(
+    database: Database,
+    vendor: SandboxHandle,
+    odd_reads: OddReads,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+) -> None:
+    """The last failed create is found by the next push, so it sends whole batches again.
+
+    If the response was a success that affirms nothing, it means from then on what was found.
+    """
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    leads = add_leads(database, 30, batch_size=10, settle_s=600)
+    if answer == "[]":
+        vendor.change_rules(created_answer="list")
+    else:
+        vendor.add_fault(route="create", kind="status", status=500, when="after", every=1)
+    show_all, odd_reads.alter = odd_reads.alter, lambda *_: []
+    with pytest.raises(CampaignsFailed):
+        push_leads()
+    # Two batches, and single leads until the run ends.
+    assert count_requests(vendor, "create") == 6
+    assert len(vendor.store.creations(CAMPAIGN)) == 24
+    odd_reads.alter = show_all
+    assert push_leads()["created"] == (30 if answer == "[]" else 24)
+    assert count_requests(vendor, "create") == 7
+    push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"created"}
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(leads, 1)
 
 
 # In doubt.
