@@ -129,6 +129,11 @@ def record_failure(
     return [row.lead_id for row in rows if row.status == "rejected"]
 
 
+def record_outage(connection: Connection, campaign_id: str) -> None:
+    """Record a create that was not carried out in an outage: the next run tries a single lead."""
+    connection.execute(_RECORD_FAILURE, {"campaign": campaign_id})
+
+
 def record_found(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
     """Record that the vendor has accepted the creates of these leads in doubt, which it shows.
 

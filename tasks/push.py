@@ -112,6 +112,8 @@ class PushJob:
             resolved = self._resolve_in_doubt(limit // 4 if has_fresh else limit, has_fresh)
             drained = self._send_fresh(limit) and self._send_suspects(limit)
         except ApiError as error:
+            if _may_be_outage(error):
+                self._record_outage(error)
             if isinstance(error, Retryable | InDoubt) or _may_be_a_lead(error):
                 return retry_later(self.run, self._attempts, error)
             raise RunError(str(error)) from None
@@ -415,6 +417,16 @@ class PushJob:
         known = self.run.write(suspects.get_success_shape, self.run.campaign.campaign_id)
         return set() if known is None else {known}
 
+    def _record_outage(self, error: ApiError) -> None:
+        """Have a read come before the next create; and one lead be created first in the next run.
+
+        If a read failed, leads are in doubt, with which the next run begins.
+        """
+        self._has_failed = True
+        if error.call is not ApiCall.READ:
+            self._must_record_accepted = True
+            self.run.write(suspects.record_outage, self.run.campaign.campaign_id)
+
     def _record_failure(self, batch: ClaimedBatch, reason: str, *, may_exist: bool) -> None:
         """Record a create that failed, for a reason that may be one of its leads."""
         # Two in a row: the attempts count this one after it is raised.
@@ -551,6 +563,15 @@ class PushJob:
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
         self._listener.advance(self._label, sum(amounts.values()))
+
+
+def _may_be_outage(error: ApiError) -> bool:
+    """Return whether the vendor may be out of order: no response, or a gateway's in its place.
+
+    A create that a gateway answers so is InDoubt, but for a 503 that asks for a pause. A 429 comes
+    from a vendor that works.
+    """
+    return isinstance(error, Retryable) and error.response.status in (None, 502, 503, 504)
 
 
 def _may_be_a_lead(error: ApiError) -> bool:

@@ -41,7 +41,7 @@ COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
     'When a push last read the listing of the campaign and it did not prove which leads in doubt are
 absent. For an hour, leads in doubt are looked up instead.';
 COMMENT ON COLUMN leadloop.campaigns.create_failed_at IS
-    'The last create that failed for a reason that may be one of its leads.';
+    'The last create that failed for a reason that may be one of its leads, or in an outage.';
 
 COMMENT ON TABLE leadloop.sync_runs IS
     'One row per flow run and campaign, written first. A live run holds the advisory lock

@@ -208,6 +208,45 @@ def test_a_suspect_that_opts_out_is_not_sent(database: Database, vendor: Sandbox
     assert "L1" not in vendor.store.creations(CAMPAIGN)
 
 
+# Outages.
+
+
+_PAUSE = {"kind": "status", "status": 503, "headers": {"Retry-After": "0"}}
+
+
+def test_a_read_follows_a_demand_for_a_pause(database: Database, vendor: SandboxHandle) -> None:
+    """A create of the whole batch would put it in doubt if the vendor does not work yet."""
+    leads = add_leads(database, 30)
+    vendor.add_fault(route="create", nth=1, **_PAUSE)
+    push_leads()
+    assert [entry.kind for entry in vendor.requests] == ["create", "responses", "create"]
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(leads, 1)
+
+
+@pytest.mark.parametrize("outage", ["no connection", "503"])
+def test_the_first_request_of_the_run_after_an_outage_is_a_read(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch, outage: str
+) -> None:
+    """The run before it has failed, and its leads are new; then a single lead goes first."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    leads = add_leads(database, 30)
+    if outage == "503":
+        vendor.add_fault(route="create", every=1, **_PAUSE)
+    else:
+        with run_raw_server(response("200 OK", "")) as gone:
+            monkeypatch.setenv("LEADLOOP_API_URL", gone.url)
+    with pytest.raises(CampaignsFailed):
+        push_leads()
+    assert set(sql.fetch_statuses(database).values()) == {"new"}
+    vendor.clear_faults()
+    monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+    before = len(vendor.requests)
+    push_leads()
+    kinds = [entry.kind for entry in vendor.requests[before:]]
+    assert kinds == ["responses", "create", "create"]
+    assert vendor.store.creations(CAMPAIGN) == dict.fromkeys(leads, 1)
+
+
 # Successes without content.
 
 
