@@ -37,7 +37,7 @@ _KEYS_IF_PROCESSED = (
     "call_attempt_keys",
     "last_call_attempt_keys",
 )
-_EMPTY = (None, "", [])
+_EMPTY: tuple[Any, ...] = (None, "", [])
 
 #: Keys by channel: a block with at least one of them is outreach, not a custom field.
 _MESSAGE_KEYS = {
