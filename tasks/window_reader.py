@@ -55,7 +55,7 @@ MAX_READS = 4
 # After two reads a moving window is split, since its parts take less time to read.
 _MAX_READS_UNSPLIT = 2
 _SHORTEST_MOVING = timedelta(seconds=1)
-# Rows alone that cannot be read: so many of a poll, and then MAX_FAILURES of a window.
+# Rows alone that cannot be read, in a poll; after that, MAX_FAILURES of each window.
 _MOST_MISSING = 10
 # The vendor's clock has a resolution of one second.
 _MARGIN = timedelta(seconds=2)
