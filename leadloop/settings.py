@@ -181,7 +181,12 @@ class Settings(BaseSettings):
         description="bytes of a create request's body; a lead that needs more alone is rejected"
         " before any request",
     )
-    page_size: int = Field(100, ge=1, le=10_000, description="results per page")
+    page_size: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="results per page; rounded down to a number without a prime factor above 13",
+    )
     concurrency: int = Field(4, ge=1, le=64, description="concurrent API requests of one run")
     timeout: Annotated[str, AfterValidator(_check_timeout)] = Field(
         "5,60",
