@@ -29,6 +29,8 @@ Parts of jobs:
     probes          push, disable: harmless requests that tell an outage from a failure
     rejection_streak  push, disable: notice that the vendor rejects the whole campaign
     push_preview    the dry run of a push
+    page_reader     poll: read one page, where necessary in smaller ones
+    window_pages    poll: what the pages of a read add up to
     window_reader   poll: read one window page by page and verify it
     lead_listing    audit: read the vendor's listing of all leads
 """

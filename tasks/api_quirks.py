@@ -7,7 +7,8 @@ from leadloop.core.errors import RunError
 from leadloop.core.timestamps import OTHER_UNIT
 from leadloop.core.windows import Window, subtract_to_epoch
 from tasks.context import ApiContext, CampaignRun
-from tasks.window_reader import ParsedPage, WindowRead, WindowReader
+from tasks.page_reader import PageReader
+from tasks.window_pages import ParsedPage, WindowRead
 
 #: After this time without any outcome, the poll checks the unit of the bounds.
 UNIT_DOUBTED_AFTER = timedelta(days=1)
@@ -18,7 +19,7 @@ class ApiQuirks:
 
     Args:
         run: the campaign's run.
-        reader: reads windows.
+        pages: reads pages.
         now: the database's clock when the poll began.
         no_outcome_since: the time of the first sent lead, if that is long ago and the campaign
             has no outcome at all; else None.
@@ -27,13 +28,13 @@ class ApiQuirks:
     def __init__(
         self,
         run: CampaignRun[ApiContext],
-        reader: WindowReader,
+        pages: PageReader,
         *,
         now: datetime,
         no_outcome_since: datetime | None,
     ) -> None:
         self._run = run
-        self._reader = reader
+        self._pages = pages
         self._now = now
         self._no_outcome_since = no_outcome_since
         self._parent_counts: dict[Window, int] = {}
@@ -72,7 +73,7 @@ class ApiQuirks:
         """
         if not self.is_count_doubtful(window, first):
             return
-        self._bounds_respected = self._reader.respects_bounds()
+        self._bounds_respected = self._pages.respects_bounds()
         if not self._bounds_respected:
             raise RunError(
                 f"the vendor's count ({first.count}) ignores processed_after and processed_before:"
@@ -95,7 +96,7 @@ class ApiQuirks:
             return
         campaign = self._run.campaign
         whole = Window(after=subtract_to_epoch(since, campaign.lookback), before=self._now)
-        count = self._reader.count_in_other_unit(whole)
+        count = self._pages.count_in_other_unit(whole)
         if count:
             unit = OTHER_UNIT[campaign.epoch_unit]
             raise RunError(

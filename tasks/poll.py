@@ -45,17 +45,12 @@ from tasks.counters import Counters
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
+from tasks.page_reader import DatabaseClock, PageReader, PageSizeChanged, PageUnavailable
 from tasks.probes import read_empty_window
 from tasks.retries import FruitlessAttempts, retry_later
+from tasks.window_pages import ParsedPage, WindowRead
 from tasks.window_pipeline import WindowPipeline, open_pipeline
-from tasks.window_reader import (
-    DatabaseClock,
-    PageSizeChanged,
-    PageUnavailable,
-    ParsedPage,
-    WindowRead,
-    WindowReader,
-)
+from tasks.window_reader import WindowReader
 
 _LEAST_RANGE = timedelta(milliseconds=1)
 # The parts of a window that is longer than the campaign's maximum, and that the vendor fails on.
@@ -119,10 +114,11 @@ class PollJob:
         # The last probe that listed the campaign was not answered, maybe because of its first lead.
         self._is_listing_silent = False
         self._limits = PageLimits(run.campaign.page_size, plan.limits)
-        self._reader = WindowReader(
+        clock = DatabaseClock(plan.now)
+        pages = PageReader(
             run.context.api,
             run,
-            DatabaseClock(plan.now),
+            clock,
             self._counters,
             watch=OutageWatch(
                 self._probe,
@@ -132,9 +128,10 @@ class PollJob:
             limits=self._limits,
             concurrency=run.context.settings.concurrency,
         )
+        self._reader = WindowReader(pages, run, clock, self._limits)
         self._quirks = ApiQuirks(
             run,
-            self._reader,
+            pages,
             now=plan.now,
             no_outcome_since=plan.no_outcome_since,
         )

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import TypeVar
 
 #: Calls submitted, or with a result that waits to be taken, for each thread.
@@ -50,3 +51,37 @@ def open_threads(size: int, *, on_stop: Callable[[], None]) -> Iterator[RequestT
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class FifoSemaphore:
+    """A semaphore that admits threads in the order in which they asked (FIFO).
+
+    A `threading.Semaphore` has no order. With one, threads that ask repeatedly starved the thread
+    that verified a window until all pages of the next window were read.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._waiting: deque[Lock] = deque()
+        self._lock = Lock()
+
+    @contextmanager
+    def acquire(self) -> Iterator[None]:
+        """Wait for a free place and hold it for the block."""
+        gate = Lock()
+        gate.acquire()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                gate.release()
+            else:
+                self._waiting.append(gate)
+        gate.acquire()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft().release()
+                else:
+                    self._free += 1

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from leadloop.core.windows import Window
 from tasks.thread_pool import RequestThreads
-from tasks.window_reader import ParsedPage, WindowRead, WindowReader
+from tasks.window_pages import ParsedPage, WindowRead
+from tasks.window_reader import WindowReader
 
 _READS_AT_ONCE = 2
 

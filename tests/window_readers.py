@@ -16,7 +16,9 @@ from tasks.context import ApiContext, CampaignRun, open_api_context, start_run
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
-from tasks.window_reader import DatabaseClock, WindowRead, WindowReader
+from tasks.page_reader import DatabaseClock, PageReader
+from tasks.window_pages import ParsedPage, WindowRead
+from tasks.window_reader import WindowReader
 from tests import factories
 from tests.jobs import HOST
 from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
@@ -31,6 +33,7 @@ class OpenedReader:
     """A reader, and what it works with."""
 
     reader: WindowReader
+    pages: PageReader
     run: CampaignRun[ApiContext]
     limits: PageLimits
     counters: Counters
@@ -60,16 +63,20 @@ def open_reader(database: Database, *, page_size: int = 100) -> Iterator[OpenedR
             context.limiter.sleep,
             context.settings.api_url,
         )
-        reader = WindowReader(
+        clock = DatabaseClock(datetime.now(UTC))
+        pages = PageReader(
             context.api,
             run,
-            DatabaseClock(datetime.now(UTC)),
+            clock,
             counters,
             watch=watch,
             limits=limits,
             concurrency=context.settings.concurrency,
         )
-        yield OpenedReader(reader=reader, run=run, limits=limits, counters=counters, watch=watch)
+        reader = WindowReader(pages, run, clock, limits)
+        yield OpenedReader(
+            reader=reader, pages=pages, run=run, limits=limits, counters=counters, watch=watch
+        )
 
 
 def read_rows_alone(reader: WindowReader, window: Window) -> WindowRead:
@@ -113,3 +120,30 @@ def answer_pages(
         return status or {**page, "next": "http://x/" if more else None}
 
     return answer
+
+
+def numbers_of(page: ParsedPage) -> list[int]:
+    """Return the numbers of the leads on a page, in order."""
+    return [int(row.key[0][1:]) for row in page.rows]
+
+
+def sizes_of(odd: QuirkyApi) -> list[int]:
+    """Return the page sizes of the requests so far, without those of the whole campaign."""
+    return [query.size for query in odd.queries if query.before]
+
+
+def show(odd: QuirkyApi, amount: int, fails: Callable[[Query, set[int]], int | None]) -> None:
+    """Let the vendor have so many results, and fail on pages."""
+    odd.rows = build_rows(amount)
+    odd.answer = answer_pages(odd.rows, fails)
+
+
+def fail_on(bad: set[int], status: int = 500) -> Callable[[Query, set[int]], int | None]:
+    """Fail on pages that would show one of these results."""
+    return lambda _, shown: status if bad & shown else None
+
+
+def fail_first(statuses: list[int]) -> Callable[[Query, set[int]], int | None]:
+    """Fail on the first requests."""
+    left = iter(statuses)
+    return lambda *_: next(left, None)

@@ -46,7 +46,7 @@ def opened(odd: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
 def quirks_of(opened: OpenedReader, *, is_silent: bool = False) -> ApiQuirks:
     """Return the checks of a poll; a silent campaign has had leads for long, and no outcome."""
     since = START - timedelta(days=3) if is_silent else None
-    return ApiQuirks(opened.run, opened.reader, now=START + _HOUR, no_outcome_since=since)
+    return ApiQuirks(opened.run, opened.pages, now=START + _HOUR, no_outcome_since=since)
 
 
 def ignore_bounds(odd: QuirkyApi) -> None:

@@ -1,11 +1,12 @@
 """The threads that send a campaign's requests, and how a stop ends them."""
 
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 import pytest
 
-from tasks.thread_pool import RequestThreads, open_threads
+from tasks.thread_pool import FifoSemaphore, RequestThreads, open_threads
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
@@ -78,3 +79,24 @@ def test_pages_wait_for_each_other() -> None:
     assert list(RequestThreads(3).map_in_order(str, range(20))) == [
         str(number) for number in range(20)
     ]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_the_semaphore_admits_no_more_than_its_limit(limit: int) -> None:
+    """All threads that ask repeatedly are admitted in the end, also after an error."""
+    semaphore, inside, counts = FifoSemaphore(limit), [], []
+
+    def ask(number: int) -> None:
+        with semaphore.acquire():
+            inside.append(number)
+            counts.append(len(inside))
+            time.sleep(0.0005)
+            inside.remove(number)
+            if number % 3 == 0:
+                raise ValueError
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, number) for number in range(200)]
+    assert sum(each.exception() is not None for each in asked) == 67
+    assert len(counts) == 200
+    assert max(counts) <= limit

@@ -11,8 +11,8 @@ import pytest
 from db.database import Database
 from leadloop.core.timestamps import to_epoch_ms
 from leadloop.core.windows import Window
+from tasks.page_reader import PageUnavailable
 from tasks.window_pipeline import IsReadable, IsSuspect, WindowPipeline, open_pipeline
-from tasks.window_reader import PageUnavailable
 from tests.quirky_api import Query, QuirkyApi, build_page
 from tests.window_readers import (
     OpenedReader,

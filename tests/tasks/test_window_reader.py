@@ -1,85 +1,26 @@
-"""Parts of the window reader; tests of polls drive the whole of it."""
+"""Windows that are read row by row; tests of polls drive the rest of the reader."""
 
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
-from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
-from hypothesis import strategies as st
 
 from db.database import Database
-from leadloop.client.errors import Fatal, RateLimited, Retryable
-from leadloop.core.errors import RunError
-from tasks import outages
-from tasks.window_reader import (
-    FifoSemaphore,
-    PageSizeChanged,
-    PageUnavailable,
-    ParsedPage,
-    WindowReader,
-    parse_key,
-    parse_row,
-)
-from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
+from tasks.page_reader import PageUnavailable
+from tasks.window_reader import WindowReader
+from tests.quirky_api import Query, QuirkyApi, build_page
 from tests.window_readers import (
     OpenedReader,
-    answer_pages,
     build_rows,
+    fail_on,
     open_reader,
     read_rows_alone,
+    serve_results,
+    show,
+    sizes_of,
     window_of,
 )
-
-_ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
-_TIMES = st.integers(1_600_000_000_000, 1_800_000_000_000) | st.datetimes().map(datetime.isoformat)
-_CALLS = st.lists(st.dictionaries(st.just("reference_id"), _ODD), max_size=2)
-_RESULTS = st.fixed_dictionaries(
-    {"lead_id": st.just("lead-1") | st.just("x" * 2000) | _ODD, "processed_at": _TIMES | _ODD},
-    optional={"outcome_name": _ODD, "call_attempt_1": _CALLS},
-)
-
-
-@given(_RESULTS | _ODD)
-def test_a_result_has_one_key_whether_all_of_it_is_parsed_or_not(result: Any) -> None:
-    """A window is verified by keys alone: the keys must be those of its rows."""
-    assert parse_key(result).key == parse_row(result).key
-
-
-def test_results_without_a_time_are_told_apart_by_their_content() -> None:
-    """Two different results of one lead are both kept."""
-    results = [{"lead_id": "lead-1", "outcome_name": name} for name in ("yes", "no")]
-    rows = [parse_row(result) for result in results]
-    assert len({row.key for row in rows}) == 2
-    assert [row.unreadable and row.unreadable[1] for row in rows] == results
-
-
-@pytest.mark.parametrize("limit", [1, 3])
-def test_the_semaphore_admits_no_more_than_its_limit(limit: int) -> None:
-    """All threads that ask repeatedly are admitted in the end, also after an error."""
-    semaphore, inside, counts = FifoSemaphore(limit), [], []
-
-    def ask(number: int) -> None:
-        with semaphore.acquire():
-            inside.append(number)
-            counts.append(len(inside))
-            time.sleep(0.0005)
-            inside.remove(number)
-            if number % 3 == 0:
-                raise ValueError
-
-    with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask, number) for number in range(200)]
-    assert sum(each.exception() is not None for each in asked) == 67
-    assert len(counts) == 200
-    assert max(counts) <= limit
-
-
-# Over HTTP
 
 
 @pytest.fixture
@@ -87,8 +28,7 @@ def odd(
     environment: None, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QuirkyApi]:
     """An odd vendor in place of the sandbox."""
-    with run_quirky_api() as vendor:
-        monkeypatch.setenv("LEADLOOP_API_URL", vendor.url)
+    with serve_results(monkeypatch, 0) as vendor:
         yield vendor
 
 
@@ -103,280 +43,6 @@ def opened(odd: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
 def reader(opened: OpenedReader) -> WindowReader:
     """The reader alone."""
     return opened.reader
-
-
-def numbers_of(page: ParsedPage) -> list[int]:
-    """Return the numbers of the leads on a page, in order."""
-    return [int(row.key[0][1:]) for row in page.rows]
-
-
-def sizes_of(odd: QuirkyApi) -> list[int]:
-    """Return the page sizes of the requests so far, without those of the whole campaign."""
-    return [query.size for query in odd.queries if query.before]
-
-
-def show(odd: QuirkyApi, amount: int, fails: Callable[[Query, set[int]], int | None]) -> None:
-    """Let the vendor have so many results, and fail on pages."""
-    odd.rows = build_rows(amount)
-    odd.answer = answer_pages(odd.rows, fails)
-
-
-def fail_on(bad: set[int], status: int = 500) -> Callable[[Query, set[int]], int | None]:
-    """Fail on pages that would show one of these results."""
-    return lambda _, shown: status if bad & shown else None
-
-
-def fail_first(statuses: list[int]) -> Callable[[Query, set[int]], int | None]:
-    """Fail on the first requests."""
-    left = iter(statuses)
-    return lambda *_: next(left, None)
-
-
-@pytest.mark.parametrize("statuses", [[500, 500], [503, 502], [400, 400]])
-def test_noise_is_no_fault_of_a_page(
-    odd: QuirkyApi, opened: OpenedReader, statuses: list[int]
-) -> None:
-    """A page that fails twice and then does not is read, as one request."""
-    show(odd, 3, fail_first(statuses))
-    page = opened.reader.fetch_page(window_of(0, 2), 1, 10)
-    assert (numbers_of(page), page.count, page.missing, page.answers) == ([0, 1, 2], 3, (), 1)
-    assert sizes_of(odd) == [10] * 3
-    assert opened.counters.counts() == {"pages": 1}
-
-
-@pytest.mark.parametrize(
-    ("status", "is_refused"), [(500, False), (502, False), (403, False), (400, True), (413, True)]
-)
-def test_a_page_that_fails_although_others_do_not(
-    odd: QuirkyApi, opened: OpenedReader, status: int, is_refused: bool
-) -> None:
-    """It cannot be read: three failures, and an answer to another request, show it."""
-    show(odd, 30, fail_on({12}, status))
-    with pytest.raises(PageUnavailable) as failure:
-        opened.reader.fetch_page(window_of(0, 29), 2, 10)
-    error = failure.value
-    assert (error.number, error.reason, error.is_refused) == (2, f"HTTP {status}", is_refused)
-    assert sizes_of(odd) == [10] * 3
-    assert len(odd.queries) == 4, "one listing of the campaign, which showed that others succeed"
-    opened.reader.fetch_page(window_of(0, 29), 1, 10)
-    assert opened.counters.counts() == {"pages": 1}
-
-
-def test_an_outage_makes_no_page_unavailable(odd: QuirkyApi, reader: WindowReader) -> None:
-    """What failed in an outage is read once it is over, however often it failed."""
-    odd.rows = build_rows(3)
-    requests = count()
-    odd.answer = lambda query: 500 if next(requests) < 11 else build_page(odd.rows, query)
-    assert numbers_of(reader.fetch_page(window_of(0, 2), 1, 10)) == [0, 1, 2]
-
-
-def test_an_outage_that_goes_on_ends_the_read(
-    odd: QuirkyApi, reader: WindowReader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the vendor's address, and with no page accused."""
-    monkeypatch.setattr(outages, "OUTAGE_S", 0.05)
-    odd.answer = lambda _: 500
-    with pytest.raises(RunError, match=f"{odd.url} has answered no request"):
-        reader.fetch_page(window_of(0, 2), 1, 10)
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_page_that_asks_for_a_pause_although_others_do_not(
-    odd: QuirkyApi, opened: OpenedReader, status: int
-) -> None:
-    """It cannot be read either; an answer after the pauses, and not one before them, shows it."""
-    odd.retry_after_s = 0
-    show(odd, 30, fail_on({12}, status))
-    opened.watch.record_success()
-    with pytest.raises(PageUnavailable, match=f"HTTP {status}"):
-        opened.reader.fetch_page(window_of(0, 29), 2, 10)
-    assert [query.before for query in odd.queries].count(0) == 1
-
-
-@pytest.mark.parametrize("retry_after_s", [None, 0])
-def test_a_vendor_that_only_asks_for_pauses_makes_no_page_unavailable(
-    odd: QuirkyApi, opened: OpenedReader, retry_after_s: int | None
-) -> None:
-    """The rate limit is raised as it is, though the vendor has answered of late."""
-    odd.retry_after_s = retry_after_s
-    odd.answer = lambda _: 429
-    opened.watch.record_success()
-    with pytest.raises(RateLimited):
-        opened.reader.read_page(window_of(0, 2), 1, 10)
-
-
-def test_a_failure_that_no_page_can_be_the_reason_of(odd: QuirkyApi, reader: WindowReader) -> None:
-    """A login that is not accepted is raised as it is."""
-    show(odd, 3, lambda *_: 401)
-    with pytest.raises(Fatal):
-        reader.read_page(window_of(0, 2), 1, 10)
-    assert set(sizes_of(odd)) == {10}
-
-
-def test_a_vendor_that_is_gone_makes_no_page_unavailable(
-    environment: None,
-    quick_retries: None,
-    database: Database,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Without a connection nothing was sent, though the vendor has answered of late."""
-    with run_quirky_api() as gone:
-        monkeypatch.setenv("LEADLOOP_API_URL", gone.url)
-    with open_reader(database) as opened:
-        opened.watch.record_success()
-        with pytest.raises(Retryable, match="no connection"):
-            opened.reader.read_page(window_of(0, 2), 1, 10)
-
-
-_HTTP = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-@_HTTP
-# The last row: it shows no count, and its part of the page holds no other row.
-@example(size=4, amount=3, number=1, bad=2, status=500)
-# The last row of a page that has a next one.
-@example(size=2, amount=6, number=1, bad=1, status=500)
-@given(
-    size=st.sampled_from([2, 3, 4, 6, 8, 12]),
-    amount=st.integers(1, 30),
-    number=st.integers(1, 5),
-    bad=st.integers(0, 29),
-    status=st.sampled_from([500, 400]),
-)
-def test_a_page_is_read_in_parts_but_for_the_row_that_cannot_be_read(
-    odd: QuirkyApi, opened: OpenedReader, size: int, amount: int, number: int, bad: int, status: int
-) -> None:
-    """All other rows in their order, and the offset of the missing one in the whole window."""
-    show(odd, amount, fail_on({bad}, status))
-    odd.queries.clear()
-    offsets = range((number - 1) * size, min(number * size, amount))
-    assume(list(offsets) != [bad])
-    page = opened.reader.read_page(window_of(0, amount - 1), number, size)
-    assert numbers_of(page) == [at for at in offsets if at != bad]
-    assert list(page.missing) == [at for at in offsets if at == bad]
-    assert page.failure == (f"HTTP {status}" if page.missing else "")
-    assert page.has_next == (amount > number * size)
-    assert page.row_count == len(offsets)
-    # A row that cannot be read is no contrast: pages stay as they are.
-    assert opened.limits.page_size == 100
-    assert opened.limits.take_changes() == {}
-    assert (page.answers == 1) == (bad not in offsets)
-
-
-def test_a_page_of_a_large_prime_size_is_not_divided(odd: QuirkyApi, reader: WindowReader) -> None:
-    """Its parts would have to be single rows, each a request."""
-    show(odd, 20, fail_on({3}))
-    with pytest.raises(PageUnavailable):
-        reader.read_page(window_of(0, 19), 1, 17)
-    assert set(sizes_of(odd)) == {17}
-
-
-def test_a_page_of_which_no_part_can_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
-    """It costs its parts once, and no more."""
-    show(odd, 20, fail_on(set(range(20))))
-    with pytest.raises(PageUnavailable) as failure:
-        reader.read_page(window_of(0, 19), 2, 8)
-    assert failure.value.number == 2
-    assert sizes_of(odd) == [8] * 3 + [4] * 6
-
-
-def test_a_vendor_that_ignores_the_size_is_not_read_in_parts(
-    odd: QuirkyApi, reader: WindowReader
-) -> None:
-    """Parts that are larger than asked for would show rows twice, or none where some are."""
-    odd.rows = build_rows(8)
-
-    def answer(query: Query) -> dict[str, Any] | int:
-        return 500 if query.size == 8 else build_page(odd.rows, Query(**{**vars(query), "size": 8}))
-
-    odd.answer = answer
-    with pytest.raises(PageUnavailable):
-        reader.read_page(window_of(0, 7), 1, 8)
-    assert set(sizes_of(odd)) == {8, 4}
-
-
-def test_rows_that_move_between_the_parts_make_no_page(
-    odd: QuirkyApi, reader: WindowReader
-) -> None:
-    """Parts with different counts show different moments."""
-
-    def answer(query: Query) -> dict[str, Any] | int:
-        page = build_page(odd.rows, query)
-        return 500 if query.size == 8 else {**page, "count": page["count"] + query.page}
-
-    odd.rows, odd.answer = build_rows(8), answer
-    with pytest.raises(PageUnavailable):
-        reader.read_page(window_of(0, 7), 1, 8)
-
-
-def test_a_size_is_given_up_after_three_contrasts(odd: QuirkyApi, opened: OpenedReader) -> None:
-    """Each such page is read whole; pages of that size are not asked for any more."""
-    show(odd, 40, lambda query, _: 500 if query.size == 8 else None)
-    for number in (1, 2, 3):
-        assert opened.limits.page_size == 100
-        opened.limits.apply_page_size(8)
-        page = opened.reader.read_page(window_of(0, 39), number, 8)
-        assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
-        assert page.missing == []
-        opened.limits.apply_page_size(100)
-    assert opened.limits.page_size == 4
-    assert opened.limits.take_changes() == {"page_size": 4}
-    asked = len(odd.queries)
-    with pytest.raises(PageSizeChanged):
-        opened.reader.read_page(window_of(0, 39), 4, 8)
-    assert len(odd.queries) == asked
-
-
-def test_a_size_that_succeeds_at_last_is_kept(odd: QuirkyApi, opened: OpenedReader) -> None:
-    """Three contrasts by chance: the last page is tried once more before its size is given up."""
-    chance = fail_first([500] * 9)
-    show(odd, 40, lambda query, shown: chance(query, shown) if query.size == 8 else None)
-    opened.limits.apply_page_size(8)
-    for number in (1, 2, 3):
-        page = opened.reader.read_page(window_of(0, 39), number, 8)
-        assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
-    assert opened.limits.page_size == 8
-    assert opened.limits.take_changes() == {}
-
-
-def test_an_empty_page_that_fails_by_chance(odd: QuirkyApi, reader: WindowReader) -> None:
-    """One smaller answer shows that there is nothing to read."""
-    chance = fail_first([500] * 3)
-    show(odd, 4, lambda query, shown: chance(query, shown) if query.size == 8 else None)
-    page = reader.read_page(window_of(20, 30), 1, 8)
-    assert page.is_empty
-    assert not page.has_next
-
-
-def test_a_page_of_one_row_that_cannot_be_read(odd: QuirkyApi, reader: WindowReader) -> None:
-    """Nothing of it is shown, not even how many rows there are."""
-    show(odd, 9, fail_on({8}))
-    with pytest.raises(PageUnavailable) as failure:
-        reader.read_page(window_of(0, 8), 3, 4)
-    assert failure.value.number == 3
-
-
-def test_a_failure_by_chance_within_a_page_that_is_refused(
-    odd: QuirkyApi, opened: OpenedReader
-) -> None:
-    """The size that is refused is given up, and none below it for a failure that is no refusal."""
-    chance = fail_first([500] * 3)
-
-    def fails(query: Query, shown: set[int]) -> int | None:
-        if query.size == 8:
-            return 413
-        return chance(query, shown) if query.page == 2 else None
-
-    show(odd, 8, fails)
-    opened.limits.apply_page_size(8)
-    page = opened.reader.read_page(window_of(0, 7), 1, 8)
-    assert numbers_of(page) == list(range(8))
-    assert opened.limits.page_size == 4
-
-
-# Row by row
 
 
 def test_rows_alone_are_read_beside_those_that_cannot_be_read(
