@@ -281,6 +281,8 @@ class PushJob:
         """Send batch after batch until the chunk is done or any sender has failed."""
         try:
             while (permit := self._acquire_permit(state)) is not None:
+                # A create may have failed while this sender waited.
+                self._probe_after_failure()
                 limit = self._find_limit()
                 if self._are_failing:
                     # One person in doubt is enough to find out whether the vendor works again.
@@ -376,6 +378,8 @@ class PushJob:
                 reason = f"blocked by a firewall? {error.response}, and not the vendor's JSON"
                 self._record_failure(batch, reason, may_exist=False)
             else:
+                # Before its leads can be claimed again.
+                self._has_failed = self._has_failed or _may_be_outage(error)
                 self._claimer.release_leads(self._claimer.claim_ref(batch))
             raise
         else:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from threading import Lock
 
+from leadloop.core.redaction import replace_lead_id
+
 #: This many leads rejected in a row for the same reason, and none accepted, mean that the vendor
 #: rejects the campaign.
 MAX_ALIKE = 100
@@ -31,7 +33,7 @@ class RejectionStreak:
         with self._lock:
             for lead_id, text in rejections:
                 # Compare reasons without the lead's id and without all digits.
-                without_id = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", "…", text)
+                without_id = replace_lead_id(text, lead_id, "…")
                 reason = _DIGITS.sub("…", without_id).casefold()
                 if reason != self._reason:
                     self._reason, self._alike = reason, {}

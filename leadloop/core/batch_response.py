@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from leadloop.core.leads import LEAD_FIELDS, read_vendor_id
-from leadloop.core.redaction import redact_personal_data
+from leadloop.core.redaction import redact_personal_data, replace_lead_id
 from leadloop.core.response_shape import fingerprint_shape
 from leadloop.core.response_vocabulary import (
     KeyMeaning,
@@ -97,7 +97,7 @@ def is_duplicate_reason(reason: str, lead_id: str) -> bool:
     Only if it consists of words that say so: with any other word ("in another campaign", "must
     exist", "is archived") it may mean something else.
     """
-    rest = re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", " ", reason)
+    rest = replace_lead_id(reason, lead_id, " ")
     return may_be_duplicate_reason(reason) and all(
         map(_DUPLICATE_WORD.fullmatch, _WORD.findall(rest))
     )

@@ -53,6 +53,11 @@ def redact_personal_data(text: str, *values: str | None) -> str:
     return str(escape_unstorable(_replace_spans(text, spans)))[:_MAX_LENGTH]
 
 
+def replace_lead_id(text: str, lead_id: str, mark: str) -> str:
+    """Replace a lead's id in a text, where it is a word of its own."""
+    return re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", mark, text)
+
+
 def _find_shapes(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of a text that look like a number, a date or an e-mail address."""
     return (found.span() for shape in _SHAPES for found in shape.finditer(text))

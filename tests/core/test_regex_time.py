@@ -48,7 +48,7 @@ _METHODS: Mapping[str, Method] = {
 #: Functions that make a pattern of what they are given. Each has a test of its own below.
 _MADE_AT_RUN_TIME = {
     "leadloop.core.redaction: re.finditer(pattern, folded)",
-    "tasks.rejection_streak: re.sub(f'(?<!\\\\w){re.escape(lead_id)}(?!\\\\w)', '…', text)",
+    "leadloop.core.redaction: re.sub(f'(?<!\\\\w){re.escape(lead_id)}(?!\\\\w)', mark, text)",
 }
 
 

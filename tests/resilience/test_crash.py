@@ -256,6 +256,11 @@ def push_until_settled(model: LoopModel) -> None:
             return
 
 
+_IS_REJECTED_NEXT = f"""
+SELECT FROM leadloop.leads WHERE status = 'in_doubt' AND lone_failures = {MAX_LONE_FAILURES}
+"""
+
+
 @pytest.mark.parametrize("point", ISOLATION.values(), ids=list(ISOLATION))
 def test_next_runs_go_on_with_an_isolation(
     model: LoopModel, fork_server: ForkServer, tmp_path: Path, point: PausePoint
@@ -265,7 +270,7 @@ def test_next_runs_go_on_with_an_isolation(
     model.vendor.add_fault(route="create", kind="status", status=500, lead_id="bad")
     if point in (ISOLATION["rejects"], ISOLATION["has rejected"]):
         # One run does not try a lone lead so often.
-        for _ in range(2):
+        while not sql.fetch_rows(model.database, _IS_REJECTED_NEXT):
             push_leads()
             reach_due_times(model)
     kill_at(model, fork_server, tmp_path, "push", point)
