@@ -54,7 +54,7 @@ def redact_personal_data(text: str, *values: str | None) -> str:
 
 
 def replace_lead_id(text: str, lead_id: str, mark: str) -> str:
-    """Replace a lead's id in a text, where it is a word of its own."""
+    """Replace a lead's id in a text, where it is a separate word."""
     return re.sub(rf"(?<!\w){re.escape(lead_id)}(?!\w)", mark, text)
 
 
