@@ -281,8 +281,9 @@ class PushJob:
         """Send batch after batch until the chunk is done or any sender has failed."""
         try:
             while (permit := self._acquire_permit(state)) is not None:
-                # A create may have failed while this sender waited.
-                self._probe_after_failure()
+                if self._has_failed and self._check_for_new_leads(state):
+                    # A create has failed while this sender waited.
+                    self._probe_after_failure()
                 limit = self._find_limit()
                 if self._are_failing:
                     # One person in doubt is enough to find out whether the vendor works again.
