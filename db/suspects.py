@@ -57,12 +57,12 @@ UPDATE leadloop.campaigns SET create_failed_at = now() WHERE campaign_id = :camp
 _RECORD_ACCEPTED = text("""
 UPDATE leadloop.campaigns SET create_accepted_at = clock_timestamp() WHERE campaign_id = :campaign
 """)
-# The vendor had accepted the create when it was sent; or when it failed, if none has failed since.
+# The vendor had accepted the create when it was sent; also after it failed, if none has since.
 _RECORD_FOUND = text("""
 UPDATE leadloop.campaigns AS campaign
    SET create_accepted_at = greatest(create_accepted_at, (
-       SELECT max(CASE WHEN lead.last_failed_at >= campaign.create_failed_at
-                       THEN campaign.create_failed_at ELSE lead.sent_at END)
+       SELECT max(greatest(lead.sent_at, CASE WHEN lead.last_failed_at >= campaign.create_failed_at
+                                              THEN campaign.create_failed_at END))
          FROM leadloop.leads AS lead
         WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids)))
  WHERE campaign_id = :campaign

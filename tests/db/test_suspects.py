@@ -177,3 +177,19 @@ def test_creates_are_failing_until_the_last_one_that_failed_is_found(
     with database.transaction() as connection:
         in_doubt.confirm_created(connection, CAMPAIGN, [found])
         assert suspects.are_creates_failing(connection, CAMPAIGN) is (found == "first")
+
+
+def test_a_create_that_is_found_was_accepted_when_it_was_sent(database: Database) -> None:
+    """Its run was killed, so the lookup alone shows it; the other half of the list fails then."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "good", "bad")
+    fail(database, "good", "bad")
+    claim(database, "good")
+    sql.execute(
+        database,
+        "UPDATE leadloop.leads SET status = 'in_doubt', doubted_at = now() WHERE lead_id = 'good'",
+    )
+    with database.transaction() as connection:
+        in_doubt.confirm_created(connection, CAMPAIGN, ["good"])
+    fail(database, "bad")
+    assert fetch(database, "lone_failures")["bad"] == 1
