@@ -281,14 +281,15 @@ class PushJob:
         """Send batch after batch until the chunk is done or any sender has failed."""
         try:
             while (permit := self._acquire_permit(state)) is not None:
-                if self._has_failed and self._check_for_new_leads(state):
-                    # A create has failed while this sender waited.
-                    self._probe_after_failure()
                 limit = self._find_limit()
                 if self._are_failing:
                     # One person in doubt is enough to find out whether the vendor works again.
                     limit = replace(limit, leads=1)
                 batch, state.is_drained = self._claimer.claim_batch(permit, limit)
+                if batch.leads and self._has_failed:
+                    # A create has failed while this sender waited: a read comes first.
+                    self._claimer.release_leads(self._claimer.claim_ref(batch))
+                    batch, state.is_drained = batch.narrow_to([]), False
                 if not batch.leads:
                     self.run.context.limiter.release_slot(permit.slot)
                     continue
