@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from leadloop.core.timestamps import EpochUnit
-from leadloop.core.windows import Window, cut_off_start, halve_window
+from leadloop.core.windows import Window, cut_off_start, halve_window, may_share_row
 
 #: The most ranges that a poll narrows down to the shortest. What fails after that is owed as a
 #: whole: the vendor fails on more than single results.
@@ -103,7 +103,8 @@ class WindowQueue:
 
         A first half that does not add up is held until its second half is read.
         Halves are halved further only while one of them adds up. If neither does, the vendor counts
-        otherwise than it shows, and halving on would find that everywhere.
+        otherwise than it shows, and halving on would find that everywhere; unless both are so short
+        that one row may be the reason in both.
 
         Returns:
             The windows that are owed from now on.
@@ -116,7 +117,13 @@ class WindowQueue:
             return []
         if first is not None and first in self._held:
             self._held.discard(first)
-            return self._halve_miscounted(first, at) if complete else [first, window]
+            if complete:
+                return self._halve_miscounted(first, at)
+            if not may_share_row(first, window, self._unit):
+                return [first, window]
+            # The second one's halves first: those of the first one go before them.
+            owed = self._halve_miscounted(window, at)
+            return [*self._halve_miscounted(first, at), *owed]
         return [] if complete else self._halve_miscounted(window, at)
 
     def _halve_miscounted(self, window: Window, at: int) -> Sequence[Window]:

@@ -71,6 +71,11 @@ def halve_window(window: Window, unit: EpochUnit) -> list[Window]:
     return cut_window(window, window.after + milliseconds * _MILLISECOND)
 
 
+def may_share_row(first: Window, second: Window, unit: EpochUnit) -> bool:
+    """Return whether the requests for two halves may show the same row, wherever it lies."""
+    return second.before - first.after <= 8 * _TICK[unit] * _MILLISECOND
+
+
 def cut_off_start(window: Window, unit: EpochUnit) -> list[Window]:
     """Cut a window behind what the request for a window before it shows of it; none: too short."""
     cut = window.after + 4 * _TICK[unit] * _MILLISECOND

@@ -89,22 +89,21 @@ def _check_unfinished_is_the_poison(loop: FlawedLoop) -> None:
     missing = {key: age for key, age in ages.items() if not any(_covers(row, age) for row in owed)}
     assert missing == {}, "not readable, and not owed"
     allowed = _merge_ranges([(age - reach, age + reach) for age in world.owable_ages])
-    # A miscount need not be narrowed down where it is in both halves of a window, one of which may
-    # only reach it.
+    # A miscount need not be narrowed down where it is in both halves of a window.
     hidden = [world.ages[key] for key in world.hidden]
     readable = [
         (row["newest"], row["oldest"])
         for row in owed
         if not any(low <= row["newest"] and row["oldest"] <= high for low, high in allowed)
-        and not any(_covers(row, age, reach) for age in hidden)
+        and not any(_covers(row, age) for age in hidden)
     ]
     assert readable == [], f"owed, but readable; readable is all but {allowed}"
     assert all(row["reason"] and row["next_try_at"] > row["tried_at"] for row in owed)
     _check_poisoned_opt_outs(loop)
 
 
-def _covers(row: dict[str, float], age: int, reach: int = 0) -> bool:
-    return row["newest"] - reach <= age <= row["oldest"] + reach
+def _covers(row: dict[str, float], age: int) -> bool:
+    return row["newest"] <= age <= row["oldest"]
 
 
 def _merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -151,7 +150,6 @@ def _check_requests(loop: FlawedLoop, twin: FlawedLoop) -> None:
     if loop.world.is_halved:
         # The twin's windows lie elsewhere, by some milliseconds, and so do those of its next poll.
         calm = max(ran.requests for ran in calm_polls[1:])
-        extra += calm // 2
     assert polls[-1].requests <= calm + extra, "an idle poll pays for the owed"
 
 

@@ -581,4 +581,4 @@ def test_rows_alone_at_a_vendor_that_always_names_a_next_page(
         poll_outcomes()
     others = {"L0", "L1", "L3", "L4"} | (set() if page_is_ignored else {"beside"})
     assert set(sql.fetch_outcomes(database)) == others
-    assert len(odd.queries) < 450
+    assert len(odd.queries) < 300
