@@ -13,13 +13,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 
 def main(job: dict[str, Any]) -> None:
     """Run the server of `job` until the server ends or its last user has left."""
     user, group = job["user"] or (None, None)
+    # Python runs a signal handler only once the call that it waits in returns, and a signal just
+    # before that call does not end it: one is waited for by a thread of its own instead.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     server = subprocess.Popen(
         job["command"],
         # The server inherits our descriptors, alive.lock above all.
@@ -27,16 +29,15 @@ def main(job: dict[str, Any]) -> None:
         user=user,
         group=group,
         extra_groups=None if user is None else [],
+        # Safe: there are no threads yet.
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}),
     )
     for descriptor in job["inherited_fds"]:
         # A dead server's socket must refuse connections, not leave them unanswered.
         os.close(descriptor)
 
-    def forward_stop(signum: int, frame: FrameType | None) -> None:
-        server.send_signal(job["stop_signal"])
-
-    signal.signal(signal.SIGTERM, forward_stop)  # the machine is shutting down
-    threading.Thread(target=_stop_after_last_user, args=(server, job), daemon=True).start()
+    for stop in (_stop_after_last_user, _stop_at_shutdown):
+        threading.Thread(target=stop, args=(server, job), daemon=True).start()
     server.wait()
     if job["scratch"]:
         shutil.rmtree(job["scratch"], ignore_errors=True)
@@ -55,6 +56,13 @@ def _stop_after_last_user(server: subprocess.Popen[bytes], job: dict[str, Any]) 
             server.wait()
         # Keeps the lock until this process ends: a new user waits for that.
         threading.Event().wait()
+
+
+def _stop_at_shutdown(server: subprocess.Popen[bytes], job: dict[str, Any]) -> None:
+    """Stop the server when the machine shuts down, which sends every process SIGTERM."""
+    while True:
+        signal.sigwait({signal.SIGTERM})
+        server.send_signal(job["stop_signal"])
 
 
 if __name__ == "__main__":

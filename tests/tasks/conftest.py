@@ -11,6 +11,7 @@ from leadloop.sandbox import SandboxHandle
 from tests import factories
 from tests.odd_reads import OddReads, run_odd_reads
 from tests.quirky_api import QuirkyApi, run_quirky_api
+from tests.window_readers import OpenedReader, open_reader, serve_results
 
 
 @pytest.fixture
@@ -24,6 +25,28 @@ def odd(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[QuirkyA
             database, factories.build_lead("x", status="created", sent_at=first_sent_at)
         )
         yield vendor
+
+
+@pytest.fixture
+def result_count() -> int:
+    """Count the results that `odd_results` has at first; a module may say otherwise."""
+    return 0
+
+
+@pytest.fixture
+def odd_results(
+    environment: Path, quick_retries: None, monkeypatch: pytest.MonkeyPatch, result_count: int
+) -> Iterator[QuirkyApi]:
+    """An odd vendor in place of the sandbox, whose results a reader of windows asks for."""
+    with serve_results(monkeypatch, result_count) as vendor:
+        yield vendor
+
+
+@pytest.fixture
+def opened_reader(odd_results: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
+    """A reader of that vendor's pages."""
+    with open_reader(database) as reader:
+        yield reader
 
 
 @pytest.fixture

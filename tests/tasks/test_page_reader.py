@@ -1,6 +1,5 @@
 """Pages of a window: retried, divided, learned from."""
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.window_readers import (
     fail_on,
     numbers_of,
     open_reader,
-    serve_results,
     show,
     sizes_of,
     window_of,
@@ -29,106 +27,96 @@ from tests.window_readers import (
 
 
 @pytest.fixture
-def odd(
-    environment: None, quick_retries: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[QuirkyApi]:
-    """An odd vendor in place of the sandbox."""
-    with serve_results(monkeypatch, 0) as vendor:
-        yield vendor
-
-
-@pytest.fixture
-def opened(odd: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
-    """A reader of that vendor's pages."""
-    with open_reader(database) as reader:
-        yield reader
-
-
-@pytest.fixture
-def pages(opened: OpenedReader) -> PageReader:
+def pages(opened_reader: OpenedReader) -> PageReader:
     """The reader of pages alone."""
-    return opened.pages
+    return opened_reader.pages
 
 
 @pytest.mark.parametrize("statuses", [[500, 500], [503, 502], [400, 400]])
 def test_noise_is_no_fault_of_a_page(
-    odd: QuirkyApi, opened: OpenedReader, statuses: list[int]
+    odd_results: QuirkyApi, opened_reader: OpenedReader, statuses: list[int]
 ) -> None:
     """A page that fails twice and then does not is read, as one request."""
-    show(odd, 3, fail_first(statuses))
-    page = opened.pages.fetch_page(window_of(0, 2), 1, 10)
+    show(odd_results, 3, fail_first(statuses))
+    page = opened_reader.pages.fetch_page(window_of(0, 2), 1, 10)
     assert (numbers_of(page), page.count, page.missing, page.answers) == ([0, 1, 2], 3, (), 1)
-    assert sizes_of(odd) == [10] * 3
-    assert opened.counters.counts() == {"pages": 1}
+    assert sizes_of(odd_results) == [10] * 3
+    assert opened_reader.counters.counts() == {"pages": 1}
 
 
 @pytest.mark.parametrize(
     ("status", "is_refused"), [(500, False), (502, False), (403, False), (400, True), (413, True)]
 )
 def test_a_page_that_fails_although_others_do_not(
-    odd: QuirkyApi, opened: OpenedReader, status: int, is_refused: bool
+    odd_results: QuirkyApi, opened_reader: OpenedReader, status: int, is_refused: bool
 ) -> None:
     """It cannot be read: three failures, and an answer to another request, show it."""
-    show(odd, 30, fail_on({12}, status))
+    show(odd_results, 30, fail_on({12}, status))
     with pytest.raises(PageUnavailable) as failure:
-        opened.pages.fetch_page(window_of(0, 29), 2, 10)
+        opened_reader.pages.fetch_page(window_of(0, 29), 2, 10)
     error = failure.value
     assert (error.number, error.reason, error.is_refused) == (2, f"HTTP {status}", is_refused)
-    assert sizes_of(odd) == [10] * 3
-    assert len(odd.queries) == 4, "one listing of the campaign, which showed that others succeed"
-    opened.pages.fetch_page(window_of(0, 29), 1, 10)
-    assert opened.counters.counts() == {"pages": 1}
+    assert sizes_of(odd_results) == [10] * 3
+    assert len(odd_results.queries) == 4, (
+        "one listing of the campaign, which showed that others succeed"
+    )
+    opened_reader.pages.fetch_page(window_of(0, 29), 1, 10)
+    assert opened_reader.counters.counts() == {"pages": 1}
 
 
-def test_an_outage_makes_no_page_unavailable(odd: QuirkyApi, pages: PageReader) -> None:
+def test_an_outage_makes_no_page_unavailable(odd_results: QuirkyApi, pages: PageReader) -> None:
     """What failed in an outage is read once it is over, however often it failed."""
-    odd.rows = build_rows(3)
+    odd_results.rows = build_rows(3)
     requests = count()
-    odd.answer = lambda query: 500 if next(requests) < 11 else build_page(odd.rows, query)
+    odd_results.answer = lambda query: (
+        500 if next(requests) < 11 else build_page(odd_results.rows, query)
+    )
     assert numbers_of(pages.fetch_page(window_of(0, 2), 1, 10)) == [0, 1, 2]
 
 
 def test_an_outage_that_goes_on_ends_the_read(
-    odd: QuirkyApi, pages: PageReader, monkeypatch: pytest.MonkeyPatch
+    odd_results: QuirkyApi, pages: PageReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the vendor's address, and with no page accused."""
     monkeypatch.setattr(outages, "OUTAGE_S", 0.05)
-    odd.answer = lambda _: 500
-    with pytest.raises(RunError, match=f"{odd.url} has answered no request"):
+    odd_results.answer = lambda _: 500
+    with pytest.raises(RunError, match=f"{odd_results.url} has answered no request"):
         pages.fetch_page(window_of(0, 2), 1, 10)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_page_that_asks_for_a_pause_although_others_do_not(
-    odd: QuirkyApi, opened: OpenedReader, status: int
+    odd_results: QuirkyApi, opened_reader: OpenedReader, status: int
 ) -> None:
     """It cannot be read either; an answer after the pauses, and not one before them, shows it."""
-    odd.retry_after_s = 0
-    show(odd, 30, fail_on({12}, status))
-    opened.watch.record_success()
+    odd_results.retry_after_s = 0
+    show(odd_results, 30, fail_on({12}, status))
+    opened_reader.watch.record_success()
     with pytest.raises(PageUnavailable, match=f"HTTP {status}"):
-        opened.pages.fetch_page(window_of(0, 29), 2, 10)
-    assert [query.before for query in odd.queries].count(0) == 1
+        opened_reader.pages.fetch_page(window_of(0, 29), 2, 10)
+    assert [query.before for query in odd_results.queries].count(0) == 1
 
 
 @pytest.mark.parametrize("retry_after_s", [None, 0])
 def test_a_vendor_that_only_asks_for_pauses_makes_no_page_unavailable(
-    odd: QuirkyApi, opened: OpenedReader, retry_after_s: int | None
+    odd_results: QuirkyApi, opened_reader: OpenedReader, retry_after_s: int | None
 ) -> None:
     """The rate limit is raised as it is, though the vendor has answered of late."""
-    odd.retry_after_s = retry_after_s
-    odd.answer = lambda _: 429
-    opened.watch.record_success()
+    odd_results.retry_after_s = retry_after_s
+    odd_results.answer = lambda _: 429
+    opened_reader.watch.record_success()
     with pytest.raises(RateLimited):
-        opened.pages.read_page(window_of(0, 2), 1, 10)
+        opened_reader.pages.read_page(window_of(0, 2), 1, 10)
 
 
-def test_a_failure_that_no_page_can_be_the_reason_of(odd: QuirkyApi, pages: PageReader) -> None:
+def test_a_failure_that_no_page_can_be_the_reason_of(
+    odd_results: QuirkyApi, pages: PageReader
+) -> None:
     """A login that is not accepted is raised as it is."""
-    show(odd, 3, lambda *_: 401)
+    show(odd_results, 3, lambda *_: 401)
     with pytest.raises(Fatal):
         pages.read_page(window_of(0, 2), 1, 10)
-    assert set(sizes_of(odd)) == {10}
+    assert set(sizes_of(odd_results)) == {10}
 
 
 def test_a_vendor_that_is_gone_makes_no_page_unavailable(
@@ -164,118 +152,136 @@ _HTTP = settings(
     status=st.sampled_from([500, 400]),
 )
 def test_a_page_is_read_in_parts_but_for_the_row_that_cannot_be_read(
-    odd: QuirkyApi, opened: OpenedReader, size: int, amount: int, number: int, bad: int, status: int
+    odd_results: QuirkyApi,
+    opened_reader: OpenedReader,
+    size: int,
+    amount: int,
+    number: int,
+    bad: int,
+    status: int,
 ) -> None:
     """All other rows in their order, and the offset of the missing one in the whole window."""
-    show(odd, amount, fail_on({bad}, status))
-    odd.queries.clear()
+    show(odd_results, amount, fail_on({bad}, status))
+    odd_results.queries.clear()
     offsets = range((number - 1) * size, min(number * size, amount))
     assume(list(offsets) != [bad])
-    page = opened.pages.read_page(window_of(0, amount - 1), number, size)
+    page = opened_reader.pages.read_page(window_of(0, amount - 1), number, size)
     assert numbers_of(page) == [at for at in offsets if at != bad]
     assert list(page.missing) == [at for at in offsets if at == bad]
     assert page.failure == (f"HTTP {status}" if page.missing else "")
     assert page.has_next == (amount > number * size)
     assert page.row_count == len(offsets)
     # A row that cannot be read is no contrast: pages stay as they are.
-    assert opened.limits.page_size == 100
-    assert opened.limits.take_changes() == {}
+    assert opened_reader.limits.page_size == 100
+    assert opened_reader.limits.take_changes() == {}
     assert (page.answers == 1) == (bad not in offsets)
 
 
-def test_a_page_of_a_large_prime_size_is_not_divided(odd: QuirkyApi, pages: PageReader) -> None:
+def test_a_page_of_a_large_prime_size_is_not_divided(
+    odd_results: QuirkyApi, pages: PageReader
+) -> None:
     """Its parts would have to be single rows, each a request."""
-    show(odd, 20, fail_on({3}))
+    show(odd_results, 20, fail_on({3}))
     with pytest.raises(PageUnavailable):
         pages.read_page(window_of(0, 19), 1, 17)
-    assert set(sizes_of(odd)) == {17}
+    assert set(sizes_of(odd_results)) == {17}
 
 
-def test_a_page_of_which_no_part_can_be_read(odd: QuirkyApi, pages: PageReader) -> None:
+def test_a_page_of_which_no_part_can_be_read(odd_results: QuirkyApi, pages: PageReader) -> None:
     """It costs its parts once, and no more."""
-    show(odd, 20, fail_on(set(range(20))))
+    show(odd_results, 20, fail_on(set(range(20))))
     with pytest.raises(PageUnavailable) as failure:
         pages.read_page(window_of(0, 19), 2, 8)
     assert failure.value.number == 2
-    assert sizes_of(odd) == [8] * 3 + [4] * 6
+    assert sizes_of(odd_results) == [8] * 3 + [4] * 6
 
 
 def test_a_vendor_that_ignores_the_size_is_not_read_in_parts(
-    odd: QuirkyApi, pages: PageReader
+    odd_results: QuirkyApi, pages: PageReader
 ) -> None:
     """Parts that are larger than asked for would show rows twice, or none where some are."""
-    odd.rows = build_rows(8)
+    odd_results.rows = build_rows(8)
 
     def answer(query: Query) -> dict[str, Any] | int:
-        return 500 if query.size == 8 else build_page(odd.rows, Query(**{**vars(query), "size": 8}))
+        return (
+            500
+            if query.size == 8
+            else build_page(odd_results.rows, Query(**{**vars(query), "size": 8}))
+        )
 
-    odd.answer = answer
+    odd_results.answer = answer
     with pytest.raises(PageUnavailable):
         pages.read_page(window_of(0, 7), 1, 8)
-    assert set(sizes_of(odd)) == {8, 4}
+    assert set(sizes_of(odd_results)) == {8, 4}
 
 
-def test_rows_that_move_between_the_parts_make_no_page(odd: QuirkyApi, pages: PageReader) -> None:
+def test_rows_that_move_between_the_parts_make_no_page(
+    odd_results: QuirkyApi, pages: PageReader
+) -> None:
     """Parts with different counts show different moments."""
 
     def answer(query: Query) -> dict[str, Any] | int:
-        page = build_page(odd.rows, query)
+        page = build_page(odd_results.rows, query)
         return 500 if query.size == 8 else {**page, "count": page["count"] + query.page}
 
-    odd.rows, odd.answer = build_rows(8), answer
+    odd_results.rows, odd_results.answer = build_rows(8), answer
     with pytest.raises(PageUnavailable):
         pages.read_page(window_of(0, 7), 1, 8)
 
 
-def test_a_size_is_given_up_after_three_contrasts(odd: QuirkyApi, opened: OpenedReader) -> None:
+def test_a_size_is_given_up_after_three_contrasts(
+    odd_results: QuirkyApi, opened_reader: OpenedReader
+) -> None:
     """Each such page is read whole; pages of that size are not asked for any more."""
-    show(odd, 40, lambda query, _: 500 if query.size == 8 else None)
+    show(odd_results, 40, lambda query, _: 500 if query.size == 8 else None)
     for number in (1, 2, 3):
-        assert opened.limits.page_size == 100
-        opened.limits.apply_page_size(8)
-        page = opened.pages.read_page(window_of(0, 39), number, 8)
+        assert opened_reader.limits.page_size == 100
+        opened_reader.limits.apply_page_size(8)
+        page = opened_reader.pages.read_page(window_of(0, 39), number, 8)
         assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
         assert page.missing == []
-        opened.limits.apply_page_size(100)
-    assert opened.limits.page_size == 4
-    assert opened.limits.take_changes() == {"page_size": 4}
-    asked = len(odd.queries)
+        opened_reader.limits.apply_page_size(100)
+    assert opened_reader.limits.page_size == 4
+    assert opened_reader.limits.take_changes() == {"page_size": 4}
+    asked = len(odd_results.queries)
     with pytest.raises(PageSizeChanged):
-        opened.pages.read_page(window_of(0, 39), 4, 8)
-    assert len(odd.queries) == asked
+        opened_reader.pages.read_page(window_of(0, 39), 4, 8)
+    assert len(odd_results.queries) == asked
 
 
-def test_a_size_that_succeeds_at_last_is_kept(odd: QuirkyApi, opened: OpenedReader) -> None:
+def test_a_size_that_succeeds_at_last_is_kept(
+    odd_results: QuirkyApi, opened_reader: OpenedReader
+) -> None:
     """Three contrasts by chance: the last page is tried once more before its size is given up."""
     chance = fail_first([500] * 9)
-    show(odd, 40, lambda query, shown: chance(query, shown) if query.size == 8 else None)
-    opened.limits.apply_page_size(8)
+    show(odd_results, 40, lambda query, shown: chance(query, shown) if query.size == 8 else None)
+    opened_reader.limits.apply_page_size(8)
     for number in (1, 2, 3):
-        page = opened.pages.read_page(window_of(0, 39), number, 8)
+        page = opened_reader.pages.read_page(window_of(0, 39), number, 8)
         assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
-    assert opened.limits.page_size == 8
-    assert opened.limits.take_changes() == {}
+    assert opened_reader.limits.page_size == 8
+    assert opened_reader.limits.take_changes() == {}
 
 
-def test_an_empty_page_that_fails_by_chance(odd: QuirkyApi, pages: PageReader) -> None:
+def test_an_empty_page_that_fails_by_chance(odd_results: QuirkyApi, pages: PageReader) -> None:
     """One smaller answer shows that there is nothing to read."""
     chance = fail_first([500] * 3)
-    show(odd, 4, lambda query, shown: chance(query, shown) if query.size == 8 else None)
+    show(odd_results, 4, lambda query, shown: chance(query, shown) if query.size == 8 else None)
     page = pages.read_page(window_of(20, 30), 1, 8)
     assert page.is_empty
     assert not page.has_next
 
 
-def test_a_page_of_one_row_that_cannot_be_read(odd: QuirkyApi, pages: PageReader) -> None:
+def test_a_page_of_one_row_that_cannot_be_read(odd_results: QuirkyApi, pages: PageReader) -> None:
     """Nothing of it is shown, not even how many rows there are."""
-    show(odd, 9, fail_on({8}))
+    show(odd_results, 9, fail_on({8}))
     with pytest.raises(PageUnavailable) as failure:
         pages.read_page(window_of(0, 8), 3, 4)
     assert failure.value.number == 3
 
 
 def test_a_failure_by_chance_within_a_page_that_is_refused(
-    odd: QuirkyApi, opened: OpenedReader
+    odd_results: QuirkyApi, opened_reader: OpenedReader
 ) -> None:
     """The size that is refused is given up, and none below it for a failure that is no refusal."""
     chance = fail_first([500] * 3)
@@ -285,8 +291,8 @@ def test_a_failure_by_chance_within_a_page_that_is_refused(
             return 413
         return chance(query, shown) if query.page == 2 else None
 
-    show(odd, 8, fails)
-    opened.limits.apply_page_size(8)
-    page = opened.pages.read_page(window_of(0, 7), 1, 8)
+    show(odd_results, 8, fails)
+    opened_reader.limits.apply_page_size(8)
+    page = opened_reader.pages.read_page(window_of(0, 7), 1, 8)
     assert numbers_of(page) == list(range(8))
-    assert opened.limits.page_size == 4
+    assert opened_reader.limits.page_size == 4

@@ -18,7 +18,6 @@ from tests.window_readers import (
     OpenedReader,
     answer_pages,
     open_reader,
-    serve_results,
     window_of,
 )
 
@@ -27,16 +26,13 @@ WINDOWS = [window_of(first, first + 9) for first in range(0, 40, 10)]
 
 
 @pytest.fixture
-def odd(
-    environment: None, quick_retries: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[QuirkyApi]:
-    """An odd vendor in place of the sandbox, with forty results."""
-    with serve_results(monkeypatch, 40) as vendor:
-        yield vendor
+def result_count() -> int:
+    """Count the vendor's results."""
+    return 40
 
 
 @pytest.fixture
-def opened(odd: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
+def opened(odd_results: QuirkyApi, database: Database) -> Iterator[OpenedReader]:
     """A reader of that vendor's pages, four rows each."""
     with open_reader(database, page_size=4) as reader:
         yield reader
@@ -55,9 +51,11 @@ def pipeline_of(
         yield pipeline
 
 
-def pages_of(odd: QuirkyApi, window: Window) -> list[int]:
+def pages_of(odd_results: QuirkyApi, window: Window) -> list[int]:
     """Return the numbers of the pages that were requested of a window, in order."""
-    return [query.page for query in odd.queries if query.after == to_epoch_ms(window.after) - 1]
+    return [
+        query.page for query in odd_results.queries if query.after == to_epoch_ms(window.after) - 1
+    ]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -68,7 +66,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_first_pages_are_read_ahead_and_once(opened: OpenedReader, odd: QuirkyApi) -> None:
+def test_first_pages_are_read_ahead_and_once(opened: OpenedReader, odd_results: QuirkyApi) -> None:
     """Reading the first window begins with the others; asking again sends nothing."""
     with pipeline_of(opened) as pipeline:
         first = pipeline.read_first(WINDOWS)
@@ -76,12 +74,14 @@ def test_first_pages_are_read_ahead_and_once(opened: OpenedReader, odd: QuirkyAp
         wait_until(lambda: all(pipeline.first_if_read(each) for each in WINDOWS))
         assert pipeline.read_first(WINDOWS) is first
         assert pipeline.read_first(WINDOWS[2:]) is pipeline.first_if_read(WINDOWS[2])
-        assert [pages_of(odd, each) for each in WINDOWS] == [[1]] * 4
+        assert [pages_of(odd_results, each) for each in WINDOWS] == [[1]] * 4
 
 
-def test_a_first_page_that_was_not_read_is_none(opened: OpenedReader, odd: QuirkyApi) -> None:
+def test_a_first_page_that_was_not_read_is_none(
+    opened: OpenedReader, odd_results: QuirkyApi
+) -> None:
     """Neither one that nobody asked for, nor one that failed."""
-    odd.answer = answer_pages(odd.rows, lambda *_: 500)
+    odd_results.answer = answer_pages(odd_results.rows, lambda *_: 500)
     with pipeline_of(opened) as pipeline:
         assert pipeline.first_if_read(WINDOWS[0]) is None
         with pytest.raises(PageUnavailable):
@@ -89,25 +89,27 @@ def test_a_first_page_that_was_not_read_is_none(opened: OpenedReader, odd: Quirk
         assert pipeline.first_if_read(WINDOWS[0]) is None
 
 
-def test_a_suspect_is_not_read_in_parts(opened: OpenedReader, odd: QuirkyApi) -> None:
+def test_a_suspect_is_not_read_in_parts(opened: OpenedReader, odd_results: QuirkyApi) -> None:
     """It is narrowed by time instead; of another window the rows that can be read are stored."""
-    odd.answer = answer_pages(odd.rows, lambda _, shown: 500 if {2, 12} & shown else None)
+    odd_results.answer = answer_pages(
+        odd_results.rows, lambda _, shown: 500 if {2, 12} & shown else None
+    )
     with pipeline_of(opened, is_suspect=lambda each: each == WINDOWS[0]) as pipeline:
         with pytest.raises(PageUnavailable):
             pipeline.read_first(WINDOWS[:1])
-        assert {query.size for query in odd.queries if query.before} == {4}
+        assert {query.size for query in odd_results.queries if query.before} == {4}
         assert pipeline.read_first(WINDOWS[1:2]).missing == [2]
 
 
-def test_windows_are_read_whole_two_at_once(opened: OpenedReader, odd: QuirkyApi) -> None:
+def test_windows_are_read_whole_two_at_once(opened: OpenedReader, odd_results: QuirkyApi) -> None:
     """The next window is begun with the first one, and its pages are read once."""
     with pipeline_of(opened) as pipeline:
         pipeline.read_first(WINDOWS)
         first = pipeline.read_whole(WINDOWS)
-        wait_until(lambda: len(pages_of(odd, WINDOWS[1])) == 4)
-        assert [pages_of(odd, each) for each in WINDOWS[2:]] == [[1], [1]]
+        wait_until(lambda: len(pages_of(odd_results, WINDOWS[1])) == 4)
+        assert [pages_of(odd_results, each) for each in WINDOWS[2:]] == [[1], [1]]
         second = pipeline.read_whole(WINDOWS[1:2])
-        assert sorted(pages_of(odd, WINDOWS[1])) == [1, 1, 2, 3], "the first one verifies"
+        assert sorted(pages_of(odd_results, WINDOWS[1])) == [1, 1, 2, 3], "the first one verifies"
     for number, reading in enumerate((first, second)):
         assert reading is not None
         assert reading.window == WINDOWS[number]
@@ -116,22 +118,24 @@ def test_windows_are_read_whole_two_at_once(opened: OpenedReader, odd: QuirkyApi
         assert leads == {f"L{each}" for each in range(10 * number, 10 * number + 10)}
 
 
-def test_a_window_that_is_not_readable_is_not_read(opened: OpenedReader, odd: QuirkyApi) -> None:
+def test_a_window_that_is_not_readable_is_not_read(
+    opened: OpenedReader, odd_results: QuirkyApi
+) -> None:
     """The decision is made by its first page; no other one is requested."""
     with pipeline_of(opened, is_readable=lambda _, first: first.count < 10) as pipeline:
         pipeline.read_first(WINDOWS)
         assert pipeline.read_whole(WINDOWS) is None
-    assert [pages_of(odd, each) for each in WINDOWS] == [[1]] * 4
+    assert [pages_of(odd_results, each) for each in WINDOWS] == [[1]] * 4
 
 
-def test_what_is_forgotten_is_read_again(opened: OpenedReader, odd: QuirkyApi) -> None:
+def test_what_is_forgotten_is_read_again(opened: OpenedReader, odd_results: QuirkyApi) -> None:
     """A window that was never read may be forgotten, too."""
     with pipeline_of(opened) as pipeline:
         for _ in range(2):
             pipeline.read_first(WINDOWS[:1])
             pipeline.forget(WINDOWS[0])
             pipeline.forget(WINDOWS[3])
-    assert pages_of(odd, WINDOWS[0]) == [1, 1]
+    assert pages_of(odd_results, WINDOWS[0]) == [1, 1]
 
 
 def test_windows_are_stored_one_after_the_other(opened: OpenedReader) -> None:
@@ -201,7 +205,7 @@ def test_a_window_is_stored_though_the_next_one_fails(opened: OpenedReader) -> N
 
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
 def test_a_read_that_is_not_wanted_any_more_is_dropped(
-    opened: OpenedReader, odd: QuirkyApi, error: BaseException
+    opened: OpenedReader, odd_results: QuirkyApi, error: BaseException
 ) -> None:
     """The end of a poll sends no more than what is under way, and waits for no pause."""
     may_answer = threading.Event()
@@ -209,26 +213,26 @@ def test_a_read_that_is_not_wanted_any_more_is_dropped(
     def answer(query: Query) -> dict[str, Any]:
         if query.page > 1:
             may_answer.wait(30)
-        return build_page(odd.rows, query)
+        return build_page(odd_results.rows, query)
 
-    odd.answer = answer
+    odd_results.answer = answer
     empty, everything = window_of(50, 50), window_of(0, 39)
 
     def poll() -> None:
         with pipeline_of(opened) as pipeline:
             pipeline.read_first([empty, everything])
             pipeline.read_whole([empty, everything])
-            wait_until(lambda: len(pages_of(odd, everything)) == 5)
+            wait_until(lambda: len(pages_of(odd_results, everything)) == 5)
             threading.Timer(0.3, may_answer.set).start()
             raise error
 
     with pytest.raises(type(error)):
         poll()
-    assert len(pages_of(odd, everything)) == 5
+    assert len(pages_of(odd_results, everything)) == 5
 
 
 def test_a_stopped_poll_waits_for_no_pause_of_the_vendor(
-    opened: OpenedReader, odd: QuirkyApi
+    opened: OpenedReader, odd_results: QuirkyApi
 ) -> None:
     """Ctrl-C ends a run while the next request has to wait for an hour."""
     empty, everything = window_of(50, 50), window_of(0, 39)
@@ -243,4 +247,4 @@ def test_a_stopped_poll_waits_for_no_pause_of_the_vendor(
 
     with pytest.raises(KeyboardInterrupt):
         poll()
-    assert len(pages_of(odd, everything)) <= 5
+    assert len(pages_of(odd_results, everything)) <= 5
