@@ -481,20 +481,19 @@ def test_a_first_lead_that_fails_is_no_outage(
     assert set(sql.fetch_outcomes(database)) == {f"L{number}" for number in range(1, 30)}
 
 
-@pytest.fixture
-def repeat_in_one_second(
-    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four rows of one second, the unit of bounds; one is a repeat, and pages hold three."""
+def add_repeat_in_one_second(odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show four rows of one second, the unit of bounds; one is a repeat, and pages hold three."""
     monkeypatch.setenv("LEADLOOP_EPOCH_UNIT", "s")
     monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "3")
     moment = to_epoch_ms(now() - 5 * MINUTE) // 1000
     odd.rows += [{"lead_id": name, "processed_at": moment} for name in "ABCA"]
 
 
-@pytest.mark.usefixtures("repeat_in_one_second")
-def test_a_repeat_in_one_second_that_no_page_holds(database: Database, odd: QuirkyApi) -> None:
+def test_a_repeat_in_one_second_that_no_page_holds(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the unit is seconds, no shorter window helps: it is owed, after few requests."""
+    add_repeat_in_one_second(odd, monkeypatch)
     odd.answer = lambda query: 400 if query.size > 3 else build_page(odd.rows, query)
     with pytest.raises(CampaignsFailed, match="3 rows were read, and 4 counted"):
         poll_outcomes()
@@ -502,9 +501,11 @@ def test_a_repeat_in_one_second_that_no_page_holds(database: Database, odd: Quir
     assert len(odd.queries) < 150
 
 
-@pytest.mark.usefixtures("repeat_in_one_second")
-def test_a_repeat_in_one_second_that_a_larger_page_holds(database: Database) -> None:
+def test_a_repeat_in_one_second_that_a_larger_page_holds(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One answer proves it, if the vendor gives more than is usually asked for."""
+    add_repeat_in_one_second(odd, monkeypatch)
     poll_outcomes()
     assert set(sql.fetch_outcomes(database)) == set("ABC")
 
