@@ -35,6 +35,11 @@ COMMENT ON COLUMN leadloop.campaigns.specimen_at IS 'When the vendor accepted th
 COMMENT ON COLUMN leadloop.campaigns.push_enabled IS
     'False: the campaign is paused (leadloop pause, leadloop resume): no lead is created from the
 next claim on. Opt-outs, polls and lookups go on.';
+COMMENT ON COLUMN leadloop.campaigns.priority IS
+    'Campaigns with a higher priority come first; above 0, all leads of the campaign are urgent.';
+COMMENT ON COLUMN leadloop.campaigns.max_lead_age_s IS
+    'Seconds after its insert from which a new lead is not sent any more, but rejected. Null: any
+age is sent.';
 COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
     'The first create that the vendor accepted after its last failed one.';
 COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
@@ -101,6 +106,8 @@ COMMENT ON COLUMN leadloop.leads.lone_failures IS
 After the eighth the lead is rejected, once it is proven absent.';
 COMMENT ON COLUMN leadloop.leads.next_try_at IS
     'The lead has failed alone; not before this time is it sent again.';
+COMMENT ON COLUMN leadloop.leads.priority IS
+    'Leads with a higher priority are sent first; above 0, a lead is urgent.';
 
 COMMENT ON TABLE leadloop.sent_leads IS
     'Sent leads whose rows in `leads` were deleted, so that a lead that is inserted again is not
@@ -240,6 +247,8 @@ less the lookback. Null: as processed_through.';
 COMMENT ON COLUMN leadloop.watermarks.written_through IS
     'processed_through as leadloop wrote it last. If processed_through is less, a person has set the
 watermark back, and the next poll starts there.';
+COMMENT ON COLUMN leadloop.watermarks.reread_through IS
+    'Up to where polls that read the lookback again have read. Null: up to read_through.';
 
 COMMENT ON TABLE leadloop.poll_windows IS
     'Polled windows: every range of processed_at that was read.';

@@ -24,7 +24,9 @@ CREATE TABLE leadloop.campaigns (
     push_enabled    boolean NOT NULL DEFAULT true,
     create_accepted_at timestamptz,
     create_failed_at   timestamptz,
-    listing_failed_at  timestamptz
+    listing_failed_at  timestamptz,
+    priority        smallint NOT NULL DEFAULT 0 CHECK (priority >= 0),
+    max_lead_age_s  integer CHECK (max_lead_age_s > 0)
 );
 
 -- Runs --------------------------------------------------------------------------------------------
@@ -75,11 +77,14 @@ CREATE TABLE leadloop.leads (
     last_failed_at timestamptz,
     lone_failures integer NOT NULL DEFAULT 0,
     next_try_at   timestamptz,
+    priority      smallint NOT NULL DEFAULT 0 CHECK (priority >= 0),
     PRIMARY KEY (campaign_id, lead_id)
 )
 -- Free space in each page for the two updates of a sent lead: a quarter less WAL.
 WITH (fillfactor = 50);
 CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
+CREATE INDEX leads_urgent ON leadloop.leads (campaign_id, priority DESC, seq)
+    WHERE status = 'new' AND priority > 0;
 CREATE INDEX leads_suspected ON leadloop.leads (campaign_id, suspect_list)
     WHERE suspect_list IS NOT NULL;
 -- By lead, not by time: every lead passes through this index, so most entries are dead, and a
@@ -227,6 +232,7 @@ CREATE TABLE leadloop.watermarks (
     updated_at        timestamptz NOT NULL DEFAULT now(),
     read_through      timestamptz,
     written_through   timestamptz,
+    reread_through    timestamptz,
     PRIMARY KEY (campaign_id, stream)
 );
 CREATE TABLE leadloop.poll_windows (

@@ -1,0 +1,33 @@
+"""Priorities, the greatest age of a lead, the end of re-reads, and notifications of due work.
+
+Until the first release, 0001 states the whole schema; so each statement here does nothing where it
+has been done.
+"""
+
+from alembic import op
+
+from db.schema import REPLACEABLE, create_schema
+
+revision = "0004_live"
+down_revision = "0003_suspects"
+branch_labels = None
+depends_on = None
+
+_TABLES = """
+ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS
+    priority smallint NOT NULL DEFAULT 0 CHECK (priority >= 0);
+ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS
+    max_lead_age_s integer CHECK (max_lead_age_s > 0);
+ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS
+    priority smallint NOT NULL DEFAULT 0 CHECK (priority >= 0);
+CREATE INDEX IF NOT EXISTS leads_urgent ON leadloop.leads (campaign_id, priority DESC, seq)
+    WHERE status = 'new' AND priority > 0;
+ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS reread_through timestamptz;
+"""
+
+
+def upgrade() -> None:
+    """Add columns and an index, and replace triggers, views and the like."""
+    connection = op.get_bind()
+    connection.exec_driver_sql(_TABLES)
+    create_schema(connection, *REPLACEABLE)
