@@ -123,6 +123,13 @@ def list_campaigns(
     return _query_campaigns(connection, ids, defaults, fallback=_ALL)
 
 
+def find_campaigns(
+    connection: Connection, ids: Sequence[str], defaults: CampaignRules
+) -> list[Campaign]:
+    """Return those of the campaigns that exist. One statement."""
+    return _select_rows(connection, _NAMED, ids, defaults)
+
+
 def reload_campaign(connection: Connection, campaign_id: str, defaults: CampaignRules) -> Campaign:
     """Return a campaign as its row is now. One statement.
 

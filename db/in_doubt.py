@@ -35,14 +35,15 @@ _NEXT_LOOKUP_AT = f"""looked_up_at + least(interval '1 day', greatest(
            make_interval(secs => :settle_s), looked_up_at - {_DOUBT_STARTED_AT}))"""
 _ACCEPTED_AT = """(SELECT create_accepted_at FROM leadloop.campaigns AS campaign
                    WHERE campaign.campaign_id = lead.campaign_id)"""
-_DUE = f"""
-  FROM leadloop.leads AS lead
- WHERE campaign_id = :campaign AND status = 'in_doubt'
-   AND doubted_at IS DISTINCT FROM 'infinity'
+#: SQL: a row of `lead` in doubt is due for a lookup by the run `:run`.
+IS_LOOKUP_DUE = f"""doubted_at IS DISTINCT FROM 'infinity'
    AND CASE WHEN {_SETTLED_AT} < clock_timestamp()
             THEN looked_up_at IS NULL OR looked_up_at < greatest({_SETTLED_AT}, {_ACCEPTED_AT})
                  OR {_NEXT_LOOKUP_AT} <= clock_timestamp()
-            ELSE looked_up_at IS NULL AND run_id IS DISTINCT FROM :run END
+            ELSE looked_up_at IS NULL AND run_id IS DISTINCT FROM CAST(:run AS bigint) END"""
+_DUE = f"""
+  FROM leadloop.leads AS lead
+ WHERE campaign_id = :campaign AND status = 'in_doubt' AND {IS_LOOKUP_DUE}
    AND lead_id <> ALL (CAST(:exclude AS text[]))
    AND (NOT :opted_out OR EXISTS (
         SELECT FROM leadloop.disable_requests AS d

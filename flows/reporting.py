@@ -95,9 +95,14 @@ def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
             key=flow, markdown="\n\n".join([*tables, *link]), description=format_summary(summary)
         )
     for campaign_id, counts in summary.get("campaigns", {}).items():
-        for name, event in EVENTS.items():
-            if counts.get(name):
-                emit_event(event, resource=campaign_resource(campaign_id), payload=dict(counts))
+        emit_count_events(campaign_id, counts)
+
+
+def emit_count_events(campaign_id: str, counts: Mapping[str, int]) -> None:
+    """Emit the events of what a campaign's run counted."""
+    for name, event in EVENTS.items():
+        if counts.get(name):
+            emit_event(event, resource=campaign_resource(campaign_id), payload=dict(counts))
 
 
 def emit_problem_events(problems: Sequence[Mapping[str, Any]]) -> None:

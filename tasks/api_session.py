@@ -17,16 +17,21 @@ from tasks.rate_limiter import RateLimiter
 
 @dataclass(frozen=True, kw_only=True)
 class ApiSession:
-    """The vendor's API, its transport, and the rate limiter that every request passes."""
+    """The vendor's API, its transport and login, and the rate limiter that every request passes."""
 
     api: LeadsApi
+    tokens: TokenProvider
     transport: Transport
     limiter: RateLimiter
 
 
 @contextmanager
 def open_api(
-    settings: Settings, database: Database, warn: Callable[[str], None]
+    settings: Settings,
+    database: Database,
+    warn: Callable[[str], None],
+    *,
+    tokens: TokenProvider | None = None,
 ) -> Iterator[ApiSession]:
     """Prepare everything that a request needs; send nothing yet.
 
@@ -34,6 +39,7 @@ def open_api(
         settings: the API's address, login, rate and timeouts.
         database: holds the rate limiter's ring of slots.
         warn: is called when the vendor asks for a pause.
+        tokens: the login of another session, which goes on; None: one of its own.
 
     Raises:
         UsageError: the login is incomplete.
@@ -52,9 +58,10 @@ def open_api(
     )
     try:
         retries = RequestRetries(sleep=limiter.sleep, on_pause=limiter.pause)
-        tokens = _make_token_provider(settings, transport, limiter, retries)
+        if tokens is None:
+            tokens = _make_token_provider(settings, transport, limiter, retries)
         api = LeadsApi(transport, tokens, limiter.wait_for_permit, retries)
-        yield ApiSession(api=api, transport=transport, limiter=limiter)
+        yield ApiSession(api=api, tokens=tokens, transport=transport, limiter=limiter)
     finally:
         transport.close()
 

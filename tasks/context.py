@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from db import campaigns, create_holds, runs
 from db.database import Connection, Database
+from db.live_places import join_session
 from db.runs import RunLocks
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
@@ -227,6 +228,45 @@ def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
         open_api(settings, context.database, host.log.warning) as session,
     ):
         yield ApiContext(**vars(context), session=session)
+
+
+@contextmanager
+def open_lane_contexts(
+    settings: Settings, host: RunHost, database: Database, lanes: Sequence[str], session: int
+) -> Iterator[dict[str, ApiContext]]:
+    """Prepare contexts for threads that work side by side: one database, one login.
+
+    Args:
+        settings: of all.
+        host: of all.
+        database: with connections for all.
+        lanes: a name for each context.
+        session: the live run whose connections theirs end with (`db.live_places`).
+
+    Yields:
+        The contexts by name.
+
+    Raises:
+        UsageError: settings are missing.
+        DatabaseError: Postgres cannot be reached.
+        RunError: the environment names a CA bundle that cannot be read.
+    """
+    contexts: dict[str, ApiContext] = {}
+    tokens = None
+    with ExitStack() as stack:
+        for lane in lanes:
+            connection = stack.enter_context(database.autocommit())
+            join_session(connection, session)
+            api = stack.enter_context(open_api(settings, database, host.log.warning, tokens=tokens))
+            tokens = api.tokens
+            contexts[lane] = ApiContext(
+                settings=settings,
+                database=database,
+                locks=RunLocks(connection),
+                host=host,
+                session=api,
+            )
+        yield contexts
 
 
 def start_run(context: AnyContext, flow: str, campaign: Campaign) -> CampaignRun[AnyContext]:

@@ -126,7 +126,7 @@ class JobRunner(Generic[C]):
     def __init__(self, context: C, spec: JobSpec[C], ids: Sequence[str] | None) -> None:
         self._spec = spec
         self._executions = [
-            _CampaignExecution(context, spec, campaign)
+            CampaignExecution(context, spec, campaign)
             for campaign in context.select_campaigns(ids, spec.select)
         ]
 
@@ -175,7 +175,7 @@ class JobRunner(Generic[C]):
             waiting = [each for each in waiting if each.is_open]
 
 
-class _CampaignExecution(Generic[C]):
+class CampaignExecution(Generic[C]):
     """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts."""
 
     def __init__(self, context: C, spec: JobSpec[C], campaign: Campaign) -> None:
@@ -224,9 +224,14 @@ class _CampaignExecution(Generic[C]):
             self.due_at = due_at
 
     def finish_if_open(self) -> None:
-        """Record that the run was stopped, where it has not ended."""
+        """End the run as one that was stopped, where it has not ended."""
         if self.is_open:
             self.error = self.error or RunError("the run was stopped before it was done")
+            self._finish()
+
+    def hand_over(self) -> None:
+        """End the run as it stands, where it has not ended: another run goes on with the work."""
+        if self.is_open:
             self._finish()
 
     def _finish(self) -> None:

@@ -420,7 +420,7 @@ class PollJob:
             is_rejected = isinstance(failure, Rejected)
         # The first lead itself may be what the vendor fails on.
         try:
-            read_empty_window(self.run)
+            read_empty_window(self.run.context.api, self.run.campaign)
         except Rejected:
             # The vendor parses the bounds, unless it rejects whatever is asked.
             if is_rejected:
@@ -645,3 +645,5 @@ POLL = JobSpec(
     start=plan_poll,
     min_chunk=40,
 )
+
+HEAD_POLL = POLL

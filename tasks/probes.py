@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from leadloop.client.api import LeadsApi
 from leadloop.client.errors import Fatal, Rejected
 from leadloop.core.addresses import hide_credentials
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import UNREADABLE
 from leadloop.core.windows import Window
@@ -33,17 +35,16 @@ def watch_outages(run: CampaignRun[ApiContext], probe: Callable[[], object]) -> 
 
 def read_campaign(run: CampaignRun[ApiContext]) -> bool:
     """Read a window of the campaign in which nothing was processed. See `send_probe`."""
-    return send_probe(lambda: read_empty_window(run))
+    return send_probe(lambda: read_empty_window(run.context.api, run.campaign))
 
 
-def read_empty_window(run: CampaignRun[ApiContext]) -> None:
+def read_empty_window(api: LeadsApi, campaign: Campaign) -> None:
     """Read a window of the campaign in which nothing was processed, as a probe.
 
     Raises:
         ApiError: the vendor does not answer, or rejects the request.
     """
-    campaign = run.campaign
-    run.context.api.for_probes().list_processed(
+    api.for_probes().list_processed(
         campaign.campaign_id, EMPTY_WINDOW, unit=campaign.epoch_unit, page=1, page_size=1
     )
 

@@ -305,6 +305,8 @@ COMMENT ON FUNCTION leadloop.note_opt_out() IS
 it, and then sees the opt-out. Marks opt-outs without a lead. Security definer: your code needs
 no privilege on leads.';
 
+COMMENT ON FUNCTION leadloop.announce_work() IS
+    'Notifies the channel leadloop_work, with an empty text, so that live runs look at once.';
 COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
     'Completes inserted leads with earlier facts: an opt-out before its lead, an erasure, a request
 before the row was deleted, an outcome or attempt of the vendor.';

@@ -122,6 +122,23 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Tells live runs (db.notifications) that there may be work. Nothing depends on it: they look anyway.
+-- One text for all, so that a transaction sends it once; whoever listens learns nothing else.
+CREATE OR REPLACE FUNCTION leadloop.announce_work() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_notify('leadloop_work', '');
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER announce_leads AFTER INSERT ON leadloop.leads
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
+CREATE OR REPLACE TRIGGER announce_opt_outs AFTER INSERT ON leadloop.disable_requests
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
+CREATE OR REPLACE TRIGGER announce_campaigns
+    AFTER INSERT OR UPDATE OF enabled, push_enabled, source ON leadloop.campaigns
+    FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
+
 CREATE OR REPLACE TRIGGER note_opt_out AFTER INSERT ON leadloop.disable_requests
     REFERENCING NEW TABLE AS opt_outs
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.note_opt_out();

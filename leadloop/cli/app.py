@@ -173,6 +173,18 @@ def sync(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) 
 
 
 @app.command()
+def live(as_json: JsonOption = False) -> None:
+    """Send opt-outs and leads within a second, and bring outcomes back, until Ctrl-C."""
+    from leadloop.cli.live import run_in_terminal
+
+    _run_and_show(
+        lambda: run_in_terminal(err),
+        lambda counts: out.print(rendering.render_counts("live", counts)),
+        as_json,
+    )
+
+
+@app.command()
 def backfill(
     after: Annotated[str, typer.Option(help="Start of the range (ISO 8601 or ms).")],
     before: Annotated[str, typer.Option(help="End of the range (ISO 8601 or ms).")],

@@ -22,6 +22,8 @@ ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS
     priority smallint NOT NULL DEFAULT 0 CHECK (priority >= 0);
 CREATE INDEX IF NOT EXISTS leads_urgent ON leadloop.leads (campaign_id, priority DESC, seq)
     WHERE status = 'new' AND priority > 0;
+CREATE INDEX IF NOT EXISTS disable_requests_new ON leadloop.disable_requests (campaign_id)
+    WHERE status = 'requested';
 ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS reread_through timestamptz;
 """
 

@@ -1,0 +1,157 @@
+"""What is due, for all campaigns by one query.
+
+Its cost grows with the campaigns that have work, not with all: it steps from campaign to campaign
+along partial indexes, which hold open work alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from db.in_doubt import IS_LOOKUP_DUE
+
+#: Campaigns are divided into this many shares; see `db.live_places`.
+SHARES = 16
+
+_SHARE = f"mod(CAST(hashtext(campaign.campaign_id) AS bigint) + 2147483648, {SHARES})"
+_IN_SHARES = f"{_SHARE} = ANY(CAST(:shares AS bigint[]))"
+_MAY_CREATE = """(campaign.enabled AND campaign.push_enabled AND NOT EXISTS (
+           SELECT FROM leadloop.create_holds AS hold
+            WHERE hold.campaign_id = campaign.campaign_id AND hold.released_at IS NULL))"""
+
+
+def _step_through(name: str, table: str, condition: str) -> str:
+    """Build the CTE of the campaigns that have a row that meets a partial index's condition."""
+    step = f"SELECT campaign_id FROM leadloop.{table} WHERE {condition}"
+    return f"""{name} (campaign_id) AS (
+    ({step} ORDER BY campaign_id LIMIT 1)
+     UNION ALL
+    SELECT ({step} AND campaign_id > last.campaign_id ORDER BY campaign_id LIMIT 1)
+      FROM {name} AS last WHERE last.campaign_id IS NOT NULL
+)"""
+
+
+_NEW = text(f"""
+WITH RECURSIVE {_step_through("opted_out", "disable_requests", "status = 'requested'")},
+{_step_through("unsent", "leads", "status = 'new' AND suspect_list IS NULL")},
+{_step_through("urgent", "leads", "status = 'new' AND priority > 0 AND suspect_list IS NULL")}
+SELECT campaign.campaign_id, campaign.priority > 0 OR urgent.campaign_id IS NOT NULL AS is_urgent,
+       opted_out.campaign_id IS NOT NULL AS has_opt_outs,
+       unsent.campaign_id IS NOT NULL AND {_MAY_CREATE} AS has_leads
+  FROM leadloop.campaigns AS campaign
+  LEFT JOIN opted_out USING (campaign_id)
+  LEFT JOIN unsent USING (campaign_id)
+  LEFT JOIN urgent USING (campaign_id)
+ WHERE (opted_out.campaign_id IS NOT NULL OR unsent.campaign_id IS NOT NULL) AND {_IN_SHARES}
+ ORDER BY campaign.priority DESC, campaign.campaign_id
+""")
+_IS_LOOKUP_DUE = IS_LOOKUP_DUE.replace(":settle_s", "coalesce(campaign.settle_s, :settle_s)")
+# A campaign whose lookups have shown nothing within a day is looked up for its opt-outs alone.
+_TIMED = text(f"""
+SELECT campaign.campaign_id,
+       EXISTS (SELECT FROM leadloop.disable_requests AS request
+                WHERE request.campaign_id = campaign.campaign_id AND request.status = 'failed'
+                  AND coalesce(request.next_try_at, '-infinity') <= clock_timestamp())
+           AS has_opt_outs,
+       campaign.enabled AND (
+           (campaign.shows_unprocessed IS NOT FALSE
+            OR campaign.visibility_tried_at < clock_timestamp() - interval '1 day')
+           AND EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = campaign.campaign_id
+                          AND lead.status = 'in_doubt' AND {_IS_LOOKUP_DUE})
+           OR {_MAY_CREATE}
+           AND EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = campaign.campaign_id AND lead.status = 'new'
+                          AND lead.suspect_list IS NOT NULL
+                          AND coalesce(lead.next_try_at, '-infinity') <= clock_timestamp()))
+           AS has_leads,
+       campaign.enabled AND EXISTS (
+           SELECT FROM leadloop.owed_windows AS owed
+            WHERE owed.campaign_id = campaign.campaign_id
+              AND owed.next_try_at <= clock_timestamp()) AS has_owed_windows
+  FROM leadloop.campaigns AS campaign
+ WHERE {_IN_SHARES}
+ ORDER BY campaign.priority DESC, campaign.campaign_id
+""")
+# The vendor can report outcomes for as long as leads are out there. The last lead that it accepted
+# and the last outcome tell how likely there is one soon.
+_POLLED = text(f"""
+SELECT campaign.campaign_id, campaign.source IS NOT NULL AS has_source,
+       greatest(campaign.specimen_at,
+                (SELECT max(first_seen_at) FROM leadloop.lead_outcomes AS outcome
+                  WHERE outcome.campaign_id = campaign.campaign_id)) AS last_active_at
+  FROM leadloop.campaigns AS campaign
+ WHERE campaign.enabled AND {_IN_SHARES}
+ ORDER BY campaign.priority DESC, campaign.campaign_id
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueWork:
+    """What a campaign has to do now.
+
+    Attributes:
+        campaign_id: the campaign.
+        has_opt_outs: opt-outs to send.
+        has_leads: leads to create, or to look up.
+        is_urgent: some of the new leads, or all of the campaign's, are urgent.
+        has_owed_windows: owed windows to read again.
+    """
+
+    campaign_id: str
+    has_opt_outs: bool = False
+    has_leads: bool = False
+    is_urgent: bool = False
+    has_owed_windows: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolledCampaign:
+    """A campaign to poll.
+
+    Attributes:
+        campaign_id: the campaign.
+        has_source: its leads come from the team's own table.
+        last_active_at: when the vendor last accepted a lead of it, or an outcome was stored; None:
+            never.
+    """
+
+    campaign_id: str
+    has_source: bool
+    last_active_at: datetime | None
+
+
+def find_new_work(connection: Connection, shares: Sequence[int]) -> list[DueWork]:
+    """Return the campaigns with opt-outs or leads that came in, highest priority first.
+
+    Args:
+        connection: in autocommit mode, or a transaction.
+        shares: the shares whose campaigns count.
+    """
+    rows = connection.execute(_NEW, {"shares": list(shares)})
+    return [DueWork(**row._mapping) for row in rows]
+
+
+def find_timed_work(
+    connection: Connection, shares: Sequence[int], *, settle_s: int
+) -> list[DueWork]:
+    """Return the campaigns with work whose time has come, highest priority first.
+
+    Lookups of leads in doubt, suspects, failed opt-outs, owed windows.
+
+    Args:
+        connection: in autocommit mode, or a transaction.
+        shares: the shares whose campaigns count.
+        settle_s: the settle time of campaigns that have none of their own, seconds.
+    """
+    rows = connection.execute(_TIMED, {"shares": list(shares), "settle_s": settle_s, "run": None})
+    found = [DueWork(**row._mapping) for row in rows]
+    return [work for work in found if work != DueWork(campaign_id=work.campaign_id)]
+
+
+def list_polled_campaigns(connection: Connection, shares: Sequence[int]) -> list[PolledCampaign]:
+    """Return the enabled campaigns, highest priority first."""
+    rows = connection.execute(_POLLED, {"shares": list(shares)})
+    return [PolledCampaign(**row._mapping) for row in rows]

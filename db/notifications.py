@@ -1,0 +1,49 @@
+"""Notifications of new work: triggers send them (db/schema/triggers.sql), live runs wait for them.
+
+A notification may get lost, behind a pooler for example. So a listener proves now and then that its
+own arrive, and nobody relies on them for more than speed.
+"""
+
+import select
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+_CHANNEL = "leadloop_work"
+_NOTIFY = text(f"SELECT pg_notify('{_CHANNEL}', :text)")
+
+
+class WorkListener:
+    """Waits for notifications of new work.
+
+    Args:
+        connection: in autocommit mode, of this listener alone. In a transaction, Postgres would hold
+            notifications back.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        connection.execute(text(f"LISTEN {_CHANNEL}"))
+        driver_connection = connection.connection.driver_connection
+        assert driver_connection is not None, "it is open"
+        self._driver = driver_connection
+
+    def wait(self, timeout_s: float, wakeups: Sequence[int] = ()) -> list[str]:
+        """Wait for notifications, for a readable file descriptor of `wakeups`, or for the timeout.
+
+        Returns:
+            The texts of the notifications that have arrived; those of our triggers are empty.
+
+        Raises:
+            psycopg2.Error: the connection is lost (inside of `Database.translate_errors`).
+        """
+        if not self._driver.notifies:
+            select.select([self._driver, *wakeups], [], [], timeout_s)
+        self._driver.poll()
+        received = [each.payload for each in self._driver.notifies]
+        self._driver.notifies.clear()
+        return received
+
+
+def announce_work(connection: Connection, proof: str = "") -> None:
+    """Notify all live runs; `proof` is a text by which the sender recognises its own."""
+    connection.execute(_NOTIFY, {"text": proof})

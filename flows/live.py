@@ -1,0 +1,138 @@
+"""`live-leads`: do what is due within a second, in runs of about an hour that take turns."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled, Crashed
+
+from db import live_places
+from db.database import Database
+from flows.reporting import completed_state, emit_count_events, make_run_name, publish_artifacts
+from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.summaries import Summary, report_summary
+from leadloop.settings import Settings
+from tasks.blocks import RunSettings, resolve_settings
+from tasks.live import LiveHost, LiveState, PlacesTaken, run_live
+from tasks.live_lanes import EndedErrand
+from tasks.live_log import OnceAnHour
+from tasks.prefect_progress import log_prefect_errors
+
+#: After this time, seconds, a run ends as soon as another one waits.
+RUN_S = 3600.0
+#: How long a run may take from its start to its place in Postgres.
+_START_TIMEOUT = timedelta(minutes=2)
+_NAME = "leadloop live {}"
+
+
+@flow(name="live-leads", flow_run_name=make_run_name, persist_result=False)
+def live_leads(settings: RunSettings | None = None) -> Summary:
+    """Send opt-outs and leads within a second, and bring outcomes back, for about an hour.
+
+    Two such runs are there at a time: one works, the other takes over from it, at its end or when
+    it is lost. A third one ends at once.
+
+    Args:
+        settings: settings for this run alone, and the name of the blocks that hold others.
+
+    Returns:
+        The sums of what it has done: `created, rejected, disabled, cancelled, inserted, updated,
+        requests`.
+    """
+    began = read_boot_clock()
+    run_id = flow_run.get_id()
+    first = resolve_settings(settings)
+    with log_prefect_errors():
+        _settle_other_runs(first, run_id)
+    state = LiveState()
+    host = LiveHost(
+        log=OnceAnHour(get_run_logger()),
+        name=_NAME.format(run_id),
+        load_settings=partial(resolve_settings, settings),
+        is_time_over=lambda: read_boot_clock() > began + RUN_S,
+        on_ended=_emit_events,
+        flow_run_id=run_id,
+    )
+    try:
+        run_live(host, state)
+    except PlacesTaken as taken:
+        get_run_logger().info("%s", taken)
+    finally:
+        summary = state.summary()
+        report_summary(summary)
+        publish_artifacts("live-leads", summary, page=first.page_url)
+    return completed_state(summary)
+
+
+def _emit_events(ended: EndedErrand) -> None:
+    emit_count_events(ended.errand.campaign.campaign_id, ended.counts)
+
+
+def _settle_other_runs(settings: Settings, run_id: str | None) -> None:
+    """Mark lost runs of this deployment as crashed, and cancel those that are late.
+
+    Prefect takes a run for running until its worker reports otherwise, and a lost machine reports
+    nothing. Late runs pile up while no worker is there; each would take a process, and end.
+    """
+    deployment_id = deployment.get_id()
+    if deployment_id is None:
+        return
+    with get_client(sync_client=True) as client:
+        for each in _find_lost(client, deployment_id, _list_live_names(settings), run_id):
+            client.set_flow_run_state(
+                each.id, Crashed(message="its process is gone; a later run found it"), force=True
+            )
+        now = datetime.now(UTC)
+        for each in _read_runs(client, deployment_id, [StateType.SCHEDULED]):
+            if each.expected_start_time and each.expected_start_time < now:
+                client.set_flow_run_state(
+                    each.id, Cancelled(message="late; a later run does its work"), force=True
+                )
+
+
+def _find_lost(
+    client: SyncPrefectClient, deployment_id: str, live_names: set[str], run_id: str | None
+) -> list[FlowRun]:
+    """Return the runs that Prefect takes for running, and that have no place in Postgres."""
+    started_before = datetime.now(UTC) - _START_TIMEOUT
+    return [
+        each
+        for each in _read_runs(
+            client, deployment_id, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        )
+        if str(each.id) != run_id
+        and _NAME.format(each.id) not in live_names
+        and each.state is not None
+        and each.state.timestamp < started_before
+    ]
+
+
+def _list_live_names(settings: Settings) -> set[str]:
+    with (
+        Database(settings.require_database_url(), pool_size=1) as database,
+        database.transaction() as connection,
+    ):
+        return {each.name for each in live_places.list_other_sessions(connection)}
+
+
+def _read_runs(
+    client: SyncPrefectClient, deployment_id: str, states: Sequence[StateType]
+) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment_id)]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        )
+    )

@@ -1,0 +1,409 @@
+"""The live loop: looks what is due, and has it done within a second, for as long as it runs.
+
+It knows no Prefect: the flow `live-leads` and the command `leadloop live` are its hosts. One thread
+looks, on the connection that holds its place (`db.live_places`), and hands what is due to lanes
+(`tasks.live_lanes`). A live run that waits for another one looks only whether that one is alive.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from secrets import token_hex
+from threading import Thread
+
+from db import campaigns as campaign_table
+from db import due_work, live_places, notifications, schema, watermarks
+from db.database import Database, DatabaseError
+from db.live_places import PLACES, PlaceConnection
+from db.notifications import WorkListener
+from leadloop.core.addresses import hide_credentials
+from leadloop.core.boot_clock import read_boot_clock, sleep_until
+from leadloop.core.campaign_rules import Campaign
+from leadloop.core.errors import RunError, UsageError
+from leadloop.core.summaries import Summary
+from leadloop.settings import Settings
+from tasks.context import Logger, RunHost, open_lane_contexts
+from tasks.live_dispatch import LANES, OPT_OUTS, Dispatcher
+from tasks.live_lanes import EndedErrand, Lane
+from tasks.live_vendor import VendorWatch
+
+# Seconds between two looks: where notifications are proven to arrive, and where not.
+_LOOK_S, _LOOK_WITHOUT_NOTICE_S = 1.0, 0.5
+# The least time between two looks, however many notifications arrive, seconds.
+_LEAST_LOOK_S = 0.05
+# Seconds between two looks at what is due by its time, and at other live runs.
+_TIMED_LOOK_S = 5.0
+# Seconds between two looks of a live run that waits.
+_WATCH_S = 2.0
+# Seconds between two proofs that notifications arrive, and two reads of the settings.
+_CHECK_S = 60.0
+# The least time between two disables, as a part of the vendor's period.
+_OPT_OUT_GAP = 1 / 20
+# Seconds before each attempt to reach Postgres again; the last one repeats.
+_RECONNECT_S = (0.2, 0.5, 1.0, 2.0)
+# How long a live run that ends waits for the requests that are under way, seconds.
+_END_S = 90.0
+
+
+#: The counts of a live run's summary.
+SUMMARY = (
+    "created",
+    "rejected",
+    "disabled",
+    "cancelled",
+    "inserted",
+    "updated",
+    "requests",
+)
+
+
+@dataclass(kw_only=True)
+class LiveState:
+    """What a live run shows of itself; written by the loop and its lanes, read by its host.
+
+    Attributes:
+        shares: how many shares of the campaigns it works on; 0: it waits.
+        waiting: how many other live runs wait.
+        is_notified: whether notifications have proven to arrive.
+        vendor_is_out: whether the vendor answers nothing.
+        busy_with: the campaigns that each lane works on.
+        totals: the sums of the counts of all ended runs.
+        failures: how each campaign's last job in a lane failed, until one succeeds.
+    """
+
+    shares: int = 0
+    waiting: int = 0
+    is_notified: bool = False
+    vendor_is_out: bool = False
+    busy_with: Mapping[str, list[str]] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def summary(self) -> Summary:
+        """Return the sums of what was done."""
+        return {name: self.totals[name] for name in SUMMARY}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveHost:
+    """The program that runs the live loop.
+
+    Attributes:
+        log: where it logs.
+        name: what other live runs see of it.
+        load_settings: returns the settings as they are now; is called every minute.
+        is_time_over: whether it ends as soon as another live run waits to take over.
+        on_ended: is called with each errand that has ended, in a thread of a lane.
+        on_look: is called after each look.
+        flow_run_id: Prefect's id of the flow run, if it is one.
+    """
+
+    log: Logger
+    name: str
+    load_settings: Callable[[], Settings]
+    is_time_over: Callable[[], bool] = lambda: False
+    on_ended: Callable[[EndedErrand], None] = lambda _: None
+    on_look: Callable[[LiveState], None] = lambda _: None
+    flow_run_id: str | None = None
+
+
+class PlacesTaken(UsageError):
+    """As many live runs as there may be are there already."""
+
+
+def run_live(host: LiveHost, state: LiveState) -> None:
+    """Work until the host's time is over and another live run waits.
+
+    `state` shows what it does. A lost connection to Postgres is opened again, and settings that
+    have changed are used, with new lanes; what the old lanes have begun, they end.
+
+    Raises:
+        PlacesTaken: PLACES live runs are there already.
+        UsageError: settings are wrong, or the schema has another version.
+        DatabaseError: Postgres refuses.
+        BaseException: the run was stopped (Ctrl-C, SIGTERM); each open run's row states it.
+    """
+    settings, failures = host.load_settings(), 0
+    while True:
+        try:
+            with _open_session(host, settings, state) as session:
+                failures = 0
+                new_settings = session.run()
+            if new_settings is None:
+                return
+            settings = new_settings
+        except DatabaseError as error:
+            if not error.is_transient:
+                raise
+            if not failures:
+                host.log.warning("%s; trying again until Postgres answers", error)
+            sleep_until(read_boot_clock() + _RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
+            failures += 1
+
+
+class _LiveSession:
+    """A live run for as long as its connections and its settings last."""
+
+    def __init__(
+        self,
+        host: LiveHost,
+        settings: Settings,
+        state: LiveState,
+        database: Database,
+        place: PlaceConnection,
+        listener: WorkListener,
+        resources: ExitStack,
+    ) -> None:
+        self._host = host
+        self._settings = settings
+        self._state = state
+        self._database = database
+        self._place = place
+        self._listener = listener
+        self._resources = resources
+        self._vendor = VendorWatch(host.log, hide_credentials(settings.api_url))
+        self._lanes: dict[str, Lane] = {}
+        self.shares: list[int] = []
+        self._wakeup_out, self._wakeup_in = os.pipe()
+        os.set_blocking(self._wakeup_out, False)
+        os.set_blocking(self._wakeup_in, False)
+        resources.callback(os.close, self._wakeup_out)
+        resources.callback(os.close, self._wakeup_in)
+        self._dispatcher = Dispatcher(self._lanes, self._vendor, self._record_end)
+        self._proof = ""
+        self._proof_sent_at = 0.0
+        self._timed_look_at = 0.0
+        self._check_at = read_boot_clock() + _CHECK_S
+        self._schema_version = place.read(schema.get_version)
+        self._lost: DatabaseError | None = None
+        self._prove_notifications()
+
+    def run(self) -> Settings | None:
+        """Look and hand over; return the settings to go on with, or None once the time is over.
+
+        Raises:
+            DatabaseError: the connection was cut.
+            UsageError: the schema has got another version.
+        """
+        while True:
+            looked_at = read_boot_clock()
+            if looked_at >= self._check_at:
+                self._check_at = looked_at + _CHECK_S
+                if (settings := self._load_changed_settings()) is not None:
+                    return settings
+            if looked_at >= self._timed_look_at:
+                self._timed_look_at = looked_at + (_TIMED_LOOK_S if self.shares else _WATCH_S)
+                if self._look_around():
+                    return None
+            if self.shares:
+                self._look()
+            self._require_lanes()
+            self._show()
+            self._wait(looked_at)
+
+    def _look(self) -> None:
+        """Hand over the opt-outs and leads that came in, and the polls whose time has come."""
+        due = self._place.read(due_work.find_new_work, self.shares)
+        self._dispatcher.offer_work(due, self._read_campaigns([each.campaign_id for each in due]))
+        polled = self._place.read(due_work.list_polled_campaigns, self.shares)
+        campaigns = self._read_campaigns([each.campaign_id for each in polled])
+        now = self._place.read(watermarks.get_database_time)
+        self._dispatcher.offer_polls(polled, campaigns, now=now, rate=self._settings.parse_rate())
+        if campaigns:
+            self._dispatcher.offer_probe(next(iter(campaigns.values())))
+
+    def _look_around(self) -> bool:
+        """Look at other live runs, at the schema, and at what is due by its time.
+
+        Returns:
+            Whether the time is over, and another live run waits.
+        """
+        others = self._place.read(live_places.list_other_sessions)
+        for other in others:
+            if other.is_silent:
+                self._host.log.warning(
+                    "%s has not looked for work for %.0f s: its connections are ended, and its"
+                    " runs are taken over",
+                    *(other.name, other.silent_s),
+                )
+                self._place.read(live_places.end_session, other.pid)
+        self._state.waiting = sum(not other.is_working for other in others)
+        self._require_same_schema()
+        if self.shares and self._state.waiting and self._host.is_time_over():
+            return True
+        self._take_shares()
+        if self.shares:
+            settle_s = self._settings.campaign_rules().settle_s
+            due = self._place.read(due_work.find_timed_work, self.shares, settle_s=settle_s)
+            self._dispatcher.offer_work(
+                due, self._read_campaigns([each.campaign_id for each in due])
+            )
+        return False
+
+    def _take_shares(self) -> None:
+        """Take the shares that are free; with the first ones, open the lanes."""
+        taken = self._place.read(live_places.take_free_shares, self.shares)
+        if not taken:
+            return
+        if not self.shares:
+            self._open_lanes()
+        self.shares += taken
+        self._state.shares = len(self.shares)
+        self._host.log.info("working on %d of %d shares", len(self.shares), due_work.SHARES)
+
+    def _open_lanes(self) -> None:
+        _, period_s = self._settings.parse_rate()
+        run_host = RunHost(log=self._host.log, flow_run_id=self._host.flow_run_id)
+        contexts = self._resources.enter_context(
+            open_lane_contexts(self._settings, run_host, self._database, LANES, self._place.pid)
+        )
+        for name, context in contexts.items():
+            gap_s = period_s * _OPT_OUT_GAP if name == OPT_OUTS else 0.0
+            lane = Lane(name, context, self._dispatcher.record_end, gap_s=gap_s)
+            self._lanes[name] = lane
+            lane.start()
+
+    def _read_campaigns(self, ids: list[str]) -> dict[str, Campaign]:
+        """Return the rows of campaigns, by id; of one that was deleted meanwhile, none."""
+        if not ids:
+            return {}
+        rules = self._settings.campaign_rules()
+        rows = self._place.read(campaign_table.find_campaigns, ids, rules)
+        return {row.campaign_id: row for row in rows}
+
+    def _require_same_schema(self) -> None:
+        version = self._place.read(schema.get_version)
+        if version != self._schema_version:
+            raise UsageError(
+                f"the leadloop schema is at version {version}, and this process knows"
+                f" {self._schema_version}: start it again with the new version of leadloop"
+            )
+
+    def _load_changed_settings(self) -> Settings | None:
+        """Return the settings if they have changed; prove notifications in passing."""
+        self._prove_notifications()
+        try:
+            settings = self._host.load_settings()
+        except Exception as error:
+            # Whatever it is: Prefect's server may be away, and the settings as they were are good.
+            self._host.log.warning("the settings cannot be read again: %s", type(error).__name__)
+            return None
+        return None if settings == self._settings else settings
+
+    def _prove_notifications(self) -> None:
+        """Send a notification; until it arrives, nobody relies on any."""
+        if self._proof:
+            self._state.is_notified = False
+        self._proof = token_hex(8)
+        self._database.retry(
+            lambda connection: notifications.announce_work(connection, self._proof),
+            single_statement=True,
+        )
+
+    def _wait(self, looked_at: float) -> None:
+        """Wait for a notification, a lane that has something to report, or the next look."""
+        pause_s = _LOOK_S if self._state.is_notified else _LOOK_WITHOUT_NOTICE_S
+        received = self._listener.wait(
+            max(0.0, looked_at + pause_s - read_boot_clock()), [self._wakeup_out]
+        )
+        with suppress(BlockingIOError):
+            os.read(self._wakeup_out, 1024)
+        if self._proof and self._proof in received:
+            self._proof, self._state.is_notified = "", True
+        sleep_until(looked_at + _LEAST_LOOK_S)
+
+    def _record_end(self, ended: EndedErrand) -> None:
+        """Add up what a lane has done, and wake the loop: there may be more."""
+        key = ended.lane, ended.errand.campaign.campaign_id
+        self._state.totals.update(ended.counts)
+        if ended.error is None:
+            self._state.failures.pop(key, None)
+        else:
+            self._state.failures[key] = str(ended.error)
+        if isinstance(ended.error, DatabaseError) and ended.error.disconnected:
+            self._lost = ended.error
+        self._host.on_ended(ended)
+        if ended.counts or self._lost:
+            with suppress(BlockingIOError, OSError):
+                os.write(self._wakeup_in, b"\0")
+
+    def _require_lanes(self) -> None:
+        """Check that all lanes work.
+
+        Raises:
+            DatabaseError: one of them has lost its connection.
+            RunError: one of them has ended by a defect.
+        """
+        if self._lost is not None:
+            raise self._lost
+        for lane in self._lanes.values():
+            if not lane.is_alive:
+                raise RunError(f"the lane {lane.name} has ended by a defect")
+
+    def _show(self) -> None:
+        self._state.vendor_is_out = self._vendor.is_out
+        self._state.busy_with = {name: lane.busy_with for name, lane in self._lanes.items()}
+        self._host.on_look(self._state)
+
+    def end(self, *, at_once: bool) -> None:
+        """End the lanes: after the chunk they are in, or the requests under way."""
+        for lane in self._lanes.values():
+            lane.stop() if at_once else lane.end()
+        deadline = read_boot_clock() + _END_S
+        for lane in self._lanes.values():
+            lane.join(max(0.0, deadline - read_boot_clock()))
+
+
+@contextmanager
+def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Iterator[_LiveSession]:
+    """Connect and take a place; end the lanes at the end of the block.
+
+    After a lost connection, the lanes end in a thread of their own, so that the next session need
+    not wait for requests that are under way.
+    """
+    settings.require_login()
+    with ExitStack() as resources:
+        database = resources.enter_context(
+            Database(settings.require_database_url(), pool_size=_count_connections(settings))
+        )
+        with database.transaction() as connection:
+            schema.require_current(connection)
+        with database.translate_errors():
+            place = PlaceConnection(resources.enter_context(database.dedicated()), host.name)
+            _take_place(place)
+            listener = WorkListener(resources.enter_context(database.autocommit()))
+            session = _LiveSession(host, settings, state, database, place, listener, resources)
+        try:
+            with database.translate_errors():
+                yield session
+                place.read(live_places.release_shares, session.shares)
+            session.end(at_once=False)
+        except DatabaseError:
+            Thread(target=_close, args=(session, resources.pop_all()), daemon=True).start()
+            raise
+        except BaseException:
+            session.end(at_once=True)
+            raise
+        finally:
+            state.shares = 0
+
+
+def _close(session: _LiveSession, resources: ExitStack) -> None:
+    session.end(at_once=True)
+    with suppress(Exception):
+        # The connections are gone: nothing is left that they could be told.
+        resources.close()
+
+
+def _take_place(place: PlaceConnection) -> None:
+    if place.read(live_places.take_place) is None:
+        others = ", ".join(each.name for each in place.read(live_places.list_other_sessions))
+        raise PlacesTaken(
+            f"{PLACES} live runs are there already, one to work and one to take over: {others}"
+        )
+
+
+def _count_connections(settings: Settings) -> int:
+    return len(LANES) * (settings.concurrency + 2) + 2

@@ -1,0 +1,172 @@
+"""Hands what is due to the lanes of a live run: opt-outs, urgent leads, other leads, polls."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from threading import Lock
+
+from db.due_work import DueWork, PolledCampaign
+from leadloop.client.errors import ApiError
+from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.campaign_rules import Campaign
+from leadloop.core.errors import RunError
+from leadloop.core.live_schedule import (
+    QUIET_POLL_INTERVAL_S,
+    REREAD_INTERVAL_S,
+    Pauses,
+    expects_outcomes,
+    poll_interval_s,
+)
+from tasks.context import ApiContext
+from tasks.disable import DISABLE
+from tasks.head_look import HeadView, look_at_head
+from tasks.jobs import JobSpec
+from tasks.live_lanes import EndedErrand, Errand, Lane
+from tasks.live_vendor import VendorWatch
+from tasks.poll import HEAD_POLL, POLL
+from tasks.probes import read_empty_window
+from tasks.push import PUSH, URGENT_PUSH
+
+OPT_OUTS, URGENT, BULK, POLLS = LANES = ("opt-outs", "urgent", "bulk", "polls")
+
+# A chunk of a push is short, so that another campaign's lead waits for few batches.
+_BULK_PUSH = replace(PUSH, min_chunk=4)
+
+
+class Dispatcher:
+    """Decides what the lanes do; what has failed, or came to nothing, is due after a pause.
+
+    Args:
+        lanes: the lanes, by name.
+        vendor: whether the vendor answers.
+        on_ended: is called with each errand that has ended, in the thread of its lane.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        vendor: VendorWatch,
+        on_ended: Callable[[EndedErrand], None],
+    ) -> None:
+        self._lanes = lanes
+        self._vendor = vendor
+        self._on_ended = on_ended
+        self._lock = Lock()
+        self._pauses = Pauses()
+        self._heads: dict[str, HeadView] = {}
+        self._polled_at: dict[str, float] = {}
+        self._reread_at: dict[str, float] = {}
+
+    def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
+        """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id."""
+        if self._vendor.is_out:
+            return
+        for work in due:
+            if (campaign := campaigns.get(work.campaign_id)) is None:
+                continue
+            if work.has_opt_outs:
+                self._offer(OPT_OUTS, campaign, DISABLE)
+            if campaign.enabled and work.has_leads:
+                if work.is_urgent:
+                    self._offer(URGENT, campaign, URGENT_PUSH)
+                self._offer(BULK, campaign, _BULK_PUSH)
+            if campaign.enabled and work.has_owed_windows:
+                self._offer(POLLS, campaign, POLL)
+
+    def offer_polls(
+        self,
+        polled: Sequence[PolledCampaign],
+        campaigns: Mapping[str, Campaign],
+        *,
+        now: datetime,
+        rate: tuple[int, float],
+    ) -> None:
+        """Hand over the polls that are due, and the pushes of campaigns with a source.
+
+        Args:
+            polled: the campaigns to poll.
+            campaigns: their rows, by id.
+            now: the database's clock.
+            rate: the vendor's rate limit: requests a period, and the period, seconds.
+        """
+        if self._vendor.is_out:
+            return
+        expected = [each for each in polled if expects_outcomes(each.last_active_at, now)]
+        requests, period_s = rate
+        interval_s = poll_interval_s(
+            len(expected),
+            requests=requests,
+            period_s=period_s,
+            is_pushing=bool(self._lanes[BULK].busy_with),
+        )
+        for each in polled:
+            if (campaign := campaigns.get(each.campaign_id)) is not None:
+                quiet_s = QUIET_POLL_INTERVAL_S
+                self._offer_poll(campaign, interval_s if each in expected else quiet_s)
+
+    def offer_probe(self, campaign: Campaign) -> None:
+        """Ask whether the vendor answers again, where that is due."""
+        if self._vendor.is_probe_due():
+            look = partial(self._probe_again, campaign)
+            self._lanes[POLLS].offer(Errand(campaign=campaign, spec=POLL, look=look))
+
+    def record_end(self, ended: EndedErrand) -> None:
+        """Record how an errand ended: after a failure, find out whether the vendor answers."""
+        if ended.error is not None:
+            self._probe(ended.lane, ended.errand.campaign)
+        with self._lock:
+            self._pauses.record(
+                (ended.lane, ended.errand.campaign.campaign_id),
+                read_boot_clock(),
+                has_progress=ended.has_progress,
+            )
+        self._on_ended(ended)
+
+    def _offer(
+        self,
+        lane: str,
+        campaign: Campaign,
+        spec: JobSpec[ApiContext],
+        look: Callable[[], bool] | None = None,
+    ) -> bool:
+        with self._lock:
+            if not self._pauses.is_due((lane, campaign.campaign_id), read_boot_clock()):
+                return False
+        return self._lanes[lane].offer(Errand(campaign=campaign, spec=spec, look=look))
+
+    def _offer_poll(self, campaign: Campaign, interval_s: float) -> None:
+        """Hand over the poll that is due: one that reads the lookback again, or a look."""
+        campaign_id, now = campaign.campaign_id, read_boot_clock()
+        if now < self._polled_at.get(campaign_id, -math.inf) + interval_s:
+            return
+        if now >= self._reread_at.get(campaign_id, -math.inf) + REREAD_INTERVAL_S:
+            if self._offer(POLLS, campaign, POLL):
+                self._reread_at[campaign_id] = self._polled_at[campaign_id] = now
+        elif self._offer(POLLS, campaign, HEAD_POLL, partial(self._look_at_head, campaign)):
+            self._polled_at[campaign_id] = now
+
+    def _look_at_head(self, campaign: Campaign) -> bool:
+        """Return whether the newest outcomes show anything new."""
+        view = self._heads.get(campaign.campaign_id, HeadView())
+        try:
+            seen = look_at_head(self._lanes[POLLS].context, campaign, view)
+        except ApiError as error:
+            raise RunError(str(error)) from None
+        self._heads[campaign.campaign_id] = seen
+        return seen.has_news
+
+    def _probe_again(self, campaign: Campaign) -> bool:
+        self._probe(POLLS, campaign)
+        return False
+
+    def _probe(self, lane: str, campaign: Campaign) -> bool:
+        """Return whether the vendor answers; once it does again, nothing waits any longer."""
+        was_out = self._vendor.is_out
+        api = self._lanes[lane].context.api
+        answers = self._vendor.probe(lambda: read_empty_window(api, campaign))
+        if was_out and answers:
+            with self._lock:
+                self._pauses.end_all()
+        return answers
