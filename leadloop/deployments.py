@@ -13,6 +13,8 @@ from leadloop.core.work_pools import settable_variables
 PREFECT = (sys.executable, "-P", "-m", "prefect")
 #: The work pool that prefect.yaml names.
 WORK_POOL = "leadloop"
+#: The work queue of `live-leads`, and its limit: one run works, one waits, and one ends.
+LIVE_QUEUE, _LIVE_RUNS = "live", 3
 #: The pool's base job template: runs can set neither a command, an environment nor a folder.
 JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")
 _PREFECT_YAML = Path(__file__).parents[1] / "prefect.yaml"
@@ -20,6 +22,8 @@ _PREFECT_YAML = Path(__file__).parents[1] / "prefect.yaml"
 
 def deploy_flows(environment: Mapping[str, str]) -> list[str]:
     """Create the work pool if missing, and create or update the deployments of prefect.yaml.
+
+    Schedules a run of `live-leads` for now, which a worker starts as soon as it is there.
 
     An existing pool stays as its operators have it: paused, limited, of another type, with another
     job template.
@@ -41,6 +45,9 @@ def deploy_flows(environment: Mapping[str, str]) -> list[str]:
         template = ("--base-job-template", str(JOB_TEMPLATE))
         _run_prefect(environment, "work-pool", "create", WORK_POOL, "--type", "process", *template)
     _run_prefect(environment, "--no-prompt", "deploy", "--all")
+    limit = ("set-concurrency-limit", LIVE_QUEUE, str(_LIVE_RUNS), "--pool", WORK_POOL)
+    _run_prefect(environment, "work-queue", *limit)
+    schedule_run(environment, "live-leads/default")
     if pool.returncode:
         return []
     return settable_variables(json.loads(pool.stdout)["base_job_template"])

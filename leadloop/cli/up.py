@@ -42,8 +42,8 @@ Prefect:  {page}   (runs, schedules, deployments; its password: cat {password})
 Sandbox:  {api}   (a local stand-in of the vendor's API)
 Postgres: embedded, in ./{home}/up   (emptied by the next `up`)
 
-The first sync runs now; opt-outs go every minute, new leads and outcomes every five. To join in,
-from another terminal:
+The run live-leads sends new leads and opt-outs within a second, and brings outcomes back within
+seconds. To join in, from another terminal:
 
 {exports}
   export PREFECT_API_AUTH_STRING="$(cat {password})"
@@ -100,7 +100,6 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
         page = stack.enter_context(monitor.run_page_server(Path("page"), prefect.ui_url, page_port))
         os.environ["LEADLOOP_PAGE_URL"] = page.url
         worker = stack.enter_context(run_prefect_worker(Path("worker"), prefect))
-        deployments.schedule_run(prefect.environment, "sync-leads/default")
         instructions = _format_instructions(
             page_url=page.url, prefect=prefect, sandbox_url=handle.url
         )
