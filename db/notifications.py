@@ -17,8 +17,8 @@ class WorkListener:
     """Waits for notifications of new work.
 
     Args:
-        connection: in autocommit mode, of this listener alone. In a transaction, Postgres would hold
-            notifications back.
+        connection: in autocommit mode, of this listener alone. In a transaction, Postgres would
+            hold notifications back.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -54,6 +54,14 @@ def _fetch_by_lead(database: Database, table: str, column: str, campaign: str) -
     return {row["lead_id"]: row["value"] for row in rows}
 
 
+def wait_until(database: Database, query: str, timeout_s: float = 60, **parameters: Any) -> None:
+    """Return as soon as a query returns true."""
+    deadline = time.monotonic() + timeout_s
+    while not fetch_value(database, query, **parameters):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {query}"
+        time.sleep(0.02)
+
+
 def wait_until_blocked(database: Database, backends: int = 1) -> None:
     """Return as soon as this many connections to the database wait for a lock."""
     query = """SELECT count(*) FROM pg_stat_activity

@@ -1,0 +1,60 @@
+"""Notifications of new work."""
+
+import os
+
+import pytest
+from sqlalchemy import text
+
+from db.database import Database, DatabaseError
+from db.notifications import WorkListener, announce_work
+from tests import factories, sql
+
+
+def test_triggers_announce_what_comes_in(database: Database) -> None:
+    """Leads, opt-outs, and what is switched on; nothing of what they are."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "seen")
+    with database.autocommit() as connection:
+        listener = WorkListener(connection)
+        for work in (
+            lambda: factories.add_leads(database, "a", "b"),
+            lambda: factories.add_opt_outs(database, "a"),
+            lambda: sql.execute(database, "UPDATE leadloop.campaigns SET push_enabled = true"),
+        ):
+            assert listener.wait(0) == []
+            work()
+            assert listener.wait(10) == [""]
+        sql.execute(database, "UPDATE leadloop.leads SET last_error = 'x'")
+        assert listener.wait(0) == [], "our own changes announce nothing"
+
+
+def test_a_listener_recognises_its_own(database: Database) -> None:
+    """Which proves that notifications arrive."""
+    with database.autocommit() as connection, database.autocommit() as other:
+        listener = WorkListener(connection)
+        announce_work(other, "proof")
+        assert listener.wait(10) == ["proof"]
+
+
+def test_another_thread_can_end_the_wait(database: Database) -> None:
+    """Through a file descriptor."""
+    readable, writable = os.pipe()
+    try:
+        with database.autocommit() as connection:
+            listener = WorkListener(connection)
+            os.write(writable, b"x")
+            assert listener.wait(60, [readable]) == []
+    finally:
+        os.close(readable)
+        os.close(writable)
+
+
+def test_a_lost_connection_is_an_error(database: Database) -> None:
+    """Not a wait without end."""
+    with database.autocommit() as connection:
+        listener = WorkListener(connection)
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+        assert sql.fetch_value(database, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+        with pytest.raises(DatabaseError), database.translate_errors():
+            listener.wait(10)
+        connection.invalidate()
