@@ -79,6 +79,8 @@ class ForkServer:
     ) -> LeadloopProcess:
         number = next(self._numbers)
         out, err = directory / f"{number}.out", directory / f"{number}.err"
+        for path in (out, err):
+            path.touch()  # a test may read them before the process writes
         settings = {name: text for name, text in os.environ.items() if name.startswith("LEADLOOP_")}
         request = {
             "job": job,
