@@ -13,8 +13,11 @@ from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
+    LEAST_SOURCE_INTERVAL_S,
     QUIET_POLL_INTERVAL_S,
     REREAD_INTERVAL_S,
+    SOURCE_SHARE,
+    TRIAL_S,
     Pauses,
     expects_outcomes,
     poll_interval_s,
@@ -28,6 +31,7 @@ from tasks.live_vendor import VendorWatch
 from tasks.poll import HEAD_POLL, POLL
 from tasks.probes import read_empty_window
 from tasks.push import PUSH, URGENT_PUSH
+from tasks.source_sync import differs_from_source
 
 OPT_OUTS, URGENT, BULK, POLLS = LANES = ("opt-outs", "urgent", "bulk", "polls")
 
@@ -58,11 +62,14 @@ class Dispatcher:
         self._heads: dict[str, HeadView] = {}
         self._polled_at: dict[str, float] = {}
         self._reread_at: dict[str, float] = {}
+        # While the vendor answers no read: the lanes that have got something done all the same, and
+        # when another one may try.
+        self._working_lanes: set[str] = set()
+        self._trial_at = 0.0
+        self._source_due_at: dict[str, float] = {}
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
         """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id."""
-        if self._vendor.is_out:
-            return
         for work in due:
             if (campaign := campaigns.get(work.campaign_id)) is None:
                 continue
@@ -91,8 +98,6 @@ class Dispatcher:
             now: the database's clock.
             rate: the vendor's rate limit: requests a period, and the period, seconds.
         """
-        if self._vendor.is_out:
-            return
         expected = [each for each in polled if expects_outcomes(each.last_active_at, now)]
         requests, period_s = rate
         interval_s = poll_interval_s(
@@ -105,6 +110,8 @@ class Dispatcher:
             if (campaign := campaigns.get(each.campaign_id)) is not None:
                 quiet_s = QUIET_POLL_INTERVAL_S
                 self._offer_poll(campaign, interval_s if each in expected else quiet_s)
+                if campaign.source is not None:
+                    self._offer_source(campaign)
 
     def offer_probe(self, campaign: Campaign) -> None:
         """Ask whether the vendor answers again, where that is due."""
@@ -122,6 +129,8 @@ class Dispatcher:
                 read_boot_clock(),
                 has_progress=ended.has_progress,
             )
+            if ended.counts and ended.has_progress:
+                self._working_lanes.add(ended.lane)
         self._on_ended(ended)
 
     def _offer(
@@ -131,10 +140,18 @@ class Dispatcher:
         spec: JobSpec[ApiContext],
         look: Callable[[], bool] | None = None,
     ) -> bool:
+        now = read_boot_clock()
         with self._lock:
-            if not self._pauses.is_due((lane, campaign.campaign_id), read_boot_clock()):
+            if not self._pauses.is_due((lane, campaign.campaign_id), now):
                 return False
-        return self._lanes[lane].offer(Errand(campaign=campaign, spec=spec, look=look))
+            is_trial = self._vendor.is_out and lane not in self._working_lanes
+            if is_trial and (lane == POLLS or now < self._trial_at):
+                return False
+        if not self._lanes[lane].offer(Errand(campaign=campaign, spec=spec, look=look)):
+            return False
+        if is_trial:
+            self._trial_at = now + TRIAL_S
+        return True
 
     def _offer_poll(self, campaign: Campaign, interval_s: float) -> None:
         """Hand over the poll that is due: one that reads the lookback again, or a look."""
@@ -146,6 +163,24 @@ class Dispatcher:
                 self._reread_at[campaign_id] = self._polled_at[campaign_id] = now
         elif self._offer(POLLS, campaign, HEAD_POLL, partial(self._look_at_head, campaign)):
             self._polled_at[campaign_id] = now
+
+    def _offer_source(self, campaign: Campaign) -> None:
+        """Hand over a push that follows the team's own table, if that has changed."""
+        now = read_boot_clock()
+        if now >= self._source_due_at.get(campaign.campaign_id, -math.inf) and self._offer(
+            BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign)
+        ):
+            self._source_due_at[campaign.campaign_id] = math.inf
+
+    def _look_at_source(self, campaign: Campaign) -> bool:
+        """Return whether the team's own table has changed; it is read all the time but little."""
+        began = read_boot_clock()
+        try:
+            return differs_from_source(self._lanes[BULK].context, campaign)
+        finally:
+            now = read_boot_clock()
+            pause_s = max(LEAST_SOURCE_INTERVAL_S, (now - began) / SOURCE_SHARE)
+            self._source_due_at[campaign.campaign_id] = now + pause_s
 
     def _look_at_head(self, campaign: Campaign) -> bool:
         """Return whether the newest outcomes show anything new."""
@@ -166,7 +201,10 @@ class Dispatcher:
         was_out = self._vendor.is_out
         api = self._lanes[lane].context.api
         answers = self._vendor.probe(lambda: read_empty_window(api, campaign))
-        if was_out and answers:
-            with self._lock:
+        with self._lock:
+            if was_out and answers:
                 self._pauses.end_all()
+            elif not was_out and not answers:
+                self._working_lanes.clear()
+                self._trial_at = read_boot_clock()
         return answers

@@ -173,6 +173,7 @@ class Lane:
             ):
                 is_needed = errand.look is None or errand.look()
         except LeadloopError as error:
+            self.context.log.error("campaign %s: %s", errand.campaign.campaign_id, error)
             self._report(errand, {}, error)
             return
         if not is_needed:

@@ -6,7 +6,7 @@ from functools import partial
 
 from db import source, source_sync
 from db.database import Connection, Database, DatabaseError
-from db.source_sync import SyncCounts
+from db.source_sync import SourceDiff, SyncCounts
 from db.unreadable_rows import without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
@@ -61,20 +61,7 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
         RunError: another run still holds the lock of the source.
     """
     context, campaign = run.context, run.campaign
-    with (
-        open_source_database(context.settings, context.database) as reader,
-        context.database.dedicated() as connection,
-    ):
-        source.set_read_limits(connection, campaign.source_timeout_s)
-        # Lock before reading: a run that reads first would otherwise write last.
-        _lock_source(run, connection)
-        unreadable = stage_source(reader, connection, campaign)
-        with source.translate_errors(campaign), context.database.translate_errors():
-            diff, unconvertible = without_unconvertible(
-                connection,
-                partial(source_sync.compute_diff, connection, campaign.campaign_id),
-            )
-        unreadable += unconvertible
+    with _compare_source(context, campaign) as (connection, diff, unreadable):
         if unreadable.count:
             run.warn(
                 "rows of the campaign's source that cannot be read are passed over: %d, %s",
@@ -97,11 +84,47 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
     return counts
 
 
-def _lock_source(run: CampaignRun[ApiContext], connection: Connection) -> None:
+def differs_from_source(context: ApiContext, campaign: Campaign) -> bool:
+    """Return whether a sync would change any lead; changes nothing.
+
+    Raises:
+        SourceError: the source cannot be used, or cannot be read in time.
+        RunError: a run still holds the lock of the source.
+    """
+    with _compare_source(context, campaign) as (_, diff, _):
+        return diff.last > 0
+
+
+@contextmanager
+def _compare_source(
+    context: ApiContext, campaign: Campaign
+) -> Iterator[tuple[Connection, SourceDiff, UnreadableRows]]:
+    """Compare a campaign's leads with its source, whose lock is held for the block.
+
+    Yields:
+        The connection that has the differences, their summary, and the rows that could not be read.
+    """
+    with (
+        open_source_database(context.settings, context.database) as reader,
+        context.database.dedicated() as connection,
+    ):
+        source.set_read_limits(connection, campaign.source_timeout_s)
+        # Lock before reading: a run that reads first would otherwise write last.
+        _lock_source(context, campaign, connection)
+        unreadable = stage_source(reader, connection, campaign)
+        with source.translate_errors(campaign), context.database.translate_errors():
+            diff, unconvertible = without_unconvertible(
+                connection,
+                partial(source_sync.compute_diff, connection, campaign.campaign_id),
+            )
+        yield connection, diff, unreadable + unconvertible
+
+
+def _lock_source(context: ApiContext, campaign: Campaign, connection: Connection) -> None:
     """Wait for the lock of the campaign's source; raise RunError after the lock timeout."""
     try:
-        with run.context.database.translate_errors():
-            source_sync.lock_source(connection, run.campaign.campaign_id)
+        with context.database.translate_errors():
+            source_sync.lock_source(connection, campaign.campaign_id)
     except DatabaseError as error:
         if error.sqlstate not in _TIMEOUT_STATES:
             raise

@@ -176,7 +176,7 @@ def test_a_vendor_that_is_away(
 ) -> None:
     """Said once; little is sent to it meanwhile, and all that waits goes when it is back."""
     live = says(start_live(), WORKING)
-    send(database, "a")
+    send(database, "a", "seen")
     vendor.add_fault(route="any", kind="status", status=503)
     factories.add_leads(database, "b")
     factories.add_opt_outs(database, "a")
@@ -187,7 +187,7 @@ def test_a_vendor_that_is_away(
     says(live, "answers again")
     sql.wait_until(
         database,
-        "SELECT count(*) = 2 FROM leadloop.leads WHERE status = 'created'"
+        "SELECT count(*) = 3 FROM leadloop.leads WHERE status = 'created'"
         " AND EXISTS (SELECT FROM leadloop.disable_requests WHERE status = 'disabled')",
         timeout_s=120,
     )
