@@ -21,7 +21,6 @@ from prefect.states import Cancelled, Crashed
 from db import live_places
 from db.database import Database
 from flows.reporting import completed_state, emit_count_events, make_run_name, publish_artifacts
-from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.summaries import Summary, report_summary
 from leadloop.settings import Settings
 from tasks.blocks import RunSettings, resolve_settings
@@ -30,8 +29,9 @@ from tasks.live_lanes import EndedErrand
 from tasks.live_log import OnceAnHour
 from tasks.prefect_progress import log_prefect_errors
 
-#: After this time, seconds, a run ends as soon as another one waits.
-RUN_S = 3600.0
+#: A run waits for its predecessor for as long as that works, and then works for this time, seconds:
+#: together less than the two hours after which an automation takes it for stuck.
+WORK_S = 55 * 60.0
 #: How long a run may take from its start to its place in Postgres.
 _START_TIMEOUT = timedelta(minutes=2)
 _NAME = "leadloop live {}"
@@ -51,7 +51,6 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         The sums of what it has done: `created, rejected, disabled, cancelled, inserted, updated,
         requests`.
     """
-    began = read_boot_clock()
     run_id = flow_run.get_id()
     first = resolve_settings(settings)
     with log_prefect_errors():
@@ -61,7 +60,7 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         log=OnceAnHour(get_run_logger()),
         name=_NAME.format(run_id),
         load_settings=partial(resolve_settings, settings),
-        is_time_over=lambda: read_boot_clock() > began + RUN_S,
+        work_s=WORK_S,
         on_ended=_emit_events,
         flow_run_id=run_id,
     )

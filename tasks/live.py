@@ -5,6 +5,7 @@ looks, on the connection that holds its place (`db.live_places`), and hands what
 (`tasks.live_lanes`). A live run that waits for another one looks only whether that one is alive.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,7 @@ class LiveState:
 
     Attributes:
         shares: how many shares of the campaigns it works on; 0: it waits.
+        worked_since: when it began to work, seconds of the boot clock; None: it has not.
         waiting: how many other live runs wait.
         is_notified: whether notifications have proven to arrive.
         vendor_is_out: whether the vendor answers nothing.
@@ -74,6 +76,7 @@ class LiveState:
     """
 
     shares: int = 0
+    worked_since: float | None = None
     waiting: int = 0
     is_notified: bool = False
     vendor_is_out: bool = False
@@ -94,7 +97,7 @@ class LiveHost:
         log: where it logs.
         name: what other live runs see of it.
         load_settings: returns the settings as they are now; is called every minute.
-        is_time_over: whether it ends as soon as another live run waits to take over.
+        work_s: for how long it works, seconds; then it ends as soon as another live run waits.
         on_ended: is called with each errand that has ended, in a thread of a lane.
         on_look: is called after each look.
         flow_run_id: Prefect's id of the flow run, if it is one.
@@ -103,7 +106,7 @@ class LiveHost:
     log: Logger
     name: str
     load_settings: Callable[[], Settings]
-    is_time_over: Callable[[], bool] = lambda: False
+    work_s: float = math.inf
     on_ended: Callable[[EndedErrand], None] = lambda _: None
     on_look: Callable[[LiveState], None] = lambda _: None
     flow_run_id: str | None = None
@@ -114,7 +117,7 @@ class PlacesTaken(UsageError):
 
 
 def run_live(host: LiveHost, state: LiveState) -> None:
-    """Work until the host's time is over and another live run waits.
+    """Work for the host's time, and then until another live run waits.
 
     `state` shows what it does. A lost connection to Postgres is opened again, and settings that
     have changed are used, with new lanes; what the old lanes have begun, they end.
@@ -231,7 +234,7 @@ class _LiveSession:
                 self._place.read(live_places.end_session, other.pid)
         self._state.waiting = sum(not other.is_working for other in others)
         self._require_same_schema()
-        if self.shares and self._state.waiting and self._host.is_time_over():
+        if self._state.waiting and self._is_time_over():
             return True
         self._take_shares()
         if self.shares:
@@ -242,6 +245,10 @@ class _LiveSession:
             )
         return False
 
+    def _is_time_over(self) -> bool:
+        since = self._state.worked_since
+        return bool(self.shares) and read_boot_clock() > (since or math.inf) + self._host.work_s
+
     def _take_shares(self) -> None:
         """Take the shares that are free; with the first ones, open the lanes."""
         taken = self._place.read(live_places.take_free_shares, self.shares)
@@ -251,6 +258,8 @@ class _LiveSession:
             self._open_lanes()
         self.shares += taken
         self._state.shares = len(self.shares)
+        if self._state.worked_since is None:
+            self._state.worked_since = read_boot_clock()
         self._host.log.info("working on %d of %d shares", len(self.shares), due_work.SHARES)
 
     def _open_lanes(self) -> None:

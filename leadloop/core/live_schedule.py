@@ -13,8 +13,8 @@ LEAST_POLL_INTERVAL_S = 2.0
 QUIET_POLL_INTERVAL_S = 300.0
 #: The time between two polls that read the lookback again, seconds.
 REREAD_INTERVAL_S = 900.0
-#: While the vendor answers no read: the time between two trials of a job that may work all the same,
-#: seconds.
+#: While the vendor answers no read: the time between two trials of a job that may work
+#: nevertheless, seconds.
 TRIAL_S = 300.0
 #: The least time between two looks at a campaign's source, seconds, and the most of the time that
 #: they may take.

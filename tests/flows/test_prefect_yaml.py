@@ -136,11 +136,12 @@ def test_schedules_can_be_told_apart_and_mean_what_they_say(
 
 
 def test_what_must_not_wait_is_scheduled() -> None:
-    """Opt-outs every minute, leads and outcomes every five, housekeeping at night; no more."""
+    """A live run, the net below it, and housekeeping at night; no more."""
     active = [(flow, schedule) for flow, schedule in SCHEDULES if schedule.get("active", True)]
     assert {flow: schedule["cron"] for flow, schedule in active} == {
-        "disable-leads": "* * * * *",
-        "push-leads": "*/5 * * * *",
-        "poll-outcomes": "*/5 * * * *",
+        "live-leads": "*/5 * * * *",
+        "disable-leads": "8,38 * * * *",
+        "push-leads": "18 * * * *",
+        "poll-outcomes": "48 * * * *",
         "housekeeping": "17 3 * * *",
     }

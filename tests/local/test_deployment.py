@@ -23,7 +23,7 @@ from sqlalchemy import make_url
 
 from db import schema
 from db.database import Database
-from leadloop.deployments import WORK_POOL
+from leadloop.deployments import LIVE_QUEUE, WORK_POOL
 from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from tests import factories, sql
 from tests.conftest import new_database
@@ -85,6 +85,9 @@ class Team:
         if not self.ask("POST", "deployments/filter", {}):
             self.run_command("make deploy")
         self.pause_schedules()
+        # The run of live-leads that the deploy has started.
+        for run in self.find_runs("live-leads", "SCHEDULED"):
+            self.ask("DELETE", f"flow_runs/{run['id']}")
 
     def pause_schedules(self) -> None:
         """Pause every deployment, and remove its scheduled runs."""
@@ -195,7 +198,7 @@ def team(
 
 
 def test_the_commands_of_the_readme(team: Team) -> None:
-    """Four commands lead to a scheduled run; a run with parameters completes too."""
+    """Four commands lead to a run that does everything at once; one with parameters goes too."""
     install, init, deploy, _ = _readme_commands()
     assert install == "make install"
     team.remove_deployments()
@@ -214,11 +217,18 @@ def test_the_commands_of_the_readme(team: Team) -> None:
         parameter = f"campaigns={json.dumps([CAMPAIGN])}"
         team.run_command(f"prefect deployment run sync-leads/default --param '{parameter}' --watch")
         assert team.vendor.store.creations(CAMPAIGN) == {"A": 1, "B": 1, "C": 1}
-        # A scheduled push may have created the other campaign's lead meanwhile.
+        # The live run creates the other campaign's lead.
         synced = "SELECT DISTINCT campaign_id FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
         assert sql.fetch_rows(team.database, synced) == [{"campaign_id": CAMPAIGN}]
-        scheduled = _wait_for(lambda: _only_scheduled(team.find_runs("disable-leads", "COMPLETED")))
-    assert {run["work_pool_name"] for run in scheduled} == {WORK_POOL}
+        (live,) = _wait_for(lambda: team.find_runs("live-leads", "RUNNING"))
+        _wait_for(lambda: list(team.vendor.store.creations("ANOTHER")))
+        factories.add_opt_outs(team.database, "A")
+        _wait_for(lambda: list(team.vendor.store.disabled(CAMPAIGN)))
+        team.ask("POST", f"flow_runs/{live['id']}/set_state", {"state": {"type": "CANCELLING"}})
+        _wait_for(lambda: team.find_runs("live-leads", "CANCELLED"))
+    assert (live["work_pool_name"], live["work_queue_name"]) == (WORK_POOL, LIVE_QUEUE)
+    assert set(sql.fetch_statuses(team.database).values()) == {"created"}
+    assert _all_runs_ended(team.database), "a run that is cancelled ends in good order"
 
 
 def test_every_campaign_has_a_run_of_its_own(team: Team) -> None:
@@ -347,10 +357,6 @@ def _resource(campaign: str) -> str:
 def _at_least(found: list[T], amount: int) -> list[T]:
     """Return all of it if it has `amount` items, else nothing yet."""
     return found if len(found) >= amount else []
-
-
-def _only_scheduled(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [run for run in runs if run["auto_scheduled"]]
 
 
 def _alerts(team: Team, automation: str) -> list[str]:
