@@ -144,7 +144,7 @@ def find_timed_work(
     Args:
         connection: in autocommit mode, or a transaction.
         shares: the shares whose campaigns count.
-        settle_s: the settle time of campaigns that have none of their own, seconds.
+        settle_s: the settle time of campaigns whose row has none, seconds.
     """
     rows = connection.execute(_TIMED, {"shares": list(shares), "settle_s": settle_s, "run": None})
     found = [DueWork(**row._mapping) for row in rows]

@@ -39,7 +39,7 @@ def open_api(
         settings: the API's address, login, rate and timeouts.
         database: holds the rate limiter's ring of slots.
         warn: is called when the vendor asks for a pause.
-        tokens: the login of another session, which goes on; None: one of its own.
+        tokens: the login of another session, to share it; None: a new one.
 
     Raises:
         UsageError: the login is incomplete.

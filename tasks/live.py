@@ -369,8 +369,8 @@ class _LiveSession:
 def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Iterator[_LiveSession]:
     """Connect and take a place; end the lanes at the end of the block.
 
-    After a lost connection, the lanes end in a thread of their own, so that the next session need
-    not wait for requests that are under way.
+    After a lost connection, the lanes end in a separate thread, so that the next session need not
+    wait for requests that are under way.
     """
     settings.require_login()
     with ExitStack() as resources:
@@ -402,7 +402,7 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
 def _close(session: _LiveSession, resources: ExitStack) -> None:
     session.end(at_once=True)
     with suppress(Exception):
-        # The connections are gone: nothing is left that they could be told.
+        # The connections are gone: nothing can be recorded on them.
         resources.close()
 
 

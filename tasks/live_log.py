@@ -1,4 +1,4 @@
-"""A log for a run that never ends: what repeats itself is told once an hour."""
+"""A log for a run that never ends: what repeats itself is logged once an hour."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ _REMEMBERED = 1000
 
 
 class OnceAnHour(logging.LoggerAdapter[Any]):
-    """A log that leaves out a message that it has told within the hour; thread-safe."""
+    """A log that leaves out a message that it had within the hour; thread-safe."""
 
     def __init__(self, log: Logger) -> None:
         super().__init__(log)

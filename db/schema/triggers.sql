@@ -122,8 +122,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Tells live runs (db.notifications) that there may be work. Nothing depends on it: they look anyway.
--- One text for all, so that a transaction sends it once; whoever listens learns nothing else.
+-- Shows live runs (db.notifications) that there may be work. Nothing depends on it: they look anyway.
+-- One text for all, so that a transaction sends it once; a listener learns nothing else.
 CREATE OR REPLACE FUNCTION leadloop.announce_work() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
