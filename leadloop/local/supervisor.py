@@ -20,7 +20,7 @@ def main(job: dict[str, Any]) -> None:
     """Run the server of `job` until the server ends or its last user has left."""
     user, group = job["user"] or (None, None)
     # Python runs a signal handler only once the call that it waits in returns, and a signal just
-    # before that call does not end it: one is waited for by a thread of its own instead.
+    # before that call does not end it: so a separate thread waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     server = subprocess.Popen(
         job["command"],

@@ -69,7 +69,7 @@ def measure_flaky(bench: BenchEnvironment, amount: int, _: int) -> list[Section]
         f"{outcomes:,} outcomes with two attempts each, and {opt_outs:,} opt-outs, in pages and"
         " lists of 100. Of the failing requests half get a 500, half a reset; the draws are seeded."
         f" Each program runs until it has done all, at most {_MAX_RUNS} times, with the pauses of"
-        " its own retries and no rate limit. Processes from start to end. Target: one run, and of n"
+        " its retries and no rate limit. Processes from start to end. Target: one run, and of n"
         " requests that a calm vendor takes, (n + 4 √(n · p)) / (1 - p) + 3."
     )
     return [Section(title="Requests that fail", conditions=conditions, figures=figures)]

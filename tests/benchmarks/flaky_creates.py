@@ -72,7 +72,7 @@ def measure_flaky_creates(bench: BenchEnvironment, amount: int, _: int) -> list[
         " an effect, half a reset after it; of the other requests half a 500, half a reset; the"
         " draws are seeded. leadloop runs until no lead is new or in doubt, at most"
         f" {_MAX_RUNS} times, a second apart (LEADLOOP_SETTLE={_SETTLE_S}); dlt and drt run once,"
-        " with the pauses of their own retries. No rate limit. Lost: leads that the vendor does not"
+        " with the pauses of their retries. No rate limit. Lost: leads that the vendor does not"
         " have; twice: leads that it has more than once."
     )
     return [Section(title="Creates that fail", conditions=conditions, figures=figures)]
