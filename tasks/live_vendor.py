@@ -5,6 +5,7 @@ from threading import Lock
 
 from leadloop.client.errors import ApiError, RateLimited, Retryable
 from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from tasks.context import Logger
 
@@ -48,6 +49,9 @@ class VendorWatch:
             except (Retryable, RateLimited) as error:
                 self._record_silence(error)
                 return False
+            except RunError:
+                # The live run is being stopped.
+                return not self.is_out
             except ApiError:
                 # It answers; what it does not like concerns the job that failed.
                 pass

@@ -1,0 +1,162 @@
+"""What is due goes to its lane, at the vendor's pace."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from db.database import Database
+from db.due_work import DueWork, PolledCampaign
+from leadloop.sandbox import SandboxHandle
+from leadloop.settings import Settings
+from tasks.context import open_api_context
+from tasks.live_dispatch import BULK, LANES, OPT_OUTS, POLLS, URGENT, Dispatcher
+from tasks.live_lanes import EndedErrand, Lane
+from tasks.live_vendor import VendorWatch
+from tests import factories, sql
+from tests.jobs import HOST
+
+pytestmark = pytest.mark.usefixtures("environment", "quick_retries")
+
+
+class DispatchUnderTest:
+    """A dispatcher with real lanes, and the errands that have ended."""
+
+    def __init__(self, database: Database, lanes: dict[str, Lane]) -> None:
+        self.lanes = lanes
+        self.vendor = VendorWatch(logging.getLogger("leadloop.tests"), "https://vendor")
+        self.dispatcher = Dispatcher(lanes, self.vendor, self._record)
+        self.ended: list[EndedErrand] = []
+        self._changed = threading.Condition()
+        self._database = database
+
+    def _record(self, ended: EndedErrand) -> None:
+        with self._changed:
+            self.ended.append(ended)
+            self._changed.notify()
+
+    def offer(self, *due: DueWork) -> None:
+        """Hand over what is due, with the rows of the campaigns."""
+        context = self.lanes[BULK].context
+        campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
+        self.dispatcher.offer_work(due, campaigns)
+
+    def offer_polls(self) -> None:
+        """Hand over the polls that are due of a campaign that is active."""
+        now = datetime.now(UTC)
+        polled = PolledCampaign(
+            campaign_id="C1", has_source=False, last_active_at=now - timedelta(minutes=1)
+        )
+        context = self.lanes[BULK].context
+        campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
+        self.dispatcher.offer_polls([polled], campaigns, now=now, rate=(100, 60.0))
+
+    def wait(self, ended: int) -> set[str]:
+        """Wait until so many errands have ended; return their lanes."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.ended) >= ended, timeout=60)
+        return {each.lane for each in self.ended}
+
+
+@pytest.fixture
+def dispatch(database: Database) -> Iterator[DispatchUnderTest]:
+    """A dispatcher for one campaign."""
+    factories.add_campaign(database)
+    with open_api_context(Settings.load(), HOST) as context:
+        lanes: dict[str, Lane] = {}
+        tested = DispatchUnderTest(database, lanes)
+        for name in LANES:
+            lanes[name] = Lane(name, context, tested.dispatcher.record_end)
+            lanes[name].start()
+        yield tested
+        for lane in lanes.values():
+            lane.stop()
+        for lane in lanes.values():
+            lane.join(60)
+
+
+def test_each_kind_of_work_has_its_lane(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """Urgent leads go beside the others, in a lane with its own share of requests."""
+    factories.add_leads(database, "a", factories.build_lead("b", priority=1))
+    dispatch.offer(DueWork(campaign_id="C1", has_leads=True, is_urgent=True))
+    assert dispatch.wait(2) == {URGENT, BULK}
+    factories.add_opt_outs(database, "a")
+    dispatch.offer(DueWork(campaign_id="C1", has_opt_outs=True))
+    assert dispatch.wait(3) == {URGENT, BULK, OPT_OUTS}
+    assert vendor.store.creations("C1") == {"a": 1, "b": 1}
+    assert set(vendor.store.disabled("C1")) == {"a"}
+
+
+def test_a_deleted_campaign_has_no_work(dispatch: DispatchUnderTest, database: Database) -> None:
+    """Its row was there when the loop looked, and is not any more."""
+    dispatch.dispatcher.offer_work([DueWork(campaign_id="gone", has_leads=True)], {})
+    assert all(lane.busy_with == [] for lane in dispatch.lanes.values())
+
+
+def test_what_fails_is_not_offered_again_at_once(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """But after a pause; the vendor answers, so nothing else waits."""
+    factories.add_leads(database, "a")
+    vendor.add_fault(route="create", kind="status", status=403)
+    due = DueWork(campaign_id="C1", has_leads=True)
+    dispatch.offer(due)
+    dispatch.wait(1)
+    assert dispatch.ended[0].error is not None
+    assert not dispatch.vendor.is_out
+    dispatch.offer(due)
+    assert dispatch.lanes[BULK].busy_with == []
+    vendor.clear_faults()
+    while len(dispatch.ended) < 2:
+        dispatch.offer(due)
+    dispatch.wait(2)
+    assert sql.fetch_statuses(database) == {"a": "created"}
+
+
+def test_nothing_but_probes_and_trials_while_the_vendor_is_away(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """An opt-out is tried all the same: where only reads fail, it goes on."""
+    factories.add_leads(database, "a", "b")
+    push = DueWork(campaign_id="C1", has_leads=True)
+    dispatch.offer(push)
+    dispatch.wait(1)
+    vendor.add_fault(route="responses", kind="status", status=503)
+    dispatch.offer_polls()
+    dispatch.wait(2)
+    assert dispatch.vendor.is_out
+    factories.add_opt_outs(database, "a")
+    opt_out = DueWork(campaign_id="C1", has_opt_outs=True)
+    dispatch.offer(opt_out, push)
+    assert dispatch.lanes[BULK].busy_with == [], "one trial at a time"
+    dispatch.wait(3)
+    assert sql.fetch_opt_outs(database) == {"a": "disabled"}
+    factories.add_opt_outs(database, "b")
+    dispatch.offer(opt_out)
+    dispatch.wait(4)
+    assert sql.fetch_opt_outs(database) == {"a": "disabled", "b": "disabled"}
+    dispatch.offer_polls()
+    assert dispatch.lanes[POLLS].busy_with == []
+
+
+def test_the_end_of_an_outage_ends_all_pauses(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """What waits goes at once."""
+    vendor.add_fault(route="any", kind="status", status=503)
+    factories.add_leads(database, "a")
+    due = DueWork(campaign_id="C1", has_leads=True)
+    dispatch.offer(due)
+    dispatch.wait(1)
+    assert dispatch.vendor.is_out
+    vendor.clear_faults()
+    campaign = dispatch.ended[0].errand.campaign
+    while dispatch.vendor.is_out:
+        dispatch.dispatcher.offer_probe(campaign)
+    sql.execute(database, "UPDATE leadloop.leads SET status = 'new' WHERE status = 'in_doubt'")
+    dispatch.offer(due)
+    assert dispatch.lanes[BULK].busy_with == ["C1"]
