@@ -53,8 +53,9 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
     """
     run_id = flow_run.get_id()
     first = resolve_settings(settings)
-    with log_prefect_errors():
-        _settle_other_runs(first, run_id)
+    if deployment_id := deployment.get_id():
+        with log_prefect_errors():
+            settle_other_runs(first, UUID(deployment_id), run_id)
     state = LiveState()
     host = LiveHost(
         log=OnceAnHour(get_run_logger()),
@@ -79,15 +80,12 @@ def _emit_events(ended: EndedErrand) -> None:
     emit_count_events(ended.errand.campaign.campaign_id, ended.counts)
 
 
-def _settle_other_runs(settings: Settings, run_id: str | None) -> None:
-    """Mark lost runs of this deployment as crashed, and cancel those that are late.
+def settle_other_runs(settings: Settings, deployment_id: UUID, run_id: str | None) -> None:
+    """Mark lost runs of a deployment as crashed, and cancel those that are late.
 
     Prefect takes a run for running until its worker reports otherwise, and a lost machine reports
     nothing. Late runs pile up while no worker is there; each would take a process, and end.
     """
-    deployment_id = deployment.get_id()
-    if deployment_id is None:
-        return
     with get_client(sync_client=True) as client:
         for each in _find_lost(client, deployment_id, _list_live_names(settings), run_id):
             client.set_flow_run_state(
@@ -102,7 +100,7 @@ def _settle_other_runs(settings: Settings, run_id: str | None) -> None:
 
 
 def _find_lost(
-    client: SyncPrefectClient, deployment_id: str, live_names: set[str], run_id: str | None
+    client: SyncPrefectClient, deployment_id: UUID, live_names: set[str], run_id: str | None
 ) -> list[FlowRun]:
     """Return the runs that Prefect takes for running, and that have no place in Postgres."""
     started_before = datetime.now(UTC) - _START_TIMEOUT
@@ -127,11 +125,11 @@ def _list_live_names(settings: Settings) -> set[str]:
 
 
 def _read_runs(
-    client: SyncPrefectClient, deployment_id: str, states: Sequence[StateType]
+    client: SyncPrefectClient, deployment_id: UUID, states: Sequence[StateType]
 ) -> list[FlowRun]:
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment_id)]),
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
         )
     )

@@ -1,0 +1,101 @@
+"""`live-leads`: Prefect runs that take turns. What they do: tests/resilience/test_live.py."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.states import Pending, Running, Scheduled
+
+from db import live_places
+from db.database import Database
+from db.live_places import PlaceConnection
+from flows import live
+from flows.live import live_leads, settle_other_runs
+from leadloop.settings import Settings
+from tests import factories
+from tests.prefect_runs import run_flow
+
+pytestmark = pytest.mark.usefixtures("work_pools", "environment")
+
+
+@pytest.fixture
+def client(prefect: str) -> Iterator[SyncPrefectClient]:
+    """The Prefect server as an operator's tool sees it."""
+    with get_client(sync_client=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def deployment(client: SyncPrefectClient) -> Iterator[UUID]:
+    """`live-leads/default`, gone with its runs after the test."""
+    made = client.create_deployment(client.create_flow(live_leads), "default")
+    yield made
+    client.delete_deployment(made)
+
+
+def take_place(stack: ExitStack, database: Database, name: str) -> None:
+    """Take a place, as a live run of this name does, until the stack is closed."""
+    place = PlaceConnection(stack.enter_context(database.dedicated()), name)
+    assert place.read(live_places.take_place) is not None
+
+
+def state_of(client: SyncPrefectClient, run: UUID) -> StateType | None:
+    """What Prefect takes a run for."""
+    return client.read_flow_run(run).state_type
+
+
+def test_a_third_run_ends_at_once(database: Database, prefect: str) -> None:
+    """Completed: two are there, and that is all that it is for."""
+    factories.add_campaign(database)
+    with ExitStack() as stack:
+        for name in ("one", "two"):
+            take_place(stack, database, name)
+        state, _ = run_flow(live_leads)
+    assert state.is_completed()
+    assert state.message == "nothing to do"
+
+
+def test_runs_that_are_lost_are_crashed(
+    database: Database,
+    client: SyncPrefectClient,
+    deployment: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those without a place in Postgres, but for those that have just begun, and the run itself."""
+    lost, alive, itself = (client.create_flow_run_from_deployment(deployment).id for _ in range(3))
+    for run in (lost, alive, itself):
+        client.set_flow_run_state(run, Running(), force=True)
+    settle_other_runs(Settings.load(), deployment, str(itself))
+    assert state_of(client, lost) is StateType.RUNNING, "it has just begun"
+    monkeypatch.setattr(live, "_START_TIMEOUT", timedelta(0))
+    begun = client.create_flow_run_from_deployment(deployment).id
+    client.set_flow_run_state(begun, Pending(), force=True)
+    with ExitStack() as stack:
+        take_place(stack, database, f"leadloop live {alive}")
+        settle_other_runs(Settings.load(), deployment, str(itself))
+    assert [state_of(client, run) for run in (lost, begun, alive, itself)] == [
+        StateType.CRASHED,
+        StateType.CRASHED,
+        StateType.RUNNING,
+        StateType.RUNNING,
+    ]
+
+
+def test_runs_that_are_late_are_cancelled(
+    client: SyncPrefectClient, deployment: UUID, database: Database
+) -> None:
+    """They pile up while no worker is there; those to come stay."""
+    now = datetime.now(UTC)
+    late, next_one = (
+        client.create_flow_run_from_deployment(
+            deployment, state=Scheduled(scheduled_time=now + timedelta(minutes=minutes))
+        ).id
+        for minutes in (-30, 5)
+    )
+    settle_other_runs(Settings.load(), deployment, str(uuid4()))
+    assert state_of(client, late) is StateType.CANCELLED
+    assert state_of(client, next_one) is StateType.SCHEDULED
