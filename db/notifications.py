@@ -6,6 +6,7 @@ own arrive, and nobody relies on them for more than speed.
 
 import select
 from collections.abc import Sequence
+from socket import socket
 
 from sqlalchemy import Connection, text
 
@@ -27,8 +28,8 @@ class WorkListener:
         assert driver_connection is not None, "it is open"
         self._driver = driver_connection
 
-    def wait(self, timeout_s: float, wakeups: Sequence[int] = ()) -> list[str]:
-        """Wait for notifications, for a readable file descriptor of `wakeups`, or for the timeout.
+    def wait(self, timeout_s: float, wakeups: Sequence[int | socket] = ()) -> list[str]:
+        """Wait for notifications, for something to read from one of `wakeups`, or for the timeout.
 
         Returns:
             The texts of the notifications that have arrived; those of our triggers are empty.

@@ -6,7 +6,7 @@ looks, on the connection that holds its place (`db.live_places`), and hands what
 """
 
 import math
-import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -169,14 +169,13 @@ class _LiveSession:
         self._vendor = VendorWatch(host.log, hide_credentials(settings.api_url))
         self._lanes: dict[str, Lane] = {}
         self.shares: list[int] = []
-        self._wakeup_out, self._wakeup_in = os.pipe()
-        os.set_blocking(self._wakeup_out, False)
-        os.set_blocking(self._wakeup_in, False)
-        resources.callback(os.close, self._wakeup_out)
-        resources.callback(os.close, self._wakeup_in)
-        self._dispatcher = Dispatcher(self._lanes, self._vendor, self._record_end)
+        self._wakeup, self._bell = map(resources.enter_context, socket.socketpair())
+        self._wakeup.setblocking(False)
+        self._bell.setblocking(False)
+        self._dispatcher = Dispatcher(
+            self._lanes, self._vendor, settings.parse_rate(), self._record_end
+        )
         self._proof = ""
-        self._proof_sent_at = 0.0
         self._timed_look_at = 0.0
         self._check_at = read_boot_clock() + _CHECK_S
         self._schema_version = place.read(schema.get_version)
@@ -210,12 +209,7 @@ class _LiveSession:
         """Hand over the opt-outs and leads that came in, and the polls whose time has come."""
         due = self._place.read(due_work.find_new_work, self.shares)
         self._dispatcher.offer_work(due, self._read_campaigns([each.campaign_id for each in due]))
-        polled = self._place.read(due_work.list_polled_campaigns, self.shares)
-        campaigns = self._read_campaigns([each.campaign_id for each in polled])
-        now = self._place.read(watermarks.get_database_time)
-        self._dispatcher.offer_polls(polled, campaigns, now=now, rate=self._settings.parse_rate())
-        if campaigns:
-            self._dispatcher.offer_probe(next(iter(campaigns.values())))
+        self._dispatcher.offer_polls()
 
     def _look_around(self) -> bool:
         """Look at other live runs, at the schema, and at what is due by its time.
@@ -242,6 +236,12 @@ class _LiveSession:
             due = self._place.read(due_work.find_timed_work, self.shares, settle_s=settle_s)
             self._dispatcher.offer_work(
                 due, self._read_campaigns([each.campaign_id for each in due])
+            )
+            polled = self._place.read(due_work.list_polled_campaigns, self.shares)
+            self._dispatcher.plan_polls(
+                polled,
+                self._read_campaigns([each.campaign_id for each in polled]),
+                now=self._place.read(watermarks.get_database_time),
             )
         return False
 
@@ -315,10 +315,10 @@ class _LiveSession:
         """Wait for a notification, a lane that has something to report, or the next look."""
         pause_s = _LOOK_S if self._state.is_notified else _LOOK_WITHOUT_NOTICE_S
         received = self._listener.wait(
-            max(0.0, looked_at + pause_s - read_boot_clock()), [self._wakeup_out]
+            max(0.0, looked_at + pause_s - read_boot_clock()), [self._wakeup]
         )
         with suppress(BlockingIOError):
-            os.read(self._wakeup_out, 1024)
+            self._wakeup.recv(1024)
         if self._proof and self._proof in received:
             self._proof, self._state.is_notified = "", True
         sleep_until(looked_at + _LEAST_LOOK_S)
@@ -335,8 +335,9 @@ class _LiveSession:
             self._lost = ended.error
         self._host.on_ended(ended)
         if ended.counts or self._lost:
-            with suppress(BlockingIOError, OSError):
-                os.write(self._wakeup_in, b"\0")
+            # Full: it rings already. Closed: the session is over.
+            with suppress(OSError):
+                self._bell.send(b"\0")
 
     def _require_lanes(self) -> None:
         """Check that all lanes work.

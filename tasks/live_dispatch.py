@@ -45,6 +45,7 @@ class Dispatcher:
     Args:
         lanes: the lanes, by name.
         vendor: whether the vendor answers.
+        rate: the vendor's rate limit: requests a period, and the period, seconds.
         on_ended: is called with each errand that has ended, in the thread of its lane.
     """
 
@@ -52,10 +53,13 @@ class Dispatcher:
         self,
         lanes: Mapping[str, Lane],
         vendor: VendorWatch,
+        rate: tuple[int, float],
         on_ended: Callable[[EndedErrand], None],
     ) -> None:
         self._lanes = lanes
         self._vendor = vendor
+        self._rate = rate
+        self._polled: list[tuple[Campaign, bool]] = []
         self._on_ended = on_ended
         self._lock = Lock()
         self._pauses = Pauses()
@@ -82,42 +86,49 @@ class Dispatcher:
             if campaign.enabled and work.has_owed_windows:
                 self._offer(POLLS, campaign, POLL)
 
-    def offer_polls(
+    def plan_polls(
         self,
         polled: Sequence[PolledCampaign],
         campaigns: Mapping[str, Campaign],
         *,
         now: datetime,
-        rate: tuple[int, float],
     ) -> None:
-        """Hand over the polls that are due, and the pushes of campaigns with a source.
+        """Note the campaigns to poll, and how often.
 
         Args:
-            polled: the campaigns to poll.
+            polled: the campaigns.
             campaigns: their rows, by id.
             now: the database's clock.
-            rate: the vendor's rate limit: requests a period, and the period, seconds.
         """
-        expected = [each for each in polled if expects_outcomes(each.last_active_at, now)]
-        requests, period_s = rate
+        self._polled = [
+            (campaign, expects_outcomes(each.last_active_at, now))
+            for each in polled
+            if (campaign := campaigns.get(each.campaign_id)) is not None
+        ]
+
+    def offer_polls(self) -> None:
+        """Hand over the polls that are due, and the pushes of campaigns whose source has changed.
+
+        While the vendor answers nothing, a probe instead, where that is due.
+        """
+        requests, period_s = self._rate
         interval_s = poll_interval_s(
-            len(expected),
+            sum(is_active for _, is_active in self._polled),
             requests=requests,
             period_s=period_s,
             is_pushing=bool(self._lanes[BULK].busy_with),
         )
-        for each in polled:
-            if (campaign := campaigns.get(each.campaign_id)) is not None:
-                quiet_s = QUIET_POLL_INTERVAL_S
-                self._offer_poll(campaign, interval_s if each in expected else quiet_s)
-                if campaign.source is not None:
-                    self._offer_source(campaign)
+        for campaign, is_active in self._polled:
+            self._offer_poll(campaign, interval_s if is_active else QUIET_POLL_INTERVAL_S)
+            if campaign.source is not None:
+                self._offer_source(campaign)
+        if self._polled and self._vendor.is_probe_due():
+            self.offer_probe(self._polled[0][0])
 
     def offer_probe(self, campaign: Campaign) -> None:
-        """Ask whether the vendor answers again, where that is due."""
-        if self._vendor.is_probe_due():
-            look = partial(self._probe_again, campaign)
-            self._lanes[POLLS].offer(Errand(campaign=campaign, spec=POLL, look=look))
+        """Ask whether the vendor answers again."""
+        look = partial(self._probe_again, campaign)
+        self._lanes[POLLS].offer(Errand(campaign=campaign, spec=POLL, look=look))
 
     def record_end(self, ended: EndedErrand) -> None:
         """Record how an errand ended: after a failure, find out whether the vendor answers."""

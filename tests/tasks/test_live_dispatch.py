@@ -27,7 +27,7 @@ class DispatchUnderTest:
     def __init__(self, database: Database, lanes: dict[str, Lane]) -> None:
         self.lanes = lanes
         self.vendor = VendorWatch(logging.getLogger("leadloop.tests"), "https://vendor")
-        self.dispatcher = Dispatcher(lanes, self.vendor, self._record)
+        self.dispatcher = Dispatcher(lanes, self.vendor, (100, 60.0), self._record)
         self.ended: list[EndedErrand] = []
         self._changed = threading.Condition()
         self._database = database
@@ -51,7 +51,8 @@ class DispatchUnderTest:
         )
         context = self.lanes[BULK].context
         campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
-        self.dispatcher.offer_polls([polled], campaigns, now=now, rate=(100, 60.0))
+        self.dispatcher.plan_polls([polled], campaigns, now=now)
+        self.dispatcher.offer_polls()
 
     def wait(self, ended: int) -> set[str]:
         """Wait until so many errands have ended; return their lanes."""
