@@ -35,7 +35,7 @@ _STATE = {
     "unreadable_results": "digest, reason, occurrences",
     "owed_windows": "owed_id, window_after, window_before, reason, tries, found_at",
     "learned_limits": "name, value",
-    "watermarks": "processed_through, read_through, written_through",
+    "watermarks": "processed_through, read_through, written_through, reread_through",
 }
 _PROPERTY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -110,6 +110,7 @@ def progress_of(
         started=watermarks.get_database_time(connection),
         start=at(start),
         through=at(through),
+        reads_lookback=True,
         read_before=None if read_before is None else at(read_before),
     )
 
