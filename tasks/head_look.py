@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from db import leads, learned_limits, outcomes, watermarks
+from db.database import Connection
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.windows import Window, subtract_to_epoch
@@ -130,24 +131,27 @@ def compare_head(
     )
 
 
-def _find_head(context: ApiContext, campaign: Campaign) -> HeadRange | None:
+def find_head_start(connection: Connection, campaign: Campaign, now: datetime) -> datetime | None:
     """Return where the head of a campaign begins; None if the campaign was never polled.
 
     A campaign without any outcome is polled from its first lead on, so its head begins there.
     """
-    campaign_id = campaign.campaign_id
-    with context.database.transaction() as connection:
-        now = watermarks.get_database_time(connection)
-        read_through = watermarks.get_read_through(connection, campaign_id)
-        awaited = outcomes.get_waiting_since(connection, campaign_id)
-        limits = learned_limits.get_learned_limits(connection, campaign_id)
+    read_through = watermarks.get_read_through(connection, campaign.campaign_id)
     if read_through is None:
         return None
-    return HeadRange(
-        start=subtract_to_epoch(min(read_through, now, awaited or now), campaign.head_overlap),
-        page_size=PageLimits(campaign.page_size, limits).page_size,
-        clock=DatabaseClock(now),
-    )
+    awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
+    return subtract_to_epoch(min(read_through, now, awaited or now), campaign.head_overlap)
+
+
+def _find_head(context: ApiContext, campaign: Campaign) -> HeadRange | None:
+    with context.database.transaction() as connection:
+        now = watermarks.get_database_time(connection)
+        start = find_head_start(connection, campaign, now)
+        limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
+    if start is None:
+        return None
+    page_size = PageLimits(campaign.page_size, limits).page_size
+    return HeadRange(start=start, page_size=page_size, clock=DatabaseClock(now))
 
 
 def _has_sent_leads(context: ApiContext, campaign: Campaign) -> bool:

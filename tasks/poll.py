@@ -43,7 +43,7 @@ from leadloop.core.windows import (
 from tasks.api_quirks import UNIT_DOUBTED_AFTER, ApiQuirks
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
-from tasks.head_look import HeadLook
+from tasks.head_look import HeadLook, find_head_start
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
@@ -566,22 +566,14 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
         plan = _plan_until_now(connection, campaign.campaign_id, start, now)
-    return PollJob(
-        run,
-        replace(
-            plan,
-            from_sending=reread_through is None and since is None,
-            no_outcome_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
-        ),
-    )
+    return PollJob(run, replace(plan, from_sending=reread_through is None and since is None))
 
 
 def plan_head_poll(run: CampaignRun[ApiContext], *, look: HeadLook | None = None) -> PollJob | None:
     """Plan a head poll: from where the last poll ended, minus a short overlap, up to now.
 
     It costs little, however many outcomes the lookback holds. What shows too late for it is read by
-    the next plain poll, whose start it does not move. Until a campaign has an outcome, its polls
-    are plain ones.
+    the next plain poll, whose start it does not move. A campaign's first poll is a plain one.
 
     Args:
         run: the campaign's run.
@@ -591,15 +583,12 @@ def plan_head_poll(run: CampaignRun[ApiContext], *, look: HeadLook | None = None
     Returns:
         The job; None if no lead was ever sent, so that none can be processed.
     """
-    campaign = run.campaign
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        read_through = watermarks.get_read_through(connection, campaign.campaign_id)
-        awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
-        if read_through is None or awaited is not None:
+        start = find_head_start(connection, run.campaign, now)
+        if start is None:
             return plan_poll(run)
-        start = subtract_to_epoch(min(read_through, now), campaign.head_overlap)
-        plan = _plan_until_now(connection, campaign.campaign_id, start, now)
+        plan = _plan_until_now(connection, run.campaign.campaign_id, start, now)
     plan = replace(plan, reads_lookback=False)
     return PollJob(run, plan if look is None else _use_look(plan, look))
 
@@ -621,6 +610,7 @@ def _plan_until_now(
     connection: Connection, campaign_id: str, start: datetime, now: datetime
 ) -> PollPlan:
     """Return the plan of a poll from a time on: what is owed is left out, or tried last."""
+    awaited = outcomes.get_waiting_since(connection, campaign_id)
     owed = owed_windows.list_owed_windows(connection, [campaign_id])
     all_owed = [each.window for each in owed]
     # A poll sends at least one request, also if the clocks differ.
@@ -632,6 +622,7 @@ def _plan_until_now(
         watermark=watermarks.get_watermark(connection, campaign_id),
         reread_through=watermarks.get_reread_through(connection, campaign_id),
         now=now,
+        no_outcome_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
         covered=all_owed,
         accepted=[each.window for each in owed if each.accepted_at is not None],
         limits=learned_limits.get_learned_limits(connection, campaign_id),
