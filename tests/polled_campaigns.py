@@ -1,6 +1,7 @@
 """Campaigns that were polled, and the time that passes for them without anybody waiting."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
@@ -18,17 +19,18 @@ _AGED = {
 }
 
 
-def push_campaign(database: Database, amount: int, **columns: int) -> list[str]:
+def push_campaign(database: Database, amount: int, **columns: Any) -> list[str]:
     """Create a campaign whose leads the vendor has; return their ids, L0 and so on."""
     ids = [f"L{number}" for number in range(amount)]
-    factories.add_campaign(database, **{"lookback_s": LOOKBACK_S, "settle_s": SETTLE_S, **columns})
+    defaults: dict[str, Any] = {"lookback_s": LOOKBACK_S, "settle_s": SETTLE_S}
+    factories.add_campaign(database, **defaults | columns)
     factories.add_leads(database, *ids)
     push_leads()
     return ids
 
 
 def poll_campaign(
-    database: Database, vendor: SandboxHandle, amount: int = 3, **columns: int
+    database: Database, vendor: SandboxHandle, amount: int = 3, **columns: Any
 ) -> None:
     """Create a campaign and poll it once it has the outcome of a further lead.
 

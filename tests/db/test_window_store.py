@@ -256,6 +256,22 @@ def test_an_outcome_is_late_where_an_earlier_run_had_read(
         assert store_read(connection, CAMPAIGN, read, progress)[1] == late
 
 
+@pytest.mark.parametrize(
+    ("reads_lookback", "started", "reread"), [(True, 20, 9), (True, 5, 5), (False, 20, 0)]
+)
+def test_a_read_counts_for_the_lookback_up_to_the_start_of_its_run(
+    connection: Connection, reads_lookback: bool, started: int, reread: int
+) -> None:
+    """What shows in a range after a long run has read it is left to the next plain poll."""
+    watermarks.start_watermark(connection, CAMPAIGN, at(0))
+    progress = replace(
+        progress_of(connection, 9), started=at(started), reads_lookback=reads_lookback
+    )
+    store_read(connection, CAMPAIGN, read_of(window(0, 9)), progress)
+    assert watermarks.get_read_through(connection, CAMPAIGN) == at(9)
+    assert watermarks.get_reread_through(connection, CAMPAIGN) == at(reread)
+
+
 def test_what_was_learned_of_pages_is_stored_with_the_read(connection: Connection) -> None:
     """A limit that has ended is forgotten."""
     for limits, kept in (

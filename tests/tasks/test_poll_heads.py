@@ -151,7 +151,7 @@ def test_a_resumed_backfill_counts_as_no_read_of_the_lookback(
         closed=now - timedelta(seconds=300),
         **wanted,
     )
-    backfill_outcomes(**wanted)
+    backfill_outcomes(after=wanted["after"], before=wanted["before"])
     with database.transaction() as connection:
         assert watermarks.get_reread_through(connection, CAMPAIGN) == before
         read_through = watermarks.get_read_through(connection, CAMPAIGN)
