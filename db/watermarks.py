@@ -1,8 +1,9 @@
 """Watermarks, and the polled windows that advance them.
 
-`read_through` is where the next poll starts: everything up to it is stored or owed
-(`db.owed_windows`). `processed_through`, the watermark, follows it up to the first owed window that
-nobody has accepted.
+Everything up to `read_through` is stored or owed (`db.owed_windows`), and the next head poll starts
+there. `processed_through`, the watermark, follows it up to the first owed window that nobody has
+accepted. `reread_through` is where the next poll starts that reads the lookback again: head polls
+leave it, so that what they may have missed is read, however many of them came between.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,12 +33,25 @@ _GET_READ_THROUGH = text(f"""
 SELECT {_READ_THROUGH} FROM leadloop.watermarks
  WHERE campaign_id = :campaign AND stream = :stream
 """)
-# Only a window that adjoins the range that was read may make it longer.
+# `least` ignores NULL: until the first head poll, all polls have read the lookback.
+_REREAD_THROUGH = f"least(reread_through, {_READ_THROUGH})"
+_GET_REREAD_THROUGH = text(f"""
+SELECT {_REREAD_THROUGH} FROM leadloop.watermarks
+ WHERE campaign_id = :campaign AND stream = :stream
+""")
+# Only a window that adjoins the range that was read may make it longer. What the lookback is read
+# from stays where it was, also if a person has set it back.
 _ADVANCE = text(f"""
 UPDATE leadloop.watermarks
-   SET read_through = :through, written_through = processed_through, updated_at = now()
+   SET read_through = :through, reread_through = {_REREAD_THROUGH},
+       written_through = processed_through, updated_at = now()
  WHERE campaign_id = :campaign AND stream = :stream
    AND {_READ_THROUGH} >= :after AND {_READ_THROUGH} < :through
+""")
+_ADVANCE_REREAD = text(f"""
+UPDATE leadloop.watermarks SET reread_through = :through, updated_at = now()
+ WHERE campaign_id = :campaign AND stream = :stream
+   AND {_REREAD_THROUGH} >= :after AND {_REREAD_THROUGH} < :through
 """)
 # A separate statement: what is owed must be read after a concurrent writer has committed.
 _LOCK = text("""
@@ -96,6 +110,16 @@ def get_read_through(connection: Connection, campaign_id: str) -> datetime | Non
     return moment
 
 
+def get_reread_through(connection: Connection, campaign_id: str) -> datetime | None:
+    """Return the time up to which polls that read the lookback have read; None before the first.
+
+    It is never later than `get_read_through`.
+    """
+    parameters = {"campaign": campaign_id, "stream": OUTCOMES}
+    moment: datetime | None = connection.scalar(_GET_REREAD_THROUGH, parameters)
+    return moment
+
+
 def select_polled(connection: Connection, campaign_ids: Sequence[str]) -> list[str]:
     """Return those of the campaigns that have a watermark."""
     return [id_ for id_ in campaign_ids if get_watermark(connection, id_) is not None]
@@ -118,6 +142,26 @@ def advance_read_range(
         {"campaign": campaign_id, "stream": OUTCOMES, "after": after, "through": through},
     )
     follow_read_range(connection, campaign_id)
+
+
+def advance_reread_range(
+    connection: Connection, campaign_id: str, *, after: datetime, through: datetime
+) -> None:
+    """Advance `reread_through` over a range that one run has read; first `advance_read_range`.
+
+    It neither moves back, nor moves if the range does not adjoin it.
+
+    Args:
+        connection: a transaction.
+        campaign_id: the campaign.
+        after: the start of the range.
+        through: its end, and at most the time when the run began. Then a result that shows later
+            was processed behind `through` less the lookback, and the next such run reads it.
+    """
+    connection.execute(
+        _ADVANCE_REREAD,
+        {"campaign": campaign_id, "stream": OUTCOMES, "after": after, "through": through},
+    )
 
 
 def follow_read_range(connection: Connection, campaign_id: str) -> None:

@@ -53,14 +53,16 @@ class PollProgress:
         started: the database's clock when the run began.
         start: the start of the range that may advance the watermark.
         through: up to where everything from `start` on is stored or owed, this read included.
-        read_before: up to where earlier polls had read; results before it are late. None: no
-            result is.
+        reads_lookback: the run has read all of that range itself, the lookback included.
+        read_before: up to where earlier runs had read the lookback; a late result needed a
+            lookback from there. None: no result is late.
     """
 
     run_id: int
     started: datetime
     start: datetime
     through: datetime
+    reads_lookback: bool
     read_before: datetime | None
 
 
@@ -102,4 +104,10 @@ def store_read(
     watermarks.advance_read_range(
         connection, campaign_id, after=progress.start, through=progress.through
     )
+    if progress.reads_lookback:
+        # The range may have been read early in a long run, and a result have shown there since.
+        reread_through = min(progress.through, progress.started)
+        watermarks.advance_reread_range(
+            connection, campaign_id, after=progress.start, through=reread_through
+        )
     return merged, late

@@ -197,7 +197,8 @@ class Settings(BaseSettings):
         900,
         ge=0,
         le=_A_MONTH_S,
-        description="seconds before the end of the last poll that every poll reads again",
+        description="seconds before the end of the last poll that every poll reads again; a head"
+        " poll reads 30 of them at most, and leaves the rest to the next plain poll",
     )
     settle: int = Field(
         60,

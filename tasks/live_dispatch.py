@@ -24,8 +24,8 @@ from leadloop.core.live_schedule import (
 )
 from tasks.context import ApiContext
 from tasks.disable import DISABLE
-from tasks.head_look import HeadView, look_at_head
 from tasks.jobs import JobSpec
+from tasks.live_heads import LiveHeads
 from tasks.live_lanes import EndedErrand, Errand, Lane
 from tasks.live_vendor import VendorWatch
 from tasks.poll import HEAD_POLL, POLL
@@ -63,7 +63,8 @@ class Dispatcher:
         self._on_ended = on_ended
         self._lock = Lock()
         self._pauses = Pauses()
-        self._heads: dict[str, HeadView] = {}
+        self._heads = LiveHeads()
+        self._head_poll = replace(HEAD_POLL, start=self._heads.plan_poll)
         self._polled_at: dict[str, float] = {}
         self._reread_at: dict[str, float] = {}
         # While the vendor answers no read: the lanes that have got something done all the same, and
@@ -132,6 +133,9 @@ class Dispatcher:
 
     def record_end(self, ended: EndedErrand) -> None:
         """Record how an errand ended: after a failure, find out whether the vendor answers."""
+        if ended.lane == POLLS and ended.counts:
+            campaign_id = ended.errand.campaign.campaign_id
+            self._heads.record_poll(campaign_id, is_completed=ended.error is None)
         if ended.error is not None:
             self._probe(ended.lane, ended.errand.campaign)
         with self._lock:
@@ -172,7 +176,7 @@ class Dispatcher:
         if now >= self._reread_at.get(campaign_id, -math.inf) + REREAD_INTERVAL_S:
             if self._offer(POLLS, campaign, POLL):
                 self._reread_at[campaign_id] = self._polled_at[campaign_id] = now
-        elif self._offer(POLLS, campaign, HEAD_POLL, partial(self._look_at_head, campaign)):
+        elif self._offer(POLLS, campaign, self._head_poll, partial(self._look_at_head, campaign)):
             self._polled_at[campaign_id] = now
 
     def _offer_source(self, campaign: Campaign) -> None:
@@ -195,13 +199,12 @@ class Dispatcher:
 
     def _look_at_head(self, campaign: Campaign) -> bool:
         """Return whether the newest outcomes show anything new."""
-        view = self._heads.get(campaign.campaign_id, HeadView())
         try:
-            seen = look_at_head(self._lanes[POLLS].context, campaign, view)
+            return self._heads.has_news(self._lanes[POLLS].context, campaign)
         except ApiError as error:
+            # The next one is a poll, which reads around what cannot be read.
+            self._reread_at.pop(campaign.campaign_id, None)
             raise RunError(str(error)) from None
-        self._heads[campaign.campaign_id] = seen
-        return seen.has_news
 
     def _probe_again(self, campaign: Campaign) -> bool:
         self._probe(POLLS, campaign)

@@ -5,13 +5,13 @@ cannot be read are `missing`, by their offset in the window. Where they are foun
 hint where to cut the window: its parts are read and proven by themselves.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
+from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.timestamps import OTHER_UNIT
 from leadloop.core.verdicts import ApiCall, TransportFailure, may_blame_content
 from leadloop.core.windows import Window
@@ -21,21 +21,28 @@ from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits, smallest_divisor
 from tasks.probes import EMPTY_WINDOW
 from tasks.thread_pool import FifoSemaphore
-from tasks.window_pages import ParsedPage, ParseResult, WindowRead, parse_key, parse_row
+from tasks.window_pages import (
+    ParsedPage,
+    ParseResult,
+    WindowRead,
+    parse_key,
+    parse_page,
+    parse_row,
+)
 
 #: Failures of a page, beside other requests that succeed, after which the page is the cause.
 MAX_FAILURES = 3
 
 
 class DatabaseClock:
-    """An estimate of the database's clock from one reading and the local monotonic clock."""
+    """An estimate of the database's clock from one reading and the time that passed since."""
 
     def __init__(self, now: datetime) -> None:
-        self._began, self._monotonic = now, time.monotonic()
+        self._began, self._read_at = now, read_boot_clock()
 
     def now(self) -> datetime:
         """Return the estimated time of the database's clock."""
-        return self._began + timedelta(seconds=time.monotonic() - self._monotonic)
+        return self._began + timedelta(seconds=read_boot_clock() - self._read_at)
 
 
 class PageUnavailable(Exception):
@@ -179,15 +186,7 @@ class PageReader:
                 page=number,
                 page_size=size,
             )
-        return ParsedPage(
-            count=page.count,
-            rows=[parse(result) for result in page.results],
-            has_next=page.has_next,
-            vendor_now=page.vendor_now,
-            database_now=database_now,
-            size=size,
-            answer_size=size,
-        )
+        return parse_page(page, size=size, database_now=database_now, parse=parse)
 
     def _read_parts(
         self, window: Window, number: int, size: int, parse: ParseResult, cause: PageUnavailable

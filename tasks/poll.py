@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from db import leads, learned_limits, outcomes, owed_windows, watermarks
+from db.database import Connection
 from db.learned_limits import LearnedLimit
 from db.owed_windows import OwedWindow
 from db.watermarks import WindowRecord
@@ -42,6 +43,7 @@ from leadloop.core.windows import (
 from tasks.api_quirks import UNIT_DOUBTED_AFTER, ApiQuirks
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
+from tasks.head_look import HeadLook, find_head_start
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
@@ -70,27 +72,31 @@ class PollPlan:
         no_outcome_since: the time of the first sent lead, if that is long ago and the campaign
             has no outcome at all; else None.
         watermark: the watermark, None without one.
-        read_through: up to where earlier polls have read, None without one.
+        reread_through: up to where earlier runs have read the lookback, None without one.
         now: the database's clock.
+        reads_lookback: the run reads all that is not owed from `start` on, the lookback included.
         from_sending: the start is the time of the first sent lead, and sets the first watermark.
             That time is of our clock and has to be converted to the vendor's.
         backfill: the range of a backfill; None for a poll, which goes on up to the vendor's clock
             if that is ahead of the database's.
         limits: what earlier polls have learned of the vendor's pages.
+        first_page: the first page of the first window, if a look has read it.
     """
 
     windows: Sequence[Window]
     start: datetime
     end: datetime
     watermark: datetime | None
-    read_through: datetime | None
+    reread_through: datetime | None
     now: datetime
+    reads_lookback: bool = True
     from_sending: bool = False
     no_outcome_since: datetime | None = None
     covered: Sequence[Window] = ()
     accepted: Sequence[Window] = ()
     backfill: Window | None = None
     limits: Mapping[str, LearnedLimit] = field(default_factory=dict)
+    first_page: ParsedPage | None = field(default=None, repr=False)
 
 
 class PollJob:
@@ -104,8 +110,10 @@ class PollJob:
         self.lateness = LateOutcomes()
         self._plan = plan
         self._queue = WindowQueue(plan.windows, run.campaign.epoch_unit)
-        self._follow = plan.backfill is None
+        # The page of a look reaches beyond both clocks.
+        self._follow = plan.backfill is None and plan.first_page is None
         self._covered = list(plan.covered)
+        self._first_page = plan.first_page
         self._owed: list[OwedRange] = []
         # Parts of windows that were cut around rows that cannot be read.
         self._cut: set[Window] = set()
@@ -161,6 +169,7 @@ class PollJob:
                 self._is_readable,
                 self._queue.is_suspect,
             ) as pipeline:
+                self._put_first_page(pipeline)
                 for left in range(limit, 0, -1):
                     if not self._queue or not self._read_next(pipeline, left):
                         break
@@ -169,6 +178,13 @@ class PollJob:
         except ApiError as error:
             raise RunError(str(error)) from None
         return MORE if self._queue else DONE
+
+    def _put_first_page(self, pipeline: WindowPipeline) -> None:
+        """Begin with the page that a look has read, if there is one."""
+        page, self._first_page = self._first_page, None
+        if page is not None:
+            pipeline.put_first(self._plan.windows[0], page)
+            self._counters.add(pages=1)
 
     def counts(self) -> dict[str, int]:
         """Return the counts of docs/reference/exit-codes-and-json.md, and both lookbacks (s)."""
@@ -323,7 +339,7 @@ class PollJob:
         back = clock_skew.measure_vendor_lag(first.vendor_now, first.database_now)
         start = subtract_to_epoch(plan.start, back)
         self._plan = replace(
-            plan, start=start, watermark=start, read_through=start, from_sending=False
+            plan, start=start, watermark=start, reread_through=start, from_sending=False
         )
         self.run.write(watermarks.start_watermark, self.run.campaign.campaign_id, start)
         if start < plan.start:
@@ -464,7 +480,8 @@ class PollJob:
             started=self._plan.now,
             start=self._plan.start,
             through=find_contiguous_end(self._plan.start, self._covered),
-            read_before=None if is_first else self._plan.read_through,
+            reads_lookback=self._plan.reads_lookback,
+            read_before=None if is_first else self._plan.reread_through,
         )
         pipeline.store(lambda: self._write(result, progress, len(reading.seen)))
         if self._follow and not self._queue:
@@ -521,7 +538,7 @@ class PollJob:
 
 
 def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) -> PollJob | None:
-    """Plan the due poll: from where the last one ended, minus the lookback, up to now.
+    """Plan the due poll: from where the last such poll ended, minus the lookback, up to now.
 
     Without a watermark, the poll starts at `since`, or else at the first sent lead minus the
     lookback (and minus the lag of the vendor's clock). While a campaign has no outcome at all, each
@@ -534,12 +551,10 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
     campaign = run.campaign
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        watermark = watermarks.get_watermark(connection, campaign.campaign_id)
-        read_through = watermarks.get_read_through(connection, campaign.campaign_id)
-        from_sending = read_through is None and since is None
+        reread_through = watermarks.get_reread_through(connection, campaign.campaign_id)
         awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
-        if read_through is not None:
-            start = subtract_to_epoch(min(read_through, now, awaited or now), campaign.lookback)
+        if reread_through is not None:
+            start = subtract_to_epoch(min(reread_through, now, awaited or now), campaign.lookback)
         else:
             first = since or leads.get_first_sent_at(connection, campaign.campaign_id)
             if first is None:
@@ -547,28 +562,71 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
             if since is None:
                 # A clock skew that counts as none must not hide the first outcomes.
                 first = subtract_to_epoch(first, campaign.lookback + clock_skew.NEGLIGIBLE_SKEW)
-            watermark = read_through = start = max(EPOCH, min(first, now))
+            start = max(EPOCH, min(first, now))
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
-        owed = owed_windows.list_owed_windows(connection, [campaign.campaign_id])
-        limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
+        plan = _plan_until_now(connection, campaign.campaign_id, start, now)
+    return PollJob(run, replace(plan, from_sending=reread_through is None and since is None))
+
+
+def plan_head_poll(run: CampaignRun[ApiContext], *, look: HeadLook | None = None) -> PollJob | None:
+    """Plan a head poll: from where the last poll ended, minus a short overlap, up to now.
+
+    It costs little, however many outcomes the lookback holds. What shows too late for it is read by
+    the next plain poll, whose start it does not move. A campaign's first poll is a plain one.
+
+    Args:
+        run: the campaign's run.
+        look: the look that showed something new; a page that holds the whole head is not read
+            again.
+
+    Returns:
+        The job; None if no lead was ever sent, so that none can be processed.
+    """
+    with run.context.database.transaction() as connection:
+        now = watermarks.get_database_time(connection)
+        start = find_head_start(connection, run.campaign, now)
+        if start is None:
+            return plan_poll(run)
+        plan = _plan_until_now(connection, run.campaign.campaign_id, start, now)
+    plan = replace(plan, reads_lookback=False)
+    return PollJob(run, plan if look is None else _use_look(plan, look))
+
+
+def _use_look(plan: PollPlan, look: HeadLook) -> PollPlan:
+    """Return the plan of a head poll that stores a look's page, if the page holds its range.
+
+    The page shows what is owed in that range too.
+    """
+    held = look.window
+    if held is None or not held.after <= plan.start <= held.before:
+        return plan
+    window = Window(after=plan.start, before=held.before)
+    owed = [each for each in plan.windows if each in plan.covered]
+    return replace(plan, windows=[window, *owed], end=window.before, first_page=look.page)
+
+
+def _plan_until_now(
+    connection: Connection, campaign_id: str, start: datetime, now: datetime
+) -> PollPlan:
+    """Return the plan of a poll from a time on: what is owed is left out, or tried last."""
+    awaited = outcomes.get_waiting_since(connection, campaign_id)
+    owed = owed_windows.list_owed_windows(connection, [campaign_id])
+    all_owed = [each.window for each in owed]
     # A poll sends at least one request, also if the clocks differ.
     due = Window(after=start, before=max(now, start + _LEAST_RANGE))
-    all_owed = [each.window for each in owed]
-    plan = PollPlan(
+    return PollPlan(
         windows=[*find_gaps(due, all_owed), *_list_due(owed)],
         start=start,
         end=due.before,
-        watermark=watermark,
-        read_through=read_through,
+        watermark=watermarks.get_watermark(connection, campaign_id),
+        reread_through=watermarks.get_reread_through(connection, campaign_id),
         now=now,
-        from_sending=from_sending,
         no_outcome_since=awaited if awaited and now - awaited > UNIT_DOUBTED_AFTER else None,
         covered=all_owed,
         accepted=[each.window for each in owed if each.accepted_at is not None],
-        limits=limits,
+        limits=learned_limits.get_learned_limits(connection, campaign_id),
     )
-    return PollJob(run, plan)
 
 
 def _plan_owed(run: CampaignRun[ApiContext]) -> PollJob | None:
@@ -589,7 +647,7 @@ def _plan_owed(run: CampaignRun[ApiContext]) -> PollJob | None:
         start=span.after,
         end=span.before,
         watermark=None,
-        read_through=None,
+        reread_through=None,
         now=now,
         covered=[each.window for each in owed],
         accepted=[each.window for each in owed if each.accepted_at is not None],
@@ -611,7 +669,7 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
         watermark = watermarks.get_watermark(connection, campaign_id)
-        read_through = watermarks.get_read_through(connection, campaign_id)
+        reread_through = watermarks.get_reread_through(connection, campaign_id)
         closed = watermarks.list_resumable_windows(connection, campaign_id, wanted)
         owed = owed_windows.list_owed_windows(connection, [campaign_id])
         limits = learned_limits.get_learned_limits(connection, campaign_id)
@@ -624,8 +682,10 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
             start=wanted.after,
             end=wanted.before,
             watermark=watermark,
-            read_through=read_through,
+            reread_through=reread_through,
             now=now,
+            # Windows that an earlier run has closed may show late results since.
+            reads_lookback=not closed,
             covered=[*closed, *(each.window for each in owed)],
             accepted=[each.window for each in owed if each.accepted_at is not None],
             backfill=wanted,
@@ -646,4 +706,5 @@ POLL = JobSpec(
     min_chunk=40,
 )
 
-HEAD_POLL = POLL
+#: The same job from the head on: see `plan_head_poll`.
+HEAD_POLL = replace(POLL, start=plan_head_poll)

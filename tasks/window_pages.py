@@ -11,6 +11,7 @@ from itertools import count
 from typing import NamedTuple
 
 from db.bulk_copy import format_text_row
+from leadloop.client.api import ResultPage
 from leadloop.core import clock_skew
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
@@ -130,6 +131,21 @@ class ParsedPage:
         The vendor may return fewer results a page than requested, so the first page's rows count.
         """
         return range(2, -(-self.count // self.row_count) + 1) if self.row_count else range(0)
+
+
+def parse_page(
+    page: ResultPage, *, size: int, database_now: datetime, parse: ParseResult = parse_row
+) -> ParsedPage:
+    """Parse a page of one answer, which was asked for `size` results at `database_now`."""
+    return ParsedPage(
+        count=page.count,
+        rows=[parse(result) for result in page.results],
+        has_next=page.has_next,
+        vendor_now=page.vendor_now,
+        database_now=database_now,
+        size=size,
+        answer_size=size,
+    )
 
 
 @dataclass(kw_only=True)

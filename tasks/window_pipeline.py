@@ -55,6 +55,11 @@ class WindowPipeline:
         """The number of windows whose first pages are read at once."""
         return self._pool.size
 
+    def put_first(self, window: Window, page: ParsedPage) -> None:
+        """Use a page that was read already as the first page of a window."""
+        self._firsts[window] = Future()
+        self._firsts[window].set_result(page)
+
     def read_first(self, windows: Sequence[Window]) -> ParsedPage:
         """Return the first page of the first window, and begin to read those of the others.
 

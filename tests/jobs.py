@@ -19,7 +19,7 @@ from tasks.context import C, RunHost
 from tasks.disable import DISABLE
 from tasks.housekeeping import HOUSEKEEPING
 from tasks.jobs import CampaignsFailed, JobRunner, JobSpec
-from tasks.poll import POLL, plan_backfill, plan_poll
+from tasks.poll import HEAD_POLL, POLL, plan_backfill, plan_poll
 from tasks.push import PUSH
 
 #: Runs each chunk as a plain call.
@@ -58,6 +58,11 @@ def disable_leads(campaigns: Sequence[str] | None = None) -> Summary:
 def poll_outcomes(campaigns: Sequence[str] | None = None, since: datetime | None = None) -> Summary:
     """Poll, as the flow `poll-outcomes` does."""
     return run_jobs(replace(POLL, start=partial(plan_poll, since=since)), campaigns)
+
+
+def poll_heads(campaigns: Sequence[str] | None = None) -> Summary:
+    """Poll the heads alone, as a program does that stays up."""
+    return run_jobs(HEAD_POLL, campaigns)
 
 
 def backfill_outcomes(

@@ -242,13 +242,14 @@ COMMENT ON COLUMN leadloop.watermarks.processed_through IS
     'Everything processed up to this time is stored, except ranges of owed_windows that a person has
 accepted. It only moves forward.';
 COMMENT ON COLUMN leadloop.watermarks.read_through IS
-    'Everything processed up to this time is stored or owed (owed_windows); the next poll starts here,
-less the lookback. Null: as processed_through.';
+    'Everything processed up to this time is stored or owed (owed_windows); the next head poll starts
+here, less 30 seconds. Null: as processed_through.';
 COMMENT ON COLUMN leadloop.watermarks.written_through IS
     'processed_through as leadloop wrote it last. If processed_through is less, a person has set the
 watermark back, and the next poll starts there.';
 COMMENT ON COLUMN leadloop.watermarks.reread_through IS
-    'Up to where polls that read the lookback again have read. Null: up to read_through.';
+    'Up to where plain polls have read; the next one starts here, less the lookback. Head polls leave
+it as it is. Null, or later than read_through: as read_through.';
 
 COMMENT ON TABLE leadloop.poll_windows IS
     'Polled windows: every range of processed_at that was read.';

@@ -8,6 +8,9 @@ from leadloop.core.timestamps import EpochUnit
 #: The fields that the vendor's API document marks as required (chapter "Body Parameters").
 DEFAULT_REQUIRED_FIELDS = ("lead_id", "phone_number", "contact_name", "state_code")
 
+#: The most that a head poll reads again behind the end of the last poll.
+HEAD_OVERLAP = timedelta(seconds=30)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignRules:
@@ -36,8 +39,13 @@ class Campaign(CampaignRules):
 
     @property
     def lookback(self) -> timedelta:
-        """The range before the end of the last poll that every poll reads again."""
+        """The range before the end of the last plain poll that every plain poll reads again."""
         return timedelta(seconds=self.lookback_s)
+
+    @property
+    def head_overlap(self) -> timedelta:
+        """The range before the end of the last poll that a head poll reads again."""
+        return min(HEAD_OVERLAP, self.lookback)
 
     @property
     def settle(self) -> timedelta:

@@ -86,6 +86,44 @@ def set_watermark(connection: Connection, second: int) -> None:
     )
 
 
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    start=st.integers(0, 50),
+    moves=st.lists(
+        st.tuples(
+            st.sampled_from(("plain", "plain", "head", "head", "set back")),
+            st.integers(0, 50),
+            st.integers(0, 20),
+        ),
+        max_size=12,
+    ),
+)
+def test_the_lookback_is_read_from_where_plain_polls_have_read(
+    database: Database, start: int, moves: list[tuple[str, int, int]]
+) -> None:
+    """Head polls move the other mark alone; a person who sets the watermark back, both."""
+    read = reread = start
+    with database.transaction() as connection:
+        connection.execute(text("TRUNCATE leadloop.watermarks"))
+        assert watermarks.get_reread_through(connection, CAMPAIGN) is None
+        watermarks.start_watermark(connection, CAMPAIGN, at(start))
+        for move, after, length in moves:
+            ends = {"after": at(after), "through": at(after + length)}
+            if move == "set back":
+                read, reread = min(read, after), min(reread, after)
+                set_watermark(connection, read)
+            else:
+                watermarks.advance_read_range(connection, CAMPAIGN, **ends)
+                read = after + length if after <= read < after + length else read
+            if move == "plain":
+                watermarks.advance_reread_range(connection, CAMPAIGN, **ends)
+                reread = after + length if after <= reread < after + length else reread
+            assert watermarks.get_read_through(connection, CAMPAIGN) == at(read)
+            assert watermarks.get_reread_through(connection, CAMPAIGN) == at(reread)
+
+
 @pytest.mark.parametrize("owed", [None, window(1, 2), window(6, 7)])
 def test_polls_start_at_a_watermark_that_was_set_back(
     connection: Connection, owed: Window | None

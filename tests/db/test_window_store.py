@@ -35,7 +35,7 @@ _STATE = {
     "unreadable_results": "digest, reason, occurrences",
     "owed_windows": "owed_id, window_after, window_before, reason, tries, found_at",
     "learned_limits": "name, value",
-    "watermarks": "processed_through, read_through, written_through",
+    "watermarks": "processed_through, read_through, written_through, reread_through",
 }
 _PROPERTY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -110,6 +110,7 @@ def progress_of(
         started=watermarks.get_database_time(connection),
         start=at(start),
         through=at(through),
+        reads_lookback=True,
         read_before=None if read_before is None else at(read_before),
     )
 
@@ -253,6 +254,22 @@ def test_an_outcome_is_late_where_an_earlier_run_had_read(
         progress = progress_of(connection, 9, read_before=read_before)
         read = read_of(window(0, 9), [1, 3, 7])
         assert store_read(connection, CAMPAIGN, read, progress)[1] == late
+
+
+@pytest.mark.parametrize(
+    ("reads_lookback", "started", "reread"), [(True, 20, 9), (True, 5, 5), (False, 20, 0)]
+)
+def test_a_read_counts_for_the_lookback_up_to_the_start_of_its_run(
+    connection: Connection, reads_lookback: bool, started: int, reread: int
+) -> None:
+    """What shows in a range after a long run has read it is left to the next plain poll."""
+    watermarks.start_watermark(connection, CAMPAIGN, at(0))
+    progress = replace(
+        progress_of(connection, 9), started=at(started), reads_lookback=reads_lookback
+    )
+    store_read(connection, CAMPAIGN, read_of(window(0, 9)), progress)
+    assert watermarks.get_read_through(connection, CAMPAIGN) == at(9)
+    assert watermarks.get_reread_through(connection, CAMPAIGN) == at(reread)
 
 
 def test_what_was_learned_of_pages_is_stored_with_the_read(connection: Connection) -> None:

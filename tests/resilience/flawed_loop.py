@@ -8,7 +8,7 @@ from typing import Any
 
 from tests import factories, sql
 from tests.factories import CAMPAIGN
-from tests.jobs import disable_leads, poll_outcomes, push_leads
+from tests.jobs import disable_leads, poll_heads, poll_outcomes, push_leads
 from tests.resilience import invariants
 from tests.resilience.flawed_world import MAX_AGE_S, World
 from tests.resilience.model import InsertedLead, LoopModel, ShownOutcome
@@ -128,6 +128,8 @@ class FlawedLoop:
 
     def run_poll(self) -> Ran:
         """Poll once; the safety invariants hold after it."""
+        if self.world.polls_heads:
+            return self._run("poll", lambda: self.model.run_flow(poll_heads) is not None)
         return self._run("poll", lambda: self.model.run_poll(poll_outcomes))
 
     def run_disable(self) -> Ran:

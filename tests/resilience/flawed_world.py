@@ -37,6 +37,7 @@ class World:
         noise: faults, each with a probability; they end before the quiet runs.
         noisy_runs: the runs of each job before the noise ends.
         later: outcomes that are processed after the noisy runs.
+        polls_heads: whether the polls after the first one are head polls.
         rules: the sandbox's rules.
         campaign: the columns of the campaign.
         concurrency: the setting of that name.
@@ -52,6 +53,7 @@ class World:
     noise: tuple[Fault, ...]
     noisy_runs: int
     later: tuple[str, ...]
+    polls_heads: bool
     rules: Mapping[str, Any]
     campaign: Mapping[str, Any]
     concurrency: int
@@ -256,6 +258,7 @@ def draw_world(draw: st.DrawFn) -> World:
         noise=tuple(_draw_noise(draw)),
         noisy_runs=draw(st.integers(0, 2)),
         later=draw(st.sampled_from(((), ("N0",)))),
+        polls_heads=draw(st.booleans()),
         rules=rules,
         campaign=campaign,
         concurrency=draw(st.sampled_from((1, 4))),

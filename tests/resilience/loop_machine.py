@@ -12,7 +12,14 @@ from leadloop.cli.app import app
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.factories import CAMPAIGN
-from tests.jobs import backfill_outcomes, disable_leads, poll_outcomes, push_leads, sync_leads
+from tests.jobs import (
+    backfill_outcomes,
+    disable_leads,
+    poll_heads,
+    poll_outcomes,
+    push_leads,
+    sync_leads,
+)
 from tests.resilience import invariants, strategies
 from tests.resilience.counters import COUNTERS
 from tests.resilience.model import LOOKBACK_S, LoopModel
@@ -169,6 +176,11 @@ class LoopMachine(RuleBasedStateMachine):
     def run_poll(self) -> None:
         """Run `poll_outcomes()`."""
         self.model.run_poll(poll_outcomes)
+
+    @rule()
+    def run_head_poll(self) -> None:
+        """Run `poll_heads()`, which need not find what shows late."""
+        self.model.run_flow(poll_heads)
 
     @rule()
     def run_disable(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,8 @@ from tasks.live_dispatch import BULK, LANES, OPT_OUTS, POLLS, URGENT, Dispatcher
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_vendor import VendorWatch
 from tests import factories, sql
-from tests.jobs import HOST
+from tests.jobs import HOST, push_leads
+from tests.polled_campaigns import process_leads
 
 pytestmark = pytest.mark.usefixtures("environment", "quick_retries")
 
@@ -161,3 +163,29 @@ def test_the_end_of_an_outage_ends_all_pauses(
     sql.execute(database, "UPDATE leadloop.leads SET status = 'new' WHERE status = 'in_doubt'")
     dispatch.offer(due)
     assert dispatch.lanes[BULK].busy_with == ["C1"]
+
+
+def test_a_look_at_the_head_is_followed_by_a_poll_where_something_is_new(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """And a look that fails by a poll that reads around what cannot be read."""
+    factories.add_leads(database, "a", "b", "c")
+    push_leads()
+    poll_next(dispatch)
+    process_leads(vendor, {"a": 0})
+    assert poll_next(dispatch).counts["inserted"] == 1
+    assert poll_next(dispatch).counts == {}
+    process_leads(vendor, {"b": 0, "c": 5})
+    vendor.add_fault(route="responses", kind="status", status=500, lead_id="b")
+    assert poll_next(dispatch).error is not None
+    assert poll_next(dispatch).errand.look is None
+    assert set(sql.fetch_outcomes(database)) == {"a", "c"}
+
+
+def poll_next(dispatch: DispatchUnderTest) -> EndedErrand:
+    """Hand over the next poll once it is due, and return how it ended."""
+    count = len(dispatch.ended)
+    while len(dispatch.ended) == count:
+        dispatch.offer_polls()
+        time.sleep(0.01)
+    return dispatch.ended[count]
