@@ -1,8 +1,8 @@
 """Places for live runs: who may work, who waits, and whether the one that works is alive.
 
-Two advisory locks are the places, and one for each share of the campaigns shows who works on it. All
-are held by one connection of a live run, so that they end with it. On that connection the run looks
-for work at least once a second. Postgres keeps when that was (`pg_stat_activity`): no row is
+Two advisory locks are the places, and one for each share of the campaigns shows who works on it.
+All are held by one connection of a live run, so that they end with it. On that connection the run
+looks for work at least once a second. Postgres keeps when that was (`pg_stat_activity`): no row is
 written, and a process that hangs, or is cut off, is seen as well as one that has ended.
 
 The locks only save work: what keeps a lead from being sent twice are claims and runs (`db.runs`).
