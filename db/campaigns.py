@@ -20,12 +20,15 @@ SELECT campaign_id,
        coalesce(default_region, :default_region) AS default_region,
        coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
-       enabled, sends_opted_out_numbers, source
+       coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
+       enabled, sends_opted_out_numbers, source, priority
   FROM leadloop.campaigns
 """
-_NAMED = text(_COMPLETE + " WHERE campaign_id = ANY(:ids) ORDER BY campaign_id")
-_ENABLED = text(_COMPLETE + " WHERE enabled ORDER BY campaign_id")
-_ALL = text(_COMPLETE + " ORDER BY campaign_id")
+# A run's campaigns take turns in this order.
+_BY_PRIORITY = "ORDER BY priority DESC, campaign_id"
+_NAMED = text(f"{_COMPLETE} WHERE campaign_id = ANY(:ids) {_BY_PRIORITY}")
+_ENABLED = text(f"{_COMPLETE} WHERE enabled {_BY_PRIORITY}")
+_ALL = text(f"{_COMPLETE} {_BY_PRIORITY}")
 # Opt-outs are sent for disabled campaigns too.
 _ENABLED_OR_OPTING_OUT = text(f"""{_COMPLETE}
  WHERE enabled OR EXISTS (
@@ -34,7 +37,7 @@ _ENABLED_OR_OPTING_OUT = text(f"""{_COMPLETE}
           AND (request.status = 'requested'
                OR request.status = 'failed'
                   AND coalesce(request.next_try_at, '-infinity') <= clock_timestamp()))
- ORDER BY campaign_id
+ {_BY_PRIORITY}
 """)
 _SET_PUSH_ENABLED = text("""
 UPDATE leadloop.campaigns SET push_enabled = :enabled
@@ -82,7 +85,8 @@ def select_campaigns(
 ) -> list[Campaign]:
     """Return the campaigns with these ids, or all enabled ones if no id is given.
 
-    A value in a campaign's row overrides `defaults`.
+    Campaigns of the highest priority come first, and those of one priority by id. A value in a
+    campaign's row overrides `defaults`.
 
     Raises:
         UsageError: an id is not in the table, or the table has no enabled campaign.

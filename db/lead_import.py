@@ -14,19 +14,22 @@ COLUMNS = (
     "state_code",
     "ebr_datetime",
     "custom_fields",
+    "priority",
 )
 
 _STAGE = text("""
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_leads (
     place bigint GENERATED ALWAYS AS IDENTITY,
     lead_id text, phone_number text, contact_name text, state_code text, ebr_datetime timestamptz,
-    custom_fields jsonb
+    custom_fields jsonb, priority smallint
 ) ON COMMIT DELETE ROWS
 """)
 _INSERT = text("""
 INSERT INTO leadloop.leads
-       (campaign_id, lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields)
-SELECT :campaign, lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields
+       (campaign_id, lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields,
+        priority)
+SELECT :campaign, lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields,
+       coalesce(priority, 0)
   FROM stage_leads ORDER BY place
 ON CONFLICT (campaign_id, lead_id) DO NOTHING
 """)

@@ -4,6 +4,7 @@ Others: `db.runs` (dead runs), `db.opt_outs` (never sent), `db.outcomes` (create
 `db.source_sync` (new) and db/schema/triggers.sql (inserted again).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from db.create_holds import IS_HELD
-from leadloop.core.leads import Lead
+from leadloop.core.leads import Lead, build_too_old_reason
 
 #: More bytes than any leads have.
 NO_LIMIT = 2**62
@@ -23,10 +24,17 @@ _MAY_CREATE = f"""SELECT FROM leadloop.campaigns
        AND {IS_HELD} IS NOT TRUE"""
 # Leads that no request with them has failed on; the others are suspects (db.suspects).
 _FRESH = "status = 'new' AND suspect_list IS NULL"
+# With `:urgent_only`, leads without a priority are left to others, unless their campaign has one.
+_MAY_TAKE_USUAL = """(NOT :urgent_only OR EXISTS (
+           SELECT FROM leadloop.campaigns WHERE campaign_id = :campaign AND priority > 0))"""
 _ANY_FRESH = text(f"""
 SELECT EXISTS ({_MAY_CREATE})
-   AND EXISTS (SELECT FROM leadloop.leads
-                WHERE campaign_id = :campaign AND {_FRESH} AND seq > :after_seq)
+   AND (EXISTS (SELECT FROM leadloop.leads
+                 WHERE campaign_id = :campaign AND {_FRESH} AND seq > :after_seq
+                   AND {_MAY_TAKE_USUAL})
+        OR :urgent_only
+           AND EXISTS (SELECT FROM leadloop.leads
+                        WHERE campaign_id = :campaign AND {_FRESH} AND priority > 0))
 """)
 _COUNT_HELD_BACK = text(f"""
 SELECT count(*) FROM leadloop.leads
@@ -34,7 +42,11 @@ SELECT count(*) FROM leadloop.leads
 """)
 
 _COUNT_FRESH = text(f"""
-SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND {_FRESH}
+SELECT CASE WHEN {_MAY_TAKE_USUAL}
+            THEN (SELECT count(*) FROM leadloop.leads
+                   WHERE campaign_id = :campaign AND {_FRESH})
+            ELSE (SELECT count(*) FROM leadloop.leads
+                   WHERE campaign_id = :campaign AND {_FRESH} AND priority > 0) END
 """)
 
 # The claim. One statement decides, under each row's lock, that a lead is ours and not opted out.
@@ -42,9 +54,15 @@ SELECT count(*) FROM leadloop.leads WHERE campaign_id = :campaign AND {_FRESH}
 # row is locked. The EXISTS covers an opt-out that came before its lead. `alive` locks the run's own
 # row: a run that another run has declared dead claims nothing.
 _ALIVE = "SELECT FROM leadloop.sync_runs WHERE run_id = :run AND state = 'running' FOR SHARE"
-_OPTED_OUT = """lead.opted_out OR EXISTS (
-           SELECT FROM leadloop.disable_requests AS d
-            WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id) AS opted_out"""
+#: SQL: the lead, in a row of that name, is older than `:max_lead_age_s`.
+TOO_OLD = """coalesce(lead.inserted_at < clock_timestamp()
+                - make_interval(secs => CAST(:max_lead_age_s AS integer)), false)"""
+_DECISION = f"""CASE WHEN lead.opted_out OR EXISTS (
+               SELECT FROM leadloop.disable_requests AS d
+                WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id)
+            THEN 'cancelled'
+            WHEN NOT EXISTS (SELECT FROM may_create) THEN 'new'
+            WHEN {TOO_OLD} THEN 'rejected' ELSE 'sending' END AS decision"""
 # Clamped to Python's range of years, 1 to 9999, in any time zone.
 EBR_DATETIME = """CASE WHEN ebr_datetime IS NOT NULL
             THEN least(greatest(ebr_datetime, '0002-01-01 UTC'), '9999-01-01 UTC')
@@ -72,37 +90,56 @@ LEAD_COLUMNS = f"""lead_id, CASE WHEN NOT {_LEFT_OUT} THEN phone_number END AS p
                    ORDER BY field.size DESC LIMIT 1) ELSE '' END AS left_out"""
 # Of a lead's JSON, without its fields of any length.
 _OTHER_BYTES = 200
-_DECIDE = """
+# See db.suspects.
+_NO_SUSPICION = {
+    "suspect_list": "NULL",
+    "suspected_at": "NULL",
+    "last_failed_at": "NULL",
+    "lone_failures": "0",
+    "next_try_at": "NULL",
+}
+CLEAR_SUSPICION = ", ".join(f"{column} = {value}" for column, value in _NO_SUSPICION.items())
+_CLEAR_IF_REJECTED = ",\n       ".join(
+    f"{column} = CASE picked.decision WHEN 'rejected' THEN {value} ELSE lead.{column} END"
+    for column, value in _NO_SUSPICION.items()
+)
+_DECIDE = f"""
 UPDATE leadloop.leads AS lead
-   SET status = CASE WHEN picked.opted_out THEN 'cancelled'
-                     WHEN EXISTS (SELECT FROM may_create) THEN 'sending' ELSE 'new' END,
-       sent_at = CASE WHEN NOT picked.opted_out AND EXISTS (SELECT FROM may_create)
-                      THEN clock_timestamp() END,
-       opted_out = picked.opted_out, run_id = :run, claim_no = :claim, last_error = NULL
+   SET status = picked.decision, opted_out = picked.decision = 'cancelled',
+       sent_at = CASE picked.decision WHEN 'sending' THEN clock_timestamp() END,
+       run_id = :run, claim_no = :claim,
+       last_error = CASE picked.decision WHEN 'rejected' THEN :too_old END,
+       {_CLEAR_IF_REJECTED}
   FROM picked
  WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
 """
 
 
-def _claim(condition: str) -> TextClause:
-    """Build the claim of the new leads that meet a condition."""
-    return text(f"""
-WITH alive AS ({_ALIVE}
-), may_create AS ({_MAY_CREATE}
-), candidates AS (
-    SELECT lead.campaign_id, lead.lead_id, lead.seq, {FIELD_SIZES} AS sizes, {_OPTED_OUT}
+def _lock_new(condition: str, order: str) -> str:
+    """Build the query that locks the first new leads that meet a condition."""
+    return f"""
+    SELECT lead.campaign_id, lead.lead_id, lead.priority, lead.seq, {FIELD_SIZES} AS sizes,
+           {_DECISION}
       FROM leadloop.leads AS lead
      WHERE lead.campaign_id = :campaign AND lead.status = 'new' AND {condition}
        AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
-     ORDER BY lead.seq
+     ORDER BY {order}
      LIMIT :limit
-       FOR NO KEY UPDATE OF lead SKIP LOCKED
+       FOR NO KEY UPDATE OF lead SKIP LOCKED"""
+
+
+def _claim(candidates: str) -> TextClause:
+    """Build the claim of leads that the last of these queries, `candidates`, locks."""
+    return text(f"""
+WITH alive AS ({_ALIVE}
+), may_create AS ({_MAY_CREATE}
+), {candidates}
 ), picked AS (
     SELECT * FROM (
-        SELECT *, row_number() OVER (ORDER BY seq) AS place,
-               sum(CASE WHEN {_LEFT_OUT} OR opted_out THEN 0 ELSE {_BYTES} + {_OTHER_BYTES} END)
-                   OVER (ORDER BY seq) AS bytes_so_far
-          FROM candidates) AS numbered
+        SELECT *, row_number() OVER queue AS place,
+               sum(CASE WHEN {_LEFT_OUT} OR decision <> 'sending' THEN 0
+                        ELSE {_BYTES} + {_OTHER_BYTES} END) OVER queue AS bytes_so_far
+          FROM candidates WINDOW queue AS (ORDER BY priority DESC, seq)) AS numbered
      WHERE place = 1 OR bytes_so_far <= :max_bytes
 ), claimed AS ({_DECIDE}
     RETURNING lead.*, picked.sizes
@@ -113,20 +150,35 @@ WITH alive AS ({_ALIVE}
      WHERE claimed.status = 'cancelled' AND d.status = 'requested'
        AND d.campaign_id = claimed.campaign_id AND d.lead_id = claimed.lead_id
 )
--- The third column and those after it have the order of `Lead`'s fields.
-SELECT status, seq, {LEAD_COLUMNS}
-  FROM claimed ORDER BY seq
+-- The fourth column and those after it have the order of `Lead`'s fields.
+SELECT status, priority, seq, {LEAD_COLUMNS}
+  FROM claimed ORDER BY priority DESC, seq
 """)
 
 
-_CLAIM = _claim("lead.suspect_list IS NULL AND lead.seq > :after_seq")
+_URGENT = _lock_new(
+    "lead.suspect_list IS NULL AND lead.priority > 0", "lead.priority DESC, lead.seq"
+)
+_USUAL = _lock_new(
+    "lead.suspect_list IS NULL AND lead.priority = 0 AND lead.seq > :after_seq"
+    f" AND {_MAY_TAKE_USUAL}",
+    "lead.seq",
+)
+# The outer limit of the second part stops its locks as soon as the batch is full. The inner one is
+# known to the planner, which then reads the index in order.
+_CLAIM = _claim(f"""urgent AS ({_URGENT}
+), usual AS (
+    SELECT * FROM ({_USUAL}) AS first LIMIT :limit - (SELECT count(*) FROM urgent)
+), candidates AS (
+    SELECT * FROM urgent UNION ALL SELECT * FROM usual""")
 _DUE_SUSPECTS = """campaign_id = :campaign AND status = 'new' AND suspect_list IS NOT NULL
            AND (next_try_at IS NULL OR next_try_at <= clock_timestamp())"""
 # What has failed less comes first: lists in halves, then leads that have failed alone.
-_CLAIM_SUSPECTS = _claim(f"""lead.suspect_list = (
+_FIRST_LIST = f"""lead.suspect_list = (
         SELECT suspect_list FROM leadloop.leads WHERE {_DUE_SUSPECTS}
          GROUP BY suspect_list
-         ORDER BY max(next_try_at) NULLS FIRST, count(*), suspect_list LIMIT 1)""")
+         ORDER BY max(next_try_at) NULLS FIRST, count(*), suspect_list LIMIT 1)"""
+_CLAIM_SUSPECTS = _claim(f"candidates AS ({_lock_new(_FIRST_LIST, 'lead.priority DESC, lead.seq')}")
 _ANY_DUE_SUSPECT = text(f"""
 SELECT EXISTS ({_MAY_CREATE})
    AND EXISTS (SELECT FROM leadloop.leads WHERE {_DUE_SUSPECTS})
@@ -138,7 +190,7 @@ _RECLAIM = text(f"""
 WITH alive AS ({_ALIVE}
 ), may_create AS ({_MAY_CREATE}
 ), picked AS (
-    SELECT lead.campaign_id, lead.lead_id, {_OPTED_OUT}
+    SELECT lead.campaign_id, lead.lead_id, {_DECISION}
       FROM leadloop.leads AS lead
      WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids) AND lead.run_id = :run
        AND lead.status = 'sending' AND EXISTS (SELECT FROM alive)
@@ -179,9 +231,6 @@ _WHOLE_CLAIM = """campaign_id = :campaign AND run_id = :run AND claim_no = :clai
 LEADS_OF_CLAIM = f"lead_id = ANY(:ids) AND {_WHOLE_CLAIM}"
 NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {LEADS_OF_CLAIM}"
 CLEAR_DOUBT = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
-# See db.suspects.
-CLEAR_SUSPICION = """suspect_list = NULL, suspected_at = NULL, last_failed_at = NULL,
-       lone_failures = 0, next_try_at = NULL"""
 _BACK_TO_NEW = f"status = 'new', sent_at = NULL, {CLEAR_DOUBT}"
 # Asynchronous commit: a server that crashes may lose that the leads are created, but not that they
 # were sent. Such leads are in doubt and looked up.
@@ -253,19 +302,39 @@ _REQUEUE = locked_update(
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimResult:
-    """The result of one claim: leads to send (now `sending`), and the count of opted-out leads.
+    """The result of one claim: leads to send (now `sending`), and the counts of others.
 
-    `last_seq` is the queue position (`seq`) of the last claimed lead; 0 if the claim is empty.
+    Attributes:
+        leads: those to send, in order.
+        cancelled: leads that have opted out.
+        rejected: leads that are too old.
+        last_seq: the queue position (`seq`) after which the next claim goes on; 0 if this one is
+            empty.
     """
 
     leads: Sequence[Lead]
     cancelled: int
+    rejected: int
     last_seq: int
 
     @property
     def total(self) -> int:
         """The number of leads that the claim moved."""
-        return len(self.leads) + self.cancelled
+        return len(self.leads) + self.cancelled + self.rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReclaimResult:
+    """The ids of leads that may still be sent, and the counts of those that may not any more."""
+
+    lead_ids: Sequence[str]
+    cancelled: int
+    rejected: int
+
+    @property
+    def total(self) -> int:
+        """The number of leads that were decided on; the others are `new` again."""
+        return len(self.lead_ids) + self.cancelled + self.rejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,16 +357,22 @@ class ClaimRef:
 
 
 def has_fresh_leads(
-    connection: Connection, campaign_id: str, *, require_enabled: bool, after_seq: int = 0
+    connection: Connection,
+    campaign_id: str,
+    *,
+    require_enabled: bool,
+    after_seq: int = 0,
+    urgent_only: bool = False,
 ) -> bool:
     """Return whether the campaign may create leads and has fresh ones after `after_seq`.
 
-    `require_enabled`: the campaign must also be `enabled`.
+    `require_enabled`: the campaign must also be `enabled`. `urgent_only`: it has urgent ones.
     """
     parameters = {
         "campaign": campaign_id,
         "require_enabled": require_enabled,
         "after_seq": after_seq,
+        "urgent_only": urgent_only,
     }
     return bool(connection.scalar(_ANY_FRESH, parameters))
 
@@ -315,9 +390,10 @@ def count_held_back(connection: Connection, campaign_id: str, *, require_enabled
     return count
 
 
-def count_fresh(connection: Connection, campaign_id: str) -> int:
-    """Count the campaign's new leads that are no suspects."""
-    count: int = connection.execute(_COUNT_FRESH, {"campaign": campaign_id}).scalar_one()
+def count_fresh(connection: Connection, campaign_id: str, *, urgent_only: bool = False) -> int:
+    """Count the campaign's new leads that are no suspects; `urgent_only`: those that are urgent."""
+    parameters = {"campaign": campaign_id, "urgent_only": urgent_only}
+    count: int = connection.execute(_COUNT_FRESH, parameters).scalar_one()
     return count
 
 
@@ -330,14 +406,17 @@ def claim_leads(
     limit: int,
     max_lead_bytes: int = NO_LIMIT,
     max_bytes: int = NO_LIMIT,
+    max_lead_age_s: int | None = None,
     require_enabled: bool = False,
     after_seq: int = 0,
+    urgent_only: bool = False,
     suspects: bool = False,
 ) -> ClaimResult:
-    """Claim up to `limit` fresh leads, oldest first: after the commit a request may hold them.
+    """Claim up to `limit` fresh leads: after the commit a request may hold them.
 
-    Opted-out leads become `cancelled` in the same statement. The claim is empty if the run is no
-    longer `running` or the campaign may not create leads.
+    Leads of the highest priority come first, and of these the oldest. Opted-out leads become
+    `cancelled` in the same statement, and leads that are too old `rejected`. The claim is empty if
+    the run is no longer `running` or the campaign may not create leads.
 
     Args:
         connection: in autocommit mode, or a transaction.
@@ -347,11 +426,13 @@ def claim_leads(
         limit: maximum number of leads.
         max_lead_bytes: the fields of a lead with more bytes are not returned (`Lead.left_out`).
         max_bytes: about the most bytes of all leads together; the first one is always claimed.
+        max_lead_age_s: leads that were inserted more seconds ago are too old; None: no lead is.
         require_enabled: the campaign must be `enabled`, as it was when the run started.
             `push_enabled` is always required.
-        after_seq: queue position (`ClaimResult.last_seq`) to start after. A long transaction
-            elsewhere keeps dead index entries of all leads sent since; a claim from the start of
-            the queue would scan them all.
+        after_seq: queue position (`ClaimResult.last_seq`) to start after, for leads without a
+            priority. A long transaction elsewhere keeps dead index entries of all leads sent since;
+            a claim from the start of the queue would scan them all.
+        urgent_only: claim urgent leads only: those with a priority, or of a campaign with one.
         suspects: claim leads of the next list of suspects that is due instead. The list that failed
             less often comes first, and of these the shorter one.
     """
@@ -365,31 +446,47 @@ def claim_leads(
             "limit": limit,
             "max_lead_bytes": max_lead_bytes,
             "max_bytes": max_bytes,
+            **_age_parameters(max_lead_age_s),
             "require_enabled": require_enabled,
             "after_seq": after_seq,
+            "urgent_only": urgent_only,
         },
     ).all()
-    taken = [Lead(*lead) for status, _, *lead in rows if status == "sending"]
+    statuses = Counter(row.status for row in rows)
+    usual = [row.seq for row in rows if not row.priority]
     return ClaimResult(
-        leads=taken, cancelled=len(rows) - len(taken), last_seq=rows[-1].seq if rows else 0
+        leads=[Lead(*lead) for status, _, _, *lead in rows if status == "sending"],
+        cancelled=statuses["cancelled"],
+        rejected=statuses["rejected"],
+        last_seq=max(usual, default=after_seq) if rows else 0,
     )
 
 
 def reclaim_leads(
-    connection: Connection, claim: ClaimRef, *, require_enabled: bool = False
-) -> tuple[list[str], int]:
-    """Recheck claimed leads before a resend.
+    connection: Connection,
+    claim: ClaimRef,
+    *,
+    max_lead_age_s: int | None = None,
+    require_enabled: bool = False,
+) -> ReclaimResult:
+    """Recheck claimed leads before a resend, as `claim_leads` has checked them.
 
     If the campaign may no longer create leads, all of them become `new`.
-
-    Returns:
-        The ids of the leads that may still be sent, and the number of leads that opted out since.
     """
-    rows = connection.execute(
-        _RECLAIM, {**claim.to_parameters(), "require_enabled": require_enabled}
-    ).all()
-    wanted = [row.lead_id for row in rows if row.status == "sending"]
-    return wanted, sum(row.status == "cancelled" for row in rows)
+    parameters = {**claim.to_parameters(), **_age_parameters(max_lead_age_s)}
+    rows = connection.execute(_RECLAIM, {**parameters, "require_enabled": require_enabled}).all()
+    statuses = Counter(row.status for row in rows)
+    return ReclaimResult(
+        lead_ids=[row.lead_id for row in rows if row.status == "sending"],
+        cancelled=statuses["cancelled"],
+        rejected=statuses["rejected"],
+    )
+
+
+def _age_parameters(max_lead_age_s: int | None) -> dict[str, Any]:
+    """Return the parameters of a decision on leads that may be too old."""
+    reason = None if max_lead_age_s is None else build_too_old_reason(max_lead_age_s)
+    return {"max_lead_age_s": max_lead_age_s, "too_old": reason}
 
 
 def record_created(connection: Connection, claim: ClaimRef) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db.leads import FIELD_SIZES, LEAD_COLUMNS, NO_LIMIT
+from db.leads import FIELD_SIZES, LEAD_COLUMNS, NO_LIMIT, TOO_OLD
 from db.source import DIFF_QUERY
 from leadloop.core.leads import Lead
 
@@ -18,14 +18,14 @@ SELECT *, 'kept' AS kind FROM leadloop.leads WHERE campaign_id = :campaign AND s
 """
 _CHECK_CONVERTIBLE = text("SELECT count(CAST(fields AS jsonb)) FROM pg_temp.source_rows")
 _PREVIEW = """
-SELECT kind, opted_out, {columns} FROM (
-    SELECT preview.kind, preview.lead_id, preview.phone_number, preview.contact_name,
-           preview.state_code, preview.ebr_datetime, preview.custom_fields, {sizes} AS sizes,
-           preview.opted_out OR request.lead_id IS NOT NULL AS opted_out
-      FROM ({preview}) AS preview
+SELECT kind, opted_out, too_old, {columns} FROM (
+    SELECT lead.kind, lead.lead_id, lead.phone_number, lead.contact_name,
+           lead.state_code, lead.ebr_datetime, lead.custom_fields, {sizes} AS sizes,
+           lead.opted_out OR request.lead_id IS NOT NULL AS opted_out, {too_old} AS too_old
+      FROM ({preview}) AS lead
       LEFT JOIN leadloop.disable_requests AS request
-        ON request.campaign_id = :campaign AND request.lead_id = preview.lead_id
-     WHERE preview.kind IS NOT NULL
+        ON request.campaign_id = :campaign AND request.lead_id = lead.lead_id
+     WHERE lead.kind IS NOT NULL
     OFFSET 0) AS row
 """
 
@@ -41,10 +41,11 @@ class PreviewRow:
     kind: str
     lead: Lead
     opted_out: bool
+    too_old: bool
 
     @property
     def will_be_sent(self) -> bool:
-        """Whether a push would send the lead."""
+        """Whether a push would send the lead, if it passes the checks."""
         return self.kind in ("new", "changed", "kept")
 
 
@@ -63,7 +64,12 @@ def check_convertible(connection: Connection) -> None:
 
 
 def iter_rows(
-    connection: Connection, campaign_id: str, *, has_source: bool, max_lead_bytes: int = NO_LIMIT
+    connection: Connection,
+    campaign_id: str,
+    *,
+    has_source: bool,
+    max_lead_bytes: int = NO_LIMIT,
+    max_lead_age_s: int | None = None,
 ) -> Iterator[PreviewRow]:
     """Stream all rows of the preview: there may be millions.
 
@@ -72,9 +78,15 @@ def iter_rows(
         campaign_id: the campaign.
         has_source: the connection holds a source's rows (`db.source.stage_source_rows`).
         max_lead_bytes: the fields of a lead with more bytes are not read (`Lead.left_out`).
+        max_lead_age_s: leads that were inserted more seconds ago are `too_old`.
     """
     return _stream_rows(
-        connection, campaign_id, "", has_source=has_source, max_lead_bytes=max_lead_bytes
+        connection,
+        campaign_id,
+        "",
+        has_source=has_source,
+        max_lead_bytes=max_lead_bytes,
+        max_lead_age_s=max_lead_age_s,
     )
 
 
@@ -98,16 +110,24 @@ def _stream_rows(
     *,
     has_source: bool,
     max_lead_bytes: int,
+    max_lead_age_s: int | None = None,
 ) -> Iterator[PreviewRow]:
     query = _PREVIEW.format(
-        columns=LEAD_COLUMNS, sizes=FIELD_SIZES, preview=DIFF_QUERY if has_source else _NEW
+        columns=LEAD_COLUMNS,
+        sizes=FIELD_SIZES,
+        too_old=TOO_OLD,
+        preview=DIFF_QUERY if has_source else _NEW,
     )
     streaming = {"yield_per": _FETCH_SIZE}
-    parameters = {"campaign": campaign_id, "max_lead_bytes": max_lead_bytes}
+    parameters = {
+        "campaign": campaign_id,
+        "max_lead_bytes": max_lead_bytes,
+        "max_lead_age_s": max_lead_age_s,
+    }
     rows = connection.execute(text(query + condition), parameters, execution_options=streaming)
     for row in rows:
         values = row._asdict()
-        kind, opted_out = values.pop("kind"), values.pop("opted_out")
+        kind, opted_out, too_old = (values.pop(name) for name in ("kind", "opted_out", "too_old"))
         # A row that a push would skip has no id.
         lead = Lead(**{**values, "lead_id": values["lead_id"] or ""})
-        yield PreviewRow(kind=kind, opted_out=opted_out, lead=lead)
+        yield PreviewRow(kind=kind, opted_out=opted_out, too_old=too_old, lead=lead)

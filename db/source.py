@@ -21,6 +21,7 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
 from leadloop.core.source_requirements import (
     MAX_LEAD_ID_LENGTH,
+    MAX_PRIORITY,
     SourceError,
     UnreadableRows,
     check_columns,
@@ -69,7 +70,7 @@ _STAGE = text("""
 CREATE TEMPORARY TABLE source_rows (
     place bigint GENERATED ALWAYS AS IDENTITY,
     lead_id text, phone_number text, contact_name text, state_code text, ebr_datetime timestamptz,
-    fields text
+    priority smallint, fields text
 )
 """)
 
@@ -241,7 +242,8 @@ def _reader_transaction(reader: Database, campaign: Campaign) -> Iterator[Connec
 
 
 _INTO_STAGE = """
-COPY pg_temp.source_rows (lead_id, phone_number, contact_name, state_code, ebr_datetime, fields)
+COPY pg_temp.source_rows (lead_id, phone_number, contact_name, state_code, ebr_datetime, priority,
+                          fields)
 FROM STDIN (ENCODING 'UTF8')
 """
 
@@ -311,10 +313,10 @@ FOLLOWS_SOURCE = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS 
 
 _FIELDS = ("phone_number", "contact_name", "state_code")
 _COLUMNS = (*_FIELDS, "ebr_datetime", "custom_fields")
-_FIXED = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime"))
+_FIXED = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime", "priority"))
 # Objects without a null are used unchanged: to rebuild all of them would take half as long again.
 _STAGED = f"""
-SELECT lead_id, phone_number, contact_name, state_code, ebr_datetime, place,
+SELECT lead_id, phone_number, contact_name, state_code, ebr_datetime, priority, place,
        CASE WHEN jsonb_path_exists(own.fields, '$.* ? (@ == null)')
             THEN coalesce((SELECT jsonb_object_agg(field.key, field.value)
                              FROM jsonb_each(own.fields) AS field WHERE field.value <> 'null'),
@@ -337,7 +339,8 @@ _EFFECTIVE_COLUMNS = ", ".join(
 # A full join supports only equality, hence the single condition.
 #: SQL of the differences between the rows of `source_rows` and the leads of `:campaign`.
 #:
-#: Its columns are those of a lead, `opted_out`, `place` in the source, and `kind`:
+#: Its columns are those of a lead, `opted_out`, `inserted_at`, `place` and `priority` in the
+#: source (null if the source has no such column), and `kind`:
 #:
 #: - `new`: the source has a lead that we lack;
 #: - `changed`, `gone`: a lead that follows the source differs from its row, or has lost it;
@@ -346,12 +349,12 @@ _EFFECTIVE_COLUMNS = ", ".join(
 #: - null: everything else.
 DIFF_QUERY = f"""
 SELECT coalesce(lead.lead_id, source.key) AS lead_id, source.place, kind.kind,
-       coalesce(lead.opted_out, false) AS opted_out,
+       coalesce(lead.opted_out, false) AS opted_out, lead.inserted_at, source.priority,
        {_EFFECTIVE_COLUMNS}
   FROM (SELECT *, CASE WHEN nth = 1 AND named THEN lead_id END AS key
           FROM (SELECT *, lead_id <> '' AND length(lead_id) <= {MAX_LEAD_ID_LENGTH} AS named,
                        row_number() OVER (PARTITION BY lead_id COLLATE "C"
-                                          ORDER BY {", ".join(_COLUMNS)}) AS nth
+                                          ORDER BY {", ".join(_COLUMNS)}, priority) AS nth
                   FROM ({_STAGED}) AS staged) AS numbered) AS source
   FULL JOIN (SELECT * FROM leadloop.leads WHERE campaign_id = :campaign) AS lead
     ON lead.lead_id = source.key
@@ -361,7 +364,8 @@ SELECT coalesce(lead.lead_id, source.key) AS lead_id, source.place, kind.kind,
        WHEN lead.lead_id IS NULL THEN 'new'
        WHEN NOT ({FOLLOWS_SOURCE}) THEN CASE WHEN lead.status = 'new' THEN 'kept' END
        WHEN source.key IS NULL THEN 'gone'
-       WHEN {_row_of("lead")} IS DISTINCT FROM {_row_of("source")} THEN 'changed'
+       WHEN {_row_of("lead")} IS DISTINCT FROM {_row_of("source")}
+            OR lead.priority <> source.priority THEN 'changed'
        WHEN lead.status = 'new' THEN 'kept' END AS kind) AS kind
 """
 
@@ -381,12 +385,14 @@ def _row_expressions(source: SourceTable) -> list[str]:
     the session's time zone, UTC.
     """
 
-    def cast_column(name: str, type_: str) -> str:
-        return f"CAST({f'own.{name}' if name in source.columns else 'NULL'} AS pg_catalog.{type_})"
+    def cast_column(name: str, type_: str, value: str = "own.{}") -> str:
+        expression = value.format(name) if name in source.columns else "NULL"
+        return f"CAST({expression} AS pg_catalog.{type_})"
 
     return [
         *(cast_column(name, "text") for name in ("lead_id", *_FIELDS)),
         cast_column("ebr_datetime", "timestamptz"),
+        cast_column("priority", "int2", f"least(greatest(own.{{}}, 0), {MAX_PRIORITY})"),
         "CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)",
     ]
 

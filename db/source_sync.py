@@ -12,13 +12,13 @@ _STAGE = text("""
 CREATE TEMPORARY TABLE source_differences (
     place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL,
     lead_id text, phone_number text, contact_name text, state_code text, ebr_datetime timestamptz,
-    custom_fields jsonb
+    custom_fields jsonb, priority smallint
 )
 """)
 _COLUMNS = "lead_id, phone_number, contact_name, state_code, ebr_datetime, custom_fields"
 _COMPUTE_DIFF = text(f"""
-INSERT INTO pg_temp.source_differences (kind, {_COLUMNS})
-SELECT kind, {_COLUMNS} FROM ({DIFF_QUERY}) AS compared
+INSERT INTO pg_temp.source_differences (kind, {_COLUMNS}, priority)
+SELECT kind, {_COLUMNS}, priority FROM ({DIFF_QUERY}) AS compared
  WHERE kind <> 'kept' ORDER BY compared.place
 """)
 _SUMMARY = text("""
@@ -28,8 +28,8 @@ SELECT count(*) FILTER (WHERE kind = 'unnamed') AS unnamed,
   FROM pg_temp.source_differences
 """)
 _INSERT = text(f"""
-INSERT INTO leadloop.leads (campaign_id, from_source, {_COLUMNS})
-SELECT :campaign, true, {_COLUMNS} FROM pg_temp.source_differences
+INSERT INTO leadloop.leads (campaign_id, from_source, {_COLUMNS}, priority)
+SELECT :campaign, true, {_COLUMNS}, coalesce(priority, 0) FROM pg_temp.source_differences
  WHERE kind = 'new' AND place BETWEEN :first AND :last ORDER BY place
 ON CONFLICT (campaign_id, lead_id) DO NOTHING
 """)
@@ -49,7 +49,8 @@ _REFRESH = text(f"""{_LOCKED}
 UPDATE leadloop.leads AS lead
    SET phone_number = locked.phone_number, contact_name = locked.contact_name,
        state_code = locked.state_code, ebr_datetime = locked.ebr_datetime,
-       custom_fields = locked.custom_fields, status = 'new', last_error = NULL, {CLEAR_SUSPICION}
+       custom_fields = locked.custom_fields, priority = coalesce(locked.priority, lead.priority),
+       status = 'new', last_error = NULL, {CLEAR_SUSPICION}
   FROM locked {_THESE}
 """)
 _REMOVE = text(f"{_LOCKED} DELETE FROM leadloop.leads AS lead USING locked {_THESE}")

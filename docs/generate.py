@@ -151,6 +151,8 @@ def _find_override(name: str) -> str | None:
 
 
 def _describe_form(form: Mapping[str, Any]) -> str:
+    """Describe the form of a setting's value; of an optional setting, that of a value."""
+    form = {**form, **next(iter(form.get("anyOf", [])), {})}
     if "enum" in form:
         return " or ".join(map(_format_code, form["enum"]))
     if form.get("type") != "integer":

@@ -36,6 +36,7 @@ _DOTENV = ".env"
 _PREFIX = "LEADLOOP_"
 _A_DAY_S = 86_400
 _A_MONTH_S = 30 * _A_DAY_S
+_A_YEAR_S = 365 * _A_DAY_S
 EMBEDDED_IS_LOCAL_ONLY = (
     f"`{EMBEDDED}` is for local commands, and a deployment's run works in a temporary directory:"
     " write postgresql://user@host:5432/database"
@@ -241,6 +242,13 @@ class Settings(BaseSettings):
         le=_A_DAY_S,
         description="timeout for reading a campaign's source, in seconds",
     )
+    max_lead_age: int | None = Field(
+        None,
+        ge=1,
+        le=_A_YEAR_S,
+        description="seconds after its insert from which a lead is not sent any more, but rejected;"
+        " not set: any age is sent",
+    )
 
     @classmethod
     def load(cls, *overrides: SettingSource) -> Self:
@@ -335,6 +343,7 @@ class Settings(BaseSettings):
             epoch_unit=self.epoch_unit,
             default_region=self.default_region,
             source_timeout_s=self.source_timeout,
+            max_lead_age_s=self.max_lead_age,
         )
 
     def parse_rate(self) -> tuple[int, float]:
@@ -430,6 +439,8 @@ def invalid_value(error: ValidationError, source: str | None) -> UsageError:
     field = str(first["loc"][0])
     name = f"{field} of {source}" if source else _PREFIX + field.upper()
     schema = Settings.model_json_schema()["properties"].get(field, {})
+    # Of an optional setting, the form of its value.
+    schema = schema.get("anyOf", [schema])[0]
     if first["type"] == "value_error":
         advice = first["msg"].removeprefix("Value error, ")
     elif "enum" in schema:

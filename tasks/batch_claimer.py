@@ -115,16 +115,24 @@ class BatchClaimer:
         run: the campaign's run.
         new_count: the number of new leads.
         add_counts: called with the numbers of leads `rejected` and `cancelled`.
+        urgent_only: claim no fresh leads but urgent ones.
     """
 
     def __init__(
-        self, run: CampaignRun[ApiContext], new_count: int, add_counts: Callable[..., None]
+        self,
+        run: CampaignRun[ApiContext],
+        new_count: int,
+        add_counts: Callable[..., None],
+        *,
+        urgent_only: bool = False,
     ) -> None:
         self._run = run
         self._add_counts = add_counts
+        self._urgent_only = urgent_only
         self._claim_numbers = itertools.count(1)
         self._gate = ClaimGate(new_count)
-        # Where the next claim starts in the queue. Leads before the cursor (released, or committed
+        # Where the next claim starts in the queue of leads without a priority; it looks for urgent
+        # ones from the start of theirs. Leads before the cursor (released, or committed
         # late) are found by a claim from the start, and only such a claim decides that no lead is
         # left. So it is harmless if the last of several concurrent claims sets the cursor.
         self._cursor = 0
@@ -140,6 +148,7 @@ class BatchClaimer:
                     self._run.campaign.campaign_id,
                     require_enabled=self._run.was_enabled,
                     after_seq=start,
+                    urgent_only=self._urgent_only,
                 )
                 for start in sorted({self._cursor, 0}, reverse=True)
             )
@@ -192,9 +201,10 @@ class BatchClaimer:
                     limit=limit.leads,
                     max_lead_bytes=self._run.campaign.batch_bytes,
                     max_bytes=limit.bytes,
+                    max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
                 )
-            self._add_counts(cancelled=claimed.cancelled)
+            self._add_counts(cancelled=claimed.cancelled, rejected=claimed.rejected)
             if not claimed.total:
                 self._check_run_alive()
                 return batch, True
@@ -218,7 +228,7 @@ class BatchClaimer:
             raise
 
     def reclaim_if_expired(self, batch: ClaimedBatch) -> ClaimedBatch:
-        """Return the batch with a valid permit, without leads that opted out during the wait.
+        """Return the batch with a valid permit, without leads that must not be sent any more.
 
         Raises:
             Fenced: another run has declared this one dead.
@@ -230,7 +240,9 @@ class BatchClaimer:
         return self.reclaim(batch)
 
     def reclaim(self, batch: ClaimedBatch) -> ClaimedBatch:
-        """Claim the batch's leads for one more request, without leads that opted out meanwhile.
+        """Claim the batch's leads for one more request, except those that must not be sent now.
+
+        They may have opted out meanwhile, or become too old.
 
         Raises:
             Fenced: another run has declared this one dead.
@@ -241,14 +253,17 @@ class BatchClaimer:
             if not batch.leads:
                 return batch
             with self._run.context.database.autocommit() as connection:
-                sending, cancelled = leads.reclaim_leads(
-                    connection, self.claim_ref(batch), require_enabled=self._run.was_enabled
+                reclaimed = leads.reclaim_leads(
+                    connection,
+                    self.claim_ref(batch),
+                    max_lead_age_s=self._run.campaign.max_lead_age_s,
+                    require_enabled=self._run.was_enabled,
                 )
-            self._add_counts(cancelled=cancelled)
-            if len(sending) + cancelled < len(batch.leads):
+            self._add_counts(cancelled=reclaimed.cancelled, rejected=reclaimed.rejected)
+            if reclaimed.total < len(batch.leads):
                 # A pause of the campaign made them `new` again: after a resume they come first.
                 self._cursor = 0
-            kept = set(sending)
+            kept = set(reclaimed.lead_ids)
             batch = batch.narrow_to([lead for lead in batch.leads if lead.lead_id in kept])
             if not batch.leads:
                 self._check_run_alive()
@@ -307,7 +322,9 @@ class BatchClaimer:
                     limit=limit.leads,
                     max_lead_bytes=self._run.campaign.batch_bytes,
                     max_bytes=limit.bytes,
+                    max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
+                    urgent_only=self._urgent_only,
                 )
                 cursor = self._cursor
                 claimed = claim(after_seq=cursor)
@@ -317,7 +334,7 @@ class BatchClaimer:
             shortfall = limit.leads - claimed.total
         finally:
             self._gate.end_claim(shortfall)
-        self._add_counts(cancelled=claimed.cancelled)
+        self._add_counts(cancelled=claimed.cancelled, rejected=claimed.rejected)
         if not claimed.total:
             self._check_run_alive()
         return claimed

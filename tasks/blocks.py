@@ -77,6 +77,7 @@ class LeadloopSettings(Block):
     keep_raw: int | None = _optional_setting("keep_raw")
     page_url: str | None = _optional_setting("page_url")
     source_timeout: int | None = _optional_setting("source_timeout")
+    max_lead_age: int | None = _optional_setting("max_lead_age")
 
 
 class RunSettings(BaseModel):

@@ -59,10 +59,24 @@ _SAMPLE = 3
 
 
 class PushJob:
-    """One campaign's push. Postgres knows all of its state, so a later run can go on with it."""
+    """One campaign's push. Postgres knows all of its state, so a later run can go on with it.
 
-    def __init__(self, run: CampaignRun[ApiContext], *, synced: SyncCounts | None = None) -> None:
+    Args:
+        run: the campaign's run.
+        synced: what the sync with the campaign's source did.
+        urgent_only: send urgent leads alone; leave other leads, suspects and leads in doubt to
+            another push.
+    """
+
+    def __init__(
+        self,
+        run: CampaignRun[ApiContext],
+        *,
+        synced: SyncCounts | None = None,
+        urgent_only: bool = False,
+    ) -> None:
         self.run = run
+        self._urgent_only = urgent_only
         self._synced = synced or SyncCounts()
         self._counters = Counters("created", "rejected", "cancelled")
         self._in_doubt = InDoubtResolver(run)
@@ -88,36 +102,47 @@ class PushJob:
         self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
         with run.context.database.transaction() as connection:
-            new = leads.count_fresh(connection, run.campaign.campaign_id)
+            new = leads.count_fresh(connection, run.campaign.campaign_id, urgent_only=urgent_only)
             self._are_failing = suspects.are_creates_failing(connection, run.campaign.campaign_id)
             self._limits = BatchLimits(
                 learned_limits.get_learned_limits(connection, run.campaign.campaign_id)
             )
         self._has_failed = self._are_failing
-        self._claimer = BatchClaimer(run, new, self._add_counts)
+        self._claimer = BatchClaimer(run, new, self._add_counts, urgent_only=urgent_only)
         self._listener.add_total(self._label, new)
 
     def run_chunk(self, limit: int) -> ChunkResult:
-        """Look up leads in doubt, then send up to `limit` batches, suspects last.
-
-        Lookups come first: they are safe to retry, and show whether the vendor responds. While
-        fresh leads wait, a quarter of the requests is enough for them.
+        """Send up to `limit` batches, after lookups of leads in doubt; or of urgent leads alone.
 
         Raises:
             RunError: the vendor rejects the login, fails repeatedly, or this run was declared dead.
         """
         self._probe_lead_stored = False
-        has_fresh = self._claimer.has_fresh_leads()
         try:
-            resolved = self._resolve_in_doubt(limit // 4 if has_fresh else limit, has_fresh)
-            drained = self._send_fresh(limit) and self._send_suspects(limit)
+            is_done = self._send_fresh(limit) if self._urgent_only else self._send_all(limit)
         except ApiError as error:
             if _may_be_outage(error):
                 self._record_outage(error)
             if isinstance(error, Retryable | InDoubt) or _may_be_a_lead(error):
                 return retry_later(self.run, self._attempts, error)
             raise RunError(str(error)) from None
-        return DONE if drained and not resolved.has_more else MORE
+        return DONE if is_done else MORE
+
+    def _send_all(self, limit: int) -> bool:
+        """Look up leads in doubt, then send up to `limit` batches, suspects last.
+
+        Lookups come first: they are safe to retry, and show whether the vendor responds. While
+        fresh leads wait, a quarter of the requests is enough for them.
+
+        Returns:
+            Whether nothing is left to look up or to send.
+
+        Raises:
+            ApiError, RunError: see `_send_fresh`.
+        """
+        has_fresh = self._claimer.has_fresh_leads()
+        resolved = self._resolve_in_doubt(limit // 4 if has_fresh else limit, has_fresh)
+        return self._send_fresh(limit) and self._send_suspects(limit) and not resolved.has_more
 
     def counts(self) -> dict[str, int]:
         """Return the counts of docs/reference/exit-codes-and-json.md.
@@ -562,7 +587,7 @@ class PushJob:
         self._send_reclaimed(second)
 
     def _send_reclaimed(self, batch: ClaimedBatch) -> None:
-        """Send claimed leads in another request, without leads that opted out meanwhile."""
+        """Send claimed leads in another request, if they may still be sent."""
         if batch.leads:
             self._send_batch(self._claimer.reclaim(batch))
 
@@ -619,6 +644,14 @@ def start_push(run: CampaignRun[ApiContext]) -> PushJob:
     return PushJob(run, synced=synced)
 
 
+def start_urgent_push(run: CampaignRun[ApiContext]) -> PushJob:
+    """Return the job that pushes the campaign's urgent leads alone, without a sync of its source.
+
+    Another push looks up leads in doubt and sends suspects: urgent ones do not wait for these.
+    """
+    return PushJob(run, urgent_only=True)
+
+
 # Batches a chunk: half a minute at the vendor's rate limit. Between two chunks nothing is sent for
 # some hundredths of a second: at 20 batches a chunk, a tenth of a push to a vendor without latency.
 PUSH = JobSpec(
@@ -640,3 +673,5 @@ PUSH = JobSpec(
     start=start_push,
     min_chunk=60,
 )
+#: The push of urgent leads, beside a push of all leads.
+URGENT_PUSH = replace(PUSH, start=start_urgent_push)

@@ -11,7 +11,7 @@ from db.push_preview import PreviewRow
 from db.unreadable_rows import without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import InvalidLead
-from leadloop.core.leads import PreparedLead, prepare_lead
+from leadloop.core.leads import PreparedLead, build_too_old_reason, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number, hash_raw_number
 from leadloop.core.push_preview import PushPreview
 from leadloop.core.source_requirements import UnreadableRows
@@ -81,6 +81,7 @@ class _PreviewBuilder:
             self._campaign.campaign_id,
             has_source=self._has_source,
             max_lead_bytes=self._campaign.batch_bytes,
+            max_lead_age_s=self._campaign.max_lead_age_s,
         )
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             self._count_leads(chunk)
@@ -97,7 +98,7 @@ class _PreviewBuilder:
                 self._preview.add_cancelled()
                 continue
             try:
-                leads.append(prepare_lead(row.lead, self._campaign))
+                leads.append(self._check_lead(row))
             except InvalidLead as error:
                 self._preview.add_refused(str(error))
         hashes = {
@@ -114,6 +115,17 @@ class _PreviewBuilder:
                 self._preview.add_cancelled(NUMBER_OPTED_OUT_REASON)
             else:
                 self._preview.add_sendable(lead)
+
+    def _check_lead(self, row: PreviewRow) -> PreparedLead:
+        """Check a lead as a push would.
+
+        Raises:
+            InvalidLead: it would be rejected.
+        """
+        max_age_s = self._campaign.max_lead_age_s
+        if row.too_old and max_age_s is not None:
+            raise InvalidLead(build_too_old_reason(max_age_s))
+        return prepare_lead(row.lead, self._campaign)
 
     def _load_unindexed_numbers(self, region: str) -> set[bytes]:
         """Return the hashes of opted-out numbers that a push would index before it sends."""

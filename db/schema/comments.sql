@@ -36,10 +36,10 @@ COMMENT ON COLUMN leadloop.campaigns.push_enabled IS
     'False: the campaign is paused (leadloop pause, leadloop resume): no lead is created from the
 next claim on. Opt-outs, polls and lookups go on.';
 COMMENT ON COLUMN leadloop.campaigns.priority IS
-    'Campaigns with a higher priority come first; above 0, all leads of the campaign are urgent.';
+    'Campaigns of a higher priority have their turn first. Above 0, all leads of the campaign are
+urgent.';
 COMMENT ON COLUMN leadloop.campaigns.max_lead_age_s IS
-    'Seconds after its insert from which a new lead is not sent any more, but rejected. Null: any
-age is sent.';
+    'Overrides LEADLOOP_MAX_LEAD_AGE, seconds.';
 COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
     'The first create that the vendor accepted after its last failed one.';
 COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
@@ -62,7 +62,7 @@ COMMENT ON COLUMN leadloop.sync_runs.error IS
 
 COMMENT ON TABLE leadloop.leads IS
     'Leads. Your code inserts campaign_id, lead_id, phone_number, contact_name, state_code, ebr_datetime
-and custom_fields; leadloop maintains the other columns.';
+and custom_fields, and if necessary priority; leadloop maintains the other columns.';
 COMMENT ON COLUMN leadloop.leads.lead_id IS
     'Unique in the campaign. Sent as text, with leading zeros.';
 COMMENT ON COLUMN leadloop.leads.phone_number IS 'In any notation; sent in E.164.';
@@ -95,7 +95,7 @@ COMMENT ON COLUMN leadloop.leads.looked_up_at IS 'Last lookup in the current dou
 COMMENT ON COLUMN leadloop.leads.run_id IS 'The run that claimed the lead last.';
 COMMENT ON COLUMN leadloop.leads.claim_no IS
     'Number of the claim within the run: a response settles only the leads of its claim.';
-COMMENT ON COLUMN leadloop.leads.seq IS 'Queue position: leads are sent in this order.';
+COMMENT ON COLUMN leadloop.leads.seq IS 'Queue position: leads of one priority are sent in this order.';
 COMMENT ON COLUMN leadloop.leads.suspect_list IS
     'The lead is a suspect: a create that held it failed. It is sent again with the leads of the
 same number, behind all fresh leads. NULL: fresh.';
@@ -107,7 +107,7 @@ After the eighth the lead is rejected, once it is proven absent.';
 COMMENT ON COLUMN leadloop.leads.next_try_at IS
     'The lead has failed alone; not before this time is it sent again.';
 COMMENT ON COLUMN leadloop.leads.priority IS
-    'Leads with a higher priority are sent first; above 0, a lead is urgent.';
+    'Leads of a higher priority are sent first. Above 0, a lead is urgent.';
 
 COMMENT ON TABLE leadloop.sent_leads IS
     'Sent leads whose rows in `leads` were deleted, so that a lead that is inserted again is not

@@ -18,15 +18,18 @@ from db.database import Database
 from db.lead_import import insert_new_leads
 from leadloop.core.campaign_rules import DEFAULT_REQUIRED_FIELDS
 from leadloop.core.errors import RunError, UsageError
-from leadloop.core.leads import LEAD_FIELDS, RESPONSE_FIELDS
+from leadloop.core.leads import RESPONSE_FIELDS
+from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, MAX_PRIORITY
 from leadloop.core.summaries import report_summary
 from leadloop.core.timestamps import parse_time_argument
 
 _CHUNK_SIZE = 5000
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_MAX_ID_LENGTH = 255
 # In the order of the documentation.
-_LEAD_COLUMNS = ("lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime")
+_LEAD_COLUMNS = (
+    *("lead_id", "phone_number", "contact_name", "state_code", "ebr_datetime"),
+    "priority",
+)
 _ENCODING_ADVICE = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
 
 
@@ -177,7 +180,7 @@ def _read_header(text: TextIO, file: Path) -> _Header:
         raise UsageError(f"{file} is not UTF-8 (Latin-1?): {_ENCODING_ADVICE}")
     delimiter = max(",;\t|", key=first.count)
     cells = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
-    names = [name.lower() if name.lower() in LEAD_FIELDS else name for name in cells]
+    names = [name.lower() if name.lower() in _LEAD_COLUMNS else name for name in cells]
     if "lead_id" not in names:
         raise UsageError(
             "the header has no column lead_id: the first line must name the columns, of which"
@@ -198,7 +201,7 @@ def _read_header(text: TextIO, file: Path) -> _Header:
 def _report_header(names: Sequence[str], err: TextIO) -> None:
     """Print one line about missing, custom and unnamed columns: a misspelt field is custom."""
     missing = [name for name in DEFAULT_REQUIRED_FIELDS if name not in names]
-    custom = [name for name in names if name and name not in LEAD_FIELDS]
+    custom = [name for name in names if name and name not in _LEAD_COLUMNS]
     unnamed = names.count("")
     notes = [
         f"the header lacks {', '.join(missing)}" if missing else "",
@@ -242,8 +245,8 @@ def _parse_lead(header: Sequence[str], cells: Sequence[str]) -> list[CopyValue]:
     lead = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     if "lead_id" not in lead:
         raise ValueError("lead_id is empty")
-    if len(lead["lead_id"]) > _MAX_ID_LENGTH:
-        raise ValueError(f"lead_id is longer than {_MAX_ID_LENGTH} characters")
+    if len(lead["lead_id"]) > MAX_LEAD_ID_LENGTH:
+        raise ValueError(f"lead_id is longer than {MAX_LEAD_ID_LENGTH} characters")
     try:
         ebr = lead.get("ebr_datetime")
         ebr_datetime = None if ebr is None else parse_time_argument(ebr)
@@ -251,7 +254,10 @@ def _parse_lead(header: Sequence[str], cells: Sequence[str]) -> list[CopyValue]:
         raise ValueError(
             "ebr_datetime is not a time: write ISO 8601 with an offset, or epoch milliseconds"
         ) from None
-    custom = {name: cell for name, cell in lead.items() if name and name not in LEAD_FIELDS}
+    priority = lead.get("priority", "0")
+    if not re.fullmatch("[0-9]{1,5}", priority) or int(priority) > MAX_PRIORITY:
+        raise ValueError(f"priority is not a whole number from 0 to {MAX_PRIORITY}")
+    custom = {name: cell for name, cell in lead.items() if name and name not in _LEAD_COLUMNS}
     return [
         lead["lead_id"],
         lead.get("phone_number"),
@@ -259,4 +265,5 @@ def _parse_lead(header: Sequence[str], cells: Sequence[str]) -> list[CopyValue]:
         lead.get("state_code"),
         ebr_datetime,
         json.dumps(custom, ensure_ascii=False),
+        int(priority),
     ]

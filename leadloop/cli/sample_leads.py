@@ -49,7 +49,7 @@ def make_leads(count: int, seed: int, start_after: int = 0) -> list[Sequence[Cop
         phone = f"+1{area}{rng.randint(2, 9)}{rng.randint(0, 999_999):06d}"
         name = f"{rng.choice(_FIRST_NAMES)} {rng.choice(_LAST_NAMES)}"
         custom = json.dumps({"plan": rng.choice(_PLANS), "score": rng.randint(1, 100)})
-        lead: list[CopyValue] = [format_lead_id(number), phone, name, state, None, custom]
+        lead: list[CopyValue] = [format_lead_id(number), phone, name, state, None, custom, None]
         if rng.randrange(100) < _INVALID_PERCENT:
             column, value = rng.choice([(1, "555-CALL-ME"), (1, None), (2, " "), (3, "XX")])
             lead[column] = value

@@ -25,6 +25,7 @@ class CampaignRules:
     epoch_unit: EpochUnit
     default_region: str
     source_timeout_s: int
+    max_lead_age_s: int | None = None
     required_fields: tuple[str, ...] = DEFAULT_REQUIRED_FIELDS
 
 
@@ -36,6 +37,7 @@ class Campaign(CampaignRules):
     enabled: bool = True
     sends_opted_out_numbers: bool = False
     source: str | None = None
+    priority: int = 0
 
     @property
     def lookback(self) -> timedelta:

@@ -156,6 +156,14 @@ def count_body_bytes(leads: Sequence[PreparedLead]) -> int:
     return sum(len(lead.body) for lead in leads) + max(len(leads), 1) + 1
 
 
+def build_too_old_reason(max_lead_age_s: int) -> str:
+    """Build the reason of a lead that is rejected because it is too old."""
+    return (
+        f"too old: inserted more than {max_lead_age_s} s before it could be sent"
+        " (LEADLOOP_MAX_LEAD_AGE)"
+    )
+
+
 def _too_many_bytes(largest_field: str, rules: CampaignRules) -> InvalidLead:
     return InvalidLead(
         f"{largest_field}, and a request with this lead may have {rules.batch_bytes}"

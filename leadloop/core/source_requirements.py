@@ -9,6 +9,12 @@ from leadloop.core.leads import LEAD_FIELDS, is_reserved_name
 #: The column types of `ebr_datetime` that hold a time without a guess at its format.
 TIME_TYPES = frozenset({"timestamp with time zone", "timestamp without time zone", "date"})
 
+#: The column types of `priority`.
+PRIORITY_TYPES = frozenset({"smallint", "integer", "bigint"})
+
+#: The highest priority of a lead: those above count as this.
+MAX_PRIORITY = 32_767
+
 #: The longest `lead_id` that is accepted, in characters.
 MAX_LEAD_ID_LENGTH = 255
 
@@ -65,6 +71,12 @@ def check_columns(source: str, columns: Mapping[str, str], required: Sequence[st
         raise SourceError(
             f"in the campaign's source {source!r} ebr_datetime is {when}: it must be"
             " timestamptz, timestamp or date"
+        )
+    priority = columns.get("priority")
+    if priority is not None and priority not in PRIORITY_TYPES:
+        raise SourceError(
+            f"in the campaign's source {source!r} priority is {priority}: it must be an integer;"
+            " a custom field needs another name"
         )
     reserved = sorted(name for name in columns.keys() - LEAD_FIELDS if is_reserved_name(name))
     if reserved:

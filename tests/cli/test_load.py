@@ -102,6 +102,23 @@ def test_a_lead_s_own_columns_are_known_by_their_names(load: Any, database: Data
     }
 
 
+def test_a_priority_is_no_custom_field(load: Any, database: Database) -> None:
+    """An empty cell is the usual one; a line with anything else but a whole number is bad."""
+    lines = "".join(
+        f"{number},1,Ann,CA,{cell}\n"
+        for number, cell in enumerate(["", "0", "7", "-1", "high", "32768"])
+    )
+    loaded = load(f"{HEADER.strip()},Priority\n{lines}")
+    assert loaded.counts == {"loaded": 3, "existing": 0, "bad": 3}
+    assert loaded.said.splitlines()[1:] == [
+        f"line {line}: priority is not a whole number from 0 to 32767" for line in (5, 6, 7)
+    ]
+    rows = sql.fetch_rows(
+        database, "SELECT lead_id, priority, custom_fields FROM leadloop.leads ORDER BY lead_id"
+    )
+    assert [tuple(row.values()) for row in rows] == [("0", 0, {}), ("1", 0, {}), ("2", 7, {})]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

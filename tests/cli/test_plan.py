@@ -41,7 +41,7 @@ def everything(database: Database) -> str:
 def mixed(database: Database) -> Database:
     """A campaign with a source, and leads of every kind that a push tells apart."""
     sql.execute(database, SOURCE)
-    factories.add_campaign(database, source="crm.customers", batch_size=2)
+    factories.add_campaign(database, source="crm.customers", batch_size=2, max_lead_age_s=3600)
     factories.add_leads(database, "loaded", factories.build_lead("bad", phone_number="415"))
     for lead_id in ("a", "b", "c"):
         customer(database, **factories.build_lead(lead_id), plan="gold")
@@ -59,6 +59,10 @@ def mixed(database: Database) -> Database:
             database, factories.build_lead(lead_id, status=status, from_source=True)
         )
     customer(database, **factories.build_lead("mended"), plan="mended")
+    for lead_id, from_source in (("aged", True), ("old", False)):
+        old = {"inserted_at": "2026-01-01", "from_source": from_source}
+        factories.add_leads(database, factories.build_lead(lead_id, **old))
+    customer(database, **factories.build_lead("aged"))
     return database
 
 
@@ -73,7 +77,7 @@ def test_it_says_what_a_push_then_does(
     assert vendor.requests == []
     plan = ran.last["campaigns"]["C1"]
     assert {name: value for name, value in plan.items() if isinstance(value, int)} == {
-        **{"send": 5, "refuse": 2, "cancel": 2, "requests": 3},
+        **{"send": 5, "refuse": 4, "cancel": 2, "requests": 3},
         **{"from_source": 6, "refreshed": 1, "gone": 1, "passed_over": 2},
     }
     assert plan["cancellations"] == {
@@ -85,9 +89,10 @@ def test_it_says_what_a_push_then_does(
         *(plan["send"], plan["refuse"], plan["cancel"], plan["requests"])
     ]
     assert summary["from_source"] == plan["from_source"]
-    assert sorted(sql.fetch_errors(mixed).values()) == sorted(
-        [*plan["refusals"], "its phone number has opted out under another lead"]
-    )
+    assert set(sql.fetch_errors(mixed).values()) == {
+        *(*plan["refusals"], "its phone number has opted out under another lead")
+    }
+    assert "too old: inserted more than 3600 s" in " ".join(plan["refusals"])
 
 
 @pytest.mark.parametrize("arguments", [["--json"], [], ["--campaign", "C1"]])

@@ -13,6 +13,7 @@ _GOOD = {"lead_id": "text", "phone_number": "text", "ebr_datetime": "date", "cit
         ({}, ["lead_id"], "'crm.leads' lacks the column lead_id: see docs/how-to/bring-your-own"),
         ({}, ["lead_id", "phone_number"], "lacks the columns lead_id, phone_number"),
         ({"ebr_datetime": "text"}, [], "ebr_datetime is text: it must be timestamptz"),
+        ({"priority": "text"}, [], "priority is text: it must be an integer; a custom field needs"),
         (
             {"outcome_id": "text", "call_attempt_1": "text"},
             [],

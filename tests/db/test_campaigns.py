@@ -47,6 +47,8 @@ def test_a_row_s_own_values_win(database: Database) -> None:
         "default_region": "IN",
         "source": "crm.leads_for_calls",
         "source_timeout_s": 5,
+        "max_lead_age_s": 600,
+        "priority": 3,
         "required_fields": ["lead_id"],
     }
     factories.add_campaign(database, **own)
@@ -62,6 +64,14 @@ def test_none_named_means_every_enabled_one(database: Database) -> None:
     factories.add_campaign(database, "off", enabled=False)
     assert [each.campaign_id for each in chosen(database)] == ["A", "B"]
     assert [each.campaign_id for each in chosen(database, "off", "B", "off")] == ["B", "off"]
+
+
+def test_campaigns_of_the_highest_priority_come_first(database: Database) -> None:
+    """In the order in which they take turns; those of one priority by their ids."""
+    for campaign, priority in {"A": 0, "B": 2, "C": 1, "D": 2}.items():
+        factories.add_campaign(database, campaign, priority=priority)
+    assert [each.campaign_id for each in chosen(database)] == ["B", "D", "C", "A"]
+    assert [each.campaign_id for each in chosen(database, "A", "C")] == ["C", "A"]
 
 
 def test_an_unknown_campaign_is_named(database: Database) -> None:

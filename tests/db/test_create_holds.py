@@ -159,7 +159,7 @@ def test_a_claimed_lead_that_is_to_be_resent_is_new_again(database: Database) ->
     run_id = sql.fetch_value(database, "SELECT run_id FROM leadloop.leads")
     ref = leads.ClaimRef(campaign_id="C1", run_id=run_id, claim_no=1, lead_ids=["a"])
     database.run(create_holds.hold_creates, ["C1"], "restored")
-    assert database.run(leads.reclaim_leads, ref) == ([], 0)
+    assert database.run(leads.reclaim_leads, ref).total == 0
     assert sql.fetch_statuses(database) == {"a": "new"}
 
 

@@ -9,7 +9,7 @@ _LEADS = text("SELECT lead_id, contact_name FROM leadloop.leads ORDER BY seq")
 
 def row(lead_id: str, name: str) -> tuple[str | None, ...]:
     """Return a row in the order of COLUMNS."""
-    return (lead_id, "+14155550100", name, "CA", None, "{}")
+    return (lead_id, "+14155550100", name, "CA", None, "{}", None)
 
 
 def test_leads_are_queued_in_the_order_of_the_file(connection: Connection) -> None:

@@ -29,10 +29,10 @@ def a_run(database: Database) -> int:
     return run_id
 
 
-def claim(connection: Connection, run_id: int, most: int = 100) -> ClaimResult:
+def claim(connection: Connection, run_id: int, most: int = 100, **options: Any) -> ClaimResult:
     """A claim on the tests' campaign."""
     return leads.claim_leads(
-        connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, limit=most
+        connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, limit=most, **options
     )
 
 
@@ -155,8 +155,12 @@ def test_two_claims_at_once_share_the_leads(database: Database) -> None:
 
 
 def test_many_claims_at_once_lose_and_double_nothing(database: Database) -> None:
-    """Eight connections, small bites: each lead is claimed by exactly one of them."""
-    factories.add_leads(database, *[f"L{n}" for n in range(200)])
+    """Eight connections, small bites: each lead is claimed by exactly one of them.
+
+    A third of the leads is urgent.
+    """
+    rows = [factories.build_lead(f"L{n}", priority=(0, 0, 2)[n % 3]) for n in range(200)]
+    factories.add_leads(database, *rows)
 
     def eat(_: int) -> list[str]:
         run_id, eaten = a_run(database), list[str]()
@@ -307,7 +311,7 @@ def test_a_run_that_was_declared_dead_gets_nothing(database: Database, state: st
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
     with database.transaction() as connection:
         assert claim(connection, run_id).total == 0
-        assert leads.reclaim_leads(connection, batch) == ([], 0)
+        assert leads.reclaim_leads(connection, batch).total == 0
     assert sql.fetch_statuses(database) == {"a": "sending", "b": "new"}
 
 
@@ -320,8 +324,8 @@ def test_before_a_second_batch_opt_outs_are_seen_again(database: Database) -> No
     factories.add_opt_outs(database, "b")
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a", "b"])
     with database.transaction() as connection:
-        again, cancelled = leads.reclaim_leads(connection, batch)
-    assert (again, cancelled) == (["a"], 1)
+        again = leads.reclaim_leads(connection, batch)
+    assert (again.lead_ids, again.cancelled) == (["a"], 1)
     assert sql.fetch_statuses(database) == {"a": "sending", "b": "cancelled", "c": "sending"}
 
 
@@ -403,45 +407,56 @@ def test_a_run_settles_its_own_leads_alone(database: Database) -> None:
     assert sql.fetch_statuses(database) == {"a": "created", "b": "sending"}
 
 
-def test_the_claim_reads_the_index_of_new_leads(database: Database) -> None:
-    """It costs the same however many leads were sent before: no scan of the table, no sort."""
+CLAIM: dict[str, Any] = {
+    **{"campaign": CAMPAIGN, "claim": 1, "after_seq": 0, "urgent_only": False},
+    **{"require_enabled": True, "max_lead_bytes": 9999, "max_bytes": 999_999},
+    **{"max_lead_age_s": None, "too_old": None},
+}
+
+
+@pytest.mark.parametrize("urgent", [0, 50])
+def test_the_claim_reads_the_indexes_of_new_leads(database: Database, urgent: int) -> None:
+    """It costs the same however many leads wait or were sent: no scan of the table, no sort."""
     sql.execute(
         database,
-        """INSERT INTO leadloop.leads (campaign_id, lead_id, status)
-           SELECT :campaign, n, CASE WHEN n % 400 = 0 THEN 'new' ELSE 'created' END
+        """INSERT INTO leadloop.leads (campaign_id, lead_id, status, priority)
+           SELECT :campaign, n, CASE WHEN n % 2 = 0 THEN 'new' ELSE 'created' END,
+                  CASE WHEN n <= 2 * :urgent THEN 1 ELSE 0 END
              FROM generate_series(1, 40000) AS n""",
         campaign=CAMPAIGN,
+        urgent=urgent,
     )
     sql.execute(database, "ANALYZE leadloop.leads")
-    run_id = a_run(database)
-    with database.transaction() as connection:
-        plan = "\n".join(
-            connection.scalars(
-                text(f"EXPLAIN {leads._CLAIM.text}"),
-                {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "limit": 50, "after_seq": 0}
-                | {"require_enabled": True, "max_lead_bytes": 9999, "max_bytes": 9999},
-            )
-        )
-    assert "Index Scan using leads_new on leads" in plan
-    assert "Seq Scan on leads" not in plan
-    before_limit = plan[plan.index("CTE candidates") : plan.index("leads_new")]
-    assert "Sort" not in before_limit
+    parameters = {**CLAIM, "run": a_run(database), "limit": 100}
+    explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leads._CLAIM.text}")
+    with database.autocommit() as connection:
+        (plan,) = connection.execute(explain, parameters).scalar_one()
+    steps = list(nodes(plan["Plan"]))
+    scanned = {step["Index Name"]: step for step in steps if "Index Name" in step}
+    assert {"leads_urgent", "leads_new"} <= scanned.keys()
+    assert scanned["leads_urgent"]["Actual Rows"] == urgent
+    assert scanned["leads_new"]["Actual Rows"] == 100 - urgent, "no more than it takes is locked"
+    assert not any(
+        step["Node Type"] == "Seq Scan" and step["Relation Name"] == "leads" for step in steps
+    )
+    # Only the leads of the claim are sorted.
+    assert all(step["Actual Rows"] <= 100 for step in steps if step["Node Type"] == "Sort")
 
 
 def test_a_long_transaction_elsewhere_makes_no_claim_dearer(database: Database) -> None:
     """What was sent since it began is passed over: a claim goes on where the last one ended."""
     factories.add_leads(database, *(f"{number:04d}" for number in range(1000)))
     run_id = a_run(database)
-    parameters = {"campaign": CAMPAIGN, "run": run_id, "claim": 1, "limit": 10}
-    parameters |= {"require_enabled": True, "max_lead_bytes": 9999, "max_bytes": 9999}
+    parameters = {**CLAIM, "run": run_id, "limit": 10}
     explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leads._CLAIM.text}")
 
     def pages(connection: Connection, after: int) -> int:
-        """Of the index and the table, until it has found whom it takes."""
+        """Of the indexes and the table, until it has found whom it takes."""
         (plan,) = connection.execute(explain, {**parameters, "after_seq": after}).scalar_one()
-        (scan,) = [node for node in nodes(plan["Plan"]) if node.get("Index Name") == "leads_new"]
-        read: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
-        return read
+        indexes = ("leads_new", "leads_urgent")
+        scans = [node for node in nodes(plan["Plan"]) if node.get("Index Name") in indexes]
+        assert len(scans) == 2
+        return sum(scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] for scan in scans)
 
     with database.transaction() as reader, database.autocommit() as connection:
         reader.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
@@ -457,3 +472,146 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in plan.get("Plans", []):
         yield from nodes(part)
+
+
+def test_urgent_leads_come_first(database: Database) -> None:
+    """The highest priority first, and of one priority the oldest; then the others in order."""
+    priorities = {"b": 1, "a": 0, "c": 0, "e": 1, "d": 7, "f": 0}
+    rows = [factories.build_lead(lead, priority=value) for lead, value in priorities.items()]
+    factories.add_leads(database, *rows)
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        assert ids(claim(connection, run_id, most=1)) == ["d"]
+        assert ids(claim(connection, run_id, most=3)) == ["b", "e", "a"]
+        assert ids(claim(connection, run_id)) == ["c", "f"]
+
+
+def test_a_claim_goes_on_among_the_others_wherever_urgent_leads_stand(database: Database) -> None:
+    """An urgent lead that comes meanwhile is next, and none of the others is passed over."""
+    factories.add_leads(database, *"abcdef")
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        first = claim(connection, run_id, most=2)
+        connection.execute(text("UPDATE leadloop.leads SET priority = 1 WHERE lead_id = 'f'"))
+        second = claim(connection, run_id, most=1, after_seq=first.last_seq)
+        assert (ids(second), second.last_seq) == (["f"], first.last_seq)
+        connection.execute(text("UPDATE leadloop.leads SET priority = 1 WHERE lead_id = 'e'"))
+        third = claim(connection, run_id, most=2, after_seq=second.last_seq)
+        assert ids(third) == ["e", "c"]
+        fourth = claim(connection, run_id, after_seq=third.last_seq)
+        assert ids(fourth) == ["d"]
+        assert claim(connection, run_id, after_seq=fourth.last_seq).last_seq == 0
+
+
+def test_a_claim_that_urgent_leads_fill_locks_no_others(database: Database) -> None:
+    """Another claim at the same time gets them."""
+    rows = [factories.build_lead(lead, priority=1) for lead in ("u", "v")]
+    factories.add_leads(database, "a", "b", *rows)
+    one, other = a_run(database), a_run(database)
+    with database.transaction() as first, database.transaction() as second:
+        assert ids(claim(first, one, most=2)) == ["u", "v"]
+        assert ids(claim(second, other, most=2)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("campaign_priority", "claimed"), [(0, ["u"]), (1, ["u", "a", "b"])], ids=["lead", "campaign"]
+)
+def test_only_urgent_leads_are_claimed_on_request(
+    database: Database, campaign_priority: int, claimed: list[str]
+) -> None:
+    """Those with a priority; where the campaign has one, all of its leads are urgent."""
+    sql.execute(
+        database, "UPDATE leadloop.campaigns SET priority = :value", value=campaign_priority
+    )
+    factories.add_leads(database, "a", factories.build_lead("u", priority=1), "b")
+    run_id = a_run(database)
+
+    def left(connection: Connection) -> tuple[int, bool]:
+        return leads.count_fresh(connection, CAMPAIGN, urgent_only=True), leads.has_fresh_leads(
+            connection, CAMPAIGN, require_enabled=True, urgent_only=True
+        )
+
+    with database.transaction() as connection:
+        assert left(connection) == (len(claimed), True)
+        assert ids(claim(connection, run_id, urgent_only=True)) == claimed
+        assert left(connection) == (0, False)
+        assert leads.count_fresh(connection, CAMPAIGN) == 3 - len(claimed)
+
+
+AGES = {"hour": "1 hour", "minute": "1 minute", "now": "0", "always": "infinity"}
+
+
+def add_aged_leads(database: Database, **columns: Any) -> None:
+    """Leads that were inserted an hour ago, a minute ago, now, and before all time."""
+    factories.add_leads(database, *(factories.build_lead(name, **columns) for name in AGES))
+    for name, age in AGES.items():
+        sql.execute(
+            database,
+            "UPDATE leadloop.leads SET inserted_at = now() - CAST(:age AS interval)"
+            " WHERE lead_id = :lead",
+            lead=name,
+            age=age,
+        )
+
+
+def test_a_lead_that_is_too_old_is_rejected_instead(database: Database) -> None:
+    """It says so, and counts as never sent; whoever has opted out is cancelled as ever."""
+    add_aged_leads(database)
+    factories.add_opt_outs(database, "always")
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        claimed = claim(connection, run_id, max_lead_age_s=600)
+    assert sorted(ids(claimed)) == ["minute", "now"]
+    assert (claimed.cancelled, claimed.rejected, claimed.total) == (1, 1, 4)
+    assert sql.fetch_statuses(database)["hour"] == "rejected"
+    assert sql.fetch_errors(database) == {
+        "hour": "too old: inserted more than 600 s before it could be sent (LEADLOOP_MAX_LEAD_AGE)"
+    }
+    # As other leads that were never sent: the opt-out is not sent either.
+    factories.add_opt_outs(database, "hour")
+    with database.transaction() as connection:
+        assert opt_outs.cancel_unsent(connection, CAMPAIGN) == 1
+
+
+def test_any_age_is_sent_by_default(database: Database) -> None:
+    """Off unless somebody sets it."""
+    add_aged_leads(database)
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        assert len(claim(connection, run_id).leads) == len(AGES)
+
+
+def test_a_suspect_that_is_too_old_is_rejected_and_a_suspect_no_more(database: Database) -> None:
+    """It holds up no other lead that fails alone."""
+    suspicion = {"suspect_list": 1, "suspected_at": "2026-01-01", "next_try_at": "2026-01-01"}
+    add_aged_leads(database, **suspicion, last_failed_at="2026-01-01", lone_failures=1)
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        claimed = claim(connection, run_id, suspects=True, max_lead_age_s=600)
+    assert (sorted(ids(claimed)), claimed.rejected) == (["minute", "now"], 2)
+    rows = sql.fetch_rows(
+        database,
+        """SELECT DISTINCT status, suspect_list, lone_failures,
+                  num_nulls(suspected_at, next_try_at, last_failed_at) AS nulls
+             FROM leadloop.leads ORDER BY status""",
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        *(("rejected", None, 0, 3), ("sending", 1, 1, 0))
+    ]
+
+
+def test_before_a_second_batch_ages_are_seen_again(database: Database) -> None:
+    """A lead that becomes too old while it waits is not sent either."""
+    add_aged_leads(database)
+    run_id = a_run(database)
+    with database.transaction() as connection:
+        claim(connection, run_id)
+    batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["hour", "now"])
+    with database.transaction() as connection:
+        again = leads.reclaim_leads(connection, batch, max_lead_age_s=600)
+    assert (again.lead_ids, again.rejected, again.total) == (["now"], 1, 2)
+    row = sql.fetch_rows(
+        database, "SELECT status, sent_at FROM leadloop.leads WHERE lead_id = 'hour'"
+    )
+    assert row == [{"status": "rejected", "sent_at": None}]
+    assert sql.fetch_statuses(database)["minute"] == "sending"

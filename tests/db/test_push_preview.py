@@ -36,7 +36,8 @@ def test_with_a_source_rows_are_compared_with_the_leads(connection: Connection) 
         text("""
         CREATE TEMPORARY TABLE source_rows (
             place bigint GENERATED ALWAYS AS IDENTITY, lead_id text, phone_number text,
-            contact_name text, state_code text, ebr_datetime timestamptz, fields text)
+            contact_name text, state_code text, ebr_datetime timestamptz, priority smallint,
+            fields text)
         """)
     )
     connection.execute(
@@ -59,6 +60,19 @@ def test_with_a_source_rows_are_compared_with_the_leads(connection: Connection) 
         "": ("unnamed", False),
     }
     assert {row.lead.contact_name for row in rows if row.will_be_sent} == {"New"}
+
+
+def test_a_lead_that_is_too_old_would_not_be_sent(connection: Connection) -> None:
+    """Only where the campaign has a greatest age."""
+    connection.execute(
+        text("""
+        INSERT INTO leadloop.leads (campaign_id, lead_id, inserted_at)
+        VALUES ('C1', 'old', now() - interval '1 hour'), ('C1', 'young', now())
+        """)
+    )
+    for max_age_s, old in ((None, False), (600, True)):
+        rows = push_preview.iter_rows(connection, "C1", has_source=False, max_lead_age_s=max_age_s)
+        assert {row.lead.lead_id: row.too_old for row in rows} == {"old": old, "young": False}
 
 
 def test_a_preview_cannot_change_anything(database: Database) -> None:

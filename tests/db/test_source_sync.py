@@ -12,7 +12,7 @@ from db.source_sync import SourceDiff, SyncCounts
 _STAGE = """
 CREATE TEMPORARY TABLE source_rows (
     place bigint GENERATED ALWAYS AS IDENTITY, lead_id text, phone_number text, contact_name text,
-    state_code text, ebr_datetime timestamptz, fields text)
+    state_code text, ebr_datetime timestamptz, priority smallint, fields text)
 """
 
 

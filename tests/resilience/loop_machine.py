@@ -94,8 +94,13 @@ class LoopMachine(RuleBasedStateMachine):
         self._insert_lead("plain", lead_id, factories.build_phone(next(self.numbers)))
 
     def _insert_lead(self, shape: str, lead_id: str, phone: str) -> None:
-        limits = self.vendor.rules.newer_limits
-        self.model.insert_lead(strategies.create_lead(shape, lead_id, phone, newer_limits=limits))
+        """Insert a lead; by the last digit of its number, it is urgent or not."""
+        lead = strategies.create_lead(
+            *(shape, lead_id, phone),
+            newer_limits=self.vendor.rules.newer_limits,
+            priority=int(phone[-1]) % 3,
+        )
+        self.model.insert_lead(lead)
 
     @precondition(lambda self: set(self.model.leads) - self.model.opted_out)
     @rule(which=_INDEXES)

@@ -28,9 +28,12 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def create_lead(shape: str, lead_id: str, phone: str, *, newer_limits: bool) -> InsertedLead:
+def create_lead(
+    shape: str, lead_id: str, phone: str, *, newer_limits: bool, priority: int = 0
+) -> InsertedLead:
     """Return a lead of the shape; a long name is invalid only under the vendor's newer limits."""
-    row = factories.build_lead(lead_id, **{"phone_number": phone, **_CHANGES[shape]})
+    columns = {"phone_number": phone, "priority": priority, **_CHANGES[shape]}
+    row = factories.build_lead(lead_id, **columns)
     is_invalid = shape in ("phone", "state", "nameless", "clash") or (
         shape == "long" and newer_limits
     )

@@ -108,11 +108,12 @@ def model(database: Database, vendor: SandboxHandle, environment: Path) -> LoopM
     return model
 
 
-def add_leads(model: LoopModel, *ids: str, shape: str = "plain") -> None:
+def add_leads(model: LoopModel, *ids: str, shape: str = "plain", priority: int = 0) -> None:
     """Insert leads as upstream does, each with its own phone number."""
     for lead_id in ids:
         phone = factories.build_phone(1000 + len(model.leads))
-        model.insert_lead(create_lead(shape, lead_id, phone, newer_limits=False))
+        lead = create_lead(shape, lead_id, phone, newer_limits=False, priority=priority)
+        model.insert_lead(lead)
 
 
 def prepare_work(model: LoopModel, command: str) -> None:
@@ -120,7 +121,8 @@ def prepare_work(model: LoopModel, command: str) -> None:
     add_leads(model, "a", "b", "c", "d", "e", "f")
     if command == "push":
         add_leads(model, "bad", shape="phone")
-        add_leads(model, "opted out", "g", "h")
+        add_leads(model, "opted out", "g")
+        add_leads(model, "h", priority=1)
         model.opt_out("opted out")
         return
     push_leads()

@@ -54,9 +54,9 @@ def run_race(
     """Run eight pushes of a backlog that outlasts the measured periods, and check the result."""
     amount = limit * _LOADED_PERIODS + limit // 2
     ids = [f"{name}-{number}" for number in range(amount)]
-    # Each lead has its own number: an opt-out applies to the number too.
+    # Each lead has its own number: an opt-out applies to the number too. Some are urgent.
     rows = [
-        factories.build_lead(lead_id, phone_number=factories.build_phone(n))
+        factories.build_lead(lead_id, phone_number=factories.build_phone(n), priority=n % 3)
         for n, lead_id in enumerate(ids)
     ]
     factories.add_leads(database, *rows)

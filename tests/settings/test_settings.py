@@ -88,6 +88,8 @@ def test_a_wrong_setting_is_named_in_one_line(
     [
         ("BATCH_SIZE", "many", "write a whole number from 1 to 10000"),
         ("LOOKBACK", "-1", "write a whole number from 0 to 2592000"),
+        ("MAX_LEAD_AGE", "0", "write a whole number from 1 to 31536000"),
+        ("MAX_LEAD_AGE", "soon", "write a whole number from 1 to 31536000"),
         ("EPOCH_UNIT", "us", "write ms or s"),
     ],
 )

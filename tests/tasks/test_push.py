@@ -623,9 +623,7 @@ def test_a_claim_whose_answer_got_lost_leaves_nobody_in_doubt(
     """The connection is cut between commit and answer: nobody was sent, so all are new again."""
     factories.add_campaign(database)
     factories.add_leads(database, *ids(5))
-    with run_cutting_proxy(
-        database_url, cut_at=b"CASE WHEN picked.opted_out THEN 'cancelled'"
-    ) as url:
+    with run_cutting_proxy(database_url, cut_at=b"SET status = picked.decision") as url:
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
         # No other sender takes what this one gives back.
         monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")

@@ -117,6 +117,52 @@ def test_a_view_says_what_is_what(crm: Database, vendor: SandboxHandle) -> None:
     assert sql.fetch_value(crm, moments) == datetime(2026, 1, 31, tzinfo=UTC)
 
 
+def test_a_source_may_say_who_is_urgent(crm: Database, vendor: SandboxHandle) -> None:
+    """It is no custom field. What is out of range counts as the nearest, and a null as 0."""
+    sql.execute(
+        crm,
+        """CREATE TABLE crm.ranked AS
+           SELECT lead_id, phone_number, contact_name, state_code, CAST(NULL AS bigint) AS priority
+             FROM crm.customers""",
+    )
+    for lead_id, priority in {"a": None, "b": 0, "c": -5, "d": 7, "e": 10**9}.items():
+        row = {**factories.build_lead(lead_id), "priority": priority}
+        places = ", ".join(f":{name}" for name in row)
+        sql.execute(crm, f"INSERT INTO crm.ranked VALUES ({places})", **row)
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source = 'crm.ranked', push_enabled = false")
+    assert push_leads()["from_source"] == 5
+    ranked = "SELECT lead_id, priority FROM leadloop.leads ORDER BY lead_id"
+
+    def priorities() -> dict[str, int]:
+        return {row["lead_id"]: row["priority"] for row in sql.fetch_rows(crm, ranked)}
+
+    assert priorities() == {"a": 0, "b": 0, "c": 0, "d": 7, "e": 32767}
+    sql.execute(crm, "UPDATE crm.ranked SET priority = 9 WHERE lead_id = 'b'")
+    push_leads()
+    assert priorities()["b"] == 9
+    sql.execute(crm, "UPDATE leadloop.campaigns SET push_enabled = true")
+    push_leads()
+    assert list(held(vendor)) == ["e", "b", "d", "a", "c"]
+    assert held(vendor)["e"] == factories.build_lead("e")
+
+
+def test_a_priority_that_a_person_gives_stays(crm: Database, vendor: SandboxHandle) -> None:
+    """Where the source has no such column; a row that changes does not undo it."""
+    sql.execute(crm, "UPDATE leadloop.campaigns SET push_enabled = false")
+    add(crm, "a", "b")
+    push_leads()
+    sql.execute(crm, "UPDATE leadloop.leads SET priority = 3 WHERE lead_id = 'b'")
+    sql.execute(crm, "UPDATE crm.customers SET contact_name = 'Eve' WHERE lead_id = 'b'")
+    assert push_leads()["from_source"] == 0
+    (row,) = sql.fetch_rows(
+        crm, "SELECT contact_name, priority FROM leadloop.leads WHERE lead_id = 'b'"
+    )
+    assert row == {"contact_name": "Eve", "priority": 3}
+    sql.execute(crm, "UPDATE leadloop.campaigns SET push_enabled = true")
+    push_leads()
+    assert list(held(vendor)) == ["b", "a"]
+
+
 def test_what_goes_and_what_changes_is_not_locked_at_once(
     crm: Database, vendor: SandboxHandle
 ) -> None:
