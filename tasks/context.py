@@ -16,6 +16,7 @@ from leadloop.client.api import LeadsApi
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import LeadloopError, UnexpectedError
+from leadloop.core.rate_ring import Purpose
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
@@ -215,8 +216,15 @@ def open_database_context(settings: Settings, host: RunHost) -> Iterator[Databas
 
 
 @contextmanager
-def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
+def open_api_context(
+    settings: Settings, host: RunHost, *, purpose: Purpose = Purpose.BULK
+) -> Iterator[ApiContext]:
     """Connect to Postgres, and prepare the session with the vendor's API; nothing is sent yet.
+
+    Args:
+        settings: the database, the API and its rate limit.
+        host: the program that runs the jobs.
+        purpose: decides which slots of the rate limiter the requests may use.
 
     Raises:
         UsageError: settings are missing, or the schema has another version.
@@ -225,7 +233,7 @@ def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
     """
     with (
         open_database_context(settings, host) as context,
-        open_api(settings, context.database, host.log.warning) as session,
+        open_api(settings, context.database, host.log.warning, purpose=purpose) as session,
     ):
         yield ApiContext(**vars(context), session=session)
 
