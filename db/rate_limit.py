@@ -34,9 +34,10 @@ SELECT slot, to_timestamp(free_at), CAST(purposes AS text[]), uses, occupied_s
 """)
 _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
-# The purpose's reserve is one row, so a request waits while another one locks it, for as long as
-# their statement takes. Without the wait it would get a shared slot, which may be free only in a
-# minute. Of slots that are free now, the one that the fewest purposes may use is taken.
+# The reserve is one row: a request waits while another one locks it, as long as a statement takes.
+# Skipping the lock would give it a shared slot, which may be free only in a minute. The join leaves
+# out shared slots that were reserved since the statement began: they are free only in a minute too.
+# Among slots that are free now, the one with the fewest purposes is taken.
 # Asynchronous commit: a server that crashes loses at most some 0.2 s of reservations.
 _RESERVE = text("""
 WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
@@ -46,10 +47,11 @@ WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
           WHERE purposes = ARRAY[CAST(:purpose AS text)]
             FOR UPDATE),
      shared AS (
-         SELECT slot, free_at, purposes FROM leadloop.rate_slots
+         SELECT slot, free_at, purposes FROM leadloop.rate_slots AS ring
+           JOIN (SELECT slot, free_at FROM leadloop.rate_slots) AS seen USING (slot, free_at)
           WHERE CAST(:purpose AS text) = ANY (purposes) AND cardinality(purposes) > 1
           ORDER BY greatest(free_at, now()), cardinality(purposes), slot
-          LIMIT 1 FOR UPDATE SKIP LOCKED),
+          LIMIT 1 FOR UPDATE OF ring SKIP LOCKED),
      soonest AS (
          SELECT slot FROM (SELECT * FROM reserve UNION ALL SELECT * FROM shared) AS either
           ORDER BY greatest(free_at, now()), cardinality(purposes) LIMIT 1)

@@ -163,6 +163,25 @@ def test_slots_that_others_cannot_use_are_used_first(database: Database) -> None
     assert [take(database, POLLS).wait_s for _ in range(50)] == [0.0] * 50
 
 
+def test_requests_at_the_same_moment_all_get_a_slot_that_is_free(database: Database) -> None:
+    """None of them waits for a minute behind another one that was quicker."""
+    laid_out(database)
+    for _ in range(5):
+        sql.execute(database, "UPDATE leadloop.rate_slots SET free_at = '-infinity'")
+        with ThreadPoolExecutor(6) as pool:
+            waits_s = list(pool.map(lambda _: take_unlocked(database), range(66)))
+        assert max(waits_s) < 1
+
+
+def take_unlocked(database: Database) -> float:
+    """The wait for a turn, taken once not all slots are locked."""
+    while True:
+        with database.autocommit() as connection:
+            slot = rate_limit.reserve_slot(connection, BULK)
+        if slot is not None:
+            return slot.wait_s
+
+
 def test_two_opt_outs_at_the_same_moment_both_get_the_reserve(database: Database) -> None:
     """The second one waits a moment for the first one, not a minute for a shared slot."""
     laid_out(database)
