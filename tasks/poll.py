@@ -636,9 +636,9 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     )
 
 
-# Windows a chunk: at most twenty minutes at the vendor's rate limit. Nothing is read ahead at the
-# end of a chunk, so the next one begins with nothing to store: at 20 windows a chunk, a twentieth
-# of a poll.
+# Windows a chunk: at most forty minutes at the polls' share of the rate limit. Nothing is read
+# ahead at the end of a chunk, so the next one begins with nothing to store: at 20 windows a chunk,
+# a twentieth of a poll.
 POLL = JobSpec(
     flow="poll-outcomes",
     task="read-windows",

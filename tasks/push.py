@@ -619,8 +619,9 @@ def start_push(run: CampaignRun[ApiContext]) -> PushJob:
     return PushJob(run, synced=synced)
 
 
-# Batches a chunk: half a minute at the vendor's rate limit. Between two chunks nothing is sent for
-# some hundredths of a second: at 20 batches a chunk, a tenth of a push to a vendor without latency.
+# Batches a chunk: a minute at the creates' share of the rate limit. Between two chunks nothing is
+# sent for some hundredths of a second: at 20 batches a chunk, a tenth of a push to a vendor without
+# latency.
 PUSH = JobSpec(
     flow="push-leads",
     task="push-batches",

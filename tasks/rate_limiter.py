@@ -1,6 +1,5 @@
 """A rate limiter over every process that uses this vendor account: a ring of slots in Postgres."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock
@@ -64,8 +63,8 @@ class RateLimiter:
         self._purpose = purpose
         self._is_paced = is_paced
         self._pace_lock = Lock()
-        # When the last paced request leaves.
-        self._paced_at = -math.inf
+        # When the last paced request leaves. The first one keeps its distance from the start.
+        self._paced_at = read_boot_clock()
         # The other half of the ring's margin covers the network.
         self._valid_for_s = max(_MIN_VALID_S, limit.margin_s / 2)
         self._stopped = Event()

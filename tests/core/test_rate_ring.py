@@ -165,7 +165,7 @@ def run_paced(ring: list[RingSlot], now: float, until: float) -> tuple[list[floa
     The wait is negative where the slot is free.
     """
     times: list[float] = []
-    last, longest = -math.inf, -math.inf
+    last, longest = now, -math.inf
     while now < until:
         mine = [slot.free_at - now for slot in ring if Purpose.BULK in slot.purposes]
         if times:
@@ -194,3 +194,13 @@ def test_a_paced_push_evens_out_the_burst_of_another_one() -> None:
     assert min(times) == 60.5
     later = [time for time in times if time > 200.0]
     assert max(b - a for a, b in pairwise(later)) <= 2.0
+
+
+@given(
+    waits_s=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9),
+    last_s=st.floats(-1e6, 1e6),
+)
+def test_a_pace_holds_up_no_longer_than_the_slots(waits_s: list[float], last_s: float) -> None:
+    """A small limit is used too: the pace ends with the last slot's wait at the latest."""
+    delay_s = find_paced_delay(waits_s, last_s)
+    assert 0 <= delay_s <= max(0.0, last_s, *waits_s) * (1 + 1e-9)

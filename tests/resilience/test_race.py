@@ -89,7 +89,7 @@ def check_race(vendor: SandboxHandle, limit: int, for_creates: int, ids: list[st
     within = [e for e in entries if e.arrived < began + _PERIOD_S * _LOADED_PERIODS]
     assert len(within) < len(entries), "the load did not last"
     used = len(within) / (for_creates * _LOADED_PERIODS)
-    COUNTERS["percent of the rate limit used, summed"] += int(used * 100)
+    COUNTERS["percent of the creates' share used, summed"] += int(used * 100)
     COUNTERS["races"] += 1
     assert used >= 0.95
     disabled = next(place for place, e in enumerate(entries) if e.kind == "disable")

@@ -41,7 +41,8 @@ def make_limiter(
     database: Database, rate: RateLimit, purpose: Purpose = Purpose.BULK, *, is_paced: bool = False
 ) -> RateLimiter:
     """A limiter for requests of a purpose."""
-    limiter = RateLimiter(database, rate, [].append, purpose=purpose, is_paced=is_paced)
+    warnings: list[str] = []
+    limiter = RateLimiter(database, rate, warnings.append, purpose=purpose, is_paced=is_paced)
     limiter.resize_ring()
     return limiter
 
