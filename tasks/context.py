@@ -31,6 +31,9 @@ SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], li
 # Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
 _OTHER_CONNECTIONS = 4
 
+# Purposes for which a live run sends requests all the time, so that bursts would hold up others.
+_PACED = (Purpose.BULK, Purpose.POLLS)
+
 #: The age of a campaign's row at which `CampaignRun.refresh` reads it again, seconds.
 MAX_ROW_AGE_S = 1.0
 
@@ -240,7 +243,11 @@ def open_api_context(
 
 @contextmanager
 def open_lane_contexts(
-    settings: Settings, host: RunHost, database: Database, lanes: Sequence[str], session: int
+    settings: Settings,
+    host: RunHost,
+    database: Database,
+    lanes: Mapping[str, Purpose],
+    session: int,
 ) -> Iterator[dict[str, ApiContext]]:
     """Prepare contexts for threads that work side by side: one database, one login.
 
@@ -248,7 +255,7 @@ def open_lane_contexts(
         settings: of all.
         host: of all.
         database: with connections for all.
-        lanes: a name for each context.
+        lanes: a name for each context, and the purpose of its requests.
         session: the live run whose connections theirs end with (`db.live_places`).
 
     Yields:
@@ -262,10 +269,19 @@ def open_lane_contexts(
     contexts: dict[str, ApiContext] = {}
     tokens = None
     with ExitStack() as stack:
-        for lane in lanes:
+        for lane, purpose in lanes.items():
             connection = stack.enter_context(database.autocommit())
             join_session(connection, session)
-            api = stack.enter_context(open_api(settings, database, host.log.warning, tokens=tokens))
+            api = stack.enter_context(
+                open_api(
+                    settings,
+                    database,
+                    host.log.warning,
+                    purpose=purpose,
+                    is_paced=purpose in _PACED,
+                    tokens=tokens,
+                )
+            )
             tokens = api.tokens
             contexts[lane] = ApiContext(
                 settings=settings,
