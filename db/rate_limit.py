@@ -1,55 +1,77 @@
-"""A rate limiter in Postgres: a ring of slots, one row for each request that a period allows.
+"""A rate limiter in Postgres: a ring of slots, one row each (`leadloop.core.rate_ring`).
 
-A request reserves the slot that is free soonest and occupies it for one period from the moment of
-use. So all processes together stay within the limit in any sliding period. A margin covers the
-varying network latency to the vendor.
+A request reserves the slot that is free soonest, of those for its purpose, and occupies it from the
+moment of use. So all processes together stay within the limit in any sliding period. A margin
+covers the varying network latency to the vendor.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-_MARGIN_S = 0.5
-_MARGIN_SHARE = 1 / 40
-_MAX_SLOTS = 256
-_MIN_SLOTS_TO_RESERVE = 10
+from leadloop.core.rate_ring import Purpose, RateLimit, RingSlot, resize_slots
 
 # Slot 0 serves no request: it holds the time until which all requests pause (Retry-After).
-_GROW = text("""
-INSERT INTO leadloop.rate_slots (slot, free_at)
-SELECT slot, '-infinity' FROM generate_series(0, :slots) AS slot
+_ADD_PAUSE = text("""
+INSERT INTO leadloop.rate_slots (slot, free_at, purposes, uses, occupied_s)
+VALUES (0, '-infinity', '{}', 0, 0)
 ON CONFLICT DO NOTHING
 """)
-_COUNT = text("SELECT count(*) FROM leadloop.rate_slots WHERE slot > 0")
-# The reservations made last are the ones that still count. They move to the highest numbers: the
-# lowest are reserved for disables and logins.
-_KEEP_LATEST = text("""
-UPDATE leadloop.rate_slots AS ring SET free_at = latest.free_at
-  FROM (SELECT :slots + 1 - row_number() OVER (ORDER BY free_at DESC) AS slot, free_at
-          FROM leadloop.rate_slots WHERE slot > 0) AS latest
- WHERE ring.slot = latest.slot AND ring.slot > 0
+_READ = text("""
+SELECT purposes, uses, occupied_s, CAST(extract(epoch FROM free_at) AS float8) AS free_at
+  FROM leadloop.rate_slots WHERE slot > 0 ORDER BY slot
 """)
-_SHRINK = text("DELETE FROM leadloop.rate_slots WHERE slot > :slots")
+_CLOCK = text("SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)")
+_DELETE = text("DELETE FROM leadloop.rate_slots WHERE slot > 0")
+_INSERT = text("""
+INSERT INTO leadloop.rate_slots (slot, free_at, purposes, uses, occupied_s)
+SELECT slot, to_timestamp(free_at), CAST(purposes AS text[]), uses, occupied_s
+  FROM unnest(CAST(:free_at AS float8[]), CAST(:purposes AS text[]), CAST(:uses AS integer[]),
+              CAST(:occupied_s AS float8[]))
+       WITH ORDINALITY AS resized (free_at, purposes, uses, occupied_s, slot)
+""")
 _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
+# The reserve is one row: a request waits while another one locks it, as long as a statement takes.
+# Skipping the lock would give it a shared slot, which may be free only in a minute. The join leaves
+# out shared slots that were reserved since the statement began: they are free only in a minute too.
+# Among slots that are free now, the one with the fewest purposes is taken.
 # Asynchronous commit: a server that crashes loses at most some 0.2 s of reservations.
 _RESERVE = text("""
-WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true))
+WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
+     pause AS (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0),
+     reserve AS (
+         SELECT slot, free_at, purposes FROM leadloop.rate_slots
+          WHERE purposes = ARRAY[CAST(:purpose AS text)]
+            FOR UPDATE),
+     shared AS (
+         SELECT slot, free_at, purposes FROM leadloop.rate_slots AS ring
+           JOIN (SELECT slot, free_at FROM leadloop.rate_slots) AS seen USING (slot, free_at)
+          WHERE CAST(:purpose AS text) = ANY (purposes) AND cardinality(purposes) > 1
+          ORDER BY greatest(free_at, now()), cardinality(purposes), slot
+          LIMIT 1 FOR UPDATE OF ring SKIP LOCKED),
+     soonest AS (
+         SELECT slot FROM (SELECT * FROM reserve UNION ALL SELECT * FROM shared) AS either
+          ORDER BY greatest(free_at, now()), cardinality(purposes) LIMIT 1)
 UPDATE leadloop.rate_slots AS ring
    SET free_at = greatest(ring.free_at, pause.free_at, clock_timestamp())
-                 + make_interval(secs => :occupied_s)
-  FROM async_commit, (SELECT free_at FROM leadloop.rate_slots WHERE slot = 0) AS pause,
-       (SELECT slot FROM leadloop.rate_slots WHERE slot > :reserved
-         ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS soonest
+                 + make_interval(secs => ring.occupied_s)
+  FROM async_commit, pause, soonest
  WHERE ring.slot = soonest.slot
 RETURNING ring.slot, ring.free_at,
-          extract(epoch FROM ring.free_at - clock_timestamp()) - :occupied_s AS wait_s
+          extract(epoch FROM ring.free_at - clock_timestamp()) - ring.occupied_s AS wait_s
 """)
 # Only if the slot is unchanged: another request may have reserved it after ours.
 _RELEASE = text("""
-UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => :occupied_s)
+UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => occupied_s)
  WHERE slot = :slot AND free_at = :free_at
+""")
+_WAITS = text("""
+SELECT CAST(extract(epoch FROM free_at) AS float8)
+       - CAST(extract(epoch FROM clock_timestamp()) AS float8)
+  FROM leadloop.rate_slots WHERE CAST(:purpose AS text) = ANY (purposes)
 """)
 _PAUSE = text("""
 UPDATE leadloop.rate_slots
@@ -62,39 +84,6 @@ SELECT free_at > clock_timestamp() FROM leadloop.rate_slots WHERE slot = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateLimit:
-    """At most `requests` requests in any period of `period_s` seconds."""
-
-    requests: int
-    period_s: float
-
-    @property
-    def slots(self) -> int:
-        """Rows of the ring: at most 256; under a larger limit each row serves several requests."""
-        return self.requests // -(-self.requests // _MAX_SLOTS)
-
-    @property
-    def uses_per_slot(self) -> int:
-        """Uses of one slot in a period; all slots together allow at most `requests`."""
-        return self.requests // self.slots
-
-    @property
-    def margin_s(self) -> float:
-        """Seconds by which the latency of two requests may differ."""
-        return min(_MARGIN_S, self.period_s * _MARGIN_SHARE)
-
-    @property
-    def occupied_s(self) -> float:
-        """Seconds that one request occupies a slot: its share of the period plus the margin."""
-        return (self.period_s + self.margin_s) / self.uses_per_slot
-
-    @property
-    def reserved_for_disables(self) -> int:
-        """Slots that only disables and logins may use: no opt-out queues behind a backlog."""
-        return max(self.slots // 50, int(self.slots >= _MIN_SLOTS_TO_RESERVE))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Slot:
     """A reserved slot; the request may leave after `wait_s` seconds."""
 
@@ -104,36 +93,70 @@ class Slot:
 
 
 def resize_ring(connection: Connection, limit: RateLimit) -> None:
-    """Resize the ring to the limit's number of slots."""
-    if connection.scalar(_COUNT) == limit.slots:
+    """Resize the ring to the limit's slots, which stay occupied by earlier requests."""
+    planned = limit.plan_slots()
+    if _is_planned(_read_slots(connection), planned):
         return
     connection.execute(_LOCK)
-    connection.execute(_GROW, {"slots": limit.slots})
-    connection.execute(_KEEP_LATEST, {"slots": limit.slots})
-    connection.execute(_SHRINK, {"slots": limit.slots})
+    stored = _read_slots(connection)
+    if not _is_planned(stored, planned):
+        now = connection.execute(_CLOCK).scalar_one()
+        _replace_slots(connection, resize_slots(stored, planned, now))
 
 
-def reserve_slot(connection: Connection, limit: RateLimit, *, urgent: bool) -> Slot | None:
+def _replace_slots(connection: Connection, resized: Sequence[RingSlot]) -> None:
+    connection.execute(_DELETE)
+    connection.execute(_ADD_PAUSE)
+    columns = {
+        "free_at": [slot.free_at for slot in resized],
+        "purposes": [f"{{{','.join(slot.purposes)}}}" for slot in resized],
+        "uses": [slot.uses for slot in resized],
+        "occupied_s": [slot.occupied_s for slot in resized],
+    }
+    connection.execute(_INSERT, columns)
+
+
+def _read_slots(connection: Connection) -> list[RingSlot]:
+    return [
+        RingSlot(
+            purposes=tuple(Purpose(purpose) for purpose in row.purposes),
+            uses=row.uses,
+            occupied_s=row.occupied_s,
+            free_at=row.free_at,
+        )
+        for row in connection.execute(_READ)
+    ]
+
+
+def _is_planned(stored: Sequence[RingSlot], planned: Sequence[RingSlot]) -> bool:
+    """Return whether slots are those of the plan, apart from dropped ones and free times."""
+    used = [slot for slot in stored if slot.purposes]
+    return [(s.purposes, s.uses, s.occupied_s) for s in used] == [
+        (s.purposes, s.uses, s.occupied_s) for s in planned
+    ]
+
+
+def reserve_slot(connection: Connection, purpose: Purpose) -> Slot | None:
     """Reserve the slot that is free soonest; None if other transactions lock all slots.
 
     Args:
         connection: in autocommit mode, so that no other request waits for our lock.
-        limit: the vendor's rate limit.
-        urgent: true for a disable or a login, which may use the reserved slots.
+        purpose: decides which slots the request may use.
     """
-    reserved = 0 if urgent else limit.reserved_for_disables
-    row = connection.execute(
-        _RESERVE, {"occupied_s": limit.occupied_s, "reserved": reserved}
-    ).first()
+    row = connection.execute(_RESERVE, {"purpose": purpose.value}).first()
     if row is None:
         return None
     return Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)), free_at=row.free_at)
 
 
-def release_slot(connection: Connection, slot: Slot, limit: RateLimit) -> None:
+def release_slot(connection: Connection, slot: Slot) -> None:
     """Release a slot whose request was not sent."""
-    parameters = {"slot": slot.number, "free_at": slot.free_at, "occupied_s": limit.occupied_s}
-    connection.execute(_RELEASE, parameters)
+    connection.execute(_RELEASE, {"slot": slot.number, "free_at": slot.free_at})
+
+
+def list_waits(connection: Connection, purpose: Purpose) -> list[float]:
+    """Return the seconds until each slot for a purpose is free; negative where it is."""
+    return list(connection.scalars(_WAITS, {"purpose": purpose.value}))
 
 
 def pause_requests(connection: Connection, pause_s: float) -> None:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from db.database import Database
-from db.rate_limit import RateLimit
 from leadloop.client.api import LeadsApi
 from leadloop.client.auth import Credentials, OAuthPasswordGrant, StaticToken, TokenProvider
 from leadloop.client.certificates import check_ca_bundle
 from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Timeouts, Transport
+from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.settings import Settings
 from tasks.rate_limiter import RateLimiter
 
@@ -31,6 +31,8 @@ def open_api(
     database: Database,
     warn: Callable[[str], None],
     *,
+    purpose: Purpose = Purpose.BULK,
+    is_paced: bool = False,
     tokens: TokenProvider | None = None,
 ) -> Iterator[ApiSession]:
     """Prepare everything that a request needs; send nothing yet.
@@ -39,6 +41,8 @@ def open_api(
         settings: the API's address, login, rate and timeouts.
         database: holds the rate limiter's ring of slots.
         warn: is called when the vendor asks for a pause.
+        purpose: decides which slots of the rate limiter the requests may use.
+        is_paced: see `tasks.rate_limiter.RateLimiter`.
         tokens: the login of another session, to share it; None: a new one.
 
     Raises:
@@ -48,7 +52,8 @@ def open_api(
     settings.require_login()
     check_ca_bundle(settings.api_url)
     requests, period_s = settings.parse_rate()
-    limiter = RateLimiter(database, RateLimit(requests=requests, period_s=period_s), warn)
+    limit = RateLimit(requests=requests, period_s=period_s)
+    limiter = RateLimiter(database, limit, warn, purpose=purpose, is_paced=is_paced)
     limiter.resize_ring()
     connect_s, read_s = settings.parse_timeouts()
     transport = Transport(

@@ -6,6 +6,7 @@ is found by the other.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from db import audit, audit_staging, campaigns, create_holds, outcomes, watermarks
 from db.audit import AuditFinding, AuditScope
@@ -22,6 +23,7 @@ from leadloop.core.audit_differences import (
 from leadloop.core.errors import RunError
 from leadloop.core.phones import find_calling_code
 from leadloop.core.postgres_json import parse_json
+from leadloop.core.rate_ring import Purpose
 from leadloop.core.results import parse_result
 from leadloop.core.summaries import Summary
 from tasks.context import ApiContext, CampaignRun, open_api_context
@@ -256,6 +258,6 @@ AUDIT = JobSpec(
     flow="audit-leads",
     task="audit-campaign",
     counts=("pages", "seen", *DIFFERENCES, *REMARKS),
-    open_context=open_api_context,
+    open_context=partial(open_api_context, purpose=Purpose.POLLS),
     start=AuditJob,
 )

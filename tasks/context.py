@@ -16,6 +16,7 @@ from leadloop.client.api import LeadsApi
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import LeadloopError, UnexpectedError
+from leadloop.core.rate_ring import Purpose
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
@@ -29,6 +30,9 @@ SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], li
 
 # Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
 _OTHER_CONNECTIONS = 4
+
+# Purposes for which a live run sends requests all the time, so that bursts would hold up others.
+_PACED = (Purpose.BULK, Purpose.POLLS)
 
 #: The age of a campaign's row at which `CampaignRun.refresh` reads it again, seconds.
 MAX_ROW_AGE_S = 1.0
@@ -215,8 +219,15 @@ def open_database_context(settings: Settings, host: RunHost) -> Iterator[Databas
 
 
 @contextmanager
-def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
+def open_api_context(
+    settings: Settings, host: RunHost, *, purpose: Purpose = Purpose.BULK
+) -> Iterator[ApiContext]:
     """Connect to Postgres, and prepare the session with the vendor's API; nothing is sent yet.
+
+    Args:
+        settings: the database, the API and its rate limit.
+        host: the program that runs the jobs.
+        purpose: decides which slots of the rate limiter the requests may use.
 
     Raises:
         UsageError: settings are missing, or the schema has another version.
@@ -225,14 +236,18 @@ def open_api_context(settings: Settings, host: RunHost) -> Iterator[ApiContext]:
     """
     with (
         open_database_context(settings, host) as context,
-        open_api(settings, context.database, host.log.warning) as session,
+        open_api(settings, context.database, host.log.warning, purpose=purpose) as session,
     ):
         yield ApiContext(**vars(context), session=session)
 
 
 @contextmanager
 def open_lane_contexts(
-    settings: Settings, host: RunHost, database: Database, lanes: Sequence[str], session: int
+    settings: Settings,
+    host: RunHost,
+    database: Database,
+    lanes: Mapping[str, Purpose],
+    session: int,
 ) -> Iterator[dict[str, ApiContext]]:
     """Prepare contexts for threads that work side by side: one database, one login.
 
@@ -240,7 +255,7 @@ def open_lane_contexts(
         settings: of all.
         host: of all.
         database: with connections for all.
-        lanes: a name for each context.
+        lanes: a name for each context, and the purpose of its requests.
         session: the live run whose connections theirs end with (`db.live_places`).
 
     Yields:
@@ -254,10 +269,19 @@ def open_lane_contexts(
     contexts: dict[str, ApiContext] = {}
     tokens = None
     with ExitStack() as stack:
-        for lane in lanes:
+        for lane, purpose in lanes.items():
             connection = stack.enter_context(database.autocommit())
             join_session(connection, session)
-            api = stack.enter_context(open_api(settings, database, host.log.warning, tokens=tokens))
+            api = stack.enter_context(
+                open_api(
+                    settings,
+                    database,
+                    host.log.warning,
+                    purpose=purpose,
+                    is_paced=purpose in _PACED,
+                    tokens=tokens,
+                )
+            )
             tokens = api.tokens
             contexts[lane] = ApiContext(
                 settings=settings,

@@ -7,6 +7,7 @@ others are confirmed in the same run.
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 from db import campaigns, erasure, in_doubt, leads, opt_outs
@@ -18,6 +19,7 @@ from leadloop.core.errors import InvalidLead, RunError
 from leadloop.core.leads import Lead, extract_custom_texts
 from leadloop.core.phones import format_e164
 from leadloop.core.progress import progress_listener
+from leadloop.core.rate_ring import Purpose
 from leadloop.core.verdicts import ApiCall, ApiResponse, may_blame_content
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
@@ -399,7 +401,7 @@ DISABLE = JobSpec(
     flow="disable-leads",
     task="disable-batches",
     counts=("disabled", "cancelled", "failed", "set_aside", "in_doubt"),
-    open_context=open_api_context,
+    open_context=partial(open_api_context, purpose=Purpose.OPT_OUTS),
     start=DisableJob,
     select=campaigns.select_for_disable,
 )

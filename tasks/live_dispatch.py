@@ -22,6 +22,7 @@ from leadloop.core.live_schedule import (
     expects_outcomes,
     poll_interval_s,
 )
+from leadloop.core.rate_ring import Purpose
 from tasks.context import ApiContext
 from tasks.disable import DISABLE
 from tasks.jobs import JobSpec
@@ -33,7 +34,14 @@ from tasks.probes import read_empty_window
 from tasks.push import PUSH, URGENT_PUSH
 from tasks.source_sync import differs_from_source
 
-OPT_OUTS, URGENT, BULK, POLLS = LANES = ("opt-outs", "urgent", "bulk", "polls")
+#: The lanes, and the purposes of their requests.
+LANES = {
+    "opt-outs": Purpose.OPT_OUTS,
+    "urgent": Purpose.URGENT,
+    "bulk": Purpose.BULK,
+    "polls": Purpose.POLLS,
+}
+OPT_OUTS, URGENT, BULK, POLLS = LANES
 
 # A chunk of a push is short, so that another campaign's lead waits for few batches.
 _BULK_PUSH = replace(PUSH, min_chunk=4)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from db import leads, learned_limits, outcomes, owed_windows, watermarks
 from db.database import Connection
@@ -24,6 +25,7 @@ from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
 from leadloop.core.progress import progress_listener
+from leadloop.core.rate_ring import Purpose
 from leadloop.core.results import format_unreadable_error
 from leadloop.core.timestamps import EPOCH
 from leadloop.core.window_queue import WindowQueue
@@ -694,14 +696,14 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
     )
 
 
-# Windows a chunk: at most twenty minutes at the vendor's rate limit. Nothing is read ahead at the
-# end of a chunk, so the next one begins with nothing to store: at 20 windows a chunk, a twentieth
-# of a poll.
+# Windows a chunk: at most forty minutes at the polls' share of the rate limit. Nothing is read
+# ahead at the end of a chunk, so the next one begins with nothing to store: at 20 windows a chunk,
+# a twentieth of a poll.
 POLL = JobSpec(
     flow="poll-outcomes",
     task="read-windows",
     counts=("windows", "pages", "seen", "inserted", "updated", "unchanged", "late", "owed"),
-    open_context=open_api_context,
+    open_context=partial(open_api_context, purpose=Purpose.POLLS),
     start=plan_poll,
     min_chunk=40,
 )

@@ -652,8 +652,9 @@ def start_urgent_push(run: CampaignRun[ApiContext]) -> PushJob:
     return PushJob(run, urgent_only=True)
 
 
-# Batches a chunk: half a minute at the vendor's rate limit. Between two chunks nothing is sent for
-# some hundredths of a second: at 20 batches a chunk, a tenth of a push to a vendor without latency.
+# Batches a chunk: a minute at the creates' share of the rate limit. Between two chunks nothing is
+# sent for some hundredths of a second: at 20 batches a chunk, a tenth of a push to a vendor without
+# latency.
 PUSH = JobSpec(
     flow="push-leads",
     task="push-batches",

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Event
+from threading import Event, Lock
 
 from db import rate_limit
 from db.database import Database
-from db.rate_limit import RateLimit, Slot
+from db.rate_limit import Slot
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
+from leadloop.core.rate_ring import Purpose, RateLimit, find_paced_delay
 from leadloop.core.verdicts import ApiCall
 
 _FULL_RING_WAIT_S = 0.02
@@ -42,12 +43,28 @@ class RateLimiter:
         database: the database that holds the ring.
         limit: the vendor's rate limit.
         warn: called with a message when the vendor asks for a pause.
+        purpose: decides which slots the requests may use, apart from disables and logins.
+        is_paced: whether the requests keep distances once half of the slots are in use, so that
+            they never use up all slots in a burst.
     """
 
-    def __init__(self, database: Database, limit: RateLimit, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        limit: RateLimit,
+        warn: Callable[[str], None],
+        *,
+        purpose: Purpose = Purpose.BULK,
+        is_paced: bool = False,
+    ) -> None:
         self._database = database
         self._limit = limit
         self._warn = warn
+        self._purpose = purpose
+        self._is_paced = is_paced
+        self._pace_lock = Lock()
+        # When the last paced request leaves. The first one keeps its distance from the start.
+        self._paced_at = read_boot_clock()
         # The other half of the ring's margin covers the network.
         self._valid_for_s = max(_MIN_VALID_S, limit.margin_s / 2)
         self._stopped = Event()
@@ -81,15 +98,30 @@ class RateLimiter:
                 return permit
 
     def reserve_slot(self, call: ApiCall) -> Slot:
-        """Reserve the next free slot, which may be due only later.
+        """Reserve the next free slot, which may be due only later; keep the pace before.
 
         Raises:
             RunError: the run is being stopped.
         """
-        urgent = call in (ApiCall.DISABLE, ApiCall.LOGIN)
+        if call in (ApiCall.DISABLE, ApiCall.LOGIN):
+            return self._reserve_slot(Purpose.OPT_OUTS)
+        if not self._is_paced:
+            return self._reserve_slot(self._purpose)
+        with self._pace_lock:
+            self._wait_for_pace()
+            slot = self._reserve_slot(self._purpose)
+            self._paced_at = read_boot_clock() + slot.wait_s
+            return slot
+
+    def _wait_for_pace(self) -> None:
+        with self._database.autocommit() as connection:
+            waits_s = rate_limit.list_waits(connection, self._purpose)
+        self.sleep(find_paced_delay(waits_s, self._paced_at - read_boot_clock()))
+
+    def _reserve_slot(self, purpose: Purpose) -> Slot:
         while True:
             with self._database.autocommit() as connection:
-                slot = rate_limit.reserve_slot(connection, self._limit, urgent=urgent)
+                slot = rate_limit.reserve_slot(connection, purpose)
             if slot is not None:
                 return slot
             self.sleep(_FULL_RING_WAIT_S)
@@ -110,7 +142,7 @@ class RateLimiter:
     def release_slot(self, slot: Slot) -> None:
         """Release a slot without a request, so that another process can use it."""
         with self._database.autocommit() as connection:
-            rate_limit.release_slot(connection, slot, self._limit)
+            rate_limit.release_slot(connection, slot)
 
     def pause(self, retry_after_s: float | None) -> None:
         """Pause every process that uses this vendor account, as the vendor asked (429).

@@ -297,9 +297,15 @@ COMMENT ON COLUMN leadloop.learned_limits.value IS
 COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
 
 COMMENT ON TABLE leadloop.rate_slots IS
-    'Slots of the rate limiter, shared by all processes. Every request reserves a slot for one
-period. Slot 0 is the pause: no request is sent before its free_at.';
+    'Slots of the rate limiter, shared by all processes. Every request reserves a slot for
+occupied_s seconds. Slot 0 is the pause: no request is sent before its free_at.';
 COMMENT ON COLUMN leadloop.rate_slots.free_at IS 'When the slot is free again.';
+COMMENT ON COLUMN leadloop.rate_slots.purposes IS
+    'Purposes of the requests that may use the slot: opt_outs, urgent, bulk, polls. A slot with one
+purpose is its reserve. Empty: the slot is left over from a larger ring, and is not used.';
+COMMENT ON COLUMN leadloop.rate_slots.uses IS 'Requests that the slot serves in a period.';
+COMMENT ON COLUMN leadloop.rate_slots.occupied_s IS
+    'Seconds that a request occupies the slot: its share of the period, and a margin.';
 
 COMMENT ON FUNCTION leadloop.note_opt_out() IS
     'Marks opted-out leads on their own rows, so that a concurrent claim waits for the row or skips

@@ -290,6 +290,10 @@ CREATE TABLE leadloop.learned_limits (
 -- Requests ----------------------------------------------------------------------------------------
 
 CREATE TABLE leadloop.rate_slots (
-    slot    integer PRIMARY KEY,
-    free_at timestamptz NOT NULL
+    slot       integer PRIMARY KEY,
+    free_at    timestamptz NOT NULL,
+    -- Without defaults: a process of an earlier version cannot add slots to the ring.
+    purposes   text[] NOT NULL,
+    uses       integer NOT NULL,
+    occupied_s double precision NOT NULL
 ) WITH (fillfactor = 20);

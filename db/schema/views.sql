@@ -273,16 +273,16 @@ COMMENT ON COLUMN leadloop_monitor.request_stats.runs IS 'Number of runs.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.requests IS 'Number of requests.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS
-SELECT count(*) FILTER (WHERE slot > 0) AS slots,
-       count(*) FILTER (WHERE slot > 0 AND free_at > clock_timestamp()) AS taken,
+SELECT count(*) FILTER (WHERE purposes <> '{}') AS slots,
+       count(*) FILTER (WHERE purposes <> '{}' AND free_at > clock_timestamp()) AS taken,
        greatest(0, CAST(extract(epoch FROM max(free_at) FILTER (WHERE slot = 0 AND isfinite(free_at))
                                            - clock_timestamp()) AS float8)) AS paused_s
   FROM leadloop.rate_slots;
 COMMENT ON VIEW leadloop_monitor.budget_now IS
     'Current use of the rate limit by every process that uses this vendor account: one row.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.slots IS
-    'Slots of the rate limiter; each allows one request per period, or several under a large
-limit.';
+    'Slots of the rate limiter. A shared slot allows one request per period, or several under a large
+limit; each of the two reserves is one slot.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.taken IS 'Slots in use.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.paused_s IS
     'Remaining pause that the vendor asked for (Retry-After), seconds; null or 0: no pause.';

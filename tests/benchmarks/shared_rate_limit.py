@@ -1,4 +1,4 @@
-"""The share of the vendor's rate limit used under load, by one process and by four."""
+"""How far a push uses its share of the vendor's rate limit, by one process and by four."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ from tests.benchmarks.bench_environment import BenchEnvironment, SandboxProcess
 from tests.benchmarks.report import Figure, Section
 
 _REQUESTS = 100
+_FOR_CREATES = 70
 _PERIOD_S = 20
 _PERIODS = 3
 _PROCESSES = (1, 4)
@@ -19,7 +20,8 @@ def measure_rate_limit(bench: BenchEnvironment, _: int, __: int) -> list[Section
     return [
         Section(
             title="The vendor's rate limit under load",
-            conditions=f"{_REQUESTS} requests in any {_PERIOD_S} s, over {_PERIODS} of these"
+            conditions=f"{_REQUESTS} requests in any {_PERIOD_S} s, of which {_FOR_CREATES} may be"
+            f" creates, over {_PERIODS} of these"
             " periods; single leads, so that a push waits for the rate limit alone. A slot is kept"
             f" busy for 1/40 longer than the period, which leaves {1 / (1 + 1 / 40):.1%}.",
             figures=figures,
@@ -28,7 +30,7 @@ def measure_rate_limit(bench: BenchEnvironment, _: int, __: int) -> list[Section
 
 
 def _measure_shared_use(bench: BenchEnvironment, processes: int) -> Figure:
-    amount = _REQUESTS * (_PERIODS + 1)
+    amount = _FOR_CREATES * (_PERIODS + 1)
     bench.reset_leads(amount)
     bench.load_leads()
     limit = f"{_REQUESTS}/{_PERIOD_S}"
@@ -53,7 +55,7 @@ def _measure_shared_use(bench: BenchEnvironment, processes: int) -> Figure:
         used, refused = _measure_use(sandbox)
     return Figure(
         what=f"{processes} process{'es' if processes > 1 else ''}",
-        measured=f"{used:.1%} used, {refused} times 429",
+        measured=f"{used:.1%} of the {_FOR_CREATES} used, {refused} times 429",
         target="≥ 97 %, no 429",
         met=used >= 0.97 and not refused,
     )
@@ -65,4 +67,4 @@ def _measure_use(sandbox: SandboxProcess) -> tuple[float, int]:
     within = [e for e in log if e["arrived"] < began + _PERIOD_S * _PERIODS]
     assert len(within) < len(log), "the load did not last"
     assert sandbox.fetch_busiest(_PERIOD_S) <= _REQUESTS
-    return len(within) / (_REQUESTS * _PERIODS), sum(e["status"] == 429 for e in log)
+    return len(within) / (_FOR_CREATES * _PERIODS), sum(e["status"] == 429 for e in log)

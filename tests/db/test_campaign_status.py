@@ -19,7 +19,8 @@ def two_campaigns(connection: Connection) -> Connection:
            VALUES ('A', 'x', 'requested', now() - interval '1 hour'),
                   ('A', 'y', 'failed', now() - interval '1 hour'),
                   ('A', 'z', 'disabled', now())""",
-        "INSERT INTO leadloop.rate_slots (slot, free_at) VALUES (0, '-infinity'), (1, 'infinity')",
+        """INSERT INTO leadloop.rate_slots (slot, free_at, purposes, uses, occupied_s)
+           VALUES (0, '-infinity', '{}', 0, 0), (1, 'infinity', '{bulk}', 1, 60.5)""",
     ):
         connection.execute(text(statement))
     return connection

@@ -101,7 +101,9 @@ def lived(database: Database) -> Database:
                    found_at, next_try_at, accepted_at, accepted_by, accepted_reason)
             VALUES ('{CAMPAIGN}', {_HOURS}, {_HOURS}, 'HTTP 500', {_HOURS}, now(), now(), 'ann',
                     'Zebulon Quirk has moved')""",
-        "INSERT INTO leadloop.rate_slots VALUES (0, '-infinity'), (1, now() + interval '1 min')",
+        """INSERT INTO leadloop.rate_slots (slot, free_at, purposes, uses, occupied_s)
+            VALUES (0, '-infinity', '{}', 0, 0), (1, now() + interval '1 min', '{bulk}', 1, 60.5),
+                   (2, now() + interval '1 min', '{}', 7, 0)""",
     ):
         sql.execute(database, statement)
     return database

@@ -67,7 +67,8 @@ SELECT campaign_id, 'outcomes', now() - interval '2 minutes' FROM leadloop.campa
 """
 _RATE_SLOTS = """
 INSERT INTO leadloop.rate_slots
-SELECT n, CASE WHEN n BETWEEN 1 AND 31 THEN now() + interval '1 day' ELSE '-infinity' END
+SELECT n, CASE WHEN n BETWEEN 1 AND 31 THEN now() + interval '1 day' ELSE '-infinity' END,
+       CASE WHEN n > 0 THEN ARRAY['bulk'] ELSE '{}' END, 1, 60.5
   FROM generate_series(0, 100) AS n
 """
 _STUCK = (

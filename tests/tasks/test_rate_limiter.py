@@ -1,5 +1,6 @@
 """The rate limiter of all processes: permits, pauses that the vendor asks for, a stop."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -7,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from db.database import Database
-from db.rate_limit import RateLimit
 from leadloop.core.errors import RunError
+from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.core.verdicts import ApiCall
 from tasks import rate_limiter
 from tasks.rate_limiter import RateLimiter
@@ -16,6 +17,7 @@ from tests import sql
 
 _HOURLY = RateLimit(requests=10, period_s=3600.0)
 _SINGLE = RateLimit(requests=1, period_s=3600.0)
+_QUICK = RateLimit(requests=100, period_s=2.0)
 
 _PAUSE_S = """SELECT extract(epoch FROM free_at - clock_timestamp())::float
                 FROM leadloop.rate_slots WHERE slot = 0"""
@@ -31,6 +33,16 @@ def limit(database: Database, rate: RateLimit, warnings: list[str] | None = None
     """A limiter whose ring is there."""
     said: list[str] = [] if warnings is None else warnings
     limiter = RateLimiter(database, rate, said.append)
+    limiter.resize_ring()
+    return limiter
+
+
+def make_limiter(
+    database: Database, rate: RateLimit, purpose: Purpose = Purpose.BULK, *, is_paced: bool = False
+) -> RateLimiter:
+    """A limiter for requests of a purpose."""
+    warnings: list[str] = []
+    limiter = RateLimiter(database, rate, warnings.append, purpose=purpose, is_paced=is_paced)
     limiter.resize_ring()
     return limiter
 
@@ -55,10 +67,68 @@ def test_opt_outs_and_logins_do_not_queue_behind_a_backlog(
 ) -> None:
     """A share of the budget is theirs alone."""
     limiter = limit(database, _HOURLY)
-    for _ in range(9):
+    for _ in range(7):
         assert limiter.reserve_slot(ApiCall.CREATE).wait_s == 0
     assert limiter.reserve_slot(ApiCall.CREATE).wait_s > 3000
     assert limiter.reserve_slot(call).wait_s == 0
+
+
+def test_each_purpose_has_its_share(database: Database) -> None:
+    """Polls leave slots to creates; urgent creates, and the reads of a disable, have their own."""
+    polls, bulk, urgent, opt_outs = (
+        make_limiter(database, _HOURLY, purpose)
+        for purpose in (Purpose.POLLS, Purpose.BULK, Purpose.URGENT, Purpose.OPT_OUTS)
+    )
+    for _ in range(5):
+        assert polls.reserve_slot(ApiCall.READ).wait_s == 0
+    assert polls.reserve_slot(ApiCall.READ).wait_s > 3000
+    for _ in range(2):
+        assert bulk.reserve_slot(ApiCall.CREATE).wait_s == 0
+    assert bulk.reserve_slot(ApiCall.READ).wait_s > 3000
+    assert urgent.reserve_slot(ApiCall.CREATE).wait_s == 0
+    assert opt_outs.reserve_slot(ApiCall.READ).wait_s == 0
+
+
+def test_a_paced_process_leaves_slots_to_others(database: Database) -> None:
+    """Whenever another one comes while it sends more than the ring holds, from several threads."""
+    paced = make_limiter(database, _QUICK, is_paced=True)
+    other = make_limiter(database, _QUICK)
+    waits_s = []
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(paced.wait_for_permit, ApiCall.CREATE) for _ in range(80)]
+        while not all(each.done() for each in sent):
+            slot = other.reserve_slot(ApiCall.CREATE)
+            other.release_slot(slot)
+            waits_s.append(slot.wait_s)
+            time.sleep(0.02)
+    assert [each.result() for each in sent] == [None] * 80
+    assert max(waits_s) < 0.5
+
+
+def test_a_login_of_a_paced_process_does_not_wait(database: Database) -> None:
+    """It is a request for opt-outs, and other requests wait for it."""
+    paced = make_limiter(database, _HOURLY, is_paced=True)
+    for _ in range(4):
+        paced.wait_for_permit(ApiCall.CREATE)
+    began = time.monotonic()
+    paced.wait_for_permit(ApiCall.LOGIN)
+    assert time.monotonic() - began < 60
+
+
+def test_a_stop_ends_the_wait_for_the_pace(database: Database) -> None:
+    """Else a service that is to end would wait for as long as the vendor's period is."""
+    paced = make_limiter(database, _HOURLY, is_paced=True)
+    for _ in range(4):
+        paced.wait_for_permit(ApiCall.CREATE)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(paced.wait_for_permit, ApiCall.CREATE) for _ in range(2)]
+        with suppress(TimeoutError):
+            waiting[0].result(timeout=0.2)
+        assert not waiting[0].done()
+        paced.stop()
+        for each in waiting:
+            with pytest.raises(RunError, match=r"^the run was stopped$"):
+                each.result(timeout=60)
 
 
 @pytest.mark.parametrize(

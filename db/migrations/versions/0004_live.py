@@ -1,4 +1,4 @@
-"""Priorities, the greatest age of a lead, the end of re-reads, and notifications of due work.
+"""Priorities, the greatest age of a lead, re-reads, purposes of rate slots, and notifications.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done.
@@ -25,6 +25,13 @@ CREATE INDEX IF NOT EXISTS leads_urgent ON leadloop.leads (campaign_id, priority
 CREATE INDEX IF NOT EXISTS disable_requests_new ON leadloop.disable_requests (campaign_id)
     WHERE status = 'requested';
 ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS reread_through timestamptz;
+-- Until the ring is resized, no request uses the slots that are there; each has served one.
+ALTER TABLE leadloop.rate_slots ADD COLUMN IF NOT EXISTS purposes text[] NOT NULL DEFAULT '{}';
+ALTER TABLE leadloop.rate_slots ADD COLUMN IF NOT EXISTS uses integer NOT NULL DEFAULT 1;
+ALTER TABLE leadloop.rate_slots
+    ADD COLUMN IF NOT EXISTS occupied_s double precision NOT NULL DEFAULT 0;
+ALTER TABLE leadloop.rate_slots ALTER COLUMN purposes DROP DEFAULT,
+    ALTER COLUMN uses DROP DEFAULT, ALTER COLUMN occupied_s DROP DEFAULT;
 """
 
 
