@@ -22,6 +22,16 @@ def open_place(database: Database, name: str) -> Iterator[PlaceConnection]:
         yield place
 
 
+def wait_until_gone(database: Database, *names: str) -> None:
+    """Return once Postgres has noticed that these live runs have ended."""
+    sql.wait_until(
+        database,
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = ANY(:names)",
+        names=list(names),
+    )
+
+
 def test_two_places_and_no_third(database: Database) -> None:
     """The place of a run that has ended is free."""
     with ExitStack() as stack, database.dedicated() as third:
@@ -31,6 +41,7 @@ def test_two_places_and_no_third(database: Database) -> None:
         assert late.read(live_places.take_place) is None
         assert {each.name for each in late.read(live_places.list_other_sessions)} == {"a", "b"}
         stack.close()
+        wait_until_gone(database, "a", "b")
         assert late.read(live_places.take_place) is not None
         assert late.read(live_places.list_other_sessions) == []
 
@@ -46,6 +57,7 @@ def test_a_share_has_one_holder(database: Database) -> None:
             first.read(live_places.release_shares, [3, 5])
             assert sorted(other.read(live_places.take_free_shares, [])) == [3, 5]
             assert other.read(live_places.take_free_shares, [3, 5]) == []
+        wait_until_gone(database, "a")
         assert len(other.read(live_places.take_free_shares, [3, 5])) == SHARES - 2
 
 
