@@ -35,16 +35,18 @@ def _step_through(name: str, table: str, condition: str) -> str:
 
 _NEW = text(f"""
 WITH RECURSIVE {_step_through("opted_out", "disable_requests", "status = 'requested'")},
-{_step_through("unsent", "leads", "status = 'new' AND suspect_list IS NULL")},
+{_step_through("usual", "leads", "status = 'new' AND suspect_list IS NULL AND priority = 0")},
 {_step_through("urgent", "leads", "status = 'new' AND priority > 0 AND suspect_list IS NULL")}
-SELECT campaign.campaign_id, campaign.priority > 0 OR urgent.campaign_id IS NOT NULL AS is_urgent,
-       opted_out.campaign_id IS NOT NULL AS has_opt_outs,
-       unsent.campaign_id IS NOT NULL AND {_MAY_CREATE} AS has_leads
+SELECT campaign.campaign_id, opted_out.campaign_id IS NOT NULL AS has_opt_outs,
+       {_MAY_CREATE} AND (urgent.campaign_id IS NOT NULL
+                          OR campaign.priority > 0 AND usual.campaign_id IS NOT NULL) AS has_urgent,
+       {_MAY_CREATE} AND campaign.priority = 0 AND usual.campaign_id IS NOT NULL AS has_leads
   FROM leadloop.campaigns AS campaign
   LEFT JOIN opted_out USING (campaign_id)
-  LEFT JOIN unsent USING (campaign_id)
+  LEFT JOIN usual USING (campaign_id)
   LEFT JOIN urgent USING (campaign_id)
- WHERE (opted_out.campaign_id IS NOT NULL OR unsent.campaign_id IS NOT NULL) AND {_IN_SHARES}
+ WHERE (opted_out.campaign_id IS NOT NULL OR usual.campaign_id IS NOT NULL
+        OR urgent.campaign_id IS NOT NULL) AND {_IN_SHARES}
  ORDER BY campaign.priority DESC, campaign.campaign_id
 """)
 _IS_LOOKUP_DUE = IS_LOOKUP_DUE.replace(":settle_s", "coalesce(campaign.settle_s, :settle_s)")
@@ -95,15 +97,15 @@ class DueWork:
     Attributes:
         campaign_id: the campaign.
         has_opt_outs: opt-outs to send.
-        has_leads: leads to create, or to look up.
-        is_urgent: some of the new leads, or all of the campaign's, are urgent.
+        has_urgent: urgent leads to create.
+        has_leads: other leads to create, or leads to look up.
         has_owed_windows: owed windows to read again.
     """
 
     campaign_id: str
     has_opt_outs: bool = False
+    has_urgent: bool = False
     has_leads: bool = False
-    is_urgent: bool = False
     has_owed_windows: bool = False
 
 
@@ -131,7 +133,7 @@ def find_new_work(connection: Connection, shares: Sequence[int]) -> list[DueWork
         shares: the shares whose campaigns count.
     """
     rows = connection.execute(_NEW, {"shares": list(shares)})
-    return [DueWork(**row._mapping) for row in rows]
+    return _leave_out_idle([DueWork(**row._mapping) for row in rows])
 
 
 def find_timed_work(
@@ -147,11 +149,14 @@ def find_timed_work(
         settle_s: the settle time of campaigns whose row has none, seconds.
     """
     rows = connection.execute(_TIMED, {"shares": list(shares), "settle_s": settle_s, "run": None})
-    found = [DueWork(**row._mapping) for row in rows]
-    return [work for work in found if work != DueWork(campaign_id=work.campaign_id)]
+    return _leave_out_idle([DueWork(**row._mapping) for row in rows])
 
 
 def list_polled_campaigns(connection: Connection, shares: Sequence[int]) -> list[PolledCampaign]:
     """Return the enabled campaigns, highest priority first."""
     rows = connection.execute(_POLLED, {"shares": list(shares)})
     return [PolledCampaign(**row._mapping) for row in rows]
+
+
+def _leave_out_idle(found: Sequence[DueWork]) -> list[DueWork]:
+    return [work for work in found if work != DueWork(campaign_id=work.campaign_id)]

@@ -88,9 +88,9 @@ class Dispatcher:
                 continue
             if work.has_opt_outs:
                 self._offer(OPT_OUTS, campaign, DISABLE)
+            if campaign.enabled and work.has_urgent:
+                self._offer(URGENT, campaign, URGENT_PUSH)
             if campaign.enabled and work.has_leads:
-                if work.is_urgent:
-                    self._offer(URGENT, campaign, URGENT_PUSH)
                 self._offer(BULK, campaign, _BULK_PUSH)
             if campaign.enabled and work.has_owed_windows:
                 self._offer(POLLS, campaign, POLL)

@@ -85,7 +85,7 @@ def test_each_kind_of_work_has_its_lane(
 ) -> None:
     """Urgent leads go beside the others, in a lane with its own share of requests."""
     factories.add_leads(database, "a", factories.build_lead("b", priority=1))
-    dispatch.offer(DueWork(campaign_id="C1", has_leads=True, is_urgent=True))
+    dispatch.offer(DueWork(campaign_id="C1", has_leads=True, has_urgent=True))
     assert dispatch.wait(2) == {URGENT, BULK}
     factories.add_opt_outs(database, "a")
     dispatch.offer(DueWork(campaign_id="C1", has_opt_outs=True))
