@@ -18,6 +18,7 @@ from threading import Lock
 from typing import NoReturn
 
 from db import campaigns, in_doubt, leads, learned_limits, suspects
+from db.database import Connection
 from db.source_sync import SyncCounts
 from leadloop.client.errors import (
     ApiError,
@@ -478,12 +479,8 @@ class PushJob:
                 self._record_failure(batch.narrow_to([lead]), reason, may_exist=True)
         created = batch.without_leads(reasons)
         if created.leads:
-            claim_ref = self._claimer.claim_ref(created)
-            self.run.context.database.retry(
-                lambda c: leads.record_created(c, claim_ref), single_statement=True
-            )
+            self._record_created(created)
             self._remember_probe_lead(created.leads[-1])
-            self._record_accepted()
             batch.parts.record_accepted(batch.leads)
             self._limits.record_accepted(batch.leads)
         self._add_counts(created=len(created.leads))
@@ -496,13 +493,22 @@ class PushJob:
         elif alike := self._rejection_streak.add_rejections(reasons.items()):
             self._requeue_rejected(alike, reasons)
 
-    def _record_accepted(self) -> None:
-        """Record, once after each failure, that the vendor accepts creates."""
+    def _record_created(self, created: ClaimedBatch) -> None:
+        """Record leads as created, and with them, once after each failure, that creates work.
+
+        Both in one transaction: failures of a lone lead count only beside a create that worked.
+        """
+        campaign_id, claim_ref = self.run.campaign.campaign_id, self._claimer.claim_ref(created)
+        must_record_accepted, self._must_record_accepted = self._must_record_accepted, False
+
+        def write(connection: Connection) -> None:
+            leads.record_created(connection, claim_ref)
+            if must_record_accepted:
+                suspects.record_accepted(connection, campaign_id)
+
+        self.run.context.database.retry(write, single_statement=not must_record_accepted)
         self._has_failed = self._are_failing = False
         self._lone_failures = 0
-        if self._must_record_accepted:
-            self._must_record_accepted = False
-            self.run.write(suspects.record_accepted, self.run.campaign.campaign_id)
 
     def _requeue_rejected(self, alike: Sequence[str], reasons: Mapping[str, str]) -> NoReturn:
         """Make the rejected leads of a rejection streak `new` again, and fail the run.
