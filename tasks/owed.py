@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from db import campaigns, owed_windows, watermarks
 from db.database import Connection, Database
 from db.owed_windows import OwedWindow
 from leadloop.core.errors import UsageError
 from leadloop.settings import Settings
+
+#: A window that is no longer than this is as narrow as polls make one, whatever the epoch's unit.
+_NARROW = timedelta(seconds=10)
+#: After so many tries, polls have not narrowed a longer one, and will not.
+_TRIES_TO_NARROW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,8 @@ def accept_owed(database: Database, owed_id: int, reason: str) -> Acceptance:
     Accepting twice changes nothing. Control and invisible characters of the reason become blanks.
 
     Raises:
-        UsageError: no window has this number, or the reason is empty.
+        UsageError: no window has this number, the reason is empty, or polls may still narrow it
+            down: then more would be given up than cannot be read.
     """
     words = "".join(c if c.isprintable() else " " for c in reason).split()
     if not words:
@@ -55,6 +61,7 @@ def accept_owed(database: Database, owed_id: int, reason: str) -> Acceptance:
 
     def accept(connection: Connection) -> Acceptance:
         found = _require_window(owed_windows.lock_owed_window(connection, owed_id), owed_id)
+        _require_narrow(found)
         before = watermarks.get_watermark(connection, found.campaign_id)
         owed_windows.accept_owed_window(connection, owed_id, " ".join(words))
         return Acceptance(
@@ -74,6 +81,15 @@ def retry_owed(database: Database, owed_id: int) -> OwedWindow:
         UsageError: no window has this number.
     """
     return _require_window(database.run(owed_windows.make_due, owed_id), owed_id)
+
+
+def _require_narrow(owed: OwedWindow) -> None:
+    if owed.window.length > _NARROW and owed.tries < _TRIES_TO_NARROW:
+        raise UsageError(
+            f"window {owed.owed_id} was tried {owed.tries} of {_TRIES_TO_NARROW} times, and polls"
+            " may still narrow it down, so nothing was changed: `leadloop owed --retry"
+            f" {owed.owed_id}`, then `leadloop poll`"
+        )
 
 
 def _require_window(window: OwedWindow | None, owed_id: int) -> OwedWindow:

@@ -56,6 +56,29 @@ def test_an_acceptance_states_how_the_watermark_moved(database: Database) -> Non
     assert second.watermark_before == second.watermark == first.watermark
 
 
+@pytest.mark.parametrize(
+    ("before", "tries", "is_accepted"),
+    [
+        ("2026-01-31T09:00:10Z", 1, True),
+        ("2026-01-31T09:00:11Z", 1, False),
+        ("2026-01-31T10:00:00Z", 2, False),
+        ("2026-01-31T10:00:00Z", 3, True),
+    ],
+)
+def test_only_what_cannot_be_narrowed_is_accepted(
+    database: Database, before: str, tries: int, is_accepted: bool
+) -> None:
+    """A longer window may hold results that can be read; polls find out in a few tries."""
+    number = factories.owe_window(database, _AFTER, before, tries=tries)
+    set_watermark(database, _AFTER, "2026-01-31T12:00:00Z")
+    if is_accepted:
+        assert accept_owed(database, number, "gone").is_new
+        return
+    with pytest.raises(UsageError, match=f"leadloop owed --retry {number}"):
+        accept_owed(database, number, "gone")
+    assert [window.accepted_at for window in list_owed(database, Settings(), [])] == [None]
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "\x00\x07\u200b"])
 def test_an_acceptance_needs_a_reason(database: Database, reason: str) -> None:
     """Somebody will ask later why outcomes are missing."""
