@@ -12,7 +12,7 @@ from leadloop.settings import Settings
 
 #: A window that is no longer than this is as narrow as polls make one, whatever the epoch's unit.
 _NARROW = timedelta(seconds=10)
-#: After so many tries, polls have not narrowed a longer one, and will not.
+#: After this number of tries, polls have not narrowed a longer one, and will not.
 _TRIES_TO_NARROW = 3
 
 
