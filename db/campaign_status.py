@@ -20,6 +20,18 @@ _PROBLEM_SUMS = text("""
 SELECT campaign_id, severity, problem, sum(amount) AS amount FROM leadloop_monitor.problems
  GROUP BY campaign_id, severity, problem ORDER BY 1, 2, 3
 """)
+# JSON has no infinity: null, more than the largest bound.
+_LATENCIES = text("""
+SELECT campaign_id, kind, amount, nullif(p50_s, 'Infinity') AS p50_s,
+       nullif(p99_s, 'Infinity') AS p99_s, nullif(worst_s, 'Infinity') AS worst_s
+  FROM leadloop_monitor.latencies_now
+ WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
+ ORDER BY campaign_id, kind
+""")
+_LATENCY_TOTALS = text("""
+SELECT campaign_id, kind, bucket_s, amount, total_s FROM leadloop_monitor.latency_totals
+ ORDER BY campaign_id, kind, bucket_s
+""")
 _RATE_BUDGET = text("SELECT * FROM leadloop_monitor.budget_now")
 _REJECTIONS = text("""
 SELECT last_error AS reason, count(*) AS leads, (array_agg(lead_id ORDER BY seq))[1:3] AS samples
@@ -64,6 +76,19 @@ def sum_problems(connection: Connection) -> Rows:
     return [dict(row._mapping) for row in connection.execute(_PROBLEM_SUMS)]
 
 
+def list_latencies(connection: Connection, ids: Sequence[str] = ()) -> Rows:
+    """List the latencies of the last hour by campaign and kind; no ids: of all campaigns.
+
+    `p50_s`, `p99_s` and `worst_s` are upper bounds; None: more than an hour.
+    """
+    return _fetch_rows(connection, _LATENCIES, list(ids) or None)
+
+
+def list_latency_totals(connection: Connection) -> Rows:
+    """List the buckets of all latencies since the first one, in the order of their bounds."""
+    return _fetch_rows(connection, _LATENCY_TOTALS, None)
+
+
 def get_rate_budget(connection: Connection) -> dict[str, Any]:
     """Return the rate limiter's `slots`, the number `taken`, and `paused_s` (view `budget_now`)."""
     return dict(connection.execute(_RATE_BUDGET).one()._mapping)
@@ -93,9 +118,13 @@ def _fetch_rows(connection: Connection, query: TextClause, ids: list[str] | None
     return [dict(row._mapping) for row in connection.execute(query, {"ids": ids})]
 
 
-def read_health_and_problems(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows]:
-    """Return the campaigns' health and their problems, as one snapshot; no ids: of all."""
-    return list_campaign_health(connection, ids), list_problems(connection, ids)
+def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows, Rows]:
+    """Return the health, problems and latencies of campaigns; no ids: of all."""
+    return (
+        list_campaign_health(connection, ids),
+        list_problems(connection, ids),
+        list_latencies(connection, ids),
+    )
 
 
 def read_campaign_report(
@@ -118,6 +147,7 @@ class MetricsSnapshot:
     campaigns: Rows
     problems: Rows
     budget: dict[str, Any]
+    latencies: Rows
 
 
 def read_metrics(connection: Connection) -> MetricsSnapshot:
@@ -126,4 +156,5 @@ def read_metrics(connection: Connection) -> MetricsSnapshot:
         campaigns=list_campaign_health(connection),
         problems=sum_problems(connection),
         budget=get_rate_budget(connection),
+        latencies=list_latency_totals(connection),
     )

@@ -27,6 +27,13 @@ DELETE FROM leadloop.unreadable_results
  WHERE ctid IN (SELECT ctid FROM leadloop.unreadable_results
                  WHERE campaign_id = :campaign AND seen_at < {_OLD} LIMIT :limit)
 """)
+# The total since the first latency has the hour -infinity and stays.
+_LATENCIES = text(f"""
+DELETE FROM leadloop.latencies
+ WHERE ctid IN (SELECT ctid FROM leadloop.latencies
+                 WHERE campaign_id = :campaign AND hour < {_OLD} AND hour > '-infinity'
+                 LIMIT :limit)
+""")
 # Cleared rows stay, so each chunk starts after the last key of the previous one. The bounds are
 # parameters, which show the planner how short the range is. Rows are locked in the order of polls.
 _CHUNK_END = text("""
@@ -98,6 +105,10 @@ def _clear_raw(connection: Connection, campaign_id: str, days: int, after: str) 
 #: Steps that ignore the age, by the name of their count.
 IMMEDIATE: Mapping[str, PurgeStep] = {"forgotten": _purge_with(_CLEAR_FORGOTTEN)}
 #: Steps for rows older than LEADLOOP_KEEP_HISTORY days.
-HISTORY: Mapping[str, PurgeStep] = {"windows": _purge_with(_WINDOWS), "runs": _purge_with(_RUNS)}
+HISTORY: Mapping[str, PurgeStep] = {
+    "windows": _purge_with(_WINDOWS),
+    "runs": _purge_with(_RUNS),
+    "latencies": _purge_with(_LATENCIES),
+}
 #: Steps for raw responses older than LEADLOOP_KEEP_RAW days.
 RAW: Mapping[str, PurgeStep] = {"raw": _clear_raw, "unreadable": _purge_with(_UNREADABLE)}

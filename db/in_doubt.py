@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, text
 
 from db import suspects
 from db.audit_staging import build_loose_id
-from db.leads import CLEAR_DOUBT, CLEAR_SUSPICION, locked_update
+from db.leads import created_update, locked_update
 from db.suspects import MAX_LONE_FAILURES
 
 # A lead whose row was deleted during its request is in doubt with `doubted_at` infinity. Its settle
@@ -71,10 +71,7 @@ SELECT count(*) AS in_doubt,
        count(*) FILTER (WHERE {_SETTLED_AT} >= clock_timestamp()) AS settling
   FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
-_CONFIRM_CREATED = locked_update(
-    _THESE,
-    f"status = 'created', confirmed_at = clock_timestamp(), {CLEAR_DOUBT}, {CLEAR_SUSPICION}",
-)
+_CONFIRM_CREATED = created_update(_THESE)
 # A suspect keeps its reason: it waits for its next try, or has had its last one.
 _ABSENT = f"""
        status = CASE WHEN lone_failures >= {MAX_LONE_FAILURES} THEN 'rejected' ELSE 'new' END,

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from db.create_holds import IS_HELD
+from db.latencies import build_count
 from leadloop.core.leads import Lead, build_too_old_reason
 
 #: More bytes than any leads have.
@@ -232,6 +233,30 @@ LEADS_OF_CLAIM = f"lead_id = ANY(:ids) AND {_WHOLE_CLAIM}"
 NOT_SENT = f"DELETE FROM leadloop.sent_leads WHERE {LEADS_OF_CLAIM}"
 CLEAR_DOUBT = "last_error = NULL, doubted_at = NULL, looked_up_at = NULL"
 _BACK_TO_NEW = f"status = 'new', sent_at = NULL, {CLEAR_DOUBT}"
+_COUNT_LATENCIES = build_count(
+    "created",
+    kind="""CASE WHEN created.priority > 0
+                    OR (SELECT campaign.priority FROM leadloop.campaigns AS campaign
+                         WHERE campaign.campaign_id = :campaign) > 0
+               THEN 'urgent lead' ELSE 'lead' END""",
+    since="created.inserted_at",
+    until="created.confirmed_at",
+)
+_MARK_CREATED = f"""created AS (
+    UPDATE leadloop.leads AS lead
+       SET status = 'created', confirmed_at = clock_timestamp(), {CLEAR_DOUBT}, {CLEAR_SUSPICION}
+      FROM {{}} WHERE {_MATCHES_LOCKED}
+    RETURNING lead.lead_id, lead.inserted_at, lead.confirmed_at, lead.priority
+), counted AS ({_COUNT_LATENCIES}
+)
+SELECT lead_id FROM created"""
+
+
+def created_update(condition: str) -> TextClause:
+    """Build an update like `locked_update` that marks leads `created` and counts latencies."""
+    return text(f"WITH {_LOCKED_LEADS.format(condition)}, {_MARK_CREATED.format('locked')}")
+
+
 # Asynchronous commit: a server that crashes may lose that the leads are created, but not that they
 # were sent. Such leads are in doubt and looked up.
 _RECORD_CREATED = text(f"""
@@ -240,10 +265,7 @@ WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)
     UPDATE leadloop.sent_leads
        SET status = 'created', confirmed_at = clock_timestamp(), doubted_at = NULL
      WHERE {LEADS_OF_CLAIM}
-)
-UPDATE leadloop.leads AS lead
-   SET status = 'created', confirmed_at = clock_timestamp(), {CLEAR_DOUBT}, {CLEAR_SUSPICION}
-  FROM async_commit, locked WHERE {_MATCHES_LOCKED}
+), {_MARK_CREATED.format("async_commit, locked")}
 """)
 _RELEASE = locked_update(LEADS_OF_CLAIM, _BACK_TO_NEW, NOT_SENT)
 # A claim locks its run's row until its commit: a transaction that waits for this lock sees the

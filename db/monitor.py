@@ -62,6 +62,10 @@ _PROBLEMS = text("""
 SELECT campaign_id, severity, problem, amount, since, said, command
   FROM leadloop_monitor.problems ORDER BY severity, since, campaign_id, problem
 """)
+_LATENCIES = text("""
+SELECT campaign_id, kind, amount, p50_s, p99_s, worst_s
+  FROM leadloop_monitor.latencies_now ORDER BY campaign_id, kind
+""")
 
 _OF_CAMPAIGNS = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
 _SINCE = f"{_OF_CAMPAIGNS} AND (CAST(:since AS timestamptz) IS NULL OR {{}} >= :since)"
@@ -116,12 +120,14 @@ class StatusSnapshot:
         problems: rows of the view `problems`, most severe first, each with its `command`.
         newest_run: the run that started last (`flow`, `campaign_id`, `started_at`), or None.
         budget: the rate limiter's `slots`, `taken` and `paused_s`.
+        latencies: rows of the view `latencies_now`.
         thresholds: the periods after which `opt_outs_waiting` and `poll_behind` are problems.
     """
 
     taken_at: datetime
     campaigns: Rows
     problems: Rows
+    latencies: Rows
     newest_run: Mapping[str, Any] | None
     budget: Mapping[str, Any]
     thresholds: Mapping[str, timedelta]
@@ -143,6 +149,7 @@ class StatusSnapshot:
             self,
             campaigns=[row for row in self.campaigns if row["campaign_id"] in chosen],
             problems=[row for row in self.problems if row["campaign_id"] in chosen],
+            latencies=[row for row in self.latencies if row["campaign_id"] in chosen],
         )
 
 
@@ -168,6 +175,7 @@ def read_status_snapshot(database: Database) -> StatusSnapshot:
             taken_at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
             campaigns=_to_dicts(connection.execute(_CAMPAIGNS)),
             problems=_to_dicts(connection.execute(_PROBLEMS)),
+            latencies=_to_dicts(connection.execute(_LATENCIES)),
             newest_run=None if newest is None else dict(newest._mapping),
             budget=dict(connection.execute(_BUDGET).one()._mapping),
             thresholds=dict(connection.execute(_THRESHOLDS).one()._mapping),

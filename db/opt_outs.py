@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from db.create_holds import IS_HELD
+from db.latencies import build_count
 
 _REQUEST = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
@@ -82,12 +83,23 @@ SELECT 1 FROM leadloop.sent_leads AS sent
    AND coalesce(sent.doubted_at, sent.sent_at) + make_interval(secs => :settle_s)
        > clock_timestamp()
 """
+_COUNT_LATENCIES = build_count(
+    "disabled",
+    kind="'opt-out'",
+    since="disabled.requested_at",
+    until="disabled.confirmed_at",
+)
 _CONFIRM_DISABLED = text(f"""
-UPDATE leadloop.disable_requests AS d
-   SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL,
-       next_try_at = NULL
- WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status IN ('requested', 'failed')
-   AND NOT EXISTS ({_LEAD_IN_DOUBT})
+WITH disabled AS (
+    UPDATE leadloop.disable_requests AS d
+       SET status = 'disabled', confirmed_at = clock_timestamp(), last_error = NULL,
+           next_try_at = NULL
+     WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND status IN ('requested', 'failed')
+       AND NOT EXISTS ({_LEAD_IN_DOUBT})
+    RETURNING d.lead_id, d.requested_at, d.confirmed_at
+), counted AS ({_COUNT_LATENCIES}
+)
+SELECT lead_id FROM disabled
 """)
 # Exponential backoff: a minute after the third attempt, doubled each time, at most a day;
 # indefinitely.

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from db import erasure
 from db.bulk_copy import copy_lines
+from db.latencies import build_count
 from leadloop.core.late_outcomes import LateOutcomes
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import Outcome, OutreachAttempt, parse_lead_id
@@ -39,6 +40,12 @@ UPDATE stage_attempts AS stage SET answers = '{}' FROM leadloop.forgotten
 # A raw result that was cleared stays cleared when the same result is read again.
 _RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
                        THEN stored.raw ELSE excluded.raw END"""
+_COUNT_LATENCIES = build_count(
+    "(SELECT processed_at FROM merged WHERE is_first_sight AND NOT :is_backfill) AS seen",
+    kind="'outcome'",
+    since="seen.processed_at",
+    until="clock_timestamp()",
+)
 # The upsert. A lead that is processed again during the read comes twice: the newest result wins;
 # of two equally new ones, the one read last (COPY fills an empty table in order, so by ctid). An
 # older result never replaces a newer one. Sorted, so that two polls lock rows in the same order.
@@ -65,7 +72,8 @@ WITH newest AS (
            IS DISTINCT FROM
            (excluded.processed_at, excluded.outcome_id, excluded.outcome_name, excluded.total_cost,
             {_RAW})
-    RETURNING xmax = 0 AS inserted
+    RETURNING xmax = 0 AS inserted, processed_at, seen_at = now() AS is_first_sight
+), counted AS ({_COUNT_LATENCIES}
 )
 SELECT (SELECT count(*) FROM stage_outcomes)                AS staged,
        (SELECT count(DISTINCT lead_id) FROM stage_outcomes) AS leads,
@@ -203,6 +211,7 @@ def merge_outcomes(
     *,
     outcomes: Iterable[str],
     attempts: Iterable[str],
+    is_backfill: bool = False,
 ) -> MergeCounts:
     """Upsert outcomes and attempts; unchanged rows are not written.
 
@@ -213,12 +222,15 @@ def merge_outcomes(
         campaign_id: the campaign.
         outcomes: lines of COPY text with the fields of `Outcome`.
         attempts: lines of COPY text with the fields of `OutreachAttempt`.
+        is_backfill: the past was read on purpose: latencies are not counted.
     """
     erasure.hold_off_erasure(connection, campaign_id)
     connection.execute(_STAGES)
     copy_lines(connection, "stage_outcomes", Outcome._fields, outcomes)
     copy_lines(connection, "stage_attempts", OutreachAttempt._fields, attempts)
-    row = connection.execute(_STORE_OUTCOMES, {"campaign": campaign_id}).one()
+    row = connection.execute(
+        _STORE_OUTCOMES, {"campaign": campaign_id, "is_backfill": is_backfill}
+    ).one()
     all_newest = row.staged == row.inserted + row.updated
     connection.execute(_STORE_REST, {"campaign": campaign_id, "all_newest": all_newest})
     return MergeCounts(

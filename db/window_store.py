@@ -76,7 +76,11 @@ def store_read(
     """
     outcomes.store_unreadable(connection, campaign_id, result.unreadable)
     merged = outcomes.merge_outcomes(
-        connection, campaign_id, outcomes=result.outcomes, attempts=result.attempts
+        connection,
+        campaign_id,
+        outcomes=result.outcomes,
+        attempts=result.attempts,
+        is_backfill=any(record.backfill is not None for record in result.records),
     )
     late = LateOutcomes()
     if progress.read_before is not None:

@@ -149,7 +149,11 @@ class AuditJob:
                 lines = [format_text_row(each.outcome) for each in read if each.outcome]
                 attempts = [format_text_row(attempt) for each in read for attempt in each.attempts]
                 merged = self.run.write(
-                    outcomes.merge_outcomes, campaign_id, outcomes=lines, attempts=attempts
+                    outcomes.merge_outcomes,
+                    campaign_id,
+                    outcomes=lines,
+                    attempts=attempts,
+                    is_backfill=True,
                 )
                 self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
 

@@ -296,6 +296,22 @@ COMMENT ON COLUMN leadloop.learned_limits.value IS
     'The largest value that succeeded; of blank_success, a fingerprint of the response.';
 COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
 
+COMMENT ON TABLE leadloop.latencies IS
+    'Histograms of latencies, counted by the statements that store the confirmations. Housekeeping
+deletes old hours.';
+COMMENT ON COLUMN leadloop.latencies.hour IS
+    'The hour of the confirmations, UTC. -infinity: the total since the first one.';
+COMMENT ON COLUMN leadloop.latencies.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.latencies.kind IS
+    'lead, urgent lead: from inserted_at until the vendor is known to hold the lead. opt-out: from
+requested_at until the vendor has confirmed it. outcome: from processed_at until the outcome is
+stored, except by a backfill or an audit.';
+COMMENT ON COLUMN leadloop.latencies.bucket_s IS
+    'Upper bound of the bucket, seconds; its lower bound is the next smaller one of 0.1, 0.2, 0.5, 1,
+2, 5, 10, 30, 60, 300, 900, 3,600 and Infinity.';
+COMMENT ON COLUMN leadloop.latencies.amount IS 'Number of latencies in the bucket.';
+COMMENT ON COLUMN leadloop.latencies.total_s IS 'Their sum, seconds.';
+
 COMMENT ON TABLE leadloop.rate_slots IS
     'Slots of the rate limiter, shared by all processes. Every request reserves a slot for
 occupied_s seconds. Slot 0 is the pause: no request is sent before its free_at.';

@@ -287,6 +287,20 @@ CREATE TABLE leadloop.learned_limits (
     PRIMARY KEY (campaign_id, name)
 );
 
+-- Latencies ---------------------------------------------------------------------------------------
+
+CREATE TABLE leadloop.latencies (
+    hour        timestamptz NOT NULL,
+    campaign_id text NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('lead', 'urgent lead', 'opt-out', 'outcome')),
+    bucket_s    double precision NOT NULL,
+    amount      bigint NOT NULL,
+    total_s     double precision NOT NULL,
+    PRIMARY KEY (hour, campaign_id, kind, bucket_s)
+)
+-- Free space for the many updates of the present hour's rows.
+WITH (fillfactor = 50);
+
 -- Requests ----------------------------------------------------------------------------------------
 
 CREATE TABLE leadloop.rate_slots (

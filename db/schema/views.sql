@@ -190,6 +190,81 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
     'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
 
+-- Latencies ---------------------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.latencies AS
+SELECT campaign_id, kind, hour, CAST(sum(amount) AS bigint) AS amount,
+       min(bucket_s) FILTER (WHERE so_far >= 0.50 * total) AS p50_s,
+       min(bucket_s) FILTER (WHERE so_far >= 0.99 * total) AS p99_s,
+       max(bucket_s) AS worst_s
+  FROM (SELECT campaign_id, kind, hour, bucket_s, sum(amount) AS amount,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, kind, hour ORDER BY bucket_s) AS so_far,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, kind, hour) AS total
+          FROM leadloop.latencies
+         WHERE isfinite(hour)
+         GROUP BY campaign_id, kind, hour, bucket_s) AS bucket
+ GROUP BY campaign_id, kind, hour;
+COMMENT ON VIEW leadloop_monitor.latencies IS
+    'Latencies of leads, opt-outs and outcomes, by the hour of the confirmation. Counted in buckets
+(0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900 and 3,600 s): each figure is an upper bound.';
+COMMENT ON COLUMN leadloop_monitor.latencies.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.latencies.kind IS
+    'lead, urgent lead: from the insert until the vendor is known to hold the lead. opt-out: from the
+request until the vendor has confirmed it. outcome: from the vendor''s processing until the outcome
+is stored.';
+COMMENT ON COLUMN leadloop_monitor.latencies.amount IS 'Number of latencies in that hour.';
+COMMENT ON COLUMN leadloop_monitor.latencies.p50_s IS
+    'Upper bound of the bucket that contains the median, seconds; Infinity: more than an hour.';
+COMMENT ON COLUMN leadloop_monitor.latencies.p99_s IS
+    'Upper bound of the bucket that contains the 99th percentile, seconds.';
+COMMENT ON COLUMN leadloop_monitor.latencies.worst_s IS
+    'Upper bound of the bucket that contains the maximum, seconds.';
+COMMENT ON COLUMN leadloop_monitor.latencies.hour IS 'Hour of the confirmation, UTC.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.latencies_now AS
+SELECT campaign_id, kind, CAST(sum(amount) AS bigint) AS amount,
+       min(bucket_s) FILTER (WHERE so_far >= 0.50 * total) AS p50_s,
+       min(bucket_s) FILTER (WHERE so_far >= 0.99 * total) AS p99_s,
+       max(bucket_s) AS worst_s
+  FROM (SELECT campaign_id, kind, bucket_s, sum(amount) AS amount,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, kind ORDER BY bucket_s) AS so_far,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, kind) AS total
+          FROM leadloop.latencies
+         WHERE hour >= date_trunc('hour', now() - interval '1 hour', 'UTC')
+         GROUP BY campaign_id, kind, bucket_s) AS bucket
+ GROUP BY campaign_id, kind;
+COMMENT ON VIEW leadloop_monitor.latencies_now IS
+    'Latencies of the last hour: of the current hour and the one before it. Each figure is the upper
+bound of a bucket, as in the view latencies. No row: nothing was confirmed.';
+COMMENT ON COLUMN leadloop_monitor.latencies_now.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.latencies_now.kind IS
+    'lead, urgent lead: from the insert until the vendor is known to hold the lead. opt-out: from the
+request until the vendor has confirmed it. outcome: from the vendor''s processing until the outcome
+is stored.';
+COMMENT ON COLUMN leadloop_monitor.latencies_now.amount IS 'Number of latencies in that time.';
+COMMENT ON COLUMN leadloop_monitor.latencies_now.p50_s IS
+    'Upper bound of the bucket that contains the median, seconds; Infinity: more than an hour.';
+COMMENT ON COLUMN leadloop_monitor.latencies_now.p99_s IS
+    'Upper bound of the bucket that contains the 99th percentile, seconds.';
+COMMENT ON COLUMN leadloop_monitor.latencies_now.worst_s IS
+    'Upper bound of the bucket that contains the maximum, seconds.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.latency_totals AS
+SELECT campaign_id, kind, bucket_s, amount, total_s
+  FROM leadloop.latencies WHERE hour = '-infinity';
+COMMENT ON VIEW leadloop_monitor.latency_totals IS
+    'Histograms of all latencies since the first one, for counters that never decrease: housekeeping
+deletes nothing from them.';
+COMMENT ON COLUMN leadloop_monitor.latency_totals.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.latency_totals.kind IS
+    'lead, urgent lead, opt-out or outcome, as in the view latencies.';
+COMMENT ON COLUMN leadloop_monitor.latency_totals.bucket_s IS
+    'Upper bound of the bucket, seconds. Buckets without a latency have no row.';
+COMMENT ON COLUMN leadloop_monitor.latency_totals.amount IS
+    'Number of latencies in this bucket alone.';
+COMMENT ON COLUMN leadloop_monitor.latency_totals.total_s IS 'Their sum, seconds.';
+
 -- Runs, windows, requests -------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW leadloop_monitor.run_history AS
@@ -298,7 +373,9 @@ SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_
        interval '7 days' AS outcomes_late, interval '1 day' AS run_failed,
        interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs,
        interval '7 days' AS results_unreadable, interval '1 day' AS outcomes_unknown,
-       interval '1 day' AS leads_rejected, interval '1 day' AS doubts_growing;
+       interval '1 day' AS leads_rejected, interval '1 day' AS doubts_growing,
+       interval '1 minute' AS lead_slow, interval '1 minute' AS opt_out_slow,
+       interval '15 minutes' AS outcome_slow;
 COMMENT ON VIEW leadloop_monitor.thresholds IS
     'Thresholds of alerts: one row, one column per problem of the view problems.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.opt_outs_waiting IS
@@ -317,6 +394,12 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.leads_rejected IS
     'Period in which the last pushes rejected more leads than they created.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.doubts_growing IS
     'Period in which each of the last three pushes left more leads in doubt than the one before.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.lead_slow IS
+    '99th percentile of the latency of urgent leads in the last hour.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.opt_out_slow IS
+    '99th percentile of the latency of opt-outs in the last hour.';
+COMMENT ON COLUMN leadloop_monitor.thresholds.outcome_slow IS
+    '99th percentile of the latency of outcomes in the last hour.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_unsent IS 'Age of a new lead.';
 COMMENT ON COLUMN leadloop_monitor.thresholds.leads_in_doubt IS
     'Time that a lead has been in doubt.';
@@ -571,6 +654,20 @@ WITH RECURSIVE threshold AS (
      WHERE last.place = 1 AND middle.place = 2 AND first.place = 3
        AND first.in_doubt < middle.in_doubt AND middle.in_doubt < last.in_doubt
        AND first.started_at > clock_timestamp() - (SELECT doubts_growing FROM threshold)
+), limits (kind, problem, threshold, what) AS (
+    -- Leads that are not urgent wait behind files: no rule for their latency.
+    SELECT 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
+    UNION ALL SELECT 'opt-out', 'opt_out_slow', opt_out_slow, 'opt-outs' FROM threshold
+    UNION ALL SELECT 'outcome', 'outcome_slow', outcome_slow, 'outcomes' FROM threshold
+), slow AS (
+    -- The thresholds are bounds of buckets. Of few latencies one slow one shows nothing.
+    SELECT campaign_id, problem, what, threshold, sum(amount) AS all_amount,
+           sum(amount) FILTER (WHERE bucket_s > extract(epoch FROM threshold)) AS amount,
+           min(hour) FILTER (WHERE bucket_s > extract(epoch FROM threshold)) AS since
+      FROM leadloop.latencies JOIN limits USING (kind)
+     WHERE hour >= date_trunc('hour', now() - interval '1 hour', 'UTC')
+     GROUP BY campaign_id, problem, what, threshold
+    HAVING sum(amount) >= 5
 ), flows (flow, again, others) AS (
     -- again: a schedule repeats the flow; others: flows that do the same work, or a part of it.
     VALUES ('push-leads', true, ARRAY['sync-leads']),
@@ -733,6 +830,12 @@ WITH RECURSIVE threshold AS (
                || ' --after ' || to_char(after AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                || ' --before ' || to_char(before AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
       FROM late
+    UNION ALL
+    SELECT campaign_id, 'warning', problem, CAST(amount AS bigint), since,
+           amount || ' of ' || all_amount || ' ' || what || ' of the last hour took more than '
+               || CAST(extract(epoch FROM threshold) AS integer) || ' s',
+           'leadloop status --campaign {campaign}'
+      FROM slow WHERE all_amount - amount < 0.99 * all_amount
     UNION ALL
     SELECT campaign_id, 'warning', 'run_failed', 1, ended_at,
            'the last ' || flow || ' ' || state || coalesce(': ' || error, ''), 'leadloop doctor'

@@ -29,6 +29,15 @@ _PERSON = {"phone_number": "+14155550177", "contact_name": "Zebulon Quirk", "sta
 _HOURS = "now() - interval '3 hours'"
 
 
+def _confirm_slowly(kind: str, *, slow: float, quick: float, amount: int = 2) -> str:
+    """Build the statement that adds two latencies of a hundred, or so many, in a slow bucket."""
+    return f"""INSERT INTO leadloop.latencies
+        SELECT date_trunc('hour', now(), 'UTC'), '{CAMPAIGN}', '{kind}', bucket, amount, 1
+          FROM (VALUES ({quick}, 98), ({slow}, {amount})) AS counted (bucket, amount)
+            ON CONFLICT (hour, campaign_id, kind, bucket_s)
+            DO UPDATE SET amount = excluded.amount"""
+
+
 def _queries() -> list[str]:
     """The ready queries of the how-to."""
     page = Path(__file__).parents[2] / "docs/how-to/dashboards-and-alerts.md"
@@ -101,6 +110,9 @@ def lived(database: Database) -> Database:
                    found_at, next_try_at, accepted_at, accepted_by, accepted_reason)
             VALUES ('{CAMPAIGN}', {_HOURS}, {_HOURS}, 'HTTP 500', {_HOURS}, now(), now(), 'ann',
                     'Zebulon Quirk has moved')""",
+        f"""INSERT INTO leadloop.latencies
+            VALUES (date_trunc('hour', now(), 'UTC'), '{CAMPAIGN}', 'urgent lead', 300, 4, 400),
+                   ('-infinity', '{CAMPAIGN}', 'urgent lead', 300, 4, 400)""",
         """INSERT INTO leadloop.rate_slots (slot, free_at, purposes, uses, occupied_s)
             VALUES (0, '-infinity', '{}', 0, 0), (1, now() + interval '1 min', '{bulk}', 1, 60.5),
                    (2, now() + interval '1 min', '{}', 7, 0)""",
@@ -335,6 +347,18 @@ def test_all_is_well(lived: Database) -> None:
         (
             f"UPDATE leadloop.leads SET inserted_at = {_HOURS}",
             *("leads_unsent", "warning", "leadloop push"),
+        ),
+        (
+            _confirm_slowly("urgent lead", slow=300, quick=60),
+            *("lead_slow", "warning", "leadloop status --campaign C1"),
+        ),
+        (
+            _confirm_slowly("opt-out", slow=300, quick=60),
+            *("opt_out_slow", "warning", "leadloop status --campaign C1"),
+        ),
+        (
+            _confirm_slowly("outcome", slow=3600, quick=900),
+            *("outcome_slow", "warning", "leadloop status --campaign C1"),
         ),
         (
             f"UPDATE leadloop.leads SET doubted_at = {_HOURS} WHERE status = 'in_doubt'",
@@ -800,3 +824,29 @@ def test_leads_that_wait_in_a_paused_campaign_say_so(lived: Database) -> None:
     assert found["said"].endswith("the campaign is paused")
     assert found["command"].startswith("leadloop resume --campaign")
     assert_complete(found["command"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _confirm_slowly("lead", slow=3600, quick=900),
+        _confirm_slowly("outcome", slow=3600, quick=900, amount=0),
+        _confirm_slowly("opt-out", slow=300, quick=60).replace("now()", "now() - interval '3 h'"),
+        _confirm_slowly("outcome", slow=300, quick=900),
+    ],
+    ids=["a file", "no slow one", "hours ago", "below the threshold"],
+)
+def test_latencies_that_are_no_problem(lived: Database, change: str) -> None:
+    """Leads that are not urgent wait behind files; of four urgent ones too few were confirmed."""
+    sql.execute(lived, change)
+    assert problems(lived) == {}
+
+
+def test_a_slow_hour_is_told_with_its_counts(lived: Database) -> None:
+    """How many of how many, and the threshold."""
+    sql.execute(lived, _confirm_slowly("opt-out", slow=300, quick=60))
+    slow = problems(lived)["opt_out_slow"]
+    assert (slow["amount"], slow["said"]) == (
+        2,
+        "2 of 100 opt-outs of the last hour took more than 60 s",
+    )

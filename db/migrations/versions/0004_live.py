@@ -1,4 +1,4 @@
-"""Priorities, the greatest age of a lead, re-reads, purposes of rate slots, and notifications.
+"""Priorities, the greatest age of a lead, re-reads, purposes of slots, latencies, notifications.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done.
@@ -32,6 +32,16 @@ ALTER TABLE leadloop.rate_slots
     ADD COLUMN IF NOT EXISTS occupied_s double precision NOT NULL DEFAULT 0;
 ALTER TABLE leadloop.rate_slots ALTER COLUMN purposes DROP DEFAULT,
     ALTER COLUMN uses DROP DEFAULT, ALTER COLUMN occupied_s DROP DEFAULT;
+CREATE TABLE IF NOT EXISTS leadloop.latencies (
+    hour        timestamptz NOT NULL,
+    campaign_id text NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('lead', 'urgent lead', 'opt-out', 'outcome')),
+    bucket_s    double precision NOT NULL,
+    amount      bigint NOT NULL,
+    total_s     double precision NOT NULL,
+    PRIMARY KEY (hour, campaign_id, kind, bucket_s)
+)
+WITH (fillfactor = 50);
 """
 
 
