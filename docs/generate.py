@@ -515,11 +515,14 @@ def render_exit_codes(connection: Connection) -> str:
         " change the exit code.",
         _render_table(["key", "counts leads"], _list_meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
-        '`{"campaigns": [...], "problems": [...]}`. One object a campaign:',
+        '`{"campaigns": [...], "problems": [...], "latencies": [...]}`. One object a campaign:',
         _render_view_columns(connection, "campaign_health", ("key", "holds")),
         "And one object a problem, the worst first; an empty list if there is no problem."
         " `--check` exits with 1 if there is one.",
         _render_view_columns(connection, "problems", ("key", "holds")),
+        "And one object a campaign and kind of latency, of the last hour; a figure of more than an"
+        " hour is null.",
+        _render_view_columns(connection, "latencies_now", ("key", "holds")),
         "## owed",
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
         " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",

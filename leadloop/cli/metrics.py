@@ -1,14 +1,18 @@
 """`leadloop metrics`: serve every campaign's state to Prometheus, queried at each scrape."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 from db.campaign_status import get_rate_budget, read_metrics
 from db.database import Database, DatabaseError
+from db.latencies import BOUNDS_S
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 
@@ -39,13 +43,13 @@ _GAUGES = {
 
 
 class CampaignCollector:
-    """A collector of gauges; an unreachable database is a gauge too."""
+    """A collector of gauges and histograms; an unreachable database is a gauge too."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield all gauges with their present values."""
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics with their present values."""
         try:
             snapshot = self._database.run(read_metrics)
         except DatabaseError:
@@ -76,6 +80,7 @@ class CampaignCollector:
             )
         yield problems
         yield from _build_rate_limit_gauges(snapshot.budget)
+        yield _build_latency_histogram(snapshot.latencies)
 
 
 def serve_metrics(database: Database, host: str, port: int) -> None:
@@ -100,6 +105,28 @@ def serve_metrics(database: Database, host: str, port: int) -> None:
     finally:
         server.shutdown()
         thread.join()
+
+
+def _build_latency_histogram(rows: Sequence[Mapping[str, Any]]) -> HistogramMetricFamily:
+    """Build the histogram of all latencies since the first one; `rows`: by campaign and kind."""
+    histogram = HistogramMetricFamily(
+        "leadloop_latency_seconds",
+        "Latency of leads, opt-outs and outcomes, since the first one.",
+        labels=["campaign", "kind"],
+    )
+    for labels, group in groupby(rows, key=itemgetter("campaign_id", "kind")):
+        buckets = list(group)
+        amounts = {bucket["bucket_s"]: bucket["amount"] for bucket in buckets}
+        so_far = accumulate(amounts.get(bound, 0) for bound in BOUNDS_S)
+        histogram.add_metric(
+            labels,
+            [
+                (floatToGoString(bound), float(amount))
+                for bound, amount in zip(BOUNDS_S, so_far, strict=True)
+            ],
+            sum_value=sum(bucket["total_s"] for bucket in buckets),
+        )
+    return histogram
 
 
 def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:

@@ -68,10 +68,12 @@ _LEGEND = "!! critical  ! warning  (…) not enabled  – none"
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
-def render_status(rows: Sequence[Mapping[str, Any]]) -> Table:
+def render_status(
+    rows: Sequence[Mapping[str, Any]], latencies: Sequence[Mapping[str, Any]] = ()
+) -> Table:
     """Render a single campaign in full, or several as one row each, the most severe first."""
     if len(rows) == 1:
-        return render_campaign(rows[0])
+        return render_campaign(rows[0], latencies)
     table = Table(caption=_LEGEND, caption_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     table.add_column("\ncampaign", overflow="fold", min_width=12)
@@ -110,8 +112,8 @@ def render_problems(problems: Sequence[Mapping[str, Any]]) -> RenderableType:
     )
 
 
-def render_campaign(row: Mapping[str, Any]) -> Table:
-    """Render all figures of one campaign."""
+def render_campaign(row: Mapping[str, Any], latencies: Sequence[Mapping[str, Any]] = ()) -> Table:
+    """Render all figures of one campaign, and the latencies of its last hour."""
     table = _create_table(f"campaign {row['campaign_id']}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -121,7 +123,15 @@ def render_campaign(row: Mapping[str, Any]) -> Table:
     table.add_row("may create leads", f"no, {hindrance}" if hindrance else "yes")
     for heading, key in _CAMPAIGN_FIELDS:
         table.add_row(heading, format_cell(key, row[key]))
+    for latency in latencies:
+        table.add_row(f"{latency['kind']} latency, last hour", _format_latency(latency))
     return table
+
+
+def _format_latency(row: Mapping[str, Any]) -> str:
+    """Format the percentiles of a latency, which are upper bounds; None: more than an hour."""
+    p50, p99 = ("> 1 h" if row[key] is None else f"≤ {row[key]:g} s" for key in ("p50_s", "p99_s"))
+    return f"p50 {p50}, p99 {p99}"
 
 
 def format_cell(key: str, value: Any) -> str:

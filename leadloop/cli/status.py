@@ -45,7 +45,9 @@ def require_schema_version(database: Database) -> None:
 
 
 def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
-    """Return a row a campaign under `campaigns`, and `problems`, the most severe first.
+    """Return a row a campaign under `campaigns`, `problems`, and `latencies` of the last hour.
+
+    The most severe problem is the first one.
 
     Args:
         database: opened with a login that may read the views.
@@ -56,7 +58,7 @@ def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[
         DatabaseError: Postgres refused, or was not there.
     """
     try:
-        rows, problems = database.run(campaign_status.read_health_and_problems, campaign_ids)
+        rows, problems, latencies = database.run(campaign_status.read_status, campaign_ids)
     except DatabaseError as error:
         if error.sqlstate in _ADVICE_BY_SQLSTATE:
             raise UsageError(_ADVICE_BY_SQLSTATE[error.sqlstate]) from None
@@ -66,13 +68,13 @@ def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[
     unknown = set(campaign_ids) - {row["campaign_id"] for row in rows}
     if unknown:
         raise UsageError(f"unknown campaign {', '.join(sorted(unknown))}")
-    return {"campaigns": rows, "problems": problems}
+    return {"campaigns": rows, "problems": problems, "latencies": latencies}
 
 
 def render_report(report: Mapping[str, Any]) -> RenderableType:
     """Render the problems, each with the command that resolves it, above the campaigns."""
     rows = report["campaigns"]
-    campaigns = rendering.render_status(rows) if rows else Text(_NO_CAMPAIGN)
+    campaigns = rendering.render_status(rows, report["latencies"]) if rows else Text(_NO_CAMPAIGN)
     return Group(rendering.render_problems(report["problems"]), "", campaigns)
 
 

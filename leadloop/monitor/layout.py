@@ -17,7 +17,13 @@ from leadloop.monitor.csv_download import show_csv_button
 from leadloop.monitor.headline import format_rough_duration
 from leadloop.monitor.markdown import escape_markdown
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
-from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
+from leadloop.monitor.sections import (
+    show_campaigns,
+    show_charts,
+    show_latencies,
+    show_rejections,
+    show_runs,
+)
 
 T = TypeVar("T")
 
@@ -84,6 +90,7 @@ def _show_body() -> None:
 
 def _show_sections(status: StatusSnapshot, filters: Filters) -> None:
     show_campaigns(status.campaigns)
+    show_latencies(status.latencies)
     query = (filters.campaign_ids, filters.days)
     with st.container():
         loaded = _load_or_keep("history", query, lambda: data.load_history(*query))

@@ -1,5 +1,7 @@
 """The sections below the overview: campaigns, charts, rejections and runs, each also as CSV."""
 
+import math
+
 import pandas as pd
 import streamlit as st
 
@@ -30,6 +32,21 @@ def show_campaigns(campaigns: Rows) -> None:
         enabled=frame["enabled"].map({True: "yes", False: "no"}),
     )
     st.dataframe(shown, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
+
+
+def show_latencies(latencies: Rows) -> None:
+    """Show the latencies of the last hour by campaign and kind; nothing if there are none."""
+    if not latencies:
+        return
+    frame = pd.DataFrame(latencies)
+    _show_heading("Latency in the last hour", "latencies", frame)
+    st.caption("Counted in buckets: each figure is an upper bound.")
+    shown = frame.assign(**{name: frame[name].map(_format_bound) for name in _BOUNDS})
+    st.dataframe(shown, hide_index=True, column_config=_LATENCIES)
+
+
+def _format_bound(seconds: float) -> str:
+    return "> 1 h" if math.isinf(seconds) else f"{seconds:g} s"
 
 
 def show_charts(status: StatusSnapshot, history: History, *, as_tables: bool) -> None:
@@ -117,6 +134,16 @@ _FIGURES = {
     "requests": st.column_config.NumberColumn("Requests", format="localized"),
     "lag_min": st.column_config.NumberColumn("Lag (minutes)", format="%.1f"),
     "p95_min": st.column_config.NumberColumn("95th percentile (minutes)", format="%.1f"),
+}
+#: The columns of latencies that are bounds of buckets.
+_BOUNDS = ("p50_s", "p99_s", "worst_s")
+_LATENCIES = {
+    "campaign_id": st.column_config.TextColumn("Campaign"),
+    "kind": st.column_config.TextColumn("Kind"),
+    "amount": st.column_config.NumberColumn("Confirmed", format="localized"),
+    "p50_s": st.column_config.TextColumn("Median"),
+    "p99_s": st.column_config.TextColumn("99th percentile"),
+    "worst_s": st.column_config.TextColumn("Maximum"),
 }
 _REJECTIONS = {
     "campaign_id": st.column_config.TextColumn("Campaign"),

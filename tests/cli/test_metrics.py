@@ -9,9 +9,11 @@ from pathlib import Path
 
 import httpx
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.database import Database
+from leadloop.cli.metrics import CampaignCollector
 from tests import factories, sql
 from tests.cli.conftest import Command
 
@@ -52,6 +54,38 @@ def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: 
     assert after["leadloop_problems", "C1", "leads_unsent", "warning"] == 2
     assert after["leadloop_new_oldest_seconds", "C1"] > 80_000
     assert "Zebulon" not in page
+
+
+def test_latencies_are_a_histogram(database: Database) -> None:
+    """Each bucket contains the ones below it; it is the total, not the last hour."""
+    add_campaign_and_latencies(database)
+    registry = CollectorRegistry()
+    registry.register(CampaignCollector(database))
+    page = generate_latest(registry).decode()
+    families = text_string_to_metric_families(page)
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.labels.get("kind") == "opt-out"
+    }
+    name = "leadloop_latency_seconds"
+    buckets = [value for (_, le), value in samples.items() if le is not None]
+    assert buckets == [0, 0, 0, 2, 2, 5, 5, 5, 5, 5, 5, 5, 6]
+    assert samples[f"{name}_bucket", "+Inf"] == samples[f"{name}_count", None] == 6
+    assert samples[f"{name}_sum", None] == 4018
+
+
+def add_campaign_and_latencies(database: Database) -> None:
+    """Add a total of six latencies, and one of the last hour, which it contains."""
+    factories.add_campaign(database)
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.latencies
+           VALUES ('-infinity', 'C1', 'opt-out', 1, 2, 1.5), (now(), 'C1', 'opt-out', 1, 1, 1),
+                  ('-infinity', 'C1', 'opt-out', 5, 3, 12.5),
+                  ('-infinity', 'C1', 'opt-out', 'Infinity', 1, 4004)""",
+    )
 
 
 def test_the_rules_in_the_documents_are_those_of_status(database: Database) -> None:

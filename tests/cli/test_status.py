@@ -102,6 +102,23 @@ def test_all_is_not_well_while_outcomes_may_be_missing(
     assert "All is well" not in invoke("status").out
 
 
+def test_latencies_of_the_last_hour(invoke: Command, database: Database) -> None:
+    """One campaign shows a line a kind; a script gets null for more than an hour."""
+    factories.add_campaign(database)
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.latencies
+           VALUES (now(), 'C1', 'opt-out', 0.2, 98, 9), (now(), 'C1', 'opt-out', 'Infinity', 2, 9),
+                  (now() - interval '3 hours', 'C1', 'outcome', 1, 1, 1)""",
+    )
+    ran = invoke("status")
+    assert "opt-out latency, last hour" in ran.out
+    assert "p50 ≤ 0.2 s, p99 > 1 h" in ran.out
+    assert "outcome latency" not in ran.out
+    (latency,) = invoke("status", "--json").last["latencies"]
+    assert (latency["kind"], latency["amount"], latency["p99_s"]) == ("opt-out", 100, None)
+
+
 def test_problems_of_a_campaign_without_a_row(invoke: Command, database: Database) -> None:
     """Where upstream forgot to insert the campaign, its opt-outs are told, and what to insert."""
     factories.add_opt_outs(database, "A", campaign="NONE", requested_at="2026-01-01T00:00:00Z")

@@ -71,6 +71,13 @@ SELECT n, CASE WHEN n BETWEEN 1 AND 31 THEN now() + interval '1 day' ELSE '-infi
        CASE WHEN n > 0 THEN ARRAY['bulk'] ELSE '{}' END, 1, 60.5
   FROM generate_series(0, 100) AS n
 """
+_LATENCIES = """
+INSERT INTO leadloop.latencies (hour, campaign_id, kind, bucket_s, amount, total_s)
+SELECT date_trunc('hour', now(), 'UTC'), campaign_id, kind, bucket_s, 99 * scale, scale
+  FROM leadloop.campaigns,
+       (VALUES ('lead', 0.1, 1), ('opt-out', 0.2, 1), ('outcome', 10, 1),
+               ('outcome', 'Infinity', 0.01)) AS counted (kind, bucket_s, scale)
+"""
 _STUCK = (
     """
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id, requested_at)
@@ -97,6 +104,7 @@ def seed_healthy(database: Database) -> None:
         sql.execute(database, _LEADS, campaign=campaign, amount=amount)
     for statement in (
         _REJECTED, _OUTCOMES, _ATTEMPTS, _RUNS, _WINDOWS, _OPT_OUTS, _WATERMARKS, _RATE_SLOTS,
+        _LATENCIES,
     ):  # fmt: skip
         sql.execute(database, statement)
 

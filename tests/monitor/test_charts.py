@@ -22,6 +22,7 @@ def build_panels(*campaigns: Mapping[str, int], **history: Rows) -> dict[str, Ch
         taken_at=datetime.now(UTC),
         campaigns=[{**dict.fromkeys(STAGES, 0), **leads} for leads in campaigns],
         problems=[],
+        latencies=[],
         newest_run=None,
         budget={},
         thresholds=_THRESHOLDS,

@@ -17,6 +17,7 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
         taken_at=datetime.now(UTC),
         campaigns=rows,
         problems=problems,
+        latencies=[],
         newest_run=None,
         budget={},
         thresholds={},

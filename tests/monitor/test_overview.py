@@ -19,6 +19,7 @@ def build_status(**changes: Any) -> StatusSnapshot:
     empty: dict[str, Any] = {
         "campaigns": [],
         "problems": [],
+        "latencies": [],
         "newest_run": None,
         "budget": budget,
         "thresholds": {},

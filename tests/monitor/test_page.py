@@ -26,7 +26,7 @@ expect.set_options(timeout=_TIMEOUT_MS)
 #: The name of every CSV download of the page.
 _CSV_NAMES = (
     *("problems", "campaigns", "funnel", "outcomes", "attempts", "requests", "lag", "opt_outs"),
-    *("rejections", "runs"),
+    *("latencies", "rejections", "runs"),
 )
 
 OpenPage = Callable[..., Page]

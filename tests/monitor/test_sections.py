@@ -7,7 +7,13 @@ import pytest
 
 from db.database import Database
 from db.monitor import MAX_RUNS, read_history, read_status_snapshot
-from leadloop.monitor.sections import show_campaigns, show_charts, show_rejections, show_runs
+from leadloop.monitor.sections import (
+    show_campaigns,
+    show_charts,
+    show_latencies,
+    show_rejections,
+    show_runs,
+)
 from tests.monitor import seed_data
 from tests.monitor.page_script import configure_page, run_part
 
@@ -45,6 +51,18 @@ def test_charts_without_figures(database: Database) -> None:
     assert len(part.subheader) == len(part.info) == 6
     assert {info.value for info in part.info} == {"No lead yet.", "Nothing in this period."}
     assert not part.get("download_button")
+
+
+def test_latencies_of_the_last_hour(database: Database) -> None:
+    """A row a campaign and kind, with bounds as people read them; no section without any."""
+    seed_data.seed_healthy(database)
+    latencies = read_status_snapshot(database).latencies
+    (table,) = run_part(show_latencies, latencies).dataframe
+    east = table.value[table.value["campaign_id"] == "EAST-1"]
+    assert list(east["kind"]) == ["lead", "opt-out", "outcome"]
+    assert list(east["p50_s"]) == ["0.1 s", "0.2 s", "10 s"]
+    assert list(east["worst_s"]) == ["0.1 s", "0.2 s", "> 1 h"]
+    assert not run_part(show_latencies, []).subheader
 
 
 def test_rejection_reasons(database: Database) -> None:
