@@ -527,9 +527,10 @@ class PushJob:
         must_record_accepted, self._must_record_accepted = self._must_record_accepted, False
 
         def write(connection: Connection) -> None:
-            leads.record_created(connection, claim_ref)
+            # The campaign's row first, then the latencies: as a lookup locks them.
             if must_record_accepted:
                 suspects.record_accepted(connection, campaign_id)
+            leads.record_created(connection, claim_ref)
 
         self.run.context.database.retry(write, single_statement=not must_record_accepted)
         self._has_failed = self._are_failing = False

@@ -1,5 +1,6 @@
 """`leadloop metrics`: serve every campaign's state to Prometheus, queried at each scrape."""
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
@@ -8,7 +9,6 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 from db.campaign_status import get_rate_budget, read_metrics
 from db.database import Database, DatabaseError
@@ -121,7 +121,7 @@ def _build_latency_histogram(rows: Sequence[Mapping[str, Any]]) -> HistogramMetr
         histogram.add_metric(
             labels,
             [
-                (floatToGoString(bound), float(amount))
+                ("+Inf" if math.isinf(bound) else str(float(bound)), float(amount))
                 for bound, amount in zip(BOUNDS_S, so_far, strict=True)
             ],
             sum_value=sum(bucket["total_s"] for bucket in buckets),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import leads
+from db import in_doubt, leads
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
@@ -26,6 +26,10 @@ from tests.raw_http_server import response, run_raw_server
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
+_ANY_LOCK_WAIT = text("""
+SELECT EXISTS (SELECT FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock')
+""")
 REFUSE_ALL = {"phone_number": "+1 415 not a number"}
 
 
@@ -670,3 +674,25 @@ def test_a_postgres_that_is_restarted_under_a_push(
         with Database(server.url, pool_size=1) as database:
             assert set(sql.fetch_statuses(database).values()) == {"created"}
     assert created(vendor) == dict.fromkeys(ids(200), 1)
+
+
+def test_a_push_and_a_lookup_that_count_latencies_do_not_deadlock(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Both lock the campaign's row before the latencies that both count."""
+    factories.add_campaign(database)
+    found = factories.build_lead("A", status="in_doubt", sent_at="2026-01-01T00:00:00Z")
+    factories.add_leads(database, found)
+    sql.execute(database, "UPDATE leadloop.leads SET looked_up_at = now(), doubted_at = now()")
+    factories.add_leads(database, "B")
+    sql.execute(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '10 minutes'")
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as connection:
+            # As a lookup records what it has found.
+            connection.execute(text("UPDATE leadloop.campaigns SET create_accepted_at = now()"))
+            push = pool.submit(push_leads)
+            while not (created(vendor) and connection.scalar(_ANY_LOCK_WAIT)):
+                time.sleep(0.05)
+            connection.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
+            assert in_doubt.confirm_created(connection, factories.CAMPAIGN, ["A"]) == ["A"]
+        assert push.result()["created"] == 1
