@@ -47,8 +47,8 @@ def test_figures_as_tables(stuck: Database) -> None:
     """Each of the six charts has a table instead, for a viewer who cannot see charts."""
     charts = run_page()
     tables = run_page(tables="true")
-    assert len(charts.dataframe) == 3
-    assert len(tables.dataframe) == 3 + 6
+    assert len(charts.dataframe) == 4
+    assert len(tables.dataframe) == 4 + 6
 
 
 def test_failed_refresh_keeps_the_figures(stuck: Database) -> None:
@@ -72,7 +72,7 @@ def test_another_selection_shows_no_old_history(stuck: Database) -> None:
     sql.execute(stuck, "ALTER VIEW leadloop_monitor.run_history RENAME TO renamed")
     assert "Runs" in list_headings(page.run())
     page.multiselect[0].set_value(["WEST-2"]).run()
-    assert list_headings(page) == ["Campaigns"]
+    assert list_headings(page) == ["Campaigns", "Latency in the last hour"]
 
 
 def test_unreachable_database() -> None:
