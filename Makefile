@@ -62,7 +62,7 @@ soak: $(VENV)/installed-dev
 	  tests/resilience/test_crash.py tests/resilience/test_race.py tests/resilience/test_state_machine.py \
 	  tests/resilience/test_progress.py tests/resilience/test_create_progress.py $(ARGS)
 
-# All parts take the better part of an hour; AMOUNT (of leads) and TURNS can be set too.
+# All parts take some two hours; AMOUNT (of leads), TURNS and MINUTES (of live runs) can be set too.
 bench: $(VENV)/installed-dev
 	@$(BIN)/python -m tests.benchmarks
 
@@ -109,7 +109,7 @@ lock: $(VENV)/installed-dev
 	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build -o requirements.lock
 	@$(UV_COMPILE) pyproject.toml --extra embedded --extra monitor --group build --group dev \
 	  --constraints requirements.lock -o requirements-dev.lock
-	@for peer in dlt drt singer; do \
+	@for peer in dlt drt singer pgqueuer dbos; do \
 	  $(UV_COMPILE) tests/benchmarks/peers/$$peer.in -o tests/benchmarks/peers/$$peer.lock || exit; done
 	@! grep -nE '://|--(index|extra|find)' requirements.lock requirements-dev.lock tests/benchmarks/peers/*.lock
 	@echo 'Pinned: requirements.lock, requirements-dev.lock'

@@ -12,6 +12,9 @@ from tests.benchmarks import (
     flaky,
     flaky_creates,
     idle_runs,
+    live,
+    live_idle,
+    live_peers,
     loop,
     memory,
     report,
@@ -32,6 +35,9 @@ _PARTS = {
     "memory": memory.measure_memory,
     "idle": idle_runs.measure_idle_runs,
     "wal": counts.measure_wal,
+    "live": live.measure_live,
+    "live-peers": live_peers.measure_live_peers,
+    "live-idle": live_idle.measure_live_idle,
 }
 
 

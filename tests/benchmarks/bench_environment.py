@@ -123,6 +123,12 @@ class SandboxProcess:
         log: list[dict[str, Any]] = requests.get(f"{self.url}/_sandbox/requests", timeout=60).json()
         return log
 
+    def fetch_leads(self, campaign: str) -> list[dict[str, Any]]:
+        """Return the stored leads of a campaign, with their times."""
+        url = f"{self.url}/_sandbox/leads/{campaign}"
+        leads: list[dict[str, Any]] = requests.get(url, timeout=60).json()
+        return leads
+
     def fetch_busiest(self, seconds: float) -> int:
         """Return the maximum number of requests in any window of this many seconds."""
         answer = requests.get(f"{self.url}/_sandbox/busiest?seconds={seconds}", timeout=60)
@@ -138,6 +144,11 @@ class BenchEnvironment:
         self.directory = directory
         self._prefect_url = prefect_url
         self.database = Database(database_url, pool_size=4)
+
+    def open_sibling(self, name: str) -> "BenchEnvironment":
+        """Return an environment with another database of the same server."""
+        url = self.database.sibling_url(name, "postgresql+psycopg2")
+        return BenchEnvironment(url, self._prefect_url, self.directory)
 
     def reset_leads(self, amount: int) -> None:
         """Recreate our schema, empty, and the table `bench.leads` with this many unsent leads."""
@@ -279,8 +290,7 @@ def run_bench_environment(directory: Path) -> Iterator[BenchEnvironment]:
 
 @contextmanager
 def _run_prefect(directory: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = find_free_port()
     with (directory / "prefect.log").open("w") as log:
         process = subprocess.Popen(
             [_BIN / "prefect", "server", "start", "--port", str(port), "--no-ui"],
@@ -295,6 +305,13 @@ def _run_prefect(directory: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def find_free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _wait_until_healthy(url: str) -> None:

@@ -52,14 +52,37 @@ class Competitor:
         Raises:
             RuntimeError: the process failed, or did only part of the work.
         """
+        environment = self.prepare(bench, sandbox, campaign=campaign, after=after, before=before)
+        ran = run_process(self.build_command(work), environment, bench.directory)
+        if ran.output.get("rows") != _expected_rows(work, amount):
+            raise RuntimeError(
+                f"{self.name} {work} has not handled all of {amount:,} leads: {ran.output}"
+            )
+        return ran
+
+    def build_command(self, work: str) -> list[str | Path]:
+        """Return the command of a work; a peer's virtual environment is made if missing."""
         python = (
             ensure_environment(self.name, _venv_folder()) if self.is_peer else Path(sys.executable)
         )
+        return [python, self.script, work]
+
+    def prepare(
+        self,
+        bench: BenchEnvironment,
+        sandbox: SandboxProcess,
+        *,
+        campaign: str = CAMPAIGN,
+        after: datetime = _EPOCH,
+        before: datetime = _EPOCH,
+    ) -> dict[str, str]:
+        """Drop its schema, empty its folder, and return its environment variables."""
         scratch = bench.directory / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         sql.execute(bench.database, f"DROP SCHEMA IF EXISTS bench_{self.name} CASCADE")
-        environment = {
+        return {
+            **bench.build_bare_environment(),
             "BENCH_DATABASE_URL": _to_libpq_url(bench.database_url),
             "BENCH_API_URL": sandbox.url,
             "BENCH_TOKEN": TOKEN,
@@ -70,23 +93,14 @@ class Competitor:
             "BENCH_SCHEMA": f"bench_{self.name}",
             "BENCH_WORK": str(scratch),
         }
-        ran = run_process(
-            [python, self.script, work],
-            {**bench.build_bare_environment(), **environment},
-            bench.directory,
-        )
-        if ran.output.get("rows") != _expected_rows(work, amount):
-            raise RuntimeError(
-                f"{self.name} {work} has not handled all of {amount:,} leads: {ran.output}"
-            )
-        return ran
 
 
 BASELINE = Competitor(name="baseline", script=_HERE / "baseline.py")
 TUTORIAL = Competitor(name="tutorial", script=_HERE / "tutorial.py")
-DLT, DRT, SINGER = (
+LISTENER = Competitor(name="listener", script=_HERE / "listener.py")
+DLT, DRT, SINGER, PGQUEUER, DBOS = (
     Competitor(name=name, script=find_script(name), is_peer=True)
-    for name in ("dlt", "drt", "singer")
+    for name in ("dlt", "drt", "singer", "pgqueuer", "dbos")
 )
 
 

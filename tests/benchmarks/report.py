@@ -17,8 +17,9 @@ _FINDINGS = _HERE / "findings.md"
 _HEAD = """# Benchmarks
 
 ```sh
-make bench                                        # all parts: the better part of an hour
+make bench                                        # all parts: some two hours
 make bench ONLY=push,poll AMOUNT=50000 TURNS=3    # some parts, with this many leads and turns
+make bench ONLY=live,live-peers,live-idle MINUTES=10    # live runs, for this long each
 ```
 
 `make bench` writes this page; the section [What paid, and what did

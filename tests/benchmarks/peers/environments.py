@@ -5,11 +5,15 @@
 | `dlt` | rest_api source to Postgres | resource to its custom destination | `run_dlt.py` |
 | `drt` | no: it only activates, Postgres to elsewhere | Postgres to its rest_api | `run_drt.py` |
 | `singer` | a tap on singer-sdk to target-postgres | no: a tap reads | `run_singer.py` |
+| `pgqueuer` | no | a job for each row, as it comes in (`follow`) | `run_pgqueuer.py` |
+| `dbos` | no | a workflow for each row, as it comes in (`follow`) | `run_dbos.py` |
 
 Each peer has its requirements in `<peer>.in`, pinned with hashes in `<peer>.lock`, and its own
 virtual environment. `<its python> run_<peer>.py poll|push` does the work once and prints one JSON
 line: `seconds` of work (without the start of the interpreter and imports), the number of `requests`
-(null: unknown), and the `rows` stored. It reads these environment variables:
+(null: unknown), and the `rows` stored. `push-new` sends what has come in since its last run.
+`follow` prints a line once it listens, and sends each row until it is ended. All of them read
+these environment variables:
 
 - `BENCH_DATABASE_URL`, a libpq URL; `BENCH_SCHEMA`, the schema to fill; `BENCH_LEADS`, the table of
   leads to push (lead_id, phone_number, contact_name, state_code, custom_fields);

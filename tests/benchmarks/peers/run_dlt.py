@@ -1,5 +1,8 @@
 """dlt: its rest_api source to Postgres (poll), and its custom destination to the API (push).
 
+`push-new` pushes what has come in since its last run, by dlt's incremental loading; see
+live_peers.py.
+
 Set up as dlt's own pages advise (https://dlthub.com/docs, as of dlt 1.31):
 
 - reference/performance: several resources run at once with `parallelized`, in threads. The pages of
@@ -63,6 +66,12 @@ def run_push() -> None:
     os.environ.update(SETTINGS | ROTATED)
     pipeline = dlt.pipeline("push", pipelines_dir=BENCH["WORK"], destination=create_leads)
     pipeline.run(leads())
+
+
+def run_push_new() -> None:
+    """Send the leads that have come in since the last run of this pipeline."""
+    os.environ.update(SETTINGS)
+    dlt.pipeline("push_new", pipelines_dir=BENCH["WORK"], destination=create_leads).run(new_leads())
 
 
 def count_landed() -> dict[str, int]:
@@ -180,6 +189,21 @@ def leads() -> Iterator[list[dict[str, Any]]]:
             yield [_build_lead(*row) for row in page]
 
 
+@dlt.resource(max_table_nesting=0)
+def new_leads(
+    seq: Any = dlt.sources.incremental("seq", initial_value=0),  # noqa: B008
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the leads after the last one that was sent."""
+    query = (
+        "select seq, lead_id, phone_number, contact_name, state_code"
+        f" from {BENCH['LEADS']} where seq > %s"
+    )
+    with psycopg2.connect(BENCH["DATABASE_URL"]) as connection, connection.cursor() as rows:
+        rows.execute(query, (seq.last_value,))
+        names = ("seq", "lead_id", "phone_number", "contact_name", "state_code")
+        yield [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+
 def _build_lead(
     lead_id: str, phone: str, name: str, state: str, custom: dict[str, Any]
 ) -> dict[str, Any]:
@@ -203,7 +227,11 @@ def create_leads(items: Any, table: Any) -> None:
 
 
 if __name__ == "__main__":
-    work, rows = {"poll": (run_poll, count_landed), "push": (run_push, count_sent)}[sys.argv[1]]
+    work, rows = {
+        "poll": (run_poll, count_landed),
+        "push": (run_push, count_sent),
+        "push-new": (run_push_new, count_sent),
+    }[sys.argv[1]]
     started = time.monotonic()
     work()
     seconds = time.monotonic() - started

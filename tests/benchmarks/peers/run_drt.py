@@ -10,6 +10,8 @@ Set up as its documents advise (https://github.com/drt-hub/drt, as of drt-core 1
 - README: `drt run --threads` runs syncs at once, not the requests of one. So each of as many syncs
   as leadloop has requests in flight takes its share of the leads.
 
+`push-new` pushes what has come in since its last run, by one incremental sync; see live_peers.py.
+
 It does less than leadloop: pushing leaves no mark on the leads.
 """
 
@@ -35,6 +37,13 @@ select custom_fields || jsonb_build_object(
 ) as lead
 from {leads} where abs(mod(hashtext(lead_id), {syncs})) = {share}
 """
+NEW_MODEL = """
+select seq, jsonb_build_object(
+    'lead_id', lead_id, 'phone_number', phone_number,
+    'contact_name', contact_name, 'state_code', state_code
+) as lead
+from {leads}
+"""
 
 
 def run_push() -> dict[str, Any]:
@@ -47,12 +56,12 @@ def run_push() -> dict[str, Any]:
     return {"leads": sum(sync["rows_synced"] for sync in json.loads(output.getvalue())["syncs"])}
 
 
-def write_project(home: Path) -> None:
+def write_project(home: Path, syncs: list[dict[str, Any]]) -> None:
     """Write the files of `drt init` and an editor: a project, its syncs and a profile."""
     _write_yaml(home / "drt_project.yml", {"name": "push", "profile": "leads"})
     _write_yaml(home / ".drt" / "profiles.yml", {"leads": _build_profile()})
-    for share in range(SYNCS):
-        _write_yaml(home / "syncs" / f"leads_{share}.yml", _build_sync(share))
+    for sync in syncs:
+        _write_yaml(home / "syncs" / f"{sync['name']}.yml", sync)
 
 
 def _write_yaml(path: Path, content: Any) -> None:
@@ -73,10 +82,24 @@ def _build_profile() -> dict[str, Any]:
     }
 
 
-def _build_sync(share: int) -> dict[str, Any]:
+def build_shares() -> list[dict[str, Any]]:
+    """Return syncs of all leads that run at once."""
+    return [
+        _build_sync(f"leads_{share}", MODEL.format(leads=BENCH["LEADS"], syncs=SYNCS, share=share))
+        for share in range(SYNCS)
+    ]
+
+
+def build_incremental() -> list[dict[str, Any]]:
+    """Return a sync of the leads after the last one that it has sent."""
+    mode = {"mode": "incremental", "cursor_field": "seq"}
+    return [_build_sync("leads", NEW_MODEL.format(leads=BENCH["LEADS"]), **mode)]
+
+
+def _build_sync(name: str, model: str, **options: str) -> dict[str, Any]:
     return {
-        "name": f"leads_{share}",
-        "model": MODEL.format(leads=BENCH["LEADS"], syncs=SYNCS, share=share),
+        "name": name,
+        "model": model,
         "destination": {
             "type": "rest_api",
             "url": f"{BENCH['API_URL']}/api/v1/leads/create/{BENCH['CAMPAIGN']}/",
@@ -86,16 +109,16 @@ def _build_sync(share: int) -> dict[str, Any]:
             "batch_template": "{{ rows | map(attribute='lead') | list | tojson_safe }}",
             "max_records_per_request": 100,
         },
-        "sync": {"batch_size": 10000, "rate_limit": {"requests_per_second": 0}},
+        "sync": {"batch_size": 10000, "rate_limit": {"requests_per_second": 0}, **options},
     }
 
 
 if __name__ == "__main__":
-    if sys.argv[1] != "push":
+    if sys.argv[1] not in ("push", "push-new"):
         sys.exit("drt reads tables and pushes them elsewhere: it has no poll")
     os.environ["HOME"] = BENCH["WORK"]
     os.chdir(BENCH["WORK"])
-    write_project(Path.cwd())
+    write_project(Path.cwd(), build_shares() if sys.argv[1] == "push" else build_incremental())
     started = time.monotonic()
     rows = run_push()
     seconds = time.monotonic() - started
