@@ -20,9 +20,10 @@ FIRST_PAUSE_S = 60
 LONGEST_PAUSE_S = 86_400
 
 _COLUMNS = """
-       owed_id, campaign_id, window_after, window_before, reason, tries, found_at, tried_at,
-       next_try_at, accepted_at, accepted_by, accepted_reason,
-       next_try_at <= clock_timestamp() AS is_due
+       owed_id, campaign_id, window_after, window_before, reason, tries, tries_as_is, found_at,
+       tried_at, next_try_at, accepted_at, accepted_by, accepted_reason,
+       next_try_at <= clock_timestamp() AS is_due,
+       tried_at < clock_timestamp() - interval '1 day' AS is_untried
 """
 _LIST = text(f"""
 SELECT {_COLUMNS} FROM leadloop.owed_windows
@@ -32,6 +33,7 @@ SELECT {_COLUMNS} FROM leadloop.owed_windows
 _LOCK = text(f"SELECT {_COLUMNS} FROM leadloop.owed_windows WHERE owed_id = :owed_id FOR UPDATE")
 # Windows share their bounds with their neighbours: a row that only touches the range keeps its
 # bounds. The first part of a row keeps its number, which a person may have seen, and its history.
+# Each part has failed once as it is.
 _SUBTRACT = text("""
 WITH hit AS (
     SELECT owed_id, tstzmultirange(tstzrange(window_after, window_before, '()'))
@@ -49,7 +51,8 @@ WITH hit AS (
     DELETE FROM leadloop.owed_windows
      WHERE owed_id IN (SELECT owed_id FROM hit WHERE isempty(rest))
 ), shortened AS (
-    UPDATE leadloop.owed_windows AS owed SET window_after = part.after, window_before = part.before
+    UPDATE leadloop.owed_windows AS owed
+       SET window_after = part.after, window_before = part.before, tries_as_is = 1
       FROM part WHERE part.owed_id = owed.owed_id AND part.number = 1
 ), added AS (
     INSERT INTO leadloop.owed_windows
@@ -72,9 +75,12 @@ UPDATE leadloop.poll_windows AS incomplete SET made_good_at = now()
                            AND owed.window_before <= incomplete.window_before))
 """)
 # Several failures of one run are one try.
-_TRIES = "tries + CASE WHEN tried_at < :run_started THEN 1 ELSE 0 END"
+_NEW_TRIES = "CASE WHEN tried_at < :run_started THEN 1 ELSE 0 END"
+_TRIES = f"tries + {_NEW_TRIES}"
 _FAILED_AGAIN = f"""
        reason = :reason, tried_at = clock_timestamp(), tries = {_TRIES},
+       tries_as_is = CASE WHEN window_after <= :after AND window_before >= :before
+                          THEN tries_as_is + {_NEW_TRIES} ELSE 1 END,
        next_try_at = clock_timestamp() + make_interval(secs => CASE
            WHEN accepted_at IS NOT NULL THEN :longest_s
            ELSE least(:longest_s, :first_s * power(2, least(20, {_TRIES} - 1))) END)
@@ -117,13 +123,18 @@ UPDATE leadloop.owed_windows SET next_try_at = clock_timestamp()
 
 @dataclass(frozen=True, kw_only=True)
 class OwedWindow:
-    """A row of `leadloop.owed_windows`; `is_due`: its next try is due by the database's clock."""
+    """A row of `leadloop.owed_windows`.
+
+    By the database's clock, `is_due`: its next try is due; `is_untried`: no poll has tried it for
+    a day.
+    """
 
     owed_id: int
     campaign_id: str
     window: Window
     reason: str
     tries: int
+    tries_as_is: int
     found_at: datetime
     tried_at: datetime
     next_try_at: datetime
@@ -131,6 +142,7 @@ class OwedWindow:
     accepted_by: str | None
     accepted_reason: str | None
     is_due: bool
+    is_untried: bool
 
 
 def list_owed_windows(

@@ -51,6 +51,15 @@ _SUSPECT_LONE_LEAD = locked_update(
            ELSE least(interval '1 day', greatest(make_interval(secs => :settle_s),
                                                  clock_timestamp() - lead.suspected_at)) END""",
 )
+# The campaign's row before the leads, so that an opt-out, which locks leads, waits for no campaign;
+# all leads in one order, before their halves.
+_LOCK_CAMPAIGN = text("""
+SELECT FROM leadloop.campaigns WHERE campaign_id = :campaign FOR NO KEY UPDATE
+""")
+_LOCK_LEADS = text("""
+SELECT FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+ ORDER BY campaign_id, lead_id FOR NO KEY UPDATE
+""")
 _RECORD_FAILURE = text("""
 UPDATE leadloop.campaigns SET create_failed_at = now() WHERE campaign_id = :campaign
 """)
@@ -114,6 +123,8 @@ def record_failure(
         The ids of leads that are rejected.
     """
     ids = list(claim.lead_ids)
+    connection.execute(_LOCK_CAMPAIGN, {"campaign": claim.campaign_id})
+    connection.execute(_LOCK_LEADS, {"campaign": claim.campaign_id, "ids": ids})
     if len(ids) == 1:
         parameters = {**claim.to_parameters(), "settle_s": settle_s}
         connection.execute(_SUSPECT_LONE_LEAD, parameters)

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from db import campaigns, owed_windows, watermarks
 from db.database import Connection, Database
 from db.owed_windows import OwedWindow
 from leadloop.core.errors import UsageError
+from leadloop.core.timestamps import EpochUnit
+from leadloop.core.windows import is_narrow
 from leadloop.settings import Settings
 
-#: A window that is no longer than this is as narrow as polls make one, whatever the epoch's unit.
-_NARROW = timedelta(seconds=10)
-#: After this number of tries, polls have not narrowed a longer one, and will not.
+#: After this number of tries, polls have not narrowed a window, and will not.
 _TRIES_TO_NARROW = 3
 
 
@@ -46,10 +46,14 @@ def list_owed(
     return database.run(select)
 
 
-def accept_owed(database: Database, owed_id: int, reason: str) -> Acceptance:
+def accept_owed(
+    database: Database, settings: Settings, owed_id: int, reason: str
+) -> Acceptance:
     """Accept an owed window as unreadable, in one transaction with the watermark that passes it.
 
     Accepting twice changes nothing. Control and invisible characters of the reason become blanks.
+    A window that no poll has tried for a day is accepted however long it is: the vendor may refuse
+    its campaign altogether, or the campaign may be gone.
 
     Raises:
         UsageError: no window has this number, the reason is empty, or polls may still narrow it
@@ -61,7 +65,8 @@ def accept_owed(database: Database, owed_id: int, reason: str) -> Acceptance:
 
     def accept(connection: Connection) -> Acceptance:
         found = _require_window(owed_windows.lock_owed_window(connection, owed_id), owed_id)
-        _require_narrow(found)
+        if not (found.accepted_at or found.is_untried):
+            _require_narrow(found, _get_epoch_unit(connection, settings, found.campaign_id))
         before = watermarks.get_watermark(connection, found.campaign_id)
         owed_windows.accept_owed_window(connection, owed_id, " ".join(words))
         return Acceptance(
@@ -83,12 +88,19 @@ def retry_owed(database: Database, owed_id: int) -> OwedWindow:
     return _require_window(database.run(owed_windows.make_due, owed_id), owed_id)
 
 
-def _require_narrow(owed: OwedWindow) -> None:
-    if owed.window.length > _NARROW and owed.tries < _TRIES_TO_NARROW:
+def _get_epoch_unit(connection: Connection, settings: Settings, campaign_id: str) -> EpochUnit:
+    """Return the epoch unit of a campaign; of one that was deleted, that of the settings."""
+    rules = settings.campaign_rules()
+    found = campaigns.find_campaigns(connection, [campaign_id], rules)
+    return found[0].epoch_unit if found else rules.epoch_unit
+
+
+def _require_narrow(owed: OwedWindow, unit: EpochUnit) -> None:
+    if not is_narrow(owed.window, unit) and owed.tries_as_is < _TRIES_TO_NARROW:
         raise UsageError(
-            f"window {owed.owed_id} was tried {owed.tries} of {_TRIES_TO_NARROW} times, and polls"
-            " may still narrow it down, so nothing was changed: `leadloop owed --retry"
-            f" {owed.owed_id}`, then `leadloop poll`"
+            f"window {owed.owed_id} was tried {owed.tries_as_is} of {_TRIES_TO_NARROW} times as it is,"
+            " and polls may still narrow it down, so nothing was changed: `leadloop owed --retry"
+            f" {owed.owed_id}`, then `leadloop poll --campaign {owed.campaign_id}`"
         )
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from db.learned_limits import LearnedLimit
 from leadloop.core.windows import MAX_PAGES, Window
 
-#: Contrasts in a row, without a success of that size, after which a size counts as refused.
+#: Contrasts in a row, without a success of that size, after which a size counts as refused. They
+#: are kept between polls, since a poll may read a single page.
 _CONTRASTS = 3
 # A page is divided by these: a larger number of parts would cost too many requests.
 _DIVISORS = (2, 3, 5, 7, 11, 13)
@@ -30,7 +31,7 @@ class PageLimits:
         self._lock = threading.Lock()
         self._learned = dict(learned)
         self._changes: dict[str, int | None] = {}
-        self._contrasts = 0
+        self._contrasts = self._heeded("page_contrasts") or 0
         self._largest_part = 0
         self._deepest = 0
         # The page that failed in whole, and the windows that are read in place of its window.
@@ -49,7 +50,7 @@ class PageLimits:
         """Record that a full page was read; one beyond a learned limit ends that limit."""
         with self._lock:
             if size >= self.page_size:
-                self._contrasts = self._largest_part = 0
+                self._count_contrasts(0)
             self._deepest = max(self._deepest, number)
             for name, value in (("page_size", size), ("page_depth", number)):
                 if name in self._learned and value > self._learned[name].value:
@@ -70,7 +71,7 @@ class PageLimits:
         with self._lock:
             if size > self.page_size:
                 return False
-            self._contrasts += 1
+            self._count_contrasts(self._contrasts + 1)
             # Contrasts may be of different sizes: the largest parts are pages that succeeded.
             self._largest_part = max(self._largest_part, smaller)
             if refused:
@@ -115,8 +116,15 @@ class PageLimits:
 
     def _refuse_above(self, page_size: int) -> None:
         self.page_size = self._refused_above = page_size
-        self._contrasts = self._largest_part = 0
+        self._count_contrasts(0)
         self._learn("page_size", page_size)
+
+    def _count_contrasts(self, amount: int) -> None:
+        if amount == 0:
+            self._largest_part = 0
+        if amount != self._contrasts:
+            self._contrasts = amount
+            self._changes["page_contrasts"] = amount or None
 
     def _learn(self, name: str, value: int) -> None:
         self._learned[name] = LearnedLimit(value=value, is_stale=False)

@@ -519,20 +519,21 @@ class PushJob:
             self._requeue_rejected(alike, reasons)
 
     def _record_created(self, created: ClaimedBatch) -> None:
-        """Record leads as created, and with them, once after each failure, that creates work.
+        """Record, once after each failure, that creates work; then record leads as created.
 
-        Both in one transaction: failures of a lone lead count only beside a create that worked.
+        In this order, since failures of a lone lead count only beside a create that worked. Not in
+        one transaction, in which an opt-out would wait for the campaign's row.
         """
-        campaign_id, claim_ref = self.run.campaign.campaign_id, self._claimer.claim_ref(created)
         must_record_accepted, self._must_record_accepted = self._must_record_accepted, False
-
-        def write(connection: Connection) -> None:
-            # The campaign's row first, then the latencies: as a lookup locks them.
+        try:
             if must_record_accepted:
-                suspects.record_accepted(connection, campaign_id)
-            leads.record_created(connection, claim_ref)
-
-        self.run.context.database.retry(write, single_statement=not must_record_accepted)
+                self.run.write(suspects.record_accepted, self.run.campaign.campaign_id)
+        finally:
+            # Whatever became of the first: these leads exist at the vendor.
+            self.run.context.database.retry(
+                partial(leads.record_created, claim=self._claimer.claim_ref(created)),
+                single_statement=True,
+            )
         self._has_failed = self._are_failing = False
         self._lone_failures = 0
 

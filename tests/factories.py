@@ -53,7 +53,7 @@ def owe_window(
     database: Database, after: str, before: str, campaign: str = CAMPAIGN, **columns: Any
 ) -> int:
     """Insert an owed window, tried an hour ago and due in an hour; return its number."""
-    defaults = {"reason": "HTTP 500", "tries": 3}
+    defaults = {"reason": "HTTP 500", "tries": 3, "tries_as_is": 3}
     row = {**defaults, **columns, "campaign_id": campaign}
     names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
     statement = f"""

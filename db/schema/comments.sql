@@ -277,7 +277,9 @@ COMMENT ON TABLE leadloop.owed_windows IS
     'Ranges of processed_at that no read could complete. Each is read again, ever more seldom, until a
 read succeeds; then its row is deleted.';
 COMMENT ON COLUMN leadloop.owed_windows.reason IS 'How the last read failed; no personal data.';
-COMMENT ON COLUMN leadloop.owed_windows.tries IS 'Number of reads that failed.';
+COMMENT ON COLUMN leadloop.owed_windows.tries IS 'Number of runs in which its reads failed.';
+COMMENT ON COLUMN leadloop.owed_windows.tries_as_is IS
+    'The same, since the range last became shorter or longer: three have not narrowed it.';
 COMMENT ON COLUMN leadloop.owed_windows.found_at IS 'When the first read failed.';
 COMMENT ON COLUMN leadloop.owed_windows.tried_at IS 'When the last read failed.';
 COMMENT ON COLUMN leadloop.owed_windows.next_try_at IS 'When a poll reads the range again.';
@@ -290,10 +292,12 @@ COMMENT ON COLUMN leadloop.owed_windows.accepted_reason IS 'Why, in that person'
 COMMENT ON TABLE leadloop.learned_limits IS
     'What the vendor was seen to refuse of a campaign: page_size (results a page) and page_depth
 (number of the last page of a window); batch_size (leads a create) and batch_bytes (bytes of its
-body). Exceeded again on trial once a day. blank_success: a success of this shape, which
+body). Exceeded again on trial once a day. page_contrasts: pages in a row that failed while their
+rows could be read in smaller pages. blank_success: a success of this shape, which
 affirms nothing, has created the leads of its batch; looked up again once a day.';
 COMMENT ON COLUMN leadloop.learned_limits.value IS
-    'The largest value that succeeded; of blank_success, a fingerprint of the response.';
+    'The largest value that succeeded; of page_contrasts, their number; of blank_success, a
+fingerprint of the response.';
 COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
 
 COMMENT ON TABLE leadloop.latencies IS

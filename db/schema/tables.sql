@@ -266,6 +266,7 @@ CREATE TABLE leadloop.owed_windows (
     window_before timestamptz NOT NULL CHECK (window_before >= window_after),
     reason        text NOT NULL,
     tries         integer NOT NULL DEFAULT 1,
+    tries_as_is   integer NOT NULL DEFAULT 1,
     found_at      timestamptz NOT NULL DEFAULT now(),
     tried_at      timestamptz NOT NULL DEFAULT now(),
     next_try_at   timestamptz NOT NULL,
@@ -280,8 +281,8 @@ CREATE INDEX owed_windows_by_campaign ON leadloop.owed_windows (campaign_id, win
 
 CREATE TABLE leadloop.learned_limits (
     campaign_id text NOT NULL,
-    name        text NOT NULL CHECK (name IN ('page_size', 'page_depth', 'batch_size',
-                                              'batch_bytes', 'blank_success')),
+    name        text NOT NULL CHECK (name IN ('page_size', 'page_contrasts', 'page_depth',
+                                              'batch_size', 'batch_bytes', 'blank_success')),
     value       integer NOT NULL CHECK (value > 0),
     learned_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (campaign_id, name)

@@ -429,7 +429,7 @@ def owed(
     owed_texts.require_owed_options(campaigns, accept, because, retry)
     with environment.open_configured_database() as (settings, database):
         if accept is not None:
-            acceptance = accept_owed(database, accept, because or "")
+            acceptance = accept_owed(database, settings, accept, because or "")
             windows, lines = [acceptance.window], owed_texts.describe_acceptance(acceptance)
         elif retry is not None:
             windows = [retry_owed(database, retry)]

@@ -43,7 +43,7 @@ def owed_as_json(window: OwedWindow) -> dict[str, Any]:
         "before": window.window.before,
     }
     for field in fields(window):
-        if field.name not in (*found, "window", "is_due"):
+        if field.name not in (*found, "window", "is_due", "is_untried"):
             found[field.name] = getattr(window, field.name)
     return {
         key: value.astimezone(UTC) if isinstance(value, datetime) else value

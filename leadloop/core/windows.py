@@ -71,6 +71,11 @@ def halve_window(window: Window, unit: EpochUnit) -> list[Window]:
     return cut_window(window, window.after + milliseconds * _MILLISECOND)
 
 
+def is_narrow(window: Window, unit: EpochUnit) -> bool:
+    """Return whether a window is as short as reads narrow one down, with some beside it."""
+    return window.length <= 10 * _TICK[unit] * _MILLISECOND
+
+
 def may_share_row(first: Window, second: Window, unit: EpochUnit) -> bool:
     """Return whether the requests for two halves may show the same row, wherever it lies."""
     return second.before - first.after <= 8 * _TICK[unit] * _MILLISECOND

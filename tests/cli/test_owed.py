@@ -10,8 +10,8 @@ from tests.cli.conftest import Command
 
 _AFTER, _BEFORE = "2026-01-31T09:00:00.123Z", "2026-01-31T09:00:00.124Z"
 _KEYS = (
-    *("owed_id", "campaign_id", "after", "before", "reason", "tries", "found_at", "tried_at"),
-    *("next_try_at", "accepted_at", "accepted_by", "accepted_reason"),
+    *("owed_id", "campaign_id", "after", "before", "reason", "tries", "tries_as_is"),
+    *("found_at", "tried_at", "next_try_at", "accepted_at", "accepted_by", "accepted_reason"),
 )
 
 

@@ -192,6 +192,20 @@ def test_each_pause_is_twice_the_one_before_up_to_a_day(database: Database) -> N
     assert pauses == [min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number) for number in range(12)]
 
 
+def test_tries_as_they_are_begin_again_with_each_other_range(connection: Connection) -> None:
+    """A read that makes a range shorter shows that others may; a longer one is another range."""
+    for number in range(3):
+        fail(connection, window(0, 9))
+        (row,) = owed(connection)
+        assert (row.tries, row.tries_as_is) == (number + 1, number + 1)
+    owed_windows.subtract_proven(connection, CAMPAIGN, window(3, 5))
+    assert [(row.tries, row.tries_as_is) for row in owed(connection)] == [(3, 1), (3, 1)]
+    fail(connection, window(6, 8))
+    assert [row.tries_as_is for row in owed(connection)] == [1, 2]
+    fail(connection, window(5, 20))
+    assert [row.tries_as_is for row in owed(connection)] == [1, 1]
+
+
 def test_several_failures_of_a_run_are_one_try(connection: Connection) -> None:
     """A run that tries a range in parts does not put it off twice."""
     run = watermarks.get_database_time(connection)

@@ -149,7 +149,7 @@ def test_url_holds_the_filters(open_page: OpenPage, page_url: str, page_database
     expect(shared.get_by_test_id("stMetric").filter(has_text="Created")).to_contain_text("607")
     expect(shared.get_by_role("radio", name="7 days")).to_be_checked()
     shared.goto(f"{page_url}/?tables=true")
-    expect(shared.get_by_test_id("stDataFrame")).to_have_count(9)
+    expect(shared.get_by_test_id("stDataFrame")).to_have_count(10)
     expect(shared.get_by_test_id("stVegaLiteChart")).to_have_count(0)
     sql.execute(page_database, "ALTER VIEW leadloop_monitor.problems RENAME TO renamed")
     expect_texts(page, "The database is not ready for this page", "Stale")
@@ -185,13 +185,15 @@ def test_problems_with_their_commands(open_page: OpenPage, page_url: str) -> Non
 @pytest.mark.usefixtures("stuck")
 def test_every_section_downloads_as_csv(open_page: OpenPage, page_url: str, tmp_path: Path) -> None:
     """Values are unformatted, and runs have their links to Prefect."""
-    page = open_page(page_url)
-    assert_complete(page)
-    expect_texts(page, "Rejection reasons", "Runs")
-    for name in _CSV_NAMES:
-        with page.expect_download() as download:
-            page.locator(f".st-key-csv-{name} button:visible").first.click()
-        download.value.save_as(tmp_path / name)
+    # Chromium asks before it downloads more than ten files from one tab.
+    for names in (_CSV_NAMES[:6], _CSV_NAMES[6:]):
+        page = open_page(page_url)
+        assert_complete(page)
+        expect_texts(page, "Rejection reasons", "Runs")
+        for name in names:
+            with page.expect_download() as download:
+                page.locator(f".st-key-csv-{name} button:visible").first.click()
+            download.value.save_as(tmp_path / name)
     files = {name: (tmp_path / name).read_text().splitlines() for name in _CSV_NAMES}
     assert all(len(lines) > 1 for lines in files.values()), files
     assert f"{PREFECT_URL}/runs/flow-run/" in files["runs"][1]

@@ -84,6 +84,7 @@ def test_they_are_enough_for_the_whole_loop(
 def test_they_are_enough_for_what_is_owed(role: str, database: Database) -> None:
     """A poll records and proves it; a person lists, retries and accepts it."""
     second = [datetime(2026, 1, 31, 9, 0, number, tzinfo=UTC) for number in range(10)]
+    sql.execute(database, "UPDATE leadloop.campaigns SET epoch_unit = 's'")
     number = factories.owe_window(database, second[0].isoformat(), second[9].isoformat())
     with Database(role, pool_size=1) as ours:
         for part in (Window(after=second[7], before=second[8]), Window(after=EPOCH, before=EPOCH)):
@@ -98,7 +99,7 @@ def test_they_are_enough_for_what_is_owed(role: str, database: Database) -> None
             assert ours.run(owed_windows.subtract_proven, "C1", part)
         assert len(list_owed(ours, Settings(), ["C1"])) == 2
         assert retry_owed(ours, number).is_due
-        assert accept_owed(ours, number, "deleted there").is_new
+        assert accept_owed(ours, Settings(), number, "deleted there").is_new
 
 
 def test_they_are_enough_for_a_hold(role: str, database: Database, vendor: SandboxHandle) -> None:

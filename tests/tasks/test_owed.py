@@ -46,37 +46,72 @@ def test_an_acceptance_states_how_the_watermark_moved(database: Database) -> Non
     """And the second one that nothing has changed."""
     number = factories.owe_window(database, _AFTER, _BEFORE)
     set_watermark(database, _AFTER, "2026-01-31T12:00:00Z")
-    first = accept_owed(database, number, " deleted\n\x1b[31mthere ")
+    first = accept_owed(database, Settings(), number, " deleted\n\x1b[31mthere ")
     assert (first.is_new, first.window.accepted_reason) == (True, "deleted [31mthere")
     assert first.watermark_before == first.window.window.after
     assert first.watermark is not None
     assert f"{first.watermark:%H}" == "12"
-    second = accept_owed(database, number, "never mind")
+    second = accept_owed(database, Settings(), number, "never mind")
     assert (second.is_new, second.window) == (False, first.window)
     assert second.watermark_before == second.watermark == first.watermark
 
 
 @pytest.mark.parametrize(
-    ("before", "tries", "is_accepted"),
+    ("unit", "before", "tries_as_is", "is_accepted"),
     [
-        ("2026-01-31T09:00:10Z", 1, True),
-        ("2026-01-31T09:00:11Z", 1, False),
-        ("2026-01-31T10:00:00Z", 2, False),
-        ("2026-01-31T10:00:00Z", 3, True),
+        ("s", "2026-01-31T09:00:10Z", 1, True),
+        ("s", "2026-01-31T09:00:11Z", 1, False),
+        ("ms", "2026-01-31T09:00:00.01Z", 1, True),
+        ("ms", "2026-01-31T09:00:04Z", 2, False),
+        ("ms", "2026-01-31T09:00:04Z", 3, True),
+        ("s", "2026-01-31T10:00:00Z", 3, True),
     ],
 )
 def test_only_what_cannot_be_narrowed_is_accepted(
-    database: Database, before: str, tries: int, is_accepted: bool
+    database: Database, unit: str, before: str, tries_as_is: int, is_accepted: bool
 ) -> None:
-    """A longer window may hold results that can be read; polls find out in a few tries."""
-    number = factories.owe_window(database, _AFTER, before, tries=tries)
+    """A longer window may hold results that can be read; polls find out in a few tries.
+
+    Tries of a longer range, and of a part of it, say nothing about it.
+    """
+    factories.add_campaign(database, epoch_unit=unit)
+    number = factories.owe_window(database, _AFTER, before, tries=9, tries_as_is=tries_as_is)
     set_watermark(database, _AFTER, "2026-01-31T12:00:00Z")
     if is_accepted:
-        assert accept_owed(database, number, "gone").is_new
+        assert accept_owed(database, Settings(), number, "gone").is_new
         return
-    with pytest.raises(UsageError, match=f"leadloop owed --retry {number}"):
-        accept_owed(database, number, "gone")
+    with pytest.raises(UsageError, match=f"--retry {number}`, then `leadloop poll --campaign C1`"):
+        accept_owed(database, Settings(), number, "gone")
     assert [window.accepted_at for window in list_owed(database, Settings(), [])] == [None]
+
+
+@pytest.mark.parametrize(("hours", "is_accepted"), [(23, False), (25, True)])
+def test_what_no_poll_has_tried_for_a_day_is_accepted(
+    database: Database, hours: int, is_accepted: bool
+) -> None:
+    """The vendor may refuse the campaign, or its row was deleted: no poll will narrow it."""
+    number = factories.owe_window(
+        database, _AFTER, "2026-01-31T10:00:00Z", campaign="GONE", tries_as_is=1
+    )
+    sql.execute(
+        database,
+        "UPDATE leadloop.owed_windows SET tried_at = now() - make_interval(hours => :hours)",
+        hours=hours,
+    )
+    if is_accepted:
+        assert accept_owed(database, Settings(), number, "gone").is_new
+        return
+    with pytest.raises(UsageError, match="polls may still narrow it down"):
+        accept_owed(database, Settings(), number, "gone")
+
+
+def test_a_second_acceptance_of_a_long_window_changes_nothing(database: Database) -> None:
+    """Whatever has been read of it since the first."""
+    number = factories.owe_window(database, _AFTER, "2026-01-31T10:00:00Z", tries_as_is=3)
+    first = accept_owed(database, Settings(), number, "gone")
+    sql.execute(database, "UPDATE leadloop.owed_windows SET tries_as_is = 1")
+    second = accept_owed(database, Settings(), number, "never mind")
+    assert (second.is_new, second.window.accepted_at) == (False, first.window.accepted_at)
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "\x00\x07\u200b"])
@@ -84,7 +119,7 @@ def test_an_acceptance_needs_a_reason(database: Database, reason: str) -> None:
     """Somebody will ask later why outcomes are missing."""
     number = factories.owe_window(database, _AFTER, _BEFORE)
     with pytest.raises(UsageError, match="reason is empty"):
-        accept_owed(database, number, reason)
+        accept_owed(database, Settings(), number, reason)
     (window,) = list_owed(database, Settings(), [])
     assert window.accepted_at is None
 
@@ -92,7 +127,7 @@ def test_an_acceptance_needs_a_reason(database: Database, reason: str) -> None:
 def test_an_unknown_number(database: Database) -> None:
     """The message names the command that lists the numbers."""
     with pytest.raises(UsageError, match="`leadloop owed` lists"):
-        accept_owed(database, 7, "why")
+        accept_owed(database, Settings(), 7, "why")
     with pytest.raises(UsageError, match="`leadloop owed` lists"):
         retry_owed(database, 7)
 
@@ -132,7 +167,7 @@ def test_from_the_first_failure_to_the_last_outcome(
         (window,) = list_owed(database, Settings(), ["C1"])
         assert watermark(database) == window.window.after
 
-        acceptance = accept_owed(database, window.owed_id, "the vendor has lost it")
+        acceptance = accept_owed(database, Settings(), window.owed_id, "the vendor has lost it")
         assert acceptance.watermark == watermark(database) > now() - MINUTE
         vendor.queries.clear()
         poll_outcomes()

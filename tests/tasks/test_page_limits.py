@@ -62,8 +62,30 @@ def test_a_size_that_the_vendor_refuses_is_given_up_at_once() -> None:
     limits = PageLimits(100, {})
     limits.record_contrast(100, 50, refused=True)
     assert limits.page_size == 50
-    assert limits.take_changes() == {"page_size": 50}
+    assert limits.take_changes() == {"page_contrasts": None, "page_size": 50}
     assert limits.take_changes() == {}
+
+
+def test_contrasts_are_counted_over_polls() -> None:
+    """A poll of a quiet campaign reads a single page."""
+    first = PageLimits(100, {})
+    assert not first.record_contrast(100, 50, refused=False)
+    assert first.take_changes() == {"page_contrasts": 1}
+    second = PageLimits(100, learned(page_contrasts=1))
+    assert not second.record_contrast(100, 50, refused=False)
+    third = PageLimits(100, learned(page_contrasts=2))
+    assert third.record_contrast(100, 50, refused=False)
+    third.give_up_size()
+    assert (third.page_size, third.take_changes()["page_contrasts"]) == (50, None)
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_a_success_ends_the_contrasts_of_earlier_polls(is_stale: bool) -> None:
+    """Contrasts of a day before count no more either."""
+    limits = PageLimits(100, learned(page_contrasts=2, is_stale=is_stale))
+    limits.record_success(size=100, number=1)
+    assert not limits.record_contrast(100, 50, refused=False)
+    assert limits.take_changes() == {"page_contrasts": 1}
 
 
 @given(
@@ -123,7 +145,7 @@ def test_a_stale_limit_that_still_holds_is_learned_again() -> None:
     limits.record_contrast(100, 50, refused=True)
     limits.record_success(size=50, number=7)
     confirm_depth(limits, 8)
-    assert limits.take_changes() == {"page_size": 50, "page_depth": 7}
+    assert limits.take_changes() == {"page_contrasts": None, "page_size": 50, "page_depth": 7}
 
 
 @pytest.mark.parametrize(("asked", "used"), [(200, 50), (50, 50), (10, 10)])

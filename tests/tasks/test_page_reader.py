@@ -242,7 +242,7 @@ def test_a_size_is_given_up_after_three_contrasts(
         assert page.missing == []
         opened_reader.limits.apply_page_size(100)
     assert opened_reader.limits.page_size == 4
-    assert opened_reader.limits.take_changes() == {"page_size": 4}
+    assert opened_reader.limits.take_changes() == {"page_contrasts": None, "page_size": 4}
     asked = len(odd_results.queries)
     with pytest.raises(PageSizeChanged):
         opened_reader.pages.read_page(window_of(0, 39), 4, 8)
@@ -260,7 +260,7 @@ def test_a_size_that_succeeds_at_last_is_kept(
         page = opened_reader.pages.read_page(window_of(0, 39), number, 8)
         assert numbers_of(page) == list(range((number - 1) * 8, number * 8))
     assert opened_reader.limits.page_size == 8
-    assert opened_reader.limits.take_changes() == {}
+    assert opened_reader.limits.take_changes() == {"page_contrasts": None}
 
 
 def test_an_empty_page_that_fails_by_chance(odd_results: QuirkyApi, pages: PageReader) -> None:

@@ -249,6 +249,27 @@ def test_pages_above_a_size_are_refused(
     assert len(odd.queries) <= 3 + 20 // learned
 
 
+def test_a_single_page_that_is_too_large_is_learned_over_polls(
+    database: Database, odd: QuirkyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet campaign shows it once or twice a poll; then a poll costs what its pages cost."""
+    monkeypatch.setenv("LEADLOOP_PAGE_SIZE", "10")
+    add_results(odd, 8, minutes=5)
+
+    def answer(query: Query) -> dict[str, Any] | int:
+        page = build_page(odd.rows, query)
+        return 502 if len(page["results"]) > 5 else page
+
+    odd.answer = answer
+    for _ in range(3):
+        poll_outcomes()
+    assert len(sql.fetch_outcomes(database)) == 8
+    odd.queries.clear()
+    poll_outcomes()
+    assert {query.size for query in odd.queries} == {5}
+    assert len(odd.queries) <= 4
+
+
 @pytest.mark.parametrize("status", [400, 422, 500])
 def test_pages_beyond_a_depth_are_refused(database: Database, odd: QuirkyApi, status: int) -> None:
     """Windows become short enough, which the next poll knows from the start."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import in_doubt, leads
+from db import database as database_module
+from db import leads
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
@@ -29,6 +30,9 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 _ANY_LOCK_WAIT = text("""
 SELECT EXISTS (SELECT FROM pg_stat_activity
                 WHERE datname = current_database() AND wait_event_type = 'Lock')
+""")
+_OPT_OUT_BOTH = text("""
+INSERT INTO leadloop.disable_requests (campaign_id, lead_id) VALUES ('C1', 'B'), ('C1', 'A')
 """)
 REFUSE_ALL = {"phone_number": "+1 415 not a number"}
 
@@ -676,23 +680,40 @@ def test_a_postgres_that_is_restarted_under_a_push(
     assert created(vendor) == dict.fromkeys(ids(200), 1)
 
 
-def test_a_push_and_a_lookup_that_count_latencies_do_not_deadlock(
-    database: Database, vendor: SandboxHandle
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_opts_out_waits_for_no_campaign(
+    database: Database, vendor: SandboxHandle, fails: bool
 ) -> None:
-    """Both lock the campaign's row before the latencies that both count."""
+    """A push that must record what a create did, and waits for the campaign, locks no lead."""
     factories.add_campaign(database)
-    found = factories.build_lead("A", status="in_doubt", sent_at="2026-01-01T00:00:00Z")
-    factories.add_leads(database, found)
-    sql.execute(database, "UPDATE leadloop.leads SET looked_up_at = now(), doubted_at = now()")
-    factories.add_leads(database, "B")
-    sql.execute(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '10 minutes'")
+    factories.add_leads(database, "A", "B")
+    if fails:
+        vendor.add_fault(route="create", kind="reset", when="after", nth=1)
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
-            # As a lookup records what it has found.
+            # As a person changes a setting, or a lookup records what it has found.
             connection.execute(text("UPDATE leadloop.campaigns SET create_accepted_at = now()"))
             push = pool.submit(push_leads)
             while not (created(vendor) and connection.scalar(_ANY_LOCK_WAIT)):
                 time.sleep(0.05)
             connection.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
-            assert in_doubt.confirm_created(connection, factories.CAMPAIGN, ["A"]) == ["A"]
-        assert push.result()["created"] == 1
+            connection.execute(_OPT_OUT_BOTH)
+        push.result()
+    assert created(vendor) == {"A": 1, "B": 1}
+    assert set(sql.fetch_statuses(database).values()) <= {"created", "in_doubt"}
+
+
+def test_what_was_created_is_recorded_though_the_campaign_is_locked(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run fails, since it cannot record that creates work; no lead is left in doubt."""
+    shorter = database_module._ON_CONNECT.replace("30s", "100ms")
+    monkeypatch.setattr(database_module, "_ON_CONNECT", shorter)
+    factories.add_campaign(database)
+    factories.add_leads(database, "A", "B")
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE leadloop.campaigns SET create_accepted_at = now()"))
+        with pytest.raises(CampaignsFailed):
+            push_leads()
+    assert created(vendor) == {"A": 1, "B": 1}
+    assert set(sql.fetch_statuses(database).values()) == {"created"}

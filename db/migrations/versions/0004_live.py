@@ -1,4 +1,4 @@
-"""Priorities, the greatest age of a lead, re-reads, purposes of slots, latencies, notifications.
+"""Priorities, ages of leads, re-reads, purposes of slots, latencies, contrasts of pages.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done.
@@ -32,6 +32,12 @@ ALTER TABLE leadloop.rate_slots
     ADD COLUMN IF NOT EXISTS occupied_s double precision NOT NULL DEFAULT 0;
 ALTER TABLE leadloop.rate_slots ALTER COLUMN purposes DROP DEFAULT,
     ALTER COLUMN uses DROP DEFAULT, ALTER COLUMN occupied_s DROP DEFAULT;
+ALTER TABLE leadloop.owed_windows
+    ADD COLUMN IF NOT EXISTS tries_as_is integer NOT NULL DEFAULT 1;
+ALTER TABLE leadloop.learned_limits DROP CONSTRAINT IF EXISTS learned_limits_name_check;
+ALTER TABLE leadloop.learned_limits ADD CONSTRAINT learned_limits_name_check
+    CHECK (name IN ('page_size', 'page_contrasts', 'page_depth',
+                    'batch_size', 'batch_bytes', 'blank_success'));
 CREATE TABLE IF NOT EXISTS leadloop.latencies (
     hour        timestamptz NOT NULL,
     campaign_id text NOT NULL,
