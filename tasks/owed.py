@@ -46,9 +46,7 @@ def list_owed(
     return database.run(select)
 
 
-def accept_owed(
-    database: Database, settings: Settings, owed_id: int, reason: str
-) -> Acceptance:
+def accept_owed(database: Database, settings: Settings, owed_id: int, reason: str) -> Acceptance:
     """Accept an owed window as unreadable, in one transaction with the watermark that passes it.
 
     Accepting twice changes nothing. Control and invisible characters of the reason become blanks.
@@ -98,8 +96,8 @@ def _get_epoch_unit(connection: Connection, settings: Settings, campaign_id: str
 def _require_narrow(owed: OwedWindow, unit: EpochUnit) -> None:
     if not is_narrow(owed.window, unit) and owed.tries_as_is < _TRIES_TO_NARROW:
         raise UsageError(
-            f"window {owed.owed_id} was tried {owed.tries_as_is} of {_TRIES_TO_NARROW} times as it is,"
-            " and polls may still narrow it down, so nothing was changed: `leadloop owed --retry"
+            f"window {owed.owed_id} was tried {owed.tries_as_is} of {_TRIES_TO_NARROW} times as it"
+            " is, and polls may still narrow it down: nothing was changed; `leadloop owed --retry"
             f" {owed.owed_id}`, then `leadloop poll --campaign {owed.campaign_id}`"
         )
 

@@ -18,7 +18,6 @@ from threading import Lock
 from typing import NoReturn
 
 from db import campaigns, in_doubt, leads, learned_limits, suspects
-from db.database import Connection
 from db.source_sync import SyncCounts
 from leadloop.client.errors import (
     ApiError,

@@ -374,7 +374,7 @@ SELECT interval '15 minutes' AS opt_outs_waiting, interval '1 hour' AS opt_outs_
        interval '2 hours' AS run_too_long, interval '1 hour' AS nothing_runs,
        interval '7 days' AS results_unreadable, interval '1 day' AS outcomes_unknown,
        interval '1 day' AS leads_rejected, interval '1 day' AS doubts_growing,
-       interval '1 minute' AS lead_slow, interval '1 minute' AS opt_out_slow,
+       interval '1 minute' AS lead_slow, interval '5 minutes' AS opt_out_slow,
        interval '15 minutes' AS outcome_slow;
 COMMENT ON VIEW leadloop_monitor.thresholds IS
     'Thresholds of alerts: one row, one column per problem of the view problems.';
