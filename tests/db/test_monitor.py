@@ -353,7 +353,7 @@ def test_all_is_well(lived: Database) -> None:
             *("lead_slow", "warning", "leadloop status --campaign C1"),
         ),
         (
-            _confirm_slowly("opt-out", slow=300, quick=60),
+            _confirm_slowly("opt-out", slow=900, quick=300),
             *("opt_out_slow", "warning", "leadloop status --campaign C1"),
         ),
         (
@@ -831,7 +831,7 @@ def test_leads_that_wait_in_a_paused_campaign_say_so(lived: Database) -> None:
     [
         _confirm_slowly("lead", slow=3600, quick=900),
         _confirm_slowly("outcome", slow=3600, quick=900, amount=0),
-        _confirm_slowly("opt-out", slow=300, quick=60).replace("now()", "now() - interval '3 h'"),
+        _confirm_slowly("opt-out", slow=900, quick=300).replace("now()", "now() - interval '3 h'"),
         _confirm_slowly("outcome", slow=300, quick=900),
     ],
     ids=["a file", "no slow one", "hours ago", "below the threshold"],
@@ -844,9 +844,9 @@ def test_latencies_that_are_no_problem(lived: Database, change: str) -> None:
 
 def test_a_slow_hour_is_told_with_its_counts(lived: Database) -> None:
     """How many of how many, and the threshold."""
-    sql.execute(lived, _confirm_slowly("opt-out", slow=300, quick=60))
+    sql.execute(lived, _confirm_slowly("opt-out", slow=900, quick=300))
     slow = problems(lived)["opt_out_slow"]
     assert (slow["amount"], slow["said"]) == (
         2,
-        "2 of 100 opt-outs of the last hour took more than 60 s",
+        "2 of 100 opt-outs of the last hour took more than 300 s",
     )
