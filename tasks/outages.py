@@ -110,9 +110,10 @@ class OutageWatch:
                 if failures:
                     self._outage_ended_at = read_boot_clock()
                 return failures == 0
-            pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+            pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)] * random.uniform(0.5, 1.5)
             failures += 1
-            self._sleep(pause_s * random.uniform(0.5, 1.5))
+            # The last probe begins no later than the silence counts as an outage.
+            self._sleep(min(pause_s, OUTAGE_S - silent_s))
 
 
 def _hangs_alike(probe: ApiError, failed: ApiError) -> bool:

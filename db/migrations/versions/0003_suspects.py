@@ -1,12 +1,10 @@
 """Suspects of failed creates, holds of creates, and learned limits of a create.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
-has been done.
+has been done. The last migration replaces views and comments, which need all columns.
 """
 
 from alembic import op
-
-from db.schema import REPLACEABLE, create_schema
 
 revision = "0003_suspects"
 down_revision = "0002_progress"
@@ -63,9 +61,8 @@ ALTER TABLE leadloop.campaigns DROP COLUMN batch_limit;
 
 
 def upgrade() -> None:
-    """Add columns, tables and indexes, move the batch limit, and replace views and the like."""
+    """Add columns, tables and indexes, and move the batch limit."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
     if connection.exec_driver_sql(_HAS_BATCH_LIMIT).scalar_one():
         connection.exec_driver_sql(_MOVE_BATCH_LIMIT)
-    create_schema(connection, *REPLACEABLE)
