@@ -63,10 +63,44 @@ UPDATE leadloop.rate_slots AS ring
 RETURNING ring.slot, ring.free_at,
           extract(epoch FROM ring.free_at - clock_timestamp()) - ring.occupied_s AS wait_s
 """)
+# The slots that are free soonest, each from when it is free on, and at a distance from the one
+# before. Each is occupied as if its request left as late as it may.
+_RESERVE_AHEAD = text("""
+WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
+     pause AS MATERIALIZED (
+         SELECT greatest(free_at, clock_timestamp()) AS ends_at
+           FROM leadloop.rate_slots WHERE slot = 0),
+     soonest AS MATERIALIZED (
+         SELECT slot, free_at FROM leadloop.rate_slots AS ring
+           JOIN (SELECT slot, free_at FROM leadloop.rate_slots) AS seen USING (slot, free_at)
+          WHERE CAST(:purpose AS text) = ANY (purposes) AND cardinality(purposes) > 1
+          ORDER BY free_at, slot
+          LIMIT :amount FOR UPDATE OF ring SKIP LOCKED),
+     numbered AS (
+         SELECT slot, free_at, (row_number() OVER (ORDER BY free_at, slot) - 1)
+                * make_interval(secs => :distance_s) AS after_first
+           FROM soonest),
+     due AS (
+         SELECT slot, after_first + max(greatest(numbered.free_at, pause.ends_at) - after_first)
+                                    OVER (ORDER BY after_first) AS due_at
+           FROM numbered, pause)
+UPDATE leadloop.rate_slots AS ring
+   SET free_at = due.due_at + make_interval(secs => :late_s + ring.occupied_s)
+  FROM async_commit, due
+ WHERE ring.slot = due.slot
+RETURNING ring.slot, ring.free_at,
+          CAST(extract(epoch FROM due.due_at - clock_timestamp()) AS float8) AS wait_s
+""")
 # Only if the slot is unchanged: another request may have reserved it after ours.
 _RELEASE = text("""
 UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => occupied_s)
  WHERE slot = :slot AND free_at = :free_at
+""")
+_RELEASE_AHEAD = text("""
+UPDATE leadloop.rate_slots AS ring
+   SET free_at = ring.free_at - make_interval(secs => :late_s + ring.occupied_s)
+  FROM unnest(CAST(:slots AS integer[]), CAST(:free_at AS timestamptz[])) AS ours (slot, free_at)
+ WHERE ring.slot = ours.slot AND ring.free_at = ours.free_at
 """)
 _WAITS = text("""
 SELECT CAST(extract(epoch FROM free_at) AS float8)
@@ -147,6 +181,45 @@ def reserve_slot(connection: Connection, purpose: Purpose) -> Slot | None:
     if row is None:
         return None
     return Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)), free_at=row.free_at)
+
+
+def reserve_slots_ahead(
+    connection: Connection, purpose: Purpose, amount: int, *, distance_s: float, late_s: float
+) -> list[Slot]:
+    """Reserve shared slots for requests at even distances, by one transaction; the soonest first.
+
+    Args:
+        connection: in autocommit mode, so that no other request waits for our locks.
+        purpose: decides which slots the requests may use.
+        amount: the most slots; fewer are reserved if there are fewer.
+        distance_s: the least time between two requests, seconds.
+        late_s: how much later than `wait_s` each request may leave, seconds.
+    """
+    rows = connection.execute(
+        _RESERVE_AHEAD,
+        {
+            "purpose": purpose.value,
+            "amount": amount,
+            "distance_s": distance_s,
+            "late_s": late_s,
+        },
+    )
+    slots = [
+        Slot(number=row.slot, wait_s=max(0.0, row.wait_s), free_at=row.free_at) for row in rows
+    ]
+    return sorted(slots, key=lambda slot: slot.free_at)
+
+
+def release_slots_ahead(connection: Connection, slots: Sequence[Slot], *, late_s: float) -> None:
+    """Release slots that were reserved ahead, and whose requests were not sent."""
+    connection.execute(
+        _RELEASE_AHEAD,
+        {
+            "slots": [slot.number for slot in slots],
+            "free_at": [slot.free_at for slot in slots],
+            "late_s": late_s,
+        },
+    )
 
 
 def release_slot(connection: Connection, slot: Slot) -> None:

@@ -83,6 +83,10 @@ class LeadsApi:
             self._transport, self._tokens, self._acquire_permit, self._retries.for_probes()
         )
 
+    def with_permits(self, acquire_permit: AcquirePermit) -> "LeadsApi":
+        """Return the same API, whose requests get their permits elsewhere."""
+        return LeadsApi(self._transport, self._tokens, acquire_permit, self._retries)
+
     def ensure_token(self) -> None:
         """Ensure a token that is valid for the next minute, so that a create need not wait for one.
 

@@ -1,3 +1,4 @@
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -41,6 +42,22 @@ def turn(connection: Connection, purpose: Purpose = BULK) -> datetime | None:
     return slot.free_at - timedelta(seconds=occupied_s)
 
 
+def turns_ahead(connection: Connection, draw: Random) -> list[datetime]:
+    """Take several slots at once; when their requests leave, each as late as it may or earlier."""
+    late_s = draw.uniform(0, 0.05)
+    slots = rate_limit.reserve_slots_ahead(
+        connection, POLLS, draw.randint(1, 6), distance_s=draw.uniform(0, 0.05), late_s=late_s
+    )
+    query = text("SELECT occupied_s FROM leadloop.rate_slots WHERE slot = :slot")
+    return [
+        slot.free_at
+        - timedelta(seconds=occupied_s + late_s)
+        + timedelta(seconds=draw.choice((0, late_s)))
+        for slot in slots
+        for occupied_s in [connection.execute(query, {"slot": slot.number}).scalar_one()]
+    ]
+
+
 def count_busiest(moments: list[datetime], period_s: float) -> int:
     """The most requests in any sliding period."""
     moments, first, busiest = sorted(moments), 0, 0
@@ -70,6 +87,9 @@ def test_no_stretch_of_a_period_holds_more_than_is_allowed(
         draw, turns = Random(seed), list[datetime]()
         while len(turns) < 100:
             with database.transaction() as connection:
+                if draw.random() < 0.2:
+                    turns += turns_ahead(connection, draw)
+                    continue
                 moment = turn(connection, draw.choice(list(Purpose)))
             turns += [moment] if moment else []
         return turns
@@ -222,6 +242,60 @@ def test_a_turn_that_somebody_waits_behind_is_not_given_back(database: Database)
         rate_limit.release_slot(connection, mine)
     waits_s = take(database).wait_s + (time.monotonic() - began)
     assert waits_s > theirs.wait_s + 60
+
+
+def reserve_ahead(database: Database, amount: int, *, distance_s: float = 1.0) -> list[Slot]:
+    """Slots for looks, of which each may leave half a second late."""
+    with database.autocommit() as connection:
+        return rate_limit.reserve_slots_ahead(
+            connection, POLLS, amount, distance_s=distance_s, late_s=0.5
+        )
+
+
+def test_slots_reserved_ahead_keep_their_distances(database: Database) -> None:
+    """The next ones come behind; others find the slots that are left."""
+    laid_out(database)
+    first, then = reserve_ahead(database, 20), reserve_ahead(database, 20)
+    assert len({slot.number for slot in [*first, *then]}) == 40
+    for slots in (first, then):
+        gaps = {later.free_at - earlier.free_at for earlier, later in itertools.pairwise(slots)}
+        assert gaps == {timedelta(seconds=1)}
+    assert take(database, POLLS).wait_s == 0
+    assert [slot.wait_s for slot in reserve_ahead(database, 50)[:9]] == pytest.approx(
+        range(9), abs=0.01
+    )
+
+
+def test_slots_reserved_ahead_wait_until_they_are_free(database: Database) -> None:
+    """Behind a burst of others, and with no more in a period than there are."""
+    laid_out(database)
+    for _ in range(50):
+        take(database, POLLS)
+    began = time.monotonic()
+    slots = reserve_ahead(database, 60)
+    assert len(slots) == 50
+    assert slots[0].wait_s > 60 - (time.monotonic() - began)
+
+
+def test_slots_reserved_ahead_are_given_back(database: Database) -> None:
+    """But not those that somebody waits behind."""
+    laid_out(database)
+    slots = reserve_ahead(database, 50, distance_s=0.001)
+    theirs = take(database, POLLS)
+    with database.autocommit() as connection:
+        rate_limit.release_slots_ahead(connection, slots, late_s=0.5)
+    free = [take(database, POLLS).wait_s for _ in range(50)]
+    assert sum(wait_s < 1 for wait_s in free) == 49
+    assert max(free) > 60
+    assert theirs.wait_s > 60
+
+
+def test_a_pause_holds_back_what_is_reserved_ahead(database: Database) -> None:
+    """As it holds back others."""
+    laid_out(database)
+    with database.transaction() as connection:
+        rate_limit.pause_requests(connection, 500.0)
+    assert all(slot.wait_s > 490 for slot in reserve_ahead(database, 3))
 
 
 def test_a_pause_holds_everybody_back(database: Database) -> None:

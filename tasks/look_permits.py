@@ -1,0 +1,113 @@
+"""Permits for a live run's looks at outcomes, of which one transaction reserves many.
+
+A look comes every second or so, as long as the run lives. A transaction for each would be most of
+what an idle live run costs.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from threading import Lock
+
+from db import rate_limit
+from db.database import Database
+from db.rate_limit import Slot
+from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.rate_ring import Purpose
+from leadloop.core.verdicts import ApiCall
+from tasks.rate_limiter import RateLimiter
+
+#: Looks whose slots are reserved together, and for how long at most, seconds. The reads of other
+#: processes wait behind them.
+MAX_AHEAD, MAX_AHEAD_S = 20, 30.0
+#: How much later than its slot is free a look may leave, as a part of the distance between two, and
+#: at most, seconds. For so long the slot is occupied in vain.
+_LATE_SHARE, _MAX_LATE_S = 0.5, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AheadSlot:
+    slot: Slot
+    due_at: float
+    late_s: float
+
+    @property
+    def is_expired(self) -> bool:
+        return read_boot_clock() > self.due_at + self.late_s
+
+
+class LookPermits:
+    """Permits for the looks of one thread; another thread may set the pace, or release them.
+
+    Args:
+        database: holds the ring of slots.
+        limiter: gives the permits while none is to be reserved ahead.
+        purpose: decides which slots the looks may use.
+    """
+
+    def __init__(self, database: Database, limiter: RateLimiter, purpose: Purpose) -> None:
+        self._database = database
+        self._limiter = limiter
+        self._purpose = purpose
+        self._lock = Lock()
+        self._distance_s: float | None = None
+        self._ahead: deque[_AheadSlot] = deque()
+        self._release_count = 0
+
+    def set_distance(self, distance_s: float | None) -> None:
+        """Set the distance between two looks, seconds; None: each one reserves its own slot."""
+        self._distance_s = distance_s
+        if distance_s is None:
+            self.release()
+
+    def release(self) -> None:
+        """Release the slots that are reserved ahead: others need them, or the vendor a pause."""
+        with self._lock:
+            ahead = [each for each in self._ahead if not each.is_expired]
+            self._ahead.clear()
+            self._release_count += 1
+        for late_s in {each.late_s for each in ahead}:
+            slots = [each.slot for each in ahead if each.late_s == late_s]
+            with self._database.autocommit() as connection:
+                rate_limit.release_slots_ahead(connection, slots, late_s=late_s)
+
+    def wait_for_permit(self, call: ApiCall) -> None:
+        """Block until one look may leave.
+
+        Raises:
+            RunError: the run is being stopped.
+        """
+        while (slot := self._take()) is not None:
+            release_count = self._release_count
+            self._limiter.sleep(max(0.0, slot.due_at - read_boot_clock()))
+            if release_count == self._release_count and not slot.is_expired:
+                return
+        self._limiter.wait_for_permit(call)
+
+    def _take(self) -> _AheadSlot | None:
+        with self._lock:
+            while self._ahead:
+                slot = self._ahead.popleft()
+                if not slot.is_expired:
+                    return slot
+        return self._reserve()
+
+    def _reserve(self) -> _AheadSlot | None:
+        distance_s = self._distance_s
+        if distance_s is None:
+            return None
+        late_s = min(distance_s * _LATE_SHARE, _MAX_LATE_S)
+        amount = max(1, min(MAX_AHEAD, int(MAX_AHEAD_S / distance_s)))
+        with self._database.autocommit() as connection:
+            slots = rate_limit.reserve_slots_ahead(
+                connection, self._purpose, amount, distance_s=distance_s, late_s=late_s
+            )
+        now = read_boot_clock()
+        ahead = deque(
+            _AheadSlot(slot=slot, due_at=now + slot.wait_s, late_s=late_s) for slot in slots
+        )
+        if not ahead:
+            return None
+        first = ahead.popleft()
+        with self._lock:
+            self._ahead = ahead
+        return first

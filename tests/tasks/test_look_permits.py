@@ -1,0 +1,83 @@
+"""Permits of looks: many by one transaction, and none that others need."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from db.database import Database
+from leadloop.core.errors import RunError
+from leadloop.core.rate_ring import Purpose, RateLimit
+from leadloop.core.verdicts import ApiCall
+from tasks.look_permits import MAX_AHEAD, LookPermits
+from tasks.rate_limiter import RateLimiter
+from tests import sql
+
+_IN_USE = "SELECT count(*) FROM leadloop.rate_slots WHERE free_at > clock_timestamp() + :seconds"
+
+
+def make_permits(database: Database, requests: int = 100) -> tuple[LookPermits, RateLimiter]:
+    """Permits for looks, and the limiter behind them."""
+    limit = RateLimit(requests=requests, period_s=3600.0)
+    warnings: list[str] = []
+    limiter = RateLimiter(database, limit, warnings.append, purpose=Purpose.POLLS)
+    limiter.resize_ring()
+    return LookPermits(database, limiter, Purpose.POLLS), limiter
+
+
+def count_in_use(database: Database) -> int:
+    """Count the slots that a request occupies, and not only for the time until it may leave."""
+    return int(sql.fetch_value(database, _IN_USE, seconds="1800 s"))
+
+
+def test_one_transaction_serves_many_looks(database: Database) -> None:
+    """What is reserved ahead is used up before any more is."""
+    permits, _ = make_permits(database)
+    permits.set_distance(0.01)
+    for _ in range(MAX_AHEAD):
+        permits.wait_for_permit(ApiCall.READ)
+        assert count_in_use(database) == MAX_AHEAD
+
+
+def test_looks_that_others_run_beside_reserve_one_by_one(database: Database) -> None:
+    """And what was reserved ahead is free for others."""
+    permits, _ = make_permits(database)
+    permits.set_distance(30.0 / MAX_AHEAD)
+    permits.wait_for_permit(ApiCall.READ)
+    assert count_in_use(database) == MAX_AHEAD
+    permits.set_distance(None)
+    assert count_in_use(database) == 1
+    permits.wait_for_permit(ApiCall.READ)
+    assert count_in_use(database) == 2
+
+
+def test_what_is_released_is_used_by_no_look(database: Database) -> None:
+    """The vendor has asked for a pause, and the look that waits reserves anew, behind it."""
+    permits, limiter = make_permits(database)
+    permits.set_distance(1.0)
+    permits.wait_for_permit(ApiCall.READ)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
+        limiter.pause(600.0)
+        permits.release()
+        with suppress(TimeoutError):
+            waiting.result(timeout=1.5)
+        assert not waiting.done()
+        limiter.stop()
+        with pytest.raises(RunError, match="stopped"):
+            waiting.result(timeout=60)
+
+
+def test_a_full_ring_is_waited_for(database: Database) -> None:
+    """A look is never sent beyond the limit."""
+    permits, limiter = make_permits(database, requests=1)
+    limiter.wait_for_permit(ApiCall.READ)
+    permits.set_distance(0.01)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
+        with suppress(TimeoutError):
+            waiting.result(timeout=0.2)
+        assert not waiting.done()
+        limiter.stop()
+        with pytest.raises(RunError, match="stopped"):
+            waiting.result(timeout=60)
