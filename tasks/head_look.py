@@ -6,7 +6,7 @@ the whole head is handed to the poll, which then stores it without another reque
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +24,10 @@ from tasks.window_pages import ParsedPage, parse_page
 # The vendor's clock may be ahead of the database's, but hardly by more.
 _FAR_AHEAD = timedelta(days=1)
 _DIGEST_BYTES = 16
+
+#: Finds the start of the range that looks read, from the database's time; None if the campaign was
+#: never polled.
+FindStart = Callable[[Connection, Campaign, datetime], datetime | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,9 @@ class HeadLook:
     page: ParsedPage | None = field(default=None, repr=False)
 
 
-def look_at_head(context: ApiContext, campaign: Campaign, seen: SeenHead) -> HeadLook:
+def look_at_head(
+    context: ApiContext, campaign: Campaign, seen: SeenHead, find_start: FindStart
+) -> HeadLook:
     """Read the first page of a campaign's head, and compare it with what is known.
 
     A campaign that was never polled has news, without a request, once a lead was sent.
@@ -85,11 +91,12 @@ def look_at_head(context: ApiContext, campaign: Campaign, seen: SeenHead) -> Hea
         context: the vendor's API, and the database for a first look.
         campaign: the campaign.
         seen: the state that the last look has left.
+        find_start: `find_head_start`, or `find_lookback_start` for a look at all of the lookback.
 
     Raises:
         ApiError: the page could not be read; a poll finds out why, and reads around it.
     """
-    head = seen.range or _find_head(context, campaign)
+    head = seen.range or _find_range(context, campaign, find_start)
     if head is None:
         return HeadLook(has_news=_has_sent_leads(context, campaign), seen=seen)
     now = head.clock.now()
@@ -139,14 +146,30 @@ def find_head_start(connection: Connection, campaign: Campaign, now: datetime) -
     read_through = watermarks.get_read_through(connection, campaign.campaign_id)
     if read_through is None:
         return None
+    return _subtract_overlap(connection, campaign, min(read_through, now), campaign.head_overlap)
+
+
+def find_lookback_start(
+    connection: Connection, campaign: Campaign, now: datetime
+) -> datetime | None:
+    """Return where the next poll that reads the lookback begins; None if there was none yet."""
+    reread_through = watermarks.get_reread_through(connection, campaign.campaign_id)
+    if reread_through is None:
+        return None
+    return _subtract_overlap(connection, campaign, min(reread_through, now), campaign.lookback)
+
+
+def _subtract_overlap(
+    connection: Connection, campaign: Campaign, read_through: datetime, overlap: timedelta
+) -> datetime:
     awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
-    return subtract_to_epoch(min(read_through, now, awaited or now), campaign.head_overlap)
+    return subtract_to_epoch(min(read_through, awaited or read_through), overlap)
 
 
-def _find_head(context: ApiContext, campaign: Campaign) -> HeadRange | None:
+def _find_range(context: ApiContext, campaign: Campaign, find_start: FindStart) -> HeadRange | None:
     with context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        start = find_head_start(connection, campaign, now)
+        start = find_start(connection, campaign, now)
         limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
     if start is None:
         return None

@@ -45,7 +45,7 @@ from leadloop.core.windows import (
 from tasks.api_quirks import UNIT_DOUBTED_AFTER, ApiQuirks
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
-from tasks.head_look import HeadLook, find_head_start
+from tasks.head_look import HeadLook, find_head_start, find_lookback_start
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
@@ -553,11 +553,9 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
     campaign = run.campaign
     with run.context.database.transaction() as connection:
         now = watermarks.get_database_time(connection)
-        reread_through = watermarks.get_reread_through(connection, campaign.campaign_id)
-        awaited = outcomes.get_waiting_since(connection, campaign.campaign_id)
-        if reread_through is not None:
-            start = subtract_to_epoch(min(reread_through, now, awaited or now), campaign.lookback)
-        else:
+        start = find_lookback_start(connection, campaign, now)
+        is_first = start is None
+        if start is None:
             first = since or leads.get_first_sent_at(connection, campaign.campaign_id)
             if first is None:
                 return _plan_owed(run)
@@ -568,7 +566,7 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
         plan = _plan_until_now(connection, campaign.campaign_id, start, now)
-    return PollJob(run, replace(plan, from_sending=reread_through is None and since is None))
+    return PollJob(run, replace(plan, from_sending=is_first and since is None))
 
 
 def plan_head_poll(run: CampaignRun[ApiContext], *, look: HeadLook | None = None) -> PollJob | None:

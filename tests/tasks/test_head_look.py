@@ -17,7 +17,13 @@ from leadloop.core.windows import Window
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.context import ApiContext, open_api_context
-from tasks.head_look import HeadLook, SeenHead, compare_head, look_at_head
+from tasks.head_look import (
+    HeadLook,
+    SeenHead,
+    compare_head,
+    find_head_start,
+    look_at_head,
+)
 from tasks.jobs import CampaignsFailed, JobRunner
 from tasks.poll import HEAD_POLL, plan_head_poll
 from tasks.window_pages import ParsedPage, ParsedRow
@@ -41,7 +47,7 @@ class HeadWatcher:
     def look(self) -> HeadLook:
         """Look once; the state stays as it was."""
         (campaign,) = self.context.select_campaigns([CAMPAIGN])
-        return look_at_head(self.context, campaign, self.seen)
+        return look_at_head(self.context, campaign, self.seen, find_head_start)
 
     def take_turn(self) -> bool:
         """Look, and poll where that shows something new; return whether it did."""
@@ -87,7 +93,9 @@ def test_an_idle_look_is_one_request_and_nothing_else(
     nowhere: Any = None
     (campaign,) = watcher.context.select_campaigns([CAMPAIGN])
     for turn in range(1, 4):
-        look = look_at_head(replace(watcher.context, database=nowhere), campaign, watcher.seen)
+        look = look_at_head(
+            replace(watcher.context, database=nowhere), campaign, watcher.seen, find_head_start
+        )
         assert not look.has_news
         assert count_reads(vendor) == reads + turn
     assert sql.fetch_rows(database, state) == before
