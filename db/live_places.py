@@ -2,8 +2,8 @@
 
 Two advisory locks are the places, and one for each share of the campaigns shows who works on it.
 All are held by one connection of a live run, so that they end with it. On that connection the run
-looks for work at least once a second. Postgres keeps when that was (`pg_stat_activity`): no row is
-written, and a process that hangs, or is cut off, is seen as well as one that has ended.
+looks for work at least every three seconds. Postgres keeps when that was (`pg_stat_activity`): no
+row is written, and a process that hangs, or is cut off, is seen as well as one that has ended.
 
 The locks only save work: what keeps a lead from being sent twice are claims and runs (`db.runs`).
 """
@@ -15,7 +15,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, text
 
 from db.due_work import SHARES
-from leadloop.core.boot_clock import read_boot_clock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,8 +23,6 @@ T = TypeVar("T")
 PLACES = 2
 #: Seconds without a statement after which a live run counts as hung or cut off.
 SILENCE_S = 10.0
-# Looks share a transaction for so long, seconds: a day of looks is no day of 80,000 transactions.
-_TRANSACTION_S = 60.0
 
 _TAKE_PLACE = text(f"""
 SELECT place FROM generate_series(1, {PLACES}) AS place
@@ -114,25 +111,30 @@ class PlaceConnection:
         self.pid: int = connection.execute(_PID).scalar_one()
         connection.execute(_JOIN, {"session": self.pid})
         connection.commit()
-        self._commit_at: float | None = None
+        self._is_in_transaction = False
 
     def read(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function that reads, or that takes advisory locks of the session.
 
-        Its transaction goes on, but holds neither a snapshot nor the lock of a table.
+        Its transaction goes on until `write`, but holds neither a snapshot nor the lock of a table:
+        a day of looks is no day of 30,000 transactions.
         """
-        if self._commit_at is None:
+        if not self._is_in_transaction:
             self._connection.execute(_SAVEPOINT)
-            self._commit_at = read_boot_clock() + _TRANSACTION_S
+            self._is_in_transaction = True
         found = work(self._connection, *args, **kwargs)
-        if read_boot_clock() < self._commit_at:
-            self._connection.execute(_FORGET)
-        else:
-            self._connection.commit()
-            self._commit_at = None
+        self._connection.execute(_FORGET)
         return found
+
+    def write(
+        self, work: Callable[Concatenate[Connection, P], None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Run a function and commit its effect, with the transaction of the reads before."""
+        work(self._connection, *args, **kwargs)
+        self._connection.commit()
+        self._is_in_transaction = False
 
 
 def join_session(connection: Connection, pid: int) -> None:

@@ -10,6 +10,9 @@ from socket import socket
 
 from sqlalchemy import Connection, text
 
+#: The text of a notification that a trigger sends: there is new work.
+NEWS = ""
+
 _CHANNEL = "leadloop_work"
 _NOTIFY = text(f"SELECT pg_notify('{_CHANNEL}', :text)")
 
@@ -32,7 +35,7 @@ class WorkListener:
         """Wait for notifications, for something to read from one of `wakeups`, or for the timeout.
 
         Returns:
-            The texts of the notifications that have arrived; those of our triggers are empty.
+            The texts of the notifications that have arrived; those of our triggers are `NEWS`.
 
         Raises:
             psycopg2.Error: the connection is lost (inside of `Database.translate_errors`).
@@ -45,6 +48,6 @@ class WorkListener:
         return received
 
 
-def announce_work(connection: Connection, proof: str = "") -> None:
+def announce_work(connection: Connection, proof: str = NEWS) -> None:
     """Notify all live runs; `proof` is a text by which the sender recognises its own."""
     connection.execute(_NOTIFY, {"text": proof})

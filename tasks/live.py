@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from secrets import token_hex
 from threading import Thread
 
 from db import campaigns as campaign_table
-from db import due_work, live_places, notifications, schema, watermarks
+from db import due_work, live_places, notifications, rate_limit, schema, watermarks
 from db.database import Database, DatabaseError
 from db.live_places import PLACES, PlaceConnection
 from db.notifications import WorkListener
@@ -28,17 +27,20 @@ from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts
 from tasks.live_dispatch import LANES, OPT_OUTS, Dispatcher
 from tasks.live_lanes import EndedErrand, Lane
+from tasks.live_notices import NoticeWatch
 from tasks.live_vendor import VendorWatch
 
-# Seconds between two looks: where notifications are proven to arrive, and where not.
-_LOOK_S, _LOOK_WITHOUT_NOTICE_S = 1.0, 0.5
+# Seconds between two looks: where notifications are proven to arrive, and where not. A look is also
+# the sign of life, of which the run that waits must miss three before it takes over.
+_LOOK_S, _LOOK_WITHOUT_NOTICE_S = 3.0, 0.5
 # The least time between two looks, however many notifications arrive, seconds.
 _LEAST_LOOK_S = 0.05
 # Seconds between two looks at what is due by its time, and at other live runs.
 _TIMED_LOOK_S = 5.0
 # Seconds between two looks of a live run that waits.
 _WATCH_S = 2.0
-# Seconds between two proofs that notifications arrive, and two reads of the settings.
+# Seconds between two proofs that notifications arrive, and two reads of the settings. A proof also
+# ends the transaction of the looks.
 _CHECK_S = 60.0
 # The least time between two disables, as a part of the vendor's period.
 _OPT_OUT_GAP = 1 / 20
@@ -175,8 +177,8 @@ class _LiveSession:
         self._dispatcher = Dispatcher(
             self._lanes, self._vendor, settings.parse_rate(), self._record_end
         )
-        self._proof = ""
-        self._timed_look_at = 0.0
+        self._notices = NoticeWatch()
+        self._looked_at = self._look_at = self._timed_look_at = 0.0
         self._check_at = read_boot_clock() + _CHECK_S
         self._schema_version = place.read(schema.get_version)
         self._lost: DatabaseError | None = None
@@ -190,26 +192,33 @@ class _LiveSession:
             UsageError: the schema has got another version.
         """
         while True:
-            looked_at = read_boot_clock()
-            if looked_at >= self._check_at:
-                self._check_at = looked_at + _CHECK_S
+            now = read_boot_clock()
+            if now >= self._check_at:
+                self._check_at = now + _CHECK_S
                 if (settings := self._load_changed_settings()) is not None:
                     return settings
-            if looked_at >= self._timed_look_at:
-                self._timed_look_at = looked_at + (_TIMED_LOOK_S if self.shares else _WATCH_S)
+            if now >= self._timed_look_at:
+                self._timed_look_at = now + (_TIMED_LOOK_S if self.shares else _WATCH_S)
                 if self._look_around():
                     return None
             if self.shares:
-                self._look()
+                if now >= self._look_at:
+                    self._look(now)
+                self._dispatcher.offer_polls()
             self._require_lanes()
             self._show()
-            self._wait(looked_at)
+            self._wait()
 
-    def _look(self) -> None:
-        """Hand over the opt-outs and leads that came in, and the polls whose time has come."""
+    def _look(self, now: float) -> None:
+        """Hand over the opt-outs and leads that came in."""
         due = self._place.read(due_work.find_new_work, self.shares)
+        self._notices.record_look(due)
         self._dispatcher.offer_work(due, self._read_campaigns([each.campaign_id for each in due]))
-        self._dispatcher.offer_polls()
+        if self._place.read(rate_limit.is_paused):
+            self._dispatcher.release_permits()
+        pause_s = _LOOK_S if self._notices.is_reliable else _LOOK_WITHOUT_NOTICE_S
+        self._looked_at = now
+        self._look_at = min(now + pause_s, self._dispatcher.find_next_retry())
 
     def _look_around(self) -> bool:
         """Look at other live runs, at the schema, and at what is due by its time.
@@ -303,25 +312,22 @@ class _LiveSession:
 
     def _prove_notifications(self) -> None:
         """Send a notification; until it arrives, nobody relies on any."""
-        if self._proof:
-            self._state.is_notified = False
-        self._proof = token_hex(8)
-        self._database.retry(
-            lambda connection: notifications.announce_work(connection, self._proof),
-            single_statement=True,
-        )
+        self._place.write(notifications.announce_work, self._notices.start_proof())
 
-    def _wait(self, looked_at: float) -> None:
-        """Wait for a notification, a lane that has something to report, or the next look."""
-        pause_s = _LOOK_S if self._state.is_notified else _LOOK_WITHOUT_NOTICE_S
-        received = self._listener.wait(
-            max(0.0, looked_at + pause_s - read_boot_clock()), [self._wakeup]
-        )
+    def _wait(self) -> None:
+        """Wait for a notification, a lane that has something to report, or what is due next."""
+        due_at = min(self._check_at, self._timed_look_at)
+        if self.shares:
+            due_at = min(due_at, self._look_at, self._dispatcher.next_due_at)
+        timeout_s = max(0.0, due_at - read_boot_clock())
+        received = self._listener.wait(timeout_s, [self._wakeup])
+        if self._notices.record(received):
+            self._look_at = 0.0
         with suppress(BlockingIOError):
-            self._wakeup.recv(1024)
-        if self._proof and self._proof in received:
-            self._proof, self._state.is_notified = "", True
-        sleep_until(looked_at + _LEAST_LOOK_S)
+            if self._wakeup.recv(1024):
+                self._notices.expect_work()
+                self._look_at = 0.0
+        sleep_until(self._looked_at + _LEAST_LOOK_S)
 
     def _record_end(self, ended: EndedErrand) -> None:
         """Add up what a lane has done, and wake the loop: there may be more."""
@@ -353,6 +359,7 @@ class _LiveSession:
                 raise RunError(f"the lane {lane.name} has ended by a defect")
 
     def _show(self) -> None:
+        self._state.is_notified = self._notices.is_reliable
         self._state.vendor_is_out = self._vendor.is_out
         self._state.busy_with = {name: lane.busy_with for name, lane in self._lanes.items()}
         self._host.on_look(self._state)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 
 from db.due_work import DueWork, PolledCampaign
@@ -14,21 +14,24 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
     LEAST_SOURCE_INTERVAL_S,
-    QUIET_POLL_INTERVAL_S,
     REREAD_INTERVAL_S,
     SOURCE_SHARE,
+    STORED_REREAD_INTERVAL_S,
     TRIAL_S,
+    LookPace,
     Pauses,
     expects_outcomes,
-    poll_interval_s,
+    plan_looks,
 )
 from leadloop.core.rate_ring import Purpose
 from tasks.context import ApiContext
 from tasks.disable import DISABLE
+from tasks.head_look import find_lookback_start
 from tasks.jobs import JobSpec
 from tasks.live_heads import LiveHeads
 from tasks.live_lanes import EndedErrand, Errand, Lane
 from tasks.live_vendor import VendorWatch
+from tasks.look_permits import LookPermits
 from tasks.poll import HEAD_POLL, POLL
 from tasks.probes import read_empty_window
 from tasks.push import PUSH, URGENT_PUSH
@@ -40,8 +43,9 @@ LANES = {
     "urgent": Purpose.URGENT,
     "bulk": Purpose.BULK,
     "polls": Purpose.POLLS,
+    "rereads": Purpose.POLLS,
 }
-OPT_OUTS, URGENT, BULK, POLLS = LANES
+OPT_OUTS, URGENT, BULK, POLLS, REREADS = LANES
 
 # A chunk of a push is short, so that another campaign's lead waits for few batches.
 _BULK_PUSH = replace(PUSH, min_chunk=4)
@@ -72,9 +76,13 @@ class Dispatcher:
         self._lock = Lock()
         self._pauses = Pauses()
         self._heads = LiveHeads()
+        self._lookbacks = LiveHeads(find_lookback_start)
         self._head_poll = replace(HEAD_POLL, start=self._heads.plan_poll)
-        self._polled_at: dict[str, float] = {}
+        # When each campaign's head and lookback were looked at, and a poll has read its lookback.
+        self._looked_at: dict[str, float] = {}
         self._reread_at: dict[str, float] = {}
+        self._stored_at: dict[str, float] = {}
+        self._next_look_at = -math.inf
         # While the vendor answers no read: the lanes that have got something done all the same, and
         # when another one may try.
         self._working_lanes: set[str] = set()
@@ -93,7 +101,7 @@ class Dispatcher:
             if campaign.enabled and work.has_leads:
                 self._offer(BULK, campaign, _BULK_PUSH)
             if campaign.enabled and work.has_owed_windows:
-                self._offer(POLLS, campaign, POLL)
+                self._offer(REREADS, campaign, POLL)
 
     def plan_polls(
         self,
@@ -115,24 +123,64 @@ class Dispatcher:
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
 
+    @property
+    def next_due_at(self) -> float:
+        """When `offer_polls` has something to do, seconds of the boot clock; infinity: never."""
+        next_look_at = self._next_look_at if self._polled else math.inf
+        return min(next_look_at, self._vendor.next_probe_at)
+
+    def find_next_retry(self) -> float:
+        """Return when the next job that failed may be offered again; infinity without one."""
+        with self._lock:
+            return self._pauses.find_next_end(read_boot_clock())
+
     def offer_polls(self) -> None:
-        """Hand over the polls that are due, and the pushes of campaigns whose source has changed.
+        """Hand over the look that is due, rereads, and pushes where a source has changed.
 
         While the vendor answers nothing, a probe instead, where that is due.
         """
-        requests, period_s = self._rate
-        interval_s = poll_interval_s(
-            sum(is_active for _, is_active in self._polled),
-            requests=requests,
-            period_s=period_s,
-            is_pushing=bool(self._lanes[BULK].busy_with),
-        )
-        for campaign, is_active in self._polled:
-            self._offer_poll(campaign, interval_s if is_active else QUIET_POLL_INTERVAL_S)
+        now = read_boot_clock()
+        pace = self._set_pace()
+        self._next_look_at = min(self._next_look_at, now + pace.distance_s)
+        busy = set(self._lanes[POLLS].busy_with)
+        for campaign, _ in self._polled:
+            if campaign.campaign_id not in busy:
+                self._offer_reread(campaign, now)
             if campaign.source is not None:
                 self._offer_source(campaign)
-        if self._polled and self._vendor.is_probe_due():
+        if now >= self._next_look_at:
+            self._offer_look(pace, now)
+            # Looks that are late a little keep their rhythm.
+            self._next_look_at += pace.distance_s
+            if self._next_look_at < now:
+                self._next_look_at = now + pace.distance_s
+        if self._polled and self._vendor.next_probe_at <= now:
             self.offer_probe(self._polled[0][0])
+
+    def release_permits(self) -> None:
+        """Release the permits of looks that are reserved: the vendor has asked for a pause."""
+        self._look_permits.release()
+
+    @cached_property
+    def _look_permits(self) -> LookPermits:
+        context = self._lanes[POLLS].context
+        return LookPermits(context.database, context.limiter, LANES[POLLS])
+
+    def _set_pace(self) -> LookPace:
+        """Return the pace of looks; reserve their permits ahead only while no run needs slots."""
+        requests, period_s = self._rate
+        active = sum(is_active for _, is_active in self._polled)
+        has_runs = any(self._lanes[lane].has_runs for lane in (BULK, REREADS))
+        pace = plan_looks(
+            active,
+            len(self._polled) - active,
+            requests=requests,
+            period_s=period_s,
+            has_runs=has_runs,
+        )
+        is_idle = not has_runs and not self._lanes[POLLS].has_runs
+        self._look_permits.set_distance(pace.distance_s if is_idle else None)
+        return pace
 
     def offer_probe(self, campaign: Campaign) -> None:
         """Ask whether the vendor answers again."""
@@ -141,9 +189,8 @@ class Dispatcher:
 
     def record_end(self, ended: EndedErrand) -> None:
         """Record how an errand ended: after a failure, find out whether the vendor answers."""
-        if ended.lane == POLLS and ended.counts:
-            campaign_id = ended.errand.campaign.campaign_id
-            self._heads.record_poll(campaign_id, is_completed=ended.error is None)
+        if ended.counts:
+            self._record_poll(ended)
         if ended.error is not None:
             self._probe(ended.lane, ended.errand.campaign)
         with self._lock:
@@ -168,7 +215,7 @@ class Dispatcher:
             if not self._pauses.is_due((lane, campaign.campaign_id), now):
                 return False
             is_trial = self._vendor.is_out and lane not in self._working_lanes
-            if is_trial and (lane == POLLS or now < self._trial_at):
+            if is_trial and (lane in (POLLS, REREADS) or now < self._trial_at):
                 return False
         if not self._lanes[lane].offer(Errand(campaign=campaign, spec=spec, look=look)):
             return False
@@ -176,16 +223,46 @@ class Dispatcher:
             self._trial_at = now + TRIAL_S
         return True
 
-    def _offer_poll(self, campaign: Campaign, interval_s: float) -> None:
-        """Hand over the poll that is due: one that reads the lookback again, or a look."""
-        campaign_id, now = campaign.campaign_id, read_boot_clock()
-        if now < self._polled_at.get(campaign_id, -math.inf) + interval_s:
+    def _record_poll(self, ended: EndedErrand) -> None:
+        campaign_id, is_completed = ended.errand.campaign.campaign_id, ended.error is None
+        if ended.lane == POLLS:
+            self._heads.record_poll(campaign_id, is_completed=is_completed)
+        elif ended.lane == REREADS:
+            self._lookbacks.record_poll(campaign_id, is_completed=is_completed)
+            self._heads.find_again(campaign_id)
+            if is_completed:
+                self._stored_at[campaign_id] = read_boot_clock()
+
+    def _offer_look(self, pace: LookPace, now: float) -> None:
+        """Hand over the look at a head that is most overdue."""
+
+        def find_due(polled: tuple[Campaign, bool]) -> float:
+            campaign, is_active = polled
+            looked_at = self._looked_at.get(campaign.campaign_id, -math.inf)
+            return looked_at + (pace.active_s if is_active else pace.quiet_s)
+
+        for polled in sorted(self._polled, key=find_due):
+            # Looks are due one by one: a little early is in time.
+            if find_due(polled) > now + pace.distance_s / 2:
+                return
+            campaign, _ = polled
+            if self._offer(POLLS, campaign, self._head_poll, partial(self._look_at_head, campaign)):
+                self._looked_at[campaign.campaign_id] = now
+                return
+
+    def _offer_reread(self, campaign: Campaign, now: float) -> None:
+        """Hand over the reread that is due: a look at the lookback, or in time a poll of it.
+
+        The head comes first: when a live run begins, what is new there shall not wait.
+        """
+        campaign_id = campaign.campaign_id
+        reread_at = self._reread_at.get(campaign_id, -math.inf)
+        if campaign_id not in self._looked_at or now < reread_at + REREAD_INTERVAL_S:
             return
-        if now >= self._reread_at.get(campaign_id, -math.inf) + REREAD_INTERVAL_S:
-            if self._offer(POLLS, campaign, POLL):
-                self._reread_at[campaign_id] = self._polled_at[campaign_id] = now
-        elif self._offer(POLLS, campaign, self._head_poll, partial(self._look_at_head, campaign)):
-            self._polled_at[campaign_id] = now
+        stored_until = self._stored_at.get(campaign_id, -math.inf) + STORED_REREAD_INTERVAL_S
+        look = None if now >= stored_until else partial(self._look_at_lookback, campaign)
+        if self._offer(REREADS, campaign, POLL, look):
+            self._reread_at[campaign_id] = now
 
     def _offer_source(self, campaign: Campaign) -> None:
         """Hand over a push that follows the team's own table, if that has changed."""
@@ -207,10 +284,24 @@ class Dispatcher:
 
     def _look_at_head(self, campaign: Campaign) -> bool:
         """Return whether the newest outcomes show anything new."""
+        return self._look(self._heads, self._lanes[POLLS], campaign)
+
+    def _look_at_lookback(self, campaign: Campaign) -> bool:
+        """Return whether the lookback shows anything new; begin both ranges where polls are now."""
+        self._lookbacks.find_again(campaign.campaign_id)
+        self._heads.find_again(campaign.campaign_id)
+        return self._look(self._lookbacks, self._lanes[REREADS], campaign)
+
+    def _look(self, heads: LiveHeads, lane: Lane, campaign: Campaign) -> bool:
+        session = lane.context.session
+        api = session.api.with_permits(self._look_permits.wait_for_permit)
+        context = replace(lane.context, session=replace(session, api=api))
         try:
-            return self._heads.has_news(self._lanes[POLLS].context, campaign)
+            return heads.has_news(context, campaign)
         except ApiError as error:
             # The next one is a poll, which reads around what cannot be read.
+            self._look_permits.release()
+            self._stored_at.pop(campaign.campaign_id, None)
             self._reread_at.pop(campaign.campaign_id, None)
             raise RunError(str(error)) from None
 

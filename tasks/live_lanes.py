@@ -104,6 +104,11 @@ class Lane:
         with self._changed:
             return sorted(self._busy)
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether a run is under way; a look that shows nothing new opens no run."""
+        return bool(self._open)
+
     def offer(self, errand: Errand) -> bool:
         """Take an errand and return True, unless one of its campaign is waiting or under way."""
         with self._changed:

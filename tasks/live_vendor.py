@@ -1,5 +1,6 @@
 """Whether the vendor answers a live run at all: while it does not, one read at a time asks."""
 
+import math
 from collections.abc import Callable
 from threading import Lock
 
@@ -33,9 +34,10 @@ class VendorWatch:
         """Whether the vendor answered neither a job nor the last probe."""
         return self._out_since is not None
 
-    def is_probe_due(self) -> bool:
-        """Return whether the next probe is due."""
-        return self.is_out and self._probe_at <= read_boot_clock()
+    @property
+    def next_probe_at(self) -> float:
+        """When the next probe is due, seconds of the boot clock; infinity while it answers."""
+        return self._probe_at if self.is_out else math.inf
 
     def probe(self, read: Callable[[], object]) -> bool:
         """Send a harmless read; return whether the vendor answers, in whatever way.

@@ -1,6 +1,8 @@
 """When a live run does what: the pace of polls, and the pauses after jobs that came to nothing."""
 
+import math
 from collections.abc import Hashable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 #: Seconds before a job that failed, or that found nothing to do, is due again: doubled each time.
@@ -8,19 +10,25 @@ FIRST_PAUSE_S = 1.0
 #: The longest of these pauses, seconds.
 LONGEST_PAUSE_S = 60.0
 #: The least time between two looks at one campaign's newest outcomes, seconds.
-LEAST_POLL_INTERVAL_S = 2.0
-#: The time between two polls of a campaign from which nothing is expected soon, seconds.
-QUIET_POLL_INTERVAL_S = 300.0
-#: The time between two polls that read the lookback again, seconds.
+LEAST_LOOK_INTERVAL_S = 2.0
+#: The least time between two looks at a campaign from which nothing is expected soon, seconds.
+QUIET_LOOK_INTERVAL_S = 300.0
+#: The time between two looks at the lookback, seconds.
 REREAD_INTERVAL_S = 900.0
+#: The longest time between two polls that read the lookback again even if a look shows nothing new
+#: there, seconds: less than the hour after which a campaign's polls count as behind.
+STORED_REREAD_INTERVAL_S = 3000.0
 #: While the vendor answers no read: the time between two trials of a job that may work
 #: nevertheless, seconds.
 TRIAL_S = 300.0
 #: The least time between two looks at a campaign's source, seconds, and the most of the time that
 #: they may take.
 LEAST_SOURCE_INTERVAL_S, SOURCE_SHARE = 10.0, 0.05
-#: The share of the requests that polls may use, and while leads are waiting to be created.
-_POLL_SHARE, _POLL_SHARE_BESIDE_PUSH = 0.5, 0.4
+#: The share of the requests that looks may use, and while a push or a reread needs requests too.
+#: Polls may use half, and a slot of the rate limiter is occupied longer than its request counts.
+_LOOK_SHARE, _LOOK_SHARE_BESIDE_RUNS = 0.48, 0.4
+#: The part of it that campaigns from which nothing is expected may use.
+_QUIET_PART = 0.5
 #: For so long after its last sign of life, outcomes of a campaign are expected.
 _EXPECTED_FOR = timedelta(days=1)
 
@@ -46,25 +54,53 @@ class Pauses:
         self._pause_s[key] = pause_s
         self._due_at[key] = now + pause_s
 
+    def find_next_end(self, now: float) -> float:
+        """Return when the next pause ends; infinity if none is left."""
+        return min((due_at for due_at in self._due_at.values() if due_at > now), default=math.inf)
+
     def end_all(self) -> None:
         """End all pauses: what made the jobs fail is over."""
         self._due_at.clear()
         self._pause_s.clear()
 
 
-def poll_interval_s(
-    campaigns: int, *, requests: int, period_s: float, is_pushing: bool = False
-) -> float:
-    """Return the seconds between two looks at each campaign's newest outcomes.
+@dataclass(frozen=True, kw_only=True)
+class LookPace:
+    """How often looks at the newest outcomes are due.
+
+    Attributes:
+        active_s: seconds between two looks at a campaign from which outcomes are expected.
+        quiet_s: seconds between two looks at any other campaign.
+        distance_s: seconds between two looks at whichever campaigns.
+    """
+
+    active_s: float
+    quiet_s: float
+    distance_s: float
+
+
+def plan_looks(
+    active: int, quiet: int, *, requests: int, period_s: float, has_runs: bool = False
+) -> LookPace:
+    """Plan looks at even distances, within their share of the requests.
 
     Args:
-        campaigns: the campaigns that are looked at.
+        active: the campaigns from which outcomes are expected.
+        quiet: the other campaigns.
         requests: the vendor's rate limit, requests a period.
         period_s: the period, seconds.
-        is_pushing: leads are waiting to be created, and need requests too.
+        has_runs: a push or a reread needs requests too.
     """
-    share = _POLL_SHARE_BESIDE_PUSH if is_pushing else _POLL_SHARE
-    return max(LEAST_POLL_INTERVAL_S, campaigns * period_s / (share * requests))
+    share = _LOOK_SHARE_BESIDE_RUNS if has_runs else _LOOK_SHARE
+    looks_per_s = share * requests / period_s
+    quiet_s = max(QUIET_LOOK_INTERVAL_S, quiet / (_QUIET_PART * looks_per_s))
+    active_s = max(LEAST_LOOK_INTERVAL_S, active / (looks_per_s - quiet / quiet_s))
+    planned_per_s = active / active_s + quiet / quiet_s
+    return LookPace(
+        active_s=active_s,
+        quiet_s=quiet_s,
+        distance_s=1 / planned_per_s if planned_per_s else LEAST_LOOK_INTERVAL_S,
+    )
 
 
 def expects_outcomes(last_active_at: datetime | None, now: datetime) -> bool:

@@ -2,16 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leadloop.core.live_schedule import (
     FIRST_PAUSE_S,
-    LEAST_POLL_INTERVAL_S,
+    LEAST_LOOK_INTERVAL_S,
     LONGEST_PAUSE_S,
+    QUIET_LOOK_INTERVAL_S,
     Pauses,
     expects_outcomes,
-    poll_interval_s,
+    plan_looks,
 )
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -46,27 +48,42 @@ def test_progress_ends_the_pauses_of_its_job_alone() -> None:
 
 
 @given(
-    campaigns=st.integers(0, 3000),
+    active=st.integers(0, 3000),
+    quiet=st.integers(0, 3000),
     requests=st.integers(1, 1000),
     period_s=st.floats(1, 3600),
-    is_pushing=st.booleans(),
+    has_runs=st.booleans(),
 )
-def test_polls_stay_within_their_share(
-    campaigns: int, requests: int, period_s: float, is_pushing: bool
+def test_looks_stay_within_their_share(
+    active: int, quiet: int, requests: int, period_s: float, has_runs: bool
 ) -> None:
-    """Half of the requests, and fewer beside a push; one campaign is not asked all the time."""
-    interval_s = poll_interval_s(
-        campaigns, requests=requests, period_s=period_s, is_pushing=is_pushing
+    """Fewer beside a push; and no campaign is asked all the time, or never."""
+    pace = plan_looks(active, quiet, requests=requests, period_s=period_s, has_runs=has_runs)
+    share = 0.4 if has_runs else 0.48
+    assert pace.active_s >= LEAST_LOOK_INTERVAL_S
+    assert pace.quiet_s >= QUIET_LOOK_INTERVAL_S
+    looks_per_s = active / pace.active_s + quiet / pace.quiet_s
+    assert looks_per_s <= share * requests / period_s * 1.001
+    if active or quiet:
+        assert pace.distance_s * looks_per_s == pytest.approx(1)
+
+
+@given(active=st.integers(1, 1000), quiet=st.integers(0, 1000))
+def test_the_time_between_looks_grows_with_the_campaigns(active: int, quiet: int) -> None:
+    """Twice the campaigns, at most twice the time."""
+    pace, doubled = (
+        plan_looks(active * factor, quiet * factor, requests=100, period_s=60) for factor in (1, 2)
     )
-    share = 0.4 if is_pushing else 0.5
-    assert interval_s >= LEAST_POLL_INTERVAL_S
-    assert campaigns / interval_s <= share * requests / period_s * 1.001
+    assert pace.active_s <= doubled.active_s
+    if not quiet:
+        assert doubled.active_s <= 2 * pace.active_s
 
 
-def test_ten_campaigns_are_polled_within_fifteen_seconds() -> None:
-    """Of 100 requests a minute."""
-    assert poll_interval_s(10, requests=100, period_s=60) == 12
-    assert poll_interval_s(10, requests=100, period_s=60, is_pushing=True) == 15
+def test_ten_campaigns_are_looked_at_within_fifteen_seconds() -> None:
+    """Of 100 requests a minute; and quiet ones hardly slow them down."""
+    assert plan_looks(10, 0, requests=100, period_s=60).active_s == 12.5
+    assert plan_looks(10, 0, requests=100, period_s=60, has_runs=True).active_s == 15
+    assert plan_looks(10, 24, requests=100, period_s=60).active_s < 14
 
 
 def test_outcomes_are_expected_for_a_day_after_a_sign_of_life() -> None:

@@ -12,8 +12,9 @@ from db.database import Database
 from db.due_work import DueWork, PolledCampaign
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks import live_dispatch
 from tasks.context import open_api_context
-from tasks.live_dispatch import BULK, LANES, OPT_OUTS, POLLS, URGENT, Dispatcher
+from tasks.live_dispatch import BULK, LANES, OPT_OUTS, POLLS, REREADS, URGENT, Dispatcher
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_vendor import VendorWatch
 from tests import factories, sql
@@ -45,15 +46,19 @@ class DispatchUnderTest:
         campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
         self.dispatcher.offer_work(due, campaigns)
 
-    def offer_polls(self) -> None:
-        """Hand over the polls that are due of a campaign that is active."""
+    def offer_polls(self, *ids: str) -> None:
+        """Hand over the polls that are due of campaigns that are active."""
         now = datetime.now(UTC)
-        polled = PolledCampaign(
-            campaign_id="C1", has_source=False, last_active_at=now - timedelta(minutes=1)
-        )
+        ids = ids or ("C1",)
+        polled = [
+            PolledCampaign(
+                campaign_id=each, has_source=False, last_active_at=now - timedelta(minutes=1)
+            )
+            for each in ids
+        ]
         context = self.lanes[BULK].context
-        campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
-        self.dispatcher.plan_polls([polled], campaigns, now=now)
+        campaigns = {each.campaign_id: each for each in context.select_campaigns(ids)}
+        self.dispatcher.plan_polls(polled, campaigns, now=now)
         self.dispatcher.offer_polls()
 
     def wait(self, ended: int) -> set[str]:
@@ -171,21 +176,59 @@ def test_a_look_at_the_head_is_followed_by_a_poll_where_something_is_new(
     """And a look that fails by a poll that reads around what cannot be read."""
     factories.add_leads(database, "a", "b", "c")
     push_leads()
-    poll_next(dispatch)
+    poll_next(dispatch, POLLS)
+    poll_next(dispatch, REREADS)
     process_leads(vendor, {"a": 0})
-    assert poll_next(dispatch).counts["inserted"] == 1
-    assert poll_next(dispatch).counts == {}
+    assert poll_next(dispatch, POLLS).counts["inserted"] == 1
+    assert poll_next(dispatch, POLLS).counts == {}
     process_leads(vendor, {"b": 0, "c": 5})
     vendor.add_fault(route="responses", kind="status", status=500, lead_id="b")
-    assert poll_next(dispatch).error is not None
-    assert poll_next(dispatch).errand.look is None
+    assert poll_next(dispatch, POLLS).error is not None
+    assert poll_next(dispatch, REREADS).errand.look is None
     assert set(sql.fetch_outcomes(database)) == {"a", "c"}
 
 
-def poll_next(dispatch: DispatchUnderTest) -> EndedErrand:
-    """Hand over the next poll once it is due, and return how it ended."""
+def test_the_lookback_is_read_by_a_poll_where_a_look_shows_anything_new(
+    dispatch: DispatchUnderTest,
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An outcome that comes too late for the head; and where nothing is new, no run is opened."""
+    monkeypatch.setattr(live_dispatch, "REREAD_INTERVAL_S", 0.1)
+    factories.add_leads(database, "a", "b")
+    push_leads()
+    poll_next(dispatch, POLLS)
+    process_leads(vendor, {"a": 0})
+    while poll_next(dispatch, REREADS).counts:
+        pass
+    assert poll_next(dispatch, REREADS).counts == {}
+    process_leads(vendor, {"b": 100})
+    assert poll_next(dispatch, REREADS).counts["inserted"] == 1
+    assert set(sql.fetch_outcomes(database)) == {"a", "b"}
+    assert poll_next(dispatch, REREADS).counts == {}
+
+
+def test_looks_go_round_at_even_distances(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """Each campaign has its turn before any has another one."""
+    factories.add_leads(database, "a")
+    push_leads()
+    for campaign in ("C2", "C3"):
+        factories.add_campaign(database, campaign)
+    looked: list[str] = []
+    while len(looked) < 6:
+        looked.append(poll_next(dispatch, POLLS, "C1", "C2", "C3").errand.campaign.campaign_id)
+    assert looked == ["C1", "C2", "C3"] * 2
+
+
+def poll_next(dispatch: DispatchUnderTest, lane: str, *campaigns: str) -> EndedErrand:
+    """Hand over the next poll of a lane once it is due, and return how it ended."""
     count = len(dispatch.ended)
-    while len(dispatch.ended) == count:
-        dispatch.offer_polls()
+    while True:
+        for ended in dispatch.ended[count:]:
+            if ended.lane == lane:
+                return ended
+        dispatch.offer_polls(*campaigns)
         time.sleep(0.01)
-    return dispatch.ended[count]
