@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from db.in_doubt import IS_LOOKUP_DUE
+from db.watermarks import OUTCOMES
 
 #: Campaigns are divided into this many shares; see `db.live_places`.
 SHARES = 16
@@ -80,7 +81,9 @@ SELECT campaign.campaign_id,
 # The vendor can report outcomes for as long as leads are out there. The last lead that it accepted
 # and the last outcome tell how likely there is one soon.
 _POLLED = text(f"""
-SELECT campaign.campaign_id, campaign.source IS NOT NULL AS has_source,
+SELECT campaign.campaign_id,
+       (SELECT greatest(read_through, processed_through) FROM leadloop.watermarks AS mark
+         WHERE mark.campaign_id = campaign.campaign_id AND mark.stream = :stream) AS read_through,
        greatest(campaign.specimen_at,
                 (SELECT max(first_seen_at) FROM leadloop.lead_outcomes AS outcome
                   WHERE outcome.campaign_id = campaign.campaign_id)) AS last_active_at
@@ -115,13 +118,13 @@ class PolledCampaign:
 
     Attributes:
         campaign_id: the campaign.
-        has_source: its leads come from the team's own table.
+        read_through: up to when polls have read its outcomes; None: it was never polled.
         last_active_at: when the vendor last accepted a lead of it, or an outcome was stored; None:
             never.
     """
 
     campaign_id: str
-    has_source: bool
+    read_through: datetime | None
     last_active_at: datetime | None
 
 
@@ -154,7 +157,7 @@ def find_timed_work(
 
 def list_polled_campaigns(connection: Connection, shares: Sequence[int]) -> list[PolledCampaign]:
     """Return the enabled campaigns, highest priority first."""
-    rows = connection.execute(_POLLED, {"shares": list(shares)})
+    rows = connection.execute(_POLLED, {"shares": list(shares), "stream": OUTCOMES})
     return [PolledCampaign(**row._mapping) for row in rows]
 
 

@@ -96,9 +96,13 @@ def look_at_head(
     Raises:
         ApiError: the page could not be read; a poll finds out why, and reads around it.
     """
-    head = seen.range or _find_range(context, campaign, find_start)
+    head = seen.range
     if head is None:
-        return HeadLook(has_news=_has_sent_leads(context, campaign), seen=seen)
+        with context.database.transaction() as connection:
+            head = _find_range(connection, campaign, find_start)
+            if head is None:
+                is_sent = leads.get_first_sent_at(connection, campaign.campaign_id) is not None
+                return HeadLook(has_news=is_sent, seen=seen)
     now = head.clock.now()
     page = context.api.for_probes().list_processed(
         campaign.campaign_id,
@@ -166,20 +170,15 @@ def _subtract_overlap(
     return subtract_to_epoch(min(read_through, awaited or read_through), overlap)
 
 
-def _find_range(context: ApiContext, campaign: Campaign, find_start: FindStart) -> HeadRange | None:
-    with context.database.transaction() as connection:
-        now = watermarks.get_database_time(connection)
-        start = find_start(connection, campaign, now)
-        limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
-    if start is None:
+def _find_range(
+    connection: Connection, campaign: Campaign, find_start: FindStart
+) -> HeadRange | None:
+    now = watermarks.get_database_time(connection)
+    if (start := find_start(connection, campaign, now)) is None:
         return None
+    limits = learned_limits.get_learned_limits(connection, campaign.campaign_id)
     page_size = PageLimits(campaign.page_size, limits).page_size
     return HeadRange(start=start, page_size=page_size, clock=DatabaseClock(now))
-
-
-def _has_sent_leads(context: ApiContext, campaign: Campaign) -> bool:
-    with context.database.transaction() as connection:
-        return leads.get_first_sent_at(connection, campaign.campaign_id) is not None
 
 
 def _make_digests(results: Iterable[Any]) -> frozenset[bytes]:

@@ -16,11 +16,11 @@ from leadloop.core.live_schedule import (
     LEAST_SOURCE_INTERVAL_S,
     REREAD_INTERVAL_S,
     SOURCE_SHARE,
-    STORED_REREAD_INTERVAL_S,
     TRIAL_S,
     LookPace,
     Pauses,
     expects_outcomes,
+    is_behind,
     plan_looks,
 )
 from leadloop.core.rate_ring import Purpose
@@ -78,10 +78,11 @@ class Dispatcher:
         self._heads = LiveHeads()
         self._lookbacks = LiveHeads(find_lookback_start)
         self._head_poll = replace(HEAD_POLL, start=self._heads.plan_poll)
-        # When each campaign's head and lookback were looked at, and a poll has read its lookback.
+        # When each campaign's head was looked at, and its lookback.
         self._looked_at: dict[str, float] = {}
         self._reread_at: dict[str, float] = {}
-        self._stored_at: dict[str, float] = {}
+        # Campaigns whose lookback is to be read by a poll, whatever a look would show.
+        self._behind: set[str] = set()
         self._next_look_at = -math.inf
         # While the vendor answers no read: the lanes that have got something done all the same, and
         # when another one may try.
@@ -117,6 +118,7 @@ class Dispatcher:
             campaigns: their rows, by id.
             now: the database's clock.
         """
+        self._behind |= {each.campaign_id for each in polled if is_behind(each.read_through, now)}
         self._polled = [
             (campaign, expects_outcomes(each.last_active_at, now))
             for each in polled
@@ -230,8 +232,7 @@ class Dispatcher:
         elif ended.lane == REREADS:
             self._lookbacks.record_poll(campaign_id, is_completed=is_completed)
             self._heads.find_again(campaign_id)
-            if is_completed:
-                self._stored_at[campaign_id] = read_boot_clock()
+            self._behind.discard(campaign_id)
 
     def _offer_look(self, pace: LookPace, now: float) -> None:
         """Hand over the look at a head that is most overdue."""
@@ -251,7 +252,7 @@ class Dispatcher:
                 return
 
     def _offer_reread(self, campaign: Campaign, now: float) -> None:
-        """Hand over the reread that is due: a look at the lookback, or in time a poll of it.
+        """Hand over the reread that is due: a look at the lookback, or a poll of it.
 
         The head comes first: when a live run begins, what is new there shall not wait.
         """
@@ -259,8 +260,8 @@ class Dispatcher:
         reread_at = self._reread_at.get(campaign_id, -math.inf)
         if campaign_id not in self._looked_at or now < reread_at + REREAD_INTERVAL_S:
             return
-        stored_until = self._stored_at.get(campaign_id, -math.inf) + STORED_REREAD_INTERVAL_S
-        look = None if now >= stored_until else partial(self._look_at_lookback, campaign)
+        is_read_anyway = campaign_id in self._behind
+        look = None if is_read_anyway else partial(self._look_at_lookback, campaign)
         if self._offer(REREADS, campaign, POLL, look):
             self._reread_at[campaign_id] = now
 
@@ -301,7 +302,7 @@ class Dispatcher:
         except ApiError as error:
             # The next one is a poll, which reads around what cannot be read.
             self._look_permits.release()
-            self._stored_at.pop(campaign.campaign_id, None)
+            self._behind.add(campaign.campaign_id)
             self._reread_at.pop(campaign.campaign_id, None)
             raise RunError(str(error)) from None
 

@@ -15,9 +15,9 @@ LEAST_LOOK_INTERVAL_S = 2.0
 QUIET_LOOK_INTERVAL_S = 300.0
 #: The time between two looks at the lookback, seconds.
 REREAD_INTERVAL_S = 900.0
-#: The longest time between two polls that read the lookback again even if a look shows nothing new
-#: there, seconds: less than the hour after which a campaign's polls count as behind.
-STORED_REREAD_INTERVAL_S = 3000.0
+# A campaign that polls have read up to so long ago is polled at the next reread, whatever looks
+# show: before the hour after which its polls count as behind.
+_BEHIND = timedelta(minutes=40)
 #: While the vendor answers no read: the time between two trials of a job that may work
 #: nevertheless, seconds.
 TRIAL_S = 300.0
@@ -101,6 +101,16 @@ def plan_looks(
         quiet_s=quiet_s,
         distance_s=1 / planned_per_s if planned_per_s else LEAST_LOOK_INTERVAL_S,
     )
+
+
+def is_behind(read_through: datetime | None, now: datetime) -> bool:
+    """Return whether a campaign is polled even if looks show nothing new.
+
+    Args:
+        read_through: up to when polls have read its outcomes; None: it was never polled.
+        now: by the same clock.
+    """
+    return read_through is not None and now - read_through > _BEHIND
 
 
 def expects_outcomes(last_active_at: datetime | None, now: datetime) -> bool:

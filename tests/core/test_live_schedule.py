@@ -11,8 +11,10 @@ from leadloop.core.live_schedule import (
     LEAST_LOOK_INTERVAL_S,
     LONGEST_PAUSE_S,
     QUIET_LOOK_INTERVAL_S,
+    REREAD_INTERVAL_S,
     Pauses,
     expects_outcomes,
+    is_behind,
     plan_looks,
 )
 
@@ -84,6 +86,15 @@ def test_ten_campaigns_are_looked_at_within_fifteen_seconds() -> None:
     assert plan_looks(10, 0, requests=100, period_s=60).active_s == 12.5
     assert plan_looks(10, 0, requests=100, period_s=60, has_runs=True).active_s == 15
     assert plan_looks(10, 24, requests=100, period_s=60).active_s < 14
+
+
+def test_a_campaign_is_polled_before_it_counts_as_behind() -> None:
+    """Which the view of problems does after an hour; one that was never polled is not."""
+    assert not is_behind(None, NOW)
+    assert not is_behind(NOW - timedelta(minutes=40), NOW)
+    assert is_behind(
+        NOW - timedelta(hours=1, seconds=-REREAD_INTERVAL_S), NOW + timedelta(seconds=1)
+    )
 
 
 def test_outcomes_are_expected_for_a_day_after_a_sign_of_life() -> None:

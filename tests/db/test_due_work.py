@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from db import due_work
 from db.database import Database
-from db.due_work import SHARES, DueWork
+from db.due_work import SHARES, DueWork, PolledCampaign
 from tests import factories, sql
 
 ALL = range(SHARES)
@@ -150,3 +150,26 @@ def test_failed_opt_outs_and_owed_windows_whose_time_has_come(database: Database
     assert find_timed(database) == [
         DueWork(campaign_id="C1", has_opt_outs=True, has_owed_windows=True)
     ]
+
+
+def test_what_is_known_of_the_campaigns_to_poll(database: Database) -> None:
+    """How far they were read, and their last sign of life; none that is disabled."""
+    for campaign, enabled in (("new", True), ("polled", True), ("off", False)):
+        factories.add_campaign(database, campaign, enabled=enabled)
+    sql.execute(
+        database,
+        "INSERT INTO leadloop.watermarks (campaign_id, stream, processed_through, read_through)"
+        " VALUES ('polled', 'outcomes', :past, :future)",
+        past=PAST,
+        future=FUTURE,
+    )
+    sql.execute(
+        database,
+        "UPDATE leadloop.campaigns SET specimen_at = :past WHERE campaign_id = 'polled'",
+        past=PAST,
+    )
+    with database.transaction() as connection:
+        assert due_work.list_polled_campaigns(connection, ALL) == [
+            PolledCampaign(campaign_id="new", read_through=None, last_active_at=None),
+            PolledCampaign(campaign_id="polled", read_through=FUTURE, last_active_at=PAST),
+        ]

@@ -46,13 +46,15 @@ class DispatchUnderTest:
         campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
         self.dispatcher.offer_work(due, campaigns)
 
-    def offer_polls(self, *ids: str) -> None:
+    def offer_polls(self, *ids: str, read_through: datetime | None = None) -> None:
         """Hand over the polls that are due of campaigns that are active."""
         now = datetime.now(UTC)
         ids = ids or ("C1",)
         polled = [
             PolledCampaign(
-                campaign_id=each, has_source=False, last_active_at=now - timedelta(minutes=1)
+                campaign_id=each,
+                read_through=read_through,
+                last_active_at=now - timedelta(minutes=1),
             )
             for each in ids
         ]
@@ -206,6 +208,24 @@ def test_the_lookback_is_read_by_a_poll_where_a_look_shows_anything_new(
     process_leads(vendor, {"b": 100})
     assert poll_next(dispatch, REREADS).counts["inserted"] == 1
     assert set(sql.fetch_outcomes(database)) == {"a", "b"}
+    assert poll_next(dispatch, REREADS).counts == {}
+
+
+def test_a_campaign_in_which_nothing_happens_is_polled_before_it_counts_as_behind(
+    dispatch: DispatchUnderTest,
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look would show nothing new, and the watermark would stay where it is."""
+    monkeypatch.setattr(live_dispatch, "REREAD_INTERVAL_S", 0.1)
+    factories.add_leads(database, "a")
+    push_leads()
+    poll_next(dispatch, POLLS)
+    assert poll_next(dispatch, REREADS).counts == {}
+    dispatch.offer_polls(read_through=datetime.now(UTC) - timedelta(minutes=45))
+    while not poll_next(dispatch, REREADS).counts:
+        pass
     assert poll_next(dispatch, REREADS).counts == {}
 
 
