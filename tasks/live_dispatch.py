@@ -83,7 +83,7 @@ class Dispatcher:
         self._reread_at: dict[str, float] = {}
         # Campaigns whose lookback is to be read by a poll, whatever a look would show.
         self._behind: set[str] = set()
-        self._next_look_at = -math.inf
+        self._next_look_at = self._has_runs_until = -math.inf
         # While the vendor answers no read: the lanes that have got something done all the same, and
         # when another one may try.
         self._working_lanes: set[str] = set()
@@ -169,10 +169,15 @@ class Dispatcher:
         return LookPermits(context.database, context.limiter, LANES[POLLS])
 
     def _set_pace(self) -> LookPace:
-        """Return the pace of looks; reserve their permits ahead only while no run needs slots."""
+        """Return the pace of looks; reserve their permits ahead only while no run needs slots.
+
+        A run needs slots for as long as the vendor counts its requests.
+        """
         requests, period_s = self._rate
         active = sum(is_active for _, is_active in self._polled)
-        has_runs = any(self._lanes[lane].has_runs for lane in (BULK, REREADS))
+        if any(self._lanes[lane].has_runs for lane in (BULK, POLLS, REREADS)):
+            self._record_runs()
+        has_runs = read_boot_clock() < self._has_runs_until
         pace = plan_looks(
             active,
             len(self._polled) - active,
@@ -180,8 +185,7 @@ class Dispatcher:
             period_s=period_s,
             has_runs=has_runs,
         )
-        is_idle = not has_runs and not self._lanes[POLLS].has_runs
-        self._look_permits.set_distance(pace.distance_s if is_idle else None)
+        self._look_permits.set_pace(pace.distance_s, is_ahead=not has_runs)
         return pace
 
     def offer_probe(self, campaign: Campaign) -> None:
@@ -193,6 +197,7 @@ class Dispatcher:
         """Record how an errand ended: after a failure, find out whether the vendor answers."""
         if ended.counts:
             self._record_poll(ended)
+            self._record_runs()
         if ended.error is not None:
             self._probe(ended.lane, ended.errand.campaign)
         with self._lock:
@@ -224,6 +229,10 @@ class Dispatcher:
         if is_trial:
             self._trial_at = now + TRIAL_S
         return True
+
+    def _record_runs(self) -> None:
+        _, period_s = self._rate
+        self._has_runs_until = read_boot_clock() + period_s
 
     def _record_poll(self, ended: EndedErrand) -> None:
         campaign_id, is_completed = ended.errand.campaign.campaign_id, ended.error is None

@@ -36,11 +36,11 @@ class _AheadSlot:
 
 
 class LookPermits:
-    """Permits for the looks of one thread; another thread may set the pace, or release them.
+    """Permits for looks; thread-safe.
 
     Args:
         database: holds the ring of slots.
-        limiter: gives the permits while none is to be reserved ahead.
+        limiter: gives a permit while other transactions lock all slots.
         purpose: decides which slots the looks may use.
     """
 
@@ -49,14 +49,18 @@ class LookPermits:
         self._limiter = limiter
         self._purpose = purpose
         self._lock = Lock()
-        self._distance_s: float | None = None
+        self._distance_s = MAX_AHEAD_S
+        self._is_ahead = False
         self._ahead: deque[_AheadSlot] = deque()
         self._release_count = 0
 
-    def set_distance(self, distance_s: float | None) -> None:
-        """Set the distance between two looks, seconds; None: each one reserves its own slot."""
-        self._distance_s = distance_s
-        if distance_s is None:
+    def set_pace(self, distance_s: float, *, is_ahead: bool) -> None:
+        """Set the distance between two looks, seconds, and whether their slots are reserved ahead.
+
+        Else each look reserves its own slot.
+        """
+        self._distance_s, self._is_ahead = distance_s, is_ahead
+        if not is_ahead:
             self.release()
 
     def release(self) -> None:
@@ -89,14 +93,12 @@ class LookPermits:
                 slot = self._ahead.popleft()
                 if not slot.is_expired:
                     return slot
-        return self._reserve()
+            return self._reserve()
 
     def _reserve(self) -> _AheadSlot | None:
         distance_s = self._distance_s
-        if distance_s is None:
-            return None
         late_s = min(distance_s * _LATE_SHARE, _MAX_LATE_S)
-        amount = max(1, min(MAX_AHEAD, int(MAX_AHEAD_S / distance_s)))
+        amount = max(1, min(MAX_AHEAD, int(MAX_AHEAD_S / distance_s))) if self._is_ahead else 1
         with self._database.autocommit() as connection:
             slots = rate_limit.reserve_slots_ahead(
                 connection, self._purpose, amount, distance_s=distance_s, late_s=late_s
@@ -105,9 +107,5 @@ class LookPermits:
         ahead = deque(
             _AheadSlot(slot=slot, due_at=now + slot.wait_s, late_s=late_s) for slot in slots
         )
-        if not ahead:
-            return None
-        first = ahead.popleft()
-        with self._lock:
-            self._ahead = ahead
-        return first
+        self._ahead = ahead
+        return ahead.popleft() if ahead else None

@@ -26,7 +26,7 @@ TRIAL_S = 300.0
 LEAST_SOURCE_INTERVAL_S, SOURCE_SHARE = 10.0, 0.05
 #: The share of the requests that looks may use, and while a push or a reread needs requests too.
 #: Polls may use half, and a slot of the rate limiter is occupied longer than its request counts.
-_LOOK_SHARE, _LOOK_SHARE_BESIDE_RUNS = 0.48, 0.4
+_LOOK_SHARE, _LOOK_SHARE_BESIDE_RUNS = 0.48, 0.42
 #: The part of it that campaigns from which nothing is expected may use.
 _QUIET_PART = 0.5
 #: For so long after its last sign of life, outcomes of a campaign are expected.

@@ -129,17 +129,18 @@ def _find_start(times: Iterable[float], occupied_s: float) -> float:
     return max(time - number * occupied_s for number, time in enumerate(times))
 
 
-def find_paced_delay(waits_s: Sequence[float], last_s: float) -> float:
+def find_paced_delay(waits_s: Sequence[float], last_s: float, *, kept_share: float = 0.5) -> float:
     """Return in how many seconds a paced request may leave, so that the slots last.
 
-    While half of the slots are free, it may leave at once. Otherwise requests keep the shortest
+    While a share of the slots is free, it may leave at once. Otherwise requests keep the shortest
     even distance at which each one finds a free slot and leaves one to others.
 
     Args:
         waits_s: seconds until each slot is free; 0 or less: it is.
         last_s: seconds until the last paced request leaves; negative: it has left.
+        kept_share: the share that is to be free.
     """
-    if sum(wait_s <= 0 for wait_s in waits_s) * 2 >= len(waits_s):
+    if sum(wait_s <= 0 for wait_s in waits_s) >= kept_share * len(waits_s):
         return 0.0
     later = sorted(wait_s for wait_s in waits_s if wait_s > max(last_s, 0.0))
     free = len(waits_s) - len(later)

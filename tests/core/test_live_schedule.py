@@ -61,7 +61,7 @@ def test_looks_stay_within_their_share(
 ) -> None:
     """Fewer beside a push; and no campaign is asked all the time, or never."""
     pace = plan_looks(active, quiet, requests=requests, period_s=period_s, has_runs=has_runs)
-    share = 0.4 if has_runs else 0.48
+    share = 0.42 if has_runs else 0.48
     assert pace.active_s >= LEAST_LOOK_INTERVAL_S
     assert pace.quiet_s >= QUIET_LOOK_INTERVAL_S
     looks_per_s = active / pace.active_s + quiet / pace.quiet_s
@@ -84,7 +84,7 @@ def test_the_time_between_looks_grows_with_the_campaigns(active: int, quiet: int
 def test_ten_campaigns_are_looked_at_within_fifteen_seconds() -> None:
     """Of 100 requests a minute; and quiet ones hardly slow them down."""
     assert plan_looks(10, 0, requests=100, period_s=60).active_s == 12.5
-    assert plan_looks(10, 0, requests=100, period_s=60, has_runs=True).active_s == 15
+    assert plan_looks(10, 0, requests=100, period_s=60, has_runs=True).active_s < 14.5
     assert plan_looks(10, 24, requests=100, period_s=60).active_s < 14
 
 

@@ -33,7 +33,7 @@ def count_in_use(database: Database) -> int:
 def test_one_transaction_serves_many_looks(database: Database) -> None:
     """What is reserved ahead is used up before any more is."""
     permits, _ = make_permits(database)
-    permits.set_distance(0.01)
+    permits.set_pace(0.01, is_ahead=True)
     for _ in range(MAX_AHEAD):
         permits.wait_for_permit(ApiCall.READ)
         assert count_in_use(database) == MAX_AHEAD
@@ -42,10 +42,10 @@ def test_one_transaction_serves_many_looks(database: Database) -> None:
 def test_looks_that_others_run_beside_reserve_one_by_one(database: Database) -> None:
     """And what was reserved ahead is free for others."""
     permits, _ = make_permits(database)
-    permits.set_distance(30.0 / MAX_AHEAD)
+    permits.set_pace(30.0 / MAX_AHEAD, is_ahead=True)
     permits.wait_for_permit(ApiCall.READ)
     assert count_in_use(database) == MAX_AHEAD
-    permits.set_distance(None)
+    permits.set_pace(30.0 / MAX_AHEAD, is_ahead=False)
     assert count_in_use(database) == 1
     permits.wait_for_permit(ApiCall.READ)
     assert count_in_use(database) == 2
@@ -54,7 +54,7 @@ def test_looks_that_others_run_beside_reserve_one_by_one(database: Database) -> 
 def test_what_is_released_is_used_by_no_look(database: Database) -> None:
     """The vendor has asked for a pause, and the look that waits reserves anew, behind it."""
     permits, limiter = make_permits(database)
-    permits.set_distance(1.0)
+    permits.set_pace(1.0, is_ahead=True)
     permits.wait_for_permit(ApiCall.READ)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
@@ -72,7 +72,7 @@ def test_a_full_ring_is_waited_for(database: Database) -> None:
     """A look is never sent beyond the limit."""
     permits, limiter = make_permits(database, requests=1)
     limiter.wait_for_permit(ApiCall.READ)
-    permits.set_distance(0.01)
+    permits.set_pace(0.01, is_ahead=True)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
         with suppress(TimeoutError):

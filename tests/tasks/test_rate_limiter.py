@@ -118,7 +118,7 @@ def test_a_login_of_a_paced_process_does_not_wait(database: Database) -> None:
 def test_a_stop_ends_the_wait_for_the_pace(database: Database) -> None:
     """Else a service that is to end would wait for as long as the vendor's period is."""
     paced = make_limiter(database, _HOURLY, is_paced=True)
-    for _ in range(4):
+    for _ in range(7):
         paced.wait_for_permit(ApiCall.CREATE)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(paced.wait_for_permit, ApiCall.CREATE) for _ in range(2)]
