@@ -13,16 +13,15 @@ from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
-    LEAST_SOURCE_INTERVAL_S,
     QUIET_POLL_INTERVAL_S,
     REREAD_INTERVAL_S,
-    SOURCE_SHARE,
     TRIAL_S,
     Pauses,
     expects_outcomes,
     poll_interval_s,
 )
 from leadloop.core.rate_ring import Purpose
+from leadloop.core.source_looks import SourceLooks
 from tasks.context import ApiContext
 from tasks.disable import DISABLE
 from tasks.jobs import JobSpec
@@ -79,7 +78,7 @@ class Dispatcher:
         # when another one may try.
         self._working_lanes: set[str] = set()
         self._trial_at = 0.0
-        self._source_due_at: dict[str, float] = {}
+        self._source_looks = SourceLooks()
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
         """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id."""
@@ -114,6 +113,12 @@ class Dispatcher:
             for each in polled
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
+
+    def announce_sources(self) -> None:
+        """Have sources looked at as soon as the share of the time that looks may take allows."""
+        self._source_looks.announce(
+            campaign.campaign_id for campaign, _ in self._polled if campaign.source is not None
+        )
 
     def offer_polls(self) -> None:
         """Hand over the polls that are due, and the pushes of campaigns whose source has changed.
@@ -189,21 +194,17 @@ class Dispatcher:
 
     def _offer_source(self, campaign: Campaign) -> None:
         """Hand over a push that follows the team's own table, if that has changed."""
-        now = read_boot_clock()
-        if now >= self._source_due_at.get(campaign.campaign_id, -math.inf) and self._offer(
-            BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign)
-        ):
-            self._source_due_at[campaign.campaign_id] = math.inf
+        if self._source_looks.is_due(campaign.campaign_id, read_boot_clock()):
+            self._offer(BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign))
 
     def _look_at_source(self, campaign: Campaign) -> bool:
         """Return whether the team's own table has changed; it is read all the time but little."""
         began = read_boot_clock()
+        self._source_looks.begin(campaign.campaign_id)
         try:
             return differs_from_source(self._lanes[BULK].context, campaign)
         finally:
-            now = read_boot_clock()
-            pause_s = max(LEAST_SOURCE_INTERVAL_S, (now - began) / SOURCE_SHARE)
-            self._source_due_at[campaign.campaign_id] = now + pause_s
+            self._source_looks.end(campaign.campaign_id, began, read_boot_clock())
 
     def _look_at_head(self, campaign: Campaign) -> bool:
         """Return whether the newest outcomes show anything new."""

@@ -182,6 +182,32 @@ def test_a_look_at_the_head_is_followed_by_a_poll_where_something_is_new(
     assert set(sql.fetch_outcomes(database)) == {"a", "c"}
 
 
+def test_a_source_is_followed_once_its_change_is_announced(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """And not looked at in between, as long as it is not due."""
+    sql.execute(
+        database,
+        "CREATE TABLE public.customers (lead_id text, phone_number text, contact_name text,"
+        " state_code text); UPDATE leadloop.campaigns SET source = 'public.customers'",
+    )
+    dispatch.offer_polls()
+    dispatch.wait(2)
+    assert [each.counts for each in dispatch.ended if each.lane == BULK] == [{}]
+    dispatch.offer_polls()
+    assert dispatch.lanes[BULK].busy_with == []
+    sql.execute(
+        database,
+        "INSERT INTO public.customers VALUES (:lead_id, :phone_number, :contact_name, :state_code)",
+        **factories.build_lead("a"),
+    )
+    dispatch.dispatcher.announce_sources()
+    while sum(each.lane == BULK for each in dispatch.ended) < 2:
+        dispatch.offer_polls()
+        time.sleep(0.01)
+    assert vendor.store.creations("C1") == {"a": 1}
+
+
 def poll_next(dispatch: DispatchUnderTest) -> EndedErrand:
     """Hand over the next poll once it is due, and return how it ended."""
     count = len(dispatch.ended)
