@@ -10,9 +10,11 @@ from threading import Lock
 from db.due_work import DueWork, PolledCampaign
 from leadloop.client.errors import ApiError
 from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
+    CLOSED_POLL_INTERVAL_S,
     QUIET_POLL_INTERVAL_S,
     REREAD_INTERVAL_S,
     TRIAL_S,
@@ -66,7 +68,8 @@ class Dispatcher:
         self._lanes = lanes
         self._vendor = vendor
         self._rate = rate
-        self._polled: list[tuple[Campaign, bool]] = []
+        # With the seconds between two polls; None: as often as the requests allow.
+        self._polled: list[tuple[Campaign, float | None]] = []
         self._on_ended = on_ended
         self._lock = Lock()
         self._pauses = Pauses()
@@ -109,7 +112,7 @@ class Dispatcher:
             now: the database's clock.
         """
         self._polled = [
-            (campaign, expects_outcomes(each.last_active_at, now))
+            (campaign, self._find_slow_interval_s(campaign, each.last_active_at, now))
             for each in polled
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
@@ -127,13 +130,13 @@ class Dispatcher:
         """
         requests, period_s = self._rate
         interval_s = poll_interval_s(
-            sum(is_active for _, is_active in self._polled),
+            sum(slow_interval_s is None for _, slow_interval_s in self._polled),
             requests=requests,
             period_s=period_s,
             is_pushing=bool(self._lanes[BULK].busy_with),
         )
-        for campaign, is_active in self._polled:
-            self._offer_poll(campaign, interval_s if is_active else QUIET_POLL_INTERVAL_S)
+        for campaign, slow_interval_s in self._polled:
+            self._offer_poll(campaign, slow_interval_s or interval_s)
             if campaign.source is not None:
                 self._offer_source(campaign)
         if self._polled and self._vendor.is_probe_due():
@@ -180,6 +183,26 @@ class Dispatcher:
         if is_trial:
             self._trial_at = now + TRIAL_S
         return True
+
+    def _find_slow_interval_s(
+        self, campaign: Campaign, last_active_at: datetime | None, now: datetime
+    ) -> float | None:
+        """Return the seconds between two polls of a campaign without outcomes soon, else None.
+
+        Hours that cannot be read slow nothing down.
+        """
+        try:
+            hours = campaign.calling_hours and CallingHours.parse(campaign.calling_hours)
+        except ValueError as error:
+            hours = None
+            self._lanes[POLLS].context.log.warning(
+                "campaign %s: calling_hours %s. Until this is corrected, the campaign is polled at"
+                " all hours",
+                *(campaign.campaign_id, error),
+            )
+        if hours and not hours.brings_outcomes(now):
+            return CLOSED_POLL_INTERVAL_S
+        return None if expects_outcomes(last_active_at, now) else QUIET_POLL_INTERVAL_S
 
     def _offer_poll(self, campaign: Campaign, interval_s: float) -> None:
         """Hand over the poll that is due: one that reads the lookback again, or a look."""

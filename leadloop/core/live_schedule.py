@@ -11,6 +11,8 @@ LONGEST_PAUSE_S = 60.0
 LEAST_POLL_INTERVAL_S = 2.0
 #: The time between two polls of a campaign from which nothing is expected soon, seconds.
 QUIET_POLL_INTERVAL_S = 300.0
+#: The time between two polls of a campaign at hours when the vendor does not call, seconds.
+CLOSED_POLL_INTERVAL_S = 600.0
 #: The time between two polls that read the lookback again, seconds.
 REREAD_INTERVAL_S = 900.0
 #: While the vendor answers no read: the time between two trials of a job that may work
