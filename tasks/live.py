@@ -321,6 +321,8 @@ class _LiveSession:
             self._wakeup.recv(1024)
         if self._proof and self._proof in received:
             self._proof, self._state.is_notified = "", True
+        if notifications.SOURCE_CHANGED in received:
+            self._dispatcher.announce_sources()
         sleep_until(looked_at + _LEAST_LOOK_S)
 
     def _record_end(self, ended: EndedErrand) -> None:

@@ -10,19 +10,20 @@ from threading import Lock
 from db.due_work import DueWork, PolledCampaign
 from leadloop.client.errors import ApiError
 from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
-    LEAST_SOURCE_INTERVAL_S,
+    CLOSED_POLL_INTERVAL_S,
     QUIET_POLL_INTERVAL_S,
     REREAD_INTERVAL_S,
-    SOURCE_SHARE,
     TRIAL_S,
     Pauses,
     expects_outcomes,
     poll_interval_s,
 )
 from leadloop.core.rate_ring import Purpose
+from leadloop.core.source_looks import SourceLooks
 from tasks.context import ApiContext
 from tasks.disable import DISABLE
 from tasks.jobs import JobSpec
@@ -67,7 +68,8 @@ class Dispatcher:
         self._lanes = lanes
         self._vendor = vendor
         self._rate = rate
-        self._polled: list[tuple[Campaign, bool]] = []
+        # With the seconds between two polls; None: as often as the requests allow.
+        self._polled: list[tuple[Campaign, float | None]] = []
         self._on_ended = on_ended
         self._lock = Lock()
         self._pauses = Pauses()
@@ -79,7 +81,7 @@ class Dispatcher:
         # when another one may try.
         self._working_lanes: set[str] = set()
         self._trial_at = 0.0
-        self._source_due_at: dict[str, float] = {}
+        self._source_looks = SourceLooks()
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
         """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id."""
@@ -110,10 +112,16 @@ class Dispatcher:
             now: the database's clock.
         """
         self._polled = [
-            (campaign, expects_outcomes(each.last_active_at, now))
+            (campaign, self._find_slow_interval_s(campaign, each.last_active_at, now))
             for each in polled
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
+
+    def announce_sources(self) -> None:
+        """Have sources looked at as soon as the share of the time that looks may take allows."""
+        self._source_looks.announce(
+            campaign.campaign_id for campaign, _ in self._polled if campaign.source is not None
+        )
 
     def offer_polls(self) -> None:
         """Hand over the polls that are due, and the pushes of campaigns whose source has changed.
@@ -122,13 +130,13 @@ class Dispatcher:
         """
         requests, period_s = self._rate
         interval_s = poll_interval_s(
-            sum(is_active for _, is_active in self._polled),
+            sum(slow_interval_s is None for _, slow_interval_s in self._polled),
             requests=requests,
             period_s=period_s,
             is_pushing=bool(self._lanes[BULK].busy_with),
         )
-        for campaign, is_active in self._polled:
-            self._offer_poll(campaign, interval_s if is_active else QUIET_POLL_INTERVAL_S)
+        for campaign, slow_interval_s in self._polled:
+            self._offer_poll(campaign, slow_interval_s or interval_s)
             if campaign.source is not None:
                 self._offer_source(campaign)
         if self._polled and self._vendor.is_probe_due():
@@ -176,6 +184,26 @@ class Dispatcher:
             self._trial_at = now + TRIAL_S
         return True
 
+    def _find_slow_interval_s(
+        self, campaign: Campaign, last_active_at: datetime | None, now: datetime
+    ) -> float | None:
+        """Return the seconds between two polls of a campaign without outcomes soon, else None.
+
+        Hours that cannot be read slow nothing down.
+        """
+        try:
+            hours = campaign.calling_hours and CallingHours.parse(campaign.calling_hours)
+        except ValueError as error:
+            hours = None
+            self._lanes[POLLS].context.log.warning(
+                "campaign %s: calling_hours %s. Until this is corrected, the campaign is polled at"
+                " all hours",
+                *(campaign.campaign_id, error),
+            )
+        if hours and not hours.brings_outcomes(now):
+            return CLOSED_POLL_INTERVAL_S
+        return None if expects_outcomes(last_active_at, now) else QUIET_POLL_INTERVAL_S
+
     def _offer_poll(self, campaign: Campaign, interval_s: float) -> None:
         """Hand over the poll that is due: one that reads the lookback again, or a look."""
         campaign_id, now = campaign.campaign_id, read_boot_clock()
@@ -189,21 +217,17 @@ class Dispatcher:
 
     def _offer_source(self, campaign: Campaign) -> None:
         """Hand over a push that follows the team's own table, if that has changed."""
-        now = read_boot_clock()
-        if now >= self._source_due_at.get(campaign.campaign_id, -math.inf) and self._offer(
-            BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign)
-        ):
-            self._source_due_at[campaign.campaign_id] = math.inf
+        if self._source_looks.is_due(campaign.campaign_id, read_boot_clock()):
+            self._offer(BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign))
 
     def _look_at_source(self, campaign: Campaign) -> bool:
         """Return whether the team's own table has changed; it is read all the time but little."""
         began = read_boot_clock()
+        self._source_looks.begin(campaign.campaign_id)
         try:
             return differs_from_source(self._lanes[BULK].context, campaign)
         finally:
-            now = read_boot_clock()
-            pause_s = max(LEAST_SOURCE_INTERVAL_S, (now - began) / SOURCE_SHARE)
-            self._source_due_at[campaign.campaign_id] = now + pause_s
+            self._source_looks.end(campaign.campaign_id, began, read_boot_clock())
 
     def _look_at_head(self, campaign: Campaign) -> bool:
         """Return whether the newest outcomes show anything new."""

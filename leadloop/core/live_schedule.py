@@ -11,14 +11,13 @@ LONGEST_PAUSE_S = 60.0
 LEAST_POLL_INTERVAL_S = 2.0
 #: The time between two polls of a campaign from which nothing is expected soon, seconds.
 QUIET_POLL_INTERVAL_S = 300.0
+#: The time between two polls of a campaign at hours when the vendor does not call, seconds.
+CLOSED_POLL_INTERVAL_S = 600.0
 #: The time between two polls that read the lookback again, seconds.
 REREAD_INTERVAL_S = 900.0
 #: While the vendor answers no read: the time between two trials of a job that may work
 #: nevertheless, seconds.
 TRIAL_S = 300.0
-#: The least time between two looks at a campaign's source, seconds, and the most of the time that
-#: they may take.
-LEAST_SOURCE_INTERVAL_S, SOURCE_SHARE = 10.0, 0.05
 #: The share of the requests that polls may use, and while leads are waiting to be created.
 _POLL_SHARE, _POLL_SHARE_BESIDE_PUSH = 0.5, 0.4
 #: For so long after its last sign of life, outcomes of a campaign are expected.
