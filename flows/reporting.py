@@ -82,7 +82,8 @@ def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
 
     Args:
         flow: the flow's name, by which its artifacts are found.
-        summary: counts, and under `campaigns` each one's own; or a summary for each stage.
+        summary: counts, and under `campaigns` each one's own, where it has any; or a summary for
+            each stage.
         page: the address of the page that shows the rest.
     """
     if not has_counts(summary):
@@ -150,7 +151,7 @@ def _format_bound(word: str, value: object) -> str:
 
 def _make_table(name: str, summary: Mapping[str, Any]) -> str:
     names = list(select_counts(summary))
-    each = summary["campaigns"]
+    each: Mapping[str, Mapping[str, Any]] = summary.get("campaigns", {})
     rows = [[campaign_id, *_format_counts(counts, names)] for campaign_id, counts in each.items()]
     left = len(rows) - _MAX_ROWS
     lines = [

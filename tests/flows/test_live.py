@@ -15,9 +15,11 @@ from db.database import Database
 from db.live_places import PlaceConnection
 from flows import live
 from flows.live import live_leads, settle_other_runs
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks import live as live_loop
 from tests import factories
-from tests.prefect_runs import run_flow
+from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("work_pools", "environment")
 
@@ -57,6 +59,23 @@ def test_a_third_run_ends_at_once(database: Database, prefect: str) -> None:
         state, _ = run_flow(live_leads)
     assert state.is_completed()
     assert state.message == "nothing to do"
+
+
+def test_a_run_that_ends_shows_its_counts(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its hour, with a successor waiting: in its state and in an artifact."""
+    monkeypatch.setattr(live, "WORK_S", 0.0)
+    monkeypatch.setattr(live_loop, "_TIMED_LOOK_S", 2.0)
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    with ExitStack() as stack:
+        take_place(stack, database, "successor")
+        state, run = run_flow(live_leads)
+    assert state.is_completed(), state.message
+    assert state.message is not None
+    assert "created 1" in state.message
+    assert "| **all** | 1 |" in read_artifacts(run)["markdown"].data
 
 
 def test_runs_that_are_lost_are_crashed(
