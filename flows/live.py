@@ -20,7 +20,13 @@ from prefect.states import Cancelled, Crashed
 
 from db import live_places
 from db.database import Database
-from flows.reporting import completed_state, emit_count_events, make_run_name, publish_artifacts
+from flows.reporting import (
+    cancelled_state,
+    completed_state,
+    emit_count_events,
+    make_run_name,
+    publish_artifacts,
+)
 from leadloop.core.summaries import Summary, report_summary
 from leadloop.settings import Settings
 from tasks.blocks import RunSettings, resolve_settings
@@ -61,6 +67,7 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         log=OnceAnHour(get_run_logger()),
         name=_NAME.format(run_id),
         load_settings=partial(resolve_settings, settings),
+        is_cancelled=partial(is_cancelled, run_id),
         work_s=WORK_S,
         on_ended=_emit_events,
         flow_run_id=run_id,
@@ -73,7 +80,20 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         summary = state.summary()
         report_summary(summary)
         publish_artifacts("live-leads", summary, page=first.page_url)
-    return completed_state(summary)
+    return cancelled_state(summary) if state.is_cancelled else completed_state(summary)
+
+
+def is_cancelled(run_id: str | None) -> bool:
+    """Return whether somebody has cancelled a run, which its worker should have ended.
+
+    The worker gives up looking for cancellations once the server was away for half a minute, and
+    nobody looks for a run whose worker was killed.
+    """
+    if run_id is None:
+        return False
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(run_id)).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _emit_events(ended: EndedErrand) -> None:

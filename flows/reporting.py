@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from leadloop.core.progress import has_no_listener, progress_listener
 from leadloop.core.summaries import Summary
@@ -63,6 +63,11 @@ def completed_state(summary: Summary) -> Summary:
     Prefect hands the caller of a flow the data of its state, so the caller gets the summary.
     """
     return cast("Summary", Completed(message=format_summary(summary), data=summary))
+
+
+def cancelled_state(summary: Summary) -> Summary:
+    """Return the final state of a run that somebody has cancelled; its message has the counts."""
+    return cast("Summary", Cancelled(message=format_summary(summary), data=summary))
 
 
 def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
-from prefect.states import Pending, Running, Scheduled
+from prefect.states import Cancelling, Pending, Running, Scheduled
 
 from db import live_places
 from db.database import Database
@@ -18,7 +19,7 @@ from flows.live import live_leads, settle_other_runs
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks import live as live_loop
-from tests import factories
+from tests import factories, sql
 from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("work_pools", "environment")
@@ -76,6 +77,33 @@ def test_a_run_that_ends_shows_its_counts(
     assert state.message is not None
     assert "created 1" in state.message
     assert "| **all** | 1 |" in read_artifacts(run)["markdown"].data
+
+
+def test_a_cancelled_run_ends_without_its_worker(
+    database: Database,
+    vendor: SandboxHandle,
+    client: SyncPrefectClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks the server every minute; nobody else may be left who does."""
+    monkeypatch.setattr(live_loop, "_CHECK_S", 0.5)
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+
+    def cancel() -> None:
+        sql.wait_until(database, "SELECT status = 'created' FROM leadloop.leads")
+        query = "SELECT flow_run_id FROM leadloop.sync_runs WHERE flow = 'push-leads'"
+        run_id = UUID(str(sql.fetch_value(database, query)))
+        client.set_flow_run_state(run_id, Cancelling(), force=True)
+
+    canceller = Thread(target=cancel)
+    canceller.start()
+    state, run = run_flow(live_leads)
+    canceller.join()
+    assert state.is_cancelled()
+    assert state.message is not None
+    assert "created 1" in state.message
+    assert state_of(client, run.id) is StateType.CANCELLED
 
 
 def test_runs_that_are_lost_are_crashed(
