@@ -20,6 +20,7 @@ from prefect.states import Cancelled, Crashed
 
 from db import live_places
 from db.database import Database
+from flows.orphans import outlive_worker
 from flows.reporting import (
     cancelled_state,
     completed_state,
@@ -57,6 +58,7 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         The sums of what it has done: `created, rejected, disabled, cancelled, inserted, updated,
         requests`.
     """
+    outlive_worker()
     run_id = flow_run.get_id()
     first = resolve_settings(settings)
     if deployment_id := deployment.get_id():
