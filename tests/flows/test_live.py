@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from threading import Thread
 from uuid import UUID, uuid4
 
 import pytest
@@ -79,31 +78,54 @@ def test_a_run_that_ends_shows_its_counts(
     assert "| **all** | 1 |" in read_artifacts(run)["markdown"].data
 
 
-def test_a_cancelled_run_ends_without_its_worker(
-    database: Database,
-    vendor: SandboxHandle,
-    client: SyncPrefectClient,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_cancelled_run_shows_its_counts(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks the server every minute; nobody else may be left who does."""
+    """It ends as cancelled by itself: nobody else may be left who would end it."""
+    created = "SELECT count(*) = 1 FROM leadloop.leads WHERE status = 'created'"
+    monkeypatch.setattr(live, "check_runs", lambda *_: sql.fetch_value(database, created))
     monkeypatch.setattr(live_loop, "_CHECK_S", 0.5)
     factories.add_campaign(database)
     factories.add_leads(database, "a")
-
-    def cancel() -> None:
-        sql.wait_until(database, "SELECT status = 'created' FROM leadloop.leads")
-        query = "SELECT flow_run_id FROM leadloop.sync_runs WHERE flow = 'push-leads'"
-        run_id = UUID(str(sql.fetch_value(database, query)))
-        client.set_flow_run_state(run_id, Cancelling(), force=True)
-
-    canceller = Thread(target=cancel)
-    canceller.start()
-    state, run = run_flow(live_leads)
-    canceller.join()
+    state, _ = run_flow(live_leads)
     assert state.is_cancelled()
     assert state.message is not None
     assert "created 1" in state.message
-    assert state_of(client, run.id) is StateType.CANCELLED
+
+
+def test_a_run_finds_that_it_is_cancelled(
+    client: SyncPrefectClient, deployment: UUID, database: Database
+) -> None:
+    """And no other one that is; a run without a deployment has no worker that must end it."""
+    itself, other = (client.create_flow_run_from_deployment(deployment).id for _ in range(2))
+    client.set_flow_run_state(itself, Running(), force=True)
+    client.set_flow_run_state(other, Cancelling(), force=True)
+    settings = Settings.load()
+    assert not live.check_runs(settings, deployment, str(itself))
+    client.set_flow_run_state(itself, Cancelling(), force=True)
+    assert live.check_runs(settings, deployment, str(itself))
+    assert not live.check_runs(settings, None, str(itself))
+
+
+def test_a_run_at_work_finds_lost_ones(
+    database: Database,
+    client: SyncPrefectClient,
+    deployment: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They fill the work queue, so that none may start any more that would find them."""
+    monkeypatch.setattr(live, "_START_TIMEOUT", timedelta(0))
+    lost, alive, itself = (client.create_flow_run_from_deployment(deployment).id for _ in range(3))
+    for run in (lost, alive, itself):
+        client.set_flow_run_state(run, Running(), force=True)
+    with ExitStack() as stack:
+        take_place(stack, database, f"leadloop live {alive}")
+        assert not live.check_runs(Settings.load(), deployment, str(itself))
+    assert [state_of(client, run) for run in (lost, alive, itself)] == [
+        StateType.CRASHED,
+        StateType.RUNNING,
+        StateType.RUNNING,
+    ]
 
 
 def test_runs_that_are_lost_are_crashed(
