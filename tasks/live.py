@@ -28,6 +28,7 @@ from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts
 from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES, OPT_OUTS, Dispatcher
+from tasks.live_hangs import HangWatch
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_vendor import VendorWatch
 
@@ -163,6 +164,7 @@ class _LiveSession:
         database: Database,
         place: PlaceConnection,
         listener: WorkListener,
+        hang_watch: HangWatch,
         resources: ExitStack,
     ) -> None:
         self._host = host
@@ -171,6 +173,7 @@ class _LiveSession:
         self._database = database
         self._place = place
         self._listener = listener
+        self._hang_watch = hang_watch
         self._resources = resources
         self._vendor = VendorWatch(host.log, hide_credentials(settings.api_url))
         self._lanes: dict[str, Lane] = {}
@@ -200,6 +203,7 @@ class _LiveSession:
         """
         while True:
             looked_at = read_boot_clock()
+            self._hang_watch.record_look()
             if looked_at >= self._check_at:
                 self._check_at = looked_at + _CHECK_S
                 self._prove_notifications()
@@ -381,13 +385,16 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
         database = resources.enter_context(
             Database(settings.require_database_url(), pool_size=_count_connections(settings))
         )
+        hang_watch = resources.enter_context(HangWatch(host.log, database))
         with database.transaction() as connection:
             schema.require_current(connection)
         with database.translate_errors():
             place = PlaceConnection(resources.enter_context(database.dedicated()), host.name)
             _take_place(place)
             listener = WorkListener(resources.enter_context(database.autocommit()))
-            session = _LiveSession(host, settings, state, database, place, listener, resources)
+            session = _LiveSession(
+                host, settings, state, database, place, listener, hang_watch, resources
+            )
         try:
             with database.translate_errors():
                 yield session
