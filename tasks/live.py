@@ -26,7 +26,9 @@ from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import Summary
 from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts
+from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES, OPT_OUTS, Dispatcher
+from tasks.live_hangs import HangWatch
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_vendor import VendorWatch
 
@@ -71,6 +73,7 @@ class LiveState:
         is_notified: whether notifications have proven to arrive.
         vendor_is_out: whether the vendor answers nothing.
         busy_with: the campaigns that each lane works on.
+        is_cancelled: whether it ends because its host has cancelled it.
         totals: the sums of the counts of all ended runs.
         failures: how each campaign's last job in a lane failed, until one succeeds.
     """
@@ -81,6 +84,7 @@ class LiveState:
     is_notified: bool = False
     vendor_is_out: bool = False
     busy_with: Mapping[str, list[str]] = field(default_factory=dict)
+    is_cancelled: bool = False
     totals: Counter[str] = field(default_factory=Counter)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -96,7 +100,9 @@ class LiveHost:
     Attributes:
         log: where it logs.
         name: what other live runs see of it.
-        load_settings: returns the settings as they are now; is called every minute.
+        load_settings: returns the settings as they are now; is called every minute, in a thread of
+            its own.
+        is_cancelled: returns whether the run shall end; is called with `load_settings`.
         work_s: for how long it works, seconds; then it ends as soon as another live run waits.
         on_ended: is called with each errand that has ended, in a thread of a lane.
         on_look: is called after each look.
@@ -106,6 +112,7 @@ class LiveHost:
     log: Logger
     name: str
     load_settings: Callable[[], Settings]
+    is_cancelled: Callable[[], bool] = lambda: False
     work_s: float = math.inf
     on_ended: Callable[[EndedErrand], None] = lambda _: None
     on_look: Callable[[LiveState], None] = lambda _: None
@@ -117,7 +124,7 @@ class PlacesTaken(UsageError):
 
 
 def run_live(host: LiveHost, state: LiveState) -> None:
-    """Work for the host's time, and then until another live run waits.
+    """Work for the host's time, and then until another live run waits, or the host cancels.
 
     `state` shows what it does. A lost connection to Postgres is opened again, and settings that
     have changed are used, with new lanes; what the old lanes have begun, they end.
@@ -157,6 +164,7 @@ class _LiveSession:
         database: Database,
         place: PlaceConnection,
         listener: WorkListener,
+        hang_watch: HangWatch,
         resources: ExitStack,
     ) -> None:
         self._host = host
@@ -165,6 +173,7 @@ class _LiveSession:
         self._database = database
         self._place = place
         self._listener = listener
+        self._hang_watch = hang_watch
         self._resources = resources
         self._vendor = VendorWatch(host.log, hide_credentials(settings.api_url))
         self._lanes: dict[str, Lane] = {}
@@ -178,12 +187,15 @@ class _LiveSession:
         self._proof = ""
         self._timed_look_at = 0.0
         self._check_at = read_boot_clock() + _CHECK_S
+        self._host_check = HostCheck(host.log, host.load_settings, host.is_cancelled)
         self._schema_version = place.read(schema.get_version)
         self._lost: DatabaseError | None = None
         self._prove_notifications()
 
     def run(self) -> Settings | None:
-        """Look and hand over; return the settings to go on with, or None once the time is over.
+        """Look and hand over; return the settings to go on with, or None at the run's end.
+
+        It ends once its time is over, or its host has cancelled it.
 
         Raises:
             DatabaseError: the connection was cut.
@@ -191,10 +203,16 @@ class _LiveSession:
         """
         while True:
             looked_at = read_boot_clock()
+            self._hang_watch.record_look()
             if looked_at >= self._check_at:
                 self._check_at = looked_at + _CHECK_S
-                if (settings := self._load_changed_settings()) is not None:
-                    return settings
+                self._prove_notifications()
+                self._host_check.start()
+            if self._host_check.is_cancelled:
+                self._state.is_cancelled = True
+                return None
+            if self._host_check.settings not in (None, self._settings):
+                return self._host_check.settings
             if looked_at >= self._timed_look_at:
                 self._timed_look_at = looked_at + (_TIMED_LOOK_S if self.shares else _WATCH_S)
                 if self._look_around():
@@ -290,17 +308,6 @@ class _LiveSession:
                 f" {self._schema_version}: start it again with the new version of leadloop"
             )
 
-    def _load_changed_settings(self) -> Settings | None:
-        """Return the settings if they have changed; prove notifications in passing."""
-        self._prove_notifications()
-        try:
-            settings = self._host.load_settings()
-        except Exception as error:
-            # Whatever it is: Prefect's server may be away, and the settings as they were are good.
-            self._host.log.warning("the settings cannot be read again: %s", type(error).__name__)
-            return None
-        return None if settings == self._settings else settings
-
     def _prove_notifications(self) -> None:
         """Send a notification; until it arrives, nobody relies on any."""
         if self._proof:
@@ -380,13 +387,16 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
         database = resources.enter_context(
             Database(settings.require_database_url(), pool_size=_count_connections(settings))
         )
+        hang_watch = resources.enter_context(HangWatch(host.log, database))
         with database.transaction() as connection:
             schema.require_current(connection)
         with database.translate_errors():
             place = PlaceConnection(resources.enter_context(database.dedicated()), host.name)
             _take_place(place)
             listener = WorkListener(resources.enter_context(database.autocommit()))
-            session = _LiveSession(host, settings, state, database, place, listener, resources)
+            session = _LiveSession(
+                host, settings, state, database, place, listener, hang_watch, resources
+            )
         try:
             with database.translate_errors():
                 yield session
