@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
@@ -81,6 +82,11 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         run_live(host, state)
     except PlacesTaken as taken:
         get_run_logger().info("%s", taken)
+    except TerminationSignal:
+        if deployment_id is not None:
+            with log_prefect_errors():
+                start_successor(deployment_id, run_id)
+        raise
     finally:
         summary = state.summary()
         report_summary(summary)
@@ -101,12 +107,10 @@ def settle_other_runs(settings: Settings, deployment_id: UUID, run_id: str | Non
     with get_client(sync_client=True) as client:
         others = _find_established(_read_runs(client, deployment_id, _ACTIVE), run_id)
         _crash_lost(client, others, settings)
-        now = datetime.now(UTC)
-        for each in _read_runs(client, deployment_id, [StateType.SCHEDULED]):
-            if each.expected_start_time and each.expected_start_time < now:
-                client.set_flow_run_state(
-                    each.id, Cancelled(message="late; a later run does its work"), force=True
-                )
+        for each in _list_late(client, deployment_id):
+            client.set_flow_run_state(
+                each.id, Cancelled(message="late; a later run does its work"), force=True
+            )
 
 
 def check_runs(settings: Settings, deployment_id: UUID | None, run_id: str | None) -> bool:
@@ -124,6 +128,21 @@ def check_runs(settings: Settings, deployment_id: UUID | None, run_id: str | Non
         if len(others) >= PLACES:
             _crash_lost(client, others, settings)
     return any(str(each.id) == run_id and each.state_type is StateType.CANCELLING for each in runs)
+
+
+def start_successor(deployment_id: UUID, run_id: str | None) -> None:
+    """Start another run, for any worker, in place of one whose machine is being stopped (SIGTERM).
+
+    The other run that is there may be on the same machine, and the schedule's next one may be
+    minutes away. None is started if one is due already, nor if this run was cancelled.
+    """
+    with get_client(sync_client=True) as client:
+        if run_id is not None:
+            state_type = client.read_flow_run(UUID(run_id)).state_type
+            if state_type in (StateType.CANCELLING, StateType.CANCELLED):
+                return
+        if not _list_late(client, deployment_id):
+            client.create_flow_run_from_deployment(deployment_id)
 
 
 def _find_established(runs: Sequence[FlowRun], run_id: str | None) -> list[FlowRun]:
@@ -156,6 +175,15 @@ def _list_live_names(settings: Settings) -> set[str]:
         database.transaction() as connection,
     ):
         return {each.name for each in live_places.list_other_sessions(connection)}
+
+
+def _list_late(client: SyncPrefectClient, deployment_id: UUID) -> list[FlowRun]:
+    """Return the runs of a deployment that are due and that no worker has begun."""
+    now = datetime.now(UTC)
+    scheduled = _read_runs(client, deployment_id, [StateType.SCHEDULED])
+    return [
+        each for each in scheduled if each.expected_start_time and each.expected_start_time < now
+    ]
 
 
 def _read_runs(

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling, Pending, Running, Scheduled
 
 from db import live_places
@@ -168,3 +168,29 @@ def test_runs_that_are_late_are_cancelled(
     settle_other_runs(Settings.load(), deployment, str(uuid4()))
     assert state_of(client, late) is StateType.CANCELLED
     assert state_of(client, next_one) is StateType.SCHEDULED
+
+
+def test_a_run_whose_machine_is_stopped_starts_another_one(
+    client: SyncPrefectClient, deployment: UUID
+) -> None:
+    """At once, and a single one for both runs of a machine; none for a run that is cancelled."""
+    first, second = (client.create_flow_run_from_deployment(deployment).id for _ in range(2))
+    client.set_flow_run_state(first, Cancelling(), force=True)
+    client.set_flow_run_state(second, Running(), force=True)
+    live.start_successor(deployment, str(first))
+    assert list_scheduled(client, deployment) == []
+    for _ in range(2):
+        live.start_successor(deployment, str(second))
+    (successor,) = list_scheduled(client, deployment)
+    assert successor.expected_start_time is not None
+    assert successor.expected_start_time <= datetime.now(UTC)
+
+
+def list_scheduled(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
+    """The runs of a deployment that wait for a worker."""
+    runs = client.read_flow_runs()
+    return [
+        each
+        for each in runs
+        if each.deployment_id == deployment and each.state_type is StateType.SCHEDULED
+    ]
