@@ -60,7 +60,8 @@ soak: $(VENV)/installed-dev
 	@echo 'seed $(SEED), $(SECONDS) seconds plus the time of the pause points'
 	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
 	  tests/resilience/test_crash.py tests/resilience/test_race.py tests/resilience/test_state_machine.py \
-	  tests/resilience/test_progress.py tests/resilience/test_create_progress.py $(ARGS)
+	  tests/resilience/test_progress.py tests/resilience/test_create_progress.py \
+	  tests/resilience/test_late_results.py $(ARGS)
 
 # All parts take some two hours; AMOUNT (of leads), TURNS and MINUTES (of live runs) can be set too.
 bench: $(VENV)/installed-dev

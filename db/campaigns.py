@@ -21,7 +21,7 @@ SELECT campaign_id,
        coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
        coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
-       enabled, sends_opted_out_numbers, source, priority
+       enabled, sends_opted_out_numbers, source, priority, calling_hours
   FROM leadloop.campaigns
 """
 # A run's campaigns take turns in this order.

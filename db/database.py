@@ -1,9 +1,13 @@
 """Connections to Postgres, and errors that do not repeat row data."""
 
 import logging
+import os
+import socket
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg2
@@ -171,6 +175,8 @@ class Database:
     def __init__(self, url: str, *, pool_size: int, setting: str = "LEADLOOP_DATABASE_URL") -> None:
         self._setting = setting
         self._url = require_url(url, setting)
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._connections_lock = threading.Lock()
         self._engine = self._create_engine(pool_size)
         # For single statements: without BEGIN and COMMIT, a third of the round trips.
         self._single = self._create_engine(pool_size, isolation_level="AUTOCOMMIT")
@@ -185,8 +191,29 @@ class Database:
             connect_args={k: v for k, v in _CONNECT.items() if k not in self._url.query},
             **options,
         )
-        event.listen(engine, "connect", _configure_session)
+        event.listen(engine, "connect", self._configure_session)
         return engine
+
+    def _configure_session(self, connection: Any, _: object) -> None:
+        with self._connections_lock:
+            self._connections.add(connection)
+        before = connection.autocommit
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(_ON_CONNECT)
+        connection.autocommit = before
+
+    def cut_connections(self) -> None:
+        """Cut all open connections, so that statements that wait for Postgres fail; thread-safe."""
+        with self._connections_lock:
+            connections = list(self._connections)
+        for connection in connections:
+            # A copy of the descriptor: libpq closes its own once it has seen the end.
+            with (
+                suppress(psycopg2.Error, OSError),
+                socket.socket(fileno=os.dup(connection.fileno())) as copy,
+            ):
+                copy.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
         """Return the database; the end of the block closes the pool."""
@@ -322,11 +349,3 @@ class Database:
             # Class 08 is a broken connection, 57P a server or a session that was shut down.
             disconnected=disconnected or sqlstate.startswith(("08", "57P")),
         )
-
-
-def _configure_session(connection: Any, _: object) -> None:
-    before = connection.autocommit
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(_ON_CONNECT)
-    connection.autocommit = before

@@ -1,7 +1,8 @@
 """Notifications of new work: triggers send them (db/schema/triggers.sql), live runs wait for them.
 
-A notification may get lost, behind a pooler for example. So a listener proves now and then that its
-own arrive, and nobody relies on them for more than speed.
+A team may put such a trigger on its tables too (`db.source_triggers`). A notification may get lost,
+behind a pooler for example. So a listener proves now and then that its own arrive, and nobody
+relies on them for more than speed.
 """
 
 import select
@@ -10,11 +11,13 @@ from socket import socket
 
 from sqlalchemy import Connection, text
 
-#: The text of a notification that a trigger sends: there is new work.
+#: The channel of all notifications.
+CHANNEL = "leadloop_work"
+#: The text of a notification that a trigger on our own tables sends: there is new work.
 NEWS = ""
-
-_CHANNEL = "leadloop_work"
-_NOTIFY = text(f"SELECT pg_notify('{_CHANNEL}', :text)")
+#: The text of a notification that a table of the team has changed.
+SOURCE_CHANGED = "source"
+_NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', :text)")
 
 
 class WorkListener:
@@ -26,7 +29,7 @@ class WorkListener:
     """
 
     def __init__(self, connection: Connection) -> None:
-        connection.execute(text(f"LISTEN {_CHANNEL}"))
+        connection.execute(text(f"LISTEN {CHANNEL}"))
         driver_connection = connection.connection.driver_connection
         assert driver_connection is not None, "it is open"
         self._driver = driver_connection
@@ -35,7 +38,7 @@ class WorkListener:
         """Wait for notifications, for something to read from one of `wakeups`, or for the timeout.
 
         Returns:
-            The texts of the notifications that have arrived; those of our triggers are `NEWS`.
+            The texts of the notifications that have arrived: `NEWS`, `SOURCE_CHANGED`, or proofs.
 
         Raises:
             psycopg2.Error: the connection is lost (inside of `Database.translate_errors`).

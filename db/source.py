@@ -74,9 +74,11 @@ CREATE TEMPORARY TABLE source_rows (
 )
 """)
 
-_NO_PRIVILEGE, _TIMEOUT, _LOCKED, _WRITES = "42501", "57014", "55P03", "25006"
+#: SQLSTATE of a missing privilege.
+NO_PRIVILEGE = "42501"
+_TIMEOUT, _LOCKED, _WRITES = "57014", "55P03", "25006"
 #: SQLSTATEs of an invalid name: bad syntax, too many dots, another database.
-_INVALID_NAME = ("42602", "42601", "0A000")
+INVALID_NAME = ("42602", "42601", "0A000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +105,9 @@ def inspect_source(reader: Database, campaign: Campaign, name: str) -> SourceTab
         with reader.transaction() as connection:
             row = connection.execute(_FIND, {"source": name}).one_or_none()
     except DatabaseError as error:
-        if error.sqlstate == _NO_PRIVILEGE:
+        if error.sqlstate == NO_PRIVILEGE:
             raise source_not_readable(name) from None
-        if error.sqlstate in _INVALID_NAME:
+        if error.sqlstate in INVALID_NAME:
             raise source_not_found(name) from None
         raise
     if row is None or not row.may_be:
@@ -298,7 +300,7 @@ def translate_errors(campaign: Campaign) -> Iterator[None]:
             _TIMEOUT: f"was not read within {campaign.source_timeout_s} s: it is slow or locked;"
             " make it faster, or raise LEADLOOP_SOURCE_TIMEOUT",
             _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
-            _NO_PRIVILEGE: "reads data that this role, or the view's owner, may not read:"
+            NO_PRIVILEGE: "reads data that this role, or the view's owner, may not read:"
             " docs/how-to/bring-your-own-table.md lists the privileges",
             _WRITES: "writes: a view may only read",
         }.get(error.sqlstate or "", f"cannot be read: {error}")

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from leadloop.core.progress import has_no_listener, progress_listener
 from leadloop.core.summaries import Summary
@@ -65,6 +65,11 @@ def completed_state(summary: Summary) -> Summary:
     return cast("Summary", Completed(message=format_summary(summary), data=summary))
 
 
+def cancelled_state(summary: Summary) -> Summary:
+    """Return the final state of a run that somebody has cancelled; its message has the counts."""
+    return cast("Summary", Cancelled(message=format_summary(summary), data=summary))
+
+
 def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
     """Run a flow in this process; `collect_summary` has its summary.
 
@@ -82,7 +87,8 @@ def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
 
     Args:
         flow: the flow's name, by which its artifacts are found.
-        summary: counts, and under `campaigns` each one's own; or a summary for each stage.
+        summary: counts, and under `campaigns` each one's own, where it has any; or a summary for
+            each stage.
         page: the address of the page that shows the rest.
     """
     if not has_counts(summary):
@@ -150,7 +156,7 @@ def _format_bound(word: str, value: object) -> str:
 
 def _make_table(name: str, summary: Mapping[str, Any]) -> str:
     names = list(select_counts(summary))
-    each = summary["campaigns"]
+    each: Mapping[str, Mapping[str, Any]] = summary.get("campaigns", {})
     rows = [[campaign_id, *_format_counts(counts, names)] for campaign_id, counts in each.items()]
     left = len(rows) - _MAX_ROWS
     lines = [

@@ -13,8 +13,9 @@ from leadloop.core.work_pools import settable_variables
 PREFECT = (sys.executable, "-P", "-m", "prefect")
 #: The work pool that prefect.yaml names.
 WORK_POOL = "leadloop"
-#: The work queue of `live-leads`, and its limit: one run works, one waits, and one ends.
-LIVE_QUEUE, _LIVE_RUNS = "live", 3
+#: The work queue of `live-leads`, and its limit: one run works, one waits, and one ends. Prefect
+#: counts runs whose machine is gone, until another run marks them: three of them must not fill it.
+LIVE_QUEUE, _LIVE_RUNS = "live", 6
 #: The pool's base job template: runs can set neither a command, an environment nor a folder.
 JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")
 _PREFECT_YAML = Path(__file__).parents[1] / "prefect.yaml"

@@ -25,7 +25,9 @@ from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import Summary
 from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts
+from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES, OPT_OUTS, Dispatcher
+from tasks.live_hangs import HangWatch
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_notices import NoticeWatch
 from tasks.live_vendor import VendorWatch
@@ -33,7 +35,7 @@ from tasks.live_vendor import VendorWatch
 # Seconds between two looks: where notifications are proven to arrive, and where not. A look is also
 # the sign of life, of which the run that waits must miss three before it takes over.
 _LOOK_S, _LOOK_WITHOUT_NOTICE_S = 3.0, 0.5
-# The least time between two looks, however many notifications arrive, seconds.
+# The least time between two turns of the loop, however many notifications arrive, seconds.
 _LEAST_LOOK_S = 0.05
 # Seconds between two looks at what is due by its time, and at other live runs.
 _TIMED_LOOK_S = 5.0
@@ -73,6 +75,7 @@ class LiveState:
         is_notified: whether notifications have proven to arrive.
         vendor_is_out: whether the vendor answers nothing.
         busy_with: the campaigns that each lane works on.
+        is_cancelled: whether it ends because its host has cancelled it.
         totals: the sums of the counts of all ended runs.
         failures: how each campaign's last job in a lane failed, until one succeeds.
     """
@@ -83,6 +86,7 @@ class LiveState:
     is_notified: bool = False
     vendor_is_out: bool = False
     busy_with: Mapping[str, list[str]] = field(default_factory=dict)
+    is_cancelled: bool = False
     totals: Counter[str] = field(default_factory=Counter)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -98,7 +102,9 @@ class LiveHost:
     Attributes:
         log: where it logs.
         name: what other live runs see of it.
-        load_settings: returns the settings as they are now; is called every minute.
+        load_settings: returns the settings as they are now; is called every minute, in a thread of
+            its own.
+        is_cancelled: returns whether the run shall end; is called with `load_settings`.
         work_s: for how long it works, seconds; then it ends as soon as another live run waits.
         on_ended: is called with each errand that has ended, in a thread of a lane.
         on_look: is called after each look.
@@ -108,6 +114,7 @@ class LiveHost:
     log: Logger
     name: str
     load_settings: Callable[[], Settings]
+    is_cancelled: Callable[[], bool] = lambda: False
     work_s: float = math.inf
     on_ended: Callable[[EndedErrand], None] = lambda _: None
     on_look: Callable[[LiveState], None] = lambda _: None
@@ -119,7 +126,7 @@ class PlacesTaken(UsageError):
 
 
 def run_live(host: LiveHost, state: LiveState) -> None:
-    """Work for the host's time, and then until another live run waits.
+    """Work for the host's time, and then until another live run waits, or the host cancels.
 
     `state` shows what it does. A lost connection to Postgres is opened again, and settings that
     have changed are used, with new lanes; what the old lanes have begun, they end.
@@ -159,6 +166,7 @@ class _LiveSession:
         database: Database,
         place: PlaceConnection,
         listener: WorkListener,
+        hang_watch: HangWatch,
         resources: ExitStack,
     ) -> None:
         self._host = host
@@ -167,6 +175,7 @@ class _LiveSession:
         self._database = database
         self._place = place
         self._listener = listener
+        self._hang_watch = hang_watch
         self._resources = resources
         self._vendor = VendorWatch(host.log, hide_credentials(settings.api_url))
         self._lanes: dict[str, Lane] = {}
@@ -178,14 +187,17 @@ class _LiveSession:
             self._lanes, self._vendor, settings.parse_rate(), self._record_end
         )
         self._notices = NoticeWatch()
-        self._looked_at = self._look_at = self._timed_look_at = 0.0
+        self._look_at = self._timed_look_at = 0.0
         self._check_at = read_boot_clock() + _CHECK_S
+        self._host_check = HostCheck(host.log, host.load_settings, host.is_cancelled)
         self._schema_version = place.read(schema.get_version)
         self._lost: DatabaseError | None = None
         self._prove_notifications()
 
     def run(self) -> Settings | None:
-        """Look and hand over; return the settings to go on with, or None once the time is over.
+        """Look and hand over; return the settings to go on with, or None at the run's end.
+
+        It ends once its time is over, or its host has cancelled it.
 
         Raises:
             DatabaseError: the connection was cut.
@@ -193,10 +205,16 @@ class _LiveSession:
         """
         while True:
             now = read_boot_clock()
+            self._hang_watch.record_look()
             if now >= self._check_at:
                 self._check_at = now + _CHECK_S
-                if (settings := self._load_changed_settings()) is not None:
-                    return settings
+                self._prove_notifications()
+                self._host_check.start()
+            if self._host_check.is_cancelled:
+                self._state.is_cancelled = True
+                return None
+            if self._host_check.settings not in (None, self._settings):
+                return self._host_check.settings
             if now >= self._timed_look_at:
                 self._timed_look_at = now + (_TIMED_LOOK_S if self.shares else _WATCH_S)
                 if self._look_around():
@@ -207,7 +225,7 @@ class _LiveSession:
                 self._dispatcher.offer_polls()
             self._require_lanes()
             self._show()
-            self._wait()
+            self._wait(now)
 
     def _look(self, now: float) -> None:
         """Hand over the opt-outs and leads that came in."""
@@ -217,7 +235,6 @@ class _LiveSession:
         if self._place.read(rate_limit.is_paused):
             self._dispatcher.release_permits()
         pause_s = _LOOK_S if self._notices.is_reliable else _LOOK_WITHOUT_NOTICE_S
-        self._looked_at = now
         self._look_at = min(now + pause_s, self._dispatcher.find_next_retry())
 
     def _look_around(self) -> bool:
@@ -299,22 +316,11 @@ class _LiveSession:
                 f" {self._schema_version}: start it again with the new version of leadloop"
             )
 
-    def _load_changed_settings(self) -> Settings | None:
-        """Return the settings if they have changed; prove notifications in passing."""
-        self._prove_notifications()
-        try:
-            settings = self._host.load_settings()
-        except Exception as error:
-            # Whatever it is: Prefect's server may be away, and the settings as they were are good.
-            self._host.log.warning("the settings cannot be read again: %s", type(error).__name__)
-            return None
-        return None if settings == self._settings else settings
-
     def _prove_notifications(self) -> None:
         """Send a notification; until it arrives, nobody relies on any."""
         self._place.write(notifications.announce_work, self._notices.start_proof())
 
-    def _wait(self) -> None:
+    def _wait(self, now: float) -> None:
         """Wait for a notification, a lane that has something to report, or what is due next."""
         due_at = min(self._check_at, self._timed_look_at)
         if self.shares:
@@ -327,7 +333,9 @@ class _LiveSession:
             if self._wakeup.recv(1024):
                 self._notices.expect_work()
                 self._look_at = 0.0
-        sleep_until(self._looked_at + _LEAST_LOOK_S)
+        if notifications.SOURCE_CHANGED in received:
+            self._dispatcher.announce_sources()
+        sleep_until(now + _LEAST_LOOK_S)
 
     def _record_end(self, ended: EndedErrand) -> None:
         """Add up what a lane has done, and wake the loop: there may be more."""
@@ -385,13 +393,16 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
         database = resources.enter_context(
             Database(settings.require_database_url(), pool_size=_count_connections(settings))
         )
+        hang_watch = resources.enter_context(HangWatch(host.log, database))
         with database.transaction() as connection:
             schema.require_current(connection)
         with database.translate_errors():
             place = PlaceConnection(resources.enter_context(database.dedicated()), host.name)
             _take_place(place)
             listener = WorkListener(resources.enter_context(database.autocommit()))
-            session = _LiveSession(host, settings, state, database, place, listener, resources)
+            session = _LiveSession(
+                host, settings, state, database, place, listener, hang_watch, resources
+            )
         try:
             with database.translate_errors():
                 yield session

@@ -10,12 +10,13 @@ from threading import Lock
 from db.due_work import DueWork, PolledCampaign
 from leadloop.client.errors import ApiError
 from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
-    LEAST_SOURCE_INTERVAL_S,
+    CLOSED_LOOK_INTERVAL_S,
+    QUIET_LOOK_INTERVAL_S,
     REREAD_INTERVAL_S,
-    SOURCE_SHARE,
     TRIAL_S,
     LookPace,
     Pauses,
@@ -24,6 +25,7 @@ from leadloop.core.live_schedule import (
     plan_looks,
 )
 from leadloop.core.rate_ring import Purpose
+from leadloop.core.source_looks import SourceLooks
 from tasks.context import ApiContext
 from tasks.disable import DISABLE
 from tasks.head_look import find_lookback_start
@@ -71,7 +73,8 @@ class Dispatcher:
         self._lanes = lanes
         self._vendor = vendor
         self._rate = rate
-        self._polled: list[tuple[Campaign, bool]] = []
+        # With the seconds between two looks; None: as often as the requests allow.
+        self._polled: list[tuple[Campaign, float | None]] = []
         self._on_ended = on_ended
         self._lock = Lock()
         self._pauses = Pauses()
@@ -88,7 +91,7 @@ class Dispatcher:
         # when another one may try.
         self._working_lanes: set[str] = set()
         self._trial_at = 0.0
-        self._source_due_at: dict[str, float] = {}
+        self._source_looks = SourceLooks()
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
         """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id."""
@@ -120,7 +123,7 @@ class Dispatcher:
         """
         self._behind |= {each.campaign_id for each in polled if is_behind(each.read_through, now)}
         self._polled = [
-            (campaign, expects_outcomes(each.last_active_at, now))
+            (campaign, self._find_slow_interval_s(campaign, each.last_active_at, now))
             for each in polled
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
@@ -129,12 +132,19 @@ class Dispatcher:
     def next_due_at(self) -> float:
         """When `offer_polls` has something to do, seconds of the boot clock; infinity: never."""
         next_look_at = self._next_look_at if self._polled else math.inf
-        return min(next_look_at, self._vendor.next_probe_at)
+        next_source_at = self._source_looks.find_next_due(read_boot_clock())
+        return min(next_look_at, next_source_at, self._vendor.next_probe_at)
 
     def find_next_retry(self) -> float:
         """Return when the next job that failed may be offered again; infinity without one."""
         with self._lock:
             return self._pauses.find_next_end(read_boot_clock())
+
+    def announce_sources(self) -> None:
+        """Have sources looked at as soon as the share of the time that looks may take allows."""
+        self._source_looks.announce(
+            campaign.campaign_id for campaign, _ in self._polled if campaign.source is not None
+        )
 
     def offer_polls(self) -> None:
         """Hand over the look that is due, rereads, and pushes where a source has changed.
@@ -174,13 +184,13 @@ class Dispatcher:
         A run needs slots for as long as the vendor counts its requests.
         """
         requests, period_s = self._rate
-        active = sum(is_active for _, is_active in self._polled)
+        slow_s = [each for _, each in self._polled if each is not None]
         if any(self._lanes[lane].has_runs for lane in (BULK, POLLS, REREADS)):
             self._record_runs()
         has_runs = read_boot_clock() < self._has_runs_until
         pace = plan_looks(
-            active,
-            len(self._polled) - active,
+            len(self._polled) - len(slow_s),
+            slow_s,
             requests=requests,
             period_s=period_s,
             has_runs=has_runs,
@@ -230,6 +240,26 @@ class Dispatcher:
             self._trial_at = now + TRIAL_S
         return True
 
+    def _find_slow_interval_s(
+        self, campaign: Campaign, last_active_at: datetime | None, now: datetime
+    ) -> float | None:
+        """Return the seconds between two looks at a campaign without outcomes soon, else None.
+
+        Hours that cannot be read slow nothing down.
+        """
+        try:
+            hours = campaign.calling_hours and CallingHours.parse(campaign.calling_hours)
+        except ValueError as error:
+            hours = None
+            self._lanes[POLLS].context.log.warning(
+                "campaign %s: calling_hours %s. Until this is corrected, the campaign is polled at"
+                " all hours",
+                *(campaign.campaign_id, error),
+            )
+        if hours and not hours.brings_outcomes(now):
+            return CLOSED_LOOK_INTERVAL_S
+        return None if expects_outcomes(last_active_at, now) else QUIET_LOOK_INTERVAL_S
+
     def _record_runs(self) -> None:
         _, period_s = self._rate
         self._has_runs_until = read_boot_clock() + period_s
@@ -246,10 +276,10 @@ class Dispatcher:
     def _offer_look(self, pace: LookPace, now: float) -> None:
         """Hand over the look at a head that is most overdue."""
 
-        def find_due(polled: tuple[Campaign, bool]) -> float:
-            campaign, is_active = polled
+        def find_due(polled: tuple[Campaign, float | None]) -> float:
+            campaign, slow_s = polled
             looked_at = self._looked_at.get(campaign.campaign_id, -math.inf)
-            return looked_at + (pace.active_s if is_active else pace.quiet_s)
+            return looked_at + (pace.active_s if slow_s is None else slow_s * pace.slow_factor)
 
         for polled in sorted(self._polled, key=find_due):
             # Looks are due one by one: a little early is in time.
@@ -276,21 +306,17 @@ class Dispatcher:
 
     def _offer_source(self, campaign: Campaign) -> None:
         """Hand over a push that follows the team's own table, if that has changed."""
-        now = read_boot_clock()
-        if now >= self._source_due_at.get(campaign.campaign_id, -math.inf) and self._offer(
-            BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign)
-        ):
-            self._source_due_at[campaign.campaign_id] = math.inf
+        if self._source_looks.is_due(campaign.campaign_id, read_boot_clock()):
+            self._offer(BULK, campaign, _BULK_PUSH, partial(self._look_at_source, campaign))
 
     def _look_at_source(self, campaign: Campaign) -> bool:
         """Return whether the team's own table has changed; it is read all the time but little."""
         began = read_boot_clock()
+        self._source_looks.begin(campaign.campaign_id)
         try:
             return differs_from_source(self._lanes[BULK].context, campaign)
         finally:
-            now = read_boot_clock()
-            pause_s = max(LEAST_SOURCE_INTERVAL_S, (now - began) / SOURCE_SHARE)
-            self._source_due_at[campaign.campaign_id] = now + pause_s
+            self._source_looks.end(campaign.campaign_id, began, read_boot_clock())
 
     def _look_at_head(self, campaign: Campaign) -> bool:
         """Return whether the newest outcomes show anything new."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from threading import Lock
 from typing import Any
 
@@ -9,12 +10,17 @@ from leadloop.core.boot_clock import read_boot_clock
 from tasks.context import Logger
 
 _REPEAT_S = 3600.0
+# How long something took or lasted makes no news of what is logged.
+_DURATION = re.compile(r"\b[\d,.]+ s\b")
 #: Messages that are remembered; far more different ones than that are no repeats.
 _REMEMBERED = 1000
 
 
 class OnceAnHour(logging.LoggerAdapter[Any]):
-    """A log that leaves out a message that it had within the hour; thread-safe."""
+    """A log that leaves out a message that it had within the hour; thread-safe.
+
+    Messages that differ in seconds alone are the same.
+    """
 
     def __init__(self, log: Logger) -> None:
         super().__init__(log)
@@ -28,7 +34,7 @@ class OnceAnHour(logging.LoggerAdapter[Any]):
             super().log(level, msg, *args, **kwargs)
 
     def _is_news(self, text: str) -> bool:
-        now = read_boot_clock()
+        now, text = read_boot_clock(), _DURATION.sub("s", text)
         with self._lock:
             if now < self._told_at.get(text, -math.inf) + _REPEAT_S:
                 return False

@@ -76,4 +76,4 @@ class VendorWatch:
         if self._out_since is not None:
             out_s = read_boot_clock() - self._out_since
             self._out_since = None
-            self._log.warning("%s answers again, after %.0f s", self._address, out_s)
+            self._log.info("%s answers again, after %.0f s", self._address, out_s)

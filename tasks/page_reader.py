@@ -5,6 +5,7 @@ cannot be read are `missing`, by their offset in the window. Where they are foun
 hint where to cut the window: its parts are read and proven by themselves.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.timestamps import OTHER_UNIT
 from leadloop.core.verdicts import ApiCall, TransportFailure, may_blame_content
-from leadloop.core.windows import Window
+from leadloop.core.windows import Window, halve_window
 from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.outages import OutageWatch
@@ -256,14 +257,27 @@ class PageReader:
     def _fetch_parts(
         self, window: Window, numbers: Iterable[int], size: int, parse: ParseResult
     ) -> tuple[dict[int, ParsedPage], dict[int, PageUnavailable]]:
-        """Request pages; return, by their numbers, those that can be read and how others fail."""
+        """Request pages; return, by their numbers, those that can be read and how others fail.
+
+        Single rows of a window that can be halved only show where to cut it: after MAX_FAILURES
+        that fail in a row, the others count as failed. Perhaps the vendor shows no page so deep.
+        """
         pieces: dict[int, ParsedPage] = {}
         failures: dict[int, PageUnavailable] = {}
+        most_in_a_row = math.inf
+        if size == 1 and halve_window(window, self._run.campaign.epoch_unit):
+            most_in_a_row = MAX_FAILURES
+        in_a_row = 0
         for number in numbers:
+            if in_a_row >= most_in_a_row:
+                failures[number] = failures[number - 1]
+                continue
             try:
                 pieces[number] = self.fetch_page(window, number, size, parse=parse)
+                in_a_row = 0
             except PageUnavailable as failure:
                 failures[number] = failure
+                in_a_row += 1
         return pieces, failures
 
     def _learn_from(

@@ -15,6 +15,12 @@ def execute(database: Database, statement: str, **parameters: Any) -> None:
         connection.execute(text(statement), parameters)
 
 
+def execute_script(database: Database, script: str) -> None:
+    """Execute a script without parameters as psql does: it may begin and commit transactions."""
+    with database.autocommit() as connection:
+        connection.exec_driver_sql(script.replace("%", "%%"))
+
+
 def fetch_rows(database: Database, query: str, **parameters: Any) -> list[dict[str, Any]]:
     """Return the rows of a query."""
     with database.transaction() as connection:

@@ -40,6 +40,9 @@ COMMENT ON COLUMN leadloop.campaigns.priority IS
 urgent.';
 COMMENT ON COLUMN leadloop.campaigns.max_lead_age_s IS
     'Overrides LEADLOOP_MAX_LEAD_AGE, seconds.';
+COMMENT ON COLUMN leadloop.campaigns.calling_hours IS
+    'When the vendor calls, such as 08:00-21:00 America/New_York. From an hour after the end on, live
+runs ask for outcomes only every ten minutes. Null: it may call at any time.';
 COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
     'The first create that the vendor accepted after its last failed one.';
 COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS

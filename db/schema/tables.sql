@@ -26,7 +26,10 @@ CREATE TABLE leadloop.campaigns (
     create_failed_at   timestamptz,
     listing_failed_at  timestamptz,
     priority        smallint NOT NULL DEFAULT 0 CHECK (priority >= 0),
-    max_lead_age_s  integer CHECK (max_lead_age_s > 0)
+    max_lead_age_s  integer CHECK (max_lead_age_s > 0),
+    calling_hours   text CHECK (
+        calling_hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9] \S+$'
+        AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5))
 );
 
 -- Runs --------------------------------------------------------------------------------------------

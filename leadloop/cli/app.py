@@ -185,6 +185,28 @@ def live(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def source_trigger(
+    campaigns: EnabledCampaignsOption = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            "--table",
+            metavar="SCHEMA.NAME",
+            help="A table that a campaign's view reads, in place of the campaigns' sources.",
+        ),
+    ] = None,
+) -> None:
+    """Print the SQL of a trigger by which your own table wakes live runs; executes nothing."""
+    from leadloop.cli.source_trigger import print_source_triggers
+
+    _require_campaign_ids(campaigns)
+    if table is not None and campaigns:
+        raise UsageError("--table or --campaign: one of them at a time")
+    with environment.open_configured_database() as (settings, database):
+        print_source_triggers(database, settings, campaigns or [], table, sys.stdout)
+
+
+@app.command()
 def backfill(
     after: Annotated[str, typer.Option(help="Start of the range (ISO 8601 or ms).")],
     before: Annotated[str, typer.Option(help="End of the range (ISO 8601 or ms).")],

@@ -13,6 +13,7 @@ from db.source import check_readable, inspect_source, list_roles_with_access
 from db.watermarks import get_database_time
 from leadloop.cli import environment
 from leadloop.client.errors import ApiError
+from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.windows import Window
@@ -137,6 +138,9 @@ def _check_services(
         selection.detail = ", ".join(campaign.campaign_id for campaign in campaigns)
     if selection.failed:
         return
+    for campaign in campaigns:
+        if campaign.calling_hours is not None:
+            _check_calling_hours(campaign.campaign_id, campaign.calling_hours, checks)
     with_sources = [campaign for campaign in campaigns if campaign.source is not None]
     if with_sources:
         _check_source_login(settings, database, checks)
@@ -150,6 +154,16 @@ def _check_services(
             check.detail = f"{source.relation} can be read, {len(source.columns)} columns"
     if not login.failed:
         _check_api(settings, database, campaigns[0], checks)
+
+
+def _check_calling_hours(campaign_id: str, text: str, checks: _Checklist) -> None:
+    """Warn about hours that cannot be read: live runs ignore them."""
+    with checks.record(f"calling hours of {campaign_id}") as check:
+        check.detail = text
+        try:
+            CallingHours.parse(text)
+        except ValueError as error:
+            check.is_warning, check.detail = True, f"{error}; live runs poll it at all hours"
 
 
 def _check_source_login(settings: Settings, database: Database, checks: _Checklist) -> None:

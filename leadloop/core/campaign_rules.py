@@ -38,6 +38,7 @@ class Campaign(CampaignRules):
     sends_opted_out_numbers: bool = False
     source: str | None = None
     priority: int = 0
+    calling_hours: str | None = None
 
     @property
     def lookback(self) -> timedelta:

@@ -1,7 +1,7 @@
 """When a live run does what: the pace of polls, and the pauses after jobs that came to nothing."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,8 +11,10 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 #: The least time between two looks at one campaign's newest outcomes, seconds.
 LEAST_LOOK_INTERVAL_S = 2.0
-#: The least time between two looks at a campaign from which nothing is expected soon, seconds.
+#: The time between two looks at a campaign from which nothing is expected soon, seconds.
 QUIET_LOOK_INTERVAL_S = 300.0
+#: The time between two looks at a campaign at hours when the vendor does not call, seconds.
+CLOSED_LOOK_INTERVAL_S = 600.0
 #: The time between two looks at the lookback, seconds.
 REREAD_INTERVAL_S = 900.0
 # A campaign that polls have read up to so long ago is polled at the next reread, whatever looks
@@ -21,14 +23,11 @@ _BEHIND = timedelta(minutes=40)
 #: While the vendor answers no read: the time between two trials of a job that may work
 #: nevertheless, seconds.
 TRIAL_S = 300.0
-#: The least time between two looks at a campaign's source, seconds, and the most of the time that
-#: they may take.
-LEAST_SOURCE_INTERVAL_S, SOURCE_SHARE = 10.0, 0.05
 #: The share of the requests that looks may use, and while a push or a reread needs requests too.
 #: Polls may use half, and a slot of the rate limiter is occupied longer than its request counts.
 _LOOK_SHARE, _LOOK_SHARE_BESIDE_RUNS = 0.48, 0.42
-#: The part of it that campaigns from which nothing is expected may use.
-_QUIET_PART = 0.5
+#: The part of it that campaigns with few looks may use.
+_SLOW_PART = 0.5
 #: For so long after its last sign of life, outcomes of a campaign are expected.
 _EXPECTED_FOR = timedelta(days=1)
 
@@ -70,35 +69,42 @@ class LookPace:
 
     Attributes:
         active_s: seconds between two looks at a campaign from which outcomes are expected.
-        quiet_s: seconds between two looks at any other campaign.
+        slow_factor: by which the intervals of all other campaigns are longer than planned.
         distance_s: seconds between two looks at whichever campaigns.
     """
 
     active_s: float
-    quiet_s: float
+    slow_factor: float
     distance_s: float
 
 
 def plan_looks(
-    active: int, quiet: int, *, requests: int, period_s: float, has_runs: bool = False
+    active: int,
+    slow_intervals_s: Sequence[float],
+    *,
+    requests: int,
+    period_s: float,
+    has_runs: bool = False,
 ) -> LookPace:
     """Plan looks at even distances, within their share of the requests.
 
     Args:
         active: the campaigns from which outcomes are expected.
-        quiet: the other campaigns.
+        slow_intervals_s: the seconds between two looks at each other campaign.
         requests: the vendor's rate limit, requests a period.
         period_s: the period, seconds.
         has_runs: a push or a reread needs requests too.
     """
     share = _LOOK_SHARE_BESIDE_RUNS if has_runs else _LOOK_SHARE
     looks_per_s = share * requests / period_s
-    quiet_s = max(QUIET_LOOK_INTERVAL_S, quiet / (_QUIET_PART * looks_per_s))
-    active_s = max(LEAST_LOOK_INTERVAL_S, active / (looks_per_s - quiet / quiet_s))
-    planned_per_s = active / active_s + quiet / quiet_s
+    slow_per_s = sum(1 / interval_s for interval_s in slow_intervals_s)
+    slow_factor = max(1.0, slow_per_s / (_SLOW_PART * looks_per_s))
+    slow_per_s /= slow_factor
+    active_s = max(LEAST_LOOK_INTERVAL_S, active / (looks_per_s - slow_per_s))
+    planned_per_s = active / active_s + slow_per_s
     return LookPace(
         active_s=active_s,
-        quiet_s=quiet_s,
+        slow_factor=slow_factor,
         distance_s=1 / planned_per_s if planned_per_s else LEAST_LOOK_INTERVAL_S,
     )
 

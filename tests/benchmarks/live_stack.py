@@ -243,7 +243,7 @@ def _deploy(prefect: LocalPrefect, prefect_yaml: Mapping[str, Any]) -> None:
     for arguments in (
         ("work-pool", "create", pool, "--type", "process", *template),
         ("--no-prompt", "deploy", "--all", "--prefect-file", str(file)),
-        ("work-queue", "set-concurrency-limit", deployments.LIVE_QUEUE, "3", "--pool", pool),
+        ("work-queue", "set-concurrency-limit", deployments.LIVE_QUEUE, "6", "--pool", pool),
     ):
         subprocess.run(
             [*deployments.PREFECT, *arguments],

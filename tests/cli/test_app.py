@@ -30,7 +30,7 @@ def test_json_output_is_json(invoke: Command, database: Database) -> None:
     """The last line on stdout is one object, also where nothing was done."""
     factories.add_campaign(database)
     out = invoke("status", "--json").out
-    assert list(json.loads(out.splitlines()[-1])) == ["campaigns", "problems"]
+    assert list(json.loads(out.splitlines()[-1])) == ["campaigns", "problems", "latencies"]
 
 
 def test_init_may_be_run_from_two_places_at_once(

@@ -41,3 +41,16 @@ def test_doctor_finds_what_is_wrong(
     assert [check["check"] for check in ran.last["checks"] if not check["ok"]] == failing
     assert ran.last["checks"][-1]["check"].startswith("Prefect")
     assert "wrong-token" not in ran.out + ran.err
+
+
+def test_calling_hours_that_cannot_be_read(
+    invoke: Command, database: Database, prefect: str
+) -> None:
+    """A warning: live runs go on without them."""
+    factories.add_campaign(database, "C1", calling_hours="08:00-21:00 Europe/Berlin")
+    factories.add_campaign(database, "C2", calling_hours="08:00-21:00 Mars/Base")
+    ran = invoke("doctor", "--json", PREFECT_API_URL=prefect)
+    checks = {each["check"]: each for each in ran.last["checks"]}
+    assert not checks["calling hours of C1"]["warns"]
+    assert checks["calling hours of C2"]["warns"]
+    assert "unknown time zone" in checks["calling hours of C2"]["detail"]

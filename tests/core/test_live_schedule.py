@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadloop.core.live_schedule import (
+    CLOSED_LOOK_INTERVAL_S,
     FIRST_PAUSE_S,
     LEAST_LOOK_INTERVAL_S,
     LONGEST_PAUSE_S,
@@ -51,22 +52,22 @@ def test_progress_ends_the_pauses_of_its_job_alone() -> None:
 
 @given(
     active=st.integers(0, 3000),
-    quiet=st.integers(0, 3000),
+    slow=st.lists(st.sampled_from([QUIET_LOOK_INTERVAL_S, CLOSED_LOOK_INTERVAL_S]), max_size=3000),
     requests=st.integers(1, 1000),
     period_s=st.floats(1, 3600),
     has_runs=st.booleans(),
 )
 def test_looks_stay_within_their_share(
-    active: int, quiet: int, requests: int, period_s: float, has_runs: bool
+    active: int, slow: list[float], requests: int, period_s: float, has_runs: bool
 ) -> None:
     """Fewer beside a push; and no campaign is asked all the time, or never."""
-    pace = plan_looks(active, quiet, requests=requests, period_s=period_s, has_runs=has_runs)
+    pace = plan_looks(active, slow, requests=requests, period_s=period_s, has_runs=has_runs)
     share = 0.42 if has_runs else 0.48
     assert pace.active_s >= LEAST_LOOK_INTERVAL_S
-    assert pace.quiet_s >= QUIET_LOOK_INTERVAL_S
-    looks_per_s = active / pace.active_s + quiet / pace.quiet_s
+    assert pace.slow_factor >= 1
+    looks_per_s = active / pace.active_s + sum(1 / (each * pace.slow_factor) for each in slow)
     assert looks_per_s <= share * requests / period_s * 1.001
-    if active or quiet:
+    if active or slow:
         assert pace.distance_s * looks_per_s == pytest.approx(1)
 
 
@@ -74,7 +75,13 @@ def test_looks_stay_within_their_share(
 def test_the_time_between_looks_grows_with_the_campaigns(active: int, quiet: int) -> None:
     """Twice the campaigns, at most twice the time."""
     pace, doubled = (
-        plan_looks(active * factor, quiet * factor, requests=100, period_s=60) for factor in (1, 2)
+        plan_looks(
+            active * factor,
+            [QUIET_LOOK_INTERVAL_S] * quiet * factor,
+            requests=100,
+            period_s=60,
+        )
+        for factor in (1, 2)
     )
     assert pace.active_s <= doubled.active_s
     if not quiet:
@@ -83,9 +90,9 @@ def test_the_time_between_looks_grows_with_the_campaigns(active: int, quiet: int
 
 def test_ten_campaigns_are_looked_at_within_fifteen_seconds() -> None:
     """Of 100 requests a minute; and quiet ones hardly slow them down."""
-    assert plan_looks(10, 0, requests=100, period_s=60).active_s == 12.5
-    assert plan_looks(10, 0, requests=100, period_s=60, has_runs=True).active_s < 14.5
-    assert plan_looks(10, 24, requests=100, period_s=60).active_s < 14
+    assert plan_looks(10, [], requests=100, period_s=60).active_s == 12.5
+    assert plan_looks(10, [], requests=100, period_s=60, has_runs=True).active_s < 14.5
+    assert plan_looks(10, [300.0] * 24, requests=100, period_s=60).active_s < 14
 
 
 def test_a_campaign_is_polled_before_it_counts_as_behind() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from db import campaigns
-from db.database import Database
+from db.database import Database, DatabaseError
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import CampaignDeleted, UsageError
 from leadloop.settings import Settings
@@ -49,12 +49,23 @@ def test_a_row_s_own_values_win(database: Database) -> None:
         "source_timeout_s": 5,
         "max_lead_age_s": 600,
         "priority": 3,
+        "calling_hours": "22:00-06:00 Asia/Kolkata",
         "required_fields": ["lead_id"],
     }
     factories.add_campaign(database, **own)
     (campaign,) = chosen(database)
     own["required_fields"] = ("lead_id",)
     assert {name: getattr(campaign, name) for name in own} == own
+
+
+@pytest.mark.parametrize(
+    "hours",
+    ["", "always", "8-21 UTC", "08:00-24:00 UTC", "08:00-21:00", "08:00-08:00 UTC", " UTC", "a\nb"],
+)
+def test_hours_that_are_none_are_refused(database: Database, hours: str) -> None:
+    """By Postgres, when somebody writes them."""
+    with pytest.raises(DatabaseError, match="CheckViolation"):
+        factories.add_campaign(database, calling_hours=hours)
 
 
 def test_none_named_means_every_enabled_one(database: Database) -> None:

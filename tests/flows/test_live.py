@@ -7,17 +7,19 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import StateType
-from prefect.states import Pending, Running, Scheduled
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelling, Pending, Running, Scheduled
 
 from db import live_places
 from db.database import Database
 from db.live_places import PlaceConnection
 from flows import live
 from flows.live import live_leads, settle_other_runs
+from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
-from tests import factories
-from tests.prefect_runs import run_flow
+from tasks import live as live_loop
+from tests import factories, sql
+from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("work_pools", "environment")
 
@@ -57,6 +59,73 @@ def test_a_third_run_ends_at_once(database: Database, prefect: str) -> None:
         state, _ = run_flow(live_leads)
     assert state.is_completed()
     assert state.message == "nothing to do"
+
+
+def test_a_run_that_ends_shows_its_counts(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its hour, with a successor waiting: in its state and in an artifact."""
+    monkeypatch.setattr(live, "WORK_S", 0.0)
+    monkeypatch.setattr(live_loop, "_TIMED_LOOK_S", 2.0)
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    with ExitStack() as stack:
+        take_place(stack, database, "successor")
+        state, run = run_flow(live_leads)
+    assert state.is_completed(), state.message
+    assert state.message is not None
+    assert "created 1" in state.message
+    assert "| **all** | 1 |" in read_artifacts(run)["markdown"].data
+
+
+def test_a_cancelled_run_shows_its_counts(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as cancelled by itself: nobody else may be left who would end it."""
+    created = "SELECT count(*) = 1 FROM leadloop.leads WHERE status = 'created'"
+    monkeypatch.setattr(live, "check_runs", lambda *_: sql.fetch_value(database, created))
+    monkeypatch.setattr(live_loop, "_CHECK_S", 0.5)
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    state, _ = run_flow(live_leads)
+    assert state.is_cancelled()
+    assert state.message is not None
+    assert "created 1" in state.message
+
+
+def test_a_run_finds_that_it_is_cancelled(
+    client: SyncPrefectClient, deployment: UUID, database: Database
+) -> None:
+    """And no other one that is; a run without a deployment has no worker that must end it."""
+    itself, other = (client.create_flow_run_from_deployment(deployment).id for _ in range(2))
+    client.set_flow_run_state(itself, Running(), force=True)
+    client.set_flow_run_state(other, Cancelling(), force=True)
+    settings = Settings.load()
+    assert not live.check_runs(settings, deployment, str(itself))
+    client.set_flow_run_state(itself, Cancelling(), force=True)
+    assert live.check_runs(settings, deployment, str(itself))
+    assert not live.check_runs(settings, None, str(itself))
+
+
+def test_a_run_at_work_finds_lost_ones(
+    database: Database,
+    client: SyncPrefectClient,
+    deployment: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They fill the work queue, so that none may start any more that would find them."""
+    monkeypatch.setattr(live, "_START_TIMEOUT", timedelta(0))
+    lost, alive, itself = (client.create_flow_run_from_deployment(deployment).id for _ in range(3))
+    for run in (lost, alive, itself):
+        client.set_flow_run_state(run, Running(), force=True)
+    with ExitStack() as stack:
+        take_place(stack, database, f"leadloop live {alive}")
+        assert not live.check_runs(Settings.load(), deployment, str(itself))
+    assert [state_of(client, run) for run in (lost, alive, itself)] == [
+        StateType.CRASHED,
+        StateType.RUNNING,
+        StateType.RUNNING,
+    ]
 
 
 def test_runs_that_are_lost_are_crashed(
@@ -99,3 +168,29 @@ def test_runs_that_are_late_are_cancelled(
     settle_other_runs(Settings.load(), deployment, str(uuid4()))
     assert state_of(client, late) is StateType.CANCELLED
     assert state_of(client, next_one) is StateType.SCHEDULED
+
+
+def test_a_run_whose_machine_is_stopped_starts_another_one(
+    client: SyncPrefectClient, deployment: UUID
+) -> None:
+    """At once, and a single one for both runs of a machine; none for a run that is cancelled."""
+    first, second = (client.create_flow_run_from_deployment(deployment).id for _ in range(2))
+    client.set_flow_run_state(first, Cancelling(), force=True)
+    client.set_flow_run_state(second, Running(), force=True)
+    live.start_successor(deployment, str(first))
+    assert list_scheduled(client, deployment) == []
+    for _ in range(2):
+        live.start_successor(deployment, str(second))
+    (successor,) = list_scheduled(client, deployment)
+    assert successor.expected_start_time is not None
+    assert successor.expected_start_time <= datetime.now(UTC)
+
+
+def list_scheduled(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
+    """The runs of a deployment that wait for a worker."""
+    runs = client.read_flow_runs()
+    return [
+        each
+        for each in runs
+        if each.deployment_id == deployment and each.state_type is StateType.SCHEDULED
+    ]

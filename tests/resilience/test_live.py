@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from db.database import Database
+from db.source_triggers import find_trigger_table, render_trigger
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.dedicated_postgres import run_dedicated_postgres
@@ -133,6 +135,36 @@ def test_notifications_that_are_lost_make_it_slower_and_no_more(
     send(database, "a")
     opt_out(database, "a")
     check_once(vendor, "a")
+
+
+def test_a_row_of_a_table_of_the_team(
+    start_live: StartLive, database: Database, vendor: SandboxHandle
+) -> None:
+    """With the trigger that is printed; the role that writes has no right on leadloop."""
+    sql.execute(
+        database,
+        "CREATE SCHEMA crm; CREATE TABLE crm.customers (lead_id text, phone_number text,"
+        " contact_name text, state_code text); CREATE ROLE crm_writer;"
+        " GRANT USAGE ON SCHEMA crm TO crm_writer; GRANT INSERT ON crm.customers TO crm_writer",
+    )
+    sql.execute_script(database, render_trigger(find_trigger_table(database, "crm.customers")))
+    sql.execute(database, "UPDATE leadloop.campaigns SET source = 'crm.customers'")
+    says(start_live(), WORKING)
+    for lead_id in ("a", "b"):
+        with database.transaction() as connection:
+            connection.execute(text("SET LOCAL ROLE crm_writer"))
+            row = factories.build_lead(lead_id)
+            connection.execute(
+                text(
+                    "INSERT INTO crm.customers"
+                    " VALUES (:lead_id, :phone_number, :contact_name, :state_code)"
+                ),
+                row,
+            )
+        created = "SELECT count(*) = 1 FROM leadloop.leads WHERE lead_id = :lead"
+        sql.wait_until(database, f"{created} AND status = 'created'", lead=lead_id)
+    check_once(vendor, "a", "b")
+    sql.execute(database, "DROP OWNED BY crm_writer; DROP ROLE crm_writer")
 
 
 def test_two_places(start_live: StartLive, database: Database, vendor: SandboxHandle) -> None:

@@ -171,6 +171,9 @@ def _bound_polls(world: World, polls: list[Ran], calm: list[Ran]) -> int:
     # too, first as a page and then as pages of one.
     ticks = 2 * world.reach_ms // world.tick_ms
     rows = max((world.count_rows(age) for age in world.owable_ages), default=0)
+    if rows > world.page_depth:
+        # Of the rows alone that lie too deep, three are tried.
+        rows = int(world.page_depth) + TRIES * TRIES
     neighbours = ticks // 2 * (2 * TRIES + rows)
     # Half of the reads of an isolation fail, each TRIES times. An owed window is tried likewise.
     isolation = (1 + TRIES) * (splits + sizes) + pages * splits + neighbours

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -178,15 +179,15 @@ def test_a_look_at_the_head_is_followed_by_a_poll_where_something_is_new(
     """And a look that fails by a poll that reads around what cannot be read."""
     factories.add_leads(database, "a", "b", "c")
     push_leads()
-    poll_next(dispatch, POLLS)
+    # The first one comes after a look at the head.
     poll_next(dispatch, REREADS)
     process_leads(vendor, {"a": 0})
     assert poll_next(dispatch, POLLS).counts["inserted"] == 1
     assert poll_next(dispatch, POLLS).counts == {}
     process_leads(vendor, {"b": 0, "c": 5})
     vendor.add_fault(route="responses", kind="status", status=500, lead_id="b")
-    assert poll_next(dispatch, POLLS).error is not None
     assert poll_next(dispatch, REREADS).errand.look is None
+    assert any(each.lane == POLLS and each.error is not None for each in dispatch.ended)
     assert set(sql.fetch_outcomes(database)) == {"a", "c"}
 
 
@@ -241,6 +242,76 @@ def test_looks_go_round_at_even_distances(
     while len(looked) < 6:
         looked.append(poll_next(dispatch, POLLS, "C1", "C2", "C3").errand.campaign.campaign_id)
     assert looked == ["C1", "C2", "C3"] * 2
+
+
+def test_a_source_is_followed_once_its_change_is_announced(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """And not looked at in between, as long as it is not due."""
+    sql.execute(
+        database,
+        "CREATE TABLE public.customers (lead_id text, phone_number text, contact_name text,"
+        " state_code text); UPDATE leadloop.campaigns SET source = 'public.customers'",
+    )
+    dispatch.offer_polls()
+    dispatch.wait(2)
+    assert [each.counts for each in dispatch.ended if each.lane == BULK] == [{}]
+    dispatch.offer_polls()
+    assert dispatch.lanes[BULK].busy_with == []
+    sql.execute(
+        database,
+        "INSERT INTO public.customers VALUES (:lead_id, :phone_number, :contact_name, :state_code)",
+        **factories.build_lead("a"),
+    )
+    dispatch.dispatcher.announce_sources()
+    while sum(each.lane == BULK for each in dispatch.ended) < 2:
+        dispatch.offer_polls()
+        time.sleep(0.01)
+    assert vendor.store.creations("C1") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("opens_h", "closes_h", "looks"), [(5, 6, 1), (-1, 6, 3), (-6, -0.5, 3), (-6, -2, 1)]
+)
+def test_looks_are_seldom_while_the_vendor_does_not_call(
+    dispatch: DispatchUnderTest, database: Database, opens_h: float, closes_h: float, looks: int
+) -> None:
+    """But for an hour after its end; another campaign is looked at all the time."""
+    now = datetime.now(UTC)
+    opens, closes = (f"{now + timedelta(hours=hours):%H:%M}" for hours in (opens_h, closes_h))
+    factories.add_campaign(database, "C2", calling_hours=f"{opens}-{closes} UTC")
+    count_polls(dispatch, until=("C1", 3))
+    assert count_polls(dispatch, until=("C2", looks))["C2"] == looks
+
+
+def test_hours_that_cannot_be_read_hold_nothing_up(
+    dispatch: DispatchUnderTest, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line names the campaign and what is wrong."""
+    factories.add_campaign(database, "C2", calling_hours="08:00-21:00 Mars/Base")
+    count_polls(dispatch, until=("C2", 2))
+    assert "campaign C2: calling_hours '08:00-21:00 Mars/Base' has an unknown" in caplog.text
+    assert len({record.getMessage() for record in caplog.records}) == 1
+
+
+def count_polls(dispatch: DispatchUnderTest, until: tuple[str, int]) -> Counter[str]:
+    """Hand over looks at C1 and C2 until one has had so many; return how many each has had."""
+    now = datetime.now(UTC)
+    context = dispatch.lanes[BULK].context
+    campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1", "C2"])}
+    polled = [
+        PolledCampaign(campaign_id=each, read_through=None, last_active_at=now)
+        for each in campaigns
+    ]
+    while True:
+        counts = Counter(
+            each.errand.campaign.campaign_id for each in dispatch.ended if each.lane == POLLS
+        )
+        if counts[until[0]] >= until[1]:
+            return counts
+        dispatch.dispatcher.plan_polls(polled, campaigns, now=now)
+        dispatch.dispatcher.offer_polls()
+        time.sleep(0.01)
 
 
 def poll_next(dispatch: DispatchUnderTest, lane: str, *campaigns: str) -> EndedErrand:

@@ -23,6 +23,14 @@ def test_a_warning_is_logged_once_an_hour(
     assert caplog.messages[2:] == ["campaign C1 fails"]
 
 
+def test_the_time_that_something_took_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """An outage is logged by each job that it ends, after other seconds."""
+    log = OnceAnHour(logging.getLogger("leadloop.tests"))
+    for seconds in (47, 55, 1_200):
+        log.error("no answer for %s s; the next run goes on", f"{seconds:,}")
+    assert caplog.messages == ["no answer for 47 s; the next run goes on"]
+
+
 def test_what_is_no_warning_is_always_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It does not come from failures that repeat themselves."""
     caplog.set_level(logging.INFO)

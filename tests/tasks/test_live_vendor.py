@@ -38,6 +38,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
     vendor: VendorWatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However long it takes."""
+    caplog.set_level(logging.INFO)
     assert not vendor.is_out
     assert vendor.probe(lambda: None)
     assert caplog.messages == []

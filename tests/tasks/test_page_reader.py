@@ -196,6 +196,21 @@ def test_a_page_of_which_no_part_can_be_read(odd_results: QuirkyApi, pages: Page
     assert sizes_of(odd_results) == [8] * 3 + [4] * 6
 
 
+@pytest.mark.parametrize(("last", "singles"), [(9, 4), (0, 5)])
+def test_rows_that_fail_in_a_row_only_show_where_to_cut_a_window(
+    odd_results: QuirkyApi, pages: PageReader, last: int, singles: int
+) -> None:
+    """After three, the others count as missing, unless the window is too short to be cut."""
+    first, *_ = rows = build_rows(5)
+    odd_results.rows = [{**row, "processed_at": first["processed_at"]} for row in rows]
+    odd_results.answer = lambda query: (
+        500 if query.size > 1 or query.page > 1 else build_page(odd_results.rows, query)
+    )
+    page = pages.read_page(window_of(0, last), 1, 5)
+    assert (numbers_of(page), list(page.missing)) == ([0], [1, 2, 3, 4])
+    assert len({query.page for query in odd_results.queries if query.size == 1}) == singles
+
+
 def test_a_vendor_that_ignores_the_size_is_not_read_in_parts(
     odd_results: QuirkyApi, pages: PageReader
 ) -> None:

@@ -1,4 +1,4 @@
-"""Priorities, ages of leads, re-reads, purposes of slots, latencies, contrasts of pages.
+"""Priorities, ages, calling hours, re-reads, purposes of slots, latencies, contrasts of pages.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done.
@@ -13,11 +13,15 @@ down_revision = "0003_suspects"
 branch_labels = None
 depends_on = None
 
-_TABLES = """
+_TABLES = r"""
 ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS
     priority smallint NOT NULL DEFAULT 0 CHECK (priority >= 0);
 ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS
     max_lead_age_s integer CHECK (max_lead_age_s > 0);
+ALTER TABLE leadloop.campaigns ADD COLUMN IF NOT EXISTS calling_hours text
+    CHECK (
+        calling_hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9] \S+$'
+        AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5));
 ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS
     priority smallint NOT NULL DEFAULT 0 CHECK (priority >= 0);
 CREATE INDEX IF NOT EXISTS leads_urgent ON leadloop.leads (campaign_id, priority DESC, seq)
