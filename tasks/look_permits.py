@@ -5,6 +5,7 @@ what an idle live run costs.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -57,22 +58,16 @@ class LookPermits:
     def set_pace(self, distance_s: float, *, is_ahead: bool) -> None:
         """Set the distance between two looks, seconds, and whether their slots are reserved ahead.
 
-        Else each look reserves its own slot.
+        Else each look reserves its own slot. A look that waits for its slot keeps it.
         """
         self._distance_s, self._is_ahead = distance_s, is_ahead
         if not is_ahead:
-            self.release()
+            self._release_ahead()
 
     def release(self) -> None:
-        """Release the slots that are reserved ahead: others need them, or the vendor a pause."""
-        with self._lock:
-            ahead = [each for each in self._ahead if not each.is_expired]
-            self._ahead.clear()
-            self._release_count += 1
-        for late_s in {each.late_s for each in ahead}:
-            slots = [each.slot for each in ahead if each.late_s == late_s]
-            with self._database.autocommit() as connection:
-                rate_limit.release_slots_ahead(connection, slots, late_s=late_s)
+        """Release all slots, those too for which looks wait: the vendor has asked for a pause."""
+        self._release_count += 1
+        self._release_ahead()
 
     def wait_for_permit(self, call: ApiCall) -> None:
         """Block until one look may leave.
@@ -85,15 +80,29 @@ class LookPermits:
             self._limiter.sleep(max(0.0, slot.due_at - read_boot_clock()))
             if release_count == self._release_count and not slot.is_expired:
                 return
+            self._release([slot])
         self._limiter.wait_for_permit(call)
 
     def _take(self) -> _AheadSlot | None:
         with self._lock:
-            while self._ahead:
-                slot = self._ahead.popleft()
-                if not slot.is_expired:
-                    return slot
-            return self._reserve()
+            expired = []
+            while self._ahead and self._ahead[0].is_expired:
+                expired.append(self._ahead.popleft())
+            self._release(expired)
+            return self._ahead.popleft() if self._ahead else self._reserve()
+
+    def _release_ahead(self) -> None:
+        with self._lock:
+            ahead = list(self._ahead)
+            self._ahead.clear()
+        self._release(ahead)
+
+    def _release(self, unused: Sequence[_AheadSlot]) -> None:
+        """Release slots without a request: else each would be occupied for a whole period."""
+        for late_s in {each.late_s for each in unused}:
+            slots = [each.slot for each in unused if each.late_s == late_s]
+            with self._database.autocommit() as connection:
+                rate_limit.release_slots_ahead(connection, slots, late_s=late_s)
 
     def _reserve(self) -> _AheadSlot | None:
         distance_s = self._distance_s

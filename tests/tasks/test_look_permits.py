@@ -1,5 +1,6 @@
 """Permits of looks: many by one transaction, and none that others need."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -47,6 +48,30 @@ def test_looks_that_others_run_beside_reserve_one_by_one(database: Database) -> 
     assert count_in_use(database) == MAX_AHEAD
     permits.set_pace(30.0 / MAX_AHEAD, is_ahead=False)
     assert count_in_use(database) == 1
+    permits.wait_for_permit(ApiCall.READ)
+    assert count_in_use(database) == 2
+
+
+def test_a_look_that_waits_beside_runs_occupies_one_slot(database: Database) -> None:
+    """However often the loop sets the pace: slots that are left unused would be missing."""
+    permits, limiter = make_permits(database)
+    permits.set_pace(1.0, is_ahead=False)
+    limiter.pause(0.5)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
+        while not waiting.done():
+            permits.set_pace(1.0, is_ahead=False)
+    waiting.result()
+    assert count_in_use(database) == 1
+
+
+def test_a_look_that_comes_too_late_for_its_slot_releases_it(database: Database) -> None:
+    """And takes another one."""
+    permits, _ = make_permits(database)
+    permits.set_pace(0.01, is_ahead=True)
+    permits.wait_for_permit(ApiCall.READ)
+    time.sleep(0.5)
+    permits.set_pace(0.01, is_ahead=False)
     permits.wait_for_permit(ApiCall.READ)
     assert count_in_use(database) == 2
 
