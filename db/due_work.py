@@ -5,7 +5,7 @@ along partial indexes, which hold open work alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -41,7 +41,13 @@ WITH RECURSIVE {_step_through("opted_out", "disable_requests", "status = 'reques
 SELECT campaign.campaign_id, opted_out.campaign_id IS NOT NULL AS has_opt_outs,
        {_MAY_CREATE} AND (urgent.campaign_id IS NOT NULL
                           OR campaign.priority > 0 AND usual.campaign_id IS NOT NULL) AS has_urgent,
-       {_MAY_CREATE} AND campaign.priority = 0 AND usual.campaign_id IS NOT NULL AS has_leads
+       {_MAY_CREATE} AND campaign.priority = 0 AND usual.campaign_id IS NOT NULL AS has_leads,
+       (SELECT max(requested_at) FROM leadloop.disable_requests AS request
+         WHERE request.campaign_id = opted_out.campaign_id AND request.status = 'requested')
+           AS newest_opt_out,
+       (SELECT max(seq) FROM leadloop.leads AS lead
+         WHERE lead.campaign_id = usual.campaign_id AND lead.status = 'new'
+           AND lead.suspect_list IS NULL) AS newest_lead
   FROM leadloop.campaigns AS campaign
   LEFT JOIN opted_out USING (campaign_id)
   LEFT JOIN usual USING (campaign_id)
@@ -103,6 +109,8 @@ class DueWork:
         has_urgent: urgent leads to create.
         has_leads: other leads to create, or leads to look up.
         has_owed_windows: owed windows to read again.
+        newest_opt_out: when the newest opt-out came in.
+        newest_lead: the number of the newest lead in the queue.
     """
 
     campaign_id: str
@@ -110,6 +118,8 @@ class DueWork:
     has_urgent: bool = False
     has_leads: bool = False
     has_owed_windows: bool = False
+    newest_opt_out: datetime | None = field(default=None, compare=False)
+    newest_lead: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,12 @@ from leadloop.core.addresses import hide_credentials
 from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
+from leadloop.core.rate_ring import Purpose
 from leadloop.core.summaries import Summary
 from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts
 from tasks.live_checks import HostCheck
-from tasks.live_dispatch import LANES, OPT_OUTS, Dispatcher
+from tasks.live_dispatch import LANES, Dispatcher
 from tasks.live_hangs import HangWatch
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_notices import NoticeWatch
@@ -295,8 +296,8 @@ class _LiveSession:
             open_lane_contexts(self._settings, run_host, self._database, LANES, self._place.pid)
         )
         for name, context in contexts.items():
-            gap_s = period_s * _OPT_OUT_GAP if name == OPT_OUTS else 0.0
-            lane = Lane(name, context, self._dispatcher.record_end, gap_s=gap_s)
+            gap_s = period_s * _OPT_OUT_GAP if LANES[name] is Purpose.OPT_OUTS else 0.0
+            lane = Lane(name, context, self._dispatcher.record_end, self._wake, gap_s=gap_s)
             self._lanes[name] = lane
             lane.start()
 
@@ -338,7 +339,7 @@ class _LiveSession:
         sleep_until(now + _LEAST_LOOK_S)
 
     def _record_end(self, ended: EndedErrand) -> None:
-        """Add up what a lane has done, and wake the loop: there may be more."""
+        """Add up what a lane has done."""
         key = ended.lane, ended.errand.campaign.campaign_id
         self._state.totals.update(ended.counts)
         if ended.error is None:
@@ -348,6 +349,9 @@ class _LiveSession:
         if isinstance(ended.error, DatabaseError) and ended.error.disconnected:
             self._lost = ended.error
         self._host.on_ended(ended)
+
+    def _wake(self, ended: EndedErrand) -> None:
+        """Wake the loop after an errand that has opened a run: there may be more."""
         if ended.counts or self._lost:
             # Full: it rings already. Closed: the session is over.
             with suppress(OSError):
@@ -379,6 +383,10 @@ class _LiveSession:
         deadline = read_boot_clock() + _END_S
         for lane in self._lanes.values():
             lane.join(max(0.0, deadline - read_boot_clock()))
+        if self._lanes:
+            # The next run's looks need the slots. Without the database, they are free in a minute.
+            with suppress(DatabaseError), self._database.translate_errors():
+                self._dispatcher.release_permits()
 
 
 @contextmanager

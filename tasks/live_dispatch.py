@@ -6,20 +6,23 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from threading import Lock
+from typing import Any
 
 from db.due_work import DueWork, PolledCampaign
-from leadloop.client.errors import ApiError
+from leadloop.client.errors import ApiError, Retryable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.live_schedule import (
     CLOSED_LOOK_INTERVAL_S,
+    OPT_OUT_TRIAL_S,
     QUIET_LOOK_INTERVAL_S,
     REREAD_INTERVAL_S,
     TRIAL_S,
     LookPace,
     Pauses,
+    Trials,
     expects_outcomes,
     is_behind,
     plan_looks,
@@ -39,18 +42,20 @@ from tasks.probes import read_empty_window
 from tasks.push import PUSH, URGENT_PUSH
 from tasks.source_sync import differs_from_source
 
-#: The lanes, and the purposes of their requests.
+#: The lanes, and the purposes of their requests. Slow are the opt-outs of campaigns whose last
+#: disable has failed: it may take minutes, in which others must not wait.
 LANES = {
     "opt-outs": Purpose.OPT_OUTS,
+    "slow opt-outs": Purpose.OPT_OUTS,
     "urgent": Purpose.URGENT,
     "bulk": Purpose.BULK,
     "polls": Purpose.POLLS,
     "rereads": Purpose.POLLS,
 }
-OPT_OUTS, URGENT, BULK, POLLS, REREADS = LANES
+OPT_OUTS, SLOW_OPT_OUTS, URGENT, BULK, POLLS, REREADS = LANES
 
-# A chunk of a push is short, so that another campaign's lead waits for few batches.
-_BULK_PUSH = replace(PUSH, min_chunk=4)
+# Chunks are short, so that another campaign's lead, or opt-out, waits for few requests.
+_BULK_PUSH, _SHORT_DISABLE = replace(PUSH, min_chunk=4), replace(DISABLE, min_chunk=2)
 
 
 class Dispatcher:
@@ -87,10 +92,16 @@ class Dispatcher:
         # Campaigns whose lookback is to be read by a poll, whatever a look would show.
         self._behind: set[str] = set()
         self._next_look_at = self._has_runs_until = -math.inf
+        # The newest opt-out or lead when a job was offered last, and the jobs that have failed.
+        self._newest: dict[tuple[str, str], Any] = {}
+        self._failed: set[tuple[str, str]] = set()
+        # The campaigns that probes may ask for, by id, and which one's turn it is.
+        self._probed: dict[str, Campaign] = {}
+        self._probes = 0
         # While the vendor answers no read: the lanes that have got something done all the same, and
-        # when another one may try.
+        # when other jobs may try.
         self._working_lanes: set[str] = set()
-        self._trial_at = 0.0
+        self._trials = Trials()
         self._source_looks = SourceLooks()
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
@@ -98,12 +109,15 @@ class Dispatcher:
         for work in due:
             if (campaign := campaigns.get(work.campaign_id)) is None:
                 continue
+            self._note_probed(campaign)
             if work.has_opt_outs:
-                self._offer(OPT_OUTS, campaign, DISABLE)
+                has_failed = (OPT_OUTS, campaign.campaign_id) in self._failed
+                lane = SLOW_OPT_OUTS if has_failed else OPT_OUTS
+                self._offer(lane, campaign, _SHORT_DISABLE, newest=work.newest_opt_out)
             if campaign.enabled and work.has_urgent:
                 self._offer(URGENT, campaign, URGENT_PUSH)
             if campaign.enabled and work.has_leads:
-                self._offer(BULK, campaign, _BULK_PUSH)
+                self._offer(BULK, campaign, _BULK_PUSH, newest=work.newest_lead)
             if campaign.enabled and work.has_owed_windows:
                 self._offer(REREADS, campaign, POLL)
 
@@ -127,6 +141,8 @@ class Dispatcher:
             for each in polled
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
+        for campaign, _ in self._polled:
+            self._note_probed(campaign)
 
     @property
     def next_due_at(self) -> float:
@@ -166,8 +182,8 @@ class Dispatcher:
             self._next_look_at += pace.distance_s
             if self._next_look_at < now:
                 self._next_look_at = now + pace.distance_s
-        if self._polled and self._vendor.next_probe_at <= now:
-            self.offer_probe(self._polled[0][0])
+        if self._vendor.next_probe_at <= now and (probed := self._choose_probed()) is not None:
+            self.offer_probe(probed)
 
     def release_permits(self) -> None:
         """Release the permits of looks that are reserved: the vendor has asked for a pause."""
@@ -205,17 +221,18 @@ class Dispatcher:
 
     def record_end(self, ended: EndedErrand) -> None:
         """Record how an errand ended: after a failure, find out whether the vendor answers."""
+        key = _find_key(ended.lane, ended.errand.campaign)
         if ended.counts:
             self._record_poll(ended)
             self._record_runs()
         if ended.error is not None:
             self._probe(ended.lane, ended.errand.campaign)
         with self._lock:
-            self._pauses.record(
-                (ended.lane, ended.errand.campaign.campaign_id),
-                read_boot_clock(),
-                has_progress=ended.has_progress,
-            )
+            self._pauses.record(key, read_boot_clock(), has_progress=ended.has_progress)
+            if ended.error is not None:
+                self._failed.add(key)
+            elif ended.counts:
+                self._failed.discard(key)
             if ended.counts and ended.has_progress:
                 self._working_lanes.add(ended.lane)
         self._on_ended(ended)
@@ -226,19 +243,38 @@ class Dispatcher:
         campaign: Campaign,
         spec: JobSpec[ApiContext],
         look: Callable[[], bool] | None = None,
+        *,
+        newest: Any = None,
     ) -> bool:
-        now = read_boot_clock()
+        """Hand over a job, unless its pause or the vendor's outage keeps it; return whether."""
+        campaign_id, now = campaign.campaign_id, read_boot_clock()
+        key = _find_key(lane, campaign)
         with self._lock:
-            if not self._pauses.is_due((lane, campaign.campaign_id), now):
+            if not self._is_due(key, newest, now):
                 return False
             is_trial = self._vendor.is_out and lane not in self._working_lanes
-            if is_trial and (lane in (POLLS, REREADS) or now < self._trial_at):
+            is_read = lane in (POLLS, REREADS)
+            if is_trial and (is_read or not self._trials.is_due(lane, campaign_id, now)):
                 return False
         if not self._lanes[lane].offer(Errand(campaign=campaign, spec=spec, look=look)):
             return False
-        if is_trial:
-            self._trial_at = now + TRIAL_S
+        with self._lock:
+            if newest is not None:
+                self._newest[key] = newest
+            if is_trial:
+                is_opt_out = LANES[lane] is Purpose.OPT_OUTS
+                interval_s = OPT_OUT_TRIAL_S if is_opt_out else TRIAL_S
+                self._trials.record(lane, campaign_id, now, interval_s=interval_s)
         return True
+
+    def _is_due(self, key: tuple[str, str], newest: Any, now: float) -> bool:
+        """Return whether a job's pause is over.
+
+        What came in since ends a pause after a job that did not fail: one that had nothing to do
+        but what must wait, such as leads in doubt.
+        """
+        is_newer = newest is not None and key in self._newest and newest > self._newest[key]
+        return self._pauses.is_due(key, now) or (is_newer and key not in self._failed)
 
     def _find_slow_interval_s(
         self, campaign: Campaign, last_active_at: datetime | None, now: datetime
@@ -345,15 +381,44 @@ class Dispatcher:
         self._probe(POLLS, campaign)
         return False
 
+    def _note_probed(self, campaign: Campaign) -> None:
+        with self._lock:
+            self._probed[campaign.campaign_id] = campaign
+
+    def _choose_probed(self, other_than: str | None = None) -> Campaign | None:
+        """Return the campaign whose turn it is to be asked for; None if there is no other one."""
+        with self._lock:
+            found = [each for key, each in self._probed.items() if key != other_than]
+            self._probes += 1
+            return found[self._probes % len(found)] if found else None
+
     def _probe(self, lane: str, campaign: Campaign) -> bool:
-        """Return whether the vendor answers; once it does again, nothing waits any longer."""
+        """Return whether the vendor answers; once it does again, nothing waits any longer.
+
+        Before it counts as out, another campaign is asked for: one alone may be broken.
+        """
         was_out = self._vendor.is_out
         api = self._lanes[lane].context.api
-        answers = self._vendor.probe(lambda: read_empty_window(api, campaign))
+        other = None if was_out else self._choose_probed(campaign.campaign_id)
+
+        def read() -> None:
+            try:
+                read_empty_window(api, campaign)
+            except Retryable:
+                if other is None:
+                    raise
+                read_empty_window(api, other)
+
+        answers = self._vendor.probe(read)
         with self._lock:
             if was_out and answers:
                 self._pauses.end_all()
             elif not was_out and not answers:
                 self._working_lanes.clear()
-                self._trial_at = read_boot_clock()
+                self._trials.begin()
         return answers
+
+
+def _find_key(lane: str, campaign: Campaign) -> tuple[str, str]:
+    """Return the key of a campaign's job: that of opt-outs is the same in both of their lanes."""
+    return OPT_OUTS if lane == SLOW_OPT_OUTS else lane, campaign.campaign_id

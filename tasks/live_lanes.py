@@ -65,8 +65,10 @@ class Lane:
     Args:
         name: the lane's name.
         context: what its jobs work with; of no other thread.
-        on_ended: is called in the lane's thread with each errand that has ended.
-        gap_s: the least time between the starts of two errands, seconds.
+        on_ended: is called in the lane's thread with each errand that has ended, before another
+            one of its campaign is taken.
+        on_free: is called after that.
+        gap_s: the least time between the starts of two errands of a campaign, seconds.
     """
 
     def __init__(
@@ -74,18 +76,20 @@ class Lane:
         name: str,
         context: ApiContext,
         on_ended: Callable[[EndedErrand], None],
+        on_free: Callable[[EndedErrand], None],
         *,
         gap_s: float = 0.0,
     ) -> None:
         self.name = name
         self.context = context
         self._on_ended = on_ended
+        self._on_free = on_free
         self._gap_s = gap_s
         self._changed = Condition()
         self._waiting: deque[Errand] = deque()
         self._open: dict[str, tuple[Errand, CampaignExecution[ApiContext]]] = {}
         self._busy: set[str] = set()
-        self._next_start_at = 0.0
+        self._next_start_at: dict[str, float] = {}
         self._is_ending = False
         self._thread = Thread(target=self._run, name=f"live-{name}", daemon=True)
 
@@ -158,17 +162,21 @@ class Lane:
 
     def _find_due(self) -> float | None:
         due = [execution.due_at for _, execution in self._open.values()]
-        if self._waiting:
-            due.append(self._next_start_at)
+        due += [self._find_start(errand) for errand in self._waiting]
         return min(due, default=None)
+
+    def _find_start(self, errand: Errand) -> float:
+        return self._next_start_at.get(errand.campaign.campaign_id, 0.0)
 
     def _take_errand(self) -> Errand | None:
         with self._changed:
             now = read_boot_clock()
-            if not self._waiting or self._next_start_at > now:
-                return None
-            self._next_start_at = now + self._gap_s
-            return self._waiting.popleft()
+            for errand in self._waiting:
+                if self._find_start(errand) <= now:
+                    self._waiting.remove(errand)
+                    self._next_start_at[errand.campaign.campaign_id] = now + self._gap_s
+                    return errand
+        return None
 
     def _begin(self, errand: Errand) -> None:
         try:
@@ -204,6 +212,7 @@ class Lane:
         self, errand: Errand, counts: Mapping[str, int], error: LeadloopError | None
     ) -> None:
         ended = EndedErrand(lane=self.name, errand=errand, counts=counts, error=error)
+        self._on_ended(ended)
         with self._changed:
             self._busy.discard(errand.campaign.campaign_id)
-        self._on_ended(ended)
+        self._on_free(ended)

@@ -52,7 +52,7 @@ class NoticeWatch:
             (work.campaign_id, kind)
             for work in due
             for kind, is_due in vars(work).items()
-            if is_due
+            if is_due is True
         }
         if not self._is_announced and not found <= self._known:
             self._has_missed = True

@@ -19,13 +19,15 @@ Alter = Callable[[dict[str, str], list[dict[str, Any]]], list[Any] | int]
 class OddReads:
     """The proxy: `alter` may be replaced, and `queries` has the reads so far.
 
-    `counts_per_page`: the count of a page is that of its own rows.
+    `counts_per_page`: the count of a page is that of its own rows. `failing_campaign`: all reads of
+    this campaign answer 500.
     """
 
     url: str
     alter: Alter = lambda _, rows: list(rows)
     queries: list[dict[str, str]] = field(default_factory=list)
     counts_per_page: bool = False
+    failing_campaign: str = ""
 
     def count_pages(self) -> int:
         """Count the pages of the listing that were read."""
@@ -75,6 +77,9 @@ def _create_handler(proxy: OddReads, api_url: str) -> type[BaseHTTPRequestHandle
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            if proxy.failing_campaign and f"/{proxy.failing_campaign}/" in url.path:
+                self._answer(500, b"")
+                return
             if "processed_after" in query:
                 self._answer(*self._forward(self.path))
                 return

@@ -167,7 +167,7 @@ CREATE TABLE leadloop.disable_requests (
 );
 CREATE INDEX disable_requests_open ON leadloop.disable_requests (campaign_id, requested_at)
     WHERE status IN ('requested', 'failed');
-CREATE INDEX disable_requests_new ON leadloop.disable_requests (campaign_id)
+CREATE INDEX disable_requests_new ON leadloop.disable_requests (campaign_id, requested_at)
     WHERE status = 'requested';
 CREATE INDEX disable_requests_no_lead ON leadloop.disable_requests (campaign_id, lead_id)
     WHERE names_no_lead;

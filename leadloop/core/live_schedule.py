@@ -20,9 +20,11 @@ REREAD_INTERVAL_S = 900.0
 # A campaign that polls have read up to so long ago is polled at the next reread, whatever looks
 # show: before the hour after which its polls count as behind.
 _BEHIND = timedelta(minutes=40)
-#: While the vendor answers no read: the time between two trials of a job that may work
-#: nevertheless, seconds.
-TRIAL_S = 300.0
+#: While the vendor answers no read: the time between two trials of jobs that may work nevertheless,
+#: seconds; of opt-outs, and of other jobs.
+OPT_OUT_TRIAL_S, TRIAL_S = 60.0, 300.0
+# A job that was tried leaves others this time to come first, seconds: a few looks.
+_TURN_S = 5.0
 #: The share of the requests that looks may use, and while a push or a reread needs requests too.
 #: Polls may use half, and a slot of the rate limiter is occupied longer than its request counts.
 _LOOK_SHARE, _LOOK_SHARE_BESIDE_RUNS = 0.48, 0.42
@@ -61,6 +63,36 @@ class Pauses:
         """End all pauses: what made the jobs fail is over."""
         self._due_at.clear()
         self._pause_s.clear()
+
+
+class Trials:
+    """The trials of jobs while the vendor answers no read: in each lane one at a time, in turns.
+
+    Seconds of one clock.
+    """
+
+    def __init__(self) -> None:
+        self._due_at: dict[str, float] = {}
+        self._tried_at: dict[str, dict[str, float]] = {}
+
+    def begin(self) -> None:
+        """Record that an outage begins: in each lane, one job may be tried at once."""
+        self._due_at.clear()
+        self._tried_at.clear()
+
+    def is_due(self, lane: str, campaign_id: str, now: float) -> bool:
+        """Return whether a campaign's job may be tried; those tried longest ago come first."""
+        due_at = self._due_at.get(lane, now)
+        tried_at = self._tried_at.get(lane, {})
+        if (tried := tried_at.get(campaign_id)) is not None:
+            earlier = sum(other < tried for other in tried_at.values())
+            due_at += min(_TURN_S * (1 + earlier), LONGEST_PAUSE_S)
+        return due_at <= now
+
+    def record(self, lane: str, campaign_id: str, now: float, *, interval_s: float) -> None:
+        """Record that a job is tried; the lane's next one is due after an interval, seconds."""
+        self._due_at[lane] = now + interval_s
+        self._tried_at.setdefault(lane, {})[campaign_id] = now
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """When a live run does what."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,9 @@ from leadloop.core.live_schedule import (
     LONGEST_PAUSE_S,
     QUIET_LOOK_INTERVAL_S,
     REREAD_INTERVAL_S,
+    TRIAL_S,
     Pauses,
+    Trials,
     expects_outcomes,
     is_behind,
     plan_looks,
@@ -109,3 +113,25 @@ def test_outcomes_are_expected_for_a_day_after_a_sign_of_life() -> None:
     assert not expects_outcomes(None, NOW)
     assert expects_outcomes(NOW - timedelta(hours=23), NOW)
     assert not expects_outcomes(NOW - timedelta(hours=24), NOW)
+
+
+@given(
+    names=st.lists(st.sampled_from("ABCDEFGH"), min_size=1, max_size=8, unique=True),
+    rounds=st.integers(1, 4),
+)
+def test_trials_are_taken_in_turns(names: list[str], rounds: int) -> None:
+    """Whoever is offered first at each look: all are tried as often, one an interval."""
+    trials, now = Trials(), 1000.0
+    trials.begin()
+    tried: list[tuple[float, str]] = []
+    while len(tried) < rounds * len(names):
+        for name in names:
+            if trials.is_due("bulk", name, now):
+                trials.record("bulk", name, now, interval_s=TRIAL_S)
+                tried.append((now, name))
+        now += 1
+    counts = Counter(name for _, name in tried)
+    assert set(counts.values()) == {rounds}
+    assert all(second - first >= TRIAL_S for (first, _), (second, _) in pairwise(tried))
+    assert tried[0][0] == 1000.0
+    assert trials.is_due("opt-outs", names[0], now), "another lane has its own"

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,11 +16,21 @@ from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks import live_dispatch
 from tasks.context import open_api_context
-from tasks.live_dispatch import BULK, LANES, OPT_OUTS, POLLS, REREADS, URGENT, Dispatcher
+from tasks.live_dispatch import (
+    BULK,
+    LANES,
+    OPT_OUTS,
+    POLLS,
+    REREADS,
+    SLOW_OPT_OUTS,
+    URGENT,
+    Dispatcher,
+)
 from tasks.live_lanes import EndedErrand, Lane
 from tasks.live_vendor import VendorWatch
 from tests import factories, sql
 from tests.jobs import HOST, push_leads
+from tests.odd_reads import OddReads
 from tests.polled_campaigns import process_leads
 
 pytestmark = pytest.mark.usefixtures("environment", "quick_retries")
@@ -31,12 +42,13 @@ class DispatchUnderTest:
     def __init__(self, database: Database, lanes: dict[str, Lane]) -> None:
         self.lanes = lanes
         self.vendor = VendorWatch(logging.getLogger("leadloop.tests"), "https://vendor")
-        self.dispatcher = Dispatcher(lanes, self.vendor, (100, 60.0), self._record)
+        self.dispatcher = Dispatcher(lanes, self.vendor, (100, 60.0), lambda _: None)
         self.ended: list[EndedErrand] = []
         self._changed = threading.Condition()
         self._database = database
 
-    def _record(self, ended: EndedErrand) -> None:
+    def record(self, ended: EndedErrand) -> None:
+        """Note an errand whose campaign is free again."""
         with self._changed:
             self.ended.append(ended)
             self._changed.notify()
@@ -44,7 +56,7 @@ class DispatchUnderTest:
     def offer(self, *due: DueWork) -> None:
         """Hand over what is due, with the rows of the campaigns."""
         context = self.lanes[BULK].context
-        campaigns = {each.campaign_id: each for each in context.select_campaigns(["C1"])}
+        campaigns = {each.campaign_id: each for each in context.select_campaigns(None)}
         self.dispatcher.offer_work(due, campaigns)
 
     def offer_polls(self, *ids: str, read_through: datetime | None = None) -> None:
@@ -79,7 +91,7 @@ def dispatch(database: Database) -> Iterator[DispatchUnderTest]:
         lanes: dict[str, Lane] = {}
         tested = DispatchUnderTest(database, lanes)
         for name in LANES:
-            lanes[name] = Lane(name, context, tested.dispatcher.record_end)
+            lanes[name] = Lane(name, context, tested.dispatcher.record_end, tested.record)
             lanes[name].start()
         yield tested
         for lane in lanes.values():
@@ -143,15 +155,80 @@ def test_nothing_but_probes_and_trials_while_the_vendor_is_away(
     factories.add_opt_outs(database, "a")
     opt_out = DueWork(campaign_id="C1", has_opt_outs=True)
     dispatch.offer(opt_out, push)
-    assert dispatch.lanes[BULK].busy_with == [], "one trial at a time"
-    dispatch.wait(3)
+    dispatch.wait(4)
     assert sql.fetch_opt_outs(database) == {"a": "disabled"}
     factories.add_opt_outs(database, "b")
-    dispatch.offer(opt_out)
-    dispatch.wait(4)
+    factories.add_leads(database, "c")
+    dispatch.offer(opt_out, replace(push, newest_lead=3))
+    assert dispatch.lanes[BULK].busy_with == [], "one trial of a lane at a time"
+    dispatch.wait(5)
     assert sql.fetch_opt_outs(database) == {"a": "disabled", "b": "disabled"}
     dispatch.offer_polls()
     assert dispatch.lanes[POLLS].busy_with == []
+
+
+def test_one_campaign_whose_reads_fail_is_no_outage(
+    odd_reads: OddReads, dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """Another one is asked for before the vendor counts as out."""
+    factories.add_campaign(database, "C2")
+    factories.add_leads(database, "a")
+    vendor.add_fault(route="create", kind="status", status=403, lead_id="a")
+    work = [DueWork(campaign_id=name, has_leads=True) for name in ("C2", "C1")]
+    odd_reads.failing_campaign = "C1"
+    dispatch.offer(*work)
+    dispatch.wait(2)
+    assert {each.errand.campaign.campaign_id for each in dispatch.ended if each.error} == {"C1"}
+    assert not dispatch.vendor.is_out
+
+
+def test_what_came_in_since_ends_a_pause(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """After a job that had nothing to do but what must wait; not after one that failed."""
+    factories.add_campaign(database, "C2")
+
+    def offer(campaign_id: str, newest_lead: int) -> list[str]:
+        work = DueWork(campaign_id=campaign_id, has_leads=True, newest_lead=newest_lead)
+        dispatch.offer(work)
+        return dispatch.lanes[BULK].busy_with
+
+    assert offer("C1", 1) == ["C1"]
+    dispatch.wait(1)
+    assert offer("C1", 1) == []
+    assert offer("C1", 2) == ["C1"]
+    dispatch.wait(2)
+    factories.add_leads(database, "a", campaign="C2")
+    vendor.add_fault(route="create", kind="status", status=403)
+    assert offer("C2", 1) == ["C2"]
+    dispatch.wait(3)
+    assert offer("C2", 2) == []
+
+
+def test_opt_outs_that_fail_go_to_a_lane_for_themselves(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """Until they succeed again: they may take minutes, for which others do not wait."""
+    factories.add_leads(database, "a", "b")
+    due = DueWork(campaign_id="C1", has_leads=True)
+    dispatch.offer(due)
+    dispatch.wait(1)
+    vendor.add_fault(route="disable", kind="status", status=500)
+    factories.add_opt_outs(database, "a")
+    opt_out = DueWork(campaign_id="C1", has_opt_outs=True)
+    dispatch.offer(opt_out)
+    dispatch.wait(2)
+    assert dispatch.ended[1].error is not None
+    vendor.clear_faults()
+    sql.execute(database, "UPDATE leadloop.disable_requests SET next_try_at = now()")
+    while len(dispatch.ended) < 3:
+        dispatch.offer(opt_out)
+    assert dispatch.wait(3) == {BULK, OPT_OUTS, SLOW_OPT_OUTS}
+    assert sql.fetch_opt_outs(database) == {"a": "disabled"}
+    factories.add_opt_outs(database, "b")
+    while len(dispatch.ended) < 4:
+        dispatch.offer(opt_out)
+    assert [each.lane for each in dispatch.ended][-2:] == [SLOW_OPT_OUTS, OPT_OUTS]
 
 
 def test_the_end_of_an_outage_ends_all_pauses(

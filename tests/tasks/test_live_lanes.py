@@ -54,8 +54,12 @@ class LaneUnderTest:
         self.done: list[str] = []
         self.ended: list[EndedErrand] = []
         self._all_ended = threading.Condition()
-        self.lane = Lane("bulk", context, self._record, gap_s=gap_s)
+        self.busy_at_end: list[bool] = []
+        self.lane = Lane("bulk", context, self._note_busy, self._record, gap_s=gap_s)
         self._context = context
+
+    def _note_busy(self, ended: EndedErrand) -> None:
+        self.busy_at_end.append(ended.errand.campaign.campaign_id in self.lane.busy_with)
 
     def _record(self, ended: EndedErrand) -> None:
         with self._all_ended:
@@ -170,15 +174,28 @@ def test_a_look_that_sees_nothing_writes_nothing(database: Database) -> None:
     assert [str(ended.error) for ended in tested.ended if ended.error] == ["no answer"]
 
 
-def test_starts_are_spaced(database: Database) -> None:
-    """So that what comes in meanwhile goes with the next one."""
+def test_starts_of_a_campaign_are_spaced(database: Database) -> None:
+    """So that what comes in meanwhile goes with the next one; other campaigns do not wait."""
     with run_lane(gap_s=0.5) as tested:
         began = read_boot_clock()
+        tested.lane.start()
+        tested.offer("A")
+        tested.wait(1)
         for name in "AB":
             tested.offer(name)
-        tested.lane.start()
-        tested.wait(2)
+        tested.wait(3)
         assert read_boot_clock() >= began + 0.5
+    assert [ended.errand.campaign.campaign_id for ended in tested.ended] == ["A", "B", "A"]
+
+
+def test_a_campaign_is_busy_until_its_end_is_recorded(database: Database) -> None:
+    """Otherwise it might be offered again before its pause is known."""
+    with run_lane() as tested:
+        tested.lane.start()
+        tested.offer("A")
+        tested.wait(1)
+        assert tested.busy_at_end == [True]
+        assert tested.lane.busy_with == []
 
 
 def test_a_lane_that_ends_hands_over(database: Database) -> None:

@@ -26,8 +26,8 @@ ALTER TABLE leadloop.leads ADD COLUMN IF NOT EXISTS
     priority smallint NOT NULL DEFAULT 0 CHECK (priority >= 0);
 CREATE INDEX IF NOT EXISTS leads_urgent ON leadloop.leads (campaign_id, priority DESC, seq)
     WHERE status = 'new' AND priority > 0;
-CREATE INDEX IF NOT EXISTS disable_requests_new ON leadloop.disable_requests (campaign_id)
-    WHERE status = 'requested';
+CREATE INDEX IF NOT EXISTS disable_requests_new
+    ON leadloop.disable_requests (campaign_id, requested_at) WHERE status = 'requested';
 ALTER TABLE leadloop.watermarks ADD COLUMN IF NOT EXISTS reread_through timestamptz;
 -- Until the ring is resized, no request uses the slots that are there; each has served one.
 ALTER TABLE leadloop.rate_slots ADD COLUMN IF NOT EXISTS purposes text[] NOT NULL DEFAULT '{}';
