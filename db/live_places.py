@@ -31,11 +31,12 @@ _TAKE_PLACE = text(f"""
 SELECT place FROM generate_series(1, {PLACES}) AS place
  WHERE pg_try_advisory_lock(hashtext('leadloop.live.place'), place) LIMIT 1
 """)
-# Only those that are free: a lock that is taken twice would have to be released twice.
+# Only those that are free: a lock that is taken twice would have to be released twice. Postgres
+# evaluates the conditions of an AND in any order, and those of a CASE in theirs.
 _TAKE_SHARES = text(f"""
 SELECT share FROM generate_series(0, {SHARES - 1}) AS share
- WHERE NOT share = ANY(CAST(:held AS integer[]))
-   AND pg_try_advisory_lock(hashtext('leadloop.live.share'), share)
+ WHERE CASE WHEN share = ANY(CAST(:held AS integer[])) THEN false
+            ELSE pg_try_advisory_lock(hashtext('leadloop.live.share'), share) END
 """)
 _RELEASE_SHARES = text("""
 SELECT pg_advisory_unlock(hashtext('leadloop.live.share'), share)

@@ -61,6 +61,16 @@ def test_a_share_has_one_holder(database: Database) -> None:
         assert len(other.read(live_places.take_free_shares, [3, 5])) == SHARES - 2
 
 
+def test_what_is_released_is_free_after_many_looks(database: Database) -> None:
+    """A look takes no share again that is held: one release would not be enough."""
+    with open_place(database, "b") as other, open_place(database, "a") as first:
+        held = first.read(live_places.take_free_shares, [])
+        for _ in range(3):
+            assert first.read(live_places.take_free_shares, held) == []
+        first.read(live_places.release_shares, held)
+        assert sorted(other.read(live_places.take_free_shares, [])) == sorted(held)
+
+
 def test_a_silent_run_is_ended_with_all_its_connections(database: Database) -> None:
     """Its locks are free, so that its runs are dead for others to recover."""
     with open_place(database, "b") as other, ExitStack() as stack:
