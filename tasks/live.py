@@ -367,12 +367,23 @@ class _LiveSession:
         self._host.on_look(self._state)
 
     def end(self, *, at_once: bool) -> None:
-        """End the lanes: after the chunk they are in, or the requests under way."""
+        """End the lanes: after the chunk they are in, or the requests under way.
+
+        The live run that takes over works meanwhile. It would end the connections of a silent one,
+        so looks go on.
+        """
         for lane in self._lanes.values():
             lane.stop() if at_once else lane.end()
+        # However the place was lost: the lanes have other connections, and end on those.
+        with suppress(Exception):
+            self._place.read(live_places.release_shares, self.shares)
         deadline = read_boot_clock() + _END_S
         for lane in self._lanes.values():
-            lane.join(max(0.0, deadline - read_boot_clock()))
+            while lane.is_alive and read_boot_clock() < deadline:
+                self._hang_watch.record_look()
+                with suppress(Exception):
+                    self._place.read(schema.get_version)
+                lane.join(_LOOK_S)
 
 
 @contextmanager
@@ -400,7 +411,6 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
         try:
             with database.translate_errors():
                 yield session
-                place.read(live_places.release_shares, session.shares)
             session.end(at_once=False)
         except DatabaseError:
             Thread(target=_close, args=(session, resources.pop_all()), daemon=True).start()
