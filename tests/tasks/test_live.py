@@ -116,3 +116,29 @@ def test_a_run_that_waits_for_a_response_at_its_end_is_not_silent(
     assert sql.fetch_rows(database, "SELECT DISTINCT state FROM leadloop.sync_runs") == [
         {"state": "completed"}
     ]
+
+
+def test_a_source_that_cannot_be_read_is_a_problem(
+    start: StartRun, database: Database, vendor: SandboxHandle
+) -> None:
+    """Whoever looks at the problems sees it; once the table is back, its leads go."""
+    sql.execute(
+        database,
+        "CREATE SCHEMA crm; CREATE TABLE crm.customers (lead_id text, phone_number text,"
+        " contact_name text, state_code text)",
+    )
+    factories.add_campaign(database, source="crm.customers")
+    run = start("live")
+    wait_until(lambda: run.works, "nobody works")
+    sql.execute(database, "ALTER TABLE crm.customers RENAME TO clients")
+    sql.wait_until(
+        database,
+        "SELECT count(*) = 1 FROM leadloop_monitor.problems WHERE said LIKE '%crm.customers%'",
+    )
+    sql.execute(
+        database,
+        "ALTER TABLE crm.clients RENAME TO customers; INSERT INTO crm.customers"
+        " VALUES ('a', '+12025550123', 'Ann', 'NY')",
+    )
+    sql.wait_until(database, "SELECT count(*) = 1 FROM leadloop.leads WHERE status = 'created'")
+    sql.wait_until(database, "SELECT count(*) = 0 FROM leadloop_monitor.problems")
