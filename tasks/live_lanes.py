@@ -17,7 +17,7 @@ from tasks.context import ApiContext, translate_unexpected
 from tasks.jobs import CampaignExecution, JobSpec
 
 #: Counts of a job that show that it has done something.
-_PROGRESS = ("created", "rejected", "cancelled", "from_source", "disabled", "windows")
+PROGRESS = ("created", "rejected", "cancelled", "from_source", "disabled", "windows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class EndedErrand:
         """Whether it may run again at once."""
         if self.error is not None:
             return False
-        return not self.counts or any(self.counts.get(name) for name in _PROGRESS)
+        return not self.counts or any(self.counts.get(name) for name in PROGRESS)
 
 
 class Lane:
