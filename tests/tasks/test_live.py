@@ -142,3 +142,23 @@ def test_a_source_that_cannot_be_read_is_a_problem(
     )
     sql.wait_until(database, "SELECT count(*) = 1 FROM leadloop.leads WHERE status = 'created'")
     sql.wait_until(database, "SELECT count(*) = 0 FROM leadloop_monitor.problems")
+
+
+def test_a_login_for_sources_that_is_refused_stops_no_other_work(
+    start: StartRun,
+    database: Database,
+    database_url: str,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is a problem of the campaign; the loop's own connections are good."""
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", database.sibling_url("nowhere", "postgresql"))
+    factories.add_campaign(database, source="crm.customers")
+    factories.add_campaign(database, "C2")
+    run = start("live")
+    wait_until(lambda: run.works, "nobody works")
+    sql.wait_until(database, "SELECT count(*) > 0 FROM leadloop_monitor.problems")
+    factories.add_leads(database, "a", campaign="C2")
+    sql.wait_until(database, "SELECT count(*) = 1 FROM leadloop.leads WHERE status = 'created'")
+    assert "trying again until Postgres answers" not in caplog.text
