@@ -28,11 +28,18 @@ _TAKE_PLACE = text(f"""
 SELECT place FROM generate_series(1, {PLACES}) AS place
  WHERE pg_try_advisory_lock(hashtext('leadloop.live.place'), place) LIMIT 1
 """)
-# Only those that are free: a lock that is taken twice would have to be released twice.
+# Only those that are free: a lock that is taken twice would have to be released twice. Postgres
+# evaluates the conditions of an AND in any order, and those of a CASE in theirs.
 _TAKE_SHARES = text(f"""
-SELECT share FROM generate_series(0, {SHARES - 1}) AS share
- WHERE NOT share = ANY(CAST(:held AS integer[]))
-   AND pg_try_advisory_lock(hashtext('leadloop.live.share'), share)
+WITH lead AS MATERIALIZED (
+    -- Who has share 0 takes the others: of two runs that begin together, one works, and one waits.
+    SELECT CASE WHEN 0 = ANY(CAST(:held AS integer[])) THEN true
+                ELSE pg_try_advisory_lock(hashtext('leadloop.live.share'), 0) END AS is_ours
+)
+SELECT share FROM lead CROSS JOIN generate_series(0, {SHARES - 1}) AS share
+ WHERE CASE WHEN share = ANY(CAST(:held AS integer[])) OR NOT is_ours THEN false
+            WHEN share = 0 THEN true
+            ELSE pg_try_advisory_lock(hashtext('leadloop.live.share'), share) END
 """)
 _RELEASE_SHARES = text("""
 SELECT pg_advisory_unlock(hashtext('leadloop.live.share'), share)
@@ -149,7 +156,10 @@ def take_place(connection: Connection) -> int | None:
 
 
 def take_free_shares(connection: Connection, held: Sequence[int]) -> list[int]:
-    """Take the shares that nobody holds, for as long as the connection lasts; return them."""
+    """Take the shares that nobody holds, for as long as the connection lasts; return them.
+
+    None is taken while another live run holds share 0.
+    """
     return list(connection.scalars(_TAKE_SHARES, {"held": list(held)}))
 
 

@@ -17,7 +17,10 @@ CHANNEL = "leadloop_work"
 NEWS = ""
 #: The text of a notification that a table of the team has changed.
 SOURCE_CHANGED = "source"
-_NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', :text)")
+# As in the triggers: a full queue would fail the statement.
+_NOTIFY = text(
+    f"SELECT pg_notify('{CHANNEL}', :text) WHERE pg_catalog.pg_notification_queue_usage() < 0.5"
+)
 
 
 class WorkListener:

@@ -60,6 +60,9 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
     Returns:
         The sums of what it has done: `created, rejected, disabled, cancelled, inserted, updated,
         requests`.
+
+    Raises:
+        CampaignsFailed: campaigns failed, and nothing was done for any.
     """
     outlive_worker()
     run_id = flow_run.get_id()
@@ -90,8 +93,12 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
     finally:
         summary = state.summary()
         report_summary(summary)
-        publish_artifacts("live-leads", summary, page=first.page_url)
-    return cancelled_state(summary) if state.is_cancelled else completed_state(summary)
+        failures = state.describe_failures()
+        publish_artifacts("live-leads", summary, page=first.page_url, failures=failures)
+    if state.is_cancelled:
+        return cancelled_state(summary, failures)
+    state.require_progress()
+    return completed_state(summary, failures)
 
 
 def _emit_events(ended: EndedErrand) -> None:

@@ -57,17 +57,19 @@ def append_range_to_run_name(windows: Sequence[Window]) -> None:
         client.update_flow_run(UUID(flow_run.get_id()), name=name)
 
 
-def completed_state(summary: Summary) -> Summary:
-    """Return a summary as the run's final state, whose message has its counts.
+def completed_state(summary: Summary, failures: Sequence[str] = ()) -> Summary:
+    """Return a summary as the run's final state, whose message has its counts, and failures.
 
     Prefect hands the caller of a flow the data of its state, so the caller gets the summary.
     """
-    return cast("Summary", Completed(message=format_summary(summary), data=summary))
+    message = "; ".join([format_summary(summary), *failures])
+    return cast("Summary", Completed(message=message, data=summary))
 
 
-def cancelled_state(summary: Summary) -> Summary:
-    """Return the final state of a run that somebody has cancelled; its message has the counts."""
-    return cast("Summary", Cancelled(message=format_summary(summary), data=summary))
+def cancelled_state(summary: Summary, failures: Sequence[str] = ()) -> Summary:
+    """Return the final state of a run that somebody has cancelled; its message is the same."""
+    message = "; ".join([format_summary(summary), *failures])
+    return cast("Summary", Cancelled(message=message, data=summary))
 
 
 def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
@@ -80,7 +82,9 @@ def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
         flow(**parameters)
 
 
-def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
+def publish_artifacts(
+    flow: str, summary: Summary, *, page: str | None, failures: Sequence[str] = ()
+) -> None:
     """Create an artifact with the counts of a run, and emit its events; nothing if all are 0.
 
     A run in stages gets the artifact alone: each stage has emitted its events.
@@ -90,15 +94,21 @@ def publish_artifacts(flow: str, summary: Summary, *, page: str | None) -> None:
         summary: counts, and under `campaigns` each one's own, where it has any; or a summary for
             each stage.
         page: the address of the page that shows the rest.
+        failures: what failed, a line each, to follow the counts.
     """
-    if not has_counts(summary):
+    if not has_counts(summary) and not failures:
         return
     parts = select_stages(summary) or {flow: summary}
     tables = [_make_table(name, part) for name, part in parts.items() if has_counts(part)]
     link = [f"[How the campaigns stand]({page})"] if page else []
+    failed = (
+        ["\n".join(["### failed", "", *(f"- {line}" for line in failures)])] if failures else []
+    )
     with log_prefect_errors():
         create_markdown_artifact(
-            key=flow, markdown="\n\n".join([*tables, *link]), description=format_summary(summary)
+            key=flow,
+            markdown="\n\n".join([*tables, *failed, *link]),
+            description=format_summary(summary),
         )
     for campaign_id, counts in summary.get("campaigns", {}).items():
         emit_count_events(campaign_id, counts)

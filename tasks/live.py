@@ -26,10 +26,11 @@ from leadloop.core.rate_ring import Purpose
 from leadloop.core.summaries import Summary
 from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts
+from tasks.jobs import CampaignsFailed
 from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES, Dispatcher
 from tasks.live_hangs import HangWatch
-from tasks.live_lanes import EndedErrand, Lane
+from tasks.live_lanes import PROGRESS, EndedErrand, Lane
 from tasks.live_notices import NoticeWatch
 from tasks.live_vendor import VendorWatch
 
@@ -51,6 +52,8 @@ _OPT_OUT_GAP = 1 / 20
 _RECONNECT_S = (0.2, 0.5, 1.0, 2.0)
 # How long a live run that ends waits for the requests that are under way, seconds.
 _END_S = 90.0
+# Campaigns that are named in a line.
+_MAX_NAMED = 3
 
 
 #: The counts of a live run's summary.
@@ -94,6 +97,30 @@ class LiveState:
     def summary(self) -> Summary:
         """Return the sums of what was done."""
         return {name: self.totals[name] for name in SUMMARY}
+
+    def describe_failures(self) -> list[str]:
+        """Return a line for each error by which jobs failed at last, with their campaigns."""
+        campaigns: dict[str, set[str]] = {}
+        for (_, campaign_id), error in list(self.failures.items()):
+            campaigns.setdefault(error, set()).add(campaign_id)
+        return [f"{_name_campaigns(sorted(ids))}: {error}" for error, ids in campaigns.items()]
+
+    def require_progress(self) -> None:
+        """Check that the run has got something done, if anything failed.
+
+        Raises:
+            CampaignsFailed: it has not.
+        """
+        failures = self.describe_failures()
+        if failures and not any(self.totals[name] for name in PROGRESS):
+            raise CampaignsFailed(failures, self.summary())
+
+
+def _name_campaigns(ids: list[str]) -> str:
+    if len(ids) == 1:
+        return f"campaign {ids[0]}"
+    named, more = ", ".join(ids[:_MAX_NAMED]), len(ids) - _MAX_NAMED
+    return f"campaigns {named} and {more} more" if more > 0 else f"campaigns {named}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +220,7 @@ class _LiveSession:
         self._host_check = HostCheck(host.log, host.load_settings, host.is_cancelled)
         self._schema_version = place.read(schema.get_version)
         self._lost: DatabaseError | None = None
+        self._is_stopping = False
         self._prove_notifications()
 
     def run(self) -> Settings | None:
@@ -344,7 +372,7 @@ class _LiveSession:
         self._state.totals.update(ended.counts)
         if ended.error is None:
             self._state.failures.pop(key, None)
-        else:
+        elif not self._is_stopping:  # a job that is stopped fails by that
             self._state.failures[key] = str(ended.error)
         if isinstance(ended.error, DatabaseError) and ended.error.disconnected:
             self._lost = ended.error
@@ -377,12 +405,24 @@ class _LiveSession:
         self._host.on_look(self._state)
 
     def end(self, *, at_once: bool) -> None:
-        """End the lanes: after the chunk they are in, or the requests under way."""
+        """End the lanes: after the chunk they are in, or the requests under way.
+
+        The live run that takes over works meanwhile. It would end the connections of a silent one,
+        so looks go on.
+        """
+        self._is_stopping = at_once
         for lane in self._lanes.values():
             lane.stop() if at_once else lane.end()
+        # However the place was lost: the lanes have other connections, and end on those.
+        with suppress(Exception):
+            self._place.read(live_places.release_shares, self.shares)
         deadline = read_boot_clock() + _END_S
         for lane in self._lanes.values():
-            lane.join(max(0.0, deadline - read_boot_clock()))
+            while lane.is_alive and read_boot_clock() < deadline:
+                self._hang_watch.record_look()
+                with suppress(Exception):
+                    self._place.read(schema.get_version)
+                lane.join(_LOOK_S)
         if self._lanes:
             # The next run's looks need the slots. Without the database, they are free in a minute.
             with suppress(DatabaseError), self._database.translate_errors():
@@ -414,7 +454,6 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
         try:
             with database.translate_errors():
                 yield session
-                place.read(live_places.release_shares, session.shares)
             session.end(at_once=False)
         except DatabaseError:
             Thread(target=_close, args=(session, resources.pop_all()), daemon=True).start()

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from contextvars import copy_context
 from threading import Thread
 
-from leadloop.settings import Settings
+from db.database import require_url
+from leadloop.core.errors import LeadloopError
+from leadloop.settings import DATABASE_URL, Settings
 from tasks.context import Logger
 
 
@@ -15,7 +17,8 @@ class HostCheck:
     ten seconds (`db.live_places`).
 
     Attributes:
-        settings: the settings of the last check that has ended; None: none has.
+        settings: the complete settings that the last check found; None: none has. A file that is
+            being written may lack some: a run that used those would end.
         is_cancelled: whether the host wants the run to end.
 
     Args:
@@ -46,7 +49,21 @@ class HostCheck:
     def _ask(self) -> None:
         try:
             self.is_cancelled = self._ask_is_cancelled()
-            self.settings = self._load_settings()
+            settings = self._load_settings()
+            _require_complete(settings)
+            self.settings = settings
+        except LeadloopError as error:
+            self._log.warning("the settings as they were stay in use: %s", error)
         except Exception as error:
             # Whatever it is: the server may be away, and the settings as they were are good.
             self._log.warning("the settings cannot be read again: %s", type(error).__name__)
+
+
+def _require_complete(settings: Settings) -> None:
+    """Check that settings name a database and have a login.
+
+    Raises:
+        LeadloopError: they do not.
+    """
+    settings.require_login()
+    require_url(settings.require_database_url(), DATABASE_URL)

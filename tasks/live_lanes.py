@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Condition, Thread
 
+from db.database import DatabaseError
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign
-from leadloop.core.errors import LeadloopError
+from leadloop.core.errors import LeadloopError, RunError
 from tasks.context import ApiContext, translate_unexpected
 from tasks.jobs import CampaignExecution, JobSpec
 
 #: Counts of a job that show that it has done something.
-_PROGRESS = ("created", "rejected", "cancelled", "from_source", "disabled", "windows")
+PROGRESS = ("created", "rejected", "cancelled", "from_source", "disabled", "windows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,9 @@ class Errand:
     Attributes:
         campaign: the campaign.
         spec: the job.
-        look: asks the vendor whether there is anything to do, before the run gets its row; raises
-            a RunError. None: there is.
+        look: asks the vendor or the source whether there is anything to do, before the run gets
+            its row; None: there is. If the look fails, the run does too, and its row states why;
+            there is no row for a plain RunError, after which another job or look is due.
     """
 
     campaign: Campaign
@@ -56,7 +58,7 @@ class EndedErrand:
         """Whether it may run again at once."""
         if self.error is not None:
             return False
-        return not self.counts or any(self.counts.get(name) for name in _PROGRESS)
+        return not self.counts or any(self.counts.get(name) for name in PROGRESS)
 
 
 class Lane:
@@ -186,9 +188,11 @@ class Lane:
             ):
                 is_needed = errand.look is None or errand.look()
         except LeadloopError as error:
-            self.context.log.error("campaign %s: %s", errand.campaign.campaign_id, error)
-            self._report(errand, {}, error)
-            return
+            is_needed = _is_for_the_record(error)
+            if not is_needed:
+                self.context.log.error("campaign %s: %s", errand.campaign.campaign_id, error)
+                self._report(errand, {}, error)
+                return
         if not is_needed:
             self._report(errand, {}, None)
             return
@@ -216,3 +220,10 @@ class Lane:
         with self._changed:
             self._busy.discard(errand.campaign.campaign_id)
         self._on_free(ended)
+
+
+def _is_for_the_record(error: LeadloopError) -> bool:
+    """Return whether a look that failed becomes a run, so that its failure is seen as a problem."""
+    if isinstance(error, DatabaseError):
+        return not error.disconnected  # without Postgres there is no row
+    return type(error) is not RunError

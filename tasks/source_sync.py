@@ -10,7 +10,7 @@ from db.source_sync import SourceDiff, SyncCounts
 from db.unreadable_rows import without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
-from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, UnreadableRows
+from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, SourceError, UnreadableRows
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
 
@@ -26,12 +26,17 @@ def open_source_database(settings: Settings, database: Database) -> Iterator[Dat
 
     Raises:
         UsageError: LEADLOOP_SOURCE_URL names another database.
+        SourceError: Postgres cannot be reached with it.
     """
     with Database(
         settings.require_source_url(), pool_size=1, setting=settings.source_variable
     ) as reader:
         if settings.source_url is not None:
-            source.require_same_database(reader, database)
+            try:
+                source.require_same_database(reader, database)
+            except DatabaseError as error:
+                # A live run would take its own connections for lost.
+                raise SourceError(str(error)) from None
         yield reader
 
 

@@ -127,7 +127,10 @@ END $$;
 CREATE OR REPLACE FUNCTION leadloop.announce_work() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_notify('leadloop_work', '');
+    -- No write may fail because of a notification: with a full queue, its commit would.
+    IF pg_notification_queue_usage() < 0.5 THEN
+        PERFORM pg_notify('leadloop_work', '');
+    END IF;
     RETURN NULL;
 END $$;
 

@@ -58,6 +58,7 @@ def run_in_terminal(console: Console) -> None:
     Raises:
         UsageError: a setting, the database or its schema is wrong, or both places are taken.
         DatabaseError: Postgres refuses.
+        CampaignsFailed: Ctrl-C, or SIGTERM, after campaigns failed and nothing was done for any.
         KeyboardInterrupt: Ctrl-C, or SIGTERM; what was done is stored.
     """
     with environment.load_settings_with_database() as settings:
@@ -73,6 +74,9 @@ def run_in_terminal(console: Console) -> None:
             )
             try:
                 run_live(host, state)
+            except KeyboardInterrupt:
+                state.require_progress()
+                raise
             finally:
                 report_summary(state.summary())
 

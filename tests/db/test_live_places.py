@@ -55,11 +55,37 @@ def test_a_share_has_one_holder(database: Database) -> None:
             assert other.read(live_places.take_free_shares, []) == []
             (seen,) = other.read(live_places.list_other_sessions)
             assert (seen.name, seen.is_working, seen.is_silent) == ("a", True, False)
-            first.read(live_places.release_shares, [3, 5])
-            assert sorted(other.read(live_places.take_free_shares, [])) == [3, 5]
-            assert other.read(live_places.take_free_shares, [3, 5]) == []
+            first.read(live_places.release_shares, [0, 3, 5])
+            assert sorted(other.read(live_places.take_free_shares, [])) == [0, 3, 5]
+            assert other.read(live_places.take_free_shares, [0, 3, 5]) == []
         wait_until_gone(database, "a")
-        assert len(other.read(live_places.take_free_shares, [3, 5])) == SHARES - 2
+        assert len(other.read(live_places.take_free_shares, [0, 3, 5])) == SHARES - 3
+
+
+def test_shares_are_not_split(database: Database) -> None:
+    """Of two runs that begin together, one works: two at work would both work without end."""
+    with (
+        open_place(database, "a") as first,
+        open_place(database, "b") as second,
+        database.dedicated() as elsewhere,
+    ):
+        lock = text("SELECT pg_advisory_lock(hashtext('leadloop.live.share'), 7)")
+        elsewhere.execute(lock)
+        held = first.read(live_places.take_free_shares, [])
+        assert len(held) == SHARES - 1
+        elsewhere.execute(text("SELECT pg_advisory_unlock_all()"))
+        assert second.read(live_places.take_free_shares, []) == []
+        assert first.read(live_places.take_free_shares, held) == [7]
+
+
+def test_what_is_released_is_free_after_many_looks(database: Database) -> None:
+    """A look takes no share again that is held: one release would not be enough."""
+    with open_place(database, "b") as other, open_place(database, "a") as first:
+        held = first.read(live_places.take_free_shares, [])
+        for _ in range(3):
+            assert first.read(live_places.take_free_shares, held) == []
+        first.read(live_places.release_shares, held)
+        assert sorted(other.read(live_places.take_free_shares, [])) == sorted(held)
 
 
 def test_a_silent_run_is_ended_with_all_its_connections(database: Database) -> None:

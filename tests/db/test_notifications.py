@@ -28,6 +28,23 @@ def test_triggers_announce_what_comes_in(database: Database) -> None:
         assert listener.wait(0) == [], "our own changes announce nothing"
 
 
+def test_nothing_is_announced_while_the_queue_is_half_full(database: Database) -> None:
+    """A full queue would fail the commit of whoever inserts leads; live runs look anyway."""
+    factories.add_campaign(database)
+    # Postgres finds the function of this schema first, since a trigger's own path is replaced.
+    sql.execute_script(
+        database,
+        "CREATE SCHEMA full_queue; CREATE FUNCTION full_queue.pg_notification_queue_usage()"
+        " RETURNS double precision LANGUAGE sql AS 'SELECT 0.6';"
+        " ALTER FUNCTION leadloop.announce_work() SET search_path = full_queue, pg_catalog",
+    )
+    with database.autocommit() as connection:
+        listener = WorkListener(connection)
+        factories.add_leads(database, "a")
+        factories.add_opt_outs(database, "a")
+        assert listener.wait(0) == []
+
+
 def test_a_listener_recognises_its_own(database: Database) -> None:
     """Which proves that notifications arrive."""
     with database.autocommit() as connection, database.autocommit() as other:

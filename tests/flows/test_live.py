@@ -78,6 +78,45 @@ def test_a_run_that_ends_shows_its_counts(
     assert "| **all** | 1 |" in read_artifacts(run)["markdown"].data
 
 
+def test_a_run_that_got_nothing_done_fails(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message and its artifact state why, and what to do; the counts are 0."""
+    monkeypatch.setattr(live, "WORK_S", 0.0)
+    monkeypatch.setattr(live_loop, "_TIMED_LOOK_S", 2.0)
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "wrong")
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    with ExitStack() as stack:
+        take_place(stack, database, "successor")
+        state, run = run_flow(live_leads)
+    assert state.is_failed()
+    for text in (str(state.message), read_artifacts(run)["markdown"].data):
+        assert "campaign C1: " in text
+        assert "the login is not accepted: check LEADLOOP_API_TOKEN" in text
+
+
+def test_a_run_that_got_something_done_completes_with_its_failures(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in its message and its artifact."""
+    monkeypatch.setattr(live, "WORK_S", 0.0)
+    monkeypatch.setattr(live_loop, "_TIMED_LOOK_S", 2.0)
+    for name in ("C1", "C2"):
+        factories.add_campaign(database, name)
+    factories.add_leads(database, "a")
+    sql.execute(
+        database, "UPDATE leadloop.campaigns SET source = 'crm.missing' WHERE campaign_id = 'C2'"
+    )
+    with ExitStack() as stack:
+        take_place(stack, database, "successor")
+        state, run = run_flow(live_leads)
+    assert state.is_completed()
+    for text in (str(state.message), read_artifacts(run)["markdown"].data):
+        assert "created 1" in text
+        assert "campaign C2: the campaign's source 'crm.missing' is no table" in text
+
+
 def test_a_cancelled_run_shows_its_counts(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,6 +227,23 @@ def test_a_vendor_that_is_away(
     assert set(vendor.store.creations(CAMPAIGN).values()) == {1}
 
 
+def test_a_run_that_got_nothing_done_states_why(
+    start_live: StartLive,
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At its end, in the last line: its log may have had it long before."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "wrong")
+    live = says(start_live(), WORKING)
+    factories.add_leads(database, "a")
+    failed = "SELECT count(*) >= 2 FROM leadloop.sync_runs WHERE state = 'failed'"
+    sql.wait_until(database, failed)
+    os.kill(live.pid, signal.SIGTERM)
+    live.wait()
+    assert "the login is not accepted: check LEADLOOP_API_TOKEN" in live.last_json["error"]
+
+
 def test_a_schema_of_another_version(start_live: StartLive, database: Database) -> None:
     """A new version was deployed: the old one ends, and says what to do."""
     live = says(start_live(), WORKING)

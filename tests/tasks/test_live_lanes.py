@@ -11,6 +11,7 @@ import pytest
 from db.database import Database
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
+from leadloop.core.source_requirements import SourceError
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
@@ -172,6 +173,19 @@ def test_a_look_that_sees_nothing_writes_nothing(database: Database) -> None:
         tested.wait(3)
     assert states(database) == [("C", "completed")]
     assert [str(ended.error) for ended in tested.ended if ended.error] == ["no answer"]
+
+
+def test_a_look_at_a_source_that_fails_is_a_run(database: Database) -> None:
+    """Nobody reads a log all the time: what is broken shows in the run's row."""
+
+    def fail() -> bool:
+        raise SourceError("it was renamed")
+
+    with run_lane() as tested:
+        tested.offer("A", look=fail, fails=True)
+        tested.lane.start()
+        tested.wait(1)
+    assert states(database) == [("A", "failed")]
 
 
 def test_starts_of_a_campaign_are_spaced(database: Database) -> None:
