@@ -11,7 +11,7 @@ from tasks.context import Logger
 
 _REPEAT_S = 3600.0
 # How long something took or lasted makes no news of what is logged.
-_DURATION = re.compile(r"\b[\d,.]+ s\b")
+_DURATION = re.compile(r"\b[\d,.]{1,12} s\b")
 #: Messages that are remembered; far more different ones than that are no repeats.
 _REMEMBERED = 1000
 
