@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from prefect import State
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Pending, Running
 
@@ -20,13 +20,6 @@ from tests import factories
 from tests.factories import CAMPAIGN
 
 pytestmark = pytest.mark.usefixtures("work_pools", "environment")
-
-
-@pytest.fixture
-def client(prefect: str) -> Iterator[SyncPrefectClient]:
-    """The Prefect server as an operator's tool sees it."""
-    with get_client(sync_client=True) as opened:
-        yield opened
 
 
 @pytest.fixture

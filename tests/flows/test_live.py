@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling, Pending, Running, Scheduled
 
@@ -22,13 +22,6 @@ from tests import factories, sql
 from tests.prefect_runs import read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("work_pools", "environment")
-
-
-@pytest.fixture
-def client(prefect: str) -> Iterator[SyncPrefectClient]:
-    """The Prefect server as an operator's tool sees it."""
-    with get_client(sync_client=True) as opened:
-        yield opened
 
 
 @pytest.fixture
