@@ -105,6 +105,7 @@ def test_windows_are_read_whole_two_at_once(opened: OpenedReader, odd_results: Q
     """The next window is begun with the first one, and its pages are read once."""
     with pipeline_of(opened) as pipeline:
         pipeline.read_first(WINDOWS)
+        wait_until(lambda: all(pipeline.first_if_read(each) for each in WINDOWS))
         first = pipeline.read_whole(WINDOWS)
         wait_until(lambda: len(pages_of(odd_results, WINDOWS[1])) == 4)
         assert [pages_of(odd_results, each) for each in WINDOWS[2:]] == [[1], [1]]
@@ -124,6 +125,7 @@ def test_a_window_that_is_not_readable_is_not_read(
     """The decision is made by its first page; no other one is requested."""
     with pipeline_of(opened, is_readable=lambda _, first: first.count < 10) as pipeline:
         pipeline.read_first(WINDOWS)
+        wait_until(lambda: all(pipeline.first_if_read(each) for each in WINDOWS))
         assert pipeline.read_whole(WINDOWS) is None
     assert [pages_of(odd_results, each) for each in WINDOWS] == [[1]] * 4
 
