@@ -86,9 +86,9 @@ class Dispatcher:
         self._heads = LiveHeads()
         self._lookbacks = LiveHeads(find_lookback_start)
         self._head_poll = replace(HEAD_POLL, start=self._heads.plan_poll)
-        # When each campaign's head was looked at, and its lookback.
+        # When each campaign's head was looked at, and when its lookback is due.
         self._looked_at: dict[str, float] = {}
-        self._reread_at: dict[str, float] = {}
+        self._reread_due_at: dict[str, float] = {}
         # Campaigns whose lookback is to be read by a poll, whatever a look would show.
         self._behind: set[str] = set()
         self._next_look_at = self._has_runs_until = -math.inf
@@ -141,8 +141,14 @@ class Dispatcher:
             for each in polled
             if (campaign := campaigns.get(each.campaign_id)) is not None
         ]
-        for campaign, _ in self._polled:
+        # Rereads are spread, so that looks at heads have no long gap; whose polls are behind waits
+        # for none.
+        began = read_boot_clock()
+        for number, (campaign, _) in enumerate(self._polled):
             self._note_probed(campaign)
+            is_late = campaign.campaign_id in self._behind
+            due_at = began + REREAD_INTERVAL_S * number / len(self._polled)
+            self._reread_due_at.setdefault(campaign.campaign_id, began if is_late else due_at)
 
     @property
     def next_due_at(self) -> float:
@@ -332,13 +338,12 @@ class Dispatcher:
         The head comes first: when a live run begins, what is new there shall not wait.
         """
         campaign_id = campaign.campaign_id
-        reread_at = self._reread_at.get(campaign_id, -math.inf)
-        if campaign_id not in self._looked_at or now < reread_at + REREAD_INTERVAL_S:
+        if campaign_id not in self._looked_at or now < self._reread_due_at[campaign_id]:
             return
         is_read_anyway = campaign_id in self._behind
         look = None if is_read_anyway else partial(self._look_at_lookback, campaign)
         if self._offer(REREADS, campaign, POLL, look):
-            self._reread_at[campaign_id] = now
+            self._reread_due_at[campaign_id] = now + REREAD_INTERVAL_S
 
     def _offer_source(self, campaign: Campaign) -> None:
         """Hand over a push that follows the team's own table, if that has changed."""
@@ -374,7 +379,7 @@ class Dispatcher:
             # The next one is a poll, which reads around what cannot be read.
             self._look_permits.release()
             self._behind.add(campaign.campaign_id)
-            self._reread_at.pop(campaign.campaign_id, None)
+            self._reread_due_at[campaign.campaign_id] = read_boot_clock()
             raise RunError(str(error)) from None
 
     def _probe_again(self, campaign: Campaign) -> bool:

@@ -307,6 +307,25 @@ def test_a_campaign_in_which_nothing_happens_is_polled_before_it_counts_as_behin
     assert poll_next(dispatch, REREADS).counts == {}
 
 
+def test_rereads_of_campaigns_are_spread(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """Due together, they would keep looks at heads waiting; whose polls are behind waits for none.
+
+    The first campaign's is due at once, and the others' within the quarter of an hour.
+    """
+    for campaign in ("C2", "C3"):
+        factories.add_campaign(database, campaign)
+    ids = ("C1", "C2", "C3")
+    for campaign in ids:
+        factories.add_leads(database, f"{campaign}-a", campaign=campaign)
+        push_leads([campaign])
+    for _ in range(2 * len(ids)):
+        poll_next(dispatch, POLLS, *ids)
+    reread = [each for each in dispatch.ended if each.lane == REREADS]
+    assert {each.errand.campaign.campaign_id for each in reread} == {"C1"}
+
+
 def test_looks_go_round_at_even_distances(
     dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
 ) -> None:
