@@ -16,6 +16,9 @@ from db.watermarks import OUTCOMES
 #: Campaigns are divided into this many shares; see `db.live_places`.
 SHARES = 16
 
+#: A campaign's new leads are few if one request usually holds them.
+_FEW = 100
+
 _SHARE = f"mod(CAST(hashtext(campaign.campaign_id) AS bigint) + 2147483648, {SHARES})"
 _IN_SHARES = f"{_SHARE} = ANY(CAST(:shares AS bigint[]))"
 _MAY_CREATE = """(campaign.enabled AND campaign.push_enabled AND NOT EXISTS (
@@ -47,7 +50,10 @@ SELECT campaign.campaign_id, opted_out.campaign_id IS NOT NULL AS has_opt_outs,
            AS newest_opt_out,
        (SELECT max(seq) FROM leadloop.leads AS lead
          WHERE lead.campaign_id = usual.campaign_id AND lead.status = 'new'
-           AND lead.suspect_list IS NULL) AS newest_lead
+           AND lead.suspect_list IS NULL) AS newest_lead,
+       NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                    WHERE lead.campaign_id = usual.campaign_id AND lead.status = 'new'
+                      AND lead.suspect_list IS NULL AND lead.priority = 0 OFFSET {_FEW}) AS are_few
   FROM leadloop.campaigns AS campaign
   LEFT JOIN opted_out USING (campaign_id)
   LEFT JOIN usual USING (campaign_id)
@@ -111,6 +117,7 @@ class DueWork:
         has_owed_windows: owed windows to read again.
         newest_opt_out: when the newest opt-out came in.
         newest_lead: the number of the newest lead in the queue.
+        are_few: whether the new leads that are not urgent fit in one request.
     """
 
     campaign_id: str
@@ -120,6 +127,7 @@ class DueWork:
     has_owed_windows: bool = False
     newest_opt_out: datetime | None = field(default=None, compare=False)
     newest_lead: int | None = field(default=None, compare=False)
+    are_few: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ from tasks.live_vendor import VendorWatch
 from tasks.look_permits import LookPermits
 from tasks.poll import HEAD_POLL, POLL
 from tasks.probes import read_empty_window
-from tasks.push import PUSH, URGENT_PUSH
+from tasks.push import FEW_PUSH, PUSH, URGENT_PUSH
 from tasks.source_sync import differs_from_source
 
 #: The lanes, and the purposes of their requests. Slow are the opt-outs of campaigns whose last
@@ -105,7 +105,12 @@ class Dispatcher:
         self._source_looks = SourceLooks()
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
-        """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id."""
+        """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id.
+
+        While no campaign has many leads, urgent ones leave requests over, and all leads may use
+        them.
+        """
+        are_few = all(work.are_few for work in due if work.has_leads)
         for work in due:
             if (campaign := campaigns.get(work.campaign_id)) is None:
                 continue
@@ -117,7 +122,10 @@ class Dispatcher:
             if campaign.enabled and work.has_urgent:
                 self._offer(URGENT, campaign, URGENT_PUSH)
             if campaign.enabled and work.has_leads:
-                self._offer(BULK, campaign, _BULK_PUSH, newest=work.newest_lead)
+                # Those of a source follow it first.
+                is_few = are_few and campaign.source is None
+                lane, push = (URGENT, FEW_PUSH) if is_few else (BULK, _BULK_PUSH)
+                self._offer(lane, campaign, push, newest=work.newest_lead)
             if campaign.enabled and work.has_owed_windows:
                 self._offer(REREADS, campaign, POLL)
 

@@ -70,7 +70,8 @@ class Lane:
         on_ended: is called in the lane's thread with each errand that has ended, before another
             one of its campaign is taken.
         on_free: is called after that.
-        gap_s: the least time between the starts of two errands of a campaign, seconds.
+        gap_s: the least mean time between the starts of a campaign's errands, seconds: two may
+            start at once, and then one each time.
     """
 
     def __init__(
@@ -176,7 +177,8 @@ class Lane:
             for errand in self._waiting:
                 if self._find_start(errand) <= now:
                     self._waiting.remove(errand)
-                    self._next_start_at[errand.campaign.campaign_id] = now + self._gap_s
+                    planned_at = max(self._find_start(errand), now - self._gap_s)
+                    self._next_start_at[errand.campaign.campaign_id] = planned_at + self._gap_s
                     return errand
         return None
 

@@ -13,6 +13,7 @@ lead are created and it is found.
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from functools import partial
 from threading import Lock
 from typing import NoReturn
@@ -58,14 +59,24 @@ _MAX_LONE_IN_A_ROW = 6
 _SAMPLE = 3
 
 
+class PushScope(Enum):
+    """What a push sends."""
+
+    ALL = auto()
+    """Fresh leads and suspects, after lookups of leads in doubt."""
+    URGENT = auto()
+    """Urgent leads alone."""
+    FEW = auto()
+    """The fresh leads of one chunk."""
+
+
 class PushJob:
     """One campaign's push. Postgres knows all of its state, so a later run can go on with it.
 
     Args:
         run: the campaign's run.
         synced: what the sync with the campaign's source did.
-        urgent_only: send urgent leads alone; leave other leads, suspects and leads in doubt to
-            another push.
+        scope: what it sends; the rest is left to another push.
     """
 
     def __init__(
@@ -73,10 +84,10 @@ class PushJob:
         run: CampaignRun[ApiContext],
         *,
         synced: SyncCounts | None = None,
-        urgent_only: bool = False,
+        scope: PushScope = PushScope.ALL,
     ) -> None:
         self.run = run
-        self._urgent_only = urgent_only
+        self._scope = scope
         self._synced = synced or SyncCounts()
         self._counters = Counters("created", "rejected", "cancelled")
         self._in_doubt = InDoubtResolver(run)
@@ -101,6 +112,7 @@ class PushJob:
         self._probe_lead_stored = False
         self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
+        urgent_only = scope is PushScope.URGENT
         with run.context.database.transaction() as connection:
             new = leads.count_fresh(connection, run.campaign.campaign_id, urgent_only=urgent_only)
             self._are_failing = suspects.are_creates_failing(connection, run.campaign.campaign_id)
@@ -112,21 +124,22 @@ class PushJob:
         self._listener.add_total(self._label, new)
 
     def run_chunk(self, limit: int) -> ChunkResult:
-        """Send up to `limit` batches, after lookups of leads in doubt; or of urgent leads alone.
+        """Send up to `limit` batches of the job's scope.
 
         Raises:
             RunError: the vendor rejects the login, fails repeatedly, or this run was declared dead.
         """
         self._probe_lead_stored = False
         try:
-            is_done = self._send_fresh(limit) if self._urgent_only else self._send_all(limit)
+            is_all = self._scope is PushScope.ALL
+            is_done = self._send_all(limit) if is_all else self._send_fresh(limit)
         except ApiError as error:
             if _may_be_outage(error):
                 self._record_outage(error)
             if isinstance(error, Retryable | InDoubt) or _may_be_a_lead(error):
                 return retry_later(self.run, self._attempts, error)
             raise RunError(str(error)) from None
-        return DONE if is_done else MORE
+        return DONE if is_done or self._scope is PushScope.FEW else MORE
 
     def _send_all(self, limit: int) -> bool:
         """Look up leads in doubt, then send up to `limit` batches, suspects last.
@@ -656,7 +669,12 @@ def start_urgent_push(run: CampaignRun[ApiContext]) -> PushJob:
 
     Another push looks up leads in doubt and sends suspects: urgent ones do not wait for these.
     """
-    return PushJob(run, urgent_only=True)
+    return PushJob(run, scope=PushScope.URGENT)
+
+
+def start_few_push(run: CampaignRun[ApiContext]) -> PushJob:
+    """Return the job that pushes a few fresh leads; another one sends what is left."""
+    return PushJob(run, scope=PushScope.FEW)
 
 
 # Batches a chunk: a minute at the creates' share of the rate limit. Between two chunks nothing is
@@ -683,3 +701,5 @@ PUSH = JobSpec(
 )
 #: The push of urgent leads, beside a push of all leads.
 URGENT_PUSH = replace(PUSH, start=start_urgent_push)
+#: The push of fresh leads that fit in one request: two, if the vendor takes fewer in one.
+FEW_PUSH = replace(PUSH, start=start_few_push, min_chunk=2)

@@ -38,6 +38,14 @@ def test_nothing_is_due_of_nothing(database: Database) -> None:
     assert find_timed(database) == []
 
 
+@pytest.mark.parametrize("amount", [100, 101])
+def test_leads_are_few_if_one_request_holds_them(database: Database, amount: int) -> None:
+    """Urgent ones do not count: they go before the others anyway."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *map(str, range(amount)), factories.build_lead("u", priority=1))
+    assert [work.are_few for work in find_new(database)] == [amount == 100]
+
+
 @pytest.mark.parametrize(
     ("campaign", "lead", "expected"),
     [

@@ -114,6 +114,23 @@ def test_each_kind_of_work_has_its_lane(
     assert set(vendor.store.disabled("C1")) == {"a"}
 
 
+def test_few_leads_use_what_urgent_ones_leave(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """But none of them while a campaign has many: urgent ones need their share then."""
+    factories.add_campaign(database, "C2")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "a", campaign=campaign)
+    few = DueWork(campaign_id="C1", has_leads=True, are_few=True)
+    dispatch.offer(few)
+    assert dispatch.wait(1) == {URGENT}
+    factories.add_leads(database, "b")
+    dispatch.offer(few, DueWork(campaign_id="C2", has_leads=True))
+    dispatch.wait(3)
+    assert [each.lane for each in dispatch.ended] == [URGENT, BULK, BULK]
+    assert vendor.store.creations("C1") == {"a": 1, "b": 1}
+
+
 def test_a_deleted_campaign_has_no_work(dispatch: DispatchUnderTest, database: Database) -> None:
     """Its row was there when the loop looked, and is not any more."""
     dispatch.dispatcher.offer_work([DueWork(campaign_id="gone", has_leads=True)], {})

@@ -189,17 +189,21 @@ def test_a_look_at_a_source_that_fails_is_a_run(database: Database) -> None:
 
 
 def test_starts_of_a_campaign_are_spaced(database: Database) -> None:
-    """So that what comes in meanwhile goes with the next one; other campaigns do not wait."""
+    """So that what comes in meanwhile goes with the next one; other campaigns do not wait.
+
+    The second one of two may start at once: it is seldom followed by a third.
+    """
     with run_lane(gap_s=0.5) as tested:
         began = read_boot_clock()
         tested.lane.start()
-        tested.offer("A")
-        tested.wait(1)
+        for number in (1, 2):
+            tested.offer("A")
+            tested.wait(number)
         for name in "AB":
             tested.offer(name)
-        tested.wait(3)
+        tested.wait(4)
         assert read_boot_clock() >= began + 0.5
-    assert [ended.errand.campaign.campaign_id for ended in tested.ended] == ["A", "B", "A"]
+    assert [ended.errand.campaign.campaign_id for ended in tested.ended] == ["A", "A", "B", "A"]
 
 
 def test_a_campaign_is_busy_until_its_end_is_recorded(database: Database) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
-from tasks.push import URGENT_PUSH
+from tasks.push import FEW_PUSH, URGENT_PUSH
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads, run_jobs
 
@@ -110,6 +110,26 @@ def test_an_urgent_push_of_a_backlog_sends_all_of_it(
     factories.add_campaign(database, batch_size=1)
     factories.add_leads(database, *(factories.build_lead(f"L{n}", priority=1) for n in range(5)))
     assert run_jobs(replace(URGENT_PUSH, min_chunk=2), None)["created"] == 5
+
+
+def test_a_push_of_few_leads_ends_after_its_chunk(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """What is left, suspects and leads in doubt are sent by a push of all leads."""
+    factories.add_campaign(database, batch_size=1)
+    factories.add_leads(
+        database,
+        *(factories.build_lead(f"L{number}") for number in range(3)),
+        factories.build_lead("suspect", suspect_list=1),
+        factories.build_lead(
+            "doubt", status="in_doubt", doubted_at="2026-01-01", sent_at="2026-01-01"
+        ),
+    )
+    summary = run_jobs(FEW_PUSH, None)
+    assert (summary["created"], summary["requests"]) == (2, 2)
+    assert sorted(sent(vendor)) == ["L0", "L1"]
+    push_leads()
+    assert sorted(sent(vendor)) == ["L0", "L1", "L2", "doubt", "suspect"]
 
 
 @pytest.mark.parametrize("where", ["setting", "campaign"])
