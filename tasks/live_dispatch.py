@@ -215,7 +215,7 @@ class Dispatcher:
         """
         requests, period_s = self._rate
         slow_s = [each for _, each in self._polled if each is not None]
-        if any(self._lanes[lane].has_runs for lane in (BULK, POLLS, REREADS)):
+        if any(self._lanes[lane].has_runs for lane in (BULK, REREADS)):
             self._record_runs()
         has_runs = read_boot_clock() < self._has_runs_until
         pace = plan_looks(
@@ -238,6 +238,8 @@ class Dispatcher:
         key = _find_key(ended.lane, ended.errand.campaign)
         if ended.counts:
             self._record_poll(ended)
+        # A poll that stores the page of its look sends none.
+        if ended.lane in (BULK, POLLS, REREADS) and ended.counts.get("requests"):
             self._record_runs()
         if ended.error is not None:
             self._probe(ended.lane, ended.errand.campaign)

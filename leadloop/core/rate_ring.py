@@ -13,6 +13,8 @@ from enum import StrEnum
 _MARGIN_S = 0.5
 _MARGIN_SHARE = 1 / 40
 _MAX_SLOTS = 256
+# A paced process leaves a part of the slots to others: one of these.
+_LEFT_PART = 20
 # Under a smaller limit, a reserve would be a large part of what there is.
 _MIN_REQUESTS_TO_RESERVE = 10
 _MICROSECONDS = 1_000_000
@@ -133,7 +135,8 @@ def find_paced_delay(waits_s: Sequence[float], last_s: float, *, kept_share: flo
     """Return in how many seconds a paced request may leave, so that the slots last.
 
     While a share of the slots is free, it may leave at once. Otherwise requests keep the shortest
-    even distance at which each one finds a free slot and leaves one to others.
+    even distance at which each one finds a free slot and leaves a twentieth of all to others, at
+    least one: opt-outs and urgent leads that come together.
 
     Args:
         waits_s: seconds until each slot is free; 0 or less: it is.
@@ -143,9 +146,10 @@ def find_paced_delay(waits_s: Sequence[float], last_s: float, *, kept_share: flo
     if sum(wait_s <= 0 for wait_s in waits_s) >= kept_share * len(waits_s):
         return 0.0
     later = sorted(wait_s for wait_s in waits_s if wait_s > max(last_s, 0.0))
-    free = len(waits_s) - len(later)
+    left = max(1, len(waits_s) // _LEFT_PART)
+    mine = len(waits_s) - len(later) - left + 1
     distance_s = max(
-        ((wait_s - last_s) / max(number, 1) for number, wait_s in enumerate(later, free)),
+        ((wait_s - last_s) / max(number, 1) for number, wait_s in enumerate(later, mine)),
         default=0.0,
     )
     return max(0.0, last_s + distance_s)

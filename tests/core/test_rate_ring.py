@@ -160,29 +160,29 @@ def test_a_ring_that_is_resized_is_used_at_once() -> None:
 
 
 def run_paced(ring: list[RingSlot], now: float, until: float) -> tuple[list[float], float]:
-    """Send as fast as the pace allows; the times, and the longest wait of a newcomer for a slot.
+    """Send as fast as the pace allows; the times, and the longest wait of the third newcomer.
 
-    The wait is negative where the slot is free.
+    The wait for a slot is negative where one is free.
     """
     times: list[float] = []
     last, longest = now, -math.inf
     while now < until:
         mine = [slot.free_at - now for slot in ring if Purpose.BULK in slot.purposes]
         if times:
-            longest = max(longest, min(mine))
+            longest = max(longest, sorted(mine)[2])
         delay = find_paced_delay(mine, last - now)
         now = last = use_slot(ring, Purpose.BULK, now + delay)
         times.append(now)
     return times, longest
 
 
-def test_a_paced_push_always_leaves_a_slot_to_others() -> None:
-    """At any moment, from the first burst on; and yet it uses 69 of 70 slots."""
+def test_a_paced_push_always_leaves_three_slots_to_others() -> None:
+    """At any moment, from the first burst on; and yet it uses 67 of 70 slots."""
     times, longest = run_paced(MINUTE.plan_slots(), 0.0, 605.0)
     assert longest <= 0
     assert sum(time <= 1.0 for time in times) >= 35
     for period in range(10):
-        assert sum(60.5 * period <= time < 60.5 * (period + 1) for time in times) == 69
+        assert sum(60.5 * period <= time < 60.5 * (period + 1) for time in times) == 67
 
 
 def test_a_paced_push_evens_out_the_burst_of_another_one() -> None:
