@@ -24,9 +24,10 @@ make bench ONLY=live,live-peers,live-idle MINUTES=10    # live runs, for this lo
 
 `make bench` writes this page; the section [What paid, and what did
 not](#what-paid-and-what-did-not) comes from `tests/benchmarks/findings.md`. *The baseline* is a
-bare script without guarantees. Each figure is a ratio to a baseline that ran alternately with it
-in the same call, because seconds alone depend on the machine. All measured processes share the
-machine with Postgres, the sandbox and a Prefect server.
+bare script without guarantees; *the yardstick* is one that commits to Postgres before and after
+each request of a push, and checks the numbers. Each figure is a ratio to a baseline that ran
+alternately with it in the same call, because seconds alone depend on the machine. All measured
+processes share the machine with Postgres, the sandbox and a Prefect server.
 """
 
 
