@@ -20,6 +20,7 @@ _HEAD = """# Benchmarks
 make bench                                        # all parts: some two hours
 make bench ONLY=push,poll AMOUNT=50000 TURNS=3    # some parts, with this many leads and turns
 make bench ONLY=live,live-peers,live-idle MINUTES=10    # live runs, for this long each
+make bench ONLY=growth TURNS=5 AMOUNTS=0,2000000,20000000 CAMPAIGNS=1,100,2000    # a long history
 ```
 
 `make bench` writes this page; the section [What paid, and what did
