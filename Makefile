@@ -63,7 +63,8 @@ soak: $(VENV)/installed-dev
 	  tests/resilience/test_progress.py tests/resilience/test_create_progress.py \
 	  tests/resilience/test_late_results.py $(ARGS)
 
-# All parts take some two hours; AMOUNT (of leads), TURNS and MINUTES (of live runs) can be set too.
+# All parts take some two hours; AMOUNT (of leads), TURNS and MINUTES (of live runs) can be set too,
+# and for ONLY=growth AMOUNTS (of leads of history: a kilobyte and a half of disk each) and CAMPAIGNS.
 bench: $(VENV)/installed-dev
 	@$(BIN)/python -m tests.benchmarks
 

@@ -28,15 +28,17 @@ def build_count(source: str, *, kind: str, since: str, until: str) -> str:
         since: SQL: the start of a row's latency. Infinite: not counted.
         until: SQL: its end. An end before the start counts as no latency.
     """
+    # Measured once, and its bucket counted in both rows: half of the time of measuring it for each.
     return f"""
     INSERT INTO leadloop.latencies AS stored (hour, campaign_id, kind, bucket_s, amount, total_s)
-    SELECT span.hour, :campaign, kind, {_BUCKET} AS bucket_s, count(*), sum(seconds)
-      FROM (SELECT {kind} AS kind,
-                   greatest(0, CAST(extract(epoch FROM {until} - {since}) AS float8)) AS seconds
-              FROM {source} WHERE isfinite({since})) AS each
+    SELECT span.hour, :campaign, kind, bucket_s, amount, total_s
+      FROM (SELECT kind, {_BUCKET} AS bucket_s, count(*) AS amount, sum(seconds) AS total_s
+              FROM (SELECT {kind} AS kind,
+                           greatest(0, date_part('epoch', {until} - {since})) AS seconds
+                      FROM {source} WHERE isfinite({since})) AS each
+             GROUP BY kind, bucket_s) AS bucket
      CROSS JOIN (VALUES (date_trunc('hour', now(), 'UTC')), (CAST('-infinity' AS timestamptz)))
                 AS span (hour)
-     GROUP BY span.hour, kind, bucket_s
      ORDER BY span.hour, kind, bucket_s
     ON CONFLICT (hour, campaign_id, kind, bucket_s) DO UPDATE
        SET amount = stored.amount + excluded.amount, total_s = stored.total_s + excluded.total_s"""

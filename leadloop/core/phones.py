@@ -73,11 +73,11 @@ def format_e164(text: str, region: str) -> str:
         InvalidLead: the text does not fit the grammar, or libphonenumber finds the number invalid.
     """
     if _NORTH_AMERICAN.fullmatch(text):
-        # Already E.164: skips the parser, which takes most of the time.
+        # Already E.164: skips the parser and the formatter, which take most of the time.
         number = phonenumbers.PhoneNumber(country_code=1, national_number=int(text[2:]))
         _require_valid(number, region)
-    else:
-        number = _parse_text(text, region)
+        return text
+    number = _parse_text(text, region)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 

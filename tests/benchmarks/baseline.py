@@ -19,10 +19,10 @@ import orjson
 import psycopg2
 import requests
 
-_THREADS = 4
-_SIZE = 100
+THREADS = 4
+SIZE = 100
 _API = f"{os.environ['BENCH_API_URL']}/api/v1/leads"
-_CAMPAIGN = os.environ["BENCH_CAMPAIGN"]
+CAMPAIGN = os.environ["BENCH_CAMPAIGN"]
 _TABLES = """
 DROP SCHEMA IF EXISTS bench_baseline CASCADE;
 CREATE SCHEMA bench_baseline;
@@ -41,8 +41,8 @@ _thread_local = threading.local()
 def run_push(connection: Any) -> dict[str, int]:
     """Read leads, send them in threads, and copy the sent ids to Postgres."""
     sent = io.StringIO()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for ids in pool.map(_create_leads, _fetch_batches(connection)):
+    with ThreadPoolExecutor(THREADS) as pool:
+        for ids in pool.map(create_leads, _fetch_batches(connection)):
             sent.write("\n".join(ids) + "\n")
     sent.seek(0)
     cursor = connection.cursor()
@@ -53,13 +53,13 @@ def run_push(connection: Any) -> dict[str, int]:
 def run_poll(connection: Any) -> dict[str, int]:
     """Read the pages in threads, and copy their outcomes and attempts to Postgres."""
     outcomes, attempts = io.StringIO(), io.StringIO()
-    first = _fetch_page(1)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        others = pool.map(_fetch_page, range(2, -(-first["count"] // _SIZE) + 1))
+    first = fetch_page(1)
+    with ThreadPoolExecutor(THREADS) as pool:
+        others = pool.map(fetch_page, range(2, -(-first["count"] // SIZE) + 1))
         for page in (first, *others):
             for result in page["results"]:
-                outcomes.write(_format_line(_parse_outcome(result)))
-                attempts.writelines(map(_format_line, _parse_attempts(result)))
+                outcomes.write(_format_line(parse_outcome(result)))
+                attempts.writelines(map(_format_line, parse_attempts(result)))
     rows, cursor = {}, connection.cursor()
     for table, lines in (("outcomes", outcomes), ("attempts", attempts)):
         lines.seek(0)
@@ -74,26 +74,28 @@ def _fetch_batches(connection: Any) -> Iterator[list[Any]]:
         "SELECT lead_id, phone_number, contact_name, state_code, custom_fields"
         f" FROM {os.environ['BENCH_LEADS']}"
     )
-    while rows := cursor.fetchmany(_SIZE):
+    while rows := cursor.fetchmany(SIZE):
         yield rows
 
 
-def _create_leads(rows: list[Any]) -> list[str]:
+def create_leads(rows: list[Any]) -> list[str]:
+    """Send the leads of rows in one request; return their ids."""
     names = ("lead_id", "phone_number", "contact_name", "state_code")
     body = [{**dict(zip(names, row[:4], strict=True)), **row[4]} for row in rows]
-    answer = _get_session().post(f"{_API}/create/{_CAMPAIGN}/", data=orjson.dumps(body))
+    answer = _get_session().post(f"{_API}/create/{CAMPAIGN}/", data=orjson.dumps(body))
     assert answer.status_code == 201
     return [row[0] for row in rows]
 
 
-def _fetch_page(number: int) -> Any:
+def fetch_page(number: int) -> Any:
+    """Return a page of outcomes, decoded."""
     wanted = {
         "processed_after": os.environ["BENCH_AFTER"],
         "processed_before": os.environ["BENCH_BEFORE"],
         "page": str(number),
-        "page_size": str(_SIZE),
+        "page_size": str(SIZE),
     }
-    answer = _get_session().get(f"{_API}/responses/{_CAMPAIGN}/", params=wanted)
+    answer = _get_session().get(f"{_API}/responses/{CAMPAIGN}/", params=wanted)
     return orjson.loads(answer.content)
 
 
@@ -106,7 +108,8 @@ def _get_session() -> requests.Session:
     return session
 
 
-def _parse_outcome(result: Mapping[str, Any]) -> tuple[str, ...]:
+def parse_outcome(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the row of a result's outcome, as text."""
     return (
         result["lead_id"],
         _format_time(result["processed_at"]),
@@ -117,7 +120,8 @@ def _parse_outcome(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _parse_attempts(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def parse_attempts(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a result's attempts, as text."""
     for block in result["call_attempt_keys"]:
         for attempt in result[block]:
             yield (
@@ -137,11 +141,11 @@ def _format_time(milliseconds: int) -> str:
 
 
 def _format_json(value: object) -> str:
-    return orjson.dumps(value).decode().replace("\\", "\\\\")
+    return orjson.dumps(value).decode()
 
 
 def _format_line(cells: Iterable[str]) -> str:
-    return "\t".join(cells) + "\n"
+    return "\t".join(cells).replace("\\", "\\\\") + "\n"
 
 
 def main() -> None:

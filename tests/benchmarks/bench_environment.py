@@ -29,7 +29,8 @@ from tests import factories, sql
 
 CAMPAIGN = "bench"
 TOKEN = "sandbox-token"
-_BIN = Path(sys.executable).parent
+#: The folder of the installed commands.
+BIN = Path(sys.executable).parent
 _LAUNCHER = Path(__file__).with_name("process_launcher.py")
 _PUT_SIZE = 2000
 _TIME_SPAN = timedelta(minutes=9)
@@ -187,7 +188,7 @@ class BenchEnvironment:
         given = {"rate_limit": "none", "pace": "none"} | rules
         options = [f"--rule={name}={value}" for name, value in given.items()]
         process = subprocess.Popen(
-            [_BIN / "leadloop", "sandbox", "--port", "0", *options],
+            [BIN / "leadloop", "sandbox", "--port", "0", *options],
             stdout=subprocess.PIPE,
             text=True,
             cwd=self.directory,
@@ -221,7 +222,7 @@ class BenchEnvironment:
         self, vendor: SandboxProcess, *arguments: str, **settings: str
     ) -> FinishedProcess:
         """Run a `leadloop` command with `--json`."""
-        command = [str(_BIN / "leadloop"), *arguments, "--json"]
+        command = [str(BIN / "leadloop"), *arguments, "--json"]
         return run_process(command, self.build_environment(vendor, **settings), self.directory)
 
     def fetch_run_seconds(self, flow: str) -> float:
@@ -241,11 +242,20 @@ def _strip_environment(directory: Path) -> dict[str, str]:
     return {**own, "PREFECT_HOME": str(directory / "prefect")}
 
 
-def generate_outcomes(amount: int) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
-    """Return an outcome with two attempts for each lead, and the range of their times."""
+def generate_outcomes(
+    amount: int, *, first: int = 1
+) -> tuple[Iterator[dict[str, Any]], datetime, datetime]:
+    """Return an outcome with two attempts for each lead, and the range of their times.
+
+    Args:
+        amount: the number of leads.
+        first: the number of the first lead, which is its id.
+    """
     end = datetime.now(UTC) - timedelta(seconds=30)
     began = end - _TIME_SPAN
-    generated = (_build_outcome(i, began + _TIME_SPAN * (i / amount)) for i in range(amount))
+    generated = (
+        _build_outcome(first + i, began + _TIME_SPAN * (i / amount)) for i in range(amount)
+    )
     return generated, began, end
 
 
@@ -266,7 +276,7 @@ def _build_outcome(number: int, at: datetime) -> dict[str, Any]:
     ]
     return {
         "campaign_id": CAMPAIGN,
-        "lead_id": f"{number + 1:08d}",
+        "lead_id": f"{number:08d}",
         "processed_at": moment,
         "outcome_id": 1,
         "outcome_name": "interested",
@@ -293,7 +303,7 @@ def _run_prefect(directory: Path) -> Iterator[str]:
     port = find_free_port()
     with (directory / "prefect.log").open("w") as log:
         process = subprocess.Popen(
-            [_BIN / "prefect", "server", "start", "--port", str(port), "--no-ui"],
+            [BIN / "prefect", "server", "start", "--port", str(port), "--no-ui"],
             env=_strip_environment(directory),
             stdout=log,
             stderr=log,

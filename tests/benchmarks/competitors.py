@@ -96,6 +96,7 @@ class Competitor:
 
 
 BASELINE = Competitor(name="baseline", script=_HERE / "baseline.py")
+YARDSTICK = Competitor(name="yardstick", script=_HERE / "yardstick.py")
 TUTORIAL = Competitor(name="tutorial", script=_HERE / "tutorial.py")
 LISTENER = Competitor(name="listener", script=_HERE / "listener.py")
 DLT, DRT, SINGER, PGQUEUER, DBOS = (

@@ -20,13 +20,15 @@ _HEAD = """# Benchmarks
 make bench                                        # all parts: some two hours
 make bench ONLY=push,poll AMOUNT=50000 TURNS=3    # some parts, with this many leads and turns
 make bench ONLY=live,live-peers,live-idle MINUTES=10    # live runs, for this long each
+make bench ONLY=growth TURNS=5 AMOUNTS=0,2000000,20000000 CAMPAIGNS=1,100,2000    # a long history
 ```
 
 `make bench` writes this page; the section [What paid, and what did
 not](#what-paid-and-what-did-not) comes from `tests/benchmarks/findings.md`. *The baseline* is a
-bare script without guarantees. Each figure is a ratio to a baseline that ran alternately with it
-in the same call, because seconds alone depend on the machine. All measured processes share the
-machine with Postgres, the sandbox and a Prefect server.
+bare script without guarantees; *the yardstick* is one that commits to Postgres before and after
+each request of a push, and checks the numbers. Each figure is a ratio to a baseline that ran
+alternately with it in the same call, because seconds alone depend on the machine. All measured
+processes share the machine with Postgres, the sandbox and a Prefect server.
 """
 
 
