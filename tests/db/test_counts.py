@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from db import counts, erasure, leads, outcomes
+from db import campaigns, counts, erasure, leads, outcomes
 from db.bulk_copy import copy_lines, format_text_row
 from db.database import Database, DatabaseError
 from db.leads import ClaimRef
 from db.schema import are_counts_filled
-from db.schema.counting import TABLES
+from db.schema.counting import DELAY_BOUNDS_S, TABLES
 from leadloop.core.results import parse_result
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -429,3 +429,132 @@ def test_counts_of_an_older_database_are_filled_once(database: Database) -> None
     sql.execute(database, "UPDATE leadloop.counts SET amount = 5")
     counts.fill_counts(database)
     assert database.run(counts.count_drift, CAMPAIGN) == 1 + 1
+
+
+_COST = "sum(total_cost) FILTER (WHERE abs(total_cost) < 'Infinity')"
+_HOUR = "date_trunc('hour', {}, 'UTC')"
+_BOUNDS = ", ".join(f"CAST('{bound}' AS float8)" for bound in DELAY_BOUNDS_S)
+
+
+def _bound(share: float, seconds: str) -> str:
+    """Build the SQL of the upper bound of the bucket with a percentile."""
+    return f"""CASE WHEN count({seconds}) > 0 THEN coalesce((
+        SELECT min(bound) FROM unnest(ARRAY[{_BOUNDS}]) AS bound
+         WHERE bound >= percentile_disc({share}) WITHIN GROUP (ORDER BY {seconds})), 'Infinity')
+        END"""
+
+
+def _count(table: str, *statuses: str) -> str:
+    """Build the SQL of the number of a campaign's rows of each status."""
+    return ", ".join(
+        f"""(SELECT count(*) FROM leadloop.{table} AS counted
+              WHERE counted.campaign_id = campaign.campaign_id AND status = '{status}')"""
+        for status in statuses
+    )
+
+
+_SEEN_AFTER_S = "date_part('epoch', seen_at) - date_part('epoch', processed_at)"
+_LATENCY_S = """CASE WHEN status IN ('disabled', 'cancelled')
+                     THEN date_part('epoch', confirmed_at) - date_part('epoch', requested_at) END"""
+
+#: What each view has to show, from the rows: its columns, and the query.
+_FROM_ROWS = {
+    "lead_funnel": (
+        "campaign_id, stage, leads",
+        """SELECT campaign_id, stage, count(lead.campaign_id)
+             FROM leadloop.campaigns
+            CROSS JOIN unnest(ARRAY['new', 'sending', 'in_doubt', 'created', 'processed',
+                                    'rejected', 'cancelled']) AS stage
+             LEFT JOIN (SELECT campaign_id, status AS stage FROM leadloop.leads
+                         UNION ALL
+                        SELECT campaign_id, 'processed' FROM leadloop.lead_outcomes) AS lead
+                 USING (campaign_id, stage) GROUP BY campaign_id, stage""",
+    ),
+    "rejections": (
+        "campaign_id, reason, leads, sample_lead_ids",
+        """SELECT campaign_id, last_error, count(*), (array_agg(lead_id ORDER BY seq DESC))[1:5]
+             FROM leadloop.leads WHERE status = 'rejected' GROUP BY campaign_id, last_error""",
+    ),
+    "outcomes_by_hour": (
+        "campaign_id, hour, outcome_name, outcomes, coalesce(cost, 0)",
+        f"""SELECT campaign_id, {_HOUR.format("processed_at")}, outcome_name, count(*),
+                   coalesce({_COST}, 0) FROM leadloop.lead_outcomes GROUP BY 1, 2, 3""",
+    ),
+    "outcomes_by_day": (
+        "campaign_id, day, outcome_name, outcomes, coalesce(cost, 0)",
+        f"""SELECT campaign_id, date_trunc('day', processed_at, 'UTC'), outcome_name, count(*),
+                   coalesce({_COST}, 0) FROM leadloop.lead_outcomes GROUP BY 1, 2, 3""",
+    ),
+    "attempts_by_hour": (
+        "campaign_id, hour, attempts, connected, calls",
+        f"""SELECT campaign_id, nullif({_HOUR.format("occurred_at")}, 'infinity'), count(*),
+                   count(*) FILTER (WHERE channel = 'call' AND duration_s > 0),
+                   count(*) FILTER (WHERE channel = 'call')
+              FROM leadloop.outreach_attempts GROUP BY 1, 2""",
+    ),
+    "lateness": (
+        "campaign_id, seen_hour, outcomes, late, lookback_needed_s, p50_s, p95_s",
+        f"""SELECT campaign_id, {_HOUR.format("seen_at")}, count(*), count(lookback_needed_s),
+                   max(lookback_needed_s), {_bound(0.5, _SEEN_AFTER_S)},
+                   {_bound(0.95, _SEEN_AFTER_S)}
+              FROM leadloop.lead_outcomes GROUP BY 1, 2""",
+    ),
+    "disable_latency": (
+        "campaign_id, day, requested, disabled, cancelled, failed, waiting, p50_s, p95_s, worst_s",
+        f"""SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date), count(*),
+                   count(*) FILTER (WHERE status = 'disabled'),
+                   count(*) FILTER (WHERE status = 'cancelled'),
+                   count(*) FILTER (WHERE status = 'failed'),
+                   count(*) FILTER (WHERE status IN ('requested', 'failed')),
+                   {_bound(0.5, "latency_s")}, {_bound(0.95, "latency_s")},
+                   {_bound(1, "latency_s")}
+              FROM (SELECT *, {_LATENCY_S} AS latency_s FROM leadloop.disable_requests) AS each
+             GROUP BY 1, 2""",
+    ),
+    "campaign_health": (
+        """campaign_id, new, sending, in_doubt, created, rejected, cancelled, processed,
+           coalesce(cost, 0), disabled, disable_pending, disable_failed, late,
+           lookback_needed_s""",
+        f"""SELECT campaign_id,
+                   {
+            _count("leads", "new", "sending", "in_doubt", "created", "rejected", "cancelled")
+        },
+                   outcome.*, {_count("disable_requests", "disabled", "requested", "failed")},
+                   late.*
+              FROM leadloop.campaigns AS campaign
+             CROSS JOIN LATERAL (SELECT count(*), coalesce({_COST}, 0) FROM leadloop.lead_outcomes
+                                  WHERE campaign_id = campaign.campaign_id) AS outcome
+             CROSS JOIN LATERAL (SELECT count(lookback_needed_s),
+                                        CAST(ceil(coalesce(max(lookback_needed_s), 0)) AS integer)
+                                   FROM leadloop.lead_outcomes
+                                  WHERE campaign_id = campaign.campaign_id) AS late""",
+    ),
+}
+
+
+def check_views(database: Database) -> None:
+    """Check that each view shows what a count of the rows shows."""
+    for view, (columns, query) in _FROM_ROWS.items():
+        different = sql.fetch_value(
+            database,
+            f"""WITH shown AS (SELECT {columns} FROM leadloop_monitor.{view}), expected AS ({query})
+                SELECT count(*) FROM ((TABLE shown EXCEPT ALL TABLE expected)
+                                      UNION ALL (TABLE expected EXCEPT ALL TABLE shown)) AS rows""",
+        )
+        assert different == 0, view
+
+
+@settings(_SHARED, max_examples=20)
+@given(steps=st.lists(st.tuples(st.sampled_from(WRITERS), _WRITES), min_size=10, max_size=40))
+def test_views_show_what_the_rows_hold(database: Database, steps: list[tuple[str, Step]]) -> None:
+    """Before a fold and after it."""
+    clear(database)
+    with database.transaction() as connection:
+        connection.execute(text("DELETE FROM leadloop.campaigns"))
+        for campaign in WRITERS:
+            campaigns.add_campaign(connection, campaign)
+        for campaign, step in steps:
+            step(connection, campaign)
+    check_views(database)
+    counts.fold_all_counts(database)
+    check_views(database)
