@@ -34,19 +34,31 @@ SELECT campaign_id, kind, bucket_s, amount, total_s FROM leadloop_monitor.latenc
 """)
 _RATE_BUDGET = text("SELECT * FROM leadloop_monitor.budget_now")
 _REJECTIONS = text("""
-SELECT last_error AS reason, count(*) AS leads, (array_agg(lead_id ORDER BY seq))[1:3] AS samples
-  FROM leadloop.leads
- WHERE status = 'rejected' AND campaign_id = ANY(:ids)
- GROUP BY last_error ORDER BY count(*) DESC, last_error LIMIT 20
+SELECT reason, leads, ARRAY(
+       SELECT lead_id FROM leadloop.leads
+        WHERE campaign_id = :campaign AND status = 'rejected'
+          AND hashtext(coalesce(last_error, '')) = hashtext(coalesce(reason, ''))
+          AND last_error IS NOT DISTINCT FROM reason
+        ORDER BY seq LIMIT 3) AS samples
+  FROM (SELECT detail AS reason, CAST(sum(amount) AS bigint) AS leads
+          FROM leadloop.counts_now
+         WHERE kind = 'lead' AND span = 'ever' AND since = '-infinity' AND name = 'rejected'
+           AND campaign_id = :campaign
+         GROUP BY detail HAVING sum(amount) > 0
+         ORDER BY sum(amount) DESC, detail LIMIT 20) AS rejected
+ ORDER BY leads DESC, reason
 """)
 _OUTCOMES = text("""
-SELECT coalesce(outcome_name, '(none)') AS outcome, count(*) AS leads, sum(total_cost) AS cost
-  FROM leadloop.lead_outcomes WHERE campaign_id = ANY(:ids)
- GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 20
+SELECT coalesce(name, '(none)') AS outcome, CAST(sum(amount) AS bigint) AS leads,
+       sum(cost) AS cost
+  FROM leadloop.counts_now
+ WHERE kind = 'outcome' AND span = 'ever' AND since = '-infinity' AND campaign_id = :campaign
+ GROUP BY 1 HAVING sum(amount) > 0 ORDER BY sum(amount) DESC, 1 LIMIT 20
 """)
 _ATTEMPTS = text("""
-SELECT channel, count(*) AS attempts FROM leadloop.outreach_attempts
- WHERE campaign_id = ANY(:ids) GROUP BY channel ORDER BY channel
+SELECT name AS channel, CAST(sum(amount) AS bigint) AS attempts FROM leadloop.counts_now
+ WHERE kind = 'attempt' AND span = 'ever' AND since = '-infinity' AND campaign_id = :campaign
+ GROUP BY name HAVING sum(amount) > 0 ORDER BY name
 """)
 _OPEN_OPT_OUTS = text("""
 SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
@@ -60,7 +72,7 @@ Rows = list[dict[str, Any]]
 
 def list_campaign_health(connection: Connection, ids: Sequence[str] = ()) -> Rows:
     """List rows of the view `campaign_health`; no ids: all campaigns. Times in UTC, lags in s."""
-    return _fetch_rows(connection, _HEALTH, list(ids) or None)
+    return _fetch_rows(connection, _HEALTH, ids=list(ids) or None)
 
 
 def list_problems(connection: Connection, ids: Sequence[str] = ()) -> Rows:
@@ -68,12 +80,12 @@ def list_problems(connection: Connection, ids: Sequence[str] = ()) -> Rows:
 
     Columns: `severity`, `problem`, `said`, `command` and others.
     """
-    return _fetch_rows(connection, _PROBLEMS, list(ids) or None)
+    return _fetch_rows(connection, _PROBLEMS, ids=list(ids) or None)
 
 
 def sum_problems(connection: Connection) -> Rows:
     """Sum the amount of each problem, by campaign and severity."""
-    return [dict(row._mapping) for row in connection.execute(_PROBLEM_SUMS)]
+    return _fetch_rows(connection, _PROBLEM_SUMS)
 
 
 def list_latencies(connection: Connection, ids: Sequence[str] = ()) -> Rows:
@@ -81,12 +93,12 @@ def list_latencies(connection: Connection, ids: Sequence[str] = ()) -> Rows:
 
     `p50_s`, `p99_s` and `worst_s` are upper bounds; None: more than an hour.
     """
-    return _fetch_rows(connection, _LATENCIES, list(ids) or None)
+    return _fetch_rows(connection, _LATENCIES, ids=list(ids) or None)
 
 
 def list_latency_totals(connection: Connection) -> Rows:
     """List the buckets of all latencies since the first one, in the order of their bounds."""
-    return _fetch_rows(connection, _LATENCY_TOTALS, None)
+    return _fetch_rows(connection, _LATENCY_TOTALS)
 
 
 def get_rate_budget(connection: Connection) -> dict[str, Any]:
@@ -99,23 +111,23 @@ def count_open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str,
     return dict(connection.execute(_OPEN_OPT_OUTS, {"ids": list(ids)}).one()._mapping)
 
 
-def count_rejections(connection: Connection, ids: Sequence[str]) -> Rows:
+def count_rejections(connection: Connection, campaign_id: str) -> Rows:
     """Count rejected leads by reason, with three sample ids each; at most 20 reasons."""
-    return _fetch_rows(connection, _REJECTIONS, list(ids))
+    return _fetch_rows(connection, _REJECTIONS, campaign=campaign_id)
 
 
-def count_outcomes(connection: Connection, ids: Sequence[str]) -> Rows:
+def count_outcomes(connection: Connection, campaign_id: str) -> Rows:
     """Count outcomes by name, with their cost; at most 20 names."""
-    return _fetch_rows(connection, _OUTCOMES, list(ids))
+    return _fetch_rows(connection, _OUTCOMES, campaign=campaign_id)
 
 
-def count_attempts(connection: Connection, ids: Sequence[str]) -> Rows:
+def count_attempts(connection: Connection, campaign_id: str) -> Rows:
     """Count attempts by channel."""
-    return _fetch_rows(connection, _ATTEMPTS, list(ids))
+    return _fetch_rows(connection, _ATTEMPTS, campaign=campaign_id)
 
 
-def _fetch_rows(connection: Connection, query: TextClause, ids: list[str] | None) -> Rows:
-    return [dict(row._mapping) for row in connection.execute(query, {"ids": ids})]
+def _fetch_rows(connection: Connection, query: TextClause, **parameters: Any) -> Rows:
+    return [dict(row._mapping) for row in connection.execute(query, parameters)]
 
 
 def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows, Rows]:
@@ -131,12 +143,11 @@ def read_campaign_report(
     connection: Connection, campaign_id: str
 ) -> tuple[dict[str, Any], dict[str, Rows]]:
     """Return one campaign's health, and its rejections, outcomes and attempts by title."""
-    ids = [campaign_id]
-    (health,) = list_campaign_health(connection, ids)
+    (health,) = list_campaign_health(connection, [campaign_id])
     return health, {
-        "rejected": count_rejections(connection, ids),
-        "outcomes": count_outcomes(connection, ids),
-        "attempts": count_attempts(connection, ids),
+        "rejected": count_rejections(connection, campaign_id),
+        "outcomes": count_outcomes(connection, campaign_id),
+        "attempts": count_attempts(connection, campaign_id),
     }
 
 

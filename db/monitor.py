@@ -69,12 +69,17 @@ SELECT campaign_id, kind, amount, p50_s, p99_s, worst_s
 
 _OF_CAMPAIGNS = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
 _SINCE = f"{_OF_CAMPAIGNS} AND (CAST(:since AS timestamptz) IS NULL OR {{}} >= :since)"
-_HISTORY = {
-    "outcomes": f"""
-SELECT hour AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS outcome,
+_OUTCOMES, _OUTCOMES_BY_DAY = (
+    text(f"""
+SELECT {start} AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS outcome,
        CAST(sum(outcomes) AS bigint) AS leads, CAST(sum(cost) AS float8) AS cost
-  FROM leadloop_monitor.outcomes_by_hour WHERE {_SINCE.format("hour")}
- GROUP BY 1, 2 ORDER BY 1, 2""",
+  FROM leadloop_monitor.outcomes_by_{start} WHERE {_SINCE.format(start)}
+ GROUP BY 1, 2 ORDER BY 1, 2""")
+    for start in ("hour", "day")
+)
+# The chart shows outcomes of two days or more by day. In that many days there are two whole days.
+_SPAN_BY_DAY = timedelta(days=3)
+_HISTORY = {
     "attempts": f"""
 SELECT CAST(hour AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM hour AT TIME ZONE 'UTC') AS integer) AS hour,
@@ -192,7 +197,7 @@ def read_history(
     Args:
         database: opened with any login that may act as `leadloop_reader`.
         campaign_ids: the campaigns; empty: all.
-        since: start of the period; None: the first row.
+        since: start of the period, midnight (UTC) if it has several days; None: the first row.
 
     Raises:
         ViewsUnavailable, DatabaseError: as in `read_status`.
@@ -201,10 +206,21 @@ def read_history(
     return _run_as_reader(
         database,
         lambda connection: {
-            name: _to_dicts(connection.execute(statement, parameters))
-            for name, statement in _STATEMENTS.items()
+            "outcomes": _read_outcomes(connection, parameters),
+            **{
+                name: _to_dicts(connection.execute(statement, parameters))
+                for name, statement in _STATEMENTS.items()
+            },
         },
     )
+
+
+def _read_outcomes(connection: Connection, parameters: Mapping[str, Any]) -> Rows:
+    """Return outcomes by day, or by hour if they span fewer than `_SPAN_BY_DAY`."""
+    by_day = _to_dicts(connection.execute(_OUTCOMES_BY_DAY, parameters))
+    if by_day and by_day[-1]["hour"] - by_day[0]["hour"] >= _SPAN_BY_DAY:
+        return by_day
+    return _to_dicts(connection.execute(_OUTCOMES, parameters))
 
 
 def _to_dicts(rows: Iterable[Row[Any]]) -> Rows:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from db import audit, audit_staging, campaigns, create_holds, outcomes, watermarks
+from db import audit, audit_staging, campaigns, counts, create_holds, outcomes, watermarks
 from db.audit import AuditFinding, AuditScope
 from db.bulk_copy import format_text_row
 from db.create_holds import CreateHold
@@ -125,6 +125,8 @@ class AuditJob:
             for pair in pairs:
                 for name in compare_person(pair.ours, pair.theirs, campaign.default_region):
                     found[name] = found[name].with_lead(pair.lead_id)
+            drift = counts.count_drift(connection, campaign.campaign_id)
+            found["counts_differ"] = AuditFinding(leads=drift, samples=())
             self.findings |= found
 
     def _relies_on_absence(self) -> bool:
@@ -137,7 +139,7 @@ class AuditJob:
         self._listing.prove_whole(2 * MAX_LISTING_READS)
 
     def _repair_records(self) -> None:
-        """Repair what is safe: unsent opt-outs, leads that exist, outcomes not stored."""
+        """Repair what is safe: unsent opt-outs, leads that exist, outcomes not stored, counts."""
         campaign_id = self.run.campaign.campaign_id
         with self._use_staging() as connection:
             opt_outs, held = audit.repair_opt_outs(connection, campaign_id)
@@ -156,6 +158,8 @@ class AuditJob:
                     is_backfill=True,
                 )
                 self._counters.add(repaired_outcomes=merged.inserted + merged.updated)
+        if self.findings["counts_differ"].leads:
+            self.run.write(counts.recount, campaign_id)
 
     def _release_creates(self) -> None:
         """Release held creates if no push can create a listed lead again; log what hinders it.

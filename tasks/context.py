@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from db import campaigns, create_holds, runs
-from db.database import Connection, Database
+from db import campaigns, counts, create_holds, runs
+from db.database import Connection, Database, DatabaseError
 from db.live_places import join_session
 from db.runs import RunLocks
 from db.schema import require_current
@@ -33,6 +33,9 @@ _OTHER_CONNECTIONS = 4
 
 # Purposes for which a live run sends requests all the time, so that bursts would hold up others.
 _PACED = (Purpose.BULK, Purpose.POLLS)
+
+# Between two folds of counts by one context, seconds.
+_FOLD_PERIOD_S = 60.0
 
 #: The age of a campaign's row at which `CampaignRun.refresh` reads it again, seconds.
 MAX_ROW_AGE_S = 1.0
@@ -65,6 +68,28 @@ class RunHost:
     run_step: RunStep = run_plain_step
 
 
+@dataclass
+class CountFolder:
+    """Folds the counts of what is past at the end of runs, at most once a minute.
+
+    Nothing depends on it: the views sum what is not folded too.
+    """
+
+    _due_at: float = 0.0
+
+    def fold_if_due(self, database: Database, warn: Callable[..., None]) -> None:
+        """Fold, unless that was done within the last minute. Never raises a DatabaseError."""
+        now = read_boot_clock()
+        if now < self._due_at:
+            return
+        self._due_at = now + _FOLD_PERIOD_S
+        try:
+            counts.fold_all_counts(database)
+        except DatabaseError as error:
+            if not error.is_transient:
+                warn("the counts cannot be folded; the views show them all the same: %s", error)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatabaseContext:
     """Settings, database and host of one flow run, shared by its campaigns and threads."""
@@ -73,6 +98,7 @@ class DatabaseContext:
     database: Database
     locks: RunLocks
     host: RunHost
+    folder: CountFolder = field(default_factory=CountFolder)
 
     @property
     def log(self) -> Logger:
@@ -309,9 +335,12 @@ def start_run(context: AnyContext, flow: str, campaign: Campaign) -> CampaignRun
 
 
 def finish_run(
-    run: CampaignRun[DatabaseContext], counts: Mapping[str, Any], error: BaseException | None
+    run: CampaignRun[DatabaseContext], counted: Mapping[str, Any], error: BaseException | None
 ) -> None:
-    """Write how the run ended; what it sent and got no response to becomes in doubt."""
+    """Write how the run ended; what it sent and got no response to becomes in doubt.
+
+    Then fold the counts, where that is due.
+    """
 
     def write(connection: Connection) -> None:
         runs.mark_unanswered_in_doubt(connection, run.run_id)
@@ -319,11 +348,12 @@ def finish_run(
             connection,
             run_id=run.run_id,
             state="completed" if error is None else "failed",
-            counts=counts,
+            counts=counted,
             error=None if error is None else error_line(error),
         )
 
     run.write(write)
+    run.context.folder.fold_if_due(run.context.database, run.context.log.warning)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The database schema: stated once in SQL files, migrated, and checked before every run.
 
     tables.sql      tables and indexes
-    triggers.sql    triggers and their functions
+    counts.sql      counts of what is past: views, and the triggers that count
+    triggers.sql    other triggers and their functions
     views.sql       the schema `leadloop_monitor`, for the data team
     comments.sql    descriptions of tables, columns and functions
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from db.database import Database
+from db.schema import counting
 from db.schema.fingerprint import describe_tables
 from leadloop.core.errors import UsageError
 
@@ -36,9 +38,10 @@ _MIGRATIONS = _HERE.parent / "migrations"
 #: The last version before the schema was stated in files; its tables are those of the first stated
 #: version, which it becomes. Its tables are compared afterwards, and never refused.
 _UNSTATED = "0008"
+_COUNTS_FILLED = text("SELECT EXISTS (SELECT FROM leadloop.counts_filled)")
 _ADOPT = text("UPDATE leadloop.alembic_version SET version_num = :first")
 #: The files that may be applied again to an existing schema.
-REPLACEABLE = ("triggers", "views", "comments")
+REPLACEABLE = ("counts", "triggers", "views", "comments")
 
 # A normalised lead id: lower case, without blanks and invisible characters (Unicode's separators,
 # format and control characters, fillers, tags); in the default collation, like the index of ids.
@@ -61,8 +64,17 @@ def create_schema(connection: Connection, *files: str) -> None:
 
 
 def expand_macros(statements: str) -> str:
-    """Expand the macro `FOLDED(column)` in SQL: a normalised lead id."""
-    return re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements)
+    """Expand macros in SQL: `FOLDED(column)`, a normalised lead id, and those of counts.sql."""
+    statements = re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements)
+    statements = re.sub(
+        r"COUNT_TRIGGERS\((\w+)\)", lambda match: counting.build_triggers(match[1]), statements
+    )
+    statements = re.sub(
+        r"COUNTED\((\w+)\)",
+        lambda match: counting.select_counted(match[1], f"leadloop.{match[1]}"),
+        statements,
+    )
+    return re.sub(r"SPREAD\(([\w.]+)\)", lambda match: counting.spread_spans(match[1]), statements)
 
 
 def migrate_schema(connection: Connection, to: str = "head") -> str:
@@ -134,13 +146,15 @@ def recreate_database(database: Database, name: str) -> None:
 
 
 def require_current(connection: Connection) -> None:
-    """Check that the schema has the current version.
+    """Check that the schema has the current version, and that its counts are complete.
 
     Raises:
         UsageError: the schema is missing, older or newer; the message names the next command.
     """
     current, known = get_version(connection), _known_versions()
     if current == known[-1]:
+        if not are_counts_filled(connection):
+            raise UsageError("the upgrade of the schema is not complete yet: run `leadloop init`")
         return
     if current is None:
         _require_empty(connection)
@@ -148,6 +162,11 @@ def require_current(connection: Connection) -> None:
     if current in (*known, _UNSTATED):
         raise UsageError(f"the leadloop schema is at version {current}: run `leadloop init`")
     raise UsageError(_unknown_version(current))
+
+
+def are_counts_filled(connection: Connection) -> bool:
+    """Return whether all rows are counted, those from before an upgrade included."""
+    return bool(connection.scalar(_COUNTS_FILLED))
 
 
 def get_version(connection: Connection) -> str | None:

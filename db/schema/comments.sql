@@ -319,6 +319,41 @@ COMMENT ON COLUMN leadloop.latencies.bucket_s IS
 COMMENT ON COLUMN leadloop.latencies.amount IS 'Number of latencies in the bucket.';
 COMMENT ON COLUMN leadloop.latencies.total_s IS 'Their sum, seconds.';
 
+COMMENT ON TABLE leadloop.counts IS
+    'Sums of what is past, which the views read: leads created, rejected or cancelled, outcomes,
+attempts, delays of outcomes, opt-outs. Together with count_changes they equal counts of the rows.';
+COMMENT ON COLUMN leadloop.counts.kind IS 'lead, outcome, attempt, delay or opt_out.';
+COMMENT ON COLUMN leadloop.counts.span IS 'The length of the period: hour, day (UTC) or ever.';
+COMMENT ON COLUMN leadloop.counts.since IS
+    'Start of the period: of processed_at, occurred_at, seen_at or requested_at. infinity: the vendor
+gives none. -infinity: ever.';
+COMMENT ON COLUMN leadloop.counts.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.counts.key IS 'Digest of name and detail.';
+COMMENT ON COLUMN leadloop.counts.name IS
+    'The status of leads and opt-outs, the name of outcomes, the channel of attempts, the bucket of
+delays.';
+COMMENT ON COLUMN leadloop.counts.detail IS
+    'The reason of rejected leads; the bucket of the latency of opt-outs.';
+COMMENT ON COLUMN leadloop.counts.amount IS 'Number of rows.';
+COMMENT ON COLUMN leadloop.counts.marked IS
+    'Of attempts: those with a duration above zero. Of delays: those of late outcomes.';
+COMMENT ON COLUMN leadloop.counts.cost IS
+    'Sum of the outcomes'' costs. Null: no outcome has had one; 0 is possible as well.';
+COMMENT ON TABLE leadloop.count_changes IS
+    'Changes of the counts, appended by triggers in the transaction of the counted rows. Runs add
+them to counts; the views sum both.';
+COMMENT ON COLUMN leadloop.count_changes.kind IS 'As in counts.';
+COMMENT ON COLUMN leadloop.count_changes.hour IS 'The hour, UTC; -infinity for leads.';
+COMMENT ON COLUMN leadloop.count_changes.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.count_changes.name IS 'As in counts.';
+COMMENT ON COLUMN leadloop.count_changes.detail IS 'As in counts.';
+COMMENT ON COLUMN leadloop.count_changes.amount IS 'To be added; may be negative.';
+COMMENT ON COLUMN leadloop.count_changes.marked IS 'To be added; may be negative.';
+COMMENT ON COLUMN leadloop.count_changes.cost IS 'To be added; may be negative.';
+COMMENT ON TABLE leadloop.counts_filled IS
+    'One row once `leadloop init` has counted the rows that are older than the counts.';
+COMMENT ON COLUMN leadloop.counts_filled.filled_at IS 'When they were counted.';
+
 COMMENT ON TABLE leadloop.rate_slots IS
     'Slots of the rate limiter, shared by all processes. Every request reserves a slot for
 occupied_s seconds. Slot 0 is the pause: no request is sent before its free_at.';
@@ -343,3 +378,13 @@ before the row was deleted, an outcome or attempt of the vendor.';
 
 COMMENT ON FUNCTION leadloop.remember_sent_leads() IS
     'Keeps id, status and times of sent leads whose rows are deleted or truncated.';
+
+COMMENT ON FUNCTION leadloop.count_leads() IS
+    'Appends changes of the counts of leads to count_changes. Security definer, as the others: your
+code needs no privilege on the counts.';
+COMMENT ON FUNCTION leadloop.count_lead_outcomes() IS
+    'Appends changes of the counts of outcomes and their delays to count_changes.';
+COMMENT ON FUNCTION leadloop.count_outreach_attempts() IS
+    'Appends changes of the counts of attempts to count_changes.';
+COMMENT ON FUNCTION leadloop.count_disable_requests() IS
+    'Appends changes of the counts of opt-outs to count_changes.';

@@ -50,6 +50,8 @@ CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'run
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
 -- For the last run of each flow, among hundreds of thousands of runs.
 CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
+CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs
+    ((date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
 
 -- Leads -------------------------------------------------------------------------------------------
 
@@ -96,6 +98,9 @@ CREATE INDEX leads_unsettled ON leadloop.leads (campaign_id, lead_id)
     WHERE status IN ('sending', 'in_doubt');
 CREATE INDEX leads_number_to_note ON leadloop.leads (campaign_id, lead_id)
     WHERE opted_out AND NOT number_noted;
+-- For the newest leads of each reason, which may be long: its hash.
+CREATE INDEX leads_rejected ON leadloop.leads
+    (campaign_id, hashtext(coalesce(last_error, '')), seq DESC) WHERE status = 'rejected';
 -- To find the lead that an opt-out with a misspelt id may mean. Ids that are normalised already are
 -- found by the primary key and take no space here.
 CREATE INDEX leads_folded_id ON leadloop.leads (campaign_id, (FOLDED(lead_id)))
@@ -199,9 +204,15 @@ CREATE TABLE leadloop.lead_outcomes (
     lookback_needed_s double precision,
     PRIMARY KEY (campaign_id, lead_id)
 );
-CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id)
+CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id, lookback_needed_s DESC)
+    WHERE lookback_needed_s IS NOT NULL;
+CREATE INDEX lead_outcomes_late_recent ON leadloop.lead_outcomes (campaign_id, seen_at)
     WHERE lookback_needed_s IS NOT NULL;
 CREATE INDEX lead_outcomes_recent ON leadloop.lead_outcomes (campaign_id, first_seen_at);
+-- For one day of outcome_breakdown: rows are stored nearly in the order of their times.
+CREATE INDEX lead_outcomes_by_day ON leadloop.lead_outcomes
+    USING brin ((CAST(processed_at AT TIME ZONE 'UTC' AS date)))
+    WITH (pages_per_range = 16, autosummarize = on);
 CREATE TABLE leadloop.outreach_attempts (
     campaign_id  text NOT NULL,
     lead_id      text NOT NULL,
@@ -217,6 +228,9 @@ CREATE TABLE leadloop.outreach_attempts (
     answers      jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (campaign_id, lead_id, block, attempt_key)
 );
+CREATE INDEX outreach_attempts_by_day ON leadloop.outreach_attempts
+    USING brin ((CAST(occurred_at AT TIME ZONE 'UTC' AS date)))
+    WITH (pages_per_range = 16, autosummarize = on);
 CREATE TABLE leadloop.unreadable_results (
     campaign_id text NOT NULL,
     digest      text NOT NULL,
@@ -257,6 +271,8 @@ CREATE TABLE leadloop.poll_windows (
     polled_at     timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX poll_windows_recent ON leadloop.poll_windows (campaign_id, polled_at);
+CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
+    ((date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
 CREATE INDEX poll_windows_proven ON leadloop.poll_windows (campaign_id, closed_through);
 CREATE INDEX poll_windows_backfilled ON leadloop.poll_windows
     (campaign_id, range_after, range_before) WHERE range_after IS NOT NULL;
@@ -304,6 +320,42 @@ CREATE TABLE leadloop.latencies (
 )
 -- Free space for the many updates of the present hour's rows.
 WITH (fillfactor = 50);
+
+-- Counts of what is past --------------------------------------------------------------------------
+
+-- Appended by triggers, without a key: an append waits for nothing. db.counts folds it into counts.
+CREATE TABLE leadloop.count_changes (
+    kind        text NOT NULL,
+    hour        timestamptz NOT NULL,
+    campaign_id text NOT NULL,
+    name        text,
+    detail      text,
+    amount      bigint NOT NULL,
+    marked      bigint NOT NULL,
+    cost        numeric
+)
+-- Rows come and go: views read the whole table, so its space is to be used again soon.
+WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE TABLE leadloop.counts (
+    kind        text NOT NULL,
+    span        text NOT NULL CHECK (span IN ('hour', 'day', 'ever')),
+    since       timestamptz NOT NULL,
+    campaign_id text NOT NULL,
+    -- A digest of name and detail, which are null or of any length: an index entry is limited.
+    key         bytea NOT NULL,
+    name        text,
+    detail      text,
+    amount      bigint NOT NULL,
+    marked      bigint NOT NULL,
+    cost        numeric,
+    PRIMARY KEY (kind, span, since, campaign_id, key)
+)
+-- Free space for the many updates of the present hour's rows.
+WITH (fillfactor = 50);
+-- One row as soon as everything that was stored before the triggers existed is counted too.
+CREATE TABLE leadloop.counts_filled (filled_at timestamptz NOT NULL DEFAULT now());
+CREATE UNIQUE INDEX counts_filled_one ON leadloop.counts_filled ((true));
+INSERT INTO leadloop.counts_filled DEFAULT VALUES;
 
 -- Requests ----------------------------------------------------------------------------------------
 

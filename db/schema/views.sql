@@ -8,12 +8,22 @@ COMMENT ON SCHEMA leadloop_monitor IS
 -- Leads -------------------------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW leadloop_monitor.lead_funnel AS
-WITH counted AS (
-    SELECT campaign_id, status, count(*) AS leads FROM leadloop.leads GROUP BY campaign_id, status
-), stages AS (
-    SELECT campaign_id, status AS stage, leads FROM counted
+WITH stages AS (
+    -- Open leads, by the partial indexes.
+    SELECT campaign_id, status AS stage, count(*) AS leads
+      FROM leadloop.leads WHERE status = 'new' GROUP BY campaign_id, status
     UNION ALL
-    SELECT campaign_id, 'processed', count(*) FROM leadloop.lead_outcomes GROUP BY campaign_id
+    SELECT campaign_id, status, count(*)
+      FROM leadloop.leads WHERE status IN ('sending', 'in_doubt') GROUP BY campaign_id, status
+    UNION ALL
+    SELECT campaign_id, name, CAST(sum(amount) AS bigint)
+      FROM leadloop.counts_now
+     WHERE kind = 'lead' AND span = 'ever' AND since = '-infinity'
+     GROUP BY campaign_id, name
+    UNION ALL
+    SELECT campaign_id, 'processed', CAST(sum(amount) AS bigint)
+      FROM leadloop.counts_now
+     WHERE kind = 'outcome' AND span = 'ever' AND since = '-infinity' GROUP BY campaign_id
 )
 SELECT campaign.campaign_id, stage.name AS stage, stage.position,
        coalesce(stages.leads, 0) AS leads
@@ -31,10 +41,19 @@ COMMENT ON COLUMN leadloop_monitor.lead_funnel.position IS 'Display order of the
 COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'Number of leads.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.rejections AS
-SELECT campaign_id, last_error AS reason, count(*) AS leads,
-       (array_agg(lead_id ORDER BY seq DESC))[1:5] AS sample_lead_ids
-  FROM leadloop.leads WHERE status = 'rejected'
- GROUP BY campaign_id, last_error;
+SELECT rejected.campaign_id, rejected.reason, rejected.leads, sample.lead_ids AS sample_lead_ids
+  FROM (SELECT campaign_id, detail AS reason, CAST(sum(amount) AS bigint) AS leads
+          FROM leadloop.counts_now
+         WHERE kind = 'lead' AND span = 'ever' AND since = '-infinity' AND name = 'rejected'
+         GROUP BY campaign_id, detail HAVING sum(amount) > 0) AS rejected
+ CROSS JOIN LATERAL (
+       SELECT array_agg(newest.lead_id ORDER BY newest.seq DESC) AS lead_ids
+         FROM (SELECT lead.lead_id, lead.seq FROM leadloop.leads AS lead
+                WHERE lead.campaign_id = rejected.campaign_id AND lead.status = 'rejected'
+                  AND hashtext(coalesce(lead.last_error, ''))
+                      = hashtext(coalesce(rejected.reason, ''))
+                  AND lead.last_error IS NOT DISTINCT FROM rejected.reason
+                ORDER BY lead.seq DESC LIMIT 5) AS newest) AS sample;
 COMMENT ON VIEW leadloop_monitor.rejections IS
     'Rejected leads by reason: from our checks, or the vendor''s text, redacted.';
 COMMENT ON COLUMN leadloop_monitor.rejections.campaign_id IS 'The vendor''s id of the campaign.';
@@ -48,15 +67,19 @@ CREATE OR REPLACE VIEW leadloop_monitor.outcome_breakdown AS
 SELECT outcome.campaign_id,
        CAST(outcome.processed_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM outcome.processed_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       -- Free text: in a file with shifted columns this field may hold a name.
-       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
-            THEN upper(btrim(lead.state_code)) END AS state_code,
+       -- Free text: in a file with shifted columns this field may hold a name. A scalar subquery: a
+       -- join would read all leads, also for one day.
+       (SELECT CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+                    THEN upper(btrim(lead.state_code)) END
+          FROM leadloop.leads AS lead
+         WHERE lead.campaign_id = outcome.campaign_id AND lead.lead_id = outcome.lead_id)
+           AS state_code,
        outcome.outcome_name, count(*) AS outcomes, sum(outcome.total_cost) AS cost
   FROM leadloop.lead_outcomes AS outcome
-  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.outcome_breakdown IS
-    'Outcomes and their cost, by day, hour and state.';
+    'Outcomes and their cost, by day, hour and state. Counts rows: name a day or a range of days,
+which an index finds.';
 COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.outcome_breakdown.day IS 'Day of processing, UTC.';
@@ -73,17 +96,19 @@ CREATE OR REPLACE VIEW leadloop_monitor.attempt_stats AS
 SELECT attempt.campaign_id, attempt.channel,
        CAST(attempt.occurred_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM attempt.occurred_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
-            THEN upper(btrim(lead.state_code)) END AS state_code,
+       (SELECT CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+                    THEN upper(btrim(lead.state_code)) END
+          FROM leadloop.leads AS lead
+         WHERE lead.campaign_id = attempt.campaign_id AND lead.lead_id = attempt.lead_id)
+           AS state_code,
        count(*) AS attempts,
        count(*) FILTER (WHERE attempt.duration_s > 0) AS connected,
        sum(attempt.duration_s) AS duration_s, sum(attempt.cost) AS cost
   FROM leadloop.outreach_attempts AS attempt
-  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.attempt_stats IS
     'Attempts (calls, emails, SMS, IVR) by day, hour and state. The connect rate is connected /
-attempts, for the channel call.';
+attempts, for the channel call. Counts rows: name a day or a range of days, which an index finds.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.channel IS 'call, gmail, sms or ivr.';
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.day IS
@@ -116,11 +141,12 @@ COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.leads IS
     'Number of leads with this number of attempts.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.outcomes_by_hour AS
-SELECT campaign_id, date_trunc('hour', processed_at, 'UTC') AS hour, outcome_name,
-       count(*) AS outcomes, sum(total_cost) AS cost
-  FROM leadloop.lead_outcomes GROUP BY 1, 2, 3;
+SELECT campaign_id, since AS hour, name AS outcome_name, CAST(sum(amount) AS bigint) AS outcomes,
+       sum(cost) AS cost
+  FROM leadloop.counts_now WHERE kind = 'outcome' AND span = 'hour'
+ GROUP BY campaign_id, since, name HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.outcomes_by_hour IS
-    'Outcomes and their cost, by hour: outcome_breakdown without states, several times as fast.';
+    'Outcomes and their cost, by hour: outcome_breakdown without states, from sums that are kept.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS 'Hour of processing, UTC.';
@@ -130,14 +156,30 @@ COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.outcomes IS 'Number of leads
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.cost IS
     'Total cost as reported by the vendor, in the vendor''s currency.';
 
+CREATE OR REPLACE VIEW leadloop_monitor.outcomes_by_day AS
+SELECT campaign_id, since AS day, name AS outcome_name, CAST(sum(amount) AS bigint) AS outcomes,
+       sum(cost) AS cost
+  FROM leadloop.counts_now WHERE kind = 'outcome' AND span = 'day'
+ GROUP BY campaign_id, since, name HAVING sum(amount) > 0;
+COMMENT ON VIEW leadloop_monitor.outcomes_by_day IS
+    'Outcomes and their cost, by day: for long periods, in which outcomes_by_hour has many rows.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.day IS 'Start of the day of processing, UTC.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.outcome_name IS
+    'Name of the outcome; null if the vendor gives none.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.outcomes IS 'Number of leads.';
+COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.cost IS
+    'Total cost as reported by the vendor, in the vendor''s currency.';
+
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_by_hour AS
-SELECT campaign_id, date_trunc('hour', occurred_at, 'UTC') AS hour, count(*) AS attempts,
-       count(*) FILTER (WHERE channel = 'call' AND duration_s > 0) AS connected,
-       count(*) FILTER (WHERE channel = 'call') AS calls
-  FROM leadloop.outreach_attempts GROUP BY 1, 2;
+SELECT campaign_id, nullif(since, 'infinity') AS hour, CAST(sum(amount) AS bigint) AS attempts,
+       CAST(coalesce(sum(marked) FILTER (WHERE name = 'call'), 0) AS bigint) AS connected,
+       CAST(coalesce(sum(amount) FILTER (WHERE name = 'call'), 0) AS bigint) AS calls
+  FROM leadloop.counts_now WHERE kind = 'attempt' AND span = 'hour'
+ GROUP BY campaign_id, since HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
-    'Attempts (calls, emails, SMS, IVR) by hour: attempt_stats without states, several times as
-fast.';
+    'Attempts (calls, emails, SMS, IVR) by hour: attempt_stats without states, from sums that are
+kept.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.hour IS
@@ -150,25 +192,38 @@ COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.calls IS 'Number of calls am
 -- Opt-outs ----------------------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW leadloop_monitor.disable_latency AS
-SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
-       count(*) AS requested,
-       count(*) FILTER (WHERE status = 'disabled') AS disabled,
-       count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
-       count(*) FILTER (WHERE status = 'failed') AS failed,
-       count(*) FILTER (WHERE status IN ('requested', 'failed')) AS waiting,
-       percentile_cont(0.50) WITHIN GROUP (ORDER BY latency_s) AS p50_s,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY latency_s) AS p95_s,
-       max(latency_s) AS worst_s,
-       -- A request dated in the future has waited zero seconds.
-       CAST(extract(epoch FROM clock_timestamp() - min(least(requested_at, clock_timestamp()))
-            FILTER (WHERE status IN ('requested', 'failed'))) AS float8) AS oldest_waiting_s
-  FROM (SELECT campaign_id, requested_at, status,
-               CAST(extract(epoch FROM confirmed_at - requested_at) AS float8) AS latency_s
-          FROM leadloop.disable_requests) AS each
- GROUP BY 1, 2;
+SELECT campaign_id, day, CAST(sum(amount) AS bigint) AS requested,
+       CAST(coalesce(sum(amount) FILTER (WHERE status = 'disabled'), 0) AS bigint) AS disabled,
+       CAST(coalesce(sum(amount) FILTER (WHERE status = 'cancelled'), 0) AS bigint) AS cancelled,
+       CAST(coalesce(sum(amount) FILTER (WHERE status = 'failed'), 0) AS bigint) AS failed,
+       CAST(coalesce(sum(amount) FILTER (WHERE status IN ('requested', 'failed')), 0) AS bigint)
+           AS waiting,
+       min(bucket_s) FILTER (WHERE so_far >= 0.50 * confirmed) AS p50_s,
+       min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s,
+       max(bucket_s) AS worst_s,
+       CAST(extract(epoch FROM clock_timestamp() - min(waiting_since)) AS float8)
+           AS oldest_waiting_s
+  FROM (SELECT *,
+               sum(amount) FILTER (WHERE bucket_s IS NOT NULL)
+                   OVER (PARTITION BY campaign_id, day ORDER BY bucket_s) AS so_far,
+               sum(amount) FILTER (WHERE bucket_s IS NOT NULL)
+                   OVER (PARTITION BY campaign_id, day) AS confirmed
+          FROM (SELECT campaign_id, CAST(since AT TIME ZONE 'UTC' AS date) AS day, name AS status,
+                       CAST(detail AS float8) AS bucket_s, sum(amount) AS amount,
+                       CAST(NULL AS timestamptz) AS waiting_since
+                  FROM leadloop.counts_now WHERE kind = 'opt_out' AND span = 'day'
+                 GROUP BY campaign_id, since, name, detail HAVING sum(amount) > 0
+                UNION ALL
+                -- A request dated in the future has waited zero seconds.
+                SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date), status, NULL,
+                       count(*), min(least(requested_at, clock_timestamp()))
+                  FROM leadloop.disable_requests WHERE status IN ('requested', 'failed')
+                 GROUP BY 1, 2, 3) AS each) AS bucket
+ GROUP BY campaign_id, day;
 COMMENT ON VIEW leadloop_monitor.disable_latency IS
     'Latency of opt-outs, in which the person could still be called: from the request to the
-vendor''s confirmation, or to the cancellation of the unsent lead.';
+vendor''s confirmation, or to the cancellation of the unsent lead. Counted in buckets (those of the view latencies, and 2 h,
+6 h, 1 d and 7 d): p50_s, p95_s and worst_s are upper bounds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.day IS 'Day of the request, UTC.';
@@ -182,11 +237,12 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.failed IS
 COMMENT ON COLUMN leadloop_monitor.disable_latency.waiting IS
     'Opt-outs not confirmed yet, including failed ones.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.p50_s IS
-    'Median latency of the confirmed ones, seconds.';
+    'Upper bound of the bucket that contains the median latency of the confirmed ones, seconds;
+Infinity: more than 7 days.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.p95_s IS
-    '95th percentile of the latency of the confirmed ones, seconds.';
+    'Upper bound of the bucket that contains the 95th percentile, seconds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
-    'Maximum latency of the confirmed ones, seconds.';
+    'Upper bound of the bucket that contains the maximum, seconds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
     'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
 
@@ -289,8 +345,10 @@ COMMENT ON COLUMN leadloop_monitor.run_history.counts IS
     'Counts of the run, with the keys of the command line''s JSON.';
 COMMENT ON COLUMN leadloop_monitor.run_history.error IS 'Error of a failed run, in one line.';
 
+-- An immutable expression, which an index serves: date_trunc with a time zone is not.
 CREATE OR REPLACE VIEW leadloop_monitor.window_stats AS
-SELECT campaign_id, date_trunc('hour', polled_at, 'UTC') AS polled_hour,
+SELECT campaign_id,
+       date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS polled_hour,
        count(*) AS windows,
        count(*) FILTER (WHERE status = 'incomplete' AND made_good_at IS NULL) AS owed,
        sum(pages) AS pages, sum(stored_count) AS results,
@@ -312,16 +370,29 @@ COMMENT ON COLUMN leadloop_monitor.window_stats.lag_s IS
     'Maximum lag of the polls, seconds; null if there were backfills only.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.lateness AS
-SELECT campaign_id, date_trunc('hour', seen_at, 'UTC') AS seen_hour, count(*) AS outcomes,
-       count(lookback_needed_s) AS late, max(lookback_needed_s) AS lookback_needed_s,
-       percentile_cont(0.50) WITHIN GROUP (ORDER BY seen_after_s) AS p50_s,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY seen_after_s) AS p95_s
-  FROM (SELECT campaign_id, seen_at, lookback_needed_s,
-               CAST(extract(epoch FROM seen_at - processed_at) AS float8) AS seen_after_s
-          FROM leadloop.lead_outcomes) AS each
- GROUP BY 1, 2;
+SELECT bucket.campaign_id, bucket.seen_hour, CAST(sum(bucket.amount) AS bigint) AS outcomes,
+       CAST(sum(bucket.late) AS bigint) AS late,
+       CASE WHEN sum(bucket.late) > 0
+            THEN (SELECT max(outcome.lookback_needed_s) FROM leadloop.lead_outcomes AS outcome
+                   WHERE outcome.campaign_id = bucket.campaign_id
+                     AND outcome.lookback_needed_s IS NOT NULL
+                     AND outcome.seen_at >= bucket.seen_hour
+                     AND outcome.seen_at < bucket.seen_hour + interval '1 hour') END
+           AS lookback_needed_s,
+       min(bucket.bucket_s) FILTER (WHERE bucket.so_far >= 0.50 * bucket.total) AS p50_s,
+       min(bucket.bucket_s) FILTER (WHERE bucket.so_far >= 0.95 * bucket.total) AS p95_s
+  FROM (SELECT campaign_id, since AS seen_hour, CAST(name AS float8) AS bucket_s,
+               sum(amount) AS amount, sum(marked) AS late,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, since
+                                      ORDER BY CAST(name AS float8)) AS so_far,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, since) AS total
+          FROM leadloop.counts_now WHERE kind = 'delay' AND span = 'hour'
+         GROUP BY campaign_id, since, name HAVING sum(amount) > 0) AS bucket
+ GROUP BY bucket.campaign_id, bucket.seen_hour;
 COMMENT ON VIEW leadloop_monitor.lateness IS
-    'Late outcomes, and the delay from processing to storing, by hour of storing.';
+    'Late outcomes, and the delay from processing to storing, by hour of storing. Delays are counted
+in buckets (those of the view latencies, and 2 h, 6 h, 1 d and 7 d): p50_s and p95_s are upper
+bounds.';
 COMMENT ON COLUMN leadloop_monitor.lateness.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.lateness.seen_hour IS 'Hour of storing, UTC.';
 COMMENT ON COLUMN leadloop_monitor.lateness.outcomes IS 'Number of outcomes stored.';
@@ -329,11 +400,14 @@ COMMENT ON COLUMN leadloop_monitor.lateness.late IS
     'Late outcomes: the vendor showed them only after an earlier poll had read their time.';
 COMMENT ON COLUMN leadloop_monitor.lateness.lookback_needed_s IS
     'The lookback that would have caught all of them, seconds.';
-COMMENT ON COLUMN leadloop_monitor.lateness.p50_s IS 'Median delay, seconds.';
-COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS '95th percentile of the delay, seconds.';
+COMMENT ON COLUMN leadloop_monitor.lateness.p50_s IS
+    'Upper bound of the bucket that contains the median delay, seconds; Infinity: more than 7 days.';
+COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS
+    'Upper bound of the bucket that contains the 95th percentile of the delay, seconds.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.request_stats AS
-SELECT date_trunc('hour', started_at, 'UTC') AS hour, campaign_id, flow, count(*) AS runs,
+SELECT date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour,
+       campaign_id, flow, count(*) AS runs,
        coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests
   FROM leadloop.sync_runs
  -- The requests of a sync are those of its three flows, which have separate rows.
@@ -891,30 +965,38 @@ COMMENT ON COLUMN leadloop_monitor.problems.said IS 'Description in one line.';
 COMMENT ON COLUMN leadloop_monitor.problems.command IS 'The next command, quoted for a shell.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.campaign_health AS
-WITH lead AS (
-    SELECT campaign_id,
-           count(*) FILTER (WHERE status = 'new') AS new,
-           count(*) FILTER (WHERE status = 'sending') AS sending,
-           count(*) FILTER (WHERE status = 'in_doubt') AS in_doubt,
-           count(*) FILTER (WHERE status = 'created') AS created,
-           count(*) FILTER (WHERE status = 'rejected') AS rejected,
-           count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
-           min(inserted_at) FILTER (WHERE status = 'new') AS oldest_new_at
-      FROM leadloop.leads GROUP BY campaign_id
-), outcome AS (
-    SELECT campaign_id, count(*) AS processed, sum(total_cost) AS cost
-      FROM leadloop.lead_outcomes GROUP BY campaign_id
+WITH waiting AS (
+    -- Open leads and opt-outs, by the partial indexes.
+    SELECT campaign_id, count(*) AS new, min(inserted_at) AS oldest_new_at
+      FROM leadloop.leads WHERE status = 'new' GROUP BY campaign_id
+), unsettled AS (
+    SELECT campaign_id, count(*) FILTER (WHERE status = 'sending') AS sending,
+           count(*) FILTER (WHERE status = 'in_doubt') AS in_doubt
+      FROM leadloop.leads WHERE status IN ('sending', 'in_doubt') GROUP BY campaign_id
 ), opt_out AS (
     SELECT campaign_id,
-           count(*) FILTER (WHERE status = 'disabled') AS disabled,
            count(*) FILTER (WHERE status = 'requested') AS disable_pending,
            count(*) FILTER (WHERE status = 'failed') AS disable_failed,
-           min(least(requested_at, clock_timestamp()))
-               FILTER (WHERE status IN ('requested', 'failed')) AS waiting_since
-      FROM leadloop.disable_requests GROUP BY campaign_id
-), late AS (
-    SELECT campaign_id, count(*) AS late, max(lookback_needed_s) AS needed_s
-      FROM leadloop.lead_outcomes WHERE lookback_needed_s IS NOT NULL GROUP BY campaign_id
+           min(least(requested_at, clock_timestamp())) AS waiting_since
+      FROM leadloop.disable_requests WHERE status IN ('requested', 'failed')
+     GROUP BY campaign_id
+), past AS (
+    SELECT campaign_id,
+           CAST(sum(amount) FILTER (WHERE kind = 'lead' AND name = 'created') AS bigint)
+               AS created,
+           CAST(sum(amount) FILTER (WHERE kind = 'lead' AND name = 'rejected') AS bigint)
+               AS rejected,
+           CAST(sum(amount) FILTER (WHERE kind = 'lead' AND name = 'cancelled') AS bigint)
+               AS cancelled,
+           CAST(sum(amount) FILTER (WHERE kind = 'outcome') AS bigint) AS processed,
+           sum(cost) FILTER (WHERE kind = 'outcome') AS cost,
+           CAST(sum(amount) FILTER (WHERE kind = 'opt_out' AND name = 'disabled') AS bigint)
+               AS disabled,
+           CAST(sum(marked) FILTER (WHERE kind = 'delay') AS bigint) AS late
+      FROM leadloop.counts_now
+     WHERE kind IN ('lead', 'outcome', 'opt_out', 'delay') AND span = 'ever'
+       AND since = '-infinity'
+     GROUP BY campaign_id
 ), owed AS (
     SELECT campaign_id, count(*) FILTER (WHERE accepted_at IS NULL) AS owed,
            count(*) FILTER (WHERE accepted_at IS NOT NULL) AS accepted
@@ -927,21 +1009,26 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
        CASE WHEN problem.any_critical THEN 'critical'
             WHEN problem.problems > 0 THEN 'warning' ELSE 'ok' END AS health,
        coalesce(problem.problems, 0) AS problems,
-       coalesce(lead.new, 0) AS new, coalesce(lead.sending, 0) AS sending,
-       coalesce(lead.in_doubt, 0) AS in_doubt, coalesce(lead.created, 0) AS created,
-       coalesce(lead.rejected, 0) AS rejected, coalesce(lead.cancelled, 0) AS cancelled,
-       coalesce(outcome.processed, 0) AS processed, outcome.cost,
-       coalesce(opt_out.disabled, 0) AS disabled,
+       coalesce(waiting.new, 0) AS new, coalesce(unsettled.sending, 0) AS sending,
+       coalesce(unsettled.in_doubt, 0) AS in_doubt, coalesce(past.created, 0) AS created,
+       coalesce(past.rejected, 0) AS rejected, coalesce(past.cancelled, 0) AS cancelled,
+       coalesce(past.processed, 0) AS processed,
+       CASE WHEN past.processed > 0 THEN past.cost END AS cost,
+       coalesce(past.disabled, 0) AS disabled,
        coalesce(opt_out.disable_pending, 0) AS disable_pending,
        coalesce(opt_out.disable_failed, 0) AS disable_failed,
        CAST(extract(epoch FROM clock_timestamp() - opt_out.waiting_since) AS float8)
            AS disable_oldest_s,
-       CAST(extract(epoch FROM clock_timestamp() - lead.oldest_new_at) AS float8) AS new_oldest_s,
+       CAST(extract(epoch FROM clock_timestamp() - waiting.oldest_new_at) AS float8) AS new_oldest_s,
        mark.processed_through AS watermark,
        CAST(extract(epoch FROM clock_timestamp() - mark.processed_through) AS float8)
            AS watermark_lag_s,
-       coalesce(late.late, 0) AS late,
-       CAST(ceil(coalesce(late.needed_s, 0)) AS integer) AS lookback_needed_s,
+       coalesce(past.late, 0) AS late,
+       CAST(ceil(coalesce((SELECT max(outcome.lookback_needed_s)
+                             FROM leadloop.lead_outcomes AS outcome
+                            WHERE outcome.campaign_id = campaign.campaign_id
+                              AND outcome.lookback_needed_s IS NOT NULL), 0)) AS integer)
+           AS lookback_needed_s,
        last_push.ended_at AS last_push_at, last_poll.ended_at AS last_poll_at,
        last_disable.ended_at AS last_disable_at,
        campaign.push_enabled, coalesce(owed.owed, 0) AS owed,
@@ -950,10 +1037,10 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
                 WHERE hold.campaign_id = campaign.campaign_id AND hold.released_at IS NULL)
            AS creates_held
   FROM leadloop.campaigns AS campaign
-  LEFT JOIN lead USING (campaign_id)
-  LEFT JOIN outcome USING (campaign_id)
+  LEFT JOIN waiting USING (campaign_id)
+  LEFT JOIN unsettled USING (campaign_id)
   LEFT JOIN opt_out USING (campaign_id)
-  LEFT JOIN late USING (campaign_id)
+  LEFT JOIN past USING (campaign_id)
   LEFT JOIN owed USING (campaign_id)
   LEFT JOIN problem USING (campaign_id)
   LEFT JOIN leadloop.watermarks AS mark

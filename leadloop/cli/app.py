@@ -80,10 +80,12 @@ def _handle_global_options(
 @app.command()
 def init(as_json: JsonOption = False) -> None:
     """Create or upgrade the `leadloop` schema; idempotent, and safe to run concurrently."""
+    from db.counts import fill_counts
     from db.schema import migrate_schema
 
     with environment.open_configured_database(require_schema=False) as (_, database):
         version = database.retry(migrate_schema)
+        fill_counts(database)
         name = database.display_name
     if as_json:
         _print_json({"version": version})

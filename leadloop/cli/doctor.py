@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.campaigns import select_campaigns
+from db.counts import list_uncounted_tables
 from db.database import Database
 from db.source import check_readable, inspect_source, list_roles_with_access
 from db.watermarks import get_database_time
@@ -133,6 +134,7 @@ def _check_services(
         connection.detail = f"{name}, with this version's schema"
     if connection.failed:
         return
+    _check_counts(database, checks)
     with checks.record("campaigns") as selection:
         campaigns = database.run(select_campaigns, None, settings.campaign_rules())
         selection.detail = ", ".join(campaign.campaign_id for campaign in campaigns)
@@ -164,6 +166,21 @@ def _check_calling_hours(campaign_id: str, text: str, checks: _Checklist) -> Non
             CallingHours.parse(text)
         except ValueError as error:
             check.is_warning, check.detail = True, f"{error}; live runs poll it at all hours"
+
+
+def _check_counts(database: Database, checks: _Checklist) -> None:
+    """Warn if triggers that count are missing or disabled: the views would drift from the rows."""
+    with checks.record("counts") as check:
+        tables = database.run(list_uncounted_tables)
+        check.is_warning = bool(tables)
+        check.detail = "the triggers that count are enabled"
+        if tables:
+            names = ", ".join(f"leadloop.{table}" for table in tables)
+            check.detail = (
+                f"triggers that count are disabled or missing on {names}, so the views show too"
+                " little or too much: enable them (ALTER TABLE … ENABLE TRIGGER USER), then run"
+                " `leadloop audit --repair`"
+            )
 
 
 def _check_source_login(settings: Settings, database: Database, checks: _Checklist) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from db.database import Database
-from tests import factories
+from tests import factories, sql
 from tests.cli.conftest import Command
 
 
@@ -54,3 +54,13 @@ def test_calling_hours_that_cannot_be_read(
     assert not checks["calling hours of C1"]["warns"]
     assert checks["calling hours of C2"]["warns"]
     assert "unknown time zone" in checks["calling hours of C2"]["detail"]
+
+
+def test_triggers_that_do_not_count(invoke: Command, database: Database, prefect: str) -> None:
+    """A warning names the table: the views would show too little."""
+    factories.add_campaign(database)
+    sql.execute(database, "ALTER TABLE leadloop.lead_outcomes DISABLE TRIGGER count_updates")
+    ran = invoke("doctor", "--json", PREFECT_API_URL=prefect)
+    (check,) = [each for each in ran.last["checks"] if each["check"] == "counts"]
+    assert check["warns"]
+    assert "on leadloop.lead_outcomes, so" in check["detail"]

@@ -64,7 +64,7 @@ def test_critical_problems_come_first(two_campaigns: Connection) -> None:
 
 def test_rejections_are_counted_by_reason(two_campaigns: Connection) -> None:
     """The most frequent reason first, with sample ids."""
-    assert campaign_status.count_rejections(two_campaigns, ["A"]) == [
+    assert campaign_status.count_rejections(two_campaigns, "A") == [
         {"reason": "no name", "leads": 2, "samples": ["a2", "a3"]},
         {"reason": "no phone", "leads": 1, "samples": ["a1"]},
     ]
@@ -101,11 +101,11 @@ def test_outcomes_and_attempts_are_counted(two_campaigns: Connection) -> None:
                   ('A', 'a2', 'call', 'c', '1')""",
     ):
         two_campaigns.execute(text(statement))
-    assert campaign_status.count_outcomes(two_campaigns, ["A"]) == [
+    assert campaign_status.count_outcomes(two_campaigns, "A") == [
         {"outcome": "Sold", "leads": 2, "cost": 3},
         {"outcome": "(none)", "leads": 1, "cost": None},
     ]
-    assert campaign_status.count_attempts(two_campaigns, ["A"]) == [
+    assert campaign_status.count_attempts(two_campaigns, "A") == [
         {"channel": "call", "attempts": 2},
         {"channel": "sms", "attempts": 1},
     ]

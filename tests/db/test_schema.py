@@ -6,7 +6,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from db import owed_windows, schema, watermarks
+from db import counts, owed_windows, schema, watermarks
 from db.database import Database, DatabaseError
 from db.schema import (
     create_schema,
@@ -308,6 +308,34 @@ def test_an_upgrade_carries_incomplete_windows_over(
         assert all(row.is_due and row.accepted_at is None for row in owed)
         with empty.transaction() as connection, database.transaction() as other:
             assert describe_all(connection) == describe_all(other)
+
+
+def test_an_upgrade_counts_what_is_there(empty: Database, database: Database) -> None:
+    """Rows from before the triggers; no run starts until they are counted."""
+    with empty:
+        upgraded(empty)
+        factories.add_campaign(empty)
+        sql.execute(
+            empty,
+            """UPDATE leadloop.alembic_version SET version_num = '0004_live';
+               DROP TABLE leadloop.counts, leadloop.count_changes, leadloop.counts_filled CASCADE;
+               SET LOCAL session_replication_role = replica;
+               INSERT INTO leadloop.leads (campaign_id, lead_id, status)
+               VALUES ('C1', 'a', 'created')""",
+        )
+        upgraded(empty)
+        with (
+            empty.transaction() as connection,
+            pytest.raises(UsageError, match="not complete yet: run `leadloop init`"),
+        ):
+            require_current(connection)
+        factories.add_leads(empty, factories.build_lead("b", status="created"))
+        counts.fill_counts(empty)
+        with empty.transaction() as connection, database.transaction() as other:
+            require_current(connection)
+            assert describe_all(connection) == describe_all(other)
+        created = "SELECT created FROM leadloop_monitor.campaign_health"
+        assert sql.fetch_value(empty, created) == 2
 
 
 def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(

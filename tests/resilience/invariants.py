@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+from db import counts
 from tests import sql
 from tests.factories import CAMPAIGN
 from tests.resilience.counters import COUNTERS
@@ -83,6 +84,12 @@ def check_watermark(model: LoopModel) -> None:
     assert missing == set()
 
 
+def check_counts(model: LoopModel) -> None:
+    """Check that the sums that the views read are those of the rows."""
+    with model.database.transaction() as connection:
+        assert counts.count_drift(connection) == 0
+
+
 def check_runs_finished(model: LoopModel) -> None:
     """Check that every run has a final state."""
     query = "SELECT DISTINCT state FROM leadloop.sync_runs"
@@ -144,5 +151,6 @@ INVARIANTS = (
     check_opt_outs,
     check_outcomes,
     check_watermark,
+    check_counts,
     check_runs_finished,
 )

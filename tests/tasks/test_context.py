@@ -123,6 +123,34 @@ def test_a_run_that_ends_states_how(
     assert row == [{"state": state, "error": line, "counts": {"created": 3}}]
 
 
+def test_ends_of_runs_fold_the_counts_once_a_minute(database: Database, clock: list[float]) -> None:
+    """The first one does, and the first one after a minute."""
+    factories.add_campaign(database)
+    pending = "SELECT count(*) FROM leadloop.count_changes"
+    with open_database_context(Settings.load(), HOST) as context:
+        for lead_id, now, expected in (("a", 1000.0, 0), ("b", 1059.0, 1), ("c", 1060.0, 0)):
+            factories.add_leads(database, factories.build_lead(lead_id, status="created"))
+            clock.append(now)
+            finish_run(start(context), {}, None)
+            assert sql.fetch_value(database, pending) == expected
+
+
+def test_a_fold_that_cannot_wait_ends_no_run(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recount holds the counts: a later run folds, and nobody is warned."""
+    factories.add_campaign(database)
+    with (
+        open_database_context(Settings.load(), HOST) as context,
+        database.transaction() as recount,
+    ):
+        recount.execute(text("LOCK TABLE leadloop.counts IN SHARE ROW EXCLUSIVE MODE"))
+        factories.add_leads(database, factories.build_lead("a", status="created"))
+        finish_run(start(context), {}, None)
+    assert sql.fetch_value(database, "SELECT state FROM leadloop.sync_runs") == "completed"
+    assert "fold" not in caplog.text
+
+
 def test_a_lead_without_an_answer_is_in_doubt_when_its_run_ends(database: Database) -> None:
     """Its run was sending it, and the next run looks it up; other leads stay new."""
     factories.add_campaign(database)

@@ -1,0 +1,167 @@
+"""Counts of what is past: leads, outcomes, attempts, delays and opt-outs, in `leadloop.counts`.
+
+Triggers append each change of the counted rows to `leadloop.count_changes`, in the transaction of
+the rows (db/schema/counting.py). `fold_counts` adds the changes to `leadloop.counts`. The views sum
+both, so it does not matter when, or whether, changes are folded.
+"""
+
+from sqlalchemy import Connection, text
+
+from db.database import Database
+from db.schema import are_counts_filled
+from db.schema.counting import TABLES, spread_spans
+
+#: The most changes that one transaction folds.
+FOLD_LIMIT = 20_000
+
+# A fold waits for no recount. A crash of the server that loses a fold keeps its changes.
+_SET_LIMITS = text("SET LOCAL lock_timeout = '1s'; SET LOCAL synchronous_commit = off")
+_BECOME_ONLY_FOLD = text("SELECT pg_try_advisory_xact_lock(hashtext('leadloop.fold'))")
+_KEY = (
+    """substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"""
+)
+_FOLD = text(f"""
+WITH gone AS (
+    DELETE FROM leadloop.count_changes WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM leadloop.count_changes LIMIT :limit FOR UPDATE SKIP LOCKED))
+    RETURNING *
+), stored AS (
+    INSERT INTO leadloop.counts AS kept
+           (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+    SELECT kind, span, since, campaign_id, {_KEY} AS key, name, detail, sum(amount), sum(marked),
+           sum(cost)
+      FROM ({spread_spans("gone")}) AS spread
+     GROUP BY kind, span, since, campaign_id, name, detail
+    HAVING sum(amount) <> 0 OR sum(marked) <> 0 OR sum(cost) <> 0
+     ORDER BY kind, span, since, campaign_id, key
+    ON CONFLICT (kind, span, since, campaign_id, key) DO UPDATE
+       SET amount = kept.amount + excluded.amount, marked = kept.marked + excluded.marked,
+           cost = CASE WHEN kept.cost IS NULL THEN excluded.cost
+                       ELSE kept.cost + coalesce(excluded.cost, 0) END
+    RETURNING kind, span, since, campaign_id, key, amount
+)
+-- As text: Python has no infinite times.
+SELECT (SELECT count(*) FROM gone) AS changes, kind, span, CAST(since AS text) AS since,
+       campaign_id, key
+  FROM (VALUES (0)) AS one LEFT JOIN stored ON stored.amount = 0
+""")
+# Names of outcomes and reasons that no row has any longer are not kept.
+_DELETE_EMPTY = text("""
+DELETE FROM leadloop.counts
+ WHERE kind = :kind AND span = :span AND since = CAST(:since AS timestamptz)
+   AND campaign_id = :campaign_id
+   AND key = :key AND amount = 0
+""")
+
+_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+# LOCK takes no snapshot: the snapshot is of a moment at which no fold is under way.
+_LOCK_COUNTS = text("LOCK TABLE leadloop.counts IN SHARE ROW EXCLUSIVE MODE")
+_OF_CAMPAIGN = "(CAST(:campaign AS text) IS NULL OR campaign_id = :campaign)"
+_DELETE_CHANGES = text(f"DELETE FROM leadloop.count_changes WHERE {_OF_CAMPAIGN}")
+_DELETE_COUNTS = text(f"DELETE FROM leadloop.counts WHERE {_OF_CAMPAIGN}")
+_COUNT_ROWS = text(f"""
+INSERT INTO leadloop.counts
+       (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+SELECT kind, span, since, campaign_id, {_KEY}, name, detail, amount, marked, cost
+  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}
+""")
+_UNCOUNTED = text("""
+SELECT counted.name
+  FROM unnest(CAST(:tables AS text[])) AS counted (name)
+  LEFT JOIN pg_trigger AS trigger
+         ON trigger.tgrelid = to_regclass('leadloop.' || counted.name)
+        AND trigger.tgname IN ('count_inserts', 'count_updates', 'count_deletes',
+                               'count_truncation')
+        AND trigger.tgenabled IN ('O', 'A')
+ GROUP BY counted.name HAVING count(trigger.oid) < 4 ORDER BY counted.name
+""")
+_MARK_FILLED = text("INSERT INTO leadloop.counts_filled DEFAULT VALUES ON CONFLICT DO NOTHING")
+
+# A change of a cost from none to 0 nets to nothing.
+_SUMS = f"""
+    SELECT kind, span, since, campaign_id, name, detail, sum(amount) AS amount,
+           sum(marked) AS marked, coalesce(sum(cost), 0) AS cost
+      FROM {{}} WHERE {_OF_CAMPAIGN}
+     GROUP BY kind, span, since, campaign_id, name, detail HAVING sum(amount) <> 0"""
+_DRIFT = text(f"""
+WITH kept AS ({_SUMS.format("leadloop.counts_now")}
+), actual AS ({_SUMS.format("leadloop.counts_from_rows")}
+)
+SELECT count(*) FROM ((TABLE kept EXCEPT TABLE actual) UNION (TABLE actual EXCEPT TABLE kept)) AS a
+""")
+
+
+def fold_counts(connection: Connection) -> int:
+    """Add changes to the counts, at most FOLD_LIMIT; nothing if another transaction does so.
+
+    Returns:
+        The number of changes folded.
+    """
+    connection.execute(_SET_LIMITS)
+    if not connection.scalar(_BECOME_ONLY_FOLD):
+        return 0
+    rows = connection.execute(_FOLD, {"limit": FOLD_LIMIT}).all()
+    empty = [dict(row._mapping) for row in rows if row.kind is not None]
+    if empty:
+        connection.execute(_DELETE_EMPTY, empty)
+    changes: int = rows[0].changes
+    return changes
+
+
+def fold_all_counts(database: Database) -> None:
+    """Fold all changes, in one transaction for each FOLD_LIMIT of them.
+
+    Raises:
+        DatabaseError: Postgres refused, or a recount holds the counts; the next fold does it.
+    """
+    while database.run(fold_counts) == FOLD_LIMIT:
+        pass
+
+
+def recount(connection: Connection, campaign_id: str | None = None) -> None:
+    """Count the rows of a campaign, or of all, from scratch; no writer waits meanwhile.
+
+    A change and its rows commit together, so one snapshot has both or neither. Only folds wait.
+
+    Args:
+        connection: a transaction that has executed nothing.
+        campaign_id: the campaign; None: all.
+    """
+    connection.execute(_SNAPSHOT)
+    connection.execute(_LOCK_COUNTS)
+    parameters = {"campaign": campaign_id}
+    for statement in (_DELETE_CHANGES, _DELETE_COUNTS, _COUNT_ROWS):
+        connection.execute(statement, parameters)
+
+
+def fill_counts(database: Database) -> None:
+    """Count what was stored before an upgrade brought the triggers, unless that is done.
+
+    Raises:
+        DatabaseError: Postgres refused, or failed several times.
+    """
+
+    def count_past(connection: Connection) -> None:
+        recount(connection)
+        connection.execute(_MARK_FILLED)
+
+    if not database.run(are_counts_filled):
+        database.retry(count_past)
+
+
+def count_drift(connection: Connection, campaign_id: str | None = None) -> int:
+    """Count the sums that differ from a count of the rows, of a campaign or of all.
+
+    Reads all rows of the campaign once.
+
+    Args:
+        connection: a transaction; in READ COMMITTED the one statement has one snapshot.
+        campaign_id: the campaign; None: all.
+    """
+    different: int = connection.execute(_DRIFT, {"campaign": campaign_id}).scalar_one()
+    return different
+
+
+def list_uncounted_tables(connection: Connection) -> list[str]:
+    """List the counted tables whose triggers are missing or disabled."""
+    return list(connection.scalars(_UNCOUNTED, {"tables": list(TABLES)}))
