@@ -81,10 +81,13 @@ def _handle_global_options(
 def init(as_json: JsonOption = False) -> None:
     """Create or upgrade the `leadloop` schema; idempotent, and safe to run concurrently."""
     from db.schema import migrate_schema
+    from db.schema.reader_role import describe_missing, list_missing_statements
 
     with environment.open_configured_database(require_schema=False) as (_, database):
         version = database.retry(migrate_schema)
         name = database.display_name
+        if left := database.run(list_missing_statements):
+            print(f"leadloop: {describe_missing(left)}", file=sys.stderr)
     if as_json:
         _print_json({"version": version})
     else:
