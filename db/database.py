@@ -2,13 +2,15 @@
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import unquote
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -16,6 +18,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError
 
+from db.connection_refusals import find_refusal
+from db.session_settings import configure_session, open_connection
 from leadloop.core.errors import LeadloopError, RunError
 
 __all__ = [
@@ -44,21 +48,6 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# Separate statements, since poolers reject startup options that they do not know.
-# - search_path: names resolve in Postgres's own schema only. Any role that may create a function in
-#   another schema (in Postgres 14 every role, in `public`) could otherwise make ours call it.
-# - jit: compiling takes up to 0.4 s, more than any of our statements gains.
-# - tcp_*: the server drops the locks of a client whose host vanished within a minute instead of the
-#   two hours of Linux. On a Unix socket they have no effect.
-_ON_CONNECT = """
-SET search_path = pg_catalog, pg_temp;
-SET lock_timeout = '30s';
-SET jit = off;
-SET tcp_keepalives_idle = 30;
-SET tcp_keepalives_interval = 10;
-SET tcp_keepalives_count = 3;
-SET tcp_user_timeout = '60s';
-"""
 _RETRY_WAITS_S = (0.2, 1.0, 3.0)
 #: Serialization failure, deadlock, lock timeout: a conflict with another transaction.
 _CONFLICTS = ("40001", "40P01", "55P03")
@@ -70,27 +59,30 @@ _ADVICE = {
     "42501": "this role lacks a privilege; docs/how-to/grant-permissions.md lists them all",
     "42P01": _SCHEMA_DAMAGED,
     "42703": _SCHEMA_DAMAGED,
-    "25006": "the server is read-only, perhaps a standby: set {setting} to the primary",
+    "25006": "the session is read-only: the server is a standby (set {setting} to the primary), or"
+    " default_transaction_read_only is on for the role, the database or the server",
     "53100": "the server's disk is full: free some space",
 }
 
 
+# A password may hold a comma, but not an `@`, which ends the login.
+_SEVERAL_HOSTS = re.compile(r"(\w[\w+]*://(?:[^/?#@]*@)?)([^/?#@]+,[^/?#@]*)((?:[/?#].*)?)", re.S)
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d{0,5}))?")
 _ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
-#: Patterns in libpq's messages, and our wording.
+#: Patterns in the client's own messages, which are English, and our wording. The server's messages
+#: may be in any language: `find_refusal` has their SQLSTATE.
 _CONNECTION_ERRORS = (
+    ("session is ", "no server is as target_session_attrs in the URL requires"),
+    ("hot standby", "no server is as target_session_attrs in the URL requires"),
     ("does not support SSL", "the server has no TLS, which sslmode in the URL requires"),
     ("certificate", "invalid TLS certificate, of the server or in a file that the URL names"),
-    ("password authentication failed", "wrong user or password"),
     ("no password supplied", "the server requires a password"),
     ("Connection refused", "connection refused"),
     ("could not translate host name", "unknown host"),
-    ("does not exist", "no such database or user"),
     ("No such file or directory", "no such socket"),
     ("timeout expired", "timeout"),
-    ("too many clients", "the server has no free connection"),
-    ("starting up", "the server is starting up"),
-    ("terminating connection", "the connection was cut"),
     ("closed the connection", "the connection was cut"),
+    ("connection has been closed", "the connection was cut"),
     ("invalid transaction", "the connection was cut"),
     ("invalid", "an option in the URL has an invalid value"),
 )
@@ -125,8 +117,9 @@ def normalise_url(text: str) -> URL:
         InvalidDatabaseUrl: not a Postgres URL. The message omits the URL, which may hold a
             password.
     """
+    single_host, hosts = _take_hosts(text)
     try:
-        url = make_url(text)
+        url = make_url(single_host).update_query_dict(hosts)
     except ArgumentError:
         raise InvalidDatabaseUrl("not a URL; write postgresql://user@host:5432/database") from None
     except ValueError:
@@ -146,6 +139,25 @@ def normalise_url(text: str) -> URL:
                 " sslmode=require"
             ) from None
     return url.set(drivername="postgresql+psycopg2")
+
+
+def _take_hosts(text: str) -> tuple[str, dict[str, str]]:
+    """Move several hosts, as in `host1:5432,host2/database`, to the options `host` and `port`.
+
+    libpq tries them in this order, and SQLAlchemy does not parse them.
+    """
+    found = _SEVERAL_HOSTS.fullmatch(text)
+    if found is None:
+        return text, {}
+    start, hosts, rest = found.groups()
+    pairs = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    if not all(pairs):
+        raise InvalidDatabaseUrl(f"its port is not a number; {_ENCODE}")
+    names, ports = zip(*((unquote(pair[1]), pair[2] or "") for pair in pairs if pair), strict=True)
+    if not all(port == "" or 1 <= int(port) <= 65535 for port in ports):
+        raise InvalidDatabaseUrl("its port is not between 1 and 65535")
+    options = {"host": ",".join(name.strip("[]") for name in names)}
+    return start + rest, options | ({"port": ",".join(ports)} if any(ports) else {})
 
 
 def require_url(text: str, setting: str) -> URL:
@@ -175,6 +187,8 @@ class Database:
     def __init__(self, url: str, *, pool_size: int, setting: str = "LEADLOOP_DATABASE_URL") -> None:
         self._setting = setting
         self._url = require_url(url, setting)
+        # Options in the URL override ours.
+        self._connect_args = {k: v for k, v in _CONNECT.items() if k not in self._url.query}
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._connections_lock = threading.Lock()
         self._engine = self._create_engine(pool_size)
@@ -187,21 +201,18 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             hide_parameters=True,
-            # Options in the URL override ours.
-            connect_args={k: v for k, v in _CONNECT.items() if k not in self._url.query},
+            connect_args=self._connect_args,
             **options,
         )
-        event.listen(engine, "connect", self._configure_session)
+        event.listen(engine, "do_connect", _open_connection)
+        # First: SQLAlchemy's own listener reads settings.
+        event.listen(engine, "connect", self._configure_session, insert=True)
         return engine
 
     def _configure_session(self, connection: Any, _: object) -> None:
         with self._connections_lock:
             self._connections.add(connection)
-        before = connection.autocommit
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(_ON_CONNECT)
-        connection.autocommit = before
+        configure_session(connection)
 
     def cut_connections(self) -> None:
         """Cut all open connections, so that statements that wait for Postgres fail; thread-safe."""
@@ -325,27 +336,48 @@ class Database:
 
     def _translate_error(self, error: BaseException | None, *, disconnected: bool) -> DatabaseError:
         sqlstate = getattr(error, "pgcode", None)
+        if sqlstate is None:
+            return DatabaseError(
+                self._describe_connection_error(str(error)), sqlstate=None, disconnected=True
+            )
         diagnosis = getattr(error, "diag", None)
         constraint = getattr(diagnosis, "constraint_name", None)
-        if sqlstate is None:
-            # Our own wording: libpq's message may repeat anything.
-            libpq = str(error)
-            reason = next(
-                (ours for pattern, ours in _CONNECTION_ERRORS if pattern in libpq),
-                "the connection failed",
-            )
-            return DatabaseError(
-                f"cannot reach Postgres at {self.display_name}: {reason}; check that the server"
-                f" runs and that {self._setting} is correct",
-                sqlstate=None,
-                disconnected=True,
-            )
         about = f", constraint {constraint}" if constraint else ""
         advice = _ADVICE.get(sqlstate, "").format(setting=self._setting)
         return DatabaseError(
             f"Postgres refused: {type(error).__name__} (SQLSTATE {sqlstate}{about})"
             + (f": {advice}" if advice else ""),
             sqlstate=sqlstate,
-            # Class 08 is a broken connection, 57P a server or a session that was shut down.
-            disconnected=disconnected or sqlstate.startswith(("08", "57P")),
+            disconnected=disconnected or _ends_session(sqlstate, diagnosis),
         )
+
+    def _describe_connection_error(self, libpq_message: str) -> str:
+        """Describe why there is no connection, in our wording: libpq's may repeat anything."""
+        known = next((ours for text, ours in _CONNECTION_ERRORS if text in libpq_message), None)
+        if known is None:
+            _, options = self._engine.dialect.create_connect_args(self._url)
+            if refusal := find_refusal({**options, **self._connect_args}):
+                return (
+                    f"Postgres at {self.display_name} refuses the connection:"
+                    f" {refusal.describe(self._setting)}"
+                )
+        return (
+            f"cannot reach Postgres at {self.display_name}: {known or 'the connection failed'};"
+            f" check that the server runs and that {self._setting} is correct"
+        )
+
+
+def _open_connection(_dialect: Any, _record: Any, _args: Any, options: Mapping[str, Any]) -> Any:
+    return open_connection(options)
+
+
+def _ends_session(sqlstate: str, diagnosis: Any) -> bool:
+    """Return whether an error ended our session.
+
+    A foreign server's errors have the same SQLSTATEs, but do not end it: their severity is ERROR.
+    """
+    severity = getattr(diagnosis, "severity_nonlocalized", None)
+    if severity is not None:
+        return severity in ("FATAL", "PANIC")
+    # A pooler's error. Class 08 is a broken connection, 57P a server that was shut down.
+    return sqlstate.startswith(("08", "57P"))

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from db import erasure
-from db.bulk_copy import copy_lines
+from db.bulk_copy import copy_lines, format_row
 from db.latencies import build_count
 from leadloop.core.late_outcomes import LateOutcomes
 from leadloop.core.postgres_json import dump_json
@@ -179,14 +179,20 @@ SELECT min(sent_at) FROM leadloop.leads
    AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes WHERE campaign_id = :campaign)
 """)
 
+# Staged by COPY: a value in a statement would be repeated by Postgres's log if the statement fails,
+# and by pg_stat_activity.
+_STAGE_UNREADABLE = text("""
+CREATE TEMPORARY TABLE IF NOT EXISTS stage_unreadable (
+    digest text, reason text, raw jsonb, lead_id text, occurrences integer
+) ON COMMIT DELETE ROWS
+""")
+_UNREADABLE_COLUMNS = ("digest", "reason", "raw", "lead_id", "occurrences")
 # Results of forgotten leads are not stored. Every poll reads the lookback again: a result that it
 # shows again is written at most once an hour. Sorted: two polls lock rows in the same order.
 _STORE_UNREADABLE = text("""
 INSERT INTO leadloop.unreadable_results AS stored (campaign_id, digest, reason, raw, occurrences)
-SELECT :campaign, digest, reason, CAST(raw AS jsonb), occurrences
-  FROM unnest(CAST(:digests AS text[]), CAST(:reasons AS text[]), CAST(:raws AS text[]),
-              CAST(:lead_ids AS text[]), CAST(:occurrences AS integer[]))
-       AS shown (digest, reason, raw, lead_id, occurrences)
+SELECT :campaign, digest, reason, raw, occurrences
+  FROM pg_temp.stage_unreadable AS shown
  WHERE NOT EXISTS (SELECT FROM leadloop.forgotten
                     WHERE campaign_id = :campaign AND forgotten.lead_id = shown.lead_id)
  ORDER BY digest
@@ -291,15 +297,10 @@ def store_unreadable(
         digest: (reason, raw, parse_lead_id(result) if isinstance(result, dict) else None)
         for digest, raw, (reason, result) in zip(digests, raws, results, strict=True)
     }
-    reasons, raws, lead_ids = (list(column) for column in zip(*rows.values(), strict=True))
-    connection.execute(
-        _STORE_UNREADABLE,
-        {
-            "campaign": campaign_id,
-            "digests": list(rows),
-            "reasons": reasons,
-            "raws": raws,
-            "lead_ids": lead_ids,
-            "occurrences": [occurrences[digest] for digest in rows],
-        },
+    lines = (
+        format_row((digest, reason, raw, lead_id, occurrences[digest]))
+        for digest, (reason, raw, lead_id) in rows.items()
     )
+    connection.execute(_STAGE_UNREADABLE)
+    copy_lines(connection, "pg_temp.stage_unreadable", _UNREADABLE_COLUMNS, lines)
+    connection.execute(_STORE_UNREADABLE, {"campaign": campaign_id})

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
+from leadloop.core.errors import RunError
 from leadloop.core.postgres_json import dump_json
 
 _OPEN = text("""
@@ -17,7 +18,19 @@ UPDATE leadloop.sync_runs
    SET state = :state, ended_at = clock_timestamp(), counts = CAST(:counts AS jsonb), error = :error
  WHERE run_id = :run AND state = 'running'
 """)
-_LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.run'), CAST(:run AS int))")
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtext('leadloop.run'), CAST(:run AS int))")
+# A two-key advisory lock in pg_locks: its keys are classid and objid, and objsubid is 2.
+_HOLDER = text("""
+SELECT session.pid, session.usename
+  FROM pg_locks AS held JOIN pg_stat_activity AS session USING (pid)
+ WHERE held.locktype = 'advisory' AND held.objsubid = 2 AND held.granted
+   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND held.classid = CAST(CAST(hashtext('leadloop.run') AS bigint) & 4294967295 AS oid)
+   AND held.objid = CAST(CAST(:run AS bigint) AS oid)
+ LIMIT 1
+""")
+# Nobody but a run takes the lock of its number. A number whose lock is taken is passed over.
+_MAX_NUMBERS = 5
 _STATE = text("SELECT state FROM leadloop.sync_runs WHERE run_id = :run")
 
 # A `running` run whose advisory lock is free is dead.
@@ -73,14 +86,31 @@ class RunLocks:
 
         Returns:
             The run's id.
+
+        Raises:
+            RunError: another session holds the locks of the next numbers.
         """
-        self._connection.execute(text("BEGIN"))
-        run_id: int = self._connection.execute(
-            _OPEN, {"flow": flow, "campaign": campaign_id, "flow_run": flow_run_id}
-        ).scalar_one()
-        self._connection.execute(_LOCK, {"run": run_id})
-        self._connection.execute(text("COMMIT"))
-        return run_id
+        row = {"flow": flow, "campaign": campaign_id, "flow_run": flow_run_id}
+        taken: list[int] = []
+        while len(taken) < _MAX_NUMBERS:
+            self._connection.execute(text("BEGIN"))
+            run_id: int = self._connection.execute(_OPEN, row).scalar_one()
+            is_locked = self._connection.scalar(_TRY_LOCK, {"run": run_id})
+            self._connection.execute(text("COMMIT" if is_locked else "ROLLBACK"))
+            if is_locked:
+                return run_id
+            taken.append(run_id)
+        raise RunError(self._describe_holder(taken[-1]))
+
+    def _describe_holder(self, run_id: int) -> str:
+        holder = self._connection.execute(_HOLDER, {"run": run_id}).one_or_none()
+        by = "another session"
+        if holder is not None:
+            by = f"the session with pid {holder.pid}, of the role {holder.usename}"
+        return (
+            f"cannot begin a run: {by}, holds the advisory locks of runs that do not exist; end it"
+            " (SELECT pg_terminate_backend(pid)) and run the command again"
+        )
 
 
 def close_run(

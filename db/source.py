@@ -54,6 +54,8 @@ SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 
 _READ_ONLY = text("SET TRANSACTION READ ONLY")
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 _PATH_OF_ROLE = text("SET LOCAL search_path TO DEFAULT")
+# Then a read fails instead of leaving rows out.
+_REFUSE_HIDDEN_ROWS = text("SET LOCAL row_security = off")
 # A standby has another start time: its data is older than what was committed on the primary.
 _IDENTITY = text("""
 SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()
@@ -77,6 +79,12 @@ CREATE TEMPORARY TABLE source_rows (
 #: SQLSTATE of a missing privilege.
 NO_PRIVILEGE = "42501"
 _TIMEOUT, _LOCKED, _WRITES = "57014", "55P03", "25006"
+#: SQLSTATEs of a missing table, column, function, type or schema.
+_MISSING = ("42P01", "42703", "42883", "42704", "3F000")
+#: SQLSTATEs of foreign data wrappers, and of the end of a session on another server.
+_OF_OTHER_SERVERS = ("HV", "08", "28", "3D", "53300", "57P")
+#: SQLSTATEs of errors that functions raise.
+_OF_FUNCTIONS = ("P0", "38", "39", "2F")
 #: SQLSTATEs of an invalid name: bad syntax, too many dots, another database.
 INVALID_NAME = ("42602", "42601", "0A000")
 
@@ -149,16 +157,32 @@ def list_roles_with_access(reader: Database) -> list[str]:
         return connection.scalar(_REACHES_OURS) or []
 
 
-def check_readable(reader: Database, campaign: Campaign, table: SourceTable) -> None:
-    """Check that Postgres can execute a read of the source, without fetching a row.
+def has_readable_row(reader: Database, campaign: Campaign, table: SourceTable) -> bool:
+    """Read one row of the source as a push does; return whether there is one.
 
     Raises:
-        SourceError: it cannot, for example because a view's owner lacks a privilege.
+        SourceError: it cannot be read, for example because a view's owner lacks a privilege, or
+            another server that it needs does not answer.
     """
     with translate_errors(campaign), _reader_transaction(reader, campaign) as connection:
-        # SQLAlchemy would take `:x` in a name for a parameter.
-        relation = table.relation.replace(":", r"\:")
-        connection.execute(text(f"SELECT FROM {relation} LIMIT 0"))
+        return _read_one_row(connection, table)
+
+
+def hides_rows(reader: Database, campaign: Campaign, table: SourceTable) -> bool:
+    """Return whether row level security may hide rows of the source from its login."""
+    try:
+        with _reader_transaction(reader, campaign) as connection:
+            connection.execute(_REFUSE_HIDDEN_ROWS)
+            _read_one_row(connection, table)
+    except DatabaseError as error:
+        return error.sqlstate == NO_PRIVILEGE
+    return False
+
+
+def _read_one_row(connection: Connection, table: SourceTable) -> bool:
+    # SQLAlchemy would take `:x` in a name for a parameter.
+    row = connection.execute(text(f"{_select_rows(table)} LIMIT 1".replace(":", r"\:")))
+    return row.first() is not None
 
 
 def stage_source_rows(
@@ -296,15 +320,59 @@ def translate_errors(campaign: Campaign) -> Iterator[None]:
     except DatabaseError as error:
         if error.disconnected or campaign.source is None:
             raise
-        advice = {
-            _TIMEOUT: f"was not read within {campaign.source_timeout_s} s: it is slow or locked;"
-            " make it faster, or raise LEADLOOP_SOURCE_TIMEOUT",
-            _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
-            NO_PRIVILEGE: "reads data that this role, or the view's owner, may not read:"
-            " docs/how-to/bring-your-own-table.md lists the privileges",
-            _WRITES: "writes: a view may only read",
-        }.get(error.sqlstate or "", f"cannot be read: {error}")
-        raise SourceError(f"the campaign's source {campaign.source!r} {advice}") from None
+        advice = _find_advice(error.sqlstate or "", campaign)
+        raise _source_error(campaign, advice or f"cannot be read: {error}") from None
+
+
+@contextmanager
+def translate_comparison_errors(campaign: Campaign) -> Iterator[None]:
+    """Translate errors that a source's rows cause when our own connection compares them.
+
+    Raises:
+        SourceError: the rows could not be compared in time, or hold a value that cannot be stored.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if error.sqlstate in (_TIMEOUT, _LOCKED):
+            raise _source_error(campaign, _find_advice(error.sqlstate, campaign)) from None
+        if is_data_error(error.sqlstate):
+            raise _source_error(campaign, f"cannot be stored: {error}") from None
+        raise
+
+
+def _source_error(campaign: Campaign, advice: str) -> SourceError:
+    return SourceError(f"the campaign's source {campaign.source!r} {advice}")
+
+
+def _find_advice(sqlstate: str, campaign: Campaign) -> str:
+    """Return what failed and what to do, by the SQLSTATE of the connection that reads a source.
+
+    Another server's errors have its own SQLSTATEs: its lost connections cannot be ours.
+    """
+    advice = {
+        _TIMEOUT: f"was not read within {campaign.source_timeout_s} s: it is slow or locked;"
+        " make it faster, or raise LEADLOOP_SOURCE_TIMEOUT",
+        _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
+        NO_PRIVILEGE: "reads data that this role, or the view's owner, may not read:"
+        " docs/how-to/bring-your-own-table.md lists the privileges",
+        _WRITES: "writes: a view may only read",
+    }.get(sqlstate)
+    if advice is not None:
+        return advice
+    if sqlstate in _MISSING:
+        return (
+            "uses a table, column or function that does not exist, here or on another server that"
+            f" it reads (SQLSTATE {sqlstate}): correct the view or its function"
+        )
+    if sqlstate.startswith(_OF_OTHER_SERVERS):
+        return (
+            "reads another server (a foreign table, or dblink) that refuses or does not answer"
+            f" (SQLSTATE {sqlstate}): check that server, and its user mapping here"
+        )
+    if sqlstate.startswith(_OF_FUNCTIONS):
+        return f"calls a function that fails (SQLSTATE {sqlstate}): correct the function"
+    return ""
 
 
 # The comparison

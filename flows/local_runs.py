@@ -14,6 +14,7 @@ from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.housekeeping import run_housekeeping
 from flows.poll import backfill_outcomes, poll_outcomes
+from flows.prefect_api import translate_api_errors
 from flows.push import push_leads
 from flows.reporting import call_flow
 from flows.sync import sync_leads
@@ -50,7 +51,10 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
     try:
         # The heartbeat shows a server that a worker's process is alive. Here it would delay the end
         # of every run by a second.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with (
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+            translate_api_errors(),
+        ):
             call_flow(FLOWS[name], **parameters)
     finally:
         progress_listener.reset(token)

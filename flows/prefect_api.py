@@ -1,5 +1,8 @@
 """The Prefect server that a run uses: its address, whether it answers, who may read it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import (
@@ -9,7 +12,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from leadloop.core.errors import UsageError
+from leadloop.client.proxies import check_prefect_proxies
+from leadloop.core.errors import LeadloopError, RunError, UsageError
+
+_API_ERRORS = (httpx.HTTPStatusError, httpx.TransportError)
 
 
 def configured_api_url() -> str | None:
@@ -23,7 +29,9 @@ def check_api_reachable() -> None:
 
     Raises:
         UsageError: it does not, with the reason and the remedy.
+        RunError: Prefect's client cannot use a proxy of the environment.
     """
+    check_prefect_proxies()
     # One short attempt: a person waits, and a run would fail likewise.
     impatient = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
     try:
@@ -36,6 +44,8 @@ def check_api_reachable() -> None:
             reason = "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
         elif isinstance(error, httpx.TransportError):
             reason = f"no server answers there ({type(error).__name__})"
+        elif status is not None and status >= 500:
+            reason = f"the server, or a proxy before it, fails (HTTP {status}): see its log"
         else:
             answer = "" if status is None else f" (HTTP {status})"
             reason = (
@@ -43,6 +53,30 @@ def check_api_reachable() -> None:
             )
         raise UsageError(
             f"PREFECT_API_URL: {reason}; correct it, or unset it: local runs need no server"
+        ) from None
+
+
+@contextmanager
+def translate_api_errors() -> Iterator[None]:
+    """Translate a failure of the Prefect server that ends a flow run in the block.
+
+    Raises:
+        RunError: the server does not answer, or fails.
+    """
+    try:
+        yield
+    except LeadloopError:
+        raise
+    except Exception as error:
+        # Prefect wraps some of its client's errors in a RuntimeError.
+        cause = error if isinstance(error, _API_ERRORS) else error.__cause__
+        if not isinstance(cause, _API_ERRORS):
+            raise
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        answer = type(cause).__name__ if status is None else f"HTTP {status}"
+        raise RunError(
+            f"the Prefect server failed ({answer}), and no run goes on without it: what was done is"
+            " stored; see the server's log, or unset PREFECT_API_URL: local runs need no server"
         ) from None
 
 

@@ -61,7 +61,7 @@ def _check_url(text: str) -> str:
         raise ValueError("write it as https://host")
     if port == 0 or parts.netloc.endswith(":"):
         raise ValueError("write it as https://host, or https://host:port, port 1 to 65535")
-    if parts.username or parts.query or parts.fragment:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("write it as https://host, with no login, query or fragment")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("plain http would send the token in the clear: use https")

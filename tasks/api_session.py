@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from db.database import Database
+from db.login_lock import hold_login_lock
 from leadloop.client.api import LeadsApi
 from leadloop.client.auth import Credentials, OAuthPasswordGrant, StaticToken, TokenProvider
 from leadloop.client.certificates import check_ca_bundle
+from leadloop.client.proxies import check_proxy
 from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.rate_ring import Purpose, RateLimit
@@ -47,9 +50,10 @@ def open_api(
 
     Raises:
         UsageError: the login is incomplete.
-        RunError: the environment names a CA bundle that cannot be read.
+        RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
     settings.require_login()
+    check_proxy(settings.api_url)
     check_ca_bundle(settings.api_url)
     requests, period_s = settings.parse_rate()
     limit = RateLimit(requests=requests, period_s=period_s)
@@ -64,7 +68,7 @@ def open_api(
     try:
         retries = RequestRetries(sleep=limiter.sleep, on_pause=limiter.pause)
         if tokens is None:
-            tokens = _make_token_provider(settings, transport, limiter, retries)
+            tokens = _make_token_provider(settings, transport, limiter, retries, database)
         api = LeadsApi(transport, tokens, limiter.wait_for_permit, retries)
         yield ApiSession(api=api, tokens=tokens, transport=transport, limiter=limiter)
     finally:
@@ -72,7 +76,11 @@ def open_api(
 
 
 def _make_token_provider(
-    settings: Settings, transport: Transport, limiter: RateLimiter, retries: RequestRetries
+    settings: Settings,
+    transport: Transport,
+    limiter: RateLimiter,
+    retries: RequestRetries,
+    database: Database,
 ) -> TokenProvider:
     if settings.api_token is not None:
         return StaticToken(settings.api_token.get_secret_value())
@@ -91,4 +99,5 @@ def _make_token_provider(
         ),
         limiter.wait_for_permit,
         retries,
+        partial(hold_login_lock, database, limiter.sleep),
     )

@@ -30,6 +30,8 @@ SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], li
 
 # Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
 _OTHER_CONNECTIONS = 4
+# Of a database: one for transactions, one for single statements.
+_POOLS = 2
 
 # Purposes for which a live run sends requests all the time, so that bursts would hold up others.
 _PACED = (Purpose.BULK, Purpose.POLLS)
@@ -226,6 +228,15 @@ class CampaignRun(Generic[C]):
         self.context.log.warning(f"campaign %s: {message}", self.campaign.campaign_id, *args)
 
 
+def count_connections(settings: Settings) -> int:
+    """Return the most connections that one run opens."""
+    return _POOLS * _size_pool(settings)
+
+
+def _size_pool(settings: Settings) -> int:
+    return settings.concurrency + _OTHER_CONNECTIONS
+
+
 @contextmanager
 def open_database_context(settings: Settings, host: RunHost) -> Iterator[DatabaseContext]:
     """Connect to Postgres alone, for a run that sends the vendor nothing and needs no login.
@@ -235,7 +246,7 @@ def open_database_context(settings: Settings, host: RunHost) -> Iterator[Databas
         DatabaseError: Postgres cannot be reached.
     """
     url = settings.require_database_url()
-    with Database(url, pool_size=settings.concurrency + _OTHER_CONNECTIONS) as database:
+    with Database(url, pool_size=_size_pool(settings)) as database:
         with database.transaction() as connection:
             require_current(connection)
         with database.autocommit() as connection:
@@ -258,7 +269,7 @@ def open_api_context(
     Raises:
         UsageError: settings are missing, or the schema has another version.
         DatabaseError: Postgres cannot be reached.
-        RunError: the environment names a CA bundle that cannot be read.
+        RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
     with (
         open_database_context(settings, host) as context,
@@ -290,7 +301,7 @@ def open_lane_contexts(
     Raises:
         UsageError: settings are missing.
         DatabaseError: Postgres cannot be reached.
-        RunError: the environment names a CA bundle that cannot be read.
+        RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
     contexts: dict[str, ApiContext] = {}
     tokens = None

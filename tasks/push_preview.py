@@ -1,6 +1,6 @@
 """A dry run of a push: the same leads and the same checks, in a read-only transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,13 +22,16 @@ from tasks.source_sync import open_source_database, stage_source
 _CHUNK_ROWS = 1000
 
 
-def preview_push(database: Database, campaign: Campaign, settings: Settings) -> dict[str, Any]:
+def preview_push(
+    database: Database, campaign: Campaign, settings: Settings, warn: Callable[[str], None]
+) -> dict[str, Any]:
     """Return what a push of the campaign would do now; send nothing and write nothing.
 
     Args:
         database: the database with the leads.
         campaign: the campaign.
         settings: the login that reads sources, and the default region of phone numbers.
+        warn: is called if row level security may hide the rows of the source.
 
     Returns:
         The counts of `leadloop.core.push_preview.PREVIEW_COUNTS`, the reasons, and a sample.
@@ -41,8 +44,8 @@ def preview_push(database: Database, campaign: Campaign, settings: Settings) -> 
         unreadable = UnreadableRows()
         if campaign.source is not None:
             with open_source_database(settings, database) as reader:
-                unreadable = stage_source(reader, connection, campaign)
-            with source.translate_errors(campaign), database.translate_errors():
+                unreadable = stage_source(reader, connection, campaign, warn)
+            with source.translate_comparison_errors(campaign), database.translate_errors():
                 _, unconvertible = without_unconvertible(
                     connection, partial(push_preview.check_convertible, connection)
                 )

@@ -1,19 +1,24 @@
 """The sync of a campaign's leads with its source (its own table or view), before a push."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from db import source, source_sync
 from db.database import Connection, Database, DatabaseError
 from db.source_sync import SourceDiff, SyncCounts
-from db.unreadable_rows import without_unconvertible
+from db.unreadable_rows import has_staged_rows, without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, SourceError, UnreadableRows
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
 
+#: The warning about a source that shows no row, behind its name.
+HIDDEN_ROWS = (
+    "has no row for the login that reads it, and row level security applies to that login: give it"
+    " a policy (CREATE POLICY), or a login with BYPASSRLS"
+)
 # Rows a transaction: it is short, so that other transactions wait for few leads.
 _CHUNK_ROWS = 5000
 #: The SQLSTATEs of a wait that exceeded lock_timeout or statement_timeout.
@@ -40,8 +45,19 @@ def open_source_database(settings: Settings, database: Database) -> Iterator[Dat
         yield reader
 
 
-def stage_source(reader: Database, connection: Connection, campaign: Campaign) -> UnreadableRows:
+def stage_source(
+    reader: Database,
+    connection: Connection,
+    campaign: Campaign,
+    warn: Callable[[str], None] | None = None,
+) -> UnreadableRows:
     """Copy the rows of a campaign's source to a staging table of the connection.
+
+    Args:
+        reader: the database, opened with the login that reads sources.
+        connection: ours, which gets the table; outside of a transaction.
+        campaign: the campaign.
+        warn: is called if there is no row, and row level security may be the reason.
 
     Returns:
         The rows that could not be read and were left out.
@@ -51,7 +67,14 @@ def stage_source(reader: Database, connection: Connection, campaign: Campaign) -
     """
     assert campaign.source is not None, "the caller asks only for a campaign that has one"
     table = source.inspect_source(reader, campaign, campaign.source)
-    return source.stage_source_rows(reader, connection, campaign, table)
+    unreadable = source.stage_source_rows(reader, connection, campaign, table)
+    if (
+        warn is not None
+        and not has_staged_rows(connection)
+        and source.hides_rows(reader, campaign, table)
+    ):
+        warn(f"the campaign's source {campaign.source!r} {HIDDEN_ROWS}")
+    return unreadable
 
 
 def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
@@ -66,7 +89,7 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
         RunError: another run still holds the lock of the source.
     """
     context, campaign = run.context, run.campaign
-    with _compare_source(context, campaign) as (connection, diff, unreadable):
+    with _compare_source(context, campaign, run.warn) as (connection, diff, unreadable):
         if unreadable.count:
             run.warn(
                 "rows of the campaign's source that cannot be read are passed over: %d, %s",
@@ -102,7 +125,7 @@ def differs_from_source(context: ApiContext, campaign: Campaign) -> bool:
 
 @contextmanager
 def _compare_source(
-    context: ApiContext, campaign: Campaign
+    context: ApiContext, campaign: Campaign, warn: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Connection, SourceDiff, UnreadableRows]]:
     """Compare a campaign's leads with its source, whose lock is held for the block.
 
@@ -116,8 +139,8 @@ def _compare_source(
         source.set_read_limits(connection, campaign.source_timeout_s)
         # Lock before reading: a run that reads first would otherwise write last.
         _lock_source(context, campaign, connection)
-        unreadable = stage_source(reader, connection, campaign)
-        with source.translate_errors(campaign), context.database.translate_errors():
+        unreadable = stage_source(reader, connection, campaign, warn)
+        with source.translate_comparison_errors(campaign), context.database.translate_errors():
             diff, unconvertible = without_unconvertible(
                 connection,
                 partial(source_sync.compute_diff, connection, campaign.campaign_id),

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from db.database import Database
 from db.schema import counting
 from db.schema.fingerprint import describe_tables
+from db.schema.requirements import require_ownership, require_supported
 from leadloop.core.errors import UsageError
 
 # An empty version table does not count: an interrupted init leaves one.
@@ -31,8 +32,6 @@ SELECT EXISTS (SELECT FROM pg_class
 """)
 # A waiting ALTER TABLE blocks all later queries on the table: give up early instead.
 _SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '3s'")
-# The first version with multiranges, which merge polled windows.
-_OLDEST_POSTGRES = 14
 _HERE = Path(__file__).parent
 _MIGRATIONS = _HERE.parent / "migrations"
 #: The last version before the schema was stated in files; its tables are those of the first stated
@@ -88,10 +87,12 @@ def migrate_schema(connection: Connection, to: str = "head") -> str:
         The version of the schema afterwards.
 
     Raises:
-        UsageError: the schema has an unknown version or is not leadloop's, or Postgres is too old.
+        UsageError: the schema has an unknown version or is not leadloop's; or Postgres, the
+            database's encoding or the login is unsuitable.
     """
     connection.execute(_SHORT_LOCK_TIMEOUT)
-    require_postgres_version((connection.dialect.server_version_info or (0,))[0])
+    require_supported(connection)
+    require_ownership(connection)
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('leadloop.init'))"))
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS leadloop"))
     current = get_version(connection)
@@ -113,19 +114,6 @@ def migrate_schema(connection: Connection, to: str = "head") -> str:
         for difference in _describe_differences(connection):
             _log.warning("the leadloop schema differs from the stated one: %s", difference)
     return get_version(connection) or to
-
-
-def require_postgres_version(major: int) -> None:
-    """Check that this major version of Postgres is supported.
-
-    Raises:
-        UsageError: the version is too old.
-    """
-    if major < _OLDEST_POSTGRES:
-        raise UsageError(
-            f"this is Postgres {major}, and leadloop needs {_OLDEST_POSTGRES} or newer: upgrade"
-            " Postgres, or set LEADLOOP_DATABASE_URL to another server"
-        )
 
 
 def drop_schema(connection: Connection) -> None:

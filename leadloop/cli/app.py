@@ -82,11 +82,14 @@ def init(as_json: JsonOption = False) -> None:
     """Create or upgrade the `leadloop` schema; idempotent, and safe to run concurrently."""
     from db.counts import fill_counts
     from db.schema import migrate_schema
+    from db.schema.reader_role import describe_missing, list_missing_statements
 
     with environment.open_configured_database(require_schema=False) as (_, database):
         version = database.retry(migrate_schema)
         fill_counts(database)
         name = database.display_name
+        if left := database.run(list_missing_statements):
+            print(f"leadloop: {describe_missing(left)}", file=sys.stderr)
     if as_json:
         _print_json({"version": version})
     else:

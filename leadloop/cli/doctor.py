@@ -2,18 +2,17 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from db.campaigns import select_campaigns
-from db.counts import list_uncounted_tables
 from db.database import Database
-from db.source import check_readable, inspect_source, list_roles_with_access
+from db.schema.requirements import require_supported
 from db.watermarks import get_database_time
 from leadloop.cli import environment
-from leadloop.client.errors import ApiError
+from leadloop.cli.checks import Check, Checklist
+from leadloop.cli.database_checks import check_database, check_sources
+from leadloop.client.api import LeadsApi, ResultPage
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
@@ -21,56 +20,8 @@ from leadloop.core.windows import Window
 from leadloop.local.postgres_data import list_orphans
 from leadloop.settings import Settings, SettingSource
 from tasks.api_session import open_api
-from tasks.source_sync import open_source_database
 
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """The result of one check."""
-
-    name: str
-    ok: bool
-    detail: str
-    is_warning: bool = False
-
-    @property
-    def is_settings_fault(self) -> bool:
-        """Whether the check failed because of a setting alone."""
-        return not self.ok and self.name in ("settings", "login")
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the check as `--json` prints it."""
-        return {"check": self.name, "ok": self.ok, "warns": self.is_warning, "detail": self.detail}
-
-
-@dataclass(kw_only=True)
-class _RunningCheck:
-    """What a check has found so far."""
-
-    detail: str = ""
-    is_warning: bool = False
-    failed: bool = False
-
-
-class _Checklist(list[Check]):
-    """The results so far."""
-
-    @contextmanager
-    def record(self, name: str) -> Iterator[_RunningCheck]:
-        """Record the result of the check in the block; it fails by an exception, its detail."""
-        check = _RunningCheck()
-        try:
-            yield check
-        except (LeadloopError, ApiError) as error:
-            check.failed, check.detail = True, str(error)
-        self.append(
-            Check(
-                name=name,
-                ok=not check.failed,
-                detail=check.detail,
-                is_warning=check.is_warning,
-            )
-        )
+_log = logging.getLogger(__name__)
 
 
 def run_checks(block: str | None = None) -> list[Check]:
@@ -79,7 +30,7 @@ def run_checks(block: str | None = None) -> list[Check]:
     Args:
         block: the name of Prefect blocks that also hold settings, as a run's parameter.
     """
-    checks = _Checklist()
+    checks = Checklist()
     with ExitStack() as stack:
         loaded = _check_settings(block, checks, stack)
         if loaded is not None:
@@ -90,7 +41,7 @@ def run_checks(block: str | None = None) -> list[Check]:
 
 
 def _check_settings(
-    block: str | None, checks: _Checklist, stack: ExitStack
+    block: str | None, checks: Checklist, stack: ExitStack
 ) -> tuple[Settings, bool] | None:
     """Load the settings, also from blocks; the detail names their sources, not their values.
 
@@ -122,7 +73,7 @@ def _check_settings(
 
 
 def _check_services(
-    settings: Settings, is_embedded: bool, checks: _Checklist, stack: ExitStack
+    settings: Settings, is_embedded: bool, checks: Checklist, stack: ExitStack
 ) -> None:
     """Check the login, the database, the campaigns with their sources, and the API."""
     with checks.record("login") as login:
@@ -130,11 +81,12 @@ def _check_services(
         login.detail = "a fixed token" if settings.api_token else "OAuth password grant"
     with checks.record("database") as connection:
         database = stack.enter_context(environment.open_database(settings))
+        database.run(require_supported)
         name = environment.EMBEDDED_DISPLAY_NAME if is_embedded else database.display_name
         connection.detail = f"{name}, with this version's schema"
     if connection.failed:
         return
-    _check_counts(database, checks)
+    check_database(settings, database, checks)
     with checks.record("campaigns") as selection:
         campaigns = database.run(select_campaigns, None, settings.campaign_rules())
         selection.detail = ", ".join(campaign.campaign_id for campaign in campaigns)
@@ -143,22 +95,12 @@ def _check_services(
     for campaign in campaigns:
         if campaign.calling_hours is not None:
             _check_calling_hours(campaign.campaign_id, campaign.calling_hours, checks)
-    with_sources = [campaign for campaign in campaigns if campaign.source is not None]
-    if with_sources:
-        _check_source_login(settings, database, checks)
-    for campaign in with_sources:
-        with (
-            checks.record(f"source of {campaign.campaign_id}") as check,
-            open_source_database(settings, database) as reader,
-        ):
-            source = inspect_source(reader, campaign, campaign.source or "")
-            check_readable(reader, campaign, source)
-            check.detail = f"{source.relation} can be read, {len(source.columns)} columns"
+    check_sources(settings, database, campaigns, checks)
     if not login.failed:
         _check_api(settings, database, campaigns[0], checks)
 
 
-def _check_calling_hours(campaign_id: str, text: str, checks: _Checklist) -> None:
+def _check_calling_hours(campaign_id: str, text: str, checks: Checklist) -> None:
     """Warn about hours that cannot be read: live runs ignore them."""
     with checks.record(f"calling hours of {campaign_id}") as check:
         check.detail = text
@@ -168,54 +110,18 @@ def _check_calling_hours(campaign_id: str, text: str, checks: _Checklist) -> Non
             check.is_warning, check.detail = True, f"{error}; live runs poll it at all hours"
 
 
-def _check_counts(database: Database, checks: _Checklist) -> None:
-    """Warn if triggers that count are missing or disabled: the views would drift from the rows."""
-    with checks.record("counts") as check:
-        tables = database.run(list_uncounted_tables)
-        check.is_warning = bool(tables)
-        check.detail = "the triggers that count are enabled"
-        if tables:
-            names = ", ".join(f"leadloop.{table}" for table in tables)
-            check.detail = (
-                f"triggers that count are disabled or missing on {names}, so the views show too"
-                " little or too much: enable them (ALTER TABLE … ENABLE TRIGGER USER), then run"
-                " `leadloop audit --repair`"
-            )
-
-
-def _check_source_login(settings: Settings, database: Database, checks: _Checklist) -> None:
-    """Warn if functions of a source's view run with a login that can read leadloop's tables."""
-    with checks.record("source login") as check:
-        with open_source_database(settings, database) as reader:
-            roles = list_roles_with_access(reader)
-        check.is_warning = bool(roles)
-        check.detail = "cannot read leadloop's tables"
-        if roles:
-            check.detail = (
-                "functions of a source's view run with a login that can read leadloop's tables, as"
-                f" {', '.join(roles)}: set LEADLOOP_SOURCE_URL to a login that may read the sources"
-                " alone, unless everyone who can change the sources is trusted"
-                " (docs/how-to/bring-your-own-table.md)"
-            )
-
-
 def _check_api(
-    settings: Settings, database: Database, campaign: Campaign, checks: _Checklist
+    settings: Settings, database: Database, campaign: Campaign, checks: Checklist
 ) -> None:
     """Request the results of an empty window, which proves the login, and compare the clocks."""
     with checks.record("API") as api:
-        now = database.run(get_database_time)
-        with open_api(settings, database, logging.getLogger(__name__).warning) as session:
-            page = session.api.list_processed(
-                campaign.campaign_id,
-                Window(after=now, before=now),
-                unit=campaign.epoch_unit,
-                page=1,
-                page_size=1,
-            )
+        with open_api(settings, database, _log.warning) as session:
+            page = _read_empty_window(session.api, database, campaign)
         api.detail = f"answers for campaign {campaign.campaign_id}"
     if api.failed:
         return
+    if settings.api_token is None:
+        _check_concurrent_logins(settings, database, campaign, checks)
     with checks.record("clock skew") as clocks:
         clocks.detail = "the vendor's responses have no time: the database's clock is used"
         if page.vendor_now is not None:
@@ -223,7 +129,40 @@ def _check_api(
             clocks.detail = f"the vendor's clock is at {skew_s:+.0f} s against the database's"
 
 
-def _check_orphaned_data(checks: _Checklist) -> None:
+def _read_empty_window(api: LeadsApi, database: Database, campaign: Campaign) -> ResultPage:
+    now = database.run(get_database_time)
+    return api.list_processed(
+        campaign.campaign_id,
+        Window(after=now, before=now),
+        unit=campaign.epoch_unit,
+        page=1,
+        page_size=1,
+    )
+
+
+def _check_concurrent_logins(
+    settings: Settings, database: Database, campaign: Campaign, checks: Checklist
+) -> None:
+    """Log in twice, as two runs do, and warn if the second login has ended the first."""
+    with (
+        checks.record("concurrent logins") as check,
+        open_api(settings, database, _log.warning) as first,
+        open_api(settings, database, _log.warning) as second,
+    ):
+        first.api.ensure_token()
+        second.api.ensure_token()
+        before = first.transport.requests_sent
+        _read_empty_window(first.api, database, campaign)
+        check.is_warning = first.transport.requests_sent > before + 1
+        check.detail = "runs at the same time keep their own logins"
+        if check.is_warning:
+            check.detail = (
+                "the vendor ends a login when another run logs in: runs at the same time work, but"
+                " log in again and again; ask the vendor for a token (LEADLOOP_API_TOKEN)"
+            )
+
+
+def _check_orphaned_data(checks: Checklist) -> None:
     """Warn about data of root's embedded Postgres servers whose directory is missing."""
     name = "orphaned data"
     try:
@@ -240,7 +179,7 @@ def _check_orphaned_data(checks: _Checklist) -> None:
         checks.append(Check(name=name, ok=True, is_warning=True, detail=detail))
 
 
-def _check_prefect(checks: _Checklist) -> None:
+def _check_prefect(checks: Checklist) -> None:
     """Check that the Prefect server answers; warn if anonymous clients can read its blocks."""
     with checks.record("Prefect") as server:
         address = _find_reachable_prefect()

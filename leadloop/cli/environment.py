@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from db.database import Database, DatabaseError, InvalidDatabaseUrl, require_url
 from db.schema import require_current
 from db.watermarks import get_database_time
+from leadloop.client.proxies import check_prefect_proxies
 from leadloop.core.errors import UsageError
 from leadloop.local.postgres_data import NOTE
 from leadloop.local.private_files import open_private
@@ -239,10 +240,12 @@ class PrefectServer:
 
         Raises:
             UsageError: the server does not start, or the server of PREFECT_API_URL cannot be used.
+            RunError: Prefect's client cannot use a proxy of the environment.
         """
         from flows.prefect_api import check_api_reachable
 
         if self._server is not None:
+            check_prefect_proxies()
             self._server.wait()
         else:
             check_api_reachable()

@@ -1,6 +1,8 @@
 """`leadloop plan`: a dry run of a push; it sends and writes nothing."""
 
+import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from db.campaigns import select_campaigns
@@ -34,7 +36,9 @@ def plan_campaigns(
     failures: list[str] = []
     for campaign in chosen:
         try:
-            previews[campaign.campaign_id] = preview_push(database, campaign, settings)
+            previews[campaign.campaign_id] = preview_push(
+                database, campaign, settings, partial(_warn, campaign.campaign_id)
+            )
         except RunError as error:
             failures.append(f"campaign {campaign.campaign_id}: {error}")
     sums = {name: sum(preview[name] for preview in previews.values()) for name in PREVIEW_COUNTS}
@@ -43,3 +47,7 @@ def plan_campaigns(
     if failures:
         raise RunError("; ".join(failures))
     return summary
+
+
+def _warn(campaign_id: str, message: str) -> None:
+    print(f"leadloop: campaign {campaign_id}: {message}", file=sys.stderr)

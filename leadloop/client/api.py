@@ -249,12 +249,22 @@ class LeadsApi:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> tuple[ReceivedResponse, Verdict]:
-        """Send an idempotent request, and once more with a new token after a 401."""
+        """Send an idempotent request, and again after a 401 until its token is surely a new one.
+
+        Another process's login may have ended the token. So the request is repeated in a turn in
+        which no other process logs in.
+        """
+
+        def send(token: str) -> tuple[ReceivedResponse, Verdict]:
+            return self._send_permitted(call, method, path, token, params, content)
+
         token = self._tokens.fresh_token()
-        received, verdict = self._send_permitted(call, method, path, token, params, content)
-        if verdict is Verdict.UNAUTHORIZED and self._tokens.renew(token):
-            token = self._tokens.fresh_token()
-            received, verdict = self._send_permitted(call, method, path, token, params, content)
+        received, verdict = send(token)
+        if verdict is Verdict.UNAUTHORIZED:
+            with self._tokens.hold_turn():
+                while verdict is Verdict.UNAUTHORIZED and self._tokens.renew(token):
+                    token = self._tokens.fresh_token()
+                    received, verdict = send(token)
         return received, verdict
 
     def _send_permitted(

@@ -6,7 +6,8 @@ threads share one token, and a token response is classified and retried like any
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -42,6 +43,9 @@ class TokenProvider(Protocol):
     def renew(self, rejected: str) -> bool:
         """Replace a rejected token; return False if there is no other."""
 
+    def hold_turn(self) -> AbstractContextManager[None]:
+        """Keep other processes from logging in during the block, and so from ending this token."""
+
 
 class StaticToken:
     """A fixed token from the settings."""
@@ -61,6 +65,10 @@ class StaticToken:
         """Return False for the static token: there is no other."""
         return rejected != self._token
 
+    def hold_turn(self) -> AbstractContextManager[None]:
+        """Do nothing: no login ends a static token."""
+        return nullcontext()
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Credentials:
@@ -78,9 +86,25 @@ class _TokenGrant:
     refresh_token: str | None = field(repr=False)
     expires_at: float
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the token is valid for another minute, unless the vendor has ended it."""
+        return time.monotonic() <= self.expires_at
+
 
 class OAuthPasswordGrant:
-    """Tokens from `POST /oauth/token/` (form-encoded), renewed automatically; thread-safe."""
+    """Tokens from `POST /oauth/token/` (form-encoded), renewed automatically; thread-safe.
+
+    A vendor may keep one token a login alive, so that each login ends the token of every other
+    process. Then the processes take turns: one logs in and sends its request while no other may.
+
+    Args:
+        transport: the vendor's server.
+        credentials: of the login.
+        acquire_permit: as for `LeadsApi`.
+        retries: of the login's requests.
+        lock_logins: keeps the other processes that use this vendor account from logging in.
+    """
 
     def __init__(
         self,
@@ -88,12 +112,16 @@ class OAuthPasswordGrant:
         credentials: Credentials,
         acquire_permit: Callable[[ApiCall], None],
         retries: RequestRetries,
+        lock_logins: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        self._lock_logins = lock_logins
+        self._turn = threading.RLock()
+        self._is_turn_held = False
+        self._issued_in_turn: str | None = None
         self._transport = transport
         self._credentials = credentials
         self._acquire_permit = acquire_permit
         self._retries = retries
-        self._lock = threading.Lock()
         self._grant: _TokenGrant | None = None
 
     def fresh_token(self) -> str:
@@ -102,8 +130,11 @@ class OAuthPasswordGrant:
         Raises:
             ApiError: the vendor issued none.
         """
-        with self._lock:
-            if self._grant is None or time.monotonic() > self._grant.expires_at:
+        grant = self._grant
+        if grant is not None and grant.is_current:
+            return grant.access_token
+        with self.hold_turn():
+            if self._grant is None or not self._grant.is_current:
                 self._grant = self._renew_grant()
             return self._grant.access_token
 
@@ -119,15 +150,42 @@ class OAuthPasswordGrant:
     def renew(self, rejected: str) -> bool:
         """Replace a rejected token once for all threads that saw the rejection.
 
+        Returns:
+            False if the token was issued in the turn that is held: no other process has ended it.
+
         Raises:
             ApiError: the vendor issued no other.
         """
-        with self._lock:
+        with self.hold_turn():
+            if rejected == self._issued_in_turn:
+                return False
             if self._grant is not None and self._grant.access_token == rejected:
                 self._grant = self._renew_grant()
         return True
 
+    @contextmanager
+    def hold_turn(self) -> Iterator[None]:
+        """Keep other threads and processes from logging in during the block.
+
+        One thread may nest such blocks.
+        """
+        with self._turn:
+            if self._is_turn_held:
+                yield
+                return
+            with self._lock_logins():
+                self._is_turn_held = True
+                try:
+                    yield
+                finally:
+                    self._is_turn_held, self._issued_in_turn = False, None
+
     def _renew_grant(self) -> _TokenGrant:
+        grant = self._log_in()
+        self._issued_in_turn = grant.access_token
+        return grant
+
+    def _log_in(self) -> _TokenGrant:
         if self._grant is not None and self._grant.refresh_token is not None:
             form = {"grant_type": "refresh_token", "refresh_token": self._grant.refresh_token}
             try:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +75,8 @@ class Transport:
         self._base_url = base_url.rstrip("/")
         self._timeouts = (timeouts.connect_s, timeouts.read_s)
         self._session = requests.Session()
+        # A session cookie beside the token makes some servers demand a CSRF token.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         host = urlsplit(self._base_url).hostname or ""
         # A proxy for loopback is never intended, and could read the token in plain http.
         self._proxies = {"no_proxy": host} if is_loopback(host) else None

@@ -1,4 +1,7 @@
-"""The sandbox's own admin endpoints under /_sandbox/: no token needed, never logged or limited."""
+"""The sandbox's own admin endpoints under /_sandbox/: no token needed, never logged or limited.
+
+They refuse requests that a web page sends: browsers add an `Origin` to each that changes something.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -46,6 +49,8 @@ def _make_endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         received = await ReceivedRequest.read_from(request)
+        if "origin" in received.headers:
+            return json_response(403, {"detail": "a web page may not control the sandbox"})
         try:
             return json_response(200, handler(sandbox, received))
         except (ValueError, KeyError, TypeError) as error:

@@ -47,6 +47,9 @@ class TokenRegistry:
 
     def _issue_tokens(self, rules: Rules, now: int) -> dict[str, object]:
         access, refresh = token_urlsafe(24), token_urlsafe(24)
+        if rules.single_token:
+            self._expiry.clear()
+            self._access_by_refresh.clear()
         self._expiry[access] = now + rules.expires_in * 1000
         self._access_by_refresh[refresh] = access
         return {

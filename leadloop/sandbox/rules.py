@@ -36,6 +36,8 @@ class Rules:
     username: str = field(default="sandbox-user", repr=False)
     password: str = field(default="sandbox-password", repr=False)
     expires_in: int = 36_000
+    # With a single token, each login ends the tokens of all earlier ones.
+    single_token: bool = False
 
     # Rate limit and sizes.
     rate_limit: tuple[int, float] | None = None

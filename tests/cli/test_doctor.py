@@ -3,8 +3,10 @@
 import pytest
 
 from db.database import Database
+from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import Command
+from tests.cli.test_database_checks import get_checks
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,30 @@ def test_triggers_that_do_not_count(invoke: Command, database: Database, prefect
     (check,) = [each for each in ran.last["checks"] if each["check"] == "counts"]
     assert check["warns"]
     assert "on leadloop.lead_outcomes, so" in check["detail"]
+
+
+def test_a_vendor_with_a_single_token(
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
+) -> None:
+    """Runs at the same time would log in again and again: they work, and it is said."""
+    factories.add_campaign(database)
+    login = {
+        f"LEADLOOP_{name.upper()}": str(getattr(vendor.rules, name))
+        for name in ("client_id", "client_secret", "username", "password")
+    }
+    for single in (False, True):
+        vendor.change_rules(single_token=single)
+        ran = invoke("doctor", "--json", LEADLOOP_API_TOKEN="", PREFECT_API_URL=prefect, **login)
+        assert ran.code == 0
+        assert get_checks(ran)["concurrent logins"]["warns"] is single
+
+
+def test_a_proxy_that_cannot_be_used(invoke: Command, database: Database, prefect: str) -> None:
+    """The line names the variable."""
+    factories.add_campaign(database)
+    api = {"LEADLOOP_API_URL": "https://api.example.com", "LEADLOOP_API_TOKEN": "x"}
+    ran = invoke(
+        "doctor", "--json", HTTPS_PROXY="socks5://127.0.0.1:1", PREFECT_API_URL=prefect, **api
+    )
+    assert "HTTPS_PROXY" in get_checks(ran)["API"]["detail"]
+    assert not get_checks(ran)["API"]["ok"]

@@ -1,6 +1,8 @@
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
-from threading import Event
+from threading import Event, Lock
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.client.conftest import Client, Login, Reach
 from tests.client.test_api import create
 from tests.raw_http_server import response, run_raw_server
 
+LockLogins = Callable[[], AbstractContextManager[None]]
 _DEFAULTS = {field.name: field.default for field in fields(Rules)}
 RIGHT = {
     name: str(_DEFAULTS[name]) for name in ("client_id", "client_secret", "username", "password")
@@ -23,6 +26,13 @@ def by_password(**changes: str) -> Login:
     credentials = Credentials(**(RIGHT | changes))
     return lambda transport, permit, retries: OAuthPasswordGrant(
         transport, credentials, permit, retries
+    )
+
+
+def in_turn(lock: LockLogins) -> Login:
+    """A login whose turns a lock decides."""
+    return lambda transport, permit, retries: OAuthPasswordGrant(
+        transport, Credentials(**RIGHT), permit, retries, lock
     )
 
 
@@ -199,3 +209,41 @@ def test_the_password_grant_is_form_encoded(reach: Reach) -> None:
 def test_nothing_secret_shows_in_a_repr() -> None:
     """Tracebacks show values."""
     assert "sandbox" not in repr(Credentials(**RIGHT))
+
+
+def test_logins_that_end_each_other_fail_no_request(reach: Reach, vendor: SandboxHandle) -> None:
+    """A vendor that keeps one token alive, and processes that work at once: in turn, all go on."""
+    vendor.change_rules(tokens=("nobody-has-this-one",), single_token=True)
+    mutex = Lock()
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        with mutex:
+            yield
+
+    clients = [reach(vendor.url, login=in_turn(lock)) for _ in range(3)]
+
+    def work(client: Client) -> None:
+        for _ in range(10):
+            client.look_up("C1", "a")
+            client.disable("C1", ["a"])
+
+    clients[0].ensure_token()
+    create(clients[0], "a")
+    with ThreadPoolExecutor(6) as pool:
+        # Two threads of each process.
+        list(pool.map(work, clients * 2))
+    found = kinds(vendor)
+    assert found.count("responses 200") == found.count("disable 201") == 60
+    assert "responses 401" in found, "a login has ended another"
+
+
+def test_a_thread_whose_token_ended_twice_goes_on(reach: Reach, vendor: SandboxHandle) -> None:
+    """Another thread has replaced the token, and another process has ended that one too."""
+    vendor.change_rules(tokens=("nobody-has-this-one",), single_token=True)
+    ours, others = (reach(vendor.url, login=by_password()) for _ in range(2))
+    ours.ensure_token()
+    vendor.add_fault(kind="status", status=401, route="responses", nth=1)
+    others.ensure_token()
+    ours.look_up("C1", "a")
+    assert kinds(vendor)[-1] == "responses 200"

@@ -560,3 +560,16 @@ def test_a_login_page_in_the_vendor_s_place_is_told(reach: Reach, call: Any) -> 
     page = response("200 OK", "<html>Sign in</html>", "Content-Type: text/html")
     with run_raw_server(page) as server, pytest.raises(ApiError, match="not the vendor's JSON"):
         call(reach(server.url))
+
+
+def test_no_cookie_is_kept(reach: Reach) -> None:
+    """A session cookie beside the token makes some servers demand a CSRF token of a create."""
+    page = response(
+        "200 OK", '{"count": 0, "results": []}', "Set-Cookie: sessionid=abc; Path=/", "X: y"
+    )
+    with run_raw_server(page) as server:
+        client = reach(server.url)
+        a_read(client)
+        a_read(client)
+    assert len(server.requests) == 2
+    assert not any(b"cookie" in request.lower() for request in server.requests)

@@ -420,3 +420,20 @@ def test_a_window_is_stored_without_going_through_all_leads(database: Database) 
             attempts=[format_text_row(item) for each in window for item in each.attempts],
         )
         assert connection.scalar(rows_read) - before <= 5 * len(window)
+
+
+def test_what_is_kept_as_unreadable_stands_in_no_statement(database: Database) -> None:
+    """Postgres's log repeats statements that fail, and pg_stat_activity those that wait."""
+    secret = {"phone_number": "+14155552671"}
+    with database.transaction() as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute(text("LOCK TABLE leadloop.unreadable_results"))
+        storing = pool.submit(
+            database.run, outcomes.store_unreadable, CAMPAIGN, [("no id", secret)]
+        )
+        sql.wait_until_blocked(database)
+        statements = sql.fetch_rows(database, "SELECT query FROM pg_stat_activity")
+        holder.rollback()
+        storing.result()
+    assert any("unreadable_results" in row["query"] for row in statements)
+    assert not any("4155552671" in row["query"] for row in statements)
+    assert sql.fetch_value(database, "SELECT raw FROM leadloop.unreadable_results") == secret

@@ -5,6 +5,7 @@ from db import leads, runs
 from db.database import Database
 from db.leads import ClaimRef
 from db.runs import RunLocks
+from leadloop.core.errors import RunError
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 
@@ -165,3 +166,29 @@ def test_what_a_run_heard_nothing_of_is_in_doubt_at_its_end(database: Database) 
             leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=theirs, claim_no=1, limit=1)
             assert runs.mark_unanswered_in_doubt(connection, mine) == 1
     assert sql.fetch_statuses(database) == {"a": "in_doubt", "b": "sending"}
+
+
+def test_a_number_whose_lock_a_stranger_holds_is_passed_over(database: Database) -> None:
+    """Any role that may connect can take it: the run takes the next number."""
+    with database.autocommit() as stranger, database.autocommit() as ours:
+        first = opened(ours)
+        stranger.execute(_TAKE, {"run": first + 1})
+        assert opened(ours) == first + 2
+    assert set(states(database)) == {first, first + 2}
+
+
+def test_a_stranger_who_holds_many_numbers_is_named(database: Database) -> None:
+    """With pid and role; the connection can begin a run as soon as the stranger is gone."""
+    with database.autocommit() as stranger, database.autocommit() as ours:
+        first = opened(ours)
+        for number in range(first + 1, first + 20):
+            stranger.execute(_TAKE, {"run": number})
+        pid = stranger.scalar(text("SELECT pg_backend_pid()"))
+        with pytest.raises(RunError, match=f"pid {pid}, of the role postgres"):
+            opened(ours)
+        stranger.execute(text("SELECT pg_advisory_unlock_all()"))
+        last = opened(ours)
+        assert states(database) == {first: "running", last: "running"}
+
+
+_TAKE = text("SELECT pg_advisory_lock(hashtext('leadloop.run'), CAST(:run AS int))")

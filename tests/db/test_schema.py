@@ -13,9 +13,9 @@ from db.schema import (
     get_version,
     migrate_schema,
     require_current,
-    require_postgres_version,
 )
 from db.schema.fingerprint import describe_all
+from db.schema.requirements import require_postgres_version
 from leadloop.core.errors import UsageError
 from leadloop.core.timestamps import EPOCH
 from tests import factories, sql

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from db import source
 from db.database import Database
@@ -11,6 +11,7 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
 from leadloop.core.source_requirements import SourceError
 from leadloop.settings import Settings
+from tests import sql
 
 _DEFAULTS = Settings().campaign_rules().__dict__
 
@@ -73,7 +74,7 @@ def test_a_name_is_quoted_and_never_executed(crm: Database) -> None:
     odd = campaign('crm."odd: name"')
     table = source.inspect_source(crm, odd, odd.source or "")
     assert table.columns == {"lead_id": "integer"}
-    source.check_readable(crm, odd, table)
+    assert not source.has_readable_row(crm, odd, table)
     assert stage(crm, odd) == []
     for name in ("crm.leads; DROP TABLE crm.leads", "crm.leads'", "crm.missing", "crm.counter"):
         with pytest.raises(SourceError, match="is no table or view"):
@@ -102,6 +103,68 @@ def test_a_slow_source_ends_at_the_timeout(crm: Database) -> None:
     """The message names the setting to raise."""
     with pytest.raises(SourceError, match=r"within 1 s: .* raise LEADLOOP_SOURCE_TIMEOUT"):
         stage(crm, campaign("crm.slow", source_timeout_s=1))
+
+
+_BROKEN = """
+CREATE FUNCTION crm.lost() RETURNS text LANGUAGE plpgsql AS
+    $$ BEGIN RETURN (SELECT phone FROM crm.dropped LIMIT 1); END $$;
+CREATE VIEW crm.of_lost AS SELECT lead_id, crm.lost() AS phone_number FROM crm.leads;
+CREATE FUNCTION crm.angry() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+CREATE VIEW crm.of_angry AS SELECT lead_id, crm.angry() AS phone_number FROM crm.leads;
+CREATE EXTENSION postgres_fdw SCHEMA crm;
+CREATE SERVER down FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
+CREATE USER MAPPING FOR PUBLIC SERVER down OPTIONS (user 'x', password 'x');
+CREATE FOREIGN TABLE crm.far (lead_id text) SERVER down;
+CREATE VIEW crm.of_far AS SELECT * FROM crm.far
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("crm.of_lost", r"uses a table, column or function that does not exist.*42P01"),
+        ("crm.of_angry", r"calls a function that fails \(SQLSTATE P0001\)"),
+        ("crm.far", r"reads another server .* does not answer \(SQLSTATE 08001\)"),
+        ("crm.of_far", r"reads another server .* does not answer \(SQLSTATE 08001\)"),
+    ],
+)
+def test_a_broken_source_is_named_and_not_our_own_schema(
+    crm: Database, name: str, said: str
+) -> None:
+    """Reads of real rows find it, those of the doctor too; the advice is about the source."""
+    sql.execute_script(crm, _BROKEN)
+    try:
+        of = campaign(name)
+        with pytest.raises(SourceError, match=said) as caught:
+            stage(crm, of)
+        assert "backup" not in str(caught.value)
+        assert "LEADLOOP_DATABASE_URL" not in str(caught.value)
+        table = source.inspect_source(crm, of, name)
+        with pytest.raises(SourceError, match=said):
+            source.has_readable_row(crm, of, table)
+    finally:
+        sql.execute(crm, "DROP SERVER down CASCADE; DROP EXTENSION postgres_fdw CASCADE")
+
+
+def test_rows_that_row_level_security_hides(crm: Database, database_url: str) -> None:
+    """A source without rows is one thing, a login that sees none of them another."""
+    of = campaign()
+    table = source.inspect_source(crm, of, "crm.leads")
+    assert not source.hides_rows(crm, of, table)
+    sql.execute(
+        crm,
+        """ALTER TABLE crm.leads ENABLE ROW LEVEL SECURITY; CREATE ROLE limited LOGIN;
+           GRANT USAGE ON SCHEMA crm TO limited; GRANT SELECT ON crm.leads TO limited""",
+    )
+    url = make_url(database_url).set(username="limited").render_as_string(hide_password=False)
+    try:
+        with Database(url, pool_size=1) as limited:
+            assert not source.has_readable_row(limited, of, table)
+            assert source.hides_rows(limited, of, table)
+        assert source.has_readable_row(crm, of, table), "a superuser sees them all"
+        assert not source.hides_rows(crm, of, table)
+    finally:
+        sql.execute(crm, "DROP OWNED BY limited; DROP ROLE limited")
 
 
 def test_a_superuser_is_reported_as_too_powerful(crm: Database) -> None:

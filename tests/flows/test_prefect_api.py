@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from db.database import Database
 from flows.prefect_api import allows_anonymous_access, check_api_reachable, configured_api_url
 from leadloop.core.errors import UsageError
+from tests import factories
 from tests.conftest import Ran
 from tests.raw_http_server import response, run_raw_server
 
@@ -37,7 +39,8 @@ def test_a_server_that_answers_is_reachable(prefect: str) -> None:
         ("401 Unauthorized", "the server wants another PREFECT_API_KEY"),
         ("403 Forbidden", "the server wants another PREFECT_API_KEY"),
         ("404 Not Found", r"that is not the API of a Prefect server.*\(HTTP 404\)"),
-        ("500 Internal Server Error", r"that is not the API of a Prefect server.*\(HTTP 500\)"),
+        ("500 Internal Server Error", r"the server, or a proxy before it, fails \(HTTP 500\)"),
+        ("503 Service Unavailable", r"the server, or a proxy before it, fails \(HTTP 503\)"),
     ],
 )
 def test_a_server_that_refuses_is_explained(status: str, words: str) -> None:
@@ -96,3 +99,28 @@ def test_whether_a_server_is_open_is_told_only_where_it_is_known(
         assert allows_anonymous_access(server.url) is open_to_all
     # Nobody is there any more.
     assert allows_anonymous_access(server.url) is None
+
+
+def test_a_server_that_fails_when_a_run_begins_is_one_line(
+    leadloop: Callable[..., Ran], database: Database
+) -> None:
+    """It has answered the first request; then it, or a proxy before it, answers 503."""
+    factories.add_campaign(database)
+    no_csrf_token, flows = response("404 Not Found", "{}"), response("200 OK", "[]")
+    with run_raw_server(no_csrf_token, flows, response("503 Service Unavailable", "{}")) as server:
+        ran = leadloop("push", PREFECT_API_URL=f"{server.url}/api", PREFECT_CLIENT_MAX_RETRIES="0")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert "leadloop: the Prefect server failed (HTTP 503)" in ran.err
+    assert len(ran.err.splitlines()) <= 3
+
+
+def test_a_proxy_that_prefect_cannot_use_is_named(
+    leadloop: Callable[..., Ran], database: Database
+) -> None:
+    """Its client prepares every proxy of the environment, also for a server on this machine."""
+    factories.add_campaign(database)
+    ran = leadloop("push", ALL_PROXY="socks5://127.0.0.1:1080")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert "ALL_PROXY (or all_proxy) names a SOCKS proxy" in ran.err

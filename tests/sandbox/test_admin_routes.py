@@ -119,3 +119,13 @@ def test_reset_forgets_all_but_the_rules(start_sandbox: StartSandbox) -> None:
     assert api.ids() == []
     assert [e.kind for e in api.handle.requests] == ["responses"]
     assert api.handle.rules.max_batch == 7
+
+
+def test_a_web_page_controls_no_sandbox(start_sandbox: StartSandbox) -> None:
+    """A browser adds the page's origin to what the page posts; no JSON is needed for that."""
+    api = start_sandbox()
+    api.create([{"lead_id": "a", "phone_number": "+14155550100"}])
+    for origin in ("https://evil.example", "null"):
+        headers = {"Origin": origin, "Content-Type": "text/plain"}
+        assert api.call("POST", "/_sandbox/reset", headers=headers).status_code == 403
+    assert api.call_admin("GET", "requests")

@@ -88,3 +88,12 @@ def test_a_revoked_token_is_refused(start_sandbox: StartSandbox) -> None:
     assert api.create([lead("a")], headers=bearer(granted)).status_code == 401
     assert api.create([lead("a")]).status_code == 401
     assert api.call("POST", "/oauth/revoke_token/", data={"token": "x"}).status_code == 401
+
+
+def test_a_vendor_with_a_single_token(start_sandbox: StartSandbox) -> None:
+    """Each login ends the token of the one before, as some OAuth servers do."""
+    api = start_sandbox(single_token=True)
+    first, second = (login(api, **LOGIN)["access_token"] for _ in range(2))
+    headers = [{"Authorization": f"Bearer {token}"} for token in (first, second)]
+    found = [api.call(*PATHS["responses"], headers=each).status_code for each in headers]
+    assert found == [401, 200]

@@ -33,6 +33,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     [
         ("API_URL", "http://example.com/s3cret"),
         ("API_URL", "https://ann:s3cret@example.com"),
+        ("API_URL", "https://:s3cret@example.com"),
         ("API_URL", "s3cret"),
         ("API_URL", "ftp://s3cret"),
         ("API_TOKEN", "s3cret\n"),

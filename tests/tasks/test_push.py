@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import database as database_module
-from db import leads
+from db import leads, session_settings
 from db.database import Database
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import collect_summary
@@ -707,8 +706,8 @@ def test_what_was_created_is_recorded_though_the_campaign_is_locked(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run fails, since it cannot record that creates work; no lead is left in doubt."""
-    shorter = database_module._ON_CONNECT.replace("30s", "100ms")
-    monkeypatch.setattr(database_module, "_ON_CONNECT", shorter)
+    shorter = session_settings.SESSION_SETTINGS.replace("30s", "100ms")
+    monkeypatch.setattr(session_settings, "SESSION_SETTINGS", shorter)
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B")
     with database.transaction() as connection:
