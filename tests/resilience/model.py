@@ -66,7 +66,8 @@ class LoopModel:
             self.database,
             "SELECT format('leadloop.%I', tablename) AS name FROM pg_tables"
             # Keep the rows that migrations insert.
-            " WHERE schemaname = 'leadloop' AND tablename NOT IN ('alembic_version', 'number_key')",
+            " WHERE schemaname = 'leadloop'"
+            " AND tablename NOT IN ('alembic_version', 'number_key', 'counts_filled')",
         )
         names = ", ".join(row["name"] for row in tables)
         sql.execute(self.database, f"TRUNCATE {names}")
