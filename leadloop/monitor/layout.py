@@ -12,10 +12,10 @@ import streamlit as st
 from db.database import DatabaseError
 from db.monitor import StatusSnapshot, ViewsUnavailable
 from leadloop.core.errors import LeadloopError
+from leadloop.core.escaping import escape_markdown
 from leadloop.monitor import data
 from leadloop.monitor.csv_download import show_csv_button
 from leadloop.monitor.headline import format_rough_duration
-from leadloop.monitor.markdown import escape_markdown
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
 from leadloop.monitor.sections import (
     show_campaigns,
