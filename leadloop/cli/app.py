@@ -379,15 +379,16 @@ def metrics(
         int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)
     ] = 9108,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which clients reach it, beside IP addresses; repeatable."),
+    ] = None,
 ) -> None:
     """Serve Prometheus metrics until Ctrl-C, which exits with 0."""
     from leadloop.cli.metrics import serve_metrics
 
-    with (
-        environment.open_configured_database(require_schema=False) as (_, database),
-        suppress(KeyboardInterrupt),
-    ):
-        serve_metrics(database, host, port)
+    with environment.open_monitor_database() as database, suppress(KeyboardInterrupt):
+        serve_metrics(database, host, port, allowed_hosts=allowed_host or [])
 
 
 @app.command()

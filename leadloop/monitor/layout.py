@@ -24,6 +24,7 @@ from leadloop.monitor.sections import (
     show_rejections,
     show_runs,
 )
+from leadloop.monitor.throttled_cache import PageBusy
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def _show_filters(campaign_ids: Sequence[str]) -> Filters:
         )
         as_tables = st.toggle("Figures as tables", key="tables", bind="query-params")
     days = _PERIODS[period or _DEFAULT_PERIOD]
-    return Filters(campaign_ids=tuple(selected), days=days, as_tables=as_tables)
+    return Filters(campaign_ids=data.normalize_selection(selected), days=days, as_tables=as_tables)
 
 
 def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData[T] | None:
@@ -149,6 +150,8 @@ def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData
     except DatabaseError as error:
         failure = "The database is unreachable" if error.disconnected else "Database query failed"
         _show_error(failure, error)
+    except PageBusy as error:
+        _show_error("Too many selections at once", error)
     else:
         kept = LoadedData(value=value, is_stale=False)
         st.session_state[name] = (query, kept)
