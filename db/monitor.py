@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from db.campaign_status import MetricsSnapshot, read_metrics
 from db.database import Database, DatabaseError
 from leadloop.core.errors import LeadloopError
 
@@ -17,7 +18,7 @@ Rows = list[dict[str, Any]]
 
 #: Maximum number of listed runs.
 MAX_RUNS = 200
-_STATEMENT_TIMEOUT_S = 30
+STATEMENT_TIMEOUT_S = 30
 
 _REQUIREMENTS = text("""
 SELECT to_regnamespace('leadloop_monitor') IS NOT NULL AS views,
@@ -27,7 +28,7 @@ SELECT to_regnamespace('leadloop_monitor') IS NOT NULL AS views,
 _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 # SET LOCAL, since a pooler may give each transaction another connection.
 _AS_READER = text("SET LOCAL ROLE leadloop_reader")
-_SET_TIMEOUT = text(f"SET LOCAL statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
+_SET_TIMEOUT = text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
 _FORBIDDEN = ("42501", "28000")
 _VIEWS_MISMATCH = (
     "the views belong to another version of leadloop: run `leadloop init`, which upgrades an older"
@@ -39,7 +40,7 @@ _ADVICE = {
     " leadloop_monitor TO leadloop_reader`",
     "42P01": _VIEWS_MISMATCH,
     "42703": _VIEWS_MISMATCH,
-    "57014": f"the views take longer than {_STATEMENT_TIMEOUT_S} s to read: choose a shorter"
+    "57014": f"the views take longer than {STATEMENT_TIMEOUT_S} s to read: choose a shorter"
     " period, or check what keeps the database busy (pg_stat_activity)",
 }
 
@@ -200,7 +201,7 @@ def read_history(
         since: start of the period, midnight (UTC) if it has several days; None: the first row.
 
     Raises:
-        ViewsUnavailable, DatabaseError: as in `read_status`.
+        ViewsUnavailable, DatabaseError: as in `read_status_snapshot`.
     """
     parameters = {"ids": list(campaign_ids) or None, "since": since}
     return _run_as_reader(
@@ -221,6 +222,15 @@ def _read_outcomes(connection: Connection, parameters: Mapping[str, Any]) -> Row
     if by_day and by_day[-1]["hour"] - by_day[0]["hour"] >= _SPAN_BY_DAY:
         return by_day
     return _to_dicts(connection.execute(_OUTCOMES, parameters))
+
+
+def read_metrics_snapshot(database: Database) -> MetricsSnapshot:
+    """Read what one scrape of the Prometheus exporter shows, in one snapshot.
+
+    Raises:
+        ViewsUnavailable, DatabaseError: as in `read_status_snapshot`.
+    """
+    return _run_as_reader(database, read_metrics)
 
 
 def _to_dicts(rows: Iterable[Row[Any]]) -> Rows:

@@ -6,6 +6,7 @@ An option, a setting or a column is described where it is defined. The generator
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import typer
 from sqlalchemy import text
 
 from db.database import Connection, Database
+from db.monitor import STATEMENT_TIMEOUT_S
+from db.problem_kinds import PROBLEM_KINDS, ProblemKind
 from db.schema import migrate_schema
 from leadloop.cli.app import app
 from leadloop.client.transport import MAX_RESPONSE_BYTES
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
-from leadloop.core.postgres_json import MAX_JSON_TOKENS
+from leadloop.core.postgres_json import MAX_DEPTH, MAX_INTEGER_LENGTH, MAX_JSON_TOKENS
 from leadloop.core.push_preview import PREVIEW_COUNTS as PLAN
+from leadloop.core.redaction import MAX_REASON_LENGTH, MAX_REASON_READ
+from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH
 from leadloop.core.verdicts import (
     UNREADABLE,
     ApiCall,
@@ -28,13 +33,25 @@ from leadloop.core.verdicts import (
     Verdict,
     classify_response,
 )
+from leadloop.core.windows import MAX_PAGES
 from leadloop.local.postgres import run_postgres
 from leadloop.local.postgres_data import remove_temporary
+from leadloop.monitor.request_guard import (
+    MAX_CONNECTIONS,
+    MAX_MESSAGE_BYTES,
+    MAX_SESSIONS,
+)
+from leadloop.monitor.throttled_cache import MAX_CREDIT_S
 from leadloop.settings import Settings
 from tasks.audit import AUDIT
 from tasks.disable import DISABLE
+from tasks.lead_listing import MAX_REPEATED_PAGES
 from tasks.poll import POLL
 from tasks.push import PUSH
+from tasks.rate_limiter import MAX_PAUSE_S
+from tasks.rejection_streak import MAX_ALIKE
+from tasks.window_pages import MAX_UNCOUNTED_PAGES
+from tasks.window_reader import MOST_PAGES
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -67,6 +84,8 @@ def render_pages(database_url: str) -> dict[str, str]:
             "command-line.md": render_command_line(),
             "schema.md": render_schema(connection),
             "views.md": render_views(connection),
+            "problems.md": render_problems(connection),
+            "limits.md": render_limits(),
             "verdicts.md": render_verdicts(),
             "exit-codes-and-json.md": render_exit_codes(connection),
         }
@@ -312,10 +331,11 @@ def render_views(connection: Connection) -> str:
     """Render every view of the data team from Postgres's catalogue."""
     return _join_page(
         "Views",
-        "The views of the Postgres schema `leadloop_monitor`: counts, times, reasons and ids, no"
-        " personal data in any column. The role `leadloop_reader` may read them and nothing else;"
-        " make a login a member of it: `GRANT leadloop_reader TO dashboards`. Times are"
-        " `timestamptz`; days and hours are UTC.",
+        "The views of the Postgres schema `leadloop_monitor`: counts, times, reasons and ids. No"
+        " column is personal. A reason may quote the vendor, and is redacted as far as [a rule can"
+        " tell](../explanation/security.md#what-a-reason-may-show). The role `leadloop_reader` may"
+        " read them and nothing else; make a login a member of it: `GRANT leadloop_reader TO"
+        " dashboards`. Times are `timestamptz`; days and hours are UTC.",
         "Lead ids, campaign ids and campaign names are yours and are shown unchanged: choose ones"
         " that are not personal. If a `lead_id` is a phone number or an address, everybody who"
         " reads the views sees it; it is in logs and Prefect too.",
@@ -345,6 +365,162 @@ def _render_view_columns(connection: Connection, view: str, heading: tuple[str, 
             for each in columns
         ],
     )
+
+
+# Problems
+
+
+def render_problems(connection: Connection) -> str:
+    """Render each problem with its threshold, as the views have them."""
+    row = connection.execute(text("SELECT * FROM leadloop_monitor.thresholds")).one()
+    thresholds = {str(name): period for name, period in row._mapping.items()}
+    columns = connection.execute(_VIEW_COLUMNS, {"view": "leadloop_monitor.thresholds"})
+    meanings = {each.name: each.description for each in columns}
+    return _join_page(
+        "Problems",
+        "The rows that the view [`leadloop_monitor.problems`](views.md#problems) may have."
+        " `leadloop status` and the [page](../how-to/monitor-page.md) show them, `status --check`"
+        " fails because of them, runs emit an event for each (`leadloop.problem.…`), and `leadloop"
+        " metrics` counts them (`leadloop_problems`). The view adds `--campaign` to the command.",
+        "The thresholds are those of the view [`thresholds`](views.md#thresholds), the same for all"
+        " campaigns.",
+        _render_table(
+            ["problem", "severity", "meaning", "threshold", "command"],
+            [_render_problem(kind, thresholds, meanings) for kind in PROBLEM_KINDS],
+        ),
+    )
+
+
+def _render_problem(
+    kind: ProblemKind, thresholds: Mapping[str, timedelta], meanings: Mapping[str, str]
+) -> list[str]:
+    threshold = thresholds.get(kind.name)
+    return [
+        _format_code(kind.name),
+        kind.severity,
+        kind.meaning,
+        f"{_format_period(threshold)}: {meanings[kind.name]}" if threshold else "at once",
+        " or ".join(map(_format_code, kind.commands)),
+    ]
+
+
+def _format_period(period: timedelta) -> str:
+    for unit, size in (("d", timedelta(days=1)), ("h", timedelta(hours=1))):
+        if period % size == timedelta(0):
+            return f"{period // size} {unit}"
+    return f"{period // timedelta(minutes=1)} min"
+
+
+# Limits
+
+
+def render_limits() -> str:
+    """Render the limits on everything that comes from outside."""
+    return _join_page(
+        "Limits",
+        "The limits on what comes from outside. Each has a test that counts bytes, values,"
+        " requests or rows.",
+        "## From the vendor",
+        _render_table(
+            ["what", "limit", "beyond it"],
+            [
+                ["a response, compressed or not", _format_bytes(MAX_RESPONSE_BYTES), _NOT_JSON],
+                [
+                    "the characters `[ ] { } , :` of a response",
+                    f"{MAX_JSON_TOKENS:,}, some {MAX_JSON_TOKENS * 65 // 10**6} MB of memory",
+                    _NOT_JSON,
+                ],
+                [
+                    "a response's time",
+                    "the read timeout of `LEADLOOP_TIMEOUT`",
+                    "the attempt has failed",
+                ],
+                [
+                    "levels of a JSON value",
+                    f"{MAX_DEPTH}",
+                    "deeper parts are kept as text; 254 levels or more are no JSON",
+                ],
+                [
+                    "digits of a JSON number",
+                    f"{MAX_INTEGER_LENGTH:,}",
+                    "the number is kept as text",
+                ],
+                [
+                    "pages that a window's `next` names beyond its count",
+                    "until one brings no new row, and page"
+                    f" {MOST_PAGES:,} at the latest; {MAX_UNCOUNTED_PAGES} of a window of a second",
+                    "the window is read no further, and split or owed",
+                ],
+                [
+                    "pages of a window",
+                    f"{MAX_PAGES}",
+                    "the window is split",
+                ],
+                [
+                    "pages of a listing beyond its count that repeat rows",
+                    f"{MAX_REPEATED_PAGES} in a row",
+                    "the audit ends, and compares nothing",
+                ],
+                ["a pause (`Retry-After`)", f"{MAX_PAUSE_S / 3600:.0f} h", "cut to that"],
+                [
+                    "a reason in `last_error`",
+                    f"{MAX_REASON_LENGTH} characters, of the first {MAX_REASON_READ:,}",
+                    "cut",
+                ],
+                ["leads rejected with the same reason", f"{MAX_ALIKE} in a row", "the run ends"],
+            ],
+        ),
+        "## From files, tables and sources",
+        _render_table(
+            ["what", "limit", "beyond it"],
+            [
+                [
+                    "a create request's body",
+                    "`LEADLOOP_BATCH_BYTES`",
+                    "sent in parts; a lead that needs more alone is rejected, and is not read into"
+                    " memory",
+                ],
+                [
+                    "a lead's id in a source",
+                    f"{MAX_LEAD_ID_LENGTH} characters",
+                    "the row is passed over and named",
+                ],
+                [
+                    "time to read a source",
+                    "`LEADLOOP_SOURCE_TIMEOUT`",
+                    "the campaign's part of the run fails",
+                ],
+            ],
+        ),
+        "## From viewers of the page, and from Prometheus",
+        _render_table(
+            ["what", "limit", "beyond it"],
+            [
+                ["connections, of each server", f"{MAX_CONNECTIONS:,}", "503"],
+                ["tabs that show the page (WebSockets)", f"{MAX_SESSIONS}", "refused (403)"],
+                ["a message of a tab", _format_bytes(MAX_MESSAGE_BYTES), "the connection ends"],
+                ["methods", "`GET`, `HEAD`", "405: nothing can be uploaded"],
+                ["hosts and origins", "[configured ones](../how-to/monitor-page.md)", "403"],
+                [
+                    "the database's time",
+                    f"a twentieth, with {MAX_CREDIT_S:.0f} s in advance; one query at a time",
+                    "older figures are shown, or a new selection is refused",
+                ],
+                [
+                    "a statement",
+                    f"{STATEMENT_TIMEOUT_S} s",
+                    "it is cancelled, and none starts for as long",
+                ],
+            ],
+        ),
+    )
+
+
+_NOT_JSON = "treated like a body that is not the vendor's JSON"
+
+
+def _format_bytes(amount: int) -> str:
+    return f"{amount // 2**20} MiB"
 
 
 # Verdicts

@@ -13,11 +13,13 @@ from prefect.settings import (
 from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.housekeeping import run_housekeeping
+from flows.orphans import find_console_handlers
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.prefect_api import translate_api_errors
 from flows.push import push_leads
 from flows.reporting import call_flow
 from flows.sync import sync_leads
+from leadloop.core.escaping import escape_unprintable
 from leadloop.core.progress import ProgressListener, progress_listener
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
@@ -48,6 +50,8 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
     token = progress_listener.set(listener)
     for noisy in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker"):
         logging.getLogger(noisy).addFilter(_is_worth_showing)
+    for handler in find_console_handlers():
+        handler.addFilter(_escape_line)
     try:
         # The heartbeat shows a server that a worker's process is alive. Here it would delay the end
         # of every run by a second.
@@ -58,6 +62,12 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
             call_flow(FLOWS[name], **parameters)
     finally:
         progress_listener.reset(token)
+
+
+def _escape_line(record: logging.LogRecord) -> bool:
+    """Escape a line that may hold ids, so that it cannot drive the terminal; keep every line."""
+    record.msg, record.args = escape_unprintable(record.getMessage()), None
+    return True
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:

@@ -14,12 +14,13 @@ def outlive_worker() -> None:
     broken pipe, at which rich raises SystemExit (`Console.on_broken_pipe`). Prefect's server gets
     the log by another handler.
     """
-    for handler in _find_console_handlers():
+    for handler in find_console_handlers():
         console = handler.console
         vars(console)["on_broken_pipe"] = partial(setattr, console, "quiet", True)
 
 
-def _find_console_handlers() -> Iterator[PrefectConsoleHandler]:
+def find_console_handlers() -> Iterator[PrefectConsoleHandler]:
+    """Yield the handlers by which Prefect logs to this process's terminal or pipe."""
     loggers = (logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict))
     for logger in loggers:
         for handler in logger.handlers:

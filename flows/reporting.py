@@ -16,6 +16,7 @@ from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
+from leadloop.core.escaping import escape_markdown
 from leadloop.core.progress import has_no_listener, progress_listener
 from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, has_counts, select_counts, select_stages
@@ -102,7 +103,9 @@ def publish_artifacts(
     tables = [_make_table(name, part) for name, part in parts.items() if has_counts(part)]
     link = [f"[How the campaigns stand]({page})"] if page else []
     failed = (
-        ["\n".join(["### failed", "", *(f"- {line}" for line in failures)])] if failures else []
+        ["\n".join(["### failed", "", *(f"- {escape_markdown(line)}" for line in failures)])]
+        if failures
+        else []
     )
     with log_prefect_errors():
         create_markdown_artifact(
@@ -167,7 +170,10 @@ def _format_bound(word: str, value: object) -> str:
 def _make_table(name: str, summary: Mapping[str, Any]) -> str:
     names = list(select_counts(summary))
     each: Mapping[str, Mapping[str, Any]] = summary.get("campaigns", {})
-    rows = [[campaign_id, *_format_counts(counts, names)] for campaign_id, counts in each.items()]
+    rows = [
+        [escape_markdown(campaign_id), *_format_counts(counts, names)]
+        for campaign_id, counts in each.items()
+    ]
     left = len(rows) - _MAX_ROWS
     lines = [
         f"### {name}: {format_summary(summary)}",
@@ -186,4 +192,4 @@ def _format_counts(counts: Mapping[str, Any], names: Sequence[str]) -> list[str]
 
 
 def _make_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"

@@ -85,6 +85,16 @@ def _check_timeout(text: str) -> str:
     return text
 
 
+def _is_page_url(text: str) -> bool:
+    """Return whether a text is a link to a page, which Markdown can hold."""
+    try:
+        parts = urlsplit(text)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return has_host and "@" not in parts.netloc and bool(re.fullmatch(r"https?://[^\s()<>]+", text))
+
+
 def _require(is_valid: Callable[[Any], object], advice: str) -> AfterValidator:
     """Return a validator that refuses a value with advice on how to write it."""
 
@@ -110,12 +120,7 @@ _Region = Annotated[
         "write a country's two capital letters, as in US or GB",
     ),
 ]
-_PageUrl = Annotated[
-    str,
-    _require(
-        lambda text: re.fullmatch(r"https?://[^\s()<>]+", text), "write it as https://host/path"
-    ),
-]
+_PageUrl = Annotated[str, _require(_is_page_url, "write it as https://host/path")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +230,9 @@ class Settings(BaseSettings):
         description="days to keep the vendor's complete results; not set: indefinitely",
     )
     page_url: _PageUrl | None = Field(
-        None, description="URL of `leadloop monitor`, to which runs in Prefect link"
+        None,
+        description="URL of `leadloop monitor` in the browser: runs in Prefect link to it, and the"
+        " page answers under its host name and path, as behind a proxy",
     )
     monitor_database_url: SecretStr | None = Field(
         None,

@@ -13,7 +13,11 @@ from itertools import chain
 from db import campaigns, erasure, in_doubt, leads, opt_outs
 from db.opt_outs import OpenOptOuts
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
-from leadloop.core.batch_response import extract_reason, redact_reason
+from leadloop.core.batch_response import (
+    extract_reason,
+    redact_reason,
+    redact_reason_of_unknown,
+)
 from leadloop.core.disable_bisection import MAX_CANDIDATES, Isolation, split_list
 from leadloop.core.errors import InvalidLead, RunError
 from leadloop.core.leads import Lead, extract_custom_texts
@@ -344,7 +348,9 @@ class DisableJob:
         return {
             lead_id: _REASON_OF_ERASED
             if lead_id in erased
-            else redact_reason(reason, *known.get(lead_id, (None, None, [])))
+            else redact_reason(reason, *known[lead_id])
+            if lead_id in known
+            else redact_reason_of_unknown(reason)
             for lead_id, reason in rejected.items()
         }
 

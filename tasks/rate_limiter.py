@@ -23,7 +23,7 @@ _KEPT_SHARES = dict.fromkeys(Purpose, 0.5) | {Purpose.BULK: 1 / 16}
 # For a 429 without a Retry-After.
 _DEFAULT_PAUSE_S = 5.0
 # A longer Retry-After is taken for the vendor's mistake: all processes would stand still.
-_MAX_PAUSE_S = 3600.0
+MAX_PAUSE_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class RateLimiter:
         Args:
             retry_after_s: the vendor's Retry-After in seconds; None without one.
         """
-        pause_s = min(_DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s, _MAX_PAUSE_S)
+        pause_s = min(_DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s, MAX_PAUSE_S)
         self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
         with self._database.autocommit() as connection:
             rate_limit.pause_requests(connection, pause_s)

@@ -20,7 +20,7 @@ from leadloop.core.windows import MAX_PAGES, Window, cover_window, find_brackets
 # A window so short is not split because its rows move.
 _SHORTEST_MOVING = timedelta(seconds=1)
 # Pages of a short window beyond its count, after which a vendor names next ones indefinitely.
-_MOST_UNCOUNTED = 4 * MAX_PAGES
+MAX_UNCOUNTED_PAGES = 4 * MAX_PAGES
 _NO_TIME = "processed_at: missing in a result of a window"
 
 #: The identity of a result in a window: lead id and `processed_at`; the result's text for one that
@@ -209,7 +209,7 @@ class WindowRead:
         most = max(max_pages, len(self.first.remaining_pages) + 1)
         if self.window.length <= _SHORTEST_MOVING:
             # It is not split, so rather too many pages than none.
-            most += _MOST_UNCOUNTED
+            most += MAX_UNCOUNTED_PAGES
         return self.pages > most
 
     def brackets(self) -> list[Window]:

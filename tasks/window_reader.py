@@ -45,7 +45,7 @@ _FAR_AHEAD = timedelta(days=1)
 # Counted pages that are requested before the first of them has come.
 _PAGES_AHEAD = 32
 # Beyond it, no vendor's `next` is followed.
-_MOST_PAGES = 10_000
+MOST_PAGES = 10_000
 # Repeated rows in a row, of a vendor that ignores `page`.
 _MOST_REPEATS = 3
 
@@ -295,7 +295,7 @@ class WindowReader:
             for future in counted:
                 future.cancel()
         number = len(first.remaining_pages) + 1
-        while page.has_next and number < _MOST_PAGES:
+        while page.has_next and number < MOST_PAGES:
             number += 1
             page = read(number=number)
             if page.keys <= seen:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
 from leadloop.cli import environment, hints, rendering
+from leadloop.cli.literal_console import LiteralConsole
 from leadloop.cli.main import STOPPED
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
+from leadloop.core.escaping import escape_unprintable
 from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import parse_time_argument
 
@@ -55,8 +57,8 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
 ]
 
-err = Console(stderr=True)
-out = Console()
+err = LiteralConsole(stderr=True)
+out = LiteralConsole()
 
 
 def _show_version(wanted: bool) -> None:
@@ -380,15 +382,16 @@ def metrics(
         int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)
     ] = 9108,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which clients reach it, beside IP addresses; repeatable."),
+    ] = None,
 ) -> None:
     """Serve Prometheus metrics until Ctrl-C, which exits with 0."""
     from leadloop.cli.metrics import serve_metrics
 
-    with (
-        environment.open_configured_database(require_schema=False) as (_, database),
-        suppress(KeyboardInterrupt),
-    ):
-        serve_metrics(database, host, port)
+    with environment.open_monitor_database() as database, suppress(KeyboardInterrupt):
+        serve_metrics(database, host, port, allowed_hosts=allowed_host or [])
 
 
 @app.command()
@@ -466,7 +469,7 @@ def owed(
     if as_json:
         _print_json({"owed": [owed_texts.owed_as_json(window) for window in windows]})
     elif lines:
-        out.print("\n".join(lines), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        out.print("\n".join(lines), highlight=False, soft_wrap=True)
     else:
         out.print(owed_texts.render_owed(windows))
 
@@ -487,10 +490,10 @@ def doctor(
         _print_json({"checks": [check.as_json() for check in checks]})
     else:
         for check in checks:
-            mark = "[green]ok[/]  " if check.ok else "[red]FAIL[/]"
-            mark = "[yellow]warn[/]" if check.is_warning else mark
-            out.print(f"{mark} {check.name}: ", end="")
-            out.print(check.detail, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            mark = Text("ok  ", "green") if check.ok else Text("FAIL", "red")
+            mark = Text("warn", "yellow") if check.is_warning else mark
+            out.print(mark, f"{check.name}: ", end="")
+            out.print(check.detail, highlight=False, soft_wrap=True)
     if not all(check.ok for check in checks):
         raise typer.Exit(2 if any(check.is_settings_fault for check in checks) else 1)
 
@@ -646,7 +649,7 @@ def _run_and_show(
     for hint in hints.leftover_hints(summary) + (
         [] if failure else hints.empty_poll_hints(summary)
     ):
-        print(hint, file=sys.stderr)
+        print(escape_unprintable(hint), file=sys.stderr)
     if failure:
         raise failure
 
@@ -665,8 +668,7 @@ def _parse_time_option(option: str, text: str) -> datetime:
 
 def _print_line(line: str) -> None:
     """Print a line with ids, which are foreign input: literally, and on one line."""
-    text = rendering.escape_unprintable(line)
-    out.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    out.print(escape_unprintable(line), highlight=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:
@@ -674,4 +676,4 @@ def _print_json(value: Any) -> None:
         return value.isoformat() if isinstance(value, datetime) else str(value)
 
     text = json.dumps(value, default=encode, ensure_ascii=False)
-    sys.stdout.write(rendering.escape_unprintable(text) + "\n")
+    sys.stdout.write(escape_unprintable(text) + "\n")

@@ -18,7 +18,13 @@ from leadloop.client.proxies import check_prefect_proxies
 from leadloop.core.errors import UsageError
 from leadloop.local.postgres_data import NOTE
 from leadloop.local.private_files import open_private
-from leadloop.settings import DATABASE_URL, EMBEDDED, Settings, SettingSource
+from leadloop.settings import (
+    DATABASE_URL,
+    EMBEDDED,
+    MONITOR_DATABASE_URL,
+    Settings,
+    SettingSource,
+)
 from leadloop.trusted_files import require_private_directory
 
 if TYPE_CHECKING:
@@ -201,6 +207,37 @@ def open_configured_database(*, require_schema: bool = True) -> Iterator[tuple[S
         open_database(settings, require_schema=require_schema) as database,
     ):
         yield settings, database
+
+
+@contextmanager
+def find_monitor_url() -> Iterator[tuple[str, str]]:
+    """Yield the URL of the page's login, else of the runs' login, and the name of its variable.
+
+    Raises:
+        UsageError: neither is set, or the URL is wrong.
+    """
+    own = load_settings().monitor_database_url
+    if own is not None:
+        require_postgres_url(own.get_secret_value(), MONITOR_DATABASE_URL)
+        yield own.get_secret_value(), MONITOR_DATABASE_URL
+        return
+    with load_settings_with_database() as settings:
+        require_postgres_url(settings.require_database_url(), DATABASE_URL)
+        yield settings.require_database_url(), DATABASE_URL
+
+
+@contextmanager
+def open_monitor_database() -> Iterator[Database]:
+    """Open the database with the page's login, else with the runs' login.
+
+    Raises:
+        UsageError: see `find_monitor_url`.
+    """
+    with (
+        find_monitor_url() as (url, setting),
+        Database(url, pool_size=1, setting=setting) as opened,
+    ):
+        yield opened
 
 
 def require_urls(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from db.campaigns import list_campaigns, select_campaigns, select_for_disable
 from db.watermarks import select_polled
 from leadloop.cli import environment, hints
 from leadloop.cli.progress_bars import show_progress_bars
+from leadloop.core.escaping import escape_unprintable
 
 #: How a flow selects its campaigns, where that is not `select_campaigns`.
 _SELECTORS = {
@@ -55,4 +56,4 @@ def run_flow_command(
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line, file=sys.stderr)
+        print(escape_unprintable(line), file=sys.stderr)

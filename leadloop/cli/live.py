@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leadloop.cli import environment
-from leadloop.cli.rendering import escape_unprintable
+from leadloop.core.escaping import escape_unprintable
 from leadloop.core.summaries import report_summary
 from leadloop.settings import Settings
 from tasks.live import LiveHost, LiveState, run_live

@@ -6,6 +6,7 @@ from typing import cast
 
 from leadloop.cli.output_streams import install_tolerant_streams
 from leadloop.core.errors import LeadloopError, UsageError
+from leadloop.core.escaping import escape_unprintable
 
 #: The message for work that Ctrl-C or SIGTERM interrupted.
 STOPPED = "stopped; all that was committed is kept: run the same command again to continue"
@@ -24,7 +25,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code, message = run_app()
     if message:
-        print(f"leadloop: {message}", file=sys.stderr)
+        lines = map(escape_unprintable, message.splitlines())
+        print("leadloop:", "\n".join(lines), file=sys.stderr)
     if lost := describe_lost_output():
         print(f"leadloop: not all of the output could be written: {lost}", file=sys.stderr)
     sys.exit(code)

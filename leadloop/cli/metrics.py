@@ -1,20 +1,30 @@
-"""`leadloop metrics`: serve every campaign's state to Prometheus, queried at each scrape."""
+"""`leadloop metrics`: serve every campaign's state to Prometheus, read as the page reads it."""
 
 import math
-import threading
+import socket
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+import uvicorn
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from db.campaign_status import get_rate_budget, read_metrics
 from db.database import Database, DatabaseError
 from db.latencies import BOUNDS_S
+from db.monitor import ViewsUnavailable, read_metrics_snapshot
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
+from leadloop.monitor.request_guard import MAX_CONNECTIONS, RequestGuard, ServedAddresses
+from leadloop.monitor.throttled_cache import ThrottledCache
 
 _STATUSES = ("new", "sending", "in_doubt", "created", "rejected", "cancelled")
 #: Name and description of each gauge per campaign, by its column of `campaign_health`.
@@ -42,17 +52,20 @@ _GAUGES = {
 }
 
 
+_ADVICE = "Name the host that clients use: `leadloop metrics --allowed-host NAME`"
+
+
 class CampaignCollector:
-    """A collector of gauges and histograms; an unreachable database is a gauge too."""
+    """A collector of gauges and histograms; a database that cannot be read is a gauge too."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._read = ThrottledCache(partial(read_metrics_snapshot, database))
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics with their present values."""
+        """Yield all metrics, fresh or from the cache."""
         try:
-            snapshot = self._database.run(read_metrics)
-        except DatabaseError:
+            snapshot = self._read()
+        except (DatabaseError, ViewsUnavailable):
             yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=0)
             return
         yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=1)
@@ -83,28 +96,58 @@ class CampaignCollector:
         yield _build_latency_histogram(snapshot.latencies)
 
 
-def serve_metrics(database: Database, host: str, port: int) -> None:
+def serve_metrics(
+    database: Database, host: str, port: int, *, allowed_hosts: Sequence[str]
+) -> None:
     """Serve Prometheus metrics until interrupted.
+
+    Args:
+        database: opened with any login that may act as `leadloop_reader`.
+        host: the address to listen on.
+        port: the port to listen on; 0: any free one.
+        allowed_hosts: names under which clients reach the server, beside IP addresses and
+            `localhost`.
 
     Raises:
         UsageError: the server cannot listen at that address, or the views cannot be read.
     """
     try:
-        database.run(get_rate_budget)
-    except DatabaseError as error:
-        raise UsageError(f"{error}; has `leadloop init` been run?") from None
+        read_metrics_snapshot(database)
+    except (DatabaseError, ViewsUnavailable) as error:
+        raise UsageError(str(error)) from None
     registry = CollectorRegistry()
     registry.register(CampaignCollector(database))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server, thread = start_http_server(port, host, registry)
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise environment.explain_listen_error(error, host, port) from None
-    print(f"Metrics at http://{host}:{server.server_port}/metrics", flush=True)
-    try:
-        threading.Event().wait()
-    finally:
-        server.shutdown()
-        thread.join()
+    with listener:
+        url_host = f"[{host}]" if ":" in host else host
+        print(f"Metrics at http://{url_host}:{listener.getsockname()[1]}/metrics", flush=True)
+        config = uvicorn.Config(
+            RequestGuard(
+                build_metrics_app(registry), ServedAddresses(names=allowed_hosts, advice=_ADVICE)
+            ),
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            # uvicorn refuses the connection that reaches its limit.
+            limit_concurrency=MAX_CONNECTIONS + 1,
+            timeout_graceful_shutdown=1,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def build_metrics_app(registry: CollectorRegistry) -> Starlette:
+    """Build the application that answers a scrape."""
+
+    async def scrape(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        content = await run_in_threadpool(encode, registry)
+        return Response(content, headers={"content-type": content_type})
+
+    return Starlette(routes=[Route("/metrics", scrape)])
 
 
 def _build_latency_histogram(rows: Sequence[Mapping[str, Any]]) -> HistogramMetricFamily:

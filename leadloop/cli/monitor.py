@@ -13,7 +13,6 @@ from pathlib import Path
 from leadloop.cli import environment
 from leadloop.core.errors import UsageError
 from leadloop.local.shared_server import ServerSpec, require_free_port, share_server
-from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
@@ -32,7 +31,8 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
         UsageError: Streamlit is not installed, a setting is wrong, or the port is taken.
     """
     _require_streamlit()
-    with _database_url() as (url, setting):
+    public_url = environment.load_settings().page_url
+    with environment.find_monitor_url() as (url, setting):
         # The import takes seconds; errors in the settings come first.
         from leadloop.monitor import data, page_server
 
@@ -47,7 +47,7 @@ def serve_page(host: str, port: int, refresh_s: float) -> None:
             refresh_s=refresh_s,
         )
         try:
-            page_server.run_page_server(looked_at, host, port, announce)
+            page_server.run_page_server(looked_at, host, port, announce, public_url=public_url)
         except OSError as error:
             raise environment.explain_listen_error(error, host, port) from None
 
@@ -102,16 +102,3 @@ def _wait_until_listening(port: int, is_alive: Callable[[], bool], log: Path) ->
 def _require_streamlit() -> None:
     if importlib.util.find_spec("streamlit") is None:
         raise UsageError(_NOT_INSTALLED)
-
-
-@contextmanager
-def _database_url() -> Iterator[tuple[str, str]]:
-    """Yield the URL of the page's login, else of the runs' login, and the name of its variable."""
-    own = environment.load_settings().monitor_database_url
-    if own is not None:
-        environment.require_postgres_url(own.get_secret_value(), MONITOR_DATABASE_URL)
-        yield own.get_secret_value(), MONITOR_DATABASE_URL
-        return
-    with environment.load_settings_with_database() as settings:
-        environment.require_postgres_url(settings.require_database_url(), DATABASE_URL)
-        yield settings.require_database_url(), DATABASE_URL

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from db.owed_windows import OwedWindow
-from leadloop.cli.rendering import escape_unprintable
 from leadloop.core.errors import UsageError
+from leadloop.core.escaping import escape_unprintable
 from tasks.owed import Acceptance
 
 

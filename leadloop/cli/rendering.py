@@ -1,6 +1,5 @@
 """Tables that commands print for people: counts without personal data."""
 
-import json
 from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -9,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from leadloop.core.escaping import escape_unprintable
 from leadloop.core.summary_text import select_counts
 
 _CAMPAIGN_FIELDS = (
@@ -88,7 +88,7 @@ def render_status(
         name += " held" if row["creates_held"] else ""
         shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
         figures = (abbreviate_value(key, shown[key]) for _, key in _OVERVIEW_FIELDS)
-        table.add_row(_MARKS[row["health"]], Text(name), *figures, style=_row_style(row))
+        table.add_row(_MARKS[row["health"]], _literal(name), *figures, style=_row_style(row))
     return table
 
 
@@ -104,8 +104,9 @@ def render_problems(problems: Sequence[Mapping[str, Any]]) -> RenderableType:
         *(
             Text.assemble(
                 (problem["severity"], _STYLES[problem["severity"]]),
-                f" {problem['campaign_id']}: {problem['said']}\n  ",
-                (problem["command"], "bold"),
+                _literal(f" {problem['campaign_id']}: {problem['said']}"),
+                "\n  ",
+                (escape_unprintable(problem["command"]), "bold"),
             )
             for problem in problems
         )
@@ -172,11 +173,6 @@ def abbreviate_value(key: str, value: Any) -> str:
     return f"{value // 1000}k" if value >= 10_000 else f"{value:,}"
 
 
-def escape_unprintable(text: str) -> str:
-    """Escape control and invisible characters as in JSON, so that no text drives a terminal."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-
-
 def render_counts(title: str, counts: Mapping[str, int]) -> Table:
     """Render the counts of a run as a table of one row."""
     table = _create_table(title)
@@ -195,7 +191,7 @@ def render_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         heading = Text(name.replace("_", " "))
         table.add_column(heading, justify="right" if isinstance(value, Number) else "left")
     for row in rows:
-        table.add_row(*(Text(_format_value(value)) for value in row.values()))
+        table.add_row(*(_literal(_format_value(value)) for value in row.values()))
     return table
 
 
@@ -237,7 +233,7 @@ def print_plan(console: Console, summary: Mapping[str, Any]) -> None:
         for name, value in select_counts(plan).items():
             table.add_row(name.replace("_", " "), f"{value:,}")
             for reason, amount in plan.get(_REASON_FIELDS.get(name, ""), {}).items():
-                table.add_row(Text(f"  {reason}"), f"{amount:,}")
+                table.add_row(_literal(f"  {reason}"), f"{amount:,}")
         console.print(table)
         if plan["sample"]:
             console.print("One of the leads, with masked values:")
@@ -245,8 +241,13 @@ def print_plan(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def _create_table(title: str, *, show_header: bool = True) -> Table:
-    """Create a table; its title may contain a campaign's id, so markup is disabled."""
-    return Table(title=Text(title, style="table.title"), show_header=show_header)
+    """Create a table; its title may contain a campaign's id."""
+    return Table(title=_literal(title, "table.title"), show_header=show_header)
+
+
+def _literal(text: str, style: str = "") -> Text:
+    """Return a text that somebody else wrote, as wide as it is shown and without markup."""
+    return Text(escape_unprintable(text), style)
 
 
 def render_audit(campaign_id: str, counts: Mapping[str, Any]) -> Table:
@@ -259,6 +260,6 @@ def render_audit(campaign_id: str, counts: Mapping[str, Any]) -> Table:
     for name, value in select_counts(counts).items():
         if value or name == "seen":
             table.add_row(
-                name.replace("_", " "), f"{value:,}", Text(", ".join(samples.get(name, ())))
+                name.replace("_", " "), f"{value:,}", _literal(", ".join(samples.get(name, ())))
             )
     return table

@@ -6,9 +6,9 @@ from typing import TextIO
 from db.campaigns import select_campaigns
 from db.database import Database
 from db.source_triggers import TriggerTable, find_trigger_table, render_trigger
-from leadloop.cli.rendering import escape_unprintable
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
+from leadloop.core.escaping import escape_unprintable
 from leadloop.core.source_requirements import SourceError
 from leadloop.settings import Settings
 from tasks.source_sync import open_source_database

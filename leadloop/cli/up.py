@@ -104,7 +104,7 @@ def run_stack(port: int, page_port: int, err: Console, out: Console) -> None:
             page_url=page.url, prefect=prefect, sandbox_url=handle.url
         )
         # Without wrapping: a narrow terminal must not break a command in two.
-        out.print(instructions, markup=False, highlight=False, soft_wrap=True)
+        out.print(instructions, highlight=False, soft_wrap=True)
         _run_until_stopped(prefect, {"page": page.is_alive, "worker": worker.is_alive}, database)
 
 

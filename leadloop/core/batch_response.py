@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from leadloop.core.leads import LEAD_FIELDS, read_vendor_id
-from leadloop.core.redaction import redact_personal_data, replace_lead_id
+from leadloop.core.redaction import keep_plain_words, redact_personal_data, replace_lead_id
 from leadloop.core.response_shape import fingerprint_shape
 from leadloop.core.response_vocabulary import (
     KeyMeaning,
@@ -153,6 +153,14 @@ def redact_reason(
     parts = [part for part in (name or "").split() if len(part) > 1]
     fields = [text for text in custom if len(text) > 2]
     return f"vendor: {redact_personal_data(reason, name, number, *fields, *parts)}"
+
+
+def redact_reason_of_unknown(reason: str) -> str:
+    """Redact the vendor's reason about a lead without a row, whose name and fields are not known.
+
+    Only plain words are left, because any other could be the person's name.
+    """
+    return f"vendor: {keep_plain_words(redact_personal_data(reason))}"
 
 
 class _SentIds:

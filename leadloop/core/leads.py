@@ -177,14 +177,26 @@ def is_reserved_name(field: str) -> bool:
 
 
 def extract_custom_texts(lead: str) -> list[str]:
-    """Return the strings and numbers of a JSON object's custom fields, as they are written."""
+    """Return the strings and numbers of a JSON object's custom fields, as they are written.
+
+    Those in lists and objects count, and so do the keys of such objects.
+    """
     try:
         fields = _parse_custom_fields(lead, _decode_unrounded)
     except InvalidLead:
         return []
-    return [
-        value for key, value in fields.items() if isinstance(value, str) and key not in LEAD_FIELDS
-    ]
+    texts: list[str] = []
+    # The next value is the last one.
+    unread: list[object] = [value for key, value in fields.items() if key not in LEAD_FIELDS][::-1]
+    while unread:
+        value = unread.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, list):
+            unread += reversed(value)
+        elif isinstance(value, dict):
+            unread += reversed([part for item in value.items() for part in item])
+    return texts
 
 
 def _is_missing(lead: Lead, field: str) -> bool:

@@ -19,7 +19,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _MANY_DIGITS = b"0" * 19
 _DIGITS_TO_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _NUL = rb"\u0000"
-_MAX_INTEGER_LENGTH = 1000
+#: Digits of an integer; longer ones are kept as text.
+MAX_INTEGER_LENGTH = 1000
 # Before the decimal point.
 _MAX_NUMERIC_DIGITS = 131_072
 _TOKEN_BYTES = (b"[", b"]", b"{", b"}", b",", b":")
@@ -31,7 +32,8 @@ MAX_JSON_TOKENS = 2_000_000
 
 # Python's JSON module and our functions take one stack frame a level, and a thread may have used
 # most of its frames already. orjson's limit is 254 levels.
-_MAX_DEPTH = 100
+#: Levels of a JSON text; deeper parts are kept as text.
+MAX_DEPTH = 100
 # A truncated string is a token too, half of an escape at its end included. Otherwise the search
 # would restart at each quote in it, which is quadratic and takes hours for a megabyte.
 _TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
@@ -105,7 +107,7 @@ def _parse_leniently(content: bytes) -> Any:
             _flatten_deep_parts(text),
             strict=False,
             # Python refuses to parse integers of more than 4,300 digits.
-            parse_int=lambda digits: int(digits) if len(digits) <= _MAX_INTEGER_LENGTH else digits,
+            parse_int=lambda digits: int(digits) if len(digits) <= MAX_INTEGER_LENGTH else digits,
             parse_float=_finite_or_text,
             parse_constant=str,
         )
@@ -121,9 +123,9 @@ def _flatten_deep_parts(text: str) -> str:
     for token in _TOKENS.finditer(text):
         if token[0] in "[{":
             depth += 1
-            start = token.start() if depth == _MAX_DEPTH else start
+            start = token.start() if depth == MAX_DEPTH else start
         elif token[0] in "]}":
-            if depth == _MAX_DEPTH and start > end:
+            if depth == MAX_DEPTH and start > end:
                 kept += text[end:start], json.dumps(text[start : token.end()])
                 end = token.end()
             depth -= 1

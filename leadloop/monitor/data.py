@@ -3,6 +3,7 @@
 Streamlit runs the page's script in the process of the server, so both share this module's state.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -73,6 +74,11 @@ def load_history(campaign_ids: tuple[str, ...], days: int | None) -> History:
     """
     start = None if days is None else start_of_period(days)
     return monitor.read_history(_open_database(get_config()), campaign_ids, start)
+
+
+def normalize_selection(selected: Iterable[str]) -> tuple[str, ...]:
+    """Return selected campaigns in one order, so that each selection is loaded once."""
+    return tuple(sorted(set(selected)))
 
 
 def start_of_period(days: int) -> datetime:

@@ -12,10 +12,10 @@ import streamlit as st
 from db.database import DatabaseError
 from db.monitor import StatusSnapshot, ViewsUnavailable
 from leadloop.core.errors import LeadloopError
+from leadloop.core.escaping import escape_markdown
 from leadloop.monitor import data
 from leadloop.monitor.csv_download import show_csv_button
 from leadloop.monitor.headline import format_rough_duration
-from leadloop.monitor.markdown import escape_markdown
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
 from leadloop.monitor.sections import (
     show_campaigns,
@@ -24,6 +24,7 @@ from leadloop.monitor.sections import (
     show_rejections,
     show_runs,
 )
+from leadloop.monitor.throttled_cache import PageBusy
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def _show_filters(campaign_ids: Sequence[str]) -> Filters:
         )
         as_tables = st.toggle("Figures as tables", key="tables", bind="query-params")
     days = _PERIODS[period or _DEFAULT_PERIOD]
-    return Filters(campaign_ids=tuple(selected), days=days, as_tables=as_tables)
+    return Filters(campaign_ids=data.normalize_selection(selected), days=days, as_tables=as_tables)
 
 
 def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData[T] | None:
@@ -149,6 +150,8 @@ def _load_or_keep(name: str, query: object, load: Callable[[], T]) -> LoadedData
     except DatabaseError as error:
         failure = "The database is unreachable" if error.disconnected else "Database query failed"
         _show_error(failure, error)
+    except PageBusy as error:
+        _show_error("Too many selections at once", error)
     else:
         kept = LoadedData(value=value, is_stale=False)
         st.session_state[name] = (query, kept)

@@ -6,8 +6,8 @@ from typing import Any
 import streamlit as st
 
 from db.monitor import Rows, StatusSnapshot
+from leadloop.core.escaping import escape_markdown
 from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
-from leadloop.monitor.markdown import escape_markdown
 
 _MAX_EXPANDED = 6
 _BOXES = {

@@ -5,15 +5,21 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Connection, Engine, event
 
 from db.database import Database
 from leadloop.cli.metrics import CampaignCollector
+from leadloop.monitor.request_guard import MAX_CONNECTIONS
 from tests import factories, sql
 from tests.cli.conftest import Command
 
@@ -30,19 +36,35 @@ def scraped(url: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: Database) -> None:
-    """Counts, ages and problems by campaign, no personal data; Ctrl-C ends it with exit 0."""
+def test_scrapes_follow_the_state(environment: Path, database: Database) -> None:
+    """Counts, ages and problems by campaign, no personal data; Ctrl-C ends it with exit 0.
+
+    Another web page, and another name of this machine, get nothing.
+    """
     factories.add_campaign(database)
     factories.add_leads(database, factories.build_lead("A", contact_name="Zebulon Quirk"), "B")
     factories.owe_window(database, "2026-01-31T09:00:00Z", "2026-01-31T09:00:01Z")
     with subprocess.Popen(
-        [_LEADLOOP, "metrics", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [_LEADLOOP, "metrics", "--port", "0", "--allowed-host", "metrics.example"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         before = scraped(url)
         sql.execute(database, "UPDATE leadloop.leads SET inserted_at = now() - interval '1 day'")
-        after = scraped(url)
+        problem = ("leadloop_problems", "C1", "leads_unsent", "warning")
+        while problem not in (after := scraped(url)):
+            time.sleep(0.1)
+        codes = [
+            httpx.request(method, url, headers=headers, trust_env=False).status_code
+            for method, headers in (
+                ("GET", {"host": "evil.example"}),
+                ("GET", {"origin": "http://evil.example"}),
+                ("POST", {}),
+                ("GET", {"host": "metrics.example"}),
+            )
+        ]
         page = httpx.get(url, trust_env=False, timeout=60).text
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
@@ -51,9 +73,32 @@ def test_each_scrape_tells_the_state_of_the_moment(environment: Path, database: 
     assert before["leadloop_windows_owed", "C1"] == 1
     assert before["leadloop_windows_accepted", "C1"] == 0
     assert ("leadloop_problems", "C1", "leads_unsent", "warning") not in before
-    assert after["leadloop_problems", "C1", "leads_unsent", "warning"] == 2
+    assert codes == [403, 403, 405, 200]
+    assert after[problem] == 2
     assert after["leadloop_new_oldest_seconds", "C1"] > 80_000
     assert "Zebulon" not in page
+
+
+def test_connections_are_limited(environment: Path, database: Database) -> None:
+    """One more than the limit is refused; when others have gone, it is answered."""
+    with (
+        subprocess.Popen(
+            [_LEADLOOP, "metrics", "--port", "0"], stdout=subprocess.PIPE, text=True
+        ) as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.terminate)
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        address = ("127.0.0.1", urlsplit(url).port)
+        others = [
+            stack.enter_context(socket.create_connection(address)) for _ in range(MAX_CONNECTIONS)
+        ]
+        assert httpx.get(url, trust_env=False, timeout=60).status_code == 503
+        for other in others:
+            other.close()
+        while httpx.get(url, trust_env=False, timeout=60).status_code == 503:
+            time.sleep(0.1)
 
 
 def test_latencies_are_a_histogram(database: Database) -> None:
@@ -86,6 +131,27 @@ def add_campaign_and_latencies(database: Database) -> None:
                   ('-infinity', 'C1', 'opt-out', 5, 3, 12.5),
                   ('-infinity', 'C1', 'opt-out', 'Infinity', 1, 4004)""",
     )
+
+
+def test_scrapes_share_one_read(database: Database) -> None:
+    """A hundred scrapes while the database is slow are one read, as the reader role."""
+    add_campaign_and_latencies(database)
+    collector = CampaignCollector(database)
+    users: list[str] = []
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def note_user(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        if "campaign_health" in statement:
+            time.sleep(0.2)
+            cursor.execute("SELECT current_user")
+            users.extend(cursor.fetchone())
+
+    try:
+        for _ in range(100):
+            assert next(iter(collector.collect())).samples[0].value == 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", note_user)
+    assert users == ["leadloop_reader"]
 
 
 def test_the_rules_in_the_documents_are_those_of_status(database: Database) -> None:

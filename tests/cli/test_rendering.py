@@ -1,15 +1,15 @@
 """Values and tables as commands print them."""
 
-import json
-
 import pytest
 from rich.console import Console
 
+from leadloop.cli.literal_console import LiteralConsole
 from leadloop.cli.rendering import (
     abbreviate_value,
-    escape_unprintable,
     format_duration,
     print_summary,
+    render_problems,
+    render_rows,
 )
 from tasks.poll import POLL
 
@@ -45,17 +45,6 @@ def test_durations_have_two_units(seconds: float, shown: str) -> None:
     assert format_duration(seconds) == shown
 
 
-@pytest.mark.parametrize(
-    "text", ["Zoë ok", "\x1b[31m", "\x9bA", "\u202e\n", "\U000e0041", "\udce9"]
-)
-def test_what_cannot_be_printed_is_escaped(text: str) -> None:
-    """A terminal gets no control sequence, and JSON keeps its meaning."""
-    escaped = escape_unprintable(text)
-    assert escaped.isprintable()
-    assert json.loads(f'"{escaped}"') == text
-    assert escape_unprintable("Zoë ok") == "Zoë ok"
-
-
 @pytest.mark.parametrize(("late", "owed"), [(0, 0), (3, 0), (0, 2), (3, 2)])
 def test_the_tables_of_a_poll_fit_80_columns(
     late: int, owed: int, capsys: pytest.CaptureFixture[str]
@@ -72,3 +61,13 @@ def test_the_tables_of_a_poll_fit_80_columns(
     assert [[name for name in names if name in table] for table in tables] == [expected] * 2
     assert "…" not in shown
     assert shown.count("12,345") == 3
+
+
+def test_texts_of_others_are_shown_whole_and_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A campaign's id and the vendor's words, with control sequences, markup and line ends."""
+    hostile, shown = "[red]C\x1b[2J\n", r"[red]C\u001b[2J\n"
+    problem = {"severity": "warning", "campaign_id": hostile, "said": hostile, "command": hostile}
+    LiteralConsole(width=80).print(render_problems([problem]), render_rows(hostile, [problem]))
+    out = capsys.readouterr().out
+    assert f"warning {shown}: {shown}\n  {shown}\n" in out
+    assert out.count(shown) == 7

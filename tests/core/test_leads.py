@@ -93,6 +93,8 @@ def test_what_must_not_be_repeated_of_a_lead_is_told_as_it_is_written() -> None:
         '{"pin": 48213, "balance": 1234.50, "id": 12345678901234567890, "ok": true, "to": "Bo"}'
     )
     assert extract_custom_texts(fields) == ["48213", "1234.50", "12345678901234567890", "Bo"]
+    nested = '{"lead_id": "A", "kin": [{"Cy Roe": {"pin": 71}, "to": null}, [["Di"]]], "x": "Ed"}'
+    assert extract_custom_texts(nested) == ["Cy Roe", "pin", "71", "to", "Di", "Ed"]
     assert extract_custom_texts("[1]") == extract_custom_texts("{}") == []
 
 

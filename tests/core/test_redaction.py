@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import phonenumbers
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from leadloop.core.redaction import redact_personal_data
+from leadloop.core import redaction
+from leadloop.core.redaction import keep_plain_words, redact_personal_data
 
 
 def _without_accents(text: str) -> str:
@@ -103,8 +104,10 @@ _SIGNS = st.sampled_from("-./_ ()\u2011\u2013\u2010\u00a0\u200b,") | st.characte
 
 @given(
     st.integers(2_000_000_000, 9_999_999_999).map(str),
-    st.lists(st.text(_SIGNS, max_size=2), min_size=9, max_size=9),
+    st.lists(st.text(_SIGNS, max_size=9), min_size=9, max_size=9),
 )
+@example("4155550123", ["", "", " \u2013 ", "", "", " \u2013 ", "", "", ""])
+@example("4155550123", ["", "", ") / - ", "", "", " \u00b7\u00b7 ", "", "", ""])
 @example("2125550123", ["", "", "/", "", "", "/", "", "", ""])
 @example("2125550123", ["", "", "_", "", "", "_", "", "", ""])
 @example("2125550123", ["", "", "\u2011", "", "", "\u2011", "", "", ""])
@@ -189,3 +192,12 @@ def test_counts_and_statuses_stay(said: str) -> None:
 def test_what_cannot_be_stored_is_not_unescaped_into_the_books() -> None:
     """Postgres takes no U+0000."""
     assert "\x00" not in redact_personal_data("bad%00 name&#0;")
+
+
+@given(st.text(st.characters(categories=["L"]), min_size=1, max_size=20))
+@example("Jane")
+def test_of_an_unknown_person_only_plain_words_are_left(name: str) -> None:
+    """The reason of an opt-out whose lead only the vendor knows: what is wrong, and no name."""
+    assume(not {name.lower(), name.upper().lower()} & redaction._PLAIN_WORDS)
+    left = keep_plain_words(f"Lead not found (404): {name} {name.upper()}, born 1980, has 2 leads")
+    assert left == "Lead not found (404): … …, … …, has 2 leads"

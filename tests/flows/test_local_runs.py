@@ -1,10 +1,15 @@
 """Flows run in this process, as the commands of the command line run them."""
 
+import io
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from db.database import Database
 from flows.local_runs import FLOWS, run_flow_locally
@@ -32,6 +37,16 @@ class Bars:
     def advance(self, label: str, amount: int) -> None:
         """Add to the work done."""
         self.done[label] = self.done.get(label, 0) + amount
+
+
+@pytest.fixture
+def local_log() -> Iterator[io.StringIO]:
+    """What Prefect writes to the terminal of a local run."""
+    handler = PrefectConsoleHandler(stream=io.StringIO())
+    log = logging.getLogger("prefect.flow_runs")
+    log.addHandler(handler)
+    yield cast("io.StringIO", handler.stream)
+    log.removeHandler(handler)
 
 
 def test_every_deployed_flow_runs_locally_too() -> None:
@@ -75,3 +90,15 @@ def test_a_local_run_that_fails_leaves_one_line_to_its_caller(
     assert collected.summary["created"] == 1
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     assert has_no_listener()
+
+
+def test_an_id_in_the_log_cannot_drive_the_terminal(
+    database: Database, vendor: SandboxHandle, local_log: io.StringIO
+) -> None:
+    """The vendor fails on one opt-out, and the run names it."""
+    factories.add_campaign(database)
+    factories.add_opt_outs(database, "a\x1b[2Jb", "c")
+    vendor.add_fault(route="disable", kind="status", lead_id="a\x1b[2Jb")
+    run_flow_locally("disable-leads", {}, Bars())
+    assert r"a\u001b[2Jb" in local_log.getvalue()
+    assert "\x1b[2J" not in local_log.getvalue()

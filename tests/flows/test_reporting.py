@@ -104,6 +104,14 @@ def test_a_run_in_stages_says_each(database: Database, vendor: SandboxHandle) ->
     assert "### disable" not in told
 
 
+def test_ids_cannot_format_an_artifact(database: Database, vendor: SandboxHandle) -> None:
+    """Whatever a campaign's id holds, the artifact shows it, in its own cell."""
+    factories.add_campaign(database, "C|*1* <img>")
+    factories.add_leads(database, "A", campaign="C|*1* <img>")
+    _, run = run_flow(push_leads)
+    assert r"| C\|\*1\* \<img\> | 1 |" in str(read_artifacts(run)["markdown"].data)
+
+
 def test_a_link_to_the_page(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,9 +34,23 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # As root in a container, Chromium has no sandbox and little shared memory.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        # Names for a proxy, and for strangers.
+        arguments += ["--host-resolver-rules=MAP *.test 127.0.0.1"]
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def nginx() -> str:
+    """Return the program; skip the test if there is none, or fail it if NGINX_REQUIRED is set."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is not None:
+        return program
+    reason = "no nginx: apt-get install nginx-light"
+    if os.environ.get("NGINX_REQUIRED"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +73,7 @@ def page_url(page_database: Database, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @contextmanager
-def serve_monitor(database_url: str, directory: Path) -> Iterator[str]:
+def serve_monitor(database_url: str, directory: Path, **environment: str) -> Iterator[str]:
     """Run `leadloop monitor` for the block; Ctrl-C must end it with exit 0, even with viewers."""
     with subprocess.Popen(
         [_LEADLOOP, "monitor", "--port", "0", "--refresh", "3"],
@@ -68,6 +82,7 @@ def serve_monitor(database_url: str, directory: Path) -> Iterator[str]:
             **os.environ,
             "LEADLOOP_DATABASE_URL": database_url,
             "PREFECT_API_URL": f"{PREFECT_URL}/api",
+            **environment,
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

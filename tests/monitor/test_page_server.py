@@ -7,11 +7,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from leadloop.monitor.request_guard import MAX_MESSAGE_BYTES
 
 # Serves the page, and prints its URL with what Streamlit then holds.
 _SERVE = """
@@ -32,7 +37,7 @@ def show(url):
 
 url = "postgresql://nobody@127.0.0.1:1/x"
 page = data.PageConfig(database_url=url, database_setting="X", prefect_url=None, refresh_s=9)
-page_server.run_page_server(page, sys.argv[1], 0, show)
+page_server.run_page_server(page, sys.argv[1], 0, show, public_url=None)
 print("returned")
 """
 
@@ -111,3 +116,18 @@ def test_url_and_stop(tmp_path: Path, host: str, start: str, stop: signal.Signal
         process.send_signal(stop)
         assert read_line(process) == "returned\n"
         assert process.wait(60) == 0
+
+
+def test_a_viewer_sends_little(tmp_path: Path) -> None:
+    """A message above the limit ends its connection; a file goes nowhere."""
+    with run_page_server(tmp_path) as process:
+        url = json.loads(read_line(process))["url"]
+        stream = f"{url.replace('http', 'ws')}/_stcore/stream"
+        with connect(stream, subprotocols=[Subprotocol("streamlit")], proxy=None) as viewer:
+            viewer.send(bytes(MAX_MESSAGE_BYTES + 1))
+            with suppress(ConnectionClosed):
+                while True:
+                    viewer.recv(60)
+            assert viewer.close_code == 1009
+        upload = httpx.put(f"{url}/_stcore/upload_file/a/b", content=bytes(99), trust_env=False)
+        assert upload.status_code == 405

@@ -1,9 +1,11 @@
 """How often the page queries the database, independent of the number of viewers."""
 
+import contextlib
+
 import pytest
 
 from leadloop.core.errors import RunError
-from leadloop.monitor.throttled_cache import ThrottledCache
+from leadloop.monitor.throttled_cache import PageBusy, ThrottledCache
 
 
 class FakeClock:
@@ -67,3 +69,54 @@ def test_errors_expire_sooner(clock: FakeClock) -> None:
         clock.now += 10
     assert cache() == "all is well"
     assert tries == [100, 120, 140]
+
+
+def test_all_selections_share_one_budget(clock: FakeClock) -> None:
+    """A viewer who opens ever new selections gets a minute of loads, then a twentieth of the time.
+
+    Selections that were loaded before are still shown.
+    """
+    loaded = []
+
+    def load(selection: int) -> int:
+        clock.now += 3
+        loaded.append(selection)
+        return selection
+
+    cache = ThrottledCache(load)
+    for selection in range(100):
+        try:
+            cache(selection)
+        except PageBusy:
+            continue
+    assert loaded == list(range(22))
+    clock.now += 30
+    with pytest.raises(PageBusy):
+        cache(50)
+    assert cache(7) == 7
+    clock.now += 40
+    assert cache(50) == 50
+    began = clock.now
+    loaded.clear()
+    for selection in range(100, 36_100):
+        clock.now += 1
+        with contextlib.suppress(PageBusy):
+            cache(selection)
+    assert -6 < 3 * len(loaded) - (clock.now - began) / 20 < 6
+
+
+def test_a_failure_counts_for_every_selection(clock: FakeClock) -> None:
+    """An overloaded database is not asked for another selection meanwhile."""
+
+    def load(selection: int) -> str:
+        tries.append(selection)
+        clock.now += 10
+        raise RunError("no answer")
+
+    tries: list[int] = []
+    cache = ThrottledCache(load)
+    for selection in range(5):
+        with pytest.raises(RunError, match="no answer"):
+            cache(selection)
+        clock.now += 4
+    assert tries == [0, 3]

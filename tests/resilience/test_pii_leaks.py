@@ -24,6 +24,7 @@ from tests.raw_http_server import RawServer, response, run_raw_server
 pytestmark = pytest.mark.servers
 
 NAME, CUSTOM, ANSWER = "Quixotina Zanzibarsky", "canary-custom-5fa1", "canary-answer-77b2"
+NESTED = "canary-nested-3c9d"
 TOKEN, PASSWORD, SECRET = "canary-token-91c3", "canary-password-60d4", "canary-secret-18e5"
 DATABASE_PASSWORD = "canary-database-password-42f6"
 
@@ -47,6 +48,7 @@ def list_canaries() -> list[str]:
     return [
         *NAME.split(),
         CUSTOM,
+        NESTED,
         ANSWER,
         TOKEN,
         PASSWORD,
@@ -73,7 +75,8 @@ class CanaryLoop:
             row = factories.build_lead(
                 f"L{number}", phone_number=f"+1{build_phones()[number]}", contact_name=NAME
             )
-            factories.add_leads(self.database, {**row, "custom_fields": {"plan": CUSTOM}})
+            custom = {"plan": CUSTOM, "kin": [{"name": NESTED}]}
+            factories.add_leads(self.database, {**row, "custom_fields": custom})
 
     def process_leads(self, *numbers: int) -> None:
         """Process leads, with canaries in attempts, blocks and malformed values."""
@@ -244,7 +247,8 @@ def test_no_leak_without_failures(loop: CanaryLoop) -> None:
 def build_echo() -> str:
     """Return an error message that echoes the request's personal data."""
     return (
-        f"{NAME} ({NAME.upper()}) at +1{build_phones()[0]}, {build_phones()[1]}: plan is not valid"
+        f"{NAME} ({NAME.upper()}) at +1{build_phones()[0]}, {build_phones()[1]}: plan is not valid,"
+        f" nor is kin: {NESTED}"
     )
 
 

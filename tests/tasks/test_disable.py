@@ -209,6 +209,19 @@ def test_the_vendors_words_of_somebody_forgotten_are_not_kept(
     assert "sandbox" not in (told + caplog.text).lower()
 
 
+def test_the_vendors_words_of_somebody_unknown_are_plain(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Only the vendor has the lead, so that its name is not known here: no other word is kept."""
+    factories.add_campaign(database)
+    factories.add_opt_outs(database, "a")
+    # The sandbox's words are "A fault of the sandbox."
+    vendor.add_fault(route="disable", kind="status", status=404)
+    disable_leads()
+    said = sql.fetch_value(database, "SELECT last_error FROM leadloop.disable_requests")
+    assert said == "vendor: A … of the …."
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["reset", "status", "foreign"])
 def test_a_disable_is_sent_until_it_is_confirmed(

@@ -244,7 +244,7 @@ def test_a_vendor_that_only_asks_for_pauses_ends_a_job_in_one_line(
     status: int,
 ) -> None:
     """A few long pauses are waited out, then the line names the last one; nothing is lost."""
-    monkeypatch.setattr(rate_limiter, "_MAX_PAUSE_S", 0.01)
+    monkeypatch.setattr(rate_limiter, "MAX_PAUSE_S", 0.01)
     factories.add_campaign(database)
     factories.add_leads(database, "a", "b", "c")
     sql.execute(
