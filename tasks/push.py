@@ -86,6 +86,7 @@ class PushJob:
         synced: SyncCounts | None = None,
         scope: PushScope = PushScope.ALL,
     ) -> None:
+        run.campaign.require_region()
         self.run = run
         self._scope = scope
         self._synced = synced or SyncCounts()
