@@ -19,6 +19,7 @@ SELECT campaign_id,
        coalesce(epoch_unit, :epoch_unit)         AS epoch_unit,
        coalesce(default_region, :default_region) AS default_region,
        coalesce(required_fields, CAST(:required_fields AS text[])) AS required_fields,
+       coalesce(area_codes, '{}')                AS area_codes,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
        coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
        enabled, sends_opted_out_numbers, source, priority, calling_hours
@@ -179,7 +180,14 @@ def _select_rows(
     values = {**asdict(defaults), "required_fields": list(defaults.required_fields)}
     rows = connection.execute(query, {**values, "ids": list(ids)}).all()
     return [
-        Campaign(**{**row._mapping, "required_fields": tuple(row.required_fields)}) for row in rows
+        Campaign(
+            **{
+                **row._mapping,
+                "required_fields": tuple(row.required_fields),
+                "area_codes": tuple(row.area_codes),
+            }
+        )
+        for row in rows
     ]
 
 

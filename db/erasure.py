@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from db.audit_staging import build_loose_id
+
 #: The lead id of an unreadable result, as `leadloop.core.leads.read_vendor_id` reads it.
 LEAD_ID_OF_RAW = """CASE jsonb_typeof(raw -> 'lead_id')
            WHEN 'number' THEN CAST(trim_scale(CAST(raw ->> 'lead_id' AS numeric)) AS text)
@@ -93,6 +95,27 @@ SELECT lead_id FROM leadloop.forgotten WHERE campaign_id = :campaign AND lead_id
 """)
 
 
+# Compared as the audit compares ids. All rows of the campaign are read.
+_SIMILAR = text(f"""
+SELECT asked.lead_id, array_agg(other.lead_id ORDER BY other.lead_id) AS others
+  FROM unnest(CAST(:ids AS text[])) AS asked (lead_id)
+  JOIN (SELECT lead_id FROM leadloop.leads WHERE campaign_id = :campaign
+         UNION
+        SELECT lead_id FROM leadloop.lead_outcomes WHERE campaign_id = :campaign
+         UNION
+        SELECT lead_id FROM leadloop.outreach_attempts WHERE campaign_id = :campaign
+         UNION
+        SELECT {LEAD_ID_OF_RAW} FROM leadloop.unreadable_results WHERE campaign_id = :campaign
+       ) AS other
+    ON {build_loose_id("other.lead_id")} = {build_loose_id("asked.lead_id")}
+ WHERE other.lead_id <> ALL (CAST(:ids AS text[]))
+   AND NOT EXISTS (SELECT FROM leadloop.forgotten
+                    WHERE forgotten.campaign_id = :campaign
+                      AND forgotten.lead_id = other.lead_id)
+ GROUP BY asked.lead_id
+""")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LockedLeads:
     """The lead ids locked for erasure: `known` have data, `sending` are in a request now."""
@@ -140,3 +163,15 @@ def find_forgotten(connection: Connection, campaign_id: str, lead_ids: Sequence[
     """
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     return set(connection.scalars(_FORGOTTEN, asked))
+
+
+def find_similar(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str]
+) -> dict[str, list[str]]:
+    """Find leads with data whose ids differ from these only in how they are written.
+
+    Returns:
+        The other ids by each of these, if there are any.
+    """
+    asked = {"campaign": campaign_id, "ids": list(lead_ids)}
+    return {row.lead_id: row.others for row in connection.execute(_SIMILAR, asked)}

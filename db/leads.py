@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, text
 from db.create_holds import IS_HELD
 from db.latencies import build_count
 from leadloop.core.leads import Lead, build_too_old_reason
+from leadloop.core.opt_ins import OPTED_OUT_REASON
 
 #: More bytes than any leads have.
 NO_LIMIT = 2**62
@@ -109,7 +110,8 @@ UPDATE leadloop.leads AS lead
    SET status = picked.decision, opted_out = picked.decision = 'cancelled',
        sent_at = CASE picked.decision WHEN 'sending' THEN clock_timestamp() END,
        run_id = :run, claim_no = :claim,
-       last_error = CASE picked.decision WHEN 'rejected' THEN :too_old END,
+       last_error = CASE picked.decision WHEN 'rejected' THEN :too_old
+                                         WHEN 'cancelled' THEN '{OPTED_OUT_REASON}' END,
        {_CLEAR_IF_REJECTED}
   FROM picked
  WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
@@ -320,6 +322,30 @@ _REQUEUE = locked_update(
             WHERE d.campaign_id = leads.campaign_id AND d.lead_id = leads.lead_id)""",
     f"{_BACK_TO_NEW}, {CLEAR_SUSPICION}",
 )
+
+
+_KNOWN = text("""
+SELECT coalesce(lead.campaign_id, d.campaign_id) AS campaign_id,
+       coalesce(lead.lead_id, d.lead_id) AS lead_id, lead.status,
+       coalesce(lead.opted_out, false) AS opted_out, d.status AS opt_out_status
+  FROM (SELECT * FROM leadloop.leads
+         WHERE campaign_id = ANY(:campaigns) AND lead_id = ANY(:ids)) AS lead
+  FULL JOIN (SELECT * FROM leadloop.disable_requests
+              WHERE campaign_id = ANY(:campaigns) AND lead_id = ANY(:ids)) AS d
+    ON d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id
+ ORDER BY 1, 2
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownLead:
+    """What stands in the way of requeueing a lead; `status` is None if only its opt-out exists."""
+
+    campaign_id: str
+    lead_id: str
+    status: str | None
+    opted_out: bool
+    opt_out_status: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -584,6 +610,14 @@ def list_personal_fields(
     """
     rows = connection.execute(_PERSONAL_FIELDS, {"campaign": campaign_id, "ids": list(lead_ids)})
     return [Lead(**row._mapping) for row in rows]
+
+
+def list_known(
+    connection: Connection, campaign_ids: Sequence[str], lead_ids: Sequence[str]
+) -> list[KnownLead]:
+    """List those of the leads that the campaigns have, as a lead or as an opt-out."""
+    asked = {"campaigns": list(campaign_ids), "ids": list(lead_ids)}
+    return [KnownLead(**row._mapping) for row in connection.execute(_KNOWN, asked)]
 
 
 def requeue_leads(

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from db.create_holds import IS_HELD
 from db.latencies import build_count
+from leadloop.core.opt_ins import OPTED_OUT_REASON
 
 _REQUEST = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
@@ -35,7 +36,9 @@ WITH unsettled AS (
        FOR NO KEY UPDATE OF lead
 ), noted AS (
     UPDATE leadloop.leads AS lead
-       SET opted_out = true, status = CASE WHEN {_UNSENT} THEN 'cancelled' ELSE lead.status END
+       SET opted_out = true, status = CASE WHEN {_UNSENT} THEN 'cancelled' ELSE lead.status END,
+           last_error = CASE WHEN {_UNSENT} AND lead.last_error IS NULL
+                             THEN '{OPTED_OUT_REASON}' ELSE lead.last_error END
       FROM unsettled
      WHERE lead.campaign_id = unsettled.campaign_id AND lead.lead_id = unsettled.lead_id
     RETURNING lead.campaign_id, lead.lead_id, lead.status

@@ -375,6 +375,8 @@ def _find_advice(sqlstate: str, campaign: Campaign) -> str:
     return ""
 
 
+_JSON_TYPES = ("json", "jsonb")
+
 # The comparison
 
 #: Condition: the lead follows its row in the source (certainly never sent, not opted out).
@@ -456,6 +458,8 @@ def _row_expressions(source: SourceTable) -> list[str]:
     """
 
     def cast_column(name: str, type_: str, value: str = "own.{}") -> str:
+        if type_ == "text" and source.columns.get(name) in _JSON_TYPES:
+            return _unwrap_json(f"own.{name}", source.columns[name])
         expression = value.format(name) if name in source.columns else "NULL"
         return f"CAST({expression} AS pg_catalog.{type_})"
 
@@ -467,9 +471,22 @@ def _row_expressions(source: SourceTable) -> list[str]:
     ]
 
 
+def _unwrap_json(column: str, type_: str) -> str:
+    """Return SQL of the text that a JSON value is: `"A-1"` is A-1.
+
+    A null, a list and an object are no text.
+    """
+    return (
+        f"CASE WHEN pg_catalog.{type_}_typeof({column}) IN ('string', 'number', 'boolean')"
+        f" THEN {column} OPERATOR(pg_catalog.#>>) CAST('{{}}' AS pg_catalog.text[]) END"
+    )
+
+
 def _column_texts(source: SourceTable) -> dict[str, str]:
     """Return the expression of each column as text, by its name; `lead_id` first."""
     texts = {"lead_id": "CAST(own.lead_id AS pg_catalog.text)"}
+    if source.columns["lead_id"] in _JSON_TYPES:
+        texts["lead_id"] = _unwrap_json("own.lead_id", source.columns["lead_id"])
     for name in source.columns:
         quoted = '"' + name.replace('"', '""') + '"'
         texts.setdefault(name, f"CAST(pg_catalog.to_json(own.{quoted}) AS pg_catalog.text)")

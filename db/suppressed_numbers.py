@@ -11,20 +11,33 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.erasure import LEAD_ID_OF_RAW
+from leadloop.core.phones import REGIONS
 
+_REGIONS = sorted(REGIONS)
 _KEY = text("SELECT key FROM leadloop.number_key")
-_FIND_SUPPRESSED = text("""
+# A number of a campaign whose region is wrong is indexed when the region is corrected.
+_CAN_BE_READ = r"""(coalesce(campaign.default_region, :region) = ANY(:regions)
+        OR lead.phone_number ~ '^\s*[+]')"""
+_FIND_SUPPRESSED = text(f"""
 SELECT ARRAY(SELECT number_key FROM leadloop.suppressed_numbers WHERE number_key = ANY(:keys))
            AS suppressed,
-       EXISTS (SELECT FROM leadloop.leads WHERE opted_out AND NOT number_noted) AS any_unindexed
+       EXISTS (SELECT FROM leadloop.leads AS lead
+                 LEFT JOIN leadloop.campaigns AS campaign USING (campaign_id)
+                WHERE lead.opted_out AND NOT lead.number_noted
+                  AND {_CAN_BE_READ})
+           AS any_unindexed
 """)
-_UNINDEXED = text("""
+_SELECT_UNINDEXED = f"""
 SELECT lead.campaign_id, lead.lead_id, lead.phone_number,
        coalesce(campaign.default_region, :region) AS region
   FROM leadloop.leads AS lead LEFT JOIN leadloop.campaigns AS campaign USING (campaign_id)
  WHERE lead.opted_out AND NOT lead.number_noted
+   AND {_CAN_BE_READ}
  ORDER BY lead.campaign_id, lead.lead_id LIMIT :limit
-""")
+"""
+_UNINDEXED = text(_SELECT_UNINDEXED)
+# Locked until the number is indexed: a lead that opts in meanwhile would stay suppressed.
+_LOCK_UNINDEXED = text(f"{_SELECT_UNINDEXED} FOR NO KEY UPDATE OF lead")
 # The vendor's results contain the number too; for some leads they are the only source.
 _KNOWN_NUMBERS = text(f"""
 SELECT :campaign AS campaign_id, known.*, CAST(:region AS text) AS region
@@ -42,7 +55,7 @@ WITH indexed (campaign_id, lead_id, number_key) AS (
     SELECT * FROM unnest(CAST(:campaigns AS text[]), CAST(:ids AS text[]), CAST(:keys AS bytea[]))
 ), suppressed AS (
     INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id)
-    SELECT DISTINCT ON (number_key) number_key, campaign_id, lead_id
+    SELECT DISTINCT number_key, campaign_id, lead_id
       FROM indexed WHERE number_key IS NOT NULL ORDER BY number_key, campaign_id, lead_id
     ON CONFLICT DO NOTHING
 )
@@ -70,19 +83,26 @@ def get_hash_key(connection: Connection) -> bytes:
     return bytes(connection.execute(_KEY).scalar_one())
 
 
-def find_suppressed(connection: Connection, keys: Sequence[bytes]) -> tuple[set[bytes], bool]:
-    """Look up hashed numbers in the index.
+def find_suppressed(
+    connection: Connection, keys: Sequence[bytes], *, region: str
+) -> tuple[set[bytes], bool]:
+    """Look up hashed numbers in the index; `region` is the default region.
 
     Returns:
         The suppressed ones, and whether any opted-out lead is not indexed yet.
     """
-    row = connection.execute(_FIND_SUPPRESSED, {"keys": list(keys)}).one()
+    values = {"keys": list(keys), "region": region, "regions": _REGIONS}
+    row = connection.execute(_FIND_SUPPRESSED, values).one()
     return {bytes(number_key) for number_key in row.suppressed}, row.any_unindexed
 
 
 def list_unindexed(connection: Connection, *, region: str, limit: int) -> list[OptedOutNumber]:
-    """List opted-out leads whose numbers are not indexed yet; `region` is the default region."""
-    rows = connection.execute(_UNINDEXED, {"region": region, "limit": limit})
+    """List and lock opted-out leads whose numbers are not indexed yet.
+
+    `region` is the default region.
+    """
+    values = {"region": region, "regions": _REGIONS, "limit": limit}
+    rows = connection.execute(_LOCK_UNINDEXED, values)
     return [OptedOutNumber(**row._mapping) for row in rows]
 
 
@@ -100,7 +120,7 @@ def list_known_numbers(
 
 def iter_unindexed(connection: Connection, *, region: str) -> Iterator[OptedOutNumber]:
     """Stream all opted-out leads whose numbers are not indexed yet."""
-    values = {"region": region, "limit": None}
+    values = {"region": region, "regions": _REGIONS, "limit": None}
     for row in connection.execute(_UNINDEXED, values, execution_options={"yield_per": 1000}):
         yield OptedOutNumber(**row._mapping)
 

@@ -703,16 +703,17 @@ def render_exit_codes(connection: Connection) -> str:
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
         " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",
         _render_table(["key", "holds"], _list_meanings(_OWED, _OWED)),
-        "## init, load, restored, release, requeue, forget, doctor",
+        "## init, load, restored, release, requeue, forget, opt-in, doctor",
         _render_table(
             ["command", "keys"],
             [
                 ["`init`", "`version`: the schema's version"],
                 [
                     "`load`",
-                    "`loaded`: leads inserted; `existing`: leads that were already there and stay"
-                    " unchanged; `bad`: lines skipped, each reported on stderr (exit code 1 if an"
-                    " unclosed quote lost several, or no line could be loaded)",
+                    "`loaded`: leads inserted; `existing`: leads that were already there; `bad`:"
+                    " lines skipped, reported on stderr (exit code 1 if an open quote or another"
+                    " header lost some, or no line could be loaded). With `--update` also"
+                    " `updated`: existing leads that were corrected",
                 ],
                 ["`restored`", "`held`: the ids of the campaigns whose creates are held now"],
                 [
@@ -725,6 +726,11 @@ def render_exit_codes(connection: Connection) -> str:
                     "for each requested kind (`rejected`, `in_doubt`, `disables`): its count",
                 ],
                 ["`forget`", "`forgotten`: leads whose personal data was removed"],
+                [
+                    "`opt-in`",
+                    "`opted_in`: leads whose opt-out was withdrawn; `suppressed`: the ids of those"
+                    " whose phone number stays suppressed by another lead",
+                ],
                 [
                     "`doctor`",
                     "`checks`: a list of `check`, `ok`, `warns`, `detail`, without checks that"

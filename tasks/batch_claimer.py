@@ -392,7 +392,9 @@ class BatchClaimer:
         database, region = self._run.context.database, self._run.context.settings.default_region
         while True:
             with database.autocommit() as connection:
-                suppressed, has_unindexed = suppressed_numbers.find_suppressed(connection, hashes)
+                suppressed, has_unindexed = suppressed_numbers.find_suppressed(
+                    connection, hashes, region=region
+                )
             if not has_unindexed:
                 return suppressed
             with database.transaction() as connection:

@@ -22,6 +22,7 @@ def forget_leads(
         How many were `forgotten`.
 
     Raises:
+        RunError: the campaign's default region is no region, so no number can be suppressed.
         UsageError: an id is unknown, or a run is sending one of the leads now. No lead is
             forgotten then.
     """
@@ -29,6 +30,7 @@ def forget_leads(
     with database.transaction() as connection:
         rules = settings.campaign_rules()
         (campaign,) = campaigns.select_campaigns(connection, [campaign_id], rules)
+        campaign.require_region()
         locked = erasure.lock_for_erasure(connection, campaign_id, lead_ids)
         if unknown := set(lead_ids) - set(locked.known):
             raise UsageError(
@@ -49,3 +51,17 @@ def forget_leads(
         )
         erasure.erase_leads(connection, campaign_id, locked.known)
     return {"forgotten": len(locked.known)}
+
+
+def list_similar_leads(
+    database: Database, campaign_id: str, lead_ids: Sequence[str]
+) -> dict[str, list[str]]:
+    """List other leads of which data is known, and whose ids may be those of forgotten leads.
+
+    The vendor may write an id otherwise: with other case, blanks or leading zeros, or as a number.
+
+    Returns:
+        The other ids by the forgotten id.
+    """
+    with database.transaction() as connection:
+        return erasure.find_similar(connection, campaign_id, lead_ids)

@@ -77,6 +77,9 @@ class PushJob:
         run: the campaign's run.
         synced: what the sync with the campaign's source did.
         scope: what it sends; the rest is left to another push.
+
+    Raises:
+        RunError: the campaign's default region is no region.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class PushJob:
         synced: SyncCounts | None = None,
         scope: PushScope = PushScope.ALL,
     ) -> None:
+        run.campaign.require_region()
         self.run = run
         self._scope = scope
         self._synced = synced or SyncCounts()

@@ -38,7 +38,9 @@ def preview_push(
 
     Raises:
         SourceError: the campaign's source cannot be used.
+        RunError: the campaign's default region is no region.
     """
+    campaign.require_region()
     with database.dedicated() as connection:
         source.set_read_limits(connection, campaign.source_timeout_s)
         unreadable = UnreadableRows()
@@ -61,6 +63,7 @@ class _PreviewBuilder:
     def __init__(self, connection: Connection, campaign: Campaign, region: str) -> None:
         self._connection = connection
         self._campaign = campaign
+        self._region = region
         self._has_source = campaign.source is not None
         limits = BatchLimits(learned_limits.get_learned_limits(connection, campaign.campaign_id))
         self._preview = PushPreview(
@@ -111,7 +114,9 @@ class _PreviewBuilder:
         }
         suppressed = set[bytes]()
         if not self._campaign.sends_opted_out_numbers:
-            indexed, _ = suppressed_numbers.find_suppressed(self._connection, list(hashes.values()))
+            indexed, _ = suppressed_numbers.find_suppressed(
+                self._connection, list(hashes.values()), region=self._region
+            )
             suppressed = indexed | self._unindexed_numbers.intersection(hashes.values())
         for lead in leads:
             if hashes.get(lead.lead_id) in suppressed:

@@ -17,6 +17,9 @@ COMMENT ON COLUMN leadloop.campaigns.default_region IS 'Overrides LEADLOOP_DEFAU
 COMMENT ON COLUMN leadloop.campaigns.required_fields IS
     'Fields that a lead must have to be sent, including custom fields. Null: those required by the
 vendor''s US document (lead_id, phone_number, contact_name, state_code).';
+COMMENT ON COLUMN leadloop.campaigns.area_codes IS
+    'North American area codes of three digits that are valid although libphonenumber does not know
+them yet.';
 COMMENT ON COLUMN leadloop.campaigns.sends_opted_out_numbers IS
     'True: phone numbers that opted out under another lead or campaign are sent anyway.';
 COMMENT ON COLUMN leadloop.campaigns.source IS
@@ -183,13 +186,25 @@ COMMENT ON COLUMN leadloop.disable_requests.names_no_lead IS
 COMMENT ON COLUMN leadloop.disable_requests.next_try_at IS
     'Time of the next attempt of a failed opt-out; at least daily.';
 
+COMMENT ON TABLE leadloop.opt_ins IS
+    'Opt-outs that a person has withdrawn with `leadloop opt-in`.';
+COMMENT ON COLUMN leadloop.opt_ins.opt_in_id IS 'Generated.';
+COMMENT ON COLUMN leadloop.opt_ins.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.opt_ins.lead_id IS 'The lead.';
+COMMENT ON COLUMN leadloop.opt_ins.opted_in_at IS 'When it opted in again.';
+COMMENT ON COLUMN leadloop.opt_ins.opted_in_by IS 'The database role of the person.';
+COMMENT ON COLUMN leadloop.opt_ins.reason IS 'Why, in the person''s words; nothing personal.';
+COMMENT ON COLUMN leadloop.opt_ins.opted_out_at IS
+    'requested_at of the opt-out; null if its row had been deleted.';
+
 COMMENT ON TABLE leadloop.suppressed_numbers IS
     'Index of phone numbers that opted out: they are not sent under other leads or campaigns, except
 of campaigns with sends_opted_out_numbers.';
 COMMENT ON COLUMN leadloop.suppressed_numbers.number_key IS
     'HMAC-SHA256 of the number in E.164, under the key of leadloop.number_key.';
-COMMENT ON COLUMN leadloop.suppressed_numbers.campaign_id IS 'Campaign of the first opt-out.';
-COMMENT ON COLUMN leadloop.suppressed_numbers.lead_id IS 'Lead of the first opt-out.';
+COMMENT ON COLUMN leadloop.suppressed_numbers.campaign_id IS 'Campaign of the opted-out lead.';
+COMMENT ON COLUMN leadloop.suppressed_numbers.lead_id IS
+    'The opted-out lead: a number is suppressed until all of its leads have opted in again.';
 COMMENT ON COLUMN leadloop.suppressed_numbers.noted_at IS 'When the number was indexed.';
 
 COMMENT ON TABLE leadloop.number_key IS

@@ -14,6 +14,8 @@ CREATE TABLE leadloop.campaigns (
     epoch_unit      text CHECK (epoch_unit IN ('ms', 's')),
     default_region  text CHECK (default_region ~ '^[A-Z]{2}$'),
     required_fields text[],
+    area_codes      text[] CHECK (
+        array_to_string(area_codes, ',') ~ '^[2-9][0-9]{2}(,[2-9][0-9]{2})*$'),
     sends_opted_out_numbers boolean NOT NULL DEFAULT false,
     source          text,
     source_timeout_s integer CHECK (source_timeout_s > 0),
@@ -177,12 +179,25 @@ CREATE INDEX disable_requests_new ON leadloop.disable_requests (campaign_id, req
 CREATE INDEX disable_requests_no_lead ON leadloop.disable_requests (campaign_id, lead_id)
     WHERE names_no_lead;
 
+CREATE TABLE leadloop.opt_ins (
+    opt_in_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    campaign_id  text NOT NULL,
+    lead_id      text NOT NULL,
+    opted_in_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    opted_in_by  text NOT NULL DEFAULT session_user,
+    reason       text NOT NULL CHECK (reason <> ''),
+    opted_out_at timestamptz
+);
+CREATE INDEX opt_ins_by_lead ON leadloop.opt_ins (campaign_id, lead_id);
+
 CREATE TABLE leadloop.suppressed_numbers (
-    number_key  bytea PRIMARY KEY,
+    number_key  bytea NOT NULL,
     campaign_id text NOT NULL,
     lead_id     text NOT NULL,
-    noted_at    timestamptz NOT NULL DEFAULT now()
+    noted_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (number_key, campaign_id, lead_id)
 );
+CREATE INDEX suppressed_numbers_by_lead ON leadloop.suppressed_numbers (campaign_id, lead_id);
 CREATE TABLE leadloop.number_key (key bytea NOT NULL);
 CREATE UNIQUE INDEX number_key_one ON leadloop.number_key ((true));
 INSERT INTO leadloop.number_key

@@ -1,11 +1,12 @@
 """The commands: each translates its arguments, delegates, and shows the result."""
 
 import json
+import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from leadloop.core.errors import RunError, UsageError
 from leadloop.core.escaping import escape_unprintable
 from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import parse_time_argument
+from leadloop.core.unseen_characters import is_clean_id
 
 
 class _TrustedDirectoryGroup(TyperGroup):
@@ -32,7 +34,19 @@ class _TrustedDirectoryGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name != "sandbox" and "--help" not in rest:
             require_trusted_directory(str(name))
+        _require_utf8(rest)
         return name, command, rest
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Check that the arguments are UTF-8; the name of a file may be in any encoding.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for argument in arguments:
+        if _HALF_CHARACTER.search(argument) and not Path(argument).exists():
+            raise UsageError(f"{argument!r} is not UTF-8: check the encoding of the terminal")
 
 
 app = typer.Typer(
@@ -56,6 +70,9 @@ AllCampaignsOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
 ]
+
+# Bytes of an argument that are not UTF-8.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 err = LiteralConsole(stderr=True)
 out = LiteralConsole()
@@ -112,16 +129,41 @@ def load(
         Path, typer.Argument(metavar="FILE", help="A CSV file with a header; -: standard input.")
     ],
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="COLUMN=FIELD",
+            help="Rename a column, such as phone=phone_number; repeatable.",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="The file's encoding, such as cp1252. Default: UTF-8."),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help="The file's delimiter, such as ; or tab. Default: detected."),
+    ] = None,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Correct existing leads that were not sent yet."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import leads from a CSV file; columns other than a lead's fields become custom fields."""
-    from leadloop.cli.load import load_file
+    from leadloop.cli.load import LoadOptions, load_file
 
     _require_campaign_ids([campaign])
+    if not is_clean_id(campaign):
+        raise UsageError("--campaign has a blank at an end or an invisible character")
+    options = LoadOptions(
+        encoding=encoding, delimiter=delimiter, mapping=mapping or [], update=update
+    )
 
     def work() -> None:
         with environment.open_configured_database() as (_, database):
-            load_file(database, file, campaign, sys.stderr)
+            load_file(database, file, campaign, sys.stderr, options)
 
     _run_and_show(
         work,
@@ -163,7 +205,7 @@ def poll(
     as_json: JsonOption = False,
 ) -> None:
     """Read the outcomes since the end of the last poll, less the lookback."""
-    start = None if since is None else _parse_time_option("--since", since)
+    start = None if since is None else _parse_past_option("--since", since)
     _run_flow_command("poll-outcomes", campaigns, {"since": start}, as_json)
 
 
@@ -222,7 +264,7 @@ def backfill(
 ) -> None:
     """Read a range of outcomes again; the watermark never moves back."""
     bounds = {
-        "after": _parse_time_option("--after", after),
+        "after": _parse_past_option("--after", after),
         "before": _parse_time_option("--before", before),
     }
     if bounds["before"] <= bounds["after"]:
@@ -324,21 +366,54 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Erase a person's data on request; the opt-out stays, and the number stays suppressed."""
-    from tasks.forget import forget_leads
+    from tasks.forget import forget_leads, list_similar_leads
 
     _require_campaign_ids([campaign])
     with environment.open_configured_database() as (settings, database):
         counts = forget_leads(database, settings, campaign, lead_ids)
+        similar = list_similar_leads(database, campaign, lead_ids)
     if as_json:
         _print_json(counts)
     else:
         out.print(rendering.render_counts(f"of {campaign}", counts))
+    for lead_id, others in similar.items():
+        line = (
+            f"kept: data of {', '.join(others)}, an id that differs from {lead_id} only in case,"
+            " blanks, leading zeros or the like; if this is the same person: leadloop forget"
+            f" --campaign {shlex.quote(campaign)} --lead-id {shlex.quote(others[0])}"
+        )
+        print(rendering.escape_unprintable(line), file=sys.stderr)
     # With the campaign's id: a run without ids skips a campaign that is not enabled.
     disable_command = f"leadloop disable --campaign {shlex.quote(campaign)}"
     print(
         f"`{disable_command}`, or the next scheduled disable, sends the opt-outs to the vendor.",
         file=sys.stderr,
     )
+
+
+@app.command()
+def opt_in(
+    campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
+    lead_ids: Annotated[
+        list[str], typer.Option("--lead-id", help="A lead that opts in again; repeatable.")
+    ],
+    because: Annotated[
+        str, typer.Option(help="Why the opt-out does not count; kept, so nothing personal.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Withdraw opt-outs that were not sent to the vendor, on record; the leads can be sent."""
+    from tasks.opt_in import opt_in_leads
+
+    _require_campaign_ids([campaign])
+    with environment.open_configured_database() as (settings, database):
+        result = opt_in_leads(database, settings, campaign, lead_ids, because)
+    if as_json:
+        _print_json({"opted_in": len(result.opted_in), "suppressed": list(result.suppressed)})
+    else:
+        _print_line(f"Opted in: {', '.join(result.opted_in)}.")
+    for line in result.suppressed.values():
+        print(rendering.escape_unprintable(line), file=sys.stderr)
 
 
 @app.command()
@@ -419,11 +494,13 @@ def requeue(
     if not kinds:
         raise UsageError("name what to requeue: --rejected, --in-doubt or --disables")
     with environment.open_configured_database() as (settings, database):
-        counts = requeue_items(database, settings, campaigns or [], kinds, lead_ids or [])
+        result = requeue_items(database, settings, campaigns or [], kinds, lead_ids or [])
     if as_json:
-        _print_json(counts)
+        _print_json(result.counts)
     else:
-        out.print(rendering.render_counts("requeued", counts))
+        out.print(rendering.render_counts("requeued", result.counts))
+    for line in result.unchanged:
+        print(rendering.escape_unprintable(line), file=sys.stderr)
 
 
 @app.command()
@@ -624,15 +701,20 @@ def _run_flow_command(
     def work() -> None:
         run_flow_command(flow, campaigns or [], parameters, err)
 
-    _run_and_show(work, show, as_json)
+    _run_and_show(work, show, as_json, polls=flow in ("poll-outcomes", "sync-leads"))
 
 
 def _run_and_show(
     work: Callable[[], object],
     show: Callable[[Mapping[str, Any]], None],
     as_json: bool,
+    *,
+    polls: bool = False,
 ) -> None:
-    """Run the work, and show its summary, even if the work failed or was interrupted."""
+    """Run the work, and show its summary, even if the work failed or was interrupted.
+
+    `polls`: an empty poll is explained.
+    """
     failure: RunError | None = None
     with collect_summary() as collected:
         try:
@@ -647,7 +729,7 @@ def _run_and_show(
     elif summary:
         show(summary)
     for hint in hints.leftover_hints(summary) + (
-        [] if failure else hints.empty_poll_hints(summary)
+        hints.empty_poll_hints(summary) if polls and not failure else []
     ):
         print(escape_unprintable(hint), file=sys.stderr)
     if failure:
@@ -664,6 +746,14 @@ def _parse_time_option(option: str, text: str) -> datetime:
         return parse_time_argument(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def _parse_past_option(option: str, text: str) -> datetime:
+    """Parse a time that must be in the past: there is nothing to read behind it otherwise."""
+    moment = _parse_time_option(option, text)
+    if moment > datetime.now(UTC):
+        raise UsageError(f"{option}: {text!r} is in the future")
+    return moment
 
 
 def _print_line(line: str) -> None:

@@ -16,6 +16,7 @@ from leadloop.client.api import LeadsApi, ResultPage
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
+from leadloop.core.phones import find_region_fault
 from leadloop.core.windows import Window
 from leadloop.local.postgres_data import list_orphans
 from leadloop.settings import Settings, SettingSource
@@ -93,6 +94,9 @@ def _check_services(
     if selection.failed:
         return
     for campaign in campaigns:
+        if find_region_fault(campaign.default_region):
+            with checks.record(f"default region of {campaign.campaign_id}"):
+                campaign.require_region()
         if campaign.calling_hours is not None:
             _check_calling_hours(campaign.campaign_id, campaign.calling_hours, checks)
     check_sources(settings, database, campaigns, checks)

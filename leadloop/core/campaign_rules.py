@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from leadloop.core.errors import RunError
+from leadloop.core.phones import find_region_fault
 from leadloop.core.timestamps import EpochUnit
 
 #: The fields that the vendor's API document marks as required (chapter "Body Parameters").
@@ -27,6 +29,7 @@ class CampaignRules:
     source_timeout_s: int
     max_lead_age_s: int | None = None
     required_fields: tuple[str, ...] = DEFAULT_REQUIRED_FIELDS
+    area_codes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,15 @@ class Campaign(CampaignRules):
     source: str | None = None
     priority: int = 0
     calling_hours: str | None = None
+
+    def require_region(self) -> None:
+        """Check that phone numbers without a country code can be read.
+
+        Raises:
+            RunError: the campaign's default region is no region.
+        """
+        if fault := find_region_fault(self.default_region):
+            raise RunError(f"default_region of campaign {self.campaign_id}: {fault}")
 
     @property
     def lookback(self) -> timedelta:

@@ -11,6 +11,8 @@ import orjson
 from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.errors import InvalidLead
 from leadloop.core.phones import format_e164
+from leadloop.core.timestamps import find_implausible
+from leadloop.core.unseen_characters import is_clean_id, strip_unseen
 
 #: Keys of a create request that are not custom fields (the vendor's API document, chapter "Body
 #: Parameters").
@@ -38,14 +40,19 @@ RESPONSE_FIELDS = frozenset(
 # Numbers as strings: none is rounded, and Python refuses to parse integers of many digits.
 _decode_unrounded = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
+_STRAY_CHARACTERS = (
+    "lead_id: has a blank at an end or an invisible character: correct the id, also in opt-outs"
+)
 _ATTEMPT_PREFIXES = ("call_attempt_", "last_call_attempt_")
 
-#: The states of the US, the District of Columbia and the territories (USPS two-letter codes).
+#: The states of the US, the District of Columbia, the territories and the military's states (USPS
+#: two-letter codes).
 US_STATES = frozenset(
     re.findall(
         "[A-Z]{2}",
         "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH"
-        " NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI",
+        " NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI"
+        " AA AE AP",
     )
 )
 
@@ -117,16 +124,20 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
     """
     if lead.left_out:
         raise _too_many_bytes(lead.left_out, rules)
+    if not is_clean_id(lead.lead_id):
+        raise InvalidLead(_STRAY_CHARACTERS)
     for field in rules.required_fields:
         if _is_missing(lead, field):
             raise InvalidLead(f"{field}: missing")
-    if lead.ebr_datetime is not None and not 1900 <= lead.ebr_datetime.year < 9999:
-        raise InvalidLead("ebr_datetime: the year is out of range (1900 to 9998)")
-    number = format_e164(lead.phone_number, rules.default_region) if lead.phone_number else None
+    if lead.ebr_datetime is not None and (reason := find_implausible(lead.ebr_datetime)):
+        raise InvalidLead(f"ebr_datetime: {reason.removeprefix('is ')}")
+    number = None
+    if phone_number := strip_unseen(lead.phone_number or ""):
+        number = format_e164(phone_number, rules.default_region, rules.area_codes)
     fixed = {
         "lead_id": lead.lead_id,
         "phone_number": number,
-        "contact_name": lead.contact_name.strip() if lead.contact_name else None,
+        "contact_name": strip_unseen(lead.contact_name or "") or None,
         "state_code": _normalize_state(lead.state_code, rules.default_region),
         "ebr_datetime": lead.ebr_datetime.astimezone(UTC).isoformat()
         if lead.ebr_datetime
@@ -202,17 +213,19 @@ def extract_custom_texts(lead: str) -> list[str]:
 def _is_missing(lead: Lead, field: str) -> bool:
     if field in LEAD_FIELDS:
         value = getattr(lead, field)
-        return value is None or (isinstance(value, str) and not value.strip())
-    custom = _parse_custom_fields(lead.custom_fields)
-    return custom.get(field) in (None, "")
+        return value is None or (isinstance(value, str) and not strip_unseen(value))
+    value = _parse_custom_fields(lead.custom_fields).get(field)
+    return value is None or (isinstance(value, str) and not strip_unseen(value))
 
 
 def _normalize_state(text: str | None, region: str) -> str | None:
-    if text is None or not text.strip():
+    state = strip_unseen(text or "").upper()
+    if not state:
         return None
-    state = text.strip().upper()
     if region == "US" and state not in US_STATES:
-        raise InvalidLead("state_code: not a state of the US or its territories (two letters)")
+        raise InvalidLead(
+            "state_code: not a state of the US, its territories or its military (two letters)"
+        )
     if not (len(state) == 2 and state.isascii() and state.isalpha()):
         raise InvalidLead("state_code: not two letters")
     return state

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
+from collections.abc import Container
 
 import phonenumbers
 
@@ -16,6 +17,11 @@ from leadloop.core.errors import InvalidLead
 #: The reason for cancelling a lead whose number opted out under another lead id.
 NUMBER_OPTED_OUT_REASON = "its phone number has opted out under another lead"
 
+_LOCAL_NUMBER = re.compile("[2-9][0-9]{2}[2-9][0-9]{6}")
+_ALL_AREA_CODES = frozenset(map(str, range(200, 1000)))
+#: The regions whose numbers without a country code can be read.
+REGIONS = frozenset(phonenumbers.SUPPORTED_REGIONS)
+_REGION_ALIASES = {"UK": "GB", "EL": "GR"}
 _NORTH_AMERICAN = re.compile("[+]1[2-9][0-9]{9}")
 
 # The grammar of a phone number, after `_to_ascii` and without the signs around it:
@@ -63,11 +69,16 @@ _LAST_POINT = "phone_number: the digits after the last point may be a decimal fr
 _FRACTION = "phone_number: a decimal fraction (a spreadsheet or a float column?)"
 
 
-def format_e164(text: str, region: str) -> str:
+def format_e164(text: str, region: str, area_codes: Container[str] = ()) -> str:
     """Normalize a phone number to E.164 (`+14155550123`).
 
     The grammar is strict: an optional label ("Tel."), one number, an optional extension, which is
     dropped. Text that may be somebody else's number is rejected.
+
+    Args:
+        text: the number.
+        region: of a number without a country code.
+        area_codes: North American area codes that count as assigned, whatever libphonenumber knows.
 
     Raises:
         InvalidLead: the text does not fit the grammar, or libphonenumber finds the number invalid.
@@ -75,9 +86,9 @@ def format_e164(text: str, region: str) -> str:
     if _NORTH_AMERICAN.fullmatch(text):
         # Already E.164: skips the parser and the formatter, which take most of the time.
         number = phonenumbers.PhoneNumber(country_code=1, national_number=int(text[2:]))
-        _require_valid(number, region)
+        _require_valid(number, region, area_codes)
         return text
-    number = _parse_text(text, region)
+    number = _parse_text(text, region, area_codes)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
@@ -85,6 +96,15 @@ def is_same_number(one: str, other: str, region: str) -> bool:
     """Return whether two texts are the same phone number, also if `other` lacks the plus."""
     # libphonenumber takes digits without the plus for a national number.
     return _to_digits(one, region) in (_to_digits(other, region), re.sub(r"\D", "", other))
+
+
+def find_region_fault(region: str) -> str | None:
+    """Return what is wrong with a region in one line, or None."""
+    if region in REGIONS:
+        return None
+    meant = _REGION_ALIASES.get(region)
+    advice = f" ({meant} is meant?)" if meant else ""
+    return f"{region!r} is no region{advice}: write a country's two capital letters, as in US or GB"
 
 
 def find_calling_code(region: str) -> str:
@@ -98,15 +118,20 @@ def hash_phone_number(secret: bytes, e164: str) -> bytes:
 
 
 def hash_raw_number(secret: bytes, text: str | None, region: str) -> bytes | None:
-    """Return the suppression hash of a number as a row holds it; None if it is not valid."""
+    """Return the suppression hash of a number as a row holds it; None if it is not valid.
+
+    Every North American area code counts: a campaign may send numbers of one that others do not.
+    """
     try:
-        return hash_phone_number(secret, format_e164(text or "", region))
+        return hash_phone_number(secret, format_e164(text or "", region, _ALL_AREA_CODES))
     except InvalidLead:
         return None
 
 
-def _require_valid(number: phonenumbers.PhoneNumber, region: str) -> phonenumbers.PhoneNumber:
-    if not _is_valid(number):
+def _require_valid(
+    number: phonenumbers.PhoneNumber, region: str, area_codes: Container[str]
+) -> phonenumbers.PhoneNumber:
+    if not (_is_valid(number) or _has_area_code(number, area_codes)):
         raise InvalidLead(f"phone_number: not a valid number (default region {region})")
     return number
 
@@ -119,7 +144,15 @@ def _is_valid(number: phonenumbers.PhoneNumber) -> bool:
     )
 
 
-def _parse_text(text: str, region: str) -> phonenumbers.PhoneNumber:
+def _has_area_code(number: phonenumbers.PhoneNumber, area_codes: Container[str]) -> bool:
+    """Return whether a number is a North American one with one of the area codes."""
+    digits = str(number.national_number)
+    return bool(
+        number.country_code == 1 and _LOCAL_NUMBER.fullmatch(digits) and digits[:3] in area_codes
+    )
+
+
+def _parse_text(text: str, region: str, area_codes: Container[str]) -> phonenumbers.PhoneNumber:
     """Parse a number as written by people, spreadsheets and float columns.
 
     Raises:
@@ -132,10 +165,10 @@ def _parse_text(text: str, region: str) -> phonenumbers.PhoneNumber:
         if extension := _EXTENSION.search(number):
             number = number[: extension.start()].rstrip(_SIGNS_BEFORE_EXTENSION)
     if dialled := _read_float(number, region) or _read_vanity(number, region):
-        return _require_valid(_parse_digits(dialled, region), region)
+        return _require_valid(_parse_digits(dialled, region), region, area_codes)
     if not _DIGITS.fullmatch(number):
         raise InvalidLead(_NOT_VANITY if _LETTER.search(number) else _OTHER_CHARACTERS)
-    parsed = _require_valid(_parse_digits(number, region), region)
+    parsed = _require_valid(_parse_digits(number, region), region, area_codes)
     _check_single(number, parsed)
     # The last point must separate digits of one number: it may look like a decimal point, or follow
     # digits that are a number without the rest.

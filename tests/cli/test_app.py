@@ -6,10 +6,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from db.database import Database
 from leadloop import __version__
 from leadloop.cli.app import app
-from tests import factories
+from tests import factories, sql
 from tests.cli.conftest import LEADLOOP, Command
 
 
@@ -24,6 +26,64 @@ def test_every_command_explains_itself(invoke: Command) -> None:
 def test_the_version_is_told(invoke: Command) -> None:
     """As every program does."""
     assert invoke("--version").out == f"leadloop {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("push", "--campaign", "caf\udce9"),
+        ("status", "-c", "caf\udce9"),
+        ("load", "no such file\udce9.csv", "-c", "C1"),
+        ("requeue", "--rejected", "--lead-id=\udce9"),
+    ],
+)
+def test_an_argument_that_is_not_utf8(invoke: Command, arguments: tuple[str, ...]) -> None:
+    """One line; a file's name may be in any encoding."""
+    ran = invoke(*arguments)
+    assert ran.code == 2
+    (line,) = ran.err.splitlines()
+    assert "is not UTF-8: check the encoding of the terminal" in line
+
+
+def test_a_file_whose_name_is_not_utf8(
+    invoke: Command, environment: Path, database: Database
+) -> None:
+    """It is loaded."""
+    name = "caf\udce9.csv"
+    (environment / name).write_text("lead_id,phone_number\n7,1\n")
+    assert invoke("load", name, "-c", "C1", "--json").last["loaded"] == 1
+    assert "blank at an end" in invoke("load", name, "-c", "C1 ").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("backfill", "--after", "1700000000", "--before", "1800000000"), "epoch seconds"),
+        (("backfill", "--after", "2090-01-01T00:00Z", "--before", "2091-01-01T00:00Z"), "future"),
+        (("poll", "--since", "2090-01-01T00:00Z"), "future"),
+        (("poll", "--since", "20260131"), "a date without separators"),
+    ],
+)
+def test_times_that_cannot_be_meant(invoke: Command, arguments: tuple[str, ...], said: str) -> None:
+    """Not January 1970, and not a range in which nothing can have happened: one line."""
+    ran = invoke(*arguments)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_an_opt_out_is_withdrawn(invoke: Command, database: Database) -> None:
+    """With a reason, which is kept; a number that stays suppressed is reported."""
+    factories.add_campaign(database)
+    leads = [factories.build_lead(lead_id, phone_number="4155550123") for lead_id in "ab"]
+    factories.add_leads(database, *leads)
+    factories.add_opt_outs(database, "a", "b")
+    arguments = ("opt-in", "-c", "C1", "--lead-id", "a")
+    assert invoke(*arguments, "--because", " ").code == 2
+    assert invoke(*arguments, "--because", "a slip").out == "Opted in: a.\n"
+    assert sql.fetch_opt_outs(database) == {"b": "requested"}
+    assert sql.fetch_value(database, "SELECT reason FROM leadloop.opt_ins") == "a slip"
+    ran = invoke("opt-in", "-c", "C1", "--lead-id", "b", "--because", "a slip", "--json")
+    assert ran.last == {"opted_in": 1, "suppressed": []}
 
 
 def test_json_output_is_json(invoke: Command, database: Database) -> None:

@@ -93,3 +93,28 @@ def test_a_proxy_that_cannot_be_used(invoke: Command, database: Database, prefec
     )
     assert "HTTPS_PROXY" in get_checks(ran)["API"]["detail"]
     assert not get_checks(ran)["API"]["ok"]
+
+
+def test_a_default_region_that_is_no_region(
+    invoke: Command, database: Database, prefect: str
+) -> None:
+    """Doctor, plan, push and forget name it, and the other campaign is pushed."""
+    factories.add_campaign(database, "C1")
+    factories.add_campaign(database, "C2", default_region="UK")
+    factories.add_leads(database, "a")
+    factories.add_leads(database, "b", campaign="C2")
+    said = "default_region of campaign C2: 'UK' is no region (GB is meant?)"
+    ran = invoke("doctor", "--json", PREFECT_API_URL=prefect)
+    checks = {each["check"]: each for each in ran.last["checks"]}
+    assert ran.code == 1
+    assert said in checks["default region of C2"]["detail"]
+    assert "default region of C1" not in checks
+    assert said in invoke("plan").err
+    assert said in invoke("forget", "-c", "C2", "--lead-id", "b").err
+    ran = invoke("push", "--json", PREFECT_API_URL=prefect)
+    assert (ran.code, ran.last["created"], ran.last["rejected"]) == (1, 1, 0)
+    assert said in ran.last["error"]
+    sql.execute(
+        database, "UPDATE leadloop.campaigns SET default_region = 'US' WHERE campaign_id = 'C2'"
+    )
+    assert invoke("push", "--json", PREFECT_API_URL=prefect).last["created"] == 1

@@ -73,6 +73,27 @@ def test_nothing_personal_is_left(
     assert not any(found[name] for name in PERSON_DIFFERENCES)
 
 
+def test_data_under_an_id_that_is_written_otherwise_is_named(
+    invoke: Command, database: Database
+) -> None:
+    """The vendor writes 7 for 007: it may be the same person, which the person asked decides."""
+    factories.add_campaign(database)
+    factories.add_leads(database, person("007"), person("A-7"))
+    for lead_id in ("7", "a-7 ", "77"):
+        sql.execute(
+            database,
+            "INSERT INTO leadloop.lead_outcomes VALUES ('C1', :id, now(), '1', 'Yes', 2, '{}')",
+            id=lead_id,
+        )
+    ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "007", "--lead-id", "A-7", "--json")
+    assert ran.last == {"forgotten": 2}
+    assert "kept: data of 7, an id that differs from 007 only in" in ran.err
+    assert "leadloop forget --campaign C1 --lead-id 7\n" in ran.err
+    assert "kept: data of a-7 , an id that differs from A-7" in ran.err
+    assert invoke("forget", "-c", CAMPAIGN, "--lead-id", "7").code == 0
+    assert "kept" not in invoke("forget", "-c", CAMPAIGN, "--lead-id", "007").err
+
+
 def test_the_number_stays_suppressed(
     invoke: Command, database: Database, vendor: SandboxHandle
 ) -> None:

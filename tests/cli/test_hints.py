@@ -1,6 +1,9 @@
 """Hints after a run, from its summary alone."""
 
+from db.database import Database
 from leadloop.cli import hints
+from tests import factories
+from tests.cli.conftest import Command
 
 
 def test_what_a_run_leaves_is_listed() -> None:
@@ -15,6 +18,13 @@ def test_what_a_run_leaves_is_listed() -> None:
     assert held_back.startswith("leads held back: 3; ")
     assert failed.startswith("opt-outs that failed: 1; ")
     assert hints.leftover_hints({"created": 5, "in_doubt": 0}) == []
+
+
+def test_housekeeping_explains_no_poll(invoke: Command, database: Database, prefect: str) -> None:
+    """It deletes windows, and requests nothing."""
+    factories.add_campaign(database)
+    assert invoke("housekeeping", PREFECT_API_URL=prefect).err.strip() == ""
+    assert "no lead was sent yet" in invoke("poll", PREFECT_API_URL=prefect).err
 
 
 def test_an_empty_poll_is_explained() -> None:

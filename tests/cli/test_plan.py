@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from db.database import Database
 from flows.push import push_leads
+from leadloop.core.opt_ins import OPTED_OUT_REASON
 from leadloop.core.push_preview import mask_values
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
@@ -97,7 +98,8 @@ def test_it_says_what_a_push_then_does(
     ]
     assert summary["from_source"] == plan["from_source"]
     assert set(sql.fetch_errors(mixed).values()) == {
-        *(*plan["refusals"], "its phone number has opted out under another lead")
+        OPTED_OUT_REASON,
+        *(*plan["refusals"], "its phone number has opted out under another lead"),
     }
     assert "too old: inserted more than 3600 s" in " ".join(plan["refusals"])
 

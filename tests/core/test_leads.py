@@ -119,11 +119,50 @@ def test_every_state_and_territory(state: str) -> None:
 
 
 def test_there_are_fifty_states_a_district_and_its_territories() -> None:
-    """50, DC, five inhabited territories and the outlying islands."""
-    assert len(US_STATES) == 57
+    """50, DC, five inhabited territories, the outlying islands and the military's three."""
+    assert len(US_STATES) == 60
+    assert {"AA", "AE", "AP"} < US_STATES
 
 
-@pytest.mark.parametrize("lead_id", ["007", "0", "1e3", " 7", "é/☎", "+1"])
+@pytest.mark.parametrize(
+    "lead_id", [" 7", "7 ", "7\n", "\u200b7", "7\u00a0", "7\u20608", "\ufeff7"]
+)
+def test_an_id_that_others_would_write_otherwise_is_refused(lead_id: str) -> None:
+    """A vendor that trims it would never show the lead under its id."""
+    assert refusal(lead(lead_id=lead_id)) == (
+        "lead_id: has a blank at an end or an invisible character: correct the id, also in opt-outs"
+    )
+
+
+def test_invisible_characters_at_the_ends_are_not_sent() -> None:
+    """They come from contact lists and spreadsheets; within a name they stay."""
+    body = sent(
+        lead(
+            phone_number="\u202a+14155550123\u202c",
+            contact_name="\ufeff Zo\u200d\u00eb\u00a0",
+            state_code="\u200bca",
+        )
+    )
+    assert (body["phone_number"], body["contact_name"], body["state_code"]) == (
+        "+14155550123",
+        "Zo\u200d\u00eb",
+        "CA",
+    )
+
+
+@pytest.mark.parametrize("code", ["999", "222"])
+def test_an_area_code_that_libphonenumber_does_not_know(code: str) -> None:
+    """The campaign names it; the rest of the number is checked as ever."""
+    number = f"({code}) 555-0123"
+    assert "not a valid number" in refusal(lead(phone_number=number))
+    known = rules(area_codes=(code,))
+    assert sent(lead(phone_number=number), known)["phone_number"] == f"+1{code}5550123"
+    for other in (f"({code}) 155-0123", f"{code} 555-012", f"+44 {code} 555 0123"):
+        with pytest.raises(InvalidLead, match="phone_number"):
+            prepare_lead(lead(phone_number=other), known)
+
+
+@pytest.mark.parametrize("lead_id", ["007", "0", "1e3", "7 8", "é/☎", "+1"])
 def test_ids_are_text(lead_id: str) -> None:
     """No leading zero is lost and nothing becomes a number."""
     prepared = prepare_lead(lead(lead_id=lead_id), RULES)
@@ -137,14 +176,23 @@ def test_the_ebr_goes_out_in_utc() -> None:
     assert sent(lead(ebr_datetime=moment))["ebr_datetime"] == "2026-01-31T14:00:00+00:00"
 
 
-@pytest.mark.parametrize("year", [2, 1899, 9999])
+@pytest.mark.parametrize(
+    "moment", ["1970-01-01T00:00:46Z", "1970-01-21T11:37:30Z", "1970-01-01T12:47:33Z"]
+)
+def test_a_number_that_was_read_in_another_unit_is_no_ebr(moment: str) -> None:
+    """Seconds read as milliseconds, or a spreadsheet's days as either: not 1970."""
+    reason = refusal(lead(ebr_datetime=datetime.fromisoformat(moment)))
+    assert reason == "ebr_datetime: in the first weeks of 1970: a number read in another unit?"
+
+
+@pytest.mark.parametrize("year", [2, 1899, 2101, 9999])
 def test_an_ebr_that_nobody_can_mean_is_refused(year: int) -> None:
     """Year 1 and infinity mean "none" in some databases; the vendor would believe them."""
     assert "ebr_datetime" in refusal(lead(ebr_datetime=datetime(year, 1, 1, tzinfo=UTC)))
 
 
 @pytest.mark.parametrize("field", ["phone_number", "contact_name", "state_code"])
-@pytest.mark.parametrize("value", [None, "", "  "])
+@pytest.mark.parametrize("value", [None, "", "  ", "\u200b", "\u2060 \ufe0f"])
 def test_what_is_required_and_missing_is_named(field: str, value: str | None) -> None:
     """The reason is what a person reads in last_error."""
     assert refusal(lead(**{field: value})) == f"{field}: missing"

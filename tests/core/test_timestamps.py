@@ -5,11 +5,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadloop.core.timestamps import EPOCH, parse_time, parse_time_argument, to_epoch_ms
+from leadloop.core.timestamps import (
+    EPOCH,
+    find_implausible,
+    parse_strict_time,
+    parse_time,
+    parse_time_argument,
+    to_epoch_ms,
+)
 
 # Where ms and seconds cannot be mistaken for each other: from March 1973 on.
 _MS = st.integers(100_000_000_000, 4_102_444_800_000)
 _REASONS = ("number is out of range", "text is not ISO 8601")
+
+
+def _is_compact(number: int) -> bool:
+    """Return whether a number of 12 digits looks like 202601310900."""
+    try:
+        return bool(datetime.strptime(str(number), "%Y%m%d%H%M"))
+    except ValueError:
+        return False
+
+
 _OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
 
 
@@ -115,7 +132,9 @@ def test_an_error_does_not_repeat_the_value(text: str) -> None:
 def test_a_typed_time_is_iso_with_an_offset_or_milliseconds(ms: int, offset: timezone) -> None:
     """Both mean the same."""
     moment = EPOCH + timedelta(milliseconds=ms)
-    assert parse_time_argument(str(ms)) == moment
+    if not _is_compact(ms):
+        for written in (str(ms), f"\ufeff{ms} ", f"{ms}.0"):
+            assert parse_time_argument(written) == moment
     assert parse_time_argument(moment.astimezone(offset).isoformat()) == moment
 
 
@@ -130,9 +149,50 @@ def test_a_typed_time_is_iso_with_an_offset_or_milliseconds(ms: int, offset: tim
         "9" * 30,
         "9999-12-31T23:59:59-05:00",
         "0001-01-01T00:00:00+05:00",
+        "1899-12-31T23:59:59Z",
+        "2101-01-01T00:00:00Z",
+        "1970-01-01T00:00:00Z",
+        "-1",
+        "0",
+        "1.76985E+12",
+        "1769850000000.5",
+        "4133980800000",
     ],
 )
 def test_a_typed_time_that_is_unclear_is_refused(text: str) -> None:
     """With what to write instead; a time without an offset could mean another hour."""
     with pytest.raises(ValueError, match="write ISO 8601 with an offset"):
         parse_time_argument(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "looks_like"),
+    [
+        ("46053", "a date of a spreadsheet"),
+        ("46053,375", "a date of a spreadsheet"),
+        ("1769850000", "epoch seconds"),
+        ("1769850000.123", "epoch seconds"),
+        ("20260131", "a date without separators"),
+        ("202601310900", "a date without separators"),
+        ("20260131090000", "a date without separators"),
+        ("1769850000000000", "epoch microseconds"),
+        ("1769850000000000000", "epoch nanoseconds"),
+        ("9" * 5000, "epoch nanoseconds"),
+    ],
+)
+def test_a_number_in_another_unit_is_named(text: str, looks_like: str) -> None:
+    """It is refused: read as milliseconds, it would be a time in 1970 or in no year at all."""
+    with pytest.raises(ValueError, match=f"looks like {looks_like}"):
+        parse_strict_time(text)
+
+
+@given(st.text() | st.from_regex(r"[-+]?[0-9]{1,25}([.,][0-9]*)?(e[0-9]+)?", fullmatch=True))
+def test_a_strict_time_is_plausible_or_refused(text: str) -> None:
+    """Nothing is guessed, and the message repeats nothing."""
+    said, moment = "", None
+    try:
+        moment = parse_strict_time(text)
+    except ValueError as error:
+        said = str(error)
+    assert len(text) < 8 or text not in said
+    assert moment is None or (find_implausible(moment) is None and moment.tzinfo == UTC)

@@ -11,6 +11,7 @@ from db.database import Database
 from db.in_doubt import DueLookups
 from db.leads import ClaimRef, ClaimResult
 from leadloop.core.leads import Lead
+from leadloop.core.opt_ins import OPTED_OUT_REASON
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 
@@ -565,7 +566,8 @@ def test_a_lead_that_is_too_old_is_rejected_instead(database: Database) -> None:
     assert (claimed.cancelled, claimed.rejected, claimed.total) == (1, 1, 4)
     assert sql.fetch_statuses(database)["hour"] == "rejected"
     assert sql.fetch_errors(database) == {
-        "hour": "too old: inserted more than 600 s before it could be sent (LEADLOOP_MAX_LEAD_AGE)"
+        "hour": "too old: inserted more than 600 s before it could be sent (LEADLOOP_MAX_LEAD_AGE)",
+        "always": OPTED_OUT_REASON,
     }
     # As other leads that were never sent: the opt-out is not sent either.
     factories.add_opt_outs(database, "hour")

@@ -45,6 +45,33 @@ def crm(database: Database) -> Database:
     return database
 
 
+def test_json_columns_are_unwrapped(crm: Database, vendor: SandboxHandle) -> None:
+    """`->` in place of `->>`: an id without quotes, no name that is null, no list as a name."""
+    sql.execute_script(
+        crm,
+        """
+        CREATE TABLE crm.documents (place integer, doc jsonb);
+        INSERT INTO crm.documents VALUES
+            (1, '{"id": "A-1", "phone": "4155550123", "name": "Ann", "state": "CA", "plan": [1]}'),
+            (2, '{"id": 17, "phone": 4155550124, "name": "Bob", "state": "CA"}'),
+            (3, '{"id": "A-3", "phone": "4155550125", "name": null, "state": "CA"}'),
+            (4, '{"id": "A-4", "phone": "4155550126", "name": ["x"], "state": "CA"}'),
+            (5, '{"id": null, "phone": "4155550127", "name": "Eve", "state": "CA"}');
+        CREATE VIEW crm.unpacked AS
+        SELECT doc -> 'id' AS lead_id, CAST(doc -> 'phone' AS json) AS phone_number,
+               doc -> 'name' AS contact_name, doc -> 'state' AS state_code, doc -> 'plan' AS plan
+          FROM crm.documents ORDER BY place;
+        UPDATE leadloop.campaigns SET source = 'crm.unpacked';
+        """,
+    )
+    assert push_leads()["created"] == 2
+    leads = held(vendor)
+    assert set(leads) == {"A-1", "17"}
+    assert (leads["A-1"]["contact_name"], leads["A-1"]["plan"]) == ("Ann", [1])
+    missing = "contact_name: missing"
+    assert sql.fetch_errors(crm) == {"A-3": missing, "A-4": missing}
+
+
 def add(database: Database, *leads: str, plan: str | None = None) -> None:
     """Rows of customers, as the team writes them."""
     for lead_id in leads:

@@ -87,3 +87,37 @@ def test_the_number_itself_is_not_kept(database: Database, vendor: SandboxHandle
     (row,) = sql.fetch_rows(database, "SELECT * FROM leadloop.suppressed_numbers")
     assert (row["campaign_id"], row["lead_id"], len(row["number_key"])) == ("C1", "a", 32)
     assert sent(vendor) == {"a", "b", "c"}
+
+
+def test_a_number_of_a_campaign_whose_region_is_wrong(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """It is suppressed once it can be read, and holds up no other campaign until that time."""
+    factories.add_campaign(database)
+    factories.add_campaign(database, "C2", default_region="UK")
+    for lead_id, number in (("plus", "+442079460018"), ("national", "020 7946 0019")):
+        factories.add_leads(
+            database, factories.build_lead(lead_id, phone_number=number), campaign="C2"
+        )
+    factories.add_opt_outs(database, "plus", "national", campaign="C2")
+    factories.add_leads(database, factories.build_lead("a", phone_number="+442079460018"))
+    assert push_leads([factories.CAMPAIGN])["cancelled"] == 1
+    sql.execute(database, "UPDATE leadloop.campaigns SET default_region = 'GB' WHERE name IS NULL")
+    factories.add_leads(database, factories.build_lead("b", phone_number="+442079460019"))
+    assert push_leads([factories.CAMPAIGN])["cancelled"] == 1
+
+
+def test_a_number_with_an_area_code_of_one_campaign(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """It opted out in a campaign that does not know the code: nobody calls it."""
+    factories.add_campaign(database, "A")
+    factories.add_campaign(database, "B", area_codes=["999"])
+    for name in "AB":
+        lead = factories.build_lead(name.lower(), phone_number="(999) 555-0123")
+        factories.add_leads(database, lead, campaign=name)
+    assert push_leads(["B"])["created"] == 1
+    factories.add_opt_outs(database, "a", campaign="A")
+    lead = factories.build_lead("c", phone_number="999-555-0123")
+    factories.add_leads(database, lead, campaign="B")
+    assert push_leads(["B"])["cancelled"] == 1

@@ -1,12 +1,10 @@
 """Priorities, ages, calling hours, re-reads, purposes of slots, latencies, contrasts of pages.
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
-has been done.
+has been done. The last migration replaces views and comments, which need all columns.
 """
 
 from alembic import op
-
-from db.schema import REPLACEABLE, create_schema
 
 revision = "0004_live"
 down_revision = "0003_suspects"
@@ -56,7 +54,6 @@ WITH (fillfactor = 50);
 
 
 def upgrade() -> None:
-    """Add columns and an index, and replace triggers, views and the like."""
+    """Add columns, tables and indexes."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)

@@ -8,8 +8,6 @@ leads.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0005_counts"
 down_revision = "0004_live"
 branch_labels = None
@@ -66,8 +64,7 @@ CREATE INDEX IF NOT EXISTS poll_windows_by_hour ON leadloop.poll_windows
 
 
 def upgrade() -> None:
-    """Create tables and indexes, and replace triggers, views and the like."""
+    """Create tables and indexes; the last migration replaces triggers, views and the like."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
     connection.exec_driver_sql(_INDEXES)
-    create_schema(connection, *REPLACEABLE)
