@@ -291,8 +291,7 @@ def _describe_seeding(
     database: Database, size: HistorySize, times: SeedTimes
 ) -> Iterator[tuple[str, str]]:
     yield "the INSERT of all rows", f"{times.insert_s:.1f} s"
-    if times.recount_s is not None:
-        yield "the count from scratch", f"{times.recount_s:.1f} s"
+    yield "the count from scratch", f"{times.recount_s:.1f} s"
     for table in sql.fetch_rows(database, _TABLE_SIZES, least=2**20):
         rows, indexes = table["rows"], table["indexes"]
         text = f"{rows / 2**20:,.0f} MiB, indexes {indexes / 2**20:,.0f} MiB"
