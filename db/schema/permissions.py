@@ -9,10 +9,12 @@ WRITES = {
         *("outreach_attempts", "unreadable_results", "watermarks", "poll_windows", "rate_slots"),
         *("suppressed_numbers", "forgotten", "sent_leads", "owed_windows", "learned_limits"),
         *("database_identity", "create_holds", "latencies", "counts", "count_changes"),
+        "opt_ins",
     ),
     "DELETE": (
         *("leads", "rate_slots", "poll_windows", "sync_runs", "unreadable_results", "sent_leads"),
         *("owed_windows", "learned_limits", "latencies", "counts", "count_changes"),
+        *("suppressed_numbers", "disable_requests"),
     ),
 }
 _NEEDED = [
