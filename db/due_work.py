@@ -105,6 +105,36 @@ SELECT campaign.campaign_id,
 """)
 
 
+# The campaigns with open work, whether its time has come or not. Of a campaign without any, all
+# that a job counts is 0.
+_AWAITING_END = """SELECT campaign_id FROM leadloop.leads
+     WHERE status IN ('sending', 'in_doubt') AND doubted_at = 'infinity'
+     UNION ALL
+    SELECT campaign_id FROM leadloop.sent_leads
+     WHERE status = 'in_doubt' AND doubted_at = 'infinity'"""
+_TO_PUSH = text(f"""
+WITH RECURSIVE {_step_through("waiting", "leads", "status = 'new'")},
+{_step_through("unsettled", "leads", "status IN ('sending', 'in_doubt')")}
+SELECT campaign_id FROM waiting WHERE campaign_id IS NOT NULL
+ UNION
+SELECT campaign_id FROM unsettled WHERE campaign_id IS NOT NULL
+ UNION
+({_AWAITING_END})
+ UNION
+SELECT campaign_id FROM leadloop.create_holds WHERE released_at IS NULL
+ UNION
+SELECT campaign_id FROM leadloop.campaigns WHERE source IS NOT NULL
+""")
+_TO_DISABLE = text(f"""
+WITH RECURSIVE {
+    _step_through("unconfirmed", "disable_requests", "status IN ('requested', 'failed')")
+}
+SELECT campaign_id FROM unconfirmed WHERE campaign_id IS NOT NULL
+ UNION
+({_AWAITING_END})
+""")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DueWork:
     """What a campaign has to do now.
@@ -177,6 +207,22 @@ def list_polled_campaigns(connection: Connection, shares: Sequence[int]) -> list
     """Return the enabled campaigns, highest priority first."""
     rows = connection.execute(_POLLED, {"shares": list(shares), "stream": OUTCOMES})
     return [PolledCampaign(**row._mapping) for row in rows]
+
+
+def find_campaigns_to_push(connection: Connection) -> set[str]:
+    """Return the campaigns in which a push may have anything to do, to warn about or to count.
+
+    Leads that are new or in doubt, creates that are held, a source to follow.
+    """
+    return set(connection.scalars(_TO_PUSH))
+
+
+def find_campaigns_to_disable(connection: Connection) -> set[str]:
+    """Return the campaigns in which a disable may have anything to do or to count.
+
+    Opt-outs that the vendor has not confirmed, or leads whose settle time has to start.
+    """
+    return set(connection.scalars(_TO_DISABLE))
 
 
 def _leave_out_idle(found: Sequence[DueWork]) -> list[DueWork]:

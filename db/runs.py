@@ -1,45 +1,53 @@
-"""Runs: a row written first, an advisory lock while the process lives, recovery of dead runs."""
+"""Runs: a row written first, an advisory lock while the process lives, recovery of dead runs.
 
-from collections.abc import Callable, Mapping, Sequence
+All rows of a flow run share one lock, on the number of its first row.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.database import Database, DatabaseError
 from leadloop.core.postgres_json import dump_json
 
 _OPEN = text("""
-INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id)
-VALUES (:flow, :campaign, :flow_run) RETURNING run_id
+INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id, lock_id)
+SELECT :flow, campaign_id, :flow_run, CAST(:lock AS bigint)
+  FROM unnest(CAST(:campaigns AS text[])) WITH ORDINALITY AS each (campaign_id, place)
+ ORDER BY place
+RETURNING campaign_id, run_id
 """)
 _CLOSE = text("""
 UPDATE leadloop.sync_runs
    SET state = :state, ended_at = clock_timestamp(), counts = CAST(:counts AS jsonb), error = :error
  WHERE run_id = :run AND state = 'running'
 """)
-_LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.run'), CAST(:run AS int))")
+_LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.run'), CAST(:lock AS int))")
 _STATE = text("SELECT state FROM leadloop.sync_runs WHERE run_id = :run")
 
+_TRY_LOCK = """pg_try_advisory_xact_lock(hashtext('leadloop.run'),
+                                 CAST(coalesce(lock_id, run_id) AS int))"""
 # A `running` run whose advisory lock is free is dead.
-_DEAD = text("""
+_DEAD = text(f"""
 SELECT run_id FROM leadloop.sync_runs
- WHERE state = 'running' AND run_id IS DISTINCT FROM CAST(:run AS bigint)
-   AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ WHERE state = 'running' AND coalesce(lock_id, run_id) IS DISTINCT FROM CAST(:lock AS bigint)
+   AND {_TRY_LOCK}
  ORDER BY run_id
 """)
 # The inverse check, by Prefect's ids of flow runs.
-_ALIVE = text("""
+_ALIVE = text(f"""
 SELECT DISTINCT flow_run_id FROM leadloop.sync_runs
- WHERE state = 'running' AND flow_run_id = ANY(:flow_runs)
-   AND NOT pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ WHERE state = 'running' AND flow_run_id = ANY(:flow_runs) AND NOT {_TRY_LOCK}
 """)
 # The lock is kept to the end of the transaction, so that two runs do not recover the same one.
-_MARK_CRASHED = text("""
+_MARK_CRASHED = text(f"""
 UPDATE leadloop.sync_runs
    SET state = 'crashed', ended_at = clock_timestamp(),
        error = 'the process of the run ended unexpectedly; a later run found it'
- WHERE state = 'running' AND run_id = :run
-   AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ WHERE state = 'running' AND run_id = :run AND {_TRY_LOCK}
 """)
 # The start of a run does not wait for a transaction that locks leads of the dead run.
 _SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '1s'")
@@ -58,29 +66,66 @@ UPDATE leadloop.leads AS lead
 """)
 
 
-class RunLocks:
-    """Advisory locks on one connection that show other processes which runs are alive.
+#: The campaign of a covering row: it stands for all campaigns in which nothing was due.
+EVERY_CAMPAIGN = ""
 
-    The server releases the locks when the connection ends, however the process died. The
-    connection must bypass a proxy that pools transactions.
+
+class RunLocks:
+    """The advisory lock on one connection that shows other processes that its runs are alive.
+
+    One lock, whatever the number of runs. The server releases it when the connection ends, however
+    the process died. The connection must bypass a proxy that pools transactions.
+
+    Attributes:
+        lock_id: the number of the lock: the first run's id; None before the first run.
     """
 
     def __init__(self, connection: Connection) -> None:
+        self.lock_id: int | None = None
         self._connection = connection
 
     def open_run(self, *, flow: str, campaign_id: str, flow_run_id: str | None) -> int:
-        """Insert a run's row and take its lock in one transaction: no row is visible unlocked.
+        """Insert a run's row under the lock, and return its id."""
+        ids = self.open_runs(flow=flow, campaign_ids=[campaign_id], flow_run_id=flow_run_id)
+        return ids[campaign_id]
+
+    def open_runs(
+        self, *, flow: str, campaign_ids: Sequence[str], flow_run_id: str | None
+    ) -> dict[str, int]:
+        """Insert a row for each campaign's run in one transaction, under the lock.
+
+        The first call takes the lock in the same transaction, so no row is visible unlocked.
 
         Returns:
-            The run's id.
+            The runs' ids by campaign.
         """
+        ids: dict[str, int] = {}
+        parameters = {"flow": flow, "flow_run": flow_run_id}
+        with self._begin_transaction():
+            if self.lock_id is None:
+                ids = self._insert(campaign_ids[:1], {**parameters, "lock": None})
+            lock_id = self.lock_id or min(ids.values(), default=None)
+            if rest := campaign_ids[len(ids) :]:
+                ids |= self._insert(rest, {**parameters, "lock": lock_id})
+            if self.lock_id is None and lock_id is not None:
+                self._connection.execute(_LOCK, {"lock": lock_id})
+        self.lock_id = lock_id
+        return ids
+
+    def _insert(self, campaign_ids: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, int]:
+        rows = self._connection.execute(_OPEN, {**parameters, "campaigns": list(campaign_ids)})
+        return {row.campaign_id: row.run_id for row in rows}
+
+    @contextmanager
+    def _begin_transaction(self) -> Iterator[None]:
         self._connection.execute(text("BEGIN"))
-        run_id: int = self._connection.execute(
-            _OPEN, {"flow": flow, "campaign": campaign_id, "flow_run": flow_run_id}
-        ).scalar_one()
-        self._connection.execute(_LOCK, {"run": run_id})
+        try:
+            yield
+        except BaseException:
+            with suppress(SQLAlchemyError):
+                self._connection.execute(text("ROLLBACK"))
+            raise
         self._connection.execute(text("COMMIT"))
-        return run_id
 
 
 def close_run(
@@ -107,9 +152,9 @@ def is_running(connection: Connection, run_id: int) -> bool:
     return bool(connection.scalar(_STATE, {"run": run_id}) == "running")
 
 
-def list_dead_runs(connection: Connection, *, run_id: int | None) -> list[int]:
-    """List runs whose process is gone and that were not recovered yet, except `run_id`."""
-    return list(connection.scalars(_DEAD, {"run": run_id}))
+def list_dead_runs(connection: Connection, *, lock_id: int | None) -> list[int]:
+    """List runs whose process is gone and that were not recovered yet, except those of a lock."""
+    return list(connection.scalars(_DEAD, {"lock": lock_id}))
 
 
 def find_live_flow_runs(connection: Connection, flow_run_ids: Sequence[str]) -> set[str]:
@@ -133,20 +178,20 @@ def recover_run(connection: Connection, run_id: int) -> int | None:
 
 
 def recover_dead_runs(
-    database: Database, warn: Callable[..., None], *, run_id: int | None = None
+    database: Database, warn: Callable[..., None], *, lock_id: int | None = None
 ) -> None:
     """Recover every dead run, each in a separate transaction: a failure delays only that run.
 
     Args:
         database: the database.
         warn: takes a warning and its arguments, like `logging.Logger.warning`.
-        run_id: the calling run, which is alive; None: the caller is no run.
+        lock_id: the lock of the calling runs, which are alive; None: the caller is no run.
 
     Raises:
         DatabaseError: an error that a retry cannot fix.
     """
     with database.transaction() as connection:
-        found = list_dead_runs(connection, run_id=run_id)
+        found = list_dead_runs(connection, lock_id=lock_id)
     for each in found:
         try:
             with database.transaction() as connection:

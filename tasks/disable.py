@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 
-from db import campaigns, erasure, in_doubt, leads, opt_outs
+from db import campaigns, due_work, erasure, in_doubt, leads, opt_outs
 from db.opt_outs import OpenOptOuts
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import extract_reason, redact_reason
@@ -404,4 +404,5 @@ DISABLE = JobSpec(
     open_context=partial(open_api_context, purpose=Purpose.OPT_OUTS),
     start=DisableJob,
     select=campaigns.select_for_disable,
+    find_due=due_work.find_campaigns_to_disable,
 )

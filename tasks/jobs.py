@@ -4,13 +4,14 @@ Nothing here knows Prefect: a flow passes a host that runs each chunk as a Prefe
 (`flows/campaign_runner.py`); another program, or a test, runs the same chunks as plain calls.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol
 
 from db import campaigns
+from db.database import Connection, DatabaseError
 from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError, RunError
@@ -22,9 +23,12 @@ from tasks.context import (
     CampaignRun,
     RunHost,
     SelectCampaigns,
+    cover_campaigns,
     error_line,
     finish_run,
+    open_runs,
     start_run,
+    start_runs,
     translate_unexpected,
 )
 
@@ -90,6 +94,8 @@ class JobSpec(Generic[C]):
         open_context: connects to what the jobs work with.
         start: makes a campaign's job; returns None where there is nothing to do.
         select: finds the campaigns by their ids.
+        find_due: finds the campaigns in which the job may have anything to do, or to count, by one
+            query; None: all. A run that names campaigns does not ask.
         min_chunk: the smallest chunk, in units of work.
     """
 
@@ -99,6 +105,7 @@ class JobSpec(Generic[C]):
     open_context: Callable[[Settings, RunHost], AbstractContextManager[C]]
     start: Callable[[CampaignRun[C]], CampaignJob | None]
     select: SelectCampaigns = campaigns.select_campaigns
+    find_due: Callable[[Connection], Set[str]] | None = None
     min_chunk: int = 20
 
 
@@ -114,6 +121,9 @@ class CampaignsFailed(RunError):
 class JobRunner(Generic[C]):
     """Runs the jobs of one flow run: one job a campaign, in turns, so that none starves another.
 
+    A run that names no campaign asks once for all of them what is due, if its spec can. Campaigns
+    in which nothing is due share one row, the covering row, and have no job.
+
     Args:
         context: what the jobs work with.
         spec: how the flow makes and runs its jobs.
@@ -124,16 +134,16 @@ class JobRunner(Generic[C]):
     """
 
     def __init__(self, context: C, spec: JobSpec[C], ids: Sequence[str] | None) -> None:
+        self._context = context
         self._spec = spec
-        self._executions = [
-            CampaignExecution(context, spec, campaign)
-            for campaign in context.select_campaigns(ids, spec.select)
-        ]
+        self._selected = context.select_campaigns(ids, spec.select)
+        self._find_due = None if ids else spec.find_due
+        self._executions: list[CampaignExecution[C]] = []
 
     @property
     def campaign_ids(self) -> list[str]:
         """The campaigns of this run."""
-        return [each.campaign.campaign_id for each in self._executions]
+        return [campaign.campaign_id for campaign in self._selected]
 
     def run(self, *, on_started: Callable[[Sequence[Any]], None] = lambda _: None) -> None:
         """Start every job, then run chunks in turns until all jobs are done or have failed.
@@ -146,6 +156,7 @@ class JobRunner(Generic[C]):
             BaseException: the run was stopped (Ctrl-C, SIGTERM); every run's row states it.
         """
         try:
+            self._open_rows()
             for each in self._executions:
                 each.start()
             on_started([each.job for each in self._executions if each.job is not None])
@@ -160,8 +171,44 @@ class JobRunner(Generic[C]):
 
     def summary(self) -> Summary:
         """Return the sums of the counts, and under `campaigns` each campaign's own."""
-        each = {part.campaign.campaign_id: part.counted for part in self._executions}
+        nothing = dict.fromkeys([*self._spec.counts, "requests"], 0)
+        each = {campaign_id: dict(nothing) for campaign_id in self.campaign_ids}
+        each |= {part.campaign.campaign_id: part.counted for part in self._executions}
         return {**sum_counts(each.values(), [*self._spec.counts, "requests"]), "campaigns": each}
+
+    def _open_rows(self) -> None:
+        """Write the rows of the run: of all campaigns; or the covering row and those of due ones.
+
+        Dead runs are recovered before the question what is due: what they sent is in doubt then.
+        """
+        if self._find_due is None:
+            self._open_runs(partial(start_runs, self._context, self._spec.flow), self._selected)
+            return
+        with cover_campaigns(self._context, self._spec.flow) as counts:
+            due_ids = self._context.database.retry(self._find_due, single_statement=True)
+            due = [each for each in self._selected if each.campaign_id in due_ids]
+            self._open_runs(partial(open_runs, self._context, self._spec.flow), due)
+            counts.update(covered=len(self._selected) - len(due), requests=0)
+
+    def _open_runs(
+        self,
+        open_rows: Callable[[Sequence[Campaign]], list[CampaignRun[C]]],
+        selected: Sequence[Campaign],
+    ) -> None:
+        """Write the rows of campaigns at once.
+
+        If Postgres refuses one, none is written: then each campaign's start writes its own.
+        """
+        self._executions = [
+            CampaignExecution(self._context, self._spec, campaign) for campaign in selected
+        ]
+        try:
+            opened = open_rows(selected)
+        except DatabaseError as error:
+            self._context.log.warning("the runs' rows are written one by one: %s", error)
+            return
+        for each, run in zip(self._executions, opened, strict=True):
+            each.run = run
 
     def _run_round_robin(self) -> None:
         """Run a chunk of each job that is due; sleep while none is."""
@@ -176,47 +223,56 @@ class JobRunner(Generic[C]):
 
 
 class CampaignExecution(Generic[C]):
-    """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts."""
+    """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts.
+
+    Attributes:
+        campaign: the campaign.
+        run: its run; None before the row is written, and after the run's end.
+        job: its job; None before the start, and where there is nothing to do.
+        error: how it failed.
+        counted: its counts.
+        due_at: when its next chunk is due, seconds of `read_boot_clock`.
+    """
 
     def __init__(self, context: C, spec: JobSpec[C], campaign: Campaign) -> None:
         self.campaign = campaign
+        self.run: CampaignRun[C] | None = None
         self.job: CampaignJob | None = None
         self.error: LeadloopError | None = None
         self.counted: dict[str, int] = dict.fromkeys([*spec.counts, "requests"], 0)
         self.due_at = 0.0
         self._context = context
         self._spec = spec
-        self._run: CampaignRun[C] | None = None
         self._requests = 0
         self._done = 0
 
     @property
     def is_open(self) -> bool:
         """Whether the run's row is still `running`."""
-        return self._run is not None
+        return self.run is not None
 
     def start(self) -> None:
-        """Write the run's row and make the job; end at once where there is nothing to do."""
+        """Write the run's row, if it has none, and make the job; end if there is nothing to do."""
         with self._collect_failure():
-            self._run = start_run(self._context, self._spec.flow, self.campaign)
-            self.job = self._spec.start(self._run)
+            self.run = self.run or start_run(self._context, self._spec.flow, self.campaign)
+            self.job = self._spec.start(self.run)
         if self.job is None or self.error:
             self._finish()
 
     def run_chunk(self) -> None:
         """Run one chunk; end the run where the job is done or failed, or the campaign is gone."""
         assert self.job is not None, "a run without a job ends when it starts"
-        assert self._run is not None, "a run that has ended has no turn"
+        assert self.run is not None, "a run that has ended has no turn"
         due_at = None
         with self._collect_failure():
-            self._run.refresh()
+            self.run.refresh()
             limit = max(self._spec.min_chunk, self._done // _MIN_CHUNK_DIVISOR)
             chunk = partial(self.job.run_chunk, limit)
             due_at = self._context.host.run_step(self._spec.task, chunk).due_at
             self._done += limit
             if due_at is None:
                 # Without its row, a campaign has nothing to do: that is not the end of its work.
-                self._run.reload()
+                self.run.reload()
                 self.job.finish()
         if due_at is None:
             self._finish()
@@ -236,7 +292,7 @@ class CampaignExecution(Generic[C]):
 
     def _finish(self) -> None:
         """Count what was done and close the run's row."""
-        run, self._run = self._run, None
+        run, self.run = self.run, None
         with self._collect_failure():
             if self.job is not None:
                 self.counted |= self.job.counts()

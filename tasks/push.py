@@ -18,7 +18,7 @@ from functools import partial
 from threading import Lock
 from typing import NoReturn
 
-from db import campaigns, in_doubt, leads, learned_limits, suspects
+from db import campaigns, due_work, in_doubt, leads, learned_limits, suspects
 from db.source_sync import SyncCounts
 from leadloop.client.errors import (
     ApiError,
@@ -697,6 +697,7 @@ PUSH = JobSpec(
     ),
     open_context=open_api_context,
     start=start_push,
+    find_due=due_work.find_campaigns_to_push,
     min_chunk=60,
 )
 #: The push of urgent leads, beside a push of all leads.

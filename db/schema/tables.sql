@@ -29,7 +29,8 @@ CREATE TABLE leadloop.campaigns (
     max_lead_age_s  integer CHECK (max_lead_age_s > 0),
     calling_hours   text CHECK (
         calling_hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9] \S+$'
-        AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5))
+        AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5)),
+    enabled_at      timestamptz NOT NULL DEFAULT now()
 );
 
 -- Runs --------------------------------------------------------------------------------------------
@@ -44,7 +45,8 @@ CREATE TABLE leadloop.sync_runs (
     started_at  timestamptz NOT NULL DEFAULT now(),
     ended_at    timestamptz,
     counts      jsonb NOT NULL DEFAULT '{}',
-    error       text
+    error       text,
+    lock_id     bigint
 );
 CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'running';
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);

@@ -1,0 +1,28 @@
+"""One lock a flow run, and covering rows: a run in which nothing is due writes one row.
+
+Each statement does nothing where it has been done, because 0001 states the whole schema.
+"""
+
+from alembic import op
+
+from db.schema import REPLACEABLE, create_schema
+
+revision = "0005_idle_runs"
+down_revision = "0004_live"
+branch_labels = None
+depends_on = None
+
+_TABLES = """
+ALTER TABLE leadloop.sync_runs ADD COLUMN IF NOT EXISTS lock_id bigint;
+-- A campaign that exists counts as enabled for as long as it has been there.
+ALTER TABLE leadloop.campaigns
+    ADD COLUMN IF NOT EXISTS enabled_at timestamptz NOT NULL DEFAULT '-infinity';
+ALTER TABLE leadloop.campaigns ALTER COLUMN enabled_at SET DEFAULT now();
+"""
+
+
+def upgrade() -> None:
+    """Add the columns, and replace triggers, views and the like."""
+    connection = op.get_bind()
+    connection.exec_driver_sql(_TABLES)
+    create_schema(connection, *REPLACEABLE)
