@@ -52,6 +52,15 @@ CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'run
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
 -- For the last run of each flow, among hundreds of thousands of runs.
 CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
+-- For the first push that created a lead, for pushes that left leads open, and for runs that failed.
+CREATE INDEX sync_runs_created ON leadloop.sync_runs (campaign_id, run_id)
+    WHERE flow = 'push-leads' AND CAST(counts ->> 'created' AS bigint) > 0;
+CREATE INDEX sync_runs_troubled ON leadloop.sync_runs (campaign_id, run_id DESC)
+    WHERE flow = 'push-leads' AND (CAST(counts ->> 'rejected' AS bigint) > 0
+                                   OR CAST(counts ->> 'in_doubt' AS bigint) > 0
+                                   OR CAST(counts ->> 'unreadable_rows' AS bigint) > 0);
+CREATE INDEX sync_runs_failed ON leadloop.sync_runs (campaign_id, flow, run_id DESC)
+    WHERE state IN ('failed', 'crashed');
 
 -- Leads -------------------------------------------------------------------------------------------
 

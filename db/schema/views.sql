@@ -629,6 +629,8 @@ WITH RECURSIVE threshold AS (
                                    ORDER BY each.run_id DESC LIMIT 1),
                                  900) AS seconds
       FROM leadloop.campaigns AS campaign
+     WHERE campaign_id IN (SELECT campaign_id FROM leadloop.lead_outcomes
+                            WHERE lookback_needed_s IS NOT NULL)
 ), late AS (
     SELECT outcome.campaign_id, count(*) AS amount, min(outcome.seen_at) AS since,
            ceil(max(outcome.lookback_needed_s)) AS needed_s,
@@ -640,18 +642,30 @@ WITH RECURSIVE threshold AS (
        AND outcome.seen_at > clock_timestamp() - (SELECT outcomes_late FROM threshold)
      GROUP BY outcome.campaign_id
 ), pushes AS (
-    -- The last pushes that ended: a bounded number, however often they run.
+    -- The last pushes that ended, a bounded number however often they run, of the campaigns whose
+    -- last push that left anything open may still be a problem.
     SELECT running.campaign_id, push.started_at,
            coalesce(CAST(push.counts ->> 'created' AS bigint), 0) AS created,
            coalesce(CAST(push.counts ->> 'rejected' AS bigint), 0) AS rejected,
            coalesce(CAST(push.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
            coalesce(CAST(push.counts ->> 'unreadable_rows' AS bigint), 0) AS unreadable_rows,
+           push.run_id,
            row_number() OVER (PARTITION BY running.campaign_id ORDER BY push.run_id DESC) AS place
       FROM running CROSS JOIN LATERAL (
+           SELECT run.started_at, run.counts FROM leadloop.sync_runs AS run
+            WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
+              AND (CAST(run.counts ->> 'rejected' AS bigint) > 0
+                   OR CAST(run.counts ->> 'in_doubt' AS bigint) > 0
+                   OR CAST(run.counts ->> 'unreadable_rows' AS bigint) > 0)
+            ORDER BY run.run_id DESC LIMIT 1) AS troubled
+     CROSS JOIN LATERAL (
            SELECT run.run_id, run.started_at, run.counts FROM leadloop.sync_runs AS run
             WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
               AND run.state <> 'running'
             ORDER BY run.run_id DESC LIMIT 60) AS push
+     WHERE troubled.started_at > clock_timestamp()
+                                 - (SELECT greatest(leads_rejected, doubts_growing) FROM threshold)
+        OR CAST(troubled.counts ->> 'unreadable_rows' AS bigint) > 0
 ), refused AS (
     SELECT campaign_id, CAST(sum(rejected) AS bigint) AS amount,
            CAST(sum(created) AS bigint) AS created, min(started_at) AS since
@@ -659,14 +673,16 @@ WITH RECURSIVE threshold AS (
      WHERE started_at > clock_timestamp() - (SELECT leads_rejected FROM threshold)
      GROUP BY campaign_id HAVING sum(rejected) >= 10 AND sum(rejected) > sum(created)
 ), growing AS (
-    SELECT last.campaign_id, last.in_doubt AS amount, first.started_at AS since,
-           first.in_doubt || ', ' || middle.in_doubt || ', ' || last.in_doubt AS counts
-      FROM pushes AS last
-      JOIN pushes AS middle USING (campaign_id)
-      JOIN pushes AS first USING (campaign_id)
-     WHERE last.place = 1 AND middle.place = 2 AND first.place = 3
-       AND first.in_doubt < middle.in_doubt AND middle.in_doubt < last.in_doubt
-       AND first.started_at > clock_timestamp() - (SELECT doubts_growing FROM threshold)
+    SELECT campaign_id, amount, since, counts
+      FROM (SELECT campaign_id, place, in_doubt AS amount, lead(in_doubt) OVER earlier AS middle,
+                   lead(in_doubt, 2) OVER earlier AS first,
+                   lead(started_at, 2) OVER earlier AS since,
+                   lead(in_doubt, 2) OVER earlier || ', ' || lead(in_doubt) OVER earlier || ', '
+                       || in_doubt AS counts
+              FROM pushes
+            WINDOW earlier AS (PARTITION BY campaign_id ORDER BY run_id DESC)) AS last
+     WHERE place = 1 AND first < middle AND middle < amount
+       AND since > clock_timestamp() - (SELECT doubts_growing FROM threshold)
 ), limits (kind, problem, threshold, what) AS (
     -- Leads that are not urgent wait behind files: no rule for their latency.
     SELECT 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
@@ -698,29 +714,45 @@ WITH RECURSIVE threshold AS (
            SELECT run_id, started_at, ended_at FROM leadloop.sync_runs
             WHERE campaign_id = '' AND sync_runs.flow = flows.flow AND state = 'completed'
             ORDER BY run_id DESC LIMIT 20) AS run
-), ended AS (
-    SELECT running.campaign_id, running.enabled_at, flows.flow, flows.again, flows.others,
-           last.run_id, last.state, coalesce(last.ended_at, last.started_at) AS ended_at, last.error
-      FROM running CROSS JOIN flows CROSS JOIN LATERAL (
-           SELECT run.run_id, run.state, run.started_at, run.ended_at, run.error
+), failures (campaign_id, flow, run_id, state, started_at, ended_at, error) AS (
+    -- A loose index scan: the last run that failed, of each flow and campaign that has one.
+    (SELECT campaign_id, flow, run_id, state, started_at, ended_at, error
+       FROM leadloop.sync_runs
+      WHERE state IN ('failed', 'crashed')
+      ORDER BY campaign_id, flow, run_id DESC LIMIT 1)
+    UNION ALL
+    SELECT next.*
+      FROM failures CROSS JOIN LATERAL (
+           SELECT run.campaign_id, run.flow, run.run_id, run.state, run.started_at, run.ended_at,
+                  run.error
              FROM leadloop.sync_runs AS run
-            WHERE run.campaign_id = running.campaign_id AND run.flow = flows.flow
-              AND run.state <> 'running'
-            ORDER BY run.run_id DESC LIMIT 1) AS last
+            WHERE run.state IN ('failed', 'crashed')
+              AND (run.campaign_id, run.flow) > (failures.campaign_id, failures.flow)
+            ORDER BY run.campaign_id, run.flow, run.run_id DESC LIMIT 1) AS next
 ), failed AS (
-    SELECT campaign_id, flow, state, ended_at, error FROM ended
-     WHERE state IN ('failed', 'crashed')
-       AND (again OR ended_at > clock_timestamp() - (SELECT run_failed FROM threshold))
-       AND NOT EXISTS (SELECT FROM ended AS later
-                        WHERE later.campaign_id = ended.campaign_id
-                          AND later.flow = ANY(ended.others)
-                          AND later.run_id > ended.run_id AND later.state = 'completed')
+    -- Unless the flow has ended since, or one that does the same work has completed since.
+    SELECT run.campaign_id, run.flow, run.state, run.error,
+           coalesce(run.ended_at, run.started_at) AS ended_at
+      FROM failures AS run
+      JOIN running ON running.campaign_id = run.campaign_id
+      JOIN flows ON flows.flow = run.flow
+     WHERE (flows.again OR coalesce(run.ended_at, run.started_at)
+                           > clock_timestamp() - (SELECT run_failed FROM threshold))
+       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS later
+                        WHERE later.campaign_id = run.campaign_id AND later.flow = run.flow
+                          AND later.run_id > run.run_id AND later.state <> 'running')
+       AND NOT EXISTS (SELECT FROM unnest(flows.others) AS other (flow) CROSS JOIN LATERAL (
+                              SELECT last.run_id, last.state FROM leadloop.sync_runs AS last
+                               WHERE last.campaign_id = run.campaign_id
+                                 AND last.flow = other.flow AND last.state <> 'running'
+                               ORDER BY last.run_id DESC LIMIT 1) AS later
+                        WHERE later.run_id > run.run_id AND later.state = 'completed')
        AND NOT EXISTS (SELECT FROM covering
-                        WHERE (covering.flow = ended.flow OR covering.flow = ANY(ended.others))
-                          AND covering.run_id > ended.run_id
-                          AND covering.started_at >= ended.enabled_at
+                        WHERE (covering.flow = run.flow OR covering.flow = ANY(flows.others))
+                          AND covering.run_id > run.run_id
+                          AND covering.started_at >= running.enabled_at
                           AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS own
-                                           WHERE own.campaign_id = ended.campaign_id
+                                           WHERE own.campaign_id = run.campaign_id
                                              AND own.flow = covering.flow
                                              AND own.run_id > covering.run_id
                                              AND own.lock_id = covering.run_id))
@@ -731,17 +763,27 @@ WITH RECURSIVE threshold AS (
        AND started_at < clock_timestamp() - (SELECT run_too_long FROM threshold)
      GROUP BY campaign_id, flow
 ), idle AS (
+    -- Of the campaigns for which no covering row shows that runs come.
     SELECT running.campaign_id,
-           greatest(max(ended.ended_at),
+           greatest((SELECT max(coalesce(last.ended_at, last.started_at))
+                       FROM flows CROSS JOIN LATERAL (
+                            SELECT run.started_at, run.ended_at FROM leadloop.sync_runs AS run
+                             WHERE run.campaign_id = running.campaign_id AND run.flow = flows.flow
+                               AND run.state <> 'running'
+                             ORDER BY run.run_id DESC LIMIT 1) AS last
+                      WHERE flows.others <> '{}'),
                     (SELECT max(covering.ended_at) FROM covering
                       WHERE covering.others <> '{}'
                         AND covering.started_at >= running.enabled_at)) AS since
       FROM running
-      LEFT JOIN ended ON ended.campaign_id = running.campaign_id AND ended.others <> '{}'
-     WHERE NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
+     WHERE NOT EXISTS (SELECT FROM covering
+                        WHERE covering.others <> '{}'
+                          AND covering.started_at >= running.enabled_at
+                          AND covering.ended_at
+                              >= clock_timestamp() - (SELECT nothing_runs FROM threshold))
+       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
                         WHERE run.state = 'running' AND run.campaign_id = running.campaign_id
                           AND flows.others <> '{}')
-     GROUP BY running.campaign_id, running.enabled_at
 ), untouched AS (
     SELECT campaign_id,
            least((SELECT lead.inserted_at FROM leadloop.leads AS lead

@@ -18,6 +18,14 @@ ALTER TABLE leadloop.sync_runs ADD COLUMN IF NOT EXISTS lock_id bigint;
 ALTER TABLE leadloop.campaigns
     ADD COLUMN IF NOT EXISTS enabled_at timestamptz NOT NULL DEFAULT '-infinity';
 ALTER TABLE leadloop.campaigns ALTER COLUMN enabled_at SET DEFAULT now();
+CREATE INDEX IF NOT EXISTS sync_runs_created ON leadloop.sync_runs (campaign_id, run_id)
+    WHERE flow = 'push-leads' AND CAST(counts ->> 'created' AS bigint) > 0;
+CREATE INDEX IF NOT EXISTS sync_runs_troubled ON leadloop.sync_runs (campaign_id, run_id DESC)
+    WHERE flow = 'push-leads' AND (CAST(counts ->> 'rejected' AS bigint) > 0
+                                   OR CAST(counts ->> 'in_doubt' AS bigint) > 0
+                                   OR CAST(counts ->> 'unreadable_rows' AS bigint) > 0);
+CREATE INDEX IF NOT EXISTS sync_runs_failed ON leadloop.sync_runs (campaign_id, flow, run_id DESC)
+    WHERE state IN ('failed', 'crashed');
 """
 
 
