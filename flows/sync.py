@@ -124,11 +124,12 @@ def _record_all(
     context: ApiContext, _: Sequence[Campaign], summary: Summary, __: list[str]
 ) -> Iterator[None]:
     """Write one row for all campaigns; the end of the block writes how the run ended."""
-    with cover_campaigns(context, "sync-leads") as counts:
+    with cover_campaigns(context, "sync-leads") as covering:
         try:
             yield
         finally:
-            counts.update({name: select_counts(stage) for name, stage in summary.items()})
+            counts = {name: select_counts(stage) for name, stage in summary.items()}
+            covering.counts.update(counts)
 
 
 def _find_existing(

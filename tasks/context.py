@@ -336,14 +336,19 @@ def open_runs(
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoveringRun:
+    """The covering row of a flow run, and its counts, to be filled in."""
+
+    run_id: int
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
 @contextmanager
-def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[dict[str, Any]]:
+def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[CoveringRun]:
     """Write the covering row of a flow run, and recover dead runs, as `start_runs` does.
 
     The row stands for every campaign without a separate row. The end of the block closes it.
-
-    Yields:
-        The counts of the row, to be filled in.
 
     Raises:
         DatabaseError: the row was not written, or not closed.
@@ -353,17 +358,17 @@ def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[dict[str, A
         run_id = context.locks.open_run(
             flow=flow, campaign_id=runs.EVERY_CAMPAIGN, flow_run_id=context.host.flow_run_id
         )
-    counts: dict[str, Any] = {}
+    covering = CoveringRun(run_id=run_id)
     error: LeadloopError | None = RunError("the run was stopped before it was done")
     try:
         _recover_dead_runs(context)
-        yield counts
+        yield covering
         error = None
     except LeadloopError as failure:
         error = failure
         raise
     finally:
-        _close_run(context, run_id, counts, error)
+        _close_run(context, run_id, covering.counts, error)
 
 
 def _check_database(context: DatabaseContext) -> None:

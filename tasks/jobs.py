@@ -6,7 +6,7 @@ Nothing here knows Prefect: a flow passes a host that runs each chunk as a Prefe
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol
 
@@ -19,6 +19,7 @@ from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, has_counts
 from leadloop.settings import Settings
 from tasks.context import (
+    AnyContext,
     C,
     CampaignRun,
     RunHost,
@@ -83,6 +84,41 @@ class CampaignJob(Protocol):
         """Return the counts of docs/reference/exit-codes-and-json.md."""
 
 
+#: Makes a campaign's job; returns None where there is nothing to do.
+StartJob = Callable[[CampaignRun[C]], CampaignJob | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueCampaigns(Generic[C]):
+    """The answer to what is due in the campaigns of a run.
+
+    Attributes:
+        ids: the campaigns that need a job.
+        starts: makes the jobs of some of them, in place of the spec.
+        counted: the counts of the others that are not 0, and the requests that the question has
+            sent for campaigns that need a job.
+        totals: further counts of the covering row.
+    """
+
+    ids: Set[str]
+    starts: Mapping[str, StartJob[C]] = field(default_factory=dict)
+    counted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+
+
+#: Finds what is due in the selected campaigns, as the run with the number of the covering row.
+FindDue = Callable[[C, Sequence[Campaign], int], DueCampaigns[C]]
+
+
+def ask_database(find: Callable[[Connection], Set[str]]) -> FindDue[AnyContext]:
+    """Return a `find_due` that is a query: it finds the campaigns that need a job."""
+
+    def find_due(context: AnyContext, _: Sequence[Campaign], __: int) -> DueCampaigns[AnyContext]:
+        return DueCampaigns(ids=context.database.retry(find, single_statement=True))
+
+    return find_due
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSpec(Generic[C]):
     """How a flow makes and runs the jobs of its campaigns.
@@ -92,10 +128,10 @@ class JobSpec(Generic[C]):
         task: the name of the step that runs a chunk, which Prefect shows as a task.
         counts: the names of the summary's counts, besides `requests`.
         open_context: connects to what the jobs work with.
-        start: makes a campaign's job; returns None where there is nothing to do.
+        start: makes a campaign's job.
         select: finds the campaigns by their ids.
-        find_due: finds the campaigns in which the job may have anything to do, or to count, by one
-            query; None: all. A run that names campaigns does not ask.
+        find_due: finds, for all campaigns at once, those in which the job may have anything to do
+            or to count; None: all. A run that names campaigns does not ask.
         min_chunk: the smallest chunk, in units of work.
     """
 
@@ -103,9 +139,9 @@ class JobSpec(Generic[C]):
     task: str
     counts: Sequence[str]
     open_context: Callable[[Settings, RunHost], AbstractContextManager[C]]
-    start: Callable[[CampaignRun[C]], CampaignJob | None]
+    start: StartJob[C]
     select: SelectCampaigns = campaigns.select_campaigns
-    find_due: Callable[[Connection], Set[str]] | None = None
+    find_due: FindDue[C] | None = None
     min_chunk: int = 20
 
 
@@ -139,6 +175,8 @@ class JobRunner(Generic[C]):
         self._selected = context.select_campaigns(ids, spec.select)
         self._find_due = None if ids else spec.find_due
         self._executions: list[CampaignExecution[C]] = []
+        # What was counted of campaigns without a job.
+        self._counted: dict[str, dict[str, int]] = {}
 
     @property
     def campaign_ids(self) -> list[str]:
@@ -172,8 +210,10 @@ class JobRunner(Generic[C]):
     def summary(self) -> Summary:
         """Return the sums of the counts, and under `campaigns` each campaign's own."""
         nothing = dict.fromkeys([*self._spec.counts, "requests"], 0)
-        each = {campaign_id: dict(nothing) for campaign_id in self.campaign_ids}
-        each |= {part.campaign.campaign_id: part.counted for part in self._executions}
+        counted = self._counted | {
+            part.campaign.campaign_id: part.counted for part in self._executions
+        }
+        each = {name: counted.get(name, nothing) for name in self.campaign_ids}
         return {**sum_counts(each.values(), [*self._spec.counts, "requests"]), "campaigns": each}
 
     def _open_rows(self) -> None:
@@ -181,33 +221,49 @@ class JobRunner(Generic[C]):
 
         Dead runs are recovered before the question what is due: what they sent is in doubt then.
         """
+        context, spec = self._context, self._spec
         if self._find_due is None:
-            self._open_runs(partial(start_runs, self._context, self._spec.flow), self._selected)
+            executions = [CampaignExecution(context, spec, each) for each in self._selected]
+            self._open_runs(partial(start_runs, context, spec.flow), executions)
             return
-        with cover_campaigns(self._context, self._spec.flow) as counts:
-            due_ids = self._context.database.retry(self._find_due, single_statement=True)
-            due = [each for each in self._selected if each.campaign_id in due_ids]
-            self._open_runs(partial(open_runs, self._context, self._spec.flow), due)
-            counts.update(covered=len(self._selected) - len(due), requests=0)
+        with cover_campaigns(context, spec.flow) as covering:
+            due = self._find_due(context, self._selected, covering.run_id)
+            executions = [
+                CampaignExecution(
+                    context,
+                    replace(spec, start=due.starts.get(each.campaign_id, spec.start)),
+                    each,
+                    requests=due.counted.get(each.campaign_id, {}).get("requests", 0),
+                )
+                for each in self._selected
+                if each.campaign_id in due.ids
+            ]
+            self._open_runs(partial(open_runs, context, spec.flow), executions)
+            nothing = dict.fromkeys([*spec.counts, "requests"], 0)
+            self._counted = {
+                each.campaign_id: {**nothing, **due.counted.get(each.campaign_id, {})}
+                for each in self._selected
+                if each.campaign_id not in due.ids
+            }
+            sums = sum_counts(self._counted.values(), list(nothing))
+            covering.counts.update({**sums, **due.totals, "covered": len(self._counted)})
 
     def _open_runs(
         self,
         open_rows: Callable[[Sequence[Campaign]], list[CampaignRun[C]]],
-        selected: Sequence[Campaign],
+        executions: list["CampaignExecution[C]"],
     ) -> None:
         """Write the rows of campaigns at once.
 
         If Postgres refuses one, none is written: then each campaign's start writes its own.
         """
-        self._executions = [
-            CampaignExecution(self._context, self._spec, campaign) for campaign in selected
-        ]
+        self._executions = executions
         try:
-            opened = open_rows(selected)
+            opened = open_rows([each.campaign for each in executions])
         except DatabaseError as error:
             self._context.log.warning("the runs' rows are written one by one: %s", error)
             return
-        for each, run in zip(self._executions, opened, strict=True):
+        for each, run in zip(executions, opened, strict=True):
             each.run = run
 
     def _run_round_robin(self) -> None:
@@ -225,6 +281,12 @@ class JobRunner(Generic[C]):
 class CampaignExecution(Generic[C]):
     """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts.
 
+    Args:
+        context: what the job works with.
+        spec: how the job is made and run.
+        campaign: the campaign.
+        requests: requests that were sent for the campaign before.
+
     Attributes:
         campaign: the campaign.
         run: its run; None before the row is written, and after the run's end.
@@ -234,7 +296,9 @@ class CampaignExecution(Generic[C]):
         due_at: when its next chunk is due, seconds of `read_boot_clock`.
     """
 
-    def __init__(self, context: C, spec: JobSpec[C], campaign: Campaign) -> None:
+    def __init__(
+        self, context: C, spec: JobSpec[C], campaign: Campaign, *, requests: int = 0
+    ) -> None:
         self.campaign = campaign
         self.run: CampaignRun[C] | None = None
         self.job: CampaignJob | None = None
@@ -243,7 +307,7 @@ class CampaignExecution(Generic[C]):
         self.due_at = 0.0
         self._context = context
         self._spec = spec
-        self._requests = 0
+        self._requests = requests
         self._done = 0
 
     @property

@@ -46,7 +46,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.held_creates import require_no_hold
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
-from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
+from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database
 from tasks.probes import read_campaign, watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
@@ -697,7 +697,7 @@ PUSH = JobSpec(
     ),
     open_context=open_api_context,
     start=start_push,
-    find_due=due_work.find_campaigns_to_push,
+    find_due=ask_database(due_work.find_campaigns_to_push),
     min_chunk=60,
 )
 #: The push of urgent leads, beside a push of all leads.

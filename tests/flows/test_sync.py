@@ -40,6 +40,7 @@ def test_sync_disables_first_and_does_all_three(database: Database, vendor: Sand
         ("disable-leads", CAMPAIGN),
         ("push-leads", ""),
         ("push-leads", CAMPAIGN),
+        ("poll-outcomes", ""),
         ("poll-outcomes", CAMPAIGN),
     ]
     states = "SELECT DISTINCT state FROM leadloop.sync_runs"

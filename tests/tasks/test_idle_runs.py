@@ -17,7 +17,7 @@ from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.context import ApiContext, RunHost, open_api_context
 from tasks.disable import DISABLE
-from tasks.jobs import CampaignsFailed, JobSpec
+from tasks.jobs import CampaignsFailed, DueCampaigns, JobSpec
 from tasks.push import PUSH
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads, run_jobs
@@ -64,11 +64,11 @@ def test_a_run_with_nothing_due_has_one_row_and_no_step(
 
     summary = run_jobs(replace(spec, open_context=open_watched), None)
     assert (steps, vendor.requests) == ([], [])
+    expected = dict.fromkeys([*spec.counts, "requests"], 0)
     assert sql.fetch_rows(database, _RUNS) == [
-        {"campaign_id": "", "state": "completed", "counts": {"covered": 500, "requests": 0}}
+        {"campaign_id": "", "state": "completed", "counts": {**expected, "covered": 500}}
     ]
     assert list(summary["campaigns"]) == campaigns
-    expected = dict.fromkeys([*spec.counts, "requests"], 0)
     assert all(each == expected for each in summary["campaigns"].values())
 
 
@@ -116,7 +116,7 @@ def test_a_question_that_fails_fails_the_run(database: Database, vendor: Sandbox
     """The covering row states why, and no campaign gets a row."""
     add_campaigns(database, 2)
 
-    def fail(_: object) -> set[str]:
+    def fail(*_: object) -> DueCampaigns[ApiContext]:
         raise RunError("no answer")
 
     with pytest.raises(RunError, match="no answer"):
@@ -284,7 +284,13 @@ def test_a_run_that_asks_does_what_a_run_of_all_does(
         {"held": True},
         {},
     ]
-    nothing = {"row": {}, "leads": [], "opt_outs": [], "deleted": None, "held": False}
+    nothing: dict[str, Any] = {
+        "row": {},
+        "leads": [],
+        "opt_outs": [],
+        "deleted": None,
+        "held": False,
+    }
     found = []
     for find_all in (False, True):
         LoopModel(database=database, vendor=vendor).reset()
