@@ -4,14 +4,14 @@ Its cost grows with the campaigns that have work, not with all: it steps from ca
 along partial indexes, which hold open work alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
 from db.in_doubt import IS_LOOKUP_DUE
-from db.watermarks import OUTCOMES
+from db.watermarks import OUTCOMES, REREAD_THROUGH, get_database_time
 
 #: Campaigns are divided into this many shares; see `db.live_places`.
 SHARES = 16
@@ -105,6 +105,78 @@ SELECT campaign.campaign_id,
 """)
 
 
+# The campaigns with open work, whether its time has come or not. Of a campaign without any, all
+# that a job counts is 0.
+_AWAITING_END = """SELECT campaign_id FROM leadloop.leads
+     WHERE status IN ('sending', 'in_doubt') AND doubted_at = 'infinity'
+     UNION ALL
+    SELECT campaign_id FROM leadloop.sent_leads
+     WHERE status = 'in_doubt' AND doubted_at = 'infinity'"""
+_TO_PUSH = text(f"""
+WITH RECURSIVE {_step_through("waiting", "leads", "status = 'new'")},
+{_step_through("unsettled", "leads", "status IN ('sending', 'in_doubt')")}
+SELECT campaign_id FROM waiting WHERE campaign_id IS NOT NULL
+ UNION
+SELECT campaign_id FROM unsettled WHERE campaign_id IS NOT NULL
+ UNION
+({_AWAITING_END})
+ UNION
+SELECT campaign_id FROM leadloop.create_holds WHERE released_at IS NULL
+ UNION
+SELECT campaign_id FROM leadloop.campaigns WHERE source IS NOT NULL
+""")
+_TO_DISABLE = text(f"""
+WITH RECURSIVE {
+    _step_through("unconfirmed", "disable_requests", "status IN ('requested', 'failed')")
+}
+SELECT campaign_id FROM unconfirmed WHERE campaign_id IS NOT NULL
+ UNION
+({_AWAITING_END})
+""")
+
+
+# Left to a job: campaigns that were never polled, have no outcome yet, owe a window, whose pages
+# are limited, or whose watermark was set back or lies in the future.
+_LOOKBACKS = text(f"""
+SELECT mark.campaign_id, {REREAD_THROUGH} AS reread_through
+  FROM leadloop.watermarks AS mark
+ WHERE mark.stream = :stream
+   AND mark.processed_through >= coalesce(mark.written_through, mark.processed_through)
+   AND mark.processed_through <= clock_timestamp()
+   AND EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                WHERE outcome.campaign_id = mark.campaign_id)
+   AND NOT EXISTS (SELECT FROM leadloop.owed_windows AS owed
+                    WHERE owed.campaign_id = mark.campaign_id)
+   AND NOT EXISTS (SELECT FROM leadloop.learned_limits AS learned
+                    WHERE learned.campaign_id = mark.campaign_id AND learned.name LIKE 'page%')
+""")
+_NEVER_SENT = text("""
+SELECT campaign_id FROM leadloop.campaigns AS campaign
+ WHERE NOT EXISTS (SELECT FROM leadloop.watermarks AS mark
+                    WHERE mark.campaign_id = campaign.campaign_id)
+   AND NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                    WHERE lead.campaign_id = campaign.campaign_id)
+   AND NOT EXISTS (SELECT FROM leadloop.owed_windows AS owed
+                    WHERE owed.campaign_id = campaign.campaign_id)
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookbacks:
+    """Where polls that read the lookback have to read on.
+
+    Attributes:
+        now: the database's clock.
+        reread_through: up to where they have read, by campaign, where one request may show that
+            there is nothing new.
+        never_sent: campaigns without any lead, in which nothing can be processed.
+    """
+
+    now: datetime
+    reread_through: Mapping[str, datetime]
+    never_sent: Set[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DueWork:
     """What a campaign has to do now.
@@ -177,6 +249,33 @@ def list_polled_campaigns(connection: Connection, shares: Sequence[int]) -> list
     """Return the enabled campaigns, highest priority first."""
     rows = connection.execute(_POLLED, {"shares": list(shares), "stream": OUTCOMES})
     return [PolledCampaign(**row._mapping) for row in rows]
+
+
+def find_campaigns_to_push(connection: Connection) -> set[str]:
+    """Return the campaigns in which a push may have anything to do, to warn about or to count.
+
+    Leads that are new or in doubt, creates that are held, a source to follow.
+    """
+    return set(connection.scalars(_TO_PUSH))
+
+
+def find_campaigns_to_disable(connection: Connection) -> set[str]:
+    """Return the campaigns in which a disable may have anything to do or to count.
+
+    Opt-outs that the vendor has not confirmed, or leads whose settle time has to start.
+    """
+    return set(connection.scalars(_TO_DISABLE))
+
+
+def find_lookbacks(connection: Connection) -> Lookbacks:
+    """Return where the polls of all campaigns have to read on, as far as one request may do."""
+    now = get_database_time(connection)
+    rows = connection.execute(_LOOKBACKS, {"stream": OUTCOMES}).all()
+    return Lookbacks(
+        now=now,
+        reread_through={row.campaign_id: row.reread_through for row in rows},
+        never_sent=set(connection.scalars(_NEVER_SENT)),
+    )
 
 
 def _leave_out_idle(found: Sequence[DueWork]) -> list[DueWork]:

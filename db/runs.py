@@ -1,24 +1,32 @@
-"""Runs: a row written first, an advisory lock while the process lives, recovery of dead runs."""
+"""Runs: a row written first, an advisory lock while the process lives, recovery of dead runs.
 
-from collections.abc import Callable, Mapping, Sequence
+All rows of a flow run share one lock, on the number of its first row.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.database import Database, DatabaseError
 from leadloop.core.errors import RunError
 from leadloop.core.postgres_json import dump_json
 
 _OPEN = text("""
-INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id)
-VALUES (:flow, :campaign, :flow_run) RETURNING run_id
+INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id, lock_id)
+SELECT :flow, campaign_id, :flow_run, CAST(:lock AS bigint)
+  FROM unnest(CAST(:campaigns AS text[])) WITH ORDINALITY AS each (campaign_id, place)
+ ORDER BY place
+RETURNING campaign_id, run_id
 """)
 _CLOSE = text("""
 UPDATE leadloop.sync_runs
    SET state = :state, ended_at = clock_timestamp(), counts = CAST(:counts AS jsonb), error = :error
  WHERE run_id = :run AND state = 'running'
 """)
-_TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtext('leadloop.run'), CAST(:run AS int))")
+_LOCK = text("SELECT pg_try_advisory_lock(hashtext('leadloop.run'), CAST(:lock AS int))")
 # A two-key advisory lock in pg_locks: its keys are classid and objid, and objsubid is 2.
 _HOLDER = text("""
 SELECT session.pid, session.usename
@@ -26,33 +34,33 @@ SELECT session.pid, session.usename
  WHERE held.locktype = 'advisory' AND held.objsubid = 2 AND held.granted
    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND held.classid = CAST(CAST(hashtext('leadloop.run') AS bigint) & 4294967295 AS oid)
-   AND held.objid = CAST(CAST(:run AS bigint) AS oid)
+   AND held.objid = CAST(CAST(:lock AS bigint) AS oid)
  LIMIT 1
 """)
 # Nobody but a run takes the lock of its number. A number whose lock is taken is passed over.
 _MAX_NUMBERS = 5
 _STATE = text("SELECT state FROM leadloop.sync_runs WHERE run_id = :run")
 
+_TRY_LOCK = """pg_try_advisory_xact_lock(hashtext('leadloop.run'),
+                                 CAST(coalesce(lock_id, run_id) AS int))"""
 # A `running` run whose advisory lock is free is dead.
-_DEAD = text("""
+_DEAD = text(f"""
 SELECT run_id FROM leadloop.sync_runs
- WHERE state = 'running' AND run_id IS DISTINCT FROM CAST(:run AS bigint)
-   AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ WHERE state = 'running' AND coalesce(lock_id, run_id) IS DISTINCT FROM CAST(:lock AS bigint)
+   AND {_TRY_LOCK}
  ORDER BY run_id
 """)
 # The inverse check, by Prefect's ids of flow runs.
-_ALIVE = text("""
+_ALIVE = text(f"""
 SELECT DISTINCT flow_run_id FROM leadloop.sync_runs
- WHERE state = 'running' AND flow_run_id = ANY(:flow_runs)
-   AND NOT pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ WHERE state = 'running' AND flow_run_id = ANY(:flow_runs) AND NOT {_TRY_LOCK}
 """)
 # The lock is kept to the end of the transaction, so that two runs do not recover the same one.
-_MARK_CRASHED = text("""
+_MARK_CRASHED = text(f"""
 UPDATE leadloop.sync_runs
    SET state = 'crashed', ended_at = clock_timestamp(),
        error = 'the process of the run ended unexpectedly; a later run found it'
- WHERE state = 'running' AND run_id = :run
-   AND pg_try_advisory_xact_lock(hashtext('leadloop.run'), CAST(run_id AS int))
+ WHERE state = 'running' AND run_id = :run AND {_TRY_LOCK}
 """)
 # The start of a run does not wait for a transaction that locks leads of the dead run.
 _SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '1s'")
@@ -71,39 +79,76 @@ UPDATE leadloop.leads AS lead
 """)
 
 
-class RunLocks:
-    """Advisory locks on one connection that show other processes which runs are alive.
+#: The campaign of a covering row: it stands for all campaigns in which nothing was due.
+EVERY_CAMPAIGN = ""
 
-    The server releases the locks when the connection ends, however the process died. The
-    connection must bypass a proxy that pools transactions.
+
+class RunLocks:
+    """The advisory lock on one connection that shows other processes that its runs are alive.
+
+    One lock, whatever the number of runs. The server releases it when the connection ends, however
+    the process died. The connection must bypass a proxy that pools transactions.
+
+    Attributes:
+        lock_id: the number of the lock: the first run's id; None before the first run.
     """
 
     def __init__(self, connection: Connection) -> None:
+        self.lock_id: int | None = None
         self._connection = connection
 
     def open_run(self, *, flow: str, campaign_id: str, flow_run_id: str | None) -> int:
-        """Insert a run's row and take its lock in one transaction: no row is visible unlocked.
+        """Insert a run's row under the lock, and return its id."""
+        ids = self.open_runs(flow=flow, campaign_ids=[campaign_id], flow_run_id=flow_run_id)
+        return ids[campaign_id]
+
+    def open_runs(
+        self, *, flow: str, campaign_ids: Sequence[str], flow_run_id: str | None
+    ) -> dict[str, int]:
+        """Insert a row for each campaign's run in one transaction, under the lock.
+
+        The first call takes the lock in the same transaction, so no row is visible unlocked.
 
         Returns:
-            The run's id.
+            The runs' ids by campaign.
 
         Raises:
             RunError: another session holds the locks of the next numbers.
         """
-        row = {"flow": flow, "campaign": campaign_id, "flow_run": flow_run_id}
+        if not campaign_ids:
+            return {}
+        row = {"flow": flow, "flow_run": flow_run_id}
+        if self.lock_id is not None:
+            return self._insert(campaign_ids, {**row, "lock": self.lock_id})
         taken: list[int] = []
         while len(taken) < _MAX_NUMBERS:
-            self._connection.execute(text("BEGIN"))
-            run_id: int = self._connection.execute(_OPEN, row).scalar_one()
-            is_locked = self._connection.scalar(_TRY_LOCK, {"run": run_id})
-            self._connection.execute(text("COMMIT" if is_locked else "ROLLBACK"))
-            if is_locked:
-                return run_id
-            taken.append(run_id)
+            with self._begin_transaction():
+                ids = self._insert(campaign_ids[:1], {**row, "lock": None})
+                (number,) = ids.values()
+                if self._connection.scalar(_LOCK, {"lock": number}):
+                    ids |= self._insert(campaign_ids[1:], {**row, "lock": number})
+                    self._connection.execute(text("COMMIT"))
+                    self.lock_id = number
+                    return ids
+            taken.append(number)
         raise RunError(self._describe_holder(taken[-1]))
 
-    def _describe_holder(self, run_id: int) -> str:
-        holder = self._connection.execute(_HOLDER, {"run": run_id}).one_or_none()
+    def _insert(self, campaign_ids: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, int]:
+        rows = self._connection.execute(_OPEN, {**parameters, "campaigns": list(campaign_ids)})
+        return {row.campaign_id: row.run_id for row in rows}
+
+    @contextmanager
+    def _begin_transaction(self) -> Iterator[None]:
+        """Begin a transaction; what the block does not commit is rolled back."""
+        self._connection.execute(text("BEGIN"))
+        try:
+            yield
+        finally:
+            with suppress(SQLAlchemyError):
+                self._connection.execute(text("ROLLBACK"))
+
+    def _describe_holder(self, number: int) -> str:
+        holder = self._connection.execute(_HOLDER, {"lock": number}).one_or_none()
         by = "another session"
         if holder is not None:
             by = f"the session with pid {holder.pid}, of the role {holder.usename}"
@@ -137,9 +182,9 @@ def is_running(connection: Connection, run_id: int) -> bool:
     return bool(connection.scalar(_STATE, {"run": run_id}) == "running")
 
 
-def list_dead_runs(connection: Connection, *, run_id: int | None) -> list[int]:
-    """List runs whose process is gone and that were not recovered yet, except `run_id`."""
-    return list(connection.scalars(_DEAD, {"run": run_id}))
+def list_dead_runs(connection: Connection, *, lock_id: int | None) -> list[int]:
+    """List runs whose process is gone and that were not recovered yet, except those of a lock."""
+    return list(connection.scalars(_DEAD, {"lock": lock_id}))
 
 
 def find_live_flow_runs(connection: Connection, flow_run_ids: Sequence[str]) -> set[str]:
@@ -163,20 +208,20 @@ def recover_run(connection: Connection, run_id: int) -> int | None:
 
 
 def recover_dead_runs(
-    database: Database, warn: Callable[..., None], *, run_id: int | None = None
+    database: Database, warn: Callable[..., None], *, lock_id: int | None = None
 ) -> None:
     """Recover every dead run, each in a separate transaction: a failure delays only that run.
 
     Args:
         database: the database.
         warn: takes a warning and its arguments, like `logging.Logger.warning`.
-        run_id: the calling run, which is alive; None: the caller is no run.
+        lock_id: the lock of the calling runs, which are alive; None: the caller is no run.
 
     Raises:
         DatabaseError: an error that a retry cannot fix.
     """
     with database.transaction() as connection:
-        found = list_dead_runs(connection, run_id=run_id)
+        found = list_dead_runs(connection, lock_id=lock_id)
     for each in found:
         try:
             with database.transaction() as connection:

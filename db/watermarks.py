@@ -33,17 +33,18 @@ _GET_READ_THROUGH = text(f"""
 SELECT {_READ_THROUGH} FROM leadloop.watermarks
  WHERE campaign_id = :campaign AND stream = :stream
 """)
-# `least` ignores NULL: until the first head poll, all polls have read the lookback.
-_REREAD_THROUGH = f"least(reread_through, {_READ_THROUGH})"
+#: SQL: up to where a row's polls have read the lookback. `least` ignores NULL: until the first head
+#: poll, all polls have read it.
+REREAD_THROUGH = f"least(reread_through, {_READ_THROUGH})"
 _GET_REREAD_THROUGH = text(f"""
-SELECT {_REREAD_THROUGH} FROM leadloop.watermarks
+SELECT {REREAD_THROUGH} FROM leadloop.watermarks
  WHERE campaign_id = :campaign AND stream = :stream
 """)
 # Only a window that adjoins the range that was read may make it longer. What the lookback is read
 # from stays where it was, also if a person has set it back.
 _ADVANCE = text(f"""
 UPDATE leadloop.watermarks
-   SET read_through = :through, reread_through = {_REREAD_THROUGH},
+   SET read_through = :through, reread_through = {REREAD_THROUGH},
        written_through = processed_through, updated_at = now()
  WHERE campaign_id = :campaign AND stream = :stream
    AND {_READ_THROUGH} >= :after AND {_READ_THROUGH} < :through
@@ -51,7 +52,7 @@ UPDATE leadloop.watermarks
 _ADVANCE_REREAD = text(f"""
 UPDATE leadloop.watermarks SET reread_through = :through, updated_at = now()
  WHERE campaign_id = :campaign AND stream = :stream
-   AND {_REREAD_THROUGH} >= :after AND {_REREAD_THROUGH} < :through
+   AND {REREAD_THROUGH} >= :after AND {REREAD_THROUGH} < :through
 """)
 # A separate statement: what is owed must be read after a concurrent writer has committed.
 _LOCK = text("""

@@ -10,7 +10,7 @@ from db import learned_limits, outcomes, owed_windows, watermarks
 from db.outcomes import MergeCounts
 from db.watermarks import WindowRecord
 from leadloop.core.late_outcomes import LateOutcomes
-from leadloop.core.windows import Window
+from leadloop.core.windows import Window, WindowProof
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,44 @@ class PollProgress:
     read_before: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmptyRead:
+    """A read of a window that has shown, in one page, that it holds no result."""
+
+    campaign_id: str
+    window: Window
+    proof: WindowProof
+
+
+def store_empty_reads(
+    connection: Connection, reads: Sequence[EmptyRead], *, run_id: int, started: datetime
+) -> None:
+    """Store empty reads of many campaigns, each as `store_read` would; idempotent.
+
+    A campaign of which anything is owed is for `store_read`.
+
+    Args:
+        connection: a transaction.
+        reads: each read its campaign's whole range, the lookback included.
+        run_id: the run.
+        started: the database's clock when the run began.
+    """
+    for read in reads:
+        record = WindowRecord(
+            run_id=run_id,
+            window=read.window,
+            proof=read.proof,
+            reported_count=0,
+            stored_count=0,
+            pages=1,
+            backfill=None,
+        )
+        watermarks.record_windows(connection, read.campaign_id, [record])
+        after = read.window.after
+        through = after if read.proof.proven is None else read.proof.proven.before
+        _advance(connection, read.campaign_id, after, through, started, reads_lookback=True)
+
+
 def store_read(
     connection: Connection, campaign_id: str, result: ReadResult, progress: PollProgress
 ) -> tuple[MergeCounts, LateOutcomes]:
@@ -105,13 +143,30 @@ def store_read(
         )
     for name, value in result.limits.items():
         learned_limits.record_learned_limit(connection, campaign_id, name, value)
-    watermarks.advance_read_range(
-        connection, campaign_id, after=progress.start, through=progress.through
+    _advance(
+        connection,
+        campaign_id,
+        progress.start,
+        progress.through,
+        progress.started,
+        reads_lookback=progress.reads_lookback,
     )
-    if progress.reads_lookback:
-        # The range may have been read early in a long run, and a result have shown there since.
-        reread_through = min(progress.through, progress.started)
-        watermarks.advance_reread_range(
-            connection, campaign_id, after=progress.start, through=reread_through
-        )
     return merged, late
+
+
+def _advance(
+    connection: Connection,
+    campaign_id: str,
+    start: datetime,
+    through: datetime,
+    started: datetime,
+    *,
+    reads_lookback: bool,
+) -> None:
+    """Advance the watermark, and where the next read of the lookback starts, over a range."""
+    watermarks.advance_read_range(connection, campaign_id, after=start, through=through)
+    if reads_lookback:
+        # The range may have been read early in a long run, and a result have shown there since.
+        watermarks.advance_reread_range(
+            connection, campaign_id, after=start, through=min(through, started)
+        )

@@ -39,9 +39,15 @@ def poll_outcomes(
         since = _in_utc("since", since)
         if since > datetime.now(UTC):
             raise UsageError("`since` is still to come: nothing was processed after it yet")
+    # Only a job can start at `since`.
+    spec = (
+        POLL
+        if since is None
+        else replace(POLL, start=partial(plan_poll, since=since), find_due=None)
+    )
     return completed_state(
         run_campaigns(
-            replace(POLL, start=partial(plan_poll, since=since)),
+            spec,
             campaigns,
             settings,
             # The range is known only once the jobs are planned.
@@ -83,6 +89,7 @@ def backfill_outcomes(
             replace(
                 POLL,
                 flow="backfill-outcomes",
+                find_due=None,
                 start=partial(plan_backfill, wanted=Window(after=after, before=before)),
             ),
             campaigns,

@@ -13,12 +13,13 @@ from flows.poll import poll_outcomes
 from flows.push import push_leads
 from flows.reporting import call_flow, completed_state, make_run_name, publish_artifacts
 from leadloop.core.campaign_rules import Campaign
-from leadloop.core.errors import RunError, UsageError
+from leadloop.core.errors import CampaignDeleted, LeadloopError, RunError, UsageError
 from leadloop.core.summaries import Summary, collect_summary, report_summary
+from leadloop.core.summary_text import select_counts
 from tasks.blocks import RunSettings, resolve_settings
 from tasks.context import (
     ApiContext,
-    CampaignRun,
+    cover_campaigns,
     finish_run,
     open_api_context,
     start_run,
@@ -47,73 +48,112 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
     Returns:
         The three summaries under `disable`, `push` and `poll`.
     """
+    failures: list[str] = []
+    summary: Summary = {}
     with open_api_context(resolve_settings(settings), prefect_host()) as context:
-        failures: list[str] = []
-        runs = _start_runs(context, campaigns, failures)
-        summary: Summary = {}
-        error: BaseException | None = RunError("the run was stopped before it was done")
+        selected = _select_campaigns(context, campaigns)
+        record = _record_named if campaigns else _record_all
         try:
-            ids = [run.campaign.campaign_id for run in runs]
-            # This run's heartbeat covers its stages, which live and die with its process. A
-            # heartbeat for each stage would end it a second late.
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                for stage in _STAGES:
-                    # Without named campaigns, disable also takes those that are not enabled.
-                    takes_all = stage == "disable" and not campaigns
-                    ids = _select_existing(runs, ids, failures)
-                    _run_stage(stage, None if takes_all else ids, settings, summary, failures)
-            error = CampaignsFailed(failures, summary) if failures else None
+            with record(context, selected, summary, failures):
+                # This run's heartbeat covers its stages, which live and die with its process. A
+                # heartbeat for each stage would end it a second late.
+                with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                    for stage in _STAGES:
+                        existing = _find_existing(context, selected, failures)
+                        ids: list[str] | None = [each.campaign_id for each in existing]
+                        if not campaigns and (stage == "disable" or _are_enabled(existing)):
+                            ids = None  # the stage selects its campaigns itself
+                        _run_stage(stage, ids, settings, summary, failures)
+                if failures:
+                    raise CampaignsFailed(failures, summary)
         finally:
-            for run in runs:
-                campaign_id = run.campaign.campaign_id
-                counts = {
-                    name: stage["campaigns"][campaign_id]
-                    for name, stage in summary.items()
-                    if campaign_id in stage["campaigns"]
-                }
-                with _collect_failure(context, run.campaign, failures):
-                    finish_run(run, counts, error)
             report_summary(summary)
             publish_artifacts("sync-leads", summary, page=context.settings.page_url)
-    if failures:
-        raise CampaignsFailed(failures, summary)
     return completed_state(summary)
 
 
-def _start_runs(
-    context: ApiContext, ids: Sequence[str] | None, failures: list[str]
-) -> list[CampaignRun[ApiContext]]:
-    """Write the row of each campaign's run.
+def _select_campaigns(context: ApiContext, ids: Sequence[str] | None) -> Sequence[Campaign]:
+    """Return the campaigns of the run; none if there are only opt-outs of disabled ones.
 
     Raises:
         UsageError: a campaign is unknown, or there is nothing to do for any.
     """
     try:
-        selected = context.select_campaigns(ids)
+        return context.select_campaigns(ids)
     except UsageError:
         if ids or not context.select_campaigns(None, campaign_table.select_for_disable):
             raise
-        selected = []  # there are only opt-outs to send
+        return []
+
+
+@contextmanager
+def _record_named(
+    context: ApiContext, selected: Sequence[Campaign], summary: Summary, failures: list[str]
+) -> Iterator[None]:
+    """Write a row for each campaign; the end of the block writes how its run ended.
+
+    Raises:
+        CampaignsFailed: Postgres refused the end of a run.
+    """
     runs = []
     for campaign in selected:
         with _collect_failure(context, campaign, failures):
             runs.append(start_run(context, "sync-leads", campaign))
-    return runs
+    error: LeadloopError | None = RunError("the run was stopped before it was done")
+    try:
+        yield
+        error = None
+    except CampaignsFailed as failure:
+        error = failure
+        raise
+    finally:
+        for run in runs:
+            counts = {
+                name: stage["campaigns"][run.campaign.campaign_id]
+                for name, stage in summary.items()
+                if run.campaign.campaign_id in stage["campaigns"]
+            }
+            with _collect_failure(context, run.campaign, failures):
+                finish_run(run, counts, error)
+    if failures:
+        raise CampaignsFailed(failures, summary)
 
 
-def _select_existing(
-    runs: Sequence[CampaignRun[ApiContext]], ids: Sequence[str], failures: list[str]
-) -> list[str]:
+@contextmanager
+def _record_all(
+    context: ApiContext, _: Sequence[Campaign], summary: Summary, __: list[str]
+) -> Iterator[None]:
+    """Write one row for all campaigns; the end of the block writes how the run ended."""
+    with cover_campaigns(context, "sync-leads") as covering:
+        try:
+            yield
+        finally:
+            counts = {name: select_counts(stage) for name, stage in summary.items()}
+            covering.counts.update(counts)
+
+
+def _find_existing(
+    context: ApiContext, selected: Sequence[Campaign], failures: list[str]
+) -> list[Campaign]:
     """Return the campaigns whose row is still there: a stage refuses to start with an unknown one.
 
-    A row that was deleted since the last stage becomes a failure of its campaign.
+    A row that was deleted since the start becomes a failure of its campaign.
     """
-    existing = []
-    for run in runs:
-        if run.campaign.campaign_id in ids:
-            with _collect_failure(run.context, run.campaign, failures):
-                existing.append(run.reload().campaign_id)
+    ids = [campaign.campaign_id for campaign in selected]
+    rules = context.settings.campaign_rules()
+    existing = context.database.retry(
+        lambda c: campaign_table.find_campaigns(c, ids, rules), single_statement=True
+    )
+    found = {campaign.campaign_id for campaign in existing}
+    for campaign in selected:
+        if campaign.campaign_id not in found:
+            with _collect_failure(context, campaign, failures):
+                raise CampaignDeleted
     return existing
+
+
+def _are_enabled(existing: Sequence[Campaign]) -> bool:
+    return any(campaign.enabled for campaign in existing)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from db.schema import require_current
 from leadloop.client.api import LeadsApi
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
-from leadloop.core.errors import LeadloopError, UnexpectedError
+from leadloop.core.errors import LeadloopError, RunError, UnexpectedError
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Settings
@@ -331,18 +331,90 @@ def open_lane_contexts(
 
 
 def start_run(context: AnyContext, flow: str, campaign: Campaign) -> CampaignRun[AnyContext]:
-    """Write the run's row, then recover dead runs: what they had sent becomes in doubt.
+    """Write the row of one campaign's run, and recover dead runs: see `start_runs`."""
+    (run,) = start_runs(context, flow, [campaign])
+    return run
 
-    Before both, compare the database with the last one seen: a standby that has replayed the run's
-    row has replayed the stored values too.
+
+def start_runs(
+    context: AnyContext, flow: str, selected: Sequence[Campaign]
+) -> list[CampaignRun[AnyContext]]:
+    """Write the rows of campaigns' runs, then recover dead runs: what they sent becomes in doubt.
+
+    Before both, compare the database with the last one seen: a standby that has replayed the runs'
+    rows has replayed the stored values too.
+
+    Raises:
+        DatabaseError: no row was written.
     """
+    _check_database(context)
+    opened = open_runs(context, flow, selected)
+    _recover_dead_runs(context)
+    return opened
+
+
+def open_runs(
+    context: AnyContext, flow: str, selected: Sequence[Campaign]
+) -> list[CampaignRun[AnyContext]]:
+    """Write the rows of campaigns' runs, all or none, as runs of a flow run that has started.
+
+    Raises:
+        DatabaseError: no row was written.
+    """
+    with context.database.translate_errors():
+        ids = context.locks.open_runs(
+            flow=flow,
+            campaign_ids=[campaign.campaign_id for campaign in selected],
+            flow_run_id=context.host.flow_run_id,
+        )
+    return [
+        CampaignRun(run_id=ids[campaign.campaign_id], campaign=campaign, context=context)
+        for campaign in selected
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoveringRun:
+    """The covering row of a flow run, and its counts, to be filled in."""
+
+    run_id: int
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[CoveringRun]:
+    """Write the covering row of a flow run, and recover dead runs, as `start_runs` does.
+
+    The row stands for every campaign without a separate row. The end of the block closes it.
+
+    Raises:
+        DatabaseError: the row was not written, or not closed.
+    """
+    _check_database(context)
+    with context.database.translate_errors():
+        run_id = context.locks.open_run(
+            flow=flow, campaign_id=runs.EVERY_CAMPAIGN, flow_run_id=context.host.flow_run_id
+        )
+    covering = CoveringRun(run_id=run_id)
+    error: LeadloopError | None = RunError("the run was stopped before it was done")
+    try:
+        _recover_dead_runs(context)
+        yield covering
+        error = None
+    except LeadloopError as failure:
+        error = failure
+        raise
+    finally:
+        _close_run(context, run_id, covering.counts, error)
+
+
+def _check_database(context: DatabaseContext) -> None:
     if change := context.database.retry(create_holds.check_database):
         context.log.warning("the database has changed (%s): all creates are held", change)
-    run_id = context.locks.open_run(
-        flow=flow, campaign_id=campaign.campaign_id, flow_run_id=context.host.flow_run_id
-    )
-    runs.recover_dead_runs(context.database, context.log.warning, run_id=run_id)
-    return CampaignRun(run_id=run_id, campaign=campaign, context=context)
+
+
+def _recover_dead_runs(context: DatabaseContext) -> None:
+    runs.recover_dead_runs(context.database, context.log.warning, lock_id=context.locks.lock_id)
 
 
 def finish_run(
@@ -352,19 +424,24 @@ def finish_run(
 
     Then fold the counts, where that is due.
     """
+    _close_run(run.context, run.run_id, counted, error)
 
+
+def _close_run(
+    context: DatabaseContext, run_id: int, counted: Mapping[str, Any], error: BaseException | None
+) -> None:
     def write(connection: Connection) -> None:
-        runs.mark_unanswered_in_doubt(connection, run.run_id)
+        runs.mark_unanswered_in_doubt(connection, run_id)
         runs.close_run(
             connection,
-            run_id=run.run_id,
+            run_id=run_id,
             state="completed" if error is None else "failed",
             counts=counted,
             error=None if error is None else error_line(error),
         )
 
-    run.write(write)
-    run.context.folder.fold_if_due(run.context.database, run.context.log.warning)
+    context.database.retry(write)
+    context.folder.fold_if_due(context.database, context.log.warning)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 
-from db import campaigns, erasure, in_doubt, leads, opt_outs
+from db import campaigns, due_work, erasure, in_doubt, leads, opt_outs
 from db.opt_outs import OpenOptOuts
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import (
@@ -29,7 +29,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.disable_probes import CampaignUnknown, DisableProbes
 from tasks.in_doubt import InDoubtResolver
-from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, due_in
+from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database, due_in
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
 
@@ -410,4 +410,5 @@ DISABLE = JobSpec(
     open_context=partial(open_api_context, purpose=Purpose.OPT_OUTS),
     start=DisableJob,
     select=campaigns.select_for_disable,
+    find_due=ask_database(due_work.find_campaigns_to_disable),
 )

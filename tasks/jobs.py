@@ -4,13 +4,14 @@ Nothing here knows Prefect: a flow passes a host that runs each chunk as a Prefe
 (`flows/campaign_runner.py`); another program, or a test, runs the same chunks as plain calls.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol
 
 from db import campaigns
+from db.database import Connection, DatabaseError
 from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError, RunError
@@ -18,13 +19,17 @@ from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, has_counts
 from leadloop.settings import Settings
 from tasks.context import (
+    AnyContext,
     C,
     CampaignRun,
     RunHost,
     SelectCampaigns,
+    cover_campaigns,
     error_line,
     finish_run,
+    open_runs,
     start_run,
+    start_runs,
     translate_unexpected,
 )
 
@@ -79,6 +84,41 @@ class CampaignJob(Protocol):
         """Return the counts of docs/reference/exit-codes-and-json.md."""
 
 
+#: Makes a campaign's job; returns None where there is nothing to do.
+StartJob = Callable[[CampaignRun[C]], CampaignJob | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueCampaigns(Generic[C]):
+    """The answer to what is due in the campaigns of a run.
+
+    Attributes:
+        ids: the campaigns that need a job.
+        starts: makes the jobs of some of them, in place of the spec.
+        counted: the counts of the others that are not 0, and the requests that the question has
+            sent for campaigns that need a job.
+        totals: further counts of the covering row.
+    """
+
+    ids: Set[str]
+    starts: Mapping[str, StartJob[C]] = field(default_factory=dict)
+    counted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+
+
+#: Finds what is due in the selected campaigns, as the run with the number of the covering row.
+FindDue = Callable[[C, Sequence[Campaign], int], DueCampaigns[C]]
+
+
+def ask_database(find: Callable[[Connection], Set[str]]) -> FindDue[AnyContext]:
+    """Return a `find_due` that is a query: it finds the campaigns that need a job."""
+
+    def find_due(context: AnyContext, _: Sequence[Campaign], __: int) -> DueCampaigns[AnyContext]:
+        return DueCampaigns(ids=context.database.retry(find, single_statement=True))
+
+    return find_due
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSpec(Generic[C]):
     """How a flow makes and runs the jobs of its campaigns.
@@ -88,8 +128,10 @@ class JobSpec(Generic[C]):
         task: the name of the step that runs a chunk, which Prefect shows as a task.
         counts: the names of the summary's counts, besides `requests`.
         open_context: connects to what the jobs work with.
-        start: makes a campaign's job; returns None where there is nothing to do.
+        start: makes a campaign's job.
         select: finds the campaigns by their ids.
+        find_due: finds, for all campaigns at once, those in which the job may have anything to do
+            or to count; None: all. A run that names campaigns does not ask.
         min_chunk: the smallest chunk, in units of work.
     """
 
@@ -97,8 +139,9 @@ class JobSpec(Generic[C]):
     task: str
     counts: Sequence[str]
     open_context: Callable[[Settings, RunHost], AbstractContextManager[C]]
-    start: Callable[[CampaignRun[C]], CampaignJob | None]
+    start: StartJob[C]
     select: SelectCampaigns = campaigns.select_campaigns
+    find_due: FindDue[C] | None = None
     min_chunk: int = 20
 
 
@@ -114,6 +157,9 @@ class CampaignsFailed(RunError):
 class JobRunner(Generic[C]):
     """Runs the jobs of one flow run: one job a campaign, in turns, so that none starves another.
 
+    A run that names no campaign asks once for all of them what is due, if its spec can. Campaigns
+    in which nothing is due share one row, the covering row, and have no job.
+
     Args:
         context: what the jobs work with.
         spec: how the flow makes and runs its jobs.
@@ -124,16 +170,18 @@ class JobRunner(Generic[C]):
     """
 
     def __init__(self, context: C, spec: JobSpec[C], ids: Sequence[str] | None) -> None:
+        self._context = context
         self._spec = spec
-        self._executions = [
-            CampaignExecution(context, spec, campaign)
-            for campaign in context.select_campaigns(ids, spec.select)
-        ]
+        self._selected = context.select_campaigns(ids, spec.select)
+        self._find_due = None if ids else spec.find_due
+        self._executions: list[CampaignExecution[C]] = []
+        # What was counted of campaigns without a job.
+        self._counted: dict[str, dict[str, int]] = {}
 
     @property
     def campaign_ids(self) -> list[str]:
         """The campaigns of this run."""
-        return [each.campaign.campaign_id for each in self._executions]
+        return [campaign.campaign_id for campaign in self._selected]
 
     def run(self, *, on_started: Callable[[Sequence[Any]], None] = lambda _: None) -> None:
         """Start every job, then run chunks in turns until all jobs are done or have failed.
@@ -146,6 +194,7 @@ class JobRunner(Generic[C]):
             BaseException: the run was stopped (Ctrl-C, SIGTERM); every run's row states it.
         """
         try:
+            self._open_rows()
             for each in self._executions:
                 each.start()
             on_started([each.job for each in self._executions if each.job is not None])
@@ -160,8 +209,62 @@ class JobRunner(Generic[C]):
 
     def summary(self) -> Summary:
         """Return the sums of the counts, and under `campaigns` each campaign's own."""
-        each = {part.campaign.campaign_id: part.counted for part in self._executions}
+        nothing = dict.fromkeys([*self._spec.counts, "requests"], 0)
+        counted = self._counted | {
+            part.campaign.campaign_id: part.counted for part in self._executions
+        }
+        each = {name: counted.get(name, nothing) for name in self.campaign_ids}
         return {**sum_counts(each.values(), [*self._spec.counts, "requests"]), "campaigns": each}
+
+    def _open_rows(self) -> None:
+        """Write the rows of the run: of all campaigns; or the covering row and those of due ones.
+
+        Dead runs are recovered before the question what is due: what they sent is in doubt then.
+        """
+        context, spec = self._context, self._spec
+        if self._find_due is None:
+            executions = [CampaignExecution(context, spec, each) for each in self._selected]
+            self._open_runs(partial(start_runs, context, spec.flow), executions)
+            return
+        with cover_campaigns(context, spec.flow) as covering:
+            due = self._find_due(context, self._selected, covering.run_id)
+            executions = [
+                CampaignExecution(
+                    context,
+                    replace(spec, start=due.starts.get(each.campaign_id, spec.start)),
+                    each,
+                    requests=due.counted.get(each.campaign_id, {}).get("requests", 0),
+                )
+                for each in self._selected
+                if each.campaign_id in due.ids
+            ]
+            self._open_runs(partial(open_runs, context, spec.flow), executions)
+            nothing = dict.fromkeys([*spec.counts, "requests"], 0)
+            self._counted = {
+                each.campaign_id: {**nothing, **due.counted.get(each.campaign_id, {})}
+                for each in self._selected
+                if each.campaign_id not in due.ids
+            }
+            sums = sum_counts(self._counted.values(), list(nothing))
+            covering.counts.update({**sums, **due.totals, "covered": len(self._counted)})
+
+    def _open_runs(
+        self,
+        open_rows: Callable[[Sequence[Campaign]], list[CampaignRun[C]]],
+        executions: list["CampaignExecution[C]"],
+    ) -> None:
+        """Write the rows of campaigns at once.
+
+        If Postgres refuses one, none is written: then each campaign's start writes its own.
+        """
+        self._executions = executions
+        try:
+            opened = open_rows([each.campaign for each in executions])
+        except DatabaseError as error:
+            self._context.log.warning("the runs' rows are written one by one: %s", error)
+            return
+        for each, run in zip(executions, opened, strict=True):
+            each.run = run
 
     def _run_round_robin(self) -> None:
         """Run a chunk of each job that is due; sleep while none is."""
@@ -176,47 +279,64 @@ class JobRunner(Generic[C]):
 
 
 class CampaignExecution(Generic[C]):
-    """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts."""
+    """One campaign in a flow run: its row in `leadloop.sync_runs`, its job, its counts.
 
-    def __init__(self, context: C, spec: JobSpec[C], campaign: Campaign) -> None:
+    Args:
+        context: what the job works with.
+        spec: how the job is made and run.
+        campaign: the campaign.
+        requests: requests that were sent for the campaign before.
+
+    Attributes:
+        campaign: the campaign.
+        run: its run; None before the row is written, and after the run's end.
+        job: its job; None before the start, and where there is nothing to do.
+        error: how it failed.
+        counted: its counts.
+        due_at: when its next chunk is due, seconds of `read_boot_clock`.
+    """
+
+    def __init__(
+        self, context: C, spec: JobSpec[C], campaign: Campaign, *, requests: int = 0
+    ) -> None:
         self.campaign = campaign
+        self.run: CampaignRun[C] | None = None
         self.job: CampaignJob | None = None
         self.error: LeadloopError | None = None
         self.counted: dict[str, int] = dict.fromkeys([*spec.counts, "requests"], 0)
         self.due_at = 0.0
         self._context = context
         self._spec = spec
-        self._run: CampaignRun[C] | None = None
-        self._requests = 0
+        self._requests = requests
         self._done = 0
 
     @property
     def is_open(self) -> bool:
         """Whether the run's row is still `running`."""
-        return self._run is not None
+        return self.run is not None
 
     def start(self) -> None:
-        """Write the run's row and make the job; end at once where there is nothing to do."""
+        """Write the run's row, if it has none, and make the job; end if there is nothing to do."""
         with self._collect_failure():
-            self._run = start_run(self._context, self._spec.flow, self.campaign)
-            self.job = self._spec.start(self._run)
+            self.run = self.run or start_run(self._context, self._spec.flow, self.campaign)
+            self.job = self._spec.start(self.run)
         if self.job is None or self.error:
             self._finish()
 
     def run_chunk(self) -> None:
         """Run one chunk; end the run where the job is done or failed, or the campaign is gone."""
         assert self.job is not None, "a run without a job ends when it starts"
-        assert self._run is not None, "a run that has ended has no turn"
+        assert self.run is not None, "a run that has ended has no turn"
         due_at = None
         with self._collect_failure():
-            self._run.refresh()
+            self.run.refresh()
             limit = max(self._spec.min_chunk, self._done // _MIN_CHUNK_DIVISOR)
             chunk = partial(self.job.run_chunk, limit)
             due_at = self._context.host.run_step(self._spec.task, chunk).due_at
             self._done += limit
             if due_at is None:
                 # Without its row, a campaign has nothing to do: that is not the end of its work.
-                self._run.reload()
+                self.run.reload()
                 self.job.finish()
         if due_at is None:
             self._finish()
@@ -236,7 +356,7 @@ class CampaignExecution(Generic[C]):
 
     def _finish(self) -> None:
         """Count what was done and close the run's row."""
-        run, self._run = self._run, None
+        run, self.run = self.run, None
         with self._collect_failure():
             if self.job is not None:
                 self.counted |= self.job.counts()

@@ -47,6 +47,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.head_look import HeadLook, find_head_start, find_lookback_start
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
+from tasks.look_round import look_round
 from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
 from tasks.page_reader import DatabaseClock, PageReader, PageSizeChanged, PageUnavailable
@@ -539,13 +540,21 @@ class PollJob:
         ]
 
 
-def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) -> PollJob | None:
+def plan_poll(
+    run: CampaignRun[ApiContext], *, since: datetime | None = None, look: HeadLook | None = None
+) -> PollJob | None:
     """Plan the due poll: from where the last such poll ended, minus the lookback, up to now.
 
     Without a watermark, the poll starts at `since`, or else at the first sent lead minus the
     lookback (and minus the lag of the vendor's clock). While a campaign has no outcome at all, each
     poll starts there: this costs no more, and no outcome is lost if a setting was wrong at first.
     What is owed is left out, and tried last where it is due.
+
+    Args:
+        run: the campaign's run.
+        since: where to start without a watermark.
+        look: the look that showed something new; a page that holds all of the range is not read
+            again.
 
     Returns:
         The job; None if no lead was ever sent, so that none can be processed.
@@ -566,7 +575,12 @@ def plan_poll(run: CampaignRun[ApiContext], *, since: datetime | None = None) ->
             if since is not None:
                 watermarks.start_watermark(connection, campaign.campaign_id, start)
         plan = _plan_until_now(connection, campaign.campaign_id, start, now)
-    return PollJob(run, replace(plan, from_sending=is_first and since is None))
+    plan = replace(plan, from_sending=is_first and since is None)
+    return PollJob(run, plan if look is None else _use_look(plan, look))
+
+
+def _plan_after_look(run: CampaignRun[ApiContext], look: HeadLook) -> PollJob | None:
+    return plan_poll(run, look=look)
 
 
 def plan_head_poll(run: CampaignRun[ApiContext], *, look: HeadLook | None = None) -> PollJob | None:
@@ -594,7 +608,7 @@ def plan_head_poll(run: CampaignRun[ApiContext], *, look: HeadLook | None = None
 
 
 def _use_look(plan: PollPlan, look: HeadLook) -> PollPlan:
-    """Return the plan of a head poll that stores a look's page, if the page holds its range.
+    """Return the plan of a poll that stores a look's page, if the page holds its range.
 
     The page shows what is owed in that range too.
     """
@@ -703,8 +717,9 @@ POLL = JobSpec(
     counts=("windows", "pages", "seen", "inserted", "updated", "unchanged", "late", "owed"),
     open_context=partial(open_api_context, purpose=Purpose.POLLS),
     start=plan_poll,
+    find_due=partial(look_round, _plan_after_look),
     min_chunk=40,
 )
 
 #: The same job from the head on: see `plan_head_poll`.
-HEAD_POLL = replace(POLL, start=plan_head_poll)
+HEAD_POLL = replace(POLL, start=plan_head_poll, find_due=None)

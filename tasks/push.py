@@ -18,7 +18,7 @@ from functools import partial
 from threading import Lock
 from typing import NoReturn
 
-from db import campaigns, in_doubt, leads, learned_limits, suspects
+from db import campaigns, due_work, in_doubt, leads, learned_limits, suspects
 from db.source_sync import SyncCounts
 from leadloop.client.errors import (
     ApiError,
@@ -46,7 +46,7 @@ from tasks.context import ApiContext, CampaignRun, open_api_context
 from tasks.counters import Counters
 from tasks.held_creates import require_no_hold
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
-from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
+from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database
 from tasks.probes import read_campaign, watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
@@ -701,6 +701,7 @@ PUSH = JobSpec(
     ),
     open_context=open_api_context,
     start=start_push,
+    find_due=ask_database(due_work.find_campaigns_to_push),
     min_chunk=60,
 )
 #: The push of urgent leads, beside a push of all leads.

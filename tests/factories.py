@@ -95,8 +95,7 @@ def add_campaigns_with_refused_run(database: Database, event: str) -> tuple[str,
     for campaign in ("C1", "C2"):
         add_campaign(database, campaign)
         add_leads(database, "a", campaign=campaign)
-    # The last one where it cannot begin, the first one where it cannot end.
-    refused, other = ("C2", "C1") if event == "INSERT" else ("C1", "C2")
+    refused, other = "C1", "C2"
     trigger = f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
                   $$ BEGIN RAISE 'no'; END $$;
                   CREATE TRIGGER refuse BEFORE {event} ON leadloop.sync_runs FOR EACH ROW

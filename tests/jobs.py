@@ -57,7 +57,10 @@ def disable_leads(campaigns: Sequence[str] | None = None) -> Summary:
 
 def poll_outcomes(campaigns: Sequence[str] | None = None, since: datetime | None = None) -> Summary:
     """Poll, as the flow `poll-outcomes` does."""
-    return run_jobs(replace(POLL, start=partial(plan_poll, since=since)), campaigns)
+    if since is None:
+        return run_jobs(POLL, campaigns)
+    start = partial(plan_poll, since=since)
+    return run_jobs(replace(POLL, start=start, find_due=None), campaigns)
 
 
 def poll_heads(campaigns: Sequence[str] | None = None) -> Summary:
@@ -70,7 +73,7 @@ def backfill_outcomes(
 ) -> Summary:
     """Backfill, as the flow `backfill-outcomes` does."""
     start = partial(plan_backfill, wanted=Window(after=after, before=before))
-    return run_jobs(replace(POLL, flow="backfill-outcomes", start=start), campaigns)
+    return run_jobs(replace(POLL, flow="backfill-outcomes", start=start, find_due=None), campaigns)
 
 
 def audit_leads(campaigns: Sequence[str] | None = None, repair: bool = False) -> Summary:

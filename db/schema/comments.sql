@@ -46,6 +46,8 @@ COMMENT ON COLUMN leadloop.campaigns.max_lead_age_s IS
 COMMENT ON COLUMN leadloop.campaigns.calling_hours IS
     'When the vendor calls, such as 08:00-21:00 America/New_York. From an hour after the end on, live
 runs ask for outcomes only every ten minutes. Null: it may call at any time.';
+COMMENT ON COLUMN leadloop.campaigns.enabled_at IS
+    'When the campaign was enabled last. Covering rows of runs that began before do not count for it.';
 COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
     'The first create that the vendor accepted after its last failed one.';
 COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
@@ -56,7 +58,12 @@ COMMENT ON COLUMN leadloop.campaigns.create_failed_at IS
 
 COMMENT ON TABLE leadloop.sync_runs IS
     'One row per flow run and campaign, written first. A live run holds the advisory lock
-(hashtext(''leadloop.run''), run_id); a running run without the lock is dead.';
+(hashtext(''leadloop.run''), coalesce(lock_id, run_id)); a running run without the lock is dead.';
+COMMENT ON COLUMN leadloop.sync_runs.campaign_id IS
+    'The campaign; empty in a covering row, which stands for all campaigns that were enabled when the
+run began and in which nothing was due: they have no row of the run.';
+COMMENT ON COLUMN leadloop.sync_runs.lock_id IS
+    'Number of the lock: the id of the flow run''s first row; null: this row''s own id.';
 COMMENT ON COLUMN leadloop.sync_runs.flow IS 'Name of the Prefect flow.';
 COMMENT ON COLUMN leadloop.sync_runs.flow_run_id IS 'Prefect''s id of the flow run.';
 COMMENT ON COLUMN leadloop.sync_runs.state IS
@@ -387,6 +394,8 @@ no privilege on leads.';
 
 COMMENT ON FUNCTION leadloop.announce_work() IS
     'Notifies the channel leadloop_work, with an empty text, so that live runs look at once.';
+COMMENT ON FUNCTION leadloop.note_enabled() IS
+    'Notes when a campaign is enabled.';
 COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
     'Completes inserted leads with earlier facts: an opt-out before its lead, an erasure, a request
 before the row was deleted, an outcome or attempt of the vendor.';

@@ -31,7 +31,8 @@ CREATE TABLE leadloop.campaigns (
     max_lead_age_s  integer CHECK (max_lead_age_s > 0),
     calling_hours   text CHECK (
         calling_hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9] \S+$'
-        AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5))
+        AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5)),
+    enabled_at      timestamptz NOT NULL DEFAULT now()
 );
 
 -- Runs --------------------------------------------------------------------------------------------
@@ -46,7 +47,8 @@ CREATE TABLE leadloop.sync_runs (
     started_at  timestamptz NOT NULL DEFAULT now(),
     ended_at    timestamptz,
     counts      jsonb NOT NULL DEFAULT '{}',
-    error       text
+    error       text,
+    lock_id     bigint
 );
 CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'running';
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
@@ -54,6 +56,15 @@ CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
 CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
 CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs
     ((date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
+-- For the first push that created a lead, for pushes that left leads open, and for runs that failed.
+CREATE INDEX sync_runs_created ON leadloop.sync_runs (campaign_id, run_id)
+    WHERE flow = 'push-leads' AND CAST(counts ->> 'created' AS bigint) > 0;
+CREATE INDEX sync_runs_troubled ON leadloop.sync_runs (campaign_id, run_id DESC)
+    WHERE flow = 'push-leads' AND (CAST(counts ->> 'rejected' AS bigint) > 0
+                                   OR CAST(counts ->> 'in_doubt' AS bigint) > 0
+                                   OR CAST(counts ->> 'unreadable_rows' AS bigint) > 0);
+CREATE INDEX sync_runs_failed ON leadloop.sync_runs (campaign_id, flow, run_id DESC)
+    WHERE state IN ('failed', 'crashed');
 
 -- Leads -------------------------------------------------------------------------------------------
 

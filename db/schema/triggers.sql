@@ -134,6 +134,18 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Covering rows of earlier runs do not stand for a campaign that was not enabled then.
+CREATE OR REPLACE FUNCTION leadloop.note_enabled() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.enabled_at := clock_timestamp();
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER note_enabled BEFORE UPDATE OF enabled ON leadloop.campaigns
+    FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled)
+    EXECUTE FUNCTION leadloop.note_enabled();
+
 CREATE OR REPLACE TRIGGER announce_leads AFTER INSERT ON leadloop.leads
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
 CREATE OR REPLACE TRIGGER announce_opt_outs AFTER INSERT ON leadloop.disable_requests

@@ -324,16 +324,20 @@ COMMENT ON COLUMN leadloop_monitor.latency_totals.total_s IS 'Their sum, seconds
 -- Runs, windows, requests -------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW leadloop_monitor.run_history AS
-SELECT run_id, flow, campaign_id, flow_run_id, state, started_at, ended_at,
+SELECT run_id, flow, nullif(campaign_id, '') AS campaign_id, flow_run_id, state, started_at,
+       ended_at,
        CAST(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at) AS float8)
            AS duration_s,
        CAST(counts ->> 'requests' AS bigint) AS requests, counts, error
   FROM leadloop.sync_runs;
-COMMENT ON VIEW leadloop_monitor.run_history IS 'One row per run of a flow and campaign.';
+COMMENT ON VIEW leadloop_monitor.run_history IS
+    'One row per run of a flow and campaign. A run that names no campaign has a covering row too: it
+stands for every campaign that was enabled and in which nothing was due.';
 COMMENT ON COLUMN leadloop_monitor.run_history.run_id IS
     'leadloop''s id; later runs have greater ids.';
 COMMENT ON COLUMN leadloop_monitor.run_history.flow IS 'Name of the Prefect flow.';
-COMMENT ON COLUMN leadloop_monitor.run_history.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.run_history.campaign_id IS
+    'The vendor''s id of the campaign; null in a covering row.';
 COMMENT ON COLUMN leadloop_monitor.run_history.flow_run_id IS 'Prefect''s id of the flow run.';
 COMMENT ON COLUMN leadloop_monitor.run_history.state IS
     'running, completed, failed, or crashed: its process ended unexpectedly; a later run found it.';
@@ -342,7 +346,8 @@ COMMENT ON COLUMN leadloop_monitor.run_history.ended_at IS 'End of the run; null
 COMMENT ON COLUMN leadloop_monitor.run_history.duration_s IS 'Duration so far, seconds.';
 COMMENT ON COLUMN leadloop_monitor.run_history.requests IS 'Number of requests to the vendor.';
 COMMENT ON COLUMN leadloop_monitor.run_history.counts IS
-    'Counts of the run, with the keys of the command line''s JSON.';
+    'Counts of the run, with the keys of the command line''s JSON; in a covering row, covered is the
+number of campaigns that it stands for.';
 COMMENT ON COLUMN leadloop_monitor.run_history.error IS 'Error of a failed run, in one line.';
 
 -- An immutable expression, which an index serves: date_trunc with a time zone is not.
@@ -407,7 +412,7 @@ COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS
 
 CREATE OR REPLACE VIEW leadloop_monitor.request_stats AS
 SELECT date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour,
-       campaign_id, flow, count(*) AS runs,
+       nullif(campaign_id, '') AS campaign_id, flow, count(*) AS runs,
        coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests
   FROM leadloop.sync_runs
  -- The requests of a sync are those of its three flows, which have separate rows.
@@ -416,7 +421,8 @@ SELECT date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS h
 COMMENT ON VIEW leadloop_monitor.request_stats IS
     'Requests to the vendor, by the hour in which their run started.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'Hour of the start of the runs, UTC.';
-COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS
+    'The vendor''s id of the campaign; null for covering rows (see run_history).';
 COMMENT ON COLUMN leadloop_monitor.request_stats.flow IS 'Name of the Prefect flow.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.runs IS 'Number of runs.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.requests IS 'Number of requests.';
@@ -529,7 +535,7 @@ WITH RECURSIVE threshold AS (
        AND NOT EXISTS (SELECT FROM leadloop.campaigns AS campaign
                         WHERE campaign.campaign_id = at_work.campaign_id)
 ), running AS (
-    SELECT campaign_id FROM leadloop.campaigns WHERE enabled
+    SELECT campaign_id, enabled_at FROM leadloop.campaigns WHERE enabled
 ), opt_outs AS (
     SELECT campaign_id, status, count(*) AS amount,
            min(least(requested_at, clock_timestamp())) AS since,
@@ -679,17 +685,25 @@ WITH RECURSIVE threshold AS (
                                   AND outcome.lead_id = sent.lead_id)
              ORDER BY sent.lead_id LIMIT 1) IS NOT NULL
 ), lookback AS MATERIALIZED (
-    -- The lookback in force: the campaign's override, or the setting recorded by the last poll.
-    -- Materialized: evaluated once per campaign, not once per outcome.
+    -- The lookback in force: the campaign's override, or the setting recorded by the last poll, of
+    -- the campaign or of all. Materialized: evaluated once per campaign, not once per outcome.
     SELECT campaign_id, coalesce(campaign.lookback_s,
-                                 (SELECT CAST(run.counts ->> 'lookback_s' AS integer)
-                                    FROM leadloop.sync_runs AS run
-                                   WHERE run.campaign_id = campaign.campaign_id
-                                     AND run.flow = 'poll-outcomes'
-                                     AND run.counts ->> 'lookback_s' IS NOT NULL
-                                   ORDER BY run.run_id DESC LIMIT 1),
+                                 (SELECT each.lookback_s
+                                    FROM unnest(ARRAY[campaign.campaign_id, '']) AS owner (id)
+                                   CROSS JOIN LATERAL (
+                                         SELECT run.run_id,
+                                                CAST(run.counts ->> 'lookback_s' AS integer)
+                                                    AS lookback_s
+                                           FROM leadloop.sync_runs AS run
+                                          WHERE run.campaign_id = owner.id
+                                            AND run.flow = 'poll-outcomes'
+                                            AND run.counts ->> 'lookback_s' IS NOT NULL
+                                          ORDER BY run.run_id DESC LIMIT 1) AS each
+                                   ORDER BY each.run_id DESC LIMIT 1),
                                  900) AS seconds
       FROM leadloop.campaigns AS campaign
+     WHERE campaign_id IN (SELECT campaign_id FROM leadloop.lead_outcomes
+                            WHERE lookback_needed_s IS NOT NULL)
 ), late AS (
     SELECT outcome.campaign_id, count(*) AS amount, min(outcome.seen_at) AS since,
            ceil(max(outcome.lookback_needed_s)) AS needed_s,
@@ -701,18 +715,30 @@ WITH RECURSIVE threshold AS (
        AND outcome.seen_at > clock_timestamp() - (SELECT outcomes_late FROM threshold)
      GROUP BY outcome.campaign_id
 ), pushes AS (
-    -- The last pushes that ended: a bounded number, however often they run.
+    -- The last pushes that ended, a bounded number however often they run, of the campaigns whose
+    -- last push that left anything open may still be a problem.
     SELECT running.campaign_id, push.started_at,
            coalesce(CAST(push.counts ->> 'created' AS bigint), 0) AS created,
            coalesce(CAST(push.counts ->> 'rejected' AS bigint), 0) AS rejected,
            coalesce(CAST(push.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
            coalesce(CAST(push.counts ->> 'unreadable_rows' AS bigint), 0) AS unreadable_rows,
+           push.run_id,
            row_number() OVER (PARTITION BY running.campaign_id ORDER BY push.run_id DESC) AS place
       FROM running CROSS JOIN LATERAL (
+           SELECT run.started_at, run.counts FROM leadloop.sync_runs AS run
+            WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
+              AND (CAST(run.counts ->> 'rejected' AS bigint) > 0
+                   OR CAST(run.counts ->> 'in_doubt' AS bigint) > 0
+                   OR CAST(run.counts ->> 'unreadable_rows' AS bigint) > 0)
+            ORDER BY run.run_id DESC LIMIT 1) AS troubled
+     CROSS JOIN LATERAL (
            SELECT run.run_id, run.started_at, run.counts FROM leadloop.sync_runs AS run
             WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
               AND run.state <> 'running'
             ORDER BY run.run_id DESC LIMIT 60) AS push
+     WHERE troubled.started_at > clock_timestamp()
+                                 - (SELECT greatest(leads_rejected, doubts_growing) FROM threshold)
+        OR CAST(troubled.counts ->> 'unreadable_rows' AS bigint) > 0
 ), refused AS (
     SELECT campaign_id, CAST(sum(rejected) AS bigint) AS amount,
            CAST(sum(created) AS bigint) AS created, min(started_at) AS since
@@ -720,14 +746,16 @@ WITH RECURSIVE threshold AS (
      WHERE started_at > clock_timestamp() - (SELECT leads_rejected FROM threshold)
      GROUP BY campaign_id HAVING sum(rejected) >= 10 AND sum(rejected) > sum(created)
 ), growing AS (
-    SELECT last.campaign_id, last.in_doubt AS amount, first.started_at AS since,
-           first.in_doubt || ', ' || middle.in_doubt || ', ' || last.in_doubt AS counts
-      FROM pushes AS last
-      JOIN pushes AS middle USING (campaign_id)
-      JOIN pushes AS first USING (campaign_id)
-     WHERE last.place = 1 AND middle.place = 2 AND first.place = 3
-       AND first.in_doubt < middle.in_doubt AND middle.in_doubt < last.in_doubt
-       AND first.started_at > clock_timestamp() - (SELECT doubts_growing FROM threshold)
+    SELECT campaign_id, amount, since, counts
+      FROM (SELECT campaign_id, place, in_doubt AS amount, lead(in_doubt) OVER earlier AS middle,
+                   lead(in_doubt, 2) OVER earlier AS first,
+                   lead(started_at, 2) OVER earlier AS since,
+                   lead(in_doubt, 2) OVER earlier || ', ' || lead(in_doubt) OVER earlier || ', '
+                       || in_doubt AS counts
+              FROM pushes
+            WINDOW earlier AS (PARTITION BY campaign_id ORDER BY run_id DESC)) AS last
+     WHERE place = 1 AND first < middle AND middle < amount
+       AND since > clock_timestamp() - (SELECT doubts_growing FROM threshold)
 ), limits (kind, problem, threshold, what) AS (
     -- Leads that are not urgent wait behind files: no rule for their latency.
     SELECT 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
@@ -751,23 +779,56 @@ WITH RECURSIVE threshold AS (
            ('housekeeping', true, '{}'),
            ('backfill-outcomes', false, '{}'),
            ('audit-leads', false, '{}')
-), ended AS (
-    SELECT running.campaign_id, flows.flow, flows.again, flows.others,
-           last.run_id, last.state, coalesce(last.ended_at, last.started_at) AS ended_at, last.error
-      FROM running CROSS JOIN flows CROSS JOIN LATERAL (
-           SELECT run.run_id, run.state, run.started_at, run.ended_at, run.error
+), covering AS MATERIALIZED (
+    -- The newest completed covering rows of each flow. Such a row stands for a campaign that was
+    -- enabled when it began, and has no row of the same flow run (with the same lock).
+    SELECT flows.flow, flows.others, run.run_id, run.started_at, run.ended_at
+      FROM flows CROSS JOIN LATERAL (
+           SELECT run_id, started_at, ended_at FROM leadloop.sync_runs
+            WHERE campaign_id = '' AND sync_runs.flow = flows.flow AND state = 'completed'
+            ORDER BY run_id DESC LIMIT 20) AS run
+), failures (campaign_id, flow, run_id, state, started_at, ended_at, error) AS (
+    -- A loose index scan: the last run that failed, of each flow and campaign that has one.
+    (SELECT campaign_id, flow, run_id, state, started_at, ended_at, error
+       FROM leadloop.sync_runs
+      WHERE state IN ('failed', 'crashed')
+      ORDER BY campaign_id, flow, run_id DESC LIMIT 1)
+    UNION ALL
+    SELECT next.*
+      FROM failures CROSS JOIN LATERAL (
+           SELECT run.campaign_id, run.flow, run.run_id, run.state, run.started_at, run.ended_at,
+                  run.error
              FROM leadloop.sync_runs AS run
-            WHERE run.campaign_id = running.campaign_id AND run.flow = flows.flow
-              AND run.state <> 'running'
-            ORDER BY run.run_id DESC LIMIT 1) AS last
+            WHERE run.state IN ('failed', 'crashed')
+              AND (run.campaign_id, run.flow) > (failures.campaign_id, failures.flow)
+            ORDER BY run.campaign_id, run.flow, run.run_id DESC LIMIT 1) AS next
 ), failed AS (
-    SELECT campaign_id, flow, state, ended_at, error FROM ended
-     WHERE state IN ('failed', 'crashed')
-       AND (again OR ended_at > clock_timestamp() - (SELECT run_failed FROM threshold))
-       AND NOT EXISTS (SELECT FROM ended AS later
-                        WHERE later.campaign_id = ended.campaign_id
-                          AND later.flow = ANY(ended.others)
-                          AND later.run_id > ended.run_id AND later.state = 'completed')
+    -- Unless the flow has ended since, or one that does the same work has completed since.
+    SELECT run.campaign_id, run.flow, run.state, run.error,
+           coalesce(run.ended_at, run.started_at) AS ended_at
+      FROM failures AS run
+      JOIN running ON running.campaign_id = run.campaign_id
+      JOIN flows ON flows.flow = run.flow
+     WHERE (flows.again OR coalesce(run.ended_at, run.started_at)
+                           > clock_timestamp() - (SELECT run_failed FROM threshold))
+       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS later
+                        WHERE later.campaign_id = run.campaign_id AND later.flow = run.flow
+                          AND later.run_id > run.run_id AND later.state <> 'running')
+       AND NOT EXISTS (SELECT FROM unnest(flows.others) AS other (flow) CROSS JOIN LATERAL (
+                              SELECT last.run_id, last.state FROM leadloop.sync_runs AS last
+                               WHERE last.campaign_id = run.campaign_id
+                                 AND last.flow = other.flow AND last.state <> 'running'
+                               ORDER BY last.run_id DESC LIMIT 1) AS later
+                        WHERE later.run_id > run.run_id AND later.state = 'completed')
+       AND NOT EXISTS (SELECT FROM covering
+                        WHERE (covering.flow = run.flow OR covering.flow = ANY(flows.others))
+                          AND covering.run_id > run.run_id
+                          AND covering.started_at >= running.enabled_at
+                          AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS own
+                                           WHERE own.campaign_id = run.campaign_id
+                                             AND own.flow = covering.flow
+                                             AND own.run_id > covering.run_id
+                                             AND own.lock_id = covering.run_id))
 ), too_long AS (
     SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since
       FROM leadloop.sync_runs
@@ -775,13 +836,27 @@ WITH RECURSIVE threshold AS (
        AND started_at < clock_timestamp() - (SELECT run_too_long FROM threshold)
      GROUP BY campaign_id, flow
 ), idle AS (
-    SELECT running.campaign_id, max(ended.ended_at) AS since
+    -- Of the campaigns for which no covering row shows that runs come.
+    SELECT running.campaign_id,
+           greatest((SELECT max(coalesce(last.ended_at, last.started_at))
+                       FROM flows CROSS JOIN LATERAL (
+                            SELECT run.started_at, run.ended_at FROM leadloop.sync_runs AS run
+                             WHERE run.campaign_id = running.campaign_id AND run.flow = flows.flow
+                               AND run.state <> 'running'
+                             ORDER BY run.run_id DESC LIMIT 1) AS last
+                      WHERE flows.others <> '{}'),
+                    (SELECT max(covering.ended_at) FROM covering
+                      WHERE covering.others <> '{}'
+                        AND covering.started_at >= running.enabled_at)) AS since
       FROM running
-      LEFT JOIN ended ON ended.campaign_id = running.campaign_id AND ended.others <> '{}'
-     WHERE NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
+     WHERE NOT EXISTS (SELECT FROM covering
+                        WHERE covering.others <> '{}'
+                          AND covering.started_at >= running.enabled_at
+                          AND covering.ended_at
+                              >= clock_timestamp() - (SELECT nothing_runs FROM threshold))
+       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
                         WHERE run.state = 'running' AND run.campaign_id = running.campaign_id
                           AND flows.others <> '{}')
-     GROUP BY running.campaign_id
 ), untouched AS (
     SELECT campaign_id,
            least((SELECT lead.inserted_at FROM leadloop.leads AS lead
@@ -1004,6 +1079,14 @@ WITH waiting AS (
 ), problem AS (
     SELECT campaign_id, count(*) AS problems, bool_or(severity = 'critical') AS any_critical
       FROM leadloop_monitor.problems GROUP BY campaign_id
+), flows (flow) AS (
+    VALUES ('push-leads'), ('poll-outcomes'), ('disable-leads')
+), covering AS MATERIALIZED (
+    SELECT flows.flow, run.run_id, run.started_at, run.ended_at
+      FROM flows CROSS JOIN LATERAL (
+           SELECT run_id, started_at, ended_at FROM leadloop.sync_runs
+            WHERE campaign_id = '' AND sync_runs.flow = flows.flow AND state = 'completed'
+            ORDER BY run_id DESC LIMIT 20) AS run
 )
 SELECT campaign.campaign_id, campaign.name, campaign.enabled,
        CASE WHEN problem.any_critical THEN 'critical'
@@ -1029,8 +1112,8 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
                             WHERE outcome.campaign_id = campaign.campaign_id
                               AND outcome.lookback_needed_s IS NOT NULL), 0)) AS integer)
            AS lookback_needed_s,
-       last_push.ended_at AS last_push_at, last_poll.ended_at AS last_poll_at,
-       last_disable.ended_at AS last_disable_at,
+       last.push_at AS last_push_at, last.poll_at AS last_poll_at,
+       last.disable_at AS last_disable_at,
        campaign.push_enabled, coalesce(owed.owed, 0) AS owed,
        coalesce(owed.accepted, 0) AS owed_accepted,
        EXISTS (SELECT FROM leadloop.create_holds AS hold
@@ -1045,18 +1128,30 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
   LEFT JOIN problem USING (campaign_id)
   LEFT JOIN leadloop.watermarks AS mark
          ON mark.campaign_id = campaign.campaign_id AND mark.stream = 'outcomes'
-  LEFT JOIN LATERAL (SELECT run.ended_at FROM leadloop.sync_runs AS run
-                      WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'push-leads'
-                        AND run.state = 'completed'
-                      ORDER BY run.run_id DESC LIMIT 1) AS last_push ON true
-  LEFT JOIN LATERAL (SELECT run.ended_at FROM leadloop.sync_runs AS run
-                      WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'poll-outcomes'
-                        AND run.state = 'completed'
-                      ORDER BY run.run_id DESC LIMIT 1) AS last_poll ON true
-  LEFT JOIN LATERAL (SELECT run.ended_at FROM leadloop.sync_runs AS run
-                      WHERE run.campaign_id = campaign.campaign_id AND run.flow = 'disable-leads'
-                        AND run.state = 'completed'
-                      ORDER BY run.run_id DESC LIMIT 1) AS last_disable ON true;
+ CROSS JOIN LATERAL (
+       -- The last run of the campaign itself, or the last one whose covering row stands for it, of
+       -- the newest ones: it was enabled at that time, and has no row of the same flow run.
+       SELECT max(ended_at) FILTER (WHERE flow = 'push-leads') AS push_at,
+              max(ended_at) FILTER (WHERE flow = 'poll-outcomes') AS poll_at,
+              max(ended_at) FILTER (WHERE flow = 'disable-leads') AS disable_at
+         FROM (SELECT flows.flow, own.ended_at
+                 FROM flows CROSS JOIN LATERAL (
+                      SELECT run.ended_at FROM leadloop.sync_runs AS run
+                       WHERE run.campaign_id = campaign.campaign_id AND run.flow = flows.flow
+                         AND run.state = 'completed'
+                       ORDER BY run.run_id DESC LIMIT 1) AS own
+               UNION ALL
+               SELECT flows.flow, covered.ended_at
+                 FROM flows CROSS JOIN LATERAL (
+                      SELECT covering.ended_at FROM covering
+                       WHERE campaign.enabled AND covering.flow = flows.flow
+                         AND covering.started_at >= campaign.enabled_at
+                         AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS own
+                                          WHERE own.campaign_id = campaign.campaign_id
+                                            AND own.flow = covering.flow
+                                            AND own.run_id > covering.run_id
+                                            AND own.lock_id = covering.run_id)
+                       ORDER BY covering.run_id DESC LIMIT 1) AS covered) AS each) AS last;
 COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Status of each campaign: one row each.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.campaign_id IS
     'The vendor''s id of the campaign.';
@@ -1098,11 +1193,11 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.late IS
 COMMENT ON COLUMN leadloop_monitor.campaign_health.lookback_needed_s IS
     'The lookback that would have caught all of them, seconds.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.last_push_at IS
-    'End of the last completed push.';
+    'End of the last completed push; one that found nothing due in the campaign counts.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.last_poll_at IS
-    'End of the last completed poll.';
+    'End of the last completed poll; one that found nothing new in the campaign counts.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.last_disable_at IS
-    'End of the last completed disable.';
+    'End of the last completed disable; one that found nothing due in the campaign counts.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
     'Whether pushes may create leads; false while the campaign is paused.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.creates_held IS

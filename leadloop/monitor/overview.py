@@ -36,7 +36,8 @@ def show_freshness(status: StatusSnapshot, hidden: int) -> None:
         age = format_rough_duration(
             (status.taken_at - status.newest_run["started_at"]).total_seconds()
         )
-        run = f"{status.newest_run['flow']} of {status.newest_run['campaign_id']}"
+        campaign = status.newest_run["campaign_id"] or "every campaign"
+        run = f"{status.newest_run['flow']} of {campaign}"
         sentences.append(f"Latest run: {escape_markdown(run)}, {age} ago.")
     if hidden:
         sentences.append(f"**Not shown: {format_count(hidden, 'problem')} of other campaigns.**")

@@ -86,6 +86,7 @@ def show_runs(runs: Rows) -> None:
         st.caption(f"The latest {MAX_RUNS}.")
     frame["state"] = frame["state"].map(_STATES)
     frame["error"] = frame["error"].fillna("")
+    frame["campaign_id"] = frame["campaign_id"].fillna("every campaign")
     shown = [name for name in _RUNS if name != "prefect" or frame["prefect"].notna().any()]
     st.dataframe(frame, hide_index=True, column_config=_RUNS, column_order=shown)
 

@@ -1,5 +1,6 @@
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from db import leads, runs
 from db.database import Database
@@ -37,7 +38,7 @@ def cut(database: Database, connection: Connection) -> None:
 def bury(database: Database, run_id: int) -> tuple[int, int]:
     """What a run does first: how many runs and leads that concerns."""
     with database.transaction() as connection:
-        dead = runs.list_dead_runs(connection, run_id=run_id)
+        dead = runs.list_dead_runs(connection, lock_id=run_id)
     doubted = 0
     for each in dead:
         with database.transaction() as connection:
@@ -116,13 +117,47 @@ def test_runs_of_one_process_live_on_one_connection(database: Database) -> None:
         assert {key for key, state in states(database).items() if state == "crashed"} == mine
 
 
+def test_a_flow_run_has_one_lock_whatever_its_campaigns(database: Database) -> None:
+    """Opened at once or one by one: its rows live and die with the lock of the first."""
+    campaigns = [f"C{number:03d}" for number in range(500)]
+    with database.autocommit() as dying, database.autocommit() as living:
+        locks = RunLocks(dying)
+        first = locks.open_runs(flow="push-leads", campaign_ids=campaigns, flow_run_id="f-1")
+        later = locks.open_run(flow="push-leads", campaign_id="C999", flow_run_id="f-1")
+        assert list(first) == campaigns
+        alive = opened(living)
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        assert sql.fetch_value(database, held) == 2
+        assert bury(database, alive) == (0, 0)
+        with database.transaction() as connection:
+            assert runs.find_live_flow_runs(connection, ["f-1", "f-2"]) == {"f-1"}
+        cut(database, dying)
+        assert bury(database, alive)[0] == 501
+        with database.transaction() as connection:
+            assert runs.find_live_flow_runs(connection, ["f-1"]) == {"f-1"}, "the other process's"
+    assert states(database)[later] == "crashed"
+
+
+def test_a_row_that_is_refused_leaves_the_connection_usable(database: Database) -> None:
+    """None of its rows is written, and the next run begins as if nothing had been."""
+    sql.execute(database, "DELETE FROM leadloop.campaigns")
+    refused, other = factories.add_campaigns_with_refused_run(database, "INSERT")
+    with database.autocommit() as connection:
+        locks = RunLocks(connection)
+        with pytest.raises(DBAPIError):
+            locks.open_runs(flow="f", campaign_ids=[other, refused], flow_run_id=None)
+        assert states(database) == {}
+        run_id = locks.open_run(flow="f", campaign_id=other, flow_run_id=None)
+        assert (locks.lock_id, states(database)) == (run_id, {run_id: "running"})
+
+
 def test_a_run_is_buried_once_however_many_find_it(database: Database) -> None:
     """The second run neither recovers it nor waits for the first."""
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         cut(database, dying)
         with database.transaction() as connection:
-            assert runs.list_dead_runs(connection, run_id=alive) == [dead]
+            assert runs.list_dead_runs(connection, lock_id=alive) == [dead]
         with database.transaction() as first, database.transaction() as second:
             assert runs.recover_run(first, dead) == 0
             assert runs.recover_run(second, dead) is None

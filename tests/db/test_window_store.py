@@ -15,7 +15,14 @@ from db.bulk_copy import format_text_row
 from db.database import Database
 from db.outcomes import MergeCounts
 from db.watermarks import WindowRecord
-from db.window_store import OwedRange, PollProgress, ReadResult, store_read
+from db.window_store import (
+    EmptyRead,
+    OwedRange,
+    PollProgress,
+    ReadResult,
+    store_empty_reads,
+    store_read,
+)
 from leadloop.core.late_outcomes import LateOutcomes
 from leadloop.core.results import parse_result
 from leadloop.core.timestamps import EPOCH
@@ -282,3 +289,54 @@ def test_what_was_learned_of_pages_is_stored_with_the_read(connection: Connectio
         store_read(connection, CAMPAIGN, read, progress_of(connection, 0))
         rows = connection.execute(text("SELECT name, value FROM leadloop.learned_limits"))
         assert {row.name: row.value for row in rows} == kept
+
+
+@_PROPERTY
+@given(
+    spans=st.lists(
+        st.tuples(st.integers(0, 20), st.integers(1, 20), st.integers(0, 25)), max_size=4
+    ),
+    other=st.booleans(),
+)
+def test_empty_reads_of_many_campaigns_are_stored_as_each_alone(
+    database: Database, spans: list[tuple[int, int, int]], other: bool
+) -> None:
+    """Whether the ranges adjoin the watermark, or are proven to their end, or not at all."""
+    stored = []
+    for is_alone in (True, False):
+        with database.transaction() as connection:
+            connection.execute(_EMPTY)
+            started = watermarks.get_database_time(connection)
+            for name in (CAMPAIGN, "C2"):
+                watermarks.start_watermark(connection, name, at(10))
+            for after, length, proven_to in spans:
+                whole = window(after, after + length)
+                proven = (
+                    window(after, min(after + length, proven_to)) if proven_to > after else None
+                )
+                proof = WindowProof(status="closed" if proven == whole else "open", proven=proven)
+                reads = [
+                    EmptyRead(campaign_id=name, window=whole, proof=proof)
+                    for name in ((CAMPAIGN, "C2") if other else (CAMPAIGN,))
+                ]
+                if not is_alone:
+                    store_empty_reads(connection, reads, run_id=2, started=started)
+                    continue
+                for read in reads:
+                    record = replace(
+                        record_of(whole), proof=proof, reported_count=0, stored_count=0
+                    )
+                    progress = replace(
+                        progress_of(connection, 0),
+                        started=started,
+                        start=whole.after,
+                        through=whole.after if proven is None else proven.before,
+                    )
+                    store_read(
+                        connection,
+                        read.campaign_id,
+                        ReadResult(window=whole, records=[record]),
+                        progress,
+                    )
+            stored.append(state(connection))
+    assert stored[0] == stored[1]

@@ -33,12 +33,15 @@ def test_sync_disables_first_and_does_all_three(database: Database, vendor: Sand
     assert summary["disable"]["cancelled"] == 1
     assert summary["push"]["created"] == 1
     assert set(summary["poll"]) >= {"windows", "pages", "seen", "inserted", "requests"}
-    flows = "SELECT flow FROM leadloop.sync_runs ORDER BY run_id"
-    assert [row["flow"] for row in sql.fetch_rows(database, flows)] == [
-        "sync-leads",
-        "disable-leads",
-        "push-leads",
-        "poll-outcomes",
+    flows = "SELECT flow, campaign_id FROM leadloop.sync_runs ORDER BY run_id"
+    assert [tuple(row.values()) for row in sql.fetch_rows(database, flows)] == [
+        ("sync-leads", ""),
+        ("disable-leads", ""),
+        ("disable-leads", CAMPAIGN),
+        ("push-leads", ""),
+        ("push-leads", CAMPAIGN),
+        ("poll-outcomes", ""),
+        ("poll-outcomes", CAMPAIGN),
     ]
     states = "SELECT DISTINCT state FROM leadloop.sync_runs"
     assert sql.fetch_rows(database, states) == [{"state": "completed"}]

@@ -48,11 +48,20 @@ def opt_out_becomes(status: str, *, at_commit: bool = False) -> Statement:
 
 
 RUN_OPENED = Statement(change="INSERT", table="sync_runs", at_commit=True)
-RUN_FINISHES = Statement(change="UPDATE", table="sync_runs", when="NEW.state = 'completed'")
+RUN_FINISHES = Statement(
+    change="UPDATE",
+    table="sync_runs",
+    when="NEW.state = 'completed' AND NEW.campaign_id <> ''",
+)
+DUE_RUNS_OPEN = Statement(change="INSERT", table="sync_runs", when="NEW.campaign_id <> ''")
+# Then two rows are open: the covering one, and that of the campaign.
+COVERING_CLOSES = Statement(change="UPDATE", table="sync_runs", when="NEW.campaign_id = ''")
 SLOT_RESERVED = Statement(change="UPDATE", table="rate_slots")
 
 PUSH: dict[str, PausePoint] = {
     "opens the run": RUN_OPENED,
+    "opens the runs of due campaigns": DUE_RUNS_OPEN,
+    "closes the covering row": COVERING_CLOSES,
     "reserves a slot": SLOT_RESERVED,
     "claims": lead_becomes("sending"),
     "has claimed": lead_becomes("sending", at_commit=True),
@@ -190,9 +199,34 @@ def test_next_run_recovers_from_a_kill(
     left = {"new", "sending", "in_doubt"} & set(sql.fetch_statuses(model.database).values())
     assert left == set(), "the next run has left a lead undecided"
     if point is not RUN_OPENED:
-        assert fetch_run_states(model).count("crashed") == 1
+        crashed = 2 if point is COVERING_CLOSES else 1
+        assert fetch_run_states(model).count("crashed") == crashed
     invariants.check_all_settled(model)
     model.count_requests()
+
+
+def test_a_kill_with_few_of_many_campaigns_due(
+    model: LoopModel, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    """The rows of the due ones crash, all by the end of one lock; what was sent is found."""
+    for number in range(49):
+        factories.add_campaign(model.database, f"idle-{number}")
+    due = ["idle-7", "idle-8"]
+    for campaign in due:
+        factories.add_leads(model.database, "x", campaign=campaign)
+    prepare_work(model, "push")
+    kill_at(model, fork_server, tmp_path, "push", Request(route="create", when="after", nth=1))
+    push_leads()
+    check_invariants(model)
+    invariants.check_all_settled(model)
+    found = sql.fetch_rows(
+        model.database,
+        "SELECT campaign_id FROM leadloop.sync_runs WHERE state = 'crashed' ORDER BY run_id",
+    )
+    assert [row["campaign_id"] for row in found] == [factories.CAMPAIGN, *due]
+    for campaign in due:
+        assert sql.fetch_statuses(model.database, campaign) == {"x": "created"}
+        assert model.vendor.store.creations(campaign) == {"x": 1}
 
 
 ISOLATION: dict[str, PausePoint] = {

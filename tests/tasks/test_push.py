@@ -449,6 +449,7 @@ def test_one_campaign_does_not_fail_the_others(database: Database, vendor: Sandb
     assert set(sql.fetch_statuses(database, "gone").values()) == {"new"}
     states = sql.fetch_rows(database, "SELECT campaign_id, state FROM leadloop.sync_runs")
     assert {row["campaign_id"]: row["state"] for row in states} == {
+        "": "completed",
         "gone": "failed",
         "good": "completed",
     }

@@ -6,8 +6,6 @@ has been done.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0006_input"
 down_revision = "0005_counts"
 branch_labels = None
@@ -42,9 +40,8 @@ UPDATE leadloop.leads SET number_noted = false WHERE number_noted;
 
 
 def upgrade() -> None:
-    """Add a table and a column, and replace triggers, views and the like."""
+    """Add a table, a column and an index; the last migration replaces triggers, views and the like."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
     if connection.exec_driver_sql(_SUPPRESSES_BY_NUMBER).scalar_one():
         connection.exec_driver_sql(_SUPPRESS_BY_LEAD)
-    create_schema(connection, *REPLACEABLE)
