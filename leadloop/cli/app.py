@@ -382,7 +382,7 @@ def forget(
             " blanks, leading zeros or the like; if this is the same person: leadloop forget"
             f" --campaign {shlex.quote(campaign)} --lead-id {shlex.quote(others[0])}"
         )
-        print(rendering.escape_unprintable(line), file=sys.stderr)
+        print(escape_unprintable(line), file=sys.stderr)
     # With the campaign's id: a run without ids skips a campaign that is not enabled.
     disable_command = f"leadloop disable --campaign {shlex.quote(campaign)}"
     print(
@@ -413,7 +413,7 @@ def opt_in(
     else:
         _print_line(f"Opted in: {', '.join(result.opted_in)}.")
     for line in result.suppressed.values():
-        print(rendering.escape_unprintable(line), file=sys.stderr)
+        print(escape_unprintable(line), file=sys.stderr)
 
 
 @app.command()
@@ -500,7 +500,7 @@ def requeue(
     else:
         out.print(rendering.render_counts("requeued", result.counts))
     for line in result.unchanged:
-        print(rendering.escape_unprintable(line), file=sys.stderr)
+        print(escape_unprintable(line), file=sys.stderr)
 
 
 @app.command()
