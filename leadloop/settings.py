@@ -217,12 +217,15 @@ class Settings(BaseSettings):
         "US", description="region of phone numbers without a country code, two capital letters"
     )
 
-    keep_history: int = Field(90, ge=8, le=36_500, description="days to keep windows and runs")
+    keep_history: int = Field(
+        90, ge=8, le=36_500, description="days to keep windows, runs and latencies"
+    )
     keep_raw: int | None = Field(
         None,
         ge=1,
         le=36_500,
-        description="days to keep the vendor's complete results; not set: indefinitely",
+        description="days to keep the vendor's complete results, and the answers of attempts; not"
+        " set: indefinitely",
     )
     page_url: _PageUrl | None = Field(
         None, description="URL of `leadloop monitor`, to which runs in Prefect link"
