@@ -59,6 +59,8 @@ SET tcp_keepalives_interval = 10;
 SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '60s';
 """
+#: A multiple of `lock_timeout`.
+_POOL_TIMEOUT_S = 120.0
 _RETRY_WAITS_S = (0.2, 1.0, 3.0)
 #: Serialization failure, deadlock, lock timeout: a conflict with another transaction.
 _CONFLICTS = ("40001", "40P01", "55P03")
@@ -186,6 +188,8 @@ class Database:
             self._url,
             pool_size=pool_size,
             max_overflow=0,
+            # More threads than connections may claim at once, and each may wait for a lock.
+            pool_timeout=_POOL_TIMEOUT_S,
             hide_parameters=True,
             # Options in the URL override ours.
             connect_args={k: v for k, v in _CONNECT.items() if k not in self._url.query},

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.concurrency import MAX_CONCURRENCY, MIN_CONCURRENCY
 from leadloop.core.errors import UsageError
 from leadloop.core.header_values import is_header_value
 from leadloop.core.misspellings import find_intended_setting
@@ -188,7 +189,14 @@ class Settings(BaseSettings):
         le=10_000,
         description="results per page; rounded down to a number without a prime factor above 13",
     )
-    concurrency: int = Field(4, ge=1, le=64, description="concurrent API requests of one run")
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="most concurrent API requests of one run; not set:"
+        f" {MIN_CONCURRENCY}, and up to {MAX_CONCURRENCY} creates if the vendor's latency and the"
+        " rate limit leave room for more",
+    )
     timeout: Annotated[str, AfterValidator(_check_timeout)] = Field(
         "5,60",
         description="connect and read timeout in seconds, each above 0 and up to 3600; the read"
@@ -358,6 +366,16 @@ class Settings(BaseSettings):
         """Return the connect and read timeouts in seconds."""
         connect, read = self.timeout.split(",")
         return float(connect), float(read)
+
+    @property
+    def max_concurrency(self) -> int:
+        """The most creates that a run sends at once."""
+        return self.concurrency or MAX_CONCURRENCY
+
+    @property
+    def read_concurrency(self) -> int:
+        """The requests at once of everything but creates."""
+        return self.concurrency or MIN_CONCURRENCY
 
     @property
     def is_embedded(self) -> bool:

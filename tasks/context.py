@@ -28,8 +28,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
-# Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
-_OTHER_CONNECTIONS = 4
+# Four threads, the run locks, the claimer, and a record written meanwhile. More requests at once
+# need no more connections: no thread has one while it waits for the vendor.
+_MAX_CONNECTIONS = 8
 
 # Purposes for which a live run sends requests all the time, so that bursts would hold up others.
 _PACED = (Purpose.BULK, Purpose.POLLS)
@@ -145,7 +146,11 @@ class ApiContext(DatabaseContext):
 
     def open_threads(self) -> AbstractContextManager[RequestThreads]:
         """Open threads for requests; a run that is stopped ends their waits for permits."""
-        return open_threads(self.settings.concurrency, on_stop=self.limiter.stop)
+        return open_threads(self.settings.read_concurrency, on_stop=self.limiter.stop)
+
+    def open_create_threads(self) -> AbstractContextManager[RequestThreads]:
+        """Open threads for creates, of which more may be sent at once; see `open_threads`."""
+        return open_threads(self.settings.max_concurrency, on_stop=self.limiter.stop)
 
 
 #: What a run works with: a DatabaseContext, or an ApiContext.
@@ -235,7 +240,7 @@ def open_database_context(settings: Settings, host: RunHost) -> Iterator[Databas
         DatabaseError: Postgres cannot be reached.
     """
     url = settings.require_database_url()
-    with Database(url, pool_size=settings.concurrency + _OTHER_CONNECTIONS) as database:
+    with Database(url, pool_size=_MAX_CONNECTIONS) as database:
         with database.transaction() as connection:
             require_current(connection)
         with database.autocommit() as connection:
