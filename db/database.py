@@ -48,6 +48,8 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+#: A multiple of `lock_timeout`, seconds.
+_POOL_TIMEOUT_S = 120.0
 _RETRY_WAITS_S = (0.2, 1.0, 3.0)
 #: Serialization failure, deadlock, lock timeout: a conflict with another transaction.
 _CONFLICTS = ("40001", "40P01", "55P03")
@@ -200,6 +202,8 @@ class Database:
             self._url,
             pool_size=pool_size,
             max_overflow=0,
+            # More threads than connections may claim at once, and each may wait for a lock.
+            pool_timeout=_POOL_TIMEOUT_S,
             hide_parameters=True,
             connect_args=self._connect_args,
             **options,

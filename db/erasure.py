@@ -129,6 +129,11 @@ def hold_off_erasure(connection: Connection, campaign_id: str) -> None:
     connection.execute(_HOLD_OFF, {"campaign": campaign_id})
 
 
+def hold_off_storing(connection: Connection, campaign_id: str) -> None:
+    """Hold off transactions that store results of a campaign until this transaction has ended."""
+    connection.execute(_WAIT_FOR_STORING, {"campaign": campaign_id})
+
+
 def lock_for_erasure(
     connection: Connection, campaign_id: str, lead_ids: Sequence[str]
 ) -> LockedLeads:
@@ -137,7 +142,7 @@ def lock_for_erasure(
     Until the transaction ends, no other transaction claims or inserts these leads, or stores
     results of the campaign.
     """
-    connection.execute(_WAIT_FOR_STORING, {"campaign": campaign_id})
+    hold_off_storing(connection, campaign_id)
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     known = {"campaign": campaign_id, "ids": list(connection.scalars(_KNOWN, asked))}
     connection.execute(_OPT_OUT, known)

@@ -37,7 +37,21 @@ UPDATE stage_attempts AS stage SET answers = '{}' FROM leadloop.forgotten
  WHERE forgotten.campaign_id = :campaign AND forgotten.lead_id = stage.lead_id
 """
 
-# A raw result that was cleared stays cleared when the same result is read again.
+# A raw result that was cleared stays cleared when the same result is read again, and so do the
+# answers of its attempts. Housekeeping clears what is a day old at least: where nothing that was
+# read is so old, no stored outcome is looked up. OFFSET 0 forces index lookups.
+_LEAVE_OUT_CLEARED = """
+UPDATE stage_attempts AS stage SET answers = '{}'
+  FROM (SELECT lead.lead_id, stored.processed_at
+          FROM (SELECT DISTINCT lead_id FROM stage_attempts) AS lead
+         CROSS JOIN LATERAL (SELECT processed_at FROM leadloop.lead_outcomes
+                              WHERE campaign_id = :campaign AND lead_id = lead.lead_id
+                                AND raw = '{}'
+                             OFFSET 0) AS stored) AS cleared
+ WHERE (SELECT min(processed_at) < now() - interval '12 hours' FROM stage_outcomes)
+   AND stage.lead_id = cleared.lead_id AND stage.answers <> '{}'
+   AND coalesce(stage.processed_at, '-infinity') <= cleared.processed_at
+"""
 _RAW = """CASE WHEN stored.raw = '{}' AND stored.processed_at = excluded.processed_at
                        THEN stored.raw ELSE excluded.raw END"""
 _COUNT_LATENCIES = build_count(
@@ -148,7 +162,7 @@ UPDATE leadloop.disable_requests AS d
 """
 
 # Few round trips: after each, the thread waits for the GIL, which the threads that read pages hold.
-_STORE_OUTCOMES = text(f"{_LEAVE_OUT_FORGOTTEN};{_MERGE_OUTCOMES}")
+_STORE_OUTCOMES = text(f"{_LEAVE_OUT_FORGOTTEN};{_LEAVE_OUT_CLEARED};{_MERGE_OUTCOMES}")
 _STORE_REST = text(f"{_MERGE_ATTEMPTS};{_SETTLE_LEADS}")
 
 # Late outcomes: outcomes first stored in this transaction (`seen_at` is its time) with a

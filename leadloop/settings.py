@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from leadloop.core.addresses import is_loopback
 from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.concurrency import MAX_CONCURRENCY, MIN_CONCURRENCY
 from leadloop.core.errors import UsageError
 from leadloop.core.header_values import is_header_value
 from leadloop.core.misspellings import find_intended_setting
@@ -193,7 +194,14 @@ class Settings(BaseSettings):
         le=10_000,
         description="results per page; rounded down to a number without a prime factor above 13",
     )
-    concurrency: int = Field(4, ge=1, le=64, description="concurrent API requests of one run")
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="most concurrent API requests of one run; not set:"
+        f" {MIN_CONCURRENCY}, and up to {MAX_CONCURRENCY} creates if the vendor's latency and the"
+        " rate limit leave room for more",
+    )
     timeout: Annotated[str, AfterValidator(_check_timeout)] = Field(
         "5,60",
         description="connect and read timeout in seconds, each above 0 and up to 3600; the read"
@@ -222,12 +230,15 @@ class Settings(BaseSettings):
         "US", description="region of phone numbers without a country code, two capital letters"
     )
 
-    keep_history: int = Field(90, ge=8, le=36_500, description="days to keep windows and runs")
+    keep_history: int = Field(
+        90, ge=8, le=36_500, description="days to keep windows, runs and latencies"
+    )
     keep_raw: int | None = Field(
         None,
         ge=1,
         le=36_500,
-        description="days to keep the vendor's complete results; not set: indefinitely",
+        description="days to keep the vendor's complete results, and the answers of attempts; not"
+        " set: indefinitely",
     )
     page_url: _PageUrl | None = Field(
         None,
@@ -362,6 +373,16 @@ class Settings(BaseSettings):
         """Return the connect and read timeouts in seconds."""
         connect, read = self.timeout.split(",")
         return float(connect), float(read)
+
+    @property
+    def max_concurrency(self) -> int:
+        """The most creates that a run sends at once."""
+        return self.concurrency or MAX_CONCURRENCY
+
+    @property
+    def read_concurrency(self) -> int:
+        """The requests at once of everything but creates."""
+        return self.concurrency or MIN_CONCURRENCY
 
     @property
     def is_embedded(self) -> bool:

@@ -24,6 +24,7 @@ Parts of jobs:
     source_sync     push: make a campaign's leads follow its own table or view
     batch_claimer   push: claim new leads, check them, drop opted-out numbers
     batch_limits    push: the leads and bytes of a request that the vendor takes
+    send_pace       push: how many requests are sent at once
     in_doubt        push, disable: look up leads that may have been created
     in_doubt_listing  push: settle many of them by the campaign's listing
     probes          push, disable: harmless requests that tell an outage from a failure

@@ -63,7 +63,7 @@ def open_api(
     transport = Transport(
         settings.api_url,
         Timeouts(connect_s=connect_s, read_s=read_s),
-        connections=settings.concurrency,
+        connections=settings.max_concurrency,
     )
     try:
         retries = RequestRetries(sleep=limiter.sleep, on_pause=limiter.pause)

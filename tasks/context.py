@@ -28,10 +28,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 SelectCampaigns = Callable[[Connection, Sequence[str] | None, CampaignRules], list[Campaign]]
 
-# Besides the requests in flight: the run locks, the claimer, and a record written meanwhile.
-_OTHER_CONNECTIONS = 4
-# Of a database: one for transactions, one for single statements.
-_POOLS = 2
+# Four threads, the run locks, the claimer, and a record written meanwhile. More requests at once
+# need no more connections: no thread has one while it waits for the vendor.
+_MAX_CONNECTIONS = 8
+#: The most connections that one run opens: a pool for transactions, and one for single statements.
+RUN_CONNECTIONS = 2 * _MAX_CONNECTIONS
 
 # Purposes for which a live run sends requests all the time, so that bursts would hold up others.
 _PACED = (Purpose.BULK, Purpose.POLLS)
@@ -147,7 +148,11 @@ class ApiContext(DatabaseContext):
 
     def open_threads(self) -> AbstractContextManager[RequestThreads]:
         """Open threads for requests; a run that is stopped ends their waits for permits."""
-        return open_threads(self.settings.concurrency, on_stop=self.limiter.stop)
+        return open_threads(self.settings.read_concurrency, on_stop=self.limiter.stop)
+
+    def open_create_threads(self) -> AbstractContextManager[RequestThreads]:
+        """Open threads for creates, of which more may be sent at once; see `open_threads`."""
+        return open_threads(self.settings.max_concurrency, on_stop=self.limiter.stop)
 
 
 #: What a run works with: a DatabaseContext, or an ApiContext.
@@ -228,15 +233,6 @@ class CampaignRun(Generic[C]):
         self.context.log.warning(f"campaign %s: {message}", self.campaign.campaign_id, *args)
 
 
-def count_connections(settings: Settings) -> int:
-    """Return the most connections that one run opens."""
-    return _POOLS * _size_pool(settings)
-
-
-def _size_pool(settings: Settings) -> int:
-    return settings.concurrency + _OTHER_CONNECTIONS
-
-
 @contextmanager
 def open_database_context(settings: Settings, host: RunHost) -> Iterator[DatabaseContext]:
     """Connect to Postgres alone, for a run that sends the vendor nothing and needs no login.
@@ -246,7 +242,7 @@ def open_database_context(settings: Settings, host: RunHost) -> Iterator[Databas
         DatabaseError: Postgres cannot be reached.
     """
     url = settings.require_database_url()
-    with Database(url, pool_size=_size_pool(settings)) as database:
+    with Database(url, pool_size=_MAX_CONNECTIONS) as database:
         with database.transaction() as connection:
             require_current(connection)
         with database.autocommit() as connection:

@@ -21,6 +21,7 @@ from db.notifications import WorkListener
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
+from leadloop.core.concurrency import MIN_CONCURRENCY
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.summaries import Summary
@@ -481,4 +482,4 @@ def _take_place(place: PlaceConnection) -> None:
 
 
 def _count_connections(settings: Settings) -> int:
-    return len(LANES) * (settings.concurrency + 2) + 2
+    return len(LANES) * (min(settings.read_concurrency, MIN_CONCURRENCY) + 2) + 2

@@ -137,7 +137,7 @@ class PollJob:
                 hide_credentials(run.context.settings.api_url),
             ),
             limits=self._limits,
-            concurrency=run.context.settings.concurrency,
+            concurrency=run.context.settings.read_concurrency,
         )
         self._reader = WindowReader(pages, run, clock, self._limits)
         self._quirks = ApiQuirks(

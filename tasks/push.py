@@ -11,7 +11,6 @@ lead are created and it is found.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
@@ -36,6 +35,7 @@ from leadloop.core.batch_response import (
     may_be_duplicate_reason,
     redact_reason,
 )
+from leadloop.core.concurrency import ConcurrencyLimit
 from leadloop.core.errors import RunError
 from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
@@ -51,7 +51,9 @@ from tasks.probes import read_campaign, watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, retry_later
+from tasks.send_pace import SendPace
 from tasks.source_sync import sync_source
+from tasks.thread_pool import run_elastic
 
 #: Lone suspects that fail in a row, after which a run leaves the others to the next one.
 _MAX_LONE_IN_A_ROW = 6
@@ -102,6 +104,12 @@ class PushJob:
         self._has_result = False
         self._failed_creates = 0
         self._attempts = FruitlessAttempts()
+        self._pace = SendPace(
+            ConcurrencyLimit(
+                rate_per_s=run.context.limiter.rate_per_s,
+                bound=run.context.settings.max_concurrency,
+            )
+        )
         # Whether the last create failed: a read comes before the next one. Whether several did, or
         # the last one of an earlier run: then a single lead is tried first.
         self._has_failed = False
@@ -257,12 +265,13 @@ class PushJob:
         """
         # After a failure, one batch goes first: a vendor that accepts creates and never responds
         # must not put the whole backlog in doubt.
-        state = _ChunkState(1 if self._has_failed or self._attempts.has_failed else limit)
-        with self.run.context.open_threads() as pool:
-            sender_count = min(state.batches_left, pool.size)
-            senders = [pool.submit(self._run_sender, state) for _ in range(sender_count)]
-            wait(senders)
-        errors = [error for sender in senders if (error := sender.exception())]
+        batches = 1 if self._has_failed or self._attempts.has_failed else limit
+        state = _ChunkState(batches)
+        self._pace.start_chunk()
+        with self.run.context.open_create_threads() as pool:
+            errors = run_elastic(
+                pool, partial(self._send_next, state), lambda: min(self._pace.limit, batches)
+            )
         if errors:
             # An error that ends the run comes before one that only delays it.
             raise max(errors, key=lambda error: not isinstance(error, Retryable | InDoubt))
@@ -319,26 +328,33 @@ class PushJob:
             bytes=self._limits.cap_bytes(campaign.batch_bytes),
         )
 
-    def _run_sender(self, state: "_ChunkState") -> None:
-        """Send batch after batch until the chunk is done or any sender has failed."""
+    def _send_next(self, state: "_ChunkState") -> bool:
+        """Send the next batch; return whether the chunk may have another one.
+
+        Once a batch has failed, no other one is begun.
+        """
         try:
-            while (permit := self._acquire_permit(state)) is not None:
-                limit = self._find_limit()
-                if self._are_failing:
-                    # One person in doubt is enough to find out whether the vendor works again.
-                    limit = replace(limit, leads=1)
-                batch, state.is_drained = self._claimer.claim_batch(permit, limit)
-                if batch.leads and self._has_failed:
-                    # A create has failed while this sender waited: a read comes first.
-                    self._claimer.release_leads(self._claimer.claim_ref(batch))
-                    batch, state.is_drained = batch.narrow_to([]), False
-                if not batch.leads:
-                    self.run.context.limiter.release_slot(permit.slot)
-                    continue
+            permit = self._acquire_permit(state)
+            if permit is None:
+                return False
+            limit = self._find_limit()
+            if self._are_failing:
+                # One person in doubt is enough to find out whether the vendor works again.
+                limit = replace(limit, leads=1)
+            batch, state.is_drained = self._claimer.claim_batch(permit, limit)
+            if batch.leads and self._has_failed:
+                # A create has failed while this sender waited: a read comes first.
+                self._claimer.release_leads(self._claimer.claim_ref(batch))
+                batch, state.is_drained = batch.narrow_to([]), False
+            if batch.leads:
                 self._send_and_learn(batch)
+            else:
+                self.run.context.limiter.release_slot(permit.slot)
         except BaseException:
             state.batches_left = 0
+            self._pace.record_failure()
             raise
+        return True
 
     def _acquire_permit(self, state: "_ChunkState") -> Permit | None:
         """Wait for a permit, one sender at a time; None if the chunk has nothing left to send.
@@ -394,7 +410,8 @@ class PushJob:
         if not batch.leads:
             return
         try:
-            result = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
+            with self._pace.time_request():
+                result = self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
         except TooLarge as error:
             batch.parts.record_too_large(batch.leads)
             if len(batch.leads) > 1:

@@ -72,6 +72,11 @@ class RateLimiter:
         self._valid_for_s = max(_MIN_VALID_S, limit.margin_s / 2)
         self._stopped = Event()
 
+    @property
+    def rate_per_s(self) -> float:
+        """The requests a second that the limit allows for this purpose."""
+        return self._limit.rate_of(self._purpose)
+
     def resize_ring(self) -> None:
         """Resize the ring of slots to the rate limit."""
         with self._database.transaction() as connection:

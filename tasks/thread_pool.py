@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Lock
 from typing import TypeVar
@@ -51,6 +51,56 @@ def open_threads(size: int, *, on_stop: Callable[[], None]) -> Iterator[RequestT
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def run_elastic(
+    pool: RequestThreads, step: Callable[[], bool], get_limit: Callable[[], int]
+) -> list[BaseException]:
+    """Repeat a step in as many threads as a limit allows, which may change meanwhile.
+
+    Before each step, a thread starts the threads that are missing, or ends if there are too many.
+    Once a step has returned False or failed, no thread is started any more.
+
+    Args:
+        pool: has room for the greatest limit.
+        step: does a piece of the work, and returns whether there may be another one.
+        get_limit: returns the limit now, at least 1; thread-safe.
+
+    Returns:
+        The errors of the threads, when all have ended.
+    """
+    lock = Lock()
+    threads: list[Future[None]] = []
+    running, has_more = 0, True
+
+    def adjust() -> bool:
+        nonlocal running
+        with lock:
+            limit = get_limit()
+            if has_more and running > limit:
+                running -= 1
+                return False
+            while has_more and running < limit:
+                running += 1
+                threads.append(pool.submit(repeat))
+            return True
+
+    def repeat() -> None:
+        nonlocal has_more
+        try:
+            while adjust():
+                if not step():
+                    has_more = False
+                    return
+        except BaseException:
+            has_more = False
+            raise
+
+    adjust()
+    # Threads add others to the list until they end.
+    for thread in threads:
+        wait([thread])
+    return [error for thread in threads if (error := thread.exception())]
 
 
 class FifoSemaphore:

@@ -71,7 +71,7 @@ def open_reader(database: Database, *, page_size: int = 100) -> Iterator[OpenedR
             counters,
             watch=watch,
             limits=limits,
-            concurrency=context.settings.concurrency,
+            concurrency=context.settings.read_concurrency,
         )
         reader = WindowReader(pages, run, clock, limits)
         yield OpenedReader(

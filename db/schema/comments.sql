@@ -55,6 +55,9 @@ COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
 absent. For an hour, leads in doubt are looked up instead.';
 COMMENT ON COLUMN leadloop.campaigns.create_failed_at IS
     'The last create that failed for a reason that may be one of its leads, or in an outage.';
+COMMENT ON COLUMN leadloop.campaigns.raw_cleared_through IS
+    'Housekeeping has cleared the vendor''s answers (LEADLOOP_KEEP_RAW) of the outcomes that were first
+stored up to this time, except those stored again since. Null: of none.';
 
 COMMENT ON TABLE leadloop.sync_runs IS
     'One row per flow run and campaign, written first. A live run holds the advisory lock
@@ -225,7 +228,8 @@ COMMENT ON COLUMN leadloop.lead_outcomes.processed_at IS
 COMMENT ON COLUMN leadloop.lead_outcomes.total_cost IS
     'Cost of the lead as reported by the vendor.';
 COMMENT ON COLUMN leadloop.lead_outcomes.raw IS
-    'The vendor''s complete result; characters that jsonb cannot hold are kept as JSON escapes.';
+    'The vendor''s complete result; characters that jsonb cannot hold are kept as JSON escapes. {}:
+cleared (LEADLOOP_KEEP_RAW, or forgotten).';
 COMMENT ON COLUMN leadloop.lead_outcomes.first_seen_at IS
     'When an outcome of the lead was first stored.';
 COMMENT ON COLUMN leadloop.lead_outcomes.updated_at IS 'Last change of the row.';
@@ -251,7 +255,7 @@ COMMENT ON COLUMN leadloop.outreach_attempts.duration_s IS
 COMMENT ON COLUMN leadloop.outreach_attempts.cost IS
     'Cost as reported by the vendor; null while pending.';
 COMMENT ON COLUMN leadloop.outreach_attempts.answers IS
-    'Call: answers of the script. Message: its content.';
+    'Call: answers of the script. Message: its content. {}: none, or cleared with the raw result.';
 
 COMMENT ON TABLE leadloop.unreadable_results IS
     'Results that could not be parsed as outcomes (no lead_id, no time), kept for repair.';

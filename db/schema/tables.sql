@@ -32,7 +32,8 @@ CREATE TABLE leadloop.campaigns (
     calling_hours   text CHECK (
         calling_hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9] \S+$'
         AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5)),
-    enabled_at      timestamptz NOT NULL DEFAULT now()
+    enabled_at      timestamptz NOT NULL DEFAULT now(),
+    raw_cleared_through timestamptz
 );
 
 -- Runs --------------------------------------------------------------------------------------------
@@ -98,8 +99,10 @@ CREATE TABLE leadloop.leads (
     priority      smallint NOT NULL DEFAULT 0 CHECK (priority >= 0),
     PRIMARY KEY (campaign_id, lead_id)
 )
--- Free space in each page for the two updates of a sent lead: a quarter less WAL.
-WITH (fillfactor = 50);
+-- fillfactor: free space in each page for the two updates of a sent lead: a quarter less WAL.
+-- Each lead leaves two dead rows; vacuum comes after a fiftieth of the rows, not after a fifth.
+WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,
+      autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX leads_new ON leadloop.leads (campaign_id, seq) WHERE status = 'new';
 CREATE INDEX leads_urgent ON leadloop.leads (campaign_id, priority DESC, seq)
     WHERE status = 'new' AND priority > 0;
@@ -229,12 +232,17 @@ CREATE TABLE leadloop.lead_outcomes (
     seen_at       timestamptz NOT NULL DEFAULT now(),
     lookback_needed_s double precision,
     PRIMARY KEY (campaign_id, lead_id)
-);
+)
+WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02,
+      autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX lead_outcomes_late ON leadloop.lead_outcomes (campaign_id, lookback_needed_s DESC)
     WHERE lookback_needed_s IS NOT NULL;
 CREATE INDEX lead_outcomes_late_recent ON leadloop.lead_outcomes (campaign_id, seen_at)
     WHERE lookback_needed_s IS NOT NULL;
 CREATE INDEX lead_outcomes_recent ON leadloop.lead_outcomes (campaign_id, first_seen_at);
+-- For housekeeping, which clears all others in the order of first_seen_at.
+CREATE INDEX lead_outcomes_updated ON leadloop.lead_outcomes (campaign_id, updated_at)
+    WHERE updated_at <> first_seen_at AND raw <> '{}';
 -- For one day of outcome_breakdown: rows are stored nearly in the order of their times.
 CREATE INDEX lead_outcomes_by_day ON leadloop.lead_outcomes
     USING brin ((CAST(processed_at AT TIME ZONE 'UTC' AS date)))
@@ -253,7 +261,9 @@ CREATE TABLE leadloop.outreach_attempts (
     cost         numeric,
     answers      jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (campaign_id, lead_id, block, attempt_key)
-);
+)
+WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02,
+      autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX outreach_attempts_by_day ON leadloop.outreach_attempts
     USING brin ((CAST(occurred_at AT TIME ZONE 'UTC' AS date)))
     WITH (pages_per_range = 16, autosummarize = on);
@@ -279,7 +289,9 @@ CREATE TABLE leadloop.watermarks (
     written_through   timestamptz,
     reread_through    timestamptz,
     PRIMARY KEY (campaign_id, stream)
-);
+)
+-- Few rows, each updated all the time.
+WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE TABLE leadloop.poll_windows (
     window_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     campaign_id   text NOT NULL,
@@ -392,4 +404,4 @@ CREATE TABLE leadloop.rate_slots (
     purposes   text[] NOT NULL,
     uses       integer NOT NULL,
     occupied_s double precision NOT NULL
-) WITH (fillfactor = 20);
+) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

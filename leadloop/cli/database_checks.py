@@ -20,7 +20,7 @@ from db.surroundings import (
 from leadloop.cli.checks import Checklist
 from leadloop.core.campaign_rules import Campaign
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL, Settings
-from tasks.context import count_connections
+from tasks.context import RUN_CONNECTIONS
 from tasks.source_sync import HIDDEN_ROWS, open_source_database
 
 _PERMISSIONS = "see docs/how-to/grant-permissions.md"
@@ -32,7 +32,7 @@ def check_database(settings: Settings, database: Database, checks: Checklist) ->
     _check_counts(database, checks)
     _check_permissions(database, checks)
     _check_session_settings(database, checks)
-    _check_connections(settings, database, checks)
+    _check_connections(database, checks)
     _check_encryption(database, checks)
     with checks.record("Postgres's log") as check:
         logged = database.run(describe_logged_rows)
@@ -89,15 +89,14 @@ def _check_session_settings(database: Database, checks: Checklist) -> None:
             )
 
 
-def _check_connections(settings: Settings, database: Database, checks: Checklist) -> None:
+def _check_connections(database: Database, checks: Checklist) -> None:
     """Warn if a run may find no free connection."""
     with checks.record("connections") as check:
-        needed = count_connections(settings)
-        short = database.run(find_short_limit, needed)
+        short = database.run(find_short_limit, RUN_CONNECTIONS)
         check.is_warning = short is not None
-        check.detail = f"a run opens at most {needed}"
+        check.detail = f"a run opens at most {RUN_CONNECTIONS}"
         if short is not None:
-            check.detail += f", but {short}: raise it, or lower LEADLOOP_CONCURRENCY"
+            check.detail += f", but {short}: raise it"
 
 
 def _check_encryption(database: Database, checks: Checklist) -> None:

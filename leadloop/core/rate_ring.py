@@ -93,6 +93,11 @@ class RateLimit:
             *[self._plan_slot(uses, *Purpose)] * for_polls,
         ]
 
+    def rate_of(self, purpose: Purpose) -> float:
+        """Return how many requests a second a purpose has, those that it shares included."""
+        uses = sum(slot.uses for slot in self.plan_slots() if purpose in slot.purposes)
+        return uses / self.period_s
+
     def _plan_slot(self, uses: int, *purposes: Purpose) -> RingSlot:
         """Plan a slot, occupied for the share of a use in the period and its margin.
 

@@ -116,9 +116,11 @@ def _compare(
     return _Comparison(
         work=work,
         title=f"{work.name.capitalize()}, {_describe_latency(latency)}",
-        conditions=f"{amount:,} {work.of_what}, {turns} turns, 4 requests at once (dlt's push: 20;"
-        " Singer: one). Start-up aside; leadloop's time is that from the opening of its run"
-        " in Postgres to the end, a peer's includes the making of its pipeline.",
+        conditions=f"{amount:,} {work.of_what}, {turns} turns, 4 requests at once (leadloop's push:"
+        " as many as pay, up to 12; dlt's push: 20; Singer: one). Start-up aside; leadloop's time"
+        " is"
+        " that from the opening of its run in Postgres to the end, a peer's includes the making of"
+        " its pipeline.",
         taken=taken,
     )
 

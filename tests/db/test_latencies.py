@@ -265,7 +265,7 @@ def test_old_hours_go_and_the_total_stays(database: Database) -> None:
         f"INSERT INTO leadloop.latencies VALUES ('-infinity', '{CAMPAIGN}', 'lead', 1, 2, 1)",
     )
     with database.transaction() as connection:
-        assert housekeeping.HISTORY["latencies"](connection, CAMPAIGN, 30, "").rows == 1
+        assert housekeeping.HISTORY["latencies"](connection, [CAMPAIGN], 30) == {CAMPAIGN: 1}
     assert count_buckets(database, "lead") == {1: 1}
     assert count_buckets(database, "lead", "hour = '-infinity'") == {1: 2}
 

@@ -14,8 +14,8 @@ from flows.campaign_runner import run_campaigns
 from flows.push import push_leads
 from leadloop.core.summaries import Summary, collect_summary
 from leadloop.sandbox import SandboxHandle
-from tasks.context import CampaignRun, DatabaseContext
-from tasks.housekeeping import HOUSEKEEPING, HousekeepingJob
+from tasks.context import CampaignRun
+from tasks.housekeeping import HOUSEKEEPING, HousekeepingContext, HousekeepingJob
 from tasks.jobs import CampaignsFailed, ChunkResult
 from tests import factories, sql
 from tests.prefect_events import collect_events, is_event_of
@@ -69,7 +69,7 @@ def test_an_unexpected_error_is_shown_without_its_text(
     factories.add_campaign(database)
     person = ", ".join(["Ann", "+14155550123"])
 
-    def start(run: CampaignRun[DatabaseContext]) -> _StoppedJob:
+    def start(run: CampaignRun[HousekeepingContext]) -> _StoppedJob:
         job = _StoppedJob(run)
         job.error = ValueError(person)
         return job
@@ -113,7 +113,7 @@ def test_a_run_that_is_stopped_states_what_it_did(database: Database, error: Bas
     factories.add_campaign(database)
     count = HOUSEKEEPING.counts[0]
 
-    def start(run: CampaignRun[DatabaseContext]) -> _StoppedJob:
+    def start(run: CampaignRun[HousekeepingContext]) -> _StoppedJob:
         job = _StoppedJob(run)
         job.error = error
         return job

@@ -22,7 +22,10 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     settings = Settings.load()
     assert settings.api_url == "https://app.squadrun.co"
     assert settings.parse_rate() == (100, 60.0)
-    assert (settings.batch_size, settings.page_size, settings.concurrency) == (100, 100, 4)
+    assert (settings.batch_size, settings.page_size) == (100, 100)
+    assert (settings.concurrency, settings.read_concurrency, settings.max_concurrency) == (
+        *(None, 4, 12),
+    )
     assert settings.parse_timeouts() == (5.0, 60.0)
     assert (settings.lookback, settings.settle, settings.window) == (900, 60, 3600)
     assert (settings.epoch_unit, settings.default_region) == ("ms", "US")

@@ -1,4 +1,4 @@
-"""Old windows, runs and raw answers go; what is still needed stays."""
+"""Old windows, runs and answers go; what is still needed stays."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +20,22 @@ _YEAR_AGO = "now() - interval '1 year'"
 
 @pytest.fixture
 def year_old(environment: Path, database: Database, vendor: SandboxHandle) -> None:
-    """A campaign whose every window, run and outcome is a year old."""
+    """A campaign whose every window, run and outcome is a year old; each flow ran twice."""
     factories.add_campaign(database)
     factories.add_leads(database, "A", "B")
     push_leads()
-    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", "outcome_name": "yes"}])
+    push_leads()
+    call = {"reference_id": "r1", "called_at": 5000, "q": "private"}
+    result = {"outcome_name": "yes", "call_attempt_x_1": [call]}
     poll_outcomes()
+    poll_outcomes()
+    at = to_epoch_ms(sql.fetch_value(database, "SELECT now() - interval '2 days'"))
+    vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", "processed_at": at, **result}])
+    backfill_outcomes(after=EPOCH, before=sql.fetch_value(database, "SELECT now()"))
     for change in (
         f"UPDATE leadloop.poll_windows SET polled_at = {_YEAR_AGO}",
         f"UPDATE leadloop.sync_runs SET started_at = {_YEAR_AGO}",
-        f"UPDATE leadloop.lead_outcomes SET updated_at = {_YEAR_AGO}",
+        f"UPDATE leadloop.lead_outcomes SET first_seen_at = {_YEAR_AGO}, updated_at = {_YEAR_AGO}",
     ):
         sql.execute(database, change)
 
@@ -38,7 +44,7 @@ def year_old(environment: Path, database: Database, vendor: SandboxHandle) -> No
 def test_history_goes_and_the_raw_answers_stay(database: Database) -> None:
     """By default: nothing that a team may still want to look into is lost."""
     kept = run_housekeeping()
-    assert (kept["runs"], kept["raw"], kept["requests"]) == (2, 0, 0)
+    assert (kept["runs"], kept["raw"], kept["answers"], kept["requests"]) == (2, 0, 0, 0)
     assert kept["windows"] >= 1
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") == 0
     assert sql.fetch_value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "A"
@@ -51,11 +57,15 @@ def test_raw_answers_go_where_it_is_set(
 ) -> None:
     """The outcome stays with its columns, is corrected, and no later reading brings it back."""
     monkeypatch.setenv("LEADLOOP_KEEP_RAW", "30")
-    assert run_housekeeping()["raw"] == 1
+    cleared = run_housekeeping()
+    assert (cleared["raw"], cleared["answers"]) == (1, 1)
     assert sql.fetch_value(database, "SELECT raw FROM leadloop.lead_outcomes") == {}
+    answers = "SELECT answers FROM leadloop.outreach_attempts"
+    assert sql.fetch_value(database, answers) == {}
     now = sql.fetch_value(database, "SELECT now()")
     again = backfill_outcomes(after=EPOCH, before=now)
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 1)
+    assert sql.fetch_value(database, answers) == {}
     at = sql.fetch_value(database, "SELECT processed_at FROM leadloop.lead_outcomes")
     corrected = {"processed_at": to_epoch_ms(at), "outcome_id": 9, "total_cost": 5}
     vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", **corrected}])
@@ -96,10 +106,50 @@ def test_what_is_owed_stays(database: Database) -> None:
 
 @pytest.mark.usefixtures("year_old")
 def test_another_campaign_is_left_alone(database: Database) -> None:
-    """Named campaigns alone are tidied."""
+    """Named campaigns alone are tidied; each has its own counts."""
     factories.add_campaign(database, "OTHER")
     assert run_housekeeping(campaigns=["OTHER"])["runs"] == 0
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") >= 1
+    counted = run_housekeeping()["campaigns"]
+    assert (counted[CAMPAIGN]["runs"], counted["OTHER"]["runs"]) == (2, 0)
+
+
+@pytest.mark.usefixtures("year_old")
+def test_a_campaign_without_a_row_is_left_with_no_history(database: Database) -> None:
+    """Whichever campaign was named: nothing else would ever purge it."""
+    factories.add_campaign(database, "OTHER")
+    sql.execute(database, "DELETE FROM leadloop.campaigns WHERE campaign_id = 'C1'")
+    assert run_housekeeping(campaigns=["OTHER"])["windows"] == 0
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") == 0
+
+
+@pytest.mark.usefixtures("year_old")
+def test_the_last_runs_stay(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When each flow last completed, how it last ended, and the lookback of the last poll."""
+    monkeypatch.setenv("LEADLOOP_LOOKBACK", "77")
+    poll_outcomes()
+    sql.execute(
+        database,
+        f"""UPDATE leadloop.sync_runs SET started_at = {_YEAR_AGO};
+            INSERT INTO leadloop.sync_runs (flow, campaign_id, state, started_at)
+            SELECT 'poll-outcomes', 'C1', 'crashed', {_YEAR_AGO} FROM generate_series(1, 3)""",
+    )
+    last = """SELECT last_push_at, last_poll_at FROM leadloop_monitor.campaign_health"""
+    before = sql.fetch_rows(database, last)
+    problems = "SELECT problem FROM leadloop_monitor.problems ORDER BY 1"
+    found = sql.fetch_rows(database, problems)
+    assert {"problem": "run_failed"} in found
+    assert run_housekeeping()["runs"] == 5
+    assert sql.fetch_rows(database, last) == before
+    assert sql.fetch_rows(database, problems) == found
+    kept = """SELECT flow, state, counts ->> 'lookback_s' AS lookback FROM leadloop.sync_runs
+               WHERE flow <> 'housekeeping' ORDER BY run_id"""
+    assert [tuple(row.values()) for row in sql.fetch_rows(database, kept)] == [
+        ("push-leads", "completed", None),
+        ("backfill-outcomes", "completed", "900"),
+        ("poll-outcomes", "completed", "77"),
+        ("poll-outcomes", "crashed", None),
+    ]
 
 
 @pytest.mark.usefixtures("year_old")

@@ -2,11 +2,11 @@
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from threading import Barrier, Event, Lock
 
 import pytest
 
-from tasks.thread_pool import FifoSemaphore, RequestThreads, open_threads
+from tasks.thread_pool import FifoSemaphore, RequestThreads, open_threads, run_elastic
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
@@ -79,6 +79,61 @@ def test_pages_wait_for_each_other() -> None:
     assert list(RequestThreads(3).map_in_order(str, range(20))) == [
         str(number) for number in range(20)
     ]
+
+
+def test_threads_come_and_go_with_the_limit() -> None:
+    """While steps are left, there are as many as the limit says; all steps are done once."""
+    limit, left, at_once, most = 2, list(range(60)), 0, dict[int, int]()
+    lock, both = Lock(), Barrier(2)
+    both_began: list[int] = []
+
+    def step() -> bool:
+        nonlocal limit, at_once
+        if not left:
+            return False
+        with lock:
+            if not left:
+                return False
+            number = left.pop()
+            at_once += 1
+            most[limit] = max(most.get(limit, 0), at_once)
+        if number > 57:
+            both_began.append(both.wait(60))
+        time.sleep(0.001)
+        with lock:
+            at_once -= 1
+            if number == 50:
+                limit = 5
+            if number == 20:
+                limit = 1
+        return True
+
+    with open_threads(6, on_stop=lambda: None) as pool:
+        assert run_elastic(pool, step, lambda: limit) == []
+    assert (left, at_once, len(both_began)) == ([], 0, 2)
+    assert most[2] == 2
+    assert most[5] <= 5
+    # The threads that were at work when the limit fell end their steps first.
+    assert most[1] <= 5
+
+
+def test_after_an_error_no_thread_is_started() -> None:
+    """The others end by their own steps, and each error is returned."""
+    begun: list[int] = []
+    has_failed = Event()
+
+    def step() -> bool:
+        begun.append(1)
+        if len(begun) == 2:
+            has_failed.set()
+            raise ValueError
+        has_failed.wait(60)
+        return False
+
+    with open_threads(8, on_stop=lambda: None) as pool:
+        (error,) = run_elastic(pool, step, lambda: 2 if len(begun) < 2 else 8)
+    assert isinstance(error, ValueError)
+    assert len(begun) <= 8
 
 
 @pytest.mark.parametrize("limit", [1, 3])

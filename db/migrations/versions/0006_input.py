@@ -40,7 +40,7 @@ UPDATE leadloop.leads SET number_noted = false WHERE number_noted;
 
 
 def upgrade() -> None:
-    """Add a table, a column and an index; the last migration replaces triggers, views and the like."""
+    """Add a table, a column and an index."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
     if connection.exec_driver_sql(_SUPPRESSES_BY_NUMBER).scalar_one():

@@ -5,8 +5,6 @@ Each statement does nothing where it has been done, because 0001 states the whol
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0007_idle_runs"
 down_revision = "0006_input"
 branch_labels = None
@@ -30,7 +28,6 @@ CREATE INDEX IF NOT EXISTS sync_runs_failed ON leadloop.sync_runs (campaign_id, 
 
 
 def upgrade() -> None:
-    """Add the columns, and replace triggers, views and the like."""
+    """Add columns and indexes; the last migration replaces triggers, views and the like."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)
