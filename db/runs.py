@@ -125,11 +125,13 @@ class RunLocks:
             with self._begin_transaction():
                 ids = self._insert(campaign_ids[:1], {**row, "lock": None})
                 (number,) = ids.values()
-                if self._connection.scalar(_LOCK, {"lock": number}):
+                is_locked = self._connection.scalar(_LOCK, {"lock": number})
+                if is_locked:
                     ids |= self._insert(campaign_ids[1:], {**row, "lock": number})
-                    self._connection.execute(text("COMMIT"))
-                    self.lock_id = number
-                    return ids
+                self._connection.execute(text("COMMIT" if is_locked else "ROLLBACK"))
+            if is_locked:
+                self.lock_id = number
+                return ids
             taken.append(number)
         raise RunError(self._describe_holder(taken[-1]))
 
@@ -139,13 +141,14 @@ class RunLocks:
 
     @contextmanager
     def _begin_transaction(self) -> Iterator[None]:
-        """Begin a transaction; what the block does not commit is rolled back."""
+        """Begin a transaction, which the block ends; roll it back if the block fails."""
         self._connection.execute(text("BEGIN"))
         try:
             yield
-        finally:
+        except BaseException:
             with suppress(SQLAlchemyError):
                 self._connection.execute(text("ROLLBACK"))
+            raise
 
     def _describe_holder(self, number: int) -> str:
         holder = self._connection.execute(_HOLDER, {"lock": number}).one_or_none()
