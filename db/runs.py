@@ -119,7 +119,10 @@ class RunLocks:
             return {}
         row = {"flow": flow, "flow_run": flow_run_id}
         if self.lock_id is not None:
-            return self._insert(campaign_ids, {**row, "lock": self.lock_id})
+            with self._begin_transaction():
+                ids = self._insert(campaign_ids, {**row, "lock": self.lock_id})
+                self._connection.execute(text("COMMIT"))
+            return ids
         taken: list[int] = []
         while len(taken) < _MAX_NUMBERS:
             with self._begin_transaction():

@@ -54,6 +54,8 @@ LANES = {
 }
 OPT_OUTS, SLOW_OPT_OUTS, URGENT, BULK, POLLS, REREADS = LANES
 
+# Runs with this many requests or fewer leave enough slots to looks.
+_FEW_REQUESTS = 5
 # Chunks are short, so that another campaign's lead, or opt-out, waits for few requests.
 _BULK_PUSH, _SHORT_DISABLE = replace(PUSH, min_chunk=4), replace(DISABLE, min_chunk=2)
 
@@ -211,11 +213,11 @@ class Dispatcher:
     def _set_pace(self) -> LookPace:
         """Return the pace of looks; reserve their permits ahead only while no run needs slots.
 
-        A run needs slots for as long as the vendor counts its requests.
+        A run with many requests needs slots for as long as the vendor counts them.
         """
         requests, period_s = self._rate
         slow_s = [each for _, each in self._polled if each is not None]
-        if any(self._lanes[lane].has_runs for lane in (BULK, REREADS)):
+        if self._lanes[BULK].has_runs:
             self._record_runs()
         has_runs = read_boot_clock() < self._has_runs_until
         pace = plan_looks(
@@ -238,8 +240,7 @@ class Dispatcher:
         key = _find_key(ended.lane, ended.errand.campaign)
         if ended.counts:
             self._record_poll(ended)
-        # A poll that stores the page of its look sends none.
-        if ended.lane in (BULK, POLLS, REREADS) and ended.counts.get("requests"):
+        if ended.lane in (BULK, POLLS, REREADS) and ended.counts.get("requests", 0) > _FEW_REQUESTS:
             self._record_runs()
         if ended.error is not None:
             self._probe(ended.lane, ended.errand.campaign)

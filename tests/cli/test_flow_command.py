@@ -178,7 +178,7 @@ def test_idle_options_are_told(
     factories.add_opt_outs(database, "a")
     assert "opt-outs waiting: 1; " in invoke("push", **where).err
     invoke("poll", **where)
-    assert "--since does not count" in invoke("poll", "--since", "0", **where).err
+    assert "--since does not count" in invoke("poll", "--since", "2026-01-01T00:00Z", **where).err
 
 
 def test_a_campaign_s_id_is_no_markup(invoke: Command, database: Database, prefect: str) -> None:

@@ -224,7 +224,7 @@ def test_loading_indicator(open_page: OpenPage, page_url: str, page_database: Da
     """While a slow chart loads, the page shows a spinner, and the headline already."""
     seed_database(page_database, seed_data.seed_healthy)
     with page_database.transaction() as connection:
-        connection.execute(text("LOCK TABLE leadloop.outreach_attempts IN ACCESS EXCLUSIVE MODE"))
+        connection.execute(text("LOCK TABLE leadloop.poll_windows IN ACCESS EXCLUSIVE MODE"))
         # Another period than the other tests: those results are cached.
         page = open_page(f"{page_url}/?period=24+hours")
         expect_texts(page, "All is well", "Loading data")

@@ -128,7 +128,6 @@ def test_they_are_enough_for_a_hold(role: str, database: Database, vendor: Sandb
         "DROP TABLE leadloop.leads",
         "ALTER TABLE leadloop.leads ADD x int",
         "CREATE TABLE leadloop.x ()",
-        "DELETE FROM leadloop.disable_requests",
         "UPDATE leadloop.number_key SET key = ''",
     ],
 )

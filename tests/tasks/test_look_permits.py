@@ -34,7 +34,7 @@ def count_in_use(database: Database) -> int:
 def test_one_transaction_serves_many_looks(database: Database) -> None:
     """What is reserved ahead is used up before any more is."""
     permits, _ = make_permits(database)
-    permits.set_pace(0.01, is_ahead=True)
+    permits.set_pace(0.3, is_ahead=True)
     for _ in range(MAX_AHEAD):
         permits.wait_for_permit(ApiCall.READ)
         assert count_in_use(database) == MAX_AHEAD
