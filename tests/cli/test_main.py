@@ -39,7 +39,11 @@ from tests.cli.conftest import Command
         ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, ["deploy"], "no server answers there"),
         ({}, ["deploy"], "name the Prefect server"),
         ({}, ["push", "--campaign", ""], "--campaign is empty"),
-        ({}, ["backfill", "--after", "1767225600000", "--before", "1767225600000"], "the range is empty"),
+        (
+            {},
+            ["backfill", "--after", "1767225600000", "--before", "1767225600000"],
+            "the range is empty",
+        ),
         ({}, ["push", "--campaign", "NOPE"], "unknown campaign NOPE"),
         ({}, ["poll", "--since", "yesterday"], "ISO 8601"),
         ({}, ["backfill", "--after", "2026-01-02T00:00:00Z", "--before", "0"], "before"),
