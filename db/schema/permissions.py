@@ -14,7 +14,6 @@ WRITES = {
     "DELETE": (
         *("leads", "rate_slots", "poll_windows", "sync_runs", "unreadable_results", "sent_leads"),
         *("owed_windows", "learned_limits", "latencies", "counts", "count_changes"),
-        *("suppressed_numbers", "disable_requests"),
     ),
 }
 _NEEDED = [

@@ -119,6 +119,22 @@ def test_they_are_enough_for_a_hold(role: str, database: Database, vendor: Sandb
     assert push_leads()["created"] == 0
 
 
+def test_an_opt_out_is_taken_back_by_a_person_with_more_permissions(
+    role: str, database: Database, leadloop: Callable[..., Ran]
+) -> None:
+    """The role of the flows cannot: the opt-out stays, and the line says where the rights are."""
+    factories.add_leads(database, "1")
+    factories.add_opt_outs(database, "1")
+    opt_in = ["opt-in", "--campaign", "C1", "--lead-id", "1", "--because", "mistyped"]
+    ran = leadloop(*opt_in)
+    assert (ran.code, "docs/how-to/grant-permissions.md" in ran.err) == (1, True)
+    assert sql.fetch_opt_outs(database) == {"1": "requested"}
+    more = "leadloop.disable_requests, leadloop.suppressed_numbers"
+    sql.execute(database, f"GRANT DELETE ON {more} TO leadloop_run")
+    assert leadloop(*opt_in).code == 0
+    assert sql.fetch_opt_outs(database) == {}
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -128,6 +144,8 @@ def test_they_are_enough_for_a_hold(role: str, database: Database, vendor: Sandb
         "DROP TABLE leadloop.leads",
         "ALTER TABLE leadloop.leads ADD x int",
         "CREATE TABLE leadloop.x ()",
+        "DELETE FROM leadloop.disable_requests",
+        "DELETE FROM leadloop.suppressed_numbers",
         "UPDATE leadloop.number_key SET key = ''",
     ],
 )
