@@ -48,11 +48,6 @@ class ClaimedBatch:
         middle = len(self.leads) // 2
         return self.narrow_to(self.leads[:middle]), self.narrow_to(self.leads[middle:])
 
-    @property
-    def body_bytes(self) -> int:
-        """The bytes of the body of the batch's request."""
-        return count_body_bytes(self.leads)
-
     def split_at_bytes(self, max_bytes: int) -> tuple["ClaimedBatch", "ClaimedBatch"]:
         """Return the first leads, at least one, that a body of `max_bytes` holds, and the rest."""
         sizes = itertools.accumulate((len(lead.body) + 1 for lead in self.leads), initial=1)

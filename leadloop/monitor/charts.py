@@ -243,7 +243,7 @@ _SPECS = (
     ChartSpec(
         name="opt_outs",
         title="Opt-out latency",
-        note="The 95th percentile of each day, from the request to the confirmation.",
+        note="Below this, 95 % of each day, from the request to the confirmation.",
         build_frame=build_opt_outs_frame,
         draw=partial(_draw_lines, when="day", minutes="p95_min", time_format="%d %b"),
         problem="opt_outs_waiting",
