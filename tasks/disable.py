@@ -126,7 +126,7 @@ class DisableJob:
         """
         for _ in range(limit):
             if self._has_sent and self._find_spare_delay():
-                return True
+                return bool(self._open_lists or self._load_next())
             if (isolation := self._start_list()) is not None:
                 self._advance_isolation(isolation)
             elif self._open_lists:
@@ -143,12 +143,16 @@ class DisableJob:
         """Start the next list; None if there is none, or the size of lists is to be found first."""
         if any(map(_is_too_large, self._open_lists)):
             return None
-        due = self._load_due("requested") or self._load_due("failed")
+        due = self._load_next()
         if not due:
             return None
         isolation = Isolation(due)
         self._open_lists[isolation] = due
         return isolation
+
+    def _load_next(self) -> list[str]:
+        """Return the opt-outs of the next list that is not open."""
+        return self._load_due("requested") or self._load_due("failed")
 
     def _load_due(self, status: str) -> list[str]:
         """Return the next due opt-outs of a status that this run has not attempted."""
@@ -260,6 +264,8 @@ class DisableJob:
         Raises:
             RunError: the vendor answers no read. All opt-outs have been sent before.
         """
+        if not self._in_doubt.count_due(opted_out=True):
+            return False
         spare = sum(wait_s <= 0 for wait_s in self.run.context.limiter.list_spare_waits())
         if not spare:
             return True

@@ -489,6 +489,27 @@ def test_a_run_that_isolates_leaves_requests_to_other_opt_outs(
     assert min(free_left) >= 8
 
 
+def test_a_run_that_has_sent_all_ends_at_once(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few requests are left: the next opt-out is the first of another run."""
+    opted_out_people(database, 1)
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "100/60")
+    with DISABLE.open_context(Settings.load(), HOST) as context:
+        sql.execute(
+            database,
+            """UPDATE leadloop.rate_slots SET free_at = now() + interval '1 hour'
+                WHERE slot > (SELECT min(slot) FROM leadloop.rate_slots
+                               WHERE purposes = '{opt_outs}')""",
+        )
+        [campaign] = context.select_campaigns(None)
+        execution = CampaignExecution(context, DISABLE, campaign)
+        execution.start()
+        execution.run_chunk()
+        assert not execution.is_open
+    assert execution.counted["disabled"] == 1
+
+
 def test_a_lookup_that_fails_stops_no_other(database: Database, vendor: SandboxHandle) -> None:
     """Everybody else is settled and disabled; that one is left in doubt, and named as such."""
     people_in_doubt(database, 30)
