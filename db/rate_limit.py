@@ -34,8 +34,9 @@ SELECT slot, to_timestamp(free_at), CAST(purposes AS text[]), uses, occupied_s
 """)
 _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
-# The reserve is one row: a request waits while another one locks it, as long as a statement takes.
-# Skipping the lock would give it a shared slot, which may be free only in a minute. The join leaves
+# A request waits while another one locks the reserve's rows, as long as a statement takes; in their
+# order, so that none waits for a row that waits for its own. Skipping the locks would give it a
+# shared slot, which may be free only in a minute. The join leaves
 # out shared slots that were reserved since the statement began: they are free only in a minute too.
 # Among slots that are free now, the one with the fewest purposes is taken.
 # Asynchronous commit: a server that crashes loses at most some 0.2 s of reservations.
@@ -45,6 +46,7 @@ WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
      reserve AS (
          SELECT slot, free_at, purposes FROM leadloop.rate_slots
           WHERE purposes = ARRAY[CAST(:purpose AS text)]
+          ORDER BY slot
             FOR UPDATE),
      shared AS (
          SELECT slot, free_at, purposes FROM leadloop.rate_slots AS ring

@@ -40,7 +40,7 @@ _REASON_OF_ERASED = "vendor: rejected, for a reason that is not kept: the lead i
 _TOO_LARGE = str(ApiResponse(status=413))
 _CAMPAIGN_UNKNOWN = "the vendor does not know the campaign (404)"
 
-# Lookups a chunk, so that a chunk ends, and other campaigns get their turn.
+# The most lookups a chunk, so that a chunk ends, and other campaigns get their turn.
 _LOOKUP_LIMIT = 20
 
 
@@ -63,6 +63,7 @@ class DisableJob:
         # Lists that are not done, each with all lead ids that it had at first.
         self._open_lists: dict[Isolation, list[str]] = {}
         self._marked_failed_count = 0
+        self._has_sent = False
         self._listener = progress_listener.get()
 
     def run_chunk(self, limit: int) -> ChunkResult:
@@ -106,7 +107,7 @@ class DisableJob:
         self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, self._campaign_id))
         try:
             if self._send_lists(limit) or self._resolve_in_doubt():
-                return MORE
+                return due_in(self._find_spare_delay())
         except Retryable as error:
             # Not about an opt-out: no connection, no login, or the rate limit.
             if isinstance(error, RateLimited) or self._probes.disables.probe_after_failure(error):
@@ -124,6 +125,8 @@ class DisableJob:
         other campaigns have opt-outs too.
         """
         for _ in range(limit):
+            if self._has_sent and self._find_spare_delay():
+                return bool(self._open_lists or self._load_next())
             if (isolation := self._start_list()) is not None:
                 self._advance_isolation(isolation)
             elif self._open_lists:
@@ -140,12 +143,16 @@ class DisableJob:
         """Start the next list; None if there is none, or the size of lists is to be found first."""
         if any(map(_is_too_large, self._open_lists)):
             return None
-        due = self._load_due("requested") or self._load_due("failed")
+        due = self._load_next()
         if not due:
             return None
         isolation = Isolation(due)
         self._open_lists[isolation] = due
         return isolation
+
+    def _load_next(self) -> list[str]:
+        """Return the opt-outs of the next list that is not open."""
+        return self._load_due("requested") or self._load_due("failed")
 
     def _load_due(self, status: str) -> list[str]:
         """Return the next due opt-outs of a status that this run has not attempted."""
@@ -171,6 +178,8 @@ class DisableJob:
             RunError: the vendor fails on all opt-outs.
         """
         while isolation.next_list or isolation.needs_probe:
+            if self._has_sent and self._find_spare_delay():
+                return False
             if isolation.needs_probe:
                 self._check_candidates(isolation)
             elif not self._send_list(isolation):
@@ -183,6 +192,7 @@ class DisableJob:
     def _send_list(self, isolation: Isolation) -> bool:
         """Send the next list of an isolation and record the result; return whether it succeeded."""
         lead_ids = isolation.next_list
+        self._has_sent = True
         try:
             result = self._api.disable(self._campaign_id, lead_ids)
         except ApiError as error:
@@ -200,6 +210,10 @@ class DisableJob:
         self._record_result(lead_ids, result.rejected)
         self._mark_failed(isolation.record_success(), isolation.reason)
         return True
+
+    def _find_spare_delay(self) -> float:
+        """Return in how many seconds a request may leave that is not the run's first one."""
+        return max(0.0, self.run.context.limiter.list_spare_waits()[0])
 
     def _split_rejected(self, isolation: Isolation, error: Rejected) -> None:
         """Split a rejected list by the leads that the vendor names, or bisect the list."""
@@ -250,8 +264,13 @@ class DisableJob:
         Raises:
             RunError: the vendor answers no read. All opt-outs have been sent before.
         """
+        if not self._in_doubt.count_due(opted_out=True):
+            return False
+        spare = sum(wait_s <= 0 for wait_s in self.run.context.limiter.list_spare_waits())
+        if not spare:
+            return True
         try:
-            resolved = self._in_doubt.resolve(_LOOKUP_LIMIT, opted_out=True)
+            resolved = self._in_doubt.resolve(min(spare, _LOOKUP_LIMIT), opted_out=True)
         except Retryable as error:
             fails_alone = self._probes.reads.probe_after_failure(error)
             if isinstance(error, RateLimited) and not fails_alone:

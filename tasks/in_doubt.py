@@ -104,6 +104,11 @@ class InDoubtResolver:
             return replace(resolved, reached_limit=True)
         return resolved
 
+    def count_due(self, *, opted_out: bool = False) -> int:
+        """Return how many leads are due for a lookup; see `resolve`."""
+        due = self._select_due(opted_out=opted_out, exclude=self._lookups.list_recently_failed())
+        return self._run.write(due.count)
+
     def are_shown(self, lead_ids: Sequence[str]) -> bool:
         """Return whether lookups show all of these leads; failures and late leads are a no."""
         lookups = map(self._lookups.look_up, lead_ids)

@@ -121,6 +121,18 @@ class RateLimiter:
             self._paced_at = read_boot_clock() + slot.wait_s
             return slot
 
+    def list_spare_waits(self) -> list[float]:
+        """Return the seconds until slots are free, but for those left to others' first requests.
+
+        The soonest comes first; negative: it is free. A run that disables asks before each request
+        but its first: one that halves a list, or looks many leads up, holds up no other opt-out.
+        """
+        with self._database.autocommit() as connection:
+            waits_s = rate_limit.list_waits(connection, self._purpose)
+        left = self._limit.left_to_first
+        # Where nothing is left to others, a request takes its turn in the ring.
+        return sorted(waits_s)[left:] if left else [0.0] * len(waits_s)
+
     def _wait_for_pace(self) -> None:
         with self._database.autocommit() as connection:
             waits_s = rate_limit.list_waits(connection, self._purpose)

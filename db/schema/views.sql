@@ -437,7 +437,7 @@ COMMENT ON VIEW leadloop_monitor.budget_now IS
     'Current use of the rate limit by every process that uses this vendor account: one row.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.slots IS
     'Slots of the rate limiter. A shared slot allows one request per period, or several under a large
-limit; each of the two reserves is one slot.';
+limit; the reserve of urgent leads is one slot.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.taken IS 'Slots in use.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.paused_s IS
     'Remaining pause that the vendor asked for (Retry-After), seconds; null or 0: no pause.';

@@ -15,6 +15,8 @@ _MARGIN_SHARE = 1 / 40
 _MAX_SLOTS = 256
 # A paced process leaves a part of the slots to others: one of these.
 _LEFT_PART = 20
+# A run that disables leaves a part of the reserve to the first requests of others: 2 of 5 slots.
+_LEFT_TO_FIRST = (2, 5)
 # Under a smaller limit, a reserve would be a large part of what there is.
 _MIN_REQUESTS_TO_RESERVE = 10
 _MICROSECONDS = 1_000_000
@@ -24,7 +26,7 @@ class Purpose(StrEnum):
     """The purpose of a request, which decides about the slots that it may use."""
 
     OPT_OUTS = "opt_outs"
-    """Disables, the lookups that belong to them, and logins: a reserve of 20 %."""
+    """Disables, the lookups that belong to them, and logins: a reserve of 20 %, for bursts too."""
     URGENT = "urgent"
     """Creates of urgent leads: a reserve of 10 %."""
     BULK = "bulk"
@@ -75,9 +77,10 @@ class RateLimit:
         return min(_MARGIN_S, self.period_s * _MARGIN_SHARE)
 
     def plan_slots(self) -> list[RingSlot]:
-        """Return the slots of the ring: one for each of the two reserves, then the shared ones.
+        """Return the slots of the ring: the two reserves, then the shared ones.
 
-        A reserve is one slot that is used often. So its requests have even distances, and none
+        Opt-outs of several campaigns may come together, so that their reserve is many slots. That
+        of urgent leads is one slot that is used often: its requests have even distances, and none
         waits for a whole period.
         """
         if self.requests < _MIN_REQUESTS_TO_RESERVE:
@@ -87,11 +90,18 @@ class RateLimit:
         for_polls = polls // uses
         for_others = (self.requests - opt_outs - urgent) // uses - for_polls
         return [
-            self._plan_slot(opt_outs, Purpose.OPT_OUTS),
+            *[self._plan_slot(uses, Purpose.OPT_OUTS)] * (opt_outs // uses),
             self._plan_slot(urgent, Purpose.URGENT),
             *[self._plan_slot(uses, Purpose.OPT_OUTS, Purpose.URGENT, Purpose.BULK)] * for_others,
             *[self._plan_slot(uses, *Purpose)] * for_polls,
         ]
+
+    @property
+    def left_to_first(self) -> int:
+        """Slots that a run that disables leaves free after its first request; 0: it need not."""
+        amount, of = _LEFT_TO_FIRST
+        reserved = [slot for slot in self.plan_slots() if slot.purposes == (Purpose.OPT_OUTS,)]
+        return len(reserved) * amount // of
 
     def rate_of(self, purpose: Purpose) -> float:
         """Return how many requests a second a purpose has, those that it shares included."""

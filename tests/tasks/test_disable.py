@@ -10,12 +10,14 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
+from leadloop.core.boot_clock import read_boot_clock
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks.disable import DISABLE
 from tasks.forget import forget_leads
-from tasks.jobs import CampaignsFailed
+from tasks.jobs import CampaignExecution, CampaignsFailed
 from tests import factories, sql
-from tests.jobs import disable_leads, push_leads
+from tests.jobs import HOST, disable_leads, push_leads
 from tests.opted_out import (
     FAILURES,
     count_requests,
@@ -443,6 +445,69 @@ def people_in_doubt(database: Database, amount: int) -> None:
     """As many people who have opted out, and of whom nobody knows whether the vendor has them."""
     opted_out_people(database, amount)
     sql.execute(database, "UPDATE leadloop.leads SET status = 'in_doubt'")
+
+
+def test_a_run_that_isolates_leaves_requests_to_other_opt_outs(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a push that takes all shared slots, it never uses up the reserve; and it ends.
+
+    Each pause is one that the run states; here the clock of the ring goes on instead.
+    """
+    lead_ids = opted_out_people(database, 32)
+    poison(vendor, "P007", {"status": 500})
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "100/60")
+    free_left, pauses = [], 0
+    with DISABLE.open_context(Settings.load(), HOST) as context:
+        sql.execute(
+            database,
+            """UPDATE leadloop.rate_slots SET free_at =
+                      CASE WHEN purposes = '{opt_outs}' THEN '-infinity'
+                           ELSE 'infinity'::timestamptz END WHERE slot > 0""",
+        )
+        [campaign] = context.select_campaigns(None)
+        execution = CampaignExecution(context, DISABLE, campaign)
+        execution.start()
+        while execution.is_open:
+            execution.run_chunk()
+            free_left.append(
+                sql.fetch_value(
+                    database,
+                    """SELECT count(*) FROM leadloop.rate_slots
+                        WHERE purposes = '{opt_outs}' AND free_at <= now()""",
+                )
+            )
+            if execution.is_open and execution.due_at > read_boot_clock() + 30:
+                pauses += 1
+                sql.execute(
+                    database,
+                    """UPDATE leadloop.rate_slots SET free_at = free_at - interval '61 seconds'
+                        WHERE purposes = '{opt_outs}'""",
+                )
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == set(lead_ids) - {"P007"}
+    assert pauses
+    assert min(free_left) >= 8
+
+
+def test_a_run_that_has_sent_all_ends_at_once(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few requests are left: the next opt-out is the first of another run."""
+    opted_out_people(database, 1)
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "100/60")
+    with DISABLE.open_context(Settings.load(), HOST) as context:
+        sql.execute(
+            database,
+            """UPDATE leadloop.rate_slots SET free_at = now() + interval '1 hour'
+                WHERE slot > (SELECT min(slot) FROM leadloop.rate_slots
+                               WHERE purposes = '{opt_outs}')""",
+        )
+        [campaign] = context.select_campaigns(None)
+        execution = CampaignExecution(context, DISABLE, campaign)
+        execution.start()
+        execution.run_chunk()
+        assert not execution.is_open
+    assert execution.counted["disabled"] == 1
 
 
 def test_a_lookup_that_fails_stops_no_other(database: Database, vendor: SandboxHandle) -> None:
