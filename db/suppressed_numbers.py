@@ -15,9 +15,10 @@ from leadloop.core.phones import REGIONS
 
 _REGIONS = sorted(REGIONS)
 _KEY = text("SELECT key FROM leadloop.number_key")
-# A number of a campaign whose region is wrong is indexed when the region is corrected.
+# A number of a campaign whose region is wrong is indexed when the region is corrected, unless it
+# has a country code: a plus, of any width, before its digits.
 _CAN_BE_READ = r"""(coalesce(campaign.default_region, :region) = ANY(:regions)
-        OR lead.phone_number ~ '^\s*[+]')"""
+        OR lead.phone_number ~ '^\D*[+\u207a\u208a\ufe62\uff0b]')"""
 _FIND_SUPPRESSED = text(f"""
 SELECT ARRAY(SELECT number_key FROM leadloop.suppressed_numbers WHERE number_key = ANY(:keys))
            AS suppressed,
