@@ -107,7 +107,9 @@ def test_a_number_of_a_campaign_whose_region_is_wrong(
     assert push_leads([factories.CAMPAIGN])["cancelled"] == 1
 
 
-@pytest.mark.parametrize("number", ["(+44) 20 7946 0018", "Tel: +44 20 7946 0018", "\uff0b442079460018"])
+@pytest.mark.parametrize(
+    "number", ["(+44) 20 7946 0018", "Tel: +44 20 7946 0018", "\uff0b442079460018"]
+)
 def test_a_country_code_needs_no_region(
     database: Database, vendor: SandboxHandle, number: str
 ) -> None:
