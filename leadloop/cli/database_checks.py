@@ -61,7 +61,7 @@ def _check_permissions(database: Database, checks: Checklist) -> None:
     with checks.record("permissions") as check:
         missing = database.run(list_missing_permissions)
         hidden = database.run(list_hidden_tables)
-        check.detail = "this login may run every flow and command but `init`"
+        check.detail = "this login may do what flows need; `init` and `opt-in` need more"
         if missing:
             others = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
             check.failed = True
