@@ -11,7 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.erasure import LEAD_ID_OF_RAW
-from leadloop.core.phones import REGIONS
+from leadloop.core.phones import REGIONS, hash_raw_number
+
+#: The most opted-out leads whose numbers one transaction indexes.
+INDEX_LIMIT = 1000
 
 _REGIONS = sorted(REGIONS)
 _KEY = text("SELECT key FROM leadloop.number_key")
@@ -136,3 +139,22 @@ def index_numbers(
         "keys": [number_key for _, number_key in keys],
     }
     connection.execute(_INDEX_NUMBERS, parameters)
+
+
+def index_opted_out(connection: Connection, *, region: str) -> int:
+    """Index the numbers of opted-out leads that are not indexed yet, at most INDEX_LIMIT.
+
+    Args:
+        connection: a transaction.
+        region: the default region.
+
+    Returns:
+        The number of leads.
+    """
+    secret = get_hash_key(connection)
+    found = list_unindexed(connection, region=region, limit=INDEX_LIMIT)
+    index_numbers(
+        connection,
+        [(lead, hash_raw_number(secret, lead.phone_number, lead.region)) for lead in found],
+    )
+    return len(found)
