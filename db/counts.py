@@ -54,7 +54,11 @@ DELETE FROM leadloop.counts
 """)
 
 _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-# LOCK takes no snapshot: the snapshot is of a moment at which no fold is under way.
+# LOCK takes no snapshot: the snapshot is of a moment at which no fold is under way. The tables come
+# first, as in a TRUNCATE, whose trigger locks the counts: the reverse order could deadlock.
+_LOCK_TABLES = text(
+    f"LOCK TABLE {', '.join(f'leadloop.{table}' for table in TABLES)} IN ACCESS SHARE MODE"
+)
 _LOCK_COUNTS = text("LOCK TABLE leadloop.counts IN SHARE ROW EXCLUSIVE MODE")
 _OF_CAMPAIGN = "(CAST(:campaign AS text) IS NULL OR campaign_id = :campaign)"
 _DELETE_CHANGES = text(f"DELETE FROM leadloop.count_changes WHERE {_OF_CAMPAIGN}")
@@ -128,6 +132,7 @@ def recount(connection: Connection, campaign_id: str | None = None) -> None:
         campaign_id: the campaign; None: all.
     """
     connection.execute(_SNAPSHOT)
+    connection.execute(_LOCK_TABLES)
     connection.execute(_LOCK_COUNTS)
     parameters = {"campaign": campaign_id}
     for statement in (_DELETE_CHANGES, _DELETE_COUNTS, _COUNT_ROWS):

@@ -67,6 +67,10 @@ INSERT INTO leadloop.forgotten (campaign_id, lead_id)
 SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 """,
         """
+UPDATE leadloop.opt_ins SET reason = 'forgotten'
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
+""",
+        """
 UPDATE leadloop.outreach_attempts SET answers = '{}'
  WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """,

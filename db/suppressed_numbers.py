@@ -11,13 +11,17 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.erasure import LEAD_ID_OF_RAW
-from leadloop.core.phones import REGIONS
+from leadloop.core.phones import REGIONS, hash_raw_number
+
+#: The most opted-out leads whose numbers one transaction indexes.
+INDEX_LIMIT = 1000
 
 _REGIONS = sorted(REGIONS)
 _KEY = text("SELECT key FROM leadloop.number_key")
-# A number of a campaign whose region is wrong is indexed when the region is corrected.
+# A number of a campaign whose region is wrong is indexed when the region is corrected, unless it
+# has a country code: a plus, of any width, before its digits.
 _CAN_BE_READ = r"""(coalesce(campaign.default_region, :region) = ANY(:regions)
-        OR lead.phone_number ~ '^\s*[+]')"""
+        OR lead.phone_number ~ '^\D*[+\u207a\u208a\ufe62\uff0b]')"""
 _FIND_SUPPRESSED = text(f"""
 SELECT ARRAY(SELECT number_key FROM leadloop.suppressed_numbers WHERE number_key = ANY(:keys))
            AS suppressed,
@@ -135,3 +139,22 @@ def index_numbers(
         "keys": [number_key for _, number_key in keys],
     }
     connection.execute(_INDEX_NUMBERS, parameters)
+
+
+def index_opted_out(connection: Connection, *, region: str) -> int:
+    """Index the numbers of opted-out leads that are not indexed yet, at most INDEX_LIMIT.
+
+    Args:
+        connection: a transaction.
+        region: the default region.
+
+    Returns:
+        The number of leads.
+    """
+    secret = get_hash_key(connection)
+    found = list_unindexed(connection, region=region, limit=INDEX_LIMIT)
+    index_numbers(
+        connection,
+        [(lead, hash_raw_number(secret, lead.phone_number, lead.region)) for lead in found],
+    )
+    return len(found)

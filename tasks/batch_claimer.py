@@ -11,7 +11,7 @@ from db import leads, runs, suppressed_numbers
 from db.leads import ClaimResult
 from leadloop.core.errors import Fenced, InvalidLead
 from leadloop.core.leads import Lead, PreparedLead, count_body_bytes, prepare_lead
-from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number, hash_raw_number
+from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number
 from leadloop.core.verdicts import ApiCall
 from tasks.batch_limits import BatchParts
 from tasks.context import ApiContext, CampaignRun
@@ -20,7 +20,6 @@ from tasks.rate_limiter import Permit
 
 # A permit expires soon, so a claim may not go on for long because of leads that fail the checks.
 _MAX_CLAIMS = 20
-_INDEX_LIMIT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,12 +391,4 @@ class BatchClaimer:
                 )
             if not has_unindexed:
                 return suppressed
-            with database.transaction() as connection:
-                unindexed = suppressed_numbers.list_unindexed(
-                    connection, region=region, limit=_INDEX_LIMIT
-                )
-                hashed = [
-                    (lead, hash_raw_number(self._hash_secret, lead.phone_number, lead.region))
-                    for lead in unindexed
-                ]
-                suppressed_numbers.index_numbers(connection, hashed)
+            database.run(suppressed_numbers.index_opted_out, region=region)

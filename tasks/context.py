@@ -369,12 +369,13 @@ def open_runs(
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class CoveringRun:
-    """The covering row of a flow run, and its counts, to be filled in."""
+    """The covering row of a flow run; its counts, and its error if it has one, to be filled in."""
 
     run_id: int
     counts: dict[str, Any] = field(default_factory=dict)
+    error: LeadloopError | None = None
 
 
 @contextmanager
@@ -396,7 +397,7 @@ def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[CoveringRun
     try:
         _recover_dead_runs(context)
         yield covering
-        error = None
+        error = covering.error
     except LeadloopError as failure:
         error = failure
         raise

@@ -247,24 +247,29 @@ class JobRunner(Generic[C]):
             }
             sums = sum_counts(self._counted.values(), list(nothing))
             covering.counts.update({**sums, **due.totals, "covered": len(self._counted)})
+            covering.error = self._find_missing_rows()
 
     def _open_runs(
         self,
         open_rows: Callable[[Sequence[Campaign]], list[CampaignRun[C]]],
         executions: list["CampaignExecution[C]"],
     ) -> None:
-        """Write the rows of campaigns at once.
-
-        If Postgres refuses one, none is written: then each campaign's start writes its own.
-        """
+        """Write the rows of campaigns at once; if Postgres refuses one, one by one."""
         self._executions = executions
         try:
             opened = open_rows([each.campaign for each in executions])
         except DatabaseError as error:
             self._context.log.warning("the runs' rows are written one by one: %s", error)
+            for each in executions:
+                each.open()
             return
         for each, run in zip(executions, opened, strict=True):
             each.run = run
+
+    def _find_missing_rows(self) -> RunError | None:
+        """Return an error if campaigns have no row: the covering row does not stand for them."""
+        missing = sum(each.run is None for each in self._executions)
+        return RunError(f"campaigns whose row Postgres refused: {missing}") if missing else None
 
     def _run_round_robin(self) -> None:
         """Run a chunk of each job that is due; sleep while none is."""
@@ -315,11 +320,18 @@ class CampaignExecution(Generic[C]):
         """Whether the run's row is still `running`."""
         return self.run is not None
 
-    def start(self) -> None:
-        """Write the run's row, if it has none, and make the job; end if there is nothing to do."""
+    def open(self) -> None:
+        """Write the run's row, if it has none."""
         with self._collect_failure():
             self.run = self.run or start_run(self._context, self._spec.flow, self.campaign)
-            self.job = self._spec.start(self.run)
+
+    def start(self) -> None:
+        """Write the run's row, if it has none, and make the job; end if there is nothing to do."""
+        if self.error is None:
+            self.open()
+        with self._collect_failure():
+            if self.run is not None:
+                self.job = self._spec.start(self.run)
         if self.job is None or self.error:
             self._finish()
 

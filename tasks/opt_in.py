@@ -37,6 +37,10 @@ def opt_in_leads(
     if not reason.strip():
         raise UsageError("--because is empty: write why the opt-out does not count")
     ids = list(dict.fromkeys(lead_ids))
+    # Others with the same number are named, also before a push has indexed them.
+    region = settings.default_region
+    while database.run(suppressed_numbers.index_opted_out, region=region):
+        pass
     with database.transaction() as connection:
         rules = settings.campaign_rules()
         (campaign,) = campaigns.select_campaigns(connection, [campaign_id], rules)

@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from db.counts import list_uncounted_tables
-from db.database import Database
+from db.database import Database, DatabaseError
 from db.monitor import ViewsUnavailable, read_status_snapshot
+from db.schema import require_current
 from db.schema.permissions import list_missing_permissions
 from db.schema.reader_role import describe_missing, list_missing_statements
-from db.source import has_readable_row, hides_rows, inspect_source, list_roles_with_access
+from db.source import (
+    NO_PRIVILEGE,
+    has_readable_row,
+    hides_rows,
+    inspect_source,
+    list_roles_with_access,
+)
 from db.surroundings import (
     describe_insecure_transport,
     describe_logged_rows,
@@ -19,6 +26,7 @@ from db.surroundings import (
 )
 from leadloop.cli.checks import Checklist
 from leadloop.core.campaign_rules import Campaign
+from leadloop.core.errors import RunError
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL, Settings
 from tasks.context import RUN_CONNECTIONS
 from tasks.source_sync import HIDDEN_ROWS, open_source_database
@@ -41,6 +49,23 @@ def check_database(settings: Settings, database: Database, checks: Checklist) ->
     _check_reader(settings, database, checks)
 
 
+def require_schema(database: Database) -> None:
+    """Check that the schema has this version, and that the login may read it.
+
+    Raises:
+        UsageError: the schema is missing, or has another version.
+        RunError: permissions are missing, such as those for tables that an upgrade has added.
+    """
+    try:
+        database.run(require_current)
+    except DatabaseError as error:
+        is_denied = error.sqlstate == NO_PRIVILEGE
+        missing = database.run(list_missing_permissions) if is_denied else []
+        if not missing:
+            raise
+        raise RunError(_describe_missing(missing)) from None
+
+
 def _check_counts(database: Database, checks: Checklist) -> None:
     """Warn if triggers that count are missing or disabled: the views would drift from the rows."""
     with checks.record("counts") as check:
@@ -61,17 +86,21 @@ def _check_permissions(database: Database, checks: Checklist) -> None:
     with checks.record("permissions") as check:
         missing = database.run(list_missing_permissions)
         hidden = database.run(list_hidden_tables)
-        check.detail = "this login may run every flow and command but `init`"
+        check.detail = "this login may do what flows need; `init` and `opt-in` need more"
         if missing:
-            others = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
-            check.failed = True
-            check.detail = f"missing: {', '.join(missing[:_MAX_NAMED])}{others}; {_PERMISSIONS}"
+            check.failed, check.detail = True, _describe_missing(missing)
         elif hidden:
             check.is_warning = True
             check.detail = (
                 f"row level security applies to this login in {', '.join(hidden)}: a run takes rows"
                 " that it cannot see for missing; see that its policies hide none"
             )
+
+
+def _describe_missing(permissions: Sequence[str]) -> str:
+    left = len(permissions) - _MAX_NAMED
+    others = f" and {left} more" if left > 0 else ""
+    return f"missing: {', '.join(permissions[:_MAX_NAMED])}{others}; {_PERMISSIONS}"
 
 
 def _check_session_settings(database: Database, checks: Checklist) -> None:

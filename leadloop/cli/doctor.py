@@ -11,7 +11,7 @@ from db.schema.requirements import require_supported
 from db.watermarks import get_database_time
 from leadloop.cli import environment
 from leadloop.cli.checks import Check, Checklist
-from leadloop.cli.database_checks import check_database, check_sources
+from leadloop.cli.database_checks import check_database, check_sources, require_schema
 from leadloop.client.api import LeadsApi, ResultPage
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
@@ -81,8 +81,9 @@ def _check_services(
         settings.require_login()
         login.detail = "a fixed token" if settings.api_token else "OAuth password grant"
     with checks.record("database") as connection:
-        database = stack.enter_context(environment.open_database(settings))
+        database = stack.enter_context(environment.open_database(settings, require_schema=False))
         database.run(require_supported)
+        require_schema(database)
         name = environment.EMBEDDED_DISPLAY_NAME if is_embedded else database.display_name
         connection.detail = f"{name}, with this version's schema"
     if connection.failed:

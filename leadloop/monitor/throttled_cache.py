@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Generic, ParamSpec, TypeVar
 
+from db.database import DatabaseError
 from leadloop.core.errors import LeadloopError
 
 P = ParamSpec("P")
@@ -28,7 +29,8 @@ class ThrottledCache(Generic[P, T]):
     Loads run one at a time. A result lives for 19 times the duration of its load, and all loads
     together take at most a twentieth of the time, after the first minute of loads. Without credit,
     an older result is returned. A failure to load counts for all keys, for as long as the failed
-    load took, which leaves an overloaded database the same time to recover.
+    load took, which leaves an overloaded database the same time to recover; and while there is no
+    credit. A load that did not reach the database costs none.
     """
 
     def __init__(self, load: Callable[P, T]) -> None:
@@ -62,12 +64,13 @@ class ThrottledCache(Generic[P, T]):
     ) -> tuple[float, T]:
         """Return the result of a load after the time at which it expires, or the older entry."""
         started = time.monotonic()
-        if self._failure is not None and started < self._failure[0]:
-            # Each raise of the same exception would extend its traceback.
-            raise self._failure[1].with_traceback(None)
         self._credit_s += (started - self._credited_at) / (_TTL_FACTOR + 1)
         self._credit_s, self._credited_at = min(self._credit_s, MAX_CREDIT_S), started
-        if self._credit_s <= 0:
+        has_credit = self._credit_s > 0
+        if self._failure is not None and (started < self._failure[0] or not has_credit):
+            # Each raise of the same exception would extend its traceback.
+            raise self._failure[1].with_traceback(None)
+        if not has_credit:
             if entry is None:
                 raise PageBusy(
                     "the page reads other selections, and has used its share of the database's time"
@@ -78,6 +81,8 @@ class ThrottledCache(Generic[P, T]):
         except LeadloopError as error:
             now = time.monotonic()
             self._failure = now + (now - started), error
+            if not (isinstance(error, DatabaseError) and error.disconnected):
+                self._credit_s -= now - started
             raise
         now = time.monotonic()
         self._failure = None

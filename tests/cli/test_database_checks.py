@@ -35,6 +35,17 @@ GRANT EXECUTE ON FUNCTION leadloop.read_database_identity() TO operator
 """
 
 
+def test_what_a_login_lacks_after_an_upgrade(
+    invoke: Command, database: Database, operator: str, prefect: str
+) -> None:
+    """The tables are new to it, also the one that shows whether the upgrade is complete."""
+    new = "leadloop.counts_filled, leadloop.opt_ins"
+    sql.execute(database, f"{_RUNS}; REVOKE ALL ON {new} FROM operator")
+    ran = invoke("doctor", "--json", LEADLOOP_DATABASE_URL=operator, PREFECT_API_URL=prefect)
+    missing = get_checks(ran)["database"]["detail"]
+    assert missing.startswith("missing: INSERT ON leadloop.opt_ins, SELECT ON leadloop.counts_fill")
+
+
 def test_what_a_login_lacks(
     invoke: Command, database: Database, operator: str, prefect: str
 ) -> None:

@@ -59,6 +59,9 @@ def test_nothing_personal_is_left(
     attempt = {"reference_id": "r1", "report_keys_order": ["q"], "q": _ANSWER}
     vendor.put_outcomes([{"campaign_id": CAMPAIGN, "lead_id": "A", "attempts": [attempt]}])
     poll_outcomes()
+    factories.add_opt_outs(database, "A", reason=f"{_NAME} wrote")
+    opt_in = ("opt-in", "--campaign", CAMPAIGN, "--lead-id", "A")
+    assert invoke(*opt_in, "--because", f"{_NAME} called again").code == 0
     assert _NAME in everything(database)
     ran = invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -404,6 +405,22 @@ def test_truncate_needs_a_fresh_snapshot(database: Database, table: str) -> None
             database,
             f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; TRUNCATE leadloop.{table}",
         )
+
+
+def test_a_truncate_beside_a_recount_meets_no_deadlock(database: Database) -> None:
+    """Upstream empties a table while a recount waits for another one: neither fails."""
+    factories.add_leads(database, factories.build_lead("a", status="created"))
+    with ThreadPoolExecutor() as pool:
+        with database.transaction() as writer:
+            writer.execute(text("LOCK TABLE leadloop.lead_outcomes IN ACCESS EXCLUSIVE MODE"))
+            recount = pool.submit(database.run, counts.recount)
+            sql.wait_until_blocked(database)
+            truncate = pool.submit(sql.execute, database, "TRUNCATE leadloop.disable_requests")
+            # It has ended, or waits for the counts that the recount has locked.
+            wait([truncate], timeout=2)
+        truncate.result()
+        recount.result()
+    check_counts(database)
 
 
 def test_one_fold_at_a_time(database: Database) -> None:

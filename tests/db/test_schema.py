@@ -6,7 +6,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from db import counts, owed_windows, schema, watermarks
+from db import counts, opt_ins, owed_windows, schema, watermarks
 from db.database import Database, DatabaseError
 from db.schema import (
     create_schema,
@@ -336,6 +336,34 @@ def test_an_upgrade_counts_what_is_there(empty: Database, database: Database) ->
             assert describe_all(connection) == describe_all(other)
         created = "SELECT created FROM leadloop_monitor.campaign_health"
         assert sql.fetch_value(empty, created) == 2
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_an_upgrade_keeps_the_number_of_a_forgotten_lead(
+    empty: Database, is_forgotten: bool
+) -> None:
+    """It was kept once, for another lead with that number; its own text is erased."""
+    with empty:
+        upgraded(empty)
+        sql.execute(
+            empty,
+            """UPDATE leadloop.alembic_version SET version_num = '0005_counts';
+               ALTER TABLE leadloop.suppressed_numbers DROP CONSTRAINT suppressed_numbers_pkey;
+               ALTER TABLE leadloop.suppressed_numbers ADD PRIMARY KEY (number_key);
+               INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id)
+               VALUES ('x', 'C1', 'other'), ('y', 'C1', 'own');
+               INSERT INTO leadloop.forgotten (campaign_id, lead_id)
+               SELECT 'C1', unnest(CAST(:forgotten AS text[]))""",
+            forgotten=["own", "erased"] if is_forgotten else ["own"],
+        )
+        upgraded(empty)
+        with empty.transaction() as connection:
+            holders = {
+                key: [each.lead_id for each in opt_ins.list_number_holders(connection, key)]
+                for key in (b"x", b"y")
+            }
+    kept = ["erased"] if is_forgotten else []
+    assert holders == {b"x": [*kept, "other"], b"y": [*kept, "own"]}
 
 
 def test_what_differs_in_a_schema_that_is_taken_over_is_said_and_not_refused(

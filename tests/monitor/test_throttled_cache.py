@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from db.database import DatabaseError
 from leadloop.core.errors import RunError
 from leadloop.monitor.throttled_cache import PageBusy, ThrottledCache
 
@@ -120,3 +121,23 @@ def test_a_failure_counts_for_every_selection(clock: FakeClock) -> None:
             cache(selection)
         clock.now += 4
     assert tries == [0, 3]
+
+
+@pytest.mark.parametrize(("disconnected", "expected"), [(False, 4), (True, 17)])
+def test_queries_that_time_out_take_a_twentieth_too(
+    clock: FakeClock, disconnected: bool, expected: int
+) -> None:
+    """After the first minute; a database that cannot be reached is asked as before."""
+
+    def load() -> None:
+        tries.append(clock.now)
+        clock.now += 30
+        raise DatabaseError("slow", sqlstate="57014", disconnected=disconnected)
+
+    tries: list[float] = []
+    cache = ThrottledCache(load)
+    while clock.now < 1100:
+        with pytest.raises(DatabaseError, match="slow"):
+            cache()
+        clock.now += 1
+    assert len(tries) == expected

@@ -320,3 +320,20 @@ def test_leads_that_come_in_during_a_run_wait_for_the_next(
     disable_leads()
     assert push_leads()["created"] == 0
     assert sql.fetch_statuses(database, campaigns[1]) == {"b": "cancelled"}
+
+
+def test_a_campaign_whose_row_is_refused_is_not_covered(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Else the views would show that its run has completed; the others' runs do."""
+    refused, other = factories.add_campaigns_with_refused_run(database, "INSERT")
+    with pytest.raises(CampaignsFailed, match=f"campaign {refused}"):
+        push_leads()
+    assert sql.fetch_statuses(database, other) == {"a": "created"}
+    rows = "SELECT campaign_id, state, error FROM leadloop.sync_runs ORDER BY run_id"
+    assert sql.fetch_rows(database, rows) == [
+        {"campaign_id": "", "state": "failed", "error": "campaigns whose row Postgres refused: 1"},
+        {"campaign_id": other, "state": "completed", "error": None},
+    ]
+    last = "SELECT last_push_at FROM leadloop_monitor.campaign_health WHERE campaign_id = :c"
+    assert sql.fetch_value(database, last, c=refused) is None

@@ -61,6 +61,16 @@ def test_a_number_that_opted_out_under_another_lead_too(
     assert push_leads()["created"] == 3
 
 
+def test_a_number_that_no_push_has_indexed_yet(database: Database, vendor: SandboxHandle) -> None:
+    """The other lead is named at once, not cancelled without a word by the next push."""
+    factories.add_campaign(database)
+    leads = [factories.build_lead(lead_id, phone_number=NUMBER) for lead_id in ("a", "b")]
+    factories.add_leads(database, *leads)
+    factories.add_opt_outs(database, "a", "b")
+    suppressed = opt_in(database, "a").suppressed
+    assert "b of campaign C1 opted out with the same number" in suppressed["a"]
+
+
 def test_a_lead_that_was_disabled_at_the_vendor(database: Database, vendor: SandboxHandle) -> None:
     """Its API has no way back: nothing is changed, of any of the leads."""
     factories.add_campaign(database)

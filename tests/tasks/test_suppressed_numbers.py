@@ -107,6 +107,21 @@ def test_a_number_of_a_campaign_whose_region_is_wrong(
     assert push_leads([factories.CAMPAIGN])["cancelled"] == 1
 
 
+@pytest.mark.parametrize(
+    "number", ["(+44) 20 7946 0018", "Tel: +44 20 7946 0018", "\uff0b442079460018"]
+)
+def test_a_country_code_needs_no_region(
+    database: Database, vendor: SandboxHandle, number: str
+) -> None:
+    """Whatever stands before its plus, and in a campaign whose region is wrong."""
+    factories.add_campaign(database)
+    factories.add_campaign(database, "C2", default_region="UK")
+    factories.add_leads(database, factories.build_lead("b", phone_number=number), campaign="C2")
+    factories.add_opt_outs(database, "b", campaign="C2")
+    factories.add_leads(database, factories.build_lead("a", phone_number="+442079460018"))
+    assert push_leads([factories.CAMPAIGN])["cancelled"] == 1
+
+
 def test_a_number_with_an_area_code_of_one_campaign(
     database: Database, vendor: SandboxHandle
 ) -> None:

@@ -31,10 +31,20 @@ _SUPPRESSES_BY_NUMBER = """
 SELECT array_length(conkey, 1) = 1 FROM pg_constraint
  WHERE conrelid = CAST('leadloop.suppressed_numbers' AS regclass) AND contype = 'p'
 """
-# The numbers of all opted-out leads are indexed again, each for its own lead.
+# The numbers of all opted-out leads are indexed again, each for its own lead. Those of forgotten
+# leads are erased. Where one may have been kept for another lead with that number, all numbers are
+# kept for one forgotten lead too, which cannot opt in.
 _SUPPRESS_BY_LEAD = """
 ALTER TABLE leadloop.suppressed_numbers DROP CONSTRAINT suppressed_numbers_pkey;
 ALTER TABLE leadloop.suppressed_numbers ADD PRIMARY KEY (number_key, campaign_id, lead_id);
+INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id, noted_at)
+SELECT known.number_key, kept.campaign_id, kept.lead_id, known.noted_at
+  FROM leadloop.suppressed_numbers AS known
+ CROSS JOIN (SELECT campaign_id, lead_id FROM leadloop.forgotten
+              WHERE NOT EXISTS (SELECT FROM leadloop.suppressed_numbers AS own
+                                 WHERE own.campaign_id = forgotten.campaign_id
+                                   AND own.lead_id = forgotten.lead_id)
+              ORDER BY campaign_id, lead_id LIMIT 1) AS kept;
 UPDATE leadloop.leads SET number_noted = false WHERE number_noted;
 """
 
