@@ -2,13 +2,19 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
 from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     temporary_settings,
 )
+from prefect.states import Pending
 
 from flows.audit import audit_leads
 from flows.disable import disable_leads
@@ -59,9 +65,25 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
             temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
             translate_api_errors(),
         ):
-            call_flow(FLOWS[name], **parameters)
+            flow = FLOWS[name]
+            run = _create_run(flow, parameters)
+            call_flow(partial(run_flow, flow, flow_run=run), parameters=dict(parameters))
     finally:
         progress_listener.reset(token)
+
+
+def _create_run(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> FlowRun:
+    """Create the flow run, without retries: nothing is lost yet, and a person waits.
+
+    Prefect's client would repeat the request for more than two minutes if the server refuses it.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+    ):
+        return client.create_flow_run(
+            flow, parameters=flow.serialize_parameters(dict(parameters)), state=Pending()
+        )
 
 
 def _escape_line(record: logging.LogRecord) -> bool:
