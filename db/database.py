@@ -69,6 +69,9 @@ _ADVICE = {
 
 # A password may hold a comma, but not an `@`, which ends the login.
 _SEVERAL_HOSTS = re.compile(r"(\w[\w+]*://(?:[^/?#@]*@)?)([^/?#@]+,[^/?#@]*)((?:[/?#].*)?)", re.S)
+# NUL and bytes that were no UTF-8 in any part; control characters in the parts that messages name.
+_UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d{0,5}))?")
 _ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
 #: Patterns in the client's own messages, which are English, and our wording. The server's messages
@@ -132,6 +135,11 @@ def normalise_url(text: str) -> URL:
         raise InvalidDatabaseUrl(f"the end of its login is ambiguous; {_ENCODE}")
     if not 1 <= (url.port or 5432) <= 65535:
         raise InvalidDatabaseUrl("its port is not between 1 and 65535")
+    named = f"{url.host}{url.database}"
+    if _CONTROL.search(named) or _UNSENDABLE.search(
+        f"{named}{url.username}{url.password}{dict(url.query)}"
+    ):
+        raise InvalidDatabaseUrl("it holds a character that no name, password or host has")
     for option in url.query:
         try:
             make_dsn(**{option: "1"})
