@@ -55,8 +55,8 @@ _RETRY_WAITS_S = (0.2, 1.0, 3.0)
 _CONFLICTS = ("40001", "40P01", "55P03")
 _SCHEMA_DAMAGED = "a table or column of the leadloop schema is missing: restore it from a backup"
 _ADVICE = {
-    "55P03": "another connection has held a lock for too long: end it (pg_locks shows which) and"
-    " run the command again",
+    "55P03": "another connection has held a lock for too long: end it (pg_locks shows which, and"
+    " `leadloop doctor` those of other roles) and run the command again",
     "40P01": "another connection locks the same rows in another order: run the command again",
     "42501": "this role lacks a privilege; docs/how-to/grant-permissions.md lists them all",
     "42P01": _SCHEMA_DAMAGED,
