@@ -15,6 +15,7 @@ from prefect.settings import (
     temporary_settings,
 )
 from prefect.states import Pending
+from prefect.utilities.callables import get_call_parameters
 
 from flows.audit import audit_leads
 from flows.disable import disable_leads
@@ -66,13 +67,14 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
             translate_api_errors(),
         ):
             flow = FLOWS[name]
-            run = _create_run(flow, parameters)
-            call_flow(partial(run_flow, flow, flow_run=run), parameters=dict(parameters))
+            complete = get_call_parameters(flow.fn, (), dict(parameters))
+            run = _create_run(flow, complete)
+            call_flow(partial(run_flow, flow, flow_run=run), parameters=complete)
     finally:
         progress_listener.reset(token)
 
 
-def _create_run(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> FlowRun:
+def _create_run(flow: Flow[..., Any], parameters: dict[str, Any]) -> FlowRun:
     """Create the flow run, without retries: nothing is lost yet, and a person waits.
 
     Prefect's client would repeat the request for more than two minutes if the server refuses it.
@@ -82,7 +84,7 @@ def _create_run(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> FlowRun:
         get_client(sync_client=True) as client,
     ):
         return client.create_flow_run(
-            flow, parameters=flow.serialize_parameters(dict(parameters)), state=Pending()
+            flow, parameters=flow.serialize_parameters(parameters), state=Pending()
         )
 
 
