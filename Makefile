@@ -18,7 +18,7 @@ help:
 	@echo 'make deploy   prefect.yaml to the Prefect server of PREFECT_API_URL'
 	@echo 'make quick    lint, types and the fast tests: a minute, before a commit'
 	@echo 'make test     the whole test suite        (make test ARGS="tests/core -x")'
-	@echo 'make soak     crashes, races and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
+	@echo 'make soak     crashes, races, fuzzing and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference from the code'
@@ -61,7 +61,7 @@ soak: $(VENV)/installed-dev
 	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest --timeout=0 \
 	  tests/resilience/test_crash.py tests/resilience/test_race.py tests/resilience/test_state_machine.py \
 	  tests/resilience/test_progress.py tests/resilience/test_create_progress.py \
-	  tests/resilience/test_late_results.py $(ARGS)
+	  tests/resilience/test_late_results.py tests/resilience/test_fuzz.py $(ARGS)
 
 # All parts take some two hours; AMOUNT (of leads), TURNS and MINUTES (of live runs) can be set too,
 # and for ONLY=growth AMOUNTS (of leads of history: a kilobyte and a half of disk each) and CAMPAIGNS.

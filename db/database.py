@@ -55,8 +55,8 @@ _RETRY_WAITS_S = (0.2, 1.0, 3.0)
 _CONFLICTS = ("40001", "40P01", "55P03")
 _SCHEMA_DAMAGED = "a table or column of the leadloop schema is missing: restore it from a backup"
 _ADVICE = {
-    "55P03": "another connection has held a lock for too long: end it (pg_locks shows which) and"
-    " run the command again",
+    "55P03": "another connection has held a lock for too long: end it (pg_locks shows which, and"
+    " `leadloop doctor` those of other roles) and run the command again",
     "40P01": "another connection locks the same rows in another order: run the command again",
     "42501": "this role lacks a privilege; docs/how-to/grant-permissions.md lists them all",
     "42P01": _SCHEMA_DAMAGED,
@@ -69,6 +69,9 @@ _ADVICE = {
 
 # A password may hold a comma, but not an `@`, which ends the login.
 _SEVERAL_HOSTS = re.compile(r"(\w[\w+]*://(?:[^/?#@]*@)?)([^/?#@]+,[^/?#@]*)((?:[/?#].*)?)", re.S)
+# NUL and bytes that were no UTF-8 in any part; control characters in the parts that messages name.
+_UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d{0,5}))?")
 _ENCODE = "write @ : / ? in the user or the password as %40 %3A %2F %3F"
 #: Patterns in the client's own messages, which are English, and our wording. The server's messages
@@ -132,6 +135,11 @@ def normalise_url(text: str) -> URL:
         raise InvalidDatabaseUrl(f"the end of its login is ambiguous; {_ENCODE}")
     if not 1 <= (url.port or 5432) <= 65535:
         raise InvalidDatabaseUrl("its port is not between 1 and 65535")
+    named = f"{url.host}{url.database}"
+    if _CONTROL.search(named) or _UNSENDABLE.search(
+        f"{named}{url.username}{url.password}{dict(url.query)}"
+    ):
+        raise InvalidDatabaseUrl("it holds a character that no name, password or host has")
     for option in url.query:
         try:
             make_dsn(**{option: "1"})

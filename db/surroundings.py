@@ -38,6 +38,25 @@ SELECT DISTINCT lower(split_part(entry, '=', 1)) AS name
    AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = current_user))
  ORDER BY name
 """)
+# Every role that may connect may take any advisory lock. One that runs leadloop writes `sync_runs`.
+# In pg_locks, the keys of a two-key lock are classid and objid, and its objsubid is 2; those of a
+# lock with one key are its halves, and its objsubid is 1.
+_FOREIGN_HOLDERS = text("""
+SELECT DISTINCT session.pid, quote_ident(session.usename) AS role, own.name
+  FROM pg_locks AS held JOIN pg_stat_activity AS session USING (pid)
+  JOIN unnest(CAST(:names AS text[])) AS own (name)
+    ON CAST(CASE held.objsubid WHEN 1 THEN held.objid ELSE held.classid END AS bigint)
+       = CAST(hashtext(own.name) AS bigint) & 4294967295
+ WHERE held.locktype = 'advisory' AND held.granted
+   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND NOT has_table_privilege(session.usesysid, 'leadloop.sync_runs', 'INSERT')
+ ORDER BY session.pid, own.name
+""")
+#: The names of leadloop's advisory locks.
+LOCK_NAMES = (
+    *("leadloop.run", "leadloop.source", "leadloop.forget", "leadloop.login", "leadloop.init"),
+    *("leadloop.fold", "leadloop.live.place", "leadloop.live.share", "leadloop.live.session"),
+)
 _HIDDEN = text("""
 SELECT array_agg(CAST(oid AS regclass)::text ORDER BY oid) FROM pg_class
  WHERE relnamespace = to_regnamespace('leadloop') AND relkind IN ('r', 'p')
@@ -117,3 +136,9 @@ def describe_logged_rows(connection: Connection) -> str | None:
         "if a statement fails, Postgres's log may repeat rows, with names and numbers: have a"
         f" superuser run {'; '.join(statements)}"
     )
+
+
+def list_foreign_lock_holders(connection: Connection) -> list[str]:
+    """Describe sessions that hold a lock of leadloop, with a role that does not run leadloop."""
+    rows = connection.execute(_FOREIGN_HOLDERS, {"names": list(LOCK_NAMES)})
+    return [f"pid {row.pid} of the role {row.role} ({row.name})" for row in rows]

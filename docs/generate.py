@@ -18,6 +18,7 @@ from db.monitor import STATEMENT_TIMEOUT_S
 from db.problem_kinds import PROBLEM_KINDS, ProblemKind
 from db.schema import migrate_schema
 from leadloop.cli.app import app
+from leadloop.cli.csv_records import MAX_RECORD_LENGTH
 from leadloop.client.transport import MAX_RESPONSE_BYTES
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
@@ -437,8 +438,8 @@ def render_limits() -> str:
                 ],
                 [
                     "levels of a JSON value",
-                    f"{MAX_DEPTH}",
-                    "deeper parts are kept as text; 254 levels or more are no JSON",
+                    "254",
+                    f"parts below level {MAX_DEPTH} are kept as text",
                 ],
                 [
                     "digits of a JSON number",
@@ -481,7 +482,12 @@ def render_limits() -> str:
                     " memory",
                 ],
                 [
-                    "a lead's id in a source",
+                    "a record of a CSV file",
+                    f"{MAX_RECORD_LENGTH:,} characters",
+                    "its lines are passed over and reported",
+                ],
+                [
+                    "a lead's id in a source or a file",
                     f"{MAX_LEAD_ID_LENGTH} characters",
                     "the row is passed over and named",
                 ],

@@ -2,13 +2,20 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
 from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     temporary_settings,
 )
+from prefect.states import Pending
+from prefect.utilities.callables import get_call_parameters
 
 from flows.audit import audit_leads
 from flows.disable import disable_leads
@@ -59,9 +66,26 @@ def run_flow_locally(name: str, parameters: Mapping[str, Any], listener: Progres
             temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
             translate_api_errors(),
         ):
-            call_flow(FLOWS[name], **parameters)
+            flow = FLOWS[name]
+            complete = get_call_parameters(flow.fn, (), dict(parameters))
+            run = _create_run(flow, complete)
+            call_flow(partial(run_flow, flow, flow_run=run), parameters=complete)
     finally:
         progress_listener.reset(token)
+
+
+def _create_run(flow: Flow[..., Any], parameters: dict[str, Any]) -> FlowRun:
+    """Create the flow run, without retries: nothing is lost yet, and a person waits.
+
+    Prefect's client would repeat the request for more than two minutes if the server refuses it.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+    ):
+        return client.create_flow_run(
+            flow, parameters=flow.serialize_parameters(parameters), state=Pending()
+        )
 
 
 def _escape_line(record: logging.LogRecord) -> bool:

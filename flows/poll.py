@@ -10,6 +10,7 @@ from flows.campaign_runner import run_campaigns
 from flows.reporting import append_range_to_run_name, completed_state, make_run_name
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import Summary
+from leadloop.core.timestamps import find_implausible
 from leadloop.core.windows import Window
 from tasks.blocks import RunSettings
 from tasks.poll import POLL, plan_backfill, plan_poll
@@ -33,12 +34,10 @@ def poll_outcomes(
         each one's own, with `lookback_needed_s`.
 
     Raises:
-        UsageError: `since` has no offset from UTC, or is still to come.
+        UsageError: `since` has no offset from UTC, is still to come, or cannot be meant.
     """
     if since is not None:
-        since = _in_utc("since", since)
-        if since > datetime.now(UTC):
-            raise UsageError("`since` is still to come: nothing was processed after it yet")
+        since = _require_past("since", since)
     # Only a job can start at `since`.
     spec = (
         POLL
@@ -79,9 +78,10 @@ def backfill_outcomes(
         The same as `poll-outcomes`.
 
     Raises:
-        UsageError: a bound has no offset from UTC, or the range ends before it begins.
+        UsageError: a bound has no offset from UTC or cannot be meant, `after` is still to come, or
+            the range ends before it begins.
     """
-    after, before = _in_utc("after", after), _in_utc("before", before)
+    after, before = _require_past("after", after), _require_plausible("before", before)
     if before <= after:
         raise UsageError("the range ends before it begins: `before` must be later than `after`")
     return completed_state(
@@ -98,10 +98,30 @@ def backfill_outcomes(
     )
 
 
-def _in_utc(name: str, moment: datetime) -> datetime:
+def _require_past(name: str, moment: datetime) -> datetime:
+    """Return a time in UTC.
+
+    Raises:
+        UsageError: it is still to come, or see `_require_plausible`.
+    """
+    moment = _require_plausible(name, moment)
+    if moment > datetime.now(UTC):
+        raise UsageError(f"`{name}` is still to come: nothing was processed after it yet")
+    return moment
+
+
+def _require_plausible(name: str, moment: datetime) -> datetime:
+    """Return a time in UTC.
+
+    Raises:
+        UsageError: it has no offset from UTC, or seems to have been read in another unit.
+    """
     if moment.tzinfo is None:
         raise UsageError(f"`{name}` has no offset from UTC: write it as 2026-01-31T09:00:00+00:00")
     try:
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
     except OverflowError:
-        raise UsageError(f"`{name}` is outside the years 1 to 9999") from None
+        raise UsageError(f"`{name}` is out of range: the years 1900 to 2100") from None
+    if reason := find_implausible(moment):
+        raise UsageError(f"`{name}` {reason}")
+    return moment

@@ -73,7 +73,7 @@ def cancelled_state(summary: Summary, failures: Sequence[str] = ()) -> Summary:
     return cast("Summary", Cancelled(message=message, data=summary))
 
 
-def call_flow(flow: Callable[..., Summary], **parameters: Any) -> None:
+def call_flow(flow: Callable[..., object], **parameters: Any) -> None:
     """Run a flow in this process; `collect_summary` has its summary.
 
     When the response to a final state is lost, Prefect's client sends the state again. The server

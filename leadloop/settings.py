@@ -28,6 +28,8 @@ from leadloop.trusted_files import read_trusted
 #: The value of `LEADLOOP_DATABASE_URL` for a Postgres that local commands start automatically.
 EMBEDDED = "embedded"
 
+_NO_HOST = re.compile(r"""[\s\x00-\x20\x7f\\%*<>"{}|^`]""")
+
 #: The variables that hold a database URL, for messages.
 DATABASE_URL = "LEADLOOP_DATABASE_URL"
 SOURCE_URL = "LEADLOOP_SOURCE_URL"
@@ -64,9 +66,23 @@ def _check_url(text: str) -> str:
         raise ValueError("write it as https://host, or https://host:port, port 1 to 65535")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("write it as https://host, with no login, query or fragment")
+    if not _is_host(parts.hostname):
+        raise ValueError(
+            "write it as https://host, with a host's name in ASCII (xn--… for other letters)"
+        )
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("plain http would send the token in the clear: use https")
     return text.rstrip("/")
+
+
+def _is_host(name: str) -> bool:
+    """Return whether a text can be a host's name or address, in ASCII and without brackets."""
+    try:
+        # Rejects labels that are empty or too long.
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return name.isascii() and _NO_HOST.search(name) is None
 
 
 def _check_rate(text: str) -> str:

@@ -18,10 +18,12 @@ from leadloop.local.postgres import prepare_postgres
 
 
 class DedicatedPostgres:
-    """A migrated server on a loopback port, with its data under `directory`."""
+    """A migrated server on a loopback port, with its data under `directory`; `log` is its log."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
         self._directory = directory
+        self._settings = [f"--{name}={value}" for name, value in settings.items()]
+        self.log = directory / "log"
         self._port = _find_free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         directory.mkdir()
@@ -38,7 +40,7 @@ class DedicatedPostgres:
         self._data = spec.facts["data"]
         with spec.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*spec.command, *over_tcp],
+                [*spec.command, *over_tcp, *self._settings],
                 env=dict(spec.environment),
                 cwd=self._directory,
                 pass_fds=spec.inherited_fds,
@@ -93,9 +95,9 @@ class DedicatedPostgres:
 
 
 @contextmanager
-def run_dedicated_postgres(directory: Path) -> Iterator[DedicatedPostgres]:
-    """Run a server for the block."""
-    server = DedicatedPostgres(directory)
+def run_dedicated_postgres(directory: Path, **settings: str) -> Iterator[DedicatedPostgres]:
+    """Run a server for the block, with Postgres's own settings."""
+    server = DedicatedPostgres(directory, **settings)
     try:
         yield server
     finally:

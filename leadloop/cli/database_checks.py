@@ -21,6 +21,7 @@ from db.surroundings import (
     describe_logged_rows,
     find_short_limit,
     is_read_only,
+    list_foreign_lock_holders,
     list_hidden_tables,
     list_overridden_defaults,
 )
@@ -36,11 +37,12 @@ _MAX_NAMED = 5
 
 
 def check_database(settings: Settings, database: Database, checks: Checklist) -> None:
-    """Check counts, permissions, sessions, connections, encryption, the log and the reader role."""
+    """Check counts, rights, sessions, connections, locks, encryption, log and reader role."""
     _check_counts(database, checks)
     _check_permissions(database, checks)
     _check_session_settings(database, checks)
     _check_connections(database, checks)
+    _check_locks(database, checks)
     _check_encryption(database, checks)
     with checks.record("Postgres's log") as check:
         logged = database.run(describe_logged_rows)
@@ -126,6 +128,20 @@ def _check_connections(database: Database, checks: Checklist) -> None:
         check.detail = f"a run opens at most {RUN_CONNECTIONS}"
         if short is not None:
             check.detail += f", but {short}: raise it"
+
+
+def _check_locks(database: Database, checks: Checklist) -> None:
+    """Warn if runs have to wait for locks that a role takes which does not run leadloop."""
+    with checks.record("locks") as check:
+        holders = database.run(list_foreign_lock_holders)
+        check.is_warning = bool(holders)
+        check.detail = "no foreign role holds a lock of leadloop"
+        if holders:
+            named = ", ".join(holders[:_MAX_NAMED])
+            check.detail = (
+                f"runs wait in vain for locks that other roles hold: {named}; end these sessions"
+                " (SELECT pg_terminate_backend(pid)), and REVOKE CONNECT from such a role"
+            )
 
 
 def _check_encryption(database: Database, checks: Checklist) -> None:

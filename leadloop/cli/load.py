@@ -149,6 +149,7 @@ class _CsvLoader:
         self._err = err
         self._update = update
         self._bad: dict[str, _AlikeRecords] = {}
+        self._short = _AlikeRecords()
         self._first_joined: BadRecord | None = None
         self._total = ImportResult()
 
@@ -171,6 +172,8 @@ class _CsvLoader:
                 if isinstance(row, BadRecord):
                     self._add_bad(row)
                     continue
+                if len(record.cells) < len(self._header.names):
+                    self._short.add(f"{record.first}", record.line_count)
                 chunk.append(row)
                 size += sum(len(value) for value in row if isinstance(value, str))
                 if len(chunk) >= _CHUNK_SIZE or size >= _CHUNK_CHARACTERS:
@@ -192,6 +195,8 @@ class _CsvLoader:
         """Print one line for each kind of bad lines, and one about leads that differ."""
         for reason, alike in self._bad.items():
             print(f"{alike.describe()}: {reason}", file=self._err)
+        if self._short.count:
+            print(f"{self._short.describe()}: {_TOO_NARROW}", file=self._err)
         if self._total.correctable:
             print(
                 f"existing leads that differ from the file, and stay as they are: "
@@ -239,7 +244,7 @@ class _CsvLoader:
 
     def _add_bad(self, bad: BadRecord) -> None:
         self.counts["bad"] += bad.line_count
-        self._bad.setdefault(bad.reason, _AlikeRecords()).add(bad)
+        self._bad.setdefault(bad.reason, _AlikeRecords()).add(bad.location, bad.line_count)
         if bad.joined:
             self._first_joined = self._first_joined or bad
 
@@ -260,23 +265,25 @@ class _CsvLoader:
 
 @dataclass(kw_only=True)
 class _AlikeRecords:
-    """The bad lines with one reason: how many, and where the first ones are."""
+    """Lines about which one thing is reported: how many, and where the first ones are."""
 
     count: int = 0
-    shown: list[BadRecord] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    shown_count: int = 0
 
-    def add(self, bad: BadRecord) -> None:
+    def add(self, location: str, line_count: int) -> None:
         """Add lines."""
-        self.count += bad.line_count
+        self.count += line_count
         if len(self.shown) < _MAX_SHOWN:
-            self.shown.append(bad)
+            self.shown.append(location)
+            self.shown_count += line_count
 
     def describe(self) -> str:
         """Return the lines as text."""
-        locations = ", ".join(bad.location for bad in self.shown)
+        locations = ", ".join(self.shown)
         if self.count == 1:
             return f"line {locations}"
-        if self.count == sum(bad.line_count for bad in self.shown):
+        if self.count == self.shown_count:
             return f"lines {locations}"
         return f"{self.count:,} lines (the first: {locations})"
 
@@ -389,6 +396,11 @@ class _Header:
 
 
 _TOO_WIDE = "more columns than the header has"
+# Excel leaves off empty cells at the end of a line. A cell that is missing elsewhere looks alike.
+_TOO_NARROW = (
+    "loaded, but with fewer columns than the header has: the last ones are empty; if another cell"
+    " is missing, values are in wrong columns: correct the line, and load it again with --update"
+)
 _WIDTH_JOINED = "other columns than the header has, over several lines"
 _BREAK_IN_FIELD = "a line break in a field of the lead"
 _JOINED_REASONS = (_WIDTH_JOINED, _BREAK_IN_FIELD)

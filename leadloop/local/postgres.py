@@ -231,19 +231,27 @@ def _clean_environment() -> Mapping[str, str]:
 
 
 def _remove_stale_pid_file(data: Path) -> None:
-    """Remove the pid file of a killed server if another program has its pid now.
+    """Remove the pid file of a killed server if its pid is that of another program, or of a zombie.
 
-    Postgres would take that program for its predecessor and refuse to start. A container gives the
-    same pids at each start. No server runs on the data: this process holds their lock.
+    Postgres would take that process for its predecessor and refuse to start. A container gives the
+    same pids at each start, and reaps a killed server late or never. No server of ours runs on the
+    data: this process holds their lock.
     """
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
         return
     process = Path("/proc") / pid_file.read_text().split("\n")[0]
-    name = process / "comm"
-    is_postgres = name.exists() and name.read_text().strip() == "postgres"
-    if process.exists() and not is_postgres:
+    if not _is_server_of(data, process):
         pid_file.unlink()
+
+
+def _is_server_of(data: Path, process: Path) -> bool:
+    """Return whether a process, by its folder in /proc, is a Postgres that works in `data`."""
+    try:
+        # A zombie works nowhere.
+        return (process / "cwd").samefile(data)
+    except OSError:
+        return False
 
 
 def _make_socket_folder(user: tuple[int, int] | None) -> Path:

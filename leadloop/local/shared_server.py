@@ -167,14 +167,22 @@ def _leave_server(directory: Path, users: IO[str]) -> None:
     except BlockingIOError:
         return  # other processes use the server
     fcntl.flock(users, fcntl.LOCK_UN)
+    if not _wait_for_end(directory):
+        # Only a supervisor that was killed itself leaves the server running.
+        with suppress(ProcessLookupError):
+            os.killpg(int((directory / _PID_FILE).read_text()), signal.SIGKILL)
+        # The server's own processes end after it, and the next user must not join them.
+        _wait_for_end(directory)
+
+
+def _wait_for_end(directory: Path) -> bool:
+    """Wait until the server has ended; return False if it has not after some 20 seconds."""
     deadline = time.monotonic() + _SUPERVISOR_TIMEOUT_S
     while _is_server_alive(directory):
         if time.monotonic() > deadline:
-            # Only a supervisor that was killed itself leaves the server running.
-            with suppress(ProcessLookupError):
-                os.killpg(int((directory / _PID_FILE).read_text()), signal.SIGKILL)
-            return
+            return False
         time.sleep(0.02)
+    return True
 
 
 def _is_server_alive(directory: Path) -> bool:

@@ -1,11 +1,14 @@
 """The checks of `leadloop doctor` that are about Postgres: what a run will need of it."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
+from db import surroundings
 from db.database import Database
 from tests import factories, sql
 from tests.cli.conftest import Command
@@ -133,3 +136,38 @@ def test_defaults_of_the_database(invoke: Command, database: Database, prefect: 
     ran = invoke("doctor", "--json", PREFECT_API_URL=prefect)
     assert "sessions are read-only" in get_checks(ran)["session settings"]["detail"]
     assert not get_checks(ran)["session settings"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "name"),
+    [
+        ("pg_advisory_lock(hashtext('leadloop.forget'), hashtext('C1'))", "leadloop.forget"),
+        ("pg_advisory_lock(hashtext('leadloop.init'))", "leadloop.init"),
+        ("pg_advisory_lock_shared(hashtext('leadloop.run'), -7)", "leadloop.run"),
+        ("pg_advisory_lock(hashtext('theirs'), 1)", None),
+    ],
+)
+def test_foreign_roles_that_hold_locks(
+    invoke: Command, database: Database, operator: str, prefect: str, taken: str, name: str | None
+) -> None:
+    """Each role that may connect can take them: the session is named with its role."""
+    factories.add_campaign(database)
+    with Database(operator, pool_size=1) as intruder, intruder.autocommit() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+        connection.execute(text(f"SELECT {taken}"))
+        check = get_checks(invoke("doctor", "--json", PREFECT_API_URL=prefect))["locks"]
+    assert check["ok"]
+    assert check["warns"] is (name is not None)
+    if name is not None:
+        assert f"pid {pid} of the role operator ({name})" in check["detail"]
+
+
+def test_the_names_of_all_locks_are_known() -> None:
+    """Each that a statement takes is looked at."""
+    folder = Path(surroundings.__file__).parent
+    used = {
+        name
+        for file in folder.rglob("*.py")
+        for name in re.findall(r"lock(?:_shared)?\(hashtext\('(leadloop[\w.]+)'", file.read_text())
+    }
+    assert used == set(surroundings.LOCK_NAMES)

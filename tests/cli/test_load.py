@@ -199,6 +199,19 @@ def test_cells_that_a_spreadsheet_left_off(load: Any, database: Database) -> Non
     ]
 
 
+def test_short_lines_are_named(load: Any) -> None:
+    """Which cell is missing cannot be known: a value may be in the wrong column."""
+    full, short = "1,2,Ann,CA,gold\n", "{},2,Ann,CA\n"
+    loaded = load(PLAN_HEADER + full + "".join(map(short.format, range(2, 7))))
+    assert loaded.counts == {"loaded": 6, "existing": 0, "bad": 0}
+    assert (
+        "5 lines (the first: 3, 4, 5): loaded, but with fewer columns than the header has"
+        in loaded.said
+    )
+    assert "--update" in loaded.said
+    assert "fewer" not in load(PLAN_HEADER + full).said
+
+
 def test_a_file_that_was_cut_off(load: Any, database: Database) -> None:
     """The number at its end may be half a number: it is no lead."""
     loaded = load(PLAN_HEADER + "1,2,Ann,CA,gold\n2,+141555501")

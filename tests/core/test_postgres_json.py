@@ -6,6 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadloop.core.postgres_json import (
+    MAX_DEPTH,
+    MAX_INTEGER_LENGTH,
     MAX_JSON_TOKENS,
     dump_json,
     escape_unstorable,
@@ -161,6 +163,18 @@ def test_what_is_nested_too_deeply_is_kept_as_text(
     assert _depth(read) < 254
     assert parse_json(dump_json(read).encode()) == read
     assert dump_json(read).count(left[0]) >= 2 * depth
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(254, 254), (255, MAX_DEPTH - 1)])
+def test_levels_of_a_value(depth: int, kept: int) -> None:
+    """Up to the parser's limit all are values; beyond it, parts of the deepest levels are text."""
+    assert _depth(parse_json(b"[" * depth + b"]" * depth)) == kept
+
+
+def test_digits_of_a_number() -> None:
+    """One digit more, and it is text: Python takes a square of their number to read them."""
+    most = "9" * MAX_INTEGER_LENGTH
+    assert parse_json(f"[{most}, {most}9]".encode()) == [int(most), f"{most}9"]
 
 
 def test_an_odd_byte_is_kept_as_its_escape() -> None:

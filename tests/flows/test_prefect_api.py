@@ -1,7 +1,9 @@
 """The Prefect server that a run uses: its address, whether it answers, who may read it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -101,14 +103,22 @@ def test_whether_a_server_is_open_is_told_only_where_it_is_known(
     assert allows_anonymous_access(server.url) is None
 
 
+@pytest.mark.parametrize("answered", [0, 1])
 def test_a_server_that_fails_when_a_run_begins_is_one_line(
-    leadloop: Callable[..., Ran], database: Database
+    leadloop: Callable[..., Ran], database: Database, answered: int
 ) -> None:
-    """It has answered the first request; then it, or a proxy before it, answers 503."""
+    """It has answered the first requests; then it, or a proxy before it, answers 503.
+
+    A request that begins a run is not repeated: Prefect's client would do so for two minutes.
+    """
     factories.add_campaign(database)
     no_csrf_token, flows = response("404 Not Found", "{}"), response("200 OK", "[]")
-    with run_raw_server(no_csrf_token, flows, response("503 Service Unavailable", "{}")) as server:
-        ran = leadloop("push", PREFECT_API_URL=f"{server.url}/api", PREFECT_CLIENT_MAX_RETRIES="0")
+    created = response("201 Created", json.dumps({"id": str(UUID(int=7)), "name": "push-leads"}))
+    first = [no_csrf_token, flows, *[no_csrf_token, created] * answered]
+    refused = response("503 Service Unavailable", "{}")
+    with run_raw_server(*first, refused) as server:
+        ran = leadloop("push", PREFECT_API_URL=f"{server.url}/api")
+    assert len(server.requests) == len(first) + 1
     assert ran.code == 1
     assert "Traceback" not in ran.err
     assert "leadloop: the Prefect server failed (HTTP 503)" in ran.err

@@ -1,13 +1,18 @@
 import os
+import shutil
+import signal
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg2
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from leadloop.core.errors import UsageError
-from leadloop.local import postgres
+from leadloop.local import postgres, shared_server
 from leadloop.local.postgres import run_postgres
 from tests.local.conftest import data_of, processes_of
 
@@ -99,6 +104,45 @@ def test_a_crashed_server_starts_again(tmp_path: Path) -> None:
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     with run_postgres(tmp_path) as url:
         assert _query(url, "SELECT count(*) FROM kept") == 0
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Yield a folder from which every user may start programs."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("is_zombie", [True, False])
+def test_the_pid_of_another_postgres(tmp_path: Path, open_folder: Path, is_zombie: bool) -> None:
+    """A server starts after one that was killed, whose pid is a zombie's or another server's."""
+    program = open_folder / "postgres"
+    program.symlink_to(shutil.which("true" if is_zombie else "sleep") or "")
+    with run_postgres(tmp_path) as url:
+        _query(url, "CREATE TABLE kept (n int)")
+        data = data_of(tmp_path)
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    # By the user of the server, who may send it signals.
+    other = subprocess.Popen([program, "600"], user=data.stat().st_uid, cwd="/")
+    try:
+        if is_zombie:
+            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        (data / "postmaster.pid").write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
+        with run_postgres(tmp_path) as url:
+            assert _query(url, "SELECT count(*) FROM kept") == 0
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_the_supervisor_alone_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last user ends the server whole: the next one gets a server that answers."""
+    monkeypatch.setattr(shared_server, "_SUPERVISOR_TIMEOUT_S", 2.0)
+    for _ in range(3):
+        with run_postgres(tmp_path) as url:
+            assert _query(url, "SELECT 1") == 1
+            os.kill(int((tmp_path / "supervisor.pid").read_text()), signal.SIGKILL)
 
 
 def test_the_log_holds_no_rows(tmp_path: Path) -> None:
