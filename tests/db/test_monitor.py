@@ -722,9 +722,30 @@ def test_runs_are_found_by_an_index(lived: Database, view: str) -> None:
     nodes = _nodes(plan[0]["Plan"])
     used = {node["Index Name"] for node in nodes if "sync_runs" in node.get("Index Name", "")}
     few = {"sync_runs_created", "sync_runs_troubled", "sync_runs_failed"}
-    assert used == {"sync_runs_by_flow", "sync_runs_running", *few}, used
+    assert used == {"sync_runs_by_flow", "sync_runs_recent", "sync_runs_running", *few}, used
     scans = [node for node in nodes if node.get("Relation Name") == "sync_runs"]
     assert [node for node in scans if node["Node Type"] == "Seq Scan"] == []
+
+
+@pytest.mark.parametrize("view", ["problems", "campaign_health"])
+def test_a_condition_on_the_campaign_reaches_every_rule(lived: Database, view: str) -> None:
+    """A flow run reads the problems of its campaigns alone, also among thousands of campaigns."""
+    sql.execute(
+        lived, "INSERT INTO leadloop.campaigns SELECT 'many-' || n FROM generate_series(1, 900) n"
+    )
+    sql.execute(lived, "ANALYZE leadloop.campaigns")
+    plan = sql.fetch_value(
+        lived,
+        "EXPLAIN (ANALYZE, FORMAT JSON)"
+        f" SELECT * FROM leadloop_monitor.{view} WHERE campaign_id = '{CAMPAIGN}'",
+    )
+    read = [
+        node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        for node in _nodes(plan[0]["Plan"])
+        if node.get("Relation Name") == "campaigns"
+    ]
+    assert read, "this shows nothing"
+    assert max(read) <= 2, read
 
 
 @pytest.mark.parametrize(
