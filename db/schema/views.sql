@@ -67,15 +67,12 @@ CREATE OR REPLACE VIEW leadloop_monitor.outcome_breakdown AS
 SELECT outcome.campaign_id,
        CAST(outcome.processed_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM outcome.processed_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       -- Free text: in a file with shifted columns this field may hold a name. A scalar subquery: a
-       -- join would read all leads, also for one day.
-       (SELECT CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
-                    THEN upper(btrim(lead.state_code)) END
-          FROM leadloop.leads AS lead
-         WHERE lead.campaign_id = outcome.campaign_id AND lead.lead_id = outcome.lead_id)
-           AS state_code,
+       -- Free text: in a file with shifted columns this field may hold a name.
+       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+            THEN upper(btrim(lead.state_code)) END AS state_code,
        outcome.outcome_name, count(*) AS outcomes, sum(outcome.total_cost) AS cost
   FROM leadloop.lead_outcomes AS outcome
+  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.outcome_breakdown IS
     'Outcomes and their cost, by day, hour and state. Counts rows: name a day or a range of days,
@@ -96,15 +93,13 @@ CREATE OR REPLACE VIEW leadloop_monitor.attempt_stats AS
 SELECT attempt.campaign_id, attempt.channel,
        CAST(attempt.occurred_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM attempt.occurred_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       (SELECT CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
-                    THEN upper(btrim(lead.state_code)) END
-          FROM leadloop.leads AS lead
-         WHERE lead.campaign_id = attempt.campaign_id AND lead.lead_id = attempt.lead_id)
-           AS state_code,
+       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+            THEN upper(btrim(lead.state_code)) END AS state_code,
        count(*) AS attempts,
        count(*) FILTER (WHERE attempt.duration_s > 0) AS connected,
        sum(attempt.duration_s) AS duration_s, sum(attempt.cost) AS cost
   FROM leadloop.outreach_attempts AS attempt
+  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.attempt_stats IS
     'Attempts (calls, emails, SMS, IVR) by day, hour and state. The connect rate is connected /
@@ -123,15 +118,17 @@ COMMENT ON COLUMN leadloop_monitor.attempt_stats.duration_s IS 'Total duration, 
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.cost IS
     'Total cost as reported by the vendor, in the vendor''s currency.';
 
+-- Attempts are counted in the order of their key, before the join: half the temporary files.
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_to_outcome AS
-SELECT campaign_id, outcome_name, attempts, count(*) AS leads
-  FROM (SELECT outcome.campaign_id, outcome.outcome_name, count(attempt.lead_id) AS attempts
-          FROM leadloop.lead_outcomes AS outcome
-          LEFT JOIN leadloop.outreach_attempts AS attempt USING (campaign_id, lead_id)
-         GROUP BY outcome.campaign_id, outcome.lead_id, outcome.outcome_name) AS each
- GROUP BY campaign_id, outcome_name, attempts;
+SELECT outcome.campaign_id, outcome.outcome_name, coalesce(tried.attempts, 0) AS attempts,
+       count(*) AS leads
+  FROM leadloop.lead_outcomes AS outcome
+  LEFT JOIN (SELECT campaign_id, lead_id, count(*) AS attempts
+               FROM leadloop.outreach_attempts GROUP BY campaign_id, lead_id) AS tried
+       USING (campaign_id, lead_id)
+ GROUP BY 1, 2, 3;
 COMMENT ON VIEW leadloop_monitor.attempts_to_outcome IS
-    'Leads by outcome and by the number of attempts that it took.';
+    'Leads by outcome and by the number of attempts that it took. Counts rows: name a campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.outcome_name IS

@@ -196,6 +196,21 @@ def test_what_is_no_state_is_shown_as_none(lived: Database) -> None:
             assert row["state_code"] == shown
 
 
+def test_outcomes_of_no_known_lead_and_without_attempts_are_counted(lived: Database) -> None:
+    """Deleted leads have no state; an outcome that took no attempt has a row with 0."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, outcome_name,
+                                                raw)
+            VALUES ('{CAMPAIGN}', 'deleted', now(), 'Gone', '{{}}')""",
+    )
+    gone = "FROM leadloop_monitor.{} WHERE outcome_name = 'Gone'"
+    rows = sql.fetch_rows(lived, f"SELECT state_code, outcomes {gone}".format("outcome_breakdown"))
+    assert [(row["state_code"], row["outcomes"]) for row in rows] == [(None, 1)]
+    tried = sql.fetch_rows(lived, f"SELECT attempts, leads {gone}".format("attempts_to_outcome"))
+    assert [(row["attempts"], row["leads"]) for row in tried] == [(0, 1)]
+
+
 def test_a_backfill_is_not_behind(lived: Database) -> None:
     """It reads what is long past; how far the polls are behind, it does not tell."""
     sql.execute(
