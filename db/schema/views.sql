@@ -143,7 +143,8 @@ SELECT campaign_id, since AS hour, name AS outcome_name, CAST(sum(amount) AS big
   FROM leadloop.counts_now WHERE kind = 'outcome' AND span = 'hour'
  GROUP BY campaign_id, since, name HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.outcomes_by_hour IS
-    'Outcomes and their cost, by hour: outcome_breakdown without states, from sums that are kept.';
+    'Outcomes and their cost, by hour, of the last 400 days: outcome_breakdown without states, from sums
+that are kept. Older outcomes: outcomes_by_day.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS 'Hour of processing, UTC.';
@@ -175,8 +176,8 @@ SELECT campaign_id, nullif(since, 'infinity') AS hour, CAST(sum(amount) AS bigin
   FROM leadloop.counts_now WHERE kind = 'attempt' AND span = 'hour'
  GROUP BY campaign_id, since HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
-    'Attempts (calls, emails, SMS, IVR) by hour: attempt_stats without states, from sums that are
-kept.';
+    'Attempts (calls, emails, SMS, IVR) by hour, of the last 400 days: attempt_stats without states, from
+sums that are kept.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.hour IS
@@ -392,7 +393,8 @@ SELECT bucket.campaign_id, bucket.seen_hour, CAST(sum(bucket.amount) AS bigint) 
          GROUP BY campaign_id, since, name HAVING sum(amount) > 0) AS bucket
  GROUP BY bucket.campaign_id, bucket.seen_hour;
 COMMENT ON VIEW leadloop_monitor.lateness IS
-    'Late outcomes, and the delay from processing to storing, by hour of storing. Delays are counted
+    'Late outcomes, and the delay from processing to storing, by hour of storing, of the last
+400 days. Delays are counted
 in buckets (those of the view latencies, and 2 h, 6 h, 1 d and 7 d): p50_s and p95_s are upper
 bounds.';
 COMMENT ON COLUMN leadloop_monitor.lateness.campaign_id IS 'The vendor''s id of the campaign.';
@@ -721,7 +723,7 @@ WITH RECURSIVE threshold AS (
            HAVING count(*) > 0) AS found
 ), pushes AS (
     -- The last pushes that ended, a bounded number however often they run, of the campaigns whose
-    -- last push with trouble may still be a problem. Pushes reject more leads than they create only
+    -- last failing push may still be a problem. Pushes reject more leads than they create only
     -- if one of them does.
     SELECT running.campaign_id, last.*
       FROM running CROSS JOIN LATERAL (
