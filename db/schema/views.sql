@@ -169,12 +169,18 @@ COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.outcomes IS 'Number of leads.
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.cost IS
     'Total cost as reported by the vendor, in the vendor''s currency.';
 
+-- Attempts without a time apart: so a condition on the hour finds its rows by the index.
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_by_hour AS
-SELECT campaign_id, nullif(since, 'infinity') AS hour, CAST(sum(amount) AS bigint) AS attempts,
+SELECT campaign_id, hour, CAST(sum(amount) AS bigint) AS attempts,
        CAST(coalesce(sum(marked) FILTER (WHERE name = 'call'), 0) AS bigint) AS connected,
        CAST(coalesce(sum(amount) FILTER (WHERE name = 'call'), 0) AS bigint) AS calls
-  FROM leadloop.counts_now WHERE kind = 'attempt' AND span = 'hour'
- GROUP BY campaign_id, since HAVING sum(amount) > 0;
+  FROM (SELECT campaign_id, since AS hour, name, amount, marked FROM leadloop.counts_now
+         WHERE kind = 'attempt' AND span = 'hour' AND since < 'infinity'
+        UNION ALL
+        SELECT campaign_id, CAST(NULL AS timestamptz), name, amount, marked
+          FROM leadloop.counts_now
+         WHERE kind = 'attempt' AND span = 'hour' AND since = 'infinity') AS each
+ GROUP BY campaign_id, hour HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
     'Attempts (calls, emails, SMS, IVR) by hour, of the last 400 days: attempt_stats without states, from
 sums that are kept.';

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,45 @@ def test_long_histories_of_outcomes_are_read_by_day(
     outcomes = read_history(database, [], None)["outcomes"]
     assert [row["hour"].hour for row in outcomes] == hours
     assert [row["hour"].day for row in outcomes] == [1, 2, 1 + days]
+
+
+def test_attempts_of_long_periods_are_those_of_the_last_90_days(lived: Database) -> None:
+    """A year would be 8,760 rows a campaign, and a chart of 365 lines."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.outreach_attempts
+                   (campaign_id, lead_id, channel, block, attempt_key, occurred_at)
+            SELECT '{CAMPAIGN}', 'created', 'sms', 's', days, now() - interval '1 day' * days
+              FROM unnest(ARRAY[80, 92]) AS days""",
+    )
+    ago = [
+        (datetime.now(UTC).date() - row["day"]).days
+        for row in read_history(lived, (), None)["attempts"]
+    ]
+    assert max(ago) == 80
+
+
+@pytest.mark.parametrize("view", ["outcomes_by_hour", "attempts_by_hour", "lateness"])
+def test_the_sums_of_one_day_are_found_by_the_index(lived: Database, view: str) -> None:
+    """Each has a row an hour and campaign of the last 400 days."""
+    sql.execute(
+        lived,
+        """INSERT INTO leadloop.counts (kind, span, since, campaign_id, key, name, amount, marked)
+           SELECT kind, 'hour', date_trunc('hour', now()) - interval '1 hour' * n, 'C1', 'key',
+                  CASE kind WHEN 'delay' THEN '1' ELSE 'call' END, 1, 0
+             FROM unnest(ARRAY['outcome', 'attempt', 'delay']) AS kind,
+                  generate_series(0, 9000) AS n""",
+    )
+    sql.execute(lived, "ANALYZE leadloop.counts")
+    hour = "seen_hour" if view == "lateness" else "hour"
+    plan = sql.fetch_value(
+        lived,
+        f"""EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM leadloop_monitor.{view}
+             WHERE {hour} >= now() - interval '1 day'""",
+    )
+    scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "counts"]
+    read = sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans)
+    assert 20 <= read <= 30
 
 
 def test_an_opt_out_from_the_future_waits_no_less_than_nought(lived: Database) -> None:
