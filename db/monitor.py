@@ -80,13 +80,16 @@ SELECT {start} AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS o
 )
 # The chart shows outcomes of two days or more by day. In that many days there are two whole days.
 _SPAN_BY_DAY = timedelta(days=3)
+#: The chart of attempts has a line a day, and reads a row an hour: longer periods are cut.
+MAX_ATTEMPTS_DAYS = 90
 _HISTORY = {
     "attempts": f"""
 SELECT CAST(hour AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM hour AT TIME ZONE 'UTC') AS integer) AS hour,
        CAST(sum(attempts) AS bigint) AS attempts, CAST(sum(calls) AS bigint) AS calls,
        CAST(sum(connected) AS bigint) AS connected
-  FROM leadloop_monitor.attempts_by_hour WHERE {_SINCE.format("hour")} AND hour IS NOT NULL
+  FROM leadloop_monitor.attempts_by_hour WHERE {_SINCE.format("hour")}
+   AND hour >= date_trunc('day', now(), 'UTC') - interval '{MAX_ATTEMPTS_DAYS} days'
  GROUP BY 1, 2 ORDER BY 1, 2""",
     "lag": f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s

@@ -20,7 +20,7 @@ def run_housekeeping(
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
-        `forgotten, windows, runs, latencies, raw, answers, unreadable, requests`, and under
-        `campaigns` each one's own.
+        `forgotten, windows, runs, latencies, hours, raw, answers, unreadable, requests`, and
+        under `campaigns` each one's own.
     """
     return completed_state(run_campaigns(HOUSEKEEPING, campaigns, settings))

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from db import campaigns
-from db.housekeeping import HISTORY, RAW, PurgeStep, clear_answers, clear_forgotten
+from db.housekeeping import HISTORY, HOURS, RAW, PurgeStep, clear_answers, clear_forgotten
+from db.schema.counting import HOURS_KEPT_DAYS
 from leadloop.settings import Settings
 from tasks.context import CampaignRun, DatabaseContext, RunHost, open_database_context
 from tasks.counters import Counters
@@ -30,6 +31,7 @@ class HistoryPurge:
     def plan(cls, settings: Settings) -> "HistoryPurge":
         """Return the purge that the settings ask for."""
         steps = [(name, purge, settings.keep_history) for name, purge in HISTORY.items()]
+        steps += [(name, purge, HOURS_KEPT_DAYS) for name, purge in HOURS.items()]
         if settings.keep_raw is not None:
             steps += [(name, purge, settings.keep_raw) for name, purge in RAW.items()]
         return cls(steps=steps)
@@ -76,7 +78,7 @@ class HousekeepingJob:
         self._campaign_id = run.campaign.campaign_id
         self._history = run.context.history
         self._history.campaign_ids.append(self._campaign_id)
-        self._counters = Counters("forgotten", *HISTORY, "raw", "answers", *RAW)
+        self._counters = Counters("forgotten", *HISTORY, *HOURS, "raw", "answers", *RAW)
         self._steps = [self._clear_forgotten]
         if run.context.settings.keep_raw is not None:
             self._steps.append(self._clear_answers)
@@ -118,7 +120,7 @@ class HousekeepingJob:
 HOUSEKEEPING = JobSpec(
     flow="housekeeping",
     task="purge-rows",
-    counts=("forgotten", *HISTORY, "raw", "answers", *RAW),
+    counts=("forgotten", *HISTORY, *HOURS, "raw", "answers", *RAW),
     open_context=open_housekeeping_context,
     start=HousekeepingJob,
     select=campaigns.list_campaigns,

@@ -73,6 +73,7 @@ def expand_macros(statements: str) -> str:
         lambda match: counting.select_counted(match[1], f"leadloop.{match[1]}"),
         statements,
     )
+    statements = re.sub(r"\bIS_KEPT\b", counting.IS_KEPT, statements)
     return re.sub(r"SPREAD\(([\w.]+)\)", lambda match: counting.spread_spans(match[1]), statements)
 
 

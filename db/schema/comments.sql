@@ -347,7 +347,8 @@ COMMENT ON COLUMN leadloop.latencies.total_s IS 'Their sum, seconds.';
 
 COMMENT ON TABLE leadloop.counts IS
     'Sums of what is past, which the views read: leads created, rejected or cancelled, outcomes,
-attempts, delays of outcomes, opt-outs. Together with count_changes they equal counts of the rows.';
+attempts, delays of outcomes, opt-outs. Together with count_changes they equal counts of the rows;
+hours are kept for 400 days.';
 COMMENT ON COLUMN leadloop.counts.kind IS 'lead, outcome, attempt, delay or opt_out.';
 COMMENT ON COLUMN leadloop.counts.span IS 'The length of the period: hour, day (UTC) or ever.';
 COMMENT ON COLUMN leadloop.counts.since IS

@@ -81,6 +81,11 @@ _COUNTED: dict[str, tuple[tuple[str, ...], str]] = {
 #: The counted tables.
 TABLES = tuple(_COUNTED)
 
+#: Days for which sums by hour are kept; those by day, and of all time, stay.
+HOURS_KEPT_DAYS = 400
+# Housekeeping deletes the others: nothing shows or stores them, else some changes of an hour alone.
+IS_KEPT = f"""(span <> 'hour' OR since >= now() - interval '{HOURS_KEPT_DAYS} days')"""
+
 _APPEND = """INSERT INTO leadloop.count_changes
                (kind, hour, campaign_id, name, detail, amount, marked, cost)
         SELECT kind, hour, campaign_id, name, detail, sum(sign), sum(sign * marked),
@@ -142,14 +147,19 @@ def select_counted(table: str, source: str) -> str:
 
 
 def spread_spans(source: str) -> str:
-    """Build the query that repeats rows with an hour for each period that they are summed for."""
+    """Build the query that repeats rows with an hour for each period that they are summed for.
+
+    Hours that are not kept are left out.
+    """
     spans = ", ".join(f"('{kind}', '{span}')" for kind, spans in SPANS.items() for span in spans)
-    return f"""SELECT each.kind, span.span,
-           CASE span.span WHEN 'hour' THEN each.hour
-                          WHEN 'day' THEN date_trunc('day', each.hour, 'UTC')
-                          ELSE '-infinity' END AS since,
-           each.campaign_id, each.name, each.detail, each.amount, each.marked, each.cost
-      FROM {source} AS each JOIN (VALUES {spans}) AS span (kind, span) ON span.kind = each.kind"""
+    return f"""SELECT each.kind, span, since, each.campaign_id, each.name, each.detail, each.amount,
+           each.marked, each.cost
+      FROM {source} AS each
+      JOIN (VALUES {spans}) AS summed (kind, span) ON summed.kind = each.kind
+     CROSS JOIN LATERAL (SELECT CASE span WHEN 'hour' THEN each.hour
+                                          WHEN 'day' THEN date_trunc('day', each.hour, 'UTC')
+                                          ELSE '-infinity' END AS since) AS period
+     WHERE {IS_KEPT}"""
 
 
 def build_triggers(table: str) -> str:

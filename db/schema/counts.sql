@@ -1,14 +1,17 @@
 -- Counts of what is past: views and triggers. The file may be applied again (idempotent). db.schema
--- expands three macros from db/schema/counting.py: COUNTED, the counted rows of a table; SPREAD, the
--- rows repeated for each period; COUNT_TRIGGERS, the function and the triggers of a table.
+-- expands macros from db/schema/counting.py: COUNTED, the counted rows of a table; SPREAD, the rows
+-- repeated for each period; IS_KEPT, a condition on the age of sums by hour; COUNT_TRIGGERS, the
+-- function and the triggers of a table.
 
 CREATE OR REPLACE VIEW leadloop.counts_now AS
 SELECT kind, span, since, campaign_id, name, detail, amount, marked, cost FROM leadloop.counts
+ WHERE IS_KEPT
  UNION ALL
 SPREAD(leadloop.count_changes);
 
 COMMENT ON VIEW leadloop.counts_now IS
-    'counts and the changes that are not folded yet: the views sum their rows.';
+    'counts and the changes that are not folded yet: the views sum their rows. Sums by hour are those of
+the last 400 days.';
 
 CREATE OR REPLACE VIEW leadloop.counts_from_rows AS
 WITH hours AS (

@@ -57,11 +57,12 @@ CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
 CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
 CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs
     ((date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
--- For the first push that created a lead, for pushes that left leads open, and for runs that failed.
+-- For the first push that created a lead, for pushes with problems, and for runs that failed.
 CREATE INDEX sync_runs_created ON leadloop.sync_runs (campaign_id, run_id)
     WHERE flow = 'push-leads' AND CAST(counts ->> 'created' AS bigint) > 0;
 CREATE INDEX sync_runs_troubled ON leadloop.sync_runs (campaign_id, run_id DESC)
-    WHERE flow = 'push-leads' AND (CAST(counts ->> 'rejected' AS bigint) > 0
+    WHERE flow = 'push-leads' AND (CAST(counts ->> 'rejected' AS bigint)
+                                       > coalesce(CAST(counts ->> 'created' AS bigint), 0)
                                    OR CAST(counts ->> 'in_doubt' AS bigint) > 0
                                    OR CAST(counts ->> 'unreadable_rows' AS bigint) > 0);
 CREATE INDEX sync_runs_failed ON leadloop.sync_runs (campaign_id, flow, run_id DESC)

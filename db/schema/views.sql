@@ -67,15 +67,12 @@ CREATE OR REPLACE VIEW leadloop_monitor.outcome_breakdown AS
 SELECT outcome.campaign_id,
        CAST(outcome.processed_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM outcome.processed_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       -- Free text: in a file with shifted columns this field may hold a name. A scalar subquery: a
-       -- join would read all leads, also for one day.
-       (SELECT CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
-                    THEN upper(btrim(lead.state_code)) END
-          FROM leadloop.leads AS lead
-         WHERE lead.campaign_id = outcome.campaign_id AND lead.lead_id = outcome.lead_id)
-           AS state_code,
+       -- Free text: in a file with shifted columns this field may hold a name.
+       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+            THEN upper(btrim(lead.state_code)) END AS state_code,
        outcome.outcome_name, count(*) AS outcomes, sum(outcome.total_cost) AS cost
   FROM leadloop.lead_outcomes AS outcome
+  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.outcome_breakdown IS
     'Outcomes and their cost, by day, hour and state. Counts rows: name a day or a range of days,
@@ -96,15 +93,13 @@ CREATE OR REPLACE VIEW leadloop_monitor.attempt_stats AS
 SELECT attempt.campaign_id, attempt.channel,
        CAST(attempt.occurred_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(extract(hour FROM attempt.occurred_at AT TIME ZONE 'UTC') AS integer) AS hour,
-       (SELECT CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
-                    THEN upper(btrim(lead.state_code)) END
-          FROM leadloop.leads AS lead
-         WHERE lead.campaign_id = attempt.campaign_id AND lead.lead_id = attempt.lead_id)
-           AS state_code,
+       CASE WHEN upper(btrim(lead.state_code)) ~ '^[A-Z]{2}$'
+            THEN upper(btrim(lead.state_code)) END AS state_code,
        count(*) AS attempts,
        count(*) FILTER (WHERE attempt.duration_s > 0) AS connected,
        sum(attempt.duration_s) AS duration_s, sum(attempt.cost) AS cost
   FROM leadloop.outreach_attempts AS attempt
+  LEFT JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW leadloop_monitor.attempt_stats IS
     'Attempts (calls, emails, SMS, IVR) by day, hour and state. The connect rate is connected /
@@ -123,15 +118,17 @@ COMMENT ON COLUMN leadloop_monitor.attempt_stats.duration_s IS 'Total duration, 
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.cost IS
     'Total cost as reported by the vendor, in the vendor''s currency.';
 
+-- Attempts are counted in the order of their key, before the join: half the temporary files.
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_to_outcome AS
-SELECT campaign_id, outcome_name, attempts, count(*) AS leads
-  FROM (SELECT outcome.campaign_id, outcome.outcome_name, count(attempt.lead_id) AS attempts
-          FROM leadloop.lead_outcomes AS outcome
-          LEFT JOIN leadloop.outreach_attempts AS attempt USING (campaign_id, lead_id)
-         GROUP BY outcome.campaign_id, outcome.lead_id, outcome.outcome_name) AS each
- GROUP BY campaign_id, outcome_name, attempts;
+SELECT outcome.campaign_id, outcome.outcome_name, coalesce(tried.attempts, 0) AS attempts,
+       count(*) AS leads
+  FROM leadloop.lead_outcomes AS outcome
+  LEFT JOIN (SELECT campaign_id, lead_id, count(*) AS attempts
+               FROM leadloop.outreach_attempts GROUP BY campaign_id, lead_id) AS tried
+       USING (campaign_id, lead_id)
+ GROUP BY 1, 2, 3;
 COMMENT ON VIEW leadloop_monitor.attempts_to_outcome IS
-    'Leads by outcome and by the number of attempts that it took.';
+    'Leads by outcome and by the number of attempts that it took. Counts rows: name a campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.outcome_name IS
@@ -146,7 +143,8 @@ SELECT campaign_id, since AS hour, name AS outcome_name, CAST(sum(amount) AS big
   FROM leadloop.counts_now WHERE kind = 'outcome' AND span = 'hour'
  GROUP BY campaign_id, since, name HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.outcomes_by_hour IS
-    'Outcomes and their cost, by hour: outcome_breakdown without states, from sums that are kept.';
+    'Outcomes and their cost, by hour, of the last 400 days: outcome_breakdown without states, from sums
+that are kept. Older outcomes: outcomes_by_day.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_hour.hour IS 'Hour of processing, UTC.';
@@ -171,15 +169,21 @@ COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.outcomes IS 'Number of leads.
 COMMENT ON COLUMN leadloop_monitor.outcomes_by_day.cost IS
     'Total cost as reported by the vendor, in the vendor''s currency.';
 
+-- Attempts without a time apart: so a condition on the hour finds its rows by the index.
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_by_hour AS
-SELECT campaign_id, nullif(since, 'infinity') AS hour, CAST(sum(amount) AS bigint) AS attempts,
+SELECT campaign_id, hour, CAST(sum(amount) AS bigint) AS attempts,
        CAST(coalesce(sum(marked) FILTER (WHERE name = 'call'), 0) AS bigint) AS connected,
        CAST(coalesce(sum(amount) FILTER (WHERE name = 'call'), 0) AS bigint) AS calls
-  FROM leadloop.counts_now WHERE kind = 'attempt' AND span = 'hour'
- GROUP BY campaign_id, since HAVING sum(amount) > 0;
+  FROM (SELECT campaign_id, since AS hour, name, amount, marked FROM leadloop.counts_now
+         WHERE kind = 'attempt' AND span = 'hour' AND since < 'infinity'
+        UNION ALL
+        SELECT campaign_id, CAST(NULL AS timestamptz), name, amount, marked
+          FROM leadloop.counts_now
+         WHERE kind = 'attempt' AND span = 'hour' AND since = 'infinity') AS each
+ GROUP BY campaign_id, hour HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.attempts_by_hour IS
-    'Attempts (calls, emails, SMS, IVR) by hour: attempt_stats without states, from sums that are
-kept.';
+    'Attempts (calls, emails, SMS, IVR) by hour, of the last 400 days: attempt_stats without states, from
+sums that are kept.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_by_hour.hour IS
@@ -395,7 +399,8 @@ SELECT bucket.campaign_id, bucket.seen_hour, CAST(sum(bucket.amount) AS bigint) 
          GROUP BY campaign_id, since, name HAVING sum(amount) > 0) AS bucket
  GROUP BY bucket.campaign_id, bucket.seen_hour;
 COMMENT ON VIEW leadloop_monitor.lateness IS
-    'Late outcomes, and the delay from processing to storing, by hour of storing. Delays are counted
+    'Late outcomes, and the delay from processing to storing, by hour of storing, of the last
+400 days. Delays are counted
 in buckets (those of the view latencies, and 2 h, 6 h, 1 d and 7 d): p50_s and p95_s are upper
 bounds.';
 COMMENT ON COLUMN leadloop_monitor.lateness.campaign_id IS 'The vendor''s id of the campaign.';
@@ -492,6 +497,8 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.run_too_long IS
 COMMENT ON COLUMN leadloop_monitor.thresholds.nothing_runs IS
     'Time since the last run of a campaign ended.';
 
+-- A condition on campaign_id reaches each rule, so that one campaign's problems cost no more than it
+-- has rows: a rule is read once and calls no volatile function (statement_timestamp() is stable).
 CREATE OR REPLACE VIEW leadloop_monitor.problems AS
 WITH RECURSIVE threshold AS (
     SELECT * FROM leadloop_monitor.thresholds
@@ -528,23 +535,23 @@ WITH RECURSIVE threshold AS (
                    SELECT inserted_at FROM leadloop.leads
                     WHERE campaign_id = at_work.campaign_id AND status IN ('sending', 'in_doubt')
                    UNION ALL
-                   SELECT least(requested_at, clock_timestamp()) FROM leadloop.disable_requests
+                   SELECT least(requested_at, statement_timestamp()) FROM leadloop.disable_requests
                     WHERE campaign_id = at_work.campaign_id AND status IN ('requested', 'failed')
                   ) AS each) AS waiting
      WHERE at_work.campaign_id <> ''
        AND NOT EXISTS (SELECT FROM leadloop.campaigns AS campaign
                         WHERE campaign.campaign_id = at_work.campaign_id)
-), running AS (
+), running AS NOT MATERIALIZED (
     SELECT campaign_id, enabled_at FROM leadloop.campaigns WHERE enabled
 ), opt_outs AS (
     SELECT campaign_id, status, count(*) AS amount,
-           min(least(requested_at, clock_timestamp())) AS since,
+           min(least(requested_at, statement_timestamp())) AS since,
            array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
       FROM leadloop.disable_requests
      WHERE status IN ('requested', 'failed')
        -- A request dated in the future is reported too: its true age is unknown.
-       AND requested_at NOT BETWEEN clock_timestamp() - (SELECT opt_outs_waiting FROM threshold)
-                                AND clock_timestamp() + (SELECT opt_outs_waiting FROM threshold)
+       AND requested_at NOT BETWEEN statement_timestamp() - (SELECT opt_outs_waiting FROM threshold)
+                                AND statement_timestamp() + (SELECT opt_outs_waiting FROM threshold)
      GROUP BY campaign_id, status
 ), opt_outs_without_lead AS (
     -- They are allowed: the vendor may hold leads that we lack, and an opt-out may come before its
@@ -584,17 +591,15 @@ WITH RECURSIVE threshold AS (
        AND (SELECT outcome.lead_id FROM leadloop.lead_outcomes AS outcome
              WHERE outcome.campaign_id = request.campaign_id
                AND outcome.lead_id = request.lead_id) IS NULL
-), misspelt AS (
-    SELECT campaign_id, count(*) AS amount, min(least(requested_at, clock_timestamp())) AS since,
-           min(meant_id) AS meant_id
-      FROM opt_outs_without_lead WHERE meant_id IS NOT NULL GROUP BY campaign_id
-), unknown AS (
-    SELECT campaign_id, count(*) AS amount, min(requested_at) AS since,
+), unmatched AS (
+    -- Those that mean another lead, and those that name none for long.
+    SELECT campaign_id, meant_id IS NOT NULL AS is_misspelt, count(*) AS amount,
+           min(least(requested_at, statement_timestamp())) AS since, min(meant_id) AS meant_id,
            array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
       FROM opt_outs_without_lead
-     WHERE meant_id IS NULL
-       AND requested_at < clock_timestamp() - (SELECT opt_outs_unknown FROM threshold)
-     GROUP BY campaign_id
+     WHERE meant_id IS NOT NULL
+        OR requested_at < statement_timestamp() - (SELECT opt_outs_unknown FROM threshold)
+     GROUP BY campaign_id, meant_id IS NOT NULL
 ), holds AS (
     SELECT campaign_id, held_at AS since, reason FROM leadloop.create_holds
      WHERE released_at IS NULL
@@ -602,14 +607,14 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, count(*) AS amount, min(inserted_at) AS since
       FROM leadloop.leads
      WHERE status = 'new' AND campaign_id NOT IN (SELECT campaign_id FROM holds)
-       AND inserted_at < clock_timestamp() - (SELECT leads_unsent FROM threshold)
+       AND inserted_at < statement_timestamp() - (SELECT leads_unsent FROM threshold)
      GROUP BY campaign_id
 ), doubts AS (
     SELECT campaign_id, count(*) AS amount, min(coalesce(doubted_at, sent_at)) AS since
       FROM leadloop.leads
      WHERE status = 'in_doubt'
        AND coalesce(doubted_at, sent_at)
-           < clock_timestamp() - (SELECT leads_in_doubt FROM threshold)
+           < statement_timestamp() - (SELECT leads_in_doubt FROM threshold)
      GROUP BY campaign_id
 ), polled AS (
     -- An owed window holds the watermark, but not the polls; it is a separate problem.
@@ -629,7 +634,7 @@ WITH RECURSIVE threshold AS (
            mode() WITHIN GROUP (ORDER BY reason) AS reason
       FROM leadloop.owed_windows
      WHERE accepted_at IS NULL
-       AND found_at < clock_timestamp() - (SELECT windows_owed FROM threshold)
+       AND found_at < statement_timestamp() - (SELECT windows_owed FROM threshold)
      GROUP BY campaign_id
 ), unreadable AS (
     SELECT campaign_id, CAST(sum(amount) AS bigint) AS amount, min(since) AS since,
@@ -639,11 +644,10 @@ WITH RECURSIVE threshold AS (
              WHERE seen_at > now() - (SELECT results_unreadable FROM threshold)
              GROUP BY campaign_id, reason) AS each
      GROUP BY campaign_id
-), unknown_outcomes AS MATERIALIZED (
-    -- Campaigns whose newest outcomes, at most 10,000, all belong to no known lead. The search ends
-    -- at the first one that belongs to a lead: mostly the newest. now(), as an index condition may
-    -- not be volatile. Scalar subqueries: few outcomes, many leads. Materialized: `misnamed`
-    -- searches the leads of these campaigns alone.
+), misnamed AS (
+    -- Campaigns whose newest outcomes, at most 10,000, all belong to no known lead, while a sent lead
+    -- waits for its outcome. The search ends at the first outcome that belongs to a lead: mostly the
+    -- newest. Scalar subqueries: few outcomes, many leads.
     SELECT campaign.campaign_id, recent.amount, recent.since, recent.sample
       FROM leadloop.campaigns AS campaign CROSS JOIN LATERAL (
            SELECT count(*) AS amount, min(each.first_seen_at) AS since,
@@ -654,14 +658,30 @@ WITH RECURSIVE threshold AS (
                      FROM leadloop.lead_outcomes AS outcome
                     WHERE outcome.campaign_id = campaign.campaign_id
                       AND outcome.first_seen_at
-                          > now() - (SELECT outcomes_unknown FROM threshold)
+                          > statement_timestamp() - (SELECT outcomes_unknown FROM threshold)
                     ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS each
            HAVING count(*) > 0) AS recent
+     CROSS JOIN LATERAL (
+           -- Named by `recent`, so that only the leads of these campaigns are searched. ORDER BY:
+           -- the first lead that waits is found in the order of the primary keys.
+           SELECT WHERE recent.amount > 0 AND (
+                  (SELECT lead.lead_id FROM leadloop.leads AS lead
+                    WHERE lead.campaign_id = campaign.campaign_id AND lead.status = 'created'
+                      AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                                       WHERE outcome.campaign_id = lead.campaign_id
+                                         AND outcome.lead_id = lead.lead_id)
+                    ORDER BY lead.lead_id LIMIT 1) IS NOT NULL
+                  OR (SELECT sent.lead_id FROM leadloop.sent_leads AS sent
+                       WHERE sent.campaign_id = campaign.campaign_id AND sent.status = 'created'
+                         AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
+                                          WHERE outcome.campaign_id = sent.campaign_id
+                                            AND outcome.lead_id = sent.lead_id)
+                       ORDER BY sent.lead_id LIMIT 1) IS NOT NULL) LIMIT 1) AS waiting
      WHERE NOT EXISTS (
            SELECT FROM (SELECT outcome.lead_id FROM leadloop.lead_outcomes AS outcome
                          WHERE outcome.campaign_id = campaign.campaign_id
                            AND outcome.first_seen_at
-                               > now() - (SELECT outcomes_unknown FROM threshold)
+                               > statement_timestamp() - (SELECT outcomes_unknown FROM threshold)
                          ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS recent
             WHERE (SELECT lead.lead_id FROM leadloop.leads AS lead
                     WHERE lead.campaign_id = campaign.campaign_id
@@ -669,93 +689,80 @@ WITH RECURSIVE threshold AS (
                OR (SELECT sent.lead_id FROM leadloop.sent_leads AS sent
                     WHERE sent.campaign_id = campaign.campaign_id
                       AND sent.lead_id = recent.lead_id) IS NOT NULL)
-), misnamed AS (
-    -- ORDER BY: the first lead that waits is found in the order of the primary keys.
-    SELECT * FROM unknown_outcomes
-     WHERE (SELECT lead.lead_id FROM leadloop.leads AS lead
-             WHERE lead.campaign_id = unknown_outcomes.campaign_id AND lead.status = 'created'
-               AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
-                                WHERE outcome.campaign_id = lead.campaign_id
-                                  AND outcome.lead_id = lead.lead_id)
-             ORDER BY lead.lead_id LIMIT 1) IS NOT NULL
-        OR (SELECT sent.lead_id FROM leadloop.sent_leads AS sent
-             WHERE sent.campaign_id = unknown_outcomes.campaign_id AND sent.status = 'created'
-               AND NOT EXISTS (SELECT FROM leadloop.lead_outcomes AS outcome
-                                WHERE outcome.campaign_id = sent.campaign_id
-                                  AND outcome.lead_id = sent.lead_id)
-             ORDER BY sent.lead_id LIMIT 1) IS NOT NULL
-), lookback AS MATERIALIZED (
-    -- The lookback in force: the campaign's override, or the setting recorded by the last poll, of
-    -- the campaign or of all. Materialized: evaluated once per campaign, not once per outcome.
-    SELECT campaign_id, coalesce(campaign.lookback_s,
-                                 (SELECT each.lookback_s
-                                    FROM unnest(ARRAY[campaign.campaign_id, '']) AS owner (id)
-                                   CROSS JOIN LATERAL (
-                                         SELECT run.run_id,
-                                                CAST(run.counts ->> 'lookback_s' AS integer)
-                                                    AS lookback_s
-                                           FROM leadloop.sync_runs AS run
-                                          WHERE run.campaign_id = owner.id
-                                            AND run.flow = 'poll-outcomes'
-                                            AND run.counts ->> 'lookback_s' IS NOT NULL
-                                          ORDER BY run.run_id DESC LIMIT 1) AS each
-                                   ORDER BY each.run_id DESC LIMIT 1),
-                                 900) AS seconds
-      FROM leadloop.campaigns AS campaign
-     WHERE campaign_id IN (SELECT campaign_id FROM leadloop.lead_outcomes
-                            WHERE lookback_needed_s IS NOT NULL)
 ), late AS (
-    SELECT outcome.campaign_id, count(*) AS amount, min(outcome.seen_at) AS since,
-           ceil(max(outcome.lookback_needed_s)) AS needed_s,
-           date_trunc('second', min(outcome.processed_at)) AS after,
-           date_trunc('second', max(outcome.seen_at)) + interval '1 second' AS before
-      FROM leadloop.lead_outcomes AS outcome JOIN lookback USING (campaign_id)
-     WHERE outcome.lookback_needed_s IS NOT NULL
-       AND outcome.lookback_needed_s > lookback.seconds
-       AND outcome.seen_at > clock_timestamp() - (SELECT outcomes_late FROM threshold)
-     GROUP BY outcome.campaign_id
+    SELECT campaign.campaign_id, found.*
+      FROM leadloop.campaigns AS campaign
+     CROSS JOIN LATERAL (
+           -- Few campaigns: the lookback of the others is not searched for.
+           SELECT outcome.campaign_id FROM leadloop.lead_outcomes AS outcome
+            WHERE outcome.campaign_id = campaign.campaign_id
+              AND outcome.lookback_needed_s IS NOT NULL
+              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold)
+            LIMIT 1) AS recent
+     CROSS JOIN LATERAL (
+           -- The lookback in force: the campaign's override, or the setting recorded by the last
+           -- poll, of the campaign or of all. LIMIT: evaluated once, not for each outcome.
+           SELECT coalesce(campaign.lookback_s,
+                           (SELECT each.lookback_s
+                              FROM unnest(ARRAY[recent.campaign_id, '']) AS owner (id)
+                             CROSS JOIN LATERAL (
+                                   SELECT run.run_id,
+                                          CAST(run.counts ->> 'lookback_s' AS integer)
+                                              AS lookback_s
+                                     FROM leadloop.sync_runs AS run
+                                    WHERE run.campaign_id = owner.id
+                                      AND run.flow = 'poll-outcomes'
+                                      AND run.counts ->> 'lookback_s' IS NOT NULL
+                                    ORDER BY run.run_id DESC LIMIT 1) AS each
+                             ORDER BY each.run_id DESC LIMIT 1),
+                           900) AS seconds LIMIT 1) AS lookback
+     CROSS JOIN LATERAL (
+           SELECT count(*) AS amount, min(outcome.seen_at) AS since,
+                  ceil(max(outcome.lookback_needed_s)) AS needed_s,
+                  date_trunc('second', min(outcome.processed_at)) AS after,
+                  date_trunc('second', max(outcome.seen_at)) + interval '1 second' AS before
+             FROM leadloop.lead_outcomes AS outcome
+            WHERE outcome.campaign_id = recent.campaign_id
+              AND outcome.lookback_needed_s IS NOT NULL
+              AND outcome.lookback_needed_s > lookback.seconds
+              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold)
+           HAVING count(*) > 0) AS found
 ), pushes AS (
     -- The last pushes that ended, a bounded number however often they run, of the campaigns whose
-    -- last push that left anything open may still be a problem.
-    SELECT running.campaign_id, push.started_at,
-           coalesce(CAST(push.counts ->> 'created' AS bigint), 0) AS created,
-           coalesce(CAST(push.counts ->> 'rejected' AS bigint), 0) AS rejected,
-           coalesce(CAST(push.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
-           coalesce(CAST(push.counts ->> 'unreadable_rows' AS bigint), 0) AS unreadable_rows,
-           push.run_id,
-           row_number() OVER (PARTITION BY running.campaign_id ORDER BY push.run_id DESC) AS place
+    -- last failing push may still be a problem. Pushes reject more leads than they create only
+    -- if one of them does.
+    SELECT running.campaign_id, last.*
       FROM running CROSS JOIN LATERAL (
            SELECT run.started_at, run.counts FROM leadloop.sync_runs AS run
             WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
-              AND (CAST(run.counts ->> 'rejected' AS bigint) > 0
+              AND (CAST(run.counts ->> 'rejected' AS bigint)
+                       > coalesce(CAST(run.counts ->> 'created' AS bigint), 0)
                    OR CAST(run.counts ->> 'in_doubt' AS bigint) > 0
                    OR CAST(run.counts ->> 'unreadable_rows' AS bigint) > 0)
             ORDER BY run.run_id DESC LIMIT 1) AS troubled
      CROSS JOIN LATERAL (
-           SELECT run.run_id, run.started_at, run.counts FROM leadloop.sync_runs AS run
-            WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
-              AND run.state <> 'running'
-            ORDER BY run.run_id DESC LIMIT 60) AS push
-     WHERE troubled.started_at > clock_timestamp()
+           SELECT sum(rejected) FILTER (WHERE is_recent) AS rejected,
+                  sum(created) FILTER (WHERE is_recent) AS created,
+                  min(started_at) FILTER (WHERE is_recent) AS recent_since,
+                  -- The newest one is the first.
+                  array_agg(in_doubt ORDER BY run_id DESC) AS in_doubt,
+                  array_agg(started_at ORDER BY run_id DESC) AS started_at,
+                  array_agg(unreadable_rows ORDER BY run_id DESC) AS unreadable_rows
+             FROM (SELECT run.run_id, run.started_at,
+                          run.started_at > statement_timestamp()
+                                           - (SELECT leads_rejected FROM threshold) AS is_recent,
+                          coalesce(CAST(run.counts ->> 'created' AS bigint), 0) AS created,
+                          coalesce(CAST(run.counts ->> 'rejected' AS bigint), 0) AS rejected,
+                          coalesce(CAST(run.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
+                          coalesce(CAST(run.counts ->> 'unreadable_rows' AS bigint), 0)
+                              AS unreadable_rows
+                     FROM leadloop.sync_runs AS run
+                    WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
+                      AND run.state <> 'running'
+                    ORDER BY run.run_id DESC LIMIT 60) AS push) AS last
+     WHERE troubled.started_at > statement_timestamp()
                                  - (SELECT greatest(leads_rejected, doubts_growing) FROM threshold)
         OR CAST(troubled.counts ->> 'unreadable_rows' AS bigint) > 0
-), refused AS (
-    SELECT campaign_id, CAST(sum(rejected) AS bigint) AS amount,
-           CAST(sum(created) AS bigint) AS created, min(started_at) AS since
-      FROM pushes
-     WHERE started_at > clock_timestamp() - (SELECT leads_rejected FROM threshold)
-     GROUP BY campaign_id HAVING sum(rejected) >= 10 AND sum(rejected) > sum(created)
-), growing AS (
-    SELECT campaign_id, amount, since, counts
-      FROM (SELECT campaign_id, place, in_doubt AS amount, lead(in_doubt) OVER earlier AS middle,
-                   lead(in_doubt, 2) OVER earlier AS first,
-                   lead(started_at, 2) OVER earlier AS since,
-                   lead(in_doubt, 2) OVER earlier || ', ' || lead(in_doubt) OVER earlier || ', '
-                       || in_doubt AS counts
-              FROM pushes
-            WINDOW earlier AS (PARTITION BY campaign_id ORDER BY run_id DESC)) AS last
-     WHERE place = 1 AND first < middle AND middle < amount
-       AND since > clock_timestamp() - (SELECT doubts_growing FROM threshold)
 ), limits (kind, problem, threshold, what) AS (
     -- Leads that are not urgent wait behind files: no rule for their latency.
     SELECT 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
@@ -787,43 +794,42 @@ WITH RECURSIVE threshold AS (
            SELECT run_id, started_at, ended_at FROM leadloop.sync_runs
             WHERE campaign_id = '' AND sync_runs.flow = flows.flow AND state = 'completed'
             ORDER BY run_id DESC LIMIT 20) AS run
-), failures (campaign_id, flow, run_id, state, started_at, ended_at, error) AS (
-    -- A loose index scan: the last run that failed, of each flow and campaign that has one.
-    (SELECT campaign_id, flow, run_id, state, started_at, ended_at, error
-       FROM leadloop.sync_runs
-      WHERE state IN ('failed', 'crashed')
-      ORDER BY campaign_id, flow, run_id DESC LIMIT 1)
-    UNION ALL
-    SELECT next.*
-      FROM failures CROSS JOIN LATERAL (
-           SELECT run.campaign_id, run.flow, run.run_id, run.state, run.started_at, run.ended_at,
-                  run.error
+), failures AS (
+    -- The last run that failed, of each flow; one look finds that a campaign has none.
+    SELECT running.campaign_id, running.enabled_at, flows.flow, flows.again, flows.others,
+           last.run_id, last.state, last.error,
+           coalesce(last.ended_at, last.started_at) AS ended_at
+      FROM running
+     CROSS JOIN LATERAL (
+           SELECT run.campaign_id FROM leadloop.sync_runs AS run
+            WHERE run.campaign_id = running.campaign_id AND run.state IN ('failed', 'crashed')
+            ORDER BY run.flow, run.run_id DESC LIMIT 1) AS failing
+     CROSS JOIN flows CROSS JOIN LATERAL (
+           SELECT run.run_id, run.state, run.started_at, run.ended_at, run.error
              FROM leadloop.sync_runs AS run
-            WHERE run.state IN ('failed', 'crashed')
-              AND (run.campaign_id, run.flow) > (failures.campaign_id, failures.flow)
-            ORDER BY run.campaign_id, run.flow, run.run_id DESC LIMIT 1) AS next
+            WHERE run.campaign_id = failing.campaign_id AND run.flow = flows.flow
+              AND run.state IN ('failed', 'crashed')
+            ORDER BY run.run_id DESC LIMIT 1) AS last
 ), failed AS (
     -- Unless the flow has ended since, or one that does the same work has completed since.
-    SELECT run.campaign_id, run.flow, run.state, run.error,
-           coalesce(run.ended_at, run.started_at) AS ended_at
+    SELECT run.campaign_id, run.flow, run.state, run.error, run.ended_at
       FROM failures AS run
-      JOIN running ON running.campaign_id = run.campaign_id
-      JOIN flows ON flows.flow = run.flow
-     WHERE (flows.again OR coalesce(run.ended_at, run.started_at)
-                           > clock_timestamp() - (SELECT run_failed FROM threshold))
-       AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS later
-                        WHERE later.campaign_id = run.campaign_id AND later.flow = run.flow
-                          AND later.run_id > run.run_id AND later.state <> 'running')
-       AND NOT EXISTS (SELECT FROM unnest(flows.others) AS other (flow) CROSS JOIN LATERAL (
+     WHERE (run.again
+            OR run.ended_at > statement_timestamp() - (SELECT run_failed FROM threshold))
+       AND (SELECT later.run_id FROM leadloop.sync_runs AS later
+             WHERE later.campaign_id = run.campaign_id AND later.flow = run.flow
+               AND later.run_id > run.run_id AND later.state <> 'running'
+             ORDER BY later.run_id DESC LIMIT 1) IS NULL
+       AND NOT EXISTS (SELECT FROM unnest(run.others) AS other (flow) CROSS JOIN LATERAL (
                               SELECT last.run_id, last.state FROM leadloop.sync_runs AS last
                                WHERE last.campaign_id = run.campaign_id
                                  AND last.flow = other.flow AND last.state <> 'running'
                                ORDER BY last.run_id DESC LIMIT 1) AS later
                         WHERE later.run_id > run.run_id AND later.state = 'completed')
        AND NOT EXISTS (SELECT FROM covering
-                        WHERE (covering.flow = run.flow OR covering.flow = ANY(flows.others))
+                        WHERE (covering.flow = run.flow OR covering.flow = ANY(run.others))
                           AND covering.run_id > run.run_id
-                          AND covering.started_at >= running.enabled_at
+                          AND covering.started_at >= run.enabled_at
                           AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS own
                                            WHERE own.campaign_id = run.campaign_id
                                              AND own.flow = covering.flow
@@ -833,7 +839,7 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since
       FROM leadloop.sync_runs
      WHERE state = 'running'
-       AND started_at < clock_timestamp() - (SELECT run_too_long FROM threshold)
+       AND started_at < statement_timestamp() - (SELECT run_too_long FROM threshold)
      GROUP BY campaign_id, flow
 ), idle AS (
     -- Of the campaigns for which no covering row shows that runs come.
@@ -853,20 +859,18 @@ WITH RECURSIVE threshold AS (
                         WHERE covering.others <> '{}'
                           AND covering.started_at >= running.enabled_at
                           AND covering.ended_at
-                              >= clock_timestamp() - (SELECT nothing_runs FROM threshold))
+                              >= statement_timestamp() - (SELECT nothing_runs FROM threshold))
        AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
                         WHERE run.state = 'running' AND run.campaign_id = running.campaign_id
                           AND flows.others <> '{}')
-), untouched AS (
-    SELECT campaign_id,
-           least((SELECT lead.inserted_at FROM leadloop.leads AS lead
-                   WHERE lead.campaign_id = idle.campaign_id AND lead.status = 'new'
-                   ORDER BY lead.seq LIMIT 1),
-                 (SELECT min(least(request.requested_at, clock_timestamp()))
-                    FROM leadloop.disable_requests AS request
-                   WHERE request.campaign_id = idle.campaign_id
-                     AND request.status IN ('requested', 'failed'))) AS since
-      FROM idle WHERE since IS NULL
+       -- One look at the newest runs, instead of one for each flow.
+       AND (SELECT run.run_id FROM leadloop.sync_runs AS run
+             WHERE run.campaign_id = running.campaign_id AND run.state <> 'running'
+               AND run.started_at >= statement_timestamp() - (SELECT nothing_runs FROM threshold)
+               AND coalesce(run.ended_at, run.started_at)
+                   >= statement_timestamp() - (SELECT nothing_runs FROM threshold)
+               AND run.flow IN (SELECT flow FROM flows WHERE others <> '{}')
+             ORDER BY run.started_at DESC LIMIT 1) IS NULL
 ), found AS (
     SELECT campaign_id, 'critical' AS severity, 'opt_outs_waiting' AS problem, amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
@@ -882,21 +886,24 @@ WITH RECURSIVE threshold AS (
            'leadloop requeue --disables --campaign {campaign}'
       FROM opt_outs WHERE status = 'failed'
     UNION ALL
-    SELECT campaign_id, 'critical', 'opt_outs_misspelt', amount, since,
-           CASE amount WHEN 1 THEN '1 opt-out names' ELSE amount || ' opt-outs name' END
-               || ' no lead; a lead whose id differs only in case, blanks or invisible characters'
-               || ' is not opted out: INSERT INTO leadloop.disable_requests'
-               || ' (campaign_id, lead_id) VALUES (' || quote_literal(campaign_id) || ', '
-               || quote_literal(meant_id) || ')',
-           'leadloop disable --campaign {campaign}'
-      FROM misspelt
-    UNION ALL
-    SELECT campaign_id, 'warning', 'opt_outs_unknown', amount, since,
-           CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
-               || ' named no known lead for more than ' || (SELECT opt_outs_unknown FROM minutes)
-               || ' minutes; check the id and the campaign: ' || sample,
-           'leadloop audit --campaign {campaign}'
-      FROM unknown
+    SELECT campaign_id, rule.severity, rule.problem, amount, since, rule.said, rule.command
+      FROM unmatched CROSS JOIN LATERAL (
+           SELECT 'critical' AS severity, 'opt_outs_misspelt' AS problem,
+                  CASE amount WHEN 1 THEN '1 opt-out names' ELSE amount || ' opt-outs name' END
+                      || ' no lead; a lead whose id differs only in case, blanks or invisible'
+                      || ' characters is not opted out: INSERT INTO leadloop.disable_requests'
+                      || ' (campaign_id, lead_id) VALUES (' || quote_literal(campaign_id) || ', '
+                      || quote_literal(meant_id) || ')' AS said,
+                  'leadloop disable --campaign {campaign}' AS command
+            WHERE is_misspelt
+           UNION ALL
+           SELECT 'warning', 'opt_outs_unknown',
+                  CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
+                      || ' named no known lead for more than '
+                      || (SELECT opt_outs_unknown FROM minutes)
+                      || ' minutes; check the id and the campaign: ' || sample,
+                  'leadloop audit --campaign {campaign}'
+            WHERE NOT is_misspelt) AS rule
     UNION ALL
     SELECT campaign_id, 'critical', 'creates_held', 1, since,
            'no lead is created, because the database may have forgotten sent leads: ' || reason,
@@ -909,7 +916,7 @@ WITH RECURSIVE threshold AS (
                      || ' minutes behind: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
-     WHERE through < clock_timestamp() - (SELECT poll_behind FROM threshold)
+     WHERE through < statement_timestamp() - (SELECT poll_behind FROM threshold)
     UNION ALL
     SELECT campaign_id, 'critical', 'windows_owed', amount, since,
            CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
@@ -952,23 +959,29 @@ WITH RECURSIVE threshold AS (
            'leadloop audit --campaign {campaign}'
       FROM doubts
     UNION ALL
-    SELECT campaign_id, 'warning', 'doubts_growing', amount, since,
-           'each of the last three pushes left more leads in doubt: ' || counts
-               || '; check the vendor''s status', 'leadloop audit --campaign {campaign}'
-      FROM growing
-    UNION ALL
-    SELECT campaign_id, 'warning', 'leads_rejected', amount, since,
-           'the last pushes rejected ' || amount || ' leads and created ' || created
-               || '; the view leadloop_monitor.rejections has the reasons',
-           'leadloop requeue --rejected --campaign {campaign}'
-      FROM refused
-    UNION ALL
-    SELECT campaign_id, 'warning', 'rows_unreadable', unreadable_rows, started_at,
-           CASE unreadable_rows WHEN 1 THEN '1 row' ELSE unreadable_rows || ' rows' END
-               || ' of the campaign''s source cannot be read, so no lead of theirs is sent; the'
-               || ' log of each push names the first ones',
-           'leadloop push --campaign {campaign}'
-      FROM pushes WHERE place = 1 AND unreadable_rows > 0
+    SELECT campaign_id, rule.severity, rule.problem, rule.amount, rule.since, rule.said,
+           rule.command
+      FROM pushes CROSS JOIN LATERAL (
+           SELECT 'warning' AS severity, 'doubts_growing' AS problem, in_doubt[1] AS amount,
+                  started_at[3] AS since,
+                  'each of the last three pushes left more leads in doubt: ' || in_doubt[3] || ', '
+                      || in_doubt[2] || ', ' || in_doubt[1] || '; check the vendor''s status' AS said,
+                  'leadloop audit --campaign {campaign}' AS command
+            WHERE in_doubt[3] < in_doubt[2] AND in_doubt[2] < in_doubt[1]
+              AND started_at[3] > statement_timestamp() - (SELECT doubts_growing FROM threshold)
+           UNION ALL
+           SELECT 'warning', 'leads_rejected', CAST(rejected AS bigint), recent_since,
+                  'the last pushes rejected ' || rejected || ' leads and created ' || created
+                      || '; the view leadloop_monitor.rejections has the reasons',
+                  'leadloop requeue --rejected --campaign {campaign}'
+            WHERE rejected >= 10 AND rejected > created
+           UNION ALL
+           SELECT 'warning', 'rows_unreadable', unreadable_rows[1], started_at[1],
+                  CASE unreadable_rows[1] WHEN 1 THEN '1 row' ELSE unreadable_rows[1] || ' rows' END
+                      || ' of the campaign''s source cannot be read, so no lead of theirs is sent;'
+                      || ' the log of each push names the first ones',
+                  'leadloop push --campaign {campaign}'
+            WHERE unreadable_rows[1] > 0) AS rule
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
@@ -997,15 +1010,24 @@ WITH RECURSIVE threshold AS (
            'leadloop doctor'
       FROM too_long
     UNION ALL
-    SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
-           'no run for more than ' || (SELECT nothing_runs FROM minutes)
-               || ' minutes: check that a worker is running', 'leadloop doctor'
-      FROM idle WHERE since < clock_timestamp() - (SELECT nothing_runs FROM threshold)
-    UNION ALL
-    SELECT campaign_id, 'warning', 'nothing_runs', 1, since,
-           'no run yet: leads and opt-outs wait for the first run',
-           'leadloop sync --campaign {campaign}'
-      FROM untouched WHERE since IS NOT NULL
+    SELECT campaign_id, 'warning', 'nothing_runs', 1, rule.since, rule.said, rule.command
+      FROM idle CROSS JOIN LATERAL (
+           SELECT idle.since,
+                  'no run for more than ' || (SELECT nothing_runs FROM minutes)
+                      || ' minutes: check that a worker is running', 'leadloop doctor'
+            WHERE idle.since < statement_timestamp() - (SELECT nothing_runs FROM threshold)
+           UNION ALL
+           SELECT least((SELECT lead.inserted_at FROM leadloop.leads AS lead
+                          WHERE lead.campaign_id = idle.campaign_id AND lead.status = 'new'
+                          ORDER BY lead.seq LIMIT 1),
+                        (SELECT min(least(request.requested_at, statement_timestamp()))
+                           FROM leadloop.disable_requests AS request
+                          WHERE request.campaign_id = idle.campaign_id
+                            AND request.status IN ('requested', 'failed'))),
+                  'no run yet: leads and opt-outs wait for the first run',
+                  'leadloop sync --campaign {campaign}'
+            WHERE idle.since IS NULL) AS rule (since, said, command)
+     WHERE rule.since IS NOT NULL
 ), reported AS (
     SELECT campaign_id, severity, problem, amount, since, said, command
       FROM found JOIN leadloop.campaigns AS campaign USING (campaign_id)
@@ -1052,7 +1074,7 @@ WITH waiting AS (
     SELECT campaign_id,
            count(*) FILTER (WHERE status = 'requested') AS disable_pending,
            count(*) FILTER (WHERE status = 'failed') AS disable_failed,
-           min(least(requested_at, clock_timestamp())) AS waiting_since
+           min(least(requested_at, statement_timestamp())) AS waiting_since
       FROM leadloop.disable_requests WHERE status IN ('requested', 'failed')
      GROUP BY campaign_id
 ), past AS (
@@ -1100,11 +1122,11 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
        coalesce(past.disabled, 0) AS disabled,
        coalesce(opt_out.disable_pending, 0) AS disable_pending,
        coalesce(opt_out.disable_failed, 0) AS disable_failed,
-       CAST(extract(epoch FROM clock_timestamp() - opt_out.waiting_since) AS float8)
+       CAST(extract(epoch FROM statement_timestamp() - opt_out.waiting_since) AS float8)
            AS disable_oldest_s,
-       CAST(extract(epoch FROM clock_timestamp() - waiting.oldest_new_at) AS float8) AS new_oldest_s,
+       CAST(extract(epoch FROM statement_timestamp() - waiting.oldest_new_at) AS float8) AS new_oldest_s,
        mark.processed_through AS watermark,
-       CAST(extract(epoch FROM clock_timestamp() - mark.processed_through) AS float8)
+       CAST(extract(epoch FROM statement_timestamp() - mark.processed_through) AS float8)
            AS watermark_lag_s,
        coalesce(past.late, 0) AS late,
        CAST(ceil(coalesce((SELECT max(outcome.lookback_needed_s)

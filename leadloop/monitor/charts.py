@@ -7,7 +7,7 @@ from functools import partial
 import altair as alt
 import pandas as pd
 
-from db.monitor import History, Rows, StatusSnapshot
+from db.monitor import MAX_ATTEMPTS_DAYS, History, Rows, StatusSnapshot
 from leadloop.monitor.chart_frames import (
     STAGES,
     build_attempts_frame,
@@ -216,7 +216,7 @@ _SPECS = (
     ChartSpec(
         name="attempts",
         title="Attempts by day and hour",
-        note="Calls, emails, SMS and IVR together.",
+        note=f"Calls, emails, SMS and IVR together, of the last {MAX_ATTEMPTS_DAYS} days at most.",
         build_frame=build_attempts_frame,
         draw=_draw_attempts,
     ),

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -23,12 +24,16 @@ from tests.factories import CAMPAIGN
 
 #: Each writer has a campaign: two open transactions that write the same rows would wait.
 WRITERS = ("C1", "C2")
+#: Hours of this year are kept.
+_YEAR = datetime.now(UTC).year
 _TIMES = (
-    "2026-01-01T10:59:59.999999Z",
-    "2026-01-01T11:00:00Z",
-    "2026-03-29T01:30:00Z",
+    f"{_YEAR}-01-01T10:59:59.999999Z",
+    f"{_YEAR}-01-01T11:00:00Z",
+    f"{_YEAR}-03-29T01:30:00Z",
     "infinity",
     "-infinity",
+    # Hours so old are not kept.
+    "2020-02-29T23:30:00Z",
 )
 _LEADS = st.sampled_from("abcd")
 _STATUSES = st.sampled_from(["new", "sending", "created", "rejected", "in_doubt", "cancelled"])
@@ -320,6 +325,33 @@ def test_a_drift_is_found_and_a_recount_mends_it(database: Database) -> None:
     assert database.run(counts.count_drift) == 0
 
 
+def test_a_correction_of_an_hour_that_is_not_kept_shows_in_its_day_alone(
+    database: Database,
+) -> None:
+    """The old hour is hidden as a whole, before housekeeping deletes it and after."""
+    insert = """INSERT INTO leadloop.lead_outcomes
+                       (campaign_id, lead_id, processed_at, outcome_name, raw)
+                VALUES ('C1', :lead, now() - interval '500 days', 'Sale', '{}')"""
+    hours = "SELECT count(*) FROM leadloop_monitor.outcomes_by_hour"
+    days = "SELECT sum(outcomes) FROM leadloop_monitor.outcomes_by_day"
+    sql.execute(database, insert, lead="a")
+    # The sum that was folded when the hour was new.
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.counts
+           SELECT kind, 'hour', hour, campaign_id, 'key', name, detail, amount, marked, cost
+             FROM leadloop.count_changes WHERE kind = 'outcome'""",
+    )
+    for change in (insert.replace(":lead", "'b'"), "DELETE FROM leadloop.lead_outcomes"):
+        left = 0 if change.startswith("DELETE") else 2
+        sql.execute(database, change)
+        for fold in (counts.fold_all_counts, lambda database: database.run(counts.recount)):
+            check_counts(database)
+            assert sql.fetch_value(database, hours) == 0
+            assert sql.fetch_value(database, days) == (left or None)
+            fold(database)
+
+
 def test_claims_and_responses_are_counted(database: Database) -> None:
     """Leads that a claim cancels, and those that a response creates or rejects."""
     factories.add_campaign(database)
@@ -461,6 +493,11 @@ def _bound(share: float, seconds: str) -> str:
         END"""
 
 
+def _is_kept(column: str) -> str:
+    """Build the condition that the hour of a time is one that views by hour show."""
+    return f"{_HOUR.format(column)} >= now() - interval '400 days'"
+
+
 def _count(table: str, *statuses: str) -> str:
     """Build the SQL of the number of a campaign's rows of each status."""
     return ", ".join(
@@ -495,7 +532,8 @@ _FROM_ROWS = {
     "outcomes_by_hour": (
         "campaign_id, hour, outcome_name, outcomes, coalesce(cost, 0)",
         f"""SELECT campaign_id, {_HOUR.format("processed_at")}, outcome_name, count(*),
-                   coalesce({_COST}, 0) FROM leadloop.lead_outcomes GROUP BY 1, 2, 3""",
+                   coalesce({_COST}, 0) FROM leadloop.lead_outcomes
+             WHERE {_is_kept("processed_at")} GROUP BY 1, 2, 3""",
     ),
     "outcomes_by_day": (
         "campaign_id, day, outcome_name, outcomes, coalesce(cost, 0)",
@@ -507,14 +545,15 @@ _FROM_ROWS = {
         f"""SELECT campaign_id, nullif({_HOUR.format("occurred_at")}, 'infinity'), count(*),
                    count(*) FILTER (WHERE channel = 'call' AND duration_s > 0),
                    count(*) FILTER (WHERE channel = 'call')
-              FROM leadloop.outreach_attempts GROUP BY 1, 2""",
+              FROM leadloop.outreach_attempts
+             WHERE {_is_kept("coalesce(occurred_at, 'infinity')")} GROUP BY 1, 2""",
     ),
     "lateness": (
         "campaign_id, seen_hour, outcomes, late, lookback_needed_s, p50_s, p95_s",
         f"""SELECT campaign_id, {_HOUR.format("seen_at")}, count(*), count(lookback_needed_s),
                    max(lookback_needed_s), {_bound(0.5, _SEEN_AFTER_S)},
                    {_bound(0.95, _SEEN_AFTER_S)}
-              FROM leadloop.lead_outcomes GROUP BY 1, 2""",
+              FROM leadloop.lead_outcomes WHERE {_is_kept("seen_at")} GROUP BY 1, 2""",
     ),
     "disable_latency": (
         "campaign_id, day, requested, disabled, cancelled, failed, waiting, p50_s, p95_s, worst_s",

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,21 @@ def test_what_is_no_state_is_shown_as_none(lived: Database) -> None:
             assert row["state_code"] == shown
 
 
+def test_outcomes_of_no_known_lead_and_without_attempts_are_counted(lived: Database) -> None:
+    """Deleted leads have no state; an outcome that took no attempt has a row with 0."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, outcome_name,
+                                                raw)
+            VALUES ('{CAMPAIGN}', 'deleted', now(), 'Gone', '{{}}')""",
+    )
+    gone = "FROM leadloop_monitor.{} WHERE outcome_name = 'Gone'"
+    rows = sql.fetch_rows(lived, f"SELECT state_code, outcomes {gone}".format("outcome_breakdown"))
+    assert [(row["state_code"], row["outcomes"]) for row in rows] == [(None, 1)]
+    tried = sql.fetch_rows(lived, f"SELECT attempts, leads {gone}".format("attempts_to_outcome"))
+    assert [(row["attempts"], row["leads"]) for row in tried] == [(0, 1)]
+
+
 def test_a_backfill_is_not_behind(lived: Database) -> None:
     """It reads what is long past; how far the polls are behind, it does not tell."""
     sql.execute(
@@ -261,6 +277,45 @@ def test_long_histories_of_outcomes_are_read_by_day(
     outcomes = read_history(database, [], None)["outcomes"]
     assert [row["hour"].hour for row in outcomes] == hours
     assert [row["hour"].day for row in outcomes] == [1, 2, 1 + days]
+
+
+def test_attempts_of_long_periods_are_those_of_the_last_90_days(lived: Database) -> None:
+    """A year would be 8,760 rows a campaign, and a chart of 365 lines."""
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.outreach_attempts
+                   (campaign_id, lead_id, channel, block, attempt_key, occurred_at)
+            SELECT '{CAMPAIGN}', 'created', 'sms', 's', days, now() - interval '1 day' * days
+              FROM unnest(ARRAY[80, 92]) AS days""",
+    )
+    ago = [
+        (datetime.now(UTC).date() - row["day"]).days
+        for row in read_history(lived, (), None)["attempts"]
+    ]
+    assert max(ago) == 80
+
+
+@pytest.mark.parametrize("view", ["outcomes_by_hour", "attempts_by_hour", "lateness"])
+def test_the_sums_of_one_day_are_found_by_the_index(lived: Database, view: str) -> None:
+    """Each has a row an hour and campaign of the last 400 days."""
+    sql.execute(
+        lived,
+        """INSERT INTO leadloop.counts (kind, span, since, campaign_id, key, name, amount, marked)
+           SELECT kind, 'hour', date_trunc('hour', now()) - interval '1 hour' * n, 'C1', 'key',
+                  CASE kind WHEN 'delay' THEN '1' ELSE 'call' END, 1, 0
+             FROM unnest(ARRAY['outcome', 'attempt', 'delay']) AS kind,
+                  generate_series(0, 9000) AS n""",
+    )
+    sql.execute(lived, "ANALYZE leadloop.counts")
+    hour = "seen_hour" if view == "lateness" else "hour"
+    plan = sql.fetch_value(
+        lived,
+        f"""EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM leadloop_monitor.{view}
+             WHERE {hour} >= now() - interval '1 day'""",
+    )
+    scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "counts"]
+    read = sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans)
+    assert 20 <= read <= 30
 
 
 def test_an_opt_out_from_the_future_waits_no_less_than_nought(lived: Database) -> None:
@@ -722,9 +777,30 @@ def test_runs_are_found_by_an_index(lived: Database, view: str) -> None:
     nodes = _nodes(plan[0]["Plan"])
     used = {node["Index Name"] for node in nodes if "sync_runs" in node.get("Index Name", "")}
     few = {"sync_runs_created", "sync_runs_troubled", "sync_runs_failed"}
-    assert used == {"sync_runs_by_flow", "sync_runs_running", *few}, used
+    assert used == {"sync_runs_by_flow", "sync_runs_recent", "sync_runs_running", *few}, used
     scans = [node for node in nodes if node.get("Relation Name") == "sync_runs"]
     assert [node for node in scans if node["Node Type"] == "Seq Scan"] == []
+
+
+@pytest.mark.parametrize("view", ["problems", "campaign_health"])
+def test_a_condition_on_the_campaign_reaches_every_rule(lived: Database, view: str) -> None:
+    """A flow run reads the problems of its campaigns alone, also among thousands of campaigns."""
+    sql.execute(
+        lived, "INSERT INTO leadloop.campaigns SELECT 'many-' || n FROM generate_series(1, 900) n"
+    )
+    sql.execute(lived, "ANALYZE leadloop.campaigns")
+    plan = sql.fetch_value(
+        lived,
+        "EXPLAIN (ANALYZE, FORMAT JSON)"
+        f" SELECT * FROM leadloop_monitor.{view} WHERE campaign_id = '{CAMPAIGN}'",
+    )
+    read = [
+        node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        for node in _nodes(plan[0]["Plan"])
+        if node.get("Relation Name") == "campaigns"
+    ]
+    assert read, "this shows nothing"
+    assert max(read) <= 2, read
 
 
 @pytest.mark.parametrize(

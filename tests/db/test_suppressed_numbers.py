@@ -37,6 +37,26 @@ def test_a_number_is_suppressed_once_it_is_indexed(opted_out: Connection) -> Non
     assert list(suppressed_numbers.iter_unindexed(opted_out, region="US")) == []
 
 
+def test_a_batch_does_not_search_all_leads(connection: Connection) -> None:
+    """Each batch asks whether an opted-out lead is not indexed yet; mostly none is."""
+    connection.execute(
+        text("""
+        INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1');
+        INSERT INTO leadloop.leads (campaign_id, lead_id, status, opted_out, number_noted)
+        SELECT 'C1', lpad(CAST(n AS text), 5, '0'), 'created', n % 5 = 0, n % 5 = 0
+          FROM generate_series(1, 20000) AS n
+        """)
+    )
+    connection.execute(text("ANALYZE leadloop.leads, leadloop.campaigns"))
+    read = text("""
+    SELECT seq_tup_read FROM pg_stat_xact_user_tables
+     WHERE relid = CAST('leadloop.leads' AS regclass)
+    """)
+    before = connection.scalar(read)
+    assert suppressed_numbers.find_suppressed(connection, [b"a"], region="US") == (set(), False)
+    assert connection.scalar(read) == before
+
+
 def test_a_lead_without_a_callable_number_counts_as_indexed(opted_out: Connection) -> None:
     """It is not listed again by every push."""
     (found,) = suppressed_numbers.iter_unindexed(opted_out, region="US")

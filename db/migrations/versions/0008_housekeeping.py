@@ -6,8 +6,6 @@ has been done.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0008_housekeeping"
 down_revision = "0007_idle_runs"
 branch_labels = None
@@ -35,7 +33,9 @@ ALTER TABLE leadloop.rate_slots SET (
 
 
 def upgrade() -> None:
-    """Add a column and an index, and set when tables are vacuumed."""
+    """Add a column and an index, and set when tables are vacuumed.
+
+    The last migration replaces triggers, views and the like.
+    """
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)
