@@ -1,6 +1,7 @@
 """The problems that the view `leadloop_monitor.problems` reports: severity, meaning, command.
 
-The rules are the view's, and a test compares both. The thresholds are in the view `thresholds`.
+The rules are the view's, and a test compares both. The thresholds are in the view `thresholds`, and
+those of a campaign in `campaign_thresholds`.
 """
 
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ PROBLEM_KINDS = (
         severity="warning",
         name="leads_in_doubt",
         meaning="Leads of which it is not known whether the vendor holds them.",
-        commands=_AUDIT,
+        commands=("leadloop audit --repair",),
     ),
     ProblemKind(
         severity="warning",

@@ -383,8 +383,15 @@ def render_problems(connection: Connection) -> str:
         " `leadloop status` and the [page](../how-to/monitor-page.md) show them, `status --check`"
         " fails because of them, runs emit an event for each (`leadloop.problem.…`), and `leadloop"
         " metrics` counts them (`leadloop_problems`). The view adds `--campaign` to the command.",
-        "The thresholds are those of the view [`thresholds`](views.md#thresholds), the same for all"
-        " campaigns.",
+        "The thresholds are those of the view [`thresholds`](views.md#thresholds). A campaign may"
+        " have its own, in seconds:",
+        "```sql\nUPDATE leadloop.campaigns\n"
+        '   SET thresholds = \'{"leads_unsent": 7200, "opt_outs_waiting": 300}\'\n'
+        " WHERE campaign_id = '12345';\n```",
+        "Names of problems without a threshold, and periods that are not whole minutes (whole"
+        " seconds for the three latencies), are refused. The view"
+        " [`campaign_thresholds`](views.md#campaign_thresholds) shows those in force; the page's"
+        " charts show the general ones.",
         _render_table(
             ["problem", "severity", "meaning", "threshold", "command"],
             [_render_problem(kind, thresholds, meanings) for kind in PROBLEM_KINDS],

@@ -52,6 +52,12 @@ _FOLDED = (
     ' \'g\') COLLATE "C") COLLATE "default")'
 )
 
+# A campaign's threshold of an alert: its own, in seconds, or the general one.
+_OWN_THRESHOLD = (
+    r"coalesce(make_interval(secs => CAST(campaign.thresholds ->> '\1' AS float8)), general.\1)"
+    r" AS \1"
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +71,7 @@ def create_schema(connection: Connection, *files: str) -> None:
 def expand_macros(statements: str) -> str:
     """Expand macros in SQL: `FOLDED(column)`, a normalised lead id, and those of counts.sql."""
     statements = re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements)
+    statements = re.sub(r"THRESHOLD\((\w+)\)", _OWN_THRESHOLD, statements)
     statements = re.sub(
         r"COUNT_TRIGGERS\((\w+)\)", lambda match: counting.build_triggers(match[1]), statements
     )

@@ -20,6 +20,10 @@ vendor''s US document (lead_id, phone_number, contact_name, state_code).';
 COMMENT ON COLUMN leadloop.campaigns.area_codes IS
     'North American area codes of three digits that are valid although libphonenumber does not know
 them yet.';
+COMMENT ON COLUMN leadloop.campaigns.thresholds IS
+    'Own thresholds of alerts, seconds by the name of a problem: {"leads_unsent": 7200}. Whole minutes,
+except for lead_slow, opt_out_slow and outcome_slow. leadloop_monitor.campaign_thresholds shows those
+in force.';
 COMMENT ON COLUMN leadloop.campaigns.sends_opted_out_numbers IS
     'True: phone numbers that opted out under another lead or campaign are sent anyway.';
 COMMENT ON COLUMN leadloop.campaigns.source IS

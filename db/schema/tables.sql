@@ -33,7 +33,21 @@ CREATE TABLE leadloop.campaigns (
         calling_hours ~ '^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9] \S+$'
         AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5)),
     enabled_at      timestamptz NOT NULL DEFAULT now(),
-    raw_cleared_through timestamptz
+    raw_cleared_through timestamptz,
+    thresholds      jsonb NOT NULL DEFAULT '{}',
+    -- Names of the view thresholds; whole seconds, and whole minutes but for latencies.
+    CONSTRAINT campaigns_thresholds_named CHECK (
+        jsonb_typeof(thresholds) = 'object' AND thresholds - ARRAY[
+            'opt_outs_waiting', 'opt_outs_unknown', 'poll_behind', 'windows_owed',
+            'leads_unsent', 'leads_in_doubt', 'outcomes_late', 'run_failed', 'run_too_long',
+            'nothing_runs', 'results_unreadable', 'outcomes_unknown', 'leads_rejected',
+            'doubts_growing', 'lead_slow', 'opt_out_slow', 'outcome_slow']
+            = '{}'),
+    CONSTRAINT campaigns_thresholds_whole CHECK (
+        NOT jsonb_path_exists(thresholds, 'strict $.* ? (@.type() != "number"
+            || @ < 1 || @ > 31536000 || @.floor() != @)')
+        AND NOT jsonb_path_exists(thresholds - ARRAY['lead_slow', 'opt_out_slow', 'outcome_slow'],
+                                  'strict $.* ? ((@ / 60).floor() * 60 != @)'))
 );
 
 -- Runs --------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
--- Views for the data team, without personal data, and their descriptions. The file may be applied
+-- Views for the data team, without personal columns, and their descriptions. The file may be applied
 -- again (idempotent). db.schema expands the macro `FOLDED(column)`: a normalised lead id.
 
 CREATE SCHEMA IF NOT EXISTS leadloop_monitor;
 COMMENT ON SCHEMA leadloop_monitor IS
-    'Views for dashboards and alerts: counts, times, reasons and ids; no personal data.';
+    'Views for dashboards and alerts: counts, times, reasons and ids. No column is personal; a reason
+may quote the vendor, and is redacted as far as a rule can tell.';
 
 -- Leads -------------------------------------------------------------------------------------------
 
@@ -497,14 +498,75 @@ COMMENT ON COLUMN leadloop_monitor.thresholds.run_too_long IS
 COMMENT ON COLUMN leadloop_monitor.thresholds.nothing_runs IS
     'Time since the last run of a campaign ended.';
 
+-- The macro THRESHOLD(name): the campaign's own threshold, else the general one.
+CREATE OR REPLACE VIEW leadloop_monitor.campaign_thresholds AS
+SELECT campaign.campaign_id,
+       THRESHOLD(opt_outs_waiting),
+       THRESHOLD(opt_outs_unknown),
+       THRESHOLD(poll_behind),
+       THRESHOLD(windows_owed),
+       THRESHOLD(leads_unsent),
+       THRESHOLD(leads_in_doubt),
+       THRESHOLD(outcomes_late),
+       THRESHOLD(run_failed),
+       THRESHOLD(run_too_long),
+       THRESHOLD(nothing_runs),
+       THRESHOLD(results_unreadable),
+       THRESHOLD(outcomes_unknown),
+       THRESHOLD(leads_rejected),
+       THRESHOLD(doubts_growing),
+       THRESHOLD(lead_slow),
+       THRESHOLD(opt_out_slow),
+       THRESHOLD(outcome_slow)
+  FROM leadloop.campaigns AS campaign CROSS JOIN leadloop_monitor.thresholds AS general;
+COMMENT ON VIEW leadloop_monitor.campaign_thresholds IS
+    'Thresholds of alerts in force for each campaign: its own (campaigns.thresholds), else those of
+the view thresholds.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.campaign_id IS
+    'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.opt_outs_waiting IS
+    'Age of an opt-out that the vendor has not confirmed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.opt_outs_unknown IS
+    'Age of an opt-out that names no known lead.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.poll_behind IS
+    'Age of the time up to which polls have read.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.windows_owed IS
+    'Time for which a window has been owed.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.leads_unsent IS 'Age of a new lead.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.leads_in_doubt IS
+    'Time that a lead has been in doubt.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.outcomes_late IS
+    'Period for which an outcome that came too late for the lookback stays a problem.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.run_failed IS
+    'Period for which a failed run of an unscheduled flow stays a problem.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.run_too_long IS
+    'Duration of a run that has not ended.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.nothing_runs IS
+    'Time since the last run of a campaign ended.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.results_unreadable IS
+    'Period for which a result that could not be parsed stays a problem after it was last read.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.outcomes_unknown IS
+    'Period in which none of the new outcomes belongs to a known lead.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.leads_rejected IS
+    'Period in which the last pushes rejected more leads than they created.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.doubts_growing IS
+    'Period in which each of the last three pushes left more leads in doubt than the one before.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.lead_slow IS
+    '99th percentile of the latency of urgent leads in the last hour.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.opt_out_slow IS
+    '99th percentile of the latency of opt-outs in the last hour.';
+COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.outcome_slow IS
+    '99th percentile of the latency of outcomes in the last hour.';
+
 -- A condition on campaign_id reaches each rule, so that one campaign's problems cost no more than it
 -- has rows: a rule is read once and calls no volatile function (statement_timestamp() is stable).
 CREATE OR REPLACE VIEW leadloop_monitor.problems AS
-WITH RECURSIVE threshold AS (
-    SELECT * FROM leadloop_monitor.thresholds
-), minutes AS (
+WITH RECURSIVE threshold AS NOT MATERIALIZED (
+    SELECT * FROM leadloop_monitor.campaign_thresholds
+), minutes AS NOT MATERIALIZED (
     -- The thresholds in minutes, for the texts.
-    SELECT CAST(extract(epoch FROM opt_outs_waiting) / 60 AS integer) AS opt_outs_waiting,
+    SELECT campaign_id,
+           CAST(extract(epoch FROM opt_outs_waiting) / 60 AS integer) AS opt_outs_waiting,
            CAST(extract(epoch FROM opt_outs_unknown) / 60 AS integer) AS opt_outs_unknown,
            CAST(extract(epoch FROM poll_behind) / 60 AS integer) AS poll_behind,
            CAST(extract(epoch FROM leads_unsent) / 60 AS integer) AS leads_unsent,
@@ -543,15 +605,15 @@ WITH RECURSIVE threshold AS (
                         WHERE campaign.campaign_id = at_work.campaign_id)
 ), running AS NOT MATERIALIZED (
     SELECT campaign_id, enabled_at FROM leadloop.campaigns WHERE enabled
-), opt_outs AS (
+), opt_outs AS NOT MATERIALIZED (
     SELECT campaign_id, status, count(*) AS amount,
            min(least(requested_at, statement_timestamp())) AS since,
            array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
-      FROM leadloop.disable_requests
+      FROM leadloop.disable_requests JOIN threshold USING (campaign_id)
      WHERE status IN ('requested', 'failed')
        -- A request dated in the future is reported too: its true age is unknown.
-       AND requested_at NOT BETWEEN statement_timestamp() - (SELECT opt_outs_waiting FROM threshold)
-                                AND statement_timestamp() + (SELECT opt_outs_waiting FROM threshold)
+       AND requested_at NOT BETWEEN statement_timestamp() - opt_outs_waiting
+                                AND statement_timestamp() + opt_outs_waiting
      GROUP BY campaign_id, status
 ), opt_outs_without_lead AS (
     -- They are allowed: the vendor may hold leads that we lack, and an opt-out may come before its
@@ -596,25 +658,23 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, meant_id IS NOT NULL AS is_misspelt, count(*) AS amount,
            min(least(requested_at, statement_timestamp())) AS since, min(meant_id) AS meant_id,
            array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
-      FROM opt_outs_without_lead
-     WHERE meant_id IS NOT NULL
-        OR requested_at < statement_timestamp() - (SELECT opt_outs_unknown FROM threshold)
+      FROM opt_outs_without_lead JOIN threshold USING (campaign_id)
+     WHERE meant_id IS NOT NULL OR requested_at < statement_timestamp() - opt_outs_unknown
      GROUP BY campaign_id, meant_id IS NOT NULL
 ), holds AS (
     SELECT campaign_id, held_at AS since, reason FROM leadloop.create_holds
      WHERE released_at IS NULL
 ), unsent AS (
     SELECT campaign_id, count(*) AS amount, min(inserted_at) AS since
-      FROM leadloop.leads
+      FROM leadloop.leads JOIN threshold USING (campaign_id)
      WHERE status = 'new' AND campaign_id NOT IN (SELECT campaign_id FROM holds)
-       AND inserted_at < statement_timestamp() - (SELECT leads_unsent FROM threshold)
+       AND inserted_at < statement_timestamp() - leads_unsent
      GROUP BY campaign_id
 ), doubts AS (
     SELECT campaign_id, count(*) AS amount, min(coalesce(doubted_at, sent_at)) AS since
-      FROM leadloop.leads
+      FROM leadloop.leads JOIN threshold USING (campaign_id)
      WHERE status = 'in_doubt'
-       AND coalesce(doubted_at, sent_at)
-           < statement_timestamp() - (SELECT leads_in_doubt FROM threshold)
+       AND coalesce(doubted_at, sent_at) < statement_timestamp() - leads_in_doubt
      GROUP BY campaign_id
 ), polled AS (
     -- An owed window holds the watermark, but not the polls; it is a separate problem.
@@ -632,16 +692,15 @@ WITH RECURSIVE threshold AS (
     -- The next polls read owed windows again: only those that stay owed are a problem.
     SELECT campaign_id, count(*) AS amount, min(found_at) AS since,
            mode() WITHIN GROUP (ORDER BY reason) AS reason
-      FROM leadloop.owed_windows
-     WHERE accepted_at IS NULL
-       AND found_at < statement_timestamp() - (SELECT windows_owed FROM threshold)
+      FROM leadloop.owed_windows JOIN threshold USING (campaign_id)
+     WHERE accepted_at IS NULL AND found_at < statement_timestamp() - threshold.windows_owed
      GROUP BY campaign_id
 ), unreadable AS (
     SELECT campaign_id, CAST(sum(amount) AS bigint) AS amount, min(since) AS since,
            (array_agg(reason ORDER BY amount DESC, reason))[1] AS reason
       FROM (SELECT campaign_id, reason, sum(occurrences) AS amount, min(seen_at) AS since
-              FROM leadloop.unreadable_results
-             WHERE seen_at > now() - (SELECT results_unreadable FROM threshold)
+              FROM leadloop.unreadable_results JOIN threshold USING (campaign_id)
+             WHERE seen_at > now() - results_unreadable
              GROUP BY campaign_id, reason) AS each
      GROUP BY campaign_id
 ), misnamed AS (
@@ -658,7 +717,8 @@ WITH RECURSIVE threshold AS (
                      FROM leadloop.lead_outcomes AS outcome
                     WHERE outcome.campaign_id = campaign.campaign_id
                       AND outcome.first_seen_at
-                          > statement_timestamp() - (SELECT outcomes_unknown FROM threshold)
+                          > statement_timestamp() - (SELECT outcomes_unknown FROM threshold
+                                    WHERE threshold.campaign_id = campaign.campaign_id)
                     ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS each
            HAVING count(*) > 0) AS recent
      CROSS JOIN LATERAL (
@@ -681,7 +741,8 @@ WITH RECURSIVE threshold AS (
            SELECT FROM (SELECT outcome.lead_id FROM leadloop.lead_outcomes AS outcome
                          WHERE outcome.campaign_id = campaign.campaign_id
                            AND outcome.first_seen_at
-                               > statement_timestamp() - (SELECT outcomes_unknown FROM threshold)
+                               > statement_timestamp() - (SELECT outcomes_unknown FROM threshold
+                                    WHERE threshold.campaign_id = campaign.campaign_id)
                          ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS recent
             WHERE (SELECT lead.lead_id FROM leadloop.leads AS lead
                     WHERE lead.campaign_id = campaign.campaign_id
@@ -697,7 +758,8 @@ WITH RECURSIVE threshold AS (
            SELECT outcome.campaign_id FROM leadloop.lead_outcomes AS outcome
             WHERE outcome.campaign_id = campaign.campaign_id
               AND outcome.lookback_needed_s IS NOT NULL
-              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold)
+              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold
+                                    WHERE threshold.campaign_id = campaign.campaign_id)
             LIMIT 1) AS recent
      CROSS JOIN LATERAL (
            -- The lookback in force: the campaign's override, or the setting recorded by the last
@@ -725,7 +787,8 @@ WITH RECURSIVE threshold AS (
             WHERE outcome.campaign_id = recent.campaign_id
               AND outcome.lookback_needed_s IS NOT NULL
               AND outcome.lookback_needed_s > lookback.seconds
-              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold)
+              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold
+                                    WHERE threshold.campaign_id = campaign.campaign_id)
            HAVING count(*) > 0) AS found
 ), pushes AS (
     -- The last pushes that ended, a bounded number however often they run, of the campaigns whose
@@ -750,7 +813,8 @@ WITH RECURSIVE threshold AS (
                   array_agg(unreadable_rows ORDER BY run_id DESC) AS unreadable_rows
              FROM (SELECT run.run_id, run.started_at,
                           run.started_at > statement_timestamp()
-                                           - (SELECT leads_rejected FROM threshold) AS is_recent,
+                                           - (SELECT leads_rejected FROM threshold
+                                    WHERE threshold.campaign_id = running.campaign_id) AS is_recent,
                           coalesce(CAST(run.counts ->> 'created' AS bigint), 0) AS created,
                           coalesce(CAST(run.counts ->> 'rejected' AS bigint), 0) AS rejected,
                           coalesce(CAST(run.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
@@ -761,19 +825,20 @@ WITH RECURSIVE threshold AS (
                       AND run.state <> 'running'
                     ORDER BY run.run_id DESC LIMIT 60) AS push) AS last
      WHERE troubled.started_at > statement_timestamp()
-                                 - (SELECT greatest(leads_rejected, doubts_growing) FROM threshold)
+                                 - (SELECT greatest(leads_rejected, doubts_growing) FROM threshold
+                                    WHERE threshold.campaign_id = running.campaign_id)
         OR CAST(troubled.counts ->> 'unreadable_rows' AS bigint) > 0
-), limits (kind, problem, threshold, what) AS (
+), limits (campaign_id, kind, problem, threshold, what) AS (
     -- Leads that are not urgent wait behind files: no rule for their latency.
-    SELECT 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
-    UNION ALL SELECT 'opt-out', 'opt_out_slow', opt_out_slow, 'opt-outs' FROM threshold
-    UNION ALL SELECT 'outcome', 'outcome_slow', outcome_slow, 'outcomes' FROM threshold
+    SELECT campaign_id, 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
+    UNION ALL SELECT campaign_id, 'opt-out', 'opt_out_slow', opt_out_slow, 'opt-outs' FROM threshold
+    UNION ALL SELECT campaign_id, 'outcome', 'outcome_slow', outcome_slow, 'outcomes' FROM threshold
 ), slow AS (
     -- The thresholds are bounds of buckets. Of few latencies one slow one shows nothing.
     SELECT campaign_id, problem, what, threshold, sum(amount) AS all_amount,
            sum(amount) FILTER (WHERE bucket_s > extract(epoch FROM threshold)) AS amount,
            min(hour) FILTER (WHERE bucket_s > extract(epoch FROM threshold)) AS since
-      FROM leadloop.latencies JOIN limits USING (kind)
+      FROM leadloop.latencies JOIN limits USING (campaign_id, kind)
      WHERE hour >= date_trunc('hour', now() - interval '1 hour', 'UTC')
      GROUP BY campaign_id, problem, what, threshold
     HAVING sum(amount) >= 5
@@ -815,7 +880,8 @@ WITH RECURSIVE threshold AS (
     SELECT run.campaign_id, run.flow, run.state, run.error, run.ended_at
       FROM failures AS run
      WHERE (run.again
-            OR run.ended_at > statement_timestamp() - (SELECT run_failed FROM threshold))
+            OR run.ended_at > statement_timestamp() - (SELECT run_failed FROM threshold
+                                    WHERE threshold.campaign_id = run.campaign_id))
        AND (SELECT later.run_id FROM leadloop.sync_runs AS later
              WHERE later.campaign_id = run.campaign_id AND later.flow = run.flow
                AND later.run_id > run.run_id AND later.state <> 'running'
@@ -837,9 +903,8 @@ WITH RECURSIVE threshold AS (
                                              AND own.lock_id = covering.run_id))
 ), too_long AS (
     SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since
-      FROM leadloop.sync_runs
-     WHERE state = 'running'
-       AND started_at < statement_timestamp() - (SELECT run_too_long FROM threshold)
+      FROM leadloop.sync_runs JOIN threshold USING (campaign_id)
+     WHERE state = 'running' AND started_at < statement_timestamp() - run_too_long
      GROUP BY campaign_id, flow
 ), idle AS (
     -- Of the campaigns for which no covering row shows that runs come.
@@ -859,22 +924,26 @@ WITH RECURSIVE threshold AS (
                         WHERE covering.others <> '{}'
                           AND covering.started_at >= running.enabled_at
                           AND covering.ended_at
-                              >= statement_timestamp() - (SELECT nothing_runs FROM threshold))
+                              >= statement_timestamp() - (SELECT nothing_runs FROM threshold
+                                    WHERE threshold.campaign_id = running.campaign_id))
        AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
                         WHERE run.state = 'running' AND run.campaign_id = running.campaign_id
                           AND flows.others <> '{}')
        -- One look at the newest runs, instead of one for each flow.
        AND (SELECT run.run_id FROM leadloop.sync_runs AS run
              WHERE run.campaign_id = running.campaign_id AND run.state <> 'running'
-               AND run.started_at >= statement_timestamp() - (SELECT nothing_runs FROM threshold)
+               AND run.started_at >= statement_timestamp() - (SELECT nothing_runs FROM threshold
+                                    WHERE threshold.campaign_id = running.campaign_id)
                AND coalesce(run.ended_at, run.started_at)
-                   >= statement_timestamp() - (SELECT nothing_runs FROM threshold)
+                   >= statement_timestamp() - (SELECT nothing_runs FROM threshold
+                                    WHERE threshold.campaign_id = running.campaign_id)
                AND run.flow IN (SELECT flow FROM flows WHERE others <> '{}')
              ORDER BY run.started_at DESC LIMIT 1) IS NULL
 ), found AS (
     SELECT campaign_id, 'critical' AS severity, 'opt_outs_waiting' AS problem, amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
-               || ' waited for more than ' || (SELECT opt_outs_waiting FROM minutes)
+               || ' waited for more than ' || (SELECT opt_outs_waiting FROM minutes
+                      WHERE minutes.campaign_id = opt_outs.campaign_id)
                || ' minutes' AS said,
            'leadloop disable --campaign {campaign}' AS command
       FROM opt_outs WHERE status = 'requested'
@@ -900,7 +969,8 @@ WITH RECURSIVE threshold AS (
            SELECT 'warning', 'opt_outs_unknown',
                   CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
                       || ' named no known lead for more than '
-                      || (SELECT opt_outs_unknown FROM minutes)
+                      || (SELECT opt_outs_unknown FROM minutes
+                           WHERE minutes.campaign_id = unmatched.campaign_id)
                       || ' minutes; check the id and the campaign: ' || sample,
                   'leadloop audit --campaign {campaign}'
             WHERE NOT is_misspelt) AS rule
@@ -912,11 +982,13 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'critical', 'poll_behind', 1, through,
            CASE WHEN never THEN 'leads were sent, but outcomes were never polled'
-                ELSE 'polls are more than ' || (SELECT poll_behind FROM minutes)
+                ELSE 'polls are more than ' || (SELECT poll_behind FROM minutes
+                      WHERE minutes.campaign_id = polled.campaign_id)
                      || ' minutes behind: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
-     WHERE through < statement_timestamp() - (SELECT poll_behind FROM threshold)
+     WHERE through < statement_timestamp() - (SELECT poll_behind FROM threshold
+                                    WHERE threshold.campaign_id = polled.campaign_id)
     UNION ALL
     SELECT campaign_id, 'critical', 'windows_owed', amount, since,
            CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
@@ -927,7 +999,8 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'results_unreadable', amount, since,
            CASE amount WHEN 1 THEN '1 result' ELSE amount || ' results' END
-               || ' of the last ' || (SELECT extract(day FROM results_unreadable) FROM threshold)
+               || ' of the last ' || (SELECT ceil(extract(epoch FROM results_unreadable) / 86400) FROM threshold
+                                      WHERE threshold.campaign_id = unreadable.campaign_id)
                || ' days could not be read, so outcomes may be missing (kept in'
                || ' leadloop.unreadable_results): ' || reason,
            'leadloop audit --campaign {campaign}'
@@ -943,7 +1016,8 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_unsent', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' waited for more than ' || (SELECT leads_unsent FROM minutes)
+               || ' waited for more than ' || (SELECT leads_unsent FROM minutes
+                      WHERE minutes.campaign_id = unsent.campaign_id)
                || ' minutes to be sent'
                || CASE WHEN campaign.push_enabled THEN '' ELSE '; the campaign is paused' END,
            CASE WHEN campaign.push_enabled THEN 'leadloop push' ELSE 'leadloop resume' END
@@ -953,10 +1027,11 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_in_doubt', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' been in doubt for more than ' || (SELECT leads_in_doubt FROM minutes)
+               || ' been in doubt for more than ' || (SELECT leads_in_doubt FROM minutes
+                      WHERE minutes.campaign_id = doubts.campaign_id)
                || ' minutes: the vendor may or may not hold '
                || CASE amount WHEN 1 THEN 'it' ELSE 'them' END,
-           'leadloop audit --campaign {campaign}'
+           'leadloop audit --repair --campaign {campaign}'
       FROM doubts
     UNION ALL
     SELECT campaign_id, rule.severity, rule.problem, rule.amount, rule.since, rule.said,
@@ -968,7 +1043,8 @@ WITH RECURSIVE threshold AS (
                       || in_doubt[2] || ', ' || in_doubt[1] || '; check the vendor''s status' AS said,
                   'leadloop audit --campaign {campaign}' AS command
             WHERE in_doubt[3] < in_doubt[2] AND in_doubt[2] < in_doubt[1]
-              AND started_at[3] > statement_timestamp() - (SELECT doubts_growing FROM threshold)
+              AND started_at[3] > statement_timestamp() - (SELECT doubts_growing FROM threshold
+                                    WHERE threshold.campaign_id = pushes.campaign_id)
            UNION ALL
            SELECT 'warning', 'leads_rejected', CAST(rejected AS bigint), recent_since,
                   'the last pushes rejected ' || rejected || ' leads and created ' || created
@@ -985,7 +1061,8 @@ WITH RECURSIVE threshold AS (
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
-               || ' of the last ' || (SELECT extract(day FROM outcomes_late) FROM threshold)
+               || ' of the last ' || (SELECT ceil(extract(epoch FROM outcomes_late) / 86400) FROM threshold
+                                      WHERE threshold.campaign_id = late.campaign_id)
                || ' days came too late for the lookback: set LEADLOOP_LOOKBACK to '
                || needed_s || ' s or more',
            'leadloop backfill --campaign {campaign}'
@@ -1006,16 +1083,19 @@ WITH RECURSIVE threshold AS (
     SELECT campaign_id, 'warning', 'run_too_long', amount, since,
            CASE amount WHEN 1 THEN 'a run of ' || flow || ' has'
                        ELSE amount || ' runs of ' || flow || ' have' END
-               || ' not ended for more than ' || (SELECT run_too_long FROM minutes) || ' minutes',
+               || ' not ended for more than ' || (SELECT run_too_long FROM minutes
+                      WHERE minutes.campaign_id = too_long.campaign_id) || ' minutes',
            'leadloop doctor'
       FROM too_long
     UNION ALL
     SELECT campaign_id, 'warning', 'nothing_runs', 1, rule.since, rule.said, rule.command
       FROM idle CROSS JOIN LATERAL (
            SELECT idle.since,
-                  'no run for more than ' || (SELECT nothing_runs FROM minutes)
+                  'no run for more than ' || (SELECT nothing_runs FROM minutes
+                      WHERE minutes.campaign_id = idle.campaign_id)
                       || ' minutes: check that a worker is running', 'leadloop doctor'
-            WHERE idle.since < statement_timestamp() - (SELECT nothing_runs FROM threshold)
+            WHERE idle.since < statement_timestamp() - (SELECT nothing_runs FROM threshold
+                                    WHERE threshold.campaign_id = idle.campaign_id)
            UNION ALL
            SELECT least((SELECT lead.inserted_at FROM leadloop.leads AS lead
                           WHERE lead.campaign_id = idle.campaign_id AND lead.status = 'new'

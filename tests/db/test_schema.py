@@ -231,7 +231,7 @@ def of_issue_a(database: Database, version: str = "0008") -> None:
         database,
         """UPDATE leadloop.alembic_version SET version_num = :version;
            DROP VIEW leadloop_monitor.campaign_health, leadloop_monitor.problems,
-                     leadloop_monitor.thresholds;
+                     leadloop_monitor.campaign_thresholds, leadloop_monitor.thresholds;
            DROP TABLE leadloop.owed_windows, leadloop.learned_limits;
            ALTER TABLE leadloop.campaigns ADD COLUMN batch_limit integer CHECK (batch_limit > 0);
            UPDATE leadloop.campaigns SET batch_limit = 20;

@@ -6,8 +6,6 @@ has been done.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0009_scale"
 down_revision = "0008_housekeeping"
 branch_labels = None
@@ -24,7 +22,6 @@ CREATE INDEX sync_runs_troubled ON leadloop.sync_runs (campaign_id, run_id DESC)
 
 
 def upgrade() -> None:
-    """Replace an index, and triggers, views and descriptions."""
+    """Replace an index. The last migration replaces triggers, views and the like."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)
