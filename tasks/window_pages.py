@@ -17,8 +17,8 @@ from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import UnreadableResult, parse_identity, parse_result
 from leadloop.core.windows import MAX_PAGES, Window, cover_window, find_brackets, split_window
 
-# A window so short is not split because its rows move.
-_SHORTEST_MOVING = timedelta(seconds=1)
+#: A window so short is not split because its rows move.
+SHORTEST_MOVING = timedelta(seconds=1)
 # Pages of a short window beyond its count, after which a vendor names next ones indefinitely.
 MAX_UNCOUNTED_PAGES = 4 * MAX_PAGES
 _NO_TIME = "processed_at: missing in a result of a window"
@@ -200,14 +200,14 @@ class WindowRead:
         if self.complete or self.is_one_answer:
             return False
         if not self.stable:
-            return self.window.length > _SHORTEST_MOVING
+            return self.window.length > SHORTEST_MOVING
         is_repeated = self.rows_read > len(self.seen) or self._has_moved_lead
         return is_repeated and len(split_window(self.window, 2)) > 1
 
     def is_too_long(self, max_pages: int) -> bool:
         """Return whether the pages go so far beyond the count that the window should be split."""
         most = max(max_pages, len(self.first.remaining_pages) + 1)
-        if self.window.length <= _SHORTEST_MOVING:
+        if self.window.length <= SHORTEST_MOVING:
             # It is not split, so rather too many pages than none.
             most += MAX_UNCOUNTED_PAGES
         return self.pages > most

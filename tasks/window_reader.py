@@ -20,11 +20,13 @@ from datetime import timedelta
 from functools import partial
 from itertools import islice
 
+from leadloop.core.errors import RunError
 from leadloop.core.windows import Window, halve_window
 from tasks.context import ApiContext, CampaignRun
 from tasks.page_limits import PageLimits
 from tasks.page_reader import MAX_FAILURES, DatabaseClock, PageReader, PageUnavailable
 from tasks.window_pages import (
+    SHORTEST_MOVING,
     ParsedPage,
     ParsedRow,
     ParseResult,
@@ -46,6 +48,8 @@ _FAR_AHEAD = timedelta(days=1)
 _PAGES_AHEAD = 32
 # Beyond it, no vendor's `next` is followed.
 MOST_PAGES = 10_000
+#: Windows of a second whose pages have no end, in a poll.
+MOST_ENDLESS = 2
 # Repeated rows in a row, of a vendor that ignores `page`.
 _MOST_REPEATS = 3
 
@@ -72,6 +76,8 @@ class WindowReader:
         self._clock = clock
         self._limits = limits
         self._missing_rows = 0
+        # Short windows whose pages go far beyond their count.
+        self._endless: set[Window] = set()
 
     def read_first_page(self, window: Window, *, in_parts: bool = True) -> ParsedPage:
         """Read the first page of a window, and check whether a next page really follows.
@@ -225,6 +231,7 @@ class WindowReader:
 
         Raises:
             PageUnavailable: none of the rows of a page can be read.
+            RunError: the pages of several short windows have no end.
         """
         reading = self._read_once(pool, window, first)
         for readings in range(1, MAX_READS):
@@ -236,9 +243,26 @@ class WindowReader:
             reading = self._read_once(pool, window, self.read_first_page(window))
         if reading.complete or reading.missing or reading.is_one_answer:
             return reading
+        if self._is_too_long(reading):
+            self._require_ends(window)
         if self._is_too_long(reading) or halve_window(window, self._run.campaign.epoch_unit):
             return reading
         return self._read_at_once(reading) or reading
+
+    def _require_ends(self, window: Window) -> None:
+        """Check that the vendor's pages end: one short window may hold many rows, not each.
+
+        Raises:
+            RunError: they did not in more than MOST_ENDLESS short windows.
+        """
+        if window.length <= SHORTEST_MOVING:
+            self._endless.add(window)
+        if len(self._endless) > MOST_ENDLESS:
+            raise RunError(
+                f"the vendor's pages have no end: in {len(self._endless)} windows of a second each"
+                " page had new results, far beyond their count; what follows them is not read now:"
+                " ask the vendor, then `leadloop poll`"
+            )
 
     def _is_too_long(self, reading: WindowRead) -> bool:
         return reading.is_too_long(self._limits.max_pages)

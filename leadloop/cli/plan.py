@@ -7,8 +7,9 @@ from typing import Any
 
 from db.campaigns import select_campaigns
 from db.database import Database
+from db.due_work import find_campaigns_to_push
 from leadloop.core.errors import RunError
-from leadloop.core.push_preview import PREVIEW_COUNTS
+from leadloop.core.push_preview import NOTHING_TO_PUSH, PREVIEW_COUNTS
 from leadloop.core.summaries import report_summary
 from leadloop.settings import Settings
 from tasks.push_preview import preview_push
@@ -17,7 +18,7 @@ from tasks.push_preview import preview_push
 def plan_campaigns(
     database: Database, settings: Settings, campaign_ids: Sequence[str]
 ) -> dict[str, Any]:
-    """Preview a push of each campaign.
+    """Preview a push of each campaign; one question finds those with nothing to push.
 
     Args:
         database: where the leads are.
@@ -32,9 +33,13 @@ def plan_campaigns(
         RunError: the source of a campaign cannot be used; the other campaigns were previewed.
     """
     chosen = database.run(select_campaigns, campaign_ids, settings.campaign_rules())
+    due = campaign_ids or database.run(find_campaigns_to_push)
     previews: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for campaign in chosen:
+        if campaign.campaign_id not in due:
+            previews[campaign.campaign_id] = NOTHING_TO_PUSH
+            continue
         try:
             previews[campaign.campaign_id] = preview_push(
                 database, campaign, settings, partial(_warn, campaign.campaign_id)

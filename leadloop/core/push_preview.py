@@ -98,6 +98,10 @@ class PushPreview:
         }
 
 
+#: The preview of a campaign that has nothing to push.
+NOTHING_TO_PUSH = PushPreview(batch_size=1, batch_bytes=1).to_json()
+
+
 def mask_values(body: bytes) -> dict[str, str]:
     """Return a lead's JSON object with each value replaced by its kind."""
     # Numbers parse to 0: Python refuses thousands of digits, and their value is not shown.

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, event, text
 
 from db.database import Database
 from flows.push import push_leads
@@ -138,6 +138,35 @@ def test_without_a_source_it_looks_at_what_is_loaded(database: Database, invoke:
     shown = invoke("plan", "--campaign", "C1")
     assert (shown.code, "a push of C1" in shown.out) == (0, True)
     assert invoke("plan", "--campaign", "nobody").code == 2
+
+
+def test_campaigns_with_nothing_to_push_cost_no_question(
+    database: Database, invoke: Command
+) -> None:
+    """Two thousand of them took half a minute; each is listed all the same."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a")
+    statements: list[str] = []
+
+    def note_statement(_: Connection, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    counts = []
+    for idle in ((), ("idle 1", "idle 2", "idle 3")):
+        for campaign_id in idle:
+            factories.add_campaign(database, campaign_id)
+        statements.clear()
+        event.listen(Engine, "before_cursor_execute", note_statement)
+        try:
+            ran = invoke("plan", "--json")
+        finally:
+            event.remove(Engine, "before_cursor_execute", note_statement)
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
+    assert {name: plan["send"] for name, plan in ran.last["campaigns"].items()} == {
+        "C1": 1,
+        **dict.fromkeys(("idle 1", "idle 2", "idle 3"), 0),
+    }
 
 
 def test_a_source_that_is_no_good_does_not_keep_it_from_the_others(

@@ -11,6 +11,7 @@ from leadloop.core.timestamps import to_epoch_ms
 from leadloop.core.windows import MAX_PAGES
 from tasks.jobs import CampaignsFailed
 from tasks.window_pages import MAX_UNCOUNTED_PAGES
+from tasks.window_reader import MOST_ENDLESS
 from tests import factories, sql
 from tests.jobs import backfill_outcomes, poll_outcomes
 from tests.quirky_api import Query, QuirkyApi, build_page, run_quirky_api
@@ -112,3 +113,7 @@ def test_pages_without_end(database: Database, odd: QuirkyApi) -> None:
         backfill_outcomes(after=before - timedelta(seconds=1), before=before)
     # Three tries before a window is owed.
     assert len(odd.queries) <= 3 * (MAX_UNCOUNTED_PAGES + MAX_PAGES + 2)
+    odd.queries.clear()
+    with pytest.raises(CampaignsFailed, match="the vendor's pages have no end: in 3 windows"):
+        backfill_outcomes(after=before - timedelta(hours=1), before=before)
+    assert len(odd.queries) <= (MOST_ENDLESS + 1) * 3 * (MAX_UNCOUNTED_PAGES + 2 * MAX_PAGES)
