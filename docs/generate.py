@@ -52,7 +52,7 @@ from tasks.push import PUSH
 from tasks.rate_limiter import MAX_PAUSE_S
 from tasks.rejection_streak import MAX_ALIKE
 from tasks.window_pages import MAX_UNCOUNTED_PAGES
-from tasks.window_reader import MOST_PAGES
+from tasks.window_reader import MOST_ENDLESS, MOST_PAGES
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -457,7 +457,8 @@ def render_limits() -> str:
                     "pages that a window's `next` names beyond its count",
                     "until one brings no new row, and page"
                     f" {MOST_PAGES:,} at the latest; {MAX_UNCOUNTED_PAGES} of a window of a second",
-                    "the window is read no further, and split or owed",
+                    "the window is read no further, and split or owed; the poll ends after"
+                    f" {MOST_ENDLESS} such windows of a second or less",
                 ],
                 [
                     "pages of a window",

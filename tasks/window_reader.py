@@ -48,8 +48,8 @@ _FAR_AHEAD = timedelta(days=1)
 _PAGES_AHEAD = 32
 # Beyond it, no vendor's `next` is followed.
 MOST_PAGES = 10_000
-#: Windows of a second whose pages have no end, in a poll.
-MOST_ENDLESS = 2
+#: Short windows whose pages have no end, in a poll: a second and its halves are three.
+MOST_ENDLESS = 8
 # Repeated rows in a row, of a vendor that ignores `page`.
 _MOST_REPEATS = 3
 
@@ -259,8 +259,8 @@ class WindowReader:
             self._endless.add(window)
         if len(self._endless) > MOST_ENDLESS:
             raise RunError(
-                f"the vendor's pages have no end: in {len(self._endless)} windows of a second each"
-                " page had new results, far beyond their count; what follows them is not read now:"
+                f"the vendor's pages have no end: in {len(self._endless)} windows of a second or"
+                " less each page had new results, far beyond their count; what follows them is not read now:"
                 " ask the vendor, then `leadloop poll`"
             )
 

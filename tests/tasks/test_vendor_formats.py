@@ -109,11 +109,11 @@ def test_pages_without_end(database: Database, odd: QuirkyApi) -> None:
 
     odd.answer = answer
     before = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
-    with pytest.raises(CampaignsFailed):
+    with pytest.raises(CampaignsFailed, match="owed"):
         backfill_outcomes(after=before - timedelta(seconds=1), before=before)
     # Three tries before a window is owed.
     assert len(odd.queries) <= 3 * (MAX_UNCOUNTED_PAGES + MAX_PAGES + 2)
     odd.queries.clear()
-    with pytest.raises(CampaignsFailed, match="the vendor's pages have no end: in 3 windows"):
+    with pytest.raises(CampaignsFailed, match=r"the vendor's pages have no end: in \d+ windows"):
         backfill_outcomes(after=before - timedelta(hours=1), before=before)
     assert len(odd.queries) <= (MOST_ENDLESS + 1) * 3 * (MAX_UNCOUNTED_PAGES + 2 * MAX_PAGES)
