@@ -260,8 +260,8 @@ class WindowReader:
         if len(self._endless) > MOST_ENDLESS:
             raise RunError(
                 f"the vendor's pages have no end: in {len(self._endless)} windows of a second or"
-                " less each page had new results, far beyond their count; what follows them is not read now:"
-                " ask the vendor, then `leadloop poll`"
+                " less each page had new results, far beyond their count; what follows them is not"
+                " read now: ask the vendor, then `leadloop poll`"
             )
 
     def _is_too_long(self, reading: WindowRead) -> bool:

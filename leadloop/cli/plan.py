@@ -33,7 +33,7 @@ def plan_campaigns(
         RunError: the source of a campaign cannot be used; the other campaigns were previewed.
     """
     chosen = database.run(select_campaigns, campaign_ids, settings.campaign_rules())
-    due = campaign_ids or database.run(find_campaigns_to_push)
+    due = set(campaign_ids) or database.run(find_campaigns_to_push)
     previews: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for campaign in chosen:

@@ -151,19 +151,23 @@ def test_campaigns_with_nothing_to_push_cost_no_question(
     def note_statement(_: Connection, __: Any, statement: str, *___: Any) -> None:
         statements.append(statement)
 
-    counts = []
-    for idle in ((), ("idle 1", "idle 2", "idle 3")):
-        for campaign_id in idle:
-            factories.add_campaign(database, campaign_id)
+    def plan_all() -> tuple[dict[str, int], int]:
+        """The leads to be sent of each campaign, and the statements that it took."""
         statements.clear()
         event.listen(Engine, "before_cursor_execute", note_statement)
         try:
-            ran = invoke("plan", "--json")
+            plans = invoke("plan", "--json").last["campaigns"]
         finally:
             event.remove(Engine, "before_cursor_execute", note_statement)
-        counts.append(len(statements))
-    assert counts[0] == counts[1]
-    assert {name: plan["send"] for name, plan in ran.last["campaigns"].items()} == {
+        return {name: plan["send"] for name, plan in plans.items()}, len(statements)
+
+    alone, expected = plan_all()
+    assert alone == {"C1": 1}
+    for number in (1, 2, 3):
+        factories.add_campaign(database, f"idle {number}")
+    sent, counted = plan_all()
+    assert counted == expected
+    assert sent == {
         "C1": 1,
         **dict.fromkeys(("idle 1", "idle 2", "idle 3"), 0),
     }
