@@ -66,6 +66,7 @@ stored up to this time, except those stored again since. Null: of none.';
 COMMENT ON TABLE leadloop.sync_runs IS
     'One row per flow run and campaign, written first. A live run holds the advisory lock
 (hashtext(''leadloop.run''), coalesce(lock_id, run_id)); a running run without the lock is dead.';
+COMMENT ON COLUMN leadloop.sync_runs.run_id IS 'leadloop''s id; later runs have greater ids.';
 COMMENT ON COLUMN leadloop.sync_runs.campaign_id IS
     'The campaign; empty in a covering row, which stands for all campaigns that were enabled when the
 run began and in which nothing was due: they have no row of the run.';
@@ -75,6 +76,8 @@ COMMENT ON COLUMN leadloop.sync_runs.flow IS 'Name of the Prefect flow.';
 COMMENT ON COLUMN leadloop.sync_runs.flow_run_id IS 'Prefect''s id of the flow run.';
 COMMENT ON COLUMN leadloop.sync_runs.state IS
     'running, completed, failed, or crashed: its process ended unexpectedly; a later run found it.';
+COMMENT ON COLUMN leadloop.sync_runs.started_at IS 'Start of the run.';
+COMMENT ON COLUMN leadloop.sync_runs.ended_at IS 'End of the run; null while it runs.';
 COMMENT ON COLUMN leadloop.sync_runs.counts IS
     'Counts of the run, with the keys of the command line''s JSON.';
 COMMENT ON COLUMN leadloop.sync_runs.error IS
@@ -83,9 +86,11 @@ COMMENT ON COLUMN leadloop.sync_runs.error IS
 COMMENT ON TABLE leadloop.leads IS
     'Leads. Your code inserts campaign_id, lead_id, phone_number, contact_name, state_code, ebr_datetime
 and custom_fields, and if necessary priority; leadloop maintains the other columns.';
+COMMENT ON COLUMN leadloop.leads.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop.leads.lead_id IS
     'Unique in the campaign. Sent as text, with leading zeros.';
 COMMENT ON COLUMN leadloop.leads.phone_number IS 'In any notation; sent in E.164.';
+COMMENT ON COLUMN leadloop.leads.contact_name IS 'Name of the person.';
 COMMENT ON COLUMN leadloop.leads.state_code IS 'Two letters; calling hours depend on the state.';
 COMMENT ON COLUMN leadloop.leads.ebr_datetime IS 'Start of the established business relationship.';
 COMMENT ON COLUMN leadloop.leads.custom_fields IS
@@ -182,6 +187,8 @@ COMMENT ON COLUMN leadloop.create_holds.released_reason IS
 COMMENT ON TABLE leadloop.disable_requests IS
     'Opt-outs. Your code inserts campaign_id, lead_id, reason and requested_at; leadloop maintains the
 other columns.';
+COMMENT ON COLUMN leadloop.disable_requests.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.disable_requests.lead_id IS 'Id of the lead, unique in the campaign.';
 COMMENT ON COLUMN leadloop.disable_requests.reason IS 'Free text; not sent to the vendor.';
 COMMENT ON COLUMN leadloop.disable_requests.requested_at IS 'When the person opted out.';
 COMMENT ON COLUMN leadloop.disable_requests.status IS
@@ -227,8 +234,13 @@ COMMENT ON COLUMN leadloop.number_key.key IS 'Random, generated once.';
 
 COMMENT ON TABLE leadloop.lead_outcomes IS
     'Latest outcome of each lead, as reported by the vendor.';
+COMMENT ON COLUMN leadloop.lead_outcomes.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.lead_outcomes.lead_id IS 'Id of the lead, unique in the campaign.';
 COMMENT ON COLUMN leadloop.lead_outcomes.processed_at IS
     'When the vendor finished processing the lead.';
+COMMENT ON COLUMN leadloop.lead_outcomes.outcome_id IS 'The vendor''s id of the outcome.';
+COMMENT ON COLUMN leadloop.lead_outcomes.outcome_name IS
+    'Name of the outcome; null if the vendor gives none.';
 COMMENT ON COLUMN leadloop.lead_outcomes.total_cost IS
     'Cost of the lead as reported by the vendor.';
 COMMENT ON COLUMN leadloop.lead_outcomes.raw IS
@@ -245,12 +257,18 @@ COMMENT ON COLUMN leadloop.lead_outcomes.lookback_needed_s IS
 that would have caught it, seconds. Null: the outcome was in time.';
 
 COMMENT ON TABLE leadloop.outreach_attempts IS 'One row per attempt: call, email, SMS or IVR.';
+COMMENT ON COLUMN leadloop.outreach_attempts.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.outreach_attempts.lead_id IS 'Id of the lead, unique in the campaign.';
 COMMENT ON COLUMN leadloop.outreach_attempts.channel IS 'call, gmail, sms or ivr.';
 COMMENT ON COLUMN leadloop.outreach_attempts.block IS
     'The key of the vendor''s result that contains the attempt.';
 COMMENT ON COLUMN leadloop.outreach_attempts.attempt_key IS
     'Call: the vendor''s reference_id, or else the time. Others: the position. Values too long for
 an index are shortened to a prefix and a digest, as in block.';
+COMMENT ON COLUMN leadloop.outreach_attempts.reference_id IS
+    'Call: the vendor''s id of the call, if it gives one.';
+COMMENT ON COLUMN leadloop.outreach_attempts.outcome_id IS
+    'Call: the vendor''s id of the outcome.';
 COMMENT ON COLUMN leadloop.outreach_attempts.outcome_name IS
     'Call: name of the outcome. Message: its status.';
 COMMENT ON COLUMN leadloop.outreach_attempts.occurred_at IS 'Time of the attempt.';
@@ -270,10 +288,14 @@ COMMENT ON COLUMN leadloop.unreadable_results.occurrences IS
 COMMENT ON COLUMN leadloop.unreadable_results.seen_at IS
     'When a poll last read the result, to within an hour.';
 
+COMMENT ON TABLE leadloop.watermarks IS
+    'How far polls have read, and what they have stored: one row per campaign and stream.';
+COMMENT ON COLUMN leadloop.watermarks.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop.watermarks.stream IS 'Name of the stream; outcomes is the only one.';
 COMMENT ON COLUMN leadloop.watermarks.processed_through IS
     'Everything processed up to this time is stored, except ranges of owed_windows that a person has
 accepted. It only moves forward.';
+COMMENT ON COLUMN leadloop.watermarks.updated_at IS 'Last change of the row.';
 COMMENT ON COLUMN leadloop.watermarks.read_through IS
     'Everything processed up to this time is stored or owed (owed_windows); the next head poll starts
 here, less 30 seconds. Null: as processed_through.';
@@ -286,6 +308,10 @@ it as it is. Null, or later than read_through: as read_through.';
 
 COMMENT ON TABLE leadloop.poll_windows IS
     'Polled windows: every range of processed_at that was read.';
+COMMENT ON COLUMN leadloop.poll_windows.window_id IS
+    'leadloop''s id; later windows have greater ids.';
+COMMENT ON COLUMN leadloop.poll_windows.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.poll_windows.run_id IS 'The run that polled the window.';
 COMMENT ON COLUMN leadloop.poll_windows.window_after IS 'Start of the range.';
 COMMENT ON COLUMN leadloop.poll_windows.window_before IS 'End of the range.';
 COMMENT ON COLUMN leadloop.poll_windows.status IS
