@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
 from leadloop.cli import environment, hints, rendering
+from leadloop.cli.integration import Integration, read_integration
 from leadloop.cli.literal_console import LiteralConsole
 from leadloop.cli.main import STOPPED
 from leadloop.cli.working_directory import require_trusted_directory
@@ -467,6 +468,17 @@ def metrics(
 
     with environment.open_monitor_database() as database, suppress(KeyboardInterrupt):
         serve_metrics(database, host, port, allowed_hosts=allowed_host or [])
+
+
+@app.command()
+def integration(
+    tool: Annotated[
+        Integration,
+        typer.Argument(help="grafana: a dashboard; prometheus: alert rules."),
+    ],
+) -> None:
+    """Print the file for another tool that fits this version, to be stored in a file."""
+    sys.stdout.write(read_integration(tool))
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """`leadloop metrics`: what Prometheus scrapes."""
 
-import re
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Connection, Engine, event
 
 from db.database import Database
+from leadloop.cli.integration import Integration, read_integration
 from leadloop.cli.metrics import CampaignCollector
 from leadloop.monitor.request_guard import MAX_CONNECTIONS
 from tests import factories, sql
@@ -154,11 +154,10 @@ def test_scrapes_share_one_read(database: Database) -> None:
     assert users == ["leadloop_reader"]
 
 
-def test_the_rules_in_the_documents_are_those_of_status(database: Database) -> None:
+def test_the_rules_are_those_of_status(database: Database) -> None:
     """Its alerts are about each severity of the view, and about an exporter that is away."""
-    page = Path(__file__).parents[2] / "docs" / "how-to" / "dashboards-and-alerts.md"
-    (rules,) = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    expressions = [rule["expr"] for rule in yaml.safe_load(rules)["groups"][0]["rules"]]
+    rules = yaml.safe_load(read_integration(Integration.PROMETHEUS))
+    expressions = [rule["expr"] for rule in rules["groups"][0]["rules"]]
     factories.add_campaign(database)
     factories.add_leads(database, factories.build_lead("A", inserted_at="2026-01-01T00:00:00Z"))
     factories.add_opt_outs(database, "B", requested_at="2026-01-01T00:00:00Z")

@@ -75,4 +75,5 @@ def test_guides_in_code_exist() -> None:
 
 
 def _sources(folder: str) -> list[Path]:
-    return [file for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".sql")]
+    suffixes = (".py", ".sql", ".json", ".yaml")
+    return [file for file in (ROOT / folder).rglob("*") if file.suffix in suffixes]

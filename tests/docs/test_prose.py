@@ -156,14 +156,19 @@ def _without_code(text: str) -> str:
 
 
 def _prose_of_code() -> Iterator[tuple[str, int, str]]:
-    """Yield comments, docstrings and messages, line by line; of SQL and YAML every line."""
+    """Yield comments, docstrings and messages, line by line; of SQL, YAML and JSON every line."""
     for file in _modules():
         source = file.read_text(encoding="utf-8")
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type in (tokenize.COMMENT, tokenize.STRING) and " " in token.string:
                 for number, line in enumerate(token.string.splitlines()):
                     yield _shown(file), token.start[0] + number, line
-    for file in [*(ROOT / "db" / "schema").glob("*.sql"), *ROOT.glob("*.yaml"), ROOT / "Makefile"]:
+    for file in [
+        *(ROOT / "db" / "schema").glob("*.sql"),
+        *ROOT.glob("*.yaml"),
+        *(ROOT / "leadloop" / "integrations").iterdir(),
+        ROOT / "Makefile",
+    ]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             yield _shown(file), number, line
 
