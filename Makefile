@@ -21,7 +21,7 @@ help:
 	@echo 'make soak     crashes, races, fuzzing and the state machine, on fresh seeds (make soak SECONDS=600 SEED=1)'
 	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
 	@echo 'make check    lint, format, types, import rules'
-	@echo 'make docs     write docs/reference from the code'
+	@echo 'make docs     write docs/reference, and the sources of dbt, from the code'
 	@echo 'make screenshots  docs/screenshots from the page, in a browser'
 	@echo 'make install  install only: $(VENV), with $(BIN)/leadloop'
 	@echo 'make lock     pin the requirements again   (make lock UPGRADE=--upgrade)'

@@ -1,16 +1,18 @@
-"""The generator of `docs/reference/` (`make docs`); a test compares the files with the code.
+"""The generator of `docs/reference/` and of dbt's sources (`make docs`); a test compares the files.
 
 An option, a setting or a column is described where it is defined. The generator only reads it.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from sqlalchemy import text
 
 from db.database import Connection, Database
@@ -19,6 +21,7 @@ from db.problem_kinds import PROBLEM_KINDS, ProblemKind
 from db.schema import migrate_schema
 from leadloop.cli.app import app
 from leadloop.cli.csv_records import MAX_RECORD_LENGTH
+from leadloop.cli.integration import INTEGRATION_FILES, Integration
 from leadloop.client.transport import MAX_RESPONSE_BYTES
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
@@ -60,11 +63,12 @@ _NOTE = "<!-- Made by docs/generate.py: change the code, then `make docs`. -->"
 
 
 def main() -> None:
-    """Write every page, with a temporary embedded Postgres."""
+    """Write every page and dbt's sources, with a temporary embedded Postgres."""
     with tempfile.TemporaryDirectory() as directory:
         with run_postgres(Path(directory) / "pg") as url:
             for name, page in render_pages(url).items():
                 (REFERENCE / name).write_text(page, encoding="utf-8")
+            INTEGRATION_FILES[Integration.DBT].write_text(render_dbt_sources(url), encoding="utf-8")
         remove_temporary(Path(directory))
 
 
@@ -78,8 +82,7 @@ def render_pages(database_url: str) -> dict[str, str]:
         LookupError: a setting, command, option, view or key lacks a description; the message
             names it.
     """
-    with Database(database_url, pool_size=1) as database, database.transaction() as connection:
-        migrate_schema(connection)
+    with _migrated_schema(database_url) as connection:
         return {
             "settings.md": render_settings(),
             "command-line.md": render_command_line(),
@@ -90,6 +93,13 @@ def render_pages(database_url: str) -> dict[str, str]:
             "verdicts.md": render_verdicts(),
             "exit-codes-and-json.md": render_exit_codes(connection),
         }
+
+
+@contextmanager
+def _migrated_schema(database_url: str) -> Iterator[Connection]:
+    with Database(database_url, pool_size=1) as database, database.transaction() as connection:
+        migrate_schema(connection)
+        yield connection
 
 
 def _join_page(title: str, *blocks: str) -> str:
@@ -314,7 +324,7 @@ def _render_schema_table(connection: Connection, table: Any) -> str:
 # Views
 
 _VIEWS = text("""
-SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS description
+SELECT c.oid, c.relname AS name, obj_description(c.oid, 'pg_class') AS description
   FROM pg_class AS c
  WHERE c.relnamespace = to_regnamespace('leadloop_monitor') AND c.relkind = 'v'
  ORDER BY c.relname
@@ -366,6 +376,83 @@ def _render_view_columns(connection: Connection, view: str, heading: tuple[str, 
             for each in columns
         ],
     )
+
+
+# Sources of dbt
+
+#: The tables that projects of others may rely on; the other ones change with versions.
+DBT_TABLES = (
+    "campaigns",
+    "leads",
+    "disable_requests",
+    "lead_outcomes",
+    "outreach_attempts",
+    "watermarks",
+    "poll_windows",
+    "sync_runs",
+)
+_DBT_NOTE = """\
+# The tables and views of leadloop as sources of dbt: `leadloop integration dbt` prints this file.
+# Made by docs/generate.py from the comments in db/schema: change those, then `make docs`.
+"""
+
+
+def render_dbt_sources(database_url: str) -> str:
+    """Render dbt's `sources.yml` from the comments in Postgres's catalogue.
+
+    Args:
+        database_url: a database; its schema `leadloop` is migrated and read, nothing else.
+
+    Raises:
+        LookupError: a declared table or column lacks a description; the message names it.
+    """
+    with _migrated_schema(database_url) as connection:
+        tables = connection.execute(_TABLES).all()
+        sources = [
+            {
+                "name": "leadloop",
+                "description": "Tables of leadloop, with names, phone numbers and answers of"
+                " people. If no such column is needed, use the views of leadloop_monitor.",
+                "tables": [
+                    _describe_dbt_table(connection, table)
+                    for table in tables
+                    if table.name in DBT_TABLES
+                ],
+            },
+            {
+                "name": "leadloop_monitor",
+                "description": "Views of leadloop without personal columns, for members of the role"
+                " leadloop_reader.",
+                "tables": [
+                    _describe_dbt_table(connection, view)
+                    for view in connection.execute(_VIEWS).all()
+                ],
+            },
+        ]
+    content = {"version": 2, "sources": sources}
+    return _DBT_NOTE + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _describe_dbt_table(connection: Connection, table: Any) -> dict[str, Any]:
+    columns = connection.execute(_COLUMNS, {"table": table.oid}).all()
+    return {
+        "name": table.name,
+        "description": _join_lines(_require_description(table.name, table.description)),
+        "columns": [
+            {
+                "name": column.name,
+                "data_type": column.type,
+                "description": _join_lines(
+                    _require_description(f"{table.name}.{column.name}", column.description)
+                ),
+            }
+            for column in columns
+        ],
+    }
+
+
+def _join_lines(comment: str) -> str:
+    return " ".join(comment.split())
 
 
 # Problems

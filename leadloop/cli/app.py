@@ -474,7 +474,10 @@ def metrics(
 def integration(
     tool: Annotated[
         Integration,
-        typer.Argument(help="grafana: a dashboard; prometheus: alert rules."),
+        typer.Argument(
+            help="grafana: a dashboard; prometheus: alert rules; dbt: sources of the tables and"
+            " views."
+        ),
     ],
 ) -> None:
     """Print the file for another tool that fits this version, to be stored in a file."""

@@ -11,12 +11,14 @@ class Integration(StrEnum):
 
     GRAFANA = "grafana"
     PROMETHEUS = "prometheus"
+    DBT = "dbt"
 
 
 #: The file of each tool.
 INTEGRATION_FILES = {
     Integration.GRAFANA: _FOLDER / "grafana-dashboard.json",
     Integration.PROMETHEUS: _FOLDER / "prometheus-rules.yaml",
+    Integration.DBT: _FOLDER / "dbt-sources.yaml",
 }
 
 

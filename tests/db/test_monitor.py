@@ -40,10 +40,15 @@ def _confirm_slowly(kind: str, *, slow: float, quick: float, amount: int = 2) ->
             DO UPDATE SET amount = excluded.amount"""
 
 
-def _queries() -> list[str]:
-    """The ready queries of the how-to."""
-    page = Path(__file__).parents[2] / "docs/how-to/dashboards-and-alerts.md"
-    block = re.findall(r"```sql\n(-- .*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[-1]
+def _sql_blocks(page: str) -> list[str]:
+    """The blocks of SQL in a how-to."""
+    text = (Path(__file__).parents[2] / "docs/how-to" / page).read_text(encoding="utf-8")
+    return re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+
+
+def _queries(page: str) -> list[str]:
+    """The ready queries of a how-to: its last block that begins with a comment."""
+    block = [block for block in _sql_blocks(page) if block.startswith("-- ")][-1]
     return [query.strip() for query in block.split("\n\n")]
 
 
@@ -833,10 +838,34 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(node for part in plan.get("Plans", []) for node in _nodes(part))]
 
 
-@pytest.mark.parametrize("query", _queries(), ids=lambda query: query.splitlines()[0])
+@pytest.mark.parametrize(
+    "query", _queries("dashboards-and-alerts.md"), ids=lambda query: query.splitlines()[0]
+)
 def test_the_documented_queries_work(lived: Database, query: str) -> None:
     """The queries of the how-to work with the dashboard's login."""
     as_reader(lived, query.rstrip(";"))
+
+
+def test_the_documented_questions_have_answers(lived: Database) -> None:
+    """Each gives the figures of its title, with the login of a BI tool as the how-to creates it."""
+    page = "use-bi-and-dbt.md"
+    with lived.transaction() as connection, connection.begin_nested() as savepoint:
+        connection.exec_driver_sql(_sql_blocks(page)[0])
+        connection.exec_driver_sql("SET LOCAL ROLE bi")
+        answers = [
+            [dict(row._mapping) for row in connection.exec_driver_sql(query)]
+            for query in _queries(page)
+        ]
+        savepoint.rollback()
+    (reached,), (cost,), (picked_up,) = answers
+    assert reached == {
+        "campaign_id": CAMPAIGN, "created": 1, "processed": 1, "processed_percent": 100,
+    }  # fmt: skip
+    assert cost.pop("week").isoweekday() == 1
+    assert cost == {
+        "outcome_name": "Sold", "outcomes": 1, "cost": 1.5, "cost_per_outcome": 1.5,
+    }  # fmt: skip
+    assert (picked_up["calls"], picked_up["connected_percent"]) == (2, 50)
 
 
 @pytest.mark.parametrize("said", ["a-7", "A-7 ", " A-7", "A-7\u200b", "A\u00ad-7", "A\t-7\ufeff"])

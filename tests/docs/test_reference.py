@@ -8,10 +8,12 @@ from urllib.parse import unquote
 
 import pytest
 import typer
+import yaml
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from docs import generate
+from leadloop.cli.integration import Integration, read_integration
 from leadloop.core.verdicts import Verdict
 from leadloop.settings import Settings
 
@@ -46,6 +48,28 @@ def test_each_page_is_what_the_code_says_now(pages: dict[str, str]) -> None:
 def test_no_page_is_left_over(pages: dict[str, str]) -> None:
     """A page that nothing makes any more is not kept."""
     assert {file.name for file in generate.REFERENCE.iterdir()} == set(pages)
+
+
+def test_sources_of_dbt_are_what_the_database_has_now(database_url: str) -> None:
+    """No dbt project reads a column that is not there, or of another description."""
+    stored = read_integration(Integration.DBT)
+    assert stored == generate.render_dbt_sources(database_url), "run `make docs`"
+    # dbt would evaluate it in a description.
+    assert not re.search(r"\{[{%#]", stored)
+
+
+def test_sources_of_dbt_can_be_read(connection: Connection) -> None:
+    """Each declared table has its columns; all views are declared, and the tables that stay."""
+    declared: dict[str, set[str]] = {}
+    for source in yaml.safe_load(read_integration(Integration.DBT))["sources"]:
+        for table in source["tables"]:
+            columns = ", ".join(f'"{column["name"]}"' for column in table["columns"])
+            connection.execute(text(f"SELECT {columns} FROM {source['name']}.{table['name']}"))
+            declared.setdefault(source["name"], set()).add(table["name"])
+    views = connection.scalars(
+        text("SELECT viewname FROM pg_views WHERE schemaname = 'leadloop_monitor'")
+    )
+    assert declared == {"leadloop": set(generate.DBT_TABLES), "leadloop_monitor": set(views)}
 
 
 def test_every_command_is_in_the_reference(pages: dict[str, str]) -> None:
