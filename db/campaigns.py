@@ -7,6 +7,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import CampaignDeleted, UsageError
+from leadloop.core.timestamps import EpochUnit
 
 _COMPLETE = """
 SELECT campaign_id,
@@ -22,7 +23,7 @@ SELECT campaign_id,
        coalesce(area_codes, '{}')                AS area_codes,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
        coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
-       enabled, sends_opted_out_numbers, source, priority, calling_hours
+       enabled, sends_opted_out_numbers, numeric_lead_ids, source, priority, calling_hours
   FROM leadloop.campaigns
 """
 # A run's campaigns take turns in this order.
@@ -79,6 +80,10 @@ _REMEMBER_PROBE_LEAD = text("""
 UPDATE leadloop.campaigns SET specimen_lead_id = :lead, specimen_at = clock_timestamp()
  WHERE campaign_id = :id
 """)
+_SET_EPOCH_UNIT = text("UPDATE leadloop.campaigns SET epoch_unit = :unit WHERE campaign_id = :id")
+_SET_NUMERIC_LEAD_IDS = text(
+    "UPDATE leadloop.campaigns SET numeric_lead_ids = :numeric WHERE campaign_id = :id"
+)
 
 
 def select_campaigns(
@@ -256,6 +261,16 @@ def find_probe_lead(
 def remember_probe_lead(connection: Connection, campaign_id: str, lead_id: str) -> None:
     """Remember as the probe lead a lead that the vendor has just accepted."""
     connection.execute(_REMEMBER_PROBE_LEAD, {"id": campaign_id, "lead": lead_id})
+
+
+def set_epoch_unit(connection: Connection, campaign_id: str, unit: EpochUnit) -> None:
+    """Set the unit of the campaign's window bounds."""
+    connection.execute(_SET_EPOCH_UNIT, {"id": campaign_id, "unit": unit})
+
+
+def set_numeric_lead_ids(connection: Connection, campaign_id: str, *, numeric: bool) -> None:
+    """Set whether the campaign's lead ids are sent as JSON numbers."""
+    connection.execute(_SET_NUMERIC_LEAD_IDS, {"id": campaign_id, "numeric": numeric})
 
 
 def record_visibility(connection: Connection, campaign_id: str, *, shows: bool) -> None:

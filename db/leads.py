@@ -187,6 +187,41 @@ SELECT EXISTS ({_MAY_CREATE})
    AND EXISTS (SELECT FROM leadloop.leads WHERE {_DUE_SUSPECTS})
 """)
 
+# Leads that a person names, whatever their place in the queue; suspects are sent in their lists.
+_CLAIM_NAMED = _claim(
+    f"""candidates AS ({
+        _lock_new(
+            "lead.suspect_list IS NULL AND lead.lead_id = ANY(:ids)", "lead.priority DESC, lead.seq"
+        )
+    }"""
+)
+_COUNT_NAMED = text(f"""
+SELECT count(*) FROM leadloop.leads
+ WHERE campaign_id = :campaign AND {_FRESH} AND lead_id = ANY(:ids) AND EXISTS ({_MAY_CREATE})
+""")
+# The vendor has this lead: where it may not be sent, it stays as it is.
+_CLAIM_CREATED = text(f"""
+WITH alive AS ({_ALIVE}
+), may_create AS ({_MAY_CREATE}
+), picked AS (
+    SELECT lead.campaign_id, lead.lead_id, {FIELD_SIZES} AS sizes
+      FROM leadloop.leads AS lead
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = :lead AND lead.status = 'created'
+       AND NOT lead.opted_out AND NOT EXISTS (
+           SELECT FROM leadloop.disable_requests AS d
+            WHERE d.campaign_id = lead.campaign_id AND d.lead_id = lead.lead_id)
+       AND NOT {TOO_OLD}
+       AND EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM may_create)
+       FOR NO KEY UPDATE OF lead
+), claimed AS (
+    UPDATE leadloop.leads AS lead SET status = 'sending', run_id = :run, claim_no = :claim
+      FROM picked
+     WHERE lead.campaign_id = picked.campaign_id AND lead.lead_id = picked.lead_id
+    RETURNING lead.*, picked.sizes
+)
+SELECT {LEAD_COLUMNS} FROM claimed
+""")
+
 # The same decisions again, for claimed leads that are about to be resent in another batch. If the
 # campaign is paused, the leads become `new`.
 _RECLAIM = text(f"""
@@ -269,6 +304,12 @@ WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)
      WHERE {LEADS_OF_CLAIM}
 ), {_MARK_CREATED.format("async_commit, locked")}
 """)
+# Of a lead that was created before its claim: when that was stays as it is.
+_RESTORE_CREATED = locked_update(
+    LEADS_OF_CLAIM,
+    f"status = 'created', {CLEAR_DOUBT}",
+    f"UPDATE leadloop.sent_leads SET status = 'created', doubted_at = NULL WHERE {LEADS_OF_CLAIM}",
+)
 _RELEASE = locked_update(LEADS_OF_CLAIM, _BACK_TO_NEW, NOT_SENT)
 # A claim locks its run's row until its commit: a transaction that waits for this lock sees the
 # claim's leads.
@@ -445,6 +486,19 @@ def count_fresh(connection: Connection, campaign_id: str, *, urgent_only: bool =
     return count
 
 
+def count_named(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str], *, require_enabled: bool
+) -> int:
+    """Count those of the named leads that are fresh; 0 if the campaign may not create leads."""
+    parameters = {
+        "campaign": campaign_id,
+        "ids": list(lead_ids),
+        "require_enabled": require_enabled,
+    }
+    count: int = connection.execute(_COUNT_NAMED, parameters).scalar_one()
+    return count
+
+
 def claim_leads(
     connection: Connection,
     *,
@@ -459,6 +513,7 @@ def claim_leads(
     after_seq: int = 0,
     urgent_only: bool = False,
     suspects: bool = False,
+    lead_ids: Sequence[str] | None = None,
 ) -> ClaimResult:
     """Claim up to `limit` fresh leads: after the commit a request may hold them.
 
@@ -483,8 +538,9 @@ def claim_leads(
         urgent_only: claim urgent leads only: those with a priority, or of a campaign with one.
         suspects: claim leads of the next list of suspects that is due instead. The list that failed
             less often comes first, and of these the shorter one.
+        lead_ids: claim fresh leads with these ids alone; None: whatever their ids.
     """
-    statement = _CLAIM_SUSPECTS if suspects else _CLAIM
+    statement = _CLAIM_SUSPECTS if suspects else _CLAIM if lead_ids is None else _CLAIM_NAMED
     rows = connection.execute(
         statement,
         {
@@ -498,6 +554,7 @@ def claim_leads(
             "require_enabled": require_enabled,
             "after_seq": after_seq,
             "urgent_only": urgent_only,
+            **({} if lead_ids is None else {"ids": list(lead_ids)}),
         },
     ).all()
     statuses = Counter(row.status for row in rows)
@@ -529,6 +586,38 @@ def reclaim_leads(
         cancelled=statuses["cancelled"],
         rejected=statuses["rejected"],
     )
+
+
+def claim_created(
+    connection: Connection,
+    claim: ClaimRef,
+    *,
+    max_lead_bytes: int = NO_LIMIT,
+    max_lead_age_s: int | None = None,
+    require_enabled: bool = False,
+) -> Lead | None:
+    """Claim one `created` lead for a repeated create; None if it must not be sent now.
+
+    It may have opted out, or be too old, or the campaign may create no lead; then it stays as it
+    is. After the request, `restore_created` ends the claim, whatever the response.
+    """
+    (lead_id,) = claim.lead_ids
+    row = connection.execute(
+        _CLAIM_CREATED,
+        {
+            **claim.to_parameters(),
+            "lead": lead_id,
+            "max_lead_bytes": max_lead_bytes,
+            **_age_parameters(max_lead_age_s),
+            "require_enabled": require_enabled,
+        },
+    ).one_or_none()
+    return None if row is None else Lead(*row)
+
+
+def restore_created(connection: Connection, claim: ClaimRef) -> int:
+    """Mark leads `created` again that were so before their claim; return their number."""
+    return connection.execute(_RESTORE_CREATED, claim.to_parameters()).rowcount
 
 
 def _age_parameters(max_lead_age_s: int | None) -> dict[str, Any]:

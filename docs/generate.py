@@ -804,7 +804,7 @@ def render_exit_codes(connection: Connection) -> str:
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
         " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",
         _render_table(["key", "holds"], _list_meanings(_OWED, _OWED)),
-        "## init, load, restored, release, requeue, forget, opt-in, doctor",
+        "## init, load, restored, release, requeue, forget, opt-in, first-contact, doctor",
         _render_table(
             ["command", "keys"],
             [
@@ -831,6 +831,11 @@ def render_exit_codes(connection: Connection) -> str:
                     "`opt-in`",
                     "`opted_in`: leads whose opt-out was withdrawn; `suppressed`: the ids of those"
                     " whose phone number stays suppressed by another lead",
+                ],
+                [
+                    "`first-contact`",
+                    "`campaign_id`; `leads`: the status of each named lead; `learned`: each answer"
+                    " about the vendor by its question, those of earlier contacts included",
                 ],
                 [
                     "`doctor`",

@@ -6,19 +6,28 @@ from flows.campaign_runner import run_campaigns
 from flows.reporting import completed_state, make_run_name
 from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings
-from tasks.push import PUSH
+from tasks.push import PUSH, limit_push
 
 
 @flow(name="push-leads", flow_run_name=make_run_name, persist_result=False)
-def push_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
+def push_leads(
+    campaigns: list[str] | None = None,
+    limit: int | None = None,
+    settings: RunSettings | None = None,
+) -> Summary:
     """Create new leads at the vendor, in batches, and resolve leads in doubt.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
+        limit: the most leads that this run sends, over all its campaigns; none: all.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
         `created, rejected, in_doubt, cancelled, from_source, held_back, requests`, and under
         `campaigns` each one's own.
+
+    Raises:
+        UsageError: `limit` is below 1.
     """
-    return completed_state(run_campaigns(PUSH, campaigns, settings))
+    spec = PUSH if limit is None else limit_push(limit)
+    return completed_state(run_campaigns(spec, campaigns, settings))

@@ -35,13 +35,13 @@ _MAX_NAMED = 3
 
 
 def make_run_name() -> str:
-    """Return a run's name: its flow, its campaigns, and the requested range."""
+    """Return a run's name: its flow, its campaigns, and the requested limit or range."""
     parameters = flow_run.parameters
     named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
     more = [f"and {len(named) - _MAX_NAMED} more"] if len(named) > _MAX_NAMED else []
     moments = [
         _format_bound(word, value)
-        for word in ("since", "after", "before")
+        for word in ("limit", "since", "after", "before")
         if (value := parameters.get(word))
     ]
     return " ".join([str(flow_run.flow_name), ", ".join(named[:_MAX_NAMED]), *more, *moments])

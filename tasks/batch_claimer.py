@@ -16,6 +16,7 @@ from leadloop.core.verdicts import ApiCall
 from tasks.batch_limits import BatchParts
 from tasks.context import ApiContext, CampaignRun
 from tasks.held_creates import require_no_hold
+from tasks.lead_quota import LeadQuota
 from tasks.rate_limiter import Permit
 
 # A permit expires soon, so a claim may not go on for long because of leads that fail the checks.
@@ -109,7 +110,10 @@ class BatchClaimer:
         run: the campaign's run.
         new_count: the number of new leads.
         add_counts: called with the numbers of leads `rejected` and `cancelled`.
+        quota: the leads that may be sent, shared with the run's other campaigns.
         urgent_only: claim no fresh leads but urgent ones.
+        lead_ids: claim no fresh leads but these; None: whatever their ids.
+        alter: changes each lead that has passed the checks before it is sent.
     """
 
     def __init__(
@@ -118,11 +122,17 @@ class BatchClaimer:
         new_count: int,
         add_counts: Callable[..., None],
         *,
+        quota: LeadQuota,
         urgent_only: bool = False,
+        lead_ids: Sequence[str] | None = None,
+        alter: Callable[[PreparedLead], PreparedLead] = lambda lead: lead,
     ) -> None:
         self._run = run
         self._add_counts = add_counts
+        self._quota = quota
         self._urgent_only = urgent_only
+        self._lead_ids = lead_ids
+        self._alter = alter
         self._claim_numbers = itertools.count(1)
         self._gate = ClaimGate(new_count)
         # Where the next claim starts in the queue of leads without a priority; it looks for urgent
@@ -135,7 +145,17 @@ class BatchClaimer:
 
     def has_fresh_leads(self) -> bool:
         """Return whether any fresh lead can be claimed."""
+        if self._quota.is_spent:
+            return False
         with self._run.context.database.autocommit() as connection:
+            if self._lead_ids is not None:
+                count = leads.count_named(
+                    connection,
+                    self._run.campaign.campaign_id,
+                    self._lead_ids,
+                    require_enabled=self._run.was_enabled,
+                )
+                return count > 0
             return any(
                 leads.has_fresh_leads(
                     connection,
@@ -149,6 +169,8 @@ class BatchClaimer:
 
     def has_due_suspects(self) -> bool:
         """Return whether a list of suspects can be claimed."""
+        if self._quota.is_spent:
+            return False
         with self._run.context.database.autocommit() as connection:
             return leads.has_due_suspects(
                 connection,
@@ -165,17 +187,20 @@ class BatchClaimer:
             Fenced: another run has declared this one dead.
         """
         batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
-        with self._release_on_error(batch.claim_no):
+        limit, is_drained = self._reserve_quota(limit), False
+        with self._release_on_error(batch.claim_no, limit):
             for _ in range(_MAX_CLAIMS):
                 claimed = self._claim_leads(batch.claim_no, limit.left_by(batch.leads))
                 if not claimed.total:
-                    return batch, True
+                    is_drained = True
+                    break
                 batch = batch.narrow_to([*batch.leads, *self._reject_invalid(batch, claimed.leads)])
                 batch, surplus = batch.split_at_bytes(limit.bytes)
-                self.release_leads(self.claim_ref(surplus))
+                self._make_new(self.claim_ref(surplus))
                 if surplus.leads or limit.is_reached_by(batch.leads):
                     break
-        return batch, False
+        self._quota.give_back(limit.leads - len(batch.leads))
+        return batch, is_drained
 
     def claim_suspects(self, permit: Permit, limit: ClaimLimit) -> tuple[ClaimedBatch, bool]:
         """Claim leads of the next list of suspects, up to a limit; return whether none is due.
@@ -184,7 +209,8 @@ class BatchClaimer:
             Fenced: another run has declared this one dead.
         """
         batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
-        with self._release_on_error(batch.claim_no):
+        limit = self._reserve_quota(limit)
+        with self._release_on_error(batch.claim_no, limit):
             with self._run.context.database.autocommit() as connection:
                 claimed = leads.claim_leads(
                     connection,
@@ -201,18 +227,54 @@ class BatchClaimer:
             self._add_counts(cancelled=claimed.cancelled, rejected=claimed.rejected)
             if not claimed.total:
                 self._check_run_alive()
-                return batch, True
             batch = batch.narrow_to(self._reject_invalid(batch, claimed.leads))
             batch, surplus = batch.split_at_bytes(limit.bytes)
-            self.release_leads(self.claim_ref(surplus))
-            return batch, False
+            self._make_new(self.claim_ref(surplus))
+        self._quota.give_back(limit.leads - len(batch.leads))
+        return batch, not claimed.total
+
+    def claim_created(self, permit: Permit, lead_id: str) -> ClaimedBatch:
+        """Claim a created lead for a repeated create; without leads if it must not be sent now.
+
+        `restore_created` ends the claim, whatever the response: the vendor has this lead.
+        """
+        batch = ClaimedBatch(claim_no=next(self._claim_numbers), permit=permit, leads=())
+        claim_ref = self.claim_ref(batch, [lead_id])
+        try:
+            with self._run.context.database.autocommit() as connection:
+                lead = leads.claim_created(
+                    connection,
+                    claim_ref,
+                    max_lead_bytes=self._run.campaign.batch_bytes,
+                    max_lead_age_s=self._run.campaign.max_lead_age_s,
+                    require_enabled=self._run.was_enabled,
+                )
+            if lead is None:
+                self._check_run_alive()
+                return batch
+            prepared = prepare_lead(lead, self._run.campaign)
+            if not self._find_suppressed_leads([prepared]):
+                return batch.narrow_to([prepared])
+        except BaseException:
+            self.restore_created(claim_ref)
+            raise
+        self.restore_created(claim_ref)
+        return batch
+
+    def restore_created(self, claim_ref: leads.ClaimRef) -> None:
+        """Mark leads `created` again after a repeated create."""
+        self._run.write(leads.restore_created, claim_ref)
+
+    def _reserve_quota(self, limit: ClaimLimit) -> ClaimLimit:
+        return replace(limit, leads=self._quota.reserve(limit.leads))
 
     @contextmanager
-    def _release_on_error(self, claim_no: int) -> Iterator[None]:
+    def _release_on_error(self, claim_no: int, limit: ClaimLimit) -> Iterator[None]:
         """Release a claim if the block fails: by its number, as its result may have been lost."""
         try:
             yield
         except BaseException:
+            self._quota.give_back(limit.leads)
             self._run.write(
                 leads.release_claim,
                 campaign_id=self._run.campaign.campaign_id,
@@ -231,7 +293,9 @@ class BatchClaimer:
             return batch
         with self.release_on_error(batch):
             self._run.context.limiter.release_slot(batch.permit.slot)
-        return self.reclaim(batch)
+        kept = self.reclaim(batch)
+        self._quota.give_back(len(batch.leads) - len(kept.leads))
+        return kept
 
     def reclaim(self, batch: ClaimedBatch) -> ClaimedBatch:
         """Claim the batch's leads for one more request, except those that must not be sent now.
@@ -277,6 +341,10 @@ class BatchClaimer:
 
     def release_leads(self, claim_ref: leads.ClaimRef) -> None:
         """Make leads `new` again that were certainly not created; the next claim takes them."""
+        self._make_new(claim_ref)
+        self._quota.give_back(len(claim_ref.lead_ids))
+
+    def _make_new(self, claim_ref: leads.ClaimRef) -> None:
         if claim_ref.lead_ids:
             self._cursor = 0
             self._run.write(leads.release_leads, claim_ref)
@@ -319,6 +387,7 @@ class BatchClaimer:
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
                     urgent_only=self._urgent_only,
+                    lead_ids=self._lead_ids,
                 )
                 cursor = self._cursor
                 claimed = claim(after_seq=cursor)
@@ -358,7 +427,7 @@ class BatchClaimer:
         reasons: dict[str, str] = {}
         for lead in claimed:
             try:
-                prepared.append(prepare_lead(lead, self._run.campaign))
+                prepared.append(self._alter(prepare_lead(lead, self._run.campaign)))
             except InvalidLead as error:
                 reasons[lead.lead_id] = str(error)
         self.reject_leads(batch, reasons, was_sent=False)
@@ -366,20 +435,24 @@ class BatchClaimer:
 
     def _drop_suppressed(self, batch: ClaimedBatch) -> Sequence[PreparedLead]:
         """Return the leads whose number has not opted out under another lead; cancel the others."""
-        if self._run.campaign.sends_opted_out_numbers or not batch.leads:
-            return batch.leads
-        hashes = {
-            lead.lead_id: hash_phone_number(self._hash_secret, lead.e164)
-            for lead in batch.leads
-            if lead.e164
-        }
-        suppressed = self._find_suppressed(list(hashes.values()))
-        cancelled = {lead_id for lead_id, each in hashes.items() if each in suppressed}
+        cancelled = self._find_suppressed_leads(batch.leads)
         if cancelled:
             claim_ref = self.claim_ref(batch, sorted(cancelled))
             self._run.write(leads.cancel_leads, claim_ref, NUMBER_OPTED_OUT_REASON)
             self._add_counts(cancelled=len(cancelled))
         return batch.without_leads(cancelled).leads
+
+    def _find_suppressed_leads(self, prepared: Sequence[PreparedLead]) -> set[str]:
+        """Return the ids of leads whose number has opted out under another lead."""
+        if self._run.campaign.sends_opted_out_numbers or not prepared:
+            return set()
+        hashes = {
+            lead.lead_id: hash_phone_number(self._hash_secret, lead.e164)
+            for lead in prepared
+            if lead.e164
+        }
+        suppressed = self._find_suppressed(list(hashes.values()))
+        return {lead_id for lead_id, each in hashes.items() if each in suppressed}
 
     def _find_suppressed(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return the hashes whose numbers have opted out; index opt-outs that are not indexed."""

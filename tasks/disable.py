@@ -194,7 +194,9 @@ class DisableJob:
         lead_ids = isolation.next_list
         self._has_sent = True
         try:
-            result = self._api.disable(self._campaign_id, lead_ids)
+            result = self._api.disable(
+                self._campaign_id, lead_ids, numeric_ids=self.run.campaign.numeric_lead_ids
+            )
         except ApiError as error:
             if isinstance(error, Rejected) and not isinstance(error, TooLarge):
                 self._split_rejected(isolation, error)

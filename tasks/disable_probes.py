@@ -1,6 +1,7 @@
 """Probes of a disable: requests that tell an outage from an opt-out on which the vendor fails."""
 
 from db import opt_outs
+from leadloop.client.api import LeadsApi
 from leadloop.client.errors import ApiError
 from leadloop.core.verdicts import UNREADABLE
 from tasks.context import ApiContext, CampaignRun
@@ -48,10 +49,14 @@ class DisableProbes:
         if confirmed is None:
             return False
         try:
-            self._run.context.api.disable(self._campaign_id, [confirmed])
+            self._disable_again(self._run.context.api, confirmed)
         except ApiError:
             return False
         return True
+
+    def _disable_again(self, api: LeadsApi, confirmed: str) -> None:
+        numeric = self._run.campaign.numeric_lead_ids
+        api.disable(self._campaign_id, [confirmed], numeric_ids=numeric)
 
     def check_campaign_exists(self) -> None:
         """Check once a run whether a 404 is about a lead or about the campaign.
@@ -81,5 +86,5 @@ class DisableProbes:
             read_campaign(self._run)
             return
         api = self._run.context.api
-        if send_probe(lambda: api.disable(self._campaign_id, [confirmed])):
+        if send_probe(lambda: self._disable_again(api, confirmed)):
             self.has_repeated = True

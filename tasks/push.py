@@ -10,7 +10,7 @@ are known not to exist, they are sent in halves, behind all fresh leads, so that
 lead are created and it is found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
@@ -36,7 +36,7 @@ from leadloop.core.batch_response import (
     redact_reason,
 )
 from leadloop.core.concurrency import ConcurrencyLimit
-from leadloop.core.errors import RunError
+from leadloop.core.errors import RunError, UsageError
 from leadloop.core.leads import PreparedLead, extract_custom_texts
 from leadloop.core.progress import progress_listener
 from leadloop.core.verdicts import ApiCall, may_blame_content
@@ -47,6 +47,7 @@ from tasks.counters import Counters
 from tasks.held_creates import require_no_hold
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database
+from tasks.lead_quota import LeadQuota
 from tasks.probes import read_campaign, watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
@@ -70,6 +71,8 @@ class PushScope(Enum):
     """Urgent leads alone."""
     FEW = auto()
     """The fresh leads of one chunk."""
+    NAMED = auto()
+    """Fresh leads that a person has named."""
 
 
 class PushJob:
@@ -79,6 +82,9 @@ class PushJob:
         run: the campaign's run.
         synced: what the sync with the campaign's source did.
         scope: what it sends; the rest is left to another push.
+        quota: the leads that the run may send; None: all.
+        lead_ids: the leads that it may send, with the scope NAMED.
+        alter: changes each lead before it is sent.
 
     Raises:
         RunError: the campaign's default region is no region.
@@ -90,6 +96,9 @@ class PushJob:
         *,
         synced: SyncCounts | None = None,
         scope: PushScope = PushScope.ALL,
+        quota: LeadQuota | None = None,
+        lead_ids: Sequence[str] | None = None,
+        alter: Callable[[PreparedLead], PreparedLead] = lambda lead: lead,
     ) -> None:
         run.campaign.require_region()
         self.run = run
@@ -126,14 +135,27 @@ class PushJob:
         self._label = f"push {run.campaign.campaign_id}"
         urgent_only = scope is PushScope.URGENT
         with run.context.database.transaction() as connection:
-            new = leads.count_fresh(connection, run.campaign.campaign_id, urgent_only=urgent_only)
+            new = (
+                leads.count_fresh(connection, run.campaign.campaign_id, urgent_only=urgent_only)
+                if lead_ids is None
+                else len(lead_ids)
+            )
             self._are_failing = suspects.are_creates_failing(connection, run.campaign.campaign_id)
             self._limits = BatchLimits(
                 learned_limits.get_learned_limits(connection, run.campaign.campaign_id)
             )
         self._has_failed = self._are_failing
-        self._claimer = BatchClaimer(run, new, self._add_counts, urgent_only=urgent_only)
-        self._listener.add_total(self._label, new)
+        quota = quota or LeadQuota()
+        self._listener.add_total(self._label, min(new, quota.left))
+        self._claimer = BatchClaimer(
+            run,
+            new,
+            self._add_counts,
+            quota=quota,
+            urgent_only=urgent_only,
+            lead_ids=lead_ids,
+            alter=alter,
+        )
 
     def run_chunk(self, limit: int) -> ChunkResult:
         """Send up to `limit` batches of the job's scope.
@@ -677,12 +699,40 @@ class _ChunkState:
     lock: Lock = field(default_factory=Lock)
 
 
-def start_push(run: CampaignRun[ApiContext]) -> PushJob:
-    """Return the campaign's push job; first make its leads follow its source, if it has one."""
+def start_push(run: CampaignRun[ApiContext], *, quota: LeadQuota | None = None) -> PushJob:
+    """Return the campaign's push job; first make its leads follow its source, if it has one.
+
+    Args:
+        run: the campaign's run.
+        quota: the leads that the run may send; None: all.
+    """
+    return PushJob(run, synced=_follow_source(run), quota=quota)
+
+
+def start_named_push(
+    run: CampaignRun[ApiContext],
+    *,
+    lead_ids: Sequence[str],
+    alter: Callable[[PreparedLead], PreparedLead] = lambda lead: lead,
+) -> PushJob:
+    """Return the job that pushes these leads alone, where they are fresh; see `start_push`.
+
+    `alter` changes each lead before it is sent.
+    """
+    return PushJob(
+        run,
+        synced=_follow_source(run),
+        scope=PushScope.NAMED,
+        quota=LeadQuota(left=len(lead_ids)),
+        lead_ids=lead_ids,
+        alter=alter,
+    )
+
+
+def _follow_source(run: CampaignRun[ApiContext]) -> SyncCounts | None:
     if run.campaign.source is None:
-        return PushJob(run)
-    synced = run.context.host.run_step("take-from-source", partial(sync_source, run))
-    return PushJob(run, synced=synced)
+        return None
+    return run.context.host.run_step("take-from-source", partial(sync_source, run))
 
 
 def start_urgent_push(run: CampaignRun[ApiContext]) -> PushJob:
@@ -725,3 +775,14 @@ PUSH = JobSpec(
 URGENT_PUSH = replace(PUSH, start=start_urgent_push)
 #: The push of fresh leads that fit in one request: two, if the vendor takes fewer in one.
 FEW_PUSH = replace(PUSH, start=start_few_push, min_chunk=2)
+
+
+def limit_push(limit: int) -> JobSpec[ApiContext]:
+    """Return the spec of a push that sends up to `limit` leads, over all its campaigns.
+
+    Raises:
+        UsageError: the limit is below 1.
+    """
+    if limit < 1:
+        raise UsageError("`limit` is the most leads that this push sends: 1 or more")
+    return replace(PUSH, start=partial(start_push, quota=LeadQuota(left=limit)))

@@ -20,7 +20,7 @@ from tasks.disable import DISABLE
 from tasks.housekeeping import HOUSEKEEPING
 from tasks.jobs import CampaignsFailed, JobRunner, JobSpec
 from tasks.poll import HEAD_POLL, POLL, plan_backfill, plan_poll
-from tasks.push import PUSH
+from tasks.push import PUSH, limit_push
 
 #: Runs each chunk as a plain call.
 HOST = RunHost(log=logging.getLogger("leadloop.tests"))
@@ -45,9 +45,9 @@ def run_jobs(
     return summary
 
 
-def push_leads(campaigns: Sequence[str] | None = None) -> Summary:
+def push_leads(campaigns: Sequence[str] | None = None, limit: int | None = None) -> Summary:
     """Push, as the flow `push-leads` does."""
-    return run_jobs(PUSH, campaigns)
+    return run_jobs(PUSH if limit is None else limit_push(limit), campaigns)
 
 
 def disable_leads(campaigns: Sequence[str] | None = None) -> Summary:

@@ -26,6 +26,9 @@ except for lead_slow, opt_out_slow and outcome_slow. leadloop_monitor.campaign_t
 in force.';
 COMMENT ON COLUMN leadloop.campaigns.sends_opted_out_numbers IS
     'True: phone numbers that opted out under another lead or campaign are sent anyway.';
+COMMENT ON COLUMN leadloop.campaigns.numeric_lead_ids IS
+    'True: lead ids are sent as JSON numbers, as the vendor''s samples write them. A lead whose id is
+no whole number is rejected then.';
 COMMENT ON COLUMN leadloop.campaigns.source IS
     'The source: a table or view of this database with its schema, such as crm.leads_for_calls, from
 which each push syncs the campaign''s leads. Null: your code inserts the leads.';
@@ -358,6 +361,15 @@ COMMENT ON COLUMN leadloop.learned_limits.value IS
     'The largest value that succeeded; of page_contrasts, their number; of blank_success, a
 fingerprint of the response.';
 COMMENT ON COLUMN leadloop.learned_limits.learned_at IS 'When a larger value last failed.';
+
+COMMENT ON TABLE leadloop.learned_answers IS
+    'What a first contact (leadloop first-contact) has learned of the vendor, one row a question. For
+people; no run reads it. Without personal data.';
+COMMENT ON COLUMN leadloop.learned_answers.question IS
+    'What was asked, such as create_success: what the vendor answers to a create that it accepts.';
+COMMENT ON COLUMN leadloop.learned_answers.answer IS
+    'The answer: in words, or a response''s status and the outline of its body.';
+COMMENT ON COLUMN leadloop.learned_answers.learned_at IS 'When it was learned last.';
 
 COMMENT ON TABLE leadloop.latencies IS
     'Histograms of latencies, counted by the statements that store the confirmations. Housekeeping

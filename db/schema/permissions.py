@@ -9,7 +9,7 @@ WRITES = {
         *("outreach_attempts", "unreadable_results", "watermarks", "poll_windows", "rate_slots"),
         *("suppressed_numbers", "forgotten", "sent_leads", "owed_windows", "learned_limits"),
         *("database_identity", "create_holds", "latencies", "counts", "count_changes"),
-        "opt_ins",
+        *("opt_ins", "learned_answers"),
     ),
     "DELETE": (
         *("leads", "rate_slots", "poll_windows", "sync_runs", "unreadable_results", "sent_leads"),

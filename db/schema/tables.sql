@@ -17,6 +17,7 @@ CREATE TABLE leadloop.campaigns (
     area_codes      text[] CHECK (
         array_to_string(area_codes, ',') ~ '^[2-9][0-9]{2}(,[2-9][0-9]{2})*$'),
     sends_opted_out_numbers boolean NOT NULL DEFAULT false,
+    numeric_lead_ids boolean NOT NULL DEFAULT false,
     source          text,
     source_timeout_s integer CHECK (source_timeout_s > 0),
     shows_unprocessed boolean,
@@ -358,6 +359,14 @@ CREATE TABLE leadloop.learned_limits (
     value       integer NOT NULL CHECK (value > 0),
     learned_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (campaign_id, name)
+);
+
+CREATE TABLE leadloop.learned_answers (
+    campaign_id text NOT NULL,
+    question    text NOT NULL,
+    answer      text NOT NULL,
+    learned_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, question)
 );
 
 -- Latencies ---------------------------------------------------------------------------------------

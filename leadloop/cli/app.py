@@ -174,9 +174,46 @@ def load(
 
 
 @app.command()
-def push(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
+def push(
+    campaigns: EnabledCampaignsOption = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Send no more than this many leads, over all campaigns.", min=1),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Create new leads at the vendor, in batches."""
-    _run_flow_command("push-leads", campaigns, {}, as_json)
+    _run_flow_command("push-leads", campaigns, {"limit": limit}, as_json)
+
+
+@app.command()
+def first_contact(
+    campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
+    lead_ids: Annotated[
+        list[str],
+        typer.Option("--lead-id", help="A new lead: a person of the team who agrees; up to 3."),
+    ],
+    repeat_id: Annotated[
+        bool,
+        typer.Option(
+            "--repeat-id",
+            help="Also create the first lead again: the person MAY BE CALLED TWICE.",
+        ),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Take every step without asking, for scripts.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn step by step, with 1 to 3 people, what the vendor does not document."""
+    from leadloop.cli.first_contact import print_contact, run_contact
+
+    _require_campaign_ids([campaign])
+    _run_and_show(
+        lambda: run_contact(campaign, lead_ids, agrees_to_all=yes, repeats_id=repeat_id),
+        lambda summary: print_contact(out, summary),
+        as_json,
+    )
 
 
 @app.command()

@@ -17,7 +17,7 @@ from leadloop.client.errors import Fatal, error_for_verdict
 from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import ReceivedResponse, Transport
 from leadloop.core.batch_response import BatchResult, parse_batch_response
-from leadloop.core.leads import PreparedLead
+from leadloop.core.leads import PreparedLead, write_lead_id
 from leadloop.core.postgres_json import dump_json
 from leadloop.core.results import is_of_other_campaign, parse_lead_id
 from leadloop.core.timestamps import EpochUnit
@@ -122,15 +122,19 @@ class LeadsApi:
                 lambda key: by_id[key].custom_keys(),
             )
 
-    def disable(self, campaign_id: str, lead_ids: Sequence[str]) -> BatchResult:
+    def disable(
+        self, campaign_id: str, lead_ids: Sequence[str], *, numeric_ids: bool = False
+    ) -> BatchResult:
         """Disable a batch of leads: `POST /api/v1/leads/disable/{campaign_id}/`.
 
         Idempotent, but sent once: the caller retries it, with requests of others in between.
+        `numeric_ids`: ids that are whole numbers are sent as JSON numbers.
 
         Raises:
             Rejected, TooLarge, Retryable, RateLimited, Fatal: see leadloop.client.errors.
         """
-        content = dump_json([{"lead_id": lead_id} for lead_id in lead_ids]).encode()
+        ids = [write_lead_id(lead_id, as_number=numeric_ids) for lead_id in lead_ids]
+        content = dump_json([{"lead_id": lead_id} for lead_id in ids]).encode()
         path = f"/api/v1/leads/disable/{quote(campaign_id, safe='')}/"
         with self._retries.report_pause(ApiCall.DISABLE):
             received, verdict = self._send_idempotent(

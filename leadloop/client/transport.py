@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -85,6 +85,8 @@ class Transport:
         self._session.mount("http://", adapter)
         self._count_lock = threading.Lock()
         self.requests_sent = 0
+        #: Is called with the path of each request and its response, which holds personal data.
+        self.on_response: Callable[[str, ApiResponse], None] = lambda _, __: None
 
     def send(
         self,
@@ -97,10 +99,22 @@ class Transport:
         form: Mapping[str, str] | None = None,
     ) -> ReceivedResponse:
         """Send one request once. Every error becomes the response's `failure`."""
+        received = self._send_once(method, path, token, params, content if form is None else form)
+        self.on_response(path, received.response)
+        return received
+
+    def _send_once(
+        self,
+        method: str,
+        path: str,
+        token: str | None,
+        params: Mapping[str, str] | None,
+        data: bytes | Mapping[str, str] | None,
+    ) -> ReceivedResponse:
         with self._count_lock:
             self.requests_sent += 1
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-        if content is not None:
+        if isinstance(data, bytes):
             headers["Content-Type"] = "application/json"
         began = time.monotonic()
         # If the request is sent while the caller handles an error, that error is no cause of ours.
@@ -112,7 +126,7 @@ class Transport:
                     method,
                     self._base_url + path,
                     params=params,
-                    data=content if form is None else form,
+                    data=data,
                     headers=headers,
                     auth=BearerAuth(token),
                     timeout=self._timeouts,

@@ -30,6 +30,7 @@ class CampaignRules:
     max_lead_age_s: int | None = None
     required_fields: tuple[str, ...] = DEFAULT_REQUIRED_FIELDS
     area_codes: tuple[str, ...] = ()
+    numeric_lead_ids: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,22 @@ US_STATES = frozenset(
 _MAX_EXACT_INTEGER = 2**53
 
 
+def write_lead_id(lead_id: str, *, as_number: bool) -> str | int:
+    """Return a lead's id as a request has it: text, or an integer where the id is one."""
+    return int(lead_id) if as_number and _is_plain_number(lead_id) else lead_id
+
+
+def _is_plain_number(lead_id: str) -> bool:
+    """Return whether an id is a whole number that no reader of JSON rounds or shortens."""
+    return (
+        lead_id.isascii()
+        and lead_id.isdecimal()
+        and len(lead_id) <= len(str(_MAX_EXACT_INTEGER))
+        and int(lead_id) < _MAX_EXACT_INTEGER
+        and str(int(lead_id)) == lead_id
+    )
+
+
 def read_vendor_id(value: Any) -> str | None:
     """Return an id that the vendor wrote as text or as a number, as text; None if it is neither.
 
@@ -126,6 +142,11 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
         raise _too_many_bytes(lead.left_out, rules)
     if not is_clean_id(lead.lead_id):
         raise InvalidLead(_STRAY_CHARACTERS)
+    if rules.numeric_lead_ids and not _is_plain_number(lead.lead_id):
+        raise InvalidLead(
+            "lead_id: not a whole number below 2^53 without leading zeros, as numeric_lead_ids of"
+            " the campaign requires"
+        )
     for field in rules.required_fields:
         if _is_missing(lead, field):
             raise InvalidLead(f"{field}: missing")
@@ -135,7 +156,7 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
     if phone_number := strip_unseen(lead.phone_number or ""):
         number = format_e164(phone_number, rules.default_region, rules.area_codes)
     fixed = {
-        "lead_id": lead.lead_id,
+        "lead_id": write_lead_id(lead.lead_id, as_number=rules.numeric_lead_ids),
         "phone_number": number,
         "contact_name": strip_unseen(lead.contact_name or "") or None,
         "state_code": _normalize_state(lead.state_code, rules.default_region),
@@ -160,6 +181,12 @@ def prepare_lead(lead: Lead, rules: CampaignRules) -> PreparedLead:
         largest = max(sizes, key=lambda name: sizes[name])
         raise _too_many_bytes(f"{largest}: {sizes[largest]} bytes", rules)
     return prepared
+
+
+def omit_phone_number(lead: PreparedLead) -> PreparedLead:
+    """Return a prepared lead whose JSON object lacks the phone number: nobody can be called."""
+    # The id comes first, and a quote within a value is escaped.
+    return lead._replace(body=lead.body.replace(f',"phone_number":"{lead.e164}"'.encode(), b"", 1))
 
 
 def count_body_bytes(leads: Sequence[PreparedLead]) -> int:

@@ -26,6 +26,7 @@ from leadloop.sandbox.serialization import (
 from leadloop.sandbox.state import SandboxState
 from leadloop.sandbox.validation import (
     EXISTS,
+    NOT_NUMERIC,
     EntryError,
     parse_entries,
     parse_entry_id,
@@ -261,10 +262,13 @@ def _parse_whole_number(request: ReceivedRequest, name: str, default: int) -> in
 def disable_leads(sandbox: SandboxState, request: ReceivedRequest) -> Response:
     """Stop all outreach on the leads of the list."""
     rules, campaign = sandbox.rules, _require_campaign(sandbox, request)
-    entries = [parse_entry_id(entry) for entry in _parse_batch(request, rules)]
+    batch = _parse_batch(request, rules)
+    entries = [parse_entry_id(entry) for entry in batch]
     lead_ids = [lead_id for lead_id in entries if lead_id is not None]
     if len(lead_ids) < len(entries):
         raise HTTPException(400, "Every entry must be an object with a lead_id.")
+    if rules.numeric_ids and not all(type(entry["lead_id"]) is int for entry in batch):
+        raise HTTPException(400, NOT_NUMERIC)
     reason = "There is no lead with this lead_id."
     errors = [
         EntryError(index=index, lead_id=lead_id, reason=reason).to_dict()

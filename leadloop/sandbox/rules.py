@@ -58,6 +58,8 @@ class Rules:
     required: tuple[str, ...] = REQUIRED
     phone: Literal["digits", "e164", "nanp"] = "digits"
     newer_limits: bool = False
+    # Lead ids must be JSON numbers, as in each sample of the document.
+    numeric_ids: bool = False
     campaigns: Mapping[str, str] | None = None
 
     # Writes, where the vendor's API document leaves a choice.

@@ -20,6 +20,7 @@ _PHONES = {
 _STATE = re.compile(r"[A-Za-z]{2}")
 _DOCUMENTED_FIELDS = frozenset((*REQUIRED, "ebr_datetime"))
 _LENGTHS = {"lead_id": 255, "contact_name": 48, "phone_number": 12}
+NOT_NUMERIC = "lead_id: A valid integer is required."
 EXISTS = "A lead with this lead_id already exists."
 
 
@@ -84,6 +85,8 @@ def validate_lead(index: int, entry: Any, rules: Rules) -> LeadDraft | EntryErro
 def _find_errors(entry: dict[str, Any], lead_id: str | None, rules: Rules) -> Iterable[str]:
     if lead_id is None:
         yield "lead_id: text or a whole number is required."
+    elif rules.numeric_ids and type(entry["lead_id"]) is not int:
+        yield NOT_NUMERIC
     for name, is_valid in _FIELD_CHECKS.items():
         value = entry.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):

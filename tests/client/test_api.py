@@ -212,6 +212,18 @@ def test_a_create_and_a_disable_on_the_wire(reach: Reach) -> None:
     ]
 
 
+def test_ids_are_sent_as_numbers_where_the_vendor_wants_them(reach: Reach) -> None:
+    """An opt-out whose id is no number is sent all the same: the vendor may know it."""
+    with run_raw_server(response("201 Created")) as listener:
+        reach(listener.url).disable("C1", ["17", "007", "x"], numeric_ids=True)
+    (disable,) = listener.requests
+    assert json.loads(disable.partition(b"\r\n\r\n")[2]) == [
+        {"lead_id": 17},
+        {"lead_id": "007"},
+        {"lead_id": "x"},
+    ]
+
+
 @pytest.mark.parametrize("answer", ["404", "empty"])
 def test_a_page_beyond_the_last_is_an_empty_one(
     client: Client, vendor: SandboxHandle, answer: Any

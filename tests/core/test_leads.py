@@ -16,8 +16,10 @@ from leadloop.core.leads import (
     Lead,
     extract_custom_texts,
     is_reserved_name,
+    omit_phone_number,
     prepare_lead,
     read_vendor_id,
+    write_lead_id,
 )
 
 RULES = CampaignRules(
@@ -290,3 +292,35 @@ def test_a_lead_is_safe_in_a_traceback() -> None:
 def test_an_integral_number_is_that_integer(written: Any, read: str | None) -> None:
     """A vendor that begins to write 17.0 for 17 means the same lead; a text is as it stands."""
     assert read_vendor_id(written) == read
+
+
+@given(number=st.integers(0, 2**53 - 1))
+def test_an_id_that_is_sent_as_a_number_is_read_back(number: int) -> None:
+    """As the same text: nobody becomes somebody else."""
+    sent = write_lead_id(str(number), as_number=True)
+    assert sent == number
+    assert read_vendor_id(sent) == str(number)
+    assert write_lead_id(str(number), as_number=False) == str(number)
+    body = json.loads(prepare_lead(lead(lead_id=str(number)), rules(numeric_lead_ids=True)).body)
+    assert body["lead_id"] == number
+
+
+@pytest.mark.parametrize(
+    "lead_id", ["007", "-1", "+1", "1.0", "1e3", "x", "\u0661", str(2**53), "9" * 5000]
+)
+def test_an_id_that_is_no_number_is_refused_where_numbers_are_sent(lead_id: str) -> None:
+    """A lost zero, or a rounded digit, would be another person's id."""
+    assert write_lead_id(lead_id, as_number=True) == lead_id
+    with pytest.raises(InvalidLead, match="numeric_lead_ids"):
+        prepare_lead(lead(lead_id=lead_id), rules(numeric_lead_ids=True))
+    assert prepare_lead(lead(lead_id=lead_id), rules()).lead_id == lead_id
+
+
+@given(name=_NAMES, custom=st.dictionaries(st.just("phone"), st.just("+14155552671")))
+def test_a_lead_without_its_number_keeps_all_else(name: str, custom: dict[str, str]) -> None:
+    """Also where another field holds the same text."""
+    tricky = f'{name},"phone_number":"+14155552671"'
+    prepared = prepare_lead(lead(contact_name=tricky, custom_fields=json.dumps(custom)), rules())
+    fields = json.loads(prepared.body)
+    assert fields.pop("phone_number") == "+14155552671"
+    assert json.loads(omit_phone_number(prepared).body) == fields

@@ -212,7 +212,10 @@ def fetch_own_tables(database: Database) -> str:
         " WHERE schemaname = 'leadloop_monitor'",
     )
     names = [row["name"] for row in views]
-    names += [f"leadloop.{name}" for name in ("sync_runs", "poll_windows", "watermarks")]
+    names += [
+        f"leadloop.{name}"
+        for name in ("sync_runs", "poll_windows", "watermarks", "learned_answers")
+    ]
     queries = [f"SELECT row_to_json(t)::text AS line FROM {name} AS t" for name in names]
     queries += [
         f"SELECT last_error AS line FROM leadloop.{table} WHERE last_error IS NOT NULL"
@@ -337,6 +340,20 @@ def test_no_leak_when_postgres_fails(loop: CanaryLoop) -> None:
         for table in tables:
             sql.execute(loop.database, f"DROP TRIGGER leaks ON leadloop.{table}")
     check_no_canary(loop, output)
+
+
+def test_no_leak_of_a_first_contact(loop: CanaryLoop, leadloop: Callable[..., Ran]) -> None:
+    """What it learns is stored and printed: outlines of responses that echo a person's data."""
+    loop.add_leads(0, 1)
+    for route, nth in (("create", 1), ("create", 3), ("disable", 1)):
+        loop.vendor.add_fault(route=route, nth=nth, kind="status", status=400, detail=build_echo())
+    named = ("--lead-id", "L0", "--lead-id", "L1")
+    ran = leadloop("first-contact", "-c", CAMPAIGN, *named, "--yes", "--repeat-id", "--json")
+    assert {"empty_create", "create_success", "repeated_id"} <= set(ran.last["learned"])
+    kept = fetch_own_tables(loop.database)
+    assert "empty_create" in kept
+    for text in (ran.out, ran.err, kept):
+        assert {canary for canary in list_canaries() if canary in text} == set()
 
 
 def test_no_leak_in_command_output(loop: CanaryLoop, leadloop: Callable[..., Ran]) -> None:

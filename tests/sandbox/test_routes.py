@@ -110,6 +110,18 @@ def test_unknown_disable_rule(
     assert ("unknown" in answer.text) == (rule != "ignore")
 
 
+def test_numeric_ids_rule(start_sandbox: StartSandbox) -> None:
+    """Ids must be JSON numbers, as in each sample of the document."""
+    api = start_sandbox(numeric_ids=True)
+    refused = api.create([lead("1")])
+    assert refused.status_code == 400
+    assert "lead_id: A valid integer is required." in refused.text
+    assert api.create([lead(1)]).status_code == 201
+    assert api.disable("1").status_code == 400
+    assert api.disable(1).status_code == 201
+    assert set(api.handle.store.disabled("C1")) == {"1"}
+
+
 def test_disable_entries_need_a_lead_id(start_sandbox: StartSandbox) -> None:
     """400 for an entry without one."""
     assert start_sandbox().disable(None).status_code == 400

@@ -6,8 +6,6 @@ has been done.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0010_thresholds"
 down_revision = "0009_scale"
 branch_labels = None
@@ -36,8 +34,7 @@ ALTER TABLE leadloop.campaigns
 
 
 def upgrade() -> None:
-    """Add a column, and replace triggers, views and descriptions."""
+    """Add a column. The last migration replaces triggers, views and the like."""
     connection = op.get_bind()
     if connection.exec_driver_sql(_HAS_COLUMN).first() is None:
         connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)
