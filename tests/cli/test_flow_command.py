@@ -231,3 +231,15 @@ def _processes_in(directory: Path) -> list[str]:
         if str(directory) in command:
             found.append(command)
     return found
+
+
+def test_a_push_has_a_limit(
+    invoke: Command, database: Database, vendor: SandboxHandle, prefect: str
+) -> None:
+    """Of the flow that deployments run; below one it is wrong usage."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "a", "b", "c")
+    ran = invoke("push", "--limit", "2", "--json", PREFECT_API_URL=prefect)
+    assert (ran.code, ran.last["created"]) == (0, 2), ran.err
+    assert len(vendor.store.creations(factories.CAMPAIGN)) == 2
+    assert invoke("push", "--limit", "0", PREFECT_API_URL=prefect).code == 2
