@@ -326,6 +326,8 @@ def test_the_rules_of_a_push_hold_for_a_repeated_id(
     database: Database, vendor: SandboxHandle, statement: str, opt_out: str | None
 ) -> None:
     """The lead stays created, so that its opt-out reaches the vendor."""
+    # Otherwise the lead's number, which has opted out with it, keeps the lead back too.
+    sql.execute(database, "UPDATE leadloop.campaigns SET sends_opted_out_numbers = true")
 
     def change(announcement: str) -> None:
         if "AGAIN" in announcement:
