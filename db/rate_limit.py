@@ -11,7 +11,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from leadloop.core.rate_ring import Purpose, RateLimit, RingSlot, resize_slots
+from leadloop.core.rate_ring import (
+    LEFT_TO_FIRST,
+    Purpose,
+    RateLimit,
+    RingSlot,
+    find_spare_waits,
+    resize_slots,
+)
 
 # Slot 0 serves no request: it holds the time until which all requests pause (Retry-After).
 _ADD_PAUSE = text("""
@@ -36,9 +43,11 @@ _LOCK = text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE")
 
 # A request waits while another one locks the reserve's rows, as long as a statement takes; in their
 # order, so that none waits for a row that waits for its own. Skipping the locks would give it a
-# shared slot, which may be free only in a minute. The join leaves
-# out shared slots that were reserved since the statement began: they are free only in a minute too.
-# Among slots that are free now, the one with the fewest purposes is taken.
+# shared slot, which may be free only in a minute. The join leaves out shared slots that were
+# reserved since the statement began: they are free only in a minute too.
+# Among slots that are free now, the one with the fewest purposes is taken; but shared ones come
+# before the part of the reserve that is left to first requests: else a run would leave shared slots
+# to them, which a push takes.
 # Asynchronous commit: a server that crashes loses at most some 0.2 s of reservations.
 _RESERVE = text("""
 WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
@@ -54,9 +63,14 @@ WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
           WHERE CAST(:purpose AS text) = ANY (purposes) AND cardinality(purposes) > 1
           ORDER BY greatest(free_at, now()), cardinality(purposes), slot
           LIMIT 1 FOR UPDATE OF ring SKIP LOCKED),
+     low AS (
+         SELECT count(*) FILTER (WHERE free_at <= now()) * :of <= count(*) * :left AS is_low
+           FROM reserve),
      soonest AS (
-         SELECT slot FROM (SELECT * FROM reserve UNION ALL SELECT * FROM shared) AS either
-          ORDER BY greatest(free_at, now()), cardinality(purposes) LIMIT 1)
+         SELECT slot
+           FROM (SELECT * FROM reserve UNION ALL SELECT * FROM shared) AS either CROSS JOIN low
+          ORDER BY greatest(free_at, now()), is_low AND cardinality(purposes) = 1,
+                   cardinality(purposes) LIMIT 1)
 UPDATE leadloop.rate_slots AS ring
    SET free_at = greatest(ring.free_at, pause.free_at, clock_timestamp())
                  + make_interval(secs => ring.occupied_s)
@@ -106,7 +120,8 @@ UPDATE leadloop.rate_slots AS ring
 """)
 _WAITS = text("""
 SELECT CAST(extract(epoch FROM free_at) AS float8)
-       - CAST(extract(epoch FROM clock_timestamp()) AS float8)
+       - CAST(extract(epoch FROM clock_timestamp()) AS float8) AS wait_s,
+       cardinality(purposes) = 1 AS is_reserved
   FROM leadloop.rate_slots WHERE CAST(:purpose AS text) = ANY (purposes)
 """)
 _PAUSE = text("""
@@ -179,7 +194,9 @@ def reserve_slot(connection: Connection, purpose: Purpose) -> Slot | None:
         connection: in autocommit mode, so that no other request waits for our lock.
         purpose: decides which slots the request may use.
     """
-    row = connection.execute(_RESERVE, {"purpose": purpose.value}).first()
+    left, of = LEFT_TO_FIRST
+    parameters = {"purpose": purpose.value, "left": left, "of": of}
+    row = connection.execute(_RESERVE, parameters).first()
     if row is None:
         return None
     return Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)), free_at=row.free_at)
@@ -232,6 +249,16 @@ def release_slot(connection: Connection, slot: Slot) -> None:
 def list_waits(connection: Connection, purpose: Purpose) -> list[float]:
     """Return the seconds until each slot for a purpose is free; negative where it is."""
     return list(connection.scalars(_WAITS, {"purpose": purpose.value}))
+
+
+def list_spare_waits(connection: Connection, purpose: Purpose) -> list[float]:
+    """Return the waits of `list_waits` but for the slots that are left to others' first requests.
+
+    The ring's own slots count, not those of this process's limit: another may have resized it.
+    """
+    rows = connection.execute(_WAITS, {"purpose": purpose.value}).all()
+    reserved = sum(row.is_reserved for row in rows)
+    return find_spare_waits([row.wait_s for row in rows], reserved)
 
 
 def pause_requests(connection: Connection, pause_s: float) -> None:

@@ -475,8 +475,8 @@ def render_problems(connection: Connection) -> str:
         "```sql\nUPDATE leadloop.campaigns\n"
         '   SET thresholds = \'{"leads_unsent": 7200, "opt_outs_waiting": 300}\'\n'
         " WHERE campaign_id = '12345';\n```",
-        "Names of problems without a threshold, and periods that are not whole minutes (whole"
-        " seconds for the three latencies), are refused. The view"
+        "Names of problems without a threshold, periods that are not whole minutes (whole"
+        " seconds for the three latencies), and more than a day for opt-outs are refused. The view"
         " [`campaign_thresholds`](views.md#campaign_thresholds) shows those in force; the page's"
         " charts show the general ones.",
         _render_table(

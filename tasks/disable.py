@@ -18,6 +18,7 @@ from leadloop.core.batch_response import (
     redact_reason,
     redact_reason_of_unknown,
 )
+from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.disable_bisection import MAX_CANDIDATES, Isolation, split_list
 from leadloop.core.errors import InvalidLead, RunError
 from leadloop.core.leads import Lead, extract_custom_texts
@@ -42,6 +43,8 @@ _CAMPAIGN_UNKNOWN = "the vendor does not know the campaign (404)"
 
 # The most lookups a chunk, so that a chunk ends, and other campaigns get their turn.
 _LOOKUP_LIMIT = 20
+# The least pause for want of slots, as a part of the vendor's period.
+_LEAST_PAUSE = 1 / 20
 
 
 class DisableJob:
@@ -63,7 +66,8 @@ class DisableJob:
         # Lists that are not done, each with all lead ids that it had at first.
         self._open_lists: dict[Isolation, list[str]] = {}
         self._marked_failed_count = 0
-        self._has_sent = False
+        # When the last request left, seconds of the boot clock; None: the run has sent none.
+        self._sent_at: float | None = None
         self._listener = progress_listener.get()
 
     def run_chunk(self, limit: int) -> ChunkResult:
@@ -107,7 +111,7 @@ class DisableJob:
         self._add_counts(cancelled=self.run.write(opt_outs.cancel_unsent, self._campaign_id))
         try:
             if self._send_lists(limit) or self._resolve_in_doubt():
-                return due_in(self._find_spare_delay())
+                return self._wait_for_spare()
         except Retryable as error:
             # Not about an opt-out: no connection, no login, or the rate limit.
             if isinstance(error, RateLimited) or self._probes.disables.probe_after_failure(error):
@@ -125,7 +129,7 @@ class DisableJob:
         other campaigns have opt-outs too.
         """
         for _ in range(limit):
-            if self._has_sent and self._find_spare_delay():
+            if self._find_spare_delay():
                 return bool(self._open_lists or self._load_next())
             if (isolation := self._start_list()) is not None:
                 self._advance_isolation(isolation)
@@ -178,7 +182,7 @@ class DisableJob:
             RunError: the vendor fails on all opt-outs.
         """
         while isolation.next_list or isolation.needs_probe:
-            if self._has_sent and self._find_spare_delay():
+            if self._find_spare_delay():
                 return False
             if isolation.needs_probe:
                 self._check_candidates(isolation)
@@ -192,7 +196,7 @@ class DisableJob:
     def _send_list(self, isolation: Isolation) -> bool:
         """Send the next list of an isolation and record the result; return whether it succeeded."""
         lead_ids = isolation.next_list
-        self._has_sent = True
+        self._sent_at = read_boot_clock()
         try:
             result = self._api.disable(
                 self._campaign_id, lead_ids, numeric_ids=self.run.campaign.numeric_lead_ids
@@ -214,8 +218,22 @@ class DisableJob:
         return True
 
     def _find_spare_delay(self) -> float:
-        """Return in how many seconds a request may leave that is not the run's first one."""
-        return max(0.0, self.run.context.limiter.list_spare_waits()[0])
+        """Return in how many seconds the run may send: at once if it has not sent any request.
+
+        Others' first requests come before its further ones, but if they take all slots for good, it
+        sends a request a period: none waits indefinitely.
+        """
+        if self._sent_at is None:
+            return 0.0
+        limiter = self.run.context.limiter
+        turn_s = self._sent_at + limiter.period_s - read_boot_clock()
+        return max(0.0, min(turn_s, limiter.list_spare_waits()[0]))
+
+    def _wait_for_spare(self) -> ChunkResult:
+        """Return when the next chunk is due: not for each slot, as Prefect keeps each chunk."""
+        delay_s = self._find_spare_delay()
+        least_s = self.run.context.limiter.period_s * _LEAST_PAUSE
+        return due_in(max(delay_s, least_s)) if delay_s else MORE
 
     def _split_rejected(self, isolation: Isolation, error: Rejected) -> None:
         """Split a rejected list by the leads that the vendor names, or bisect the list."""
@@ -268,11 +286,12 @@ class DisableJob:
         """
         if not self._in_doubt.count_due(opted_out=True):
             return False
-        spare = sum(wait_s <= 0 for wait_s in self.run.context.limiter.list_spare_waits())
-        if not spare:
+        if self._find_spare_delay():
             return True
+        spare = sum(wait_s <= 0 for wait_s in self.run.context.limiter.list_spare_waits())
+        self._sent_at = read_boot_clock()
         try:
-            resolved = self._in_doubt.resolve(min(spare, _LOOKUP_LIMIT), opted_out=True)
+            resolved = self._in_doubt.resolve(min(max(spare, 1), _LOOKUP_LIMIT), opted_out=True)
         except Retryable as error:
             fails_alone = self._probes.reads.probe_after_failure(error)
             if isinstance(error, RateLimited) and not fails_alone:

@@ -77,6 +77,11 @@ class RateLimiter:
         """The requests a second that the limit allows for this purpose."""
         return self._limit.rate_of(self._purpose)
 
+    @property
+    def period_s(self) -> float:
+        """The period of the limit, seconds."""
+        return self._limit.period_s
+
     def resize_ring(self) -> None:
         """Resize the ring of slots to the rate limit."""
         with self._database.transaction() as connection:
@@ -128,10 +133,7 @@ class RateLimiter:
         but its first: one that halves a list, or looks many leads up, holds up no other opt-out.
         """
         with self._database.autocommit() as connection:
-            waits_s = rate_limit.list_waits(connection, self._purpose)
-        left = self._limit.left_to_first
-        # Where nothing is left to others, a request takes its turn in the ring.
-        return sorted(waits_s)[left:] if left else [0.0] * len(waits_s)
+            return rate_limit.list_spare_waits(connection, self._purpose)
 
     def _wait_for_pace(self) -> None:
         with self._database.autocommit() as connection:

@@ -48,7 +48,11 @@ CREATE TABLE leadloop.campaigns (
         NOT jsonb_path_exists(thresholds, 'strict $.* ? (@.type() != "number"
             || @ < 1 || @ > 31536000 || @.floor() != @)')
         AND NOT jsonb_path_exists(thresholds - ARRAY['lead_slow', 'opt_out_slow', 'outcome_slow'],
-                                  'strict $.* ? ((@ / 60).floor() * 60 != @)'))
+                                  'strict $.* ? ((@ / 60).floor() * 60 != @)')),
+    -- People who opted out may not be contacted, so an alert comes after a day at most.
+    CONSTRAINT campaigns_thresholds_of_opt_outs CHECK (
+        NOT jsonb_path_exists(thresholds,
+                              'lax $.keyvalue() ? (@.key starts with "opt_outs_").value ? (@ > 86400)'))
 );
 
 -- Runs --------------------------------------------------------------------------------------------

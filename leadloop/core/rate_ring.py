@@ -15,8 +15,8 @@ _MARGIN_SHARE = 1 / 40
 _MAX_SLOTS = 256
 # A paced process leaves a part of the slots to others: one of these.
 _LEFT_PART = 20
-# A run that disables leaves a part of the reserve to the first requests of others: 2 of 5 slots.
-_LEFT_TO_FIRST = (2, 5)
+#: A run that disables leaves a part of the reserve to the first requests of others: 2 of 5 slots.
+LEFT_TO_FIRST = (2, 5)
 # Under a smaller limit, a reserve would be a large part of what there is.
 _MIN_REQUESTS_TO_RESERVE = 10
 _MICROSECONDS = 1_000_000
@@ -96,13 +96,6 @@ class RateLimit:
             *[self._plan_slot(uses, *Purpose)] * for_polls,
         ]
 
-    @property
-    def left_to_first(self) -> int:
-        """Slots that a run that disables leaves free after its first request; 0: it need not."""
-        amount, of = _LEFT_TO_FIRST
-        reserved = [slot for slot in self.plan_slots() if slot.purposes == (Purpose.OPT_OUTS,)]
-        return len(reserved) * amount // of
-
     def rate_of(self, purpose: Purpose) -> float:
         """Return how many requests a second a purpose has, those that it shares included."""
         uses = sum(slot.uses for slot in self.plan_slots() if purpose in slot.purposes)
@@ -144,6 +137,20 @@ def resize_slots(
 def _find_start(times: Iterable[float], occupied_s: float) -> float:
     """Return from when on uses at even distances come no earlier than each of these times."""
     return max(time - number * occupied_s for number, time in enumerate(times))
+
+
+def find_spare_waits(waits_s: Sequence[float], reserved: int) -> list[float]:
+    """Return the waits for slots, but for those that a run leaves to the first requests of others.
+
+    The soonest comes first. Where nothing is left to others, a request takes its turn in the ring.
+
+    Args:
+        waits_s: seconds until each slot is free; 0 or less: it is.
+        reserved: how many of them are the reserve.
+    """
+    amount, of = LEFT_TO_FIRST
+    left = reserved * amount // of
+    return sorted(waits_s)[left:] if left else [0.0] * len(waits_s)
 
 
 def find_paced_delay(waits_s: Sequence[float], last_s: float, *, kept_share: float = 0.5) -> float:

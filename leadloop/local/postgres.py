@@ -241,17 +241,20 @@ def _remove_stale_pid_file(data: Path) -> None:
     if not pid_file.exists():
         return
     process = Path("/proc") / pid_file.read_text().split("\n")[0]
-    if not _is_server_of(data, process):
+    # Of a process that is not there, also where there is no /proc, Postgres itself finds out.
+    if process.exists() and not _is_server_of(data, process):
         pid_file.unlink()
 
 
 def _is_server_of(data: Path, process: Path) -> bool:
-    """Return whether a process, by its folder in /proc, is a Postgres that works in `data`."""
+    """Return whether a process, by its folder in /proc, may be a Postgres that works in `data`."""
     try:
-        # A zombie works nowhere.
         return (process / "cwd").samefile(data)
-    except OSError:
-        return False
+    except FileNotFoundError:
+        return False  # A zombie works nowhere.
+    except PermissionError:
+        # In a container, root may not see where processes of other users work.
+        return (process / "comm").read_text().strip() == "postgres"
 
 
 def _make_socket_folder(user: tuple[int, int] | None) -> Path:

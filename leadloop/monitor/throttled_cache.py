@@ -30,7 +30,7 @@ class ThrottledCache(Generic[P, T]):
     together take at most a twentieth of the time, after the first minute of loads. Without credit,
     an older result is returned. A failure to load counts for all keys, for as long as the failed
     load took, which leaves an overloaded database the same time to recover; and while there is no
-    credit. A load that did not reach the database costs none.
+    credit, for keys without an older result. A load that did not reach the database costs none.
     """
 
     def __init__(self, load: Callable[P, T]) -> None:
@@ -67,15 +67,15 @@ class ThrottledCache(Generic[P, T]):
         self._credit_s += (started - self._credited_at) / (_TTL_FACTOR + 1)
         self._credit_s, self._credited_at = min(self._credit_s, MAX_CREDIT_S), started
         has_credit = self._credit_s > 0
+        if entry is not None and not has_credit:
+            return entry
         if self._failure is not None and (started < self._failure[0] or not has_credit):
             # Each raise of the same exception would extend its traceback.
             raise self._failure[1].with_traceback(None)
         if not has_credit:
-            if entry is None:
-                raise PageBusy(
-                    "the page reads other selections, and has used its share of the database's time"
-                )
-            return entry
+            raise PageBusy(
+                "the page reads other selections, and has used its share of the database's time"
+            )
         try:
             result = self._load(*args, **kwargs)
         except LeadloopError as error:

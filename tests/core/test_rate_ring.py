@@ -15,6 +15,7 @@ from leadloop.core.rate_ring import (
     RateLimit,
     RingSlot,
     find_paced_delay,
+    find_spare_waits,
     resize_slots,
 )
 
@@ -109,11 +110,16 @@ def test_opt_outs_that_come_together_leave_together() -> None:
     assert use_all(ring, [Purpose.OPT_OUTS], 0.0) == [0.0] * 20
 
 
-@given(limit=limits)
-def test_a_run_that_disables_leaves_room_to_others(limit: RateLimit) -> None:
+@given(waits_s=st.lists(st.floats(-100, 100), min_size=1), reserved=st.integers(0, 60))
+def test_a_run_that_disables_leaves_room_to_others(waits_s: list[float], reserved: int) -> None:
     """Under half of the reserve; where there is no reserve, it takes its turn."""
-    reserved = [slot for slot in limit.plan_slots() if slot.purposes == (Purpose.OPT_OUTS,)]
-    assert 2 * len(reserved) / 5 - 1 < limit.left_to_first <= 2 * len(reserved) / 5
+    reserved = min(reserved, len(waits_s))
+    spare = find_spare_waits(waits_s, reserved)
+    if reserved < 3:
+        assert spare == [0.0] * len(waits_s)
+        return
+    assert 2 * reserved / 5 - 1 < len(waits_s) - len(spare) <= 2 * reserved / 5
+    assert spare == sorted(waits_s)[-len(spare) :]
 
 
 def use_all(ring: list[RingSlot], purposes: list[Purpose], now: float) -> list[float]:

@@ -115,6 +115,7 @@ def test_the_names_are_those_of_the_view(database: Database) -> None:
         *('{"lead_unsent": 60}', '{"leads_unsent": "1 hour"}', '{"leads_unsent": 90}', "[]"),
         *('{"leads_unsent": 0}', '{"leads_unsent": -60}', '{"lead_slow": 0.5}', "7", "null"),
         *('{"leads_unsent": null}', '{"leads_unsent": 31622400}', '{"leads_unsent": [60]}'),
+        *('{"opt_outs_waiting": 86460}', '{"leads_unsent": 60, "opt_outs_unknown": 172800}'),
     ],
 )
 def test_what_cannot_be_meant_is_refused(database: Database, value: str) -> None:

@@ -3,6 +3,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,6 +135,37 @@ def test_the_pid_of_another_postgres(tmp_path: Path, open_folder: Path, is_zombi
     finally:
         other.kill()
         other.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the server runs as another user only if root starts")
+def test_a_postgres_that_root_may_not_look_into(tmp_path: Path, open_folder: Path) -> None:
+    """In a container, a server that somebody started on the data keeps its pid file, and runs on.
+
+    Without that file, Postgres would end itself within a minute.
+    """
+    program = open_folder / "postgres"
+    program.symlink_to(shutil.which("sleep") or "")
+    with run_postgres(tmp_path):
+        data = data_of(tmp_path)
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    theirs = subprocess.Popen([program, "600"], user=data.stat().st_uid, cwd=data)
+    try:
+        (data / "postmaster.pid").write_text("\n".join([str(theirs.pid), *lines[1:]]) + "\n")
+        started = subprocess.run(
+            [
+                *("setpriv", "--bounding-set=-sys_ptrace", sys.executable, "-c"),
+                "import sys, pathlib; from leadloop.local.postgres import run_postgres\n"
+                "with run_postgres(pathlib.Path(sys.argv[1])): pass",
+                tmp_path,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "did not start" in started.stderr
+        assert (data / "postmaster.pid").read_text().startswith(f"{theirs.pid}\n")
+    finally:
+        theirs.kill()
+        theirs.wait()
 
 
 def test_the_supervisor_alone_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,3 +141,27 @@ def test_queries_that_time_out_take_a_twentieth_too(
             cache()
         clock.now += 1
     assert len(tries) == expected
+
+
+def test_a_selection_that_times_out_hides_no_other_one(clock: FakeClock) -> None:
+    """Who selects it again and again uses up the credit; others still see what they saw before."""
+
+    def load(selection: str) -> str:
+        clock.now += 30
+        if selection == "huge":
+            raise DatabaseError("slow", sqlstate="57014", disconnected=False)
+        return selection
+
+    cache = ThrottledCache(load)
+    assert cache("usual") == "usual"
+    clock.now += 600
+    hidden = 0
+    for _ in range(3000):
+        for selection in ("huge", "usual"):
+            try:
+                cache(selection)
+            except DatabaseError:
+                hidden += selection == "usual"
+        clock.now += 1
+    # Only while no query starts, for as long as each of the failed ones took.
+    assert hidden < 200

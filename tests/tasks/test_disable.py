@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from db import opt_outs
 from db.database import Database
-from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.disable import DISABLE
@@ -487,6 +487,55 @@ def test_a_run_that_isolates_leaves_requests_to_other_opt_outs(
     assert set(vendor.store.disabled(factories.CAMPAIGN)) == set(lead_ids) - {"P007"}
     assert pauses
     assert min(free_left) >= 8
+
+
+def test_a_run_that_waits_for_slots_has_few_chunks(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a push that takes each shared slot, it does not look for each one."""
+    opted_out_people(database, 4)
+    poison(vendor, "P002", {"status": 500})
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "100/60")
+    with DISABLE.open_context(Settings.load(), HOST) as context:
+        sql.execute(
+            database,
+            """UPDATE leadloop.rate_slots SET free_at =
+                      CASE WHEN slot <= 9 THEN '-infinity' WHEN purposes = '{opt_outs}'
+                           THEN 'infinity' ELSE now() + interval '1 second' END
+                WHERE slot > 0""",
+        )
+        [campaign] = context.select_campaigns(None)
+        execution = CampaignExecution(context, DISABLE, campaign)
+        execution.start()
+        execution.run_chunk()
+        assert execution.is_open
+        assert execution.due_at > read_boot_clock() + 2
+
+
+def test_a_run_that_isolates_waits_a_period_at_most(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where others send all the time, so that eight slots are free, but never one more."""
+    lead_ids = opted_out_people(database, 4)
+    poison(vendor, "P002", {"status": 500})
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "100/0.3")
+    with DISABLE.open_context(Settings.load(), HOST) as context:
+        [campaign] = context.select_campaigns(None)
+        execution = CampaignExecution(context, DISABLE, campaign)
+        execution.start()
+        while execution.is_open:
+            sql.execute(
+                database,
+                """UPDATE leadloop.rate_slots SET free_at =
+                          CASE WHEN slot IN (SELECT slot FROM leadloop.rate_slots
+                                              WHERE purposes = '{opt_outs}' LIMIT 8)
+                               THEN '-infinity' ELSE now() + interval '1 hour' END
+                    WHERE slot > 0""",
+            )
+            execution.run_chunk()
+            assert execution.due_at < read_boot_clock() + 10
+            sleep_until(execution.due_at)
+    assert set(vendor.store.disabled(factories.CAMPAIGN)) == set(lead_ids) - {"P002"}
 
 
 def test_a_run_that_has_sent_all_ends_at_once(

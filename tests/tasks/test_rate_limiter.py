@@ -89,6 +89,26 @@ def test_each_purpose_has_its_share(database: Database) -> None:
     assert opt_outs.reserve_slot(ApiCall.READ).wait_s == 0
 
 
+def test_a_run_with_many_opt_outs_leaves_slots_that_no_push_takes(database: Database) -> None:
+    """While nothing else is sent, it uses shared slots too; eight of the reserve are left."""
+    rate = RateLimit(requests=100, period_s=3600.0)
+    opt_outs = make_limiter(database, rate, Purpose.OPT_OUTS)
+    while opt_outs.list_spare_waits()[0] <= 0:
+        opt_outs.reserve_slot(ApiCall.DISABLE)
+    bulk = make_limiter(database, rate)
+    while bulk.reserve_slot(ApiCall.CREATE).wait_s == 0:
+        pass
+    assert [opt_outs.reserve_slot(ApiCall.DISABLE).wait_s for _ in range(8)] == [0.0] * 8
+
+
+@pytest.mark.parametrize("requests", [1, 9, 10, 14])
+def test_the_spare_slots_are_those_of_the_ring(database: Database, requests: int) -> None:
+    """Another process has resized it, so that it is too small for slots to be left to others."""
+    opt_outs = make_limiter(database, RateLimit(requests=100, period_s=60.0), Purpose.OPT_OUTS)
+    make_limiter(database, RateLimit(requests=requests, period_s=60.0))
+    assert set(opt_outs.list_spare_waits()) == {0.0}
+
+
 def test_a_paced_process_leaves_slots_to_others(database: Database) -> None:
     """Whenever another one comes while it sends more than the ring holds, from several threads."""
     paced = make_limiter(database, _QUICK, is_paced=True)

@@ -31,6 +31,15 @@ ALTER TABLE leadloop.campaigns
         AND NOT jsonb_path_exists(thresholds - ARRAY['lead_slow', 'opt_out_slow', 'outcome_slow'],
                                   'strict $.* ? ((@ / 60).floor() * 60 != @)'));
 """
+_HAS_BOUND = """
+SELECT FROM pg_constraint WHERE conname = 'campaigns_thresholds_of_opt_outs'
+   AND conrelid = CAST('leadloop.campaigns' AS regclass)
+"""
+_BOUND = r"""
+ALTER TABLE leadloop.campaigns ADD CONSTRAINT campaigns_thresholds_of_opt_outs CHECK (
+    NOT jsonb_path_exists(
+        thresholds, 'lax $.keyvalue() ? (@.key starts with "opt_outs_").value ? (@ > 86400)'));
+"""
 
 
 def upgrade() -> None:
@@ -38,3 +47,5 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.exec_driver_sql(_HAS_COLUMN).first() is None:
         connection.exec_driver_sql(_TABLES)
+    if connection.exec_driver_sql(_HAS_BOUND).first() is None:
+        connection.exec_driver_sql(_BOUND)
