@@ -10,7 +10,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
               --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up deploy quick test soak bench check docs lock screenshots
+.PHONY: help install demo up deploy quick test soak bench check docs lock screenshots release image-check
 
 help:
 	@echo 'make demo     the whole loop on an embedded Postgres and the bundled sandbox API'
@@ -22,6 +22,8 @@ help:
 	@echo 'make bench    leadloop against a bare script, dlt, drt and Singer (make bench ONLY=push,poll)'
 	@echo 'make check    lint, format, types, import rules'
 	@echo 'make docs     write docs/reference, and the sources of dbt, from the code'
+	@echo 'make release  the sdist and the wheel in dist/, and the wheel tried in an empty environment'
+	@echo 'make image-check  the image and compose.yaml, built and run (as root, with buildah and debootstrap)'
 	@echo 'make screenshots  docs/screenshots from the page, in a browser'
 	@echo 'make install  install only: $(VENV), with $(BIN)/leadloop'
 	@echo 'make lock     pin the requirements again   (make lock UPGRADE=--upgrade)'
@@ -79,6 +81,24 @@ docs: $(VENV)/installed
 
 screenshots: $(VENV)/installed-dev
 	@SCREENSHOTS=1 BROWSER_REQUIRED=1 $(BIN)/python -m pytest -q tests/monitor -k problems_with
+
+# The wheel is tried without the checkout: its own environment, in a folder with nothing else.
+release: $(VENV)/installed
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build
+	@cp requirements.lock dist
+	@$(PYTHON) -m venv dist/trial/venv
+	@dist/trial/venv/bin/python -m pip --quiet install --no-deps --require-hashes -r dist/requirements.lock
+	@dist/trial/venv/bin/python -m pip --quiet install --no-deps --no-index dist/*.whl
+	@cd dist/trial && venv/bin/leadloop --version && venv/bin/leadloop demo
+	@rm -r dist/trial
+	@ls dist
+
+# In a network namespace, where the ports of compose.yaml are free. Layers stay in IMAGE_STORE.
+image-check: $(VENV)/installed-dev
+	@$(BIN)/python -m tests.containers.build_image
+	@unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -rP $(ARGS) \
+	  tests/containers/check_image.py'
 
 # A virtual environment stops working when its folder is moved or its Python removed: then it is
 # created again, and what was installed in it no longer counts.

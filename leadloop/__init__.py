@@ -9,4 +9,4 @@ The packages here have two storeys, with `db` and `tasks` between them:
 `sandbox` stands apart: a stand-in of the vendor's API that shares no code with the rest.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leadloop.core.errors import UsageError
 from leadloop.core.work_pools import settable_variables
+from leadloop.shipped_files import SHIPPED_FILES
 
 #: Prefect's command. -P: a prefect.py in the working directory is not imported in its place.
 PREFECT = (sys.executable, "-P", "-m", "prefect")
@@ -18,7 +19,7 @@ WORK_POOL = "leadloop"
 LIVE_QUEUE, _LIVE_RUNS = "live", 6
 #: The pool's base job template: runs can set neither a command, an environment nor a folder.
 JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")
-_PREFECT_YAML = Path(__file__).parents[1] / "prefect.yaml"
+_PREFECT_YAML = SHIPPED_FILES / "prefect.yaml"
 
 
 def deploy_flows(environment: Mapping[str, str]) -> list[str]:

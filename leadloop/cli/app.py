@@ -25,6 +25,7 @@ from leadloop.core.escaping import escape_unprintable
 from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import parse_time_argument
 from leadloop.core.unseen_characters import is_clean_id
+from leadloop.shipped_files import SHIPPED_FILES
 
 
 class _TrustedDirectoryGroup(TyperGroup):
@@ -56,6 +57,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    epilog=f"The files that messages name (docs/, prefect.yaml, automations.yaml): {SHIPPED_FILES}",
 )
 
 EnabledCampaignsOption = Annotated[

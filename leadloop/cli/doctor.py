@@ -12,6 +12,7 @@ from db.watermarks import get_database_time
 from leadloop.cli import environment
 from leadloop.cli.checks import Check, Checklist
 from leadloop.cli.database_checks import check_database, check_sources, require_schema
+from leadloop.cli.foreign_packages import find_overwritten_package
 from leadloop.client.api import LeadsApi, ResultPage
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
@@ -36,6 +37,7 @@ def run_checks(block: str | None = None) -> list[Check]:
         loaded = _check_settings(block, checks, stack)
         if loaded is not None:
             _check_services(*loaded, checks, stack)
+    _check_packages(checks)
     _check_orphaned_data(checks)
     _check_prefect(checks)
     return checks
@@ -165,6 +167,12 @@ def _check_concurrent_logins(
                 "the vendor ends a login when another run logs in: runs at the same time work, but"
                 " log in again and again; ask the vendor for a token (LEADLOOP_API_TOKEN)"
             )
+
+
+def _check_packages(checks: Checklist) -> None:
+    """Warn about files that another distribution installed into leadloop's packages."""
+    if overwritten := find_overwritten_package():
+        checks.append(Check(name="packages", ok=True, is_warning=True, detail=overwritten))
 
 
 def _check_orphaned_data(checks: Checklist) -> None:

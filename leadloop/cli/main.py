@@ -4,6 +4,7 @@ import signal
 import sys
 from typing import cast
 
+from leadloop.cli.foreign_packages import find_hidden_package, find_overwritten_package
 from leadloop.cli.output_streams import install_tolerant_streams
 from leadloop.core.errors import LeadloopError, UsageError
 from leadloop.core.escaping import escape_unprintable
@@ -34,12 +35,18 @@ def main() -> None:
 
 def run_app() -> tuple[int, str]:
     """Run the command; return the exit code and an error message, which may be empty."""
+    if hidden := find_hidden_package():
+        return 2, hidden
     try:
         import typer
 
         from leadloop.cli.app import app
     except KeyboardInterrupt:
         return 1, STOPPED
+    except (ImportError, AttributeError):
+        if overwritten := find_overwritten_package():
+            return 2, overwritten
+        raise
 
     # Typer raises one class for every wrong command line; the class has no public name.
     wrong_usage = cast("type[typer.BadParameter]", typer.BadParameter.__base__)

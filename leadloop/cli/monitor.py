@@ -16,7 +16,10 @@ from leadloop.local.shared_server import ServerSpec, require_free_port, share_se
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
-_NOT_INSTALLED = "the page needs Streamlit: pip install 'leadloop[monitor]'"
+_NOT_INSTALLED = (
+    "the page needs Streamlit: install what requirements.lock lists"
+    " (docs/how-to/install-a-release.md)"
+)
 
 
 def serve_page(host: str, port: int, refresh_s: float) -> None:

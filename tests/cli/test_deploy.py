@@ -1,5 +1,6 @@
 """`leadloop deploy`, which is `make deploy`: what is on a Prefect server afterwards."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL
 
 from leadloop.deployments import WORK_POOL
@@ -55,3 +56,22 @@ def test_a_pool_in_which_runs_set_the_command_is_warned_of(invoke: Command, pref
     assert program == "prefect"
     prefect_command(*arguments)
     assert invoke("deploy", PREFECT_API_URL=prefect).err == ""
+
+
+def test_the_kubernetes_pool_of_the_documents_is_kept(invoke: Command, prefect: str) -> None:
+    """Prefect takes the job template, and there is nothing to warn about."""
+    folder = Path(__file__).parents[2] / "docs" / "kubernetes"
+    template = json.loads((folder / "job-template.json").read_text())
+    with get_client(sync_client=True) as client:
+        if WORK_POOL in {pool.name for pool in client.read_work_pools()}:
+            client.delete_work_pool(WORK_POOL)
+        client.create_work_pool(
+            WorkPoolCreate(name=WORK_POOL, type="kubernetes", base_job_template=template)
+        )
+        try:
+            ran = invoke("deploy", PREFECT_API_URL=prefect)
+            pool = read_work_pool()
+        finally:
+            client.delete_work_pool(WORK_POOL)
+    assert (ran.code, ran.err) == (0, "")
+    assert (pool.type, pool.base_job_template) == ("kubernetes", template)

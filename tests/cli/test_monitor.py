@@ -53,7 +53,7 @@ def test_a_login_that_is_no_url(invoke: Command) -> None:
 def test_without_streamlit(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=r"pip install 'leadloop\[monitor\]'"):
+    with pytest.raises(UsageError, match=r"install what requirements.lock lists"):
         monitor.serve_page("127.0.0.1", 0, 30)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from leadloop import __version__
 from tests.docs.test_reference import find_anchors
 
 ROOT = Path(__file__).parents[2]
@@ -54,16 +55,7 @@ def test_modules_in_documents_exist() -> None:
 
 def test_guides_in_code_exist() -> None:
     """A reader who follows a message to a guide finds it, and the section that it names."""
-    sources = [
-        *(file for folder in ("flows", "tasks", "db", "leadloop") for file in _sources(folder)),
-        *ROOT.glob("*.yaml"),
-        ROOT / "Makefile",
-    ]
-    named = {
-        (str(source.relative_to(ROOT)), guide)
-        for source in sources
-        for guide in _GUIDE.findall(source.read_text(encoding="utf-8"))
-    }
+    named = find_named_guides()
     assert named, "nothing was looked at"
     broken = []
     for source, guide in sorted(named):
@@ -74,6 +66,51 @@ def test_guides_in_code_exist() -> None:
     assert broken == []
 
 
+def find_named_guides() -> set[tuple[str, str]]:
+    """Return the guides that messages, comments and YAML files name, each with its source."""
+    sources = [
+        *(file for folder in ("flows", "tasks", "db", "leadloop") for file in _sources(folder)),
+        *ROOT.glob("*.yaml"),
+        ROOT / "Makefile",
+    ]
+    return {
+        (str(source.relative_to(ROOT)), guide)
+        for source in sources
+        for guide in _GUIDE.findall(source.read_text(encoding="utf-8"))
+    }
+
+
 def _sources(folder: str) -> list[Path]:
     suffixes = (".py", ".sql", ".json", ".yaml")
     return [file for file in (ROOT / folder).rglob("*") if file.suffix in suffixes]
+
+
+def test_documents_name_this_release() -> None:
+    """The wheel and the image that a reader copies from a document are those of this version."""
+    named = {
+        (str(document.relative_to(ROOT)), version)
+        for document in (ROOT / "docs").rglob("*.md")
+        for version in re.findall(r"leadloop[:-](\d+\.\d+\.\d+)", document.read_text("utf-8"))
+    }
+    assert named
+    assert {version for _, version in named} == {__version__}
+
+
+# `pip install leadloop`, with options and extras, but no path to a wheel.
+_BY_NAME = re.compile(
+    r"(?:pip3? install|pipx install|uv add|uvx|--with) (?:-\S+ )*['\"]?leadloop(?:[\['\"`\s]|$)"
+)
+
+
+def test_nothing_is_installed_by_leadloops_name() -> None:
+    """The name on the package index is not ours: a stranger could publish code under it."""
+    assert _BY_NAME.search("pip install --upgrade 'leadloop[monitor]'")
+    files = [*_DOCUMENTS, *ROOT.glob("*.yaml"), *ROOT.glob("*file")]
+    files += [file for folder in ("flows", "tasks", "db", "leadloop") for file in _sources(folder)]
+    found = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if _BY_NAME.search(line)
+    ]
+    assert found == []
