@@ -12,15 +12,15 @@ from tasks.push import PUSH, limit_push
 @flow(name="push-leads", flow_run_name=make_run_name, persist_result=False)
 def push_leads(
     campaigns: list[str] | None = None,
-    limit: int | None = None,
     settings: RunSettings | None = None,
+    limit: int | None = None,
 ) -> Summary:
     """Create new leads at the vendor, in batches, and resolve leads in doubt.
 
     Args:
         campaigns: ids of the campaigns; none: every enabled one.
-        limit: the most leads that this run sends, over all its campaigns; none: all.
         settings: settings for this run alone, and the name of the blocks that hold others.
+        limit: the most leads that this run sends, over all its campaigns; none: all.
 
     Returns:
         `created, rejected, in_doubt, cancelled, from_source, held_back, requests`, and under
