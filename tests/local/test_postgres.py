@@ -196,7 +196,7 @@ def _dsn(url: str) -> str:
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line states what to install, or what to set instead."""
     monkeypatch.setattr(postgres, "_PACKAGE", "no_such_package")
-    with pytest.raises(UsageError, match=r"leadloop\[embedded\].*LEADLOOP_DATABASE_URL"):
+    with pytest.raises(UsageError, match=r"requirements\.lock.*LEADLOOP_DATABASE_URL"):
         run_postgres(tmp_path).__enter__()
 
 

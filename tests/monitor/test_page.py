@@ -171,7 +171,7 @@ def test_problems_with_their_commands(open_page: OpenPage, page_url: str) -> Non
         "3 opt-outs have waited for more than 15 minutes",
         "leadloop disable --campaign EAST-1",
         "2 leads have been in doubt",
-        "leadloop audit --campaign WEST-2",
+        "leadloop audit --repair --campaign WEST-2",
         "the vendor refuses the login *and* says why: <b>401</b>",
         "leadloop doctor",
     )
