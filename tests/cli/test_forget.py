@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
 from leadloop.core.audit_differences import PERSON_DIFFERENCES
 from leadloop.core.results import parse_result
-from leadloop.core.timestamps import EPOCH
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.forget import forget_leads
@@ -65,7 +65,9 @@ def test_nothing_personal_is_left(
     assert _NAME in everything(database)
     ran = invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
-    backfill_outcomes(after=EPOCH, before=sql.fetch_value(database, "SELECT now()"))
+    backfill_outcomes(
+        after=datetime(2000, 1, 1, tzinfo=UTC), before=sql.fetch_value(database, "SELECT now()")
+    )
     left = everything(database)
     for private in (_NUMBER, "4155550177", _NAME, "Zebulon"):
         assert private not in left
