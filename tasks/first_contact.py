@@ -277,7 +277,8 @@ class FirstContact:
     def _create_incomplete(self, context: ApiContext) -> None:
         """Have the vendor refuse the last lead, which lacks its phone number; make it new again.
 
-        Only if lookups do not show the lead afterwards. If the vendor takes it, it cannot call it.
+        Only if a lookup does not show the lead afterwards; otherwise it is created. If the vendor
+        takes it, it cannot call it.
         """
         new = self._list_ids("new")
         if "lead_refusal" in self._load_answers() or not (new and self._may_create_more()):
@@ -298,7 +299,10 @@ class FirstContact:
         if lookup.result is None:
             self._database.retry(partial(self._requeue, [lead_id]))
         else:
-            self._dialogue.report(f"the vendor shows {lead_id} although it refused it")
+            self._database.retry(lambda c: leads.confirm_shown(c, self._campaign_id, [lead_id]))
+            self._dialogue.report(
+                f"the vendor shows {lead_id} although it refused it: the lead is created"
+            )
 
     def _may_create_more(self) -> bool:
         """Return whether the vendor has a lead of this contact, and no lead is in doubt."""

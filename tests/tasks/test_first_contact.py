@@ -298,14 +298,16 @@ def test_a_vendor_that_takes_a_lead_without_a_number(
 def test_a_lead_that_was_refused_and_shows_is_not_sent_again(
     database: Database, vendor: SandboxHandle
 ) -> None:
-    """The vendor created it and answered 400: a person looks at it."""
+    """The vendor created it and answered 400: it is created, so no requeue sends it again."""
     vendor.change_rules(required=("lead_id",))
     vendor.add_fault(route="create", kind="status", status=400, when="after", nth=3)
     person = Person()
     summary = run_contact(database, "1", "2", person=person)
-    assert summary["leads"]["2"] == "rejected"
-    assert "the vendor shows 2 although it refused it" in person.reported
+    assert summary["leads"]["2"] == "created"
+    assert "the vendor shows 2 although it refused it: the lead is created" in person.reported
+    run_contact(database, "1", "2")
     assert created(vendor) == {"1": 1, "2": 1}
+    assert sql.fetch_opt_outs(database) == {"2": "disabled"}
 
 
 def test_a_number_that_opted_out_is_not_sent(database: Database, vendor: SandboxHandle) -> None:
