@@ -1,19 +1,23 @@
 """The repeated create of a first contact: whatever ends it, the lead is created and is not lost."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from db import leads
 from db.database import Database
+from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.errors import RunError
 from leadloop.core.verdicts import ApiCall
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks import rate_limiter
 from tasks.batch_claimer import BatchClaimer
 from tasks.context import open_api_context, start_run
 from tasks.lead_quota import LeadQuota
 from tests import factories, sql
-from tests.first_contacts import run_contact
+from tests.first_contacts import Person, run_contact
 from tests.jobs import HOST, disable_leads, push_leads
 
 
@@ -80,6 +84,24 @@ def test_whoever_requeues_it_makes_a_lead_like_any_other(
         leads.requeue_leads(connection, campaign_ids=["C1"], status="in_doubt", lead_ids=["1"])
     query = "SELECT status, confirmed_at FROM leadloop.leads"
     assert sql.fetch_rows(database, query) == [{"status": "new", "confirmed_at": None}]
+
+
+def test_permits_that_always_expire_end_it_and_nothing_is_sent(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is slower than permits last would keep the contact in this step forever."""
+
+    def stand_still(announcement: str) -> None:
+        if "AGAIN" in announcement:
+            seconds = itertools.count(read_boot_clock(), 10)
+            monkeypatch.setattr(rate_limiter, "read_boot_clock", lambda: next(seconds))
+
+    with pytest.raises(RunError, match=r"was not sent again: .* permits to send expired"):
+        run_contact(database, "1", person=Person(on_ask=stand_still), repeats_id=True)
+    assert vendor.store.offers("C1") == {"1": 1}
+    assert sql.fetch_statuses(database) == {"1": "created"}
+    kept = "SELECT count(*) FROM leadloop.learned_answers WHERE question = 'repeated_id'"
+    assert sql.fetch_value(database, kept) == 0
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
