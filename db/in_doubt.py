@@ -72,14 +72,20 @@ SELECT count(*) AS in_doubt,
   FROM leadloop.leads WHERE campaign_id = :campaign AND status = 'in_doubt'
 """)
 _CONFIRM_CREATED = created_update(_THESE)
-# A suspect keeps its reason: it waits for its next try, or has had its last one.
+# A lead that was created before is so again, as it was before a repeated create: as `new` it would
+# be sent a third time, or its opt-out would be cancelled as that of a lead that was never sent. A
+# suspect keeps its reason: it waits for its next try, or has had its last one.
 _ABSENT = f"""
-       status = CASE WHEN lone_failures >= {MAX_LONE_FAILURES} THEN 'rejected' ELSE 'new' END,
-       sent_at = CASE WHEN lone_failures >= {MAX_LONE_FAILURES} THEN sent_at END,
-       last_error = CASE WHEN lone_failures >= {MAX_LONE_FAILURES}
+       status = CASE WHEN confirmed_at IS NOT NULL THEN 'created'
+                     WHEN lone_failures >= {MAX_LONE_FAILURES} THEN 'rejected' ELSE 'new' END,
+       sent_at = CASE WHEN confirmed_at IS NOT NULL OR lone_failures >= {MAX_LONE_FAILURES}
+                      THEN sent_at END,
+       last_error = CASE WHEN confirmed_at IS NOT NULL THEN NULL
+                         WHEN lone_failures >= {MAX_LONE_FAILURES}
                          THEN 'the vendor fails on this lead, and not on others: ' || last_error
                          WHEN suspect_list IS NOT NULL THEN last_error END,
-       suspect_list = CASE WHEN lone_failures < {MAX_LONE_FAILURES} THEN suspect_list END,
+       suspect_list = CASE WHEN confirmed_at IS NULL AND lone_failures < {MAX_LONE_FAILURES}
+                           THEN suspect_list END,
        doubted_at = NULL, looked_up_at = NULL"""
 _CONFIRM_ABSENT = locked_update(
     f"""{_THESE} AND EXISTS (
@@ -157,10 +163,14 @@ class DueLookups:
 
 @dataclass(frozen=True, kw_only=True)
 class AbsentLeads:
-    """What became of leads that are proven absent: `new` again, or `rejected` at last."""
+    """What became of leads that are proven absent.
+
+    `new` again, or `rejected` at last; `kept`: `created`, as before a repeated create.
+    """
 
     new: Sequence[str] = ()
     rejected: Sequence[str] = ()
+    kept: Sequence[str] = ()
 
 
 def start_settle_time(connection: Connection, campaign_id: str) -> int:
@@ -205,9 +215,10 @@ def confirm_created(connection: Connection, campaign_id: str, lead_ids: Sequence
 def confirm_absent(
     connection: Connection, campaign_id: str, leads: Sequence[InDoubtLead]
 ) -> AbsentLeads:
-    """Settle leads in doubt that are proven absent at the vendor: `new`, or `rejected`.
+    """Settle leads in doubt that are proven absent at the vendor: `new`, `rejected` or `created`.
 
-    A suspect that has failed alone MAX_LONE_FAILURES times is rejected. A lead that has been put in
+    A suspect that has failed alone MAX_LONE_FAILURES times is rejected. A lead that was created
+    before a repeated create is so again: it is never sent by itself. A lead that has been put in
     doubt again since it was listed stays in doubt.
     """
     parameters = {
@@ -261,4 +272,5 @@ def _group_absent(rows: Sequence[Row[Any]]) -> AbsentLeads:
     return AbsentLeads(
         new=[row.lead_id for row in rows if row.status == "new"],
         rejected=[row.lead_id for row in rows if row.status == "rejected"],
+        kept=[row.lead_id for row in rows if row.status == "created"],
     )

@@ -304,6 +304,9 @@ WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)
      WHERE {LEADS_OF_CLAIM}
 ), {_MARK_CREATED.format("async_commit, locked")}
 """)
+_CONFIRM_SHOWN = created_update(
+    "campaign_id = :campaign AND lead_id = ANY(:ids) AND status = 'rejected'"
+)
 # Of a lead that was created before its claim: when that was stays as it is.
 _RESTORE_CREATED = locked_update(
     LEADS_OF_CLAIM,
@@ -354,14 +357,15 @@ SELECT lead_id, phone_number, contact_name, CAST(custom_fields AS text) AS custo
   FROM leadloop.leads WHERE campaign_id = :campaign AND lead_id = ANY(:ids)
 """)
 # Opted-out leads are excluded: a `new` lead counts as never sent, so its opt-out would be cancelled
-# and never sent to the vendor.
+# and never sent to the vendor. A requeued lead was never confirmed: one that was
+# would be `created` again where a lookup proves it absent (db.in_doubt).
 _REQUEUE = locked_update(
     """campaign_id = ANY(:campaigns) AND status = :status
        AND (CAST(:ids AS text[]) IS NULL OR lead_id = ANY(:ids))
        AND NOT opted_out AND NOT EXISTS (
            SELECT FROM leadloop.disable_requests AS d
             WHERE d.campaign_id = leads.campaign_id AND d.lead_id = leads.lead_id)""",
-    f"{_BACK_TO_NEW}, {CLEAR_SUSPICION}",
+    f"{_BACK_TO_NEW}, confirmed_at = NULL, {CLEAR_SUSPICION}",
 )
 
 
@@ -629,6 +633,12 @@ def _age_parameters(max_lead_age_s: int | None) -> dict[str, Any]:
 def record_created(connection: Connection, claim: ClaimRef) -> int:
     """Mark leads `created`: the vendor holds them. Returns the number of changed leads."""
     return connection.execute(_RECORD_CREATED, claim.to_parameters()).rowcount
+
+
+def confirm_shown(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
+    """Mark `rejected` leads `created` that the vendor shows; return the number of changed ones."""
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids)}
+    return connection.execute(_CONFIRM_SHOWN, parameters).rowcount
 
 
 def release_leads(connection: Connection, claim: ClaimRef) -> int:

@@ -6,12 +6,12 @@ leaves behind. What was learned is in Postgres, and a second contact goes on fro
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from db import campaigns, in_doubt, leads, learned_answers, opt_outs
+from db import campaigns, in_doubt, leads, learned_answers, opt_outs, runs
 from db.database import Connection, Database
 from db.leads import KnownLead
 from leadloop.client.api import LeadsApi, LookupResult
@@ -90,7 +90,10 @@ class FirstContact:
         self._repeats_id = repeats_id
         self._host = RunHost(log=LOGGER)
         self._responses: dict[str, ApiResponse] = {}
-        self._hide = self._build_redactor()
+        self._personal_values: list[str] = []
+        self._note_personal_values()
+        # What a killed contact was sending is in doubt, and can be gone on with.
+        runs.recover_dead_runs(database, LOGGER.warning)
         self._require_leads()
 
     def run(self) -> None:
@@ -147,6 +150,20 @@ class FirstContact:
     def _load_answers(self) -> Mapping[str, str]:
         return self._database.retry(lambda c: learned_answers.get_answers(c, self._campaign_id))
 
+    def _get_lead(self, lead_id: str) -> KnownLead:
+        """Return a lead of the contact.
+
+        Raises:
+            RunError: its row was deleted meanwhile.
+        """
+        lead = self._load_leads().get(lead_id)
+        if lead is None or lead.status is None:
+            raise RunError(
+                f"the row of lead {lead_id} was deleted meanwhile; what was sent of it is"
+                " remembered: insert the row again, and run the same command again to go on"
+            )
+        return lead
+
     def _list_ids(self, status: str) -> list[str]:
         """List the contact's leads of a status that have not opted out."""
         return [
@@ -190,11 +207,13 @@ class FirstContact:
                 " false in leadloop.campaigns before you go on; this command works all the same"
             )
 
-    def _build_redactor(self) -> Callable[[str], str]:
+    def _note_personal_values(self) -> None:
+        """Add the values that the leads have now to those that answers are redacted by."""
         people = self._database.retry(
             lambda c: leads.list_personal_fields(c, self._campaign_id, self._lead_ids)
         )
-        return partial(_redact, values=[value for lead in people for value in _list_values(lead)])
+        values = [value for lead in people for value in _list_values(lead)]
+        self._personal_values = list(dict.fromkeys([*self._personal_values, *values]))
 
     # What the vendor answers.
 
@@ -207,15 +226,21 @@ class FirstContact:
     def _outline(self, call: str) -> str | None:
         """Describe the last response of a call since the step began; None: nothing was sent."""
         response = self._responses.get(call)
+        # A correction, or a sync of the source, may have changed what was sent.
+        self._note_personal_values()
+        hide = partial(_redact, values=self._personal_values)
         # A list of opt-outs may name others, whose personal data is not known here.
-        hide_text = self._hide if call == "create" else _hide_unknown
-        redaction = OutlineRedaction(hide_text=hide_text, hide_key=self._hide)
+        hide_text = hide if call == "create" else _hide_unknown
+        redaction = OutlineRedaction(hide_text=hide_text, hide_key=hide)
         return None if response is None else outline_response(response, redaction)
 
-    def _learn(self, question: str, answer: str) -> None:
+    def _store_answer(self, question: str, answer: str) -> None:
         self._database.retry(
             lambda c: learned_answers.record_answer(c, self._campaign_id, question, answer)
         )
+
+    def _learn(self, question: str, answer: str) -> None:
+        self._store_answer(question, answer)
         self._dialogue.report(f"learned: {question}: {answer}")
 
     def _agrees(self, announcement: str) -> bool:
@@ -277,28 +302,38 @@ class FirstContact:
     def _create_incomplete(self, context: ApiContext) -> None:
         """Have the vendor refuse the last lead, which lacks its phone number; make it new again.
 
-        Only if lookups do not show the lead afterwards. If the vendor takes it, it cannot call it.
+        Only if a lookup does not show the lead afterwards; otherwise it is created. If the vendor
+        takes it, it cannot call it.
         """
         new = self._list_ids("new")
         if "lead_refusal" in self._load_answers() or not (new and self._may_create_more()):
             return
         lead_id = new[-1]
         if not self._agrees(
-            f"Create {lead_id} without its phone number. The vendor should refuse it, and it is new"
-            " again then. If the vendor takes it, it cannot call this person. Learns how a lead is"
-            " refused."
+            f"Create {lead_id} without its phone number; its custom fields are sent. The vendor"
+            " should refuse it, and it is new again then. If the vendor takes it, it cannot call"
+            " this person, unless a custom field has the number. Learns how a lead is refused."
         ):
             return
         self._push([lead_id], alter=omit_phone_number)
-        status = self._load_leads()[lead_id].status
+        status = self._get_lead(lead_id).status
         self._learn("lead_refusal", f"{self._outline('create')}; the lead is {status}")
         if status != "rejected":
             return
-        lookup = self._look_up_until(context, lead_id, read_boot_clock())
+        lookup = self._look_up_until(
+            context,
+            lead_id,
+            read_boot_clock(),
+            advice="it is rejected: if `leadloop audit` does not list it, `leadloop requeue"
+            f" --rejected --campaign {self._campaign_id} --lead-id {lead_id}` makes it new again",
+        )
         if lookup.result is None:
             self._database.retry(partial(self._requeue, [lead_id]))
         else:
-            self._dialogue.report(f"the vendor shows {lead_id} although it refused it")
+            self._database.retry(lambda c: leads.confirm_shown(c, self._campaign_id, [lead_id]))
+            self._dialogue.report(
+                f"the vendor shows {lead_id} although it refused it: the lead is created"
+            )
 
     def _may_create_more(self) -> bool:
         """Return whether the vendor has a lead of this contact, and no lead is in doubt."""
@@ -332,6 +367,9 @@ class FirstContact:
             self._database.retry(partial(self._switch_to_numbers, lead_ids))
             self._push(lead_ids)
             self._learn_from_create(lead_ids)
+            if self._list_statuses(lead_ids) == {"rejected"}:
+                self._database.retry(partial(self._set_numbers, numeric=False))
+                self._dialogue.report("numbers are refused too: numeric_lead_ids is not set")
 
     def _push(self, lead_ids: Sequence[str], **how: Any) -> None:
         """Push leads in a separate run.
@@ -350,8 +388,7 @@ class FirstContact:
             )
 
     def _list_statuses(self, lead_ids: Sequence[str]) -> set[str | None]:
-        known = self._load_leads()
-        return {known[lead_id].status for lead_id in lead_ids}
+        return {self._get_lead(lead_id).status for lead_id in lead_ids}
 
     def _learn_from_create(self, lead_ids: Sequence[str]) -> None:
         outline, statuses = self._outline("create") or "", self._list_statuses(lead_ids)
@@ -375,8 +412,11 @@ class FirstContact:
         )
 
     def _switch_to_numbers(self, lead_ids: Sequence[str], connection: Connection) -> None:
-        campaigns.set_numeric_lead_ids(connection, self._campaign_id, numeric=True)
+        self._set_numbers(connection, numeric=True)
         self._requeue(lead_ids, connection)
+
+    def _set_numbers(self, connection: Connection, *, numeric: bool) -> None:
+        campaigns.set_numeric_lead_ids(connection, self._campaign_id, numeric=numeric)
 
     def _requeue(self, lead_ids: Sequence[str], connection: Connection) -> None:
         leads.requeue_leads(
@@ -403,11 +443,18 @@ class FirstContact:
         lookup = self._look_up_until(context, sent[0], began + settle_s)
         self._learn_visibility(sent[0], lookup, read_boot_clock() - began)
 
-    def _look_up_until(self, context: ApiContext, lead_id: str, end: float) -> LookupResult:
+    def _look_up_until(
+        self,
+        context: ApiContext,
+        lead_id: str,
+        end: float,
+        *,
+        advice: str = "its status is in leadloop.leads: run the same command again to go on",
+    ) -> LookupResult:
         """Look a lead up until it is shown or the time has come; return the last result.
 
         Raises:
-            RunError: the vendor refuses lookups, or does not answer them.
+            RunError: the vendor refuses lookups, or does not answer them; it ends with `advice`.
         """
         pauses = iter(_PAUSES_S)
         pause_s = 0.0
@@ -417,10 +464,7 @@ class FirstContact:
             try:
                 lookup = context.api.look_up(self._campaign_id, lead_id)
             except ApiError as error:
-                raise RunError(
-                    f"lead {lead_id} cannot be looked up ({error}); its status is in"
-                    " leadloop.leads: run the same command again to go on"
-                ) from None
+                raise RunError(f"lead {lead_id} cannot be looked up ({error}); {advice}") from None
             if lookup.result is not None or read_boot_clock() >= end:
                 return lookup
 
@@ -458,7 +502,10 @@ class FirstContact:
         )
 
     def _repeat_first(self, context: ApiContext) -> None:
-        """Send a created lead once more, if the person asked for exactly that."""
+        """Send a created lead once more, if the person asked for exactly that.
+
+        That it is sent is stored before, so that no stop makes a later run send it a third time.
+        """
         created = self._list_ids("created")
         if not self._repeats_id or not created or "repeated_id" in self._load_answers():
             return
@@ -467,7 +514,8 @@ class FirstContact:
             " second lead of it and CALL THE SAME PERSON TWICE. Learns which."
         ):
             return
-        start = partial(RepeatedCreateJob, lead_id=created[0])
+        note = partial(self._store_answer, "repeated_id", "sent; its answer is not known")
+        start = partial(RepeatedCreateJob, lead_id=created[0], before_send=note)
         self._run_job(replace(PUSH, start=start, find_due=None))
         answer = self._outline("create") or "not sent"
         try:
@@ -521,28 +569,50 @@ class FirstContact:
             self._database.retry(lambda c: campaigns.set_epoch_unit(c, self._campaign_id, unit))
 
     def _disable_last(self, _: ApiContext) -> None:
-        """Opt the last lead out, and disable it as a disable run does."""
-        created = self._list_ids("created")
+        """Opt the last lead out, and disable it as a disable run does.
+
+        If a created lead has opted out, in a contact that was stopped, it is disabled instead.
+        """
         answers = self._load_answers()
-        if "disable" in answers or not created:
+        if "disable" in answers:
+            return
+        if opted_out := self._list_opted_out():
+            if self._agrees(
+                f"Send the opt-out of {opted_out[-1]}, which exists already, to the vendor. Nobody"
+                " else is opted out. Learns what the vendor answers to a disable."
+            ):
+                self._disable(opted_out[-1])
+            return
+        created = self._list_ids("created")
+        if not created:
             return
         if len(self._lead_ids) == 1 and "window_unit" not in answers:
             self._dialogue.report(
                 f"{created[-1]} is not disabled before it has an outcome: it is the only lead"
             )
             return
-        if not self._agrees(
+        if self._agrees(
             f"Opt {created[-1]} out and disable it at the vendor, which cannot enable it again. Its"
             " phone number is suppressed in all campaigns from then on. Learns what the vendor"
             " answers to a disable."
         ):
-            return
-        self._database.retry(
-            lambda c: opt_outs.request_opt_outs(c, self._campaign_id, created[-1:])
-        )
+            self._database.retry(
+                lambda c: opt_outs.request_opt_outs(c, self._campaign_id, created[-1:])
+            )
+            self._disable(created[-1])
+
+    def _list_opted_out(self) -> list[str]:
+        """List the contact's created leads that have an opt-out."""
+        return [
+            key
+            for key, lead in self._load_leads().items()
+            if lead.status == "created" and lead.opt_out_status is not None
+        ]
+
+    def _disable(self, lead_id: str) -> None:
         self._run_job(DISABLE)
-        status = self._load_leads()[created[-1]].opt_out_status
-        self._learn("disable", f"{self._outline('disable') or 'not sent'}; the opt-out is {status}")
+        answer = self._outline("disable") or "no answer in this contact"
+        self._learn("disable", f"{answer}; the opt-out is {self._get_lead(lead_id).opt_out_status}")
 
 
 def _list_values(lead: Lead) -> list[str]:

@@ -35,6 +35,7 @@ class ResolvedLeads:
         found: ids of leads that the vendor has: they are `created`.
         absent: ids of leads that the vendor does not have: they are `new`.
         rejected: ids of absent leads that have failed alone too often: they are `rejected`.
+        kept: ids of absent leads that were created before a repeated create: they are `created`.
         reached_limit: the round looked up as many leads as allowed, and more may be due; or only
             the listing can settle them.
     """
@@ -42,12 +43,13 @@ class ResolvedLeads:
     found: Sequence[str] = ()
     absent: Sequence[str] = ()
     rejected: Sequence[str] = ()
+    kept: Sequence[str] = ()
     reached_limit: bool = False
 
     @property
     def settled(self) -> frozenset[str]:
         """The ids of leads that are in doubt no longer."""
-        return frozenset((*self.found, *self.absent, *self.rejected))
+        return frozenset((*self.found, *self.absent, *self.rejected, *self.kept))
 
     @property
     def has_more(self) -> bool:
@@ -173,7 +175,9 @@ class InDoubtResolver:
             return ResolvedLeads(found=found, reached_limit=True)
         self._run.write(campaigns.record_visibility, self._campaign_id, shows=True)
         self._run.write(in_doubt.record_all_lookups, self._campaign_id)
-        resolved = ResolvedLeads(found=found, absent=absent.new, rejected=absent.rejected)
+        resolved = ResolvedLeads(
+            found=found, absent=absent.new, rejected=absent.rejected, kept=absent.kept
+        )
         if not resolved.settled:
             self._run.write(in_doubt.record_listing_failure, self._campaign_id)
         return resolved
@@ -211,6 +215,7 @@ class InDoubtResolver:
             found=created,
             absent=absent.new,
             rejected=absent.rejected,
+            kept=absent.kept,
             reached_limit=len(due) == limit,
         )
 

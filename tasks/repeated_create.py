@@ -1,5 +1,7 @@
 """The repeated create of a lead that the vendor has, which a person has asked for."""
 
+from collections.abc import Callable
+
 from leadloop.client.errors import ApiError
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import ApiCall
@@ -7,6 +9,8 @@ from tasks.batch_claimer import BatchClaimer, ClaimedBatch
 from tasks.context import ApiContext, CampaignRun
 from tasks.jobs import DONE, ChunkResult
 from tasks.lead_quota import LeadQuota
+
+_MAX_CLAIMS = 5
 
 
 class RepeatedCreateJob:
@@ -17,11 +21,15 @@ class RepeatedCreateJob:
     Args:
         run: the campaign's run.
         lead_id: the lead.
+        before_send: is called right before the request leaves; if it fails, nothing is sent.
     """
 
-    def __init__(self, run: CampaignRun[ApiContext], *, lead_id: str) -> None:
+    def __init__(
+        self, run: CampaignRun[ApiContext], *, lead_id: str, before_send: Callable[[], None]
+    ) -> None:
         self.run = run
         self._lead_id = lead_id
+        self._before_send = before_send
         self._claimer = BatchClaimer(run, 1, lambda **_: None, quota=LeadQuota(left=1))
 
     def run_chunk(self, limit: int) -> ChunkResult:
@@ -33,6 +41,7 @@ class RepeatedCreateJob:
         self.run.context.api.ensure_token()
         batch = self._claim_lead()
         try:
+            self._before_send()
             self.run.context.api.create(self.run.campaign.campaign_id, batch.leads)
         except ApiError as error:
             self.run.warn("the repeated create: %s", error)
@@ -41,8 +50,12 @@ class RepeatedCreateJob:
         return DONE
 
     def _claim_lead(self) -> ClaimedBatch:
-        """Claim the lead with a permit; again if the permit has expired meanwhile."""
-        while True:
+        """Claim the lead with a permit; again if the permit has expired meanwhile.
+
+        Raises:
+            RunError: the lead must not be sent, or each permit expired. It was not sent.
+        """
+        for _ in range(_MAX_CLAIMS):
             permit = self.run.context.limiter.acquire_permit(ApiCall.CREATE)
             batch = self._claimer.claim_created(permit, self._lead_id)
             if batch.leads and not permit.is_expired:
@@ -54,6 +67,10 @@ class RepeatedCreateJob:
                     " is not `created` or too old, or the campaign may not create leads"
                 )
             self._claimer.restore_created(self._claimer.claim_ref(batch))
+        raise RunError(
+            f"lead {self._lead_id} was not sent again: the database was so slow that {_MAX_CLAIMS}"
+            " permits to send expired; run the same command again to go on"
+        )
 
     def counts(self) -> dict[str, int]:
         """Return no counts: nothing was created that is not counted already."""

@@ -9,6 +9,7 @@ from db.database import Database
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import LEADLOOP, Command
+from tests.resilience.processes import wait_until
 
 
 def test_a_script_agrees_to_all(invoke: Command, database: Database, vendor: SandboxHandle) -> None:
@@ -25,6 +26,27 @@ def test_a_script_agrees_to_all(invoke: Command, database: Database, vendor: San
     assert "create_success: HTTP 201 {created: number, errors: []}" in again.out.splitlines()
     assert again.out.startswith("1: created\n")
     assert vendor.store.creations("C1") == {"1": 1, "2": 1}
+
+
+def test_a_repeated_create_that_is_killed_is_not_sent_a_third_time(
+    environment: Path, invoke: Command, database: Database, vendor: SandboxHandle
+) -> None:
+    """Kill -9 between the request and its answer, then the same command again."""
+    factories.add_campaign(database)
+    factories.add_leads(database, "1")
+    vendor.add_fault(route="create", kind="hang", when="after", seconds=60, nth=3)
+    command = ["first-contact", "-c", "C1", "--lead-id", "1", "--repeat-id", "--yes"]
+    with subprocess.Popen(
+        [LEADLOOP, *command], cwd=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as contact:
+        wait_until(lambda: vendor.store.offers("C1").get("1") == 2, "no repeated create")
+        contact.kill()
+    sql.wait_for_run_locks(database, 0)
+    ran = invoke(*command, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.last["leads"] == {"1": "created"}
+    assert ran.last["learned"]["repeated_id"] == "sent; its answer is not known"
+    assert vendor.store.offers("C1") == {"1": 2}
 
 
 def test_without_a_person_to_ask_nothing_begins(

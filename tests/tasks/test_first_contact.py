@@ -181,6 +181,19 @@ def test_a_vendor_that_wants_numbers(
     assert push_leads()["created"] == 3
 
 
+def test_a_vendor_that_refuses_numbers_too(database: Database, vendor: SandboxHandle) -> None:
+    """The setting is what it was."""
+    for nth in (2, 3):
+        vendor.add_fault(
+            route="create", kind="status", status=400, nth=nth, detail="lead_id: an integer, please"
+        )
+    person = Person()
+    run_contact(database, "1", "2", person=person)
+    assert any("numeric_lead_ids" in asked for asked in person.asked)
+    assert column(database, "numeric_lead_ids") is False
+    assert created(vendor) == {}
+
+
 def test_an_id_that_is_no_number_is_not_switched(database: Database, vendor: SandboxHandle) -> None:
     """`007` would become 7, another id."""
     factories.add_leads(database, "007")
@@ -295,17 +308,85 @@ def test_a_vendor_that_takes_a_lead_without_a_number(
     assert created(vendor) == dict.fromkeys("1289", 1) | {"3": 1}
 
 
+def test_a_refused_lead_that_cannot_be_looked_up_is_not_simply_requeued(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """The line names what shows whether the vendor has it, before what sends it again."""
+
+    def refuse_reads(announcement: str) -> None:
+        if announcement.startswith("Create 2 without"):
+            vendor.add_fault(route="responses", kind="status", status=403, times=50)
+
+    with pytest.raises(RunError, match=r"if `leadloop audit` does not list it, `leadloop requeue"):
+        run_contact(database, "1", "2", person=Person(on_ask=refuse_reads))
+    assert sql.fetch_statuses(database)["2"] == "rejected"
+
+
 def test_a_lead_that_was_refused_and_shows_is_not_sent_again(
     database: Database, vendor: SandboxHandle
 ) -> None:
-    """The vendor created it and answered 400: a person looks at it."""
+    """The vendor created it and answered 400: it is created, so no requeue sends it again."""
     vendor.change_rules(required=("lead_id",))
     vendor.add_fault(route="create", kind="status", status=400, when="after", nth=3)
     person = Person()
     summary = run_contact(database, "1", "2", person=person)
-    assert summary["leads"]["2"] == "rejected"
-    assert "the vendor shows 2 although it refused it" in person.reported
+    assert summary["leads"]["2"] == "created"
+    assert "the vendor shows 2 although it refused it: the lead is created" in person.reported
+    run_contact(database, "1", "2")
     assert created(vendor) == {"1": 1, "2": 1}
+    assert sql.fetch_opt_outs(database) == {"2": "disabled"}
+
+
+def test_an_opt_out_of_a_stopped_contact_is_the_only_one(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """The stop came before the answer was kept: nobody else is opted out."""
+    run_contact(database, "1", "2", "3", person=Person("Opt "))
+    factories.add_opt_outs(database, "3")
+    learned = run_contact(database, "1", "2", "3")["learned"]
+    assert learned["disable"].endswith("errors: []}; the opt-out is disabled")
+    assert sql.fetch_opt_outs(database) == {"3": "disabled"}
+
+
+def test_an_opt_out_that_was_disabled_is_the_only_one_too(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """Its answer is lost, and no other person is opted out for it."""
+    run_contact(database, "1", "2", "3", person=Person("Opt "))
+    factories.add_opt_outs(database, "3")
+    disable_leads()
+    learned = run_contact(database, "1", "2", "3")["learned"]
+    assert learned["disable"] == "no answer in this contact; the opt-out is disabled"
+    assert sql.fetch_opt_outs(database) == {"3": "disabled"}
+
+
+@pytest.mark.parametrize("step", ["Create 1", "Create 2 without"])
+def test_a_row_that_is_deleted_meanwhile_ends_it_in_one_line(
+    database: Database, vendor: SandboxHandle, step: str
+) -> None:
+    """Nobody is sent who has no row."""
+
+    def delete(announcement: str) -> None:
+        if announcement.startswith(step):
+            sql.execute(database, f"DELETE FROM leadloop.leads WHERE lead_id = '{step[7]}'")
+
+    with pytest.raises(RunError, match=f"the row of lead {step[7]} was deleted meanwhile"):
+        run_contact(database, "1", "2", person=Person(on_ask=delete))
+    assert step[7] not in created(vendor)
+
+
+def test_what_was_corrected_meanwhile_is_not_kept_either(
+    database: Database, vendor: SandboxHandle
+) -> None:
+    """The vendor repeats what it was sent, which is not what stood there at the start."""
+    vendor.add_fault(route="create", kind="status", status=400, nth=2, detail="No: Ann, Zebedee")
+
+    def correct(announcement: str) -> None:
+        if announcement.startswith("Create 1"):
+            sql.execute(database, "UPDATE leadloop.leads SET contact_name = 'Zebedee Quux'")
+
+    learned = run_contact(database, "1", person=Person(on_ask=correct))["learned"]
+    assert learned["create_refusal"] == 'HTTP 400 {detail: "No: …, …"}'
 
 
 def test_a_number_that_opted_out_is_not_sent(database: Database, vendor: SandboxHandle) -> None:
