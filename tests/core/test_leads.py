@@ -21,6 +21,7 @@ from leadloop.core.leads import (
     read_vendor_id,
     write_lead_id,
 )
+from leadloop.core.unseen_characters import strip_unseen
 
 RULES = CampaignRules(
     batch_bytes=1_000_000,
