@@ -245,7 +245,8 @@ class WindowReader:
             return reading
         if self._is_too_long(reading):
             self._require_ends(window)
-        if self._is_too_long(reading) or halve_window(window, self._run.campaign.epoch_unit):
+            return reading
+        if halve_window(window, self._run.campaign.epoch_unit):
             return reading
         return self._read_at_once(reading) or reading
 

@@ -94,9 +94,11 @@ def test_the_time_between_looks_grows_with_the_campaigns(active: int, quiet: int
 
 def test_ten_campaigns_are_looked_at_within_fifteen_seconds() -> None:
     """Of 100 requests a minute; and quiet ones hardly slow them down."""
-    assert plan_looks(10, [], requests=100, period_s=60).active_s == pytest.approx(40 / 3)
+    alone_s = plan_looks(10, [], requests=100, period_s=60).active_s
+    assert alone_s == pytest.approx(40 / 3)
     assert plan_looks(10, [], requests=100, period_s=60, has_runs=True).active_s < 14.5
-    assert plan_looks(10, [300.0] * 24, requests=100, period_s=60).active_s < 15
+    with_quiet_s = plan_looks(10, [300.0] * 24, requests=100, period_s=60).active_s
+    assert with_quiet_s < min(15, 1.12 * alone_s)
 
 
 def test_a_campaign_is_polled_before_it_counts_as_behind() -> None:
