@@ -28,6 +28,10 @@ from leadloop.local.postgres_data import remove_temporary
 from leadloop.local.prefect_ephemeral import run_ephemeral_prefect
 from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 
+# Asserts in the helpers report the compared values, as asserts in test modules do. Here, because
+# tests of other packages import some of them before tests/resilience is collected.
+pytest.register_assert_rewrite("tests.resilience")
+
 _TEMPLATE = "leadloop_template"
 _FOREIGN = ("LEADLOOP_", "PREFECT_", "PG")
 _NUMBERS = count(1)

@@ -9,7 +9,7 @@ from db.database import Database
 from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.cli.conftest import LEADLOOP, Command
-from tests.resilience.processes import wait_until
+from tests.waiting import wait_until
 
 
 def test_a_script_agrees_to_all(invoke: Command, database: Database, vendor: SandboxHandle) -> None:

@@ -13,12 +13,8 @@ from random import Random
 
 import pytest
 
-# Asserts in these modules report the compared values, as asserts in test modules do.
-for _name in ("flawed_loop", "invariants", "loop_machine", "model", "processes"):
-    pytest.register_assert_rewrite(f"tests.resilience.{_name}")
-
-from tests.resilience.counters import format_counters  # noqa: E402
-from tests.resilience.processes import ForkServer, run_fork_server  # noqa: E402 - imported after the registration
+from tests.resilience.counters import format_counters
+from tests.resilience.processes import ForkServer, run_fork_server
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
 from tests import sql
-from tests.resilience.processes import wait_until
+from tests.waiting import wait_until
 
 LOCK_KEY = 4711
 _WAITING_QUERY = """

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.resilience.counters import COUNTERS
-
-_TIMEOUT_S = 180
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +111,3 @@ def run_fork_server(prefect: str) -> Iterator[ForkServer]:
         text=True,
     ) as server:
         yield ForkServer(server, prefect)
-
-
-def wait_until(condition: Callable[[], object], failure: str) -> None:
-    """Wait until the condition holds; fail with this message after a timeout."""
-    deadline = time.monotonic() + _TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, failure
-        time.sleep(0.005)

@@ -21,8 +21,9 @@ from tests.resilience.conftest import Soak
 from tests.resilience.counters import COUNTERS
 from tests.resilience.model import LoopModel
 from tests.resilience.pause_points import PausePoint, Request, Statement
-from tests.resilience.processes import ForkServer, LeadloopProcess, wait_until
+from tests.resilience.processes import ForkServer, LeadloopProcess
 from tests.resilience.strategies import create_lead
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.servers]
 

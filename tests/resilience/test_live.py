@@ -15,7 +15,8 @@ from leadloop.sandbox import SandboxHandle
 from tests import factories, sql
 from tests.dedicated_postgres import run_dedicated_postgres
 from tests.factories import CAMPAIGN
-from tests.resilience.processes import ForkServer, LeadloopProcess, wait_until
+from tests.resilience.processes import ForkServer, LeadloopProcess
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.servers
 

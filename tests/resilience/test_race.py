@@ -13,7 +13,8 @@ from tests.jobs import disable_leads
 from tests.resilience.conftest import Soak
 from tests.resilience.counters import COUNTERS
 from tests.resilience.model import LoopModel
-from tests.resilience.processes import ForkServer, wait_until
+from tests.resilience.processes import ForkServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.servers
 

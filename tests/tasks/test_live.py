@@ -15,7 +15,7 @@ from leadloop.settings import Settings
 from tasks import live
 from tasks.live import LiveHost, LiveState, run_live
 from tests import factories, sql
-from tests.resilience.processes import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("environment", "quick_looks")
 

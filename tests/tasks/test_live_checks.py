@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from leadloop.settings import Settings
 from tasks.live_checks import HostCheck
-from tests.resilience.processes import wait_until
+from tests.waiting import wait_until
 
 LOG = logging.getLogger("leadloop.tests")
 

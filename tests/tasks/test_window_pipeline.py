@@ -1,7 +1,6 @@
 """Windows of a poll side by side: read ahead, read as a whole in order, stored one at a time."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from leadloop.core.windows import Window
 from tasks.page_reader import PageUnavailable
 from tasks.window_pipeline import IsReadable, IsSuspect, WindowPipeline, open_pipeline
 from tests.quirky_api import Query, QuirkyApi, build_page
+from tests.waiting import wait_until
 from tests.window_readers import (
     OpenedReader,
     answer_pages,
@@ -58,20 +58,12 @@ def pages_of(odd_results: QuirkyApi, window: Window) -> list[int]:
     ]
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return as soon as a condition holds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_first_pages_are_read_ahead_and_once(opened: OpenedReader, odd_results: QuirkyApi) -> None:
     """Reading the first window begins with the others; asking again sends nothing."""
     with pipeline_of(opened) as pipeline:
         first = pipeline.read_first(WINDOWS)
         assert (first.count, len(first.rows)) == (10, 4)
-        wait_until(lambda: all(pipeline.first_if_read(each) for each in WINDOWS))
+        wait_until(lambda: all(map(pipeline.first_if_read, WINDOWS)), "a first page is not read")
         assert pipeline.read_first(WINDOWS) is first
         assert pipeline.read_first(WINDOWS[2:]) is pipeline.first_if_read(WINDOWS[2])
         assert [pages_of(odd_results, each) for each in WINDOWS] == [[1]] * 4
@@ -105,9 +97,9 @@ def test_windows_are_read_whole_two_at_once(opened: OpenedReader, odd_results: Q
     """The next window is begun with the first one, and its pages are read once."""
     with pipeline_of(opened) as pipeline:
         pipeline.read_first(WINDOWS)
-        wait_until(lambda: all(pipeline.first_if_read(each) for each in WINDOWS))
+        wait_until(lambda: all(map(pipeline.first_if_read, WINDOWS)), "a first page is not read")
         first = pipeline.read_whole(WINDOWS)
-        wait_until(lambda: len(pages_of(odd_results, WINDOWS[1])) == 4)
+        wait_until(lambda: len(pages_of(odd_results, WINDOWS[1])) == 4, "pages are not read")
         assert [pages_of(odd_results, each) for each in WINDOWS[2:]] == [[1], [1]]
         second = pipeline.read_whole(WINDOWS[1:2])
         assert sorted(pages_of(odd_results, WINDOWS[1])) == [1, 1, 2, 3], "the first one verifies"
@@ -125,7 +117,7 @@ def test_a_window_that_is_not_readable_is_not_read(
     """The decision is made by its first page; no other one is requested."""
     with pipeline_of(opened, is_readable=lambda _, first: first.count < 10) as pipeline:
         pipeline.read_first(WINDOWS)
-        wait_until(lambda: all(pipeline.first_if_read(each) for each in WINDOWS))
+        wait_until(lambda: all(map(pipeline.first_if_read, WINDOWS)), "a first page is not read")
         assert pipeline.read_whole(WINDOWS) is None
     assert [pages_of(odd_results, each) for each in WINDOWS] == [[1]] * 4
 
@@ -224,7 +216,7 @@ def test_a_read_that_is_not_wanted_any_more_is_dropped(
         with pipeline_of(opened) as pipeline:
             pipeline.read_first([empty, everything])
             pipeline.read_whole([empty, everything])
-            wait_until(lambda: len(pages_of(odd_results, everything)) == 5)
+            wait_until(lambda: len(pages_of(odd_results, everything)) == 5, "pages are not read")
             threading.Timer(0.3, may_answer.set).start()
             raise error
 
