@@ -17,6 +17,7 @@ from leadloop.core.rate_ring import (
     RateLimit,
     RingSlot,
     find_spare_waits,
+    match_slots,
     resize_slots,
 )
 
@@ -79,33 +80,35 @@ UPDATE leadloop.rate_slots AS ring
 RETURNING ring.slot, ring.free_at,
           extract(epoch FROM ring.free_at - clock_timestamp()) - ring.occupied_s AS wait_s
 """)
-# The slots that are free soonest, each from when it is free on, and at a distance from the one
-# before. Each is occupied as if its request left as late as it may.
+_SHARED = text("""
+SELECT slot, CAST(extract(epoch FROM free_at) AS float8) AS free_s,
+       CAST(extract(epoch FROM
+            (SELECT greatest(free_at, clock_timestamp()) FROM leadloop.rate_slots WHERE slot = 0))
+            AS float8) AS start_s
+  FROM leadloop.rate_slots
+ WHERE CAST(:purpose AS text) = ANY (purposes) AND cardinality(purposes) > 1
+ ORDER BY slot
+""")
+# Those that no other request has reserved meanwhile. Each is occupied as if its request left as
+# late as it may.
 _RESERVE_AHEAD = text("""
 WITH async_commit AS (SELECT set_config('synchronous_commit', 'off', true)),
-     pause AS MATERIALIZED (
-         SELECT greatest(free_at, clock_timestamp()) AS ends_at
-           FROM leadloop.rate_slots WHERE slot = 0),
-     soonest AS MATERIALIZED (
-         SELECT slot, free_at FROM leadloop.rate_slots AS ring
-           JOIN (SELECT slot, free_at FROM leadloop.rate_slots) AS seen USING (slot, free_at)
-          WHERE CAST(:purpose AS text) = ANY (purposes) AND cardinality(purposes) > 1
-          ORDER BY free_at, slot
-          LIMIT :amount FOR UPDATE OF ring SKIP LOCKED),
-     numbered AS (
-         SELECT slot, free_at, (row_number() OVER (ORDER BY free_at, slot) - 1)
-                * make_interval(secs => :distance_s) AS after_first
-           FROM soonest),
-     due AS (
-         SELECT slot, after_first + max(greatest(numbered.free_at, pause.ends_at) - after_first)
-                                    OVER (ORDER BY after_first) AS due_at
-           FROM numbered, pause)
+     matched AS (
+         SELECT slot, free_s, due_s
+           FROM unnest(CAST(:slots AS integer[]), CAST(:free_s AS float8[]),
+                       CAST(:due_s AS float8[])) AS matched (slot, free_s, due_s)),
+     unchanged AS MATERIALIZED (
+         SELECT slot, free_s, due_s
+           FROM leadloop.rate_slots AS ring JOIN matched USING (slot)
+          WHERE CAST(extract(epoch FROM ring.free_at) AS float8) = free_s
+          ORDER BY slot
+            FOR UPDATE OF ring SKIP LOCKED)
 UPDATE leadloop.rate_slots AS ring
-   SET free_at = due.due_at + make_interval(secs => :late_s + ring.occupied_s)
-  FROM async_commit, due
- WHERE ring.slot = due.slot
-RETURNING ring.slot, ring.free_at,
-          CAST(extract(epoch FROM due.due_at - clock_timestamp()) AS float8) AS wait_s
+   SET free_at = to_timestamp(due_s) + make_interval(secs => :late_s + ring.occupied_s)
+  FROM async_commit, unchanged
+ WHERE ring.slot = unchanged.slot
+RETURNING ring.slot, ring.free_at, free_s, due_s,
+          due_s - CAST(extract(epoch FROM clock_timestamp()) AS float8) AS wait_s
 """)
 # Only if the slot is unchanged: another request may have reserved it after ours.
 _RELEASE = text("""
@@ -113,9 +116,9 @@ UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => occupie
  WHERE slot = :slot AND free_at = :free_at
 """)
 _RELEASE_AHEAD = text("""
-UPDATE leadloop.rate_slots AS ring
-   SET free_at = ring.free_at - make_interval(secs => :late_s + ring.occupied_s)
-  FROM unnest(CAST(:slots AS integer[]), CAST(:free_at AS timestamptz[])) AS ours (slot, free_at)
+UPDATE leadloop.rate_slots AS ring SET free_at = to_timestamp(ours.free_s)
+  FROM unnest(CAST(:slots AS integer[]), CAST(:free_at AS timestamptz[]),
+              CAST(:free_s AS float8[])) AS ours (slot, free_at, free_s)
  WHERE ring.slot = ours.slot AND ring.free_at = ours.free_at
 """)
 _WAITS = text("""
@@ -141,6 +144,19 @@ class Slot:
     number: int
     wait_s: float
     free_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AheadSlot(Slot):
+    """A slot that was reserved ahead.
+
+    Attributes:
+        free_s: when it was free before, seconds since the epoch by Postgres's clock.
+        due_s: when its request may leave, by the same clock.
+    """
+
+    free_s: float
+    due_s: float
 
 
 def resize_ring(connection: Connection, limit: RateLimit) -> None:
@@ -204,39 +220,54 @@ def reserve_slot(connection: Connection, purpose: Purpose) -> Slot | None:
 
 def reserve_slots_ahead(
     connection: Connection, purpose: Purpose, amount: int, *, distance_s: float, late_s: float
-) -> list[Slot]:
-    """Reserve shared slots for requests at even distances, by one transaction; the soonest first.
+) -> list[AheadSlot]:
+    """Reserve shared slots for requests at even distances (`match_slots`); the soonest first.
 
     Args:
-        connection: in autocommit mode, so that no other request waits for our locks.
+        connection: in a short transaction, so that no other request waits for our locks.
         purpose: decides which slots the requests may use.
-        amount: the most slots; fewer are reserved if there are fewer.
+        amount: the most slots; fewer are reserved if there are fewer, or others reserve them.
         distance_s: the least time between two requests, seconds.
         late_s: how much later than `wait_s` each request may leave, seconds.
     """
+    shared = connection.execute(_SHARED, {"purpose": purpose.value}).all()
+    if not shared:
+        return []
+    free_s = [row.free_s for row in shared]
+    matched = match_slots(free_s, shared[0].start_s, amount, distance_s=distance_s)
     rows = connection.execute(
         _RESERVE_AHEAD,
         {
-            "purpose": purpose.value,
-            "amount": amount,
-            "distance_s": distance_s,
+            "slots": [shared[index].slot for index, _ in matched],
+            "free_s": [free_s[index] for index, _ in matched],
+            "due_s": [due_s for _, due_s in matched],
             "late_s": late_s,
         },
     )
     slots = [
-        Slot(number=row.slot, wait_s=max(0.0, row.wait_s), free_at=row.free_at) for row in rows
+        AheadSlot(
+            number=row.slot,
+            wait_s=max(0.0, row.wait_s),
+            free_at=row.free_at,
+            free_s=row.free_s,
+            due_s=row.due_s,
+        )
+        for row in rows
     ]
-    return sorted(slots, key=lambda slot: slot.free_at)
+    return sorted(slots, key=lambda slot: slot.due_s)
 
 
-def release_slots_ahead(connection: Connection, slots: Sequence[Slot], *, late_s: float) -> None:
-    """Release slots that were reserved ahead, and whose requests were not sent."""
+def release_slots_ahead(connection: Connection, slots: Sequence[AheadSlot]) -> None:
+    """Release slots that were reserved ahead, and whose requests were not sent.
+
+    Each is free from when it was before, unless another request has reserved it after ours.
+    """
     connection.execute(
         _RELEASE_AHEAD,
         {
             "slots": [slot.number for slot in slots],
             "free_at": [slot.free_at for slot in slots],
-            "late_s": late_s,
+            "free_s": [slot.free_s for slot in slots],
         },
     )
 

@@ -208,7 +208,10 @@ class Dispatcher:
     @cached_property
     def _look_permits(self) -> LookPermits:
         context = self._lanes[POLLS].context
-        return LookPermits(context.database, context.limiter, LANES[POLLS])
+        permits = LookPermits(context.database, context.limiter, LANES[POLLS])
+        for lane in (OPT_OUTS, SLOW_OPT_OUTS, URGENT):
+            self._lanes[lane].context.limiter.borrow_slots(permits.yield_slot)
+        return permits
 
     def _set_pace(self) -> LookPace:
         """Return the pace of looks; reserve their permits ahead only while no run needs slots.

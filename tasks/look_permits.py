@@ -11,7 +11,7 @@ from threading import Lock
 
 from db import rate_limit
 from db.database import Database
-from db.rate_limit import Slot
+from db.rate_limit import AheadSlot
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.verdicts import ApiCall
@@ -26,14 +26,21 @@ _LATE_SHARE, _MAX_LATE_S = 0.5, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AheadSlot:
-    slot: Slot
+class _AheadPermit:
+    """The right to send a look, from `due_at` on (seconds of the boot clock) and a little later."""
+
+    slot: AheadSlot
     due_at: float
     late_s: float
 
     @property
     def is_expired(self) -> bool:
         return read_boot_clock() > self.due_at + self.late_s
+
+    @property
+    def free_at(self) -> float:
+        """When another request could use the slot, seconds of the boot clock."""
+        return self.due_at - (self.slot.due_s - self.slot.free_s)
 
 
 class LookPermits:
@@ -52,7 +59,8 @@ class LookPermits:
         self._lock = Lock()
         self._distance_s = MAX_AHEAD_S
         self._is_ahead = False
-        self._ahead: deque[_AheadSlot] = deque()
+        self._ahead: deque[_AheadPermit] = deque()
+        self._left_to_yield = 0
         self._release_count = 0
 
     def set_pace(self, distance_s: float, *, is_ahead: bool) -> None:
@@ -69,21 +77,41 @@ class LookPermits:
         self._release_count += 1
         self._release_ahead()
 
+    def yield_slot(self, within_s: float) -> bool:
+        """Release a slot that is free within some seconds, for a request that cannot wait.
+
+        Half of what is reserved together stays with the looks. Of slots that are free now, that of
+        the last look is released, so that the next ones keep their distances.
+
+        Returns:
+            whether there was one.
+        """
+        now = read_boot_clock()
+        with self._lock:
+            sooner = [each for each in self._ahead if each.free_at < now + within_s]
+            if not sooner or self._left_to_yield <= 0:
+                return False
+            self._left_to_yield -= 1
+            yielded = min(sooner, key=lambda each: (max(each.free_at, now), -each.due_at))
+            self._ahead.remove(yielded)
+            self._release([yielded])
+        return True
+
     def wait_for_permit(self, call: ApiCall) -> None:
         """Block until one look may leave.
 
         Raises:
             RunError: the run is being stopped.
         """
-        while (slot := self._take()) is not None:
+        while (permit := self._take()) is not None:
             release_count = self._release_count
-            self._limiter.sleep(max(0.0, slot.due_at - read_boot_clock()))
-            if release_count == self._release_count and not slot.is_expired:
+            self._limiter.sleep(max(0.0, permit.due_at - read_boot_clock()))
+            if release_count == self._release_count and not permit.is_expired:
                 return
-            self._release([slot])
+            self._release([permit])
         self._limiter.wait_for_permit(call)
 
-    def _take(self) -> _AheadSlot | None:
+    def _take(self) -> _AheadPermit | None:
         with self._lock:
             expired = []
             while self._ahead and self._ahead[0].is_expired:
@@ -97,24 +125,23 @@ class LookPermits:
             self._ahead.clear()
         self._release(ahead)
 
-    def _release(self, unused: Sequence[_AheadSlot]) -> None:
+    def _release(self, unused: Sequence[_AheadPermit]) -> None:
         """Release slots without a request: else each would be occupied for a whole period."""
-        for late_s in {each.late_s for each in unused}:
-            slots = [each.slot for each in unused if each.late_s == late_s]
+        if unused:
             with self._database.autocommit() as connection:
-                rate_limit.release_slots_ahead(connection, slots, late_s=late_s)
+                rate_limit.release_slots_ahead(connection, [each.slot for each in unused])
 
-    def _reserve(self) -> _AheadSlot | None:
+    def _reserve(self) -> _AheadPermit | None:
         distance_s = self._distance_s
         late_s = min(distance_s * _LATE_SHARE, _MAX_LATE_S)
         amount = max(1, min(MAX_AHEAD, int(MAX_AHEAD_S / distance_s))) if self._is_ahead else 1
-        with self._database.autocommit() as connection:
+        with self._database.transaction() as connection:
             slots = rate_limit.reserve_slots_ahead(
                 connection, self._purpose, amount, distance_s=distance_s, late_s=late_s
             )
         now = read_boot_clock()
-        ahead = deque(
-            _AheadSlot(slot=slot, due_at=now + slot.wait_s, late_s=late_s) for slot in slots
+        self._ahead = deque(
+            _AheadPermit(slot=slot, due_at=now + slot.wait_s, late_s=late_s) for slot in slots
         )
-        self._ahead = ahead
-        return ahead.popleft() if ahead else None
+        self._left_to_yield = len(slots) // 2
+        return self._ahead.popleft() if self._ahead else None

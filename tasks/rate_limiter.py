@@ -20,6 +20,8 @@ _RECHECK_AFTER_S = 0.5
 # The share of the slots that a paced process leaves free in a burst. Looks at outcomes use most of
 # what creates leave: single leads must not wait for half of the slots.
 _KEPT_SHARES = dict.fromkeys(Purpose, 0.5) | {Purpose.BULK: 1 / 16}
+# A request asks looks for a slot of theirs before it waits longer for its own.
+_BORROW_AFTER_S = 0.25
 # For a 429 without a Retry-After.
 _DEFAULT_PAUSE_S = 5.0
 # A longer Retry-After is taken for the vendor's mistake: all processes would stand still.
@@ -65,6 +67,7 @@ class RateLimiter:
         self._warn = warn
         self._purpose = purpose
         self._is_paced = is_paced
+        self._yield_slot: Callable[[float], bool] | None = None
         self._pace_lock = Lock()
         # When the last paced request leaves. The first one keeps its distance from the start.
         self._paced_at = read_boot_clock()
@@ -117,14 +120,33 @@ class RateLimiter:
             RunError: the run is being stopped.
         """
         if call in (ApiCall.DISABLE, ApiCall.LOGIN):
-            return self._reserve_slot(Purpose.OPT_OUTS)
+            return self._reserve_or_borrow(Purpose.OPT_OUTS)
         if not self._is_paced:
-            return self._reserve_slot(self._purpose)
+            return self._reserve_or_borrow(self._purpose)
         with self._pace_lock:
             self._wait_for_pace()
             slot = self._reserve_slot(self._purpose)
             self._paced_at = read_boot_clock() + slot.wait_s
             return slot
+
+    def borrow_slots(self, yield_slot: Callable[[float], bool]) -> None:
+        """Have slots that were reserved ahead given up before a request waits for its own.
+
+        Args:
+            yield_slot: releases a slot that is free within so many seconds; returns whether there
+                was one.
+        """
+        self._yield_slot = yield_slot
+
+    def _reserve_or_borrow(self, purpose: Purpose) -> Slot:
+        slot = self._reserve_slot(purpose)
+        sooner_s = slot.wait_s - _BORROW_AFTER_S
+        if sooner_s <= 0 or self._yield_slot is None or not self._yield_slot(sooner_s):
+            return slot
+        other = self._reserve_slot(purpose)
+        first, unused = sorted([slot, other], key=lambda each: each.wait_s)
+        self.release_slot(unused)
+        return first
 
     def list_spare_waits(self) -> list[float]:
         """Return the seconds until slots are free, but for those left to others' first requests.

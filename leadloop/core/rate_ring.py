@@ -4,11 +4,13 @@ A slot serves one request a period, or several at even distances. In any period,
 serve no more requests than the vendor allows.
 """
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import itemgetter
 
 _MARGIN_S = 0.5
 _MARGIN_SHARE = 1 / 40
@@ -137,6 +139,35 @@ def resize_slots(
 def _find_start(times: Iterable[float], occupied_s: float) -> float:
     """Return from when on uses at even distances come no earlier than each of these times."""
     return max(time - number * occupied_s for number, time in enumerate(times))
+
+
+def match_slots(
+    free_s: Sequence[float], start_s: float, amount: int, *, distance_s: float
+) -> list[tuple[int, float]]:
+    """Match requests at even distances with slots, each request with the slot freed last before it.
+
+    So what others may need at once stays free: the slots that nothing has used for long. Where no
+    slot is free in time, a request takes the next one that is, and those behind it follow later.
+
+    Args:
+        free_s: when each slot is free, seconds of one clock.
+        start_s: when the first request may leave.
+        amount: the most requests; there are fewer if there are fewer slots.
+        distance_s: the least time between two requests, seconds.
+
+    Returns:
+        The index of each request's slot, and when the request may leave.
+    """
+    left = sorted((free, index) for index, free in enumerate(free_s))
+    matched: list[tuple[int, float]] = []
+    due_s = start_s
+    while left and len(matched) < amount:
+        in_time = bisect.bisect_right(left, due_s, key=itemgetter(0))
+        free, index = left.pop(max(in_time - 1, 0))
+        due_s = max(due_s, free)
+        matched.append((index, due_s))
+        due_s += distance_s
+    return matched
 
 
 def find_spare_waits(waits_s: Sequence[float], reserved: int) -> list[float]:

@@ -16,6 +16,7 @@ from leadloop.core.rate_ring import (
     RingSlot,
     find_paced_delay,
     find_spare_waits,
+    match_slots,
     resize_slots,
 )
 
@@ -230,3 +231,35 @@ def test_a_pace_holds_up_no_longer_than_the_slots(waits_s: list[float], last_s: 
     """A small limit is used too: the pace ends with the last slot's wait at the latest."""
     delay_s = find_paced_delay(waits_s, last_s)
     assert 0 <= delay_s <= max(0.0, last_s, *waits_s) * (1 + 1e-9)
+
+
+def start_soonest_first(
+    free_s: list[float], start_s: float, amount: int, distance_s: float
+) -> list[float]:
+    """When requests leave that take the slots in the order in which these are free."""
+    times, due_s = list[float](), start_s
+    for free in sorted(free_s)[:amount]:
+        due_s = max(due_s, free)
+        times.append(due_s)
+        due_s += distance_s
+    return times
+
+
+@given(
+    free_s=st.lists(st.integers(-50, 50).map(float) | st.just(-math.inf), max_size=20),
+    start_s=st.integers(-10, 30).map(float),
+    amount=st.integers(0, 25),
+    distance_s=st.integers(0, 9).map(float),
+)
+def test_slots_reserved_ahead_are_freed_last_and_no_request_is_later(
+    free_s: list[float], start_s: float, amount: int, distance_s: float
+) -> None:
+    """Each request takes the slot that is freed last before it, and none leaves later for it."""
+    matched = match_slots(free_s, start_s, amount, distance_s=distance_s)
+    times = [due_s for _, due_s in matched]
+    assert times == start_soonest_first(free_s, start_s, amount, distance_s)
+    left = dict(enumerate(free_s))
+    for index, due_s in matched:
+        free = left.pop(index)
+        assert free <= due_s
+        assert not any(free < other <= due_s for other in left.values())

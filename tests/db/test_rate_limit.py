@@ -1,4 +1,5 @@
 import itertools
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from db import rate_limit
 from db.database import Database, DatabaseError
-from db.rate_limit import Slot
+from db.rate_limit import AheadSlot, Slot
 from leadloop.core.rate_ring import Purpose, RateLimit
 from tests import sql
 
@@ -43,17 +44,23 @@ def turn(connection: Connection, purpose: Purpose = BULK) -> datetime | None:
 
 
 def turns_ahead(connection: Connection, draw: Random) -> list[datetime]:
-    """Take several slots at once; when their requests leave, each as late as it may or earlier."""
+    """Take several slots at once and return some; when the other requests leave.
+
+    Each leaves as late as it may, or earlier.
+    """
     late_s = draw.uniform(0, 0.05)
     slots = rate_limit.reserve_slots_ahead(
         connection, POLLS, draw.randint(1, 6), distance_s=draw.uniform(0, 0.05), late_s=late_s
     )
+    returned = [slot for slot in slots if draw.random() < 0.3]
+    rate_limit.release_slots_ahead(connection, returned)
     query = text("SELECT occupied_s FROM leadloop.rate_slots WHERE slot = :slot")
     return [
         slot.free_at
         - timedelta(seconds=occupied_s + late_s)
         + timedelta(seconds=draw.choice((0, late_s)))
         for slot in slots
+        if slot not in returned
         for occupied_s in [connection.execute(query, {"slot": slot.number}).scalar_one()]
     ]
 
@@ -263,7 +270,7 @@ def test_a_turn_that_somebody_waits_behind_is_not_given_back(database: Database)
     assert waits_s > theirs.wait_s + 60
 
 
-def reserve_ahead(database: Database, amount: int, *, distance_s: float = 1.0) -> list[Slot]:
+def reserve_ahead(database: Database, amount: int, *, distance_s: float = 1.0) -> list[AheadSlot]:
     """Slots for looks, of which each may leave half a second late."""
     with database.autocommit() as connection:
         return rate_limit.reserve_slots_ahead(
@@ -302,11 +309,31 @@ def test_slots_reserved_ahead_are_given_back(database: Database) -> None:
     slots = reserve_ahead(database, 50, distance_s=0.001)
     theirs = take(database, POLLS)
     with database.autocommit() as connection:
-        rate_limit.release_slots_ahead(connection, slots, late_s=0.5)
+        rate_limit.release_slots_ahead(connection, slots)
     free = [take(database, POLLS).wait_s for _ in range(50)]
     assert sum(wait_s < 1 for wait_s in free) == 49
     assert max(free) > 60
     assert theirs.wait_s > 60
+
+
+def test_slots_reserved_ahead_are_those_that_nobody_needs_sooner(database: Database) -> None:
+    """Reserved ahead are slots that are freed by then; those that are free stay free for others."""
+    laid_out(database)
+    for _ in range(10):
+        take(database, POLLS)
+    sql.execute(database, "UPDATE leadloop.rate_slots SET free_at = free_at - interval '55 s'")
+    slots = reserve_ahead(database, 12, distance_s=4.0)
+    assert sum(math.isfinite(slot.free_s) for slot in slots) == 10
+    free = [take(database, POLLS).wait_s for _ in range(38)]
+    assert max(free) == 0
+
+
+def test_slots_that_are_returned_are_free_since_they_were(database: Database) -> None:
+    """At once, and not only when the request would have left."""
+    laid_out(database)
+    with database.autocommit() as connection:
+        rate_limit.release_slots_ahead(connection, reserve_ahead(database, 50))
+    assert max(take(database, POLLS).wait_s for _ in range(50)) == 0
 
 
 def test_a_pause_holds_back_what_is_reserved_ahead(database: Database) -> None:

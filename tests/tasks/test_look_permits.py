@@ -17,12 +17,18 @@ from tests import sql
 _IN_USE = "SELECT count(*) FROM leadloop.rate_slots WHERE free_at > clock_timestamp() + :seconds"
 
 
-def make_permits(database: Database, requests: int = 100) -> tuple[LookPermits, RateLimiter]:
-    """Permits for looks, and the limiter behind them."""
+def make_limiter(database: Database, purpose: Purpose, requests: int = 100) -> RateLimiter:
+    """A rate limiter for a purpose; its slots are not freed again within a test."""
     limit = RateLimit(requests=requests, period_s=3600.0)
     warnings: list[str] = []
-    limiter = RateLimiter(database, limit, warnings.append, purpose=Purpose.POLLS)
+    limiter = RateLimiter(database, limit, warnings.append, purpose=purpose)
     limiter.resize_ring()
+    return limiter
+
+
+def make_permits(database: Database, requests: int = 100) -> tuple[LookPermits, RateLimiter]:
+    """Permits for looks, and the limiter behind them."""
+    limiter = make_limiter(database, Purpose.POLLS, requests)
     return LookPermits(database, limiter, Purpose.POLLS), limiter
 
 
@@ -103,6 +109,38 @@ def test_a_full_ring_is_waited_for(database: Database) -> None:
         with suppress(TimeoutError):
             waiting.result(timeout=0.2)
         assert not waiting.done()
+        limiter.stop()
+        with pytest.raises(RunError, match="stopped"):
+            waiting.result(timeout=60)
+
+
+def test_a_request_that_would_wait_takes_the_last_look_slot(database: Database) -> None:
+    """The next looks keep theirs; half of them in any case."""
+    permits, _ = make_permits(database, requests=100)
+    permits.set_pace(1.5, is_ahead=True)
+    permits.wait_for_permit(ApiCall.READ)
+    urgent = make_limiter(database, Purpose.URGENT)
+    urgent.borrow_slots(permits.yield_slot)
+    in_time = [urgent.reserve_slot(ApiCall.CREATE).wait_s == 0 for _ in range(70)]
+    # One slot of the reserve, 50 shared ones of which looks hold 20, and 20 that looks cannot use.
+    assert in_time.count(True) == 1 + 70 - 20 + 10
+    assert in_time.index(False) == 61
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
+        waiting.result(timeout=60)
+
+
+def test_looks_yield_no_slot_that_is_free_too_late(database: Database) -> None:
+    """Such a slot would not help."""
+    permits, limiter = make_permits(database)
+    for _ in range(50):
+        limiter.wait_for_permit(ApiCall.READ)
+    permits.set_pace(1.5, is_ahead=True)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(permits.wait_for_permit, ApiCall.READ)
+        while count_in_use(database) < 50:
+            time.sleep(0.01)
+        assert not permits.yield_slot(within_s=600.0)
         limiter.stop()
         with pytest.raises(RunError, match="stopped"):
             waiting.result(timeout=60)
