@@ -221,7 +221,7 @@ class _LiveSession:
         self._host_check = HostCheck(host.log, host.load_settings, host.is_cancelled)
         self._schema_version = place.read(schema.get_version)
         self._lost: DatabaseError | None = None
-        self._is_stopping = False
+        self._is_stopping = self._is_waiting = False
         self._prove_notifications()
 
     def run(self) -> Settings | None:
@@ -309,6 +309,9 @@ class _LiveSession:
         """Take the shares that are free; with the first ones, open the lanes."""
         taken = self._place.read(live_places.take_free_shares, self.shares)
         if not taken:
+            if not self.shares and not self._is_waiting:
+                self._is_waiting = True
+                self._host.log.info("another live run does the work: waiting to take it over")
             return
         if not self.shares:
             self._open_lanes()
