@@ -115,11 +115,18 @@ _RELEASE = text("""
 UPDATE leadloop.rate_slots SET free_at = free_at - make_interval(secs => occupied_s)
  WHERE slot = :slot AND free_at = :free_at
 """)
+# A row that another request has locked is being reserved: it is skipped, and nobody waits for it.
 _RELEASE_AHEAD = text("""
+WITH ours AS (
+         SELECT slot, ours.free_s
+           FROM unnest(CAST(:slots AS integer[]), CAST(:free_at AS timestamptz[]),
+                       CAST(:free_s AS float8[])) AS ours (slot, free_at, free_s)
+           JOIN leadloop.rate_slots AS ring USING (slot, free_at)
+          ORDER BY slot
+            FOR UPDATE OF ring SKIP LOCKED)
 UPDATE leadloop.rate_slots AS ring SET free_at = to_timestamp(ours.free_s)
-  FROM unnest(CAST(:slots AS integer[]), CAST(:free_at AS timestamptz[]),
-              CAST(:free_s AS float8[])) AS ours (slot, free_at, free_s)
- WHERE ring.slot = ours.slot AND ring.free_at = ours.free_at
+  FROM ours
+ WHERE ring.slot = ours.slot
 """)
 _WAITS = text("""
 SELECT CAST(extract(epoch FROM free_at) AS float8)
@@ -148,7 +155,7 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class AheadSlot(Slot):
-    """A slot that was reserved ahead.
+    """A slot that was reserved ahead; `wait_s` is negative if its request is late already.
 
     Attributes:
         free_s: when it was free before, seconds since the epoch by Postgres's clock.
@@ -247,7 +254,7 @@ def reserve_slots_ahead(
     slots = [
         AheadSlot(
             number=row.slot,
-            wait_s=max(0.0, row.wait_s),
+            wait_s=row.wait_s,
             free_at=row.free_at,
             free_s=row.free_s,
             due_s=row.due_s,

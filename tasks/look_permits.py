@@ -81,21 +81,31 @@ class LookPermits:
         """Release a slot that is free within some seconds, for a request that cannot wait.
 
         Half of what is reserved together stays with the looks. Of slots that are free now, that of
-        the last look is released, so that the next ones keep their distances.
+        the last look is released, so that the next ones keep their distances. While a look reserves
+        slots, none is released: the request does not wait for it.
 
         Returns:
             whether there was one.
         """
-        now = read_boot_clock()
-        with self._lock:
-            sooner = [each for each in self._ahead if each.free_at < now + within_s]
-            if not sooner or self._left_to_yield <= 0:
-                return False
-            self._left_to_yield -= 1
-            yielded = min(sooner, key=lambda each: (max(each.free_at, now), -each.due_at))
-            self._ahead.remove(yielded)
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            yielded = self._choose_yielded(within_s)
+        finally:
+            self._lock.release()
+        if yielded is not None:
             self._release([yielded])
-        return True
+        return yielded is not None
+
+    def _choose_yielded(self, within_s: float) -> _AheadPermit | None:
+        now = read_boot_clock()
+        sooner = [each for each in self._ahead if each.free_at < now + within_s]
+        if not sooner or self._left_to_yield <= 0:
+            return None
+        self._left_to_yield -= 1
+        yielded = min(sooner, key=lambda each: (max(each.free_at, now), -each.due_at))
+        self._ahead.remove(yielded)
+        return yielded
 
     def wait_for_permit(self, call: ApiCall) -> None:
         """Block until one look may leave.

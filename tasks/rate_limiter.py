@@ -1,7 +1,7 @@
 """A rate limiter over every process that uses this vendor account: a ring of slots in Postgres."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Lock
 
 from db import rate_limit
@@ -133,20 +133,28 @@ class RateLimiter:
         """Have slots that were reserved ahead given up before a request waits for its own.
 
         Args:
-            yield_slot: releases a slot that is free within so many seconds; returns whether there
+            yield_slot: releases a slot that is free within the given seconds; returns whether there
                 was one.
         """
         self._yield_slot = yield_slot
 
     def _reserve_or_borrow(self, purpose: Purpose) -> Slot:
+        """Reserve a slot; where it is due only later, reserve again once looks yield one.
+
+        The wait counts from the return on: whatever took time after the reservation is subtracted,
+        and a slot that was due meanwhile is not used.
+        """
         slot = self._reserve_slot(purpose)
+        reserved_at = read_boot_clock()
         sooner_s = slot.wait_s - _BORROW_AFTER_S
-        if sooner_s <= 0 or self._yield_slot is None or not self._yield_slot(sooner_s):
+        if sooner_s <= 0 or self._yield_slot is None:
             return slot
-        other = self._reserve_slot(purpose)
-        first, unused = sorted([slot, other], key=lambda each: each.wait_s)
-        self.release_slot(unused)
-        return first
+        if not self._yield_slot(sooner_s):
+            left_s = slot.wait_s - (read_boot_clock() - reserved_at)
+            if left_s > 0:
+                return replace(slot, wait_s=left_s)
+        self.release_slot(slot)
+        return self._reserve_slot(purpose)
 
     def list_spare_waits(self) -> list[float]:
         """Return the seconds until slots are free, but for those left to others' first requests.

@@ -287,9 +287,9 @@ def test_slots_reserved_ahead_keep_their_distances(database: Database) -> None:
         gaps = {later.free_at - earlier.free_at for earlier, later in itertools.pairwise(slots)}
         assert gaps == {timedelta(seconds=1)}
     assert take(database, POLLS).wait_s == 0
-    assert [slot.wait_s for slot in reserve_ahead(database, 50)[:9]] == pytest.approx(
-        range(9), abs=0.01
-    )
+    last = reserve_ahead(database, 50)
+    assert [slot.due_s - last[0].due_s for slot in last[:9]] == pytest.approx(range(9), abs=1e-5)
+    assert last[0].wait_s <= 0
 
 
 def test_slots_reserved_ahead_wait_until_they_are_free(database: Database) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import make_url
 
 from db import schema
 from db.database import Database
+from db.live_places import PLACES
 from leadloop.deployments import LIVE_QUEUE, WORK_POOL
 from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from tests import factories, sql
@@ -220,13 +221,18 @@ def test_the_commands_of_the_readme(team: Team) -> None:
         # The live run creates the other campaign's lead.
         synced = "SELECT DISTINCT campaign_id FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
         assert sql.fetch_rows(team.database, synced) == [{"campaign_id": CAMPAIGN}]
-        (live,) = _wait_for(lambda: team.find_runs("live-leads", "RUNNING"))
+        _wait_for(lambda: team.find_runs("live-leads", "RUNNING"))
         _wait_for(lambda: list(team.vendor.store.creations("ANOTHER")))
         factories.add_opt_outs(team.database, "A")
         _wait_for(lambda: list(team.vendor.store.disabled(CAMPAIGN)))
-        team.ask("POST", f"flow_runs/{live['id']}/set_state", {"state": {"type": "CANCELLING"}})
-        _wait_for(lambda: team.find_runs("live-leads", "CANCELLED"))
-    assert (live["work_pool_name"], live["work_queue_name"]) == (WORK_POOL, LIVE_QUEUE)
+        # On a slow machine, the run of five minutes later waits beside it.
+        runs = team.find_runs("live-leads", "RUNNING")
+        for run in runs:
+            team.ask("POST", f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+        _wait_for(lambda: team.find_runs("live-leads", "CANCELLED")[len(runs) - 1 :])
+    assert 1 <= len(runs) <= PLACES
+    queues = {(run["work_pool_name"], run["work_queue_name"]) for run in runs}
+    assert queues == {(WORK_POOL, LIVE_QUEUE)}
     assert set(sql.fetch_statuses(team.database).values()) == {"created"}
     assert _all_runs_ended(team.database), "a run that is cancelled ends in good order"
 

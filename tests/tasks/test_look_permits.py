@@ -3,10 +3,13 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event, text
 
 from db.database import Database
+from db.rate_limit import Slot
 from leadloop.core.errors import RunError
 from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.core.verdicts import ApiCall
@@ -144,3 +147,65 @@ def test_looks_yield_no_slot_that_is_free_too_late(database: Database) -> None:
         limiter.stop()
         with pytest.raises(RunError, match="stopped"):
             waiting.result(timeout=60)
+
+
+def test_a_request_does_not_wait_for_a_look_that_reserves(database: Database) -> None:
+    """While the looks' thread waits for Postgres, a lead waits for its own slot and no longer."""
+    permits, _ = make_permits(database)
+    permits.set_pace(1.5, is_ahead=True)
+    permits.wait_for_permit(ApiCall.READ)
+    with ThreadPoolExecutor(1) as pool, database.transaction() as connection:
+        permits.set_pace(1.5, is_ahead=False)
+        connection.execute(text("LOCK TABLE leadloop.rate_slots IN SHARE ROW EXCLUSIVE MODE"))
+        looking = pool.submit(permits.wait_for_permit, ApiCall.READ)
+        sql.wait_until_blocked(database)
+        assert not permits.yield_slot(within_s=600.0)
+        connection.rollback()
+        looking.result(timeout=60)
+
+
+def find_start(database: Database, slot: Slot) -> float:
+    """How many seconds ago the use of a slot began; negative: it is still to come."""
+    query = (
+        "SELECT CAST(extract(epoch FROM clock_timestamp() - free_at) AS float8) + occupied_s"
+        " FROM leadloop.rate_slots WHERE slot = :slot"
+    )
+    return float(sql.fetch_value(database, query, slot=slot.number))
+
+
+def test_a_request_that_asks_for_long_leaves_in_no_slot_of_the_past(database: Database) -> None:
+    """Or there would be more requests in a period than the vendor allows."""
+    limiter = RateLimiter(database, RateLimit(requests=1, period_s=1.0), lambda _: None)
+    limiter.resize_ring()
+
+    def find_none(_: float) -> bool:
+        time.sleep(2.5)
+        return False
+
+    limiter.borrow_slots(find_none)
+    limiter.wait_for_permit(ApiCall.READ)
+    permit = limiter.acquire_permit(ApiCall.READ)
+    assert find_start(database, permit.slot) < 1.0
+
+
+def test_a_look_leaves_in_no_slot_of_the_past(database: Database) -> None:
+    """Whatever holds it up between the choice of its slot and the reservation."""
+    permits, _ = make_permits(database)
+    permits.set_pace(0.01, is_ahead=True)
+    stalls = [2.5]
+
+    def stall(*arguments: Any) -> None:
+        if stalls and "WITH async_commit" in arguments[2]:
+            time.sleep(stalls.pop())
+
+    event.listen(Engine, "before_cursor_execute", stall)
+    try:
+        permits.wait_for_permit(ApiCall.READ)
+    finally:
+        event.remove(Engine, "before_cursor_execute", stall)
+    assert not stalls
+    newest = (
+        "SELECT CAST(extract(epoch FROM clock_timestamp() - max(free_at - occupied_s"
+        " * interval '1 s')) AS float8) FROM leadloop.rate_slots WHERE slot > 0"
+    )
+    assert float(sql.fetch_value(database, newest)) < 1.0
