@@ -67,6 +67,12 @@ SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
  WHERE status IN ('requested', 'failed') AND campaign_id = ANY(:ids)
 """)
 
+# From the view, which the data team's login may read.
+_REJECTIONS_BY_VIEW = text("""
+SELECT campaign_id, reason, leads, sample_lead_ids FROM leadloop_monitor.rejections
+ WHERE campaign_id = ANY(:ids) ORDER BY leads DESC, campaign_id, reason LIMIT 100
+""")
+
 Rows = list[dict[str, Any]]
 
 
@@ -116,6 +122,11 @@ def count_rejections(connection: Connection, campaign_id: str) -> Rows:
     return _fetch_rows(connection, _REJECTIONS, campaign=campaign_id)
 
 
+def list_rejections(connection: Connection, ids: Sequence[str]) -> Rows:
+    """List rows of the view `rejections`, the most frequent reason first; at most 100."""
+    return _fetch_rows(connection, _REJECTIONS_BY_VIEW, ids=list(ids))
+
+
 def count_outcomes(connection: Connection, campaign_id: str) -> Rows:
     """Count outcomes by name, with their cost; at most 20 names."""
     return _fetch_rows(connection, _OUTCOMES, campaign=campaign_id)
@@ -130,12 +141,32 @@ def _fetch_rows(connection: Connection, query: TextClause, **parameters: Any) ->
     return [dict(row._mapping) for row in connection.execute(query, parameters)]
 
 
-def read_status(connection: Connection, ids: Sequence[str]) -> tuple[Rows, Rows, Rows]:
-    """Return the health, problems and latencies of campaigns; no ids: of all."""
-    return (
-        list_campaign_health(connection, ids),
-        list_problems(connection, ids),
-        list_latencies(connection, ids),
+@dataclass(frozen=True, kw_only=True)
+class CampaignStatus:
+    """Where campaigns stand: rows of the views `campaign_health`, `problems` and others.
+
+    Attributes:
+        rejections: None: they were not read, because no campaign was named and there are several.
+    """
+
+    campaigns: Rows
+    problems: Rows
+    latencies: Rows
+    rejections: Rows | None
+
+
+def read_status(connection: Connection, ids: Sequence[str]) -> CampaignStatus:
+    """Return the status of campaigns; no ids: of all.
+
+    The rejections take a search for each reason: they are read for few campaigns alone.
+    """
+    campaigns = list_campaign_health(connection, ids)
+    named = ids or [row["campaign_id"] for row in campaigns]
+    return CampaignStatus(
+        campaigns=campaigns,
+        problems=list_problems(connection, ids),
+        latencies=list_latencies(connection, ids),
+        rejections=list_rejections(connection, named) if ids or len(named) == 1 else None,
     )
 
 

@@ -254,6 +254,22 @@ class Database:
         port = f":{self._url.port}" if self._url.port else ""
         return f"{host}{port}/{self._url.database or ''}"
 
+    @property
+    def address(self) -> str:
+        """The URL for messages: without password, and without options but host and port."""
+        places = {
+            name: self._url.query[name] for name in ("host", "port") if name in self._url.query
+        }
+        shown = URL.create(
+            "postgresql",
+            username=self._url.username,
+            host=self._url.host,
+            port=self._url.port,
+            database=self._url.database,
+            query=places,
+        )
+        return shown.render_as_string().replace("%2F", "/")
+
     def sibling_url(self, name: str, driver: str) -> str:
         """Return the URL, password included, of another database on the same server."""
         url = self._url.set(drivername=driver, database=name)
@@ -370,11 +386,11 @@ class Database:
             _, options = self._engine.dialect.create_connect_args(self._url)
             if refusal := find_refusal({**options, **self._connect_args}):
                 return (
-                    f"Postgres at {self.display_name} refuses the connection:"
+                    f"Postgres at {self.address} refuses the connection:"
                     f" {refusal.describe(self._setting)}"
                 )
         return (
-            f"cannot reach Postgres at {self.display_name}: {known or 'the connection failed'};"
+            f"cannot reach Postgres at {self.address}: {known or 'the connection failed'};"
             f" check that the server runs and that {self._setting} is correct"
         )
 

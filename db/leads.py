@@ -348,6 +348,10 @@ _REQUEUE_REJECTED = locked_update(
     "status = 'new', sent_at = NULL, last_error = NULL, seq = DEFAULT",
 )
 
+_REASONS = text("""
+SELECT lead_id, last_error FROM leadloop.leads
+ WHERE campaign_id = :campaign AND lead_id = ANY(:ids) AND last_error IS NOT NULL
+""")
 # Run once per campaign, before its first watermark: not worth an index on every lead.
 _FIRST_SENT = text("""
 SELECT min(sent_at) FROM leadloop.leads WHERE campaign_id = :campaign
@@ -400,34 +404,40 @@ class ClaimResult:
     Attributes:
         leads: those to send, in order.
         cancelled: leads that have opted out.
-        rejected: leads that are too old.
+        rejected: the reasons of leads that are too old, by id.
         last_seq: the queue position (`seq`) after which the next claim goes on; 0 if this one is
             empty.
     """
 
     leads: Sequence[Lead]
     cancelled: int
-    rejected: int
+    rejected: Mapping[str, str]
     last_seq: int
 
     @property
     def total(self) -> int:
         """The number of leads that the claim moved."""
-        return len(self.leads) + self.cancelled + self.rejected
+        return len(self.leads) + self.cancelled + len(self.rejected)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReclaimResult:
-    """The ids of leads that may still be sent, and the counts of those that may not any more."""
+    """The ids of leads that may still be sent, and the leads that may not any more.
+
+    Attributes:
+        lead_ids: those that may.
+        cancelled: leads that have opted out.
+        rejected: the reasons of leads that are too old, by id.
+    """
 
     lead_ids: Sequence[str]
     cancelled: int
-    rejected: int
+    rejected: Mapping[str, str]
 
     @property
     def total(self) -> int:
         """The number of leads that were decided on; the others are `new` again."""
-        return len(self.lead_ids) + self.cancelled + self.rejected
+        return len(self.lead_ids) + self.cancelled + len(self.rejected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -544,6 +554,7 @@ def claim_leads(
             less often comes first, and of these the shorter one.
         lead_ids: claim fresh leads with these ids alone; None: whatever their ids.
     """
+    age = _age_parameters(max_lead_age_s)
     statement = _CLAIM_SUSPECTS if suspects else _CLAIM if lead_ids is None else _CLAIM_NAMED
     rows = connection.execute(
         statement,
@@ -554,7 +565,7 @@ def claim_leads(
             "limit": limit,
             "max_lead_bytes": max_lead_bytes,
             "max_bytes": max_bytes,
-            **_age_parameters(max_lead_age_s),
+            **age,
             "require_enabled": require_enabled,
             "after_seq": after_seq,
             "urgent_only": urgent_only,
@@ -566,7 +577,7 @@ def claim_leads(
     return ClaimResult(
         leads=[Lead(*lead) for status, _, _, *lead in rows if status == "sending"],
         cancelled=statuses["cancelled"],
-        rejected=statuses["rejected"],
+        rejected={row.lead_id: age["too_old"] for row in rows if row.status == "rejected"},
         last_seq=max(usual, default=after_seq) if rows else 0,
     )
 
@@ -582,13 +593,14 @@ def reclaim_leads(
 
     If the campaign may no longer create leads, all of them become `new`.
     """
-    parameters = {**claim.to_parameters(), **_age_parameters(max_lead_age_s)}
-    rows = connection.execute(_RECLAIM, {**parameters, "require_enabled": require_enabled}).all()
+    age = _age_parameters(max_lead_age_s)
+    parameters = {**claim.to_parameters(), **age, "require_enabled": require_enabled}
+    rows = connection.execute(_RECLAIM, parameters).all()
     statuses = Counter(row.status for row in rows)
     return ReclaimResult(
         lead_ids=[row.lead_id for row in rows if row.status == "sending"],
         cancelled=statuses["cancelled"],
-        rejected=statuses["rejected"],
+        rejected={row.lead_id: age["too_old"] for row in rows if row.status == "rejected"},
     )
 
 
@@ -688,10 +700,18 @@ def record_rejected(
 
 def requeue_rejected(
     connection: Connection, *, campaign_id: str, run_id: int, lead_ids: Sequence[str]
-) -> int:
-    """Requeue leads that this run rejected, at the end of the queue. Returns their number."""
+) -> list[str]:
+    """Requeue leads that this run rejected, at the end of the queue. Returns their ids."""
     parameters = {"campaign": campaign_id, "run": run_id, "ids": list(lead_ids)}
-    return connection.execute(_REQUEUE_REJECTED, parameters).rowcount
+    return [row.lead_id for row in connection.execute(_REQUEUE_REJECTED, parameters)]
+
+
+def get_reasons(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str]
+) -> dict[str, str]:
+    """Return the reason (`last_error`) of each of the leads that has one, by id."""
+    rows = connection.execute(_REASONS, {"campaign": campaign_id, "ids": list(lead_ids)})
+    return {row.lead_id: row.last_error for row in rows}
 
 
 def get_first_sent_at(connection: Connection, campaign_id: str) -> datetime | None:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database import Database, DatabaseError
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from leadloop.core.postgres_json import dump_json
 
 _OPEN = text("""
@@ -238,4 +239,5 @@ def recover_dead_runs(
             warn("run %d is dead; the next run tries again to recover its leads: %s", each, error)
         else:
             if in_doubt is not None:
-                warn("run %d is dead; %d leads that it sent are in doubt", each, in_doubt)
+                sent = format_count(in_doubt, "lead that it sent is", "leads that it sent are")
+                warn("run %d is dead; %s in doubt", each, sent)

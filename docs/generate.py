@@ -25,6 +25,7 @@ from leadloop.cli.integration import INTEGRATION_FILES, Integration
 from leadloop.client.transport import MAX_RESPONSE_BYTES
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
+from leadloop.core.lead_reasons import MAX_PREVIEW_IDS
 from leadloop.core.postgres_json import MAX_DEPTH, MAX_INTEGER_LENGTH, MAX_JSON_TOKENS
 from leadloop.core.push_preview import PREVIEW_COUNTS as PLAN
 from leadloop.core.redaction import MAX_REASON_LENGTH, MAX_REASON_READ
@@ -206,7 +207,7 @@ def render_command_line() -> str:
     return _join_page(
         "Command line",
         _require_description("the program", group.help),
-        "Every command has `--help`. Times are ISO 8601 with an offset"
+        "Every command has `-h` and `--help`. Times are ISO 8601 with an offset"
         " (`2026-01-31T09:00:00+00:00`) or epoch milliseconds. Exit codes and JSON:"
         " [exit-codes-and-json.md](exit-codes-and-json.md).",
         _render_table(
@@ -769,6 +770,9 @@ def render_exit_codes(connection: Connection) -> str:
         " `error`. With exit code 2 there is no object. Times are ISO 8601 in UTC.",
         "## push, disable, poll, backfill",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id."
+        " After a push each campaign also has `rejections`: what this push rejected, a list of"
+        " `reason`, `leads` (their number) and `sample_lead_ids`, the most frequent reason first;"
+        " reasons that the vendor gave are redacted."
         " After a poll or backfill each campaign also has `lookback_s`, its lookback, and"
         " `lookback_needed_s`: the `LEADLOOP_LOOKBACK` that would have found its late outcomes,"
         " in seconds; 0 if no outcome was late.",
@@ -780,7 +784,9 @@ def render_exit_codes(connection: Connection) -> str:
         "## plan",
         "The sums over the campaigns, and under `campaigns` the same keys for each campaign id,"
         " with `refusals` and `cancellations` (counts by reason) and `sample`: one of the leads"
-        " that would be sent, with the type of each value in its place, or null.",
+        " that would be sent, with the type of each value in its place, or null. With `--show`"
+        " also `lead_ids`: a list of ids under `send`, and lists by reason under `refusals` and"
+        f" `cancellations`, of up to {MAX_PREVIEW_IDS} ids each.",
         _render_table(["key", "counts"], _list_meanings(PLAN, PLAN)),
         "## sync",
         "An object with `disable`, `push` and `poll`, each as above.",
@@ -792,7 +798,8 @@ def render_exit_codes(connection: Connection) -> str:
         " change the exit code.",
         _render_table(["key", "counts leads"], _list_meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
-        '`{"campaigns": [...], "problems": [...], "latencies": [...]}`. One object a campaign:',
+        '`{"campaigns": [...], "problems": [...], "latencies": [...], "rejections": [...]}`. One'
+        " object a campaign:",
         _render_view_columns(connection, "campaign_health", ("key", "holds")),
         "And one object a problem, the worst first; an empty list if there is no problem."
         " `--check` exits with 1 if there is one.",
@@ -800,6 +807,10 @@ def render_exit_codes(connection: Connection) -> str:
         "And one object a campaign and kind of latency, of the last hour; a figure of more than an"
         " hour is null.",
         _render_view_columns(connection, "latencies_now", ("key", "holds")),
+        "And one object a reason for which leads were rejected, the most frequent one first, at"
+        " most 100; only with `--campaign`, or if there is a single campaign: otherwise the key is"
+        " missing.",
+        _render_view_columns(connection, "rejections", ("key", "holds")),
         "## owed",
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
         " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",

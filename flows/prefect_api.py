@@ -13,6 +13,7 @@ from prefect.settings import (
 )
 
 from leadloop.client.proxies import check_prefect_proxies
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import LeadloopError, RunError, UsageError
 
 _API_ERRORS = (httpx.HTTPStatusError, httpx.TransportError)
@@ -40,10 +41,12 @@ def check_api_reachable() -> None:
     except Exception as error:
         # Any error: the address may be invalid, or that of another server.
         status = getattr(getattr(error, "response", None), "status_code", None)
+        remedy = "correct it, or unset it"
         if status in (401, 403):
             reason = "the server wants another PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
         elif isinstance(error, httpx.TransportError):
             reason = f"no server answers there ({type(error).__name__})"
+            remedy = "start the server, correct the URL, or unset it"
         elif status is not None and status >= 500:
             reason = f"the server, or a proxy before it, fails (HTTP {status}): see its log"
         else:
@@ -52,8 +55,13 @@ def check_api_reachable() -> None:
                 f"that is not the API of a Prefect server, as http://127.0.0.1:4200/api is{answer}"
             )
         raise UsageError(
-            f"PREFECT_API_URL: {reason}; correct it, or unset it: local runs need no server"
+            f"PREFECT_API_URL: {reason}: {_name_server()}; {remedy}: local runs need no server"
         ) from None
+
+
+def _name_server() -> str:
+    """Return the URL of the configured server, without a password, for a message."""
+    return hide_credentials(configured_api_url() or "")
 
 
 @contextmanager
@@ -76,7 +84,8 @@ def translate_api_errors() -> Iterator[None]:
         answer = type(cause).__name__ if status is None else f"HTTP {status}"
         raise RunError(
             f"the Prefect server failed ({answer}), and no run goes on without it: what was done is"
-            " stored; see the server's log, or unset PREFECT_API_URL: local runs need no server"
+            f" stored; see the log of the server at {_name_server()}, or unset PREFECT_API_URL:"
+            " local runs need no server"
         ) from None
 
 

@@ -1,12 +1,14 @@
 """`push-leads`: create new leads at the vendor."""
 
+from functools import partial
+
 from prefect import flow
 
 from flows.campaign_runner import run_campaigns
 from flows.reporting import completed_state, make_run_name
 from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings
-from tasks.push import PUSH, limit_push
+from tasks.push import PUSH, PushJob, add_rejections, limit_push
 
 
 @flow(name="push-leads", flow_run_name=make_run_name, persist_result=False)
@@ -24,10 +26,18 @@ def push_leads(
 
     Returns:
         `created, rejected, in_doubt, cancelled, from_source, held_back, requests`, and under
-        `campaigns` each one's own.
+        `campaigns` each one's own, with `rejections`: what was rejected, by reason.
 
     Raises:
         UsageError: `limit` is below 1.
     """
-    spec = PUSH if limit is None else limit_push(limit)
-    return completed_state(run_campaigns(spec, campaigns, settings))
+    jobs: list[PushJob] = []
+    return completed_state(
+        run_campaigns(
+            PUSH if limit is None else limit_push(limit),
+            campaigns,
+            settings,
+            on_started=jobs.extend,
+            on_summary=partial(add_rejections, jobs=jobs),
+        )
+    )

@@ -109,7 +109,7 @@ def _record_named(
     finally:
         for run in runs:
             counts = {
-                name: stage["campaigns"][run.campaign.campaign_id]
+                name: select_counts(stage["campaigns"][run.campaign.campaign_id])
                 for name, stage in summary.items()
                 if run.campaign.campaign_id in stage["campaigns"]
             }

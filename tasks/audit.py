@@ -22,6 +22,7 @@ from leadloop.core.audit_differences import (
 )
 from leadloop.core.errors import RunError
 from leadloop.core.phones import find_calling_code
+from leadloop.core.plurals import format_count
 from leadloop.core.postgres_json import parse_json
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.results import parse_result
@@ -93,9 +94,9 @@ class AuditJob:
         if not listing.complete:
             raise RunError(
                 f"the vendor's listing changed during all {listing.reads} reads:"
-                f" {listing.seen} leads read, {listing.reported_count} counted; the differences are"
-                " reported, but no lead counts as missing: run `leadloop audit` again at a quieter"
-                " time"
+                f" {format_count(listing.seen, 'lead')} read, {listing.reported_count:,} counted;"
+                " the differences are reported, but no lead counts as missing: run `leadloop"
+                " audit` again at a quieter time"
             )
 
     def counts(self) -> dict[str, int]:
@@ -178,7 +179,8 @@ class AuditJob:
                     self._counters.add(repaired_leads=repaired)
                 obstacle = self._find_obstacle(connection, hold)
                 if obstacle is None:
-                    reason = f"audit: {self._listing.seen} listed leads, none can be created again"
+                    listed = format_count(self._listing.seen, "listed lead")
+                    reason = f"audit: {listed}, none can be created again"
                     create_holds.release_creates(connection, [campaign_id], reason)
         if obstacle is None:
             self.run.warn("creates are released: no push can create a listed lead again")
@@ -209,11 +211,13 @@ class AuditJob:
                 f" {again} after {format_utc(due_at)}"
             )
         if repeatable := audit.count_repeatable(connection, campaign_id):
-            return f"a push could create {repeatable} listed leads again: run {again}"
+            return (
+                f"a push could create {format_count(repeatable, 'listed lead')} again: run {again}"
+            )
         if alike := audit.count_listed_loosely(connection, campaign_id):
             return (
-                f"the listing shows {alike} leads only with other case, blanks or zeros in their"
-                " ids: compare them; if these are other leads:"
+                f"the listing shows {format_count(alike, 'lead')} only with other case, blanks or"
+                " zeros in their ids: compare them; if these are other leads:"
                 f" `{release_command(campaign_id)}`"
             )
         return None

@@ -8,7 +8,7 @@ from functools import partial
 from threading import Condition
 
 from db import leads, runs, suppressed_numbers
-from db.leads import ClaimResult
+from db.leads import ClaimResult, ReclaimResult
 from leadloop.core.errors import Fenced, InvalidLead
 from leadloop.core.leads import Lead, PreparedLead, count_body_bytes, prepare_lead
 from leadloop.core.phones import NUMBER_OPTED_OUT_REASON, hash_phone_number
@@ -109,8 +109,9 @@ class BatchClaimer:
     Args:
         run: the campaign's run.
         new_count: the number of new leads.
-        add_counts: called with the numbers of leads `rejected` and `cancelled`.
         quota: the leads that may be sent, shared with the run's other campaigns.
+        add_cancelled: called with the number of leads that are cancelled.
+        add_rejected: called with the reasons of rejected leads, by lead id.
         urgent_only: claim no fresh leads but urgent ones.
         lead_ids: claim no fresh leads but these; None: whatever their ids.
         alter: changes each lead that has passed the checks before it is sent.
@@ -120,15 +121,17 @@ class BatchClaimer:
         self,
         run: CampaignRun[ApiContext],
         new_count: int,
-        add_counts: Callable[..., None],
         *,
         quota: LeadQuota,
+        add_cancelled: Callable[[int], None] = lambda _: None,
+        add_rejected: Callable[[Mapping[str, str]], None] = lambda _: None,
         urgent_only: bool = False,
         lead_ids: Sequence[str] | None = None,
         alter: Callable[[PreparedLead], PreparedLead] = lambda lead: lead,
     ) -> None:
         self._run = run
-        self._add_counts = add_counts
+        self._add_cancelled = add_cancelled
+        self._add_rejected = add_rejected
         self._quota = quota
         self._urgent_only = urgent_only
         self._lead_ids = lead_ids
@@ -224,7 +227,7 @@ class BatchClaimer:
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
                 )
-            self._add_counts(cancelled=claimed.cancelled, rejected=claimed.rejected)
+            self._count_excluded(claimed)
             if not claimed.total:
                 self._check_run_alive()
             batch = batch.narrow_to(self._reject_invalid(batch, claimed.leads))
@@ -317,7 +320,7 @@ class BatchClaimer:
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
                 )
-            self._add_counts(cancelled=reclaimed.cancelled, rejected=reclaimed.rejected)
+            self._count_excluded(reclaimed)
             if reclaimed.total < len(batch.leads):
                 # A pause of the campaign made them `new` again: after a resume they come first.
                 self._cursor = 0
@@ -356,7 +359,7 @@ class BatchClaimer:
         if reasons:
             claim_ref = self.claim_ref(batch, list(reasons))
             self._run.write(leads.record_rejected, claim_ref, reasons, was_sent=was_sent)
-            self._add_counts(rejected=len(reasons))
+            self._add_rejected(reasons)
 
     @contextmanager
     def release_on_error(self, batch: ClaimedBatch) -> Iterator[None]:
@@ -397,10 +400,15 @@ class BatchClaimer:
             shortfall = limit.leads - claimed.total
         finally:
             self._gate.end_claim(shortfall)
-        self._add_counts(cancelled=claimed.cancelled, rejected=claimed.rejected)
+        self._count_excluded(claimed)
         if not claimed.total:
             self._check_run_alive()
         return claimed
+
+    def _count_excluded(self, claimed: ClaimResult | ReclaimResult) -> None:
+        """Count the leads that a claim has cancelled or, because they are too old, rejected."""
+        self._add_cancelled(claimed.cancelled)
+        self._add_rejected(claimed.rejected)
 
     def _check_run_alive(self) -> None:
         """Check that a claim without leads means an empty queue, and not that this run is dead.
@@ -439,7 +447,7 @@ class BatchClaimer:
         if cancelled:
             claim_ref = self.claim_ref(batch, sorted(cancelled))
             self._run.write(leads.cancel_leads, claim_ref, NUMBER_OPTED_OUT_REASON)
-            self._add_counts(cancelled=len(cancelled))
+            self._add_cancelled(len(cancelled))
         return batch.without_leads(cancelled).leads
 
     def _find_suppressed_leads(self, prepared: Sequence[PreparedLead]) -> set[str]:

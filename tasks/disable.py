@@ -23,6 +23,7 @@ from leadloop.core.disable_bisection import MAX_CANDIDATES, Isolation, split_lis
 from leadloop.core.errors import InvalidLead, RunError
 from leadloop.core.leads import Lead, extract_custom_texts
 from leadloop.core.phones import format_e164
+from leadloop.core.plurals import format_count
 from leadloop.core.progress import progress_listener
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.verdicts import ApiCall, ApiResponse, may_blame_content
@@ -96,9 +97,9 @@ class DisableJob:
         are_few = self._marked_failed_count < MAX_CANDIDATES and self._probes.has_repeated
         if self._marked_failed_count and not self._probes.has_answered and not are_few:
             raise RunError(
-                f"the vendor fails on {self._marked_failed_count} opt-outs and took no other; they"
-                " are failed, and each is tried again, at least daily: `leadloop status` counts"
-                " them, docs/how-to/handle-stuck-leads.md has the query that lists them"
+                f"the vendor fails on {format_count(self._marked_failed_count, 'opt-out')} and took"
+                " no other; each is failed, and tried again, at least daily: `leadloop status`"
+                " counts them, docs/how-to/handle-stuck-leads.md has the query that lists them"
             )
 
     def counts(self) -> dict[str, int]:
@@ -312,8 +313,8 @@ class DisableJob:
         )
         self._add_counts(failed=failed)
         self.run.warn(
-            "%s, so %d opt-outs cannot be confirmed; they are failed and retried at least daily",
-            *(_CAMPAIGN_UNKNOWN, failed),
+            "%s, so %s failed, and retried at least daily",
+            *(_CAMPAIGN_UNKNOWN, format_count(failed, "opt-out is", "opt-outs are")),
         )
 
     def _mark_failed(self, lead_ids: Sequence[str], failure: str) -> None:
@@ -410,7 +411,7 @@ class DisableJob:
             )
         if not again:
             return DONE
-        reason = f"the vendor rejected {again} opt-outs; the next run sends them again"
+        reason = f"the vendor rejected {format_count(again, 'opt-out')}; the next run tries again"
         return due_in(self._attempts.record_failure(reason))
 
     def _defer_open_lists(self) -> int:

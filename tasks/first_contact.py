@@ -16,6 +16,7 @@ from db.database import Connection, Database
 from db.leads import KnownLead
 from leadloop.client.api import LeadsApi, LookupResult
 from leadloop.client.errors import ApiError, Fatal, Retryable
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
@@ -27,6 +28,7 @@ from leadloop.core.first_contact import (
     wants_numeric_id,
 )
 from leadloop.core.leads import Lead, extract_custom_texts, omit_phone_number, write_lead_id
+from leadloop.core.plurals import format_count
 from leadloop.core.redaction import keep_plain_words, redact_personal_data
 from leadloop.core.results import is_unprocessed
 from leadloop.core.summaries import report_summary
@@ -83,6 +85,7 @@ class FirstContact:
     ) -> None:
         settings.require_login()
         self._settings = settings
+        self._address = hide_credentials(settings.api_url)
         self._database = database
         self._campaign_id = campaign_id
         self._lead_ids = list(dict.fromkeys(lead_ids))
@@ -201,10 +204,11 @@ class FirstContact:
         fresh = self._database.retry(lambda c: leads.count_fresh(c, self._campaign_id))
         others = fresh - len(self._list_ids("new"))
         if others > 0 and self._load_campaign().enabled:
+            named = format_count(others, "other lead is", "other leads are")
             self._dialogue.report(
-                f"the campaign is enabled, and {others:,} other leads are new: a scheduled or live"
-                " push sends them at any time. To prevent that, set `enabled` of the campaign to"
-                " false in leadloop.campaigns before you go on; this command works all the same"
+                f"the campaign is enabled, and {named} new: a scheduled or live push sends at any"
+                " time. To prevent that, set `enabled` of the campaign to false in"
+                " leadloop.campaigns before you go on; this command works all the same"
             )
 
     def _note_personal_values(self) -> None:
@@ -269,10 +273,12 @@ class FirstContact:
             page = context.api.list_all(self._campaign_id, page=1, page_size=1)
         except ApiError as error:
             raise RunError(
-                f"the campaign cannot be read ({error}); no lead was sent: `leadloop doctor` checks"
-                " the login and the address"
+                f"the campaign cannot be read at {self._address} ({error}); no lead was sent:"
+                " `leadloop doctor` checks the login and the address"
             ) from None
-        self._dialogue.report(f"the vendor lists {page.count:,} leads of the campaign")
+        self._dialogue.report(
+            f"the vendor lists {format_count(page.count, 'lead')} of the campaign"
+        )
 
     def _create_nothing(self, context: ApiContext) -> None:
         if "empty_create" in self._load_answers() or not self._agrees(
@@ -286,8 +292,8 @@ class FirstContact:
             context.api.create(self._campaign_id, [])
         except (Fatal, Retryable) as error:
             raise RunError(
-                f"an empty create failed ({error}); no lead was sent: `leadloop doctor` checks the"
-                " login and the address"
+                f"an empty create failed at {self._address} ({error}); no lead was sent: `leadloop"
+                " doctor` checks the login and the address"
             ) from None
         except ApiError:
             pass  # the outline has what it answered
@@ -531,9 +537,9 @@ class FirstContact:
         if "bounds" in self._load_answers() or not sent:
             return
         if not self._agrees(
-            f"Look for an outcome: {len(sent)} lookups and a page of the listing, then up to 4"
-            " reads of a window. It changes nothing. Learns the unit of times, and whether bounds"
-            " are inclusive."
+            f"Look for an outcome: {format_count(len(sent), 'lookup')} and a page of the listing,"
+            " then up to 4 reads of a window. It changes nothing. Learns the unit of times, and"
+            " whether bounds are inclusive."
         ):
             return
         try:

@@ -15,6 +15,7 @@ from db.in_doubt import DueLookups, InDoubtLead
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from leadloop.core.results import is_unprocessed
 from leadloop.core.verdicts import may_blame_content
 from tasks.context import ApiContext, CampaignRun
@@ -126,9 +127,10 @@ class InDoubtResolver:
             return
         if amount := self._run.write(self._select_due().count):
             raise RunError(
-                f"{amount:,} leads in doubt could not be looked up: the vendor answered no lookup"
-                f" ({self._lookups.last_failure}); they stay in doubt, and the next push looks them"
-                " up again: check the login, LEADLOOP_API_URL and the vendor's status"
+                f"{format_count(amount, 'lead in doubt', 'leads in doubt')} could not be looked up:"
+                f" the vendor answered no lookup ({self._lookups.last_failure}); what is in doubt"
+                " stays so, and the next push looks it up again: check the login, LEADLOOP_API_URL"
+                " and the vendor's status"
             )
 
     def _select_due(self, *, opted_out: bool = False, exclude: Sequence[str] = ()) -> DueLookups:

@@ -213,7 +213,7 @@ class JobRunner(Generic[C]):
         counted = self._counted | {
             part.campaign.campaign_id: part.counted for part in self._executions
         }
-        each = {name: counted.get(name, nothing) for name in self.campaign_ids}
+        each = {name: dict(counted.get(name, nothing)) for name in self.campaign_ids}
         return {**sum_counts(each.values(), [*self._spec.counts, "requests"]), "campaigns": each}
 
     def _open_rows(self) -> None:

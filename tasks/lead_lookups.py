@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from leadloop.client.api import LookupResult
 from leadloop.client.errors import ApiError, Retryable
 from leadloop.core.boot_clock import read_boot_clock
+from leadloop.core.plurals import format_count
 from leadloop.core.verdicts import ApiCall
 from tasks.context import ApiContext, CampaignRun
 
@@ -63,9 +64,9 @@ class LeadLookups:
             raise failures[-1]
         if failures:
             self._run.warn(
-                "%d of %d leads could not be looked up: %s",
+                "%d of %s could not be looked up: %s",
                 len(failures),
-                len(results),
+                format_count(len(results), "lead"),
                 failures[-1],
             )
         return results

@@ -18,6 +18,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core import clock_skew
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
+from leadloop.core.plurals import format_count
 from leadloop.core.windows import prove_window, subtract_to_epoch
 from tasks.context import ApiContext, CampaignRun, translate_unexpected
 from tasks.head_look import HeadLook, HeadRange, SeenHead, find_lookback_start, look_at_head
@@ -155,7 +156,8 @@ def _store_empty(
         try:
             context.database.retry(store)
         except DatabaseError as error:
-            context.log.warning("%d polls with nothing new get a job: %s", len(part), error)
+            polls = format_count(len(part), "poll")
+            context.log.warning("%s with nothing new: each gets a job: %s", polls, error)
         else:
             stored |= {read.campaign_id for read in part}
     return stored

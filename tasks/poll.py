@@ -24,6 +24,7 @@ from leadloop.core import clock_skew
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
+from leadloop.core.plurals import format_count
 from leadloop.core.progress import progress_listener
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.results import format_unreadable_error
@@ -221,13 +222,10 @@ class PollJob:
         owed = self._owed_windows()
         reason = min(self._owed, key=lambda each: each.window).reason
         first = f"from {owed[0].after.isoformat()} to {owed[0].before.isoformat()} ({reason})"
-        if len(owed) == 1:
-            failed = f"1 time range could not be read completely, {first}; it is owed"
-        else:
-            failed = f"{len(owed)} time ranges could not be read completely, the first {first}"
-            failed += "; they are owed"
+        which, owing = (first, "it is") if len(owed) == 1 else (f"the first {first}", "they are")
         return (
-            f"{failed}, all other outcomes are stored, and later polls try again:"
+            f"{format_count(len(owed), 'time range')} could not be read completely, {which};"
+            f" {owing} owed, all other outcomes are stored, and later polls try again:"
             f" `leadloop owed --campaign {self.run.campaign.campaign_id}`"
         )
 
@@ -275,7 +273,8 @@ class PollJob:
         else:
             self._quirks.require_unit(reading)
             owed = self._queue.record_read(window, complete=reading.complete)
-            reason = f"{len(reading.seen)} rows were read, and {reading.reported_count} counted"
+            rows = format_count(len(reading.seen), "row was", "rows were")
+            reason = f"{rows} read, and {reading.reported_count:,} counted"
             self._store(pipeline, reading, [OwedRange(window=each, reason=reason) for each in owed])
         return True
 

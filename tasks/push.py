@@ -10,12 +10,12 @@ are known not to exist, they are sent in halves, behind all fresh leads, so that
 lead are created and it is found.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
 from threading import Lock
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from db import campaigns, due_work, in_doubt, leads, learned_limits, suspects
 from db.source_sync import SyncCounts
@@ -37,8 +37,11 @@ from leadloop.core.batch_response import (
 )
 from leadloop.core.concurrency import ConcurrencyLimit
 from leadloop.core.errors import RunError, UsageError
+from leadloop.core.lead_reasons import LeadReasons
 from leadloop.core.leads import PreparedLead, extract_custom_texts
+from leadloop.core.plurals import format_count
 from leadloop.core.progress import progress_listener
+from leadloop.core.summaries import Summary
 from leadloop.core.verdicts import ApiCall, may_blame_content
 from tasks.batch_claimer import BatchClaimer, ClaimedBatch, ClaimLimit
 from tasks.batch_limits import BatchLimits
@@ -60,6 +63,10 @@ from tasks.thread_pool import run_elastic
 _MAX_LONE_IN_A_ROW = 6
 #: Leads of a batch that are looked up to find out.
 _SAMPLE = 3
+#: Ids of rejected leads that are kept of each reason.
+_MAX_SAMPLES = 5
+# Of a lead whose row was deleted meanwhile.
+_UNKNOWN_REASON = "unknown"
 
 
 class PushScope(Enum):
@@ -104,7 +111,8 @@ class PushJob:
         self.run = run
         self._scope = scope
         self._synced = synced or SyncCounts()
-        self._counters = Counters("created", "rejected", "cancelled")
+        self._counters = Counters("created", "cancelled")
+        self._rejections = LeadReasons(max_ids=_MAX_SAMPLES)
         self._in_doubt = InDoubtResolver(run)
         self._reads = watch_reads(run)
         # Whether any response has stated a result, and the creates that failed, without those of
@@ -150,7 +158,8 @@ class PushJob:
         self._claimer = BatchClaimer(
             run,
             new,
-            self._add_counts,
+            add_cancelled=lambda amount: self._add_counts(cancelled=amount),
+            add_rejected=self._add_rejected,
             quota=quota,
             urgent_only=urgent_only,
             lead_ids=lead_ids,
@@ -205,6 +214,7 @@ class PushJob:
             self._counters.counts()
             | doubts
             | {
+                "rejected": self._rejections.total,
                 "suspects": self.run.write(suspects.count_waiting, campaign.campaign_id),
                 "from_source": self._synced.inserted,
                 "unreadable_rows": self._synced.unreadable,
@@ -222,9 +232,10 @@ class PushJob:
         require_no_hold(self.run)
         if held_back := self._count_held_back():
             self.run.warn(
-                "%d leads stay new, because the campaign may not create leads (push_enabled or"
-                " enabled is false); to allow it: `leadloop resume --campaign %s`",
-                *(held_back, self.run.campaign.campaign_id),
+                "%s new, because the campaign may not create leads (push_enabled or enabled is"
+                " false); to allow it: `leadloop resume --campaign %s`",
+                format_count(held_back, "lead stays", "leads stay"),
+                self.run.campaign.campaign_id,
             )
         if self._failed_creates and not (self._has_result or self._in_doubt.has_answer):
             self._check_reads()
@@ -241,8 +252,9 @@ class PushJob:
         except Retryable as error:
             raise RunError(
                 f"{hide_credentials(self.run.context.settings.api_url)} answered no request of this"
-                f" run ({error}); the leads of {self._failed_creates} creates are in doubt, and the"
-                " next push looks them up: check the network and the vendor's status"
+                f" run ({error}); the leads of {format_count(self._failed_creates, 'create')} are"
+                " in doubt, and the next push looks them up: check the network and the vendor's"
+                " status"
             ) from None
 
     def _count_held_back(self) -> int:
@@ -265,7 +277,12 @@ class PushJob:
                 self._lookups_failed = True
                 raise
             return ResolvedLeads()
-        self._add_counts(created=len(resolved.found), rejected=len(resolved.rejected))
+        self._add_counts(created=len(resolved.found))
+        if resolved.rejected:
+            self._add_rejected(
+                dict.fromkeys(resolved.rejected, _UNKNOWN_REASON)
+                | self._get_reasons(resolved.rejected)
+            )
         if resolved.found:
             self._learn_from_found()
         return resolved
@@ -530,7 +547,7 @@ class PushJob:
         )
         # Only now: what another sender records in the meantime is older than this failure.
         self._must_record_accepted = True
-        self._add_counts(rejected=len(rejected))
+        self._add_rejected(dict.fromkeys(rejected, reason))
 
     def _record_result(self, batch: ClaimedBatch, rejected: Mapping[str, str]) -> None:
         """Record a batch as created, except for rejected leads.
@@ -598,17 +615,21 @@ class PushJob:
         They go to the end of the queue, so that they delay no other lead if the leads, and not the
         campaign, were the reason.
         """
+        stored = self._get_reasons(alike)
         requeued = self.run.write(
             leads.requeue_rejected,
             campaign_id=self.run.campaign.campaign_id,
             run_id=self.run.run_id,
             lead_ids=alike,
         )
-        self._counters.add(rejected=-requeued)
+        self._rejections.remove_leads(
+            {lead_id: stored.get(lead_id, _UNKNOWN_REASON) for lead_id in requeued}
+        )
+        left = len(alike) - len(requeued)
         raise RunError(
             f"the vendor rejected {MAX_ALIKE} leads in a row for the same reason"
-            f" ({next(iter(reasons.values()))}); {requeued} are new again, at the end of the queue,"
-            f" and {len(alike) - requeued} are in doubt: check"
+            f" ({next(iter(reasons.values()))}); {len(requeued)} are new again, at the end of the"
+            f" queue, and {left} are in doubt: check"
             " that the campaign is open and that the leads have all fields that it requires, then"
             " run `leadloop push` again"
         )
@@ -653,6 +674,24 @@ class PushJob:
         """Send claimed leads in another request, if they may still be sent."""
         if batch.leads:
             self._send_batch(self._claimer.reclaim(batch))
+
+    def list_rejections(self) -> list[dict[str, Any]]:
+        """Return what this push rejected, a row a reason, the most frequent one first.
+
+        The keys are those of the view `leadloop_monitor.rejections`.
+        """
+        return [
+            {"reason": reason, "leads": group.leads, "sample_lead_ids": group.lead_ids}
+            for reason, group in self._rejections.list_groups().items()
+        ]
+
+    def _get_reasons(self, lead_ids: Sequence[str]) -> dict[str, str]:
+        return self.run.write(leads.get_reasons, self.run.campaign.campaign_id, lead_ids)
+
+    def _add_rejected(self, reasons: Mapping[str, str]) -> None:
+        """Count rejected leads; `reasons` by lead id, redacted."""
+        self._rejections.add_leads(reasons)
+        self._listener.advance(self._label, len(reasons))
 
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
@@ -746,6 +785,15 @@ def start_urgent_push(run: CampaignRun[ApiContext]) -> PushJob:
 def start_few_push(run: CampaignRun[ApiContext]) -> PushJob:
     """Return the job that pushes a few fresh leads; another one sends what is left."""
     return PushJob(run, scope=PushScope.FEW)
+
+
+def add_rejections(summary: Summary, jobs: Iterable[PushJob]) -> None:
+    """Add to each campaign's summary what its push rejected, as `rejections`."""
+    for counts in summary["campaigns"].values():
+        counts["rejections"] = []
+    for job in jobs:
+        campaign = summary["campaigns"][job.run.campaign.campaign_id]
+        campaign["rejections"] = job.list_rejections()
 
 
 # Batches a chunk: a minute at the creates' share of the rate limit. Between two chunks nothing is

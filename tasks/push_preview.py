@@ -34,7 +34,8 @@ def preview_push(
         warn: is called if row level security may hide the rows of the source.
 
     Returns:
-        The counts of `leadloop.core.push_preview.PREVIEW_COUNTS`, the reasons, and a sample.
+        The counts of `leadloop.core.push_preview.PREVIEW_COUNTS`, the reasons, the first lead ids
+        of each, and a sample.
 
     Raises:
         SourceError: the campaign's source cannot be used.
@@ -101,12 +102,12 @@ class _PreviewBuilder:
             if not row.will_be_sent:
                 continue
             if row.opted_out:
-                self._preview.add_cancelled()
+                self._preview.add_cancelled(row.lead.lead_id)
                 continue
             try:
                 leads.append(self._check_lead(row))
             except InvalidLead as error:
-                self._preview.add_refused(str(error))
+                self._preview.add_refused(row.lead.lead_id, str(error))
         hashes = {
             lead.lead_id: hash_phone_number(self._hash_secret, lead.e164)
             for lead in leads
@@ -120,7 +121,7 @@ class _PreviewBuilder:
             suppressed = indexed | self._unindexed_numbers.intersection(hashes.values())
         for lead in leads:
             if hashes.get(lead.lead_id) in suppressed:
-                self._preview.add_cancelled(NUMBER_OPTED_OUT_REASON)
+                self._preview.add_cancelled(lead.lead_id, NUMBER_OPTED_OUT_REASON)
             else:
                 self._preview.add_sendable(lead)
 

@@ -30,7 +30,7 @@ class RepeatedCreateJob:
         self.run = run
         self._lead_id = lead_id
         self._before_send = before_send
-        self._claimer = BatchClaimer(run, 1, lambda **_: None, quota=LeadQuota(left=1))
+        self._claimer = BatchClaimer(run, 1, quota=LeadQuota(left=1))
 
     def run_chunk(self, limit: int) -> ChunkResult:
         """Send the lead. A response that is an error is no failure of the run.

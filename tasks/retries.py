@@ -13,6 +13,7 @@ from leadloop.client.errors import ApiError, RateLimited, Retryable
 from leadloop.client.retries import are_pauses_too_long
 from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from tasks.context import ApiContext, CampaignRun
 from tasks.jobs import ChunkResult, due_in
 from tasks.outages import OUTAGE_S
@@ -85,9 +86,9 @@ class FruitlessAttempts:
         if isinstance(error, RateLimited):
             self._record_pauses(error, address)
         reason = (
-            f"{self._requests + error.attempts} requests to {address} failed in a row, the last"
-            f" with {error}: check LEADLOOP_API_URL, the network and the vendor's status; the next"
-            " run goes on where this one stopped"
+            f"{format_count(self._requests + error.attempts, 'request')} to {address} failed in a"
+            f" row, the last with {error}: check LEADLOOP_API_URL, the network and the vendor's"
+            " status; the next run goes on where this one stopped"
         )
         return self.record_failure(reason, requests=error.attempts, took_s=error.took_s)
 
@@ -102,10 +103,10 @@ class FruitlessAttempts:
         self._paused_s += error.attempts * pause_s
         if are_pauses_too_long(self._pauses, self._paused_s):
             raise RunError(
-                f"{address} has asked {self._pauses} times in a row for a pause, the last time for"
-                f" {pause_s:,.0f} s ({error}): check LEADLOOP_RATE_LIMIT and the vendor's status;"
-                " the next run waits for the end of the pause, an hour at most, and goes on where"
-                " this one stopped"
+                f"{address} has asked {format_count(self._pauses, 'time')} in a row for a pause,"
+                f" the last time for {pause_s:,.0f} s ({error}): check LEADLOOP_RATE_LIMIT and the"
+                " vendor's status; the next run waits for the end of the pause, an hour at most,"
+                " and goes on where this one stopped"
             )
 
 

@@ -10,6 +10,7 @@ from db.source_sync import SourceDiff, SyncCounts
 from db.unreadable_rows import has_staged_rows, without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, SourceError, UnreadableRows
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
@@ -106,8 +107,11 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
             last = first + _CHUNK_ROWS - 1
             counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
     context.log.info(
-        "campaign %s: source synced: %d leads inserted, %d updated, %d removed",
-        *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
+        "campaign %s: source synced: %s inserted, %d updated, %d removed",
+        campaign.campaign_id,
+        format_count(counts.inserted, "lead"),
+        counts.refreshed,
+        counts.removed,
     )
     return counts
 

@@ -21,6 +21,7 @@ from functools import partial
 from itertools import islice
 
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from leadloop.core.windows import Window, halve_window
 from tasks.context import ApiContext, CampaignRun
 from tasks.page_limits import PageLimits
@@ -260,9 +261,9 @@ class WindowReader:
             self._endless.add(window)
         if len(self._endless) > MOST_ENDLESS:
             raise RunError(
-                f"the vendor's pages have no end: in {len(self._endless)} windows of a second or"
-                " less each page had new results, far beyond their count; what follows them is not"
-                " read now: ask the vendor, then `leadloop poll`"
+                f"the vendor's pages have no end: in {format_count(len(self._endless), 'window')}"
+                " of a second or less each page had new results, far beyond their count; what"
+                " follows them is not read now: ask the vendor, then `leadloop poll`"
             )
 
     def _is_too_long(self, reading: WindowRead) -> bool:

@@ -20,7 +20,7 @@ from tasks.disable import DISABLE
 from tasks.housekeeping import HOUSEKEEPING
 from tasks.jobs import CampaignsFailed, JobRunner, JobSpec
 from tasks.poll import HEAD_POLL, POLL, plan_backfill, plan_poll
-from tasks.push import PUSH, limit_push
+from tasks.push import PUSH, PushJob, add_rejections, limit_push
 
 #: Runs each chunk as a plain call.
 HOST = RunHost(log=logging.getLogger("leadloop.tests"))
@@ -46,8 +46,14 @@ def run_jobs(
 
 
 def push_leads(campaigns: Sequence[str] | None = None, limit: int | None = None) -> Summary:
-    """Push, as the flow `push-leads` does."""
-    return run_jobs(PUSH if limit is None else limit_push(limit), campaigns)
+    """Push, as the flow `push-leads` does; a campaign's `rejections` are added likewise."""
+    jobs: list[PushJob] = []
+    return run_jobs(
+        PUSH if limit is None else limit_push(limit),
+        campaigns,
+        on_started=jobs.extend,
+        on_summary=partial(add_rejections, jobs=jobs),
+    )
 
 
 def disable_leads(campaigns: Sequence[str] | None = None) -> Summary:

@@ -52,6 +52,13 @@ _FOLDED = (
     ' \'g\') COLLATE "C") COLLATE "default")'
 )
 
+# An interval as a number with its unit, in singular or plural.
+_SPELT = (
+    "(SELECT CASE n WHEN 1 THEN '1 {unit}' ELSE n || ' {unit}s' END FROM (SELECT {n}) AS each (n))"
+)
+_MINUTES = _SPELT.format(unit="minute", n=r"CAST(extract(epoch FROM \1) / 60 AS integer)")
+_DAYS = _SPELT.format(unit="day", n=r"ceil(extract(epoch FROM \1) / 86400)")
+
 # A campaign's threshold of an alert: its own, in seconds, or the general one.
 _OWN_THRESHOLD = (
     r"coalesce(make_interval(secs => CAST(campaign.thresholds ->> '\1' AS float8)), general.\1)"
@@ -69,8 +76,10 @@ def create_schema(connection: Connection, *files: str) -> None:
 
 
 def expand_macros(statements: str) -> str:
-    """Expand macros in SQL: `FOLDED(column)`, a normalised lead id, and those of counts.sql."""
+    """Expand the macros of views.sql and counts.sql, which say what each stands for."""
     statements = re.sub(r"FOLDED\(([\w.]+)\)", _FOLDED, statements)
+    statements = re.sub(r"MINUTES\((\w+)\)", _MINUTES, statements)
+    statements = re.sub(r"DAYS\((\w+)\)", _DAYS, statements)
     statements = re.sub(r"THRESHOLD\((\w+)\)", _OWN_THRESHOLD, statements)
     statements = re.sub(
         r"COUNT_TRIGGERS\((\w+)\)", lambda match: counting.build_triggers(match[1]), statements

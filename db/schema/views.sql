@@ -1,5 +1,6 @@
 -- Views for the data team, without personal columns, and their descriptions. The file may be applied
--- again (idempotent). db.schema expands the macro `FOLDED(column)`: a normalised lead id.
+-- again (idempotent). db.schema expands the macros `FOLDED(column)`, a normalised lead id, and
+-- `MINUTES(interval)` and `DAYS(interval)`, texts such as "15 minutes".
 
 CREATE SCHEMA IF NOT EXISTS leadloop_monitor;
 COMMENT ON SCHEMA leadloop_monitor IS
@@ -564,15 +565,15 @@ CREATE OR REPLACE VIEW leadloop_monitor.problems AS
 WITH RECURSIVE threshold AS NOT MATERIALIZED (
     SELECT * FROM leadloop_monitor.campaign_thresholds
 ), minutes AS NOT MATERIALIZED (
-    -- The thresholds in minutes, for the texts.
+    -- The thresholds as "15 minutes", for the texts.
     SELECT campaign_id,
-           CAST(extract(epoch FROM opt_outs_waiting) / 60 AS integer) AS opt_outs_waiting,
-           CAST(extract(epoch FROM opt_outs_unknown) / 60 AS integer) AS opt_outs_unknown,
-           CAST(extract(epoch FROM poll_behind) / 60 AS integer) AS poll_behind,
-           CAST(extract(epoch FROM leads_unsent) / 60 AS integer) AS leads_unsent,
-           CAST(extract(epoch FROM leads_in_doubt) / 60 AS integer) AS leads_in_doubt,
-           CAST(extract(epoch FROM run_too_long) / 60 AS integer) AS run_too_long,
-           CAST(extract(epoch FROM nothing_runs) / 60 AS integer) AS nothing_runs
+           MINUTES(opt_outs_waiting) AS opt_outs_waiting,
+           MINUTES(opt_outs_unknown) AS opt_outs_unknown,
+           MINUTES(poll_behind) AS poll_behind,
+           MINUTES(leads_unsent) AS leads_unsent,
+           MINUTES(leads_in_doubt) AS leads_in_doubt,
+           MINUTES(run_too_long) AS run_too_long,
+           MINUTES(nothing_runs) AS nothing_runs
       FROM threshold
 ), at_work (campaign_id) AS (
     -- A loose index scan: from each campaign with waiting rows to the next, by the partial indexes.
@@ -943,8 +944,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     SELECT campaign_id, 'critical' AS severity, 'opt_outs_waiting' AS problem, amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
                || ' waited for more than ' || (SELECT opt_outs_waiting FROM minutes
-                      WHERE minutes.campaign_id = opt_outs.campaign_id)
-               || ' minutes' AS said,
+                      WHERE minutes.campaign_id = opt_outs.campaign_id) AS said,
            'leadloop disable --campaign {campaign}' AS command
       FROM opt_outs WHERE status = 'requested'
     UNION ALL
@@ -971,7 +971,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                       || ' named no known lead for more than '
                       || (SELECT opt_outs_unknown FROM minutes
                            WHERE minutes.campaign_id = unmatched.campaign_id)
-                      || ' minutes; check the id and the campaign: ' || sample,
+                      || '; check the id and the campaign: ' || sample,
                   'leadloop audit --campaign {campaign}'
             WHERE NOT is_misspelt) AS rule
     UNION ALL
@@ -984,7 +984,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            CASE WHEN never THEN 'leads were sent, but outcomes were never polled'
                 ELSE 'polls are more than ' || (SELECT poll_behind FROM minutes
                       WHERE minutes.campaign_id = polled.campaign_id)
-                     || ' minutes behind: outcomes may be missing' END,
+                     || ' behind: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
      WHERE through < statement_timestamp() - (SELECT poll_behind FROM threshold
@@ -999,9 +999,9 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'warning', 'results_unreadable', amount, since,
            CASE amount WHEN 1 THEN '1 result' ELSE amount || ' results' END
-               || ' of the last ' || (SELECT ceil(extract(epoch FROM results_unreadable) / 86400) FROM threshold
+               || ' of the last ' || (SELECT DAYS(results_unreadable) FROM threshold
                                       WHERE threshold.campaign_id = unreadable.campaign_id)
-               || ' days could not be read, so outcomes may be missing (kept in'
+               || ' could not be read, so outcomes may be missing (kept in'
                || ' leadloop.unreadable_results): ' || reason,
            'leadloop audit --campaign {campaign}'
       FROM unreadable
@@ -1018,7 +1018,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
                || ' waited for more than ' || (SELECT leads_unsent FROM minutes
                       WHERE minutes.campaign_id = unsent.campaign_id)
-               || ' minutes to be sent'
+               || ' to be sent'
                || CASE WHEN campaign.push_enabled THEN '' ELSE '; the campaign is paused' END,
            CASE WHEN campaign.push_enabled THEN 'leadloop push' ELSE 'leadloop resume' END
                || ' --campaign {campaign}'
@@ -1029,7 +1029,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
                || ' been in doubt for more than ' || (SELECT leads_in_doubt FROM minutes
                       WHERE minutes.campaign_id = doubts.campaign_id)
-               || ' minutes: the vendor may or may not hold '
+               || ': the vendor may or may not hold '
                || CASE amount WHEN 1 THEN 'it' ELSE 'them' END,
            'leadloop audit --repair --campaign {campaign}'
       FROM doubts
@@ -1048,7 +1048,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            UNION ALL
            SELECT 'warning', 'leads_rejected', CAST(rejected AS bigint), recent_since,
                   'the last pushes rejected ' || rejected || ' leads and created ' || created
-                      || '; the view leadloop_monitor.rejections has the reasons',
+                      || '; leadloop status --campaign and the page show the reasons',
                   'leadloop requeue --rejected --campaign {campaign}'
             WHERE rejected >= 10 AND rejected > created
            UNION ALL
@@ -1061,9 +1061,9 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
-               || ' of the last ' || (SELECT ceil(extract(epoch FROM outcomes_late) / 86400) FROM threshold
+               || ' of the last ' || (SELECT DAYS(outcomes_late) FROM threshold
                                       WHERE threshold.campaign_id = late.campaign_id)
-               || ' days came too late for the lookback: set LEADLOOP_LOOKBACK to '
+               || ' came too late for the lookback: set LEADLOOP_LOOKBACK to '
                || needed_s || ' s or more',
            'leadloop backfill --campaign {campaign}'
                || ' --after ' || to_char(after AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
@@ -1084,7 +1084,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            CASE amount WHEN 1 THEN 'a run of ' || flow || ' has'
                        ELSE amount || ' runs of ' || flow || ' have' END
                || ' not ended for more than ' || (SELECT run_too_long FROM minutes
-                      WHERE minutes.campaign_id = too_long.campaign_id) || ' minutes',
+                      WHERE minutes.campaign_id = too_long.campaign_id),
            'leadloop doctor'
       FROM too_long
     UNION ALL
@@ -1093,7 +1093,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            SELECT idle.since,
                   'no run for more than ' || (SELECT nothing_runs FROM minutes
                       WHERE minutes.campaign_id = idle.campaign_id)
-                      || ' minutes: check that a worker is running', 'leadloop doctor'
+                      || ': check that a worker is running', 'leadloop doctor'
             WHERE idle.since < statement_timestamp() - (SELECT nothing_runs FROM threshold
                                     WHERE threshold.campaign_id = idle.campaign_id)
            UNION ALL

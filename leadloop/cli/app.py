@@ -16,16 +16,21 @@ from typer.core import TyperCommand, TyperGroup
 
 from leadloop import __version__
 from leadloop.cli import environment, hints, rendering
+from leadloop.cli.confirmation import ask_to_go_on, require_answerable
 from leadloop.cli.integration import Integration, read_integration
 from leadloop.cli.literal_console import LiteralConsole
 from leadloop.cli.main import STOPPED
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.escaping import escape_unprintable
+from leadloop.core.lead_reasons import MAX_PREVIEW_IDS
+from leadloop.core.plurals import format_count
 from leadloop.core.summaries import collect_summary
 from leadloop.core.timestamps import parse_time_argument
 from leadloop.core.unseen_characters import is_clean_id
 from leadloop.shipped_files import SHIPPED_FILES
+
+_HELP_OPTIONS = frozenset({"-h", "--help"})
 
 
 class _TrustedDirectoryGroup(TyperGroup):
@@ -34,7 +39,7 @@ class _TrustedDirectoryGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Resolve the command, and check the working directory before it runs."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name != "sandbox" and "--help" not in rest:
+        if name != "sandbox" and _HELP_OPTIONS.isdisjoint(rest):
             require_trusted_directory(str(name))
         _require_utf8(rest)
         return name, command, rest
@@ -55,6 +60,7 @@ app = typer.Typer(
     name="leadloop",
     cls=_TrustedDirectoryGroup,
     no_args_is_help=True,
+    context_settings={"help_option_names": sorted(_HELP_OPTIONS, key=len)},
     pretty_exceptions_enable=False,
     add_completion=False,
     epilog=f"The files that messages name (docs/, prefect.yaml, automations.yaml): {SHIPPED_FILES}",
@@ -219,7 +225,17 @@ def first_contact(
 
 
 @app.command()
-def plan(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    campaigns: EnabledCampaignsOption = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help=f"Also list lead ids: to send, and by reason; up to {MAX_PREVIEW_IDS} each.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Preview a push (dry run): what it would send and refuse, and why; writes nothing."""
     from leadloop.cli.plan import plan_campaigns
 
@@ -230,7 +246,7 @@ def plan(campaigns: EnabledCampaignsOption = None, as_json: JsonOption = False) 
             environment.open_configured_database() as (settings, database),
             err.status("reading the leads"),
         ):
-            plan_campaigns(database, settings, campaigns or [])
+            plan_campaigns(database, settings, campaigns or [], shows_ids=show)
 
     _run_and_show(work, lambda planned: rendering.print_plan(out, planned), as_json)
 
@@ -403,19 +419,22 @@ def housekeeping(
 def forget(
     campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
     lead_ids: Annotated[list[str], typer.Option("--lead-id", help="A lead to forget; repeatable.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking, for scripts.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Erase a person's data on request; the opt-out stays, and the number stays suppressed."""
     from tasks.forget import forget_leads, list_similar_leads
 
     _require_campaign_ids([campaign])
+    if not yes:
+        _confirm_erasure(campaign, lead_ids)
     with environment.open_configured_database() as (settings, database):
         counts = forget_leads(database, settings, campaign, lead_ids)
         similar = list_similar_leads(database, campaign, lead_ids)
     if as_json:
         _print_json(counts)
     else:
-        out.print(rendering.render_counts(f"of {campaign}", counts))
+        out.print(rendering.render_counts(f"campaign {campaign}", counts))
     for lead_id, others in similar.items():
         line = (
             f"kept: data of {', '.join(others)}, an id that differs from {lead_id} only in case,"
@@ -458,14 +477,14 @@ def opt_in(
 
 @app.command()
 def status(
-    campaigns: EnabledCampaignsOption = None,
+    campaigns: AllCampaignsOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if there is a problem.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every campaign's state, the problems, and the commands that resolve them."""
+    """Show the campaigns, problems with their commands, and with -c why leads were rejected."""
     from leadloop.cli.status import (
         read_status_report,
         render_report,
@@ -723,6 +742,22 @@ def sandbox(
         serve_sandbox(settled, "127.0.0.1", port, on_ready=ready)
     except OSError as error:
         raise environment.explain_listen_error(error, "127.0.0.1", port) from None
+
+
+def _confirm_erasure(campaign: str, lead_ids: Sequence[str]) -> None:
+    """Ask before personal data is erased.
+
+    Raises:
+        UsageError: there is nobody to ask.
+        RunError: the person does not agree.
+    """
+    require_answerable("leadloop forget")
+    whose = f"{format_count(len(set(lead_ids)), 'lead')} of campaign {campaign}"
+    if not ask_to_go_on(
+        f"Erase the personal data of {whose} ({', '.join(dict.fromkeys(lead_ids))}): nothing brings"
+        " it back. The leads are opted out, and that stays."
+    ):
+        raise RunError("nothing was erased, because it was not confirmed")
 
 
 def _set_push_enabled(campaigns: list[str] | None, *, enabled: bool) -> list[str]:

@@ -28,6 +28,7 @@ from db.surroundings import (
 from leadloop.cli.checks import Checklist
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL, Settings
 from tasks.context import RUN_CONNECTIONS
 from tasks.source_sync import HIDDEN_ROWS, open_source_database
@@ -186,7 +187,9 @@ def check_sources(
         ):
             table = inspect_source(reader, campaign, campaign.source or "")
             has_row = has_readable_row(reader, campaign, table)
-            check.detail = f"{table.relation} can be read, {len(table.columns)} columns"
+            check.detail = (
+                f"{table.relation} can be read, {format_count(len(table.columns), 'column')}"
+            )
             if hides_rows(reader, campaign, table):
                 check.is_warning = True
                 check.detail = (

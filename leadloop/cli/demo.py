@@ -19,6 +19,7 @@ from db.opt_outs import request_opt_outs
 from db.schema import drop_schema, migrate_schema
 from leadloop.cli import environment, rendering, sample_leads
 from leadloop.cli.progress_bars import show_progress_bars
+from leadloop.core.plurals import format_count
 from leadloop.core.summaries import collect_summary
 from leadloop.core.summary_text import format_summary
 from leadloop.sandbox import Rules, SandboxHandle
@@ -26,6 +27,30 @@ from leadloop.settings import Settings
 
 CAMPAIGN = "DEMO01"
 LEADS = 2000
+#: The flow of each step, and what the step shows.
+_STEPS = (
+    (
+        "disable-leads",
+        "Ten people have opted out before their leads were sent. `leadloop disable` cancels these"
+        " leads, without a request.",
+    ),
+    (
+        "push-leads",
+        "`leadloop push` creates the other leads at the vendor, 100 a request, and rejects those"
+        " that fail a check.",
+    ),
+    (
+        "disable-leads",
+        "Ten more people have opted out, whose leads the vendor may have. `leadloop disable` sends"
+        " the opt-outs of those that it has.",
+    ),
+    (
+        "poll-outcomes",
+        "The vendor has called some people. `leadloop poll` stores their outcomes in Postgres.",
+    ),
+    ("poll-outcomes", "A moment later, another poll stores those that are new."),
+    ("poll-outcomes", "The last poll stores what has come since."),
+)
 _LEADS_FILE = "leads.csv"
 # Half of the outcomes appear within about 2 seconds, the last of 2,000 after about 24.
 _PACE_S = 3.0
@@ -83,9 +108,9 @@ def run_demo(err: Console, out: Console) -> None:
         database.run(migrate_schema)
         database.run(import_campaign, CAMPAIGN, sample_leads.make_leads(LEADS, _SEED))
         out.print(
-            f"{LEADS:,} leads in an embedded Postgres in ./{environment.HOME}/demo, the sandbox API"
-            f" at {settings.api_url}.",
-            soft_wrap=True,
+            f"The demo runs the whole loop with {LEADS:,} invented leads in an embedded Postgres in"
+            f" ./{environment.HOME}/demo. The vendor is the bundled sandbox at {settings.api_url}:"
+            " nobody is called.",
         )
         with err.status("waiting for Prefect"):
             server.wait()
@@ -113,26 +138,27 @@ def _run_loop(
         The number of leads that still had no outcome at the vendor at the deadline.
     """
     _request_opt_outs(database, range(100, 1100, 100))
-    requests = _run_flow("disable-leads", err, out)
-    requests += _run_flow("push-leads", err, out)
+    requests = _run_step(1, err, out) + _run_step(2, err, out)
     _request_opt_outs(database, range(150, 1150, 100))
-    requests += _run_flow("disable-leads", err, out)
-    for pause_s in _FIRST_POLLS_AFTER_S:
+    requests += _run_step(3, err, out)
+    for step, pause_s in enumerate(_FIRST_POLLS_AFTER_S, 4):
         with err.status("waiting for outcomes at the vendor"):
             time.sleep(pause_s)
-        requests += _run_flow("poll-outcomes", err, out)
+        requests += _run_step(step, err, out)
     with err.status("waiting for the last outcomes at the vendor"):
         while (left := sum(lead.awaits_outcome for lead in handle.store.leads(CAMPAIGN))) > 0:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-    requests += _run_flow("poll-outcomes", err, out)
+    requests += _run_step(6, err, out)
 
+    out.print("\nHow the campaign stands, as `leadloop status` shows it, and what is in Postgres:")
     health, tables = database.run(read_campaign_report, CAMPAIGN)
     out.print(rendering.render_campaign(health))
     for title, rows in tables.items():
         out.print(rendering.render_rows(title, rows))
-    out.print(f"{requests} requests were sent; the vendor allows 100 a minute.")
+    sent = format_count(requests, "request was", "requests were")
+    out.print(f"{sent} sent in all; the vendor allows 100 a minute.")
     return left
 
 
@@ -141,11 +167,13 @@ def _request_opt_outs(database: Database, numbers: range) -> None:
     database.run(request_opt_outs, CAMPAIGN, lead_ids)
 
 
-def _run_flow(flow: str, err: Console, out: Console) -> int:
-    """Run a flow with progress bars, print its counts, and return the requests sent."""
+def _run_step(number: int, err: Console, out: Console) -> int:
+    """Print what a step shows, run its flow, print the counts, and return the requests sent."""
     from flows.local_runs import run_flow_locally
 
+    flow, shows = _STEPS[number - 1]
+    out.print(f"\n{number}. {shows}")
     with show_progress_bars(err) as listener, collect_summary() as collected:
         run_flow_locally(flow, {"campaigns": [CAMPAIGN]}, listener)
-    out.print(f"{flow}: {format_summary(collected.summary)}", soft_wrap=True)
+    out.print(f"   {flow}: {format_summary(collected.summary)}", soft_wrap=True)
     return int(collected.summary["requests"])

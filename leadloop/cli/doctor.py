@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from db.campaigns import select_campaigns
 from db.database import Database
@@ -14,9 +14,11 @@ from leadloop.cli.checks import Check, Checklist
 from leadloop.cli.database_checks import check_database, check_sources, require_schema
 from leadloop.cli.foreign_packages import find_overwritten_package
 from leadloop.client.api import LeadsApi, ResultPage
+from leadloop.client.errors import ApiError
+from leadloop.core.addresses import hide_credentials
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
-from leadloop.core.errors import LeadloopError
+from leadloop.core.errors import LeadloopError, RunError
 from leadloop.core.phones import find_region_fault
 from leadloop.core.windows import Window
 from leadloop.local.postgres_data import list_orphans
@@ -121,7 +123,7 @@ def _check_api(
     settings: Settings, database: Database, campaign: Campaign, checks: Checklist
 ) -> None:
     """Request the results of an empty window, which proves the login, and compare the clocks."""
-    with checks.record("API") as api:
+    with checks.record("API") as api, _name_address(settings.api_url):
         with open_api(settings, database, _log.warning) as session:
             page = _read_empty_window(session.api, database, campaign)
         api.detail = f"answers for campaign {campaign.campaign_id}"
@@ -134,6 +136,18 @@ def _check_api(
         if page.vendor_now is not None:
             skew_s = (page.vendor_now - database.run(get_database_time)).total_seconds()
             clocks.detail = f"the vendor's clock is at {skew_s:+.0f} s against the database's"
+
+
+@contextmanager
+def _name_address(url: str) -> Iterator[None]:
+    """Add the vendor's address to a failure of its API, and what to check without a response."""
+    try:
+        yield
+    except ApiError as error:
+        advice = ""
+        if error.response.failure is not None:
+            advice = ": check LEADLOOP_API_URL, the network and the vendor's status"
+        raise RunError(f"{hide_credentials(url)}: {error}{advice}") from None
 
 
 def _read_empty_window(api: LeadsApi, database: Database, campaign: Campaign) -> ResultPage:

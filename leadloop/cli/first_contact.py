@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from leadloop.cli import environment
-from leadloop.core.errors import UsageError
+from leadloop.cli.confirmation import ask_to_go_on, print_announcement, require_answerable
 from leadloop.core.escaping import escape_unprintable
 from tasks.first_contact import LOGGER, FirstContact
 
@@ -22,11 +22,10 @@ class TerminalDialogue:
 
     def ask(self, announcement: str) -> bool:
         """Print what a step will do; return whether the person agrees."""
-        print(f"\n{escape_unprintable(announcement)}", file=sys.stderr, flush=True)
         if self._agrees_to_all:
+            print_announcement(announcement)
             return True
-        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        return ask_to_go_on(announcement)
 
     def report(self, line: str) -> None:
         """Print a line of what a step has found."""
@@ -42,8 +41,8 @@ def run_contact(
         UsageError: settings, campaign or leads are wrong, or there is nobody to ask.
         RunError: a step failed.
     """
-    if not agrees_to_all and not sys.stdin.isatty():
-        raise UsageError("it asks before each step: run it in a terminal, or with --yes")
+    if not agrees_to_all:
+        require_answerable("leadloop first-contact")
     with (
         environment.open_configured_database() as (settings, database),
         _print_warnings(),

@@ -11,6 +11,11 @@ def leftover_hints(summary: Mapping[str, Any]) -> list[str]:
     """List what a run leaves for the next run or for a person."""
     counts = {key: value for stage in _iter_stages(summary) for key, value in stage.items()}
     hints = []
+    if counts.get("rejected"):
+        hints.append(
+            f"leads rejected: {counts['rejected']:,}; none of them is sent: correct them by their"
+            f" reasons, then leadloop requeue --rejected ({_STUCK_GUIDE}#rejected-leads)"
+        )
     if counts.get("in_doubt"):
         hints.append(
             f"leads in doubt: {counts['in_doubt']:,}; the vendor may have them, so none is sent"

@@ -18,6 +18,7 @@ from leadloop.cli.csv_records import CsvRecord, CsvRecords
 from leadloop.core.campaign_rules import DEFAULT_REQUIRED_FIELDS
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.leads import RESPONSE_FIELDS
+from leadloop.core.plurals import format_count
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, MAX_PRIORITY
 from leadloop.core.summaries import report_summary
 from leadloop.core.timestamps import TIME_FORMATS, parse_strict_time
@@ -285,7 +286,7 @@ class _AlikeRecords:
             return f"line {locations}"
         if self.count == self.shown_count:
             return f"lines {locations}"
-        return f"{self.count:,} lines (the first: {locations})"
+        return f"{format_count(self.count, 'line')} (the first: {locations})"
 
 
 @contextmanager
@@ -509,6 +510,9 @@ def _parse_delimiter(text: str | None) -> str | None:
     return delimiter
 
 
+_UNNAMED = ("column without a name is", "columns without a name are")
+
+
 def _report_header(names: Sequence[str], err: TextIO) -> None:
     """Print one line about missing, custom and unnamed columns: a misspelt field is custom."""
     missing = [name for name in DEFAULT_REQUIRED_FIELDS if name not in names]
@@ -517,7 +521,7 @@ def _report_header(names: Sequence[str], err: TextIO) -> None:
     notes = [
         f"the header lacks {', '.join(missing)}" if missing else "",
         f"custom fields: {', '.join(custom)}" if custom else "",
-        f"{unnamed} columns without a name are left out" if unnamed else "",
+        f"{format_count(unnamed, *_UNNAMED)} left out" if unnamed else "",
     ]
     if any(notes):
         print(f"note: {'; '.join(filter(None, notes))}", file=err)

@@ -13,6 +13,7 @@ from rich.text import Text
 from db.owed_windows import OwedWindow
 from leadloop.core.errors import UsageError
 from leadloop.core.escaping import escape_unprintable
+from leadloop.core.plurals import format_count
 from tasks.owed import Acceptance
 
 
@@ -97,7 +98,7 @@ def describe_retry(window: OwedWindow) -> str:
 
 
 def _describe_window(window: OwedWindow) -> list[Text]:
-    tries = "1 try" if window.tries == 1 else f"{window.tries:,} tries"
+    tries = format_count(window.tries, "try", "tries")
     due = "due now" if window.is_due else _format_time(window.next_try_at, "seconds")
     lines = [_literal(window.reason), Text(f"{tries}, next: {due}")]
     if window.accepted_at:

@@ -1,7 +1,7 @@
 """`leadloop plan`: a dry run of a push; it sends and writes nothing."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from tasks.push_preview import preview_push
 
 
 def plan_campaigns(
-    database: Database, settings: Settings, campaign_ids: Sequence[str]
+    database: Database, settings: Settings, campaign_ids: Sequence[str], *, shows_ids: bool = False
 ) -> dict[str, Any]:
     """Preview a push of each campaign; one question finds those with nothing to push.
 
@@ -24,6 +24,7 @@ def plan_campaigns(
         database: where the leads are.
         settings: the campaigns' defaults.
         campaign_ids: none: every enabled campaign.
+        shows_ids: keep the lead ids of each preview.
 
     Returns:
         The sums of the counts, and each campaign's preview under `campaigns`.
@@ -46,12 +47,18 @@ def plan_campaigns(
             )
         except RunError as error:
             failures.append(f"campaign {campaign.campaign_id}: {error}")
+    if not shows_ids:
+        previews = {name: _without_ids(preview) for name, preview in previews.items()}
     sums = {name: sum(preview[name] for preview in previews.values()) for name in PREVIEW_COUNTS}
     summary = {**sums, "campaigns": previews}
     report_summary(summary)
     if failures:
         raise RunError("; ".join(failures))
     return summary
+
+
+def _without_ids(preview: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in preview.items() if key != "lead_ids"}
 
 
 def _warn(campaign_id: str, message: str) -> None:

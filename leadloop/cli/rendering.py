@@ -1,15 +1,19 @@
 """Tables that commands print for people: counts without personal data."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from leadloop.core.escaping import escape_unprintable
-from leadloop.core.summary_text import select_counts
+from leadloop.core.plurals import format_count
+from leadloop.core.summary_text import format_summary, select_counts, select_stages
 
 _CAMPAIGN_FIELDS = (
     ("new", "new"),
@@ -46,6 +50,10 @@ _RARE_COUNTS = (
 )
 #: A run's table with more columns is wider than 80 unless cells share their padding.
 _MOST_PADDED = 8
+#: The columns that a text needs which may be broken anywhere, such as an id.
+_MIN_FOLDED = 12
+#: Rows of a table of reasons, and the lead ids in each.
+_MAX_REASONS, _MAX_SAMPLES = 20, 3
 #: The columns of the table of several campaigns, within 80 columns.
 _OVERVIEW_FIELDS = (
     ("\nnew", "new"),
@@ -66,6 +74,39 @@ CAMPAIGN_COLUMNS = frozenset(
 _MARKS = {"critical": "!!", "warning": "!", "ok": ""}
 _LEGEND = "!! critical  ! warning  (…) not enabled  – none"
 _STYLES = {"critical": "bold red", "warning": "yellow"}
+
+
+class FoldableText(Text):
+    """A text that may be broken anywhere, such as an id: it needs few columns."""
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the columns that the text needs, and those of its longest line."""
+        needed, longest = super().__rich_measure__(console, options)
+        return Measurement(min(needed, _MIN_FOLDED), longest)
+
+
+class FirstFitting:
+    """The first of some tables that fits the console without a word or a number cut; or the last.
+
+    Args:
+        tables: the same figures, each table narrower than those before it.
+    """
+
+    def __init__(self, *tables: Table) -> None:
+        self._tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table."""
+        unlimited = options.update_width(sys.maxsize)
+        *wider, narrowest = self._tables
+        yield next(
+            (
+                table
+                for table in wider
+                if Measurement.get(console, unlimited, table).minimum <= options.max_width
+            ),
+            narrowest,
+        )
 
 
 def render_status(
@@ -173,34 +214,69 @@ def abbreviate_value(key: str, value: Any) -> str:
     return f"{value // 1000}k" if value >= 10_000 else f"{value:,}"
 
 
-def render_counts(title: str, counts: Mapping[str, int]) -> Table:
-    """Render the counts of a run as a table of one row."""
-    table = _create_table(title)
-    table.collapse_padding = len(counts) > _MOST_PADDED
-    for name in counts:
-        table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(*(f"{value:,}" for value in counts.values()))
-    return table
+def render_counts(title: str, counts: Mapping[str, int]) -> RenderableType:
+    """Render the counts of a run as a table of one row; where that is too wide, of one column."""
+    wide = _create_table(title)
+    wide.collapse_padding = len(counts) > _MOST_PADDED
+    tall = _create_table(title, show_header=False)
+    tall.add_column()
+    tall.add_column(justify="right", no_wrap=True)
+    for name, value in counts.items():
+        wide.add_column(name.replace("_", " "), justify="right")
+        tall.add_row(name.replace("_", " "), f"{value:,}")
+    wide.add_row(*(f"{value:,}" for value in counts.values()))
+    return FirstFitting(wide, tall)
 
 
 def render_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Render rows as a table that fits 80 columns; their keys are the headings."""
-    table = _create_table(title)
-    table.box, table.padding = None, (0, 1, 0, 0)
+    """Render rows as a table; their keys are the headings."""
+    table = _create_open_table(title)
     for name, value in rows[0].items() if rows else ():
-        heading = Text(name.replace("_", " "))
-        table.add_column(heading, justify="right" if isinstance(value, Number) else "left")
+        is_number = isinstance(value, Number)
+        table.add_column(Text(name.replace("_", " ")), justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(*(_literal(_format_value(value)) for value in row.values()))
+        table.add_row(*map(_render_cell, row.values()))
     return table
 
 
-def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
-    """Print a flow's summary: the sums, and a row a campaign if there are several."""
-    if "push" in summary or "poll" in summary or "disable" in summary:
-        console.print(
-            Group(*(render_counts(name, _select_shown(part)) for name, part in summary.items()))
+def _render_cell(value: Any) -> Text:
+    text = _format_value(value)
+    return Text(text) if isinstance(value, Number) else _foldable(text)
+
+
+def render_rejections(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Render why leads were rejected, with a few of their ids.
+
+    Args:
+        rows: as those of the view `leadloop_monitor.rejections`, the most frequent reason first.
+    """
+    names_campaigns = len({row["campaign_id"] for row in rows}) > 1
+    table = _create_open_table("rejected, and why")
+    table.add_column("leads", justify="right", no_wrap=True)
+    if names_campaigns:
+        table.add_column("campaign")
+    table.add_column("reason")
+    table.add_column("such as")
+    for row in rows[:_MAX_REASONS]:
+        table.add_row(
+            f"{row['leads']:,}",
+            *([_foldable(row["campaign_id"])] if names_campaigns else []),
+            _foldable(row["reason"] or "–"),
+            _foldable(", ".join(row["sample_lead_ids"][:_MAX_SAMPLES])),
         )
+    if not (left := rows[_MAX_REASONS:]):
+        return table
+    leads = format_count(sum(row["leads"] for row in left), "lead")
+    return Group(table, f"and {leads} for {format_count(len(left), 'more reason')}")
+
+
+def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
+    """Print a flow's summary: the sums, a row a campaign if there are several, and rejections."""
+    if stages := select_stages(summary):
+        console.print(
+            Group(*(render_counts(name, _select_shown(part)) for name, part in stages.items()))
+        )
+        _print_rejections(console, stages.get("push", {}))
         return
     if flow == "audit-leads":
         console.print(
@@ -211,11 +287,33 @@ def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> No
     console.print(render_counts(flow, shown))
     each = summary.get("campaigns", {})
     if len(each) > 1:
-        rows = [
-            {"campaign": campaign_id, **{name: counts.get(name, 0) for name in shown}}
-            for campaign_id, counts in each.items()
-        ]
-        console.print(render_rows("by campaign", rows))
+        console.print(_render_campaigns(each, list(shown)))
+    _print_rejections(console, summary)
+
+
+def _render_campaigns(
+    each: Mapping[str, Mapping[str, Any]], shown: Sequence[str]
+) -> RenderableType:
+    """Render a row a campaign: a column a count; where that is too wide, the counts in words."""
+    rows = [
+        {"campaign": campaign_id, **{name: counts.get(name, 0) for name in shown}}
+        for campaign_id, counts in each.items()
+    ]
+    in_words = [
+        {"campaign": campaign_id, "counts": format_summary(counts)}
+        for campaign_id, counts in each.items()
+    ]
+    return FirstFitting(render_rows("by campaign", rows), render_rows("by campaign", in_words))
+
+
+def _print_rejections(console: Console, summary: Mapping[str, Any]) -> None:
+    rows = [
+        {"campaign_id": campaign_id, **row}
+        for campaign_id, counts in summary.get("campaigns", {}).items()
+        for row in counts.get("rejections", ())
+    ]
+    if rows:
+        console.print(render_rejections(sorted(rows, key=lambda row: -row["leads"])))
 
 
 def _select_shown(summary: Mapping[str, Any]) -> dict[str, int]:
@@ -229,20 +327,49 @@ def print_plan(console: Console, summary: Mapping[str, Any]) -> None:
     for campaign_id, plan in summary["campaigns"].items():
         table = _create_table(f"a push of {campaign_id}", show_header=False)
         table.add_column()
-        table.add_column(justify="right")
+        table.add_column(justify="right", no_wrap=True)
         for name, value in select_counts(plan).items():
             table.add_row(name.replace("_", " "), f"{value:,}")
             for reason, amount in plan.get(_REASON_FIELDS.get(name, ""), {}).items():
-                table.add_row(_literal(f"  {reason}"), f"{amount:,}")
+                table.add_row(Padding(_foldable(reason), (0, 0, 0, 2)), f"{amount:,}")
         console.print(table)
+        _print_lead_ids(console, plan)
         if plan["sample"]:
             console.print("One of the leads, with masked values:")
             console.print_json(data=plan["sample"])
 
 
+def _print_lead_ids(console: Console, plan: Mapping[str, Any]) -> None:
+    """Print the lead ids of a plan, if it has any: those to send, then by reason."""
+    ids = plan.get("lead_ids", {})
+    groups = [("send", plan["send"], ids.get("send", []))]
+    for name, key in _REASON_FIELDS.items():
+        groups += [
+            (f"{name}, {reason}", plan[key][reason], each)
+            for reason, each in ids.get(key, {}).items()
+        ]
+    for name, leads, each in groups:
+        if each:
+            left = leads - len(each)
+            more = f" and {left:,} more" if left else ""
+            console.print(_literal(f"{name}: {', '.join(each)}{more}"))
+
+
+def _create_open_table(title: str) -> Table:
+    """Create a table without lines, for texts: they leave more columns to the cells."""
+    table = _create_table(title)
+    table.box, table.padding = None, (0, 1, 0, 0)
+    return table
+
+
 def _create_table(title: str, *, show_header: bool = True) -> Table:
     """Create a table; its title may contain a campaign's id."""
     return Table(title=_literal(title, "table.title"), show_header=show_header)
+
+
+def _foldable(text: str) -> FoldableText:
+    """Return a text that somebody else wrote, which may be broken anywhere; see `_literal`."""
+    return FoldableText(escape_unprintable(text), overflow="fold")
 
 
 def _literal(text: str, style: str = "") -> Text:
@@ -254,12 +381,12 @@ def render_audit(campaign_id: str, counts: Mapping[str, Any]) -> Table:
     """Render the differences that an audit found in one campaign, with a few lead ids each."""
     table = _create_table(f"audit of {campaign_id}")
     table.add_column("")
-    table.add_column("leads", justify="right")
+    table.add_column("leads", justify="right", no_wrap=True)
     table.add_column("such as")
     samples = counts.get("samples", {})
     for name, value in select_counts(counts).items():
         if value or name == "seen":
             table.add_row(
-                name.replace("_", " "), f"{value:,}", _literal(", ".join(samples.get(name, ())))
+                name.replace("_", " "), f"{value:,}", _foldable(", ".join(samples.get(name, ())))
             )
     return table

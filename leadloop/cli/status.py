@@ -47,7 +47,8 @@ def require_schema_version(database: Database) -> None:
 def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
     """Return a row a campaign under `campaigns`, `problems`, and `latencies` of the last hour.
 
-    The most severe problem is the first one.
+    The most severe problem is the first one. `rejections` holds the reasons of rejected leads, if
+    campaigns are named or there is only one.
 
     Args:
         database: opened with a login that may read the views.
@@ -58,24 +59,30 @@ def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[
         DatabaseError: Postgres refused, or was not there.
     """
     try:
-        rows, problems, latencies = database.run(campaign_status.read_status, campaign_ids)
+        status = database.run(campaign_status.read_status, campaign_ids)
     except DatabaseError as error:
         if error.sqlstate in _ADVICE_BY_SQLSTATE:
             raise UsageError(_ADVICE_BY_SQLSTATE[error.sqlstate]) from None
         raise
-    if not all(row.keys() >= rendering.CAMPAIGN_COLUMNS for row in rows):
+    if not all(row.keys() >= rendering.CAMPAIGN_COLUMNS for row in status.campaigns):
         raise UsageError(_VIEWS_MISMATCH)
-    unknown = set(campaign_ids) - {row["campaign_id"] for row in rows}
+    unknown = set(campaign_ids) - {row["campaign_id"] for row in status.campaigns}
     if unknown:
         raise UsageError(f"unknown campaign {', '.join(sorted(unknown))}")
-    return {"campaigns": rows, "problems": problems, "latencies": latencies}
+    return {name: rows for name, rows in vars(status).items() if rows is not None}
 
 
 def render_report(report: Mapping[str, Any]) -> RenderableType:
-    """Render the problems, each with the command that resolves it, above the campaigns."""
+    """Render the problems, each with the command that resolves it, above the campaigns.
+
+    Below are the reasons of rejected leads, if they were read and there are any.
+    """
     rows = report["campaigns"]
     campaigns = rendering.render_status(rows, report["latencies"]) if rows else Text(_NO_CAMPAIGN)
-    return Group(rendering.render_problems(report["problems"]), "", campaigns)
+    parts = [rendering.render_problems(report["problems"]), "", campaigns]
+    if rejections := report.get("rejections"):
+        parts += ["", rendering.render_rejections(rejections)]
+    return Group(*parts)
 
 
 def watch_status(database: Database, campaign_ids: Sequence[str], out: Console) -> None:

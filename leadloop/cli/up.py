@@ -49,6 +49,7 @@ seconds. To join in, from another terminal:
   export PREFECT_API_AUTH_STRING="$(cat {password})"
   {leadloop} status
   {leadloop} push --campaign {campaign}
+  psql "$LEADLOOP_DATABASE_URL" -c 'SELECT * FROM leadloop_monitor.lead_funnel'
   {prefect} deployment run sync-leads/default --param 'campaigns=["{campaign}"]'
 
 Ctrl-C ends all of it.

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from leadloop.core.plurals import format_count
+
 _MINUTE = 60
 # A lookback that was barely long enough once may be too short the next time.
 _MARGIN = 1.25
@@ -35,7 +37,7 @@ def format_lookback_warning(late: LateOutcomes, *, lookback_s: int) -> str | Non
     problem = "is too short" if late.needed_lookback_s > lookback_s else "was barely long enough"
     needed_s = math.ceil(late.needed_lookback_s)
     return (
-        f"{late.count} outcomes appeared after their time had been polled, and needed a lookback of"
-        f" {needed_s} s: LEADLOOP_LOOKBACK={lookback_s} {problem}, set it to"
+        f"{format_count(late.count, 'outcome')} appeared after a poll had read that time, and"
+        f" needed a lookback of {needed_s} s: LEADLOOP_LOOKBACK={lookback_s} {problem}, set it to"
         f" {late.suggested_lookback_s}"
     )

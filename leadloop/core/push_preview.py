@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from leadloop.core.lead_reasons import MAX_PREVIEW_IDS, LeadReasons
 from leadloop.core.leads import PreparedLead
 
 #: The counts of a preview by name, each with its description.
@@ -36,9 +37,6 @@ _VALUE_KINDS = {
     dict: "object",
 }
 _OPTED_OUT = "opted out"
-# Reasons name fields, and custom fields may have any name: more reasons are unreadable.
-_MAX_REASONS = 50
-_OTHER_REASONS = "other reasons"
 
 
 class PushPreview:
@@ -54,8 +52,9 @@ class PushPreview:
         # The leads and bytes of the last request.
         self._leads, self._bytes = batch_size, 0
         self._counts: Counter[str] = Counter()
-        self._refusals: Counter[str] = Counter()
-        self._cancellations: Counter[str] = Counter()
+        self._sent_ids: list[str] = []
+        self._refusals = LeadReasons(max_ids=MAX_PREVIEW_IDS)
+        self._cancellations = LeadReasons(max_ids=MAX_PREVIEW_IDS)
         self._sample: dict[str, str] | None = None
 
     def add_source_row(self, kind: str) -> None:
@@ -66,6 +65,8 @@ class PushPreview:
     def add_sendable(self, lead: PreparedLead) -> None:
         """Count a lead that would be sent; the first one becomes the sample."""
         self._counts["send"] += 1
+        if len(self._sent_ids) < MAX_PREVIEW_IDS:
+            self._sent_ids.append(lead.lead_id)
         self._sample = self._sample or mask_values(lead.body)
         added = len(lead.body) + 1
         if self._leads == self._batch_size or self._bytes + added > self._batch_bytes:
@@ -74,26 +75,33 @@ class PushPreview:
         self._leads += 1
         self._bytes += added
 
-    def add_refused(self, reason: str) -> None:
+    def add_refused(self, lead_id: str, reason: str) -> None:
         """Count a lead that validation rejects."""
-        known = reason in self._refusals or len(self._refusals) < _MAX_REASONS
-        self._refusals[reason if known else _OTHER_REASONS] += 1
+        self._refusals.add_leads({lead_id: reason})
 
-    def add_cancelled(self, reason: str = _OPTED_OUT) -> None:
+    def add_cancelled(self, lead_id: str, reason: str = _OPTED_OUT) -> None:
         """Count a lead that must not be sent at all."""
-        self._cancellations[reason] += 1
+        self._cancellations.add_leads({lead_id: reason})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts, reasons and sample as JSON."""
+        """Return the counts, reasons, first lead ids and sample as JSON."""
         counts = {
             **self._counts,
-            "refuse": self._refusals.total(),
-            "cancel": self._cancellations.total(),
+            "refuse": self._refusals.total,
+            "cancel": self._cancellations.total,
         }
+        refusals, cancellations = self._refusals.list_groups(), self._cancellations.list_groups()
         return {
             **{name: counts.get(name, 0) for name in PREVIEW_COUNTS},
-            "refusals": dict(self._refusals.most_common()),
-            "cancellations": dict(self._cancellations.most_common()),
+            "refusals": {reason: group.leads for reason, group in refusals.items()},
+            "cancellations": {reason: group.leads for reason, group in cancellations.items()},
+            "lead_ids": {
+                "send": self._sent_ids,
+                "refusals": {reason: group.lead_ids for reason, group in refusals.items()},
+                "cancellations": {
+                    reason: group.lead_ids for reason, group in cancellations.items()
+                },
+            },
             "sample": self._sample,
         }
 

@@ -58,12 +58,12 @@ class _Cluster:
 
 @contextmanager
 def run_postgres(directory: Path) -> Iterator[str]:
-    """Run the Postgres of `directory` for the block; yield its SQLAlchemy URL. The data persist.
+    """Run the Postgres of `directory` for the block; yield its URL. The data persist.
 
     All processes that name the directory share the server; the last one stops it. The data are in
     `directory` or, if root starts the server, in `/var/lib/leadloop` (see
-    `leadloop.local.postgres_data`). The URL is a superuser's, over a Unix socket, and valid within
-    the block.
+    `leadloop.local.postgres_data`). The URL is a superuser's, over a Unix socket, for leadloop and
+    psql alike, and valid within the block.
 
     Raises:
         UsageError: the server cannot start; one line states why and what to do.
@@ -82,7 +82,7 @@ def run_postgres(directory: Path) -> Iterator[str]:
                 f"The embedded Postgres cannot use {error.filename or directory}: {error.strerror}."
                 f" Make it writable, {_ALTERNATIVE}."
             ) from None
-        yield f"postgresql+psycopg2://postgres@/postgres?host={server.facts['socket']}&port=5432"
+        yield f"postgresql://postgres@/postgres?host={server.facts['socket']}&port=5432"
 
 
 def _disk_full(path: str | Path) -> UsageError:

@@ -17,7 +17,7 @@ from leadloop.monitor.chart_frames import (
     build_outcomes_frame,
     build_requests_frame,
 )
-from leadloop.monitor.colours import ACCENT, GREY, SERIES
+from leadloop.monitor.colours import ACCENT, GREY, OUTLINE, SERIES
 
 AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -113,7 +113,7 @@ def _draw_stacked_bars(frame: pd.DataFrame, *, part: str, amount: str) -> Altair
     chart: alt.Chart = (
         alt.Chart(frame)
         # The outline separates the parts for viewers who cannot tell the colours apart.
-        .mark_bar(stroke="#808890", strokeWidth=0.6)
+        .mark_bar(stroke=OUTLINE, strokeWidth=0.6)
         .encode(
             x=alt.X(
                 f"{unit}(hour):T",
@@ -136,9 +136,14 @@ def _draw_stacked_bars(frame: pd.DataFrame, *, part: str, amount: str) -> Altair
 
 
 def _draw_attempts(frame: pd.DataFrame) -> AltairChart:
+    # From 0: with a single value, or the same one everywhere, the scale would have no extent.
+    scale = alt.Scale(scheme="cividis", domain=[0, int(frame["attempts"].max())])
+    # As text: Vega would write the rate of an hour without calls as 0 %.
+    connected = ["–" if pd.isna(rate) else f"{rate:.0%}" for rate in frame["connect_rate"]]
     chart: alt.Chart = (
-        alt.Chart(frame)
-        .mark_rect(cornerRadius=2)
+        alt.Chart(frame.assign(calls_connected=connected))
+        # The outline shows the palest cells on white.
+        .mark_rect(cornerRadius=2, stroke=OUTLINE, strokeWidth=0.6)
         .encode(
             x=alt.X(
                 "hour:O",
@@ -148,13 +153,15 @@ def _draw_attempts(frame: pd.DataFrame) -> AltairChart:
             ),
             y=alt.Y("day:O", title=None, sort="descending"),
             color=alt.Color(
-                "attempts:Q", scale=alt.Scale(scheme="cividis"), legend=alt.Legend(title="attempts")
+                "attempts:Q",
+                scale=scale,
+                legend=alt.Legend(title="attempts", format=",d", tickMinStep=1),
             ),
             tooltip=[
                 "day:O",
                 "hour:O",
                 alt.Tooltip("attempts:Q", format=","),
-                alt.Tooltip("connect_rate:Q", title="calls connected", format=".0%"),
+                alt.Tooltip("calls_connected:N", title="calls connected"),
             ],
         )
         .properties(height=max(_HEIGHT, 18 * frame["day"].nunique() + 60))

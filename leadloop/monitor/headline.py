@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from db.monitor import StatusSnapshot
+from leadloop.core.plurals import format_count
 
 Level = Literal["critical", "warning", "stale", "ok", "empty"]
 
@@ -51,8 +52,3 @@ def format_rough_duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.0f} h"
     return f"{seconds / 86_400:.0f} days"
-
-
-def format_count(number: int, noun: str) -> str:
-    """Format a count with its noun in singular or plural: 1 problem, 2 problems."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,13 +1,14 @@
 """The top of the page: the headline, the problems with their commands, the key metrics."""
 
 from datetime import UTC
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
 from db.monitor import Rows, StatusSnapshot
 from leadloop.core.escaping import escape_markdown
-from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
+from leadloop.core.plurals import format_count
+from leadloop.monitor.headline import choose_headline, format_rough_duration
 
 _MAX_EXPANDED = 6
 _BOXES = {
@@ -81,9 +82,12 @@ def show_metrics(status: StatusSnapshot) -> None:
             ("Rejected", "rejected"),
         ):
             _show_metric(label, f"{sum(row[column] for row in campaigns):,}")
-        pending = sum(row["disable_pending"] + row["disable_failed"] for row in campaigns)
+        failed = sum(row["disable_failed"] for row in campaigns)
+        pending = sum(row["disable_pending"] for row in campaigns) + failed
         oldest = _longest_duration(campaigns, "disable_oldest_s")
-        _show_metric("Opt-outs pending", f"{pending:,}", oldest and f"oldest: {oldest}")
+        _show_metric("Opt-outs open", f"{pending:,}", oldest and f"oldest: {oldest}")
+        note = "may still be called" if failed else None
+        _show_metric("Opt-outs failed", f"{failed:,}", note, note_color="red")
         # A disabled campaign is polled only on demand, so its lag is expected.
         enabled = [row for row in campaigns if row["enabled"]]
         lag = _longest_duration(enabled, "watermark_lag_s")
@@ -97,14 +101,16 @@ def show_metrics(status: StatusSnapshot) -> None:
         _show_metric("Rate limit in use", share, paused)
 
 
-def _show_metric(label: str, value: str, note: str | None = None) -> None:
+def _show_metric(
+    label: str, value: str, note: str | None = None, *, note_color: Literal["off", "red"] = "off"
+) -> None:
     st.metric(
         label,
         value,
         note,
         border=True,
         height="stretch",
-        delta_color="off",
+        delta_color=note_color,
         delta_arrow="off",
     )
 

@@ -1,6 +1,8 @@
 """The sections below the overview: campaigns, charts, rejections and runs, each also as CSV."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -31,7 +33,7 @@ def show_campaigns(campaigns: Rows) -> None:
         health=frame["health"].map(_HEALTH),
         enabled=frame["enabled"].map({True: "yes", False: "no"}),
     )
-    st.dataframe(shown, hide_index=True, column_config=_CAMPAIGNS, column_order=list(_CAMPAIGNS))
+    _show_table(shown, _CAMPAIGNS, list(_CAMPAIGNS))
 
 
 def show_latencies(latencies: Rows) -> None:
@@ -42,7 +44,7 @@ def show_latencies(latencies: Rows) -> None:
     _show_heading("Latency in the last hour", "latencies", frame)
     st.caption("Counted in buckets: each figure is an upper bound.")
     shown = frame.assign(**{name: frame[name].map(_format_bound) for name in _BOUNDS})
-    st.dataframe(shown, hide_index=True, column_config=_LATENCIES)
+    _show_table(shown, _LATENCIES)
 
 
 def _format_bound(seconds: float) -> str:
@@ -60,7 +62,7 @@ def show_charts(status: StatusSnapshot, history: History, *, as_tables: bool) ->
                 if panel.chart is None:
                     st.info(panel.empty_text, icon=":material/inbox:")
                 elif as_tables:
-                    st.dataframe(panel.frame, hide_index=True, column_config=_FIGURES)
+                    _show_table(panel.frame, _FIGURES)
                 else:
                     st.altair_chart(panel.chart, alt=f"{panel.title}. {panel.note}")
 
@@ -71,13 +73,15 @@ def show_rejections(rejections: Rows) -> None:
     if frame.empty:
         return
     _show_heading("Rejection reasons", "rejections", frame)
-    st.dataframe(frame, hide_index=True, column_config=_REJECTIONS)
+    _show_table(frame, _REJECTIONS)
 
 
 def show_runs(runs: Rows) -> None:
     """Show the runs of the period, with links to Prefect's UI if it is known."""
     links = [data.get_config().build_run_url(run["flow_run_id"]) for run in runs]
-    frame = pd.DataFrame(runs).assign(prefect=pd.Series(links, dtype=object))
+    # A run that has not ended has none, and must not turn the others into 3.0.
+    requests = pd.Series([run["requests"] for run in runs], dtype="Int64")
+    frame = pd.DataFrame(runs).assign(requests=requests, prefect=pd.Series(links, dtype=object))
     _show_heading("Runs", "runs", frame)
     if frame.empty:
         st.info("No run in this period.", icon=":material/inbox:")
@@ -88,7 +92,14 @@ def show_runs(runs: Rows) -> None:
     frame["error"] = frame["error"].fillna("")
     frame["campaign_id"] = frame["campaign_id"].fillna("every campaign")
     shown = [name for name in _RUNS if name != "prefect" or frame["prefect"].notna().any()]
-    st.dataframe(frame, hide_index=True, column_config=_RUNS, column_order=shown)
+    _show_table(frame, _RUNS, shown)
+
+
+def _show_table(
+    frame: pd.DataFrame, columns: Mapping[str, Any], order: Sequence[str] | None = None
+) -> None:
+    """Show a table whose missing values are dashes: Streamlit would show the word None."""
+    st.dataframe(frame, hide_index=True, column_config=columns, column_order=order, placeholder="–")
 
 
 def _show_heading(title: str, name: str, frame: pd.DataFrame) -> None:
@@ -100,7 +111,10 @@ def _show_heading(title: str, name: str, frame: pd.DataFrame) -> None:
 
 _TIME = "DD MMM HH:mm"
 _CAMPAIGNS = {
-    "health": st.column_config.TextColumn("Health"),
+    # A column of labels, since cells of text have no colour; the same one as everywhere.
+    "health": st.column_config.MultiselectColumn(
+        "Health", options=list(_HEALTH.values()), color=["red", "orange", "green"]
+    ),
     "campaign_id": st.column_config.TextColumn("Campaign"),
     "name": st.column_config.TextColumn("Name"),
     "enabled": st.column_config.TextColumn("Enabled"),
@@ -160,7 +174,7 @@ _RUNS = {
         "Started (UTC)", format="DD MMM HH:mm:ss", timezone="UTC"
     ),
     "duration_s": st.column_config.NumberColumn("Seconds", format="%.1f"),
-    "requests": st.column_config.NumberColumn("Requests"),
+    "requests": st.column_config.NumberColumn("Requests", format="localized"),
     "prefect": st.column_config.LinkColumn("Prefect", display_text="open the run"),
     "error": st.column_config.TextColumn("Error", width="large"),
 }

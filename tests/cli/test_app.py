@@ -23,6 +23,15 @@ def test_every_command_explains_itself(invoke: Command) -> None:
     assert "Usage" in invoke("push", "--help").out
 
 
+@pytest.mark.parametrize("arguments", [(), ("push",), ("load",), ("sandbox",)])
+def test_the_short_form_of_help(invoke: Command, arguments: tuple[str, ...]) -> None:
+    """Of the program and of each command, wherever it is typed."""
+    short, long = (invoke(*arguments, option) for option in ("-h", "--help"))
+    assert (short.code, short.err) == (0, "")
+    assert short.out == long.out
+    assert "Usage" in short.out
+
+
 def test_the_version_is_told(invoke: Command) -> None:
     """As every program does."""
     assert invoke("--version").out == f"leadloop {__version__}\n"
@@ -90,7 +99,8 @@ def test_json_output_is_json(invoke: Command, database: Database) -> None:
     """The last line on stdout is one object, also where nothing was done."""
     factories.add_campaign(database)
     out = invoke("status", "--json").out
-    assert list(json.loads(out.splitlines()[-1])) == ["campaigns", "problems", "latencies"]
+    keys = ["campaigns", "problems", "latencies", "rejections"]
+    assert list(json.loads(out.splitlines()[-1])) == keys
 
 
 def test_init_may_be_run_from_two_places_at_once(

@@ -45,6 +45,34 @@ def test_doctor_finds_what_is_wrong(
     assert "wrong-token" not in ran.out + ran.err
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "http://127.0.0.1:1",
+            "http://127.0.0.1:1: read: no connection (ConnectionRefusedError): check"
+            " LEADLOOP_API_URL, the network and the vendor's status",
+        ),
+        (None, "read: HTTP 404; the vendor does not know this campaign or address: check"),
+    ],
+)
+def test_the_address_of_a_vendor_that_does_not_answer(
+    invoke: Command,
+    database: Database,
+    vendor: SandboxHandle,
+    prefect: str,
+    url: str | None,
+    said: str,
+) -> None:
+    """The line names what was asked, and what to check; also where another server answers."""
+    factories.add_campaign(database)
+    url = url or f"{vendor.url}/elsewhere"
+    ran = invoke("doctor", "--json", LEADLOOP_API_URL=url, PREFECT_API_URL=prefect)
+    detail = get_checks(ran)["API"]["detail"]
+    assert detail.startswith(url)
+    assert said in detail
+
+
 def test_calling_hours_that_cannot_be_read(
     invoke: Command, database: Database, prefect: str
 ) -> None:
@@ -110,7 +138,7 @@ def test_a_default_region_that_is_no_region(
     assert said in checks["default region of C2"]["detail"]
     assert "default region of C1" not in checks
     assert said in invoke("plan").err
-    assert said in invoke("forget", "-c", "C2", "--lead-id", "b").err
+    assert said in invoke("forget", "--yes", "-c", "C2", "--lead-id", "b").err
     ran = invoke("push", "--json", PREFECT_API_URL=prefect)
     assert (ran.code, ran.last["created"], ran.last["rejected"]) == (1, 1, 0)
     assert said in ran.last["error"]

@@ -63,7 +63,7 @@ def test_nothing_personal_is_left(
     opt_in = ("opt-in", "--campaign", CAMPAIGN, "--lead-id", "A")
     assert invoke(*opt_in, "--because", f"{_NAME} called again").code == 0
     assert _NAME in everything(database)
-    ran = invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
+    ran = invoke("forget", "--yes", "--campaign", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
     backfill_outcomes(
         after=datetime(2000, 1, 1, tzinfo=UTC), before=sql.fetch_value(database, "SELECT now()")
@@ -90,13 +90,15 @@ def test_data_under_an_id_that_is_written_otherwise_is_named(
             "INSERT INTO leadloop.lead_outcomes VALUES ('C1', :id, now(), '1', 'Yes', 2, '{}')",
             id=lead_id,
         )
-    ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "007", "--lead-id", "A-7", "--json")
+    ran = invoke(
+        "forget", "--yes", "-c", CAMPAIGN, "--lead-id", "007", "--lead-id", "A-7", "--json"
+    )
     assert ran.last == {"forgotten": 2}
     assert "kept: data of 7, an id that differs from 007 only in" in ran.err
     assert "leadloop forget --campaign C1 --lead-id 7\n" in ran.err
     assert "kept: data of a-7 , an id that differs from A-7" in ran.err
-    assert invoke("forget", "-c", CAMPAIGN, "--lead-id", "7").code == 0
-    assert "kept" not in invoke("forget", "-c", CAMPAIGN, "--lead-id", "007").err
+    assert invoke("forget", "--yes", "-c", CAMPAIGN, "--lead-id", "7").code == 0
+    assert "kept" not in invoke("forget", "--yes", "-c", CAMPAIGN, "--lead-id", "007").err
 
 
 def test_the_number_stays_suppressed(
@@ -106,7 +108,7 @@ def test_the_number_stays_suppressed(
     for campaign in (CAMPAIGN, "OTHER"):
         factories.add_campaign(database, campaign)
     factories.add_leads(database, person("A"))
-    invoke("forget", "--campaign", CAMPAIGN, "--lead-id", "A")
+    invoke("forget", "--yes", "--campaign", CAMPAIGN, "--lead-id", "A")
     factories.add_leads(database, person("twin"))
     factories.add_leads(database, person("twin"), campaign="OTHER")
     pushed = push_leads()
@@ -132,7 +134,7 @@ def test_people_who_were_never_among_the_leads(
     factories.add_opt_outs(database, "stopped", reason=f"{_NAME} has rung")
     ids = ("told", "called", "odd", "stopped")
     named = [part for lead_id in ids for part in ("--lead-id", lead_id)]
-    assert invoke("forget", "-c", CAMPAIGN, *named, "--json").last == {"forgotten": 4}
+    assert invoke("forget", "--yes", "-c", CAMPAIGN, *named, "--json").last == {"forgotten": 4}
     assert sql.fetch_opt_outs(database) == dict.fromkeys(ids, "requested")
     header = "lead_id,phone_number,contact_name,state_code"
     lines = [header, *(f"{lead_id},{_NUMBER},{_NAME},NY" for lead_id in ids)]
@@ -161,7 +163,7 @@ def test_a_requeue_does_not_take_an_opt_out_back(
     factories.add_leads(database, person("A"), person("B"))
     push_leads()
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected'")
-    invoke("forget", "-c", CAMPAIGN, "--lead-id", "A")
+    invoke("forget", "--yes", "-c", CAMPAIGN, "--lead-id", "A")
     factories.add_opt_outs(database, "B")
     assert invoke("requeue", "--rejected", "--json").last == {"rejected": 0}
     assert push_leads()["created"] == 0
@@ -278,7 +280,7 @@ def test_all_or_nobody(invoke: Command, database: Database, status: str) -> None
     factories.add_leads(database, person("A"))
     sql.execute(database, f"UPDATE leadloop.leads SET status = '{status}'")
     more = ["--lead-id", "nobody"] if status == "new" else []
-    ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "A", *more)
+    ran = invoke("forget", "--yes", "-c", CAMPAIGN, "--lead-id", "A", *more)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert sql.fetch_value(database, "SELECT contact_name FROM leadloop.leads") == _NAME
 
@@ -291,7 +293,7 @@ def test_a_lead_whose_run_is_dead(
     factories.add_leads(database, person("A"))
     push_leads()
     factories.orphan_lead(database, "A")
-    ran = invoke("forget", "-c", CAMPAIGN, "--lead-id", "A", "--json")
+    ran = invoke("forget", "--yes", "-c", CAMPAIGN, "--lead-id", "A", "--json")
     assert (ran.code, ran.last) == (0, {"forgotten": 1})
     assert _NAME not in everything(database)
     push_leads()

@@ -7,13 +7,14 @@ from tests.cli.conftest import Command
 
 
 def test_what_a_run_leaves_is_listed() -> None:
-    """Leads in doubt or held back and failed opt-outs; a sync's stages count as one run."""
+    """Leads rejected, in doubt or held back, failed opt-outs; a sync's stages are one run."""
     summary = {
         "disable": {"failed": 1},
-        "push": {"in_doubt": 1200, "held_back": 3},
+        "push": {"rejected": 2, "in_doubt": 1200, "held_back": 3},
         "poll": {"windows": 2},
     }
-    in_doubt, held_back, failed = hints.leftover_hints(summary)
+    rejected, in_doubt, held_back, failed = hints.leftover_hints(summary)
+    assert rejected.startswith("leads rejected: 2; ")
     assert in_doubt.startswith("leads in doubt: 1,200; ")
     assert held_back.startswith("leads held back: 3; ")
     assert failed.startswith("opt-outs that failed: 1; ")

@@ -1,6 +1,7 @@
 """`leadloop plan`, and what a push then really does."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -116,6 +117,31 @@ def test_nothing_of_a_person_is_shown(
     if "--json" in arguments:
         sample = ran.last["campaigns"]["C1"]["sample"]
         assert set(sample.values()) == {"<text>"}
+
+
+def test_ids_are_listed_if_asked(mixed: Database, invoke: Command) -> None:
+    """Those to send, and those of each reason; --json has the same lists."""
+    assert "lead_ids" not in invoke("plan", "--json").last["campaigns"]["C1"]
+    ids = invoke("plan", "--show", "--json").last["campaigns"]["C1"]["lead_ids"]
+    assert sorted(ids["send"]) == ["a", "b", "c", "loaded", "mended"]
+    assert ids["cancellations"] == {
+        "opted out": ["out"],
+        "its phone number has opted out under another lead": ["twin"],
+    }
+    refused = [lead_id for each in ids["refusals"].values() for lead_id in each]
+    assert sorted(refused) == ["aged", "bad", "odd", "old"]
+    shown = invoke("plan", "--show").out
+    assert "cancel, opted out: out\n" in shown
+    assert re.search(r"^refuse, too old: .*: (aged, old|old, aged)$", shown, re.MULTILINE)
+
+
+def test_a_long_list_of_ids_is_cut(database: Database, invoke: Command) -> None:
+    """After the first hundred of each reason, with the number of the others."""
+    factories.add_campaign(database)
+    factories.add_leads(database, *(f"L{number:03d}" for number in range(103)))
+    ran = invoke("plan", "--show", COLUMNS="2000")
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("send: ")]
+    assert (line.count("L"), line.endswith(" and 3 more")) == (100, True)
 
 
 def test_every_kind_of_value_is_masked() -> None:

@@ -102,6 +102,38 @@ def test_all_is_not_well_while_outcomes_may_be_missing(
     assert "All is well" not in invoke("status").out
 
 
+@pytest.mark.usefixtures("prefect")
+def test_why_leads_were_rejected(
+    invoke: Command, database: Database, prefect: str, reader: str
+) -> None:
+    """A push ends with its reasons; status shows those of all, of a campaign that is named."""
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+        bad = (factories.build_lead(name, state_code="??") for name in "ab")
+        factories.add_leads(
+            database, "good", *bad, factories.build_lead("c", phone_number="1"), campaign=campaign
+        )
+    where = {"PREFECT_API_URL": prefect}
+    pushed = invoke("push", "-c", "C1", "--json", **where).last["campaigns"]["C1"]["rejections"]
+    assert [(row["leads"], sorted(row["sample_lead_ids"])) for row in pushed] == [
+        *((2, ["a", "b"]), (1, ["c"]))
+    ]
+    assert invoke("push", "-c", "C1", "--json", **where).last["campaigns"]["C1"]["rejections"] == []
+    told = invoke("push", "-c", "C2", **where)
+    lines = [line.split() for line in told.out.splitlines()]
+    (first,) = [line for line in lines if line[:2] == ["2", "state_code:"]]
+    assert first[-2:] in (["a,", "b"], ["b,", "a"])
+    assert "leads rejected: 3; none of them is sent" in told.err
+    stored = invoke("status", "-c", "C1", "--json", LEADLOOP_DATABASE_URL=reader).last["rejections"]
+    assert [(row["campaign_id"], row["reason"], row["leads"]) for row in stored] == [
+        ("C1", row["reason"], row["leads"]) for row in pushed
+    ]
+    shown = invoke("status", "-c", "C1").out
+    assert all(row["reason"] in " ".join(shown.split()) for row in pushed)
+    assert "rejections" not in invoke("status", "--json").last
+    assert "rejected, and why" not in invoke("status").out
+
+
 def test_latencies_of_the_last_hour(invoke: Command, database: Database) -> None:
     """One campaign shows a line a kind; a script gets null for more than an hour."""
     factories.add_campaign(database)

@@ -29,14 +29,19 @@ def test_requests_are_counted_in_batches() -> None:
         preview.add_source_row(kind)
     for _ in range(3):
         preview.add_sendable(_LEAD)
-    preview.add_refused("phone_number: missing")
-    preview.add_cancelled()
+    preview.add_refused("8", "phone_number: missing")
+    preview.add_cancelled("9")
     found = preview.to_json()
     assert (found["send"], found["requests"]) == (3, 2)
     assert (found["from_source"], found["refreshed"], found["gone"]) == (1, 1, 1)
     assert found["passed_over"] == 2
     assert found["refusals"] == {"phone_number: missing": 1}
     assert found["cancellations"] == {"opted out": 1}
+    assert found["lead_ids"] == {
+        "send": ["7", "7", "7"],
+        "refusals": {"phone_number: missing": ["8"]},
+        "cancellations": {"opted out": ["9"]},
+    }
 
 
 def test_requests_are_counted_by_their_bytes_too() -> None:
@@ -52,7 +57,7 @@ def test_reasons_beyond_the_first_fifty_are_summed_up() -> None:
     """Custom fields may have any names, and thousands of reasons help no reader."""
     preview = PushPreview(batch_size=1, batch_bytes=1_000_000)
     for number in range(60):
-        preview.add_refused(f"field_{number}: missing")
+        preview.add_refused(f"{number}", f"field_{number}: missing")
     refusals = preview.to_json()["refusals"]
     assert len(refusals) == 51
     assert refusals["other reasons"] == 10

@@ -84,9 +84,18 @@ def test_an_error_rolls_back(database: Database) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://ann:s3cret@127.0.0.1:1/db", "127.0.0.1:1/db: connection refused"),
-        ("postgresql://ann:s3cret@/db?host=/nowhere", "/nowhere/db: no such socket"),
-        ("postgresql://ann:s3cret@no.such.host.invalid/db", "no.such.host.invalid/db: "),
+        (
+            "postgresql://ann:s3cret@127.0.0.1:1/db",
+            "at postgresql://ann@127.0.0.1:1/db: connection refused",
+        ),
+        (
+            "postgresql://ann:s3cret@/db?host=/nowhere",
+            "at postgresql://ann@/db?host=/nowhere: no such socket",
+        ),
+        (
+            "postgresql://ann:s3cret@no.such.host.invalid/db",
+            "at postgresql://ann@no.such.host.invalid/db: ",
+        ),
         ("postgresql://ann:s3cret@127.0.0.1:1/db?sslmode=s3cret", "has an invalid value"),
     ],
 )

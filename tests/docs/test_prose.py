@@ -113,6 +113,47 @@ def _is_verb(word: str) -> bool:
     return bool(_VERB_ALL_THE_SAME.fullmatch(word)) or not _NO_VERB.fullmatch(word)
 
 
+# A number that is written before a noun in the plural, in a text with values: "{count} leads".
+_COUNTED = re.compile(
+    r"^ (?:(?!has|holds)[a-z-]+ )?(?:leads|rows|columns|lines|windows|opt-outs|campaigns|runs"
+    r"|requests|results|reads|outcomes|batches|pages|creates|attempts|lookups|problems|times|days|minutes|files"
+    r"|sessions|connections|tries)\b"
+)
+# Values that are never 1, as they are written.
+_NEVER_ONE = re.compile(
+    r"[A-Z_]+|self\._repeated_pages|settings\.rate_limit|listing\.reads|seconds / 86400"
+)
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    """No text says "1 leads": `format_count` writes a number with its noun."""
+    found = [
+        f"{_shown(file)}:{value.lineno}: {ast.unparse(value.value)}{text!r}"
+        for file in _modules()
+        if "sandbox" not in file.parts
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr)
+        for before, value, text in _list_values(node)
+        if _COUNTED.match(text)
+        if not before.endswith(" of ") and not _NEVER_ONE.fullmatch(ast.unparse(value.value))
+    ]
+    assert not found, _list(found)
+
+
+def _list_values(node: ast.JoinedStr) -> Iterator[tuple[str, ast.FormattedValue, str]]:
+    """Yield the values of an f-string, each with the texts before and after it."""
+    empty = ast.Constant("")
+    for before, value, after in zip(
+        [empty, *node.values], node.values, [*node.values[1:], empty], strict=False
+    ):
+        if isinstance(value, ast.FormattedValue):
+            texts = [
+                str(each.value) if isinstance(each, ast.Constant) else ""
+                for each in (before, after)
+            ]
+            yield texts[0], value, texts[1]
+
+
 def test_class_names_are_unique() -> None:
     """A stranger who looks for a class finds one."""
     places = defaultdict(list)

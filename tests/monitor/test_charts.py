@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from db.monitor import Rows, StatusSnapshot
 from leadloop.monitor.chart_frames import STAGES
 from leadloop.monitor.charts import ChartPanel, build_charts
@@ -94,6 +96,21 @@ def test_attempts_show_the_whole_day() -> None:
     many = describe(build_panels(attempts=[row(day) for day in range(1, 31)])["attempts"])
     assert few["encoding"]["x"]["scale"]["domain"] == list(range(24))
     assert many["height"] > few["height"]
+
+
+@pytest.mark.parametrize("cells", [[7], [7, 7, 7]])
+def test_attempts_of_one_value_are_readable(cells: list[int]) -> None:
+    """A single cell, or cells that are alike: the scale begins at 0, and the value is in it."""
+    rows = [
+        {"day": date(2026, 3, day), "hour": 13, "attempts": attempts, "calls": 0, "connected": 0}
+        for day, attempts in enumerate(cells, 1)
+    ]
+    spec = describe(build_panels(attempts=rows)["attempts"])
+    assert spec["encoding"]["color"]["scale"]["domain"] == [0, 7]
+    (shown,) = spec["datasets"].values()
+    assert {row["calls_connected"] for row in shown} == {"–"}, "without a call there is no rate"
+    # The palest colour, which is the largest value's, is hardly seen on white.
+    assert spec["mark"]["stroke"]
 
 
 def test_lag_has_its_threshold() -> None:

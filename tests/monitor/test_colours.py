@@ -1,10 +1,11 @@
 """Colours that every viewer can read and tell apart."""
 
+from colorsys import rgb_to_hls
 from itertools import product
 
 import pytest
 
-from leadloop.monitor.colours import DARK, LIGHT, SERIES
+from leadloop.monitor.colours import CRITICAL, DARK, GREY, LIGHT, SERIES
 
 _TEXTS = ("textColor", "redTextColor", "orangeTextColor", "greenTextColor", "grayTextColor")
 _BACKGROUNDS = ("backgroundColor", "secondaryBackgroundColor")
@@ -34,6 +35,22 @@ def test_text_contrast(theme: dict[str, str], text: str, background: str) -> Non
 def test_series_are_visible(theme: dict[str, str]) -> None:
     """No line or bar vanishes in the background, as yellow would on white."""
     assert min(compute_contrast(colour, theme["backgroundColor"]) for colour in SERIES) > 2
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_critical_has_one_colour(theme: dict[str, str]) -> None:
+    """Text, badge and box are shades of one red, which no series of a chart has."""
+    hues = {round(compute_hue(theme[name])) for name in ("redColor", "redTextColor")}
+    assert max(hues) - min(hues) <= 6
+    colours = [each for each in SERIES if each != GREY]
+    assert all(abs(compute_hue(each) - compute_hue(CRITICAL)) > 20 for each in colours)
+
+
+def compute_hue(colour: str) -> float:
+    """Return the hue of `#RRGGBB` in degrees from red, from -180 to 180."""
+    shares = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    hue = 360 * rgb_to_hls(*shares)[0]
+    return hue if hue <= 180 else hue - 360
 
 
 def test_themes_set_the_same_colours() -> None:

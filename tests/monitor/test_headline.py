@@ -1,4 +1,4 @@
-"""The page's first line, and how it writes durations and counts."""
+"""The page's first line, and how it writes durations."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.monitor import StatusSnapshot
-from leadloop.monitor.headline import choose_headline, format_count, format_rough_duration
+from leadloop.monitor.headline import choose_headline, format_rough_duration
 
 
 def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
@@ -64,12 +64,3 @@ def test_no_campaign() -> None:
 def test_durations(seconds: float, text: str) -> None:
     """A duration has one unit, the largest of which there are about two."""
     assert format_rough_duration(seconds) == text
-
-
-def test_counts() -> None:
-    """The noun agrees with the number."""
-    assert [format_count(number, "problem") for number in (0, 1, 2)] == [
-        "0 problems",
-        "1 problem",
-        "2 problems",
-    ]

@@ -3,10 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from streamlit.proto.Metric_pb2 import Metric
+
 from db.database import Database
 from db.monitor import StatusSnapshot, read_status_snapshot
 from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
-from tests import factories
+from tests import factories, sql
 from tests.monitor import seed_data
 from tests.monitor.page_script import list_texts, run_part
 
@@ -101,6 +103,25 @@ def test_sums_of_all_campaigns(database: Database) -> None:
     metrics = show_metric_values(read_status_snapshot(database))
     assert metrics["Created"] == "607"
     assert metrics["Rate limit in use"] == "31%"
+
+
+def test_failed_opt_outs_have_a_tile(database: Database) -> None:
+    """In the colour of what is critical if there is one, since that person may be called."""
+    seed_data.seed_stuck(database)
+    before = read_status_snapshot(database)
+    sql.execute(
+        database,
+        "UPDATE leadloop.disable_requests SET status = 'failed'"
+        " WHERE status = 'requested' AND lead_id = (SELECT min(lead_id) FROM"
+        " leadloop.disable_requests WHERE status = 'requested')",
+    )
+    tiles = []
+    for status in (before, read_status_snapshot(database)):
+        metrics = {each.label: each for each in run_part(show_metrics, status).metric}
+        opened, failed = metrics["Opt-outs open"], metrics["Opt-outs failed"]
+        colour = Metric.MetricColor.Name(failed.color)
+        tiles.append((opened.value, failed.value, failed.delta, colour))
+    assert tiles == [("3", "0", "", "GRAY"), ("3", "1", "may still be called", "RED")]
 
 
 def test_owed_windows_are_noted_at_the_watermark(database: Database) -> None:

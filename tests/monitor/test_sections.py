@@ -1,9 +1,12 @@
 """The sections below the overview."""
 
+import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from pandas.api.types import is_numeric_dtype
 
 from db.database import Database
 from db.monitor import MAX_RUNS, read_history, read_status_snapshot
@@ -14,8 +17,9 @@ from leadloop.monitor.sections import (
     show_rejections,
     show_runs,
 )
+from tests import factories
 from tests.monitor import seed_data
-from tests.monitor.page_script import configure_page, run_part
+from tests.monitor.page_script import configure_page, read_uncached, run_page, run_part
 
 
 def build_run(**changes: Any) -> dict[str, Any]:
@@ -42,6 +46,33 @@ def test_worst_campaign_first(database: Database) -> None:
     assert list(table.value["campaign_id"]) == ["EAST-1", "WEST-2"]
     assert list(table.value["health"]) == ["✖ critical", "▲ warning"]
     assert list(table.value["enabled"]) == ["yes", "yes"]
+
+
+def test_missing_values_are_dashes(database: Database) -> None:
+    """A campaign without a run or an outcome, and a run that has sent nothing, show no None."""
+    factories.add_campaign(database)
+    (campaigns,) = run_part(show_campaigns, read_status_snapshot(database).campaigns).dataframe
+    assert campaigns.value["last_push_at"].isna().all()
+    assert campaigns.proto.placeholder == "–"
+
+
+def test_every_number_has_a_format(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table shows a figure as Streamlit would: as a whole page of tables, and at any size."""
+    seed_data.seed_stuck(database)
+    configure_page(monkeypatch)
+    read_uncached(monkeypatch, database)
+    tables = run_page(tables="true").dataframe
+    assert len(tables) == 10
+    for table in tables:
+        columns = json.loads(table.proto.columns)
+        order = list(table.proto.column_order) or list(table.value.columns)
+        assert table.proto.placeholder == "–"
+        for name in order:
+            # An hour of the day, 0 to 23, needs none.
+            if is_numeric_dtype(table.value[name]) and name != "hour":
+                assert columns[name].get("type_config", {}).get("format"), name
+            elif table.value[name].dtype == object:
+                assert not any(isinstance(each, Decimal) for each in table.value[name]), name
 
 
 def test_charts_without_figures(database: Database) -> None:

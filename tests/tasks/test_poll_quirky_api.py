@@ -205,7 +205,9 @@ def test_what_cannot_be_read_of_the_forgotten_is_not_kept_again(
     odd.answer = answer
     with pytest.raises(CampaignsFailed, match="2 of 2 results could not be parsed"):
         poll_outcomes()
-    assert leadloop("forget", "--campaign", factories.CAMPAIGN, "--lead-id", "17").code == 0
+    assert (
+        leadloop("forget", "--yes", "--campaign", factories.CAMPAIGN, "--lead-id", "17").code == 0
+    )
     with pytest.raises(CampaignsFailed):
         poll_outcomes()
     assert sql.fetch_value(database, "SELECT raw FROM leadloop.unreadable_results") == {

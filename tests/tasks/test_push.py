@@ -549,6 +549,52 @@ def test_leads_that_are_refused_alike_hold_up_no_good_one(
     assert set(created(vendor)) == {"good"}
 
 
+def test_a_push_states_what_it_rejected(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By reason, of our checks and of the vendor, redacted; with ids of the first ones."""
+    monkeypatch.setenv("LEADLOOP_MAX_LEAD_AGE", "600")
+    vendor.change_rules(newer_limits=True)
+    factories.add_campaign(database)
+    factories.add_leads(
+        database,
+        *(factories.build_lead(name, state_code="?") for name in ids(7)),
+        factories.build_lead("long", contact_name="x" * 60),
+        factories.build_lead("old", inserted_at="2026-01-01T00:00:00Z"),
+        "good",
+    )
+    summary = push_leads()
+    rows = summary["campaigns"][factories.CAMPAIGN]["rejections"]
+    assert (summary["rejected"], sum(row["leads"] for row in rows)) == (9, 9)
+    assert [row["leads"] for row in rows] == [7, 1, 1]
+    assert set(rows[0]["sample_lead_ids"]) < set(ids(7))
+    assert len(rows[0]["sample_lead_ids"]) == 5
+    errors = sql.fetch_errors(database)
+    assert all(errors[row["sample_lead_ids"][0]] == row["reason"] for row in rows)
+    # The counts of the run's row hold no reason, and no id.
+    counts = sql.fetch_value(database, "SELECT CAST(counts AS text) FROM leadloop.sync_runs")
+    assert "rejections" not in counts
+
+
+def test_leads_that_a_stopped_run_takes_back_are_not_rejected(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A streak of equal reasons ends the run: only what stays rejected is stated."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
+    vendor.change_rules(newer_limits=True)
+    factories.add_campaign(database)
+    factories.add_leads(
+        database,
+        factories.build_lead("bad", state_code="?"),
+        *(factories.build_lead(name, contact_name="x" * 60) for name in ids(150)),
+    )
+    with collect_summary() as collected, pytest.raises(CampaignsFailed, match="100 leads in a row"):
+        push_leads()
+    (row,) = collected.summary["campaigns"][factories.CAMPAIGN]["rejections"]
+    assert (row["leads"], row["sample_lead_ids"]) == (1, ["bad"])
+    assert collected.summary["rejected"] == 1
+
+
 def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Database) -> None:
     """Only of a lead that is rejected is the vendor told, and it may have it all the same."""
     factories.add_leads(database, "a", "b")
@@ -559,7 +605,7 @@ def test_who_opts_out_while_everybody_is_refused_stays_rejected(database: Databa
         back = leads.requeue_rejected(
             connection, campaign_id=factories.CAMPAIGN, run_id=1, lead_ids=both
         )
-    assert back == 1
+    assert back == ["b"]
     assert sql.fetch_statuses(database) == {"a": "rejected", "b": "new"}
 
 

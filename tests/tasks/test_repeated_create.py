@@ -34,7 +34,7 @@ def die_in_a_repeated_create(database: Database, lead_id: str) -> None:
     with open_api_context(Settings.load(), HOST) as context:
         (campaign,) = context.select_campaigns(["C1"])
         run = start_run(context, "push-leads", campaign)
-        claimer = BatchClaimer(run, 1, lambda **_: None, quota=LeadQuota())
+        claimer = BatchClaimer(run, 1, quota=LeadQuota())
         batch = claimer.claim_created(context.limiter.acquire_permit(ApiCall.CREATE), lead_id)
         assert [lead.lead_id for lead in batch.leads] == [lead_id]
         factories.add_opt_outs(database, lead_id)
