@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,8 +14,15 @@ from prefect.runtime import flow_run
 
 from db import campaign_status
 from db.database import DatabaseError
-from flows.reporting import emit_problem_events, publish_artifacts, report_progress
+from flows.reporting import (
+    emit_count_events,
+    emit_problem_events,
+    publish_artifact,
+    report_progress,
+)
+from flows.run_log import BoundedLog
 from leadloop.core.summaries import Summary, report_summary
+from leadloop.core.summary_text import format_names, select_counts
 from tasks.blocks import RunSettings, resolve_settings
 from tasks.context import C, DatabaseContext, RunHost, translate_unexpected
 from tasks.jobs import JobRunner, JobSpec
@@ -32,6 +40,7 @@ def run_campaigns(
     *,
     on_started: Callable[[Sequence[Any]], None] = lambda _: None,
     on_summary: Callable[[Summary], None] = lambda _: None,
+    publish: Callable[[Summary], None] | None = None,
 ) -> Summary:
     """Run a flow's job for each of its campaigns, each chunk as a Prefect task.
 
@@ -41,6 +50,7 @@ def run_campaigns(
         run_settings: settings for this run alone.
         on_started: is called with all jobs before the first chunk.
         on_summary: may add to the summary, also where campaigns failed.
+        publish: creates the run's artifacts; None: one with a table of the counts.
 
     Returns:
         The counts, and under `campaigns` each one's own.
@@ -60,29 +70,51 @@ def run_campaigns(
             summary = runner.summary()
             on_summary(summary)
             report_summary(summary)
-            # Only counts: what `on_summary` adds may quote the vendor, and Prefect keeps it.
-            publish_artifacts(spec.flow, runner.summary(), page=settings.page_url)
+            if publish is None:
+                publish_artifact(spec.flow, summary, page=settings.page_url)
+            else:
+                publish(summary)
+            for campaign_id, counts in summary["campaigns"].items():
+                # Counts alone: what `on_summary` adds may quote the vendor, and Prefect keeps it.
+                emit_count_events(campaign_id, select_counts(counts))
             emit_problem_events(_list_problems(context, runner.campaign_ids))
     return summary
 
 
 def prefect_host() -> RunHost:
     """Return the flow run of this thread as the host of jobs: each step is a Prefect task."""
-    return RunHost(log=get_run_logger(), flow_run_id=flow_run.get_id(), run_step=_run_step_as_task)
+    log = BoundedLog(get_run_logger())
+    return RunHost(log=log, flow_run_id=flow_run.get_id(), run_step=_StepsAsTasks())
 
 
-def _run_step_as_task(name: str, step: Callable[[], T], /) -> T:
-    """Run a step as a Prefect task that is never cached, and whose result is not stored.
+class _StepsAsTasks:
+    """Runs each step as a Prefect task, named by the step, its campaigns and its turn."""
 
-    Prefect logs and stores the text of an exception, so an unexpected one is replaced before.
-    """
+    def __init__(self) -> None:
+        self._turns: Counter[str] = Counter()
 
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
-    def run_step() -> T:
-        with translate_unexpected(get_run_logger()):
-            return step()
+    def __call__(self, name: str, campaign_ids: Sequence[str], step: Callable[[], T], /) -> T:
+        """Run a step as a task that is never cached, and whose result is not stored.
 
-    return run_step()
+        Prefect logs and stores the text of an exception, so an unexpected one is replaced before.
+        """
+        run_name = f"{name} {format_names(campaign_ids)}"
+        self._turns[run_name] += 1
+        if self._turns[run_name] > 1:
+            run_name += f" ({self._turns[run_name]})"
+
+        # A template would take braces in an id for a parameter.
+        @task(
+            name=name,
+            task_run_name=lambda: run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        def run_step() -> T:
+            with translate_unexpected(get_run_logger()):
+                return step()
+
+        return run_step()
 
 
 def _tune_memory() -> None:

@@ -4,12 +4,14 @@ from prefect import flow
 
 from flows.campaign_runner import run_campaigns
 from flows.reporting import completed_state, make_run_name
+from flows.run_log import fail_in_one_line
 from leadloop.core.summaries import Summary
 from tasks.blocks import RunSettings
 from tasks.disable import DISABLE
 
 
 @flow(name="disable-leads", flow_run_name=make_run_name, persist_result=False)
+@fail_in_one_line
 def disable_leads(
     campaigns: list[str] | None = None, settings: RunSettings | None = None
 ) -> Summary:

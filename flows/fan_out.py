@@ -16,11 +16,14 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
+from prefect.logging import get_run_logger
 
 from db import runs, watermarks
 from flows.campaign_runner import prefect_host
 from flows.reporting import completed_state, make_run_name
+from flows.run_log import fail_in_one_line
 from leadloop.core.summaries import Summary
+from leadloop.core.summary_text import name_campaigns
 from tasks.blocks import RunSettings, resolve_settings
 from tasks.context import ApiContext, open_api_context
 
@@ -34,6 +37,7 @@ _START_TIMEOUT = timedelta(minutes=10)
 
 
 @flow(name="fan-out", flow_run_name=make_run_name, persist_result=False)
+@fail_in_one_line
 def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Start a run of `sync-leads/default` for each campaign, without waiting for it.
 
@@ -61,6 +65,10 @@ def fan_out(campaigns: list[str] | None = None, settings: RunSettings | None = N
             # As a subflow its state would depend on this run, and a retry would be refused.
             as_subflow=False,
         )
+    get_run_logger().info(
+        "runs of sync-leads started for %s; campaigns whose last run has not ended: %d",
+        *(name_campaigns(due) if due else "no campaign", len(ids) - len(due)),
+    )
     return completed_state({"started": len(due), "unfinished": len(ids) - len(due)})
 
 

@@ -1,6 +1,7 @@
 """`live-leads`: do what is due within a second, in runs of about an hour that take turns."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -28,8 +29,10 @@ from flows.reporting import (
     completed_state,
     emit_count_events,
     make_run_name,
-    publish_artifacts,
+    publish_artifact,
 )
+from flows.run_log import fail_in_one_line
+from leadloop.core.errors import LeadloopError
 from leadloop.core.summaries import Summary, report_summary
 from leadloop.settings import Settings
 from tasks.blocks import RunSettings, resolve_settings
@@ -48,6 +51,7 @@ _ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
 @flow(name="live-leads", flow_run_name=make_run_name, persist_result=False)
+@fail_in_one_line
 def live_leads(settings: RunSettings | None = None) -> Summary:
     """Send opt-outs and leads within a second, and bring outcomes back, for about an hour.
 
@@ -69,7 +73,8 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
     first = resolve_settings(settings)
     deployment_id = UUID(named) if (named := deployment.get_id()) else None
     if deployment_id is not None:
-        with log_prefect_errors():
+        # Without a database the run fails by itself, with the reason.
+        with log_prefect_errors(), suppress(LeadloopError):
             settle_other_runs(first, deployment_id, run_id)
     state = LiveState()
     host = LiveHost(
@@ -94,7 +99,7 @@ def live_leads(settings: RunSettings | None = None) -> Summary:
         summary = state.summary()
         report_summary(summary)
         failures = state.describe_failures()
-        publish_artifacts("live-leads", summary, page=first.page_url, failures=failures)
+        publish_artifact("live-leads", summary, page=first.page_url, failures=failures)
     if state.is_cancelled:
         return cancelled_state(summary, failures)
     state.require_progress()

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.campaign_runner import run_campaigns
 from flows.reporting import append_range_to_run_name, completed_state, make_run_name
+from flows.run_log import fail_in_one_line
 from leadloop.core.errors import UsageError
 from leadloop.core.summaries import Summary
 from leadloop.core.timestamps import find_implausible
@@ -17,6 +18,7 @@ from tasks.poll import POLL, plan_backfill, plan_poll
 
 
 @flow(name="poll-outcomes", flow_run_name=make_run_name, persist_result=False)
+@fail_in_one_line
 def poll_outcomes(
     campaigns: list[str] | None = None,
     since: datetime | None = None,
@@ -58,6 +60,7 @@ def poll_outcomes(
 
 
 @flow(name="backfill-outcomes", flow_run_name=make_run_name, persist_result=False)
+@fail_in_one_line
 def backfill_outcomes(
     after: datetime,
     before: datetime,

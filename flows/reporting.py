@@ -3,8 +3,11 @@
 All of it is ids and counts: access to Prefect gives no access to personal data.
 """
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -12,14 +15,22 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
-from prefect.exceptions import MissingResult
+from prefect.exceptions import FailedRun, MissingResult
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
+from leadloop.core.errors import RunError
 from leadloop.core.escaping import escape_markdown
 from leadloop.core.progress import has_no_listener, progress_listener
 from leadloop.core.summaries import Summary
-from leadloop.core.summary_text import format_summary, has_counts, select_counts, select_stages
+from leadloop.core.summary_text import (
+    format_names,
+    format_summary,
+    has_counts,
+    select_counts,
+    select_stages,
+    shorten_lines,
+)
 from leadloop.core.windows import Window
 from tasks.prefect_progress import ProgressArtifacts, log_prefect_errors
 
@@ -31,20 +42,23 @@ EVENTS: Mapping[str, str] = {
     "failed": "leadloop.opt-outs.failed",
 }
 _MAX_ROWS = 100
-_MAX_NAMED = 3
+_NO_KEY = re.compile("[^a-z0-9]+")
+_KEY_LENGTH = 40
+
+# Whether the flow run of this thread is a stage of another one, whose artifact shows it.
+_is_stage: ContextVar[bool] = ContextVar("is_stage", default=False)
 
 
 def make_run_name() -> str:
     """Return a run's name: its flow, its campaigns, and the requested limit or range."""
     parameters = flow_run.parameters
-    named = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
-    more = [f"and {len(named) - _MAX_NAMED} more"] if len(named) > _MAX_NAMED else []
+    ids = [str(campaign) for campaign in parameters.get("campaigns") or ["every campaign"]]
     moments = [
         _format_bound(word, value)
         for word in ("limit", "since", "after", "before")
         if (value := parameters.get(word))
     ]
-    return " ".join([str(flow_run.flow_name), ", ".join(named[:_MAX_NAMED]), *more, *moments])
+    return " ".join([str(flow_run.flow_name), format_names(ids), *moments])
 
 
 def append_range_to_run_name(windows: Sequence[Window]) -> None:
@@ -63,13 +77,13 @@ def completed_state(summary: Summary, failures: Sequence[str] = ()) -> Summary:
 
     Prefect hands the caller of a flow the data of its state, so the caller gets the summary.
     """
-    message = "; ".join([format_summary(summary), *failures])
+    message = "; ".join([format_summary(summary), *shorten_lines(failures)])
     return cast("Summary", Completed(message=message, data=summary))
 
 
 def cancelled_state(summary: Summary, failures: Sequence[str] = ()) -> Summary:
     """Return the final state of a run that somebody has cancelled; its message is the same."""
-    message = "; ".join([format_summary(summary), *failures])
+    message = "; ".join([format_summary(summary), *shorten_lines(failures)])
     return cast("Summary", Cancelled(message=message, data=summary))
 
 
@@ -77,18 +91,32 @@ def call_flow(flow: Callable[..., object], **parameters: Any) -> None:
     """Run a flow in this process; `collect_summary` has its summary.
 
     When the response to a final state is lost, Prefect's client sends the state again. The server
-    then answers with its own copy, which has no data: the flow has completed all the same.
+    then answers with its own copy, which has no data: the flow has ended like that all the same.
+
+    Raises:
+        LeadloopError: the flow has failed.
     """
-    with suppress(MissingResult):
-        flow(**parameters)
+    try:
+        with suppress(MissingResult):
+            flow(**parameters)
+    except FailedRun as failure:
+        raise RunError(str(failure)) from None
 
 
-def publish_artifacts(
+@contextmanager
+def run_as_stage() -> Iterator[None]:
+    """Have the flows in the block leave no artifact: that of the whole run shows them too."""
+    token = _is_stage.set(True)
+    try:
+        yield
+    finally:
+        _is_stage.reset(token)
+
+
+def publish_artifact(
     flow: str, summary: Summary, *, page: str | None, failures: Sequence[str] = ()
 ) -> None:
-    """Create an artifact with the counts of a run, and emit its events; nothing if all are 0.
-
-    A run in stages gets the artifact alone: each stage has emitted its events.
+    """Create the artifact of a run, a table of its counts; none if all are 0, or for a stage.
 
     Args:
         flow: the flow's name, by which its artifacts are found.
@@ -97,24 +125,31 @@ def publish_artifacts(
         page: the address of the page that shows the rest.
         failures: what failed, a line each, to follow the counts.
     """
-    if not has_counts(summary) and not failures:
+    if _is_stage.get() or not (has_counts(summary) or failures):
         return
     parts = select_stages(summary) or {flow: summary}
     tables = [_make_table(name, part) for name, part in parts.items() if has_counts(part)]
     link = [f"[How the campaigns stand]({page})"] if page else []
-    failed = (
-        ["\n".join(["### failed", "", *(f"- {escape_markdown(line)}" for line in failures)])]
-        if failures
-        else []
-    )
+    lines = [f"- {escape_markdown(line)}" for line in shorten_lines(failures, _MAX_ROWS)]
+    failed = ["\n".join(["### failed", "", *lines])] if lines else []
     with log_prefect_errors():
         create_markdown_artifact(
             key=flow,
             markdown="\n\n".join([*tables, *failed, *link]),
             description=format_summary(summary),
         )
-    for campaign_id, counts in summary.get("campaigns", {}).items():
-        emit_count_events(campaign_id, counts)
+
+
+def make_artifact_key(prefix: str, campaign_id: str) -> str:
+    """Return the key of a campaign's artifacts: lowercase letters, digits and dashes.
+
+    An id with other characters, or a long one, is shortened and followed by a part of its hash, so
+    that no two campaigns have one key.
+    """
+    slug = _NO_KEY.sub("-", campaign_id.lower()).strip("-")[:_KEY_LENGTH]
+    if slug != campaign_id:
+        slug = f"{slug}-{hashlib.sha256(campaign_id.encode()).hexdigest()[:8]}".lstrip("-")
+    return f"{prefix}-{slug}"
 
 
 def emit_count_events(campaign_id: str, counts: Mapping[str, int]) -> None:
@@ -152,15 +187,17 @@ def campaign_resource(campaign_id: str) -> dict[str, str]:
 
 @contextmanager
 def report_progress() -> Iterator[None]:
-    """Show the progress of long work in Prefect, unless it has a listener already."""
+    """Show the progress of long work in Prefect for the block, unless it has a listener already."""
     if not has_no_listener():
         yield
         return
-    token = progress_listener.set(ProgressArtifacts())
+    bar = ProgressArtifacts()
+    token = progress_listener.set(bar)
     try:
         yield
     finally:
         progress_listener.reset(token)
+        bar.remove()
 
 
 def _format_bound(word: str, value: object) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from prefect import flow
+from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from db import campaigns as campaign_table
@@ -11,11 +12,18 @@ from flows.campaign_runner import prefect_host
 from flows.disable import disable_leads
 from flows.poll import poll_outcomes
 from flows.push import push_leads
-from flows.reporting import call_flow, completed_state, make_run_name, publish_artifacts
+from flows.reporting import (
+    call_flow,
+    completed_state,
+    make_run_name,
+    publish_artifact,
+    run_as_stage,
+)
+from flows.run_log import fail_in_one_line
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import CampaignDeleted, LeadloopError, RunError, UsageError
 from leadloop.core.summaries import Summary, collect_summary, report_summary
-from leadloop.core.summary_text import select_counts
+from leadloop.core.summary_text import format_summary, select_counts
 from tasks.blocks import RunSettings, resolve_settings
 from tasks.context import (
     ApiContext,
@@ -38,6 +46,7 @@ _STAGES: dict[str, tuple[Callable[..., Summary], JobSpec[ApiContext]]] = {
 
 
 @flow(name="sync-leads", flow_run_name=make_run_name, persist_result=False)
+@fail_in_one_line
 def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None = None) -> Summary:
     """Disable, then push, then poll. The next stage also runs where one has failed.
 
@@ -68,7 +77,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
                     raise CampaignsFailed(failures, summary)
         finally:
             report_summary(summary)
-            publish_artifacts("sync-leads", summary, page=context.settings.page_url)
+            publish_artifact("sync-leads", summary, page=context.settings.page_url)
     return completed_state(summary)
 
 
@@ -190,7 +199,7 @@ def _run_stage(
     if ids is not None and not ids:
         summary[name] = {**dict.fromkeys([*spec.counts, "requests"], 0), "campaigns": {}}
         return
-    with collect_summary() as collected:
+    with collect_summary() as collected, run_as_stage():
         try:
             call_flow(stage, campaigns=ids, settings=settings)
         except RunError as error:
@@ -199,3 +208,4 @@ def _run_stage(
         finally:
             if collected.summary:
                 summary[name] = collected.summary
+                get_run_logger().info("%s: %s", name, format_summary(collected.summary))

@@ -37,6 +37,7 @@ def open_api(
     purpose: Purpose = Purpose.BULK,
     is_paced: bool = False,
     tokens: TokenProvider | None = None,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[ApiSession]:
     """Prepare everything that a request needs; send nothing yet.
 
@@ -47,6 +48,7 @@ def open_api(
         purpose: decides which slots of the rate limiter the requests may use.
         is_paced: see `tasks.rate_limiter.RateLimiter`.
         tokens: the login of another session, to share it; None: a new one.
+        on_wait: see `tasks.rate_limiter.RateLimiter`.
 
     Raises:
         UsageError: the login is incomplete.
@@ -57,7 +59,9 @@ def open_api(
     check_ca_bundle(settings.api_url)
     requests, period_s = settings.parse_rate()
     limit = RateLimit(requests=requests, period_s=period_s)
-    limiter = RateLimiter(database, limit, warn, purpose=purpose, is_paced=is_paced)
+    limiter = RateLimiter(
+        database, limit, warn, purpose=purpose, is_paced=is_paced, on_wait=on_wait
+    )
     limiter.resize_ring()
     connect_s, read_s = settings.parse_timeouts()
     transport = Transport(

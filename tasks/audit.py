@@ -71,9 +71,15 @@ class AuditJob:
             self._started_at = watermarks.get_database_time(self._connection)
             try:
                 audit_staging.create_listing_table(self._connection)
+                self.run.log_step("reading all leads at the vendor")
                 retry_request(self.run, self._attempts, self._listing.read_all)
+                self.run.log_step(
+                    "%d leads read, %d counted by the vendor; comparing them with Postgres",
+                    *(self._listing.seen, self._listing.reported_count),
+                )
                 self._compare_records()
                 if self._relies_on_absence():
+                    self.run.log_step("leads seem to be missing: reading the listing again")
                     retry_request(self.run, self._attempts, self._prove_whole)
                     self._compare_records()
                 if self._repair:
@@ -249,6 +255,7 @@ class AuditJob:
     def _count_page(self) -> None:
         self._counters.add(pages=1)
         self._attempts.reset()
+        self.run.log_progress(self._counters.counts())
 
     @contextmanager
     def _use_staging(self) -> Iterator[Connection]:

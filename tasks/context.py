@@ -15,8 +15,9 @@ from db.schema import require_current
 from leadloop.client.api import LeadsApi
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
-from leadloop.core.errors import LeadloopError, RunError, UnexpectedError
+from leadloop.core.errors import LeadloopError, RunError, UnexpectedError, UsageError
 from leadloop.core.rate_ring import Purpose
+from leadloop.core.summary_text import format_summary
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Settings
 from tasks.api_session import ApiSession, open_api
@@ -40,18 +41,21 @@ _PACED = (Purpose.BULK, Purpose.POLLS)
 # Between two folds of counts by one context, seconds.
 _FOLD_PERIOD_S = 60.0
 
+#: Between two lines of what a campaign's run has done so far, seconds.
+PROGRESS_S = 60.0
+
 #: The age of a campaign's row at which `CampaignRun.refresh` reads it again, seconds.
 MAX_ROW_AGE_S = 1.0
 
 
 class RunStep(Protocol):
-    """Runs a named step of a job, and returns what the step returns."""
+    """Runs a named step of jobs, and returns what the step returns."""
 
-    def __call__(self, name: str, step: Callable[[], T], /) -> T:
-        """Run the step."""
+    def __call__(self, name: str, campaign_ids: Sequence[str], step: Callable[[], T], /) -> T:
+        """Run the step for these campaigns."""
 
 
-def run_plain_step(_name: str, step: Callable[[], T], /) -> T:
+def run_plain_step(_name: str, _campaign_ids: Sequence[str], step: Callable[[], T], /) -> T:
     """Run a step as a plain call."""
     return step()
 
@@ -61,9 +65,9 @@ class RunHost:
     """The program that runs jobs: Prefect (`flows/campaign_runner.py`), or any other.
 
     Attributes:
-        log: where the run logs.
+        log: where the run logs: its steps at INFO.
         flow_run_id: Prefect's id of the flow run, if it is one.
-        run_step: runs a step so that it can be seen by its name.
+        run_step: runs a step so that it can be seen by its name and its campaigns.
     """
 
     log: Logger
@@ -107,6 +111,11 @@ class DatabaseContext:
     def log(self) -> Logger:
         """The log of the run."""
         return self.host.log
+
+    @property
+    def logs_steps(self) -> bool:
+        """Whether the steps of jobs are logged: a line is not worth a query otherwise."""
+        return self.log.isEnabledFor(logging.INFO)
 
     @property
     def requests_sent(self) -> int:
@@ -181,12 +190,14 @@ class CampaignRun(Generic[C]):
     context: C
     was_enabled: bool = field(init=False)
     _read_at: float = field(init=False)
+    _progress_at: float = field(init=False)
     _lock: Lock = field(init=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
         """Keep how the run began, and when: the campaign's row has just been read."""
         self.was_enabled = self.campaign.enabled
         self._read_at = read_boot_clock()
+        self._progress_at = self._read_at + PROGRESS_S
 
     def refresh(self) -> Campaign:
         """Return the campaign's row, read again if the last read is a second old.
@@ -228,9 +239,33 @@ class CampaignRun(Generic[C]):
         """
         return self.context.database.retry(lambda connection: work(connection, *args, **kwargs))
 
+    def log_step(self, message: str, *args: object) -> None:
+        """Log a step of a person's interest, as a line that begins with the campaign's id."""
+        self.context.log.info(f"campaign %s: {message}", self.campaign.campaign_id, *args)
+
+    def log_progress(self, counts: Mapping[str, int]) -> None:
+        """Log the counts so far, if any is above zero; once a minute at most."""
+        now = read_boot_clock()
+        if now >= self._progress_at and any(counts.values()):
+            self._progress_at = now + PROGRESS_S
+            self.log_step("so far: %s", format_summary(counts))
+
     def warn(self, message: str, *args: object) -> None:
         """Log a warning that begins with the campaign's id."""
         self.context.log.warning(f"campaign %s: {message}", self.campaign.campaign_id, *args)
+
+
+def require_schema(database: Database) -> None:
+    """Check that the schema is at this version; the error names the database.
+
+    Raises:
+        UsageError: it is not.
+        DatabaseError: Postgres cannot be reached.
+    """
+    try:
+        database.run(require_current)
+    except UsageError as error:
+        raise UsageError(f"Postgres at {database.display_name}: {error}") from None
 
 
 @contextmanager
@@ -243,8 +278,7 @@ def open_database_context(settings: Settings, host: RunHost) -> Iterator[Databas
     """
     url = settings.require_database_url()
     with Database(url, pool_size=_MAX_CONNECTIONS) as database:
-        with database.transaction() as connection:
-            require_current(connection)
+        require_schema(database)
         with database.autocommit() as connection:
             yield DatabaseContext(
                 settings=settings, database=database, locks=RunLocks(connection), host=host
@@ -269,7 +303,13 @@ def open_api_context(
     """
     with (
         open_database_context(settings, host) as context,
-        open_api(settings, context.database, host.log.warning, purpose=purpose) as session,
+        open_api(
+            settings,
+            context.database,
+            host.log.warning,
+            purpose=purpose,
+            on_wait=host.log.info,
+        ) as session,
     ):
         yield ApiContext(**vars(context), session=session)
 

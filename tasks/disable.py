@@ -67,9 +67,12 @@ class DisableJob:
         # Lists that are not done, each with all lead ids that it had at first.
         self._open_lists: dict[Isolation, list[str]] = {}
         self._marked_failed_count = 0
+        self._has_refusal = False
         # When the last request left, seconds of the boot clock; None: the run has sent none.
         self._sent_at: float | None = None
         self._listener = progress_listener.get()
+        if run.context.logs_steps:
+            run.log_step("%d opt-outs to carry out", self._count_open().due)
 
     def run_chunk(self, limit: int) -> ChunkResult:
         """Cancel leads that were never sent, then send up to `limit` lists of opt-outs.
@@ -209,6 +212,7 @@ class DisableJob:
             if error.call is not ApiCall.DISABLE or not may_blame_content(error.response):
                 raise
             if self._probes.disables.probe_after_failure(error):
+                self._log_refusal(lead_ids, error)
                 isolation.record_failure(str(error.response))
             elif isinstance(error, RateLimited):
                 raise
@@ -217,6 +221,16 @@ class DisableJob:
         self._record_result(lead_ids, result.rejected)
         self._mark_failed(isolation.record_success(), isolation.reason)
         return True
+
+    def _log_refusal(self, lead_ids: Sequence[str], error: ApiError) -> None:
+        """Log the first list that is refused as a whole; the counts show what follows."""
+        if not self._has_refusal and len(lead_ids) > 1:
+            self._has_refusal = True
+            self.run.log_step(
+                "the vendor refused a list of %d opt-outs (%s): such lists are sent in parts, so"
+                " that one opt-out holds up no other",
+                *(len(lead_ids), error.response),
+            )
 
     def _find_spare_delay(self) -> float:
         """Return in how many seconds the run may send: at once if it has not sent any request.
@@ -233,12 +247,17 @@ class DisableJob:
     def _wait_for_spare(self) -> ChunkResult:
         """Return when the next chunk is due: not for each slot, as Prefect keeps each chunk."""
         delay_s = self._find_spare_delay()
+        if not delay_s:
+            return MORE
         least_s = self.run.context.limiter.period_s * _LEAST_PAUSE
-        return due_in(max(delay_s, least_s)) if delay_s else MORE
+        if delay_s > least_s:
+            self.run.log_step("waiting %.0f s: other runs use the rate limit", delay_s)
+        return due_in(max(delay_s, least_s))
 
     def _split_rejected(self, isolation: Isolation, error: Rejected) -> None:
         """Split a rejected list by the leads that the vendor names, or bisect the list."""
         lead_ids, named = isolation.next_list, error.batch_result.rejected
+        self._log_refusal(lead_ids, error)
         if error.response.status == 404 and not named:
             self._probes.check_campaign_exists()
         self._probes.record_answer()
@@ -429,6 +448,7 @@ class DisableJob:
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
         self._listener.advance(f"disable {self._campaign_id}", sum(amounts.values()))
+        self.run.log_progress(self._counters.counts())
 
 
 def _is_too_large(isolation: Isolation) -> bool:

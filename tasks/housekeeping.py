@@ -86,6 +86,7 @@ class HousekeepingJob:
     def run_chunk(self, limit: int) -> ChunkResult:
         """Clear or purge up to `limit` chunks of rows."""
         for _ in range(limit):
+            self.run.log_progress(self.counts())
             if self._steps:
                 if not self._steps[0]():
                     self._steps.pop(0)

@@ -16,7 +16,12 @@ from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError, RunError
 from leadloop.core.summaries import Summary
-from leadloop.core.summary_text import format_summary, has_counts
+from leadloop.core.summary_text import (
+    format_summary,
+    has_counts,
+    name_campaigns,
+    shorten_lines,
+)
 from leadloop.settings import Settings
 from tasks.context import (
     AnyContext,
@@ -149,9 +154,13 @@ class CampaignsFailed(RunError):
     """Some campaigns failed, for the `reasons` that it lists; the others were done."""
 
     def __init__(self, reasons: Sequence[str], summary: Summary) -> None:
-        done = [f"done: {format_summary(summary)}"] if has_counts(summary) else []
-        super().__init__("; ".join([*reasons, *done]))
         self.reasons = reasons
+        self._done = [f"done: {format_summary(summary)}"] if has_counts(summary) else []
+        super().__init__("; ".join([*reasons, *self._done]))
+
+    def shorten(self) -> str:
+        """Return the message with the first reasons alone, and how many more there are."""
+        return "; ".join([*shorten_lines(self.reasons), *self._done])
 
 
 class JobRunner(Generic[C]):
@@ -193,6 +202,8 @@ class JobRunner(Generic[C]):
             CampaignsFailed: at least one campaign failed; the others were done.
             BaseException: the run was stopped (Ctrl-C, SIGTERM); every run's row states it.
         """
+        names = name_campaigns(self.campaign_ids)
+        self._context.log.info("%s begins with %s", self._spec.flow, names)
         try:
             self._open_rows()
             for each in self._executions:
@@ -248,6 +259,8 @@ class JobRunner(Generic[C]):
             sums = sum_counts(self._counted.values(), list(nothing))
             covering.counts.update({**sums, **due.totals, "covered": len(self._counted)})
             covering.error = self._find_missing_rows()
+        names = name_campaigns([each.campaign.campaign_id for each in executions])
+        self._context.log.info("work is due in %s", names if executions else "no campaign")
 
     def _open_runs(
         self,
@@ -344,7 +357,8 @@ class CampaignExecution(Generic[C]):
             self.run.refresh()
             limit = max(self._spec.min_chunk, self._done // _MIN_CHUNK_DIVISOR)
             chunk = partial(self.job.run_chunk, limit)
-            due_at = self._context.host.run_step(self._spec.task, chunk).due_at
+            ids = [self.campaign.campaign_id]
+            due_at = self._context.host.run_step(self._spec.task, ids, chunk).due_at
             self._done += limit
             if due_at is None:
                 # Without its row, a campaign has nothing to do: that is not the end of its work.
@@ -376,6 +390,16 @@ class CampaignExecution(Generic[C]):
         with self._collect_failure():
             if run is not None:
                 finish_run(run, self.counted, self.error)
+        self._log_end()
+
+    def _log_end(self) -> None:
+        """Log the counts of the summary, unless all are 0."""
+        shown = {name: self.counted[name] for name in [*self._spec.counts, "requests"]}
+        if has_counts(shown):
+            word = "ended" if self.error else "done"
+            self._context.log.info(
+                "campaign %s: %s: %s", self.campaign.campaign_id, word, format_summary(shown)
+            )
 
     @contextmanager
     def _collect_failure(self) -> Iterator[None]:

@@ -25,13 +25,15 @@ from leadloop.core.concurrency import MIN_CONCURRENCY
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.summaries import Summary
+from leadloop.core.summary_text import format_summary, name_campaigns
 from leadloop.settings import Settings
-from tasks.context import Logger, RunHost, open_lane_contexts
+from tasks.context import Logger, RunHost, open_lane_contexts, require_schema
 from tasks.jobs import CampaignsFailed
 from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES, Dispatcher
 from tasks.live_hangs import HangWatch
 from tasks.live_lanes import PROGRESS, EndedErrand, Lane
+from tasks.live_log import WithoutSteps
 from tasks.live_notices import NoticeWatch
 from tasks.live_vendor import VendorWatch
 
@@ -49,12 +51,12 @@ _WATCH_S = 2.0
 _CHECK_S = 60.0
 # The least time between two disables, as a part of the vendor's period.
 _OPT_OUT_GAP = 1 / 20
+# Seconds between two lines of what was done.
+_REPORT_S = 300.0
 # Seconds before each attempt to reach Postgres again; the last one repeats.
 _RECONNECT_S = (0.2, 0.5, 1.0, 2.0)
 # How long a live run that ends waits for the requests that are under way, seconds.
 _END_S = 90.0
-# Campaigns that are named in a line.
-_MAX_NAMED = 3
 
 
 #: The counts of a live run's summary.
@@ -67,6 +69,10 @@ SUMMARY = (
     "updated",
     "requests",
 )
+
+
+#: The counts of the lines that a live run logs.
+_REPORTED = ("from_source", *SUMMARY)
 
 
 @dataclass(kw_only=True)
@@ -104,7 +110,7 @@ class LiveState:
         campaigns: dict[str, set[str]] = {}
         for (_, campaign_id), error in list(self.failures.items()):
             campaigns.setdefault(error, set()).add(campaign_id)
-        return [f"{_name_campaigns(sorted(ids))}: {error}" for error, ids in campaigns.items()]
+        return [f"{name_campaigns(sorted(ids))}: {error}" for error, ids in campaigns.items()]
 
     def require_progress(self) -> None:
         """Check that the run has got something done, if anything failed.
@@ -115,13 +121,6 @@ class LiveState:
         failures = self.describe_failures()
         if failures and not any(self.totals[name] for name in PROGRESS):
             raise CampaignsFailed(failures, self.summary())
-
-
-def _name_campaigns(ids: list[str]) -> str:
-    if len(ids) == 1:
-        return f"campaign {ids[0]}"
-    named, more = ", ".join(ids[:_MAX_NAMED]), len(ids) - _MAX_NAMED
-    return f"campaigns {named} and {more} more" if more > 0 else f"campaigns {named}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,20 +162,21 @@ def run_live(host: LiveHost, state: LiveState) -> None:
     Raises:
         PlacesTaken: PLACES live runs are there already.
         UsageError: settings are wrong, or the schema has another version.
-        DatabaseError: Postgres refuses.
+        DatabaseError: Postgres refuses, or cannot be reached at first.
         BaseException: the run was stopped (Ctrl-C, SIGTERM); each open run's row states it.
     """
     settings, failures = host.load_settings(), 0
+    was_connected = False
     while True:
         try:
             with _open_session(host, settings, state) as session:
-                failures = 0
+                was_connected, failures = True, 0
                 new_settings = session.run()
             if new_settings is None:
                 return
             settings = new_settings
         except DatabaseError as error:
-            if not error.is_transient:
+            if not (was_connected and error.is_transient):
                 raise
             if not failures:
                 host.log.warning("%s; trying again until Postgres answers", error)
@@ -218,6 +218,8 @@ class _LiveSession:
         self._notices = NoticeWatch()
         self._look_at = self._timed_look_at = 0.0
         self._check_at = read_boot_clock() + _CHECK_S
+        self._report_at = read_boot_clock() + _REPORT_S
+        self._reported = Counter(state.totals)
         self._host_check = HostCheck(host.log, host.load_settings, host.is_cancelled)
         self._schema_version = place.read(schema.get_version)
         self._lost: DatabaseError | None = None
@@ -240,6 +242,7 @@ class _LiveSession:
                 self._check_at = now + _CHECK_S
                 self._prove_notifications()
                 self._host_check.start()
+                self._report(now)
             if self._host_check.is_cancelled:
                 self._state.is_cancelled = True
                 return None
@@ -256,6 +259,16 @@ class _LiveSession:
             self._require_lanes()
             self._show()
             self._wait(now)
+
+    def _report(self, now: float) -> None:
+        """Log every five minutes what was done since the last line, if anything was."""
+        if now < self._report_at:
+            return
+        new = {name: self._state.totals[name] - self._reported[name] for name in _REPORTED}
+        self._report_at, self._reported = now + _REPORT_S, Counter(self._state.totals)
+        # Looks send requests all the time.
+        if any(count for name, count in new.items() if name != "requests"):
+            self._host.log.info("in the last minutes: %s", format_summary(new))
 
     def _look(self, now: float) -> None:
         """Hand over the opt-outs and leads that came in."""
@@ -323,7 +336,8 @@ class _LiveSession:
 
     def _open_lanes(self) -> None:
         _, period_s = self._settings.parse_rate()
-        run_host = RunHost(log=self._host.log, flow_run_id=self._host.flow_run_id)
+        log = WithoutSteps(self._host.log)
+        run_host = RunHost(log=log, flow_run_id=self._host.flow_run_id)
         contexts = self._resources.enter_context(
             open_lane_contexts(self._settings, run_host, self._database, LANES, self._place.pid)
         )
@@ -446,8 +460,7 @@ def _open_session(host: LiveHost, settings: Settings, state: LiveState) -> Itera
             Database(settings.require_database_url(), pool_size=_count_connections(settings))
         )
         hang_watch = resources.enter_context(HangWatch(host.log, database))
-        with database.transaction() as connection:
-            schema.require_current(connection)
+        require_schema(database)
         with database.translate_errors():
             place = PlaceConnection(resources.enter_context(database.dedicated()), host.name)
             _take_place(place)

@@ -72,7 +72,8 @@ def look_round(
     is_outage = Event()
     for part in _divide(heads, _LOOKS_A_STEP):
         step = partial(_look_at_some, context, part, is_outage)
-        found = context.host.run_step("look-for-outcomes", step)
+        ids = [campaign.campaign_id for campaign, _ in part]
+        found = context.host.run_step("look-for-outcomes", ids, step)
         reads = [
             read
             for campaign, _ in part

@@ -25,14 +25,20 @@ class OutageWatch:
             disable that the vendor has confirmed before.
         sleep: sleeps for seconds; raises RunError where the run is stopped.
         address: the vendor's address, for the message.
+        on_silence: called with a message before the waits for an answer.
     """
 
     def __init__(
-        self, probe: Callable[[], object], sleep: Callable[[float], None], address: str
+        self,
+        probe: Callable[[], object],
+        sleep: Callable[[float], None],
+        address: str,
+        on_silence: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._probe = probe
         self._sleep = sleep
         self._address = address
+        self._on_silence = on_silence
         self._lock = threading.Lock()
         self._answered_at: float | None = None
         self._outage_ended_at: float | None = None
@@ -105,6 +111,11 @@ class OutageWatch:
                         " goes on where this one stopped"
                     )
                     raise RunError(self._verdict) from None
+                if not failures:
+                    self._on_silence(
+                        f"{self._address} does not answer ({error}): trying again for up to"
+                        f" {OUTAGE_S - silent_s:.0f} s"
+                    )
             else:
                 self.record_success()
                 if failures:

@@ -136,6 +136,7 @@ class PollJob:
                 self._probe,
                 run.context.limiter.sleep,
                 hide_credentials(run.context.settings.api_url),
+                partial(run.log_step, "%s"),
             ),
             limits=self._limits,
             concurrency=run.context.settings.read_concurrency,
@@ -151,6 +152,12 @@ class PollJob:
         self._listener = progress_listener.get()
         self._label = f"poll {run.campaign.campaign_id}"
         self._listener.add_total(self._label, len(self._queue))
+        if plan.windows:
+            run.log_step(
+                "outcomes to read from %s to %s",
+                min(window.after for window in plan.windows).isoformat(timespec="seconds"),
+                max(window.before for window in plan.windows).isoformat(timespec="seconds"),
+            )
 
     @property
     def planned(self) -> Sequence[Window]:
@@ -506,6 +513,7 @@ class PollJob:
             late=late.count,
         )
         self._listener.advance(self._label, 1)
+        self.run.log_progress(self._counters.counts())
 
     def _is_accepted(self, window: Window) -> bool:
         return any(

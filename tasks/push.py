@@ -138,6 +138,7 @@ class PushJob:
         self._shape_lock = Lock()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
+        self._has_split = False
         self._probe_lead_stored = False
         self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
@@ -154,7 +155,12 @@ class PushJob:
             )
         self._has_failed = self._are_failing
         quota = quota or LeadQuota()
-        self._listener.add_total(self._label, min(new, quota.left))
+        to_send = min(new, quota.left)
+        self._listener.add_total(self._label, to_send)
+        run.log_step(
+            "%d new leads to send, in batches of up to %d",
+            *(to_send, self._limits.cap_leads(run.campaign.batch_size)),
+        )
         self._claimer = BatchClaimer(
             run,
             new,
@@ -230,6 +236,11 @@ class PushJob:
                 result; or no lookup was answered.
         """
         require_no_hold(self.run)
+        if rejected := self._rejections.total:
+            self.run.log_step(
+                "%s rejected; leadloop_monitor.rejections counts the reasons",
+                format_count(rejected, "lead was", "leads were"),
+            )
         if held_back := self._count_held_back():
             self.run.warn(
                 "%s new, because the campaign may not create leads (push_enabled or enabled is"
@@ -282,6 +293,12 @@ class PushJob:
             self._add_rejected(
                 dict.fromkeys(resolved.rejected, _UNKNOWN_REASON)
                 | self._get_reasons(resolved.rejected)
+            )
+        if resolved.settled:
+            self.run.log_step(
+                "leads in doubt that were looked up: %d are created, %d new again, %d rejected",
+                *(len(resolved.found) + len(resolved.kept), len(resolved.absent)),
+                len(resolved.rejected),
             )
         if resolved.found:
             self._learn_from_found()
@@ -454,6 +471,7 @@ class PushJob:
         except TooLarge as error:
             batch.parts.record_too_large(batch.leads)
             if len(batch.leads) > 1:
+                self._log_split(batch, error)
                 self._send_halves(batch)
             else:
                 self._record_too_large(batch, error)
@@ -538,6 +556,8 @@ class PushJob:
         self._has_failed = True
         with self._result_lock:
             self._failed_creates += 1
+        fate = "in doubt, and looked up later" if may_exist else "sent again after all others"
+        self.run.log_step("a create of %d leads failed: they are %s", len(batch.leads), fate)
         rejected = self.run.write(
             suspects.record_failure,
             self._claimer.claim_ref(batch),
@@ -654,6 +674,7 @@ class PushJob:
             reason = extract_reason(error.body) or str(error.response)
             self._record_result(batch, {batch.leads[0].lead_id: reason})
             return
+        self._log_split(batch, error)
         rejected = error.batch_result.rejected
         if rejected:
             rest = batch.without_leads(rejected)
@@ -662,6 +683,16 @@ class PushJob:
             self._send_reclaimed(rest)
         else:
             self._send_halves(batch)
+
+    def _log_split(self, batch: ClaimedBatch, error: ApiError) -> None:
+        """Log the first batch that is refused as a whole; the counts show what follows."""
+        if not self._has_split:
+            self._has_split = True
+            self.run.log_step(
+                "the vendor refused a batch of %d leads (%s): such batches are sent in parts, so"
+                " that one lead holds up no other",
+                *(len(batch.leads), error.response),
+            )
 
     def _send_halves(self, batch: ClaimedBatch) -> None:
         """Bisect a batch and send each half in its own request."""
@@ -691,11 +722,15 @@ class PushJob:
     def _add_rejected(self, reasons: Mapping[str, str]) -> None:
         """Count rejected leads; `reasons` by lead id, redacted."""
         self._rejections.add_leads(reasons)
-        self._listener.advance(self._label, len(reasons))
+        self._show_progress(len(reasons))
 
     def _add_counts(self, **amounts: int) -> None:
         self._counters.add(**amounts)
-        self._listener.advance(self._label, sum(amounts.values()))
+        self._show_progress(sum(amounts.values()))
+
+    def _show_progress(self, done: int) -> None:
+        self._listener.advance(self._label, done)
+        self.run.log_progress(self._counters.counts() | {"rejected": self._rejections.total})
 
 
 def _may_be_outage(error: ApiError) -> bool:
@@ -771,7 +806,9 @@ def start_named_push(
 def _follow_source(run: CampaignRun[ApiContext]) -> SyncCounts | None:
     if run.campaign.source is None:
         return None
-    return run.context.host.run_step("take-from-source", partial(sync_source, run))
+    return run.context.host.run_step(
+        "take-from-source", [run.campaign.campaign_id], partial(sync_source, run)
+    )
 
 
 def start_urgent_push(run: CampaignRun[ApiContext]) -> PushJob:

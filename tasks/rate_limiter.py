@@ -24,6 +24,9 @@ _KEPT_SHARES = dict.fromkeys(Purpose, 0.5) | {Purpose.BULK: 1 / 16}
 _BORROW_AFTER_S = 0.25
 # For a 429 without a Retry-After.
 _DEFAULT_PAUSE_S = 5.0
+# A shorter wait is not reported, seconds, and no second one within the period.
+_LONG_WAIT_S = 5.0
+_REPORT_PERIOD_S = 60.0
 # A longer Retry-After is taken for the vendor's mistake: all processes would stand still.
 MAX_PAUSE_S = 3600.0
 
@@ -51,6 +54,7 @@ class RateLimiter:
         purpose: decides which slots the requests may use, apart from disables and logins.
         is_paced: whether the requests keep distances once half of the slots are in use, so that
             they never use up all slots in a burst.
+        on_wait: called with a message before a wait of some seconds, once a minute at most.
     """
 
     def __init__(
@@ -61,12 +65,15 @@ class RateLimiter:
         *,
         purpose: Purpose = Purpose.BULK,
         is_paced: bool = False,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._limit = limit
         self._warn = warn
         self._purpose = purpose
         self._is_paced = is_paced
+        self._on_wait = on_wait
+        self._next_report_at = 0.0
         self._yield_slot: Callable[[float], bool] | None = None
         self._pace_lock = Lock()
         # When the last paced request leaves. The first one keeps its distance from the start.
@@ -186,12 +193,23 @@ class RateLimiter:
         Raises:
             RunError: the run is being stopped.
         """
+        self._report_wait(slot.wait_s)
         self.sleep(slot.wait_s)
         if slot.wait_s > _RECHECK_AFTER_S:
             with self._database.autocommit() as connection:
                 if rate_limit.is_paused(connection):
                     return None
         return Permit(slot=slot, valid_until=read_boot_clock() + self._valid_for_s)
+
+    def _report_wait(self, wait_s: float) -> None:
+        now = read_boot_clock()
+        if wait_s < _LONG_WAIT_S or now < self._next_report_at:
+            return
+        self._next_report_at = now + _REPORT_PERIOD_S
+        self._on_wait(
+            f"waiting {wait_s:.0f} s for the rate limit, which all runs share:"
+            f" {self._limit.requests} requests in {self._limit.period_s:g} s"
+        )
 
     def release_slot(self, slot: Slot) -> None:
         """Release a slot without a request, so that another process can use it."""

@@ -119,7 +119,7 @@ def retry_later(
         RunError: the job failed too often, or nothing was done for OUTAGE_S.
     """
     pause_s = attempts.record_api_failure(error, hide_credentials(run.context.settings.api_url))
-    run.warn("%s; trying again", error)
+    run.warn("%s; trying again in %.0f s", error, pause_s)
     return due_in(pause_s)
 
 
@@ -140,7 +140,7 @@ def retry_request(
             return request()
         except Retryable as error:
             pause_s = attempts.record_api_failure(error, address)
-            run.warn("%s; trying again", error)
+            run.warn("%s; trying again in %.0f s", error, pause_s)
         except ApiError as error:
             raise RunError(str(error)) from None
         run.context.limiter.sleep(pause_s)

@@ -4,8 +4,15 @@ from typing import Any
 
 from prefect import State
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun, Log
+from prefect.client.schemas.sorting import LogSort
+from prefect.logging.handlers import APILogWorker
 
 
 def run_flow(flow: Any, **parameters: Any) -> tuple[State[Any], FlowRun]:
@@ -18,6 +25,19 @@ def run_flow(flow: Any, **parameters: Any) -> tuple[State[Any], FlowRun]:
 
 def read_artifacts(run: FlowRun) -> dict[str, Any]:
     """Return the artifacts of a run by their type."""
+    return {str(found.type): found for found in list_artifacts(run)}
+
+
+def list_artifacts(run: FlowRun) -> list[Artifact]:
+    """Return all artifacts of a run."""
     ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
     with get_client(sync_client=True) as client:
-        return {str(found.type): found for found in client.read_artifacts(artifact_filter=ours)}
+        return client.read_artifacts(artifact_filter=ours)
+
+
+def read_log(run: FlowRun) -> list[Log]:
+    """Return the log of a run that has ended, in order."""
+    APILogWorker.drain_all(timeout=60)
+    ours = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        return client.read_logs(log_filter=ours, sort=LogSort.TIMESTAMP_ASC)

@@ -1,12 +1,14 @@
 """Run summaries as text for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Counts that are parts of another one, and their names.
 _PARTS: Mapping[str, Mapping[str, str]] = {
     "in_doubt": {"not_looked_up": "not looked up yet", "settling": "wait for SETTLE"},
 }
+_MAX_NAMED = 3
+_MAX_LINES = 10
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
@@ -42,6 +44,23 @@ def select_stages(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def select_counts(summary: Mapping[str, Any]) -> dict[str, int]:
     """Return the counts of a summary, summed over its campaigns."""
     return {name: value for name, value in summary.items() if isinstance(value, int)}
+
+
+def format_names(names: Sequence[str]) -> str:
+    """Format the first three names, and how many more there are."""
+    named, more = ", ".join(names[:_MAX_NAMED]), len(names) - _MAX_NAMED
+    return f"{named} and {more:,} more" if more > 0 else named
+
+
+def name_campaigns(ids: Sequence[str]) -> str:
+    """Name campaigns in a sentence: `campaign 1`, or `campaigns 1, 2, 3 and 5 more`."""
+    return f"campaign{'s' if len(ids) > 1 else ''} {format_names(ids)}"
+
+
+def shorten_lines(lines: Sequence[str], limit: int = _MAX_LINES) -> list[str]:
+    """Return the first lines up to a limit, and how many more there are."""
+    more = len(lines) - limit
+    return [*lines[:limit], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 def has_counts(summary: Mapping[str, Any]) -> bool:

@@ -17,7 +17,9 @@ from leadloop.sandbox import SandboxHandle
 from tasks.context import CampaignRun
 from tasks.housekeeping import HOUSEKEEPING, HousekeepingContext, HousekeepingJob
 from tasks.jobs import CampaignsFailed, ChunkResult
+from tasks.push import PUSH
 from tests import factories, sql
+from tests.factories import CAMPAIGN
 from tests.prefect_events import collect_events, is_event_of
 from tests.prefect_runs import read_artifacts
 
@@ -33,20 +35,29 @@ def test_prefect_shows_the_sync_as_a_task(database: Database, prefect: str) -> N
             push_leads()
 
     (event,) = collect_events(prefect, push, "prefect.task-run.Failed")
-    assert str(event.resource.name).startswith("take-from-source")
+    assert event.resource.name == f"take-from-source {CAMPAIGN}"
 
 
 def test_prefect_shows_each_chunk_as_a_task(
-    database: Database, vendor: SandboxHandle, prefect: str
+    database: Database,
+    vendor: SandboxHandle,
+    prefect: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each campaign's, under the name of the flow's work."""
-    for campaign in ("C1", "C2"):
-        factories.add_campaign(database, campaign)
-        factories.add_leads(database, "a", campaign=campaign)
+    """Each campaign's, under the name of the flow's work, its campaign, and its turn."""
+    monkeypatch.setattr("flows.push.PUSH", replace(PUSH, min_chunk=1))
+    for campaign in ("C1", "C{2}"):
+        factories.add_campaign(database, campaign, batch_size=1)
+        factories.add_leads(database, "a", "b", campaign=campaign)
     events = collect_events(prefect, push_leads, "prefect.task-run.Completed")
     run = UUID(sql.fetch_value(database, "SELECT DISTINCT flow_run_id FROM leadloop.sync_runs"))
     names = [str(event.resource.name) for event in events if is_event_of(event, run)]
-    assert [name.rpartition("-")[0] for name in names] == ["push-batches"] * 2
+    assert names == [
+        "push-batches C1",
+        "push-batches C{2}",
+        *("push-batches C1 (2)", "push-batches C{2} (2)"),
+        *("push-batches C1 (3)", "push-batches C{2} (3)"),
+    ]
 
 
 def test_problems_that_cannot_be_read_fail_no_run(

@@ -105,6 +105,12 @@ def test_it_explains_itself_in_the_ui(deployment: dict[str, Any]) -> None:
         assert parameter.get("description"), name
 
 
+def test_lists_tell_deployments_apart() -> None:
+    """All have one name: Prefect's lists show the flow, and as many tags as fit, the first ones."""
+    first = [deployment["tags"][0] for deployment in DEPLOYMENTS]
+    assert len({*first, "leadloop"}) == len(DEPLOYMENTS) + 1
+
+
 @each_deployment
 def test_it_goes_to_the_work_pool(deployment: dict[str, Any]) -> None:
     """One pool serves all of them."""

@@ -1,6 +1,7 @@
 """What a run says of itself in Prefect's page: its name, its final state, its artifacts."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,21 +10,25 @@ from typing import ClassVar
 
 import pytest
 import requests
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from db.database import Database
+from flows import audit
 from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.poll import backfill_outcomes, poll_outcomes
 from flows.push import push_leads
+from flows.reporting import make_artifact_key
 from flows.sync import sync_leads
 from leadloop.sandbox import SandboxHandle
 from tasks.audit import AUDIT
 from tests import factories, sql
 from tests.factories import CAMPAIGN
 from tests.prefect_events import collect_events, is_event_of
-from tests.prefect_runs import read_artifacts, run_flow
+from tests.prefect_runs import list_artifacts, read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
@@ -102,6 +107,15 @@ def test_a_run_in_stages_says_each(database: Database, vendor: SandboxHandle) ->
     assert f"| {CAMPAIGN} | 1 |{' 0 |' * 9} 1 |" in told
     assert "### poll: " in told
     assert "### disable" not in told
+    with get_client(sync_client=True) as client:
+        stages = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id])
+            )
+        )
+    assert len(stages) == 3
+    assert [list_artifacts(each) for each in [*stages, run]] == [[], [], [], list_artifacts(run)]
+    assert len(list_artifacts(run)) == 1
 
 
 def test_ids_cannot_format_an_artifact(database: Database, vendor: SandboxHandle) -> None:
@@ -204,10 +218,11 @@ def test_a_stage_is_done_though_prefect_has_lost_its_answer(
 def test_prefect_is_told_in_aggregates(
     database: Database, vendor: SandboxHandle, prefect: str
 ) -> None:
-    """An event with the counts for each campaign that differs, an artifact with the sums; no id."""
+    """An event with the counts for each campaign that differs; its artifact, by its key; no id."""
     factories.add_campaign(database)
-    factories.add_campaign(database, "C2")
+    factories.add_campaign(database, "12345")
     factories.add_leads(database, "lead-a", "lead-b")
+    factories.add_leads(database, "lead-c", campaign="12345")
     push_leads()
     sql.execute(database, "UPDATE leadloop.leads SET status = 'rejected' WHERE lead_id = 'lead-a'")
     runs: list[FlowRun] = []
@@ -218,9 +233,44 @@ def test_prefect_is_told_in_aggregates(
     assert [
         (event.resource.id, event.payload) for event in events if is_event_of(event, run.id)
     ] == [("leadloop.campaign.C1", {"rejected_but_there": 1})]
-    artifact = read_artifacts(run)["table"]
-    assert artifact.key == "leadloop-audit"
-    rows = {row["count"]: row["leads"] for row in json.loads(artifact.data)}
-    assert set(rows) == set(AUDIT.counts)
-    assert (rows["seen"], rows["rejected_but_there"], rows["missing_there"]) == (2, 1, 0)
-    assert "lead-a" not in str(artifact)
+    tables = {
+        str(each.key).removeprefix("leadloop-audit-"): {
+            row["count"]: row["leads"] for row in json.loads(str(each.data))
+        }
+        for each in list_artifacts(run)
+    }
+    counts = ("seen", "rejected_but_there", "missing_there")
+    assert {key: tuple(rows[name] for name in counts) for key, rows in tables.items()} == {
+        make_artifact_key("", CAMPAIGN).strip("-"): (2, 1, 0),
+        "12345": (1, 0, 0),
+    }
+    assert all(set(rows) == set(AUDIT.counts) for rows in tables.values())
+    assert list(tables["12345"])[:3] == ["pages", "seen", "missing_there"]
+    assert [each.description for each in list_artifacts(run) if each.key[-1] == "5"] == [
+        "Campaign 12345: no difference; leads at the vendor: 1"
+    ]
+    assert "lead-" not in str(list_artifacts(run)).replace("leadloop", "")
+
+
+def test_an_audit_of_many_campaigns_shows_those_that_differ(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many artifacts as there may be; the log names how many campaigns have none."""
+    monkeypatch.setattr(audit, "_MAX_ARTIFACTS", 1)
+    for campaign in ("1", "2", "3"):
+        factories.add_campaign(database, campaign)
+    factories.add_leads(database, "a", campaign="2")
+    push_leads()
+    sql.execute(database, "DELETE FROM leadloop.leads")
+    _, run = run_flow(audit_leads)
+    assert [each.key for each in list_artifacts(run)] == ["leadloop-audit-2"]
+
+
+def test_a_key_names_one_campaign() -> None:
+    """Prefect takes lowercase letters, digits and dashes alone."""
+    ids = ["12345", "up-east", "UP-EAST", "up east", "up_east", "|", "ü", "-", "-a", "a" * 90]
+    keys = [make_artifact_key("leadloop-audit", campaign_id) for campaign_id in ids]
+    assert keys[:2] == ["leadloop-audit-12345", "leadloop-audit-up-east"]
+    assert len(set(keys)) == len(ids)
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", key) for key in keys)
+    assert max(map(len, keys)) <= 80

@@ -1,6 +1,7 @@
 """From a fresh clone to a scheduled run: the README's commands on a real Prefect server."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -115,6 +116,12 @@ class Team:
             self.ask("DELETE", f"deployments/{deployment['id']}")
         for pool in self.ask("POST", "work_pools/filter", {}):
             self.ask("DELETE", f"work_pools/{pool['name']}")
+
+    def read_log(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the log of a run, in order."""
+        ours = {"flow_run_id": {"any_": [run_id]}}
+        log: list[dict[str, Any]] = self.ask("POST", "logs/filter", {"logs": ours})
+        return sorted(log, key=lambda each: str(each["timestamp"]))
 
     def find_runs(self, flow: str, state: str) -> list[dict[str, Any]]:
         """Return the runs of a flow that are in a state."""
@@ -339,12 +346,21 @@ def test_no_run_sets_what_the_worker_executes(team: Team) -> None:
 
 
 def test_a_worker_without_a_database(team: Team) -> None:
-    """The run fails with one line that names the setting; no embedded Postgres is started."""
+    """The run fails with one line that names the setting; no embedded Postgres is started.
+
+    The line is the whole message of its state, and its log has no other error and no traceback.
+    """
     team.deploy()
-    with team.run_worker(LEADLOOP_DATABASE_URL=""):
+    logging_on = {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
+    with team.run_worker(LEADLOOP_DATABASE_URL="", **logging_on):
         team.start_run("push-leads/default")
         run, *_ = _wait_for(lambda: team.find_runs("push-leads", "FAILED"))
-    assert "LEADLOOP_DATABASE_URL is not set" in run["state"]["message"]
+        message = run["state"]["message"]
+        _wait_for(lambda: [each for each in team.read_log(run["id"]) if message in each["message"]])
+    assert message.startswith("LEADLOOP_DATABASE_URL is not set: ")
+    log = team.read_log(run["id"])
+    assert [each["message"] for each in log if each["level"] >= logging.ERROR] == [message]
+    assert all("\n" not in each["message"] for each in log)
     for folder in (team.directory, team.server.home):
         assert not list(folder.rglob(".leadloop"))
 

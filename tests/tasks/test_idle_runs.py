@@ -1,6 +1,6 @@
 """Runs in which little or nothing is due: asked once for all campaigns, and equal in effect."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ def test_a_run_with_nothing_due_has_one_row_and_no_step(
     steps: list[str] = []
 
     class Watching:
-        def __call__(self, name: str, _step: Any, /) -> Any:
+        def __call__(self, name: str, _campaign_ids: Sequence[str], _step: Any, /) -> Any:
             steps.append(name)
 
     @contextmanager

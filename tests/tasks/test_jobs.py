@@ -247,11 +247,11 @@ def test_chunks_grow_with_what_was_done(database: Database) -> None:
 def test_every_chunk_is_a_step_of_the_host(database: Database) -> None:
     """The host, such as Prefect, sees each chunk under the name of the spec."""
     scripts = scripted(database, A=[more, done], B=[done])
-    seen: list[str] = []
+    seen: list[tuple[str, list[str]]] = []
 
     class Watching:
-        def __call__(self, name: str, step: Callable[[], T], /) -> T:
-            seen.append(name)
+        def __call__(self, name: str, campaign_ids: Sequence[str], step: Callable[[], T], /) -> T:
+            seen.append((name, list(campaign_ids)))
             return step()
 
     @contextmanager
@@ -260,7 +260,7 @@ def test_every_chunk_is_a_step_of_the_host(database: Database) -> None:
             yield context
 
     run_jobs(replace(scripts.spec(), open_context=open_watched), None)
-    assert seen == ["step"] * 3
+    assert seen == [("step", [campaign]) for campaign in ("A", "B", "A")]
 
 
 def test_an_unexpected_error_is_one_campaign_s(

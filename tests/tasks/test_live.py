@@ -1,6 +1,7 @@
 """The live loop in this process: how it ends, and what it shows of what fails."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from threading import Event, Thread
 import pytest
 
 from db import live_places
-from db.database import Database
+from db.database import Database, DatabaseError
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks import live
@@ -116,6 +117,43 @@ def test_a_run_that_waits_for_a_response_at_its_end_is_not_silent(
     assert sql.fetch_rows(database, "SELECT DISTINCT state FROM leadloop.sync_runs") == [
         {"state": "completed"}
     ]
+
+
+def test_a_run_without_postgres_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line names host and database; only a connection that a run had is opened again."""
+    monkeypatch.setenv("LEADLOOP_DATABASE_URL", "postgresql://leads:pw@127.0.0.1:1/leads")
+    host = LiveHost(log=LOG, name="live", load_settings=Settings.load)
+    with pytest.raises(DatabaseError, match=r"^cannot reach Postgres at 127\.0\.0\.1:1/leads: "):
+        run_live(host, LiveState())
+
+
+def test_what_was_done_is_logged_in_sums(
+    start: StartRun,
+    database: Database,
+    vendor: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A line for all jobs of some minutes; none while nothing happens, and none a job."""
+    monkeypatch.setattr(live, "_REPORT_S", 1.0)
+    caplog.set_level(logging.INFO, LOG.name)
+    for campaign in ("C1", "C2"):
+        factories.add_campaign(database, campaign)
+    run = start("live")
+    wait_until(lambda: run.works, "nobody works")
+    waiting = start("waiting")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "a", "b", campaign=campaign)
+    wait_until(lambda: count_reported(caplog) == 4, "nothing is reported")
+    assert not any("campaign C" in line for line in caplog.messages)
+    assert sum("waiting for the live run" in line for line in caplog.messages) == 1
+    assert not waiting.works
+
+
+def count_reported(caplog: pytest.LogCaptureFixture) -> int:
+    """Return how many created leads the lines of a live run count together."""
+    lines = [line for line in caplog.messages if line.startswith("in the last minutes: ")]
+    return sum(int(each) for line in lines for each in re.findall(r"created (\d+)", line))
 
 
 def test_a_source_that_cannot_be_read_is_a_problem(

@@ -48,6 +48,17 @@ def test_a_failure_in_an_outage_that_is_over_says_nothing() -> None:
     assert watch.probe_after_failure(_FAILURE)
 
 
+def test_silence_is_reported_before_it_is_waited_for() -> None:
+    """Once, however many probes fail."""
+    silences: list[str] = []
+    probe = probe_of(_FAILURE, _FAILURE, None)
+    watch = OutageWatch(probe, lambda _: None, "https://vendor.example", silences.append)
+    assert not watch.probe_after_failure(_FAILURE)
+    assert silences == [
+        "https://vendor.example does not answer (read: HTTP 500): trying again for up to 45 s"
+    ]
+
+
 def test_a_probe_can_be_asked_for_though_the_vendor_has_answered_of_late() -> None:
     """What failed since that answer may have failed in an outage that began after it."""
     watch = watch_of(_FAILURE, None)

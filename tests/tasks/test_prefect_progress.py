@@ -2,11 +2,13 @@
 
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from prefect import flow
-from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
+from prefect.runtime import flow_run
 
 from db.database import Database
 from flows.audit import audit_leads
@@ -16,7 +18,7 @@ from tasks import prefect_progress
 from tasks.prefect_progress import ProgressArtifacts
 from tests import factories
 from tests.factories import CAMPAIGN
-from tests.prefect_runs import read_artifacts, run_flow
+from tests.prefect_runs import list_artifacts, read_artifacts, run_flow
 
 pytestmark = pytest.mark.usefixtures("prefect", "environment")
 
@@ -24,13 +26,25 @@ pytestmark = pytest.mark.usefixtures("prefect", "environment")
 def test_long_work_shows_how_far_it_is(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bar in the page, full at the end; its label names the campaign alone."""
+    """One bar for all campaigns, full at the end; then the table of counts is left alone."""
     monkeypatch.setattr(prefect_progress, "_UPDATE_INTERVAL_S", 0.0)
-    factories.add_campaign(database, batch_size=2)
-    factories.add_leads(database, *(f"L{number}" for number in range(10)))
-    _, run = run_flow(push_leads)
-    bar = read_artifacts(run)["progress"]
-    assert (bar.data, bar.description) == (100.0, f"push {CAMPAIGN}")
+    seen: list[tuple[Any, str | None]] = []
+    remove = ProgressArtifacts.remove
+
+    def look_and_remove(bars: ProgressArtifacts) -> None:
+        run = client.read_flow_run(UUID(flow_run.get_id()))
+        seen.extend((each.data, each.description) for each in list_artifacts(run))
+        remove(bars)
+
+    monkeypatch.setattr(ProgressArtifacts, "remove", look_and_remove)
+    for campaign in (CAMPAIGN, "C2"):
+        factories.add_campaign(database, campaign, batch_size=2)
+        factories.add_leads(database, *(f"L{number}" for number in range(10)), campaign=campaign)
+    with get_client(sync_client=True) as client:
+        _, run = run_flow(push_leads)
+    table, bar = sorted(seen, key=lambda each: str(each[0]))
+    assert bar == (100.0, f"push {CAMPAIGN}, push C2")
+    assert [each.description for each in list_artifacts(run)] == [table[1]]
 
 
 def test_no_work_depends_on_prefect(

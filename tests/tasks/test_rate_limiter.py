@@ -3,11 +3,13 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
 
 from db.database import Database
+from db.rate_limit import Slot
 from leadloop.core.errors import RunError
 from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.core.verdicts import ApiCall
@@ -59,6 +61,22 @@ def test_a_full_budget_is_waited_for_until_the_run_is_stopped(database: Database
         limiter.stop()
         with pytest.raises(RunError, match=r"^the run was stopped$"):
             waiting.result(timeout=60)
+
+
+def test_a_long_wait_is_reported_once_a_minute(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reason; a short one is not."""
+    now, waits = 100.0, list[str]()
+    limiter = RateLimiter(database, _HOURLY, print, on_wait=waits.append)
+    monkeypatch.setattr(rate_limiter, "read_boot_clock", lambda: now)
+    monkeypatch.setattr(limiter, "sleep", lambda _: None)
+    for wait_s in (4.0, 30.4, 31.0):
+        limiter.wait_until_due(Slot(number=0, wait_s=wait_s, free_at=datetime.now(UTC)))
+    now += 61
+    limiter.wait_until_due(Slot(number=0, wait_s=32.0, free_at=datetime.now(UTC)))
+    reason = "for the rate limit, which all runs share: 10 requests in 3600 s"
+    assert waits == [f"waiting 30 s {reason}", f"waiting 32 s {reason}"]
 
 
 @pytest.mark.parametrize("call", [ApiCall.DISABLE, ApiCall.LOGIN])
