@@ -23,7 +23,8 @@ SELECT campaign_id,
        coalesce(area_codes, '{}')                AS area_codes,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
        coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
-       enabled, sends_opted_out_numbers, numeric_lead_ids, source, priority, calling_hours
+       enabled, sends_opted_out_numbers, numeric_lead_ids, source, on_source_removal,
+       opt_out_source, priority, calling_hours
   FROM leadloop.campaigns
 """
 # A run's campaigns take turns in this order.
@@ -33,7 +34,7 @@ _ENABLED = text(f"{_COMPLETE} WHERE enabled {_BY_PRIORITY}")
 _ALL = text(f"{_COMPLETE} {_BY_PRIORITY}")
 # Opt-outs are sent for disabled campaigns too.
 _ENABLED_OR_OPTING_OUT = text(f"""{_COMPLETE}
- WHERE enabled OR EXISTS (
+ WHERE enabled OR opt_out_source IS NOT NULL OR EXISTS (
        SELECT FROM leadloop.disable_requests AS request
         WHERE request.campaign_id = campaigns.campaign_id
           AND (request.status = 'requested'
@@ -111,7 +112,7 @@ def select_campaigns(
 def select_for_disable(
     connection: Connection, ids: Sequence[str] | None, defaults: CampaignRules
 ) -> list[Campaign]:
-    """Return the campaigns with these ids, or all that are enabled or have opt-outs to send.
+    """Return the campaigns with these ids, or all that are enabled or may have opt-outs to send.
 
     Raises:
         UsageError: an id is not in the table, or the table has no campaign.

@@ -132,6 +132,13 @@ WITH RECURSIVE {
 SELECT campaign_id FROM unconfirmed WHERE campaign_id IS NOT NULL
  UNION
 ({_AWAITING_END})
+ UNION
+SELECT campaign_id FROM leadloop.campaigns WHERE opt_out_source IS NOT NULL
+""")
+_WITH_OPT_OUT_SOURCE = text(f"""
+SELECT campaign_id FROM leadloop.campaigns AS campaign
+ WHERE opt_out_source IS NOT NULL AND {_IN_SHARES}
+ ORDER BY priority DESC, campaign_id
 """)
 
 
@@ -251,6 +258,11 @@ def list_polled_campaigns(connection: Connection, shares: Sequence[int]) -> list
     return [PolledCampaign(**row._mapping) for row in rows]
 
 
+def list_opt_out_sources(connection: Connection, shares: Sequence[int]) -> list[str]:
+    """Return the campaigns that name an opt-out source, enabled or not, highest priority first."""
+    return list(connection.scalars(_WITH_OPT_OUT_SOURCE, {"shares": list(shares)}))
+
+
 def find_campaigns_to_push(connection: Connection) -> set[str]:
     """Return the campaigns in which a push may have anything to do, to warn about or to count.
 
@@ -262,7 +274,8 @@ def find_campaigns_to_push(connection: Connection) -> set[str]:
 def find_campaigns_to_disable(connection: Connection) -> set[str]:
     """Return the campaigns in which a disable may have anything to do or to count.
 
-    Opt-outs that the vendor has not confirmed, or leads whose settle time has to start.
+    Opt-outs that the vendor has not confirmed, leads whose settle time has to start, an opt-out
+    source to read.
     """
     return set(connection.scalars(_TO_DISABLE))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from db.opt_out_source import NO_LEAD
 from leadloop.core.opt_ins import OptOutState
 
 # Leads before opt-outs, as in a claim and in `db.opt_outs`: the reverse order could deadlock.
@@ -63,6 +64,12 @@ UPDATE leadloop.leads
 """,
     )
 )
+# Numbers that rows of the campaign's opt-out source name; their rows stay remembered, so that they
+# count again only when they come back.
+_RELEASE_NUMBERS = text(f"""
+DELETE FROM leadloop.suppressed_numbers
+ WHERE campaign_id = :campaign AND lead_id = '{NO_LEAD}' AND number_key = ANY(:keys)
+""")
 _HOLDERS = text("""
 SELECT campaign_id, lead_id FROM leadloop.suppressed_numbers WHERE number_key = :key
  ORDER BY campaign_id, lead_id
@@ -71,10 +78,19 @@ SELECT campaign_id, lead_id FROM leadloop.suppressed_numbers WHERE number_key = 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberHolder:
-    """An opted-out lead by which a phone number is suppressed."""
+    """An opted-out lead by which a phone number is suppressed.
+
+    `lead_id` is empty if a row of the campaign's opt-out source names the number.
+    """
 
     campaign_id: str
     lead_id: str
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        if self.lead_id == NO_LEAD:
+            return f"the opt-out source of campaign {self.campaign_id}"
+        return f"{self.lead_id} of campaign {self.campaign_id}"
 
 
 def lock_opt_outs(
@@ -97,16 +113,23 @@ def lock_opt_outs(
 
 
 def record_opt_ins(
-    connection: Connection, campaign_id: str, lead_ids: Sequence[str], reason: str
+    connection: Connection,
+    campaign_id: str,
+    lead_ids: Sequence[str],
+    reason: str,
+    *,
+    number_keys: Sequence[bytes] = (),
 ) -> None:
     """Withdraw the opt-outs of locked leads, and record who did it and why.
 
-    Leads that were cancelled are new again. Their numbers are not suppressed by them any more.
+    Leads that were cancelled are new again. Their numbers, of the hashes `number_keys`, are not
+    suppressed any more by them, nor by rows of the campaign's opt-out source.
     """
     asked = {"campaign": campaign_id, "ids": list(lead_ids)}
     connection.execute(_RECORD, {**asked, "reason": reason})
     for step in _STEPS:
         connection.execute(step, asked)
+    connection.execute(_RELEASE_NUMBERS, {"campaign": campaign_id, "keys": list(number_keys)})
 
 
 def list_number_holders(connection: Connection, number_key: bytes) -> list[NumberHolder]:

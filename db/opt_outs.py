@@ -16,6 +16,12 @@ _REQUEST = text("""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id)
 SELECT :campaign, unnest(CAST(:ids AS text[])) ON CONFLICT DO NOTHING
 """)
+_RECORD = text("""
+INSERT INTO leadloop.disable_requests (campaign_id, lead_id, reason, origin)
+SELECT :campaign, lead_id, :reason, 'person'
+  FROM unnest(CAST(:ids AS text[])) AS given (lead_id) ORDER BY lead_id
+ON CONFLICT DO NOTHING RETURNING lead_id
+""")
 
 # A lead that was never sent is cancelled, under the lock that a claim would need. A lead that the
 # vendor rejected is not: the vendor may hold it, so the opt-out is sent. This statement also sets
@@ -205,6 +211,14 @@ class OpenOptOuts:
 def request_opt_outs(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> int:
     """Insert opt-outs, as your code would; idempotent. Returns the number of new ones."""
     return connection.execute(_REQUEST, {"campaign": campaign_id, "ids": list(lead_ids)}).rowcount
+
+
+def record_opt_outs(
+    connection: Connection, campaign_id: str, lead_ids: Sequence[str], reason: str | None
+) -> set[str]:
+    """Insert opt-outs of a person's word; idempotent. Returns the leads that had not opted out."""
+    parameters = {"campaign": campaign_id, "ids": list(lead_ids), "reason": reason}
+    return set(connection.scalars(_RECORD, parameters))
 
 
 def cancel_unsent(connection: Connection, campaign_id: str) -> int:

@@ -135,10 +135,10 @@ ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
         excluded.occurred_at, excluded.duration_s, excluded.cost, excluded.answers)
 """
 
-# The vendor holds every lead that has an outcome, whatever its status was. So an opt-out that was
-# cancelled as "never sent" is requested again. Leads are locked in the order in which opt-outs lock
-# them. OFFSET 0 forces index lookups: without statistics of the staging table the planner would
-# scan all leads for each window.
+# The vendor holds every lead that has an outcome, whatever its status was, and also if it is
+# unknown here. So an opt-out that was cancelled as "never sent" is requested again. Leads are
+# locked in the order in which opt-outs lock them. OFFSET 0 forces index lookups: without statistics
+# of the staging table the planner would scan all leads for each window.
 _SETTLE_LEADS = """
 WITH these AS (
     SELECT lead.lead_id
@@ -154,11 +154,22 @@ WITH these AS (
            sent_at = coalesce(lead.sent_at, clock_timestamp())
      WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(ARRAY(SELECT lead_id FROM these))
     RETURNING lead.lead_id
+), shown AS (
+    SELECT lead_id FROM held
+     UNION
+    SELECT request.lead_id
+      FROM (SELECT DISTINCT lead_id FROM stage_outcomes) AS stage
+     CROSS JOIN LATERAL (SELECT lead_id FROM leadloop.disable_requests
+                          WHERE campaign_id = :campaign AND lead_id = stage.lead_id
+                            AND origin = 'opt_out_source' AND status = 'cancelled'
+                         OFFSET 0) AS request
+     WHERE NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = :campaign AND lead.lead_id = request.lead_id)
 )
 UPDATE leadloop.disable_requests AS d
    SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
-  FROM held
- WHERE d.campaign_id = :campaign AND d.lead_id = held.lead_id AND d.status = 'cancelled'
+  FROM shown
+ WHERE d.campaign_id = :campaign AND d.lead_id = shown.lead_id AND d.status = 'cancelled'
 """
 
 # Few round trips: after each, the thread waits for the GIL, which the threads that read pages hold.

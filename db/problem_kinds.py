@@ -59,6 +59,27 @@ PROBLEM_KINDS = (
     ),
     ProblemKind(
         severity="critical",
+        name="opt_outs_unread",
+        meaning="The campaign's opt-out source cannot be read, so no lead is sent. It is a problem"
+        " at the age of `opt_outs_waiting`.",
+        commands=_DOCTOR,
+    ),
+    ProblemKind(
+        severity="critical",
+        name="opt_outs_unreadable",
+        meaning="Rows of the campaign's opt-out source that cannot be read, or that have no valid"
+        " lead id or phone number: these people may be called.",
+        commands=("leadloop disable",),
+    ),
+    ProblemKind(
+        severity="critical",
+        name="removals_held",
+        meaning="Leads that were sent, and whose rows have left the campaign's source: too many to"
+        " opt out without a person (`on_source_removal`).",
+        commands=("leadloop opt-out --left-source",),
+    ),
+    ProblemKind(
+        severity="critical",
         name="creates_held",
         meaning="The database may have forgotten sent leads, so no lead is created.",
         commands=("leadloop audit --repair",),

@@ -1,12 +1,14 @@
 """A campaign's source: a foreign table or view, and the query of its differences from the leads.
 
+The source of opt-outs is read in the same way (`db.opt_out_source`).
+
 A view may call any function, with the rights and in the session of its reader. So a separate,
 read-only connection copies the source's rows and is then discarded; our connection compares them.
 `db.source_sync` applies the differences.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,14 +19,13 @@ from sqlalchemy import Connection, text
 
 from db.database import Database, DatabaseError
 from db.unreadable_rows import SourceQuery, has_staged_rows, is_data_error, isolate_unreadable
-from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import UsageError
 from leadloop.core.source_requirements import (
     MAX_LEAD_ID_LENGTH,
     MAX_PRIORITY,
+    NamedSource,
     SourceError,
     UnreadableRows,
-    check_columns,
     source_not_found,
     source_not_readable,
 )
@@ -68,14 +69,6 @@ SELECT array_agg(rolname ORDER BY rolname) FROM pg_roles
         OR rolname IN ('pg_execute_server_program', 'pg_read_server_files',
                        'pg_write_server_files', 'pg_read_all_data', 'pg_write_all_data'))
 """)
-_STAGE = text("""
-CREATE TEMPORARY TABLE source_rows (
-    place bigint GENERATED ALWAYS AS IDENTITY,
-    lead_id text, phone_number text, contact_name text, state_code text, ebr_datetime timestamptz,
-    priority smallint, fields text
-)
-""")
-
 #: SQLSTATE of a missing privilege.
 NO_PRIVILEGE = "42501"
 _TIMEOUT, _LOCKED, _WRITES = "57014", "55P03", "25006"
@@ -97,13 +90,28 @@ class SourceTable:
     columns: Mapping[str, str]
 
 
-def inspect_source(reader: Database, campaign: Campaign, name: str) -> SourceTable:
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """A temporary staging table for the rows of a source.
+
+    Attributes:
+        table: its name.
+        columns: the types of its columns, by name; `place`, the order of the rows, comes first.
+        select_row: returns the expressions of a row of a source, one for each column; its alias in
+            them is `own`.
+    """
+
+    table: str
+    columns: Mapping[str, str]
+    select_row: Callable[[SourceTable], Sequence[str]]
+
+
+def inspect_source(reader: Database, source: NamedSource) -> SourceTable:
     """Find a campaign's source; check its columns and the login's right to read it.
 
     Args:
         reader: the database, opened with the login that reads sources.
-        campaign: the campaign.
-        name: the table's or view's name with its schema: no search path completes it.
+        source: the source, whose name has its schema: no search path completes it.
 
     Raises:
         SourceError: the source does not exist, lacks columns, or is not readable.
@@ -111,21 +119,21 @@ def inspect_source(reader: Database, campaign: Campaign, name: str) -> SourceTab
     """
     try:
         with reader.transaction() as connection:
-            row = connection.execute(_FIND, {"source": name}).one_or_none()
+            row = connection.execute(_FIND, {"source": source.name}).one_or_none()
     except DatabaseError as error:
         if error.sqlstate == NO_PRIVILEGE:
-            raise source_not_readable(name) from None
+            raise source_not_readable(source) from None
         if error.sqlstate in INVALID_NAME:
-            raise source_not_found(name) from None
+            raise source_not_found(source) from None
         raise
     if row is None or not row.may_be:
-        raise source_not_found(name)
+        raise source_not_found(source)
     if not row.readable:
-        raise source_not_readable(name)
+        raise source_not_readable(source)
     found = SourceTable(
         relation=row.relation, columns=dict(zip(row.names, row.types, strict=False))
     )
-    check_columns(name, found.columns, campaign.required_fields)
+    source.check_columns(found.columns)
     return found
 
 
@@ -157,46 +165,53 @@ def list_roles_with_access(reader: Database) -> list[str]:
         return connection.scalar(_REACHES_OURS) or []
 
 
-def has_readable_row(reader: Database, campaign: Campaign, table: SourceTable) -> bool:
-    """Read one row of the source as a push does; return whether there is one.
+def has_readable_row(
+    reader: Database, source: NamedSource, table: SourceTable, staging: Staging
+) -> bool:
+    """Read one row of the source as a sync does; return whether there is one.
 
     Raises:
         SourceError: it cannot be read, for example because a view's owner lacks a privilege, or
             another server that it needs does not answer.
     """
-    with translate_errors(campaign), _reader_transaction(reader, campaign) as connection:
-        return _read_one_row(connection, table)
+    with translate_errors(source), open_reader_transaction(reader, source) as connection:
+        return _read_one_row(connection, _select_rows(table, staging))
 
 
-def hides_rows(reader: Database, campaign: Campaign, table: SourceTable) -> bool:
+def hides_rows(reader: Database, source: NamedSource, table: SourceTable) -> bool:
     """Return whether row level security may hide rows of the source from its login."""
     try:
-        with _reader_transaction(reader, campaign) as connection:
+        with open_reader_transaction(reader, source) as connection:
             connection.execute(_REFUSE_HIDDEN_ROWS)
-            _read_one_row(connection, table)
+            _read_one_row(connection, f"SELECT 1 FROM {table.relation}")
     except DatabaseError as error:
         return error.sqlstate == NO_PRIVILEGE
     return False
 
 
-def _read_one_row(connection: Connection, table: SourceTable) -> bool:
+def _read_one_row(connection: Connection, rows: str) -> bool:
     # SQLAlchemy would take `:x` in a name for a parameter.
-    row = connection.execute(text(f"{_select_rows(table)} LIMIT 1".replace(":", r"\:")))
+    row = connection.execute(text(f"{rows} LIMIT 1".replace(":", r"\:")))
     return row.first() is not None
 
 
 def stage_source_rows(
-    reader: Database, connection: Connection, campaign: Campaign, table: SourceTable
+    reader: Database,
+    connection: Connection,
+    source: NamedSource,
+    table: SourceTable,
+    staging: Staging,
 ) -> UnreadableRows:
-    """Copy a source's rows to the temporary staging table `source_rows`.
+    """Copy a source's rows to a temporary staging table.
 
     If a value cannot be read, the rows are read again without those that fail.
 
     Args:
         reader: the database, opened with the login that reads sources.
         connection: our connection, which gets the table; outside of a transaction.
-        campaign: the campaign.
-        table: the source (`inspect_source`).
+        source: the source.
+        table: what it is (`inspect_source`).
+        staging: the staging table.
 
     Returns:
         The rows that could not be read and were left out.
@@ -204,27 +219,34 @@ def stage_source_rows(
     Raises:
         SourceError: the source could not be read.
     """
+    columns = ", ".join(f"{name} {type_}" for name, type_ in staging.columns.items())
     with connection.begin():
-        connection.execute(_STAGE)
-    with translate_errors(campaign):
+        connection.execute(
+            text(
+                f"CREATE TEMPORARY TABLE {staging.table}"
+                f" (place bigint GENERATED ALWAYS AS IDENTITY, {columns})"
+            )
+        )
+    with translate_errors(source):
         try:
-            with _reader_transaction(reader, campaign) as source:
-                _copy_rows(source, connection, table)
+            with open_reader_transaction(reader, source) as reading:
+                _copy_rows(reading, connection, table, staging)
             unreadable = UnreadableRows()
         except DatabaseError as error:
             if not is_data_error(error.sqlstate):
                 raise
-            unreadable = _stage_readable_rows(reader, connection, campaign, table, error)
+            unreadable = _stage_readable_rows(reader, connection, source, table, staging, error)
     with connection.begin():
-        connection.execute(text("ANALYZE pg_temp.source_rows"))
+        connection.execute(text(f"ANALYZE pg_temp.{staging.table}"))
     return unreadable
 
 
 def _stage_readable_rows(
     reader: Database,
     connection: Connection,
-    campaign: Campaign,
+    source: NamedSource,
     table: SourceTable,
+    staging: Staging,
     error: DatabaseError,
 ) -> UnreadableRows:
     """Stage the rows of a source in which some rows cannot be read.
@@ -232,46 +254,46 @@ def _stage_readable_rows(
     Raises:
         DatabaseError: `error`: no row can be read, or those that fail cannot be found.
     """
-    with _reader_transaction(reader, campaign) as source:
-        source.execute(_ONE_SNAPSHOT)
+    with open_reader_transaction(reader, source) as reading:
+        reading.execute(_ONE_SNAPSHOT)
         query = SourceQuery(
-            relation=table.relation, row=_row_expressions(table), columns=_column_texts(table)
+            relation=table.relation, row=staging.select_row(table), columns=_column_texts(table)
         )
-        isolated = isolate_unreadable(source, query, timeout_s=campaign.source_timeout_s)
+        isolated = isolate_unreadable(reading, query, timeout_s=source.timeout_s)
         if isolated is None:
             raise error
-        _copy_rows(source, connection, table, f" WHERE {isolated.without}")
-    if not has_staged_rows(connection):
+        _copy_rows(reading, connection, table, staging, f" WHERE {isolated.without}")
+    if not has_staged_rows(connection, staging.table):
         raise error
     return isolated.rows
 
 
 def _copy_rows(
-    source: Connection, connection: Connection, table: SourceTable, condition: str = ""
+    reading: Connection,
+    connection: Connection,
+    table: SourceTable,
+    staging: Staging,
+    condition: str = "",
 ) -> None:
-    rows = f"{_select_rows(table)}{condition}"
+    rows = f"{_select_rows(table, staging)}{condition}"
+    copy_in = (
+        f"COPY pg_temp.{staging.table} ({', '.join(staging.columns)}) FROM STDIN (ENCODING 'UTF8')"
+    )
     with connection.begin():
-        _pipe_rows(source, f"COPY ({rows}) TO STDOUT (ENCODING 'UTF8')", connection, _INTO_STAGE)
+        _pipe_rows(reading, f"COPY ({rows}) TO STDOUT (ENCODING 'UTF8')", connection, copy_in)
 
 
 @contextmanager
-def _reader_transaction(reader: Database, campaign: Campaign) -> Iterator[Connection]:
+def open_reader_transaction(reader: Database, source: NamedSource) -> Iterator[Connection]:
     """Open a read-only transaction on a connection that is closed afterwards."""
     with reader.dedicated() as connection:
-        set_read_limits(connection, campaign.source_timeout_s)
+        set_read_limits(connection, source.timeout_s)
         with connection.begin() as transaction:
             connection.execute(_READ_ONLY)
             connection.execute(_PATH_OF_ROLE)
             yield connection
             # A rollback drops what functions deferred to the commit, such as a NOTIFY.
             transaction.rollback()
-
-
-_INTO_STAGE = """
-COPY pg_temp.source_rows (lead_id, phone_number, contact_name, state_code, ebr_datetime, priority,
-                          fields)
-FROM STDIN (ENCODING 'UTF8')
-"""
 
 
 def _pipe_rows(source: Connection, copy_out: str, target: Connection, copy_in: str) -> None:
@@ -309,7 +331,7 @@ def set_read_limits(connection: Connection, timeout_s: int) -> None:
 
 
 @contextmanager
-def translate_errors(campaign: Campaign) -> Iterator[None]:
+def translate_errors(source: NamedSource) -> Iterator[None]:
     """Translate errors of a source that is read in the block to one line of advice.
 
     Raises:
@@ -318,14 +340,14 @@ def translate_errors(campaign: Campaign) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        if error.disconnected or campaign.source is None:
+        if error.disconnected:
             raise
-        advice = _find_advice(error.sqlstate or "", campaign)
-        raise _source_error(campaign, advice or f"cannot be read: {error}") from None
+        advice = _find_advice(error.sqlstate or "", source)
+        raise SourceError(f"{source} {advice or f'cannot be read: {error}'}") from None
 
 
 @contextmanager
-def translate_comparison_errors(campaign: Campaign) -> Iterator[None]:
+def translate_comparison_errors(source: NamedSource) -> Iterator[None]:
     """Translate errors that a source's rows cause when our own connection compares them.
 
     Raises:
@@ -335,23 +357,19 @@ def translate_comparison_errors(campaign: Campaign) -> Iterator[None]:
         yield
     except DatabaseError as error:
         if error.sqlstate in (_TIMEOUT, _LOCKED):
-            raise _source_error(campaign, _find_advice(error.sqlstate, campaign)) from None
+            raise SourceError(f"{source} {_find_advice(error.sqlstate, source)}") from None
         if is_data_error(error.sqlstate):
-            raise _source_error(campaign, f"cannot be stored: {error}") from None
+            raise SourceError(f"{source} cannot be stored: {error}") from None
         raise
 
 
-def _source_error(campaign: Campaign, advice: str) -> SourceError:
-    return SourceError(f"the campaign's source {campaign.source!r} {advice}")
-
-
-def _find_advice(sqlstate: str, campaign: Campaign) -> str:
+def _find_advice(sqlstate: str, source: NamedSource) -> str:
     """Return what failed and what to do, by the SQLSTATE of the connection that reads a source.
 
     Another server's errors have its own SQLSTATEs: its lost connections cannot be ours.
     """
     advice = {
-        _TIMEOUT: f"was not read within {campaign.source_timeout_s} s: it is slow or locked;"
+        _TIMEOUT: f"was not read within {source.timeout_s} s: it is slow or locked;"
         " make it faster, or raise LEADLOOP_SOURCE_TIMEOUT",
         _LOCKED: "is locked by another connection: end it (pg_locks shows which)",
         NO_PRIVILEGE: "reads data that this role, or the view's owner, may not read:"
@@ -383,6 +401,15 @@ _JSON_TYPES = ("json", "jsonb")
 FOLLOWS_SOURCE = """lead.from_source AND NOT lead.opted_out AND lead.sent_at IS NULL
         AND lead.status IN ('new', 'rejected')"""
 
+# The vendor holds, or may hold, a lead whose row is gone. Whom a person has taken back since stays.
+_LEFT_SOURCE = """:opts_out_removed AND lead.from_source AND NOT lead.opted_out
+        AND (lead.status IN ('sending', 'created', 'in_doubt')
+             OR lead.status = 'rejected' AND lead.sent_at IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM leadloop.opt_ins AS opt_in
+                         WHERE opt_in.campaign_id = lead.campaign_id
+                           AND opt_in.lead_id = lead.lead_id
+                           AND opt_in.opted_in_at >= lead.sent_at)"""
+
 _FIELDS = ("phone_number", "contact_name", "state_code")
 _COLUMNS = (*_FIELDS, "ebr_datetime", "custom_fields")
 _FIXED = ", ".join(f"'{name}'" for name in ("lead_id", *_FIELDS, "ebr_datetime", "priority"))
@@ -409,7 +436,8 @@ _EFFECTIVE_COLUMNS = ", ".join(
 )
 
 # A full join supports only equality, hence the single condition.
-#: SQL of the differences between the rows of `source_rows` and the leads of `:campaign`.
+#: SQL of the differences between the rows of `source_rows` and the leads of `:campaign`; leads
+#: that were sent count only with `:opts_out_removed`.
 #:
 #: Its columns are those of a lead, `opted_out`, `inserted_at`, `place` and `priority` in the
 #: source (null if the source has no such column), and `kind`:
@@ -417,6 +445,7 @@ _EFFECTIVE_COLUMNS = ", ".join(
 #: - `new`: the source has a lead that we lack;
 #: - `changed`, `gone`: a lead that follows the source differs from its row, or has lost it;
 #: - `kept`: a lead to be sent unchanged;
+#: - `left`: a lead that was sent, and has lost its row;
 #: - `unnamed`, `twin`: a row that is skipped, with an invalid or a repeated lead_id;
 #: - null: everything else.
 DIFF_QUERY = f"""
@@ -434,7 +463,9 @@ SELECT coalesce(lead.lead_id, source.key) AS lead_id, source.place, kind.kind,
        WHEN lead.lead_id IS NULL AND source.key IS NULL
             THEN CASE WHEN source.named THEN 'twin' ELSE 'unnamed' END
        WHEN lead.lead_id IS NULL THEN 'new'
-       WHEN NOT ({FOLLOWS_SOURCE}) THEN CASE WHEN lead.status = 'new' THEN 'kept' END
+       WHEN NOT ({FOLLOWS_SOURCE})
+            THEN CASE WHEN lead.status = 'new' THEN 'kept'
+                      WHEN source.key IS NULL AND {_LEFT_SOURCE} THEN 'left' END
        WHEN source.key IS NULL THEN 'gone'
        WHEN {_row_of("lead")} IS DISTINCT FROM {_row_of("source")}
             OR lead.priority <> source.priority THEN 'changed'
@@ -442,33 +473,51 @@ SELECT coalesce(lead.lead_id, source.key) AS lead_id, source.place, kind.kind,
 """
 
 
-def _select_rows(source: SourceTable) -> str:
+def _select_rows(table: SourceTable, staging: Staging) -> str:
     """Return SQL that selects a source's rows, in its own order.
 
     Every name is qualified, since the query runs with the role's search path.
     """
-    return f"SELECT {', '.join(_row_expressions(source))} FROM {source.relation} AS own"
+    return f"SELECT {', '.join(staging.select_row(table))} FROM {table.relation} AS own"
 
 
-def _row_expressions(source: SourceTable) -> list[str]:
-    """Return the expressions of a row of the staging table.
+def cast_column(table: SourceTable, name: str, type_: str, value: str = "own.{}") -> str:
+    """Return the expression of a column as another type; null if the table lacks the column.
 
-    `own.*` is the whole row even if a column has the name of the table. Times without a zone are in
-    the session's time zone, UTC.
+    `value` is the expression that is cast. Times without a zone are in the session's time zone,
+    UTC.
     """
+    if type_ == "text" and table.columns.get(name) in _JSON_TYPES:
+        return _unwrap_json(f"own.{name}", table.columns[name])
+    expression = value.format(name) if name in table.columns else "NULL"
+    return f"CAST({expression} AS pg_catalog.{type_})"
 
-    def cast_column(name: str, type_: str, value: str = "own.{}") -> str:
-        if type_ == "text" and source.columns.get(name) in _JSON_TYPES:
-            return _unwrap_json(f"own.{name}", source.columns[name])
-        expression = value.format(name) if name in source.columns else "NULL"
-        return f"CAST({expression} AS pg_catalog.{type_})"
 
+def _select_lead(table: SourceTable) -> list[str]:
+    """Return the expressions of a lead's row.
+
+    `own.*` is the whole row even if a column has the name of the table.
+    """
+    priority = f"least(greatest(own.{{}}, 0), {MAX_PRIORITY})"
     return [
-        *(cast_column(name, "text") for name in ("lead_id", *_FIELDS)),
-        cast_column("ebr_datetime", "timestamptz"),
-        cast_column("priority", "int2", f"least(greatest(own.{{}}, 0), {MAX_PRIORITY})"),
+        *(cast_column(table, name, "text") for name in ("lead_id", *_FIELDS)),
+        cast_column(table, "ebr_datetime", "timestamptz"),
+        cast_column(table, "priority", "int2", priority),
         "CAST(pg_catalog.row_to_json(own.*) AS pg_catalog.text)",
     ]
+
+
+#: The staging table of leads.
+LEAD_STAGING = Staging(
+    table="source_rows",
+    columns={
+        **dict.fromkeys(("lead_id", *_FIELDS), "text"),
+        "ebr_datetime": "timestamptz",
+        "priority": "smallint",
+        "fields": "text",
+    },
+    select_row=_select_lead,
+)
 
 
 def _unwrap_json(column: str, type_: str) -> str:
@@ -483,10 +532,10 @@ def _unwrap_json(column: str, type_: str) -> str:
 
 
 def _column_texts(source: SourceTable) -> dict[str, str]:
-    """Return the expression of each column as text, by its name; `lead_id` first."""
-    texts = {"lead_id": "CAST(own.lead_id AS pg_catalog.text)"}
-    if source.columns["lead_id"] in _JSON_TYPES:
-        texts["lead_id"] = _unwrap_json("own.lead_id", source.columns["lead_id"])
+    """Return the expression of each column as text, by its name; `lead_id`, if any, first."""
+    texts = {}
+    if "lead_id" in source.columns:
+        texts["lead_id"] = cast_column(source, "lead_id", "text")
     for name in source.columns:
         quoted = '"' + name.replace('"', '""') + '"'
         texts.setdefault(name, f"CAST(pg_catalog.to_json(own.{quoted}) AS pg_catalog.text)")

@@ -24,7 +24,8 @@ SELECT kind, {_COLUMNS}, priority FROM ({DIFF_QUERY}) AS compared
 _SUMMARY = text("""
 SELECT count(*) FILTER (WHERE kind = 'unnamed') AS unnamed,
        count(*) FILTER (WHERE kind = 'twin') AS duplicates,
-       coalesce(max(place) FILTER (WHERE kind NOT IN ('unnamed', 'twin')), 0) AS last
+       count(*) FILTER (WHERE kind = 'left') AS left_source,
+       coalesce(max(place) FILTER (WHERE kind IN ('new', 'changed', 'gone')), 0) AS last
   FROM pg_temp.source_differences
 """)
 _INSERT = text(f"""
@@ -60,12 +61,14 @@ _REMOVE = text(f"{_LOCKED} DELETE FROM leadloop.leads AS lead USING locked {_THE
 class SourceDiff:
     """The summary of a source's differences.
 
-    `unnamed`: rows without a valid `lead_id`. `duplicates`: further rows of a `lead_id`. `last`:
-    the place of the last difference to apply.
+    `unnamed`: rows without a valid `lead_id`. `duplicates`: further rows of a `lead_id`.
+    `left_source`: leads that were sent and have lost their row. `last`: the place of the last
+    difference to apply, without those.
     """
 
     unnamed: int
     duplicates: int
+    left_source: int
     last: int
 
 
@@ -97,11 +100,17 @@ def lock_source(connection: Connection, campaign_id: str) -> None:
         connection.execute(_LOCK, {"campaign": campaign_id})
 
 
-def compute_diff(connection: Connection, campaign_id: str) -> SourceDiff:
-    """Compare the staged rows of the source with the leads; store the differences."""
+def compute_diff(
+    connection: Connection, campaign_id: str, *, opts_out_removed: bool = False
+) -> SourceDiff:
+    """Compare the staged rows of the source with the leads; store the differences.
+
+    `opts_out_removed`: leads that were sent and have lost their row are among them.
+    """
+    parameters = {"campaign": campaign_id, "opts_out_removed": opts_out_removed}
     with connection.begin():
         connection.execute(_STAGE)
-        connection.execute(_COMPUTE_DIFF, {"campaign": campaign_id})
+        connection.execute(_COMPUTE_DIFF, parameters)
         return SourceDiff(**connection.execute(_SUMMARY).one()._mapping)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.erasure import LEAD_ID_OF_RAW
+from db.opt_out_source import NO_LEAD
 from leadloop.core.phones import REGIONS, hash_raw_number
 
 #: The most opted-out leads whose numbers one transaction indexes.
@@ -32,6 +33,10 @@ SELECT ARRAY(SELECT number_key FROM leadloop.suppressed_numbers WHERE number_key
          WHERE lead.opted_out AND NOT lead.number_noted
            AND {_CAN_BE_READ}
          ORDER BY lead.campaign_id, lead.lead_id LIMIT 1) IS NOT NULL AS any_unindexed
+""")
+_FIND_NAMED = text(f"""
+SELECT number_key FROM leadloop.suppressed_numbers
+ WHERE number_key = ANY(:keys) AND campaign_id = :campaign AND lead_id = '{NO_LEAD}'
 """)
 _SELECT_UNINDEXED = f"""
 SELECT lead.campaign_id, lead.lead_id, lead.phone_number,
@@ -100,6 +105,12 @@ def find_suppressed(
     values = {"keys": list(keys), "region": region, "regions": _REGIONS}
     row = connection.execute(_FIND_SUPPRESSED, values).one()
     return {bytes(number_key) for number_key in row.suppressed}, row.any_unindexed
+
+
+def find_named(connection: Connection, campaign_id: str, keys: Sequence[bytes]) -> set[bytes]:
+    """Return those of the hashed numbers that the campaign's opt-out source has named."""
+    rows = connection.scalars(_FIND_NAMED, {"campaign": campaign_id, "keys": list(keys)})
+    return {bytes(number_key) for number_key in rows}
 
 
 def list_unindexed(connection: Connection, *, region: str, limit: int) -> list[OptedOutNumber]:

@@ -54,7 +54,14 @@ SELECT DISTINCT session.pid, quote_ident(session.usename) AS role, own.name
 """)
 #: The names of leadloop's advisory locks.
 LOCK_NAMES = (
-    *("leadloop.run", "leadloop.source", "leadloop.forget", "leadloop.login", "leadloop.init"),
+    *(
+        "leadloop.run",
+        "leadloop.source",
+        "leadloop.opt_outs",
+        "leadloop.forget",
+        "leadloop.login",
+        "leadloop.init",
+    ),
     *("leadloop.fold", "leadloop.live.place", "leadloop.live.share", "leadloop.live.session"),
 )
 _HIDDEN = text("""

@@ -54,7 +54,6 @@ SELECT lead_id, CASE WHEN octet_length(fields) <= :max_bytes THEN fields END AS 
        count(*) OVER () AS total
   FROM gone ORDER BY place LIMIT :max_named
 """)
-_IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM pg_temp.source_rows)")
 
 
 def is_data_error(sqlstate: str | None) -> bool:
@@ -62,10 +61,10 @@ def is_data_error(sqlstate: str | None) -> bool:
     return sqlstate is not None and sqlstate.startswith(("22", "54"))
 
 
-def has_staged_rows(connection: Connection) -> bool:
-    """Return whether the staging table holds any row; outside of a transaction."""
+def has_staged_rows(connection: Connection, table: str = "source_rows") -> bool:
+    """Return whether a staging table holds any row; outside of a transaction."""
     with connection.begin():
-        return not connection.scalar(_IS_EMPTY)
+        return bool(connection.scalar(text(f"SELECT EXISTS (SELECT FROM pg_temp.{table})")))
 
 
 def set_aside_unconvertible(connection: Connection) -> UnreadableRows:
@@ -173,6 +172,8 @@ class _Bisection:
         bad = next(
             (name for name, each in columns.items() if not self._reads(each, handle, handle)), None
         )
+        if "lead_id" not in columns:
+            return describe_row(None, bad)
         known = bad != "lead_id"
         lead_id = f"pg_catalog.min(CAST({columns['lead_id']} AS pg_catalog.text))"
         return describe_row(self._select(lead_id, handle, handle)[0] if known else None, bad)

@@ -29,6 +29,7 @@ from leadloop.core.lead_reasons import MAX_PREVIEW_IDS
 from leadloop.core.postgres_json import MAX_DEPTH, MAX_INTEGER_LENGTH, MAX_JSON_TOKENS
 from leadloop.core.push_preview import PREVIEW_COUNTS as PLAN
 from leadloop.core.redaction import MAX_REASON_LENGTH, MAX_REASON_READ
+from leadloop.core.source_removals import MIN_LIMIT
 from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH
 from leadloop.core.verdicts import (
     UNREADABLE,
@@ -588,9 +589,19 @@ def render_limits() -> str:
                     "the row is passed over and named",
                 ],
                 [
+                    "a lead's id or a phone number in an opt-out source",
+                    f"{MAX_LEAD_ID_LENGTH} characters",
+                    "the row is refused, and is a problem",
+                ],
+                [
                     "time to read a source",
                     "`LEADLOOP_SOURCE_TIMEOUT`",
                     "the campaign's part of the run fails",
+                ],
+                [
+                    "leads that opt out within 24 hours because their rows have left the source",
+                    f"{MIN_LIMIT}, or 1 % of the campaign's leads if that is more",
+                    "all of them wait for a person",
                 ],
             ],
         ),
@@ -709,6 +720,8 @@ _COUNTS = {
     "cancelled": "leads or opt-outs settled without a request: opted out before they were sent",
     "from_source": "new leads taken from the campaign's source",
     "unreadable_rows": "rows of the campaign's source that cannot be read, passed over",
+    "from_opt_out_source": "lead ids and phone numbers that are new in the campaign's opt-out"
+    " source",
     "held_back": "new leads not sent because the campaign is paused, not enabled or held",
     "disabled": "opt-outs that the vendor confirmed",
     "failed": "opt-outs set aside in this run, because the vendor refused or failed on them",
@@ -815,7 +828,7 @@ def render_exit_codes(connection: Connection) -> str:
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'
         " nothing is owed. With `--accept` or `--retry`: that window, as it is afterwards.",
         _render_table(["key", "holds"], _list_meanings(_OWED, _OWED)),
-        "## init, load, restored, release, requeue, forget, opt-in, first-contact, doctor",
+        "## init, load, restored, release, requeue, forget, opt-out, opt-in, first-contact, doctor",
         _render_table(
             ["command", "keys"],
             [
@@ -839,9 +852,15 @@ def render_exit_codes(connection: Connection) -> str:
                 ],
                 ["`forget`", "`forgotten`: leads whose personal data was removed"],
                 [
+                    "`opt-out`",
+                    "`opted_out`: leads that have opted out now. With `--lead-id` also"
+                    " `opted_out_before`: those that had before; `unknown`: the ids without a lead",
+                ],
+                [
                     "`opt-in`",
                     "`opted_in`: leads whose opt-out was withdrawn; `suppressed`: the ids of those"
-                    " whose phone number stays suppressed by another lead",
+                    " whose phone number stays suppressed by another lead, or by another"
+                    " campaign's opt-out source",
                 ],
                 [
                     "`first-contact`",

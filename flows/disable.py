@@ -17,13 +17,15 @@ def disable_leads(
 ) -> Summary:
     """Cancel the leads of people who opted out, or have the vendor disable them.
 
+    New opt-outs are taken from the opt-out sources of campaigns that name one.
+
     Args:
         campaigns: ids of the campaigns; none: every enabled campaign, and every disabled one with
-            opt-outs to send.
+            opt-outs to send or an opt-out source.
         settings: settings for this run alone, and the name of the blocks that hold others.
 
     Returns:
-        `disabled, cancelled, failed, set_aside, in_doubt, requests`, and under `campaigns` each
-        one's own.
+        `disabled, cancelled, failed, set_aside, in_doubt, from_opt_out_source, requests`, and under
+        `campaigns` each one's own.
     """
     return completed_state(run_campaigns(DISABLE, campaigns, settings))

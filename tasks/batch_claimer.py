@@ -451,16 +451,26 @@ class BatchClaimer:
         return batch.without_leads(cancelled).leads
 
     def _find_suppressed_leads(self, prepared: Sequence[PreparedLead]) -> set[str]:
-        """Return the ids of leads whose number has opted out under another lead."""
-        if self._run.campaign.sends_opted_out_numbers or not prepared:
+        """Return the ids of leads whose number has opted out: by another lead, or by itself.
+
+        The latter were in the campaign's opt-out source, which always counts.
+        """
+        if not prepared:
             return set()
         hashes = {
             lead.lead_id: hash_phone_number(self._hash_secret, lead.e164)
             for lead in prepared
             if lead.e164
         }
-        suppressed = self._find_suppressed(list(hashes.values()))
+        sends_others = self._run.campaign.sends_opted_out_numbers
+        find = self._find_named if sends_others else self._find_suppressed
+        suppressed = find(list(hashes.values()))
         return {lead_id for lead_id, each in hashes.items() if each in suppressed}
+
+    def _find_named(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return the hashes of numbers that the campaign's opt-out source has named."""
+        with self._run.context.database.autocommit() as connection:
+            return suppressed_numbers.find_named(connection, self._run.campaign.campaign_id, hashes)
 
     def _find_suppressed(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return the hashes whose numbers have opted out; index opt-outs that are not indexed."""

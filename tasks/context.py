@@ -16,6 +16,7 @@ from leadloop.client.api import LeadsApi
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import LeadloopError, RunError, UnexpectedError, UsageError
+from leadloop.core.opt_out_looks import OptOutLooks
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.summary_text import format_summary
 from leadloop.core.tracebacks import find_origin, format_traceback
@@ -139,6 +140,7 @@ class ApiContext(DatabaseContext):
     """A context whose jobs also send requests to the vendor."""
 
     session: ApiSession
+    opt_out_looks: OptOutLooks = field(default_factory=OptOutLooks)
 
     @property
     def api(self) -> LeadsApi:
@@ -340,6 +342,7 @@ def open_lane_contexts(
         RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
     contexts: dict[str, ApiContext] = {}
+    opt_out_looks = OptOutLooks(by_others=True)
     tokens = None
     with ExitStack() as stack:
         for lane, purpose in lanes.items():
@@ -362,6 +365,7 @@ def open_lane_contexts(
                 locks=RunLocks(connection),
                 host=host,
                 session=api,
+                opt_out_looks=opt_out_looks,
             )
         yield contexts
 

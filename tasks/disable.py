@@ -6,11 +6,13 @@ others are confirmed in the same run.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
 from db import campaigns, due_work, erasure, in_doubt, leads, opt_outs
+from db.database import DatabaseError
 from db.opt_outs import OpenOptOuts
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable, TooLarge
 from leadloop.core.batch_response import (
@@ -32,6 +34,7 @@ from tasks.counters import Counters
 from tasks.disable_probes import CampaignUnknown, DisableProbes
 from tasks.in_doubt import InDoubtResolver
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database, due_in
+from tasks.opt_out_sync import OptOutReadJob, take_opt_outs
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
 
@@ -49,13 +52,23 @@ _LEAST_PAUSE = 1 / 20
 
 
 class DisableJob:
-    """One campaign's disable: its opt-outs, oldest first."""
+    """One campaign's disable: its opt-outs, oldest first.
 
-    def __init__(self, run: CampaignRun[ApiContext]) -> None:
+    Args:
+        run: the campaign's run.
+        take: takes new opt-outs from the campaign's opt-out source, after those on record, which a
+            source that is slow or locked must not hold up; returns their number.
+    """
+
+    def __init__(
+        self, run: CampaignRun[ApiContext], *, take: Callable[[], int] | None = None
+    ) -> None:
         self.run = run
+        self._take = take
+        self._take_error: RunError | None = None
         self._campaign_id = run.campaign.campaign_id
         self._api = run.context.api
-        self._counters = Counters("disabled", "cancelled", "failed")
+        self._counters = Counters("disabled", "cancelled", "failed", "from_opt_out_source")
         self._in_doubt = InDoubtResolver(run)
         self._attempts = FruitlessAttempts()
         # The most opt-outs of a list that the vendor takes, as far as this run has learned it.
@@ -84,9 +97,12 @@ class DisableJob:
         try:
             return self._try_chunk(limit)
         except CampaignUnknown:
+            self._take_from_source()
             self._mark_all_failed()
             return DONE
         except RunError as error:
+            if not isinstance(error, DatabaseError):
+                self._take_from_source()
             due = self._defer_open_lists()
             raise RunError(f"{error}; opt-outs due and not confirmed: {due:,}") from None
 
@@ -95,7 +111,8 @@ class DisableJob:
 
         Raises:
             RunError: the vendor failed on some opt-outs, and confirmed or rejected no other. A few
-                that fail where it confirms an earlier one again are no reason.
+                that fail where it confirms an earlier one again are no reason. Or the campaign's
+                opt-out source could not be read.
         """
         are_few = self._marked_failed_count < MAX_CANDIDATES and self._probes.has_repeated
         if self._marked_failed_count and not self._probes.has_answered and not are_few:
@@ -104,6 +121,8 @@ class DisableJob:
                 " no other; each is failed, and tried again, at least daily: `leadloop status`"
                 " counts them, docs/how-to/handle-stuck-leads.md has the query that lists them"
             )
+        if self._take_error is not None:
+            raise self._take_error
 
     def counts(self) -> dict[str, int]:
         """Return the counts of docs/reference/exit-codes-and-json.md."""
@@ -123,7 +142,25 @@ class DisableJob:
             return MORE
         except ApiError as error:
             raise RunError(str(error)) from None
-        return self._retry_rejected()
+        return MORE if self._take_from_source() else self._retry_rejected()
+
+    def _take_from_source(self) -> int:
+        """Take new opt-outs from the campaign's own table, once a run; return their number.
+
+        If the table cannot be read, the run goes on, and fails at its end.
+        """
+        take, self._take = self._take, None
+        if take is None or self.run.campaign.opt_out_source is None:
+            return 0
+        try:
+            taken = take()
+        except DatabaseError:
+            raise
+        except RunError as error:
+            self._take_error = error
+            return 0
+        self._counters.add(from_opt_out_source=taken)
+        return taken
 
     def _send_lists(self, limit: int) -> bool:
         """Send up to `limit` lists; return whether more is to be sent.
@@ -464,12 +501,19 @@ def _personal_values(lead: Lead, region: str) -> tuple[str | None, str | None, l
     return number, lead.contact_name, extract_custom_texts(lead.custom_fields)
 
 
+def start_disable(run: CampaignRun[ApiContext]) -> DisableJob:
+    """Return the campaign's disable, which also takes new opt-outs from its opt-out source."""
+    return DisableJob(run, take=partial(take_opt_outs, run))
+
+
 DISABLE = JobSpec(
     flow="disable-leads",
     task="disable-batches",
-    counts=("disabled", "cancelled", "failed", "set_aside", "in_doubt"),
+    counts=("disabled", "cancelled", "failed", "set_aside", "in_doubt", "from_opt_out_source"),
     open_context=partial(open_api_context, purpose=Purpose.OPT_OUTS),
-    start=DisableJob,
+    start=start_disable,
     select=campaigns.select_for_disable,
     find_due=ask_database(due_work.find_campaigns_to_disable),
 )
+#: The part of a disable that only takes new opt-outs from the campaign's opt-out source.
+READ_OPT_OUTS = replace(DISABLE, task="read-opt-outs", start=OptOutReadJob)

@@ -23,14 +23,13 @@ from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.concurrency import MIN_CONCURRENCY
 from leadloop.core.errors import RunError, UsageError
-from leadloop.core.rate_ring import Purpose
 from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, name_campaigns
 from leadloop.settings import Settings
 from tasks.context import Logger, RunHost, open_lane_contexts, require_schema
 from tasks.jobs import CampaignsFailed
 from tasks.live_checks import HostCheck
-from tasks.live_dispatch import LANES, Dispatcher
+from tasks.live_dispatch import LANES, SENDS_OPT_OUTS, Dispatcher
 from tasks.live_hangs import HangWatch
 from tasks.live_lanes import PROGRESS, EndedErrand, Lane
 from tasks.live_log import WithoutSteps
@@ -255,6 +254,7 @@ class _LiveSession:
             if self.shares:
                 if now >= self._look_at:
                     self._look(now)
+                self._dispatcher.offer_opt_out_looks()
                 self._dispatcher.offer_polls()
             self._require_lanes()
             self._show()
@@ -307,6 +307,8 @@ class _LiveSession:
                 due, self._read_campaigns([each.campaign_id for each in due])
             )
             polled = self._place.read(due_work.list_polled_campaigns, self.shares)
+            with_source = self._place.read(due_work.list_opt_out_sources, self.shares)
+            self._dispatcher.plan_opt_out_looks(list(self._read_campaigns(with_source).values()))
             self._dispatcher.plan_polls(
                 polled,
                 self._read_campaigns([each.campaign_id for each in polled]),
@@ -342,7 +344,7 @@ class _LiveSession:
             open_lane_contexts(self._settings, run_host, self._database, LANES, self._place.pid)
         )
         for name, context in contexts.items():
-            gap_s = period_s * _OPT_OUT_GAP if LANES[name] is Purpose.OPT_OUTS else 0.0
+            gap_s = period_s * _OPT_OUT_GAP if name in SENDS_OPT_OUTS else 0.0
             lane = Lane(name, context, self._dispatcher.record_end, self._wake, gap_s=gap_s)
             self._lanes[name] = lane
             lane.start()

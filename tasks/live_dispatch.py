@@ -27,24 +27,29 @@ from leadloop.core.live_schedule import (
     is_behind,
     plan_looks,
 )
+from leadloop.core.opt_out_looks import OptOutLooks
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.source_looks import SourceLooks
 from tasks.context import ApiContext
-from tasks.disable import DISABLE
+from tasks.disable import DISABLE, READ_OPT_OUTS, DisableJob
 from tasks.head_look import find_lookback_start
 from tasks.jobs import JobSpec
 from tasks.live_heads import LiveHeads
 from tasks.live_lanes import EndedErrand, Errand, Lane
 from tasks.live_vendor import VendorWatch
 from tasks.look_permits import LookPermits
+from tasks.opt_out_sync import has_new_opt_outs
 from tasks.poll import HEAD_POLL, POLL
 from tasks.probes import read_empty_window
 from tasks.push import FEW_PUSH, PUSH, URGENT_PUSH
 from tasks.source_sync import differs_from_source
 
 #: The lanes, and the purposes of their requests. Slow are the opt-outs of campaigns whose last
-#: disable has failed: it may take minutes, in which others must not wait.
+#: disable has failed: it may take minutes, in which others must not wait. So may a look at an
+#: opt-out source that is slow or locked; looks send nothing to the vendor.
 LANES = {
+    "opt-out sources": Purpose.OPT_OUTS,
+    "slow opt-out sources": Purpose.OPT_OUTS,
     "opt-outs": Purpose.OPT_OUTS,
     "slow opt-outs": Purpose.OPT_OUTS,
     "urgent": Purpose.URGENT,
@@ -52,12 +57,17 @@ LANES = {
     "polls": Purpose.POLLS,
     "rereads": Purpose.POLLS,
 }
-OPT_OUTS, SLOW_OPT_OUTS, URGENT, BULK, POLLS, REREADS = LANES
+OPT_OUT_SOURCES, SLOW_SOURCES, OPT_OUTS, SLOW_OPT_OUTS, URGENT, BULK, POLLS, REREADS = LANES
+#: The lanes whose jobs send opt-outs to the vendor.
+SENDS_OPT_OUTS = (OPT_OUTS, SLOW_OPT_OUTS)
+_USUAL_LANE = {SLOW_OPT_OUTS: OPT_OUTS, SLOW_SOURCES: OPT_OUT_SOURCES}
 
 # Runs with this many requests or fewer leave enough slots to looks.
 _FEW_REQUESTS = 5
 # Chunks are short, so that another campaign's lead, or opt-out, waits for few requests.
-_BULK_PUSH, _SHORT_DISABLE = replace(PUSH, min_chunk=4), replace(DISABLE, min_chunk=2)
+_BULK_PUSH = replace(PUSH, min_chunk=4)
+# New opt-outs come from their source in separate lanes.
+_SHORT_DISABLE = replace(DISABLE, min_chunk=2, start=DisableJob)
 
 
 class Dispatcher:
@@ -105,6 +115,8 @@ class Dispatcher:
         self._working_lanes: set[str] = set()
         self._trials = Trials()
         self._source_looks = SourceLooks()
+        # The campaigns with an opt-out source, whose looks the lanes share with the pushes.
+        self._with_opt_out_source: list[Campaign] = []
 
     def offer_work(self, due: Sequence[DueWork], campaigns: Mapping[str, Campaign]) -> None:
         """Hand over opt-outs, leads and owed windows; `campaigns` are their rows, by id.
@@ -121,9 +133,10 @@ class Dispatcher:
                 has_failed = (OPT_OUTS, campaign.campaign_id) in self._failed
                 lane = SLOW_OPT_OUTS if has_failed else OPT_OUTS
                 self._offer(lane, campaign, _SHORT_DISABLE, newest=work.newest_opt_out)
-            if campaign.enabled and work.has_urgent:
+            may_push = campaign.enabled and self._may_push(campaign)
+            if may_push and work.has_urgent:
                 self._offer(URGENT, campaign, URGENT_PUSH)
-            if campaign.enabled and work.has_leads:
+            if may_push and work.has_leads:
                 # Those of a source follow it first.
                 is_few = are_few and campaign.source is None
                 lane, push = (URGENT, FEW_PUSH) if is_few else (BULK, _BULK_PUSH)
@@ -164,8 +177,10 @@ class Dispatcher:
     def next_due_at(self) -> float:
         """When `offer_polls` has something to do, seconds of the boot clock; infinity: never."""
         next_look_at = self._next_look_at if self._polled else math.inf
-        next_source_at = self._source_looks.find_next_due(read_boot_clock())
-        return min(next_look_at, next_source_at, self._vendor.next_probe_at)
+        now = read_boot_clock()
+        next_source_at = self._source_looks.find_next_due(now)
+        next_opt_outs_at = self._opt_out_looks.find_next_due(now)
+        return min(next_look_at, next_source_at, next_opt_outs_at, self._vendor.next_probe_at)
 
     def find_next_retry(self) -> float:
         """Return when the next job that failed may be offered again; infinity without one."""
@@ -177,6 +192,28 @@ class Dispatcher:
         self._source_looks.announce(
             campaign.campaign_id for campaign, _ in self._polled if campaign.source is not None
         )
+        self._opt_out_looks.announce(self._with_opt_out_source)
+
+    def plan_opt_out_looks(self, with_source: Sequence[Campaign]) -> None:
+        """Note the campaigns that have an opt-out source."""
+        self._with_opt_out_source = list(with_source)
+
+    def offer_opt_out_looks(self) -> None:
+        """Hand over the looks at opt-out sources that are due, also while the vendor is out."""
+        now = read_boot_clock()
+        busy = {*self._lanes[OPT_OUT_SOURCES].busy_with, *self._lanes[SLOW_SOURCES].busy_with}
+        for campaign in self._with_opt_out_source:
+            with self._lock:
+                has_paused = self._pauses.is_due((OPT_OUT_SOURCES, campaign.campaign_id), now)
+            if (
+                has_paused
+                and campaign.campaign_id not in busy
+                and self._opt_out_looks.is_due(campaign, now)
+            ):
+                is_slow = self._opt_out_looks.is_slow(campaign)
+                lane = self._lanes[SLOW_SOURCES if is_slow else OPT_OUT_SOURCES]
+                look = partial(has_new_opt_outs, lane.context, campaign)
+                lane.offer(Errand(campaign=campaign, spec=READ_OPT_OUTS, look=look))
 
     def offer_polls(self) -> None:
         """Hand over the look that is due, rereads, and pushes where a source has changed.
@@ -204,6 +241,18 @@ class Dispatcher:
     def release_permits(self) -> None:
         """Release the permits of looks that are reserved: the vendor has asked for a pause."""
         self._look_permits.release()
+
+    @cached_property
+    def _opt_out_looks(self) -> OptOutLooks:
+        return self._lanes[OPT_OUT_SOURCES].context.opt_out_looks
+
+    def _may_push(self, campaign: Campaign) -> bool:
+        """Return whether the opt-outs of the campaign's own table, if it has one, are on record."""
+        return (
+            campaign.opt_out_source is None
+            or not self._opt_out_looks.by_others
+            or self._opt_out_looks.is_fresh(campaign, read_boot_clock())
+        )
 
     @cached_property
     def _look_permits(self) -> LookPermits:
@@ -245,7 +294,7 @@ class Dispatcher:
             self._record_poll(ended)
         if ended.lane in (BULK, POLLS, REREADS) and ended.counts.get("requests", 0) > _FEW_REQUESTS:
             self._record_runs()
-        if ended.error is not None:
+        if ended.error is not None and ended.lane not in (OPT_OUT_SOURCES, SLOW_SOURCES):
             self._probe(ended.lane, ended.errand.campaign)
         with self._lock:
             self._pauses.record(key, read_boot_clock(), has_progress=ended.has_progress)
@@ -439,5 +488,5 @@ class Dispatcher:
 
 
 def _find_key(lane: str, campaign: Campaign) -> tuple[str, str]:
-    """Return the key of a campaign's job: that of opt-outs is the same in both of their lanes."""
-    return OPT_OUTS if lane == SLOW_OPT_OUTS else lane, campaign.campaign_id
+    """Return the key of a campaign's job: of two lanes for one kind, that of the usual one."""
+    return _USUAL_LANE.get(lane, lane), campaign.campaign_id

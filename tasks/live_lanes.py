@@ -17,7 +17,10 @@ from tasks.context import ApiContext, translate_unexpected
 from tasks.jobs import CampaignExecution, JobSpec
 
 #: Counts of a job that show that it has done something.
-PROGRESS = ("created", "rejected", "cancelled", "from_source", "disabled", "windows")
+PROGRESS = (
+    *("created", "rejected", "cancelled", "from_source", "disabled", "windows"),
+    "from_opt_out_source",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,23 +48,25 @@ def opt_in_leads(
         refusals = [f"{state.lead_id} {why}" for state, _ in states if (why := find_refusal(state))]
         if refusals:
             raise UsageError(f"nothing was changed: {'; '.join(refusals)}")
-        opt_ins.record_opt_ins(connection, campaign_id, ids, reason.strip())
-        numbers = {state.lead_id: number for state, number in states}
-        suppressed = _find_suppressed(connection, numbers, campaign.default_region)
+        secret = suppressed_numbers.get_hash_key(connection)
+        keys = {
+            state.lead_id: key
+            for state, number in states
+            if (key := hash_raw_number(secret, number, campaign.default_region))
+        }
+        opt_ins.record_opt_ins(
+            connection, campaign_id, ids, reason.strip(), number_keys=list(keys.values())
+        )
+        suppressed = _find_suppressed(connection, keys)
     return OptInResult(opted_in=ids, suppressed=suppressed)
 
 
-def _find_suppressed(
-    connection: Connection, numbers: Mapping[str, str | None], region: str
-) -> dict[str, str]:
-    """Return why numbers stay suppressed, by lead id."""
-    secret = suppressed_numbers.get_hash_key(connection)
+def _find_suppressed(connection: Connection, keys: Mapping[str, bytes]) -> dict[str, str]:
+    """Return why numbers stay suppressed, by lead id; `keys`: their hashes by lead id."""
     lines = {}
-    for lead_id, number in numbers.items():
-        key = hash_raw_number(secret, number, region)
-        holders = opt_ins.list_number_holders(connection, key) if key else []
-        if holders:
-            named = ", ".join(f"{each.lead_id} of campaign {each.campaign_id}" for each in holders)
+    for lead_id, key in keys.items():
+        if holders := opt_ins.list_number_holders(connection, key):
+            named = ", ".join(map(str, holders))
             lines[lead_id] = (
                 f"the phone number of {lead_id} stays suppressed, so no push sends it: {named}"
                 " opted out with the same number"

@@ -51,6 +51,7 @@ from tasks.held_creates import require_no_hold
 from tasks.in_doubt import InDoubtResolver, ResolvedLeads
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database
 from tasks.lead_quota import LeadQuota
+from tasks.opt_out_sync import may_send
 from tasks.probes import read_campaign, watch_reads
 from tasks.rate_limiter import Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
@@ -317,7 +318,8 @@ class PushJob:
 
         Raises:
             ApiError: the worst error of all senders, after every batch is recorded.
-            RunError: the vendor answers no read after a create that failed.
+            RunError: the vendor answers no read after a create that failed, or the campaign's
+                opt-out source cannot be read.
         """
         # After a failure, one batch goes first: a vendor that accepts creates and never responds
         # must not put the whole backlog in doubt.
@@ -345,6 +347,8 @@ class PushJob:
             if not self._claimer.has_due_suspects() or self._lone_failures >= _MAX_LONE_IN_A_ROW:
                 return True
             permit = self._prepare_create()
+            if not self._may_send(permit):
+                return True
             batch, _ = self._claimer.claim_suspects(permit, self._find_limit())
             if not batch.leads:
                 self.run.context.limiter.release_slot(permit.slot)
@@ -376,6 +380,20 @@ class PushJob:
             self._reads.probe_now()
             self._has_failed = False
 
+    def _may_send(self, permit: Permit) -> bool:
+        """Return whether leads may be claimed: all opt-outs of the campaign's table are on record.
+
+        In a live run, another push sends the leads once the table has been read.
+
+        Raises:
+            RunError: the table cannot be read.
+        """
+        if may_send(self.run):
+            return True
+        self.run.context.limiter.release_slot(permit.slot)
+        self.run.warn("no lead is sent until the campaign's opt-out source has been read")
+        return False
+
     def _find_limit(self) -> ClaimLimit:
         """Return the most leads and bytes of the next create."""
         campaign = self.run.refresh()
@@ -392,6 +410,9 @@ class PushJob:
         try:
             permit = self._acquire_permit(state)
             if permit is None:
+                return False
+            if not self._may_send(permit):
+                state.is_drained = True
                 return False
             limit = self._find_limit()
             if self._are_failing:

@@ -1,17 +1,28 @@
 """The sync of a campaign's leads with its source (its own table or view), before a push."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
-from db import source, source_sync
+from db import source, source_removals, source_sync
 from db.database import Connection, Database, DatabaseError
+from db.source import LEAD_STAGING, SourceTable, Staging
 from db.source_sync import SourceDiff, SyncCounts
 from db.unreadable_rows import has_staged_rows, without_unconvertible
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.plurals import format_count
-from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, SourceError, UnreadableRows
+from leadloop.core.source_removals import may_opt_out
+from leadloop.core.source_requirements import (
+    MAX_LEAD_ID_LENGTH,
+    LeadSource,
+    NamedSource,
+    SourceError,
+    UnreadableRows,
+    find_lead_source,
+)
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
 
@@ -23,7 +34,7 @@ HIDDEN_ROWS = (
 # Rows a transaction: it is short, so that other transactions wait for few leads.
 _CHUNK_ROWS = 5000
 #: The SQLSTATEs of a wait that exceeded lock_timeout or statement_timeout.
-_TIMEOUT_STATES = ("55P03", "57014")
+TIMEOUT_STATES = ("55P03", "57014")
 
 
 @contextmanager
@@ -49,7 +60,7 @@ def open_source_database(settings: Settings, database: Database) -> Iterator[Dat
 def stage_source(
     reader: Database,
     connection: Connection,
-    campaign: Campaign,
+    named: LeadSource,
     warn: Callable[[str], None] | None = None,
 ) -> UnreadableRows:
     """Copy the rows of a campaign's source to a staging table of the connection.
@@ -57,7 +68,7 @@ def stage_source(
     Args:
         reader: the database, opened with the login that reads sources.
         connection: ours, which gets the table; outside of a transaction.
-        campaign: the campaign.
+        named: the source.
         warn: is called if there is no row, and row level security may be the reason.
 
     Returns:
@@ -66,16 +77,24 @@ def stage_source(
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
     """
-    assert campaign.source is not None, "the caller asks only for a campaign that has one"
-    table = source.inspect_source(reader, campaign, campaign.source)
-    unreadable = source.stage_source_rows(reader, connection, campaign, table)
-    if (
-        warn is not None
-        and not has_staged_rows(connection)
-        and source.hides_rows(reader, campaign, table)
-    ):
-        warn(f"the campaign's source {campaign.source!r} {HIDDEN_ROWS}")
+    table = source.inspect_source(reader, named)
+    unreadable = source.stage_source_rows(reader, connection, named, table, LEAD_STAGING)
+    if warn is not None:
+        warn_if_hidden(reader, connection, named, table, LEAD_STAGING, warn)
     return unreadable
+
+
+def warn_if_hidden(
+    reader: Database,
+    connection: Connection,
+    named: NamedSource,
+    table: SourceTable,
+    staging: Staging,
+    warn: Callable[[str], None],
+) -> None:
+    """Warn if a source has shown no row, and row level security may be the reason."""
+    if not has_staged_rows(connection, staging.table) and source.hides_rows(reader, named, table):
+        warn(f"{named} {HIDDEN_ROWS}")
 
 
 def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
@@ -83,14 +102,15 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
 
     New rows are inserted, leads that were not sent are updated, and those whose row is gone are
     removed. A row that cannot be read counts as gone until it can be read: no older version of it
-    is sent.
+    is sent. Leads that were sent and whose row is gone opt out, if the campaign is set so.
 
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
         RunError: another run still holds the lock of the source.
     """
     context, campaign = run.context, run.campaign
-    with _compare_source(context, campaign, run.warn) as (connection, diff, unreadable):
+    with compare_source(context.settings, context.database, campaign, run.warn) as compared:
+        diff, unreadable = compared.diff, compared.unreadable
         if unreadable.count:
             run.warn(
                 "rows of the campaign's source that cannot be read are passed over: %d, %s",
@@ -105,7 +125,9 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
         counts = SyncCounts(unreadable=unreadable.count)
         for first in range(1, diff.last + 1, _CHUNK_ROWS):
             last = first + _CHUNK_ROWS - 1
-            counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
+            counts += source_sync.apply_diff(compared.connection, campaign.campaign_id, first, last)
+        if (removals := compared.decide_removals()) is not None:
+            _apply_removals(run, compared.connection, removals)
     context.log.info(
         "campaign %s: source synced: %s inserted, %d updated, %d removed",
         campaign.campaign_id,
@@ -123,42 +145,142 @@ def differs_from_source(context: ApiContext, campaign: Campaign) -> bool:
         SourceError: the source cannot be used, or cannot be read in time.
         RunError: a run still holds the lock of the source.
     """
-    with _compare_source(context, campaign) as (_, diff, _):
-        return diff.last > 0
+    with compare_source(context.settings, context.database, campaign) as compared:
+        removals = compared.decide_removals()
+        return compared.diff.last > 0 or (removals is not None and removals.is_news)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removals:
+    """What becomes of leads that were sent and have lost their row.
+
+    Attributes:
+        opted_out: how many opt out.
+        held: how many wait for a person.
+        held_before: how many waited at the last sync.
+    """
+
+    opted_out: int
+    held: int
+    held_before: int
+
+    @property
+    def is_news(self) -> bool:
+        """Whether a sync has to opt out or to record any."""
+        return self.opted_out > 0 or self.held != self.held_before
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedSource:
+    """A campaign's leads, compared with its source; `connection` has the differences."""
+
+    connection: Connection
+    campaign: Campaign
+    diff: SourceDiff
+    unreadable: UnreadableRows
+
+    def decide_removals(self) -> Removals | None:
+        """Decide on the leads that were sent and have lost their row.
+
+        Returns:
+            None if the campaign keeps them, or if rows cannot be read: theirs may be among these.
+        """
+        if self.campaign.on_source_removal != "opt_out" or self.unreadable.count:
+            return None
+        removed, campaign_id = self.diff.left_source, self.campaign.campaign_id
+        with self.connection.begin():
+            held_before = source_removals.get_held_removals(self.connection, campaign_id)
+            may = not removed or may_opt_out(
+                removed,
+                recent=source_removals.count_recent_removals(self.connection, campaign_id),
+                leads=source_removals.count_leads(self.connection, campaign_id),
+            )
+        return Removals(
+            opted_out=removed if may else 0,
+            held=0 if may else removed,
+            held_before=held_before,
+        )
+
+
+def _apply_removals(
+    run: CampaignRun[ApiContext], connection: Connection, removals: Removals
+) -> None:
+    """Opt out leads that have lost their row, or record how many wait for a person."""
+    campaign_id = run.campaign.campaign_id
+    if removals.opted_out:
+        opted_out = source_removals.opt_out_removed(connection, campaign_id, "source_removal")
+        run.context.log.info(
+            "campaign %s: leads whose rows left its source opt out: %d", campaign_id, opted_out
+        )
+    if removals.is_news:
+        with connection.begin():
+            source_removals.hold_removals(connection, campaign_id, removals.held)
+    if removals.held:
+        run.warn(
+            "%d leads were sent, and their rows have left the campaign's source: that many opt out"
+            " only by a person: `leadloop opt-out --left-source --campaign %s`",
+            *(removals.held, shlex.quote(campaign_id)),
+        )
 
 
 @contextmanager
-def _compare_source(
-    context: ApiContext, campaign: Campaign, warn: Callable[[str], None] | None = None
-) -> Iterator[tuple[Connection, SourceDiff, UnreadableRows]]:
+def compare_source(
+    settings: Settings,
+    database: Database,
+    campaign: Campaign,
+    warn: Callable[[str], None] | None = None,
+    *,
+    removed_too: bool = False,
+) -> Iterator[ComparedSource]:
     """Compare a campaign's leads with its source, whose lock is held for the block.
 
-    Yields:
-        The connection that has the differences, their summary, and the rows that could not be read.
+    Args:
+        settings: the login that reads sources.
+        database: the database with the leads.
+        campaign: the campaign, which has a source.
+        warn: is called if there is no row, and row level security may be the reason.
+        removed_too: leads that were sent and have lost their row count, whatever the campaign's
+            setting is.
+
+    Raises:
+        SourceError: the source cannot be used, or cannot be read in time.
+        RunError: a run still holds the lock of the source.
     """
+    named = find_lead_source(campaign)
+    assert named is not None, "the caller asks only for a campaign that has one"
     with (
-        open_source_database(context.settings, context.database) as reader,
-        context.database.dedicated() as connection,
+        open_source_database(settings, database) as reader,
+        database.dedicated() as connection,
     ):
-        source.set_read_limits(connection, campaign.source_timeout_s)
+        source.set_read_limits(connection, named.timeout_s)
         # Lock before reading: a run that reads first would otherwise write last.
-        _lock_source(context, campaign, connection)
-        unreadable = stage_source(reader, connection, campaign, warn)
-        with source.translate_comparison_errors(campaign), context.database.translate_errors():
+        _lock_source(database, campaign, connection)
+        unreadable = stage_source(reader, connection, named, warn)
+        with source.translate_comparison_errors(named), database.translate_errors():
             diff, unconvertible = without_unconvertible(
                 connection,
-                partial(source_sync.compute_diff, connection, campaign.campaign_id),
+                partial(
+                    source_sync.compute_diff,
+                    connection,
+                    campaign.campaign_id,
+                    opts_out_removed=removed_too or campaign.on_source_removal == "opt_out",
+                ),
             )
-        yield connection, diff, unreadable + unconvertible
+        yield ComparedSource(
+            connection=connection,
+            campaign=campaign,
+            diff=diff,
+            unreadable=unreadable + unconvertible,
+        )
 
 
-def _lock_source(context: ApiContext, campaign: Campaign, connection: Connection) -> None:
+def _lock_source(database: Database, campaign: Campaign, connection: Connection) -> None:
     """Wait for the lock of the campaign's source; raise RunError after the lock timeout."""
     try:
-        with context.database.translate_errors():
+        with database.translate_errors():
             source_sync.lock_source(connection, campaign.campaign_id)
     except DatabaseError as error:
-        if error.sqlstate not in _TIMEOUT_STATES:
+        if error.sqlstate not in TIMEOUT_STATES:
             raise
         raise RunError(
             "another run is still taking leads from the campaign's source: run this again"

@@ -32,6 +32,12 @@ no whole number is rejected then.';
 COMMENT ON COLUMN leadloop.campaigns.source IS
     'The source: a table or view of this database with its schema, such as crm.leads_for_calls, from
 which each push syncs the campaign''s leads. Null: your code inserts the leads.';
+COMMENT ON COLUMN leadloop.campaigns.on_source_removal IS
+    'What becomes of a lead that was sent, when its row leaves the source. keep: nothing. opt_out: it
+opts out; many at once wait for a person (leadloop opt-out --left-source).';
+COMMENT ON COLUMN leadloop.campaigns.opt_out_source IS
+    'A table or view of this database with its schema, such as crm.do_not_call, whose rows are opt-outs:
+each has a lead_id, a phone_number, or both. Null: your code inserts the opt-outs.';
 COMMENT ON COLUMN leadloop.campaigns.source_timeout_s IS
     'Overrides LEADLOOP_SOURCE_TIMEOUT, seconds.';
 COMMENT ON COLUMN leadloop.campaigns.shows_unprocessed IS
@@ -209,6 +215,38 @@ COMMENT ON COLUMN leadloop.disable_requests.names_no_lead IS
     'No lead had this id when the opt-out was inserted; one may have arrived since.';
 COMMENT ON COLUMN leadloop.disable_requests.next_try_at IS
     'Time of the next attempt of a failed opt-out; at least daily.';
+COMMENT ON COLUMN leadloop.disable_requests.origin IS
+    'Where it comes from. opt_out_source: a row of the campaign''s opt-out source; one that names no
+known lead is cancelled at once, and counts for a lead that comes later. source_removal: the lead''s
+row left the source. person: leadloop opt-out. Null: your code.';
+
+COMMENT ON TABLE leadloop.opt_out_source_rows IS
+    'The lead ids and phone numbers that the last read of a campaign''s opt-out source has shown: each
+counts once for as long as it stands there.';
+COMMENT ON COLUMN leadloop.opt_out_source_rows.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.opt_out_source_rows.entry IS
+    'SHA-256 of the lead id; or of the phone number as it is written, with the key of
+leadloop.number_key.';
+COMMENT ON COLUMN leadloop.opt_out_source_rows.reason IS
+    'Why nobody opts out by it; null: it counts. A row that is refused is read again daily.';
+COMMENT ON COLUMN leadloop.opt_out_source_rows.read_at IS 'When it was first read, or refused last.';
+COMMENT ON TABLE leadloop.opt_out_source_reads IS
+    'How the last read of a campaign''s opt-out source ended; written only when that changes.';
+COMMENT ON COLUMN leadloop.opt_out_source_reads.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.opt_out_source_reads.digest IS
+    'Of all its rows: while it stays the same, there is nothing to do. Null: some cannot be read.';
+COMMENT ON COLUMN leadloop.opt_out_source_reads.unreadable IS 'Number of rows that cannot be read.';
+COMMENT ON COLUMN leadloop.opt_out_source_reads.read_at IS
+    'The last read that has shown a change; null: none has succeeded.';
+COMMENT ON COLUMN leadloop.opt_out_source_reads.failed_at IS
+    'Since when it cannot be read, so that no lead is sent; null: it can.';
+COMMENT ON COLUMN leadloop.opt_out_source_reads.error IS 'Why it cannot be read.';
+COMMENT ON TABLE leadloop.held_removals IS
+    'Leads that were sent and whose rows have left the campaign''s source: too many to opt out
+without a person (leadloop opt-out --left-source).';
+COMMENT ON COLUMN leadloop.held_removals.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.held_removals.amount IS 'Number of leads, at the last sync of the source.';
+COMMENT ON COLUMN leadloop.held_removals.held_at IS 'Since when any wait.';
 
 COMMENT ON TABLE leadloop.opt_ins IS
     'Opt-outs that a person has withdrawn with `leadloop opt-in`.';

@@ -9,11 +9,13 @@ WRITES = {
         *("outreach_attempts", "unreadable_results", "watermarks", "poll_windows", "rate_slots"),
         *("suppressed_numbers", "forgotten", "sent_leads", "owed_windows", "learned_limits"),
         *("database_identity", "create_holds", "latencies", "counts", "count_changes"),
-        *("opt_ins", "learned_answers"),
+        *("opt_ins", "learned_answers", "opt_out_source_rows", "opt_out_source_reads"),
+        "held_removals",
     ),
     "DELETE": (
         *("leads", "rate_slots", "poll_windows", "sync_runs", "unreadable_results", "sent_leads"),
         *("owed_windows", "learned_limits", "latencies", "counts", "count_changes"),
+        *("opt_out_source_rows", "held_removals"),
     ),
 }
 _NEEDED = [

@@ -20,6 +20,10 @@ CREATE TABLE leadloop.campaigns (
     numeric_lead_ids boolean NOT NULL DEFAULT false,
     source          text,
     source_timeout_s integer CHECK (source_timeout_s > 0),
+    on_source_removal text NOT NULL DEFAULT 'keep' CHECK (on_source_removal IN ('keep', 'opt_out')),
+    -- A copied name would opt out all leads.
+    opt_out_source  text CONSTRAINT campaigns_opt_out_source_is_another
+                    CHECK (opt_out_source <> source),
     shows_unprocessed boolean,
     visibility_tried_at timestamptz,
     specimen_lead_id text,
@@ -204,14 +208,43 @@ CREATE TABLE leadloop.disable_requests (
     last_error   text,
     names_no_lead boolean NOT NULL DEFAULT false,
     next_try_at  timestamptz,
+    origin       text CHECK (origin IN ('opt_out_source', 'source_removal', 'person')),
     PRIMARY KEY (campaign_id, lead_id)
 );
+CREATE INDEX disable_requests_removed ON leadloop.disable_requests (campaign_id, requested_at)
+    WHERE origin = 'source_removal';
 CREATE INDEX disable_requests_open ON leadloop.disable_requests (campaign_id, requested_at)
     WHERE status IN ('requested', 'failed');
 CREATE INDEX disable_requests_new ON leadloop.disable_requests (campaign_id, requested_at)
     WHERE status = 'requested';
 CREATE INDEX disable_requests_no_lead ON leadloop.disable_requests (campaign_id, lead_id)
     WHERE names_no_lead;
+
+-- Opt-outs from tables of the team ----------------------------------------------------------------
+
+CREATE TABLE leadloop.opt_out_source_rows (
+    campaign_id text NOT NULL,
+    entry       bytea NOT NULL,
+    reason      text,
+    read_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (campaign_id, entry)
+);
+CREATE INDEX opt_out_source_rows_refused ON leadloop.opt_out_source_rows (campaign_id)
+    WHERE reason IS NOT NULL;
+CREATE TABLE leadloop.opt_out_source_reads (
+    campaign_id text PRIMARY KEY,
+    digest      text,
+    unreadable  integer NOT NULL DEFAULT 0,
+    read_at     timestamptz DEFAULT now(),
+    failed_at   timestamptz,
+    error       text,
+    CHECK ((failed_at IS NULL) = (error IS NULL))
+);
+CREATE TABLE leadloop.held_removals (
+    campaign_id text PRIMARY KEY,
+    amount      integer NOT NULL CHECK (amount > 0),
+    held_at     timestamptz NOT NULL DEFAULT now()
+);
 
 CREATE TABLE leadloop.opt_ins (
     opt_in_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

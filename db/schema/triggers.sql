@@ -33,8 +33,10 @@ BEGIN
     UPDATE leadloop.leads AS lead SET opted_out = true FROM opt_outs
      WHERE lead.campaign_id = opt_outs.campaign_id AND lead.lead_id = opt_outs.lead_id
        AND NOT lead.opted_out;
+    -- A campaign's opt-out source may name many people who are no leads: db.opt_out_source.
     UPDATE leadloop.disable_requests AS request SET names_no_lead = true FROM opt_outs
      WHERE request.campaign_id = opt_outs.campaign_id AND request.lead_id = opt_outs.lead_id
+       AND request.origin IS DISTINCT FROM 'opt_out_source'
        AND NOT EXISTS (SELECT FROM leadloop.leads AS lead
                         WHERE lead.campaign_id = opt_outs.campaign_id
                           AND lead.lead_id = opt_outs.lead_id);
@@ -151,7 +153,7 @@ CREATE OR REPLACE TRIGGER announce_leads AFTER INSERT ON leadloop.leads
 CREATE OR REPLACE TRIGGER announce_opt_outs AFTER INSERT ON leadloop.disable_requests
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
 CREATE OR REPLACE TRIGGER announce_campaigns
-    AFTER INSERT OR UPDATE OF enabled, push_enabled, source ON leadloop.campaigns
+    AFTER INSERT OR UPDATE OF enabled, push_enabled, source, opt_out_source ON leadloop.campaigns
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
 
 CREATE OR REPLACE TRIGGER note_opt_out AFTER INSERT ON leadloop.disable_requests

@@ -662,6 +662,15 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
       FROM opt_outs_without_lead JOIN threshold USING (campaign_id)
      WHERE meant_id IS NOT NULL OR requested_at < statement_timestamp() - opt_outs_unknown
      GROUP BY campaign_id, meant_id IS NOT NULL
+), opt_out_reads AS NOT MATERIALIZED (
+    SELECT read.*
+      FROM leadloop.opt_out_source_reads AS read
+      JOIN leadloop.campaigns AS campaign USING (campaign_id)
+     WHERE campaign.opt_out_source IS NOT NULL
+), refused_opt_outs AS (
+    SELECT campaign_id, count(*) AS amount, min(read_at) AS since,
+           mode() WITHIN GROUP (ORDER BY reason) AS reason
+      FROM leadloop.opt_out_source_rows WHERE reason IS NOT NULL GROUP BY campaign_id
 ), holds AS (
     SELECT campaign_id, held_at AS since, reason FROM leadloop.create_holds
      WHERE released_at IS NULL
@@ -974,6 +983,31 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                       || '; check the id and the campaign: ' || sample,
                   'leadloop audit --campaign {campaign}'
             WHERE NOT is_misspelt) AS rule
+    UNION ALL
+    SELECT campaign_id, 'critical', 'opt_outs_unread', 1, failed_at,
+           'no lead is sent, because people may have opted out unnoticed: ' || error,
+           'leadloop doctor'
+      FROM opt_out_reads JOIN threshold USING (campaign_id)
+     WHERE failed_at < statement_timestamp() - opt_outs_waiting
+    UNION ALL
+    SELECT campaign_id, 'critical', 'opt_outs_unreadable', amount, since,
+           CASE amount WHEN 1 THEN '1 row' ELSE amount || ' rows' END
+               || ' of the campaign''s opt-out source cannot be read, so these people may be called;'
+               || ' the log of each disable has the reasons' || coalesce(': ' || reason, ''),
+           'leadloop disable --campaign {campaign}'
+      FROM (SELECT read.campaign_id, read.unreadable + coalesce(refused.amount, 0) AS amount,
+                   coalesce(refused.since, read.read_at) AS since, refused.reason
+              FROM opt_out_reads AS read LEFT JOIN refused_opt_outs AS refused USING (campaign_id)
+           ) AS each
+     WHERE amount > 0
+    UNION ALL
+    SELECT campaign_id, 'critical', 'removals_held', held.amount, held.held_at,
+           CASE held.amount WHEN 1 THEN '1 lead was sent, and its row has'
+                            ELSE held.amount || ' leads were sent, and their rows have' END
+               || ' left the campaign''s source: too many to opt out without a person',
+           'leadloop opt-out --left-source --campaign {campaign}'
+      FROM leadloop.held_removals AS held JOIN leadloop.campaigns AS campaign USING (campaign_id)
+     WHERE campaign.on_source_removal = 'opt_out' AND campaign.source IS NOT NULL
     UNION ALL
     SELECT campaign_id, 'critical', 'creates_held', 1, since,
            'no lead is created, because the database may have forgotten sent leads: ' || reason,

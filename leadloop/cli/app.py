@@ -234,6 +234,14 @@ def plan(
             help=f"Also list lead ids: to send, and by reason; up to {MAX_PREVIEW_IDS} each.",
         ),
     ] = False,
+    opt_out_source: Annotated[
+        str | None,
+        typer.Option(
+            "--opt-out-source",
+            metavar="SCHEMA.NAME",
+            help="A table of opt-outs to preview before a campaign names it.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Preview a push (dry run): what it would send and refuse, and why; writes nothing."""
@@ -246,7 +254,13 @@ def plan(
             environment.open_configured_database() as (settings, database),
             err.status("reading the leads"),
         ):
-            plan_campaigns(database, settings, campaigns or [], shows_ids=show)
+            plan_campaigns(
+                database,
+                settings,
+                campaigns or [],
+                opt_out_source=opt_out_source,
+                shows_ids=show,
+            )
 
     _run_and_show(work, lambda planned: rendering.print_plan(out, planned), as_json)
 
@@ -448,6 +462,53 @@ def forget(
         f"`{disable_command}`, or the next scheduled disable, sends the opt-outs to the vendor.",
         file=sys.stderr,
     )
+
+
+@app.command()
+def opt_out(
+    campaign: Annotated[str, typer.Option("--campaign", "-c", help="The campaign's id.")],
+    lead_ids: Annotated[
+        list[str] | None, typer.Option("--lead-id", help="A lead that opts out; repeatable.")
+    ] = None,
+    because: Annotated[
+        str | None, typer.Option(help="Why; kept, so nothing personal, and not sent to the vendor.")
+    ] = None,
+    left_source: Annotated[
+        bool,
+        typer.Option(
+            "--left-source",
+            help="All leads that were sent, and whose rows have left the campaign's source.",
+        ),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Opt out those of --left-source without asking.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Opt leads out for good; asks before those whose rows have left the source opt out."""
+    from leadloop.cli import opt_out as opt_out_texts
+    from tasks.opt_out import opt_out_leads
+
+    _require_campaign_ids([campaign])
+    opt_out_texts.require_opt_out_options(lead_ids, because, left_source=left_source, yes=yes)
+    if left_source:
+        amount = opt_out_texts.run_opt_out_left(campaign, agrees_to_all=yes)
+        lines = [f"Opted out: {amount} leads whose rows have left the source."]
+        found: dict[str, Any] = {"opted_out": amount}
+    else:
+        with environment.open_configured_database() as (settings, database):
+            result = opt_out_leads(database, settings, campaign, lead_ids or [], because)
+        (*lines,) = opt_out_texts.describe_opt_outs(campaign, result)
+        found = {
+            "opted_out": len(result.opted_out),
+            "opted_out_before": len(result.opted_out_before),
+            "unknown": list(result.unknown),
+        }
+    if as_json:
+        _print_json(found)
+        return
+    for line in lines:
+        _print_line(line)
 
 
 @app.command()

@@ -6,11 +6,14 @@ from contextlib import ExitStack
 from db.counts import list_uncounted_tables
 from db.database import Database, DatabaseError
 from db.monitor import ViewsUnavailable, read_status_snapshot
+from db.opt_out_source import OPT_OUT_STAGING
 from db.schema import require_current
 from db.schema.permissions import list_missing_permissions
 from db.schema.reader_role import describe_missing, list_missing_statements
 from db.source import (
+    LEAD_STAGING,
     NO_PRIVILEGE,
+    Staging,
     has_readable_row,
     hides_rows,
     inspect_source,
@@ -29,6 +32,11 @@ from leadloop.cli.checks import Checklist
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.plurals import format_count
+from leadloop.core.source_requirements import (
+    NamedSource,
+    find_lead_source,
+    find_opt_out_source,
+)
 from leadloop.settings import DATABASE_URL, MONITOR_DATABASE_URL, Settings
 from tasks.context import RUN_CONNECTIONS
 from tasks.source_sync import HIDDEN_ROWS, open_source_database
@@ -176,21 +184,26 @@ def _check_reader(settings: Settings, database: Database, checks: Checklist) -> 
 def check_sources(
     settings: Settings, database: Database, campaigns: Sequence[Campaign], checks: Checklist
 ) -> None:
-    """Check the login that reads sources, and read a row of each campaign's source."""
-    with_sources = [campaign for campaign in campaigns if campaign.source is not None]
-    if with_sources:
+    """Check the login that reads sources, and read a row of each campaign's sources."""
+    sources: list[tuple[Campaign, NamedSource, Staging]] = []
+    for campaign in campaigns:
+        if (named := find_lead_source(campaign)) is not None:
+            sources.append((campaign, named, LEAD_STAGING))
+        if (opt_outs := find_opt_out_source(campaign)) is not None:
+            sources.append((campaign, opt_outs, OPT_OUT_STAGING))
+    if sources:
         _check_source_login(settings, database, checks)
-    for campaign in with_sources:
+    for campaign, source, staging in sources:
         with (
-            checks.record(f"source of {campaign.campaign_id}") as check,
+            checks.record(f"{source.noun} of {campaign.campaign_id}") as check,
             open_source_database(settings, database) as reader,
         ):
-            table = inspect_source(reader, campaign, campaign.source or "")
-            has_row = has_readable_row(reader, campaign, table)
+            table = inspect_source(reader, source)
+            has_row = has_readable_row(reader, source, table, staging)
             check.detail = (
                 f"{table.relation} can be read, {format_count(len(table.columns), 'column')}"
             )
-            if hides_rows(reader, campaign, table):
+            if hides_rows(reader, source, table):
                 check.is_warning = True
                 check.detail = (
                     f"{table.relation} may have rows that its login does not see: row level"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,12 @@ from tasks.push_preview import preview_push
 
 
 def plan_campaigns(
-    database: Database, settings: Settings, campaign_ids: Sequence[str], *, shows_ids: bool = False
+    database: Database,
+    settings: Settings,
+    campaign_ids: Sequence[str],
+    *,
+    opt_out_source: str | None = None,
+    shows_ids: bool = False,
 ) -> dict[str, Any]:
     """Preview a push of each campaign; one question finds those with nothing to push.
 
@@ -24,6 +30,7 @@ def plan_campaigns(
         database: where the leads are.
         settings: the campaigns' defaults.
         campaign_ids: none: every enabled campaign.
+        opt_out_source: takes the place of the campaigns' own ones; None: none does.
         shows_ids: keep the lead ids of each preview.
 
     Returns:
@@ -34,7 +41,11 @@ def plan_campaigns(
         RunError: the source of a campaign cannot be used; the other campaigns were previewed.
     """
     chosen = database.run(select_campaigns, campaign_ids, settings.campaign_rules())
-    due = set(campaign_ids) or database.run(find_campaigns_to_push)
+    if opt_out_source is not None:
+        chosen = [replace(campaign, opt_out_source=opt_out_source) for campaign in chosen]
+    due = set(campaign_ids) or database.run(find_campaigns_to_push) | {
+        campaign.campaign_id for campaign in chosen if campaign.opt_out_source is not None
+    }
     previews: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for campaign in chosen:

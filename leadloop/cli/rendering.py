@@ -46,6 +46,7 @@ _RARE_COUNTS = (
     "suspects",
     "from_source",
     "unreadable_rows",
+    "from_opt_out_source",
     "held_back",
 )
 #: A run's table with more columns is wider than 80 unless cells share their padding.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from leadloop.core.errors import RunError
 from leadloop.core.phones import find_region_fault
@@ -41,6 +42,8 @@ class Campaign(CampaignRules):
     enabled: bool = True
     sends_opted_out_numbers: bool = False
     source: str | None = None
+    on_source_removal: Literal["keep", "opt_out"] = "keep"
+    opt_out_source: str | None = None
     priority: int = 0
     calling_hours: str | None = None
 

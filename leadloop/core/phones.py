@@ -118,14 +118,22 @@ def hash_phone_number(secret: bytes, e164: str) -> bytes:
 
 
 def hash_raw_number(secret: bytes, text: str | None, region: str) -> bytes | None:
-    """Return the suppression hash of a number as a row holds it; None if it is not valid.
-
-    Every North American area code counts: a campaign may send numbers of one that others do not.
-    """
+    """Return the suppression hash of a number as a row holds it; None if it is not valid."""
     try:
-        return hash_phone_number(secret, format_e164(text or "", region, _ALL_AREA_CODES))
+        return hash_phone_number(secret, read_opted_out_number(text or "", region))
     except InvalidLead:
         return None
+
+
+def read_opted_out_number(text: str, region: str) -> str:
+    """Normalize a number that has opted out to E.164, as `format_e164` does.
+
+    Every North American area code counts: a campaign may send numbers of one that others do not.
+
+    Raises:
+        InvalidLead: the number is not valid.
+    """
+    return format_e164(text, region, _ALL_AREA_CODES)
 
 
 def _require_valid(

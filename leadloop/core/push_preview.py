@@ -18,12 +18,19 @@ PREVIEW_COUNTS = {
     "gone": "leads that would no longer be sent, because the source has dropped them",
     "passed_over": "rows of the source with a missing, unusable or duplicate `lead_id`, and rows"
     " that cannot be read",
+    "left_source": "leads that were sent, and whose rows have left the source: they would opt out,"
+    " or wait for a person if they are many",
+    "opt_outs": "lead ids and phone numbers that are new in the opt-out source",
+    "to_disable": "leads that were sent, and would opt out because of these",
+    "refused_opt_outs": "new rows of the opt-out source by which nobody would opt out, because they"
+    " cannot be read or name no valid lead id or phone number",
 }
 
 _COUNT_OF_ROW_KIND = {
     "new": "from_source",
     "changed": "refreshed",
     "gone": "gone",
+    "left": "left_source",
     "unnamed": "passed_over",
     "twin": "passed_over",
     "unreadable": "passed_over",
@@ -61,6 +68,10 @@ class PushPreview:
         """Count a row of the source by its kind (see `db.source`)."""
         if kind in _COUNT_OF_ROW_KIND:
             self._counts[_COUNT_OF_ROW_KIND[kind]] += 1
+
+    def add_opt_outs(self, *, opt_outs: int, to_disable: int, refused: int) -> None:
+        """Count what is new in the opt-out source, and the sent leads that it opts out."""
+        self._counts.update(opt_outs=opt_outs, to_disable=to_disable, refused_opt_outs=refused)
 
     def add_sendable(self, lead: PreparedLead) -> None:
         """Count a lead that would be sent; the first one becomes the sample."""

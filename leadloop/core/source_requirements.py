@@ -1,8 +1,11 @@
-"""The requirements that a campaign's own table or view must meet as a source of leads."""
+"""The requirements that a campaign's own table or view must meet: of leads, or of opt-outs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.leads import LEAD_FIELDS, is_reserved_name
 
@@ -43,6 +46,81 @@ class UnreadableRows:
         """Return a list of the rows in one line, without values."""
         others = self.count - len(self.named)
         return ", ".join(self.named) + (f" and {others} more" if others > 0 else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSource(ABC):
+    """A table or view that a campaign's row names.
+
+    Attributes:
+        name: the name with its schema; `column` of `leadloop.campaigns` has it.
+        timeout_s: the timeout of each statement on it, seconds.
+    """
+
+    noun: ClassVar[str]
+    column: ClassVar[str]
+    name: str
+    timeout_s: int
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return f"the campaign's {self.noun} {self.name!r}"
+
+    @abstractmethod
+    def check_columns(self, columns: Mapping[str, str]) -> None:
+        """Check that the columns, types by name, are as it needs them.
+
+        Raises:
+            SourceError: they are not.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeadSource(NamedSource):
+    """The source of a campaign's leads, which have to have the `required_fields`."""
+
+    noun = "source"
+    column = "source"
+    required_fields: Sequence[str]
+
+    def check_columns(self, columns: Mapping[str, str]) -> None:
+        """Check that rows with these columns can become leads; see `check_columns`."""
+        check_columns(self.name, columns, self.required_fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptOutSource(NamedSource):
+    """The source of a campaign's opt-outs."""
+
+    noun = "opt-out source"
+    column = "opt_out_source"
+
+    def check_columns(self, columns: Mapping[str, str]) -> None:
+        """Check that a row can name a lead or a phone number.
+
+        Raises:
+            SourceError: there is neither column.
+        """
+        if not columns.keys() & {"lead_id", "phone_number"}:
+            raise SourceError(f"{self} has neither a column lead_id nor phone_number: see {_GUIDE}")
+
+
+def find_lead_source(campaign: Campaign) -> LeadSource | None:
+    """Return the source of a campaign's leads, if it names one."""
+    if campaign.source is None:
+        return None
+    return LeadSource(
+        name=campaign.source,
+        timeout_s=campaign.source_timeout_s,
+        required_fields=campaign.required_fields,
+    )
+
+
+def find_opt_out_source(campaign: Campaign) -> OptOutSource | None:
+    """Return the source of a campaign's opt-outs, if it names one."""
+    if campaign.opt_out_source is None:
+        return None
+    return OptOutSource(name=campaign.opt_out_source, timeout_s=campaign.source_timeout_s)
 
 
 def describe_row(lead_id: str | None, column: str | None) -> str:
@@ -86,17 +164,16 @@ def check_columns(source: str, columns: Mapping[str, str], required: Sequence[st
         )
 
 
-def source_not_found(source: str) -> SourceError:
+def source_not_found(source: NamedSource) -> SourceError:
     """Return the error for a source that does not exist."""
     return SourceError(
-        f"the campaign's source {source!r} is no table or view of this database: write"
-        " schema.name into leadloop.campaigns.source"
+        f"{source} is no table or view of this database: write"
+        f" schema.name into leadloop.campaigns.{source.column}"
     )
 
 
-def source_not_readable(source: str) -> SourceError:
+def source_not_readable(source: NamedSource) -> SourceError:
     """Return the error for a source that this role may not read."""
     return SourceError(
-        f"this role may not read the campaign's source {source!r}: GRANT USAGE on its schema and"
-        f" SELECT on it ({_GUIDE})"
+        f"this role may not read {source}: GRANT USAGE on its schema and SELECT on it ({_GUIDE})"
     )

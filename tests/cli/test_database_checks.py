@@ -123,6 +123,37 @@ def test_a_source_whose_rows_are_hidden(
     assert "campaign C1: the campaign's source 'crm.leads' has no row" in ran.err
 
 
+def test_an_opt_out_source_is_checked_as_a_source(
+    invoke: Command, database: Database, prefect: str
+) -> None:
+    """One row of it is read; a campaign may have both, and one that fails is named."""
+    sql.execute(
+        database,
+        """CREATE SCHEMA crm; CREATE TABLE crm.leads (lead_id text);
+           CREATE TABLE crm.blocked (phone_number text); CREATE TABLE crm.notes (note text);
+           CREATE VIEW crm.broken AS SELECT CAST(1 / (n - 1) AS text) AS lead_id
+             FROM generate_series(1, 2) AS n""",
+    )
+    required = {"required_fields": ["lead_id"]}
+    factories.add_campaign(
+        database, "C1", source="crm.leads", opt_out_source="crm.blocked", **required
+    )
+    for campaign, name in (("C2", "crm.notes"), ("C3", "crm.missing"), ("C4", "crm.broken")):
+        factories.add_campaign(database, campaign, opt_out_source=name)
+    checks = get_checks(invoke("doctor", "--json", PREFECT_API_URL=prefect))
+    assert checks["source of C1"]["ok"]
+    assert (
+        checks["opt-out source of C1"]["detail"] == "crm.blocked can be read, 1 columns, and no row"
+    )
+    for campaign, reason in (
+        ("C2", "has neither a column lead_id nor phone_number"),
+        ("C3", "is no table or view of this database"),
+        ("C4", "cannot be read"),
+    ):
+        assert not checks[f"opt-out source of {campaign}"]["ok"]
+        assert reason in checks[f"opt-out source of {campaign}"]["detail"]
+
+
 def test_defaults_of_the_database(invoke: Command, database: Database, prefect: str) -> None:
     """Those that sessions override are named; one that they do not fails."""
     factories.add_campaign(database)

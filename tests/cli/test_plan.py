@@ -88,6 +88,7 @@ def test_it_says_what_a_push_then_does(
     assert {name: value for name, value in plan.items() if isinstance(value, int)} == {
         **{"send": 5, "refuse": 4, "cancel": 2, "requests": 3},
         **{"from_source": 6, "refreshed": 1, "gone": 1, "passed_over": 2},
+        **{"left_source": 0, "opt_outs": 0, "to_disable": 0, "refused_opt_outs": 0},
     }
     assert plan["cancellations"] == {
         "opted out": 1,

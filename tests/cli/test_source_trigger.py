@@ -52,6 +52,20 @@ def test_a_table_is_named_once(invoke: Command, crm: Database) -> None:
     assert "for campaigns C2, C4\\nDROP" in ran.out
 
 
+def test_a_table_of_opt_outs_has_the_trigger_too(invoke: Command, crm: Database) -> None:
+    """That of the leads comes first; one that cannot have it is named as what it is."""
+    sql.execute(
+        crm,
+        """CREATE TABLE crm.blocked (lead_id text);
+           UPDATE leadloop.campaigns SET opt_out_source = 'crm.blocked' WHERE campaign_id = 'C2';
+           UPDATE leadloop.campaigns SET opt_out_source = 'crm.view' WHERE campaign_id = 'C1'""",
+    )
+    ran = invoke("source-trigger", "--campaign", "C2")
+    assert [ran.out.count(f"ON crm.{table}\n") for table in ("leads", "blocked")] == [1, 1]
+    ran = invoke("source-trigger", "--campaign", "C1")
+    assert "campaign C1: the opt-out source 'crm.view' is a view" in ran.err
+
+
 def test_a_view_is_one_line(invoke: Command, crm: Database) -> None:
     """It names the command for the table that the view reads; other campaigns' SQL is there."""
     ran = invoke("source-trigger")

@@ -16,7 +16,8 @@ def test_the_list_is_that_of_the_view(database: Database) -> None:
     slow = re.findall(r"'(\w+_slow)'::text", view)
     kinds = {(kind.severity, kind.name) for kind in PROBLEM_KINDS}
     assert kinds == {*rules, *(("warning", name) for name in slow)}
-    commands = re.findall(r"'(leadloop [a-z]+(?: --(?:repair|rejected|disables))?)", view)
+    options = "repair|rejected|disables|left-source"
+    commands = re.findall(rf"'(leadloop [a-z-]+(?: --(?:{options}))?)", view)
     assert {command for kind in PROBLEM_KINDS for command in kind.commands} == set(commands)
     (thresholds,) = sql.fetch_rows(database, "SELECT * FROM leadloop_monitor.thresholds")
     assert thresholds.keys() <= {kind.name for kind in PROBLEM_KINDS}

@@ -216,6 +216,10 @@ def fetch_own_tables(database: Database) -> str:
         f"leadloop.{name}"
         for name in ("sync_runs", "poll_windows", "watermarks", "learned_answers")
     ]
+    names += [
+        f"leadloop.{name}"
+        for name in ("opt_out_source_rows", "opt_out_source_reads", "suppressed_numbers")
+    ]
     queries = [f"SELECT row_to_json(t)::text AS line FROM {name} AS t" for name in names]
     queries += [
         f"SELECT last_error AS line FROM leadloop.{table} WHERE last_error IS NOT NULL"
@@ -339,6 +343,31 @@ def test_no_leak_when_postgres_fails(loop: CanaryLoop) -> None:
         output += loop.run_flows("disable-leads", "push-leads", "audit-leads", "poll-outcomes")
         for table in tables:
             sql.execute(loop.database, f"DROP TRIGGER leaks ON leadloop.{table}")
+    check_no_canary(loop, output)
+
+
+def test_no_leak_of_an_opt_out_source(loop: CanaryLoop) -> None:
+    """Numbers that are good, bad, or raised by the view that has them; and Postgres's errors."""
+    loop.add_leads(0, 1, 2)
+    sql.execute_script(
+        loop.database,
+        f"""CREATE SCHEMA crm; CREATE TABLE crm.people (phone_number text, weight integer);
+            INSERT INTO crm.people VALUES ('{build_phones()[0]}', 1), ('0{build_phones()[5]}9', 1);
+            CREATE FUNCTION crm.rate(row crm.people) RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
+                IF row.weight = 0 THEN RAISE EXCEPTION 'no good: %, {NAME}', row; END IF;
+                RETURN 1 / (row.weight - 2); END $$;
+            CREATE VIEW crm.out AS SELECT '' || phone_number AS phone_number, '{NAME}' AS name
+              FROM crm.people WHERE crm.rate(people) IS NOT NULL;
+            UPDATE leadloop.campaigns SET opt_out_source = 'crm.out'""",
+    )
+    output = loop.run_flows("sync-leads")
+    assert "are refused, so nobody opts out by them: 1" in output
+    for phone, weight in ((build_phones()[6], 2), (build_phones()[7], 0)):
+        insert = "INSERT INTO crm.people VALUES (:phone, :weight)"
+        sql.execute(loop.database, insert, phone=phone, weight=weight)
+        loop.add_leads(8 + weight)
+        output += loop.run_flows("sync-leads")
+    assert "the campaign's opt-out source 'crm.out' calls a function that fails" in output
     check_no_canary(loop, output)
 
 

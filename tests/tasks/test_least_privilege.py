@@ -45,7 +45,12 @@ def role(database: Database, monkeypatch: pytest.MonkeyPatch, database_url: str)
     try:
         sql.execute(database, documented("grant-permissions.md", "GRANT USAGE"))
         sql.execute(database, documented("bring-your-own-table.md", "CREATE SCHEMA crm"))
-        factories.add_campaign(database, source="crm.leads_for_calls")
+        factories.add_campaign(
+            database,
+            source="crm.leads_for_calls",
+            opt_out_source="crm.do_not_call",
+            on_source_removal="opt_out",
+        )
         url = make_url(database_url).set(username="leadloop_run")
         monkeypatch.setenv("LEADLOOP_DATABASE_URL", url.render_as_string(hide_password=False))
         yield url.render_as_string(hide_password=False)
@@ -67,7 +72,13 @@ def test_they_are_enough_for_the_whole_loop(
     assert (summary["from_source"], summary["created"]) == (0, 0)
     counts = disable_leads()
     assert (counts["disabled"], counts["cancelled"]) == (1, 1)
+    sql.execute(database, "UPDATE crm.customers SET wants_calls = false WHERE id = 2")
     sql.execute(database, "DELETE FROM crm.customers WHERE id = 3")
+    push_leads()
+    counts = disable_leads()
+    assert (counts["disabled"], counts["from_opt_out_source"]) == (2, 2)
+    assert leadloop("opt-out", "-c", "C1", "--lead-id", "9").code == 0
+    assert leadloop("opt-out", "-c", "C1", "--left-source", "--yes").code == 0
     done = {"campaign_id": "C1", "lead_id": "2", "processed_at": int(time.time() * 1000) - 2000}
     vendor.put_outcomes([done])
     assert poll_outcomes()["inserted"] == 1

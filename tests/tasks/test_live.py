@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from threading import Event, Thread
 
 import pytest
+from sqlalchemy import text
 
 from db import live_places
 from db.database import Database, DatabaseError
+from leadloop.core import opt_out_looks, source_looks
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks import live
@@ -180,6 +182,72 @@ def test_a_source_that_cannot_be_read_is_a_problem(
     )
     sql.wait_until(database, "SELECT count(*) = 1 FROM leadloop.leads WHERE status = 'created'")
     sql.wait_until(database, "SELECT count(*) = 0 FROM leadloop_monitor.problems")
+
+
+def test_an_opt_out_source_is_followed_within_seconds(
+    start: StartRun, database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is disabled at the vendor; while the table is away, nobody is sent, but for others."""
+    monkeypatch.setattr(source_looks, "LEAST_SOURCE_INTERVAL_S", 0.5)
+    monkeypatch.setattr(opt_out_looks, "LEAST_SOURCE_INTERVAL_S", 0.5)
+    sql.execute(database, "CREATE SCHEMA crm; CREATE TABLE crm.out (lead_id text)")
+    factories.add_campaign(database, opt_out_source="crm.out")
+    factories.add_campaign(database, "C2")
+    run = start("live")
+    factories.add_leads(database, "a")
+    wait_until(lambda: vendor.store.creations("C1") == {"a": 1}, "the lead is not sent")
+    sql.execute(database, "INSERT INTO crm.out VALUES ('a'), ('stranger')")
+    wait_until(lambda: set(vendor.store.disabled("C1")) == {"a"}, "the lead is not disabled")
+    runs = "SELECT count(*) FROM leadloop.sync_runs WHERE counts ->> 'from_opt_out_source' = '2'"
+    assert sql.fetch_value(database, runs) == 1
+    sql.execute(database, "ALTER TABLE crm.out RENAME TO gone")
+    failed = "SELECT count(*) = 1 FROM leadloop.opt_out_source_reads WHERE failed_at IS NOT NULL"
+    sql.wait_until(database, failed)
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "b", "c", campaign=campaign)
+    factories.add_leads(database, factories.build_lead("urgent", priority=1))
+    wait_until(lambda: len(vendor.store.creations("C2")) == 2, "the others are not sent")
+    assert vendor.store.creations("C1") == {"a": 1}
+    sql.execute(database, "ALTER TABLE crm.gone RENAME TO out; INSERT INTO crm.out VALUES ('b')")
+    wait_until(lambda: len(vendor.store.creations("C1")) == 3, "they are not sent")
+    assert vendor.store.creations("C1") == {"a": 1, "c": 1, "urgent": 1}
+    assert run.state.failures == {} or "polls" not in {lane for lane, _ in run.state.failures}
+
+
+def test_an_opt_out_source_that_is_locked_holds_up_no_other(
+    start: StartRun, database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither opt-outs and leads of other campaigns, nor their tables, nor its own opt-outs."""
+    monkeypatch.setattr(source_looks, "LEAST_SOURCE_INTERVAL_S", 0.5)
+    monkeypatch.setattr(opt_out_looks, "LEAST_SOURCE_INTERVAL_S", 0.5)
+    sql.execute(
+        database,
+        "CREATE SCHEMA crm; CREATE TABLE crm.out (lead_id text);"
+        " CREATE TABLE crm.other (lead_id text)",
+    )
+    factories.add_campaign(database, opt_out_source="crm.out", source_timeout_s=2)
+    factories.add_campaign(database, "C2", opt_out_source="crm.other")
+    factories.add_campaign(database, "C3")
+    start("live")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "a", "b", campaign=campaign)
+    wait_until(lambda: len(vendor.store.creations("C1")) == 2, "nobody is sent")
+    wait_until(lambda: len(vendor.store.creations("C2")) == 2, "nobody is sent")
+    with database.transaction() as connection:
+        connection.execute(text("LOCK TABLE crm.out IN ACCESS EXCLUSIVE MODE"))
+        sql.wait_until(
+            database,
+            "SELECT count(*) = 1 FROM leadloop.opt_out_source_reads WHERE failed_at IS NOT NULL",
+        )
+        factories.add_opt_outs(database, "a")
+        factories.add_leads(database, "z", campaign="C3")
+        factories.add_leads(database, "c")
+        sql.execute(database, "INSERT INTO crm.other VALUES ('b')")
+        wait_until(lambda: set(vendor.store.disabled("C1")) == {"a"}, "its own opt-out waits")
+        wait_until(lambda: set(vendor.store.disabled("C2")) == {"b"}, "the other table waits")
+        wait_until(lambda: vendor.store.creations("C3") == {"z": 1}, "another campaign waits")
+        assert "c" not in vendor.store.creations("C1")
+    wait_until(lambda: "c" in vendor.store.creations("C1"), "the lead is not sent")
 
 
 def test_a_login_for_sources_that_is_refused_stops_no_other_work(

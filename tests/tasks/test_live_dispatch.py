@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from db.campaigns import find_campaigns
 from db.database import Database
-from db.due_work import DueWork, PolledCampaign
+from db.due_work import DueWork, PolledCampaign, list_opt_out_sources
+from leadloop.core.source_requirements import SourceError
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks import live_dispatch
@@ -19,10 +21,12 @@ from tasks.context import open_api_context
 from tasks.live_dispatch import (
     BULK,
     LANES,
+    OPT_OUT_SOURCES,
     OPT_OUTS,
     POLLS,
     REREADS,
     SLOW_OPT_OUTS,
+    SLOW_SOURCES,
     URGENT,
     Dispatcher,
 )
@@ -381,6 +385,45 @@ def test_a_source_is_followed_once_its_change_is_announced(
         dispatch.offer_polls()
         time.sleep(0.01)
     assert vendor.store.creations("C1") == {"a": 1}
+
+
+def test_a_table_of_opt_outs_is_looked_at_in_a_lane_of_its_own(
+    dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
+) -> None:
+    """Nothing new opens no run; one that fails goes to the lane of slow ones, also in an outage."""
+    sql.execute(
+        database,
+        "CREATE TABLE public.out (lead_id text);"
+        " UPDATE leadloop.campaigns SET opt_out_source = 'public.out', enabled = false",
+    )
+    factories.add_leads(database, "a")
+
+    def look() -> EndedErrand:
+        seen = len(dispatch.ended)
+        rules = Settings.load().campaign_rules()
+        rows = database.run(find_campaigns, database.run(list_opt_out_sources, range(16)), rules)
+        dispatch.dispatcher.plan_opt_out_looks(rows)
+        while len(dispatch.ended) == seen:
+            dispatch.dispatcher.offer_opt_out_looks()
+            time.sleep(0.01)
+        return dispatch.ended[-1]
+
+    first = look()
+    assert (first.lane, first.counts["from_opt_out_source"]) == (OPT_OUT_SOURCES, 0)
+    dispatch.dispatcher.offer_opt_out_looks()
+    assert dispatch.lanes[OPT_OUT_SOURCES].busy_with == [], "it is not due"
+    dispatch.dispatcher.announce_sources()
+    assert look().counts == {}
+    sql.execute(database, "INSERT INTO public.out VALUES ('a')")
+    dispatch.dispatcher.announce_sources()
+    assert look().counts["from_opt_out_source"] == 1
+    sql.execute(database, "ALTER TABLE public.out RENAME TO gone")
+    dispatch.dispatcher.announce_sources()
+    failed = look()
+    assert (failed.lane, type(failed.error)) == (OPT_OUT_SOURCES, SourceError)
+    assert vendor.requests == []
+    dispatch.dispatcher.announce_sources()
+    assert look().lane == SLOW_SOURCES
 
 
 @pytest.mark.parametrize(
