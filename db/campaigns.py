@@ -23,7 +23,7 @@ SELECT campaign_id,
        coalesce(area_codes, '{}')                AS area_codes,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
        coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
-       enabled, sends_opted_out_numbers, numeric_lead_ids, source, priority, calling_hours
+       enabled, sends_opted_out_numbers, numeric_lead_ids, source, priority, calling_hours, account
   FROM leadloop.campaigns
 """
 # A run's campaigns take turns in this order.

@@ -125,10 +125,11 @@ class InDoubtResolver:
         if self.has_answer or self._lookups.last_failure is None:
             return
         if amount := self._run.write(self._select_due().count):
+            url_variable = self._run.context.account.variable("api_url")
             raise RunError(
                 f"{amount:,} leads in doubt could not be looked up: the vendor answered no lookup"
                 f" ({self._lookups.last_failure}); they stay in doubt, and the next push looks them"
-                " up again: check the login, LEADLOOP_API_URL and the vendor's status"
+                f" up again: check the login, {url_variable} and the vendor's status"
             )
 
     def _select_due(self, *, opted_out: bool = False, exclude: Sequence[str] = ()) -> DueLookups:

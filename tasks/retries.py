@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from leadloop.client.errors import ApiError, RateLimited, Retryable
 from leadloop.client.retries import are_pauses_too_long
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
+from leadloop.settings import Account
 from tasks.context import ApiContext, CampaignRun
 from tasks.jobs import ChunkResult, due_in
 from tasks.outages import OUTAGE_S
@@ -76,22 +76,22 @@ class FruitlessAttempts:
         self._lost_s += pause_s
         return pause_s
 
-    def record_api_failure(self, error: ApiError, address: str) -> float:
-        """Count a failure of the API at an address; see `record_failure`.
+    def record_api_failure(self, error: ApiError, account: Account) -> float:
+        """Count a failure of an account's API; see `record_failure`.
 
         Raises:
             RunError: in one line, what failed and what to do.
         """
         if isinstance(error, RateLimited):
-            self._record_pauses(error, address)
+            self._record_pauses(error, account)
         reason = (
-            f"{self._requests + error.attempts} requests to {address} failed in a row, the last"
-            f" with {error}: check LEADLOOP_API_URL, the network and the vendor's status; the next"
-            " run goes on where this one stopped"
+            f"{self._requests + error.attempts} requests to {account.address} failed in a row, the"
+            f" last with {error}: check {account.variable('api_url')}, the network and the vendor's"
+            " status; the next run goes on where this one stopped"
         )
         return self.record_failure(reason, requests=error.attempts, took_s=error.took_s)
 
-    def _record_pauses(self, error: RateLimited, address: str) -> None:
+    def _record_pauses(self, error: RateLimited, account: Account) -> None:
         """Count the pauses that the vendor asked for.
 
         Raises:
@@ -102,10 +102,10 @@ class FruitlessAttempts:
         self._paused_s += error.attempts * pause_s
         if are_pauses_too_long(self._pauses, self._paused_s):
             raise RunError(
-                f"{address} has asked {self._pauses} times in a row for a pause, the last time for"
-                f" {pause_s:,.0f} s ({error}): check LEADLOOP_RATE_LIMIT and the vendor's status;"
-                " the next run waits for the end of the pause, an hour at most, and goes on where"
-                " this one stopped"
+                f"{account.address} has asked {self._pauses} times in a row for a pause, the last"
+                f" time for {pause_s:,.0f} s ({error}): check {account.variable('rate_limit')} and"
+                " the vendor's status; the next run waits for the end of the pause, an hour at"
+                " most, and goes on where this one stopped"
             )
 
 
@@ -117,7 +117,7 @@ def retry_later(
     Raises:
         RunError: the job failed too often, or nothing was done for OUTAGE_S.
     """
-    pause_s = attempts.record_api_failure(error, hide_credentials(run.context.settings.api_url))
+    pause_s = attempts.record_api_failure(error, run.context.account)
     run.warn("%s; trying again", error)
     return due_in(pause_s)
 
@@ -133,12 +133,11 @@ def retry_request(
         RunError: the vendor rejects a request, the job failed too often, nothing was done for
             OUTAGE_S, or the run is being stopped.
     """
-    address = hide_credentials(run.context.settings.api_url)
     while True:
         try:
             return request()
         except Retryable as error:
-            pause_s = attempts.record_api_failure(error, address)
+            pause_s = attempts.record_api_failure(error, run.context.account)
             run.warn("%s; trying again", error)
         except ApiError as error:
             raise RunError(str(error)) from None

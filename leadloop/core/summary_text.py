@@ -1,7 +1,10 @@
 """Run summaries as text for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+# Campaigns that are named in a line.
+_MAX_NAMED = 3
 
 # Counts that are parts of another one, and their names.
 _PARTS: Mapping[str, Mapping[str, str]] = {
@@ -48,3 +51,11 @@ def has_counts(summary: Mapping[str, Any]) -> bool:
     """Return whether any count of any stage is above zero."""
     parts = [*select_stages(summary).values(), summary]
     return any(any(select_counts(part).values()) for part in parts)
+
+
+def name_campaigns(ids: Sequence[str]) -> str:
+    """Name campaigns in a line: the first three, and how many more there are."""
+    if len(ids) == 1:
+        return f"campaign {ids[0]}"
+    named, more = ", ".join(ids[:_MAX_NAMED]), len(ids) - _MAX_NAMED
+    return f"campaigns {named} and {more} more" if more > 0 else f"campaigns {named}"
