@@ -32,7 +32,7 @@ _LATENCY_TOTALS = text("""
 SELECT campaign_id, kind, bucket_s, amount, total_s FROM leadloop_monitor.latency_totals
  ORDER BY campaign_id, kind, bucket_s
 """)
-_RATE_BUDGET = text("SELECT * FROM leadloop_monitor.budget_now")
+_RATE_BUDGETS = text("SELECT * FROM leadloop_monitor.budget_now ORDER BY account")
 _REJECTIONS = text("""
 SELECT reason, leads, ARRAY(
        SELECT lead_id FROM leadloop.leads
@@ -107,9 +107,9 @@ def list_latency_totals(connection: Connection) -> Rows:
     return _fetch_rows(connection, _LATENCY_TOTALS)
 
 
-def get_rate_budget(connection: Connection) -> dict[str, Any]:
-    """Return the rate limiter's `slots`, the number `taken`, and `paused_s` (view `budget_now`)."""
-    return dict(connection.execute(_RATE_BUDGET).one()._mapping)
+def list_rate_budgets(connection: Connection) -> Rows:
+    """List each account's `slots`, the number `taken`, and `paused_s` (view `budget_now`)."""
+    return _fetch_rows(connection, _RATE_BUDGETS)
 
 
 def count_open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
@@ -188,7 +188,7 @@ class MetricsSnapshot:
 
     campaigns: Rows
     problems: Rows
-    budget: dict[str, Any]
+    budgets: Rows
     latencies: Rows
 
 
@@ -197,6 +197,6 @@ def read_metrics(connection: Connection) -> MetricsSnapshot:
     return MetricsSnapshot(
         campaigns=list_campaign_health(connection),
         problems=sum_problems(connection),
-        budget=get_rate_budget(connection),
+        budgets=list_rate_budgets(connection),
         latencies=list_latency_totals(connection),
     )

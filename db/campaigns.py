@@ -24,7 +24,7 @@ SELECT campaign_id,
        coalesce(source_timeout_s, :source_timeout_s) AS source_timeout_s,
        coalesce(max_lead_age_s, CAST(:max_lead_age_s AS integer)) AS max_lead_age_s,
        enabled, sends_opted_out_numbers, numeric_lead_ids, source, on_source_removal,
-       opt_out_source, priority, calling_hours
+       opt_out_source, priority, calling_hours, account
   FROM leadloop.campaigns
 """
 # A run's campaigns take turns in this order.

@@ -56,9 +56,10 @@ WITH RECURSIVE found (campaign_id) AS (
 
 
 def _has_later(condition: str) -> str:
-    """Return the condition that a later run of the campaign and flow meets a condition."""
+    """Return the condition that a later run of the campaign, account and flow meets a condition."""
     return f"""EXISTS (SELECT FROM leadloop.sync_runs AS later
                         WHERE later.campaign_id = each.campaign_id AND later.flow = each.flow
+                          AND later.account = each.account
                           AND later.run_id > each.run_id AND {condition})"""
 
 

@@ -48,7 +48,9 @@ _NEWEST = text("""
 SELECT flow, campaign_id, started_at FROM leadloop_monitor.run_history
  ORDER BY run_id DESC LIMIT 1
 """)
-_BUDGET = text("SELECT slots, taken, paused_s FROM leadloop_monitor.budget_now")
+_BUDGETS = text("""
+SELECT account, slots, taken, paused_s FROM leadloop_monitor.budget_now ORDER BY account
+""")
 _THRESHOLDS = text("SELECT opt_outs_waiting, poll_behind FROM leadloop_monitor.thresholds")
 
 # Times are in UTC, durations in seconds.
@@ -128,7 +130,7 @@ class StatusSnapshot:
         campaigns: one row per campaign.
         problems: rows of the view `problems`, most severe first, each with its `command`.
         newest_run: the run that started last (`flow`, `campaign_id`, `started_at`), or None.
-        budget: the rate limiter's `slots`, `taken` and `paused_s`.
+        budgets: the rate limiter's `slots`, `taken` and `paused_s`, a row an account.
         latencies: rows of the view `latencies_now`.
         thresholds: the periods after which `opt_outs_waiting` and `poll_behind` are problems.
     """
@@ -138,7 +140,7 @@ class StatusSnapshot:
     problems: Rows
     latencies: Rows
     newest_run: Mapping[str, Any] | None
-    budget: Mapping[str, Any]
+    budgets: Rows
     thresholds: Mapping[str, timedelta]
 
     @property
@@ -149,7 +151,7 @@ class StatusSnapshot:
     def for_campaigns(self, campaign_ids: Sequence[str]) -> Self:
         """Return the snapshot reduced to these campaigns, or unchanged if no id is given.
 
-        The newest run and the budget stay. Problems may name campaigns that are not in the table.
+        The newest run and the budgets stay. Problems may name campaigns that are not in the table.
         """
         if not campaign_ids:
             return self
@@ -186,7 +188,7 @@ def read_status_snapshot(database: Database) -> StatusSnapshot:
             problems=_to_dicts(connection.execute(_PROBLEMS)),
             latencies=_to_dicts(connection.execute(_LATENCIES)),
             newest_run=None if newest is None else dict(newest._mapping),
-            budget=dict(connection.execute(_BUDGET).one()._mapping),
+            budgets=_to_dicts(connection.execute(_BUDGETS)),
             thresholds=dict(connection.execute(_THRESHOLDS).one()._mapping),
         )
 

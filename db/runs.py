@@ -11,15 +11,18 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database import Database, DatabaseError
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.errors import RunError
 from leadloop.core.plurals import format_count
 from leadloop.core.postgres_json import dump_json
 
 _OPEN = text("""
-INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id, lock_id)
-SELECT :flow, campaign_id, :flow_run, CAST(:lock AS bigint)
+INSERT INTO leadloop.sync_runs (flow, campaign_id, flow_run_id, lock_id, account)
+SELECT :flow, each.campaign_id, :flow_run, CAST(:lock AS bigint),
+       coalesce(campaign.account, :account)
   FROM unnest(CAST(:campaigns AS text[])) WITH ORDINALITY AS each (campaign_id, place)
- ORDER BY place
+  LEFT JOIN leadloop.campaigns AS campaign USING (campaign_id)
+ ORDER BY each.place
 RETURNING campaign_id, run_id
 """)
 _CLOSE = text("""
@@ -80,7 +83,8 @@ UPDATE leadloop.leads AS lead
 """)
 
 
-#: The campaign of a covering row: it stands for all campaigns in which nothing was due.
+#: The campaign of a covering row: it stands for all campaigns of its account in which nothing was
+#: due.
 EVERY_CAMPAIGN = ""
 
 
@@ -98,17 +102,37 @@ class RunLocks:
         self.lock_id: int | None = None
         self._connection = connection
 
-    def open_run(self, *, flow: str, campaign_id: str, flow_run_id: str | None) -> int:
-        """Insert a run's row under the lock, and return its id."""
-        ids = self.open_runs(flow=flow, campaign_ids=[campaign_id], flow_run_id=flow_run_id)
+    def open_run(
+        self,
+        *,
+        flow: str,
+        campaign_id: str,
+        flow_run_id: str | None,
+        account: str = DEFAULT_ACCOUNT,
+    ) -> int:
+        """Insert a run's row under the lock, and return its id; see `open_runs`."""
+        ids = self.open_runs(
+            flow=flow, campaign_ids=[campaign_id], flow_run_id=flow_run_id, account=account
+        )
         return ids[campaign_id]
 
     def open_runs(
-        self, *, flow: str, campaign_ids: Sequence[str], flow_run_id: str | None
+        self,
+        *,
+        flow: str,
+        campaign_ids: Sequence[str],
+        flow_run_id: str | None,
+        account: str = DEFAULT_ACCOUNT,
     ) -> dict[str, int]:
         """Insert a row for each campaign's run in one transaction, under the lock.
 
         The first call takes the lock in the same transaction, so no row is visible unlocked.
+
+        Args:
+            flow: the flow's name.
+            campaign_ids: the campaigns; or EVERY_CAMPAIGN for a covering row.
+            flow_run_id: Prefect's id of the flow run, if it is one.
+            account: the account of a covering row; other rows have their campaign's.
 
         Returns:
             The runs' ids by campaign.
@@ -118,7 +142,7 @@ class RunLocks:
         """
         if not campaign_ids:
             return {}
-        row = {"flow": flow, "flow_run": flow_run_id}
+        row = {"flow": flow, "flow_run": flow_run_id, "account": account}
         if self.lock_id is not None:
             with self._begin_transaction():
                 ids = self._insert(campaign_ids, {**row, "lock": self.lock_id})

@@ -23,6 +23,7 @@ from leadloop.cli.app import app
 from leadloop.cli.csv_records import MAX_RECORD_LENGTH
 from leadloop.cli.integration import INTEGRATION_FILES, Integration
 from leadloop.client.transport import MAX_RESPONSE_BYTES
+from leadloop.core.accounts import ACCOUNT_PREFIX, ACCOUNT_SETTINGS, DEFAULT_ACCOUNT, NAME_FORM
 from leadloop.core.audit_differences import DIFFERENCES, REMARKS
 from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.lead_reasons import MAX_PREVIEW_IDS
@@ -155,7 +156,36 @@ def render_settings() -> str:
         " address that was set beside it.",
         "`PREFECT_API_URL` is Prefect's own setting. A local run reports to that server; without"
         " it, the run starts a temporary server under `.leadloop/` and stops it at the end.",
+        "## Of another account",
+        f"The settings above are those of the account `{DEFAULT_ACCOUNT}`. A campaign whose row in"
+        " `leadloop.campaigns` names another one in `account`, such as `emea`, uses the settings"
+        " below instead: [several logins](../how-to/use-several-logins.md). A dash in the name is"
+        f" `_` in the variable. A name consists of {NAME_FORM}, 40 characters at most.",
+        _render_table(
+            ["variable", "default", "form", "meaning"],
+            [_render_account_setting(name) for name in ACCOUNT_SETTINGS],
+        ),
+        "The first place that sets any of them is used as a whole: the account's block, the"
+        " environment, `.env`. Nothing is taken from another account. A wrong value and a misspelt"
+        " variable are refused as above. If the address or the login is missing, the account's"
+        " campaigns are left alone, and a line states what to set.",
     )
+
+
+def _render_account_setting(name: str) -> list[str]:
+    """Render a setting of an account: the form and the meaning are those of the plain setting."""
+    form = _list_settings()[name]
+    default = "" if name == "api_url" else form.get("default")
+    meaning = {
+        "api_url": "base URL of the API; required",
+        "rate_limit": "rate limit of every process that uses this account together",
+    }.get(name, form["description"])
+    return [
+        _format_code(f"{ACCOUNT_PREFIX}EMEA_{name.upper()}"),
+        _format_code(default) if default else "",
+        _describe_form(form),
+        meaning,
+    ]
 
 
 def _list_settings() -> Mapping[str, Mapping[str, Any]]:
@@ -775,6 +805,9 @@ def render_exit_codes(connection: Connection) -> str:
                 ["2", "Wrong usage or settings: nothing was begun. The line on stderr names it."],
             ],
         ),
+        "A run that names a campaign whose [account](../how-to/use-several-logins.md) has no login"
+        " here ends with 2, and so does a run in which no campaign has one. A run that names none"
+        " does the others, and warns in one line.",
         "`sandbox` ends with 0 on Ctrl-C and SIGTERM, which is the normal way to stop it. A closed"
         " pipe, or a full disk under the output, does not change the exit code.",
         "With `--json`, the last line on stdout is one JSON object; progress, logs and errors go"

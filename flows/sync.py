@@ -1,7 +1,7 @@
 """`sync-leads`: the whole loop once, opt-outs first."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from prefect import flow
 from prefect.logging import get_run_logger
@@ -24,6 +24,7 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import CampaignDeleted, LeadloopError, RunError, UsageError
 from leadloop.core.summaries import Summary, collect_summary, report_summary
 from leadloop.core.summary_text import format_summary, select_counts
+from tasks.accounts import group_by_account, report_once
 from tasks.blocks import RunSettings, resolve_settings
 from tasks.context import (
     ApiContext,
@@ -34,7 +35,7 @@ from tasks.context import (
     translate_unexpected,
 )
 from tasks.disable import DISABLE
-from tasks.jobs import CampaignsFailed, JobSpec
+from tasks.jobs import CampaignsFailed, JobSpec, sum_counts
 from tasks.poll import POLL
 from tasks.push import PUSH
 
@@ -59,7 +60,7 @@ def sync_leads(campaigns: list[str] | None = None, settings: RunSettings | None 
     """
     failures: list[str] = []
     summary: Summary = {}
-    with open_api_context(resolve_settings(settings), prefect_host()) as context:
+    with report_once(), open_api_context(resolve_settings(settings), prefect_host()) as context:
         selected = _select_campaigns(context, campaigns)
         record = _record_named if campaigns else _record_all
         try:
@@ -130,15 +131,36 @@ def _record_named(
 
 @contextmanager
 def _record_all(
-    context: ApiContext, _: Sequence[Campaign], summary: Summary, __: list[str]
+    context: ApiContext, selected: Sequence[Campaign], summary: Summary, _: list[str]
 ) -> Iterator[None]:
-    """Write one row for all campaigns; the end of the block writes how the run ended."""
-    with cover_campaigns(context, "sync-leads") as covering:
+    """Write one row for all campaigns of an account; the end of the block writes how it ended."""
+    accounts = list(group_by_account(selected)) or [context.account_name]
+    with ExitStack() as stack:
+        rows = [
+            stack.enter_context(cover_campaigns(context, "sync-leads", account))
+            for account in accounts
+        ]
         try:
             yield
         finally:
-            counts = {name: select_counts(stage) for name, stage in summary.items()}
-            covering.counts.update(counts)
+            for account, row in zip(accounts, rows, strict=True):
+                row.counts.update(_count_stages(summary, selected, account))
+
+
+def _count_stages(
+    summary: Summary, selected: Sequence[Campaign], account: str
+) -> dict[str, dict[str, int]]:
+    """Return the counts of each stage; of several accounts, those of one."""
+    others = {each.campaign_id for each in selected if each.account != account}
+    return {
+        name: select_counts(stage)
+        if not others
+        else sum_counts(
+            [counts for key, counts in stage["campaigns"].items() if key not in others],
+            list(select_counts(stage)),
+        )
+        for name, stage in summary.items()
+    }
 
 
 def _find_existing(

@@ -4,7 +4,7 @@ Prefect blocks and run parameters override them in a deployment's run: see tasks
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
@@ -14,10 +14,28 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from leadloop.core.addresses import is_loopback
+from leadloop.core.accounts import (
+    ACCOUNT_PREFIX,
+    ACCOUNT_SETTINGS,
+    DEFAULT_ACCOUNT,
+    PREFIX,
+    build_prefix,
+    build_variable,
+    find_intended_variable,
+    parse_variable,
+)
+from leadloop.core.addresses import hide_credentials, is_loopback
 from leadloop.core.campaign_rules import CampaignRules
 from leadloop.core.concurrency import MAX_CONCURRENCY, MIN_CONCURRENCY
 from leadloop.core.errors import UsageError
@@ -36,7 +54,8 @@ SOURCE_URL = "LEADLOOP_SOURCE_URL"
 MONITOR_DATABASE_URL = "LEADLOOP_MONITOR_DATABASE_URL"
 
 _DOTENV = ".env"
-_PREFIX = "LEADLOOP_"
+_ENVIRONMENT = "the environment"
+_DEFAULT_RATE = "100/60"
 _A_DAY_S = 86_400
 _A_MONTH_S = 30 * _A_DAY_S
 _A_YEAR_S = 365 * _A_DAY_S
@@ -123,6 +142,8 @@ def _require(is_valid: Callable[[Any], object], advice: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_ApiUrl = Annotated[str, AfterValidator(_check_url)]
+_Rate = Annotated[str, AfterValidator(_check_rate)]
 _Token = Annotated[
     SecretStr,
     _require(
@@ -145,12 +166,13 @@ class SettingSource:
     """Settings from one source, such as a Prefect block.
 
     `name` names the source in messages. Sources with the same `origin` may share the login and its
-    `api_url`.
+    `api_url`. With an `account`, the values are the settings of that account alone.
     """
 
     name: str
     origin: str
     values: Mapping[str, Any]
+    account: str = DEFAULT_ACCOUNT
 
 
 class _DotenvSource(EnvSettingsSource):
@@ -165,11 +187,95 @@ class _DotenvSource(EnvSettingsSource):
         return {name.lower(): value for name, value in values.items() if value}
 
 
+class Account(BaseModel):
+    """A business at the vendor: address, login and rate limit, one unit from one source."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    name: str = DEFAULT_ACCOUNT
+    api_url: _ApiUrl | None = None
+    api_token: _Token | None = None
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    rate_limit: _Rate = _DEFAULT_RATE
+
+    @property
+    def prefix(self) -> str:
+        """What the variables of its settings begin with."""
+        return build_prefix(self.name)
+
+    def variable(self, setting: str) -> str:
+        """Return the variable of one of its settings."""
+        return build_variable(self.name, setting)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has an address and a login."""
+        return not self._list_missing()
+
+    @property
+    def address(self) -> str:
+        """The address for messages, without a password; with the name, unless it is `default`."""
+        address = hide_credentials(self.require_api_url())
+        return address if self.name == DEFAULT_ACCOUNT else f"{address} (account {self.name})"
+
+    def require_api_url(self) -> str:
+        """Return the address.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        if self.api_url is None:
+            raise UsageError(f"{self.variable('api_url')} is not set")
+        return self.api_url
+
+    def require_login(self) -> None:
+        """Check that an address, and a token or a complete login are set.
+
+        Raises:
+            UsageError: one is missing; the message names the variables.
+        """
+        missing = self._list_missing()
+        if not missing:
+            return
+        if self.name != DEFAULT_ACCOUNT:
+            raise UsageError(f"account {self.name} has no login here: {self.describe_missing()}")
+        if len(missing) == len(_LOGINS[1]):
+            raise UsageError(f"no login for the API: {self.describe_missing()}")
+        raise UsageError(f"the login for the API is incomplete: {self.describe_missing()}")
+
+    def describe_missing(self) -> str:
+        """Return which variables to set, so that the account has an address and a login."""
+        missing = self._list_missing()
+        variables = ", ".join(map(self.variable, missing))
+        if not set(_LOGINS[1]) <= set(missing):
+            return f"set {variables}"
+        if self.name == DEFAULT_ACCOUNT:
+            return f"set {self.variable('api_token')}, or {variables}"
+        address = [self.variable("api_url")] if self.api_url is None else []
+        needed = " and ".join([*address, self.variable("api_token")])
+        return f"set {needed} (or the four of an OAuth login), or create its block"
+
+    def parse_rate(self) -> tuple[int, float]:
+        """Return the rate limit as requests and seconds."""
+        requests, seconds = self.rate_limit.split("/")
+        return int(requests), float(seconds)
+
+    def _list_missing(self) -> list[str]:
+        """Return the settings that are missing; without any login, the four of an OAuth login."""
+        address = ["api_url"] if self.api_url is None else []
+        if self.api_token is not None:
+            return address
+        return address + [part for part in _LOGINS[1] if getattr(self, part) is None]
+
+
 class Settings(BaseSettings):
     """All settings with their defaults. A campaign's row overrides those that are its columns."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     database_url: SecretStr | None = Field(
@@ -177,7 +283,7 @@ class Settings(BaseSettings):
         description="URL of Postgres; for local commands also `embedded`: a local Postgres under"
         " .leadloop/",
     )
-    api_url: Annotated[str, AfterValidator(_check_url)] = Field(
+    api_url: _ApiUrl = Field(
         "https://app.squadrun.co",
         description="base URL of the API, from the same source as the login; plain http only to"
         " loopback",
@@ -191,8 +297,8 @@ class Settings(BaseSettings):
     client_secret: SecretStr | None = Field(None, description="OAuth password grant")
     username: str | None = Field(None, description="OAuth password grant")
     password: SecretStr | None = Field(None, description="OAuth password grant")
-    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
-        "100/60",
+    rate_limit: _Rate = Field(
+        _DEFAULT_RATE,
         description="rate limit of every process that uses this vendor account together,"
         " requests/seconds: up to 1000000 requests, up to 86400 seconds",
     )
@@ -284,6 +390,8 @@ class Settings(BaseSettings):
         " not set: any age is sent",
     )
 
+    _other_accounts: Mapping[str, Account] = PrivateAttr(default_factory=dict)
+
     @classmethod
     def load(cls, *overrides: SettingSource) -> Self:
         """Load the settings: the first of `overrides` wins, then the environment, then `.env`.
@@ -291,22 +399,31 @@ class Settings(BaseSettings):
         Raises:
             UsageError: a value is wrong (the message names the variable and does not repeat it), a
                 variable looks like a misspelt setting that no source sets, the login and its
-                `api_url` come from different sources, or another user controls `.env`.
+                `api_url` come from different sources, two accounts have the same login, or another
+                user controls `.env`.
         """
         try:
             environment, dotenv = cls._read_sources()
             found = _merge_sources(environment, dotenv, *overrides)
+            accounts = _find_accounts(environment, dotenv, *overrides)
             misspelt = [
                 f"{name} is not a setting, did you mean {meant}?"
                 for name, meant in cls._find_misspelt(environment, dotenv).items()
-                if not _is_set(meant, found)
+                if not _is_set(meant, found, accounts)
             ]
             if misspelt:
                 raise UsageError(f"{' '.join(misspelt)} Rename or unset it")
             settings = cls(**{field: value for field, (value, _) in found.items()})
         except ValidationError as error:
             field = error.errors(include_input=False, include_url=False)[0]["loc"][0]
-            source = next((one.name for one in overrides if field in one.values), None)
+            source = next(
+                (
+                    each.name
+                    for each in overrides
+                    if each.account == DEFAULT_ACCOUNT and field in each.values
+                ),
+                None,
+            )
             raise invalid_value(error, source) from None
         except UnicodeDecodeError:
             raise UsageError(f"{_DOTENV} is not UTF-8 text: save it as UTF-8") from None
@@ -315,17 +432,24 @@ class Settings(BaseSettings):
         _check_one_origin(
             {field: source for field, (value, source) in found.items() if value is not None}
         )
+        settings._other_accounts = {name: _make_account(each) for name, each in accounts.items()}
+        _check_distinct_logins(settings.list_accounts())
         return settings
 
     @classmethod
     def describe_sources(cls, *overrides: SettingSource) -> dict[str, str]:
-        """Return the name of the source of each setting that is set, by the setting's name."""
-        found = _merge_sources(*cls._read_sources(), *overrides)
+        """Return the name of the source of each setting that is set, by the setting's name.
+
+        Accounts other than `default` have one source each, under `account NAME`.
+        """
+        environment, dotenv = cls._read_sources()
+        found = _merge_sources(environment, dotenv, *overrides)
+        accounts = _find_accounts(environment, dotenv, *overrides)
         return {
             field: found[field][1].name
             for field in cls.model_fields
             if field in found and found[field][0] is not None
-        }
+        } | {f"account {name}": source.name for name, source in accounts.items()}
 
     @classmethod
     def _read_sources(cls) -> tuple[EnvSettingsSource, EnvSettingsSource]:
@@ -340,10 +464,11 @@ class Settings(BaseSettings):
         """
         environment, dotenv = cls._read_sources()
         found = _merge_sources(environment, dotenv, *overrides)
+        accounts = _find_accounts(environment, dotenv, *overrides)
         lines = [
             f"{name} is not a setting and has no effect; {meant} is set and used"
             for name, meant in cls._find_misspelt(environment, dotenv).items()
-            if _is_set(meant, found)
+            if _is_set(meant, found, accounts)
         ]
         new = [line for line in lines if line not in _WARNED]
         _WARNED.update(new)
@@ -357,13 +482,33 @@ class Settings(BaseSettings):
         settings = [field.upper() for field in cls.model_fields]
         present = {**dotenv.env_vars, **environment.env_vars}
         meant = {
-            name: find_intended_setting(name.removeprefix(_PREFIX), settings)
+            name: _find_intended(name, settings)
             for name, value in sorted((name.upper(), value) for name, value in present.items())
-            if name.startswith(_PREFIX)
-            and name.removeprefix(_PREFIX) not in settings
+            if name.startswith(PREFIX)
+            and name.removeprefix(PREFIX) not in settings
+            and parse_variable(name) is None
             and not (value or "").startswith(_KUBERNETES_PREFIX)
         }
-        return {name: _PREFIX + setting for name, setting in meant.items() if setting is not None}
+        return {name: variable for name, variable in meant.items() if variable is not None}
+
+    def get_account(self, name: str) -> Account:
+        """Return an account; one that no source sets has neither address nor login."""
+        if name != DEFAULT_ACCOUNT:
+            return self._other_accounts.get(name) or Account(name=name)
+        return Account.model_construct(
+            name=DEFAULT_ACCOUNT,
+            **{setting: getattr(self, setting) for setting in ACCOUNT_SETTINGS},
+        )
+
+    def list_accounts(self) -> list[Account]:
+        """Return the account `default` and all others that a source sets, by their names."""
+        return [self.get_account(DEFAULT_ACCOUNT)] + [
+            self._other_accounts[name] for name in sorted(self._other_accounts)
+        ]
+
+    def list_complete_accounts(self) -> list[Account]:
+        """Return the accounts that have an address and a login, `default` first."""
+        return [account for account in self.list_accounts() if account.is_complete]
 
     def campaign_rules(self) -> CampaignRules:
         """Return the rules of a campaign whose row overrides no setting."""
@@ -381,9 +526,8 @@ class Settings(BaseSettings):
         )
 
     def parse_rate(self) -> tuple[int, float]:
-        """Return the rate limit as requests and seconds."""
-        requests, seconds = self.rate_limit.split("/")
-        return int(requests), float(seconds)
+        """Return the rate limit of the account `default` as requests and seconds."""
+        return self.get_account(DEFAULT_ACCOUNT).parse_rate()
 
     def parse_timeouts(self) -> tuple[float, float]:
         """Return the connect and read timeouts in seconds."""
@@ -436,21 +580,13 @@ class Settings(BaseSettings):
         return DATABASE_URL if self.source_url is None else SOURCE_URL
 
     def require_login(self) -> None:
-        """Check that a token or a complete login is set.
+        """Check that any account has a login.
 
         Raises:
-            UsageError: neither is set, or the login lacks a part.
+            UsageError: none has; the message is about the account `default`.
         """
-        if self.api_token is not None:
-            return
-        parts = ("client_id", "client_secret", "username", "password")
-        missing = [f"LEADLOOP_{name.upper()}" for name in parts if getattr(self, name) is None]
-        if len(missing) == len(parts):
-            raise UsageError(
-                "no login for the API: set LEADLOOP_API_TOKEN, or " + ", ".join(missing)
-            )
-        if missing:
-            raise UsageError(f"the login for the API is incomplete: set {', '.join(missing)}")
+        if not self.list_complete_accounts():
+            self.get_account(DEFAULT_ACCOUNT).require_login()
 
 
 def _merge_sources(
@@ -458,8 +594,8 @@ def _merge_sources(
 ) -> dict[str, tuple[Any, SettingSource]]:
     """Return each setting's value and the first source that sets it, by the setting's name."""
     sources = (
-        *overrides,
-        SettingSource(name="the environment", origin="the environment", values=environment()),
+        *(source for source in overrides if source.account == DEFAULT_ACCOUNT),
+        SettingSource(name=_ENVIRONMENT, origin=_ENVIRONMENT, values=environment()),
         SettingSource(name=_DOTENV, origin=_DOTENV, values=dotenv()),
     )
     found: dict[str, tuple[Any, SettingSource]] = {}
@@ -472,16 +608,78 @@ def _merge_sources(
     return found
 
 
-def invalid_value(error: ValidationError, source: str | None) -> UsageError:
+def _find_accounts(
+    environment: EnvSettingsSource, dotenv: EnvSettingsSource, *overrides: SettingSource
+) -> dict[str, SettingSource]:
+    """Return the source of each account but `default`: the first one that sets anything of it."""
+    found: dict[str, SettingSource] = {}
+    for name, variables in ((_DOTENV, dotenv.env_vars), (_ENVIRONMENT, environment.env_vars)):
+        accounts: dict[str, dict[str, Any]] = {}
+        for variable, value in variables.items():
+            if value and (parsed := parse_variable(variable.upper())) is not None:
+                account, setting = parsed
+                accounts.setdefault(account, {})[setting] = value
+        for account, values in accounts.items():
+            found[account] = SettingSource(name=name, origin=name, values=values, account=account)
+    # The first of the overrides wins.
+    others = [source for source in overrides if source.account != DEFAULT_ACCOUNT]
+    return found | {source.account: source for source in reversed(others)}
+
+
+def _make_account(source: SettingSource) -> Account:
+    """Return the account that a source sets.
+
+    Raises:
+        UsageError: a value is wrong.
+    """
+    try:
+        return Account(name=source.account, **source.values)
+    except ValidationError as error:
+        is_variable = source.name in (_ENVIRONMENT, _DOTENV)
+        raise invalid_value(
+            error, None if is_variable else source.name, prefix=build_prefix(source.account)
+        ) from None
+
+
+def _check_distinct_logins(accounts: Sequence[Account]) -> None:
+    """Check that no two accounts share a login: the vendor would count their requests together.
+
+    Raises:
+        UsageError: two have the same login at the same address.
+    """
+    seen: dict[tuple[Any, ...], Account] = {}
+    for account in accounts:
+        if not account.is_complete:
+            continue
+        login = (account.api_url, account.api_token or (account.client_id, account.username))
+        if (other := seen.setdefault(login, account)) is not account:
+            raise UsageError(
+                f"the accounts {other.name} and {account.name} have the same login at the same"
+                " address, and the vendor counts their requests together: set one of them, and"
+                " name it in the rows of all of their campaigns"
+            )
+
+
+def _find_intended(variable: str, settings: Sequence[str]) -> str | None:
+    """Return the variable that one in capitals, which sets nothing, probably means; else None."""
+    if not variable.startswith(ACCOUNT_PREFIX):
+        setting = find_intended_setting(variable.removeprefix(PREFIX), settings)
+        return None if setting is None else PREFIX + setting
+    general = (PREFIX + setting for setting in settings if variable.endswith(f"_{setting}"))
+    return find_intended_variable(variable) or next(general, None)
+
+
+def invalid_value(error: ValidationError, source: str | None, prefix: str = PREFIX) -> UsageError:
     """Return a one-line error that names a setting and does not repeat its value.
 
     Args:
         error: of a model whose fields have the names of settings.
         source: the name of the value's source; None for the environment or `.env`.
+        prefix: what the names of its variables begin with.
     """
     (first, *_) = error.errors(include_input=False, include_url=False)
     field = str(first["loc"][0])
-    name = f"{field} of {source}" if source else _PREFIX + field.upper()
+    name = f"{field} of {source}" if source else prefix + field.upper()
     schema = Settings.model_json_schema()["properties"].get(field, {})
     # Of an optional setting, the form of its value.
     schema = schema.get("anyOf", [schema])[0]
@@ -518,6 +716,13 @@ def _check_one_origin(sources: Mapping[str, SettingSource]) -> None:
         )
 
 
-def _is_set(variable: str, found: Mapping[str, tuple[Any, SettingSource]]) -> bool:
-    value, _ = found.get(variable.removeprefix(_PREFIX).lower(), (None, None))
+def _is_set(
+    variable: str,
+    found: Mapping[str, tuple[Any, SettingSource]],
+    accounts: Mapping[str, SettingSource],
+) -> bool:
+    if (parsed := parse_variable(variable)) is not None:
+        account, setting = parsed
+        return account in accounts and setting in accounts[account].values
+    value, _ = found.get(variable.removeprefix(PREFIX).lower(), (None, None))
     return value is not None

@@ -1,4 +1,4 @@
-"""A session with the vendor's API: transport, login and rate limiter, as the settings say."""
+"""A session with the vendor's API: transport, login and rate limiter of one account."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +13,9 @@ from leadloop.client.certificates import check_ca_bundle
 from leadloop.client.proxies import check_proxy
 from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Timeouts, Transport
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.rate_ring import Purpose, RateLimit
-from leadloop.settings import Settings
+from leadloop.settings import Account, Settings
 from tasks.rate_limiter import RateLimiter
 
 
@@ -34,6 +35,7 @@ def open_api(
     database: Database,
     warn: Callable[[str], None],
     *,
+    account: str = DEFAULT_ACCOUNT,
     purpose: Purpose = Purpose.BULK,
     is_paced: bool = False,
     tokens: TokenProvider | None = None,
@@ -42,9 +44,10 @@ def open_api(
     """Prepare everything that a request needs; send nothing yet.
 
     Args:
-        settings: the API's address, login, rate and timeouts.
+        settings: the account's address, login and rate; the timeouts.
         database: holds the rate limiter's ring of slots.
         warn: is called when the vendor asks for a pause.
+        account: the name of the account.
         purpose: decides which slots of the rate limiter the requests may use.
         is_paced: see `tasks.rate_limiter.RateLimiter`.
         tokens: the login of another session, to share it; None: a new one.
@@ -54,25 +57,33 @@ def open_api(
         UsageError: the login is incomplete.
         RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
-    settings.require_login()
-    check_proxy(settings.api_url)
-    check_ca_bundle(settings.api_url)
-    requests, period_s = settings.parse_rate()
-    limit = RateLimit(requests=requests, period_s=period_s)
+    login = settings.get_account(account)
+    login.require_login()
+    address = login.require_api_url()
+    check_proxy(address)
+    check_ca_bundle(address)
+    requests, period_s = login.parse_rate()
     limiter = RateLimiter(
-        database, limit, warn, purpose=purpose, is_paced=is_paced, on_wait=on_wait
+        database,
+        RateLimit(requests=requests, period_s=period_s),
+        warn,
+        purpose=purpose,
+        is_paced=is_paced,
+        account=account,
+        on_wait=on_wait,
     )
     limiter.resize_ring()
     connect_s, read_s = settings.parse_timeouts()
     transport = Transport(
-        settings.api_url,
+        address,
         Timeouts(connect_s=connect_s, read_s=read_s),
         connections=settings.max_concurrency,
+        setting_prefix=login.prefix,
     )
     try:
         retries = RequestRetries(sleep=limiter.sleep, on_pause=limiter.pause)
         if tokens is None:
-            tokens = _make_token_provider(settings, transport, limiter, retries, database)
+            tokens = _make_token_provider(login, transport, limiter, retries, database)
         api = LeadsApi(transport, tokens, limiter.wait_for_permit, retries)
         yield ApiSession(api=api, tokens=tokens, transport=transport, limiter=limiter)
     finally:
@@ -80,28 +91,28 @@ def open_api(
 
 
 def _make_token_provider(
-    settings: Settings,
+    account: Account,
     transport: Transport,
     limiter: RateLimiter,
     retries: RequestRetries,
     database: Database,
 ) -> TokenProvider:
-    if settings.api_token is not None:
-        return StaticToken(settings.api_token.get_secret_value())
-    secret, password = settings.client_secret, settings.password
-    assert settings.client_id is not None, "require_login"
+    if account.api_token is not None:
+        return StaticToken(account.api_token.get_secret_value())
+    secret, password = account.client_secret, account.password
+    assert account.client_id is not None, "require_login"
     assert secret is not None, "require_login"
-    assert settings.username is not None, "require_login"
+    assert account.username is not None, "require_login"
     assert password is not None, "require_login"
     return OAuthPasswordGrant(
         transport,
         Credentials(
-            client_id=settings.client_id,
+            client_id=account.client_id,
             client_secret=secret.get_secret_value(),
-            username=settings.username,
+            username=account.username,
             password=password.get_secret_value(),
         ),
         limiter.wait_for_permit,
         retries,
-        partial(hold_login_lock, database, limiter.sleep),
+        partial(hold_login_lock, database, limiter.sleep, account=account.name),
     )

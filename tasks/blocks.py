@@ -4,13 +4,21 @@ A run's parameters override its blocks, and its blocks override the worker's env
 stores parameters in plain text, so no parameter is a secret; blocks mask their secrets.
 """
 
-from collections.abc import Iterator
 from typing import Any, cast
 
+import httpx
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from leadloop.core.accounts import (
+    BLOCK_SEPARATOR,
+    DEFAULT_ACCOUNT,
+    NAME_FORM,
+    is_account_name,
+)
 from leadloop.core.errors import UsageError
 from leadloop.settings import (
     EMBEDDED,
@@ -52,6 +60,26 @@ class LeadloopCredentials(Block):
         if url is not None and url.get_secret_value() == EMBEDDED:
             raise ValueError(EMBEDDED_IS_LOCAL_ONLY)
         return url
+
+
+class LeadloopAccount(Block):
+    """A Prefect block with the login, the address and the rate limit of another account.
+
+    Its name is that of the run's block, two dashes, and the account: `team--emea`.
+    """
+
+    _block_type_name = "leadloop account"
+    _block_type_slug = "leadloop-account"
+    _description = "Another login for the vendor's API, with its address and its rate limit."
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    api_url: str | None = _optional_setting("api_url")
+    api_token: SecretStr | None = _optional_setting("api_token")
+    client_id: str | None = _optional_setting("client_id")
+    client_secret: SecretStr | None = _optional_setting("client_secret")
+    username: str | None = _optional_setting("username")
+    password: SecretStr | None = _optional_setting("password")
+    rate_limit: str | None = _optional_setting("rate_limit")
 
 
 class LeadloopSettings(Block):
@@ -127,8 +155,13 @@ def collect_setting_sources(run_settings: RunSettings | None) -> list[SettingSou
     parameters = SettingSource(name=origin, origin=origin, values=_setting_values(run_settings))
     if not run_settings.block:
         return [parameters]
-    blocks = list(_find_blocks(run_settings.block))
-    if not blocks:
+    blocks = [
+        block
+        for kind in (LeadloopCredentials, LeadloopSettings)
+        if (block := _find_block(kind, run_settings.block)) is not None
+    ]
+    accounts = _find_account_blocks(run_settings.block)
+    if not blocks and not accounts:
         raise UsageError(
             f"no block leadloop-credentials/{run_settings.block} or"
             f" leadloop-settings/{run_settings.block} on this Prefect server: create one in"
@@ -144,25 +177,59 @@ def collect_setting_sources(run_settings: RunSettings | None) -> list[SettingSou
             f"api_url differs between {' and '.join(urls)}: set it only in the block that holds"
             " the login"
         )
-    return [parameters, *blocks]
+    return [parameters, *blocks, *accounts]
 
 
-def _find_blocks(name: str) -> Iterator[SettingSource]:
-    """Yield the credentials block and the settings block of that name, where they exist."""
-    for kind in (LeadloopCredentials, LeadloopSettings):
-        source = f"block {kind.get_block_type_slug()}/{name}"
+def _find_block(
+    kind: type[Block], name: str, account: str = DEFAULT_ACCOUNT
+) -> SettingSource | None:
+    """Return the settings in the block of that kind and name; None if there is no such block."""
+    source = f"block {kind.get_block_type_slug()}/{name}"
+    try:
+        block = cast("Block", kind.load(name))
+    except ValueError:
+        # Prefect raises ValueError for a block that does not exist,
+        return None
+    except RuntimeError as error:
+        # and RuntimeError for one whose values do not fit this class.
+        if isinstance(error.__cause__, ValidationError):
+            raise invalid_value(error.__cause__, source) from None
+        raise
+    # The two blocks of a name have one origin, since one person sets up both.
+    return SettingSource(
+        name=source, origin=f"blocks {name}", values=_setting_values(block), account=account
+    )
+
+
+def _find_account_blocks(name: str) -> list[SettingSource]:
+    """Return the settings of each account in a block that belongs to the run's block `name`.
+
+    Raises:
+        UsageError: a block's value is wrong, or its name holds no account's name.
+    """
+    kind = LeadloopAccount.get_block_type_slug()
+    prefix = f"{name}{BLOCK_SEPARATOR}"
+    with get_client(sync_client=True) as client:
         try:
-            block = cast("Block", kind.load(name))
-        except ValueError:
-            # Prefect raises ValueError for a block that does not exist,
-            continue
-        except RuntimeError as error:
-            # and RuntimeError for one whose values do not fit this class.
-            if isinstance(error.__cause__, ValidationError):
-                raise invalid_value(error.__cause__, source) from None
+            documents = client.read_block_documents_by_type(kind, include_secrets=False)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return []  # the server has never seen such a block
             raise
-        # The two blocks of a name have one origin, since one person sets up both.
-        yield SettingSource(name=source, origin=f"blocks {name}", values=_setting_values(block))
+    found = []
+    for block_name in sorted(each.name or "" for each in documents):
+        account = block_name.removeprefix(prefix)
+        if not block_name.startswith(prefix) or BLOCK_SEPARATOR in account:
+            continue  # of another run's block
+        if account == DEFAULT_ACCOUNT or not is_account_name(account):
+            raise UsageError(
+                f"block {kind}/{block_name} is no account's: its name ends in that of an account"
+                f" other than {DEFAULT_ACCOUNT} ({NAME_FORM})"
+            )
+        source = _find_block(LeadloopAccount, block_name, account)
+        if source is not None and source.values:
+            found.append(source)
+    return found
 
 
 def _setting_values(model: BaseModel) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from db import campaigns, counts, create_holds, runs
 from db.database import Connection, Database, DatabaseError
@@ -13,6 +13,7 @@ from db.live_places import join_session
 from db.runs import RunLocks
 from db.schema import require_current
 from leadloop.client.api import LeadsApi
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import LeadloopError, RunError, UnexpectedError, UsageError
@@ -20,7 +21,8 @@ from leadloop.core.opt_out_looks import OptOutLooks
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.summary_text import format_summary
 from leadloop.core.tracebacks import find_origin, format_traceback
-from leadloop.settings import Settings
+from leadloop.settings import Account, Settings
+from tasks.accounts import keep_served
 from tasks.api_session import ApiSession, open_api
 from tasks.rate_limiter import RateLimiter
 from tasks.thread_pool import RequestThreads, open_threads
@@ -119,6 +121,11 @@ class DatabaseContext:
         return self.log.isEnabledFor(logging.INFO)
 
     @property
+    def account_name(self) -> str:
+        """The account of a covering row in which no campaign is."""
+        return DEFAULT_ACCOUNT
+
+    @property
     def requests_sent(self) -> int:
         """Requests sent to the vendor so far."""
         return 0
@@ -134,13 +141,33 @@ class DatabaseContext:
         with self.database.transaction() as connection:
             return select(connection, ids, self.settings.campaign_rules())
 
+    def for_campaign(self, _: Campaign) -> Self:
+        """Return the context for the jobs of a campaign: the same one for all."""
+        return self
+
+    def require_account(self, campaign: Campaign) -> None:
+        """Check that the context may work for a campaign: this one may for all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ApiContext(DatabaseContext):
-    """A context whose jobs also send requests to the vendor."""
+    """A context whose jobs also send requests to the vendor, with the login of one account.
 
+    Attributes:
+        account: the account.
+        session: its session with the vendor's API.
+        accounts: opens the contexts of other accounts; None: there are no others.
+    """
+
+    account: Account
     session: ApiSession
     opt_out_looks: OptOutLooks = field(default_factory=OptOutLooks)
+    accounts: "AccountContexts | None" = None
+
+    @property
+    def account_name(self) -> str:
+        """The name of the account."""
+        return self.account.name
 
     @property
     def api(self) -> LeadsApi:
@@ -154,8 +181,42 @@ class ApiContext(DatabaseContext):
 
     @property
     def requests_sent(self) -> int:
-        """Requests sent to the vendor so far."""
+        """Requests sent to the vendor so far, by this account."""
         return self.session.transport.requests_sent
+
+    def select_campaigns(
+        self, ids: Sequence[str] | None, select: SelectCampaigns = campaigns.select_campaigns
+    ) -> list[Campaign]:
+        """Return the campaigns of a flow run that have a login here; warn about the others.
+
+        Raises:
+            UsageError: a campaign is unknown, or there is none; or a campaign that `ids` names has
+                no login here, or none of all has.
+        """
+        selected = super().select_campaigns(ids, select)
+        return keep_served(self.settings, selected, are_named=bool(ids), warn=self.log.warning)
+
+    def for_campaign(self, campaign: Campaign) -> "ApiContext":
+        """Return the context of a campaign's account; open it if it is the first of its account.
+
+        Raises:
+            UsageError: the account has no login here.
+        """
+        if campaign.account == self.account.name or self.accounts is None:
+            return self
+        return self.accounts.open(campaign.account)
+
+    def require_account(self, campaign: Campaign) -> None:
+        """Check that a campaign still belongs to the account of this context.
+
+        Raises:
+            RunError: it does not.
+        """
+        if campaign.account != self.account.name:
+            raise RunError(
+                f"the campaign has been moved from account {self.account.name} to"
+                f" {campaign.account}; the next run goes on with that one's login"
+            )
 
     def open_threads(self) -> AbstractContextManager[RequestThreads]:
         """Open threads for requests; a run that is stopped ends their waits for permits."""
@@ -164,6 +225,51 @@ class ApiContext(DatabaseContext):
     def open_create_threads(self) -> AbstractContextManager[RequestThreads]:
         """Open threads for creates, of which more may be sent at once; see `open_threads`."""
         return open_threads(self.settings.max_concurrency, on_stop=self.limiter.stop)
+
+
+class AccountContexts:
+    """The contexts of a flow run's accounts, each opened with the first of its campaigns.
+
+    Args:
+        database_context: what they share.
+        purpose: decides which slots of the rate limiters the requests may use.
+        resources: holds the sessions open.
+    """
+
+    def __init__(
+        self, database_context: DatabaseContext, purpose: Purpose, resources: ExitStack
+    ) -> None:
+        self._database_context = database_context
+        self._purpose = purpose
+        self._resources = resources
+        self._opened: dict[str, ApiContext] = {}
+
+    def open(self, name: str) -> ApiContext:
+        """Return the context of an account.
+
+        Raises:
+            UsageError: the account has no login here.
+            RunError: the environment names a CA bundle or a proxy that cannot be used.
+        """
+        if name not in self._opened:
+            shared = self._database_context
+            session = self._resources.enter_context(
+                open_api(
+                    shared.settings,
+                    shared.database,
+                    shared.log.warning,
+                    account=name,
+                    purpose=self._purpose,
+                    on_wait=shared.log.info,
+                )
+            )
+            self._opened[name] = ApiContext(
+                **vars(shared),
+                account=shared.settings.get_account(name),
+                session=session,
+                accounts=self,
+            )
+        return self._opened[name]
 
 
 #: What a run works with: a DatabaseContext, or an ApiContext.
@@ -228,6 +334,7 @@ class CampaignRun(Generic[C]):
         self.campaign = self.context.database.retry(
             lambda c: campaigns.reload_campaign(c, campaign_id, rules), single_statement=True
         )
+        self.context.require_account(self.campaign)
         self._read_at = read_boot_clock()
         return self.campaign
 
@@ -293,8 +400,10 @@ def open_api_context(
 ) -> Iterator[ApiContext]:
     """Connect to Postgres, and prepare the session with the vendor's API; nothing is sent yet.
 
+    The context is that of the account `default`, or of the first one that has a login.
+
     Args:
-        settings: the database, the API and its rate limit.
+        settings: the database, the accounts with their logins and rate limits.
         host: the program that runs the jobs.
         purpose: decides which slots of the rate limiter the requests may use.
 
@@ -303,17 +412,9 @@ def open_api_context(
         DatabaseError: Postgres cannot be reached.
         RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
-    with (
-        open_database_context(settings, host) as context,
-        open_api(
-            settings,
-            context.database,
-            host.log.warning,
-            purpose=purpose,
-            on_wait=host.log.info,
-        ) as session,
-    ):
-        yield ApiContext(**vars(context), session=session)
+    with open_database_context(settings, host) as context, ExitStack() as resources:
+        first, *_ = settings.list_complete_accounts() or settings.list_accounts()
+        yield AccountContexts(context, purpose, resources).open(first.name)
 
 
 @contextmanager
@@ -323,8 +424,9 @@ def open_lane_contexts(
     database: Database,
     lanes: Mapping[str, Purpose],
     session: int,
+    account: Account,
 ) -> Iterator[dict[str, ApiContext]]:
-    """Prepare contexts for threads that work side by side: one database, one login.
+    """Prepare contexts for threads that work side by side: one database, one account.
 
     Args:
         settings: of all.
@@ -332,6 +434,7 @@ def open_lane_contexts(
         database: with connections for all.
         lanes: a name for each context, and the purpose of its requests.
         session: the live run whose connections theirs end with (`db.live_places`).
+        account: whose login they use.
 
     Yields:
         The contexts by name.
@@ -353,6 +456,7 @@ def open_lane_contexts(
                     settings,
                     database,
                     host.log.warning,
+                    account=account.name,
                     purpose=purpose,
                     is_paced=purpose in _PACED,
                     tokens=tokens,
@@ -364,6 +468,7 @@ def open_lane_contexts(
                 database=database,
                 locks=RunLocks(connection),
                 host=host,
+                account=account,
                 session=api,
                 opt_out_looks=opt_out_looks,
             )
@@ -408,7 +513,11 @@ def open_runs(
             flow_run_id=context.host.flow_run_id,
         )
     return [
-        CampaignRun(run_id=ids[campaign.campaign_id], campaign=campaign, context=context)
+        CampaignRun(
+            run_id=ids[campaign.campaign_id],
+            campaign=campaign,
+            context=context.for_campaign(campaign),
+        )
         for campaign in selected
     ]
 
@@ -423,10 +532,11 @@ class CoveringRun:
 
 
 @contextmanager
-def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[CoveringRun]:
+def cover_campaigns(context: DatabaseContext, flow: str, account: str) -> Iterator[CoveringRun]:
     """Write the covering row of a flow run, and recover dead runs, as `start_runs` does.
 
-    The row stands for every campaign without a separate row. The end of the block closes it.
+    The row stands for every campaign of the account without a separate row. The end of the block
+    closes it.
 
     Raises:
         DatabaseError: the row was not written, or not closed.
@@ -434,7 +544,10 @@ def cover_campaigns(context: DatabaseContext, flow: str) -> Iterator[CoveringRun
     _check_database(context)
     with context.database.translate_errors():
         run_id = context.locks.open_run(
-            flow=flow, campaign_id=runs.EVERY_CAMPAIGN, flow_run_id=context.host.flow_run_id
+            flow=flow,
+            campaign_id=runs.EVERY_CAMPAIGN,
+            flow_run_id=context.host.flow_run_id,
+            account=account,
         )
     covering = CoveringRun(run_id=run_id)
     error: LeadloopError | None = RunError("the run was stopped before it was done")

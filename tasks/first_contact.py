@@ -107,7 +107,8 @@ class FirstContact:
         """
         try:
             self._report_backlog()
-            with open_api_context(self._settings, self._host) as context:
+            with open_api_context(self._settings, self._host) as opened:
+                context = opened.for_campaign(self._load_campaign())
                 context.session.transport.on_response = self._record_response
                 for step in (
                     self._read_campaign,
@@ -176,7 +177,7 @@ class FirstContact:
         ]
 
     def _require_leads(self) -> None:
-        self._load_campaign()
+        self._settings.get_account(self._load_campaign().account).require_login()
         if not 1 <= len(self._lead_ids) <= MAX_LEADS:
             raise UsageError(f"a first contact is with 1 to {MAX_LEADS} leads: --lead-id")
         known = self._load_leads()
@@ -258,7 +259,8 @@ class FirstContact:
             RunError: it failed; what it did is stored.
         """
         with spec.open_context(self._settings, self._host) as context:
-            context.session.transport.on_response = self._record_response
+            session = context.for_campaign(self._load_campaign()).session
+            session.transport.on_response = self._record_response
             JobRunner(context, spec, [self._campaign_id]).run()
 
     # The steps.

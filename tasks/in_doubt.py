@@ -126,11 +126,12 @@ class InDoubtResolver:
         if self.has_answer or self._lookups.last_failure is None:
             return
         if amount := self._run.write(self._select_due().count):
+            url_variable = self._run.context.account.variable("api_url")
             raise RunError(
                 f"{format_count(amount, 'lead in doubt', 'leads in doubt')} could not be looked up:"
                 f" the vendor answered no lookup ({self._lookups.last_failure}); what is in doubt"
-                " stays so, and the next push looks it up again: check the login, LEADLOOP_API_URL"
-                " and the vendor's status"
+                " stays so, and the next push looks it up again: check the login,"
+                f" {url_variable} and the vendor's status"
             )
 
     def _select_due(self, *, opted_out: bool = False, exclude: Sequence[str] = ()) -> DueLookups:

@@ -23,6 +23,7 @@ from leadloop.core.summary_text import (
     shorten_lines,
 )
 from leadloop.settings import Settings
+from tasks.accounts import group_by_account
 from tasks.context import (
     AnyContext,
     C,
@@ -167,7 +168,7 @@ class JobRunner(Generic[C]):
     """Runs the jobs of one flow run: one job a campaign, in turns, so that none starves another.
 
     A run that names no campaign asks once for all of them what is due, if its spec can. Campaigns
-    in which nothing is due share one row, the covering row, and have no job.
+    in which nothing is due share one row, the covering row of their account, and have no job.
 
     Args:
         context: what the jobs work with.
@@ -228,17 +229,31 @@ class JobRunner(Generic[C]):
         return {**sum_counts(each.values(), [*self._spec.counts, "requests"]), "campaigns": each}
 
     def _open_rows(self) -> None:
-        """Write the rows of the run: of all campaigns; or the covering row and those of due ones.
+        """Write the rows of the run: of all campaigns; or covering rows and those of due ones.
 
         Dead runs are recovered before the question what is due: what they sent is in doubt then.
         """
         context, spec = self._context, self._spec
         if self._find_due is None:
-            executions = [CampaignExecution(context, spec, each) for each in self._selected]
-            self._open_runs(partial(start_runs, context, spec.flow), executions)
+            self._open_runs(
+                partial(start_runs, context, spec.flow),
+                [
+                    CampaignExecution(context.for_campaign(each), spec, each)
+                    for each in self._selected
+                ],
+            )
             return
-        with cover_campaigns(context, spec.flow) as covering:
-            due = self._find_due(context, self._selected, covering.run_id)
+        for account, group in (
+            group_by_account(self._selected) or {context.account_name: []}
+        ).items():
+            self._open_due_rows(account, group, self._find_due)
+
+    def _open_due_rows(self, account: str, group: Sequence[Campaign], find_due: FindDue[C]) -> None:
+        """Write the covering row of an account, and the rows of its campaigns that are due."""
+        spec = self._spec
+        context = self._context.for_campaign(group[0]) if group else self._context
+        with cover_campaigns(context, spec.flow, account) as covering:
+            due = find_due(context, group, covering.run_id)
             executions = [
                 CampaignExecution(
                     context,
@@ -246,21 +261,20 @@ class JobRunner(Generic[C]):
                     each,
                     requests=due.counted.get(each.campaign_id, {}).get("requests", 0),
                 )
-                for each in self._selected
+                for each in group
                 if each.campaign_id in due.ids
             ]
             self._open_runs(partial(open_runs, context, spec.flow), executions)
             nothing = dict.fromkeys([*spec.counts, "requests"], 0)
-            self._counted = {
+            counted = {
                 each.campaign_id: {**nothing, **due.counted.get(each.campaign_id, {})}
-                for each in self._selected
+                for each in group
                 if each.campaign_id not in due.ids
             }
-            sums = sum_counts(self._counted.values(), list(nothing))
-            covering.counts.update({**sums, **due.totals, "covered": len(self._counted)})
-            covering.error = self._find_missing_rows()
-        names = name_campaigns([each.campaign.campaign_id for each in executions])
-        self._context.log.info("work is due in %s", names if executions else "no campaign")
+            self._counted |= counted
+            sums = sum_counts(counted.values(), list(nothing))
+            covering.counts.update({**sums, **due.totals, "covered": len(counted)})
+            covering.error = _find_missing_rows(executions)
 
     def _open_runs(
         self,
@@ -268,7 +282,7 @@ class JobRunner(Generic[C]):
         executions: list["CampaignExecution[C]"],
     ) -> None:
         """Write the rows of campaigns at once; if Postgres refuses one, one by one."""
-        self._executions = executions
+        self._executions += executions
         try:
             opened = open_rows([each.campaign for each in executions])
         except DatabaseError as error:
@@ -279,21 +293,48 @@ class JobRunner(Generic[C]):
         for each, run in zip(executions, opened, strict=True):
             each.run = run
 
-    def _find_missing_rows(self) -> RunError | None:
-        """Return an error if campaigns have no row: the covering row does not stand for them."""
-        missing = sum(each.run is None for each in self._executions)
-        return RunError(f"campaigns whose row Postgres refused: {missing}") if missing else None
-
     def _run_round_robin(self) -> None:
-        """Run a chunk of each job that is due; sleep while none is."""
-        waiting = [each for each in self._executions if each.is_open]
-        while waiting:
-            sleep_until(min(each.due_at for each in waiting))
+        """Run a chunk of each job that is due; sleep while none is. Accounts take turns.
+
+        So an account whose vendor does not answer takes as many turns as any other, however many
+        campaigns it has.
+        """
+        groups: dict[str, list[CampaignExecution[C]]] = {}
+        for each in self._executions:
+            groups.setdefault(each.campaign.account, []).append(each)
+        turns = {account: _run_turns(group) for account, group in groups.items()}
+        due_at = dict.fromkeys(turns, 0.0)
+        while due_at:
+            sleep_until(min(due_at.values()))
             now = read_boot_clock()
-            for each in waiting:
-                if each.due_at <= now:
-                    each.run_chunk()
-            waiting = [each for each in waiting if each.is_open]
+            for account in [name for name, at in due_at.items() if at <= now]:
+                next_at = next(turns[account], None)
+                if next_at is None:
+                    del due_at[account]
+                else:
+                    due_at[account] = next_at
+
+
+def _find_missing_rows(executions: Sequence["CampaignExecution[C]"]) -> RunError | None:
+    """Return an error if campaigns have no row: the covering row does not stand for them."""
+    missing = sum(each.run is None for each in executions)
+    return RunError(f"campaigns whose row Postgres refused: {missing}") if missing else None
+
+
+def _run_turns(executions: Sequence["CampaignExecution[C]"]) -> Iterator[float]:
+    """Run a chunk of each job that is due, one at a time, until all are done.
+
+    Yields:
+        When the next chunk is due, seconds of `read_boot_clock`.
+    """
+    waiting = [each for each in executions if each.is_open]
+    while waiting:
+        yield min(each.due_at for each in waiting)
+        now = read_boot_clock()
+        for each in [each for each in waiting if each.due_at <= now]:
+            each.run_chunk()
+            yield 0.0
+        waiting = [each for each in waiting if each.is_open]
 
 
 class CampaignExecution(Generic[C]):

@@ -8,17 +8,18 @@ looks, on the connection that holds its place (`db.live_places`), and hands what
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from threading import Thread
 
 from db import campaigns as campaign_table
 from db import due_work, live_places, notifications, rate_limit, schema, watermarks
 from db.database import Database, DatabaseError
+from db.due_work import DueWork
 from db.live_places import PLACES, PlaceConnection
 from db.notifications import WorkListener
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.boot_clock import read_boot_clock, sleep_until
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.concurrency import MIN_CONCURRENCY
@@ -26,15 +27,16 @@ from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, name_campaigns
 from leadloop.settings import Settings
+from tasks.accounts import describe_unserved, find_unserved
 from tasks.context import Logger, RunHost, open_lane_contexts, require_schema
 from tasks.jobs import CampaignsFailed
+from tasks.live_accounts import LiveAccount
 from tasks.live_checks import HostCheck
-from tasks.live_dispatch import LANES, SENDS_OPT_OUTS, Dispatcher
+from tasks.live_dispatch import LANES
 from tasks.live_hangs import HangWatch
 from tasks.live_lanes import PROGRESS, EndedErrand, Lane
 from tasks.live_log import WithoutSteps
 from tasks.live_notices import NoticeWatch
-from tasks.live_vendor import VendorWatch
 
 # Seconds between two looks: where notifications are proven to arrive, and where not. A look is also
 # the sign of life, of which the run that waits must miss three before it takes over.
@@ -48,8 +50,6 @@ _WATCH_S = 2.0
 # Seconds between two proofs that notifications arrive, and two reads of the settings. A proof also
 # ends the transaction of the looks.
 _CHECK_S = 60.0
-# The least time between two disables, as a part of the vendor's period.
-_OPT_OUT_GAP = 1 / 20
 # Seconds between two lines of what was done.
 _REPORT_S = 300.0
 # Seconds before each attempt to reach Postgres again; the last one repeats.
@@ -83,7 +83,8 @@ class LiveState:
         worked_since: when it began to work, seconds of the boot clock; None: it has not.
         waiting: how many other live runs wait.
         is_notified: whether notifications have proven to arrive.
-        vendor_is_out: whether the vendor answers nothing.
+        vendor_is_out: whether the vendor answers nothing to any account.
+        silent_accounts: the accounts to which it answers nothing, if there are several.
         busy_with: the campaigns that each lane works on.
         is_cancelled: whether it ends because its host has cancelled it.
         totals: the sums of the counts of all ended runs.
@@ -95,6 +96,7 @@ class LiveState:
     waiting: int = 0
     is_notified: bool = False
     vendor_is_out: bool = False
+    silent_accounts: Sequence[str] = ()
     busy_with: Mapping[str, list[str]] = field(default_factory=dict)
     is_cancelled: bool = False
     totals: Counter[str] = field(default_factory=Counter)
@@ -205,15 +207,16 @@ class _LiveSession:
         self._listener = listener
         self._hang_watch = hang_watch
         self._resources = resources
-        self._vendor = VendorWatch(host.log, hide_credentials(settings.api_url))
-        self._lanes: dict[str, Lane] = {}
+        self._accounts = [
+            LiveAccount(account, host.log, self._record_end)
+            for account in settings.list_complete_accounts()
+        ]
+        # Campaigns of accounts without a login here, which the log has named.
+        self._left_alone: set[str] = set()
         self.shares: list[int] = []
         self._wakeup, self._bell = map(resources.enter_context, socket.socketpair())
         self._wakeup.setblocking(False)
         self._bell.setblocking(False)
-        self._dispatcher = Dispatcher(
-            self._lanes, self._vendor, settings.parse_rate(), self._record_end
-        )
         self._notices = NoticeWatch()
         self._look_at = self._timed_look_at = 0.0
         self._check_at = read_boot_clock() + _CHECK_S
@@ -254,8 +257,9 @@ class _LiveSession:
             if self.shares:
                 if now >= self._look_at:
                     self._look(now)
-                self._dispatcher.offer_opt_out_looks()
-                self._dispatcher.offer_polls()
+                for account in self._accounts:
+                    account.dispatcher.offer_opt_out_looks()
+                    account.dispatcher.offer_polls()
             self._require_lanes()
             self._show()
             self._wait(now)
@@ -274,11 +278,21 @@ class _LiveSession:
         """Hand over the opt-outs and leads that came in."""
         due = self._place.read(due_work.find_new_work, self.shares)
         self._notices.record_look(due)
-        self._dispatcher.offer_work(due, self._read_campaigns([each.campaign_id for each in due]))
-        if self._place.read(rate_limit.is_paused):
-            self._dispatcher.release_permits()
+        self._offer_work(due)
+        paused = self._place.read(rate_limit.list_paused_accounts)
+        for account in self._accounts:
+            if account.name in paused:
+                account.dispatcher.release_permits()
         pause_s = _LOOK_S if self._notices.is_reliable else _LOOK_WITHOUT_NOTICE_S
-        self._look_at = min(now + pause_s, self._dispatcher.find_next_retry())
+        retries = [account.dispatcher.find_next_retry() for account in self._accounts]
+        self._look_at = min([now + pause_s, *retries])
+
+    def _offer_work(self, due: Sequence[DueWork]) -> None:
+        """Hand over work to the accounts of its campaigns."""
+        campaigns = self._read_campaigns([each.campaign_id for each in due])
+        for account in self._accounts:
+            own = account.keep_own(campaigns)
+            account.dispatcher.offer_work([each for each in due if each.campaign_id in own], own)
 
     def _look_around(self) -> bool:
         """Look at other live runs, at the schema, and at what is due by its time.
@@ -302,18 +316,21 @@ class _LiveSession:
         self._take_shares()
         if self.shares:
             settle_s = self._settings.campaign_rules().settle_s
-            due = self._place.read(due_work.find_timed_work, self.shares, settle_s=settle_s)
-            self._dispatcher.offer_work(
-                due, self._read_campaigns([each.campaign_id for each in due])
+            self._offer_work(
+                self._place.read(due_work.find_timed_work, self.shares, settle_s=settle_s)
             )
             polled = self._place.read(due_work.list_polled_campaigns, self.shares)
-            with_source = self._place.read(due_work.list_opt_out_sources, self.shares)
-            self._dispatcher.plan_opt_out_looks(list(self._read_campaigns(with_source).values()))
-            self._dispatcher.plan_polls(
-                polled,
-                self._read_campaigns([each.campaign_id for each in polled]),
-                now=self._place.read(watermarks.get_database_time),
+            with_source = self._read_campaigns(
+                self._place.read(due_work.list_opt_out_sources, self.shares)
             )
+            campaigns = self._read_campaigns([each.campaign_id for each in polled])
+            database_time = self._place.read(watermarks.get_database_time)
+            for account in self._accounts:
+                account.dispatcher.plan_opt_out_looks([*account.keep_own(with_source).values()])
+                own = account.keep_own(campaigns)
+                account.dispatcher.plan_polls(
+                    [each for each in polled if each.campaign_id in own], own, now=database_time
+                )
         return False
 
     def _is_time_over(self) -> bool:
@@ -337,17 +354,20 @@ class _LiveSession:
         self._host.log.info("working on %d of %d shares", len(self.shares), due_work.SHARES)
 
     def _open_lanes(self) -> None:
-        _, period_s = self._settings.parse_rate()
         log = WithoutSteps(self._host.log)
         run_host = RunHost(log=log, flow_run_id=self._host.flow_run_id)
-        contexts = self._resources.enter_context(
-            open_lane_contexts(self._settings, run_host, self._database, LANES, self._place.pid)
-        )
-        for name, context in contexts.items():
-            gap_s = period_s * _OPT_OUT_GAP if name in SENDS_OPT_OUTS else 0.0
-            lane = Lane(name, context, self._dispatcher.record_end, self._wake, gap_s=gap_s)
-            self._lanes[name] = lane
-            lane.start()
+        for account in self._accounts:
+            contexts = self._resources.enter_context(
+                open_lane_contexts(
+                    self._settings,
+                    run_host,
+                    self._database,
+                    LANES,
+                    self._place.pid,
+                    account.account,
+                )
+            )
+            account.open_lanes(contexts, self._wake)
 
     def _read_campaigns(self, ids: list[str]) -> dict[str, Campaign]:
         """Return the rows of campaigns, by id; of one that was deleted meanwhile, none."""
@@ -355,7 +375,15 @@ class _LiveSession:
             return {}
         rules = self._settings.campaign_rules()
         rows = self._place.read(campaign_table.find_campaigns, ids, rules)
+        self._report_unserved([row for row in rows if row.campaign_id not in self._left_alone])
         return {row.campaign_id: row for row in rows}
+
+    def _report_unserved(self, campaigns: Sequence[Campaign]) -> None:
+        """Log once which campaigns are left alone, and what to set."""
+        unserved = find_unserved(self._settings, campaigns)
+        for line in describe_unserved(self._settings, unserved):
+            self._host.log.warning("%s", line)
+        self._left_alone.update(*unserved.values())
 
     def _require_same_schema(self) -> None:
         version = self._place.read(schema.get_version)
@@ -373,7 +401,7 @@ class _LiveSession:
         """Wait for a notification, a lane that has something to report, or what is due next."""
         due_at = min(self._check_at, self._timed_look_at)
         if self.shares:
-            due_at = min(due_at, self._look_at, self._dispatcher.next_due_at)
+            due_at = min([due_at, self._look_at, *self._list_next_due()])
         timeout_s = max(0.0, due_at - read_boot_clock())
         received = self._listener.wait(timeout_s, [self._wakeup])
         if self._notices.record(received):
@@ -383,7 +411,8 @@ class _LiveSession:
                 self._notices.expect_work()
                 self._look_at = 0.0
         if notifications.SOURCE_CHANGED in received:
-            self._dispatcher.announce_sources()
+            for account in self._accounts:
+                account.dispatcher.announce_sources()
         sleep_until(now + _LEAST_LOOK_S)
 
     def _record_end(self, ended: EndedErrand) -> None:
@@ -414,14 +443,27 @@ class _LiveSession:
         """
         if self._lost is not None:
             raise self._lost
-        for lane in self._lanes.values():
+        for lane in self._list_lanes():
             if not lane.is_alive:
                 raise RunError(f"the lane {lane.name} has ended by a defect")
 
+    def _list_lanes(self) -> list[Lane]:
+        return [lane for account in self._accounts for lane in account.lanes.values()]
+
+    def _list_next_due(self) -> list[float]:
+        return [account.dispatcher.next_due_at for account in self._accounts]
+
     def _show(self) -> None:
+        silent = [account.name for account in self._accounts if account.vendor.is_out]
         self._state.is_notified = self._notices.is_reliable
-        self._state.vendor_is_out = self._vendor.is_out
-        self._state.busy_with = {name: lane.busy_with for name, lane in self._lanes.items()}
+        self._state.vendor_is_out = bool(silent)
+        self._state.silent_accounts = silent if len(self._accounts) > 1 else ()
+        lanes = self._list_lanes()
+        self._state.busy_with = {
+            name: sorted(chain(*(lane.busy_with for lane in lanes if lane.name == name)))
+            for name in LANES
+            if lanes
+        }
         self._host.on_look(self._state)
 
     def end(self, *, at_once: bool) -> None:
@@ -431,22 +473,23 @@ class _LiveSession:
         so looks go on.
         """
         self._is_stopping = at_once
-        for lane in self._lanes.values():
+        for lane in self._list_lanes():
             lane.stop() if at_once else lane.end()
         # However the place was lost: the lanes have other connections, and end on those.
         with suppress(Exception):
             self._place.read(live_places.release_shares, self.shares)
         deadline = read_boot_clock() + _END_S
-        for lane in self._lanes.values():
+        for lane in self._list_lanes():
             while lane.is_alive and read_boot_clock() < deadline:
                 self._hang_watch.record_look()
                 with suppress(Exception):
                     self._place.read(schema.get_version)
                 lane.join(_LOOK_S)
-        if self._lanes:
+        for account in self._accounts:
             # The next run's looks need the slots. Without the database, they are free in a minute.
             with suppress(DatabaseError), self._database.translate_errors():
-                self._dispatcher.release_permits()
+                if account.lanes:
+                    account.dispatcher.release_permits()
 
 
 @contextmanager
@@ -500,4 +543,5 @@ def _take_place(place: PlaceConnection) -> None:
 
 
 def _count_connections(settings: Settings) -> int:
-    return len(LANES) * (min(settings.read_concurrency, MIN_CONCURRENCY) + 2) + 2
+    lanes = len(LANES) * len(settings.list_complete_accounts())
+    return lanes * (min(settings.read_concurrency, MIN_CONCURRENCY) + 2) + 2

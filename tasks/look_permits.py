@@ -48,7 +48,7 @@ class LookPermits:
 
     Args:
         database: holds the ring of slots.
-        limiter: gives a permit while other transactions lock all slots.
+        limiter: names the account, and gives a permit while other transactions lock all slots.
         purpose: decides which slots the looks may use.
     """
 
@@ -139,7 +139,9 @@ class LookPermits:
         """Release slots without a request: else each would be occupied for a whole period."""
         if unused:
             with self._database.autocommit() as connection:
-                rate_limit.release_slots_ahead(connection, [each.slot for each in unused])
+                rate_limit.release_slots_ahead(
+                    connection, [each.slot for each in unused], account=self._limiter.account
+                )
 
     def _reserve(self) -> _AheadPermit | None:
         distance_s = self._distance_s
@@ -147,7 +149,12 @@ class LookPermits:
         amount = max(1, min(MAX_AHEAD, int(MAX_AHEAD_S / distance_s))) if self._is_ahead else 1
         with self._database.transaction() as connection:
             slots = rate_limit.reserve_slots_ahead(
-                connection, self._purpose, amount, distance_s=distance_s, late_s=late_s
+                connection,
+                self._purpose,
+                amount,
+                distance_s=distance_s,
+                late_s=late_s,
+                account=self._limiter.account,
             )
         now = read_boot_clock()
         self._ahead = deque(

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 
 from leadloop.client.errors import ApiError, RateLimited, Retryable
+from leadloop.core.accounts import DEFAULT_ACCOUNT, build_variable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import TransportFailure
@@ -25,6 +26,7 @@ class OutageWatch:
             disable that the vendor has confirmed before.
         sleep: sleeps for seconds; raises RunError where the run is stopped.
         address: the vendor's address, for the message.
+        url_variable: the variable that sets it, for the message.
         on_silence: called with a message before the waits for an answer.
     """
 
@@ -33,11 +35,13 @@ class OutageWatch:
         probe: Callable[[], object],
         sleep: Callable[[float], None],
         address: str,
+        url_variable: str = build_variable(DEFAULT_ACCOUNT, "api_url"),
         on_silence: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._probe = probe
         self._sleep = sleep
         self._address = address
+        self._url_variable = url_variable
         self._on_silence = on_silence
         self._lock = threading.Lock()
         self._answered_at: float | None = None
@@ -107,8 +111,8 @@ class OutageWatch:
                 if silent_s >= OUTAGE_S:
                     self._verdict = (
                         f"{self._address} has answered no request for {silent_s:.0f} s ({error}):"
-                        " check LEADLOOP_API_URL, the network and the vendor's status; the next run"
-                        " goes on where this one stopped"
+                        f" check {self._url_variable}, the network and the vendor's status; the"
+                        " next run goes on where this one stopped"
                     )
                     raise RunError(self._verdict) from None
                 if not failures:

@@ -21,7 +21,6 @@ from db.watermarks import WindowRecord
 from db.window_store import OwedRange, PollProgress, ReadResult, store_read
 from leadloop.client.errors import ApiError, RateLimited, Rejected, Retryable
 from leadloop.core import clock_skew
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from leadloop.core.late_outcomes import LateOutcomes, format_lookback_warning
 from leadloop.core.plurals import format_count
@@ -49,10 +48,9 @@ from tasks.counters import Counters
 from tasks.head_look import HeadLook, find_head_start, find_lookback_start
 from tasks.jobs import DONE, MORE, ChunkResult, JobSpec
 from tasks.look_round import look_round
-from tasks.outages import OutageWatch
 from tasks.page_limits import PageLimits
 from tasks.page_reader import DatabaseClock, PageReader, PageSizeChanged, PageUnavailable
-from tasks.probes import read_empty_window
+from tasks.probes import read_empty_window, watch_outages
 from tasks.retries import FruitlessAttempts, retry_later
 from tasks.window_pages import ParsedPage, WindowRead
 from tasks.window_pipeline import WindowPipeline, open_pipeline
@@ -132,12 +130,7 @@ class PollJob:
             run,
             clock,
             self._counters,
-            watch=OutageWatch(
-                self._probe,
-                run.context.limiter.sleep,
-                hide_credentials(run.context.settings.api_url),
-                partial(run.log_step, "%s"),
-            ),
+            watch=watch_outages(run, self._probe),
             limits=self._limits,
             concurrency=run.context.settings.read_concurrency,
         )

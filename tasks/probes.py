@@ -6,7 +6,6 @@ from functools import partial
 
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import Fatal, Rejected
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import UNREADABLE
@@ -30,8 +29,14 @@ def watch_reads(run: CampaignRun[ApiContext]) -> OutageWatch:
 
 def watch_outages(run: CampaignRun[ApiContext], probe: Callable[[], object]) -> OutageWatch:
     """Return the watch for an outage of the requests that a probe stands for."""
-    address = hide_credentials(run.context.settings.api_url)
-    return OutageWatch(probe, run.context.limiter.sleep, address, partial(run.log_step, "%s"))
+    account = run.context.account
+    return OutageWatch(
+        probe,
+        run.context.limiter.sleep,
+        account.address,
+        account.variable("api_url"),
+        partial(run.log_step, "%s"),
+    )
 
 
 def read_campaign(run: CampaignRun[ApiContext]) -> bool:

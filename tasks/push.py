@@ -27,7 +27,6 @@ from leadloop.client.errors import (
     Retryable,
     TooLarge,
 )
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.batch_response import (
     BatchResult,
     extract_reason,
@@ -263,10 +262,9 @@ class PushJob:
             read_campaign(self.run)
         except Retryable as error:
             raise RunError(
-                f"{hide_credentials(self.run.context.settings.api_url)} answered no request of this"
-                f" run ({error}); the leads of {format_count(self._failed_creates, 'create')} are"
-                " in doubt, and the next push looks them up: check the network and the vendor's"
-                " status"
+                f"{self.run.context.account.address} answered no request of this run ({error});"
+                f" the leads of {format_count(self._failed_creates, 'create')} are in doubt, and"
+                " the next push looks them up: check the network and the vendor's status"
             ) from None
 
     def _count_held_back(self) -> int:

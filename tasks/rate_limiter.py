@@ -7,6 +7,7 @@ from threading import Event, Lock
 from db import rate_limit
 from db.database import Database
 from db.rate_limit import Slot
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.rate_ring import Purpose, RateLimit, find_paced_delay
@@ -54,6 +55,7 @@ class RateLimiter:
         purpose: decides which slots the requests may use, apart from disables and logins.
         is_paced: whether the requests keep distances once half of the slots are in use, so that
             they never use up all slots in a burst.
+        account: the account whose ring it is.
         on_wait: called with a message before a wait of some seconds, once a minute at most.
     """
 
@@ -65,8 +67,10 @@ class RateLimiter:
         *,
         purpose: Purpose = Purpose.BULK,
         is_paced: bool = False,
+        account: str = DEFAULT_ACCOUNT,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.account = account
         self._database = database
         self._limit = limit
         self._warn = warn
@@ -95,7 +99,7 @@ class RateLimiter:
     def resize_ring(self) -> None:
         """Resize the ring of slots to the rate limit."""
         with self._database.transaction() as connection:
-            rate_limit.resize_ring(connection, self._limit)
+            rate_limit.resize_ring(connection, self._limit, account=self.account)
 
     def stop(self) -> None:
         """End all waits with an error, so that the run sends nothing more."""
@@ -170,11 +174,11 @@ class RateLimiter:
         but its first: one that halves a list, or looks many leads up, holds up no other opt-out.
         """
         with self._database.autocommit() as connection:
-            return rate_limit.list_spare_waits(connection, self._purpose)
+            return rate_limit.list_spare_waits(connection, self._purpose, account=self.account)
 
     def _wait_for_pace(self) -> None:
         with self._database.autocommit() as connection:
-            waits_s = rate_limit.list_waits(connection, self._purpose)
+            waits_s = rate_limit.list_waits(connection, self._purpose, account=self.account)
         last_s = self._paced_at - read_boot_clock()
         kept_share = _KEPT_SHARES[self._purpose]
         self.sleep(find_paced_delay(waits_s, last_s, kept_share=kept_share))
@@ -182,7 +186,7 @@ class RateLimiter:
     def _reserve_slot(self, purpose: Purpose) -> Slot:
         while True:
             with self._database.autocommit() as connection:
-                slot = rate_limit.reserve_slot(connection, purpose)
+                slot = rate_limit.reserve_slot(connection, purpose, account=self.account)
             if slot is not None:
                 return slot
             self.sleep(_FULL_RING_WAIT_S)
@@ -197,7 +201,7 @@ class RateLimiter:
         self.sleep(slot.wait_s)
         if slot.wait_s > _RECHECK_AFTER_S:
             with self._database.autocommit() as connection:
-                if rate_limit.is_paused(connection):
+                if rate_limit.is_paused(connection, account=self.account):
                     return None
         return Permit(slot=slot, valid_until=read_boot_clock() + self._valid_for_s)
 
@@ -214,7 +218,7 @@ class RateLimiter:
     def release_slot(self, slot: Slot) -> None:
         """Release a slot without a request, so that another process can use it."""
         with self._database.autocommit() as connection:
-            rate_limit.release_slot(connection, slot)
+            rate_limit.release_slot(connection, slot, account=self.account)
 
     def pause(self, retry_after_s: float | None) -> None:
         """Pause every process that uses this vendor account, as the vendor asked (429).
@@ -225,7 +229,7 @@ class RateLimiter:
         pause_s = min(_DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s, MAX_PAUSE_S)
         self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
         with self._database.autocommit() as connection:
-            rate_limit.pause_requests(connection, pause_s)
+            rate_limit.pause_requests(connection, pause_s, account=self.account)
 
     def sleep(self, seconds: float) -> None:
         """Sleep for some seconds.

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from leadloop.client.errors import ApiError, RateLimited, Retryable
 from leadloop.client.retries import are_pauses_too_long
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.errors import RunError
 from leadloop.core.plurals import format_count
+from leadloop.settings import Account
 from tasks.context import ApiContext, CampaignRun
 from tasks.jobs import ChunkResult, due_in
 from tasks.outages import OUTAGE_S
@@ -77,22 +77,23 @@ class FruitlessAttempts:
         self._lost_s += pause_s
         return pause_s
 
-    def record_api_failure(self, error: ApiError, address: str) -> float:
-        """Count a failure of the API at an address; see `record_failure`.
+    def record_api_failure(self, error: ApiError, account: Account) -> float:
+        """Count a failure of an account's API; see `record_failure`.
 
         Raises:
             RunError: in one line, what failed and what to do.
         """
         if isinstance(error, RateLimited):
-            self._record_pauses(error, address)
+            self._record_pauses(error, account)
         reason = (
-            f"{format_count(self._requests + error.attempts, 'request')} to {address} failed in a"
-            f" row, the last with {error}: check LEADLOOP_API_URL, the network and the vendor's"
+            f"{format_count(self._requests + error.attempts, 'request')} to {account.address}"
+            f" failed in a row, the last with {error}: check {account.variable('api_url')}, the"
+            " network and the vendor's"
             " status; the next run goes on where this one stopped"
         )
         return self.record_failure(reason, requests=error.attempts, took_s=error.took_s)
 
-    def _record_pauses(self, error: RateLimited, address: str) -> None:
+    def _record_pauses(self, error: RateLimited, account: Account) -> None:
         """Count the pauses that the vendor asked for.
 
         Raises:
@@ -103,10 +104,10 @@ class FruitlessAttempts:
         self._paused_s += error.attempts * pause_s
         if are_pauses_too_long(self._pauses, self._paused_s):
             raise RunError(
-                f"{address} has asked {format_count(self._pauses, 'time')} in a row for a pause,"
-                f" the last time for {pause_s:,.0f} s ({error}): check LEADLOOP_RATE_LIMIT and the"
-                " vendor's status; the next run waits for the end of the pause, an hour at most,"
-                " and goes on where this one stopped"
+                f"{account.address} has asked {format_count(self._pauses, 'time')} in a row for a"
+                f" pause, the last time for {pause_s:,.0f} s ({error}): check"
+                f" {account.variable('rate_limit')} and the vendor's status; the next run waits for"
+                " the end of the pause, an hour at most, and goes on where this one stopped"
             )
 
 
@@ -118,7 +119,7 @@ def retry_later(
     Raises:
         RunError: the job failed too often, or nothing was done for OUTAGE_S.
     """
-    pause_s = attempts.record_api_failure(error, hide_credentials(run.context.settings.api_url))
+    pause_s = attempts.record_api_failure(error, run.context.account)
     run.warn("%s; trying again in %.0f s", error, pause_s)
     return due_in(pause_s)
 
@@ -134,12 +135,11 @@ def retry_request(
         RunError: the vendor rejects a request, the job failed too often, nothing was done for
             OUTAGE_S, or the run is being stopped.
     """
-    address = hide_credentials(run.context.settings.api_url)
     while True:
         try:
             return request()
         except Retryable as error:
-            pause_s = attempts.record_api_failure(error, address)
+            pause_s = attempts.record_api_failure(error, run.context.account)
             run.warn("%s; trying again in %.0f s", error, pause_s)
         except ApiError as error:
             raise RunError(str(error)) from None

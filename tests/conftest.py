@@ -143,6 +143,17 @@ def environment(
     return tmp_path
 
 
+@pytest.fixture
+def emea(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHandle]:
+    """The vendor of a second account, `emea`: another server, which takes another token alone."""
+    rules = Rules(rate_limit=None, pace=None, tokens=("emea-token",))
+    with run_sandbox(rules) as handle:
+        monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_URL", handle.url)
+        monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", rules.tokens[0])
+        monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_RATE_LIMIT", "1000/0.01")
+        yield handle
+
+
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Prefect API, which flows called in this process use; once for all xdist workers.

@@ -68,6 +68,10 @@ COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
 absent. For an hour, leads in doubt are looked up instead.';
 COMMENT ON COLUMN leadloop.campaigns.create_failed_at IS
     'The last create that failed for a reason that may be one of its leads, or in an outage.';
+COMMENT ON COLUMN leadloop.campaigns.account IS
+    'The account at the vendor whose login and rate limit the campaign uses. Its settings are in the
+environment or in a block: LEADLOOP_ACCOUNT_<NAME>_API_URL and others; those of default have no account
+in their names. Set it before the first lead is sent.';
 COMMENT ON COLUMN leadloop.campaigns.raw_cleared_through IS
     'Housekeeping has cleared the vendor''s answers (LEADLOOP_KEEP_RAW) of the outcomes that were first
 stored up to this time, except those stored again since. Null: of none.';
@@ -79,6 +83,9 @@ COMMENT ON COLUMN leadloop.sync_runs.run_id IS 'leadloop''s id; later runs have 
 COMMENT ON COLUMN leadloop.sync_runs.campaign_id IS
     'The campaign; empty in a covering row, which stands for all campaigns that were enabled when the
 run began and in which nothing was due: they have no row of the run.';
+COMMENT ON COLUMN leadloop.sync_runs.account IS
+    'The campaign''s account when the run began; of a covering row, the account whose campaigns it
+stands for.';
 COMMENT ON COLUMN leadloop.sync_runs.lock_id IS
     'Number of the lock: the id of the flow run''s first row; null: this row''s own id.';
 COMMENT ON COLUMN leadloop.sync_runs.flow IS 'Name of the Prefect flow.';
@@ -462,8 +469,10 @@ COMMENT ON TABLE leadloop.counts_filled IS
 COMMENT ON COLUMN leadloop.counts_filled.filled_at IS 'When they were counted.';
 
 COMMENT ON TABLE leadloop.rate_slots IS
-    'Slots of the rate limiter, shared by all processes. Every request reserves a slot for
-occupied_s seconds. Slot 0 is the pause: no request is sent before its free_at.';
+    'Slots of the rate limiter, shared by all processes; each account has separate ones. Every request
+reserves a slot for occupied_s seconds. Slot 0 is the pause: no request of the account is sent before its
+free_at.';
+COMMENT ON COLUMN leadloop.rate_slots.account IS 'The account whose requests use the slot.';
 COMMENT ON COLUMN leadloop.rate_slots.free_at IS 'When the slot is free again.';
 COMMENT ON COLUMN leadloop.rate_slots.purposes IS
     'Purposes of the requests that may use the slot: opt_outs, urgent, bulk, polls. A slot with one

@@ -39,6 +39,9 @@ CREATE TABLE leadloop.campaigns (
         AND substr(calling_hours, 1, 5) <> substr(calling_hours, 7, 5)),
     enabled_at      timestamptz NOT NULL DEFAULT now(),
     raw_cleared_through timestamptz,
+    -- The form of leadloop.core.accounts: part of a variable, and of a block's name in Prefect.
+    account         text NOT NULL DEFAULT 'default' CHECK (
+        account ~ '^[a-z0-9]+(-[a-z0-9]+)*$' AND length(account) <= 40),
     thresholds      jsonb NOT NULL DEFAULT '{}',
     -- Names of the view thresholds; whole seconds, and whole minutes but for latencies.
     CONSTRAINT campaigns_thresholds_named CHECK (
@@ -72,7 +75,8 @@ CREATE TABLE leadloop.sync_runs (
     ended_at    timestamptz,
     counts      jsonb NOT NULL DEFAULT '{}',
     error       text,
-    lock_id     bigint
+    lock_id     bigint,
+    account     text NOT NULL DEFAULT 'default'
 );
 CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'running';
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
@@ -88,6 +92,9 @@ CREATE INDEX sync_runs_troubled ON leadloop.sync_runs (campaign_id, run_id DESC)
                                        > coalesce(CAST(counts ->> 'created' AS bigint), 0)
                                    OR CAST(counts ->> 'in_doubt' AS bigint) > 0
                                    OR CAST(counts ->> 'unreadable_rows' AS bigint) > 0);
+-- For the last covering rows of each account.
+CREATE INDEX sync_runs_covering ON leadloop.sync_runs (account, flow, run_id DESC)
+    WHERE campaign_id = '';
 CREATE INDEX sync_runs_failed ON leadloop.sync_runs (campaign_id, flow, run_id DESC)
     WHERE state IN ('failed', 'crashed');
 
@@ -459,10 +466,12 @@ INSERT INTO leadloop.counts_filled DEFAULT VALUES;
 -- Requests ----------------------------------------------------------------------------------------
 
 CREATE TABLE leadloop.rate_slots (
-    slot       integer PRIMARY KEY,
+    slot       integer NOT NULL,
     free_at    timestamptz NOT NULL,
     -- Without defaults: a process of an earlier version cannot add slots to the ring.
     purposes   text[] NOT NULL,
     uses       integer NOT NULL,
-    occupied_s double precision NOT NULL
+    occupied_s double precision NOT NULL,
+    account    text NOT NULL DEFAULT 'default',
+    PRIMARY KEY (account, slot)
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

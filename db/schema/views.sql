@@ -334,11 +334,14 @@ SELECT run_id, flow, nullif(campaign_id, '') AS campaign_id, flow_run_id, state,
        ended_at,
        CAST(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at) AS float8)
            AS duration_s,
-       CAST(counts ->> 'requests' AS bigint) AS requests, counts, error
+       CAST(counts ->> 'requests' AS bigint) AS requests, counts, error, account
   FROM leadloop.sync_runs;
 COMMENT ON VIEW leadloop_monitor.run_history IS
     'One row per run of a flow and campaign. A run that names no campaign has a covering row too: it
-stands for every campaign that was enabled and in which nothing was due.';
+stands for every campaign of its account that was enabled and in which nothing was due.';
+COMMENT ON COLUMN leadloop_monitor.run_history.account IS
+    'The campaign''s account when the run began; of a covering row, the account whose campaigns it
+stands for.';
 COMMENT ON COLUMN leadloop_monitor.run_history.run_id IS
     'leadloop''s id; later runs have greater ids.';
 COMMENT ON COLUMN leadloop_monitor.run_history.flow IS 'Name of the Prefect flow.';
@@ -420,11 +423,13 @@ COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS
 CREATE OR REPLACE VIEW leadloop_monitor.request_stats AS
 SELECT date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour,
        nullif(campaign_id, '') AS campaign_id, flow, count(*) AS runs,
-       coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests
+       coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests, account
   FROM leadloop.sync_runs
  -- The requests of a sync are those of its three flows, which have separate rows.
  WHERE flow <> 'sync-leads'
- GROUP BY 1, 2, 3;
+ GROUP BY 1, 2, 3, account;
+COMMENT ON COLUMN leadloop_monitor.request_stats.account IS
+    'The account whose rate limit the requests took.';
 COMMENT ON VIEW leadloop_monitor.request_stats IS
     'Requests to the vendor, by the hour in which their run started.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'Hour of the start of the runs, UTC.';
@@ -438,10 +443,16 @@ CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS
 SELECT count(*) FILTER (WHERE purposes <> '{}') AS slots,
        count(*) FILTER (WHERE purposes <> '{}' AND free_at > clock_timestamp()) AS taken,
        greatest(0, CAST(extract(epoch FROM max(free_at) FILTER (WHERE slot = 0 AND isfinite(free_at))
-                                           - clock_timestamp()) AS float8)) AS paused_s
-  FROM leadloop.rate_slots;
+                                           - clock_timestamp()) AS float8)) AS paused_s,
+       account
+  -- Before the first run there are no slots.
+  FROM (SELECT account FROM leadloop.rate_slots UNION SELECT 'default') AS known
+  LEFT JOIN leadloop.rate_slots USING (account)
+ GROUP BY account;
 COMMENT ON VIEW leadloop_monitor.budget_now IS
-    'Current use of the rate limit by every process that uses this vendor account: one row.';
+    'Current use of the rate limit by every process that uses a vendor account: one row each.';
+COMMENT ON COLUMN leadloop_monitor.budget_now.account IS
+    'The account; there is always a row for default.';
 COMMENT ON COLUMN leadloop_monitor.budget_now.slots IS
     'Slots of the rate limiter. A shared slot allows one request per period, or several under a large
 limit; the reserve of urgent leads is one slot.';
@@ -605,7 +616,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
        AND NOT EXISTS (SELECT FROM leadloop.campaigns AS campaign
                         WHERE campaign.campaign_id = at_work.campaign_id)
 ), running AS NOT MATERIALIZED (
-    SELECT campaign_id, enabled_at FROM leadloop.campaigns WHERE enabled
+    SELECT campaign_id, enabled_at, account FROM leadloop.campaigns WHERE enabled
 ), opt_outs AS NOT MATERIALIZED (
     SELECT campaign_id, status, count(*) AS amount,
            min(least(requested_at, statement_timestamp())) AS since,
@@ -861,17 +872,30 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            ('housekeeping', true, '{}'),
            ('backfill-outcomes', false, '{}'),
            ('audit-leads', false, '{}')
+), served (account) AS (
+    -- A loose index scan: the accounts that have covering rows, few among many campaigns and runs.
+    SELECT (SELECT min(account) FROM leadloop.sync_runs WHERE campaign_id = '')
+    UNION ALL
+    SELECT (SELECT min(run.account) FROM leadloop.sync_runs AS run
+             WHERE run.campaign_id = '' AND run.account > served.account)
+      FROM served WHERE account IS NOT NULL
 ), covering AS MATERIALIZED (
-    -- The newest completed covering rows of each flow. Such a row stands for a campaign that was
-    -- enabled when it began, and has no row of the same flow run (with the same lock).
-    SELECT flows.flow, flows.others, run.run_id, run.started_at, run.ended_at
-      FROM flows CROSS JOIN LATERAL (
-           SELECT run_id, started_at, ended_at FROM leadloop.sync_runs
-            WHERE campaign_id = '' AND sync_runs.flow = flows.flow AND state = 'completed'
+    -- The newest completed covering rows of each flow and account. Such a row stands for a campaign
+    -- of its account that was enabled when it began, and has no row of the same flow run (with the
+    -- same lock).
+    SELECT flows.flow, flows.others, served.account, run.run_id, run.lock_id, run.started_at,
+           run.ended_at
+      FROM flows CROSS JOIN served
+     CROSS JOIN LATERAL (
+           SELECT run_id, coalesce(lock_id, run_id) AS lock_id, started_at, ended_at
+             FROM leadloop.sync_runs
+            WHERE campaign_id = '' AND sync_runs.account = served.account
+              AND sync_runs.flow = flows.flow AND state = 'completed'
             ORDER BY run_id DESC LIMIT 20) AS run
 ), failures AS (
     -- The last run that failed, of each flow; one look finds that a campaign has none.
-    SELECT running.campaign_id, running.enabled_at, flows.flow, flows.again, flows.others,
+    SELECT running.campaign_id, running.enabled_at, running.account, flows.flow, flows.again,
+           flows.others,
            last.run_id, last.state, last.error,
            coalesce(last.ended_at, last.started_at) AS ended_at
       FROM running
@@ -904,13 +928,14 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                         WHERE later.run_id > run.run_id AND later.state = 'completed')
        AND NOT EXISTS (SELECT FROM covering
                         WHERE (covering.flow = run.flow OR covering.flow = ANY(run.others))
+                          AND covering.account = run.account
                           AND covering.run_id > run.run_id
                           AND covering.started_at >= run.enabled_at
                           AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS own
                                            WHERE own.campaign_id = run.campaign_id
                                              AND own.flow = covering.flow
                                              AND own.run_id > covering.run_id
-                                             AND own.lock_id = covering.run_id))
+                                             AND own.lock_id = covering.lock_id))
 ), too_long AS (
     SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since
       FROM leadloop.sync_runs JOIN threshold USING (campaign_id)
@@ -927,11 +952,11 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                              ORDER BY run.run_id DESC LIMIT 1) AS last
                       WHERE flows.others <> '{}'),
                     (SELECT max(covering.ended_at) FROM covering
-                      WHERE covering.others <> '{}'
+                      WHERE covering.others <> '{}' AND covering.account = running.account
                         AND covering.started_at >= running.enabled_at)) AS since
       FROM running
      WHERE NOT EXISTS (SELECT FROM covering
-                        WHERE covering.others <> '{}'
+                        WHERE covering.others <> '{}' AND covering.account = running.account
                           AND covering.started_at >= running.enabled_at
                           AND covering.ended_at
                               >= statement_timestamp() - (SELECT nothing_runs FROM threshold
@@ -1176,7 +1201,7 @@ COMMENT ON COLUMN leadloop_monitor.problems.said IS 'Description in one line.';
 COMMENT ON COLUMN leadloop_monitor.problems.command IS 'The next command, quoted for a shell.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.campaign_health AS
-WITH waiting AS (
+WITH RECURSIVE waiting AS (
     -- Open leads and opt-outs, by the partial indexes.
     SELECT campaign_id, count(*) AS new, min(inserted_at) AS oldest_new_at
       FROM leadloop.leads WHERE status = 'new' GROUP BY campaign_id
@@ -1217,11 +1242,21 @@ WITH waiting AS (
       FROM leadloop_monitor.problems GROUP BY campaign_id
 ), flows (flow) AS (
     VALUES ('push-leads'), ('poll-outcomes'), ('disable-leads')
+), served (account) AS (
+    -- A loose index scan: the accounts that have covering rows, few among many campaigns and runs.
+    SELECT (SELECT min(account) FROM leadloop.sync_runs WHERE campaign_id = '')
+    UNION ALL
+    SELECT (SELECT min(run.account) FROM leadloop.sync_runs AS run
+             WHERE run.campaign_id = '' AND run.account > served.account)
+      FROM served WHERE account IS NOT NULL
 ), covering AS MATERIALIZED (
-    SELECT flows.flow, run.run_id, run.started_at, run.ended_at
-      FROM flows CROSS JOIN LATERAL (
-           SELECT run_id, started_at, ended_at FROM leadloop.sync_runs
-            WHERE campaign_id = '' AND sync_runs.flow = flows.flow AND state = 'completed'
+    SELECT flows.flow, served.account, run.run_id, run.lock_id, run.started_at, run.ended_at
+      FROM flows CROSS JOIN served
+     CROSS JOIN LATERAL (
+           SELECT run_id, coalesce(lock_id, run_id) AS lock_id, started_at, ended_at
+             FROM leadloop.sync_runs
+            WHERE campaign_id = '' AND sync_runs.account = served.account
+              AND sync_runs.flow = flows.flow AND state = 'completed'
             ORDER BY run_id DESC LIMIT 20) AS run
 )
 SELECT campaign.campaign_id, campaign.name, campaign.enabled,
@@ -1254,7 +1289,8 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
        coalesce(owed.accepted, 0) AS owed_accepted,
        EXISTS (SELECT FROM leadloop.create_holds AS hold
                 WHERE hold.campaign_id = campaign.campaign_id AND hold.released_at IS NULL)
-           AS creates_held
+           AS creates_held,
+       campaign.account
   FROM leadloop.campaigns AS campaign
   LEFT JOIN waiting USING (campaign_id)
   LEFT JOIN unsettled USING (campaign_id)
@@ -1281,12 +1317,13 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
                  FROM flows CROSS JOIN LATERAL (
                       SELECT covering.ended_at FROM covering
                        WHERE campaign.enabled AND covering.flow = flows.flow
+                         AND covering.account = campaign.account
                          AND covering.started_at >= campaign.enabled_at
                          AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS own
                                           WHERE own.campaign_id = campaign.campaign_id
                                             AND own.flow = covering.flow
                                             AND own.run_id > covering.run_id
-                                            AND own.lock_id = covering.run_id)
+                                            AND own.lock_id = covering.lock_id)
                        ORDER BY covering.run_id DESC LIMIT 1) AS covered) AS each) AS last;
 COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Status of each campaign: one row each.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.campaign_id IS
@@ -1338,6 +1375,8 @@ COMMENT ON COLUMN leadloop_monitor.campaign_health.push_enabled IS
     'Whether pushes may create leads; false while the campaign is paused.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.creates_held IS
     'Whether creates are held, because the database may have forgotten sent leads.';
+COMMENT ON COLUMN leadloop_monitor.campaign_health.account IS
+    'The account at the vendor whose login and rate limit the campaign uses.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.owed IS
     'Owed windows: their outcomes could not be read, and they hold the watermark.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.owed_accepted IS

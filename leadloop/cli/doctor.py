@@ -15,14 +15,15 @@ from leadloop.cli.database_checks import check_database, check_sources, require_
 from leadloop.cli.foreign_packages import find_overwritten_package
 from leadloop.client.api import LeadsApi, ResultPage
 from leadloop.client.errors import ApiError
-from leadloop.core.addresses import hide_credentials
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError, RunError
 from leadloop.core.phones import find_region_fault
 from leadloop.core.windows import Window
 from leadloop.local.postgres_data import list_orphans
-from leadloop.settings import Settings, SettingSource
+from leadloop.settings import Account, Settings, SettingSource
+from tasks.accounts import describe_unserved, group_by_account
 from tasks.api_session import open_api
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ def _check_settings(
         settings = stack.enter_context(environment.load_settings_with_database(*sources))
         environment.require_urls(settings)
         summary = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
+        summary += "".join(
+            f"; of account {each.name} {each.api_url}, {each.rate_limit} requests"
+            for each in settings.list_accounts()[1:]
+        )
         check.detail = f"{summary}. {'; '.join([*origins, 'the others are at their defaults'])}"
     return None if check.failed else (settings, is_embedded)
 
@@ -80,10 +85,10 @@ def _check_settings(
 def _check_services(
     settings: Settings, is_embedded: bool, checks: Checklist, stack: ExitStack
 ) -> None:
-    """Check the login, the database, the campaigns with their sources, and the API."""
+    """Check the logins, the database, the campaigns with their sources, and the API."""
     with checks.record("login") as login:
         settings.require_login()
-        login.detail = "a fixed token" if settings.api_token else "OAuth password grant"
+        login.detail = _describe_logins(settings)
     with checks.record("database") as connection:
         database = stack.enter_context(environment.open_database(settings, require_schema=False))
         database.run(require_supported)
@@ -106,7 +111,36 @@ def _check_services(
             _check_calling_hours(campaign.campaign_id, campaign.calling_hours, checks)
     check_sources(settings, database, campaigns, checks)
     if not login.failed:
-        _check_api(settings, database, campaigns[0], checks)
+        for account, group in group_by_account(campaigns).items():
+            _check_account(settings, database, account, group, checks)
+
+
+def _describe_logins(settings: Settings) -> str:
+    """Return the kind of each login; of accounts other than `default` with their names."""
+    kinds = [
+        (each.name, "a fixed token" if each.api_token else "OAuth password grant")
+        for each in settings.list_complete_accounts()
+    ]
+    return ", ".join(
+        kind if name == DEFAULT_ACCOUNT else f"{kind} of account {name}" for name, kind in kinds
+    )
+
+
+def _check_account(
+    settings: Settings,
+    database: Database,
+    name: str,
+    campaigns: Sequence[Campaign],
+    checks: Checklist,
+) -> None:
+    """Check an account's API by its first campaign; warn if the account has no login here."""
+    account = settings.get_account(name)
+    if account.is_complete:
+        _check_api(settings, database, account, campaigns[0], checks)
+        return
+    with checks.record(f"account {name}") as check:
+        unserved = {name: [campaign.campaign_id for campaign in campaigns]}
+        check.is_warning, check.detail = True, "; ".join(describe_unserved(settings, unserved))
 
 
 def _check_calling_hours(campaign_id: str, text: str, checks: Checklist) -> None:
@@ -120,18 +154,23 @@ def _check_calling_hours(campaign_id: str, text: str, checks: Checklist) -> None
 
 
 def _check_api(
-    settings: Settings, database: Database, campaign: Campaign, checks: Checklist
+    settings: Settings,
+    database: Database,
+    account: Account,
+    campaign: Campaign,
+    checks: Checklist,
 ) -> None:
     """Request the results of an empty window, which proves the login, and compare the clocks."""
-    with checks.record("API") as api, _name_address(settings.api_url):
-        with open_api(settings, database, _log.warning) as session:
+    suffix = _name_suffix(account)
+    with checks.record(f"API{suffix}") as api, _name_address(account):
+        with open_api(settings, database, _log.warning, account=account.name) as session:
             page = _read_empty_window(session.api, database, campaign)
         api.detail = f"answers for campaign {campaign.campaign_id}"
     if api.failed:
         return
-    if settings.api_token is None:
-        _check_concurrent_logins(settings, database, campaign, checks)
-    with checks.record("clock skew") as clocks:
+    if account.api_token is None:
+        _check_concurrent_logins(settings, database, account, campaign, checks)
+    with checks.record(f"clock skew{suffix}") as clocks:
         clocks.detail = "the vendor's responses have no time: the database's clock is used"
         if page.vendor_now is not None:
             skew_s = (page.vendor_now - database.run(get_database_time)).total_seconds()
@@ -139,15 +178,21 @@ def _check_api(
 
 
 @contextmanager
-def _name_address(url: str) -> Iterator[None]:
+def _name_address(account: Account) -> Iterator[None]:
     """Add the vendor's address to a failure of its API, and what to check without a response."""
     try:
         yield
     except ApiError as error:
         advice = ""
         if error.response.failure is not None:
-            advice = ": check LEADLOOP_API_URL, the network and the vendor's status"
-        raise RunError(f"{hide_credentials(url)}: {error}{advice}") from None
+            variable = account.variable("api_url")
+            advice = f": check {variable}, the network and the vendor's status"
+        raise RunError(f"{account.address}: {error}{advice}") from None
+
+
+def _name_suffix(account: Account) -> str:
+    """Return how the names of an account's checks end."""
+    return "" if account.name == DEFAULT_ACCOUNT else f" of account {account.name}"
 
 
 def _read_empty_window(api: LeadsApi, database: Database, campaign: Campaign) -> ResultPage:
@@ -162,13 +207,17 @@ def _read_empty_window(api: LeadsApi, database: Database, campaign: Campaign) ->
 
 
 def _check_concurrent_logins(
-    settings: Settings, database: Database, campaign: Campaign, checks: Checklist
+    settings: Settings,
+    database: Database,
+    account: Account,
+    campaign: Campaign,
+    checks: Checklist,
 ) -> None:
     """Log in twice, as two runs do, and warn if the second login has ended the first."""
     with (
-        checks.record("concurrent logins") as check,
-        open_api(settings, database, _log.warning) as first,
-        open_api(settings, database, _log.warning) as second,
+        checks.record(f"concurrent logins{_name_suffix(account)}") as check,
+        open_api(settings, database, _log.warning, account=account.name) as first,
+        open_api(settings, database, _log.warning, account=account.name) as second,
     ):
         first.api.ensure_token()
         second.api.ensure_token()
@@ -179,7 +228,8 @@ def _check_concurrent_logins(
         if check.is_warning:
             check.detail = (
                 "the vendor ends a login when another run logs in: runs at the same time work, but"
-                " log in again and again; ask the vendor for a token (LEADLOOP_API_TOKEN)"
+                " log in again and again; ask the vendor for a token"
+                f" ({account.variable('api_token')})"
             )
 
 

@@ -12,6 +12,7 @@ from db.watermarks import select_polled
 from leadloop.cli import environment, hints
 from leadloop.cli.progress_bars import show_progress_bars
 from leadloop.core.escaping import escape_unprintable
+from tasks.accounts import keep_served
 
 #: How a flow selects its campaigns, where that is not `select_campaigns`.
 _SELECTORS = {
@@ -39,6 +40,9 @@ def run_flow_command(
         with environment.open_database(settings) as database:
             select = _SELECTORS.get(flow, select_campaigns)
             selected = database.run(select, campaigns, settings.campaign_rules())
+            if flow != "housekeeping":
+                # The flow warns about those that it leaves alone.
+                keep_served(settings, selected, are_named=bool(campaigns), warn=lambda *_: None)
             ids = [campaign.campaign_id for campaign in selected]
             if extra_parameters.get("since") is not None:
                 _print_lines(map(hints.ignored_since_hint, database.run(select_polled, ids)))

@@ -145,7 +145,9 @@ def _describe_part(state: LiveState) -> str:
     if not state.shares:
         return "Waiting: another live run works, and this one takes over when it ends."
     if state.vendor_is_out:
-        return "The vendor does not answer: waiting for it, one read at a time."
+        silent = ", ".join(state.silent_accounts)
+        whom = f" account {silent}" if silent else ""
+        return f"The vendor does not answer{whom}: waiting for it, one read at a time."
     pace = "at once" if state.is_notified else "within half a second (no notifications arrive)"
     return f"Live: new leads and opt-outs are seen {pace}."
 

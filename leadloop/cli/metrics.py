@@ -92,7 +92,7 @@ class CampaignCollector:
                 [row["campaign_id"], row["severity"], row["problem"]], row["amount"]
             )
         yield problems
-        yield from _build_rate_limit_gauges(snapshot.budget)
+        yield from _build_rate_limit_gauges(snapshot.budgets)
         yield _build_latency_histogram(snapshot.latencies)
 
 
@@ -172,14 +172,20 @@ def _build_latency_histogram(rows: Sequence[Mapping[str, Any]]) -> HistogramMetr
     return histogram
 
 
-def _build_rate_limit_gauges(budget: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
-    """Build the gauges of the rate limit, shared by every process that uses this vendor account."""
-    yield GaugeMetricFamily(
-        "leadloop_budget_slots", "Request slots of the rate limit.", value=budget["slots"]
-    )
-    yield GaugeMetricFamily("leadloop_budget_taken", "Request slots in use.", value=budget["taken"])
-    yield GaugeMetricFamily(
-        "leadloop_paused_seconds",
-        "Time left of the vendor's pause of all requests.",
-        value=budget["paused_s"] or 0,
-    )
+def _build_rate_limit_gauges(
+    budgets: Sequence[Mapping[str, Any]],
+) -> Iterator[GaugeMetricFamily]:
+    """Build the gauges of the rate limits, each shared by every process that uses the account.
+
+    They have the label `account` if there are several accounts.
+    """
+    labels = ["account"] if len(budgets) > 1 else []
+    for name, documentation, column in (
+        ("budget_slots", "Request slots of the rate limit.", "slots"),
+        ("budget_taken", "Request slots in use.", "taken"),
+        ("paused_seconds", "Time left of the vendor's pause of all requests.", "paused_s"),
+    ):
+        gauge = GaugeMetricFamily(f"leadloop_{name}", documentation, labels=labels)
+        for row in budgets:
+            gauge.add_metric([row["account"]] if labels else [], row[column] or 0)
+        yield gauge

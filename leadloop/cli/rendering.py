@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.escaping import escape_unprintable
 from leadloop.core.plurals import format_count
 from leadloop.core.summary_text import format_summary, select_counts, select_stages
@@ -69,7 +70,8 @@ _OVERVIEW_FIELDS = (
 )
 #: The columns of the view `campaign_health` that are rendered.
 CAMPAIGN_COLUMNS = frozenset(
-    {"campaign_id", "enabled", "health", "creates_held", *dict(_CAMPAIGN_FIELDS).values()}
+    {"campaign_id", "account", "enabled", "health", "creates_held"}
+    | {*dict(_CAMPAIGN_FIELDS).values()}
 )
 #: Marks by health, the most severe first.
 _MARKS = {"critical": "!!", "warning": "!", "ok": ""}
@@ -116,7 +118,9 @@ def render_status(
     """Render a single campaign in full, or several as one row each, the most severe first."""
     if len(rows) == 1:
         return render_campaign(rows[0], latencies)
-    table = Table(caption=_LEGEND, caption_justify="left", box=None, padding=(0, 1, 0, 0))
+    is_divided = any(row["account"] != DEFAULT_ACCOUNT for row in rows)
+    legend = f"{_LEGEND}  @ account" if is_divided else _LEGEND
+    table = Table(caption=legend, caption_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     table.add_column("\ncampaign", overflow="fold", min_width=12)
     for heading, _ in _OVERVIEW_FIELDS:
@@ -128,6 +132,7 @@ def render_status(
         name = row["campaign_id"] if row["enabled"] else f"({row['campaign_id']})"
         name += "" if row["push_enabled"] else " paused"
         name += " held" if row["creates_held"] else ""
+        name += "" if row["account"] == DEFAULT_ACCOUNT else f" @{row['account']}"
         shown = {**row, "disable_open": row["disable_pending"] + row["disable_failed"]}
         figures = (abbreviate_value(key, shown[key]) for _, key in _OVERVIEW_FIELDS)
         table.add_row(_MARKS[row["health"]], _literal(name), *figures, style=_row_style(row))
@@ -161,6 +166,8 @@ def render_campaign(row: Mapping[str, Any], latencies: Sequence[Mapping[str, Any
     table.add_column()
     table.add_column(justify="right")
     table.add_row("health", row["health"], style=_row_style(row))
+    if row["account"] != DEFAULT_ACCOUNT:
+        table.add_row("account", row["account"])
     table.add_row("enabled", "yes" if row["enabled"] else "no")
     hindrance = "held" if row["creates_held"] else "" if row["push_enabled"] else "paused"
     table.add_row("may create leads", f"no, {hindrance}" if hindrance else "yes")

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from leadloop.client.auth import TokenProvider
-from leadloop.client.errors import Fatal, error_for_verdict
+from leadloop.client.errors import ApiError, Fatal, error_for_verdict
 from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import ReceivedResponse, Transport
 from leadloop.core.batch_response import BatchResult, parse_batch_response
@@ -76,6 +76,7 @@ class LeadsApi:
         self._tokens = tokens
         self._acquire_permit = acquire_permit
         self._retries = retries
+        self._make_error = partial(error_for_verdict, prefix=transport.setting_prefix)
 
     def for_probes(self) -> "LeadsApi":
         """Return the same API for probes, of which only quick failures are retried."""
@@ -120,6 +121,7 @@ class LeadsApi:
                 verdict,
                 by_id,
                 lambda key: by_id[key].custom_keys(),
+                self._make_error,
             )
 
     def disable(
@@ -141,7 +143,12 @@ class LeadsApi:
                 ApiCall.DISABLE, "POST", path, content=content
             )
             return _parse_response(
-                ApiCall.DISABLE, received.response, verdict, lead_ids, lambda _: ()
+                ApiCall.DISABLE,
+                received.response,
+                verdict,
+                lead_ids,
+                lambda _: (),
+                self._make_error,
             )
 
     def list_processed(
@@ -227,7 +234,7 @@ class LeadsApi:
         path = f"/api/v1/leads/responses/{quote(campaign_id, safe='')}/"
         received, verdict = self._send_idempotent(ApiCall.READ, "GET", path, params=params)
         if verdict is not Verdict.ACCEPTED:
-            raise error_for_verdict(verdict, ApiCall.READ, received.response)
+            raise self._make_error(verdict, ApiCall.READ, received.response)
         body = received.response.body
         if not (
             isinstance(body, dict)
@@ -235,7 +242,7 @@ class LeadsApi:
             and type(body.get("count")) is int
             and 0 <= body["count"] <= _MAX_RESULTS
         ):
-            raise error_for_verdict(Verdict.RETRY, ApiCall.READ, received.response)
+            raise self._make_error(Verdict.RETRY, ApiCall.READ, received.response)
         # An empty page is the last one, whatever its link.
         return ResultPage(
             count=body["count"],
@@ -291,6 +298,7 @@ def _parse_response(
     verdict: Verdict,
     sent: Collection[str],
     custom_keys: Callable[[str], Collection[str]],
+    make_error: Callable[..., ApiError],
 ) -> BatchResult:
     """Parse the per-lead results of an accepted request.
 
@@ -305,9 +313,9 @@ def _parse_response(
     if verdict is not Verdict.ACCEPTED and result.creates_some:
         verdict = AMBIGUOUS_VERDICTS[call]
     elif verdict not in (Verdict.ACCEPTED, Verdict.REJECTED):
-        raise error_for_verdict(verdict, call, response)
+        raise make_error(verdict, call, response)
     if verdict is Verdict.ACCEPTED and (result.ambiguous or result.shape is not None):
         verdict = AMBIGUOUS_VERDICTS[call]
     if verdict is not Verdict.ACCEPTED:
-        raise error_for_verdict(verdict, call, response, result)
+        raise make_error(verdict, call, response, result)
     return result

@@ -208,23 +208,23 @@ class OAuthPasswordGrant:
         def log_in() -> _TokenGrant:
             self._acquire_permit(ApiCall.LOGIN)
             received = self._transport.send("POST", TOKEN_PATH, token=None, form=complete_form)
-            return _parse_grant(received.response)
+            return _parse_grant(received.response, self._transport.setting_prefix)
 
         return self._retries.run(ApiCall.LOGIN, log_in)
 
 
-def _parse_grant(response: ApiResponse) -> _TokenGrant:
+def _parse_grant(response: ApiResponse, setting_prefix: str) -> _TokenGrant:
     verdict = classify_response(ApiCall.LOGIN, response)
     if verdict is Verdict.REJECTED:
         # invalid_grant: a retry with the same login would be rejected too.
         verdict = Verdict.FATAL
     if verdict is not Verdict.ACCEPTED:
-        raise error_for_verdict(verdict, ApiCall.LOGIN, response)
+        raise error_for_verdict(verdict, ApiCall.LOGIN, response, prefix=setting_prefix)
     body: Any = response.body
     token = body.get("access_token") if isinstance(body, dict) else None
     if not isinstance(token, str) or not is_header_value(token):
         unreadable = replace(response, body=UNREADABLE)
-        raise error_for_verdict(Verdict.RETRY, ApiCall.LOGIN, unreadable)
+        raise error_for_verdict(Verdict.RETRY, ApiCall.LOGIN, unreadable, prefix=setting_prefix)
     refresh_token, lifetime_s = body.get("refresh_token"), body.get("expires_in")
     if not isinstance(lifetime_s, int | float):
         lifetime_s = _DEFAULT_LIFETIME_S

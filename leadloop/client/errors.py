@@ -13,6 +13,7 @@ No message repeats a body, a token or a phone number.
 
 from typing import Any
 
+from leadloop.core.accounts import PREFIX
 from leadloop.core.batch_response import BatchResult
 from leadloop.core.verdicts import UNREADABLE, ApiCall, ApiResponse, Verdict
 
@@ -96,10 +97,24 @@ _ADVICE: dict[int, str] = {
 
 
 def error_for_verdict(
-    verdict: Verdict, call: ApiCall, response: ApiResponse, batch_result: BatchResult | None = None
+    verdict: Verdict,
+    call: ApiCall,
+    response: ApiResponse,
+    batch_result: BatchResult | None = None,
+    *,
+    prefix: str = PREFIX,
 ) -> ApiError:
-    """Return the exception for a verdict other than ACCEPTED."""
-    return _ERRORS[verdict](call, response, _find_advice(verdict, call, response), batch_result)
+    """Return the exception for a verdict other than ACCEPTED.
+
+    Args:
+        verdict: the verdict.
+        call: the request.
+        response: its response.
+        batch_result: the per-lead results of the request.
+        prefix: what the variables of the account's settings begin with, for the advice.
+    """
+    advice = _find_advice(verdict, call, response).replace(PREFIX, prefix)
+    return _ERRORS[verdict](call, response, advice, batch_result)
 
 
 def _find_advice(verdict: Verdict, call: ApiCall, response: ApiResponse) -> str:

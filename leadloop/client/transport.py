@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from leadloop.client.connections import RecordingAdapter, record_attempt
 from leadloop.core import postgres_json
+from leadloop.core.accounts import PREFIX
 from leadloop.core.addresses import is_loopback
 from leadloop.core.verdicts import UNREADABLE, ApiResponse, TransportFailure
 
@@ -69,9 +70,24 @@ class BearerAuth(requests.auth.AuthBase):
 
 
 class Transport:
-    """A connection pool to one address; redirects are not followed, to keep the token there."""
+    """A connection pool to one address; redirects are not followed, to keep the token there.
 
-    def __init__(self, base_url: str, timeouts: Timeouts, *, connections: int) -> None:
+    Attributes:
+        requests_sent: the number of requests so far.
+        on_response: is called with the path of each request and its response, which holds personal
+            data.
+        setting_prefix: what the variables of its address and login begin with, for messages.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        timeouts: Timeouts,
+        *,
+        connections: int,
+        setting_prefix: str = PREFIX,
+    ) -> None:
+        self.setting_prefix = setting_prefix
         self._base_url = base_url.rstrip("/")
         self._timeouts = (timeouts.connect_s, timeouts.read_s)
         self._session = requests.Session()
@@ -85,7 +101,6 @@ class Transport:
         self._session.mount("http://", adapter)
         self._count_lock = threading.Lock()
         self.requests_sent = 0
-        #: Is called with the path of each request and its response, which holds personal data.
         self.on_response: Callable[[str, ApiResponse], None] = lambda _, __: None
 
     def send(

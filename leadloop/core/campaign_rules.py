@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.errors import RunError
 from leadloop.core.phones import find_region_fault
 from leadloop.core.timestamps import EpochUnit
@@ -46,6 +47,7 @@ class Campaign(CampaignRules):
     opt_out_source: str | None = None
     priority: int = 0
     calling_hours: str | None = None
+    account: str = DEFAULT_ACCOUNT
 
     def require_region(self) -> None:
         """Check that phone numbers without a country code can be read.

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Campaigns that are named in a line.
+_MAX_NAMED = 3
+
 # Counts that are parts of another one, and their names.
 _PARTS: Mapping[str, Mapping[str, str]] = {
     "in_doubt": {"not_looked_up": "not looked up yet", "settling": "wait for SETTLE"},

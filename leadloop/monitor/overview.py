@@ -94,11 +94,14 @@ def show_metrics(status: StatusSnapshot) -> None:
         owed = sum(row["owed"] for row in campaigns)
         held = f"owed: {format_count(owed, 'window')}" if owed else None
         _show_metric("Watermark lag", lag or "no poll yet", held)
-        # The rate limit is the account's, shared by all campaigns.
-        slots, taken, paused_s = (status.budget[name] for name in ("slots", "taken", "paused_s"))
-        share = f"{taken / slots:.0%}" if slots else "none yet"
-        paused = f"vendor pause: {format_rough_duration(paused_s)}" if paused_s else None
-        _show_metric("Rate limit in use", share, paused)
+        # A rate limit is an account's, shared by all of its campaigns.
+        budgets = [row for row in status.budgets if row["slots"]] or status.budgets[:1]
+        for row in budgets:
+            share = f"{row['taken'] / row['slots']:.0%}" if row["slots"] else "none yet"
+            pause_s = row["paused_s"]
+            paused = f"vendor pause: {format_rough_duration(pause_s)}" if pause_s else None
+            whose = f" ({row['account']})" if len(budgets) > 1 else ""
+            _show_metric(f"Rate limit in use{whose}", share, paused)
 
 
 def _show_metric(

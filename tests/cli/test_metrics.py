@@ -133,6 +133,28 @@ def add_campaign_and_latencies(database: Database) -> None:
     )
 
 
+def test_rate_limits_have_a_label_if_there_are_several_accounts(database: Database) -> None:
+    """With one account the gauges have none, as dashboards know them."""
+    factories.add_campaign(database)
+    registry = CollectorRegistry()
+    registry.register(CampaignCollector(database))
+    assert "\nleadloop_budget_slots 0.0\n" in generate_latest(registry).decode()
+    factories.add_campaign(database, "C2", account="emea")
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.rate_slots (account, slot, free_at, purposes, uses, occupied_s)
+           VALUES ('emea', 0, now() + interval '1 hour', '{}', 0, 0),
+                  ('emea', 1, 'infinity', '{bulk}', 1, 60.5)""",
+    )
+    registry = CollectorRegistry()
+    registry.register(CampaignCollector(database))
+    text = generate_latest(registry).decode()
+    assert 'leadloop_budget_slots{account="default"} 0.0' in text
+    assert 'leadloop_budget_taken{account="emea"} 1.0' in text
+    assert 'leadloop_paused_seconds{account="default"} 0.0' in text
+    assert 'leadloop_paused_seconds{account="emea"} 3' in text
+
+
 def test_scrapes_share_one_read(database: Database) -> None:
     """A hundred scrapes while the database is slow are one read, as the reader role."""
     add_campaign_and_latencies(database)

@@ -84,7 +84,7 @@ def test_only_unsettled_opt_outs_are_open(two_campaigns: Connection) -> None:
 
 def test_the_rate_budget_counts_slots_in_use(two_campaigns: Connection) -> None:
     """Slot 0 is the pause, and no slot of a request."""
-    budget = campaign_status.get_rate_budget(two_campaigns)
+    (budget,) = campaign_status.list_rate_budgets(two_campaigns)
     assert (budget["slots"], budget["taken"]) == (1, 1)
 
 

@@ -781,7 +781,7 @@ def test_runs_are_found_by_an_index(lived: Database, view: str) -> None:
     plan = sql.fetch_value(lived, f"EXPLAIN (FORMAT JSON) SELECT * FROM leadloop_monitor.{view}")
     nodes = _nodes(plan[0]["Plan"])
     used = {node["Index Name"] for node in nodes if "sync_runs" in node.get("Index Name", "")}
-    few = {"sync_runs_created", "sync_runs_troubled", "sync_runs_failed"}
+    few = {"sync_runs_covering", "sync_runs_created", "sync_runs_troubled", "sync_runs_failed"}
     assert used == {"sync_runs_by_flow", "sync_runs_recent", "sync_runs_running", *few}, used
     scans = [node for node in nodes if node.get("Relation Name") == "sync_runs"]
     assert [node for node in scans if node["Node Type"] == "Seq Scan"] == []

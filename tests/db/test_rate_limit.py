@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from db import rate_limit
 from db.database import Database, DatabaseError
 from db.rate_limit import AheadSlot, Slot
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.rate_ring import Purpose, RateLimit
 from tests import sql
 
@@ -21,21 +22,21 @@ OPT_OUTS, URGENT, BULK, POLLS = Purpose
 def laid_out(database: Database, limit: RateLimit = LIMIT) -> RateLimit:
     """The limit, its ring being there."""
     with database.transaction() as connection:
-        rate_limit.resize_ring(connection, limit)
+        rate_limit.resize_ring(connection, limit, account=DEFAULT_ACCOUNT)
     return limit
 
 
 def take(database: Database, purpose: Purpose = BULK) -> Slot:
     """A turn."""
     with database.autocommit() as connection:
-        slot = rate_limit.reserve_slot(connection, purpose)
+        slot = rate_limit.reserve_slot(connection, purpose, account=DEFAULT_ACCOUNT)
     assert slot is not None
     return slot
 
 
 def turn(connection: Connection, purpose: Purpose = BULK) -> datetime | None:
     """Take a slot; by Postgres's clock, the moment at which its request may leave."""
-    slot = rate_limit.reserve_slot(connection, purpose)
+    slot = rate_limit.reserve_slot(connection, purpose, account=DEFAULT_ACCOUNT)
     if slot is None:
         return None
     query = text("SELECT occupied_s FROM leadloop.rate_slots WHERE slot = :slot")
@@ -50,10 +51,15 @@ def turns_ahead(connection: Connection, draw: Random) -> list[datetime]:
     """
     late_s = draw.uniform(0, 0.05)
     slots = rate_limit.reserve_slots_ahead(
-        connection, POLLS, draw.randint(1, 6), distance_s=draw.uniform(0, 0.05), late_s=late_s
+        connection,
+        POLLS,
+        draw.randint(1, 6),
+        distance_s=draw.uniform(0, 0.05),
+        late_s=late_s,
+        account=DEFAULT_ACCOUNT,
     )
     returned = [slot for slot in slots if draw.random() < 0.3]
-    rate_limit.release_slots_ahead(connection, returned)
+    rate_limit.release_slots_ahead(connection, returned, account=DEFAULT_ACCOUNT)
     query = text("SELECT occupied_s FROM leadloop.rate_slots WHERE slot = :slot")
     return [
         slot.free_at
@@ -208,7 +214,7 @@ def take_unlocked(database: Database) -> float:
     """The wait for a turn, taken once not all slots are locked."""
     while True:
         with database.autocommit() as connection:
-            slot = rate_limit.reserve_slot(connection, BULK)
+            slot = rate_limit.reserve_slot(connection, BULK, account=DEFAULT_ACCOUNT)
         if slot is not None:
             return slot.wait_s
 
@@ -253,7 +259,7 @@ def test_a_turn_that_was_not_used_is_given_back(database: Database) -> None:
     laid_out(database, RateLimit(requests=1, period_s=60.0))
     slot = take(database)
     with database.transaction() as connection:
-        rate_limit.release_slot(connection, slot)
+        rate_limit.release_slot(connection, slot, account=DEFAULT_ACCOUNT)
     began = time.monotonic()
     assert take(database).wait_s == 0
     assert take(database).wait_s > 60 - (time.monotonic() - began)
@@ -265,7 +271,7 @@ def test_a_turn_that_somebody_waits_behind_is_not_given_back(database: Database)
     began = time.monotonic()
     mine, theirs = take(database), take(database)
     with database.transaction() as connection:
-        rate_limit.release_slot(connection, mine)
+        rate_limit.release_slot(connection, mine, account=DEFAULT_ACCOUNT)
     waits_s = take(database).wait_s + (time.monotonic() - began)
     assert waits_s > theirs.wait_s + 60
 
@@ -274,7 +280,7 @@ def reserve_ahead(database: Database, amount: int, *, distance_s: float = 1.0) -
     """Slots for looks, of which each may leave half a second late."""
     with database.autocommit() as connection:
         return rate_limit.reserve_slots_ahead(
-            connection, POLLS, amount, distance_s=distance_s, late_s=0.5
+            connection, POLLS, amount, distance_s=distance_s, late_s=0.5, account=DEFAULT_ACCOUNT
         )
 
 
@@ -309,7 +315,7 @@ def test_slots_reserved_ahead_are_given_back(database: Database) -> None:
     slots = reserve_ahead(database, 50, distance_s=0.001)
     theirs = take(database, POLLS)
     with database.autocommit() as connection:
-        rate_limit.release_slots_ahead(connection, slots)
+        rate_limit.release_slots_ahead(connection, slots, account=DEFAULT_ACCOUNT)
     free = [take(database, POLLS).wait_s for _ in range(50)]
     assert sum(wait_s < 1 for wait_s in free) == 49
     assert max(free) > 60
@@ -332,7 +338,9 @@ def test_slots_that_are_returned_are_free_since_they_were(database: Database) ->
     """At once, and not only when the request would have left."""
     laid_out(database)
     with database.autocommit() as connection:
-        rate_limit.release_slots_ahead(connection, reserve_ahead(database, 50))
+        rate_limit.release_slots_ahead(
+            connection, reserve_ahead(database, 50), account=DEFAULT_ACCOUNT
+        )
     assert max(take(database, POLLS).wait_s for _ in range(50)) == 0
 
 
@@ -340,7 +348,7 @@ def test_a_pause_holds_back_what_is_reserved_ahead(database: Database) -> None:
     """As it holds back others."""
     laid_out(database)
     with database.transaction() as connection:
-        rate_limit.pause_requests(connection, 500.0)
+        rate_limit.pause_requests(connection, 500.0, account=DEFAULT_ACCOUNT)
     assert all(slot.wait_s > 490 for slot in reserve_ahead(database, 3))
 
 
@@ -348,8 +356,8 @@ def test_a_pause_holds_everybody_back(database: Database) -> None:
     """Creates and disables alike; a shorter pause does not cut a longer one."""
     laid_out(database)
     with database.transaction() as connection:
-        rate_limit.pause_requests(connection, 500.0)
-        rate_limit.pause_requests(connection, 5.0)
+        rate_limit.pause_requests(connection, 500.0, account=DEFAULT_ACCOUNT)
+        rate_limit.pause_requests(connection, 5.0, account=DEFAULT_ACCOUNT)
     assert take(database).wait_s > 490
     assert take(database, OPT_OUTS).wait_s > 490
 
@@ -369,7 +377,7 @@ def test_whoever_holds_a_slot_is_not_waited_for(database: Database) -> None:
 
 def turn_of(connection: Connection) -> int | None:
     """The number of the slot that is taken."""
-    slot = rate_limit.reserve_slot(connection, BULK)
+    slot = rate_limit.reserve_slot(connection, BULK, account=DEFAULT_ACCOUNT)
     return None if slot is None else slot.number
 
 
@@ -423,7 +431,7 @@ def test_the_waits_for_the_slots_of_a_purpose(database: Database) -> None:
     laid_out(database)
     take(database, POLLS)
     with database.autocommit() as connection:
-        waits_s = sorted(rate_limit.list_waits(connection, POLLS))
+        waits_s = sorted(rate_limit.list_waits(connection, POLLS, account=DEFAULT_ACCOUNT))
     assert len(waits_s) == 50
     assert waits_s[-2] < 0
     assert 59 < waits_s[-1] <= 60.5

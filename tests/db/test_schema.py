@@ -107,6 +107,8 @@ def test_upstream_needs_no_right_on_leads_to_opt_out(database: Database) -> None
         ("campaigns", "batch_size", "0"),
         ("campaigns", "epoch_unit", "us"),
         ("campaigns", "default_region", "usa"),
+        ("campaigns", "account", "EMEA"),
+        ("campaigns", "account", "emea--north"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_table(
@@ -336,6 +338,36 @@ def test_an_upgrade_counts_what_is_there(empty: Database, database: Database) ->
             assert describe_all(connection) == describe_all(other)
         created = "SELECT created FROM leadloop_monitor.campaign_health"
         assert sql.fetch_value(empty, created) == 2
+
+
+def test_an_upgrade_gives_all_there_is_to_the_default_account(
+    empty: Database, database: Database
+) -> None:
+    """Campaigns, runs and the slots in use: the limit of the vendor holds during the upgrade."""
+    with empty:
+        upgraded(empty)
+        sql.execute(
+            empty,
+            """UPDATE leadloop.alembic_version SET version_num = '0011_first_contact';
+               DROP SCHEMA leadloop_monitor CASCADE;
+               DROP INDEX leadloop.sync_runs_covering;
+               ALTER TABLE leadloop.campaigns DROP COLUMN account;
+               ALTER TABLE leadloop.sync_runs DROP COLUMN account;
+               ALTER TABLE leadloop.rate_slots DROP COLUMN account CASCADE;
+               ALTER TABLE leadloop.rate_slots ADD PRIMARY KEY (slot);
+               INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1');
+               INSERT INTO leadloop.sync_runs (flow, campaign_id, state, ended_at)
+               VALUES ('push-leads', '', 'completed', now());
+               INSERT INTO leadloop.rate_slots (slot, free_at, purposes, uses, occupied_s)
+               VALUES (0, '-infinity', '{}', 0, 0), (1, 'infinity', '{bulk}', 1, 60.5)""",
+        )
+        upgraded(empty)
+        with empty.transaction() as connection, database.transaction() as other:
+            assert describe_all(connection) == describe_all(other)
+        (row,) = sql.fetch_rows(empty, "SELECT * FROM leadloop_monitor.campaign_health")
+        assert (row["account"], row["last_push_at"] is not None) == ("default", True)
+        (budget,) = sql.fetch_rows(empty, "SELECT * FROM leadloop_monitor.budget_now")
+        assert (budget["account"], budget["slots"], budget["taken"]) == ("default", 1, 1)
 
 
 @pytest.mark.parametrize("is_forgotten", [True, False])

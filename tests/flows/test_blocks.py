@@ -13,11 +13,13 @@ from pydantic import SecretStr
 from db.database import Database
 from flows.push import push_leads
 from flows.sync import sync_leads
+from leadloop.core.accounts import ACCOUNT_SETTINGS
 from leadloop.core.errors import UsageError
 from leadloop.sandbox import Rules, SandboxHandle, run_sandbox
 from leadloop.settings import EMBEDDED_IS_LOCAL_ONLY, Settings
 from tasks import blocks
 from tasks.blocks import (
+    LeadloopAccount,
     LeadloopCredentials,
     LeadloopSettings,
     RunSettings,
@@ -123,6 +125,46 @@ def test_a_block_s_token_goes_to_no_other_address(
     with pytest.raises(UsageError, match=line):
         push_leads(settings=RunSettings(block=name))
     assert vendor.requests == []
+
+
+def test_an_account_has_a_block_beside_that_of_the_run(
+    database: Database,
+    vendor: SandboxHandle,
+    emea: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Whole, in place of the environment's; runs with another block do not see it."""
+    factories.add_campaign(database, "C1")
+    factories.add_campaign(database, "C2", account="emea")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "A", campaign=campaign)
+    for setting in ("API_URL", "API_TOKEN", "RATE_LIMIT"):
+        monkeypatch.delenv(f"LEADLOOP_ACCOUNT_EMEA_{setting}")
+    LeadloopSettings(lookback=5).save(name)
+    LeadloopSettings(lookback=5).save(f"{name}--other")
+    LeadloopAccount(
+        api_url=emea.url, api_token=SecretStr(emea.rules.tokens[0]), rate_limit="1000/0.01"
+    ).save(f"{name}--emea")
+    for block in (None, f"{name}--other"):
+        with pytest.raises(UsageError, match=r"account emea has no login here"):
+            push_leads(["C2"], settings=RunSettings(block=block))
+    # The environment's login of the account is not looked at.
+    monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", "wrong-token")
+    settings = resolve_settings(RunSettings(block=name))
+    assert settings.get_account("emea").rate_limit == "1000/0.01"
+    assert push_leads(settings=RunSettings(block=name))["created"] == 2
+    assert [request.status for request in emea.requests] == [201]
+    assert len(vendor.requests) == 1
+
+
+def test_a_block_of_an_account_needs_an_account_s_name(environment: Path, name: str) -> None:
+    """One line names the block."""
+    LeadloopSettings(lookback=5).save(name)
+    LeadloopAccount(api_token=SecretStr("t")).save(f"{name}--default")
+    line = f"block leadloop-account/{name}--default is no account's"
+    with pytest.raises(UsageError, match=line):
+        resolve_settings(RunSettings(block=name))
 
 
 def test_both_blocks_may_name_the_same_address(environment: Path, name: str) -> None:
@@ -282,6 +324,7 @@ def test_every_setting_has_its_place_in_one_block() -> None:
     # The address belongs to the login, and stood among the settings first.
     assert set.intersection(*names) == {"api_url"}
     assert not set(RunSettings.model_fields) & set(LeadloopCredentials.model_fields)
+    assert set(LeadloopAccount.model_fields) == set(ACCOUNT_SETTINGS)
 
 
 def test_a_server_finds_the_blocks_by_itself() -> None:

@@ -47,6 +47,35 @@ def test_sync_disables_first_and_does_all_three(database: Database, vendor: Sand
     assert sql.fetch_rows(database, states) == [{"state": "completed"}]
 
 
+def test_a_sync_states_once_which_campaigns_it_leaves_alone(
+    database: Database,
+    emea: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its three stages leave alone the same ones; the other accounts are done."""
+    factories.add_campaign(database)
+    factories.add_campaign(database, "C2", account="emea")
+    for campaign in (CAMPAIGN, "C2"):
+        factories.add_leads(database, "a", campaign=campaign)
+    summary = sync_leads()
+    assert summary["push"]["created"] == 2
+    rows = "SELECT campaign_id, account, counts FROM leadloop.sync_runs WHERE flow = 'sync-leads'"
+    assert [
+        (row["account"], row["counts"]["push"]["created"])
+        for row in sql.fetch_rows(database, f"{rows} ORDER BY run_id")
+    ] == [("default", 1), ("emea", 1)]
+    monkeypatch.delenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN")
+    caplog.clear()
+    sync_leads()
+    assert [message for message in caplog.messages if "left alone" in message] == [
+        "campaign C2: left alone, because account emea has no login here: set"
+        " LEADLOOP_ACCOUNT_EMEA_API_TOKEN (or the four of an OAuth login), or create its block"
+    ]
+    with pytest.raises(UsageError, match=r"^campaign C2: left alone"):
+        sync_leads([CAMPAIGN, "C2"])
+
+
 def test_a_paused_campaign_creates_nobody_and_does_all_else(
     database: Database, vendor: SandboxHandle
 ) -> None:

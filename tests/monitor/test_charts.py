@@ -26,7 +26,7 @@ def build_panels(*campaigns: Mapping[str, int], **history: Rows) -> dict[str, Ch
         problems=[],
         latencies=[],
         newest_run=None,
-        budget={},
+        budgets=[],
         thresholds=_THRESHOLDS,
     )
     panels = build_charts(status, {**{name: [] for name in _NAMES}, **history})

@@ -19,7 +19,7 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
         problems=problems,
         latencies=[],
         newest_run=None,
-        budget={},
+        budgets=[],
         thresholds={},
     )
 

@@ -17,13 +17,13 @@ _NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
 def build_status(**changes: Any) -> StatusSnapshot:
     """Return the snapshot of a database without campaigns; `changes` replace its parts."""
-    budget = {"slots": 0, "taken": 0, "paused_s": 0.0}
+    budget = {"account": "default", "slots": 0, "taken": 0, "paused_s": 0.0}
     empty: dict[str, Any] = {
         "campaigns": [],
         "problems": [],
         "latencies": [],
         "newest_run": None,
-        "budget": budget,
+        "budgets": [budget],
         "thresholds": {},
     }
     return StatusSnapshot(**{"taken_at": _NOW, **empty, **changes})
@@ -141,9 +141,25 @@ def test_owed_windows_are_noted_at_the_watermark(database: Database) -> None:
     assert notes == ["", "owed: 1 window"]
 
 
+def test_each_account_has_its_rate_limit() -> None:
+    """One that has sent nothing yet is left out, unless it is the only one."""
+    slots = {"default": 0, "emea": 10, "apac": 4}
+    budgets = [
+        {"account": name, "slots": amount, "taken": 2, "paused_s": None}
+        for name, amount in slots.items()
+    ]
+    shown = run_part(show_metrics, build_status(budgets=budgets)).metric
+    assert [(each.label, each.value) for each in shown if "Rate" in each.label] == [
+        ("Rate limit in use (emea)", "20%"),
+        ("Rate limit in use (apac)", "50%"),
+    ]
+
+
 def test_paused_by_the_vendor() -> None:
     """A pause that the vendor asked for is stated; without a slot there is no share."""
-    paused = build_status(budget={"slots": 10, "taken": 5, "paused_s": 120.0})
+    paused = build_status(
+        budgets=[{"account": "default", "slots": 10, "taken": 5, "paused_s": 120.0}]
+    )
     (metric,) = [each for each in run_part(show_metrics, paused).metric if "Rate" in each.label]
     assert (metric.value, metric.delta) == ("50%", "vendor pause: 2 min")
     assert show_metric_values(build_status())["Rate limit in use"] == "none yet"

@@ -329,3 +329,153 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LEADLOOP_API_TOKEN", "")
     assert Settings.load().batch_size == 100
     assert Settings.load().api_token is None
+
+
+_EMEA = "LEADLOOP_ACCOUNT_EMEA_"
+
+
+def _set_account(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"{_EMEA}{name.upper()}", value)
+
+
+def test_an_account_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the address, the login nor the limit of the account `default`."""
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://default.example.com")
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "7/60")
+    emea = Settings.load().get_account("emea")
+    assert (emea.api_url, emea.api_token, emea.is_complete) == (None, None, False)
+    _set_account(monkeypatch, api_token="e", api_url="https://emea.example.com/")
+    settings = Settings.load()
+    emea = settings.get_account("emea")
+    assert emea.api_token is not None
+    assert emea.api_token.get_secret_value() == "e"
+    assert (emea.api_url, emea.parse_rate()) == ("https://emea.example.com", (100, 60.0))
+    assert emea.address == "https://emea.example.com (account emea)"
+    assert settings.get_account("default").address == "https://default.example.com"
+    assert settings.parse_rate() == settings.get_account("default").parse_rate() == (7, 60.0)
+    assert [each.name for each in settings.list_complete_accounts()] == ["default", "emea"]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "_API_URL and {}_API_TOKEN (or the four of an OAuth login), or create its block"),
+        ({"rate_limit": "9/60"}, "_API_URL and {}_API_TOKEN (or the four of an OAuth login)"),
+        ({"api_url": "https://e.example"}, "_API_TOKEN (or the four of an OAuth login)"),
+        ({"api_token": "e"}, "_API_URL"),
+        ({"client_id": "c", "username": "u"}, "_API_URL, {}_CLIENT_SECRET, {}_PASSWORD"),
+    ],
+)
+def test_what_an_account_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str
+) -> None:
+    """An account that is not complete is no fault of the settings: it is left alone."""
+    _set_account(monkeypatch, **given)
+    account = Settings.load().get_account("emea")
+    wanted = f"set {_EMEA[:-1]}{missing}".replace("{}", _EMEA[:-1])
+    assert account.describe_missing().startswith(wanted)
+    with pytest.raises(UsageError, match=re.escape(f"account emea has no login here: {wanted}")):
+        account.require_login()
+
+
+def test_a_login_of_any_account_is_enough_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may serve one account alone; without any, the plain login is missing."""
+    _set_account(monkeypatch, api_url="https://e.example")
+    with pytest.raises(UsageError, match=r"^no login for the API: set LEADLOOP_API_TOKEN, or"):
+        Settings.load().require_login()
+    _set_account(monkeypatch, api_token="e")
+    Settings.load().require_login()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("api_url", "http://s3cret.example", "plain http would send the token in the clear"),
+        ("api_token", "s3cret token", "it holds a blank"),
+        ("rate_limit", "s3cret", "write requests/seconds"),
+    ],
+)
+def test_a_wrong_value_of_an_account_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str
+) -> None:
+    """As one of a plain setting: by its variable or its block, and without the value."""
+    _set_account(monkeypatch, **{name: value})
+    with pytest.raises(UsageError, match=f"^{_EMEA}{name.upper()} is wrong: {advice}") as caught:
+        Settings.load()
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.delenv(f"{_EMEA}{name.upper()}")
+    source = "block leadloop-account/team--emea"
+    block = SettingSource(name=source, origin=source, values={name: value}, account="emea")
+    with pytest.raises(UsageError, match=f"^{name} of {source} is wrong: {advice}"):
+        Settings.load(block)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ACCOUNT_EMEA_API_TOKN", "ACCOUNT_EMEA_API_TOKEN"),
+        ("ACCOUNT_EMEA_RATELIMIT", "ACCOUNT_EMEA_RATE_LIMIT"),
+        ("ACCOUNT_EMEA_BATCH_SIZE", "BATCH_SIZE"),
+        ("ACCOUNT_DEFAULT_API_TOKEN", "API_TOKEN"),
+    ],
+)
+def test_a_misspelt_variable_of_an_account_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    """What is set otherwise has no effect, and is warned of."""
+    monkeypatch.setenv(f"LEADLOOP_{name}", "100/60")
+    line = f"^LEADLOOP_{name} is not a setting, did you mean LEADLOOP_{meant}"
+    with pytest.raises(UsageError, match=line):
+        Settings.load()
+    monkeypatch.setenv(f"LEADLOOP_{meant}", "5/60" if "RATE" in name else "5")
+    Settings.load()
+    (warning,) = Settings.take_warnings()
+    assert f"LEADLOOP_{name} is not a setting and has no effect" in warning
+
+
+def test_the_first_place_of_an_account_is_used_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No login is sent to the address of another place: what the first one lacks, is missing."""
+    (tmp_path / ".env").write_text(f"{_EMEA}API_URL=https://file.example\n{_EMEA}API_TOKEN=f\n")
+    assert Settings.load().get_account("emea").is_complete
+    assert Settings.describe_sources()["account emea"] == ".env"
+    _set_account(monkeypatch, api_url="https://environment.example")
+    emea = Settings.load().get_account("emea")
+    assert (emea.api_url, emea.api_token) == ("https://environment.example", None)
+    block = SettingSource(name="block b", origin="b", values={"api_token": "b"}, account="emea")
+    emea = Settings.load(block).get_account("emea")
+    assert (emea.api_url, emea.is_complete) == (None, False)
+    assert Settings.describe_sources(block)["account emea"] == "block b"
+
+
+def test_two_accounts_with_one_login_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vendor counts their requests together; the same token elsewhere is another login."""
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://one.example")
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "s3cret")
+    _set_account(monkeypatch, api_url="https://two.example", api_token="s3cret")
+    Settings.load()
+    _set_account(monkeypatch, api_url="https://one.example")
+    line = "^the accounts default and emea have the same login at the same address"
+    with pytest.raises(UsageError, match=line) as caught:
+        Settings.load()
+    assert "s3cret" not in str(caught.value)
+    _set_account(monkeypatch, api_token="another")
+    Settings.load()
+
+
+def test_changed_accounts_are_changed_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this a live run notices a new login."""
+    before = Settings.load()
+    assert before == Settings.load()
+    _set_account(monkeypatch, api_token="e")
+    assert before != Settings.load()
+
+
+def test_no_secret_of_an_account_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is printed."""
+    _set_account(monkeypatch, api_token="s3cret", client_secret="s3cret", password="s3cret")
+    settings = Settings.load()
+    assert "s3cret" not in f"{settings!r} {settings.list_accounts()!r} {settings.model_dump()!r}"

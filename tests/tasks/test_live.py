@@ -3,9 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from threading import Event, Thread
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import text
@@ -18,11 +16,12 @@ from leadloop.settings import Settings
 from tasks import live
 from tasks.live import LiveHost, LiveState, run_live
 from tests import factories, sql
+from tests.live_runs import LOG, LiveRun, start_run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("environment", "quick_looks")
 
-LOG = logging.getLogger("leadloop.tests")
+StartRun = Callable[[str], LiveRun]
 
 
 @pytest.fixture
@@ -30,59 +29,6 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at other live runs and at the host are due twice a second."""
     for name in ("_TIMED_LOOK_S", "_WATCH_S", "_CHECK_S"):
         monkeypatch.setattr(live, name, 0.5)
-
-
-@dataclass
-class LiveRun:
-    """A live run in a thread, and how a test ends it."""
-
-    name: str
-    state: LiveState = field(default_factory=LiveState)
-    is_cancelled: Event = field(default_factory=Event)
-    is_stopped: Event = field(default_factory=Event)
-    has_ended: Event = field(default_factory=Event)
-
-    def run(self) -> None:
-        """Run until the test ends it."""
-        host = LiveHost(
-            log=LOG,
-            name=self.name,
-            load_settings=Settings.load,
-            is_cancelled=self.is_cancelled.is_set,
-            on_look=self._stop,
-        )
-        try:
-            run_live(host, self.state)
-        except KeyboardInterrupt:
-            assert self.is_stopped.is_set()
-        finally:
-            self.has_ended.set()
-
-    def _stop(self, _: LiveState) -> None:
-        if self.is_stopped.is_set():
-            raise KeyboardInterrupt
-
-    @property
-    def works(self) -> bool:
-        """Whether it holds shares."""
-        return self.state.shares > 0
-
-
-StartRun = Callable[[str], LiveRun]
-
-
-@contextmanager
-def start_run(name: str) -> Iterator[LiveRun]:
-    """Run a live run in a thread for the block."""
-    run = LiveRun(name)
-    thread = Thread(target=run.run, name=name)
-    thread.start()
-    try:
-        yield run
-    finally:
-        run.is_stopped.set()
-        thread.join(60)
-        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -148,7 +94,7 @@ def test_what_was_done_is_logged_in_sums(
         factories.add_leads(database, "a", "b", campaign=campaign)
     wait_until(lambda: count_reported(caplog) == 4, "nothing is reported")
     assert not any("campaign C" in line for line in caplog.messages)
-    assert sum("waiting for the live run" in line for line in caplog.messages) == 1
+    assert sum("another live run does the work" in line for line in caplog.messages) == 1
     assert not waiting.works
 
 
