@@ -247,6 +247,9 @@ class JobRunner(Generic[C]):
             group_by_account(self._selected) or {context.account_name: []}
         ).items():
             self._open_due_rows(account, group, self._find_due)
+        names = name_campaigns([each.campaign.campaign_id for each in self._executions])
+        due = names if self._executions else "no campaign"
+        self._context.log.info("work is due in %s", due)
 
     def _open_due_rows(self, account: str, group: Sequence[Campaign], find_due: FindDue[C]) -> None:
         """Write the covering row of an account, and the rows of its campaigns that are due."""
