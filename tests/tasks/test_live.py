@@ -148,7 +148,7 @@ def test_what_was_done_is_logged_in_sums(
         factories.add_leads(database, "a", "b", campaign=campaign)
     wait_until(lambda: count_reported(caplog) == 4, "nothing is reported")
     assert not any("campaign C" in line for line in caplog.messages)
-    assert sum("waiting for the live run" in line for line in caplog.messages) == 1
+    assert sum("another live run does the work" in line for line in caplog.messages) == 1
     assert not waiting.works
 
 
