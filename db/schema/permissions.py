@@ -14,6 +14,7 @@ WRITES = {
     "DELETE": (
         *("leads", "rate_slots", "poll_windows", "sync_runs", "unreadable_results", "sent_leads"),
         *("owed_windows", "learned_limits", "latencies", "counts", "count_changes"),
+        "attempt_changes",
     ),
 }
 _NEEDED = [

@@ -6,8 +6,6 @@ has been done.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
 revision = "0011_first_contact"
 down_revision = "0010_thresholds"
 branch_labels = None
@@ -27,7 +25,6 @@ CREATE TABLE IF NOT EXISTS leadloop.learned_answers (
 
 
 def upgrade() -> None:
-    """Add a table and a column, and replace triggers, views and descriptions."""
+    """Add a table and a column. The last migration replaces triggers, views and the like."""
     connection = op.get_bind()
     connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)
