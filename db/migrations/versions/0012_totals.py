@@ -9,7 +9,7 @@ from alembic import op
 
 from db.schema import REPLACEABLE, create_schema
 
-revision = "0014_totals"
+revision = "0012_totals"
 down_revision = "0011_first_contact"
 branch_labels = None
 depends_on = None
