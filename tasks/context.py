@@ -78,12 +78,19 @@ class RunHost:
 
 @dataclass
 class CountFolder:
-    """Folds the counts of what is past at the end of runs, at most once a minute.
+    """Folds the counts of what is past at the end of runs and in long ones, at most once a minute.
 
     Nothing depends on it: the views sum what is not folded too.
     """
 
     _due_at: float = 0.0
+    # The end of a short run is soon enough.
+    _long_at: float = field(default_factory=lambda: read_boot_clock() + _FOLD_PERIOD_S)
+
+    def fold_in_long_run(self, database: Database, warn: Callable[..., None]) -> None:
+        """Fold if due, as soon as this folder is a minute old. Never raises a DatabaseError."""
+        if read_boot_clock() >= self._long_at:
+            self.fold_if_due(database, warn)
 
     def fold_if_due(self, database: Database, warn: Callable[..., None]) -> None:
         """Fold, unless that was done within the last minute. Never raises a DatabaseError."""

@@ -293,6 +293,9 @@ class JobRunner(Generic[C]):
             for each in waiting:
                 if each.due_at <= now:
                     each.run_chunk()
+                    self._context.folder.fold_in_long_run(
+                        self._context.database, self._context.log.warning
+                    )
             waiting = [each for each in waiting if each.is_open]
 
 

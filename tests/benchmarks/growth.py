@@ -55,7 +55,8 @@ _VIEWS = """
 SELECT relname AS name,
        (SELECT attname FROM pg_attribute
          WHERE attrelid = pg_class.oid AND atttypid IN ('date'::regtype, 'timestamptz'::regtype)
-           AND attname IN ('day', 'hour', 'polled_hour', 'seen_hour', 'started_at')) AS moment
+           AND attname IN ('day', 'hour', 'polled_hour', 'seen_hour', 'since', 'started_at')
+       ) AS moment
   FROM pg_class
  WHERE relkind = 'v' AND relnamespace = 'leadloop_monitor'::regnamespace ORDER BY relname
 """
@@ -180,7 +181,7 @@ def _pick_median(readings: Sequence[Reading]) -> Reading:
 
 def _list_reads(database: Database) -> Iterator[tuple[str, Callable[[], Reading]]]:
     """Yield the looks of the page and the reads of views, with their names."""
-    yield "page: status", partial(_time_call, partial(monitor.read_status_snapshot, database))
+    yield "page: status", partial(_time_call, partial(_read_page_status, database))
     for name, days in _PERIODS.items():
         yield f"page: {name}", partial(_time_call, partial(_read_page_history, database, days))
     problems = f"SELECT * FROM leadloop_monitor.problems WHERE campaign_id = '{CAMPAIGN}'"
@@ -197,10 +198,7 @@ def _list_commands(own: BenchEnvironment) -> Iterator[tuple[str, Callable[[], Re
     """Yield the commands while nothing is to be done, with their names; their servers run."""
     with own.run_sandbox() as sandbox:
         with _serve_metrics(own, sandbox) as url:
-            yield (
-                "`metrics`, a scrape",
-                partial(_time_call, partial(requests.get, url, timeout=600)),
-            )
+            yield "`metrics`, a scrape", partial(_time_call, partial(_scrape_metrics, url))
         for name, arguments in _COMMANDS.items():
             yield name, partial(_time_command, own, sandbox, arguments)
 
@@ -229,17 +227,28 @@ def _serve_metrics(own: BenchEnvironment, sandbox: SandboxProcess) -> Iterator[s
         process.wait()
 
 
-def _read_page_history(database: Database, days: int | None) -> monitor.History:
-    return monitor.read_history(database, (), None if days is None else start_of_period(days))
+def _read_page_status(database: Database) -> int:
+    status = monitor.read_status_snapshot(database)
+    return len(status.campaigns) + len(status.problems) + len(status.latencies)
 
 
-def _time_call(call: Callable[[], object]) -> Reading:
+def _read_page_history(database: Database, days: int | None) -> int:
+    since = None if days is None else start_of_period(days)
+    return sum(len(rows) for rows in monitor.read_history(database, (), since).values())
+
+
+def _scrape_metrics(url: str) -> int:
+    return len(requests.get(url, timeout=600).text.splitlines())
+
+
+def _time_call(call: Callable[[], int]) -> Reading:
+    """Time a call that returns the number of rows that it has read or output."""
     began = time.monotonic()
     try:
-        call()
+        rows = call()
     except monitor.ViewsUnavailable:
         return Reading(seconds=math.inf)
-    return Reading(seconds=time.monotonic() - began)
+    return Reading(seconds=time.monotonic() - began, rows=rows)
 
 
 def _time_query(database: Database, query: str) -> Reading:
@@ -307,9 +316,9 @@ def _build_section(title: str, worlds: Sequence[_World], turns: int) -> Section:
         conditions=f"A year of history, one database after the other: {'; '.join(sizes)}. Medians"
         f" of {turns} turns after a warm-up, fewer where they take a minute. Commands are processes"
         " from start to end; pushes and polls with work are runs of one campaign, without start-up;"
-        " views include the output of their rows. The ratio compares the last size with the first"
-        f" one, which is granted {_ROW_S * 1e6:.0f} µs for each row that the last one outputs more;"
-        f" less than {_NEGLIGIBLE_S * 1000:.0f} ms more are no growth.",
+        " views, the page and a scrape include the output of their rows. The ratio compares the"
+        f" last size with the first one, which is granted {_ROW_S * 1e6:.0f} µs for each row that"
+        f" the last one outputs more; less than {_NEGLIGIBLE_S * 1000:.0f} ms more are no growth.",
         figures=[
             _build_figure(name, [world.readings[name] for world in worlds])
             for name in worlds[0].readings

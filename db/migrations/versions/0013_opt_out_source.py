@@ -8,8 +8,8 @@ from alembic import op
 
 from db.schema import REPLACEABLE, create_schema
 
-revision = "0012_opt_out_source"
-down_revision = "0011_first_contact"
+revision = "0013_opt_out_source"
+down_revision = "0012_totals"
 branch_labels = None
 depends_on = None
 
