@@ -130,7 +130,6 @@ class PushJob:
         self._shape_lock = Lock()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
-        self._has_split = False
         self._probe_lead_stored = False
         self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
@@ -663,14 +662,11 @@ class PushJob:
             self._send_halves(batch)
 
     def _log_split(self, batch: ClaimedBatch, error: ApiError) -> None:
-        """Log the first batch that is refused as a whole; the counts show what follows."""
-        if not self._has_split:
-            self._has_split = True
-            self.run.log_step(
-                "the vendor refused a batch of %d leads (%s): such batches are sent in parts, so"
-                " that one lead holds up no other",
-                *(len(batch.leads), error.response),
-            )
+        self.run.log_step(
+            "the vendor refused a batch of %d leads (%s): such batches are sent in parts, so that"
+            " one lead holds up no other",
+            *(len(batch.leads), error.response),
+        )
 
     def _send_halves(self, batch: ClaimedBatch) -> None:
         """Bisect a batch and send each half in its own request."""

@@ -105,9 +105,9 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
         for first in range(1, diff.last + 1, _CHUNK_ROWS):
             last = first + _CHUNK_ROWS - 1
             counts += source_sync.apply_diff(connection, campaign.campaign_id, first, last)
-    context.log.info(
-        "campaign %s: source synced: %d leads inserted, %d updated, %d removed",
-        *(campaign.campaign_id, counts.inserted, counts.refreshed, counts.removed),
+    run.log_step(
+        "source synced: %d leads inserted, %d updated, %d removed",
+        *(counts.inserted, counts.refreshed, counts.removed),
     )
     return counts
 
