@@ -35,7 +35,7 @@ def fail_in_one_line(body: Callable[P, Summary]) -> Callable[P, Summary]:
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:
-    """Drop a traceback of our own error: the run has logged the error as one line."""
+    """Drop the traceback of a LeadloopError: the run has logged the error as one line."""
     return not (record.exc_info and isinstance(record.exc_info[1], LeadloopError))
 
 
