@@ -32,7 +32,6 @@ from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES, SENDS_OPT_OUTS, Dispatcher
 from tasks.live_hangs import HangWatch
 from tasks.live_lanes import PROGRESS, EndedErrand, Lane
-from tasks.live_log import WithoutSteps
 from tasks.live_notices import NoticeWatch
 from tasks.live_vendor import VendorWatch
 
@@ -338,8 +337,7 @@ class _LiveSession:
 
     def _open_lanes(self) -> None:
         _, period_s = self._settings.parse_rate()
-        log = WithoutSteps(self._host.log)
-        run_host = RunHost(log=log, flow_run_id=self._host.flow_run_id)
+        run_host = RunHost(log=self._host.log, flow_run_id=self._host.flow_run_id)
         contexts = self._resources.enter_context(
             open_lane_contexts(self._settings, run_host, self._database, LANES, self._place.pid)
         )

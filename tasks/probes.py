@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import Fatal, Rejected
@@ -31,7 +30,7 @@ def watch_reads(run: CampaignRun[ApiContext]) -> OutageWatch:
 def watch_outages(run: CampaignRun[ApiContext], probe: Callable[[], object]) -> OutageWatch:
     """Return the watch for an outage of the requests that a probe stands for."""
     address = hide_credentials(run.context.settings.api_url)
-    return OutageWatch(probe, run.context.limiter.sleep, address, partial(run.log_step, "%s"))
+    return OutageWatch(probe, run.context.limiter.sleep, address, run.log_step)
 
 
 def read_campaign(run: CampaignRun[ApiContext]) -> bool:
