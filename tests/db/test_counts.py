@@ -724,6 +724,14 @@ _FROM_ROWS = {
               FROM (SELECT *, {_LATENCY_S} AS latency_s FROM leadloop.disable_requests) AS each
              GROUP BY 1, 2""",
     ),
+    "slowest_opt_outs": (
+        "day, p95_s",
+        f"""SELECT day, max(p95_s)
+              FROM (SELECT CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
+                           {_bound(0.95, _LATENCY_S)} AS p95_s
+                      FROM leadloop.disable_requests GROUP BY campaign_id, 1) AS each
+             GROUP BY day HAVING max(p95_s) IS NOT NULL""",
+    ),
     "campaign_health": (
         """campaign_id, new, sending, in_doubt, created, rejected, cancelled, processed,
            coalesce(cost, 0), disabled, disable_pending, disable_failed, late,
