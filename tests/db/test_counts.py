@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -563,6 +563,22 @@ def test_a_truncate_beside_a_recount_meets_no_deadlock(database: Database) -> No
             wait([truncate], timeout=2)
         truncate.result()
         recount.result()
+    check_counts(database)
+
+
+def test_a_truncate_beside_a_fold_meets_no_deadlock(database: Database) -> None:
+    """The fold waits for the table before it locks the counts, which the trigger locks."""
+    factories.add_leads(database, factories.build_lead("a", status="created"))
+    with ThreadPoolExecutor() as pool:
+        with database.transaction() as truncate:
+            truncate.execute(text("LOCK TABLE leadloop.lead_outcomes IN ACCESS EXCLUSIVE MODE"))
+            fold = pool.submit(counts.fold_all_counts, database)
+            sql.wait_until_blocked(database)
+            # Shorter than the fold's patience, and than the search for deadlocks waits.
+            truncate.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            truncate.execute(text("TRUNCATE leadloop.lead_outcomes"))
+        with suppress(DatabaseError):
+            fold.result()
     check_counts(database)
 
 
