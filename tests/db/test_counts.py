@@ -439,11 +439,15 @@ def test_a_drift_is_found_and_a_recount_mends_it(database: Database) -> None:
 def test_a_correction_of_an_hour_that_is_not_kept_shows_in_its_day_alone(
     database: Database,
 ) -> None:
-    """The old hour is hidden as a whole, before housekeeping deletes it and after."""
+    """The old hour is hidden as a whole, before housekeeping deletes it and after.
+
+    That of all campaigns too.
+    """
     insert = """INSERT INTO leadloop.lead_outcomes
                        (campaign_id, lead_id, processed_at, outcome_name, raw)
                 VALUES ('C1', :lead, now() - interval '500 days', 'Sale', '{}')"""
-    hours = "SELECT count(*) FROM leadloop_monitor.outcomes_by_hour"
+    hours = """SELECT (SELECT count(*) FROM leadloop_monitor.outcomes_by_hour)
+                    + (SELECT count(*) FROM leadloop_monitor.sums WHERE span = 'total hour')"""
     days = "SELECT sum(outcomes) FROM leadloop_monitor.outcomes_by_day"
     sql.execute(database, insert, lead="a")
     # The sum that was folded when the hour was new.
