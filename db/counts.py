@@ -70,8 +70,8 @@ DELETE FROM leadloop.counts
 """)
 
 _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-# LOCK takes no snapshot: the snapshot is of a moment at which no fold is under way. The tables come
-# first, as in a TRUNCATE, whose trigger locks the counts: the reverse order could deadlock.
+# The tables come before the counts, as in a TRUNCATE, whose trigger locks the counts: the reverse
+# order could deadlock. LOCK takes no snapshot: that of a recount is of a moment without a fold.
 _LOCK_TABLES = text(
     f"LOCK TABLE {', '.join(f'leadloop.{table}' for table in TABLES)} IN ACCESS SHARE MODE"
 )
@@ -79,7 +79,7 @@ _LOCK_COUNTS = text("LOCK TABLE leadloop.counts IN SHARE ROW EXCLUSIVE MODE")
 _OF_CAMPAIGN = "(CAST(:campaign AS text) IS NULL OR campaign_id = :campaign)"
 _IS_TOTAL = "span IN ('total hour', 'total day')"
 _PAIRS = ", ".join(str(pair) for pair in TOTALS)
-_TOTAL_PAIRS = ", ".join(f"('{kind}', 'total {span}')" for kind, span in TOTALS)
+_TOTAL_PAIRS = ", ".join(str((kind, f"total {span}")) for kind, span in TOTALS)
 _RECOUNT = [
     text(statement)
     for statement in (
@@ -150,6 +150,7 @@ def fold_counts(connection: Connection) -> int:
     connection.execute(_SET_LIMITS)
     if not connection.scalar(_BECOME_ONLY_FOLD):
         return 0
+    connection.execute(_LOCK_TABLES)
     tries = connection.execute(_FOLD_TRIES).all()
     rows = connection.execute(_FOLD, {"limit": FOLD_LIMIT}).all()
     empty = [dict(row._mapping) for row in (*tries, *rows) if row.kind is not None]
@@ -207,7 +208,7 @@ def count_drift(connection: Connection, campaign_id: str | None = None) -> int:
     of each one. Reads all rows of the campaign once.
 
     Args:
-        connection: a transaction; in READ COMMITTED the one statement has one snapshot.
+        connection: a transaction; in READ COMMITTED each of two statements has one snapshot.
         campaign_id: the campaign; None: all.
     """
     parameters = {"campaign": campaign_id}

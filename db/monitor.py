@@ -116,47 +116,46 @@ MAX_LINES = 6
 _FEW_CAMPAIGNS = text(f"""
 SELECT campaign_id FROM leadloop_monitor.campaign_thresholds LIMIT {MAX_LINES + 1}
 """)
+# The rows of `disable_latency` are days, so the period starts with a whole day.
+_SINCE_DAY = """(CAST(:since AS timestamptz) IS NULL
+        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))"""
 _LINES = {
     "lag": text(f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
   FROM leadloop_monitor.window_stats
  WHERE campaign_id = ANY(:ids) AND {_SINCE.format("polled_hour")} AND lag_s IS NOT NULL
  ORDER BY 1, 2"""),
-    # The view's rows are days, so the period starts with a whole day.
-    "opt_outs": text("""
+    "opt_outs": text(f"""
 SELECT day, campaign_id, p95_s FROM leadloop_monitor.disable_latency
- WHERE campaign_id = ANY(:ids) AND p95_s IS NOT NULL
-   AND (CAST(:since AS timestamptz) IS NULL
-        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))
+ WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
  ORDER BY 1, 2"""),
 }
-_OPT_OUTS_TOGETHER = text(f"""
-SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day, NULL AS campaign_id,
-       min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s
-  FROM (SELECT since, bucket_s,
-               sum(sum(amount)) OVER (PARTITION BY since ORDER BY bucket_s) AS so_far,
-               sum(sum(amount)) OVER (PARTITION BY since) AS confirmed
-          FROM leadloop_monitor.sums
-         WHERE {_OF_CAMPAIGNS} AND kind = 'opt_out' AND span = :days AND bucket_s IS NOT NULL
-           AND (CAST(:since AS timestamptz) IS NULL
-                OR since >= date_trunc('day', CAST(:since AS timestamptz), 'UTC'))
-         GROUP BY since, bucket_s HAVING sum(amount) > 0) AS bucket
- GROUP BY since ORDER BY since""")
-_SLOWEST_LAG = text(f"""
+# The slowest of some campaigns.
+_SLOWEST = {
+    "lag": text(f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, max(lag_s) AS lag_s
   FROM leadloop_monitor.window_stats
  WHERE campaign_id = ANY(:ids) AND {_SINCE.format("polled_hour")} AND lag_s IS NOT NULL
- GROUP BY 1 ORDER BY 1""")
-# An index has the greatest lag of each hour first: a look an hour, however many campaigns.
-_SLOWEST_LAG_OF_ALL = text("""
+ GROUP BY 1 ORDER BY 1"""),
+    "opt_outs": text(f"""
+SELECT day, NULL AS campaign_id, max(p95_s) AS p95_s FROM leadloop_monitor.disable_latency
+ WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
+ GROUP BY 1 ORDER BY 1"""),
+}
+# The slowest of all: an index has it first in each hour or day, however many campaigns there are.
+_SLOWEST_OF_ALL = {
+    "lag": text("""
 SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
   FROM generate_series(greatest(:since, (SELECT min(polled_hour) FROM leadloop_monitor.poll_lags)),
                        now(), interval '1 hour') AS hour
  CROSS JOIN LATERAL (SELECT lag_s FROM leadloop_monitor.poll_lags
                       WHERE polled_hour = hour
                       ORDER BY lag_s DESC NULLS LAST LIMIT 1) AS slowest
- WHERE slowest.lag_s IS NOT NULL ORDER BY 1
-""")
+ WHERE slowest.lag_s IS NOT NULL ORDER BY 1"""),
+    "opt_outs": text(f"""
+SELECT day, NULL AS campaign_id, p95_s FROM leadloop_monitor.slowest_opt_outs
+ WHERE {_SINCE_DAY} ORDER BY 1"""),
+}
 
 
 class ViewsUnavailable(LeadloopError):
@@ -208,7 +207,7 @@ class StatusSnapshot:
 
 #: Rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a period, and of the
 #: most frequent `rejections`. `lag` and `opt_outs` of more than MAX_LINES campaigns have one row a
-#: time, without a campaign: the greatest lag, and the percentile of all opt-outs together.
+#: time, without a campaign: that of the slowest campaign.
 History = Mapping[str, Rows]
 
 
@@ -291,13 +290,12 @@ def _read_by_day_or_hour(
 def _read_lines(
     connection: Connection, campaign_ids: Sequence[str], parameters: Mapping[str, Any]
 ) -> dict[str, Rows]:
-    """Return `lag` and `opt_outs`: of each campaign, or of more than MAX_LINES together."""
+    """Return `lag` and `opt_outs`: of each campaign, or of the slowest of more than MAX_LINES."""
     ids = campaign_ids or connection.scalars(_FEW_CAMPAIGNS).all()
     if len(ids) <= MAX_LINES:
         statements, parameters = _LINES, {**parameters, "ids": list(ids)}
     else:
-        lag = _SLOWEST_LAG if campaign_ids else _SLOWEST_LAG_OF_ALL
-        statements = {"lag": lag, "opt_outs": _OPT_OUTS_TOGETHER}
+        statements = _SLOWEST if campaign_ids else _SLOWEST_OF_ALL
     return {
         name: _to_dicts(connection.execute(statement, parameters))
         for name, statement in statements.items()

@@ -252,8 +252,9 @@ def select_tries(source: str) -> str:
     OFFSET 0 force index lookups: the planner knows nothing of the source.
     """
     return f"""SELECT 'tries' AS kind, 'ever' AS span, CAST('-infinity' AS timestamptz) AS since,
-           campaign_id, state.name, CAST(state.attempts AS text) AS detail, state.amount,
-           0 AS marked, CAST(NULL AS numeric) AS cost
+           campaign_id, state.name, CAST(state.attempts AS text) AS detail,
+           CAST(state.amount AS bigint) AS amount, CAST(0 AS bigint) AS marked,
+           CAST(NULL AS numeric) AS cost
       FROM (SELECT campaign_id, lead_id, sum(attempts) AS difference,
                    bool_or(outcomes > 0) AS has_gained, bool_or(outcomes < 0) AS has_lost,
                    min(outcome_name) FILTER (WHERE outcomes > 0) AS gained,

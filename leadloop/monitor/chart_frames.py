@@ -73,21 +73,21 @@ def build_requests_frame(rows: Rows) -> pd.DataFrame:
 
 def build_lag_frame(rows: Rows) -> pd.DataFrame:
     """Return the watermark lag `lag_min` by `hour` and campaign, or of the slowest campaign."""
-    return _convert_to_minutes(rows, "lag_s", "lag_min", together="the slowest campaign")
+    return _convert_to_minutes(rows, "lag_s", "lag_min")
 
 
 def build_opt_outs_frame(rows: Rows) -> pd.DataFrame:
-    """Return the opt-out latency `p95_min` by `day` and campaign, or of all of them together."""
-    frame = _convert_to_minutes(rows, "p95_s", "p95_min", together="all campaigns")
+    """Return the opt-out latency `p95_min` by `day` and campaign, or of the slowest campaign."""
+    frame = _convert_to_minutes(rows, "p95_s", "p95_min")
     return frame if frame.empty else frame.assign(day=pd.to_datetime(frame["day"]))
 
 
-def _convert_to_minutes(rows: Rows, seconds: str, minutes: str, *, together: str) -> pd.DataFrame:
-    """Return the rows with minutes in place of seconds; `together` names rows of no campaign."""
+def _convert_to_minutes(rows: Rows, seconds: str, minutes: str) -> pd.DataFrame:
+    """Return the rows with minutes in place of seconds; a row without a campaign: the slowest."""
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    frame["campaign_id"] = frame["campaign_id"].fillna(together)
+    frame["campaign_id"] = frame["campaign_id"].fillna("the slowest campaign")
     frame[minutes] = frame[seconds].astype(float) / 60
     return frame.drop(columns=seconds)
 

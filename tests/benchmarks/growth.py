@@ -181,7 +181,7 @@ def _pick_median(readings: Sequence[Reading]) -> Reading:
 
 def _list_reads(database: Database) -> Iterator[tuple[str, Callable[[], Reading]]]:
     """Yield the looks of the page and the reads of views, with their names."""
-    yield "page: status", partial(_time_call, partial(_read_page_status, database))
+    yield "page: status", partial(_time_call, partial(monitor.read_status_snapshot, database))
     for name, days in _PERIODS.items():
         yield f"page: {name}", partial(_time_call, partial(_read_page_history, database, days))
     problems = f"SELECT * FROM leadloop_monitor.problems WHERE campaign_id = '{CAMPAIGN}'"
@@ -198,7 +198,10 @@ def _list_commands(own: BenchEnvironment) -> Iterator[tuple[str, Callable[[], Re
     """Yield the commands while nothing is to be done, with their names; their servers run."""
     with own.run_sandbox() as sandbox:
         with _serve_metrics(own, sandbox) as url:
-            yield "`metrics`, a scrape", partial(_time_call, partial(_scrape_metrics, url))
+            yield (
+                "`metrics`, a scrape",
+                partial(_time_call, partial(requests.get, url, timeout=600)),
+            )
         for name, arguments in _COMMANDS.items():
             yield name, partial(_time_command, own, sandbox, arguments)
 
@@ -227,28 +230,17 @@ def _serve_metrics(own: BenchEnvironment, sandbox: SandboxProcess) -> Iterator[s
         process.wait()
 
 
-def _read_page_status(database: Database) -> int:
-    status = monitor.read_status_snapshot(database)
-    return len(status.campaigns) + len(status.problems) + len(status.latencies)
+def _read_page_history(database: Database, days: int | None) -> monitor.History:
+    return monitor.read_history(database, (), None if days is None else start_of_period(days))
 
 
-def _read_page_history(database: Database, days: int | None) -> int:
-    since = None if days is None else start_of_period(days)
-    return sum(len(rows) for rows in monitor.read_history(database, (), since).values())
-
-
-def _scrape_metrics(url: str) -> int:
-    return len(requests.get(url, timeout=600).text.splitlines())
-
-
-def _time_call(call: Callable[[], int]) -> Reading:
-    """Time a call that returns the number of rows that it has read or output."""
+def _time_call(call: Callable[[], object]) -> Reading:
     began = time.monotonic()
     try:
-        rows = call()
+        call()
     except monitor.ViewsUnavailable:
         return Reading(seconds=math.inf)
-    return Reading(seconds=time.monotonic() - began, rows=rows)
+    return Reading(seconds=time.monotonic() - began)
 
 
 def _time_query(database: Database, query: str) -> Reading:
@@ -316,9 +308,9 @@ def _build_section(title: str, worlds: Sequence[_World], turns: int) -> Section:
         conditions=f"A year of history, one database after the other: {'; '.join(sizes)}. Medians"
         f" of {turns} turns after a warm-up, fewer where they take a minute. Commands are processes"
         " from start to end; pushes and polls with work are runs of one campaign, without start-up;"
-        " views, the page and a scrape include the output of their rows. The ratio compares the"
-        f" last size with the first one, which is granted {_ROW_S * 1e6:.0f} µs for each row that"
-        f" the last one outputs more; less than {_NEGLIGIBLE_S * 1000:.0f} ms more are no growth.",
+        " views include the output of their rows. The ratio compares the last size with the first"
+        f" one, which is granted {_ROW_S * 1e6:.0f} µs for each row that the last one outputs more;"
+        f" less than {_NEGLIGIBLE_S * 1000:.0f} ms more are no growth.",
         figures=[
             _build_figure(name, [world.readings[name] for world in worlds])
             for name in worlds[0].readings
@@ -332,11 +324,20 @@ def _build_figure(what: str, readings: Sequence[Reading]) -> Figure:
     return Figure(
         what=what,
         measured=" → ".join(_format_seconds(reading.seconds) for reading in readings)
-        + (f"; {' → '.join(rows)} rows" if len(set(rows)) > 1 else ""),
+        + (f"; {' → '.join(rows)} rows" if len(set(rows)) > 1 else "")
+        + _describe_cost(readings[0], readings[-1]),
         ratio=f"{ratio:.2f}",
         target=f"≤ {_MAX_RATIO}",
         met=met,
     )
+
+
+def _describe_cost(first: Reading, last: Reading) -> str:
+    """Return the cost of each row that the last size outputs more, beside the time granted."""
+    rows, seconds = last.rows - first.rows, last.seconds - first.seconds
+    if rows <= 0 or seconds < _NEGLIGIBLE_S or math.isinf(seconds):
+        return ""
+    return f", {seconds / rows * 1e6:,.1f} µs each"
 
 
 def judge_growth(first: Reading, last: Reading) -> tuple[float, bool]:

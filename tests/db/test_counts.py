@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -439,11 +439,15 @@ def test_a_drift_is_found_and_a_recount_mends_it(database: Database) -> None:
 def test_a_correction_of_an_hour_that_is_not_kept_shows_in_its_day_alone(
     database: Database,
 ) -> None:
-    """The old hour is hidden as a whole, before housekeeping deletes it and after."""
+    """The old hour is hidden as a whole, before housekeeping deletes it and after.
+
+    That of all campaigns too.
+    """
     insert = """INSERT INTO leadloop.lead_outcomes
                        (campaign_id, lead_id, processed_at, outcome_name, raw)
                 VALUES ('C1', :lead, now() - interval '500 days', 'Sale', '{}')"""
-    hours = "SELECT count(*) FROM leadloop_monitor.outcomes_by_hour"
+    hours = """SELECT (SELECT count(*) FROM leadloop_monitor.outcomes_by_hour)
+                    + (SELECT count(*) FROM leadloop_monitor.sums WHERE span = 'total hour')"""
     days = "SELECT sum(outcomes) FROM leadloop_monitor.outcomes_by_day"
     sql.execute(database, insert, lead="a")
     # The sum that was folded when the hour was new.
@@ -563,6 +567,22 @@ def test_a_truncate_beside_a_recount_meets_no_deadlock(database: Database) -> No
             wait([truncate], timeout=2)
         truncate.result()
         recount.result()
+    check_counts(database)
+
+
+def test_a_truncate_beside_a_fold_meets_no_deadlock(database: Database) -> None:
+    """The fold waits for the table before it locks the counts, which the trigger locks."""
+    factories.add_leads(database, factories.build_lead("a", status="created"))
+    with ThreadPoolExecutor() as pool:
+        with database.transaction() as truncate:
+            truncate.execute(text("LOCK TABLE leadloop.lead_outcomes IN ACCESS EXCLUSIVE MODE"))
+            fold = pool.submit(counts.fold_all_counts, database)
+            sql.wait_until_blocked(database)
+            # Shorter than the fold's patience, and than the search for deadlocks waits.
+            truncate.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            truncate.execute(text("TRUNCATE leadloop.lead_outcomes"))
+        with suppress(DatabaseError):
+            fold.result()
     check_counts(database)
 
 
@@ -723,6 +743,14 @@ _FROM_ROWS = {
                    {_bound(1, "latency_s")}
               FROM (SELECT *, {_LATENCY_S} AS latency_s FROM leadloop.disable_requests) AS each
              GROUP BY 1, 2""",
+    ),
+    "slowest_opt_outs": (
+        "day, p95_s",
+        f"""SELECT day, max(p95_s)
+              FROM (SELECT CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
+                           {_bound(0.95, _LATENCY_S)} AS p95_s
+                      FROM leadloop.disable_requests GROUP BY campaign_id, 1) AS each
+             GROUP BY day HAVING max(p95_s) IS NOT NULL""",
     ),
     "campaign_health": (
         """campaign_id, new, sending, in_doubt, created, rejected, cancelled, processed,

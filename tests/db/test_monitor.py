@@ -98,6 +98,8 @@ def lived(database: Database) -> Database:
         )
     factories.add_opt_outs(database, "created", reason="Zebulon asked")
     for statement in (
+        f"""INSERT INTO leadloop.disable_requests (campaign_id, lead_id, status, confirmed_at)
+            VALUES ('{CAMPAIGN}', 'cancelled', 'cancelled', now())""",
         "UPDATE leadloop.leads SET last_error = 'state_code: missing' WHERE status = 'rejected'",
         f"""INSERT INTO leadloop.lead_outcomes
                    (campaign_id, lead_id, processed_at, outcome_name, total_cost, raw)
