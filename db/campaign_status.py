@@ -11,6 +11,23 @@ SELECT * FROM leadloop_monitor.campaign_health
  WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
  ORDER BY campaign_id
 """)
+# All columns but `health` and `problems`, which `add_health` counts.
+_FIGURES = text("""
+SELECT campaign_id, name, enabled, new, sending, in_doubt, created, rejected, cancelled, processed,
+       cost, disabled, disable_pending, disable_failed, disable_oldest_s, new_oldest_s, watermark,
+       watermark_lag_s, late, lookback_needed_s, last_push_at, last_poll_at, last_disable_at,
+       push_enabled, owed, owed_accepted, creates_held
+  FROM leadloop_monitor.campaign_health
+ WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
+ ORDER BY campaign_id
+""")
+# The view finds neither problems nor the last runs for columns that are not named.
+_METRICS = text("""
+SELECT campaign_id, new, sending, in_doubt, created, rejected, cancelled, processed, disabled,
+       disable_pending, disable_failed, disable_oldest_s, new_oldest_s, watermark_lag_s, late,
+       lookback_needed_s, owed, owed_accepted
+  FROM leadloop_monitor.campaign_health ORDER BY campaign_id
+""")
 _PROBLEMS = text("""
 SELECT * FROM leadloop_monitor.problems
  WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
@@ -75,10 +92,37 @@ SELECT campaign_id, reason, leads, sample_lead_ids FROM leadloop_monitor.rejecti
 
 Rows = list[dict[str, Any]]
 
+# The most severe one first.
+_SEVERITIES = ("critical", "warning")
+
 
 def list_campaign_health(connection: Connection, ids: Sequence[str] = ()) -> Rows:
     """List rows of the view `campaign_health`; no ids: all campaigns. Times in UTC, lags in s."""
     return _fetch_rows(connection, _HEALTH, ids=list(ids) or None)
+
+
+def add_health(campaigns: Rows, problems: Rows) -> Rows:
+    """Return the campaigns with `health` and `problems`, as the view `campaign_health` has them.
+
+    The view would find all problems a second time.
+
+    Args:
+        campaigns: rows of `campaign_health` without these columns.
+        problems: rows of `problems`, at least those of the campaigns.
+    """
+    severities: dict[str, list[str]] = {row["campaign_id"]: [] for row in campaigns}
+    for problem in problems:
+        severities.get(problem["campaign_id"], []).append(problem["severity"])
+    return [
+        {
+            # In the order of the view's columns.
+            **{name: row[name] for name in ("campaign_id", "name", "enabled")},
+            "health": min(severities[row["campaign_id"]], key=_SEVERITIES.index, default="ok"),
+            "problems": len(severities[row["campaign_id"]]),
+            **row,
+        }
+        for row in campaigns
+    ]
 
 
 def list_problems(connection: Connection, ids: Sequence[str] = ()) -> Rows:
@@ -160,11 +204,12 @@ def read_status(connection: Connection, ids: Sequence[str]) -> CampaignStatus:
 
     The rejections take a search for each reason: they are read for few campaigns alone.
     """
-    campaigns = list_campaign_health(connection, ids)
-    named = ids or [row["campaign_id"] for row in campaigns]
+    figures = _fetch_rows(connection, _FIGURES, ids=list(ids) or None)
+    problems = list_problems(connection, ids)
+    named = ids or [row["campaign_id"] for row in figures]
     return CampaignStatus(
-        campaigns=campaigns,
-        problems=list_problems(connection, ids),
+        campaigns=add_health(figures, problems),
+        problems=problems,
         latencies=list_latencies(connection, ids),
         rejections=list_rejections(connection, named) if ids or len(named) == 1 else None,
     )
@@ -195,7 +240,7 @@ class MetricsSnapshot:
 def read_metrics(connection: Connection) -> MetricsSnapshot:
     """Return what one scrape shows, from the data team's views alone."""
     return MetricsSnapshot(
-        campaigns=list_campaign_health(connection),
+        campaigns=_fetch_rows(connection, _METRICS),
         problems=sum_problems(connection),
         budgets=list_rate_budgets(connection),
         latencies=list_latency_totals(connection),

@@ -1,15 +1,16 @@
-"""Counts of what is past: leads, outcomes, attempts, delays and opt-outs, in `leadloop.counts`.
+"""Counts of what is past: leads, outcomes, attempts, delays, opt-outs, runs, in `leadloop.counts`.
 
-Triggers append each change of the counted rows to `leadloop.count_changes`, in the transaction of
-the rows (db/schema/counting.py). `fold_counts` adds the changes to `leadloop.counts`. The views sum
-both, so it does not matter when, or whether, changes are folded.
+Triggers append each change of the counted rows to `leadloop.count_changes` and
+`leadloop.attempt_changes`, in the transaction of the rows (db/schema/counting.py). `fold_counts`
+adds the changes to `leadloop.counts`. The views sum both, so it does not matter when, or whether,
+changes are folded.
 """
 
 from sqlalchemy import Connection, text
 
 from db.database import Database
 from db.schema import are_counts_filled
-from db.schema.counting import TABLES, spread_spans
+from db.schema.counting import KEY, TABLES, TOTALS, select_tries, spread_spans
 
 #: The most changes that one transaction folds.
 FOLD_LIMIT = 20_000
@@ -17,20 +18,24 @@ FOLD_LIMIT = 20_000
 # A fold waits for no recount. A crash of the server that loses a fold keeps its changes.
 _SET_LIMITS = text("SET LOCAL lock_timeout = '1s'; SET LOCAL synchronous_commit = off")
 _BECOME_ONLY_FOLD = text("SELECT pg_try_advisory_xact_lock(hashtext('leadloop.fold'))")
-_KEY = (
-    """substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"""
-)
-_FOLD = text(f"""
+
+
+def _build_fold(gone: str, changes: str) -> str:
+    """Build the statement that deletes changes, adds them to the counts, and returns empty sums.
+
+    Args:
+        gone: SQL: the DELETE.
+        changes: SQL: how its rows, `gone`, change the sums.
+    """
+    return f"""
 WITH gone AS (
-    DELETE FROM leadloop.count_changes WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM leadloop.count_changes LIMIT :limit FOR UPDATE SKIP LOCKED))
-    RETURNING *
+    {gone} RETURNING *
 ), stored AS (
     INSERT INTO leadloop.counts AS kept
            (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
-    SELECT kind, span, since, campaign_id, {_KEY} AS key, name, detail, sum(amount), sum(marked),
+    SELECT kind, span, since, campaign_id, {KEY} AS key, name, detail, sum(amount), sum(marked),
            sum(cost)
-      FROM ({spread_spans("gone")}) AS spread
+      FROM ({changes}) AS change
      GROUP BY kind, span, since, campaign_id, name, detail
     HAVING sum(amount) <> 0 OR sum(marked) <> 0 OR sum(cost) <> 0
      ORDER BY kind, span, since, campaign_id, key
@@ -44,7 +49,18 @@ WITH gone AS (
 SELECT (SELECT count(*) FROM gone) AS changes, kind, span, CAST(since AS text) AS since,
        campaign_id, key
   FROM (VALUES (0)) AS one LEFT JOIN stored ON stored.amount = 0
-""")
+"""
+
+
+_FOLD = text(
+    _build_fold(
+        """DELETE FROM leadloop.count_changes WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM leadloop.count_changes LIMIT :limit FOR UPDATE SKIP LOCKED))""",
+        spread_spans("gone"),
+    )
+)
+# All that the snapshot shows: of a lead, no difference may be left.
+_FOLD_TRIES = text(_build_fold("DELETE FROM leadloop.attempt_changes", select_tries("gone")))
 # Names of outcomes and reasons that no row has any longer are not kept.
 _DELETE_EMPTY = text("""
 DELETE FROM leadloop.counts
@@ -54,21 +70,35 @@ DELETE FROM leadloop.counts
 """)
 
 _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-# LOCK takes no snapshot: the snapshot is of a moment at which no fold is under way. The tables come
-# first, as in a TRUNCATE, whose trigger locks the counts: the reverse order could deadlock.
+# The tables come before the counts, as in a TRUNCATE, whose trigger locks the counts: the reverse
+# order could deadlock. LOCK takes no snapshot: that of a recount is of a moment without a fold.
 _LOCK_TABLES = text(
     f"LOCK TABLE {', '.join(f'leadloop.{table}' for table in TABLES)} IN ACCESS SHARE MODE"
 )
 _LOCK_COUNTS = text("LOCK TABLE leadloop.counts IN SHARE ROW EXCLUSIVE MODE")
 _OF_CAMPAIGN = "(CAST(:campaign AS text) IS NULL OR campaign_id = :campaign)"
-_DELETE_CHANGES = text(f"DELETE FROM leadloop.count_changes WHERE {_OF_CAMPAIGN}")
-_DELETE_COUNTS = text(f"DELETE FROM leadloop.counts WHERE {_OF_CAMPAIGN}")
-_COUNT_ROWS = text(f"""
+_IS_TOTAL = "span IN ('total hour', 'total day')"
+_PAIRS = ", ".join(str(pair) for pair in TOTALS)
+_TOTAL_PAIRS = ", ".join(str((kind, f"total {span}")) for kind, span in TOTALS)
+_RECOUNT = [
+    text(statement)
+    for statement in (
+        f"DELETE FROM leadloop.count_changes WHERE {_OF_CAMPAIGN}",
+        f"DELETE FROM leadloop.attempt_changes WHERE {_OF_CAMPAIGN}",
+        f"DELETE FROM leadloop.counts WHERE {_OF_CAMPAIGN} OR {_IS_TOTAL}",
+        f"""
 INSERT INTO leadloop.counts
        (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
-SELECT kind, span, since, campaign_id, {_KEY}, name, detail, amount, marked, cost
-  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}
-""")
+SELECT kind, span, since, campaign_id, {KEY}, name, detail, amount, marked, cost
+  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}""",
+        f"""
+INSERT INTO leadloop.counts
+       (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+SELECT kind, 'total ' || span, since, '', key, name, detail, sum(amount), sum(marked), sum(cost)
+  FROM leadloop.counts WHERE (kind, span) IN ({_PAIRS})
+ GROUP BY kind, span, since, key, name, detail""",
+    )
+]
 _UNCOUNTED = text("""
 SELECT counted.name
   FROM unnest(CAST(:tables AS text[])) AS counted (name)
@@ -85,7 +115,7 @@ _MARK_FILLED = text("INSERT INTO leadloop.counts_filled DEFAULT VALUES ON CONFLI
 _SUMS = f"""
     SELECT kind, span, since, campaign_id, name, detail, sum(amount) AS amount,
            sum(marked) AS marked, coalesce(sum(cost), 0) AS cost
-      FROM {{}} WHERE {_OF_CAMPAIGN}
+      FROM {{}} WHERE {_OF_CAMPAIGN} AND NOT {_IS_TOTAL}
      GROUP BY kind, span, since, campaign_id, name, detail HAVING sum(amount) <> 0"""
 _DRIFT = text(f"""
 WITH kept AS ({_SUMS.format("leadloop.counts_now")}
@@ -93,19 +123,37 @@ WITH kept AS ({_SUMS.format("leadloop.counts_now")}
 )
 SELECT count(*) FROM ((TABLE kept EXCEPT TABLE actual) UNION (TABLE actual EXCEPT TABLE kept)) AS a
 """)
+# Sums of all campaigns beside those of each one, of the periods in which the campaign has any.
+_TOTAL_DRIFT = text(f"""
+WITH sums AS NOT MATERIALIZED (
+    SELECT kind, replace(span, 'total ', '') AS span, since, campaign_id, name, detail,
+           CASE WHEN {_IS_TOTAL} THEN 1 ELSE -1 END AS sign, amount, marked, cost
+      FROM leadloop.counts_now WHERE (kind, span) IN ({_PAIRS}, {_TOTAL_PAIRS})
+)
+SELECT count(*) FROM (
+    SELECT FROM sums
+     WHERE (kind, span, since) IN (SELECT kind, span, since FROM sums WHERE {_OF_CAMPAIGN})
+     GROUP BY kind, span, since, name, detail
+    HAVING sum(sign * amount) <> 0 OR sum(sign * marked) <> 0
+        OR coalesce(sum(sign * cost), 0) <> 0) AS different
+""")
 
 
 def fold_counts(connection: Connection) -> int:
-    """Add changes to the counts, at most FOLD_LIMIT; nothing if another transaction does so.
+    """Add changes to the counts; nothing if another transaction does so.
+
+    At most FOLD_LIMIT of `count_changes`, and all of `attempt_changes`.
 
     Returns:
-        The number of changes folded.
+        The number of `count_changes` folded.
     """
     connection.execute(_SET_LIMITS)
     if not connection.scalar(_BECOME_ONLY_FOLD):
         return 0
+    connection.execute(_LOCK_TABLES)
+    tries = connection.execute(_FOLD_TRIES).all()
     rows = connection.execute(_FOLD, {"limit": FOLD_LIMIT}).all()
-    empty = [dict(row._mapping) for row in rows if row.kind is not None]
+    empty = [dict(row._mapping) for row in (*tries, *rows) if row.kind is not None]
     if empty:
         connection.execute(_DELETE_EMPTY, empty)
     changes: int = rows[0].changes
@@ -134,9 +182,8 @@ def recount(connection: Connection, campaign_id: str | None = None) -> None:
     connection.execute(_SNAPSHOT)
     connection.execute(_LOCK_TABLES)
     connection.execute(_LOCK_COUNTS)
-    parameters = {"campaign": campaign_id}
-    for statement in (_DELETE_CHANGES, _DELETE_COUNTS, _COUNT_ROWS):
-        connection.execute(statement, parameters)
+    for statement in _RECOUNT:
+        connection.execute(statement, {"campaign": campaign_id})
 
 
 def fill_counts(database: Database) -> None:
@@ -157,14 +204,18 @@ def fill_counts(database: Database) -> None:
 def count_drift(connection: Connection, campaign_id: str | None = None) -> int:
     """Count the sums that differ from a count of the rows, of a campaign or of all.
 
-    Reads all rows of the campaign once.
+    Sums of all campaigns count too, if they include the campaign: they are compared with the sums
+    of each one. Reads all rows of the campaign once.
 
     Args:
-        connection: a transaction; in READ COMMITTED the one statement has one snapshot.
+        connection: a transaction; in READ COMMITTED each of two statements has one snapshot.
         campaign_id: the campaign; None: all.
     """
-    different: int = connection.execute(_DRIFT, {"campaign": campaign_id}).scalar_one()
-    return different
+    parameters = {"campaign": campaign_id}
+    return sum(
+        connection.execute(statement, parameters).scalar_one()
+        for statement in (_DRIFT, _TOTAL_DRIFT)
+    )
 
 
 def list_uncounted_tables(connection: Connection) -> list[str]:

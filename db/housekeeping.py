@@ -92,7 +92,8 @@ _HOURS = text(f"""
 WITH gone AS (
     DELETE FROM leadloop.counts WHERE ctid IN (
         SELECT ctid FROM leadloop.counts AS each
-         WHERE kind = ANY(ARRAY[{", ".join(f"'{kind}'" for kind in SPANS)}]) AND span = 'hour'
+         WHERE kind = ANY(ARRAY[{", ".join(f"'{kind}'" for kind in SPANS)}])
+           AND span IN ('hour', 'total hour')
            AND since < {_OLD} AND {_IS_PURGED} LIMIT :limit)
     RETURNING campaign_id
 )

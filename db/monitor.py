@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from db.campaign_status import MetricsSnapshot, read_metrics
+from db.campaign_status import MetricsSnapshot, add_health, read_metrics
 from db.database import Database, DatabaseError
 from leadloop.core.errors import LeadloopError
 
@@ -55,9 +55,9 @@ _THRESHOLDS = text("SELECT opt_outs_waiting, poll_behind FROM leadloop_monitor.t
 
 # Times are in UTC, durations in seconds.
 _CAMPAIGNS = text("""
-SELECT campaign_id, name, enabled, health, problems, new, sending, in_doubt, created, processed,
-       rejected, cancelled, CAST(cost AS float8) AS cost, disabled, disable_pending,
-       disable_failed, disable_oldest_s, new_oldest_s, watermark_lag_s, late, owed,
+SELECT campaign_id, name, enabled, new, sending, in_doubt, created, processed, rejected, cancelled,
+       CAST(cost AS float8) AS cost, disabled, disable_pending, disable_failed, disable_oldest_s,
+       new_oldest_s, watermark_lag_s, late, owed,
        last_push_at, last_poll_at, last_disable_at
   FROM leadloop_monitor.campaign_health ORDER BY campaign_id
 """)
@@ -71,50 +71,93 @@ SELECT campaign_id, kind, amount, p50_s, p99_s, worst_s
 """)
 
 _OF_CAMPAIGNS = "(CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids))"
-_SINCE = f"{_OF_CAMPAIGNS} AND (CAST(:since AS timestamptz) IS NULL OR {{}} >= :since)"
-_OUTCOMES, _OUTCOMES_BY_DAY = (
-    text(f"""
-SELECT {start} AT TIME ZONE 'UTC' AS hour, coalesce(outcome_name, '(none)') AS outcome,
-       CAST(sum(outcomes) AS bigint) AS leads, CAST(sum(cost) AS float8) AS cost
-  FROM leadloop_monitor.outcomes_by_{start} WHERE {_SINCE.format(start)}
- GROUP BY 1, 2 ORDER BY 1, 2""")
-    for start in ("hour", "day")
-)
-# The chart shows outcomes of two days or more by day. In that many days there are two whole days.
+_SINCE = "(CAST(:since AS timestamptz) IS NULL OR {} >= :since)"
+# Sums of the campaigns :ids, or those of all campaigns together, which cost the same however many
+# there are: the parameters name the spans.
+_SUMS = f"FROM leadloop_monitor.sums WHERE {_OF_CAMPAIGNS} AND {_SINCE.format('since')}"
+_BY_DAY = "date_trunc('day', since, 'UTC')"
+_OUTCOMES = f"""
+SELECT since AT TIME ZONE 'UTC' AS hour, coalesce(name, '(none)') AS outcome,
+       CAST(sum(amount) AS bigint) AS leads, CAST(sum(cost) AS float8) AS cost
+  {_SUMS} AND kind = 'outcome' AND span = {{}}
+ GROUP BY 1, 2 HAVING sum(amount) > 0 ORDER BY 1, 2"""
+_REQUESTS = f"""
+SELECT {{}} AT TIME ZONE 'UTC' AS hour, name AS flow, CAST(sum(marked) AS bigint) AS requests
+  {_SUMS} AND kind = 'run' AND span = :hours GROUP BY 1, 2 HAVING sum(marked) > 0 ORDER BY 1, 2"""
+# A chart shows two days or more by day. In that many days there are two whole days.
 _SPAN_BY_DAY = timedelta(days=3)
+# The queries by day and by hour of a chart that shows either.
+_BY_DAY_OR_HOUR = {
+    "outcomes": (text(_OUTCOMES.format(":days")), text(_OUTCOMES.format(":hours"))),
+    "requests": (text(_REQUESTS.format(_BY_DAY)), text(_REQUESTS.format("since"))),
+}
 #: The chart of attempts has a line a day, and reads a row an hour: longer periods are cut.
 MAX_ATTEMPTS_DAYS = 90
 _HISTORY = {
     "attempts": f"""
-SELECT CAST(hour AT TIME ZONE 'UTC' AS date) AS day,
-       CAST(extract(hour FROM hour AT TIME ZONE 'UTC') AS integer) AS hour,
-       CAST(sum(attempts) AS bigint) AS attempts, CAST(sum(calls) AS bigint) AS calls,
-       CAST(sum(connected) AS bigint) AS connected
-  FROM leadloop_monitor.attempts_by_hour WHERE {_SINCE.format("hour")}
-   AND hour >= date_trunc('day', now(), 'UTC') - interval '{MAX_ATTEMPTS_DAYS} days'
- GROUP BY 1, 2 ORDER BY 1, 2""",
-    "lag": f"""
-SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
-  FROM leadloop_monitor.window_stats WHERE {_SINCE.format("polled_hour")} ORDER BY 1, 2""",
-    # The view's rows are days, so the period starts with a whole day.
-    "opt_outs": f"""
-SELECT day, campaign_id, requested, waiting, p50_s, p95_s, worst_s, oldest_waiting_s
-  FROM leadloop_monitor.disable_latency
- WHERE {_OF_CAMPAIGNS} AND (CAST(:since AS timestamptz) IS NULL
-        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))
- ORDER BY 1, 2""",
-    "requests": f"""
-SELECT hour AT TIME ZONE 'UTC' AS hour, flow, CAST(sum(requests) AS bigint) AS requests
-  FROM leadloop_monitor.request_stats WHERE {_SINCE.format("hour")} GROUP BY 1, 2 ORDER BY 1, 2""",
+SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day,
+       CAST(extract(hour FROM since AT TIME ZONE 'UTC') AS integer) AS hour,
+       CAST(sum(amount) AS bigint) AS attempts,
+       CAST(coalesce(sum(amount) FILTER (WHERE name = 'call'), 0) AS bigint) AS calls,
+       CAST(coalesce(sum(marked) FILTER (WHERE name = 'call'), 0) AS bigint) AS connected
+  {_SUMS} AND kind = 'attempt' AND span = :hours AND since < 'infinity'
+   AND since >= date_trunc('day', now(), 'UTC') - interval '{MAX_ATTEMPTS_DAYS} days'
+ GROUP BY since HAVING sum(amount) > 0 ORDER BY since""",
     "rejections": f"""
 SELECT campaign_id, reason, leads, array_to_string(sample_lead_ids, ', ') AS sample_lead_ids
   FROM leadloop_monitor.rejections WHERE {_OF_CAMPAIGNS} ORDER BY leads DESC, reason LIMIT 50""",
     "runs": f"""
 SELECT state, flow, campaign_id, started_at, duration_s, requests, error, flow_run_id, run_id
-  FROM leadloop_monitor.run_history WHERE {_SINCE.format("started_at")}
+  FROM leadloop_monitor.run_history WHERE {_OF_CAMPAIGNS} AND {_SINCE.format("started_at")}
  ORDER BY run_id DESC LIMIT {MAX_RUNS}""",
 }
 _STATEMENTS = {name: text(query) for name, query in _HISTORY.items()}
+
+#: The most campaigns that have a line each in a chart; more have one together.
+MAX_LINES = 6
+_FEW_CAMPAIGNS = text(f"""
+SELECT campaign_id FROM leadloop_monitor.campaign_thresholds LIMIT {MAX_LINES + 1}
+""")
+# The rows of `disable_latency` are days, so the period starts with a whole day.
+_SINCE_DAY = """(CAST(:since AS timestamptz) IS NULL
+        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))"""
+_LINES = {
+    "lag": text(f"""
+SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
+  FROM leadloop_monitor.window_stats
+ WHERE campaign_id = ANY(:ids) AND {_SINCE.format("polled_hour")} AND lag_s IS NOT NULL
+ ORDER BY 1, 2"""),
+    "opt_outs": text(f"""
+SELECT day, campaign_id, p95_s FROM leadloop_monitor.disable_latency
+ WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
+ ORDER BY 1, 2"""),
+}
+# The slowest of some campaigns.
+_SLOWEST = {
+    "lag": text(f"""
+SELECT polled_hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, max(lag_s) AS lag_s
+  FROM leadloop_monitor.window_stats
+ WHERE campaign_id = ANY(:ids) AND {_SINCE.format("polled_hour")} AND lag_s IS NOT NULL
+ GROUP BY 1 ORDER BY 1"""),
+    "opt_outs": text(f"""
+SELECT day, NULL AS campaign_id, max(p95_s) AS p95_s FROM leadloop_monitor.disable_latency
+ WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
+ GROUP BY 1 ORDER BY 1"""),
+}
+# The slowest of all: an index has it first in each hour or day, however many campaigns there are.
+_SLOWEST_OF_ALL = {
+    "lag": text("""
+SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
+  FROM generate_series(greatest(:since, (SELECT min(polled_hour) FROM leadloop_monitor.poll_lags)),
+                       now(), interval '1 hour') AS hour
+ CROSS JOIN LATERAL (SELECT lag_s FROM leadloop_monitor.poll_lags
+                      WHERE polled_hour = hour
+                      ORDER BY lag_s DESC NULLS LAST LIMIT 1) AS slowest
+ WHERE slowest.lag_s IS NOT NULL ORDER BY 1"""),
+    "opt_outs": text(f"""
+SELECT day, NULL AS campaign_id, p95_s FROM leadloop_monitor.slowest_opt_outs
+ WHERE {_SINCE_DAY} ORDER BY 1"""),
+}
 
 
 class ViewsUnavailable(LeadloopError):
@@ -164,8 +207,9 @@ class StatusSnapshot:
         )
 
 
-#: Rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a period, and all
-#: `rejections`.
+#: Rows of `outcomes`, `attempts`, `lag`, `opt_outs`, `requests` and `runs` of a period, and of the
+#: most frequent `rejections`. `lag` and `opt_outs` of more than MAX_LINES campaigns have one row a
+#: time, without a campaign: that of the slowest campaign.
 History = Mapping[str, Rows]
 
 
@@ -182,10 +226,11 @@ def read_status_snapshot(database: Database) -> StatusSnapshot:
 
     def query_status(connection: Connection) -> StatusSnapshot:
         newest = connection.execute(_NEWEST).one_or_none()
+        problems = _to_dicts(connection.execute(_PROBLEMS))
         return StatusSnapshot(
             taken_at=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
-            campaigns=_to_dicts(connection.execute(_CAMPAIGNS)),
-            problems=_to_dicts(connection.execute(_PROBLEMS)),
+            campaigns=add_health(_to_dicts(connection.execute(_CAMPAIGNS)), problems),
+            problems=problems,
             latencies=_to_dicts(connection.execute(_LATENCIES)),
             newest_run=None if newest is None else dict(newest._mapping),
             budgets=_to_dicts(connection.execute(_BUDGETS)),
@@ -208,11 +253,21 @@ def read_history(
     Raises:
         ViewsUnavailable, DatabaseError: as in `read_status_snapshot`.
     """
-    parameters = {"ids": list(campaign_ids) or None, "since": since}
+    scope = "" if campaign_ids else "total "
+    parameters = {
+        "ids": list(campaign_ids) or None,
+        "since": since,
+        "hours": f"{scope}hour",
+        "days": f"{scope}day",
+    }
     return _run_as_reader(
         database,
         lambda connection: {
-            "outcomes": _read_outcomes(connection, parameters),
+            **{
+                name: _read_by_day_or_hour(connection, statements, parameters)
+                for name, statements in _BY_DAY_OR_HOUR.items()
+            },
+            **_read_lines(connection, campaign_ids, parameters),
             **{
                 name: _to_dicts(connection.execute(statement, parameters))
                 for name, statement in _STATEMENTS.items()
@@ -221,12 +276,32 @@ def read_history(
     )
 
 
-def _read_outcomes(connection: Connection, parameters: Mapping[str, Any]) -> Rows:
-    """Return outcomes by day, or by hour if they span fewer than `_SPAN_BY_DAY`."""
-    by_day = _to_dicts(connection.execute(_OUTCOMES_BY_DAY, parameters))
-    if by_day and by_day[-1]["hour"] - by_day[0]["hour"] >= _SPAN_BY_DAY:
-        return by_day
-    return _to_dicts(connection.execute(_OUTCOMES, parameters))
+def _read_by_day_or_hour(
+    connection: Connection,
+    statements: tuple[TextClause, TextClause],
+    parameters: Mapping[str, Any],
+) -> Rows:
+    """Return rows by day, or by hour if they span fewer than `_SPAN_BY_DAY`."""
+    by_day, by_hour = statements
+    rows = _to_dicts(connection.execute(by_day, parameters))
+    if rows and rows[-1]["hour"] - rows[0]["hour"] >= _SPAN_BY_DAY:
+        return rows
+    return _to_dicts(connection.execute(by_hour, parameters))
+
+
+def _read_lines(
+    connection: Connection, campaign_ids: Sequence[str], parameters: Mapping[str, Any]
+) -> dict[str, Rows]:
+    """Return `lag` and `opt_outs`: of each campaign, or of the slowest of more than MAX_LINES."""
+    ids = campaign_ids or connection.scalars(_FEW_CAMPAIGNS).all()
+    if len(ids) <= MAX_LINES:
+        statements, parameters = _LINES, {**parameters, "ids": list(ids)}
+    else:
+        statements = _SLOWEST if campaign_ids else _SLOWEST_OF_ALL
+    return {
+        name: _to_dicts(connection.execute(statement, parameters))
+        for name, statement in statements.items()
+    }
 
 
 def read_metrics_snapshot(database: Database) -> MetricsSnapshot:

@@ -20,7 +20,6 @@ from flows.reporting import (
     publish_artifact,
     report_progress,
 )
-from flows.run_log import BoundedLog
 from leadloop.core.summaries import Summary, report_summary
 from leadloop.core.summary_text import format_names, select_counts
 from tasks.blocks import RunSettings, resolve_settings
@@ -83,8 +82,7 @@ def run_campaigns(
 
 def prefect_host() -> RunHost:
     """Return the flow run of this thread as the host of jobs: each step is a Prefect task."""
-    log = BoundedLog(get_run_logger())
-    return RunHost(log=log, flow_run_id=flow_run.get_id(), run_step=_StepsAsTasks())
+    return RunHost(log=get_run_logger(), flow_run_id=flow_run.get_id(), run_step=_StepsAsTasks())
 
 
 class _StepsAsTasks:

@@ -1,48 +1,18 @@
-"""What Prefect shows in the log of a run: steps up to a bound, and each error as one line."""
+"""What Prefect shows in the log of a run: its steps, and each error as one line."""
 
 import logging
 from collections.abc import Callable
 from functools import wraps
-from threading import Lock
-from typing import Any, ParamSpec, cast
+from typing import ParamSpec, cast
 
 from prefect.logging import get_run_logger
 from prefect.states import Failed
 
 from leadloop.core.errors import LeadloopError
 from leadloop.core.summaries import Summary
-from tasks.context import Logger
 from tasks.jobs import CampaignsFailed
 
 P = ParamSpec("P")
-
-#: The most steps in the log of one run. Warnings and errors have no bound.
-MAX_STEPS = 1000
-
-
-class BoundedLog(logging.LoggerAdapter[Any]):
-    """A log that leaves out what is logged at INFO after the first MAX_STEPS lines; thread-safe."""
-
-    def __init__(self, log: Logger) -> None:
-        super().__init__(log)
-        self._lock = Lock()
-        self._left = MAX_STEPS
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name that logging looks for
-        """Return whether anything at this level would be logged."""
-        return super().isEnabledFor(level) and (level != logging.INFO or self._left > 0)
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log a message, unless it is a step too many."""
-        if not self.isEnabledFor(level):
-            return
-        super().log(level, msg, *args, **kwargs)
-        if level == logging.INFO:
-            with self._lock:
-                self._left -= 1
-                is_last = self._left == 0
-            if is_last:
-                self.logger.info("this run logs no further steps, only warnings and errors")
 
 
 def fail_in_one_line(body: Callable[P, Summary]) -> Callable[P, Summary]:
@@ -64,12 +34,18 @@ def fail_in_one_line(body: Callable[P, Summary]) -> Callable[P, Summary]:
     return run
 
 
-def _is_no_repeat(record: logging.LogRecord) -> bool:
-    """Drop a traceback of our own error: the run has logged the error as one line."""
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    """Drop the traceback of a LeadloopError: the run has logged the error as one line."""
     return not (record.exc_info and isinstance(record.exc_info[1], LeadloopError))
+
+
+def _is_no_end_of_task(record: logging.LogRecord) -> bool:
+    """Drop the line that a task has ended: its page has its state, the run's log what failed."""
+    return not str(record.msg).startswith("Finished in state")
 
 
 # The engine logs the error of a flow run, and the one of a task run that has failed, each time with
 # a traceback of some pages.
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(_name).addFilter(_is_no_repeat)
+    logging.getLogger(_name).addFilter(_has_no_traceback)
+logging.getLogger("prefect.task_runs").addFilter(_is_no_end_of_task)

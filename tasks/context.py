@@ -19,12 +19,12 @@ from leadloop.core.campaign_rules import Campaign, CampaignRules
 from leadloop.core.errors import LeadloopError, RunError, UnexpectedError, UsageError
 from leadloop.core.opt_out_looks import OptOutLooks
 from leadloop.core.rate_ring import Purpose
-from leadloop.core.summary_text import format_summary
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Account, Settings
 from tasks.accounts import keep_served
 from tasks.api_session import ApiSession, open_api
 from tasks.rate_limiter import RateLimiter
+from tasks.step_log import StepLog
 from tasks.thread_pool import RequestThreads, open_threads
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -43,9 +43,6 @@ _PACED = (Purpose.BULK, Purpose.POLLS)
 
 # Between two folds of counts by one context, seconds.
 _FOLD_PERIOD_S = 60.0
-
-#: Between two lines of what a campaign's run has done so far, seconds.
-PROGRESS_S = 60.0
 
 #: The age of a campaign's row at which `CampaignRun.refresh` reads it again, seconds.
 MAX_ROW_AGE_S = 1.0
@@ -80,12 +77,19 @@ class RunHost:
 
 @dataclass
 class CountFolder:
-    """Folds the counts of what is past at the end of runs, at most once a minute.
+    """Folds the counts of what is past at the end of runs and in long ones, at most once a minute.
 
     Nothing depends on it: the views sum what is not folded too.
     """
 
     _due_at: float = 0.0
+    # The end of a short run is soon enough.
+    _long_at: float = field(default_factory=lambda: read_boot_clock() + _FOLD_PERIOD_S)
+
+    def fold_in_long_run(self, database: Database, warn: Callable[..., None]) -> None:
+        """Fold if due, as soon as this folder is a minute old. Never raises a DatabaseError."""
+        if read_boot_clock() >= self._long_at:
+            self.fold_if_due(database, warn)
 
     def fold_if_due(self, database: Database, warn: Callable[..., None]) -> None:
         """Fold, unless that was done within the last minute. Never raises a DatabaseError."""
@@ -114,11 +118,6 @@ class DatabaseContext:
     def log(self) -> Logger:
         """The log of the run."""
         return self.host.log
-
-    @property
-    def logs_steps(self) -> bool:
-        """Whether the steps of jobs are logged: a line is not worth a query otherwise."""
-        return self.log.isEnabledFor(logging.INFO)
 
     @property
     def account_name(self) -> str:
@@ -289,6 +288,7 @@ class CampaignRun(Generic[C]):
         run_id: its row.
         campaign: the campaign's settings, as they were last read.
         context: what the run works with.
+        steps: where its steps are logged; None: nowhere.
         was_enabled: whether the campaign was enabled when the run began. Then every claim requires
             that it still is; a run that names a disabled campaign sends its leads all the same.
     """
@@ -296,16 +296,15 @@ class CampaignRun(Generic[C]):
     run_id: int
     campaign: Campaign
     context: C
+    steps: StepLog | None = None
     was_enabled: bool = field(init=False)
     _read_at: float = field(init=False)
-    _progress_at: float = field(init=False)
     _lock: Lock = field(init=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
         """Keep how the run began, and when: the campaign's row has just been read."""
         self.was_enabled = self.campaign.enabled
         self._read_at = read_boot_clock()
-        self._progress_at = self._read_at + PROGRESS_S
 
     def refresh(self) -> Campaign:
         """Return the campaign's row, read again if the last read is a second old.
@@ -349,15 +348,14 @@ class CampaignRun(Generic[C]):
         return self.context.database.retry(lambda connection: work(connection, *args, **kwargs))
 
     def log_step(self, message: str, *args: object) -> None:
-        """Log a step of a person's interest, as a line that begins with the campaign's id."""
-        self.context.log.info(f"campaign %s: {message}", self.campaign.campaign_id, *args)
+        """Log a step of a person's interest, once a message: see `tasks.step_log.StepLog`."""
+        if self.steps is not None:
+            self.steps.log_step(self.campaign.campaign_id, message, *args)
 
     def log_progress(self, counts: Mapping[str, int]) -> None:
-        """Log the counts so far, if any is above zero; once a minute at most."""
-        now = read_boot_clock()
-        if now >= self._progress_at and any(counts.values()):
-            self._progress_at = now + PROGRESS_S
-            self.log_step("so far: %s", format_summary(counts))
+        """Hand over the counts so far, whose sums are logged each minute or so."""
+        if self.steps is not None:
+            self.steps.log_progress(self.campaign.campaign_id, counts)
 
     def warn(self, message: str, *args: object) -> None:
         """Log a warning that begins with the campaign's id."""

@@ -80,12 +80,11 @@ class DisableJob:
         # Lists that are not done, each with all lead ids that it had at first.
         self._open_lists: dict[Isolation, list[str]] = {}
         self._marked_failed_count = 0
-        self._has_refusal = False
         # When the last request left, seconds of the boot clock; None: the run has sent none.
         self._sent_at: float | None = None
         self._listener = progress_listener.get()
-        if run.context.logs_steps:
-            run.log_step("%d opt-outs to carry out", self._count_open().due)
+        if run.steps is not None and run.steps.has_each:
+            run.log_step("%s to carry out", format_count(self._count_open().due, "opt-out"))
 
     def run_chunk(self, limit: int) -> ChunkResult:
         """Cancel leads that were never sent, then send up to `limit` lists of opt-outs.
@@ -260,9 +259,7 @@ class DisableJob:
         return True
 
     def _log_refusal(self, lead_ids: Sequence[str], error: ApiError) -> None:
-        """Log the first list that is refused as a whole; the counts show what follows."""
-        if not self._has_refusal and len(lead_ids) > 1:
-            self._has_refusal = True
+        if len(lead_ids) > 1:
             self.run.log_step(
                 "the vendor refused a list of %d opt-outs (%s): such lists are sent in parts, so"
                 " that one opt-out holds up no other",

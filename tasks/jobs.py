@@ -38,6 +38,7 @@ from tasks.context import (
     start_runs,
     translate_unexpected,
 )
+from tasks.step_log import StepLog
 
 # A chunk is at least this part of what the job has done. So a run stays at a few hundred chunks and
 # Prefect tasks, however long the backlog is.
@@ -207,8 +208,9 @@ class JobRunner(Generic[C]):
         self._context.log.info("%s begins with %s", self._spec.flow, names)
         try:
             self._open_rows()
+            steps = self._begin_steps()
             for each in self._executions:
-                each.start()
+                each.start(steps)
             on_started([each.job for each in self._executions if each.job is not None])
             self._run_round_robin()
         finally:
@@ -279,6 +281,17 @@ class JobRunner(Generic[C]):
             covering.counts.update({**sums, **due.totals, "covered": len(counted)})
             covering.error = _find_missing_rows(executions)
 
+    def _begin_steps(self) -> StepLog:
+        log, campaigns = self._context.log, len(self._executions)
+        steps = StepLog(log.info, campaigns)
+        if not steps.has_each:
+            log.info(
+                "%d campaigns have work: the log has the sums of their counts, and"
+                " leadloop.sync_runs each one's",
+                campaigns,
+            )
+        return steps
+
     def _open_runs(
         self,
         open_rows: Callable[[Sequence[Campaign]], list[CampaignRun[C]]],
@@ -316,6 +329,9 @@ class JobRunner(Generic[C]):
                     del due_at[account]
                 else:
                     due_at[account] = next_at
+                self._context.folder.fold_in_long_run(
+                    self._context.database, self._context.log.warning
+                )
 
 
 def _find_missing_rows(executions: Sequence["CampaignExecution[C]"]) -> RunError | None:
@@ -370,6 +386,7 @@ class CampaignExecution(Generic[C]):
         self._context = context
         self._spec = spec
         self._requests = requests
+        self._steps: StepLog | None = None
         self._done = 0
 
     @property
@@ -382,12 +399,14 @@ class CampaignExecution(Generic[C]):
         with self._collect_failure():
             self.run = self.run or start_run(self._context, self._spec.flow, self.campaign)
 
-    def start(self) -> None:
+    def start(self, steps: StepLog | None = None) -> None:
         """Write the run's row, if it has none, and make the job; end if there is nothing to do."""
+        self._steps = steps
         if self.error is None:
             self.open()
         with self._collect_failure():
             if self.run is not None:
+                self.run.steps = steps
                 self.job = self._spec.start(self.run)
         if self.job is None or self.error:
             self._finish()
@@ -434,16 +453,10 @@ class CampaignExecution(Generic[C]):
         with self._collect_failure():
             if run is not None:
                 finish_run(run, self.counted, self.error)
-        self._log_end()
-
-    def _log_end(self) -> None:
-        """Log the counts of the summary, unless all are 0."""
-        shown = {name: self.counted[name] for name in [*self._spec.counts, "requests"]}
-        if has_counts(shown):
-            word = "ended" if self.error else "done"
-            self._context.log.info(
-                "campaign %s: %s: %s", self.campaign.campaign_id, word, format_summary(shown)
-            )
+                shown = {name: self.counted[name] for name in [*self._spec.counts, "requests"]}
+                if has_counts(shown):
+                    word = "ended" if self.error else "done"
+                    run.log_step("%s: %s", word, format_summary(shown))
 
     @contextmanager
     def _collect_failure(self) -> Iterator[None]:
@@ -460,7 +473,10 @@ class CampaignExecution(Generic[C]):
                 yield
         except LeadloopError as error:
             self.error = self.error or error
-            self._context.log.error("campaign %s: %s", self.campaign.campaign_id, error_line(error))
+            if self._steps is None or self._steps.admit_failure():
+                self._context.log.error(
+                    "campaign %s: %s", self.campaign.campaign_id, error_line(error)
+                )
         finally:
             self._requests += self._context.requests_sent - before
 

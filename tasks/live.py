@@ -35,7 +35,6 @@ from tasks.live_checks import HostCheck
 from tasks.live_dispatch import LANES
 from tasks.live_hangs import HangWatch
 from tasks.live_lanes import PROGRESS, EndedErrand, Lane
-from tasks.live_log import WithoutSteps
 from tasks.live_notices import NoticeWatch
 
 # Seconds between two looks: where notifications are proven to arrive, and where not. A look is also
@@ -354,8 +353,7 @@ class _LiveSession:
         self._host.log.info("working on %d of %d shares", len(self.shares), due_work.SHARES)
 
     def _open_lanes(self) -> None:
-        log = WithoutSteps(self._host.log)
-        run_host = RunHost(log=log, flow_run_id=self._host.flow_run_id)
+        run_host = RunHost(log=self._host.log, flow_run_id=self._host.flow_run_id)
         for account in self._accounts:
             contexts = self._resources.enter_context(
                 open_lane_contexts(

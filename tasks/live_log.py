@@ -16,14 +16,6 @@ _DURATION = re.compile(r"\b[\d,.]{1,12} s\b")
 _REMEMBERED = 1000
 
 
-class WithoutSteps(logging.LoggerAdapter[Any]):
-    """A log without the steps of jobs, which a live run sums up instead."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name that logging looks for
-        """Return whether anything at this level would be logged."""
-        return level != logging.INFO and super().isEnabledFor(level)
-
-
 class OnceAnHour(logging.LoggerAdapter[Any]):
     """A log that leaves out a message that it had within the hour; thread-safe.
 

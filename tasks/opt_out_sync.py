@@ -244,9 +244,7 @@ class _OptOutSync:
                     )
             self._warn(connection, unreadable)
         if taken:
-            self._run.context.log.info(
-                "campaign %s: opt-outs taken from its opt-out source: %d", self._id, taken
-            )
+            self._run.log_step("opt-outs taken from its opt-out source: %d", taken)
         return taken
 
     def _lock(self, connection: Connection) -> None:

@@ -27,7 +27,7 @@ class OutageWatch:
         sleep: sleeps for seconds; raises RunError where the run is stopped.
         address: the vendor's address, for the message.
         url_variable: the variable that sets it, for the message.
-        on_silence: called with a message before the waits for an answer.
+        on_silence: called with a message and its arguments before the waits for an answer.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class OutageWatch:
         sleep: Callable[[float], None],
         address: str,
         url_variable: str = build_variable(DEFAULT_ACCOUNT, "api_url"),
-        on_silence: Callable[[str], None] = lambda _: None,
+        on_silence: Callable[..., None] = lambda *_: None,
     ) -> None:
         self._probe = probe
         self._sleep = sleep
@@ -117,8 +117,8 @@ class OutageWatch:
                     raise RunError(self._verdict) from None
                 if not failures:
                     self._on_silence(
-                        f"{self._address} does not answer ({error}): trying again for up to"
-                        f" {OUTAGE_S - silent_s:.0f} s"
+                        "%s does not answer (%s): trying again for up to %.0f s",
+                        *(self._address, error, OUTAGE_S - silent_s),
                     )
             else:
                 self.record_success()

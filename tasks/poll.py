@@ -688,7 +688,7 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
         owed = owed_windows.list_owed_windows(connection, [campaign_id])
         limits = learned_limits.get_learned_limits(connection, campaign_id)
     if closed:
-        run.context.log.info("campaign %s: resuming the last backfill of this range", campaign_id)
+        run.log_step("resuming the last backfill of this range")
     return PollJob(
         run,
         PollPlan(

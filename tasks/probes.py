@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from leadloop.client.api import LeadsApi
 from leadloop.client.errors import Fatal, Rejected
@@ -35,7 +34,7 @@ def watch_outages(run: CampaignRun[ApiContext], probe: Callable[[], object]) -> 
         run.context.limiter.sleep,
         account.address,
         account.variable("api_url"),
-        partial(run.log_step, "%s"),
+        run.log_step,
     )
 
 

@@ -138,7 +138,6 @@ class PushJob:
         self._shape_lock = Lock()
         self._rejection_streak = RejectionStreak()
         self._lookups_failed = False
-        self._has_split = False
         self._probe_lead_stored = False
         self._listener = progress_listener.get()
         self._label = f"push {run.campaign.campaign_id}"
@@ -158,8 +157,9 @@ class PushJob:
         to_send = min(new, quota.left)
         self._listener.add_total(self._label, to_send)
         run.log_step(
-            "%d new leads to send, in batches of up to %d",
-            *(to_send, self._limits.cap_leads(run.campaign.batch_size)),
+            "%s to send, in batches of up to %d",
+            format_count(to_send, "new lead"),
+            self._limits.cap_leads(run.campaign.batch_size),
         )
         self._claimer = BatchClaimer(
             run,
@@ -576,7 +576,7 @@ class PushJob:
         with self._result_lock:
             self._failed_creates += 1
         fate = "in doubt, and looked up later" if may_exist else "sent again after all others"
-        self.run.log_step("a create of %d leads failed: they are %s", len(batch.leads), fate)
+        self.run.log_step("a create of %s failed: %s", format_count(len(batch.leads), "lead"), fate)
         rejected = self.run.write(
             suspects.record_failure,
             self._claimer.claim_ref(batch),
@@ -704,14 +704,11 @@ class PushJob:
             self._send_halves(batch)
 
     def _log_split(self, batch: ClaimedBatch, error: ApiError) -> None:
-        """Log the first batch that is refused as a whole; the counts show what follows."""
-        if not self._has_split:
-            self._has_split = True
-            self.run.log_step(
-                "the vendor refused a batch of %d leads (%s): such batches are sent in parts, so"
-                " that one lead holds up no other",
-                *(len(batch.leads), error.response),
-            )
+        self.run.log_step(
+            "the vendor refused a batch of %s (%s): such batches are sent in parts, so that"
+            " one lead holds up no other",
+            *(format_count(len(batch.leads), "lead"), error.response),
+        )
 
     def _send_halves(self, batch: ClaimedBatch) -> None:
         """Bisect a batch and send each half in its own request."""

@@ -27,7 +27,7 @@ _BORROW_AFTER_S = 0.25
 _DEFAULT_PAUSE_S = 5.0
 # A shorter wait is not reported, seconds, and no second one within the period.
 _LONG_WAIT_S = 5.0
-_REPORT_PERIOD_S = 60.0
+_REPORT_PERIOD_S = 600.0
 # A longer Retry-After is taken for the vendor's mistake: all processes would stand still.
 MAX_PAUSE_S = 3600.0
 
@@ -56,7 +56,7 @@ class RateLimiter:
         is_paced: whether the requests keep distances once half of the slots are in use, so that
             they never use up all slots in a burst.
         account: the account whose ring it is.
-        on_wait: called with a message before a wait of some seconds, once a minute at most.
+        on_wait: called with a message before a wait of some seconds, at most every ten minutes.
     """
 
     def __init__(

@@ -128,12 +128,9 @@ def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
             counts += source_sync.apply_diff(compared.connection, campaign.campaign_id, first, last)
         if (removals := compared.decide_removals()) is not None:
             _apply_removals(run, compared.connection, removals)
-    context.log.info(
-        "campaign %s: source synced: %s inserted, %d updated, %d removed",
-        campaign.campaign_id,
-        format_count(counts.inserted, "lead"),
-        counts.refreshed,
-        counts.removed,
+    run.log_step(
+        "source synced: %s inserted, %d updated, %d removed",
+        *(format_count(counts.inserted, "lead"), counts.refreshed, counts.removed),
     )
     return counts
 
@@ -209,9 +206,7 @@ def _apply_removals(
     campaign_id = run.campaign.campaign_id
     if removals.opted_out:
         opted_out = source_removals.opt_out_removed(connection, campaign_id, "source_removal")
-        run.context.log.info(
-            "campaign %s: leads whose rows left its source opt out: %d", campaign_id, opted_out
-        )
+        run.log_step("leads whose rows left its source opt out: %d", opted_out)
     if removals.is_news:
         with connection.begin():
             source_removals.hold_removals(connection, campaign_id, removals.held)

@@ -90,7 +90,17 @@ def expand_macros(statements: str) -> str:
         statements,
     )
     statements = re.sub(r"\bIS_KEPT\b", counting.IS_KEPT, statements)
-    return re.sub(r"SPREAD\(([\w.]+)\)", lambda match: counting.spread_spans(match[1]), statements)
+    statements = re.sub(
+        r"\bTRIES\(([\w.]+)\)", lambda match: counting.select_tries(match[1]), statements
+    )
+    statements = re.sub(
+        r"\bSPREAD_BY_CAMPAIGN\(([\w.]+)\)",
+        lambda match: counting.spread_spans(match[1], with_totals=False),
+        statements,
+    )
+    return re.sub(
+        r"\bSPREAD\(([\w.]+)\)", lambda match: counting.spread_spans(match[1]), statements
+    )
 
 
 def migrate_schema(connection: Connection, to: str = "head") -> str:

@@ -434,23 +434,28 @@ COMMENT ON COLUMN leadloop.latencies.total_s IS 'Their sum, seconds.';
 
 COMMENT ON TABLE leadloop.counts IS
     'Sums of what is past, which the views read: leads created, rejected or cancelled, outcomes,
-attempts, delays of outcomes, opt-outs. Together with count_changes they equal counts of the rows;
-hours are kept for 400 days.';
-COMMENT ON COLUMN leadloop.counts.kind IS 'lead, outcome, attempt, delay or opt_out.';
-COMMENT ON COLUMN leadloop.counts.span IS 'The length of the period: hour, day (UTC) or ever.';
+attempts, leads by attempts, delays of outcomes, opt-outs, runs. Together with count_changes and
+attempt_changes they equal counts of the rows; hours are kept for 400 days.';
+COMMENT ON COLUMN leadloop.counts.kind IS
+    'lead, outcome, attempt, tries (leads with an outcome, by their attempts), delay, opt_out or run.';
+COMMENT ON COLUMN leadloop.counts.span IS
+    'The length of the period: hour, day (UTC) or ever; total hour and total day: the same of all
+campaigns together.';
 COMMENT ON COLUMN leadloop.counts.since IS
-    'Start of the period: of processed_at, occurred_at, seen_at or requested_at. infinity: the vendor
-gives none. -infinity: ever.';
-COMMENT ON COLUMN leadloop.counts.campaign_id IS 'The vendor''s id of the campaign.';
+    'Start of the period: of processed_at, occurred_at, seen_at, requested_at or started_at. infinity:
+the vendor gives none. -infinity: ever.';
+COMMENT ON COLUMN leadloop.counts.campaign_id IS
+    'The vendor''s id of the campaign; empty for all campaigns together, and for covering rows of runs.';
 COMMENT ON COLUMN leadloop.counts.key IS 'Digest of name and detail.';
 COMMENT ON COLUMN leadloop.counts.name IS
     'The status of leads and opt-outs, the name of outcomes, the channel of attempts, the bucket of
-delays.';
+delays, the flow of runs.';
 COMMENT ON COLUMN leadloop.counts.detail IS
-    'The reason of rejected leads; the bucket of the latency of opt-outs.';
+    'The reason of rejected leads; the bucket of the latency of opt-outs; the number of attempts.';
 COMMENT ON COLUMN leadloop.counts.amount IS 'Number of rows.';
 COMMENT ON COLUMN leadloop.counts.marked IS
-    'Of attempts: those with a duration above zero. Of delays: those of late outcomes.';
+    'Of attempts: those with a duration above zero. Of delays: those of late outcomes. Of runs: their
+requests.';
 COMMENT ON COLUMN leadloop.counts.cost IS
     'Sum of the outcomes'' costs. Null: no outcome has had one; 0 is possible as well.';
 COMMENT ON TABLE leadloop.count_changes IS
@@ -458,12 +463,24 @@ COMMENT ON TABLE leadloop.count_changes IS
 them to counts; the views sum both.';
 COMMENT ON COLUMN leadloop.count_changes.kind IS 'As in counts.';
 COMMENT ON COLUMN leadloop.count_changes.hour IS 'The hour, UTC; -infinity for leads.';
-COMMENT ON COLUMN leadloop.count_changes.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.count_changes.campaign_id IS
+    'The vendor''s id of the campaign; empty for covering rows of runs.';
 COMMENT ON COLUMN leadloop.count_changes.name IS 'As in counts.';
 COMMENT ON COLUMN leadloop.count_changes.detail IS 'As in counts.';
 COMMENT ON COLUMN leadloop.count_changes.amount IS 'To be added; may be negative.';
 COMMENT ON COLUMN leadloop.count_changes.marked IS 'To be added; may be negative.';
 COMMENT ON COLUMN leadloop.count_changes.cost IS 'To be added; may be negative.';
+COMMENT ON TABLE leadloop.attempt_changes IS
+    'Changes of leads by outcome and number of attempts, appended by triggers in the transaction of the
+outcomes or attempts. Runs fold them into counts; the views add both.';
+COMMENT ON COLUMN leadloop.attempt_changes.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop.attempt_changes.lead_ids IS 'The leads, 1,000 at most.';
+COMMENT ON COLUMN leadloop.attempt_changes.outcome_name IS
+    'Name of the outcome that each of them got or lost; null also if the vendor gives none.';
+COMMENT ON COLUMN leadloop.attempt_changes.outcomes IS
+    '1: each of them got this outcome; -1: lost it; 0: the change is one of attempts.';
+COMMENT ON COLUMN leadloop.attempt_changes.attempts IS
+    'How many more attempts each of them has; may be negative.';
 COMMENT ON TABLE leadloop.counts_filled IS
     'One row once `leadloop init` has counted the rows that are older than the counts.';
 COMMENT ON COLUMN leadloop.counts_filled.filled_at IS 'When they were counted.';
@@ -501,8 +518,10 @@ COMMENT ON FUNCTION leadloop.count_leads() IS
     'Appends changes of the counts of leads to count_changes. Security definer, as the others: your
 code needs no privilege on the counts.';
 COMMENT ON FUNCTION leadloop.count_lead_outcomes() IS
-    'Appends changes of the counts of outcomes and their delays to count_changes.';
+    'Appends changes of the counts of outcomes and their delays to count_changes and attempt_changes.';
 COMMENT ON FUNCTION leadloop.count_outreach_attempts() IS
-    'Appends changes of the counts of attempts to count_changes.';
+    'Appends changes of the counts of attempts to count_changes and attempt_changes.';
 COMMENT ON FUNCTION leadloop.count_disable_requests() IS
     'Appends changes of the counts of opt-outs to count_changes.';
+COMMENT ON FUNCTION leadloop.count_sync_runs() IS
+    'Appends changes of the counts of runs and their requests to count_changes.';

@@ -15,7 +15,7 @@ WRITES = {
     "DELETE": (
         *("leads", "rate_slots", "poll_windows", "sync_runs", "unreadable_results", "sent_leads"),
         *("owed_windows", "learned_limits", "latencies", "counts", "count_changes"),
-        *("opt_out_source_rows", "held_removals"),
+        *("attempt_changes", "opt_out_source_rows", "held_removals"),
     ),
 }
 _NEEDED = [

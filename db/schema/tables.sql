@@ -82,8 +82,6 @@ CREATE INDEX sync_runs_running ON leadloop.sync_runs (run_id) WHERE state = 'run
 CREATE INDEX sync_runs_recent ON leadloop.sync_runs (campaign_id, started_at);
 -- For the last run of each flow, among hundreds of thousands of runs.
 CREATE INDEX sync_runs_by_flow ON leadloop.sync_runs (campaign_id, flow, run_id DESC);
-CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs
-    ((date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
 -- For the first push that created a lead, for pushes with problems, and for runs that failed.
 CREATE INDEX sync_runs_created ON leadloop.sync_runs (campaign_id, run_id)
     WHERE flow = 'push-leads' AND CAST(counts ->> 'created' AS bigint) > 0;
@@ -369,8 +367,14 @@ CREATE TABLE leadloop.poll_windows (
     polled_at     timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX poll_windows_recent ON leadloop.poll_windows (campaign_id, polled_at);
+-- For the windows of an hour, and for the greatest lag of an hour (the view poll_lags).
 CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
-    ((date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
+    ((date_bin('1 hour', polled_at, '2000-01-01 00:00:00+00')), campaign_id);
+CREATE INDEX poll_windows_slowest ON leadloop.poll_windows
+    ((date_bin('1 hour', polled_at, '2000-01-01 00:00:00+00')),
+     (CASE WHEN range_after IS NULL
+           THEN date_part('epoch', polled_at - coalesce(closed_through, window_after)) END)
+     DESC NULLS LAST);
 CREATE INDEX poll_windows_proven ON leadloop.poll_windows (campaign_id, closed_through);
 CREATE INDEX poll_windows_backfilled ON leadloop.poll_windows
     (campaign_id, range_after, range_before) WHERE range_after IS NOT NULL;
@@ -442,9 +446,19 @@ CREATE TABLE leadloop.count_changes (
 )
 -- Rows come and go: views read the whole table, so its space is to be used again soon.
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+-- Likewise; differences that belong to leads, each with the ids of up to 1,000 leads.
+CREATE TABLE leadloop.attempt_changes (
+    campaign_id  text NOT NULL,
+    lead_ids     text[] NOT NULL,
+    outcome_name text,
+    outcomes     integer NOT NULL DEFAULT 0,
+    attempts     integer NOT NULL DEFAULT 0
+)
+WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE TABLE leadloop.counts (
     kind        text NOT NULL,
-    span        text NOT NULL CHECK (span IN ('hour', 'day', 'ever')),
+    span        text NOT NULL
+                CHECK (span IN ('hour', 'day', 'ever', 'total hour', 'total day')),
     since       timestamptz NOT NULL,
     campaign_id text NOT NULL,
     -- A digest of name and detail, which are null or of any length: an index entry is limited.
@@ -458,6 +472,9 @@ CREATE TABLE leadloop.counts (
 )
 -- Free space for the many updates of the present hour's rows.
 WITH (fillfactor = 50);
+-- For the slowest opt-outs of each day (the view slowest_opt_outs).
+CREATE INDEX counts_slowest_opt_outs ON leadloop.counts (since, (CAST(detail AS float8)) DESC)
+    WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL;
 -- One row as soon as everything that was stored before the triggers existed is counted too.
 CREATE TABLE leadloop.counts_filled (filled_at timestamptz NOT NULL DEFAULT now());
 CREATE UNIQUE INDEX counts_filled_one ON leadloop.counts_filled ((true));

@@ -43,19 +43,19 @@ COMMENT ON COLUMN leadloop_monitor.lead_funnel.position IS 'Display order of the
 COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'Number of leads.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.rejections AS
-SELECT rejected.campaign_id, rejected.reason, rejected.leads, sample.lead_ids AS sample_lead_ids
+-- A subquery in the list of columns: a list that is cut by LIMIT looks for the samples of its rows alone.
+SELECT rejected.campaign_id, rejected.reason, rejected.leads,
+       (SELECT array_agg(newest.lead_id ORDER BY newest.seq DESC)
+          FROM (SELECT lead.lead_id, lead.seq FROM leadloop.leads AS lead
+                 WHERE lead.campaign_id = rejected.campaign_id AND lead.status = 'rejected'
+                   AND hashtext(coalesce(lead.last_error, ''))
+                       = hashtext(coalesce(rejected.reason, ''))
+                   AND lead.last_error IS NOT DISTINCT FROM rejected.reason
+                 ORDER BY lead.seq DESC LIMIT 5) AS newest) AS sample_lead_ids
   FROM (SELECT campaign_id, detail AS reason, CAST(sum(amount) AS bigint) AS leads
           FROM leadloop.counts_now
          WHERE kind = 'lead' AND span = 'ever' AND since = '-infinity' AND name = 'rejected'
-         GROUP BY campaign_id, detail HAVING sum(amount) > 0) AS rejected
- CROSS JOIN LATERAL (
-       SELECT array_agg(newest.lead_id ORDER BY newest.seq DESC) AS lead_ids
-         FROM (SELECT lead.lead_id, lead.seq FROM leadloop.leads AS lead
-                WHERE lead.campaign_id = rejected.campaign_id AND lead.status = 'rejected'
-                  AND hashtext(coalesce(lead.last_error, ''))
-                      = hashtext(coalesce(rejected.reason, ''))
-                  AND lead.last_error IS NOT DISTINCT FROM rejected.reason
-                ORDER BY lead.seq DESC LIMIT 5) AS newest) AS sample;
+         GROUP BY campaign_id, detail HAVING sum(amount) > 0) AS rejected;
 COMMENT ON VIEW leadloop_monitor.rejections IS
     'Rejected leads by reason: from our checks, or the vendor''s text, redacted.';
 COMMENT ON COLUMN leadloop_monitor.rejections.campaign_id IS 'The vendor''s id of the campaign.';
@@ -120,17 +120,13 @@ COMMENT ON COLUMN leadloop_monitor.attempt_stats.duration_s IS 'Total duration, 
 COMMENT ON COLUMN leadloop_monitor.attempt_stats.cost IS
     'Total cost as reported by the vendor, in the vendor''s currency.';
 
--- Attempts are counted in the order of their key, before the join: half the temporary files.
 CREATE OR REPLACE VIEW leadloop_monitor.attempts_to_outcome AS
-SELECT outcome.campaign_id, outcome.outcome_name, coalesce(tried.attempts, 0) AS attempts,
-       count(*) AS leads
-  FROM leadloop.lead_outcomes AS outcome
-  LEFT JOIN (SELECT campaign_id, lead_id, count(*) AS attempts
-               FROM leadloop.outreach_attempts GROUP BY campaign_id, lead_id) AS tried
-       USING (campaign_id, lead_id)
- GROUP BY 1, 2, 3;
+SELECT campaign_id, name AS outcome_name, CAST(detail AS bigint) AS attempts,
+       CAST(sum(amount) AS bigint) AS leads
+  FROM leadloop.counts_now WHERE kind = 'tries' AND span = 'ever' AND since = '-infinity'
+ GROUP BY campaign_id, name, detail HAVING sum(amount) > 0;
 COMMENT ON VIEW leadloop_monitor.attempts_to_outcome IS
-    'Leads by outcome and by the number of attempts that it took. Counts rows: name a campaign.';
+    'Leads by outcome and by the number of attempts that it took, from sums that are kept.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.campaign_id IS
     'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.attempts_to_outcome.outcome_name IS
@@ -252,6 +248,48 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
     'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
 
+CREATE OR REPLACE VIEW leadloop.opt_out_percentiles AS
+SELECT campaign_id, since, min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s
+  FROM (SELECT campaign_id, since, CAST(detail AS float8) AS bucket_s,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, since
+                                      ORDER BY CAST(detail AS float8)) AS so_far,
+               sum(sum(amount)) OVER (PARTITION BY campaign_id, since) AS confirmed
+          FROM leadloop.counts_now
+         WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL
+         GROUP BY campaign_id, since, detail HAVING sum(amount) > 0) AS bucket
+ GROUP BY campaign_id, since;
+COMMENT ON VIEW leadloop.opt_out_percentiles IS
+    'The 95th percentile of the latency of opt-outs, by campaign and day, as in disable_latency.';
+
+-- An index has the slowest sums of a day first. The search ends at the first campaign whose percentile
+-- they are: mostly one look a day, however many campaigns. Changes that are not folded yet may
+-- make another campaign the slowest: the percentiles of theirs are found too.
+CREATE OR REPLACE VIEW leadloop_monitor.slowest_opt_outs AS
+SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day,
+       greatest((SELECT CAST(kept.detail AS float8) FROM leadloop.counts AS kept
+                  WHERE kept.kind = 'opt_out' AND kept.span = 'day' AND kept.detail IS NOT NULL
+                    AND kept.since = total.since
+                    AND CAST(kept.detail AS float8)
+                        = (SELECT own.p95_s FROM leadloop.opt_out_percentiles AS own
+                            WHERE own.campaign_id = kept.campaign_id AND own.since = kept.since)
+                  ORDER BY CAST(kept.detail AS float8) DESC LIMIT 1),
+                (SELECT max((SELECT own.p95_s FROM leadloop.opt_out_percentiles AS own
+                              WHERE own.campaign_id = changed.campaign_id
+                                AND own.since = total.since))
+                   FROM (SELECT DISTINCT campaign_id FROM leadloop.count_changes
+                          WHERE kind = 'opt_out' AND detail IS NOT NULL
+                            AND date_bin('1 day', hour, '2000-01-01 00:00:00+00') = total.since)
+                        AS changed)) AS p95_s
+  FROM (SELECT since FROM leadloop.counts_now
+         WHERE kind = 'opt_out' AND span = 'total day' AND detail IS NOT NULL
+         GROUP BY since HAVING sum(amount) > 0) AS total;
+COMMENT ON VIEW leadloop_monitor.slowest_opt_outs IS
+    'Latency of opt-outs in the campaign that was slowest on a day: the greatest p95_s of
+disable_latency, found by an index.';
+COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.day IS 'Day of the request, UTC.';
+COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.p95_s IS
+    'Upper bound of the bucket with the 95th percentile, seconds, in the slowest campaign.';
+
 -- Latencies ---------------------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW leadloop_monitor.latencies AS
@@ -329,10 +367,11 @@ COMMENT ON COLUMN leadloop_monitor.latency_totals.total_s IS 'Their sum, seconds
 
 -- Runs, windows, requests -------------------------------------------------------------------------
 
+-- No volatile function: with one, the newest runs would not be found by the index.
 CREATE OR REPLACE VIEW leadloop_monitor.run_history AS
 SELECT run_id, flow, nullif(campaign_id, '') AS campaign_id, flow_run_id, state, started_at,
        ended_at,
-       CAST(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at) AS float8)
+       CAST(extract(epoch FROM coalesce(ended_at, statement_timestamp()) - started_at) AS float8)
            AS duration_s,
        CAST(counts ->> 'requests' AS bigint) AS requests, counts, error, account
   FROM leadloop.sync_runs;
@@ -359,17 +398,37 @@ COMMENT ON COLUMN leadloop_monitor.run_history.counts IS
 number of campaigns that it stands for.';
 COMMENT ON COLUMN leadloop_monitor.run_history.error IS 'Error of a failed run, in one line.';
 
--- An immutable expression, which an index serves: date_trunc with a time zone is not.
+-- The expressions of an index. A backfill reads the past on purpose: it has no lag.
+CREATE OR REPLACE VIEW leadloop_monitor.poll_lags AS
+SELECT campaign_id, date_bin('1 hour', polled_at, '2000-01-01 00:00:00+00') AS polled_hour,
+       CASE WHEN range_after IS NULL
+            THEN date_part('epoch', polled_at - coalesce(closed_through, window_after)) END AS lag_s
+  FROM leadloop.poll_windows;
+COMMENT ON VIEW leadloop_monitor.poll_lags IS
+    'Lag of each polled window. The maximum of an hour (ORDER BY lag_s DESC NULLS LAST LIMIT 1) is
+found by an index, however many campaigns were polled.';
+COMMENT ON COLUMN leadloop_monitor.poll_lags.campaign_id IS 'The vendor''s id of the campaign.';
+COMMENT ON COLUMN leadloop_monitor.poll_lags.polled_hour IS 'Hour of the poll, UTC.';
+COMMENT ON COLUMN leadloop_monitor.poll_lags.lag_s IS
+    'Lag of the poll behind its window, seconds; null for backfills.';
+
+-- Hour by hour, in which as many sums as campaigns fit into memory: not all rows are sorted.
 CREATE OR REPLACE VIEW leadloop_monitor.window_stats AS
-SELECT campaign_id,
-       date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS polled_hour,
-       count(*) AS windows,
-       count(*) FILTER (WHERE status = 'incomplete' AND made_good_at IS NULL) AS owed,
-       sum(pages) AS pages, sum(stored_count) AS results,
-       -- A backfill reads the past on purpose: it does not count as lag.
-       max(CAST(extract(epoch FROM polled_at - coalesce(closed_through, window_after)) AS float8))
-           FILTER (WHERE range_after IS NULL) AS lag_s
-  FROM leadloop.poll_windows GROUP BY 1, 2;
+SELECT stats.campaign_id, polled_hour, stats.windows, stats.owed, stats.pages, stats.results,
+       stats.lag_s
+  FROM generate_series((SELECT min(polled_hour) FROM leadloop_monitor.poll_lags),
+                       (SELECT max(polled_hour) FROM leadloop_monitor.poll_lags),
+                       interval '1 hour') AS polled_hour
+ CROSS JOIN LATERAL (
+       SELECT campaign_id, count(*) AS windows,
+              count(*) FILTER (WHERE status = 'incomplete' AND made_good_at IS NULL) AS owed,
+              sum(pages) AS pages, sum(stored_count) AS results,
+              -- As in poll_lags.
+              max(date_part('epoch', polled_at - coalesce(closed_through, window_after)))
+                  FILTER (WHERE range_after IS NULL) AS lag_s
+         FROM leadloop.poll_windows
+        WHERE date_bin('1 hour', polled_at, '2000-01-01 00:00:00+00') = polled_hour
+        GROUP BY campaign_id) AS stats;
 COMMENT ON VIEW leadloop_monitor.window_stats IS
     'Polled windows and their completeness, by hour of the poll.';
 COMMENT ON COLUMN leadloop_monitor.window_stats.campaign_id IS 'The vendor''s id of the campaign.';
@@ -421,23 +480,49 @@ COMMENT ON COLUMN leadloop_monitor.lateness.p95_s IS
     'Upper bound of the bucket that contains the 95th percentile of the delay, seconds.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.request_stats AS
-SELECT date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour,
-       nullif(campaign_id, '') AS campaign_id, flow, count(*) AS runs,
-       coalesce(sum(CAST(counts ->> 'requests' AS bigint)), 0) AS requests, account
-  FROM leadloop.sync_runs
- -- The requests of a sync are those of its three flows, which have separate rows.
- WHERE flow <> 'sync-leads'
- GROUP BY 1, 2, 3, account;
+SELECT since AS hour, nullif(campaign_id, '') AS campaign_id, name AS flow,
+       CAST(sum(amount) AS bigint) AS runs, sum(marked) AS requests, detail AS account
+  FROM leadloop.counts_now WHERE kind = 'run' AND span = 'hour'
+ GROUP BY since, campaign_id, name, detail HAVING sum(amount) > 0;
 COMMENT ON COLUMN leadloop_monitor.request_stats.account IS
     'The account whose rate limit the requests took.';
 COMMENT ON VIEW leadloop_monitor.request_stats IS
-    'Requests to the vendor, by the hour in which their run started.';
+    'Requests to the vendor, by the hour in which their run started, of the last 400 days: from sums that
+are kept.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'Hour of the start of the runs, UTC.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS
     'The vendor''s id of the campaign; null for covering rows (see run_history).';
 COMMENT ON COLUMN leadloop_monitor.request_stats.flow IS 'Name of the Prefect flow.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.runs IS 'Number of runs.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.requests IS 'Number of requests.';
+
+CREATE OR REPLACE VIEW leadloop_monitor.sums AS
+SELECT kind, span, since, campaign_id, name,
+       CASE kind WHEN 'opt_out' THEN CAST(detail AS float8) END AS bucket_s, amount, marked, cost
+  FROM leadloop.counts_now
+ WHERE kind IN ('outcome', 'attempt', 'opt_out', 'run')
+   AND span IN ('hour', 'day', 'total hour', 'total day');
+COMMENT ON VIEW leadloop_monitor.sums IS
+    'Sums by hour and by day, of each campaign and of all campaigns together.
+Name a kind and a span, and add the rows: the latest changes are separate rows.';
+COMMENT ON COLUMN leadloop_monitor.sums.kind IS
+    'outcome, attempt, opt_out (confirmed or cancelled) or run.';
+COMMENT ON COLUMN leadloop_monitor.sums.span IS
+    'hour or day: of one campaign; total hour or total day: of all campaigns together.';
+COMMENT ON COLUMN leadloop_monitor.sums.since IS
+    'Start of the hour or day, UTC; infinity for attempts without a time. Hours of the last 400 days.';
+COMMENT ON COLUMN leadloop_monitor.sums.campaign_id IS
+    'The vendor''s id of the campaign; empty for all campaigns together, and for runs for covering rows
+(see run_history).';
+COMMENT ON COLUMN leadloop_monitor.sums.name IS
+    'Name of the outcome; channel of the attempt; status of the opt-out; flow of the run.';
+COMMENT ON COLUMN leadloop_monitor.sums.bucket_s IS
+    'Of opt-outs, upper bound of the latency''s bucket, seconds (see disable_latency).';
+COMMENT ON COLUMN leadloop_monitor.sums.amount IS 'Number of leads, attempts, opt-outs or runs.';
+COMMENT ON COLUMN leadloop_monitor.sums.marked IS
+    'Of attempts, those with a duration above zero; of runs, their requests to the vendor; else 0.';
+COMMENT ON COLUMN leadloop_monitor.sums.cost IS
+    'Cost of outcomes as reported by the vendor, in the vendor''s currency; else null.';
 
 CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS
 SELECT count(*) FILTER (WHERE purposes <> '{}') AS slots,
@@ -575,17 +660,6 @@ COMMENT ON COLUMN leadloop_monitor.campaign_thresholds.outcome_slow IS
 CREATE OR REPLACE VIEW leadloop_monitor.problems AS
 WITH RECURSIVE threshold AS NOT MATERIALIZED (
     SELECT * FROM leadloop_monitor.campaign_thresholds
-), minutes AS NOT MATERIALIZED (
-    -- The thresholds as "15 minutes", for the texts.
-    SELECT campaign_id,
-           MINUTES(opt_outs_waiting) AS opt_outs_waiting,
-           MINUTES(opt_outs_unknown) AS opt_outs_unknown,
-           MINUTES(poll_behind) AS poll_behind,
-           MINUTES(leads_unsent) AS leads_unsent,
-           MINUTES(leads_in_doubt) AS leads_in_doubt,
-           MINUTES(run_too_long) AS run_too_long,
-           MINUTES(nothing_runs) AS nothing_runs
-      FROM threshold
 ), at_work (campaign_id) AS (
     -- A loose index scan: from each campaign with waiting rows to the next, by the partial indexes.
     SELECT ''
@@ -616,11 +690,13 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
        AND NOT EXISTS (SELECT FROM leadloop.campaigns AS campaign
                         WHERE campaign.campaign_id = at_work.campaign_id)
 ), running AS NOT MATERIALIZED (
-    SELECT campaign_id, enabled_at, account FROM leadloop.campaigns WHERE enabled
+    SELECT enabled_at, account, threshold.* FROM leadloop.campaigns JOIN threshold USING (campaign_id)
+     WHERE enabled
 ), opt_outs AS NOT MATERIALIZED (
     SELECT campaign_id, status, count(*) AS amount,
            min(least(requested_at, statement_timestamp())) AS since,
-           array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
+           array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample,
+           min(opt_outs_waiting) AS allowed
       FROM leadloop.disable_requests JOIN threshold USING (campaign_id)
      WHERE status IN ('requested', 'failed')
        -- A request dated in the future is reported too: its true age is unknown.
@@ -669,7 +745,8 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     -- Those that mean another lead, and those that name none for long.
     SELECT campaign_id, meant_id IS NOT NULL AS is_misspelt, count(*) AS amount,
            min(least(requested_at, statement_timestamp())) AS since, min(meant_id) AS meant_id,
-           array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample
+           array_to_string((array_agg(lead_id ORDER BY requested_at, lead_id))[1:3], ', ') AS sample,
+           min(opt_outs_unknown) AS allowed
       FROM opt_outs_without_lead JOIN threshold USING (campaign_id)
      WHERE meant_id IS NOT NULL OR requested_at < statement_timestamp() - opt_outs_unknown
      GROUP BY campaign_id, meant_id IS NOT NULL
@@ -686,13 +763,15 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     SELECT campaign_id, held_at AS since, reason FROM leadloop.create_holds
      WHERE released_at IS NULL
 ), unsent AS (
-    SELECT campaign_id, count(*) AS amount, min(inserted_at) AS since
+    SELECT campaign_id, count(*) AS amount, min(inserted_at) AS since,
+           min(leads_unsent) AS allowed
       FROM leadloop.leads JOIN threshold USING (campaign_id)
      WHERE status = 'new' AND campaign_id NOT IN (SELECT campaign_id FROM holds)
        AND inserted_at < statement_timestamp() - leads_unsent
      GROUP BY campaign_id
 ), doubts AS (
-    SELECT campaign_id, count(*) AS amount, min(coalesce(doubted_at, sent_at)) AS since
+    SELECT campaign_id, count(*) AS amount, min(coalesce(doubted_at, sent_at)) AS since,
+           min(leads_in_doubt) AS allowed
       FROM leadloop.leads JOIN threshold USING (campaign_id)
      WHERE status = 'in_doubt'
        AND coalesce(doubted_at, sent_at) < statement_timestamp() - leads_in_doubt
@@ -700,7 +779,8 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
 ), polled AS (
     -- An owed window holds the watermark, but not the polls; it is a separate problem.
     -- Without a watermark, outcomes may be missing since the first push that created leads.
-    SELECT running.campaign_id, mark.processed_through IS NULL AS never,
+    SELECT running.campaign_id, running.poll_behind,
+           mark.processed_through IS NULL AS never,
            coalesce(greatest(mark.read_through, mark.processed_through),
                     (SELECT run.ended_at FROM leadloop.sync_runs AS run
                       WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
@@ -718,8 +798,9 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
      GROUP BY campaign_id
 ), unreadable AS (
     SELECT campaign_id, CAST(sum(amount) AS bigint) AS amount, min(since) AS since,
-           (array_agg(reason ORDER BY amount DESC, reason))[1] AS reason
-      FROM (SELECT campaign_id, reason, sum(occurrences) AS amount, min(seen_at) AS since
+           (array_agg(reason ORDER BY amount DESC, reason))[1] AS reason, min(period) AS period
+      FROM (SELECT campaign_id, reason, sum(occurrences) AS amount, min(seen_at) AS since,
+                   min(results_unreadable) AS period
               FROM leadloop.unreadable_results JOIN threshold USING (campaign_id)
              WHERE seen_at > now() - results_unreadable
              GROUP BY campaign_id, reason) AS each
@@ -729,7 +810,12 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     -- waits for its outcome. The search ends at the first outcome that belongs to a lead: mostly the
     -- newest. Scalar subqueries: few outcomes, many leads.
     SELECT campaign.campaign_id, recent.amount, recent.since, recent.sample
-      FROM leadloop.campaigns AS campaign CROSS JOIN LATERAL (
+      FROM threshold AS campaign CROSS JOIN LATERAL (
+           SELECT outcome.first_seen_at FROM leadloop.lead_outcomes AS outcome
+            WHERE outcome.campaign_id = campaign.campaign_id
+              AND outcome.first_seen_at > statement_timestamp() - campaign.outcomes_unknown
+            ORDER BY outcome.first_seen_at DESC LIMIT 1) AS newest
+     CROSS JOIN LATERAL (
            SELECT count(*) AS amount, min(each.first_seen_at) AS since,
                   array_to_string((array_agg(each.lead_id ORDER BY each.first_seen_at,
                                                                    each.lead_id))[1:3], ', ')
@@ -738,10 +824,8 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                      FROM leadloop.lead_outcomes AS outcome
                     WHERE outcome.campaign_id = campaign.campaign_id
                       AND outcome.first_seen_at
-                          > statement_timestamp() - (SELECT outcomes_unknown FROM threshold
-                                    WHERE threshold.campaign_id = campaign.campaign_id)
-                    ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS each
-           HAVING count(*) > 0) AS recent
+                          > statement_timestamp() - campaign.outcomes_unknown
+                    ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS each) AS recent
      CROSS JOIN LATERAL (
            -- Named by `recent`, so that only the leads of these campaigns are searched. ORDER BY:
            -- the first lead that waits is found in the order of the primary keys.
@@ -761,9 +845,10 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
      WHERE NOT EXISTS (
            SELECT FROM (SELECT outcome.lead_id FROM leadloop.lead_outcomes AS outcome
                          WHERE outcome.campaign_id = campaign.campaign_id
+                           -- Names `newest`: most campaigns have none, and are not searched.
+                           AND outcome.first_seen_at <= newest.first_seen_at
                            AND outcome.first_seen_at
-                               > statement_timestamp() - (SELECT outcomes_unknown FROM threshold
-                                    WHERE threshold.campaign_id = campaign.campaign_id)
+                               > statement_timestamp() - campaign.outcomes_unknown
                          ORDER BY outcome.first_seen_at DESC LIMIT 10000) AS recent
             WHERE (SELECT lead.lead_id FROM leadloop.leads AS lead
                     WHERE lead.campaign_id = campaign.campaign_id
@@ -772,15 +857,14 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                     WHERE sent.campaign_id = campaign.campaign_id
                       AND sent.lead_id = recent.lead_id) IS NOT NULL)
 ), late AS (
-    SELECT campaign.campaign_id, found.*
-      FROM leadloop.campaigns AS campaign
+    SELECT campaign.campaign_id, threshold.outcomes_late, found.*
+      FROM leadloop.campaigns AS campaign JOIN threshold USING (campaign_id)
      CROSS JOIN LATERAL (
            -- Few campaigns: the lookback of the others is not searched for.
            SELECT outcome.campaign_id FROM leadloop.lead_outcomes AS outcome
             WHERE outcome.campaign_id = campaign.campaign_id
               AND outcome.lookback_needed_s IS NOT NULL
-              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold
-                                    WHERE threshold.campaign_id = campaign.campaign_id)
+              AND outcome.seen_at > statement_timestamp() - threshold.outcomes_late
             LIMIT 1) AS recent
      CROSS JOIN LATERAL (
            -- The lookback in force: the campaign's override, or the setting recorded by the last
@@ -808,14 +892,13 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
             WHERE outcome.campaign_id = recent.campaign_id
               AND outcome.lookback_needed_s IS NOT NULL
               AND outcome.lookback_needed_s > lookback.seconds
-              AND outcome.seen_at > statement_timestamp() - (SELECT outcomes_late FROM threshold
-                                    WHERE threshold.campaign_id = campaign.campaign_id)
+              AND outcome.seen_at > statement_timestamp() - threshold.outcomes_late
            HAVING count(*) > 0) AS found
 ), pushes AS (
     -- The last pushes that ended, a bounded number however often they run, of the campaigns whose
     -- last failing push may still be a problem. Pushes reject more leads than they create only
     -- if one of them does.
-    SELECT running.campaign_id, last.*
+    SELECT running.campaign_id, running.doubts_growing, last.*
       FROM running CROSS JOIN LATERAL (
            SELECT run.started_at, run.counts FROM leadloop.sync_runs AS run
             WHERE run.campaign_id = running.campaign_id AND run.flow = 'push-leads'
@@ -834,8 +917,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                   array_agg(unreadable_rows ORDER BY run_id DESC) AS unreadable_rows
              FROM (SELECT run.run_id, run.started_at,
                           run.started_at > statement_timestamp()
-                                           - (SELECT leads_rejected FROM threshold
-                                    WHERE threshold.campaign_id = running.campaign_id) AS is_recent,
+                                           - running.leads_rejected AS is_recent,
                           coalesce(CAST(run.counts ->> 'created' AS bigint), 0) AS created,
                           coalesce(CAST(run.counts ->> 'rejected' AS bigint), 0) AS rejected,
                           coalesce(CAST(run.counts ->> 'in_doubt' AS bigint), 0) AS in_doubt,
@@ -846,21 +928,23 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                       AND run.state <> 'running'
                     ORDER BY run.run_id DESC LIMIT 60) AS push) AS last
      WHERE troubled.started_at > statement_timestamp()
-                                 - (SELECT greatest(leads_rejected, doubts_growing) FROM threshold
-                                    WHERE threshold.campaign_id = running.campaign_id)
+                                 - greatest(running.leads_rejected, running.doubts_growing)
         OR CAST(troubled.counts ->> 'unreadable_rows' AS bigint) > 0
-), limits (campaign_id, kind, problem, threshold, what) AS (
+), limits (kind, problem, what) AS (
     -- Leads that are not urgent wait behind files: no rule for their latency.
-    SELECT campaign_id, 'urgent lead', 'lead_slow', lead_slow, 'urgent leads' FROM threshold
-    UNION ALL SELECT campaign_id, 'opt-out', 'opt_out_slow', opt_out_slow, 'opt-outs' FROM threshold
-    UNION ALL SELECT campaign_id, 'outcome', 'outcome_slow', outcome_slow, 'outcomes' FROM threshold
+    VALUES ('urgent lead', 'lead_slow', 'urgent leads'), ('opt-out', 'opt_out_slow', 'opt-outs'),
+           ('outcome', 'outcome_slow', 'outcomes')
 ), slow AS (
     -- The thresholds are bounds of buckets. Of few latencies one slow one shows nothing.
     SELECT campaign_id, problem, what, threshold, sum(amount) AS all_amount,
            sum(amount) FILTER (WHERE bucket_s > extract(epoch FROM threshold)) AS amount,
            min(hour) FILTER (WHERE bucket_s > extract(epoch FROM threshold)) AS since
-      FROM leadloop.latencies JOIN limits USING (campaign_id, kind)
-     WHERE hour >= date_trunc('hour', now() - interval '1 hour', 'UTC')
+      FROM (SELECT campaign_id, kind, hour, bucket_s, amount,
+                   CASE kind WHEN 'urgent lead' THEN lead_slow WHEN 'opt-out' THEN opt_out_slow
+                             ELSE outcome_slow END AS threshold
+              FROM leadloop.latencies JOIN threshold USING (campaign_id)
+             WHERE hour >= date_trunc('hour', now() - interval '1 hour', 'UTC')) AS latency
+      JOIN limits USING (kind)
      GROUP BY campaign_id, problem, what, threshold
     HAVING sum(amount) >= 5
 ), flows (flow, again, others) AS (
@@ -894,7 +978,8 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
             ORDER BY run_id DESC LIMIT 20) AS run
 ), failures AS (
     -- The last run that failed, of each flow; one look finds that a campaign has none.
-    SELECT running.campaign_id, running.enabled_at, running.account, flows.flow, flows.again,
+    SELECT running.campaign_id, running.enabled_at, running.account, running.run_failed,
+           flows.flow, flows.again,
            flows.others,
            last.run_id, last.state, last.error,
            coalesce(last.ended_at, last.started_at) AS ended_at
@@ -914,8 +999,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     SELECT run.campaign_id, run.flow, run.state, run.error, run.ended_at
       FROM failures AS run
      WHERE (run.again
-            OR run.ended_at > statement_timestamp() - (SELECT run_failed FROM threshold
-                                    WHERE threshold.campaign_id = run.campaign_id))
+            OR run.ended_at > statement_timestamp() - run.run_failed)
        AND (SELECT later.run_id FROM leadloop.sync_runs AS later
              WHERE later.campaign_id = run.campaign_id AND later.flow = run.flow
                AND later.run_id > run.run_id AND later.state <> 'running'
@@ -937,13 +1021,14 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                                              AND own.run_id > covering.run_id
                                              AND own.lock_id = covering.lock_id))
 ), too_long AS (
-    SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since
+    SELECT campaign_id, flow, count(*) AS amount, min(started_at) AS since,
+           min(run_too_long) AS allowed
       FROM leadloop.sync_runs JOIN threshold USING (campaign_id)
      WHERE state = 'running' AND started_at < statement_timestamp() - run_too_long
      GROUP BY campaign_id, flow
 ), idle AS (
     -- Of the campaigns for which no covering row shows that runs come.
-    SELECT running.campaign_id,
+    SELECT running.campaign_id, running.nothing_runs,
            greatest((SELECT max(coalesce(last.ended_at, last.started_at))
                        FROM flows CROSS JOIN LATERAL (
                             SELECT run.started_at, run.ended_at FROM leadloop.sync_runs AS run
@@ -959,26 +1044,22 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                         WHERE covering.others <> '{}' AND covering.account = running.account
                           AND covering.started_at >= running.enabled_at
                           AND covering.ended_at
-                              >= statement_timestamp() - (SELECT nothing_runs FROM threshold
-                                    WHERE threshold.campaign_id = running.campaign_id))
+                              >= statement_timestamp() - running.nothing_runs)
        AND NOT EXISTS (SELECT FROM leadloop.sync_runs AS run JOIN flows USING (flow)
                         WHERE run.state = 'running' AND run.campaign_id = running.campaign_id
                           AND flows.others <> '{}')
        -- One look at the newest runs, instead of one for each flow.
        AND (SELECT run.run_id FROM leadloop.sync_runs AS run
              WHERE run.campaign_id = running.campaign_id AND run.state <> 'running'
-               AND run.started_at >= statement_timestamp() - (SELECT nothing_runs FROM threshold
-                                    WHERE threshold.campaign_id = running.campaign_id)
+               AND run.started_at >= statement_timestamp() - running.nothing_runs
                AND coalesce(run.ended_at, run.started_at)
-                   >= statement_timestamp() - (SELECT nothing_runs FROM threshold
-                                    WHERE threshold.campaign_id = running.campaign_id)
+                   >= statement_timestamp() - running.nothing_runs
                AND run.flow IN (SELECT flow FROM flows WHERE others <> '{}')
              ORDER BY run.started_at DESC LIMIT 1) IS NULL
 ), found AS (
     SELECT campaign_id, 'critical' AS severity, 'opt_outs_waiting' AS problem, amount, since,
            CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
-               || ' waited for more than ' || (SELECT opt_outs_waiting FROM minutes
-                      WHERE minutes.campaign_id = opt_outs.campaign_id) AS said,
+               || ' waited for more than ' || MINUTES(allowed) AS said,
            'leadloop disable --campaign {campaign}' AS command
       FROM opt_outs WHERE status = 'requested'
     UNION ALL
@@ -1003,9 +1084,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
            SELECT 'warning', 'opt_outs_unknown',
                   CASE amount WHEN 1 THEN '1 opt-out has' ELSE amount || ' opt-outs have' END
                       || ' named no known lead for more than '
-                      || (SELECT opt_outs_unknown FROM minutes
-                           WHERE minutes.campaign_id = unmatched.campaign_id)
-                      || '; check the id and the campaign: ' || sample,
+                      || MINUTES(allowed) || '; check the id and the campaign: ' || sample,
                   'leadloop audit --campaign {campaign}'
             WHERE NOT is_misspelt) AS rule
     UNION ALL
@@ -1041,13 +1120,11 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'critical', 'poll_behind', 1, through,
            CASE WHEN never THEN 'leads were sent, but outcomes were never polled'
-                ELSE 'polls are more than ' || (SELECT poll_behind FROM minutes
-                      WHERE minutes.campaign_id = polled.campaign_id)
+                ELSE 'polls are more than ' || MINUTES(poll_behind)
                      || ' behind: outcomes may be missing' END,
            'leadloop poll --campaign {campaign}'
       FROM polled
-     WHERE through < statement_timestamp() - (SELECT poll_behind FROM threshold
-                                    WHERE threshold.campaign_id = polled.campaign_id)
+     WHERE through < statement_timestamp() - polled.poll_behind
     UNION ALL
     SELECT campaign_id, 'critical', 'windows_owed', amount, since,
            CASE amount WHEN 1 THEN '1 window' ELSE amount || ' windows' END
@@ -1058,8 +1135,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'warning', 'results_unreadable', amount, since,
            CASE amount WHEN 1 THEN '1 result' ELSE amount || ' results' END
-               || ' of the last ' || (SELECT DAYS(results_unreadable) FROM threshold
-                                      WHERE threshold.campaign_id = unreadable.campaign_id)
+               || ' of the last ' || DAYS(period)
                || ' could not be read, so outcomes may be missing (kept in'
                || ' leadloop.unreadable_results): ' || reason,
            'leadloop audit --campaign {campaign}'
@@ -1075,9 +1151,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_unsent', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' waited for more than ' || (SELECT leads_unsent FROM minutes
-                      WHERE minutes.campaign_id = unsent.campaign_id)
-               || ' to be sent'
+               || ' waited for more than ' || MINUTES(allowed) || ' to be sent'
                || CASE WHEN campaign.push_enabled THEN '' ELSE '; the campaign is paused' END,
            CASE WHEN campaign.push_enabled THEN 'leadloop push' ELSE 'leadloop resume' END
                || ' --campaign {campaign}'
@@ -1086,8 +1160,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'warning', 'leads_in_doubt', amount, since,
            CASE amount WHEN 1 THEN '1 lead has' ELSE amount || ' leads have' END
-               || ' been in doubt for more than ' || (SELECT leads_in_doubt FROM minutes
-                      WHERE minutes.campaign_id = doubts.campaign_id)
+               || ' been in doubt for more than ' || MINUTES(allowed)
                || ': the vendor may or may not hold '
                || CASE amount WHEN 1 THEN 'it' ELSE 'them' END,
            'leadloop audit --repair --campaign {campaign}'
@@ -1102,8 +1175,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
                       || in_doubt[2] || ', ' || in_doubt[1] || '; check the vendor''s status' AS said,
                   'leadloop audit --campaign {campaign}' AS command
             WHERE in_doubt[3] < in_doubt[2] AND in_doubt[2] < in_doubt[1]
-              AND started_at[3] > statement_timestamp() - (SELECT doubts_growing FROM threshold
-                                    WHERE threshold.campaign_id = pushes.campaign_id)
+              AND started_at[3] > statement_timestamp() - pushes.doubts_growing
            UNION ALL
            SELECT 'warning', 'leads_rejected', CAST(rejected AS bigint), recent_since,
                   'the last pushes rejected ' || rejected || ' leads and created ' || created
@@ -1120,8 +1192,7 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     UNION ALL
     SELECT campaign_id, 'warning', 'outcomes_late', amount, since,
            CASE amount WHEN 1 THEN '1 outcome' ELSE amount || ' outcomes' END
-               || ' of the last ' || (SELECT DAYS(outcomes_late) FROM threshold
-                                      WHERE threshold.campaign_id = late.campaign_id)
+               || ' of the last ' || DAYS(outcomes_late)
                || ' came too late for the lookback: set LEADLOOP_LOOKBACK to '
                || needed_s || ' s or more',
            'leadloop backfill --campaign {campaign}'
@@ -1142,19 +1213,16 @@ WITH RECURSIVE threshold AS NOT MATERIALIZED (
     SELECT campaign_id, 'warning', 'run_too_long', amount, since,
            CASE amount WHEN 1 THEN 'a run of ' || flow || ' has'
                        ELSE amount || ' runs of ' || flow || ' have' END
-               || ' not ended for more than ' || (SELECT run_too_long FROM minutes
-                      WHERE minutes.campaign_id = too_long.campaign_id),
+               || ' not ended for more than ' || MINUTES(allowed),
            'leadloop doctor'
       FROM too_long
     UNION ALL
     SELECT campaign_id, 'warning', 'nothing_runs', 1, rule.since, rule.said, rule.command
       FROM idle CROSS JOIN LATERAL (
            SELECT idle.since,
-                  'no run for more than ' || (SELECT nothing_runs FROM minutes
-                      WHERE minutes.campaign_id = idle.campaign_id)
+                  'no run for more than ' || MINUTES(nothing_runs)
                       || ': check that a worker is running', 'leadloop doctor'
-            WHERE idle.since < statement_timestamp() - (SELECT nothing_runs FROM threshold
-                                    WHERE threshold.campaign_id = idle.campaign_id)
+            WHERE idle.since < statement_timestamp() - idle.nothing_runs
            UNION ALL
            SELECT least((SELECT lead.inserted_at FROM leadloop.leads AS lead
                           WHERE lead.campaign_id = idle.campaign_id AND lead.status = 'new'
@@ -1300,9 +1368,10 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
   LEFT JOIN problem USING (campaign_id)
   LEFT JOIN leadloop.watermarks AS mark
          ON mark.campaign_id = campaign.campaign_id AND mark.stream = 'outcomes'
- CROSS JOIN LATERAL (
+  LEFT JOIN LATERAL (
        -- The last run of the campaign itself, or the last one whose covering row stands for it, of
-       -- the newest ones: it was enabled at that time, and has no row of the same flow run.
+       -- the newest ones: it was enabled at that time, and has no row of the same flow run. A LEFT
+       -- JOIN, as that of problems: a query without these columns does not look for them.
        SELECT max(ended_at) FILTER (WHERE flow = 'push-leads') AS push_at,
               max(ended_at) FILTER (WHERE flow = 'poll-outcomes') AS poll_at,
               max(ended_at) FILTER (WHERE flow = 'disable-leads') AS disable_at
@@ -1324,7 +1393,7 @@ SELECT campaign.campaign_id, campaign.name, campaign.enabled,
                                             AND own.flow = covering.flow
                                             AND own.run_id > covering.run_id
                                             AND own.lock_id = covering.lock_id)
-                       ORDER BY covering.run_id DESC LIMIT 1) AS covered) AS each) AS last;
+                       ORDER BY covering.run_id DESC LIMIT 1) AS covered) AS each) AS last ON true;
 COMMENT ON VIEW leadloop_monitor.campaign_health IS 'Status of each campaign: one row each.';
 COMMENT ON COLUMN leadloop_monitor.campaign_health.campaign_id IS
     'The vendor''s id of the campaign.';

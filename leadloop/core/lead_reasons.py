@@ -60,4 +60,5 @@ class LeadReasons:
     @property
     def total(self) -> int:
         """The number of leads."""
-        return sum(group.leads for group in self._groups.values())
+        with self._lock:
+            return sum(group.leads for group in self._groups.values())

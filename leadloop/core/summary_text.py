@@ -56,7 +56,7 @@ def format_names(names: Sequence[str]) -> str:
 
 
 def name_campaigns(ids: Sequence[str]) -> str:
-    """Name campaigns in a sentence: `campaign 1`, or `campaigns 1, 2, 3 and 5 more`."""
+    """Format campaigns for a sentence: `campaign 1`, or `campaigns 1, 2, 3 and 5 more`."""
     return f"campaign{'s' if len(ids) > 1 else ''} {format_names(ids)}"
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from db.monitor import Rows
+from db.monitor import MAX_LINES, Rows
 
 #: The most lines or colours that a viewer can tell apart.
-MAX_SERIES = 6
+MAX_SERIES = MAX_LINES
 #: A period of this many days is aggregated by day, a shorter one by hour.
 _MIN_DAYS_BY_DAY = 2
 
@@ -73,27 +73,23 @@ def build_requests_frame(rows: Rows) -> pd.DataFrame:
 
 def build_lag_frame(rows: Rows) -> pd.DataFrame:
     """Return the watermark lag `lag_min` by `hour` and campaign, or of the slowest campaign."""
-    frame = pd.DataFrame(row for row in rows if row["lag_s"] is not None)
-    return frame if frame.empty else _convert_to_minutes(frame, "hour", "lag_s", "lag_min")
+    return _convert_to_minutes(rows, "lag_s", "lag_min")
 
 
 def build_opt_outs_frame(rows: Rows) -> pd.DataFrame:
     """Return the opt-out latency `p95_min` by `day` and campaign, or of the slowest campaign."""
-    frame = pd.DataFrame(row for row in rows if row["p95_s"] is not None)
+    frame = _convert_to_minutes(rows, "p95_s", "p95_min")
+    return frame if frame.empty else frame.assign(day=pd.to_datetime(frame["day"]))
+
+
+def _convert_to_minutes(rows: Rows, seconds: str, minutes: str) -> pd.DataFrame:
+    """Return the rows with minutes in place of seconds; a row without a campaign: the slowest."""
+    frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    frame["day"] = pd.to_datetime(frame["day"])
-    return _convert_to_minutes(frame, "day", "p95_s", "p95_min")
-
-
-def _convert_to_minutes(frame: pd.DataFrame, when: str, seconds: str, minutes: str) -> pd.DataFrame:
-    """Return a series of minutes a campaign; if there are too many, the maximum of all."""
+    frame["campaign_id"] = frame["campaign_id"].fillna("the slowest campaign")
     frame[minutes] = frame[seconds].astype(float) / 60
-    if frame["campaign_id"].nunique() <= MAX_SERIES:
-        return frame[[when, "campaign_id", minutes]]
-    slowest = frame.groupby(when)[[minutes]].max().reset_index()
-    slowest["campaign_id"] = "the slowest campaign"
-    return slowest
+    return frame.drop(columns=seconds)
 
 
 def _round_to_days(hours: "pd.Series[Any]") -> "pd.Series[Any]":

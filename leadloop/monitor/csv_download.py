@@ -7,10 +7,13 @@ from leadloop.core.escaping import escape_csv_cell
 
 
 def show_csv_button(name: str, title: str, frame: pd.DataFrame) -> None:
-    """Show a button that downloads `leadloop-<name>.csv`, with values unformatted."""
+    """Show a button that downloads `leadloop-<name>.csv`, with values unformatted.
+
+    The file is made when a viewer asks for it.
+    """
     st.download_button(
         "CSV",
-        frame.map(escape_csv_cell).to_csv(index=False),
+        lambda: frame.map(escape_csv_cell).to_csv(index=False),
         f"leadloop-{name}.csv",
         "text/csv",
         key=f"csv-{name}",

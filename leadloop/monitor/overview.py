@@ -11,6 +11,8 @@ from leadloop.core.plurals import format_count
 from leadloop.monitor.headline import choose_headline, format_rough_duration
 
 _MAX_EXPANDED = 6
+#: The most problems that are drawn.
+_MAX_DRAWN = 100
 _BOXES = {
     "critical": (st.error, ":material/error:"),
     "warning": (st.warning, ":material/warning:"),
@@ -46,16 +48,21 @@ def show_freshness(status: StatusSnapshot, hidden: int) -> None:
 
 
 def show_problems(problems: Rows) -> None:
-    """Show the problems, most severe first, each with the command that resolves it."""
+    """Show the problems, most severe first, each with the command that resolves it.
+
+    Of very many, show the first ones.
+    """
     if not problems:
         return
     with st.container(border=True, gap="small"):
         for problem in problems[:_MAX_EXPANDED]:
             _show_problem(problem)
         if rest := problems[_MAX_EXPANDED:]:
-            with st.expander(f"and {len(rest)} more"):
-                for problem in rest:
+            with st.expander(f"and {len(rest):,} more"):
+                for problem in problems[_MAX_EXPANDED:_MAX_DRAWN]:
                     _show_problem(problem)
+                if len(problems) > _MAX_DRAWN:
+                    st.caption(f"The first {_MAX_DRAWN}; the CSV has all {len(problems):,}.")
 
 
 def _show_problem(problem: dict[str, Any]) -> None:

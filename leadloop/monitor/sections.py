@@ -1,5 +1,6 @@
 """The sections below the overview: campaigns, charts, rejections and runs, each also as CSV."""
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from leadloop.monitor import data
 from leadloop.monitor.charts import build_charts
 from leadloop.monitor.csv_download import show_csv_button
 
+#: The most campaigns, and latencies, that the page lists: the worst ones.
+MAX_LISTED = 200
 #: Most severe first: the order of the table.
 _HEALTH = {"critical": "✖ critical", "warning": "▲ warning", "ok": "● ok"}
 _STATES = {
@@ -23,11 +26,12 @@ _STATES = {
 
 
 def show_campaigns(campaigns: Rows) -> None:
-    """Show a table of the campaigns, most severe health first."""
+    """Show a table of the campaigns, most severe health first; of very many, the first ones."""
     severity = list(_HEALTH).index
     rows = sorted(campaigns, key=lambda row: severity(row["health"]))
-    frame = pd.DataFrame(rows)
-    _show_heading("Campaigns", "campaigns", frame)
+    _show_heading("Campaigns", "campaigns", pd.DataFrame(rows))
+    _show_limit(len(rows))
+    frame = pd.DataFrame(rows[:MAX_LISTED])
     shown = frame.assign(
         name=frame["name"].fillna(""),
         health=frame["health"].map(_HEALTH),
@@ -37,14 +41,31 @@ def show_campaigns(campaigns: Rows) -> None:
 
 
 def show_latencies(latencies: Rows) -> None:
-    """Show the latencies of the last hour by campaign and kind; nothing if there are none."""
+    """Show the latencies of the last hour by campaign and kind; nothing if there are none.
+
+    Of very many, show the greatest ones, by their 99th percentile.
+    """
     if not latencies:
         return
-    frame = pd.DataFrame(latencies)
-    _show_heading("Latency in the last hour", "latencies", frame)
+    _show_heading("Latency in the last hour", "latencies", pd.DataFrame(latencies))
     st.caption("Counted in buckets: each figure is an upper bound.")
+    _show_limit(len(latencies))
+    listed = latencies
+    if len(latencies) > MAX_LISTED:
+        listed = heapq.nlargest(
+            MAX_LISTED, latencies, key=lambda row: (row["p99_s"], row["amount"])
+        )
+    frame = pd.DataFrame(listed)
     shown = frame.assign(**{name: frame[name].map(_format_bound) for name in _BOUNDS})
     _show_table(shown, _LATENCIES)
+
+
+def _show_limit(amount: int) -> None:
+    """Show that a list has more rows than the page shows, if it has."""
+    if amount > MAX_LISTED:
+        st.caption(
+            f"The worst {MAX_LISTED} of {amount:,}; the filter above shows others, the CSV all."
+        )
 
 
 def _format_bound(seconds: float) -> str:

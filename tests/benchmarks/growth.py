@@ -55,7 +55,8 @@ _VIEWS = """
 SELECT relname AS name,
        (SELECT attname FROM pg_attribute
          WHERE attrelid = pg_class.oid AND atttypid IN ('date'::regtype, 'timestamptz'::regtype)
-           AND attname IN ('day', 'hour', 'polled_hour', 'seen_hour', 'started_at')) AS moment
+           AND attname IN ('day', 'hour', 'polled_hour', 'seen_hour', 'since', 'started_at')
+       ) AS moment
   FROM pg_class
  WHERE relkind = 'v' AND relnamespace = 'leadloop_monitor'::regnamespace ORDER BY relname
 """
@@ -323,11 +324,20 @@ def _build_figure(what: str, readings: Sequence[Reading]) -> Figure:
     return Figure(
         what=what,
         measured=" → ".join(_format_seconds(reading.seconds) for reading in readings)
-        + (f"; {' → '.join(rows)} rows" if len(set(rows)) > 1 else ""),
+        + (f"; {' → '.join(rows)} rows" if len(set(rows)) > 1 else "")
+        + _describe_cost(readings[0], readings[-1]),
         ratio=f"{ratio:.2f}",
         target=f"≤ {_MAX_RATIO}",
         met=met,
     )
+
+
+def _describe_cost(first: Reading, last: Reading) -> str:
+    """Return the cost of each row that the last size outputs more, beside the time granted."""
+    rows, seconds = last.rows - first.rows, last.seconds - first.seconds
+    if rows <= 0 or seconds < _NEGLIGIBLE_S or math.isinf(seconds):
+        return ""
+    return f", {seconds / rows * 1e6:,.1f} µs each"
 
 
 def judge_growth(first: Reading, last: Reading) -> tuple[float, bool]:

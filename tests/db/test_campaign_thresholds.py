@@ -1,6 +1,7 @@
 """Thresholds of problems that a campaign has for itself, beside one with the general ones."""
 
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -86,6 +87,22 @@ def test_a_campaign_has_its_own(database: Database, problem: str, times: float) 
     assert set(found) == ({OWN} if times < 1 else {GENERAL})
     minutes = own_s // 60 if times < 1 else int(general.total_seconds() // 60)
     assert problem == "windows_owed" or f" {minutes} minutes" in "".join(found.values())
+
+
+@pytest.mark.parametrize(
+    ("problem", "period_s", "age_s", "shown"),
+    [
+        *((problem, 60, 120, "1 minute") for problem in SCENES if problem != "windows_owed"),
+        ("results_unreadable", 86_400, 60, "1 day"),
+    ],
+)
+def test_the_unit_of_one_is_singular(
+    database: Database, problem: str, period_s: int, age_s: int, shown: str
+) -> None:
+    """A threshold of a minute or a day is no "1 minutes"."""
+    scene = {**SCENES, **ENDING}[problem]
+    make_scene(database, scene, timedelta(seconds=age_s), **{problem: period_s})
+    assert re.search(rf" {shown}\b", list_campaigns(database, problem)[OWN])
 
 
 @pytest.mark.parametrize("problem", ENDING)

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,9 +43,68 @@ _WHEN = st.sampled_from(_TIMES)
 _OURS = st.sampled_from(_TIMES[:3])
 _COSTS = st.sampled_from([None, "0", "0.5", "1.25", "-3", "NaN", "Infinity"])
 _REQUEST_STATUSES = st.sampled_from(["requested", "disabled", "cancelled", "failed"])
+_FLOWS = st.sampled_from(["push-leads", "poll-outcomes", "sync-leads"])
+_RUN_COUNTS = st.sampled_from(["{}", '{"requests": 7}', '{"requests": 0}', '{"requests": "x"}'])
 
+#: Statements that write outcomes, and those that write attempts.
+_OUTCOMES: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = [
+    (
+        """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, seen_at,
+                  outcome_name, total_cost, raw)
+           VALUES (:campaign, :lead, :at, :seen, :name, CAST(:cost AS numeric), '{}')
+           ON CONFLICT (campaign_id, lead_id) DO UPDATE
+              SET processed_at = excluded.processed_at, outcome_name = excluded.outcome_name,
+                  total_cost = excluded.total_cost""",
+        {"lead": _LEADS, "at": _WHEN, "seen": _OURS, "name": _NAMES, "cost": _COSTS},
+    ),
+    (
+        """UPDATE leadloop.lead_outcomes SET raw = '{"a": 1}', seen_at = :seen,
+                  lookback_needed_s = CASE WHEN lookback_needed_s IS NULL THEN 60 END
+            WHERE campaign_id = :campaign AND lead_id >= :lead""",
+        {"lead": _LEADS, "seen": _OURS},
+    ),
+    (
+        """UPDATE leadloop.lead_outcomes SET outcome_name = :name
+            WHERE campaign_id = :campaign AND lead_id >= :lead""",
+        {"lead": _LEADS, "name": _NAMES},
+    ),
+    (
+        "DELETE FROM leadloop.lead_outcomes WHERE campaign_id = :campaign AND lead_id <= :lead",
+        {"lead": _LEADS},
+    ),
+]
+_ATTEMPTS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = [
+    (
+        """INSERT INTO leadloop.outreach_attempts (campaign_id, lead_id, channel, block,
+                  attempt_key, occurred_at, duration_s)
+           VALUES (:campaign, :lead, :channel, 'b', :key, :at, CAST(:duration AS numeric))
+           ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
+              SET channel = excluded.channel, occurred_at = excluded.occurred_at,
+                  duration_s = excluded.duration_s, answers = '{"a": 1}'""",
+        {
+            "lead": _LEADS,
+            "channel": st.sampled_from(["call", "gmail", "sms", "ivr"]),
+            "key": st.sampled_from("12"),
+            "at": _WHEN | st.none(),
+            "duration": _COSTS,
+        },
+    ),
+    (
+        # From one lead to another.
+        """UPDATE leadloop.outreach_attempts
+              SET lead_id = :lead, attempt_key = CAST(gen_random_uuid() AS text)
+            WHERE campaign_id = :campaign AND lead_id > :lead""",
+        {"lead": _LEADS},
+    ),
+    (
+        "DELETE FROM leadloop.outreach_attempts WHERE campaign_id = :campaign AND lead_id = :lead",
+        {"lead": _LEADS},
+    ),
+]
 #: Statements of people and of ours, with the values that are drawn for them.
 _STATEMENTS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = [
+    *_OUTCOMES,
+    *_ATTEMPTS,
     (
         """INSERT INTO leadloop.leads (campaign_id, lead_id, status, last_error)
            VALUES (:campaign, :lead, :status, :name), (:campaign, :lead || '2', 'new', NULL)
@@ -68,44 +127,6 @@ _STATEMENTS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = [
         {"lead": _LEADS},
     ),
     (
-        """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, seen_at,
-                  outcome_name, total_cost, raw)
-           VALUES (:campaign, :lead, :at, :seen, :name, CAST(:cost AS numeric), '{}')
-           ON CONFLICT (campaign_id, lead_id) DO UPDATE
-              SET processed_at = excluded.processed_at, outcome_name = excluded.outcome_name,
-                  total_cost = excluded.total_cost""",
-        {"lead": _LEADS, "at": _WHEN, "seen": _OURS, "name": _NAMES, "cost": _COSTS},
-    ),
-    (
-        """UPDATE leadloop.lead_outcomes SET raw = '{"a": 1}', seen_at = :seen,
-                  lookback_needed_s = CASE WHEN lookback_needed_s IS NULL THEN 60 END
-            WHERE campaign_id = :campaign AND lead_id >= :lead""",
-        {"lead": _LEADS, "seen": _OURS},
-    ),
-    (
-        "DELETE FROM leadloop.lead_outcomes WHERE campaign_id = :campaign AND lead_id <= :lead",
-        {"lead": _LEADS},
-    ),
-    (
-        """INSERT INTO leadloop.outreach_attempts (campaign_id, lead_id, channel, block,
-                  attempt_key, occurred_at, duration_s)
-           VALUES (:campaign, :lead, :channel, 'b', :key, :at, CAST(:duration AS numeric))
-           ON CONFLICT (campaign_id, lead_id, block, attempt_key) DO UPDATE
-              SET channel = excluded.channel, occurred_at = excluded.occurred_at,
-                  duration_s = excluded.duration_s, answers = '{"a": 1}'""",
-        {
-            "lead": _LEADS,
-            "channel": st.sampled_from(["call", "gmail", "sms", "ivr"]),
-            "key": st.sampled_from("12"),
-            "at": _WHEN | st.none(),
-            "duration": _COSTS,
-        },
-    ),
-    (
-        "DELETE FROM leadloop.outreach_attempts WHERE campaign_id = :campaign AND lead_id = :lead",
-        {"lead": _LEADS},
-    ),
-    (
         """INSERT INTO leadloop.disable_requests
                   (campaign_id, lead_id, status, requested_at, confirmed_at)
            VALUES (:campaign, :lead, :status, :at, :confirmed)
@@ -121,6 +142,21 @@ _STATEMENTS: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = [
     (
         "DELETE FROM leadloop.disable_requests WHERE campaign_id = :campaign AND lead_id = :lead",
         {"lead": _LEADS},
+    ),
+    (
+        """INSERT INTO leadloop.sync_runs (flow, campaign_id, started_at, counts)
+           VALUES (:flow, CASE WHEN :is_covering THEN '' ELSE :campaign END, :at,
+                   CAST(:counts AS jsonb))""",
+        {"flow": _FLOWS, "is_covering": st.booleans(), "at": _OURS, "counts": _RUN_COUNTS},
+    ),
+    (
+        """UPDATE leadloop.sync_runs SET state = 'completed', counts = CAST(:counts AS jsonb)
+            WHERE campaign_id = :campaign AND flow = :flow""",
+        {"flow": _FLOWS, "counts": _RUN_COUNTS},
+    ),
+    (
+        "DELETE FROM leadloop.sync_runs WHERE campaign_id = :campaign AND flow >= :flow",
+        {"flow": _FLOWS},
     ),
 ]
 
@@ -209,16 +245,9 @@ _WRITES: st.SearchStrategy[Step] = st.one_of(
     st.builds(_forget, _LEADS),
     st.builds(_copy, _LEADS, _STATUSES),
 )
+_ENDS = st.sampled_from(["commit", "commit", "rollback", "fold", "recount", *TABLES])
 _STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(WRITERS),
-        st.one_of(
-            _WRITES,
-            _WRITES.map(_undo),
-            st.sampled_from(["commit", "commit", "rollback", "fold", "recount", *TABLES]),
-        ),
-    ),
-    max_size=25,
+    st.tuples(st.sampled_from(WRITERS), st.one_of(_WRITES, _WRITES.map(_undo), _ENDS)), max_size=25
 )
 _SHARED = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -226,36 +255,39 @@ _SHARED = settings(
 
 
 class _Writers:
-    """A transaction for each campaign, begun by its first statement."""
+    """A transaction for each writer, begun by its first statement."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, level: str) -> None:
         self._database = database
+        self._level = level
         self._open: dict[str, ExitStack] = {}
         self._connections: dict[str, Connection] = {}
 
-    def use(self, campaign: str) -> Connection:
-        """Return the connection of a campaign's transaction."""
-        if campaign not in self._open:
-            stack = self._open[campaign] = ExitStack()
-            self._connections[campaign] = stack.enter_context(self._database.transaction())
-        return self._connections[campaign]
+    def use(self, writer: str) -> Connection:
+        """Return the connection of a writer's transaction."""
+        if writer not in self._open:
+            stack = self._open[writer] = ExitStack()
+            connection = stack.enter_context(self._database.transaction())
+            connection.execute(text(f"SET TRANSACTION ISOLATION LEVEL {self._level}"))
+            self._connections[writer] = connection
+        return self._connections[writer]
 
-    def end(self, campaign: str, *, keep: bool = True) -> None:
-        """Commit a campaign's transaction, or roll it back."""
-        if campaign in self._open:
+    def end(self, writer: str, *, keep: bool = True) -> None:
+        """Commit a writer's transaction, or roll it back."""
+        if writer in self._open:
             if not keep:
-                self._connections[campaign].rollback()
-            self._open.pop(campaign).close()
+                self._connections[writer].rollback()
+            self._open.pop(writer).close()
 
     def end_all(self) -> None:
         """Commit all transactions."""
-        for campaign in WRITERS:
-            self.end(campaign)
+        for writer in list(self._open):
+            self.end(writer)
 
 
 @contextmanager
-def _writers(database: Database) -> Iterator[_Writers]:
-    writers = _Writers(database)
+def _writers(database: Database, level: str = "READ COMMITTED") -> Iterator[_Writers]:
+    writers = _Writers(database, level)
     try:
         yield writers
     finally:
@@ -278,6 +310,21 @@ def check_counts(database: Database) -> None:
         assert counts.count_drift(connection) == 0
 
 
+def take_step(database: Database, writers: _Writers, writer: str, campaign: str, step: Any) -> None:
+    """Let a writer write, or end its transaction; or fold, count again, or empty a table."""
+    if callable(step):
+        step(writers.use(writer), campaign)
+    elif step in ("commit", "rollback"):
+        writers.end(writer, keep=step == "commit")
+    elif step == "fold":
+        counts.fold_all_counts(database)
+    elif step == "recount":
+        database.run(counts.recount, campaign)
+    else:
+        writers.end_all()
+        sql.execute(database, f"TRUNCATE leadloop.{step}")
+
+
 @_SHARED
 @given(steps=_STEPS)
 def test_sums_are_those_of_the_rows(database: Database, steps: list[tuple[str, Any]]) -> None:
@@ -286,24 +333,88 @@ def test_sums_are_those_of_the_rows(database: Database, steps: list[tuple[str, A
     check_counts(database)
     with _writers(database) as writers:
         for campaign, step in steps:
-            if callable(step):
-                step(writers.use(campaign), campaign)
-                continue
-            if step in ("commit", "rollback"):
-                writers.end(campaign, keep=step == "commit")
-            elif step == "fold":
-                counts.fold_all_counts(database)
-            elif step == "recount":
-                database.run(counts.recount, campaign)
-            else:
-                writers.end_all()
-                sql.execute(database, f"TRUNCATE leadloop.{step}")
-            check_counts(database)
+            take_step(database, writers, campaign, campaign, step)
+            if not callable(step):
+                check_counts(database)
     check_counts(database)
     counts.fold_all_counts(database)
     check_counts(database)
-    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.count_changes") == 0
-    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.counts WHERE amount <= 0") == 0
+    for left in ("count_changes", "attempt_changes", "counts WHERE amount <= 0"):
+        assert sql.fetch_value(database, f"SELECT count(*) FROM leadloop.{left}") == 0
+
+
+@_SHARED
+@given(
+    steps=st.lists(
+        st.one_of(
+            *(
+                st.tuples(st.just(writer), st.one_of(*(_draw(*each) for each in statements), _ENDS))
+                for writer, statements in (("outcomes", _OUTCOMES), ("attempts", _ATTEMPTS))
+            )
+        ),
+        max_size=25,
+    ),
+    level=st.sampled_from(["READ COMMITTED", "REPEATABLE READ"]),
+)
+def test_leads_by_attempts_are_those_of_the_rows(
+    database: Database, steps: list[tuple[str, Any]], level: str
+) -> None:
+    """Two transactions store outcomes and attempts of the same leads, blind to each other."""
+    clear(database)
+    with _writers(database, level) as writers:
+        for writer, step in steps:
+            take_step(database, writers, writer, CAMPAIGN, step)
+            check_counts(database)
+    counts.fold_all_counts(database)
+    check_counts(database)
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.attempt_changes") == 0
+
+
+def test_an_attempt_of_an_outcome_that_is_not_committed(database: Database) -> None:
+    """Neither transaction sees the other's row; the lead has its attempt once both are done."""
+    attempt = text(
+        """INSERT INTO leadloop.outreach_attempts
+                  (campaign_id, lead_id, channel, block, attempt_key)
+           VALUES ('C1', 'a', 'call', 'b', :key)"""
+    )
+    with database.transaction() as older:
+        older.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        older.execute(text("SELECT count(*) FROM leadloop.lead_outcomes"))
+        with database.transaction() as first:
+            first.execute(
+                text(
+                    """INSERT INTO leadloop.lead_outcomes
+                              (campaign_id, lead_id, processed_at, outcome_name, raw)
+                       VALUES ('C1', 'a', now(), 'Sale', '{}')"""
+                )
+            )
+            with database.transaction() as second:
+                second.execute(attempt, {"key": "1"})
+            counts.fold_all_counts(database)
+        assert fetch_tries(database) == [("Sale", 1, 1)]
+        counts.fold_all_counts(database)
+        older.execute(attempt, {"key": "2"})
+    assert fetch_tries(database) == [("Sale", 2, 1)]
+    counts.fold_all_counts(database)
+    assert fetch_tries(database) == [("Sale", 2, 1)]
+
+
+def test_many_leads_of_one_statement_are_a_few_changes(database: Database) -> None:
+    """An array has a limit, and a delete of a year of outcomes must not meet it."""
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, raw)
+           SELECT 'C1', n, now(), '{}' FROM generate_series(1, 2500) AS n""",
+    )
+    sizes = "SELECT cardinality(lead_ids) AS size FROM leadloop.attempt_changes ORDER BY 1"
+    assert [row["size"] for row in sql.fetch_rows(database, sizes)] == [501, 999, 1000]
+    check_counts(database)
+
+
+def fetch_tries(database: Database) -> list[tuple[str, int, int]]:
+    """Return the outcomes, attempts and leads that the view shows."""
+    query = "SELECT outcome_name, attempts, leads FROM leadloop_monitor.attempts_to_outcome"
+    return [tuple(row.values()) for row in sql.fetch_rows(database, query)]
 
 
 def test_a_drift_is_found_and_a_recount_mends_it(database: Database) -> None:
@@ -328,11 +439,15 @@ def test_a_drift_is_found_and_a_recount_mends_it(database: Database) -> None:
 def test_a_correction_of_an_hour_that_is_not_kept_shows_in_its_day_alone(
     database: Database,
 ) -> None:
-    """The old hour is hidden as a whole, before housekeeping deletes it and after."""
+    """The old hour is hidden as a whole, before housekeeping deletes it and after.
+
+    That of all campaigns too.
+    """
     insert = """INSERT INTO leadloop.lead_outcomes
                        (campaign_id, lead_id, processed_at, outcome_name, raw)
                 VALUES ('C1', :lead, now() - interval '500 days', 'Sale', '{}')"""
-    hours = "SELECT count(*) FROM leadloop_monitor.outcomes_by_hour"
+    hours = """SELECT (SELECT count(*) FROM leadloop_monitor.outcomes_by_hour)
+                    + (SELECT count(*) FROM leadloop_monitor.sums WHERE span = 'total hour')"""
     days = "SELECT sum(outcomes) FROM leadloop_monitor.outcomes_by_day"
     sql.execute(database, insert, lead="a")
     # The sum that was folded when the hour was new.
@@ -455,6 +570,22 @@ def test_a_truncate_beside_a_recount_meets_no_deadlock(database: Database) -> No
     check_counts(database)
 
 
+def test_a_truncate_beside_a_fold_meets_no_deadlock(database: Database) -> None:
+    """The fold waits for the table before it locks the counts, which the trigger locks."""
+    factories.add_leads(database, factories.build_lead("a", status="created"))
+    with ThreadPoolExecutor() as pool:
+        with database.transaction() as truncate:
+            truncate.execute(text("LOCK TABLE leadloop.lead_outcomes IN ACCESS EXCLUSIVE MODE"))
+            fold = pool.submit(counts.fold_all_counts, database)
+            sql.wait_until_blocked(database)
+            # Shorter than the fold's patience, and than the search for deadlocks waits.
+            truncate.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            truncate.execute(text("TRUNCATE leadloop.lead_outcomes"))
+        with suppress(DatabaseError):
+            fold.result()
+    check_counts(database)
+
+
 def test_one_fold_at_a_time(database: Database) -> None:
     """A second one returns at once, so that folds cannot deadlock."""
     factories.add_leads(database, factories.build_lead("a", status="created"))
@@ -482,6 +613,9 @@ def test_counts_of_an_older_database_are_filled_once(database: Database) -> None
 
 _COST = "sum(total_cost) FILTER (WHERE abs(total_cost) < 'Infinity')"
 _HOUR = "date_trunc('hour', {}, 'UTC')"
+_DAY = "date_trunc('day', {}, 'UTC')"
+_REQUESTS = """CASE jsonb_typeof(counts -> 'requests')
+               WHEN 'number' THEN CAST(counts ->> 'requests' AS integer) END"""
 _BOUNDS = ", ".join(f"CAST('{bound}' AS float8)" for bound in DELAY_BOUNDS_S)
 
 
@@ -548,6 +682,49 @@ _FROM_ROWS = {
               FROM leadloop.outreach_attempts
              WHERE {_is_kept("coalesce(occurred_at, 'infinity')")} GROUP BY 1, 2""",
     ),
+    "attempts_to_outcome": (
+        "campaign_id, outcome_name, attempts, leads",
+        """SELECT outcome.campaign_id, outcome.outcome_name, coalesce(tried.attempts, 0), count(*)
+             FROM leadloop.lead_outcomes AS outcome
+             LEFT JOIN (SELECT campaign_id, lead_id, count(*) AS attempts
+                          FROM leadloop.outreach_attempts GROUP BY campaign_id, lead_id) AS tried
+                  USING (campaign_id, lead_id)
+            GROUP BY 1, 2, 3""",
+    ),
+    "request_stats": (
+        "hour, campaign_id, flow, runs, requests",
+        f"""SELECT {_HOUR.format("started_at")}, nullif(campaign_id, ''), flow, count(*),
+                   coalesce(sum({_REQUESTS}), 0)
+              FROM leadloop.sync_runs
+             WHERE flow <> 'sync-leads' AND {_is_kept("started_at")} GROUP BY 1, 2, 3""",
+    ),
+    # The sums of all campaigns together.
+    "sums WHERE substr(span, 1, 5) = 'total' GROUP BY 1, 2, 3, 4, 5 HAVING sum(amount) > 0": (
+        "kind, span, since, name, bucket_s, sum(amount), sum(marked), coalesce(sum(cost), 0)",
+        f"""SELECT 'outcome', 'total hour', {_HOUR.format("processed_at")}, outcome_name,
+                   CAST(NULL AS float8), count(*), 0, coalesce({_COST}, 0)
+              FROM leadloop.lead_outcomes WHERE {_is_kept("processed_at")} GROUP BY 3, 4
+            UNION ALL
+            SELECT 'outcome', 'total day', {_DAY.format("processed_at")}, outcome_name, NULL,
+                   count(*), 0, coalesce({_COST}, 0)
+              FROM leadloop.lead_outcomes GROUP BY 3, 4
+            UNION ALL
+            SELECT 'attempt', 'total hour', coalesce({_HOUR.format("occurred_at")}, 'infinity'),
+                   channel, NULL, count(*), count(*) FILTER (WHERE duration_s > 0), 0
+              FROM leadloop.outreach_attempts
+             WHERE {_is_kept("coalesce(occurred_at, 'infinity')")} GROUP BY 3, 4
+            UNION ALL
+            SELECT 'run', 'total hour', {_HOUR.format("started_at")}, flow, NULL, count(*),
+                   coalesce(sum({_REQUESTS}), 0), 0
+              FROM leadloop.sync_runs
+             WHERE flow <> 'sync-leads' AND {_is_kept("started_at")} GROUP BY 3, 4
+            UNION ALL
+            SELECT 'opt_out', 'total day', {_DAY.format("requested_at")}, status,
+                   (SELECT min(bound) FROM unnest(ARRAY[{_BOUNDS}]) AS bound
+                     WHERE bound >= {_LATENCY_S}), count(*), 0, 0
+              FROM leadloop.disable_requests WHERE status IN ('disabled', 'cancelled')
+             GROUP BY 3, 4, 5""",
+    ),
     "lateness": (
         "campaign_id, seen_hour, outcomes, late, lookback_needed_s, p50_s, p95_s",
         f"""SELECT campaign_id, {_HOUR.format("seen_at")}, count(*), count(lookback_needed_s),
@@ -566,6 +743,14 @@ _FROM_ROWS = {
                    {_bound(1, "latency_s")}
               FROM (SELECT *, {_LATENCY_S} AS latency_s FROM leadloop.disable_requests) AS each
              GROUP BY 1, 2""",
+    ),
+    "slowest_opt_outs": (
+        "day, p95_s",
+        f"""SELECT day, max(p95_s)
+              FROM (SELECT CAST(requested_at AT TIME ZONE 'UTC' AS date) AS day,
+                           {_bound(0.95, _LATENCY_S)} AS p95_s
+                      FROM leadloop.disable_requests GROUP BY campaign_id, 1) AS each
+             GROUP BY day HAVING max(p95_s) IS NOT NULL""",
     ),
     "campaign_health": (
         """campaign_id, new, sending, in_doubt, created, rejected, cancelled, processed,

@@ -3,7 +3,7 @@
 import re
 import shlex
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from db.monitor import read_history
 from leadloop.cli.app import app
 from tests import factories, sql
 from tests.factories import CAMPAIGN
+from tests.monitor import seed_data
 
 #: What others rely on (CONTRACT.md); views and columns may be added.
 CONTRACT = (
@@ -97,6 +98,8 @@ def lived(database: Database) -> Database:
         )
     factories.add_opt_outs(database, "created", reason="Zebulon asked")
     for statement in (
+        f"""INSERT INTO leadloop.disable_requests (campaign_id, lead_id, status, confirmed_at)
+            VALUES ('{CAMPAIGN}', 'cancelled', 'cancelled', now())""",
         "UPDATE leadloop.leads SET last_error = 'state_code: missing' WHERE status = 'rejected'",
         f"""INSERT INTO leadloop.lead_outcomes
                    (campaign_id, lead_id, processed_at, outcome_name, total_cost, raw)
@@ -282,6 +285,18 @@ def test_long_histories_of_outcomes_are_read_by_day(
     outcomes = read_history(database, [], None)["outcomes"]
     assert [row["hour"].hour for row in outcomes] == hours
     assert [row["hour"].day for row in outcomes] == [1, 2, 1 + days]
+
+
+def test_sums_of_all_campaigns_are_those_of_each_one(database: Database) -> None:
+    """The page reads others if no campaign is selected: they show the same."""
+    seed_data.seed_healthy(database)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    for since in (None, yesterday.replace(minute=0, second=0, microsecond=0)):
+        of_all, of_each = (
+            read_history(database, ids, since) for ids in ([], list(seed_data.CAMPAIGNS))
+        )
+        assert of_all == of_each
+        assert all(of_all[name] for name in ("outcomes", "attempts", "requests", "lag"))
 
 
 def test_attempts_of_long_periods_are_those_of_the_last_90_days(lived: Database) -> None:

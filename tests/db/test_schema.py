@@ -348,11 +348,12 @@ def test_an_upgrade_gives_all_there_is_to_the_default_account(
         upgraded(empty)
         sql.execute(
             empty,
-            """UPDATE leadloop.alembic_version SET version_num = '0011_first_contact';
+            """UPDATE leadloop.alembic_version SET version_num = '0013_opt_out_source';
                DROP SCHEMA leadloop_monitor CASCADE;
+               DROP FUNCTION leadloop.count_sync_runs CASCADE;
                DROP INDEX leadloop.sync_runs_covering;
                ALTER TABLE leadloop.campaigns DROP COLUMN account;
-               ALTER TABLE leadloop.sync_runs DROP COLUMN account;
+               ALTER TABLE leadloop.sync_runs DROP COLUMN account CASCADE;
                ALTER TABLE leadloop.rate_slots DROP COLUMN account CASCADE;
                ALTER TABLE leadloop.rate_slots ADD PRIMARY KEY (slot);
                INSERT INTO leadloop.campaigns (campaign_id) VALUES ('C1');
@@ -368,6 +369,74 @@ def test_an_upgrade_gives_all_there_is_to_the_default_account(
         assert (row["account"], row["last_push_at"] is not None) == ("default", True)
         (budget,) = sql.fetch_rows(empty, "SELECT * FROM leadloop_monitor.budget_now")
         assert (budget["account"], budget["slots"], budget["taken"]) == ("default", 1, 1)
+
+
+def make_first_contact(database: Database) -> None:
+    """Make a schema look as 0011_first_contact left it: without sums of attempts and of runs."""
+    sql.execute(
+        database,
+        """UPDATE leadloop.alembic_version SET version_num = '0011_first_contact';
+           DROP TABLE leadloop.attempt_changes CASCADE;
+           DROP FUNCTION leadloop.count_sync_runs CASCADE;
+           DELETE FROM leadloop.count_changes WHERE kind = 'run';
+           DELETE FROM leadloop.counts WHERE kind IN ('tries', 'run') OR campaign_id = '';
+           ALTER TABLE leadloop.counts DROP CONSTRAINT counts_span_check,
+                 ADD CONSTRAINT counts_span_check CHECK (span IN ('hour', 'day', 'ever'));
+           DROP INDEX leadloop.counts_slowest_opt_outs, leadloop.poll_windows_slowest,
+                      leadloop.poll_windows_by_hour;
+           CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
+               ((date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
+           CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs
+               ((date_trunc('hour', started_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'))""",
+    )
+
+
+@pytest.mark.parametrize("is_folded", [True, False])
+def test_an_upgrade_counts_attempts_and_runs(
+    empty: Database, database: Database, is_folded: bool
+) -> None:
+    """The numbers are those of a new database in which the same has happened."""
+    history = """
+        INSERT INTO leadloop.lead_outcomes (campaign_id, lead_id, processed_at, outcome_name, raw)
+        SELECT 'C' || n % 2, n, now(), 'outcome ' || n % 3, '{}' FROM generate_series(1, 3000) AS n;
+        INSERT INTO leadloop.outreach_attempts (campaign_id, lead_id, channel, block, attempt_key)
+        SELECT 'C' || n % 2, n, 'call', 'c', key
+          FROM generate_series(1, 4000) AS n CROSS JOIN generate_series(1, n % 5) AS key;
+        INSERT INTO leadloop.sync_runs (flow, campaign_id, state, counts)
+        SELECT 'push-leads', 'C' || n % 2, 'completed', '{"requests": 2}'
+          FROM generate_series(1, 10) AS n"""
+    late_attempt = """
+        INSERT INTO leadloop.outreach_attempts (campaign_id, lead_id, channel, block, attempt_key)
+        VALUES ('C1', '1', 'sms', 's', 'late')"""
+    shown = (
+        "SELECT * FROM leadloop_monitor.attempts_to_outcome ORDER BY 1, 2, 3",
+        "SELECT campaign_id, flow, runs, requests FROM leadloop_monitor.request_stats ORDER BY 1",
+        """SELECT kind, span, campaign_id, name, sum(amount), sum(marked) FROM leadloop_monitor.sums
+            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4""",
+    )
+    with empty:
+        upgraded(empty)
+        sql.execute(empty, history)
+        if is_folded:
+            counts.fold_all_counts(empty)
+        make_first_contact(empty)
+        upgraded(empty)
+        with (
+            empty.transaction() as connection,
+            pytest.raises(UsageError, match="not complete yet: run `leadloop init`"),
+        ):
+            require_current(connection)
+        sql.execute(empty, late_attempt)
+        counts.fill_counts(empty)
+        sql.execute(database, history)
+        sql.execute(database, late_attempt)
+        for query in shown:
+            rows = sql.fetch_rows(empty, query)
+            assert rows == sql.fetch_rows(database, query) != []
+        assert empty.run(counts.count_drift) == 0
+        with empty.transaction() as connection, database.transaction() as other:
+            require_current(connection)
+            assert describe_all(connection) == describe_all(other)
 
 
 @pytest.mark.parametrize("is_forgotten", [True, False])

@@ -29,6 +29,7 @@ from tests.docs.documented_commands import (
     list_copied,
     list_mentioned,
 )
+from tests.jobs import push_leads
 from tests.local.conftest import free_port
 
 _GROUP: Any = typer.main.get_command(app)
@@ -110,10 +111,11 @@ _OWED_MS = 1_769_850_000_124
 
 
 def make_unreadable(database: Database, vendor: SandboxHandle) -> None:
-    """Have each read of the owed window fail."""
-    outcome = {"campaign_id": "12345", "lead_id": "P", "processed_at": _OWED_MS, "outcome_id": 1}
-    vendor.put_outcomes([outcome])
-    vendor.add_fault(route="responses", kind="status", lead_id="P", every=1)
+    """Have each read of the owed window fail, on the outcome of a lead that the vendor has."""
+    push_leads(["12345"])
+    outcome = {"campaign_id": "12345", "lead_id": "T-1", "processed_at": _OWED_MS, "outcome_id": 1}
+    assert vendor.put_outcomes([outcome])["stored"] == 1
+    vendor.add_fault(route="responses", kind="status", lead_id="T-1", every=1)
 
 
 def add_source(database: Database, vendor: SandboxHandle) -> None:

@@ -246,10 +246,10 @@ def test_prefect_is_told_in_aggregates(
     }
     assert all(set(rows) == set(AUDIT.counts) for rows in tables.values())
     assert list(tables["12345"])[:3] == ["pages", "seen", "missing_there"]
-    assert [each.description for each in list_artifacts(run) if each.key[-1] == "5"] == [
+    assert [each.description for each in list_artifacts(run) if str(each.key).endswith("5")] == [
         "Campaign 12345: no difference; leads at the vendor: 1"
     ]
-    assert "lead-" not in str(list_artifacts(run)).replace("leadloop", "")
+    assert not re.search("lead-[abc]", str(list_artifacts(run)))
 
 
 def test_an_audit_of_many_campaigns_shows_those_that_differ(

@@ -16,7 +16,7 @@ from prefect.states import Pending
 from sqlalchemy import make_url
 
 from db.database import Database
-from flows import local_runs, run_log
+from flows import local_runs
 from flows.audit import audit_leads
 from flows.disable import disable_leads
 from flows.fan_out import fan_out
@@ -27,7 +27,7 @@ from flows.push import push_leads
 from flows.sync import sync_leads
 from leadloop.core.errors import LeadloopError
 from leadloop.sandbox import SandboxHandle
-from tasks import context as run_context
+from tasks import step_log
 from tasks.jobs import CampaignsFailed
 from tests import factories
 from tests.factories import CAMPAIGN
@@ -112,15 +112,15 @@ def test_the_steps_of_a_long_push(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line a minute has the counts so far; here a minute takes no time."""
-    monkeypatch.setattr(run_context, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(step_log, "PROGRESS_S", 0.0)
     monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     factories.add_campaign(database, batch_size=2)
     factories.add_leads(database, *(f"L{number}" for number in range(6)))
     _, run = run_flow(push_leads)
-    assert list(dict.fromkeys(read_steps(run)[3:])) == [
-        "campaign C1: so far: created 2",
-        "campaign C1: so far: created 4",
-        "campaign C1: so far: created 6",
+    assert read_steps(run)[3:] == [
+        "so far: created 2",
+        "so far: created 4",
+        "so far: created 6",
         "campaign C1: done: created 6, requests 3",
     ]
 
@@ -148,7 +148,7 @@ def test_the_steps_of_a_disable_a_poll_and_an_audit(
     factories.add_opt_outs(database, "a")
     assert read_steps(run_flow(disable_leads, campaigns=[CAMPAIGN])[1]) == [
         "disable-leads begins with campaign C1",
-        "campaign C1: 1 opt-outs to carry out",
+        "campaign C1: 1 opt-out to carry out",
         "campaign C1: done: disabled 1, requests 1",
     ]
     process_leads(vendor, {"b": 1.0})
@@ -171,20 +171,30 @@ def test_the_steps_of_a_sync(database: Database, vendor: SandboxHandle) -> None:
     assert "push: created 1, requests 1\n" in log
 
 
-def test_the_lines_of_a_run_are_bounded(
+def test_many_campaigns_are_logged_in_sums(
     database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many campaigns have work; warnings and errors are logged all the same."""
-    monkeypatch.setattr(run_log, "MAX_STEPS", 5)
+    """No line a campaign, nor one a task; what goes wrong is logged all the same."""
+    monkeypatch.setattr(step_log, "MAX_CAMPAIGNS", 3)
+    monkeypatch.setattr(step_log, "PROGRESS_S", 0.0)
     for campaign in ("C1", "C2", "C3", "GONE"):
         factories.add_campaign(database, campaign)
         factories.add_leads(database, "a", campaign=campaign)
     vendor.change_rules(campaigns=dict.fromkeys(("C1", "C2", "C3"), "Fine"))
     _, run = run_flow(push_leads)
-    lines = read_steps(run)
-    assert lines[5] == "this run logs no further steps, only warnings and errors"
-    assert len(lines) == 8
-    assert all(line.startswith("campaign GONE: create: HTTP 404") for line in lines[6:])
+    log = read_log(run)
+    steps = [each.message for each in log if each.level == logging.INFO]
+    assert [each for each in steps if not each.startswith(_OF_PREFECT)] == [
+        "push-leads begins with campaigns C1, C2, C3 and 1 more",
+        "work is due in campaigns C1, C2, C3 and 1 more",
+        "4 campaigns have work: the log has the sums of their counts, and leadloop.sync_runs each"
+        " one's",
+        *("so far: created 1", "so far: created 2", "so far: created 3"),
+    ]
+    assert len([each for each in log if each.message.startswith("Finished in state ")]) == 1
+    errors = [each.message for each in log if each.level >= logging.ERROR]
+    assert len(errors) == 2
+    assert all(each.startswith("campaign GONE: create: HTTP 404") for each in errors)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +258,7 @@ def test_a_login_that_is_missing_or_refused(
     vendor: SandboxHandle,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One line names the setting; a refusal is an error of task and campaign too, as one line."""
+    """One line names the setting; a refusal is an error of the campaign too, as one line."""
     factories.add_campaign(database)
     factories.add_leads(database, "a")
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
@@ -260,8 +270,7 @@ def test_a_login_that_is_missing_or_refused(
     errors = [each.message for each in log if each.level >= logging.ERROR]
     refusal = "create: HTTP 401; the login is not accepted: check LEADLOOP_API_TOKEN"
     assert all(refusal in error for error in errors)
-    of_task, of_campaign, of_run = errors
-    assert of_task.startswith("Finished in state Failed('Task run encountered an exception RunErr")
+    of_campaign, of_run = errors
     assert of_run == run.state.message
     assert of_run.startswith(f"{of_campaign}; done: requests ")
     assert all("\n" not in each.message for each in log)

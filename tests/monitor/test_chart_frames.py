@@ -3,6 +3,11 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pandas as pd
+
+from db import counts
+from db.database import Database
+from db.monitor import read_history
 from leadloop.monitor.chart_frames import (
     MAX_SERIES,
     STAGES,
@@ -13,6 +18,7 @@ from leadloop.monitor.chart_frames import (
     build_outcomes_frame,
     build_requests_frame,
 )
+from tests import factories, sql
 
 _START = datetime(2026, 3, 1, 5, tzinfo=UTC).replace(tzinfo=None)
 
@@ -78,11 +84,84 @@ def test_connect_rate_needs_calls() -> None:
     assert frame["connect_rate"].isna()[1]
 
 
-def test_many_campaigns_show_the_slowest() -> None:
+def test_many_campaigns_show_the_slowest(database: Database) -> None:
     """More campaigns than colours: one line, the maximum of each hour, in minutes."""
-    few = [{"hour": _START, "campaign_id": f"C-{n}", "lag_s": 60 * n} for n in range(MAX_SERIES)]
-    assert len(build_lag_frame(few)) == MAX_SERIES
-    frame = build_lag_frame([*few, {"hour": _START, "campaign_id": "C-9", "lag_s": 600}])
-    assert frame.to_dict("records") == [
-        {"hour": _START, "lag_min": 10.0, "campaign_id": "the slowest campaign"}
-    ]
+
+    def build_frame(*selected: str) -> pd.DataFrame:
+        return build_lag_frame(read_history(database, selected, None)["lag"])
+
+    for number in range(MAX_SERIES):
+        add_window(database, f"C-{number}", lag_s=60 * number)
+    assert len(build_frame()) == MAX_SERIES
+    add_window(database, "C-9", lag_s=600)
+    slowest = {"hour": _START, "lag_min": 10.0, "campaign_id": "the slowest campaign"}
+    assert build_frame().to_dict("records") == [slowest]
+    assert len(build_frame("C-0", "C-9")) == 2
+    many = [f"C-{number}" for number in (*range(MAX_SERIES), 9)]
+    add_window(database, "C-8", lag_s=900)
+    assert build_frame(*many).to_dict("records") == [slowest]
+    assert build_frame().to_dict("records") == [{**slowest, "lag_min": 15.0}]
+
+
+def add_window(database: Database, campaign: str, *, lag_s: int) -> None:
+    """Add a campaign with two polls of one hour, of which one is a backfill of long ago."""
+    factories.add_campaign(database, campaign)
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.poll_windows (campaign_id, run_id, window_after, window_before,
+                  closed_through, range_after, status, claimed_count, stored_count, pages,
+                  polled_at)
+           SELECT :campaign, 1, through, through, through, range_after, 'closed', 0, 0, 1, :at
+             FROM (VALUES (CAST(:at AS timestamptz) - make_interval(secs => :lag), NULL),
+                          (CAST('-infinity' AS timestamptz), CAST('-infinity' AS timestamptz)))
+                  AS read (through, range_after)""",
+        campaign=campaign,
+        lag=lag_s,
+        at=_START.replace(minute=30, tzinfo=UTC),
+    )
+
+
+def test_many_campaigns_show_the_slowest_opt_outs(database: Database) -> None:
+    """The campaign with the greatest percentile: one slow opt-out in thirty does not count."""
+
+    def build_frame(*selected: str) -> pd.DataFrame:
+        return build_opt_outs_frame(read_history(database, selected, None)["opt_outs"])
+
+    campaigns = [f"C-{number}" for number in range(MAX_SERIES + 1)]
+    for campaign, quick, slow_s in zip(
+        campaigns, (10, 30, 10, 10, 10, 10, 0), (200, 9000, 500, 25, 25, 25, 25), strict=True
+    ):
+        add_opt_outs(database, campaign, *[25] * quick, slow_s)
+    day = _START.replace(hour=0)
+    slowest = {"day": day, "campaign_id": "the slowest campaign", "p95_min": 15.0}
+    for is_folded in (False, True):
+        if is_folded:
+            counts.fold_all_counts(database)
+        assert build_frame().to_dict("records") == [slowest]
+        assert build_frame(*campaigns).to_dict("records") == [slowest]
+        few = build_frame("C-1", "C-2").to_dict("records")
+        assert [(row["campaign_id"], row["p95_min"]) for row in few] == [("C-1", 0.5), ("C-2", 15)]
+    # Changes that are not folded: the slowest campaign loses its slow opt-out.
+    sql.execute(
+        database,
+        """DELETE FROM leadloop.disable_requests WHERE campaign_id = 'C-2'
+              AND confirmed_at > requested_at + interval '1 minute'""",
+    )
+    assert build_frame().to_dict("records") == [{**slowest, "p95_min": 5.0}]
+    add_opt_outs(database, "C-7", 3000)
+    assert build_frame().to_dict("records") == [{**slowest, "p95_min": 60.0}]
+
+
+def add_opt_outs(database: Database, campaign: str, *seconds: int) -> None:
+    """Add a campaign with opt-outs of one day that took these seconds to be confirmed."""
+    factories.add_campaign(database, campaign)
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.disable_requests
+                  (campaign_id, lead_id, status, requested_at, confirmed_at)
+           SELECT :campaign, number, 'disabled', :at, :at + make_interval(secs => seconds)
+             FROM unnest(CAST(:seconds AS integer[])) WITH ORDINALITY AS each (seconds, number)""",
+        campaign=campaign,
+        seconds=list(seconds),
+        at=_START.replace(tzinfo=UTC),
+    )

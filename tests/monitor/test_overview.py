@@ -71,6 +71,14 @@ def test_many_problems_are_folded() -> None:
     assert len(part.markdown) == 8
 
 
+def test_very_many_problems_are_cut() -> None:
+    """A page of thousands of elements would be slow; the CSV has them all."""
+    part = run_part(show_problems, [build_problem(f"problem {n}") for n in range(1001)])
+    assert len(part.markdown) == 100
+    assert [expander.label for expander in part.expander] == ["and 995 more"]
+    assert part.caption[0].value == "The first 100; the CSV has all 1,001."
+
+
 def test_freshness() -> None:
     """The time of the data, the age of the latest run, and the problems that the filter hides."""
     run = {"flow": "push-leads", "campaign_id": "C1", "started_at": _NOW - timedelta(minutes=12)}

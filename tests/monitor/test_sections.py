@@ -1,6 +1,7 @@
 """The sections below the overview."""
 
 import json
+import math
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from db.database import Database
 from db.monitor import MAX_RUNS, read_history, read_status_snapshot
 from leadloop.monitor.sections import (
+    MAX_LISTED,
     show_campaigns,
     show_charts,
     show_latencies,
@@ -73,6 +75,27 @@ def test_every_number_has_a_format(database: Database, monkeypatch: pytest.Monke
                 assert columns[name].get("type_config", {}).get("format"), name
             elif table.value[name].dtype == object:
                 assert not any(isinstance(each, Decimal) for each in table.value[name]), name
+
+
+def test_very_many_campaigns_are_cut(database: Database) -> None:
+    """The page lists the worst ones; a line states how many there are, and where the others are."""
+    seed_data.seed_stuck(database)
+    status = read_status_snapshot(database)
+    (stuck, *_) = [row for row in status.campaigns if row["health"] == "critical"]
+    well = [{**stuck, "campaign_id": f"W-{n}", "health": "ok"} for n in range(MAX_LISTED)]
+    part = run_part(show_campaigns, [*well, stuck])
+    assert len(part.dataframe[0].value) == MAX_LISTED
+    assert part.dataframe[0].value["campaign_id"][0] == stuck["campaign_id"]
+    limit = (
+        f"The worst {MAX_LISTED} of {MAX_LISTED + 1}; the filter above shows others, the CSV all."
+    )
+    assert part.caption[0].value == limit
+    assert not run_part(show_campaigns, well).caption
+    quick = next(row for row in status.latencies if row["kind"] == "lead")
+    slow = {**quick, "campaign_id": "slow", "p99_s": math.inf}
+    part = run_part(show_latencies, [*[quick] * MAX_LISTED, slow])
+    assert part.dataframe[0].value["campaign_id"][0] == "slow"
+    assert [len(part.dataframe[0].value), part.caption[1].value] == [MAX_LISTED, limit]
 
 
 def test_charts_without_figures(database: Database) -> None:

@@ -128,10 +128,22 @@ def test_ends_of_runs_fold_the_counts_once_a_minute(database: Database, clock: l
     factories.add_campaign(database)
     pending = "SELECT count(*) FROM leadloop.count_changes"
     with open_database_context(Settings.load(), HOST) as context:
-        for lead_id, now, expected in (("a", 1000.0, 0), ("b", 1059.0, 1), ("c", 1060.0, 0)):
+        # A lead and a run.
+        for lead_id, now, expected in (("a", 1000.0, 0), ("b", 1059.0, 1 + 1), ("c", 1060.0, 0)):
             factories.add_leads(database, factories.build_lead(lead_id, status="created"))
             clock.append(now)
             finish_run(start(context), {}, None)
+            assert sql.fetch_value(database, pending) == expected
+
+
+def test_a_long_run_folds_each_minute(database: Database, clock: list[float]) -> None:
+    """Not in its first minute: its end does."""
+    pending = "SELECT count(*) FROM leadloop.count_changes"
+    with open_database_context(Settings.load(), HOST) as context:
+        for lead_id, now, expected in (("a", 1059.0, 1), ("b", 1060.0, 0), ("c", 1119.0, 1)):
+            factories.add_leads(database, factories.build_lead(lead_id, status="created"))
+            clock.append(now)
+            context.folder.fold_in_long_run(context.database, context.log.warning)
             assert sql.fetch_value(database, pending) == expected
 
 

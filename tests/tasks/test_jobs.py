@@ -159,6 +159,25 @@ def test_a_job_that_is_due_later_holds_up_no_other(database: Database, clock: li
     assert sorted({*clock}) == [0.0, 7.0, 100.0]
 
 
+def test_a_long_run_folds_counts_between_chunks(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the views would read all changes of an hour of it."""
+    moments, pending = [1000.0], []
+    monkeypatch.setattr("tasks.context.read_boot_clock", lambda: moments[-1])
+
+    def write(run: CampaignRun[DatabaseContext]) -> ChunkResult:
+        changes = "SELECT count(*) > 0 FROM leadloop.count_changes"
+        pending.append(sql.fetch_value(database, changes))
+        lead = factories.build_lead(str(len(pending)), status="created")
+        factories.add_leads(database, lead)
+        moments.append(moments[-1] + 59)
+        return MORE
+
+    run_jobs(scripted(database, A=[write, write, write, done]).spec(), None)
+    assert pending == [True, True, False], "the first change is the run's"
+
+
 @pytest.mark.parametrize(
     ("step", "reason"),
     [(fail, "it is broken"), (fail_in_postgres, "Postgres refused: DivisionByZero")],

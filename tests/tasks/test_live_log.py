@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from tasks import live_log
-from tasks.live_log import OnceAnHour, WithoutSteps
+from tasks.live_log import OnceAnHour
 
 
 def test_a_warning_is_logged_once_an_hour(
@@ -38,17 +38,6 @@ def test_what_is_no_warning_is_always_logged(caplog: pytest.LogCaptureFixture) -
     for _ in range(2):
         log.info("working")
     assert caplog.messages == ["working", "working"]
-
-
-def test_steps_of_jobs_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """A live run has thousands; what is wrong, and what developers ask for, is logged."""
-    caplog.set_level(logging.DEBUG)
-    log = WithoutSteps(OnceAnHour(logging.getLogger("leadloop.tests")))
-    log.info("campaign %s: done", "C1")
-    log.warning("campaign %s fails", "C1")
-    log.debug("frames")
-    assert caplog.messages == ["campaign C1 fails", "frames"]
-    assert not log.isEnabledFor(logging.INFO)
 
 
 def test_memory_is_bounded(caplog: pytest.LogCaptureFixture) -> None:

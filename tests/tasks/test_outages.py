@@ -52,7 +52,12 @@ def test_silence_is_reported_before_it_is_waited_for() -> None:
     """Once, however many probes fail."""
     silences: list[str] = []
     probe = probe_of(_FAILURE, _FAILURE, None)
-    watch = OutageWatch(probe, lambda _: None, "https://vendor.example", on_silence=silences.append)
+    watch = OutageWatch(
+        probe,
+        lambda _: None,
+        "https://vendor.example",
+        on_silence=lambda message, *args: silences.append(message % args),
+    )
     assert not watch.probe_after_failure(_FAILURE)
     assert silences == [
         "https://vendor.example does not answer (read: HTTP 500): trying again for up to 45 s"

@@ -6,10 +6,8 @@ has been done.
 
 from alembic import op
 
-from db.schema import REPLACEABLE, create_schema
-
-revision = "0012_opt_out_source"
-down_revision = "0011_first_contact"
+revision = "0013_opt_out_source"
+down_revision = "0012_totals"
 branch_labels = None
 depends_on = None
 
@@ -51,7 +49,5 @@ CREATE TABLE IF NOT EXISTS leadloop.held_removals (
 
 
 def upgrade() -> None:
-    """Add tables and columns, and replace triggers, views and descriptions."""
-    connection = op.get_bind()
-    connection.exec_driver_sql(_TABLES)
-    create_schema(connection, *REPLACEABLE)
+    """Add tables and columns. The last migration replaces triggers, views and the like."""
+    op.get_bind().exec_driver_sql(_TABLES)

@@ -10,8 +10,8 @@ from alembic import op
 
 from db.schema import REPLACEABLE, create_schema
 
-revision = "0013_accounts"
-down_revision = "0011_first_contact"
+revision = "0014_accounts"
+down_revision = "0013_opt_out_source"
 branch_labels = None
 depends_on = None
 
