@@ -50,17 +50,17 @@ def test_a_failure_in_an_outage_that_is_over_says_nothing() -> None:
 
 def test_silence_is_reported_before_it_is_waited_for() -> None:
     """Once, however many probes fail."""
-    silences: list[str] = []
-    probe = probe_of(_FAILURE, _FAILURE, None)
+    events: list[str] = []
     watch = OutageWatch(
-        probe,
-        lambda _: None,
+        probe_of(_FAILURE, _FAILURE, None),
+        lambda _: events.append("wait"),
         "https://vendor.example",
-        lambda message, *args: silences.append(message % args),
+        lambda message, *args: events.append(message % args),
     )
     assert not watch.probe_after_failure(_FAILURE)
-    assert silences == [
-        "https://vendor.example does not answer (read: HTTP 500): trying again for up to 45 s"
+    assert events == [
+        "https://vendor.example does not answer (read: HTTP 500): trying again for up to 45 s",
+        *("wait", "wait"),
     ]
 
 
