@@ -16,7 +16,7 @@ _FIGURES = text("""
 SELECT campaign_id, name, enabled, new, sending, in_doubt, created, rejected, cancelled, processed,
        cost, disabled, disable_pending, disable_failed, disable_oldest_s, new_oldest_s, watermark,
        watermark_lag_s, late, lookback_needed_s, last_push_at, last_poll_at, last_disable_at,
-       push_enabled, owed, owed_accepted, creates_held
+       push_enabled, owed, owed_accepted, creates_held, account
   FROM leadloop_monitor.campaign_health
  WHERE CAST(:ids AS text[]) IS NULL OR campaign_id = ANY(:ids)
  ORDER BY campaign_id

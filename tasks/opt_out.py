@@ -74,7 +74,7 @@ def opt_out_left(
     database: Database,
     settings: Settings,
     campaign_id: str,
-    agrees: Callable[[LeftLeads], bool],
+    confirm: Callable[[LeftLeads], None],
 ) -> int:
     """Opt out the sent leads whose rows have left the campaign's source, however many they are.
 
@@ -82,10 +82,11 @@ def opt_out_left(
         database: the database.
         settings: the login that reads sources, and the campaigns' defaults.
         campaign_id: the campaign.
-        agrees: is asked before, with the number of leads; the source is not locked meanwhile.
+        confirm: is called before with the number of leads, and raises if they shall not opt out;
+            the source is not locked meanwhile.
 
     Returns:
-        The number of leads that opted out; 0 if the person does not agree.
+        The number of leads that opted out.
 
     Raises:
         UsageError: the campaign is unknown, or has no source.
@@ -99,14 +100,15 @@ def opt_out_left(
         raise UsageError(f"campaign {campaign_id} has no source: no row can have left it")
     with compare_source(settings, database, campaign, removed_too=True) as compared:
         found = _count_left(compared, campaign)
-    if not found.left or not agrees(found):
+    if not found.left:
         return 0
+    confirm(found)
     with compare_source(settings, database, campaign, removed_too=True) as compared:
         now = _count_left(compared, campaign)
         if now.left > found.left:
             raise RunError(
-                f"{now.left} rows of sent leads have left the source, more than the {found.left} of"
-                " before; nobody has opted out: run this again"
+                f"rows of sent leads that have left the source: {now.left:,}, more than the"
+                f" {found.left:,} of before; nobody has opted out: run this again"
             )
         opted_out = source_removals.opt_out_removed(compared.connection, campaign_id, "person")
         with compared.connection.begin():

@@ -10,6 +10,7 @@ from db.rate_limit import Slot
 from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
+from leadloop.core.plurals import format_count
 from leadloop.core.rate_ring import Purpose, RateLimit, find_paced_delay
 from leadloop.core.verdicts import ApiCall
 
@@ -212,7 +213,7 @@ class RateLimiter:
         self._next_report_at = now + _REPORT_PERIOD_S
         self._on_wait(
             f"waiting {wait_s:.0f} s for the rate limit, which all runs share:"
-            f" {self._limit.requests} requests in {self._limit.period_s:g} s"
+            f" {format_count(self._limit.requests, 'request')} in {self._limit.period_s:g} s"
         )
 
     def release_slot(self, slot: Slot) -> None:

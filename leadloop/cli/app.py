@@ -493,7 +493,7 @@ def opt_out(
     opt_out_texts.require_opt_out_options(lead_ids, because, left_source=left_source, yes=yes)
     if left_source:
         amount = opt_out_texts.run_opt_out_left(campaign, agrees_to_all=yes)
-        lines = [f"Opted out: {amount} leads whose rows have left the source."]
+        lines = [f"Opted out, because their rows have left the source: {amount:,}."]
         found: dict[str, Any] = {"opted_out": amount}
     else:
         with environment.open_configured_database() as (settings, database):

@@ -73,9 +73,9 @@ def _check_settings(
         origins = [f"{', '.join(fields)} from {source}" for source, fields in names.items()]
         settings = stack.enter_context(environment.load_settings_with_database(*sources))
         environment.require_urls(settings)
-        summary = f"read; the API is {settings.api_url}, {settings.rate_limit} requests"
+        summary = f"read; the API is {settings.api_url}, limit {settings.rate_limit}"
         summary += "".join(
-            f"; of account {each.name} {each.api_url}, {each.rate_limit} requests"
+            f"; of account {each.name} {each.api_url}, limit {each.rate_limit}"
             for each in settings.list_accounts()[1:]
         )
         check.detail = f"{summary}. {'; '.join([*origins, 'the others are at their defaults'])}"

@@ -1,11 +1,11 @@
 """`leadloop opt-out`: opts leads out by a person's word; asks before many do."""
 
-import sys
 from collections.abc import Iterator, Sequence
 
 from leadloop.cli import environment
-from leadloop.core.errors import UsageError
-from leadloop.core.escaping import escape_unprintable
+from leadloop.cli.confirmation import ask_to_go_on, print_announcement, require_answerable
+from leadloop.core.errors import RunError, UsageError
+from leadloop.core.plurals import format_count
 from tasks.opt_out import LeftLeads, OptOutResult, opt_out_left
 
 
@@ -26,33 +26,31 @@ def require_opt_out_options(
 
 
 def run_opt_out_left(campaign_id: str, *, agrees_to_all: bool) -> int:
-    """Opt out the leads whose rows have left the source, if the person agrees.
+    """Opt out the leads whose rows have left the source, once the person agrees.
 
     Returns:
         The number of leads that opted out.
 
     Raises:
         UsageError: there is nobody to ask, or the campaign has no source.
-        RunError: the source cannot be read.
+        RunError: the source cannot be read, or the person does not agree.
     """
-    if not agrees_to_all and not sys.stdin.isatty():
-        raise UsageError("it asks before leads opt out: run it in a terminal, or with --yes")
+    if not agrees_to_all:
+        require_answerable("leadloop opt-out --left-source")
 
-    def agrees(found: LeftLeads) -> bool:
-        leads = "1 lead was" if found.left == 1 else f"{found.left:,} leads were"
-        line = (
-            f"Campaign {campaign_id}: of {found.leads:,} leads, {leads} sent and have no row in"
-            f" {found.source} any more. They opt out for good: the vendor cannot enable a lead"
-            " again."
+    def confirm(found: LeftLeads) -> None:
+        announcement = (
+            f"Campaign {campaign_id}: {format_count(found.left, 'lead was', 'leads were')} sent and"
+            f" left {found.source}, of {format_count(found.leads, 'lead')}. They opt out for good:"
+            " the vendor cannot enable a lead again."
         )
-        print(escape_unprintable(line), file=sys.stderr, flush=True)
         if agrees_to_all:
-            return True
-        print("Opt them out? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+            print_announcement(announcement)
+        elif not ask_to_go_on(announcement):
+            raise RunError("nobody has opted out, because it was not confirmed")
 
     with environment.open_configured_database() as (settings, database):
-        return opt_out_left(database, settings, campaign_id, agrees)
+        return opt_out_left(database, settings, campaign_id, confirm)
 
 
 def describe_opt_outs(campaign_id: str, result: OptOutResult) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_an_id_without_a_lead_is_named(invoke: Command, database: Database) -> N
         (("--left-source", "--because", "x"), "--because belongs to --lead-id"),
         (("--lead-id", "a "), "--lead-id 'a ' is empty, or has a blank at an end"),
         (("--lead-id", ""), "--lead-id '' is empty"),
-        (("--left-source",), "it asks before leads opt out: run it in a terminal, or with --yes"),
+        (("--left-source",), "leadloop opt-out --left-source asks before it goes on"),
         (("--left-source", "--yes"), "campaign C1 has no source"),
     ],
 )
@@ -99,10 +99,10 @@ def test_those_who_left_the_source_are_counted_first(
     ran = invoke(*problem["command"].split()[1:], "--yes")
     assert ran.code == 0
     assert ran.err == (
-        "Campaign C1: of 25 leads, 24 leads were sent and have no row in crm.people any more. They"
-        " opt out for good: the vendor cannot enable a lead again.\n"
+        "\nCampaign C1: 24 leads were sent and left crm.people, of 25 leads. They opt out for good:"
+        " the vendor cannot enable a lead again.\n"
     )
-    assert ran.out == "Opted out: 24 leads whose rows have left the source.\n"
+    assert ran.out == "Opted out, because their rows have left the source: 24.\n"
     assert sql.fetch_rows(database, query) == []
     assert disable_leads()["disabled"] == 24
     assert invoke("opt-out", "-c", "C1", "--left-source", "--yes", "--json").last == {

@@ -39,7 +39,7 @@ _PREFECT: Any = prefect_app
 #: all tests; tests of their own run them.
 _NOT_RUN = {"live", "metrics", "monitor", "sandbox", "up", "demo", "deploy"}
 _ANY_COMMAND = {"…", "NAME", "VALUE"}
-_ASKING = {"forget", "first-contact"}
+_ASKING = {"forget", "first-contact", "--left-source"}
 _COPIED = list_copied()
 _RUN = [
     command
@@ -132,6 +132,7 @@ def add_source(database: Database, vendor: SandboxHandle) -> None:
 #: What a document takes for granted.
 _PREPARE = {
     "docs/how-to/accept-unreadable-windows.md": make_unreadable,
+    "docs/how-to/bring-your-own-table.md": add_source,
     "docs/how-to/run-live.md": add_source,
 }
 #: Commands that exit with 1 there: there is a problem; a window stays unreadable.
@@ -171,7 +172,8 @@ def test_commands_to_copy_do_their_work(
         if command.document != document:
             continue
         arguments = list(command.words[1:])
-        arguments += ["--yes"] * (arguments[0] in _ASKING and "--yes" not in arguments)
+        if _ASKING.intersection(arguments) and "--yes" not in arguments:
+            arguments.append("--yes")
         ran = invoke(*arguments, PREFECT_API_URL=prefect)
         if ran.code != int((document, arguments[0]) in _FAIL):
             failed.append(f"{command}: exit {ran.code}: {ran.err}")
