@@ -399,6 +399,34 @@ def test_an_attempt_of_an_outcome_that_is_not_committed(database: Database) -> N
     assert fetch_tries(database) == [("Sale", 2, 1)]
 
 
+@pytest.mark.parametrize("is_folded", [True, False])
+@pytest.mark.parametrize(
+    ("table", "expected"), [("lead_outcomes", []), ("outreach_attempts", [("Sale", 0, 2)])]
+)
+def test_a_truncate_changes_leads_by_attempts(
+    database: Database, table: str, expected: list[tuple[str, int, int]], is_folded: bool
+) -> None:
+    """No outcome leaves no lead; no attempt leaves leads without one."""
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.lead_outcomes
+                  (campaign_id, lead_id, processed_at, outcome_name, raw)
+           VALUES ('C1', 'a', now(), 'Sale', '{}'), ('C1', 'b', now(), 'Sale', '{}');
+           INSERT INTO leadloop.outreach_attempts
+                  (campaign_id, lead_id, channel, block, attempt_key)
+           VALUES ('C1', 'a', 'call', 'b', '1'), ('C1', 'b', 'call', 'b', '1'),
+                  ('C1', 'b', 'call', 'b', '2')""",
+    )
+    if is_folded:
+        counts.fold_all_counts(database)
+    assert sorted(fetch_tries(database)) == [("Sale", 1, 1), ("Sale", 2, 1)]
+    sql.execute(database, f"TRUNCATE leadloop.{table}")
+    assert fetch_tries(database) == expected
+    check_counts(database)
+    counts.fold_all_counts(database)
+    assert fetch_tries(database) == expected
+
+
 def test_many_leads_of_one_statement_are_a_few_changes(database: Database) -> None:
     """An array has a limit, and a delete of a year of outcomes must not meet it."""
     sql.execute(
