@@ -210,8 +210,8 @@ def test_a_run_without_a_database(
     url = f"postgresql://leads:{_SECRET}@127.0.0.1:1/leads"
     monkeypatch.setenv("LEADLOOP_DATABASE_URL", url)
     assert require_one_line(*run_as_worker(client, flow)) == (
-        "cannot reach Postgres at 127.0.0.1:1/leads: connection refused; check that the server runs"
-        " and that LEADLOOP_DATABASE_URL is correct"
+        "cannot reach Postgres at postgresql://leads@127.0.0.1:1/leads: connection refused; check"
+        " that the server runs and that LEADLOOP_DATABASE_URL is correct"
     )
 
 

@@ -71,7 +71,9 @@ def test_a_run_without_postgres_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its line names host and database; only a connection that a run had is opened again."""
     monkeypatch.setenv("LEADLOOP_DATABASE_URL", "postgresql://leads:pw@127.0.0.1:1/leads")
     host = LiveHost(log=LOG, name="live", load_settings=Settings.load)
-    with pytest.raises(DatabaseError, match=r"^cannot reach Postgres at 127\.0\.0\.1:1/leads: "):
+    with pytest.raises(
+        DatabaseError, match=r"^cannot reach Postgres at postgresql://leads@127\.0\.0\.1:1/leads: "
+    ):
         run_live(host, LiveState())
 
 

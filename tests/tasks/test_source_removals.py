@@ -68,9 +68,8 @@ def count(database: Database) -> tuple[int, Any]:
     return row["n"], row["origins"]
 
 
-def agree(_: LeftLeads) -> bool:
+def agree(_: LeftLeads) -> None:
     """Agree to everything."""
-    return True
 
 
 def test_a_row_that_leaves_opts_its_lead_out(crm: Database, vendor: SandboxHandle) -> None:
@@ -120,11 +119,12 @@ def test_a_person_lets_many_go(crm: Database, vendor: SandboxHandle) -> None:
     remove(crm, 1, 30)
     asked: list[LeftLeads] = []
 
-    def refuse(found: LeftLeads) -> bool:
+    def refuse(found: LeftLeads) -> None:
         asked.append(found)
-        return False
+        raise RunError("no")
 
-    assert opt_out_left(crm, Settings.load(), "C1", refuse) == 0
+    with pytest.raises(RunError, match=r"^no$"):
+        opt_out_left(crm, Settings.load(), "C1", refuse)
     assert asked == [LeftLeads(left=30, leads=40, source="crm.people")]
     assert (count(crm)[0], held(crm)) == (0, 30)
     assert opt_out_left(crm, Settings.load(), "C1", agree) == 30
@@ -142,11 +142,10 @@ def test_more_that_leave_while_a_person_thinks_do_not_go_with_them(
     send(crm, 40)
     remove(crm, 1, 30)
 
-    def agree_late(_: LeftLeads) -> bool:
+    def agree_late(_: LeftLeads) -> None:
         sql.execute(crm, "DELETE FROM crm.people")
-        return True
 
-    with pytest.raises(RunError, match=r"40 rows of sent leads have left .* more than the 30"):
+    with pytest.raises(RunError, match="left the source: 40, more than the 30 of before"):
         opt_out_left(crm, Settings.load(), "C1", agree_late)
     assert count(crm)[0] == 0
 
