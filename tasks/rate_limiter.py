@@ -1,5 +1,6 @@
 """A rate limiter over every process that uses this vendor account: a ring of slots in Postgres."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Event, Lock
@@ -35,15 +36,19 @@ MAX_PAUSE_S = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Permit:
-    """The right to send one request before `valid_until` (seconds of the boot clock)."""
+    """The right to send one request before `valid_until` (seconds of the boot clock).
+
+    `has_pause_begun` is set once the vendor has asked this process for a pause.
+    """
 
     slot: Slot
     valid_until: float
+    has_pause_begun: Event
 
     @property
     def is_expired(self) -> bool:
-        """Whether the request would leave so late that it could exceed the rate limit."""
-        return read_boot_clock() > self.valid_until
+        """Whether the request would leave in a pause, or so late that it could exceed the limit."""
+        return self.has_pause_begun.is_set() or read_boot_clock() > self.valid_until
 
 
 class RateLimiter:
@@ -86,6 +91,8 @@ class RateLimiter:
         # The other half of the ring's margin covers the network.
         self._valid_for_s = max(_MIN_VALID_S, limit.margin_s / 2)
         self._stopped = Event()
+        self._paused_until = -math.inf
+        self._has_pause_begun = Event()
 
     @property
     def rate_per_s(self) -> float:
@@ -200,11 +207,16 @@ class RateLimiter:
         """
         self._report_wait(slot.wait_s)
         self.sleep(slot.wait_s)
-        if slot.wait_s > _RECHECK_AFTER_S:
+        has_pause_begun = self._has_pause_begun
+        if slot.wait_s > _RECHECK_AFTER_S or read_boot_clock() < self._paused_until:
             with self._database.autocommit() as connection:
                 if rate_limit.is_paused(connection, account=self.account):
                     return None
-        return Permit(slot=slot, valid_until=read_boot_clock() + self._valid_for_s)
+        return Permit(
+            slot=slot,
+            valid_until=read_boot_clock() + self._valid_for_s,
+            has_pause_begun=has_pause_begun,
+        )
 
     def _report_wait(self, wait_s: float) -> None:
         now = read_boot_clock()
@@ -228,9 +240,13 @@ class RateLimiter:
             retry_after_s: the vendor's Retry-After in seconds; None without one.
         """
         pause_s = min(_DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s, MAX_PAUSE_S)
-        self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
+        # Other threads may hold permits, or slots that are due.
+        self._paused_until = max(self._paused_until, read_boot_clock() + pause_s)
+        self._has_pause_begun.set()
+        self._has_pause_begun = Event()
         with self._database.autocommit() as connection:
             rate_limit.pause_requests(connection, pause_s, account=self.account)
+        self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
 
     def sleep(self, seconds: float) -> None:
         """Sleep for some seconds.

@@ -236,3 +236,15 @@ def test_a_permit_that_is_used_late_has_expired(
     assert not permit.is_expired
     now[0] += 0.001
     assert permit.is_expired
+
+
+def test_a_pause_expires_permits_and_slots_that_are_due(database: Database) -> None:
+    """Of several senders, one gets the 429: what the others hold must not leave in the pause."""
+    limiter = limit(database, _HOURLY)
+    permit, slot = limiter.acquire_permit(ApiCall.CREATE), limiter.reserve_slot(ApiCall.CREATE)
+    limiter.pause(600.0)
+    assert permit.is_expired
+    assert slot.wait_s == 0
+    assert limiter.wait_until_due(slot) is None
+    sql.execute(database, "UPDATE leadloop.rate_slots SET free_at = '-infinity' WHERE slot = 0")
+    assert limiter.acquire_permit(ApiCall.CREATE).is_expired is False
