@@ -146,9 +146,9 @@ UPDATE leadloop.rate_slots
    SET free_at = greatest(free_at, clock_timestamp() + make_interval(secs => :pause_s))
  WHERE account = :account AND slot = 0
 """)
-_PAUSED = text("""
-SELECT free_at > clock_timestamp() FROM leadloop.rate_slots
- WHERE account = :account AND slot = 0
+_PAUSE_LEFT = text("""
+SELECT greatest(0, CAST(extract(epoch FROM free_at - clock_timestamp()) AS float8))
+  FROM leadloop.rate_slots WHERE account = :account AND slot = 0 AND isfinite(free_at)
 """)
 _PAUSED_ACCOUNTS = text("""
 SELECT account FROM leadloop.rate_slots WHERE slot = 0 AND free_at > clock_timestamp()
@@ -328,9 +328,9 @@ def pause_requests(connection: Connection, pause_s: float, *, account: str) -> N
     connection.execute(_PAUSE, {"account": account, "pause_s": pause_s})
 
 
-def is_paused(connection: Connection, *, account: str) -> bool:
-    """Return whether all requests of an account are paused now."""
-    return bool(connection.scalar(_PAUSED, {"account": account}))
+def get_pause_s(connection: Connection, *, account: str) -> float:
+    """Return for how many more seconds all requests of an account are paused; 0: they are not."""
+    return float(connection.scalar(_PAUSE_LEFT, {"account": account}) or 0)
 
 
 def list_paused_accounts(connection: Connection) -> list[str]:

@@ -16,7 +16,7 @@ from leadloop.client.transport import Timeouts, Transport
 from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.settings import Account, Settings
-from tasks.rate_limiter import RateLimiter
+from tasks.rate_limiter import PauseNotice, RateLimiter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ def open_api(
     is_paced: bool = False,
     tokens: TokenProvider | None = None,
     on_wait: Callable[[str], None] = lambda _: None,
+    pauses: PauseNotice | None = None,
 ) -> Iterator[ApiSession]:
     """Prepare everything that a request needs; send nothing yet.
 
@@ -52,6 +53,7 @@ def open_api(
         is_paced: see `tasks.rate_limiter.RateLimiter`.
         tokens: the login of another session, to share it; None: a new one.
         on_wait: see `tasks.rate_limiter.RateLimiter`.
+        pauses: those of another session of the account, to share them; None: separate ones.
 
     Raises:
         UsageError: the login is incomplete.
@@ -71,6 +73,7 @@ def open_api(
         is_paced=is_paced,
         account=account,
         on_wait=on_wait,
+        pauses=pauses,
     )
     limiter.resize_ring()
     connect_s, read_s = settings.parse_timeouts()

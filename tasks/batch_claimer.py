@@ -17,6 +17,7 @@ from tasks.batch_limits import BatchParts
 from tasks.context import ApiContext, CampaignRun
 from tasks.held_creates import require_no_hold
 from tasks.lead_quota import LeadQuota
+from tasks.opt_out_sync import may_send
 from tasks.rate_limiter import Permit
 
 # A permit expires soon, so a claim may not go on for long because of leads that fail the checks.
@@ -303,16 +304,23 @@ class BatchClaimer:
     def reclaim(self, batch: ClaimedBatch) -> ClaimedBatch:
         """Claim the batch's leads for one more request, except those that must not be sent now.
 
-        They may have opted out meanwhile, or become too old.
+        They may have opted out meanwhile, also in the campaign's own table, or become too old.
+        While that table cannot be read, none is sent.
 
         Raises:
             Fenced: another run has declared this one dead.
+            RunError: the campaign's opt-out source cannot be read.
         """
         with self.release_on_error(batch):
             permit = self._run.context.limiter.acquire_permit(ApiCall.CREATE)
             batch = replace(batch, permit=permit)
             if not batch.leads:
                 return batch
+            self._run.refresh()
+            if not may_send(self._run):
+                self._run.context.limiter.release_slot(permit.slot)
+                self._make_new(self.claim_ref(batch))
+                return batch.narrow_to([])
             with self._run.context.database.autocommit() as connection:
                 reclaimed = leads.reclaim_leads(
                     connection,

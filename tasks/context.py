@@ -129,6 +129,10 @@ class DatabaseContext:
         """Requests sent to the vendor so far."""
         return 0
 
+    def find_pause_s(self) -> float:
+        """Return for how many more seconds the vendor takes no request; 0 if it does."""
+        return 0.0
+
     def select_campaigns(
         self, ids: Sequence[str] | None, select: SelectCampaigns = campaigns.select_campaigns
     ) -> list[Campaign]:
@@ -182,6 +186,10 @@ class ApiContext(DatabaseContext):
     def requests_sent(self) -> int:
         """Requests sent to the vendor so far, by this account."""
         return self.session.transport.requests_sent
+
+    def find_pause_s(self) -> float:
+        """Return for how many more seconds the vendor takes no request of the account."""
+        return self.limiter.find_pause_s()
 
     def select_campaigns(
         self, ids: Sequence[str] | None, select: SelectCampaigns = campaigns.select_campaigns
@@ -444,7 +452,7 @@ def open_lane_contexts(
     """
     contexts: dict[str, ApiContext] = {}
     opt_out_looks = OptOutLooks(by_others=True)
-    tokens = None
+    tokens = pauses = None
     with ExitStack() as stack:
         for lane, purpose in lanes.items():
             connection = stack.enter_context(database.autocommit())
@@ -458,9 +466,10 @@ def open_lane_contexts(
                     purpose=purpose,
                     is_paced=purpose in _PACED,
                     tokens=tokens,
+                    pauses=pauses,
                 )
             )
-            tokens = api.tokens
+            tokens, pauses = api.tokens, api.limiter.pauses
             contexts[lane] = ApiContext(
                 settings=settings,
                 database=database,

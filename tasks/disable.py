@@ -65,6 +65,7 @@ class DisableJob:
     ) -> None:
         self.run = run
         self._take = take
+        self._has_had_turn = False
         self._take_error: RunError | None = None
         self._campaign_id = run.campaign.campaign_id
         self._api = run.context.api
@@ -141,7 +142,20 @@ class DisableJob:
             return MORE
         except ApiError as error:
             raise RunError(str(error)) from None
+        if self._waits_for_turn():
+            return MORE
         return MORE if self._take_from_source() else self._retry_rejected()
+
+    def _waits_for_turn(self) -> bool:
+        """Return whether the source is to be read only in the next turn.
+
+        It may be slow or locked: opt-outs on record in other campaigns get a turn before.
+        """
+        has_had_turn, self._has_had_turn = self._has_had_turn, True
+        return not has_had_turn and self._take is not None and self._names_source()
+
+    def _names_source(self) -> bool:
+        return self.run.campaign.opt_out_source is not None
 
     def _take_from_source(self) -> int:
         """Take new opt-outs from the campaign's own table, once a run; return their number.
@@ -149,7 +163,7 @@ class DisableJob:
         If the table cannot be read, the run goes on, and fails at its end.
         """
         take, self._take = self._take, None
-        if take is None or self.run.campaign.opt_out_source is None:
+        if take is None or not self._names_source():
             return 0
         try:
             taken = take()

@@ -313,7 +313,7 @@ class JobRunner(Generic[C]):
         """Run a chunk of each job that is due; sleep while none is. Accounts take turns.
 
         So an account whose vendor does not answer takes as many turns as any other, however many
-        campaigns it has.
+        campaigns it has; and one whose vendor has asked for a pause takes none before its end.
         """
         groups: dict[str, list[CampaignExecution[C]]] = {}
         for each in self._executions:
@@ -324,8 +324,10 @@ class JobRunner(Generic[C]):
             sleep_until(min(due_at.values()))
             now = read_boot_clock()
             for account in [name for name, at in due_at.items() if at <= now]:
-                next_at = next(turns[account], None)
-                if next_at is None:
+                context = self._context.for_campaign(groups[account][0].campaign)
+                if len(due_at) > 1 and (pause_s := context.find_pause_s()):
+                    due_at[account] = now + pause_s
+                elif (next_at := next(turns[account], None)) is None:
                     del due_at[account]
                 else:
                     due_at[account] = next_at

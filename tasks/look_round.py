@@ -60,6 +60,12 @@ def look_round(
         DatabaseError: Postgres refused, or failed several times.
     """
     state = context.database.retry(due_work.find_lookbacks)
+    unused = {each.campaign_id for each in selected} & state.never_sent
+    lookbacks = {each.campaign_id: each.lookback_s for each in selected}
+    totals = {"lookback_s": context.settings.campaign_rules().lookback_s}
+    if len(context.settings.list_complete_accounts()) > 1 and context.find_pause_s():
+        # Jobs wait for the end of the vendor's pause, while other accounts take their turns.
+        return DueCampaigns(ids=lookbacks.keys() - unused, totals=totals)
     clock = DatabaseClock(state.now)
     heads = [
         (each, _build_range(each, read_through, clock))
@@ -85,8 +91,6 @@ def look_round(
             (name, look) for name, look in found.items() if look is not None and name not in stored
         ]
         with_news |= dict(news[: _MAX_PAGES_KEPT - len(with_news)])
-    unused = {each.campaign_id for each in selected} & state.never_sent
-    lookbacks = {each.campaign_id: each.lookback_s for each in selected}
     return DueCampaigns(
         ids=lookbacks.keys() - stored - unused,
         starts={name: partial(_plan_after, plan_poll, look) for name, look in with_news.items()},
@@ -95,7 +99,7 @@ def look_round(
             name: {**_IDLE, "lookback_s": lookbacks[name], "lookback_needed_s": 0}
             for name in stored
         },
-        totals={"lookback_s": context.settings.campaign_rules().lookback_s},
+        totals=totals,
     )
 
 

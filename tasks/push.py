@@ -381,11 +381,14 @@ class PushJob:
     def _may_send(self, permit: Permit) -> bool:
         """Return whether leads may be claimed: all opt-outs of the campaign's table are on record.
 
+        The campaign's row is read again after the wait for the permit: it may name a table now.
+
         In a live run, another push sends the leads once the table has been read.
 
         Raises:
             RunError: the table cannot be read.
         """
+        self.run.refresh()
         if may_send(self.run):
             return True
         self.run.context.limiter.release_slot(permit.slot)
@@ -417,8 +420,9 @@ class PushJob:
                 # One person in doubt is enough to find out whether the vendor works again.
                 limit = replace(limit, leads=1)
             batch, state.is_drained = self._claimer.claim_batch(permit, limit)
-            if batch.leads and self._has_failed:
-                # A create has failed while this sender waited: a read comes first.
+            if batch.leads and (self._has_failed or permit.has_pause_begun.is_set()):
+                # A create has failed while this sender waited: a read comes first. Or the vendor
+                # has asked for a pause: no lead is claimed while it lasts.
                 self._claimer.release_leads(self._claimer.claim_ref(batch))
                 batch, state.is_drained = batch.narrow_to([]), False
             if batch.leads:

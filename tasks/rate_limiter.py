@@ -1,7 +1,8 @@
 """A rate limiter over every process that uses this vendor account: a ring of slots in Postgres."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Event, Lock
 
@@ -38,7 +39,7 @@ MAX_PAUSE_S = 3600.0
 class Permit:
     """The right to send one request before `valid_until` (seconds of the boot clock).
 
-    `has_pause_begun` is set once the vendor has asked this process for a pause.
+    `has_pause_begun` is set once the vendor has asked the process for a pause.
     """
 
     slot: Slot
@@ -49,6 +50,37 @@ class Permit:
     def is_expired(self) -> bool:
         """Whether the request would leave in a pause, or so late that it could exceed the limit."""
         return self.has_pause_begun.is_set() or read_boot_clock() > self.valid_until
+
+
+class PauseNotice:
+    """Announces the pauses of an account to all of its limiters in a process; thread-safe.
+
+    Each request of another process learns of a pause from the ring.
+    """
+
+    def __init__(self) -> None:
+        self._begun = Event()
+        self._until = -math.inf
+
+    @property
+    def next_begun(self) -> Event:
+        """The event that is set when the next pause begins; it is set while one is recorded."""
+        return self._begun
+
+    @property
+    def may_last(self) -> bool:
+        """Whether a pause that was announced has not ended, unless the ring was changed since."""
+        return read_boot_clock() < self._until
+
+    @contextmanager
+    def announce(self, pause_s: float) -> Iterator[None]:
+        """Announce a pause, which the block records in the ring."""
+        self._until = max(self._until, read_boot_clock() + pause_s)
+        self._begun.set()
+        try:
+            yield
+        finally:
+            self._begun = Event()
 
 
 class RateLimiter:
@@ -63,6 +95,7 @@ class RateLimiter:
             they never use up all slots in a burst.
         account: the account whose ring it is.
         on_wait: called with a message before a wait of some seconds, at most every ten minutes.
+        pauses: shared with other limiters of the account in this process; None: there are none.
     """
 
     def __init__(
@@ -75,6 +108,7 @@ class RateLimiter:
         is_paced: bool = False,
         account: str = DEFAULT_ACCOUNT,
         on_wait: Callable[[str], None] = lambda _: None,
+        pauses: PauseNotice | None = None,
     ) -> None:
         self.account = account
         self._database = database
@@ -91,8 +125,7 @@ class RateLimiter:
         # The other half of the ring's margin covers the network.
         self._valid_for_s = max(_MIN_VALID_S, limit.margin_s / 2)
         self._stopped = Event()
-        self._paused_until = -math.inf
-        self._has_pause_begun = Event()
+        self.pauses = pauses or PauseNotice()
 
     @property
     def rate_per_s(self) -> float:
@@ -200,18 +233,17 @@ class RateLimiter:
             self.sleep(_FULL_RING_WAIT_S)
 
     def wait_until_due(self, slot: Slot) -> Permit | None:
-        """Wait until a slot is due and return its permit; None if the vendor asked for a pause.
+        """Wait until a slot is due and return its permit; release it, and return None, in a pause.
 
         Raises:
             RunError: the run is being stopped.
         """
         self._report_wait(slot.wait_s)
         self.sleep(slot.wait_s)
-        has_pause_begun = self._has_pause_begun
-        if slot.wait_s > _RECHECK_AFTER_S or read_boot_clock() < self._paused_until:
-            with self._database.autocommit() as connection:
-                if rate_limit.is_paused(connection, account=self.account):
-                    return None
+        has_pause_begun = self.pauses.next_begun
+        if (slot.wait_s > _RECHECK_AFTER_S or self.pauses.may_last) and self.find_pause_s() > 0:
+            self.release_slot(slot)
+            return None
         return Permit(
             slot=slot,
             valid_until=read_boot_clock() + self._valid_for_s,
@@ -228,6 +260,11 @@ class RateLimiter:
             f" {format_count(self._limit.requests, 'request')} in {self._limit.period_s:g} s"
         )
 
+    def find_pause_s(self) -> float:
+        """Return for how many more seconds the vendor takes no request (Retry-After), or 0."""
+        with self._database.autocommit() as connection:
+            return rate_limit.get_pause_s(connection, account=self.account)
+
     def release_slot(self, slot: Slot) -> None:
         """Release a slot without a request, so that another process can use it."""
         with self._database.autocommit() as connection:
@@ -241,10 +278,7 @@ class RateLimiter:
         """
         pause_s = min(_DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s, MAX_PAUSE_S)
         # Other threads may hold permits, or slots that are due.
-        self._paused_until = max(self._paused_until, read_boot_clock() + pause_s)
-        self._has_pause_begun.set()
-        self._has_pause_begun = Event()
-        with self._database.autocommit() as connection:
+        with self.pauses.announce(pause_s), self._database.autocommit() as connection:
             rate_limit.pause_requests(connection, pause_s, account=self.account)
         self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
 

@@ -9,6 +9,7 @@ from tasks.batch_claimer import BatchClaimer, ClaimedBatch
 from tasks.context import ApiContext, CampaignRun
 from tasks.jobs import DONE, ChunkResult
 from tasks.lead_quota import LeadQuota
+from tasks.opt_out_sync import may_send
 
 _MAX_CLAIMS = 5
 
@@ -53,10 +54,13 @@ class RepeatedCreateJob:
         """Claim the lead with a permit; again if the permit has expired meanwhile.
 
         Raises:
-            RunError: the lead must not be sent, or each permit expired. It was not sent.
+            RunError: the lead must not be sent, each permit expired, or the campaign's opt-out
+                source cannot be read. It was not sent.
         """
         for _ in range(_MAX_CLAIMS):
             permit = self.run.context.limiter.acquire_permit(ApiCall.CREATE)
+            self.run.refresh()
+            may_send(self.run)
             batch = self._claimer.claim_created(permit, self._lead_id)
             if batch.leads and not permit.is_expired:
                 return batch

@@ -141,6 +141,33 @@ def test_a_used_up_limit_keeps_no_other_account(
         assert second.limiter.reserve_slot(ApiCall.READ).wait_s == 0
 
 
+@pytest.mark.parametrize("flow", ["push", "disable", "poll"])
+def test_a_pause_of_one_account_delays_no_other(
+    database: Database, vendor: SandboxHandle, emea: SandboxHandle, flow: str
+) -> None:
+    """In one run: the other account is done before the pause ends, and then this one too."""
+    add_both(database, "a")
+    push_leads()
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "b", campaign=campaign)
+        factories.add_opt_outs(database, "a", campaign=campaign)
+    sql.execute(
+        database,
+        """UPDATE leadloop.rate_slots SET free_at = clock_timestamp() + interval '12 s'
+            WHERE account = 'default' AND slot = 0""",
+    )
+    run = {"push": push_leads, "disable": disable_leads, "poll": poll_outcomes}[flow]
+    run()
+    time_done = {
+        "push": "SELECT sent_at FROM leadloop.leads WHERE lead_id = 'b'",
+        "disable": "SELECT confirmed_at FROM leadloop.disable_requests WHERE lead_id = 'a'",
+        "poll": "SELECT max(polled_at) FROM leadloop.poll_windows WHERE true",
+    }[flow]
+    paused_until = "SELECT free_at FROM leadloop.rate_slots WHERE account = 'default' AND slot = 0"
+    before = f"SELECT ({time_done} AND campaign_id = :id) < ({paused_until})"
+    assert [sql.fetch_value(database, before, id=id) for id in ("C1", "C2")] == [False, True]
+
+
 def break_vendor(handle: SandboxHandle, _: pytest.MonkeyPatch) -> None:
     """Have the vendor of `default` answer nothing but a gateway's error."""
     handle.add_fault(kind="status", status=502, when="before")

@@ -391,6 +391,57 @@ def test_a_row_that_appears_while_a_push_runs_counts(
     assert vendor.store.creations("C1") == {f"L{number}": 1 for number in range(4)}
 
 
+def test_a_row_that_appears_while_a_batch_is_divided_counts(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each half waits for a permit, so that the push looks again before it is sent."""
+    at_second_look(monkeypatch, lambda: opt_out(crm, "L3"))
+    vendor.add_fault(
+        route="create", kind="status", status=422, when="before", lead_id="L0", every=1
+    )
+    factories.add_leads(crm, *(f"L{number}" for number in range(4)))
+    push_leads()
+    assert vendor.store.creations("C1") == {"L1": 1, "L2": 1}
+    assert fetch_statuses(crm)["L3"] == "cancelled"
+
+
+def test_a_source_is_read_after_opt_outs_on_record_elsewhere(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be locked: the opt-outs of another campaign do not wait for that."""
+    factories.add_campaign(crm, "C2")
+    factories.add_leads(crm, "a", campaign="C2")
+    push_leads()
+    factories.add_opt_outs(crm, "a", campaign="C2")
+    seen: list[set[str]] = []
+    read = opt_out_looks.OptOutLooks.begin
+
+    def begin(self: opt_out_looks.OptOutLooks, campaign: Any) -> None:
+        seen.append(disabled(vendor, "C2"))
+        read(self, campaign)
+
+    monkeypatch.setattr(opt_out_looks.OptOutLooks, "begin", begin)
+    disable_leads()
+    assert seen == [{"a"}]
+
+
+def at_second_look(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Have a look due before each batch, and do something when the second one begins."""
+    for module in (source_looks, opt_out_looks):
+        monkeypatch.setattr(module, "LEAST_SOURCE_INTERVAL_S", 0.0)
+        monkeypatch.setattr(module, "SOURCE_SHARE", 1e9)
+    looks: list[str] = []
+    read = opt_out_looks.OptOutLooks.begin
+
+    def begin(self: opt_out_looks.OptOutLooks, campaign: Any) -> None:
+        looks.append(campaign.campaign_id)
+        if len(looks) == 2:
+            act()
+        read(self, campaign)
+
+    monkeypatch.setattr(opt_out_looks.OptOutLooks, "begin", begin)
+
+
 def test_a_push_does_not_look_for_each_request(
     crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
