@@ -395,6 +395,7 @@ def test_a_row_that_appears_while_a_batch_is_divided_counts(
     crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each half waits for a permit, so that the push looks again before it is sent."""
+    monkeypatch.setenv("LEADLOOP_CONCURRENCY", "1")
     at_second_look(monkeypatch, lambda: opt_out(crm, "L3"))
     vendor.add_fault(
         route="create", kind="status", status=422, when="before", lead_id="L0", every=1
