@@ -446,7 +446,7 @@ COMMENT ON COLUMN leadloop.counts.since IS
 the vendor gives none. -infinity: ever.';
 COMMENT ON COLUMN leadloop.counts.campaign_id IS
     'The vendor''s id of the campaign; empty for all campaigns together, and for covering rows of runs.';
-COMMENT ON COLUMN leadloop.counts.key IS 'Digest of name and detail.';
+COMMENT ON COLUMN leadloop.counts.digest IS 'Digest of name and detail.';
 COMMENT ON COLUMN leadloop.counts.name IS
     'The status of leads and opt-outs, the name of outcomes, the channel of attempts, the bucket of
 delays, the flow of runs.';

@@ -380,6 +380,7 @@ def make_first_contact(database: Database) -> None:
            DROP FUNCTION leadloop.count_sync_runs CASCADE;
            DELETE FROM leadloop.count_changes WHERE kind = 'run';
            DELETE FROM leadloop.counts WHERE kind IN ('tries', 'run') OR campaign_id = '';
+           ALTER TABLE leadloop.counts RENAME COLUMN digest TO key;
            ALTER TABLE leadloop.counts DROP CONSTRAINT counts_span_check,
                  ADD CONSTRAINT counts_span_check CHECK (span IN ('hour', 'day', 'ever'));
            DROP INDEX leadloop.counts_slowest_opt_outs, leadloop.poll_windows_slowest,
@@ -437,6 +438,74 @@ def test_an_upgrade_counts_attempts_and_runs(
         with empty.transaction() as connection, database.transaction() as other:
             require_current(connection)
             assert describe_all(connection) == describe_all(other)
+
+
+#: What `db/counts.py` of 0011_first_contact executes: a fold, and the end of a recount.
+_OLD_DIGEST = (
+    "substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"
+)
+_OLD_FOLD = f"""
+WITH gone AS (
+    DELETE FROM leadloop.count_changes WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM leadloop.count_changes LIMIT 20000 FOR UPDATE SKIP LOCKED))
+    RETURNING *
+), stored AS (
+    INSERT INTO leadloop.counts AS kept
+           (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+    SELECT kind, span, since, campaign_id, {_OLD_DIGEST} AS key, name, detail, sum(amount),
+           sum(marked), sum(cost)
+      FROM (SELECT each.kind, span, since, campaign_id, name, detail, amount, marked, cost
+              FROM gone AS each
+              JOIN (VALUES ('lead', 'ever'), ('outcome', 'hour'), ('outcome', 'day'),
+                           ('outcome', 'ever'), ('attempt', 'hour'), ('attempt', 'ever'),
+                           ('delay', 'hour'), ('delay', 'ever'), ('opt_out', 'day'),
+                           ('opt_out', 'ever')) AS summed (kind, span) ON summed.kind = each.kind
+             CROSS JOIN LATERAL (
+                   SELECT CASE span WHEN 'hour' THEN each.hour
+                                    WHEN 'day' THEN date_trunc('day', each.hour, 'UTC')
+                                    ELSE '-infinity' END AS since) AS period) AS spread
+     GROUP BY kind, span, since, campaign_id, name, detail
+     ORDER BY kind, span, since, campaign_id, key
+    ON CONFLICT (kind, span, since, campaign_id, key) DO UPDATE
+       SET amount = kept.amount + excluded.amount
+    RETURNING kind, span, since, campaign_id, key, amount
+)
+SELECT (SELECT count(*) FROM gone) AS changes, kind, span, CAST(since AS text) AS since,
+       campaign_id, key
+  FROM (VALUES (0)) AS one LEFT JOIN stored ON stored.amount = 0
+"""
+_OLD_RECOUNT = f"""
+DELETE FROM leadloop.count_changes;
+DELETE FROM leadloop.counts;
+INSERT INTO leadloop.counts
+       (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+SELECT kind, span, since, campaign_id, {_OLD_DIGEST}, name, detail, amount, marked, cost
+  FROM leadloop.counts_from_rows
+"""
+
+
+@pytest.mark.parametrize("statement", [_OLD_FOLD, _OLD_RECOUNT])
+def test_a_run_of_the_old_version_deletes_no_changes(empty: Database, statement: str) -> None:
+    """It has outlived the upgrade, and knows neither sums of runs nor those of all campaigns."""
+    with empty:
+        upgraded(empty)
+        make_first_contact(empty)
+        upgraded(empty)
+        counts.fill_counts(empty)
+        for flow in ("push-leads", "poll-outcomes"):
+            sql.execute(
+                empty,
+                """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, counts)
+                   VALUES (:flow, 'C1', 'completed', '{"requests": 2}')""",
+                flow=flow,
+            )
+            with pytest.raises(DatabaseError, match="42703"):
+                sql.execute(empty, statement)
+            assert empty.run(counts.count_drift) == 0
+            counts.fold_all_counts(empty)
+        assert empty.run(counts.count_drift) == 0
+        requests = "SELECT sum(requests) FROM leadloop_monitor.request_stats"
+        assert sql.fetch_value(empty, requests) == 4
 
 
 @pytest.mark.parametrize("is_forgotten", [True, False])

@@ -172,7 +172,7 @@ def test_sums_by_hour_go_after_400_days(environment: Path, database: Database) -
     """Sums by day and of all time stay; attempts without a time have no age."""
     factories.add_campaign(database)
     hours = """INSERT INTO leadloop.counts
-                      (kind, span, since, campaign_id, key, name, amount, marked)
+                      (kind, span, since, campaign_id, digest, name, amount, marked)
                SELECT kind, span, CAST(since AS timestamptz),
                       CASE span WHEN 'total hour' THEN '' ELSE 'C1' END, 'key', 'call', 1, 0
                  FROM unnest(ARRAY['outcome', 'attempt', 'delay']) AS kind,
