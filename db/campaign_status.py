@@ -77,6 +77,7 @@ SELECT name AS channel, CAST(sum(amount) AS bigint) AS attempts FROM leadloop.co
  WHERE kind = 'attempt' AND span = 'ever' AND since = '-infinity' AND campaign_id = :campaign
  GROUP BY name HAVING sum(amount) > 0 ORDER BY name
 """)
+_IS_UPGRADED = text("SELECT is_complete FROM leadloop_monitor.schema_upgrade")
 _OPEN_OPT_OUTS = text("""
 SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
        count(*) FILTER (WHERE status = 'failed') AS failed
@@ -156,6 +157,11 @@ def list_rate_budgets(connection: Connection) -> Rows:
     return _fetch_rows(connection, _RATE_BUDGETS)
 
 
+def is_upgrade_complete(connection: Connection) -> bool:
+    """Return whether the views count all rows, also those from before an upgrade of the schema."""
+    return bool(connection.execute(_IS_UPGRADED).scalar_one())
+
+
 def count_open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
     """Count the opt-outs that are `requested` and those that have `failed`."""
     return dict(connection.execute(_OPEN_OPT_OUTS, {"ids": list(ids)}).one()._mapping)
@@ -190,12 +196,14 @@ class CampaignStatus:
     """Where campaigns stand: rows of the views `campaign_health`, `problems` and others.
 
     Attributes:
+        upgrade_complete: whether the figures count the rows from before an upgrade too.
         rejections: None: they were not read, because no campaign was named and there are several.
     """
 
     campaigns: Rows
     problems: Rows
     latencies: Rows
+    upgrade_complete: bool
     rejections: Rows | None
 
 
@@ -211,6 +219,7 @@ def read_status(connection: Connection, ids: Sequence[str]) -> CampaignStatus:
         campaigns=add_health(figures, problems),
         problems=problems,
         latencies=list_latencies(connection, ids),
+        upgrade_complete=is_upgrade_complete(connection),
         rejections=list_rejections(connection, named) if ids or len(named) == 1 else None,
     )
 

@@ -33,8 +33,8 @@ WITH gone AS (
 ), stored AS (
     INSERT INTO leadloop.counts AS kept
            (kind, span, since, campaign_id, digest, name, detail, amount, marked, cost)
-    SELECT kind, span, since, campaign_id, {DIGEST} AS digest, name, detail, sum(amount), sum(marked),
-           sum(cost)
+    SELECT kind, span, since, campaign_id, {DIGEST} AS digest, name, detail, sum(amount),
+           sum(marked), sum(cost)
       FROM ({changes}) AS change
      GROUP BY kind, span, since, campaign_id, name, detail
     HAVING sum(amount) <> 0 OR sum(marked) <> 0 OR sum(cost) <> 0

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from db.campaign_status import MetricsSnapshot, add_health, read_metrics
+from db.campaign_status import MetricsSnapshot, add_health, is_upgrade_complete, read_metrics
 from db.database import Database, DatabaseError
 from leadloop.core.errors import LeadloopError
 
@@ -176,6 +176,7 @@ class StatusSnapshot:
         budgets: the rate limiter's `slots`, `taken` and `paused_s`, a row an account.
         latencies: rows of the view `latencies_now`.
         thresholds: the periods after which `opt_outs_waiting` and `poll_behind` are problems.
+        upgrade_complete: whether the figures count the rows from before an upgrade too.
     """
 
     taken_at: datetime
@@ -185,6 +186,7 @@ class StatusSnapshot:
     newest_run: Mapping[str, Any] | None
     budgets: Rows
     thresholds: Mapping[str, timedelta]
+    upgrade_complete: bool
 
     @property
     def campaign_ids(self) -> list[str]:
@@ -235,6 +237,7 @@ def read_status_snapshot(database: Database) -> StatusSnapshot:
             newest_run=None if newest is None else dict(newest._mapping),
             budgets=_to_dicts(connection.execute(_BUDGETS)),
             thresholds=dict(connection.execute(_THRESHOLDS).one()._mapping),
+            upgrade_complete=is_upgrade_complete(connection),
         )
 
     return _run_as_reader(database, query_status)

@@ -844,8 +844,9 @@ def render_exit_codes(connection: Connection) -> str:
         " change the exit code.",
         _render_table(["key", "counts leads"], _list_meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
-        '`{"campaigns": [...], "problems": [...], "latencies": [...], "rejections": [...]}`. One'
-        " object a campaign:",
+        '`{"campaigns": [...], "problems": [...], "latencies": [...], "upgrade_complete": true,'
+        ' "rejections": [...]}`. `upgrade_complete` is false until `leadloop init` has counted the'
+        " rows from before an upgrade of the schema. One object a campaign:",
         _render_view_columns(connection, "campaign_health", ("key", "holds")),
         "And one object a problem, the worst first; an empty list if there is no problem."
         " `--check` exits with 1 if there is one.",

@@ -119,7 +119,9 @@ IS_KEPT = (
 )
 
 #: SQL: the digest of name and detail.
-DIGEST = """substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"""
+DIGEST = (
+    """substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"""
+)
 
 _APPEND = """INSERT INTO leadloop.count_changes
                (kind, hour, campaign_id, name, detail, amount, marked, cost)

@@ -290,6 +290,16 @@ COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.day IS 'Day of the request, 
 COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.p95_s IS
     'Upper bound of the bucket with the 95th percentile, seconds, in the slowest campaign.';
 
+-- What `leadloop init` has left to do ---------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.schema_upgrade AS
+SELECT EXISTS (SELECT FROM leadloop.counts_filled) AS is_complete;
+COMMENT ON VIEW leadloop_monitor.schema_upgrade IS
+    'Whether the last upgrade of the schema is complete: one row.';
+COMMENT ON COLUMN leadloop_monitor.schema_upgrade.is_complete IS
+    'Whether all rows from before the upgrade are counted. If not, views that read kept sums show too
+little: run leadloop init.';
+
 -- Latencies ---------------------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW leadloop_monitor.latencies AS

@@ -69,6 +69,30 @@ def test_all_is_well(invoke: Command, database: Database) -> None:
     assert (ran.code, "All is well." in ran.out) == (0, True)
 
 
+def test_what_an_upgrade_has_left_to_count(
+    invoke: Command, database: Database, reader: str, prefect: str
+) -> None:
+    """Status and doctor name the command, for the data team too; no campaign has a problem."""
+    factories.add_campaign(database)
+    sql.execute(database, "DELETE FROM leadloop.counts_filled")
+    for where in ({}, {"LEADLOOP_DATABASE_URL": reader}):
+        ran = invoke("status", "--check", **where)
+        told = " ".join(ran.out.split())
+        assert ran.code == 0
+        assert "the upgrade of the schema is not complete yet: run `leadloop init`" in told
+        assert invoke("status", "--json", **where).last["upgrade_complete"] is False
+    (check,) = (
+        check
+        for check in invoke("doctor", "--json", PREFECT_API_URL=prefect).last["checks"]
+        if check["check"] == "database"
+    )
+    assert (check["ok"], check["warns"]) == (True, True)
+    assert "not complete yet: run `leadloop init`" in check["detail"]
+    invoke("init")
+    assert "not complete" not in invoke("status").out
+    assert invoke("status", "--json").last["upgrade_complete"] is True
+
+
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [

@@ -320,7 +320,8 @@ def test_the_sums_of_one_day_are_found_by_the_index(lived: Database, view: str) 
     """Each has a row an hour and campaign of the last 400 days."""
     sql.execute(
         lived,
-        """INSERT INTO leadloop.counts (kind, span, since, campaign_id, digest, name, amount, marked)
+        """INSERT INTO leadloop.counts
+                  (kind, span, since, campaign_id, digest, name, amount, marked)
            SELECT kind, 'hour', date_trunc('hour', now()) - interval '1 hour' * n, 'C1', 'key',
                   CASE kind WHEN 'delay' THEN '1' ELSE 'call' END, 1, 0
              FROM unnest(ARRAY['outcome', 'attempt', 'delay']) AS kind,
