@@ -45,7 +45,7 @@ COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'Number of leads.';
 CREATE OR REPLACE VIEW leadloop_monitor.rejections AS
 -- A subquery in the list of columns: a list that is cut by LIMIT looks for the samples of its rows alone.
 SELECT rejected.campaign_id, rejected.reason, rejected.leads,
-       (SELECT array_agg(newest.lead_id ORDER BY newest.seq DESC)
+       (SELECT coalesce(array_agg(newest.lead_id ORDER BY newest.seq DESC), '{}')
           FROM (SELECT lead.lead_id, lead.seq FROM leadloop.leads AS lead
                  WHERE lead.campaign_id = rejected.campaign_id AND lead.status = 'rejected'
                    AND hashtext(coalesce(lead.last_error, ''))
@@ -61,7 +61,8 @@ COMMENT ON VIEW leadloop_monitor.rejections IS
 COMMENT ON COLUMN leadloop_monitor.rejections.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.rejections.reason IS 'The reason; it names the field.';
 COMMENT ON COLUMN leadloop_monitor.rejections.leads IS 'Number of leads.';
-COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS 'Ids of the five newest ones.';
+COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS
+    'Ids of the five newest ones; empty while the rows differ from the sums.';
 
 -- Outcomes and attempts ---------------------------------------------------------------------------
 

@@ -158,6 +158,18 @@ def test_why_leads_were_rejected(
     assert "rejected, and why" not in invoke("status").out
 
 
+def test_a_reason_whose_leads_are_gone(invoke: Command, database: Database) -> None:
+    """Rows that a restore deleted without triggers: the reason is shown, without a sample."""
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("a", status="rejected", last_error="why"))
+    sql.execute(
+        database, "SET LOCAL session_replication_role = replica; DELETE FROM leadloop.leads"
+    )
+    ran = invoke("status")
+    assert ran.code == 0
+    assert ["1", "why"] in [line.split() for line in ran.out.splitlines()]
+
+
 def test_latencies_of_the_last_hour(invoke: Command, database: Database) -> None:
     """One campaign shows a line a kind; a script gets null for more than an hour."""
     factories.add_campaign(database)
