@@ -85,10 +85,24 @@ SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
  WHERE status IN ('requested', 'failed') AND campaign_id = ANY(:ids)
 """)
 
-# From the view, which the data team's login may read.
-_REJECTIONS_BY_VIEW = text("""
-SELECT campaign_id, reason, leads, sample_lead_ids FROM leadloop_monitor.rejections
- WHERE campaign_id = ANY(:ids) ORDER BY leads DESC, campaign_id, reason LIMIT 100
+#: The most reasons of a campaign that `list_rejections` lists.
+MAX_REASONS = 100
+# From the view, which the data team's login may read. Joined with itself, so that samples are
+# looked for after the cut.
+_REJECTIONS_BY_VIEW = text(f"""
+SELECT ranked.campaign_id, ranked.reason, ranked.leads, sampled.sample_lead_ids, all_reasons,
+       all_leads
+  FROM (SELECT campaign_id, reason, leads,
+               row_number() OVER (PARTITION BY campaign_id ORDER BY leads DESC, reason) AS place,
+               count(*) OVER (PARTITION BY campaign_id) AS all_reasons,
+               CAST(sum(leads) OVER (PARTITION BY campaign_id) AS bigint) AS all_leads
+          FROM leadloop_monitor.rejections WHERE campaign_id = ANY(:ids)) AS ranked
+  JOIN leadloop_monitor.rejections AS sampled
+         ON sampled.campaign_id = ANY(:ids) AND sampled.campaign_id = ranked.campaign_id
+        AND coalesce(sampled.reason, '') = coalesce(ranked.reason, '')
+        AND sampled.reason IS NOT DISTINCT FROM ranked.reason
+ WHERE place <= {MAX_REASONS}
+ ORDER BY leads DESC, campaign_id, reason
 """)
 
 Rows = list[dict[str, Any]]
@@ -173,7 +187,10 @@ def count_rejections(connection: Connection, campaign_id: str) -> Rows:
 
 
 def list_rejections(connection: Connection, ids: Sequence[str]) -> Rows:
-    """List rows of the view `rejections`, the most frequent reason first; at most 100."""
+    """List rows of the view `rejections`, the most frequent reason first.
+
+    At most MAX_REASONS of a campaign. `all_reasons` and `all_leads` count those left out too.
+    """
     return _fetch_rows(connection, _REJECTIONS_BY_VIEW, ids=list(ids))
 
 

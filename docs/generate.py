@@ -15,6 +15,7 @@ import typer
 import yaml
 from sqlalchemy import text
 
+from db.campaign_status import MAX_REASONS
 from db.database import Connection, Database
 from db.monitor import STATEMENT_TIMEOUT_S
 from db.problem_kinds import PROBLEM_KINDS, ProblemKind
@@ -855,8 +856,9 @@ def render_exit_codes(connection: Connection) -> str:
         " hour is null.",
         _render_view_columns(connection, "latencies_now", ("key", "holds")),
         "And one object a reason for which leads were rejected, the most frequent one first, at"
-        " most 100; only with `--campaign`, or if there is a single campaign: otherwise the key is"
-        " missing.",
+        f" most {MAX_REASONS} of a campaign; only with `--campaign`, or if there is a single"
+        " campaign: otherwise the key is missing. `all_reasons` and `all_leads` are the numbers of all the"
+        " campaign's reasons, and of the leads rejected for them.",
         _render_view_columns(connection, "rejections", ("key", "holds")),
         "## owed",
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'

@@ -80,12 +80,16 @@ def render_report(report: Mapping[str, Any]) -> RenderableType:
     Below are the reasons of rejected leads, if they were read and there are any.
     """
     rows = report["campaigns"]
-    campaigns = rendering.render_status(rows, report["latencies"]) if rows else Text(_NO_CAMPAIGN)
-    parts = [rendering.render_problems(report["problems"]), "", campaigns]
+    figures = rendering.render_status(rows, report["latencies"]) if rows else Text(_NO_CAMPAIGN)
+    parts = [rendering.render_problems(report["problems"]), "", figures]
     if not report["upgrade_complete"]:
         parts = [Text(f"{UPGRADE_INCOMPLETE}.", "yellow"), *parts]
     if rejections := report.get("rejections"):
-        parts += ["", rendering.render_rejections(rejections)]
+        campaigns = {row["campaign_id"]: row for row in rejections}.values()
+        reasons, leads = (
+            sum(row[name] for row in campaigns) for name in ("all_reasons", "all_leads")
+        )
+        parts += ["", rendering.render_rejections(rejections, reasons=reasons, leads=leads)]
     return Group(*parts)
 
 

@@ -158,6 +158,29 @@ def test_why_leads_were_rejected(
     assert "rejected, and why" not in invoke("status").out
 
 
+def test_the_reasons_that_are_left_out_are_counted(invoke: Command, database: Database) -> None:
+    """Also those beyond the list, of every campaign that is named; none hides another one's."""
+    for campaign, reasons in (("C1", 150), ("C2", 3)):
+        factories.add_campaign(database, campaign)
+        sql.execute(
+            database,
+            """INSERT INTO leadloop.leads (campaign_id, lead_id, status, last_error)
+               SELECT :campaign, n || '-' || part, 'rejected', 'reason ' || n
+                 FROM generate_series(1, :reasons) AS n
+                CROSS JOIN generate_series(1, :each) AS part""",
+            campaign=campaign,
+            reasons=reasons,
+            each=4 if campaign == "C1" else 2,
+        )
+    both = ("-c", "C1", "-c", "C2")
+    # 20 reasons are shown, of 4 leads each; 606 leads are rejected for 153 reasons.
+    assert "and 526 leads for 133 more reasons" in invoke("status", *both).out
+    listed = invoke("status", *both, "--json").last["rejections"]
+    for campaign, numbers in (("C1", (100, 150, 600)), ("C2", (3, 3, 6))):
+        rows = [row for row in listed if row["campaign_id"] == campaign]
+        assert {(len(rows), row["all_reasons"], row["all_leads"]) for row in rows} == {numbers}
+
+
 def test_a_reason_whose_leads_are_gone(invoke: Command, database: Database) -> None:
     """Rows that a restore deleted without triggers: the reason is shown, without a sample."""
     factories.add_campaign(database)
