@@ -857,8 +857,8 @@ def render_exit_codes(connection: Connection) -> str:
         _render_view_columns(connection, "latencies_now", ("key", "holds")),
         "And one object a reason for which leads were rejected, the most frequent one first, at"
         f" most {MAX_REASONS} of a campaign; only with `--campaign`, or if there is a single"
-        " campaign: otherwise the key is missing. `all_reasons` and `all_leads` are the numbers of all the"
-        " campaign's reasons, and of the leads rejected for them.",
+        " campaign: otherwise the key is missing. `all_reasons` and `all_leads` are the numbers of"
+        " all the campaign's reasons, and of the leads rejected for them.",
         _render_view_columns(connection, "rejections", ("key", "holds")),
         "## owed",
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'

@@ -498,8 +498,9 @@ SELECT since AS hour, nullif(campaign_id, '') AS campaign_id, name AS flow,
 COMMENT ON COLUMN leadloop_monitor.request_stats.account IS
     'The account whose rate limit the requests took.';
 COMMENT ON VIEW leadloop_monitor.request_stats IS
-    'Requests to the vendor, by the hour in which their run started, of the last 400 days: from sums that
-are kept.';
+    'Requests to the vendor, by the hour in which their run started: of the runs that housekeeping has
+not deleted (LEADLOOP_KEEP_HISTORY, 90 days by default), and at most of the last 400 days. From sums
+that are kept.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'Hour of the start of the runs, UTC.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS
     'The vendor''s id of the campaign; null for covering rows (see run_history).';
@@ -521,7 +522,8 @@ COMMENT ON COLUMN leadloop_monitor.sums.kind IS
 COMMENT ON COLUMN leadloop_monitor.sums.span IS
     'hour or day: of one campaign; total hour or total day: of all campaigns together.';
 COMMENT ON COLUMN leadloop_monitor.sums.since IS
-    'Start of the hour or day, UTC; infinity for attempts without a time. Hours of the last 400 days.';
+    'Start of the hour or day, UTC; infinity for attempts without a time. Hours of the last 400
+days; of runs, as long as those are kept (LEADLOOP_KEEP_HISTORY).';
 COMMENT ON COLUMN leadloop_monitor.sums.campaign_id IS
     'The vendor''s id of the campaign; empty for all campaigns together, and for runs for covering rows
 (see run_history).';
