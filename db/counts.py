@@ -79,23 +79,38 @@ _OF_CAMPAIGN = "(CAST(:campaign AS text) IS NULL OR campaign_id = :campaign)"
 _IS_TOTAL = "span IN ('total hour', 'total day')"
 _PAIRS = ", ".join(str(pair) for pair in TOTALS)
 _TOTAL_PAIRS = ", ".join(str((kind, f"total {span}")) for kind, span in TOTALS)
+# The periods of the campaign, whose totals alone are built again. Sums of 0 keep its former ones.
+_PERIODS = f"""
+    SELECT kind, span, since FROM leadloop.counts
+     WHERE campaign_id = :campaign AND NOT {_IS_TOTAL}"""
 _RECOUNT = [
     text(statement)
     for statement in (
         f"DELETE FROM leadloop.count_changes WHERE {_OF_CAMPAIGN}",
         f"DELETE FROM leadloop.attempt_changes WHERE {_OF_CAMPAIGN}",
-        f"DELETE FROM leadloop.counts WHERE {_OF_CAMPAIGN} OR {_IS_TOTAL}",
+        "DELETE FROM leadloop.counts WHERE CAST(:campaign AS text) IS NULL",
+        f"""
+UPDATE leadloop.counts SET amount = 0, marked = 0, cost = NULL
+ WHERE campaign_id = :campaign AND NOT {_IS_TOTAL}""",
         f"""
 INSERT INTO leadloop.counts
        (kind, span, since, campaign_id, digest, name, detail, amount, marked, cost)
 SELECT kind, span, since, campaign_id, {DIGEST}, name, detail, amount, marked, cost
-  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}""",
+  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}
+    ON CONFLICT (kind, span, since, campaign_id, digest) DO UPDATE
+       SET amount = excluded.amount, marked = excluded.marked, cost = excluded.cost""",
+        f"""
+DELETE FROM leadloop.counts
+ WHERE {_IS_TOTAL} AND (kind, replace(span, 'total ', ''), since) IN ({_PERIODS})""",
         f"""
 INSERT INTO leadloop.counts
        (kind, span, since, campaign_id, digest, name, detail, amount, marked, cost)
 SELECT kind, 'total ' || span, since, '', digest, name, detail, sum(amount), sum(marked), sum(cost)
-  FROM leadloop.counts WHERE (kind, span) IN ({_PAIRS})
- GROUP BY kind, span, since, digest, name, detail""",
+  FROM leadloop.counts
+ WHERE (kind, span) IN ({_PAIRS})
+   AND (CAST(:campaign AS text) IS NULL OR (kind, span, since) IN ({_PERIODS}))
+ GROUP BY kind, span, since, digest, name, detail HAVING sum(amount) <> 0""",
+        "DELETE FROM leadloop.counts WHERE campaign_id = :campaign AND amount = 0",
     )
 ]
 _UNCOUNTED = text("""
@@ -173,6 +188,7 @@ def recount(connection: Connection, campaign_id: str | None = None) -> None:
     """Count the rows of a campaign, or of all, from scratch; no writer waits meanwhile.
 
     A change and its rows commit together, so one snapshot has both or neither. Only folds wait.
+    Totals are those of the periods in which the campaign has sums, or had some.
 
     Args:
         connection: a transaction that has executed nothing.
