@@ -144,7 +144,7 @@ SELECT day, NULL AS campaign_id, max(p95_s) AS p95_s FROM leadloop_monitor.disab
  WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
  GROUP BY 1 ORDER BY 1"""),
 }
-# The slowest of all: an index has it first in each hour or day, however many campaigns there are.
+# The slowest of all. Of lags, an index has it first in each hour, however many campaigns there are.
 _SLOWEST_OF_ALL = {
     "lag": text("""
 SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
@@ -154,9 +154,10 @@ SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
                       WHERE polled_hour = hour
                       ORDER BY lag_s DESC NULLS LAST LIMIT 1) AS slowest
  WHERE slowest.lag_s IS NOT NULL ORDER BY 1"""),
-    "opt_outs": text(f"""
+    "opt_outs": text("""
 SELECT day, NULL AS campaign_id, p95_s FROM leadloop_monitor.slowest_opt_outs
- WHERE {_SINCE_DAY} ORDER BY 1"""),
+ WHERE CAST(:since AS timestamptz) IS NULL OR since >= date_trunc('day', :since, 'UTC')
+ ORDER BY 1"""),
 }
 
 

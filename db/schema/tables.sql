@@ -473,9 +473,6 @@ CREATE TABLE leadloop.counts (
 )
 -- Free space for the many updates of the present hour's rows.
 WITH (fillfactor = 50);
--- For the slowest opt-outs of each day (the view slowest_opt_outs).
-CREATE INDEX counts_slowest_opt_outs ON leadloop.counts (since, (CAST(detail AS float8)) DESC)
-    WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL;
 -- One row as soon as everything that was stored before the triggers existed is counted too.
 CREATE TABLE leadloop.counts_filled (filled_at timestamptz NOT NULL DEFAULT now());
 CREATE UNIQUE INDEX counts_filled_one ON leadloop.counts_filled ((true));

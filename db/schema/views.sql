@@ -249,47 +249,28 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
     'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
 
-CREATE OR REPLACE VIEW leadloop.opt_out_percentiles AS
-SELECT campaign_id, since, min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s
-  FROM (SELECT campaign_id, since, CAST(detail AS float8) AS bucket_s,
-               sum(sum(amount)) OVER (PARTITION BY campaign_id, since
-                                      ORDER BY CAST(detail AS float8)) AS so_far,
-               sum(sum(amount)) OVER (PARTITION BY campaign_id, since) AS confirmed
-          FROM leadloop.counts_now
-         WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL
-         GROUP BY campaign_id, since, detail HAVING sum(amount) > 0) AS bucket
- GROUP BY campaign_id, since;
-COMMENT ON VIEW leadloop.opt_out_percentiles IS
-    'The 95th percentile of the latency of opt-outs, by campaign and day, as in disable_latency.';
-
--- An index has the slowest sums of a day first. The search ends at the first campaign whose percentile
--- they are: mostly one look a day, however many campaigns. Changes that are not folded yet may
--- make another campaign the slowest: the percentiles of theirs are found too.
+-- One pass over the sums of the named period, whose order is that of the primary key.
 CREATE OR REPLACE VIEW leadloop_monitor.slowest_opt_outs AS
-SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day,
-       greatest((SELECT CAST(kept.detail AS float8) FROM leadloop.counts AS kept
-                  WHERE kept.kind = 'opt_out' AND kept.span = 'day' AND kept.detail IS NOT NULL
-                    AND kept.since = total.since
-                    AND CAST(kept.detail AS float8)
-                        = (SELECT own.p95_s FROM leadloop.opt_out_percentiles AS own
-                            WHERE own.campaign_id = kept.campaign_id AND own.since = kept.since)
-                  ORDER BY CAST(kept.detail AS float8) DESC LIMIT 1),
-                (SELECT max((SELECT own.p95_s FROM leadloop.opt_out_percentiles AS own
-                              WHERE own.campaign_id = changed.campaign_id
-                                AND own.since = total.since))
-                   FROM (SELECT DISTINCT campaign_id FROM leadloop.count_changes
-                          WHERE kind = 'opt_out' AND detail IS NOT NULL
-                            AND date_bin('1 day', hour, '2000-01-01 00:00:00+00') = total.since)
-                        AS changed)) AS p95_s
-  FROM (SELECT since FROM leadloop.counts_now
-         WHERE kind = 'opt_out' AND span = 'total day' AND detail IS NOT NULL
-         GROUP BY since HAVING sum(amount) > 0) AS total;
+SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day, max(p95_s) AS p95_s, since
+  FROM (SELECT since, campaign_id,
+               min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s
+          FROM (SELECT since, campaign_id, CAST(detail AS float8) AS bucket_s,
+                       sum(sum(amount)) OVER (PARTITION BY since, campaign_id
+                                              ORDER BY CAST(detail AS float8)) AS so_far,
+                       sum(sum(amount)) OVER (PARTITION BY since, campaign_id) AS confirmed
+                  FROM leadloop.counts_now
+                 WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL
+                 GROUP BY since, campaign_id, detail HAVING sum(amount) > 0) AS bucket
+         GROUP BY since, campaign_id) AS campaign
+ GROUP BY since;
 COMMENT ON VIEW leadloop_monitor.slowest_opt_outs IS
     'Latency of opt-outs in the campaign that was slowest on a day: the greatest p95_s of
-disable_latency, found by an index.';
+disable_latency. Reads the sums of all campaigns: name a time from which on.';
 COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.day IS 'Day of the request, UTC.';
 COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.p95_s IS
     'Upper bound of the bucket with the 95th percentile, seconds, in the slowest campaign.';
+COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.since IS
+    'Start of the day: an index finds the sums from a time on.';
 
 -- What `leadloop init` has left to do ---------------------------------------------------------------
 

@@ -382,8 +382,7 @@ def make_first_contact(database: Database) -> None:
            ALTER TABLE leadloop.counts RENAME COLUMN digest TO key;
            ALTER TABLE leadloop.counts DROP CONSTRAINT counts_span_check,
                  ADD CONSTRAINT counts_span_check CHECK (span IN ('hour', 'day', 'ever'));
-           DROP INDEX leadloop.counts_slowest_opt_outs, leadloop.poll_windows_slowest,
-                      leadloop.poll_windows_by_hour;
+           DROP INDEX leadloop.poll_windows_slowest, leadloop.poll_windows_by_hour;
            CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
                ((date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
            CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs

@@ -34,9 +34,6 @@ ALTER TABLE leadloop.counts
     DROP CONSTRAINT counts_span_check,
     ADD CONSTRAINT counts_span_check
         CHECK (span IN ('hour', 'day', 'ever', 'total hour', 'total day'));
-CREATE INDEX IF NOT EXISTS counts_slowest_opt_outs
-    ON leadloop.counts (since, (CAST(detail AS float8)) DESC)
-    WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL;
 DROP INDEX IF EXISTS leadloop.sync_runs_by_hour;
 DROP INDEX IF EXISTS leadloop.poll_windows_by_hour, leadloop.poll_windows_slowest;
 CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
